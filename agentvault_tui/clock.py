@@ -1,0 +1,155 @@
+"""The only source of now: wall clock, boot clock, and deadlines over both.
+
+A clock is passed in, never reached for.
+Tests pass a `ManualClock`; nobody patches `time`, which would stop asyncio itself.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Clock(Protocol):
+    """What the rooms need to know about time."""
+
+    @property
+    def boot_id(self) -> str:
+        """Identify this boot: a deadline does not survive a reboot."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the wall clock, in UTC. It can jump."""
+        ...
+
+    def boot(self) -> float:
+        """Return seconds since boot, suspend included. It cannot jump."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def __init__(self) -> None:
+        self._boot_id = _read_boot_id()
+        # macOS has no CLOCK_BOOTTIME; its CLOCK_MONOTONIC already counts suspend.
+        self._boot_clock: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    @property
+    def boot_id(self) -> str:
+        """Identify this boot."""
+        return self._boot_id
+
+    def now(self) -> datetime:
+        """Return the wall clock, in UTC."""
+        return datetime.now(UTC)
+
+    def boot(self) -> float:
+        """Return seconds since boot, suspend included."""
+        return time.clock_gettime(self._boot_clock)
+
+
+class ManualClock:
+    """A clock that moves only when told to."""
+
+    def __init__(
+        self, now: datetime, boot: float = 1000.0, boot_id: str = "b0"
+    ) -> None:
+        self._now = now
+        self._boot = boot
+        self._boot_id = boot_id
+
+    @property
+    def boot_id(self) -> str:
+        """Identify this boot."""
+        return self._boot_id
+
+    def now(self) -> datetime:
+        """Return the wall clock, in UTC."""
+        return self._now
+
+    def boot(self) -> float:
+        """Return seconds since boot."""
+        return self._boot
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, on both clocks."""
+        self._now += timedelta(seconds=seconds)
+        self._boot += seconds
+
+    def jump_wall(self, seconds: float) -> None:
+        """Set the wall clock forward or back; the boot clock does not follow."""
+        self._now += timedelta(seconds=seconds)
+
+    def reboot(self, boot_id: str) -> None:
+        """Start counting anew under another boot id."""
+        self._boot = 0.0
+        self._boot_id = boot_id
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment kept on both clocks: whichever says it has passed first wins.
+
+    Setting the wall clock back does not revive anything, and neither does a reboot
+    (sudo's ticket rule): a deadline from another boot falls back to the wall clock
+    alone, which the ledger's own time is checked against at start.
+    """
+
+    wall: datetime
+    """When, by the wall clock."""
+    boot: float
+    """When, in seconds of the boot clock."""
+    boot_id: str
+    """The boot that `boot` counts in."""
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float) -> Deadline:
+        """Return the deadline that is *seconds* from now."""
+        return cls(
+            clock.now() + timedelta(seconds=seconds),
+            clock.boot() + seconds,
+            clock.boot_id,
+        )
+
+    def remaining(self, clock: Clock) -> float:
+        """Return the seconds left, by the clock that gives fewer; never below 0."""
+        left = (self.wall - clock.now()).total_seconds()
+        if self.boot_id == clock.boot_id:
+            left = min(left, self.boot - clock.boot())
+        return max(left, 0.0)
+
+    def passed(self, clock: Clock) -> bool:
+        """Tell whether either clock says it is over."""
+        return self.remaining(clock) <= 0.0
+
+
+def iso(moment: datetime) -> str:
+    """Write *moment* as the wire does: RFC 3339, UTC, ``Z``, microseconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_iso(text: str) -> datetime:
+    """Read an RFC 3339 moment; a missing offset means UTC.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    moment = datetime.fromisoformat(text)
+    return (
+        moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    )
+
+
+def _read_boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        # No such file off Linux. A per-process id is stricter than none: deadlines
+        # of an earlier process are then judged by the wall clock alone.
+        return f"process-{time.time_ns()}"

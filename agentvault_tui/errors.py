@@ -1,0 +1,128 @@
+"""Everything AgentVault raises on purpose, as one tree.
+
+* AgentVaultError
+  * UsageError                what was asked makes no sense (exit 2)
+    * SettingsError           a setting is unknown, malformed or out of bounds
+  * NotFoundError             no such agent, step-up or user (exit 4)
+  * RefusedError              it ran and the answer is no (exit 1)
+    * ConflictError           someone or something was first
+  * UnreachableError          no broker answers (exit 3)
+  * PolicyError               a policy or catalogue cannot be put in force
+  * LedgerError
+    * LedgerUnwritableError   nothing can be recorded, so nothing is issued
+    * LedgerBusyError         the queue is full: try again
+    * LedgerDamagedError      the record is not the one that was written
+    * HomeInUseError          another broker has this home
+  * TenantError
+    * TenantUnreachableError  the tenant is down, slow or answers rubbish
+    * TenantRefusedError      the tenant answered no, with an OAuth error
+    * IdentityError           an ID token proves less than is needed
+
+Every error can say what happened and what to do: CLI and console print
+[`AgentVaultError.diagnosis`][] and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AgentVaultError(Exception):
+    """Anything that went wrong in a way we foresaw."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        """Say *what* happened in one sentence, and the *remedy* if there is one."""
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def diagnosis(self) -> str:
+        """Return one line: what happened, then what to do."""
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what
+
+
+class UsageError(AgentVaultError):
+    """What was asked makes no sense."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, malformed or out of bounds."""
+
+
+class NotFoundError(AgentVaultError):
+    """There is no such thing."""
+
+    exit_code = 4
+
+
+class RefusedError(AgentVaultError):
+    """It ran, and the answer is no."""
+
+
+class ConflictError(RefusedError):
+    """Someone or something was first."""
+
+
+class UnreachableError(AgentVaultError):
+    """No broker answers."""
+
+    exit_code = 3
+
+
+class PolicyError(AgentVaultError):
+    """A policy or scope catalogue cannot be put in force."""
+
+
+class LedgerError(AgentVaultError):
+    """The record cannot be kept or read."""
+
+
+class LedgerUnwritableError(LedgerError):
+    """Nothing can be recorded, so nothing is issued."""
+
+
+class LedgerBusyError(LedgerError):
+    """The queue before the writer is full."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The record is not the one that was written."""
+
+
+class HomeInUseError(LedgerError):
+    """Another broker has this home."""
+
+
+class TenantError(AgentVaultError):
+    """The tenant did not help."""
+
+
+class TenantUnreachableError(TenantError):
+    """The tenant is down, slow, or answers rubbish."""
+
+
+class TenantRefusedError(TenantError):
+    """The tenant answered no, with an OAuth error code."""
+
+    def __init__(self, error: str, what: str, remedy: str = "") -> None:
+        """Keep the tenant's *error* code beside the sentence."""
+        super().__init__(what, remedy)
+        self.error = error
+
+
+class IdentityError(TenantError):
+    """An ID token proves less than the decision needs.
+
+    Attributes:
+        reason: a stable code: ``signature``, ``claims``, ``no_mfa``, ``stale``,
+            ``not_an_approver``.
+    """
+
+    def __init__(self, reason: str, what: str, remedy: str = "") -> None:
+        """Keep the stable *reason* beside the sentence."""
+        super().__init__(what, remedy)
+        self.reason = reason

@@ -1,0 +1,132 @@
+"""The folders of one vault, every path in them, and their modes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from agentvault_tui.errors import SettingsError
+
+_SOCKET_PATH_CAP: Final = 100
+"""``sun_path`` holds 108 bytes on Linux and 104 on macOS, with a closing NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folders of one vault, and every path in them."""
+
+    data: Path
+    config: Path
+
+    @classmethod
+    def locate(cls, home: str | Path | None = None) -> Home:
+        """Use *home*, else ``AGENTVAULT_HOME``, else platformdirs' two folders."""
+        chosen = home or os.environ.get("AGENTVAULT_HOME")
+        if chosen:
+            path = Path(chosen).expanduser().absolute()
+            return cls(path, path)
+        dirs = platformdirs.PlatformDirs("agentvault", appauthor=False)
+        return cls(dirs.user_data_path, dirs.user_config_path)
+
+    @property
+    def database(self) -> Path:
+        """State and ledger."""
+        return self.data / "agentvault.db"
+
+    @property
+    def head_file(self) -> Path:
+        """The ledger's last known head, kept outside the database."""
+        return self.data / "keys" / "ledger-head.json"
+
+    @property
+    def config_file(self) -> Path:
+        """``config.toml``."""
+        return self.config / "config.toml"
+
+    @property
+    def policy_file(self) -> Path:
+        """The policy that replaces the shipped one, if present."""
+        return self.config / "policy.cedar"
+
+    @property
+    def scopes_file(self) -> Path:
+        """The catalogue that replaces the shipped one, if present."""
+        return self.config / "scopes.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Keys and other things kept apart from the database."""
+        return self.data / "keys"
+
+    @property
+    def tenant(self) -> Path:
+        """The embedded tenant's own store."""
+        return self.data / "tenant"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and the lock."""
+        return self.data / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The operators' socket."""
+        return self.run / "agentvault.sock"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one broker of this home; says which process that is."""
+        return self.run / "broker.lock"
+
+    def prepare(self) -> None:
+        """Make the folders, 0700 whatever the umask.
+
+        Raises:
+            SettingsError: the socket's path would be too long for the system.
+        """
+        check_socket_path(self.socket)
+        for folder in (self.data, self.config, self.keys, self.tenant, self.run):
+            private_folder(folder)
+
+
+def private_folder(folder: Path) -> None:
+    """Make *folder* and give it mode 0700, under any umask.
+
+    Raises:
+        SettingsError: it cannot be made, or belongs to someone else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot use the folder {folder} ({error.strerror})",
+            "choose one you own with --home",
+        ) from error
+
+
+def private_file(path: Path) -> None:
+    """Make *path* if it is missing, with mode 0600 under any umask."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def check_socket_path(path: Path) -> None:
+    """Refuse a socket path the system would cut.
+
+    Raises:
+        SettingsError: it is too long, with the remedy.
+    """
+    length = len(os.fsencode(path))
+    if length > _SOCKET_PATH_CAP:
+        raise SettingsError(
+            f"the socket path {path} has {length} bytes, over the system's limit",
+            "use a shorter --home, or give --socket a short path",
+        )

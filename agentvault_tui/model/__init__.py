@@ -1,0 +1,54 @@
+"""The words of the product: frozen, slotted, without I/O, standard library only."""
+
+from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential
+from agentvault_tui.model.decision import Action, Outcome, Verdict
+from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
+from agentvault_tui.model.ids import (
+    AgentId,
+    DecisionId,
+    StepUpId,
+    TokenId,
+    new_id,
+    new_secret,
+    sha256_hex,
+)
+from agentvault_tui.model.scope import Risk, Scope
+from agentvault_tui.model.stepup import (
+    DeviceCode,
+    Evidence,
+    StepUp,
+    StepUpStatus,
+    fingerprint,
+)
+from agentvault_tui.model.token import Token, TokenKind
+
+__all__ = [
+    "Action",
+    "Actor",
+    "ActorKind",
+    "Agent",
+    "AgentCounts",
+    "AgentId",
+    "AgentStatus",
+    "Credential",
+    "DecisionId",
+    "DeviceCode",
+    "Draft",
+    "Event",
+    "EventType",
+    "Evidence",
+    "Outcome",
+    "Risk",
+    "Scope",
+    "StepUp",
+    "StepUpId",
+    "StepUpStatus",
+    "Token",
+    "TokenId",
+    "TokenKind",
+    "Verdict",
+    "fingerprint",
+    "new_id",
+    "new_secret",
+    "sha256_hex",
+]

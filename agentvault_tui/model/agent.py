@@ -1,0 +1,54 @@
+"""An agent: who it is, who answers for it, what it may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from agentvault_tui.model.ids import AgentId
+
+
+class AgentStatus(StrEnum):
+    """Whether the agent is served."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """How an agent proves who it is: exactly one of the two is set."""
+
+    secret_sha256: str | None = None
+    """Hex digest of the client secret; the secret itself is never stored."""
+    public_key: str | None = None
+    """JWK as JSON text, for ``private_key_jwt`` (RFC 7523)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCounts:
+    """How the agent's token requests were answered, since it was registered."""
+
+    allowed: int = 0
+    denied: int = 0
+    escalated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A registered client of the broker; every text in it is untrusted."""
+
+    id: AgentId
+    client_id: str
+    name: str
+    owner: str
+    purpose: str
+    scopes: tuple[str, ...]
+    """Granted scopes, sorted."""
+    created_at: datetime
+    status: AgentStatus = AgentStatus.ACTIVE
+    resource_server: bool = False
+    """May introspect other agents' tokens, and so redeem elevated ones."""
+    credential: Credential = Credential()
+    revoked_at: datetime | None = None

@@ -1,0 +1,56 @@
+"""What an agent asks for, and how policy answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agentvault_tui.model.scope import Risk
+
+
+class Outcome(StrEnum):
+    """The three answers there are."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    ESCALATED = "escalated"
+
+    @property
+    def strictness(self) -> int:
+        """Order answers: of several scopes in one request the strictest counts."""
+        return ("allowed", "escalated", "denied").index(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What the agent wants to do; every text in it is untrusted."""
+
+    scopes: tuple[str, ...]
+    """Requested scopes, in the order asked."""
+    action: str
+    """The scope the action is performed under; the first one when none was named."""
+    resource: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    """The agent's own words: never evidence, always shown last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Policy's answer to one request."""
+
+    outcome: Outcome
+    reason: str
+    """A stable code, such as ``granted``, ``scope_not_granted``, ``policy_forbids``,
+    ``stepup_required``."""
+    rule: str
+    """The ``@id`` of the deciding rule; ``default-deny`` when none matched."""
+    why: str
+    """The rule's ``@why``: the sentence the approver reads."""
+    risk: Risk
+    """The highest risk among the requested scopes."""
+    message: str
+    """What the agent's developer reads in ``error_description``."""
+    policy_version: str
+    """Short hash of policy and catalogue."""

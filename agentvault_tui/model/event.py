@@ -1,0 +1,93 @@
+"""One line of the ledger: who did what, and how it was answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agentvault_tui.model.decision import Outcome
+from agentvault_tui.model.ids import AgentId, DecisionId
+
+
+class EventType(StrEnum):
+    """Every kind of event there is; the words are part of the contract."""
+
+    PANIC_ON = "panic.on"
+    PANIC_OFF = "panic.off"
+    AGENT_REGISTERED = "agent.registered"
+    AGENT_REVOKED = "agent.revoked"
+    AGENT_RESTORED = "agent.restored"
+    AGENT_SCOPES_CHANGED = "agent.scopes_changed"
+    TOKEN_DECISION = "token.decision"  # noqa: S105 - a word of the contract
+    TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
+    STEPUP_REQUESTED = "stepup.requested"
+    STEPUP_AUTHORIZING = "stepup.authorizing"
+    STEPUP_APPROVED = "stepup.approved"
+    STEPUP_DENIED = "stepup.denied"
+    STEPUP_EXPIRED = "stepup.expired"
+    STEPUP_CANCELLED = "stepup.cancelled"
+    OPERATOR_LOGIN = "operator.login"
+    OPERATOR_LOGOUT = "operator.logout"
+    POLICY_CHANGED = "policy.changed"
+    UPSTREAM_REVOCATION = "upstream.revocation"
+    BROKER_STARTED = "broker.started"
+    BROKER_STOPPED = "broker.stopped"
+    AUDIT_AMBIGUOUS = "audit.ambiguous"
+    CLOCK_JUMP = "clock.jump"
+
+
+class ActorKind(StrEnum):
+    """Who can act."""
+
+    AGENT = "agent"
+    OPERATOR = "operator"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acted; an agent's name is untrusted."""
+
+    kind: ActorKind
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event before the ledger gives it its place: no number, time or hash yet."""
+
+    type: EventType
+    actor: Actor
+    agent_id: AgentId | None = None
+    action: str | None = None
+    resource: str | None = None
+    outcome: Outcome | None = None
+    """Set on ``token.decision`` alone, so that counting outcomes counts answers."""
+    reason: str | None = None
+    rule: str | None = None
+    decision_id: DecisionId | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A recorded event, at its place in the chain."""
+
+    seq: int
+    time: datetime
+    type: EventType
+    actor: Actor
+    agent_id: AgentId | None
+    action: str | None
+    resource: str | None
+    outcome: Outcome | None
+    reason: str | None
+    rule: str | None
+    decision_id: DecisionId | None
+    detail: dict[str, Any]
+    hash: str
+    """``sha256:…`` of this link of the chain."""

@@ -1,0 +1,36 @@
+"""Identifiers and bearer secrets: what they look like, and how they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Final, NewType
+
+AgentId = NewType("AgentId", str)
+"""``agt_…``: one registered agent; also its OAuth ``client_id``."""
+TokenId = NewType("TokenId", str)
+"""``tok_…``: names a token without being able to use it."""
+StepUpId = NewType("StepUpId", str)
+"""``sup_…``: one request for a person; on the wire also the ``auth_req_id``."""
+DecisionId = NewType("DecisionId", str)
+"""``dec_…``: one answer of the broker, in reply and ledger alike."""
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32: no letter that reads as another."""
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh identifier with 80 random bits."""
+    number = secrets.randbits(80)
+    digits = [_ALPHABET[number >> shift & 31] for shift in range(0, 80, 5)]
+    return f"{prefix}_{''.join(digits)}"
+
+
+def new_secret(prefix: str) -> str:
+    """Return a fresh bearer secret with 256 random bits."""
+    return f"{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def sha256_hex(secret: str) -> str:
+    """Return how a secret is stored: it has 256 bits, so a plain hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()

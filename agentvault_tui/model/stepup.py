@@ -1,0 +1,97 @@
+"""A step-up: one exact action that waits for one person and their second factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agentvault_tui.clock import Deadline
+from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
+from agentvault_tui.model.scope import Risk
+
+
+class StepUpStatus(StrEnum):
+    """Where a step-up stands."""
+
+    PENDING = "pending"
+    AUTHORIZING = "authorizing"
+    APPROVED = "approved"
+    REDEEMED = "redeemed"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+    @property
+    def open(self) -> bool:
+        """Tell whether a decision is still possible."""
+        return self in {StepUpStatus.PENDING, StepUpStatus.AUTHORIZING}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCode:
+    """What the approver needs to reach the tenant (RFC 8628 section 3.2)."""
+
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    """Seconds the code lives, counted from when it was given."""
+    interval: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Who decided, and by what right."""
+
+    sub: str
+    """The tenant's subject for an approver; ``uid:1000`` for a local operator."""
+    name: str
+    amr: tuple[str, ...] = ()
+    """RFC 8176 methods; holds ``mfa`` for every approval."""
+    auth_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """A request held for a person; the digest fixes what they decide about."""
+
+    id: StepUpId
+    agent_id: AgentId
+    agent_name: str
+    scope: str
+    """Space-separated scopes the elevated token will carry."""
+    action: str
+    resource: str | None
+    parameters: dict[str, Any]
+    reason: str | None
+    """The agent's own words."""
+    rule: str
+    why: str
+    risk: Risk
+    policy_version: str
+    nonce: str
+    digest: str
+    """``sha256:…`` over the canonical action."""
+    decision_id: DecisionId
+    ttl: int
+    """Seconds the elevated token will live."""
+    requested_at: datetime
+    expires: Deadline
+    count: int = 1
+    """How often the same request has come in."""
+    status: StepUpStatus = StepUpStatus.PENDING
+    problem: str | None = None
+    """Why the last try at approving did not lead to a decision."""
+    decided_by: Evidence | None = None
+    decided_at: datetime | None = None
+    denial: str | None = None
+    """The operator's reason, for the agent."""
+    device: DeviceCode | None = None
+
+
+def fingerprint(digest: str) -> str:
+    """Return the four characters a person compares: the digest's first, in capitals."""
+    return digest.removeprefix("sha256:")[:4].upper()

@@ -1,0 +1,41 @@
+"""A token as the broker remembers it: everything but the secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agentvault_tui.clock import Deadline
+from agentvault_tui.model.ids import AgentId, StepUpId, TokenId
+
+
+class TokenKind(StrEnum):
+    """What a token is good for."""
+
+    STANDARD = "standard"
+    """Any number of uses until it expires."""
+    ELEVATED = "elevated"
+    """Exactly one action, approved by a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An issued access token; only the hash of its secret is kept."""
+
+    id: TokenId
+    sha256: str
+    """Hex digest of the secret: the lookup key."""
+    agent_id: AgentId
+    scope: str
+    """Space-separated scopes."""
+    kind: TokenKind
+    issued_at: datetime
+    expires: Deadline
+    authorization_details: tuple[dict[str, Any], ...] | None = None
+    """RFC 9396: the exact action, when the request named one."""
+    resource: str | None = None
+    """RFC 8707 resource indicator, when the request named one."""
+    stepup_id: StepUpId | None = None
+    """The approval an elevated token came from."""

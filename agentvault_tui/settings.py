@@ -1,0 +1,254 @@
+"""Settings: one frozen object from defaults, file, environment and flags."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import Home
+
+STANDARD_TTL_CAP: Final = 86_400
+ELEVATED_TTL_CAP: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """``[broker]``."""
+
+    listen: str = "127.0.0.1:7717"
+    """Where agents reach the broker; loopback only; port 0 picks one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a loopback address."""
+        parse_listen(self.listen)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port."""
+        return parse_listen(self.listen)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """``[tokens]``: lifetimes in seconds."""
+
+    standard_ttl: int = 3600
+    elevated_ttl: int = 300
+
+    def __post_init__(self) -> None:
+        """Hold the caps."""
+        _within("tokens.standard_ttl", self.standard_ttl, 1, STANDARD_TTL_CAP)
+        _within("tokens.elevated_ttl", self.elevated_ttl, 1, ELEVATED_TTL_CAP)
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpSettings:
+    """``[stepup]``."""
+
+    expires_in: int = 300
+    """Seconds a request waits for a person before it is denied."""
+    max_pending: int = 3
+    """Requests one agent may have waiting."""
+    device_code_ttl: int = 120
+    """Seconds a user code may be used."""
+    approvers: tuple[str, ...] = ()
+    """Subjects or e-mails; empty: every user with the approver role."""
+
+    def __post_init__(self) -> None:
+        """Hold the bounds."""
+        _within("stepup.expires_in", self.expires_in, 1, 86_400)
+        _within("stepup.max_pending", self.max_pending, 1, 100)
+        _within("stepup.device_code_ttl", self.device_code_ttl, 1, 900)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSettings:
+    """``[tenant]``: an empty issuer means the embedded tenant."""
+
+    issuer: str = ""
+    client_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleSettings:
+    """``[console]``."""
+
+    theme: str = "agentvault"
+    link: str = "fast"
+    """``fast`` or ``slow``: how often a stream may repaint."""
+    mouse: bool = False
+    ascii: str = "auto"
+    """``auto`` (from the locale), ``yes`` or ``no``."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words."""
+        _one_of("console.link", self.link, ("fast", "slow"))
+        _one_of("console.ascii", self.ascii, ("auto", "yes", "no"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a person can set; each key is also ``AGENTVAULT_<SECTION>_<KEY>``."""
+
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
+    stepup: StepUpSettings = field(default_factory=StepUpSettings)
+    tenant: TenantSettings = field(default_factory=TenantSettings)
+    console: ConsoleSettings = field(default_factory=ConsoleSettings)
+
+    @classmethod
+    def load(
+        cls,
+        home: Home,
+        environ: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> Settings:
+        """Read defaults, then ``config.toml``, then the environment, then *flags*.
+
+        Args:
+            home: where ``config.toml`` is looked for; it need not exist.
+            environ: the environment, by default the process's own.
+            flags: ``section.key`` to value; ``None`` values are passed over.
+
+        Raises:
+            SettingsError: an unknown key (with the nearest known one) or a bad value.
+        """
+        settings = cls()
+        for source, table in (
+            (str(home.config_file), _read_toml(home.config_file)),
+            ("environment", _from_environ(os.environ if environ is None else environ)),
+            ("command line", _from_flags(flags or {})),
+        ):
+            settings = _overlay(settings, table, source)
+        return settings
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Split ``HOST:PORT`` and insist on loopback.
+
+    Raises:
+        SettingsError: it is malformed, or not a loopback address.
+    """
+    host, separator, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise SettingsError(
+            f"'{listen}' is not HOST:PORT", "for example 127.0.0.1:7717"
+        )
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise SettingsError(
+            f"'{host}' is not a loopback address",
+            "listen on 127.0.0.1 or [::1]; put a proxy with mutual TLS before it",
+        )
+    return "127.0.0.1" if host == "localhost" else host, int(port)
+
+
+def _sections() -> dict[str, type]:
+    return {
+        "broker": BrokerSettings,
+        "tokens": TokenSettings,
+        "stepup": StepUpSettings,
+        "tenant": TenantSettings,
+        "console": ConsoleSettings,
+    }
+
+
+def _overlay(settings: Settings, table: Mapping[str, Any], source: str) -> Settings:
+    for section, values in table.items():
+        known = _sections()
+        if section not in known:
+            raise _unknown(f"[{section}]", section, known, source)
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"[{section}] in {source} is not a table")
+        current = getattr(settings, section)
+        names = {item.name for item in fields(current)}
+        changes = {}
+        for key, value in values.items():
+            if key not in names:
+                raise _unknown(f"{section}.{key}", key, names, source)
+            where = f"{section}.{key} in {source}"
+            changes[key] = _coerce(value, getattr(current, key), where)
+        settings = replace(settings, **{section: replace(current, **changes)})
+    return settings
+
+
+def _unknown(
+    shown: str, word: str, known: Mapping[str, Any] | set[str], source: str
+) -> SettingsError:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(known))}"
+    return SettingsError(f"unknown setting {shown} in {source}", remedy)
+
+
+def _coerce(value: Any, default: Any, where: str) -> Any:
+    """Bring *value* to the type of *default*; environment values are strings."""
+    if isinstance(default, tuple):
+        items = value.split(",") if isinstance(value, str) else value
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return tuple(item.strip() for item in items if item.strip())
+    elif isinstance(default, bool):
+        words = {"true": True, "yes": True, "1": True}
+        words |= {"false": False, "no": False, "0": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+    elif isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            return int(value)
+    elif isinstance(value, str):
+        return value
+    kind = "list of strings" if isinstance(default, tuple) else type(default).__name__
+    raise SettingsError(f"{where} must be a {kind}, not {value!r:.60}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read ({error})") from error
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for section, kind in _sections().items():
+        for item in fields(kind):
+            value = environ.get(f"AGENTVAULT_{section}_{item.name}".upper())
+            if value is not None:
+                table.setdefault(section, {})[item.name] = value
+    return table
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for name, value in flags.items():
+        if value is not None:
+            section, _, key = name.partition(".")
+            table.setdefault(section, {})[key] = value
+    return table
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"{name} is {value}", f"it may be {low} to {high}")
+
+
+def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise SettingsError(f"{name} is '{value}'", f"it may be {', '.join(words)}")
