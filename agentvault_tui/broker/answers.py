@@ -1,0 +1,75 @@
+"""How the broker answers an agent, before any HTTP: one small record per answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentvault_tui.model import DecisionId, StepUp, Token
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A token was issued; the secret is shown this once."""
+
+    access_token: str = field(repr=False)
+    token: Token
+    expires_in: int
+    decision_id: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The answer is no: ``access_denied`` with a reason a person can act on."""
+
+    reason: str
+    message: str
+    decision_id: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
+class Escalated:
+    """A person decides: the step-up to poll for."""
+
+    stepup: StepUp
+    message: str
+    expires_in: int
+    interval: int
+    decision_id: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nobody decided yet: ``authorization_pending``."""
+
+    interval: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDown:
+    """The client polls faster than it was told: ``slow_down`` (CIBA Core 11)."""
+
+    interval: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The request ended without a decision: ``expired_token``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Unknown, foreign or already answered: ``invalid_grant``, always the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Introspection:
+    """What a resource server may know about a token (RFC 7662 section 2.2).
+
+    Anything but an active token is ``Introspection(None)``.
+    """
+
+    token: Token | None
+    exp: int = 0
+    iat: int = 0
+    owner_agent: dict[str, Any] = field(default_factory=dict)
