@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from agentvault_tui.model import DecisionId, StepUp, Token
 
@@ -70,6 +69,3 @@ class Introspection:
     """
 
     token: Token | None
-    exp: int = 0
-    iat: int = 0
-    owner_agent: dict[str, Any] = field(default_factory=dict)
