@@ -1,0 +1,16 @@
+"""Decides: Cedar over a catalogue of scopes; no clock, no network, no database."""
+
+from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
+from agentvault_tui.policy.engine import Policy
+from agentvault_tui.policy.explain import Explanation
+from agentvault_tui.policy.files import shipped_catalogue, shipped_policy
+
+__all__ = [
+    "Catalogue",
+    "Effect",
+    "Explanation",
+    "Policy",
+    "is_scope_name",
+    "shipped_catalogue",
+    "shipped_policy",
+]

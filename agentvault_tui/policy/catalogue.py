@@ -1,0 +1,244 @@
+"""The scope catalogue: what each scope means, how risky it is, what it does."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from agentvault_tui.errors import PolicyError
+from agentvault_tui.model import Risk, Scope
+from agentvault_tui.text import visible
+
+MAX_SCOPES: Final = 500
+MAX_NAME: Final = 64
+_MAX_TEXT: Final = 300
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+_KEYS: Final = frozenset({"description", "risk", "revoking", "effect"})
+
+
+class Effect(StrEnum):
+    """What using a scope does to the world: the groups a policy rule names."""
+
+    READ = "read"
+    WRITE = "write"
+    SEND = "send"
+    DELETE = "delete"
+    PAY = "pay"
+
+
+_READ_VERBS: Final = frozenset(
+    {"read", "list", "get", "search", "view", "export", "download"}
+)
+_SEND_VERBS: Final = frozenset(
+    {"send", "post", "publish", "broadcast", "invite", "notify"}
+)
+_DELETE_VERBS: Final = frozenset(
+    {
+        "delete",
+        "remove",
+        "purge",
+        "erase",
+        "wipe",
+        "destroy",
+        "drop",
+        "revoke",
+        "cancel",
+        "terminate",
+    }
+)
+_PAY_VERBS: Final = frozenset(
+    {"pay", "transfer", "refund", "withdraw", "wire", "charge"}
+)
+_PAY_NOUNS: Final = frozenset(
+    {
+        "payment",
+        "payments",
+        "payout",
+        "payouts",
+        "transfer",
+        "transfers",
+        "money",
+        "funds",
+        "refund",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A scope, and the group of effects it belongs to."""
+
+    scope: Scope
+    effect: Effect
+
+
+class Catalogue:
+    """The scopes there are, in the order they were written down."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        """Hold *entries* by name; use [`Catalogue.parse`][] to read a file."""
+        self._entries = dict(entries)
+        canonical = [
+            [s.name, s.description, s.risk, s.revoking, entry.effect]
+            for entry in self._entries.values()
+            for s in (entry.scope,)
+        ]
+        digest = hashlib.sha256(json.dumps(canonical, ensure_ascii=True).encode())
+        self.version: Final = digest.hexdigest()[:12]
+        """Short hash over everything the catalogue says."""
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Catalogue:
+        """Read a ``scopes.toml``; *source* names it in errors.
+
+        Raises:
+            PolicyError: it is not TOML, or a scope in it is malformed; with the line.
+        """
+        try:
+            table = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise PolicyError(
+                f"{source} is not TOML ({visible(error)})",
+                "correct the line; `agentvault policy check` tries it out",
+            ) from error
+        for key in table:
+            if key != "scopes":
+                raise _fault(text, source, key, f"unknown table {visible(key, 60)}")
+        scopes = table.get("scopes")
+        if not isinstance(scopes, dict) or not scopes:
+            raise PolicyError(
+                f"{source} holds no scopes",
+                'write each as [scopes."read:calendar"] with description, risk and'
+                " revoking",
+            )
+        if len(scopes) > MAX_SCOPES:
+            raise PolicyError(f"{source} holds more than {MAX_SCOPES} scopes")
+        return cls({name: _entry(text, source, name, scopes[name]) for name in scopes})
+
+    def get(self, name: str) -> Scope | None:
+        """Return the scope called *name*, or nothing."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.scope
+
+    def effect(self, name: str) -> Effect:
+        """Return what using the known scope *name* does.
+
+        Raises:
+            KeyError: the catalogue has no such scope.
+        """
+        return self._entries[name].effect
+
+    def nearest(self, name: str, limit: int = 3) -> list[str]:
+        """Return the known names most like the unknown *name*, best first."""
+        asked = name[:MAX_NAME].casefold().strip()
+        first, _, second = asked.partition(":")
+        # People write calendar:read or calendar.write as often as they mistype.
+        words = set(re.split(r"[^a-z0-9]+", asked)) - {""}
+        swapped = f"{second}:{first}"
+        ranked = [known for known in (asked, swapped) if known in self._entries]
+        ranked += difflib.get_close_matches(asked, self._entries, limit, cutoff=0.6)
+        ranked += [
+            known
+            for known in self._entries
+            if words & {known.partition(":")[2], known.partition(":")[2] + "s"}
+        ]
+        return list(dict.fromkeys(ranked))[:limit]
+
+    def __iter__(self) -> Iterator[Scope]:
+        return (entry.scope for entry in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+
+def is_scope_name(name: str) -> bool:
+    """Tell whether *name* is ``verb:noun`` as we write scopes.
+
+    RFC 6749 section 3.3 allows nearly all of ASCII in a scope-token; agents send
+    these, so we allow what nobody can confuse: lower-case words.
+    """
+    verb, colon, noun = name[: MAX_NAME + 1].partition(":")
+    return (
+        bool(colon)
+        and len(name) <= MAX_NAME
+        and _NAME.fullmatch(verb) is not None
+        and _NAME.fullmatch(noun) is not None
+    )
+
+
+def _entry(text: str, source: str, name: str, table: Any) -> Entry:
+    """Check one ``[scopes."verb:noun"]`` table."""
+    shown = visible(name, 80)
+    if not is_scope_name(name):
+        raise _fault(
+            text,
+            source,
+            name,
+            f"'{shown}' is not a scope name",
+            "write verb:noun in lower case, such as read:calendar",
+        )
+    if not isinstance(table, dict):
+        raise _fault(text, source, name, f"{shown} is not a table")
+    for key in table:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            remedy = f"did you mean {near[0]}" if near else f"known: {_list(_KEYS)}"
+            what = f"{shown} has an unknown key '{visible(key, 60)}'"
+            raise _fault(text, source, name, what, remedy)
+
+    def sentence(key: str) -> str:
+        value = table.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise _fault(text, source, name, f"{shown} has no {key}", f"add {key} = …")
+        if len(value) > _MAX_TEXT or visible(value, _MAX_TEXT * 2) != value:
+            what = f"the {key} of {shown} is too long or holds hidden characters"
+            remedy = f"write one line of at most {_MAX_TEXT} characters"
+            raise _fault(text, source, name, what, remedy)
+        return value
+
+    def word(key: str, words: tuple[str, ...], value: Any) -> str:
+        if value not in words:
+            what = f"the {key} of {shown} is {visible(repr(value), 60)}"
+            raise _fault(text, source, name, what, f"it may be {', '.join(words)}")
+        return str(value)
+
+    risk = word("risk", tuple(Risk), table.get("risk"))
+    effect = word("effect", tuple(Effect), table.get("effect", _infer(name)))
+    scope = Scope(name, sentence("description"), Risk(risk), sentence("revoking"))
+    return Entry(scope, Effect(effect))
+
+
+def _infer(name: str) -> Effect:
+    """Guess an effect that was left out; money and deletions are looked for first."""
+    verb, _, noun = name.partition(":")
+    if verb in _READ_VERBS:
+        return Effect.READ
+    if verb in _PAY_VERBS or noun in _PAY_NOUNS:
+        return Effect.PAY
+    if verb in _DELETE_VERBS:
+        return Effect.DELETE
+    return Effect.SEND if verb in _SEND_VERBS else Effect.WRITE
+
+
+def _fault(
+    text: str, source: str, key: str, what: str, remedy: str = ""
+) -> PolicyError:
+    """Point at the line that holds *key*: the TOML reader keeps no positions."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("[") and key in line:
+            return PolicyError(f"{source} line {number}: {what}", remedy)
+    return PolicyError(f"{source}: {what}", remedy)
+
+
+def _list(words: frozenset[str]) -> str:
+    return ", ".join(sorted(words))

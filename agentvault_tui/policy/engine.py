@@ -1,0 +1,257 @@
+"""Decides: allowed, denied or escalated, by Cedar over facts we made sure of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from typing import Final
+
+import cedarpy
+
+from agentvault_tui.home import Home
+from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.explain import Explanation, would_change
+from agentvault_tui.policy.facts import Facts, derive
+from agentvault_tui.policy.files import (
+    Signature,
+    read_text,
+    shipped_catalogue,
+    shipped_policy,
+    signature,
+)
+from agentvault_tui.policy.messages import message
+from agentvault_tui.policy.rules import (
+    DEFAULT_DENY,
+    POLICY_ERROR,
+    Obligation,
+    Rule,
+    position,
+    read_rules,
+)
+from agentvault_tui.policy.ruling import Principal, Ruling
+from agentvault_tui.policy.schema import schema_text
+from agentvault_tui.text import visible
+
+SHIPPED: Final = "shipped"
+_KEPT_ANSWERS: Final = 4096
+_KEPT_RESOURCE: Final = 256
+"""Longer resources are decided anew: an agent chooses them, and memory is ours."""
+
+_ANSWERS: Final = {
+    Obligation.ALLOW: (Outcome.ALLOWED, "granted"),
+    Obligation.STEP_UP: (Outcome.ESCALATED, "stepup_required"),
+    Obligation.DENY: (Outcome.DENIED, "policy_forbids"),
+}
+
+
+class Policy:
+    """One policy over one catalogue, ready to decide; immutable once made."""
+
+    def __init__(
+        self,
+        text: str,
+        catalogue: Catalogue,
+        source: str = SHIPPED,
+        seen: Signature = (),
+    ) -> None:
+        """Parse and validate; use [`Policy.load`][] or [`Policy.from_text`][].
+
+        Raises:
+            PolicyError: the text is not a policy this broker can put in force.
+        """
+        written = schema_text(catalogue)
+        self.text: Final = text
+        self.source: Final = source
+        """The path of the policy's file, or ``shipped``."""
+        self.catalogue: Final = catalogue
+        self.version: Final = _version(text, written, catalogue.version)
+        """Short hash over policy, schema and catalogue."""
+        self._schema = cedarpy.Schema.from_str(written)
+        self._policies, self.rules = read_rules(text, source, self._schema)
+        # The actions of the schema, with their groups; each decision adds its agent.
+        self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
+        self._seen = seen
+        self._kept = lru_cache(maxsize=_KEPT_ANSWERS)(self._verdict)
+
+    @classmethod
+    def from_text(cls, policy_text: str, catalogue: Catalogue) -> Policy:
+        """Make a policy from text alone.
+
+        Raises:
+            PolicyError: the text is not a policy this broker can put in force.
+        """
+        return cls(policy_text, catalogue, source="policy")
+
+    @classmethod
+    def load(cls, home: Home) -> Policy:
+        """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
+
+        Raises:
+            PolicyError: one of them cannot be put in force, with line and reason.
+        """
+        # Taken first: a file that changes while it is read is read again.
+        seen = signature(home)
+        scopes = read_text(home.scopes_file)
+        if scopes is None:
+            catalogue = shipped_catalogue()
+        else:
+            catalogue = Catalogue.parse(scopes, str(home.scopes_file))
+        text = read_text(home.policy_file)
+        if text is None:
+            return cls(shipped_policy(), catalogue, SHIPPED, seen)
+        return cls(text, catalogue, str(home.policy_file), seen)
+
+    def changed(self, home: Home) -> bool:
+        """Tell, once for each change, whether the home's two files differ.
+
+        A broken file is thus tried once, and again when it is next saved.
+        """
+        now = signature(home)
+        if now == self._seen:
+            return False
+        self._seen = now
+        return True
+
+    def decide(self, agent: Agent, action: Action) -> Verdict:
+        """Answer *action* for *agent*: the strictest answer of any of its scopes."""
+        facts = derive(action)
+        who = Principal(agent.id, agent.name, agent.owner, agent.scopes)
+        if facts.resource is not None and len(facts.resource) > _KEPT_RESOURCE:
+            return self._verdict(who, action.scopes, action.action, facts)
+        return self._kept(who, action.scopes, action.action, facts)
+
+    def _verdict(
+        self, who: Principal, scopes: tuple[str, ...], named: str, facts: Facts
+    ) -> Verdict:
+        # The scope the action is performed under leads, then the order asked.
+        asked = tuple(dict.fromkeys((named, *scopes)))
+        rulings = self.rulings(who, asked, facts)
+        ruling = max(rulings, key=lambda one: one.outcome.strictness)
+        known = [scope for name in asked if (scope := self.catalogue.get(name))]
+        risk = max((scope.risk for scope in known), key=lambda r: r.rank, default=None)
+        return Verdict(
+            outcome=ruling.outcome,
+            reason=ruling.reason,
+            rule=ruling.rule,
+            why=ruling.why,
+            risk=Risk.HIGH if risk is None or len(known) < len(asked) else risk,
+            message=message(who.id, who.scopes, ruling, rulings, facts),
+            policy_version=self.version,
+        )
+
+    def rulings(
+        self, who: Principal, asked: tuple[str, ...], facts: Facts
+    ) -> list[Ruling]:
+        """Answer each scope of a request by itself.
+
+        A scope that was not granted, or is not in the catalogue, never reaches Cedar:
+        a policy can narrow what an operator granted, and not widen it.
+        """
+        open_scopes = [
+            name for name in asked if name in who.scopes and name in self.catalogue
+        ]
+        answers = dict(
+            zip(open_scopes, self._ask(who, open_scopes, asked, facts), strict=True)
+        )
+        return [
+            answers.get(name)
+            or Ruling(
+                name,
+                Outcome.DENIED,
+                "scope_not_granted",
+                DEFAULT_DENY,
+                "The agent was not granted this scope.",
+            )
+            for name in asked
+        ]
+
+    def explain(self, agent: Agent, action: Action) -> Explanation:
+        """Say how *action* is answered, by which rule, and what would change that."""
+        verdict = self.decide(agent, action)
+        rule = self.rule(verdict.rule)
+        return Explanation(
+            verdict=verdict,
+            source="" if rule is None else rule.source,
+            line=None if rule is None else rule.line,
+            would_change=would_change(self.decide, self.catalogue, agent, action),
+        )
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """Return the rule with this ``@id``, if the policy has one."""
+        return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+    def _ask(
+        self,
+        who: Principal,
+        scopes: list[str],
+        asked: tuple[str, ...],
+        facts: Facts,
+    ) -> list[Ruling]:
+        """Have Cedar evaluate each scope, with request and context type-checked."""
+        if not scopes:
+            return []
+        context = facts.context()
+        context["scopes"] = [name for name in asked if name in self.catalogue]
+        context["performs"] = asked[0] if asked[0] in self.catalogue else ""
+        requests = [
+            {
+                "principal": {"type": "Agent", "id": who.id},
+                "action": {"type": "Action", "id": name},
+                "resource": {"type": "Resource", "id": facts.resource or ""},
+                "context": context,
+            }
+            for name in scopes
+        ]
+        results = cedarpy.is_authorized_batch(
+            requests, self._policies, self._entities(who), self._schema
+        )
+        return [
+            self._ruling(scope, result)
+            for scope, result in zip(scopes, results, strict=True)
+        ]
+
+    def _entities(self, who: Principal) -> cedarpy.Entities:
+        attributes = {
+            "name": str(visible(who.name)),
+            "owner": str(visible(who.owner)),
+            "scopes": [name for name in who.scopes if name in self.catalogue],
+        }
+        uid = {"type": "Agent", "id": who.id}
+        agent = {"uid": uid, "attrs": attributes, "parents": []}
+        return self._actions.with_added_json_str(json.dumps([agent]))
+
+    def _ruling(self, scope: str, result: cedarpy.AuthzResult) -> Ruling:
+        """Turn Cedar's answer for one scope into ours."""
+        if result.diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
+            # Cedar skips a rule that fails, also a forbid (an overflow is enough):
+            # what that rule would have said is unknown, so the answer is no.
+            return Ruling(
+                scope,
+                Outcome.DENIED,
+                "policy_error",
+                POLICY_ERROR,
+                "A rule of the policy failed on this request.",
+            )
+        matched = [
+            self.rules[index]
+            for index in sorted(map(position, result.diagnostics.reasons))
+        ]
+        if not matched:
+            return Ruling(
+                scope,
+                Outcome.DENIED,
+                "policy_forbids",
+                DEFAULT_DENY,
+                "No rule of the policy permits it.",
+            )
+        # Of equally strict rules the first in the file is the one that is named.
+        rule = max(matched, key=lambda one: _ANSWERS[one.obligation][0].strictness)
+        outcome, reason = _ANSWERS[rule.obligation]
+        return Ruling(scope, outcome, reason, rule.id, rule.why)
+
+
+def _version(*texts: str) -> str:
+    """Hash *texts* so that moving a boundary between them changes the hash."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]

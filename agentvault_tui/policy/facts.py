@@ -1,0 +1,162 @@
+"""What a policy may know about a request: numbers and words we made sure of."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any, Final, NamedTuple
+
+from agentvault_tui.model import Action
+
+LARGEST: Final = 2**53 - 1
+"""RFC 8785 and every JSON reader agree on whole numbers up to here; none above."""
+_READ: Final = frozenset({"recipients", "amount", "currency", "count"})
+_LONGEST_NAME: Final = 64
+_ADDRESSED: Final = ("to", "cc", "bcc")
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
+_ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
+"""One mailbox or user name: nothing that separates, groups, or stands for many."""
+_NAMED: Final = re.compile(r"[^,;:<>\"@*%#\r\n\t\v\f]{1,200}<([^<>]*)>")
+"""``Ada Lovelace <ada@acme.test>`` (RFC 5322 section 3.4, without its groups)."""
+_FOR_MANY: Final = frozenset(
+    {"all", "everyone", "everybody", "here", "channel", "team"}
+)
+
+
+class Facts(NamedTuple):
+    """The typed attributes of a request; hashable, so that answers can be kept."""
+
+    resource: str | None
+    recipients: int | None
+    amount: int | None
+    currency: str | None
+    things: int | None
+    """The parameter ``count``: how many things are changed."""
+    unclear: tuple[str, ...]
+    """Names of parameters that were there but cannot be relied on, sorted."""
+
+    def context(self) -> dict[str, Any]:
+        """Return the attributes there are, by the names a rule uses."""
+        given = {
+            "resource": self.resource,
+            "recipients": self.recipients,
+            "amount": self.amount,
+            "currency": self.currency,
+            "count": self.things,
+        }
+        context = {name: value for name, value in given.items() if value is not None}
+        return {**context, "unclear": list(self.unclear)}
+
+
+def derive(action: Action) -> Facts:
+    """Reduce an agent's own objects to what a rule may be written about.
+
+    Whatever is not exactly what it should be is left out and named in ``unclear``:
+    a rule then asks a person, and never guesses in the agent's favour.
+    """
+    parameters = action.parameters
+    unclear = _look_alikes(parameters)
+    recipients = _read(parameters, "recipients", _how_many, unclear)
+    if recipients is not None and _addressed(parameters) > recipients:
+        # One recipient declared, five hundred in bcc.
+        recipients = None
+        unclear.add("recipients")
+    amount = _read(parameters, "amount", _whole, unclear)
+    currency = _read(parameters, "currency", _code, unclear)
+    if amount is not None and currency is None:
+        unclear.add("currency")
+    count = _read(parameters, "count", _whole, unclear)
+    resource = action.resource
+    if resource is not None and not _encodable(resource):
+        resource = None
+        unclear.add("resource")
+    return Facts(resource, recipients, amount, currency, count, tuple(sorted(unclear)))
+
+
+def _read(parameters: dict[str, Any], name: str, reader: Any, unclear: set[str]) -> Any:
+    """Apply *reader*; a value that is there but makes no sense is unclear."""
+    if name not in parameters:
+        return None
+    value = reader(parameters[name])
+    if value is None or name in unclear:
+        unclear.add(name)
+        return None
+    return value
+
+
+def _whole(value: Any) -> int | None:
+    """Accept a whole number; true is not 1, "20" and 20.0 are not 20."""
+    return value if type(value) is int and 0 <= value <= LARGEST else None
+
+
+def _how_many(value: Any) -> int | None:
+    """Accept a count of at least one, or a list of plain addresses.
+
+    Nobody sends to nobody: zero is a way of not saying.
+    Duplicates count, because each may be delivered.
+    """
+    if isinstance(value, list):
+        return len(value) if value and all(map(_is_one_address, value)) else None
+    number = _whole(value)
+    return number or None
+
+
+def _is_one_address(value: Any) -> bool:
+    """Tell whether *value* names one recipient, and nothing that may fan out."""
+    if not isinstance(value, str) or len(value) > 320:
+        return False
+    named = _NAMED.fullmatch(value)
+    address = named.group(1) if named else value
+    return (
+        address.isprintable()
+        and _ADDRESS.fullmatch(address) is not None
+        and address.partition("@")[0].casefold() not in _FOR_MANY
+    )
+
+
+def _addressed(parameters: dict[str, Any]) -> int:
+    """Count what the usual address fields hold, over any number if unreadable."""
+    total = 0
+    for name in _ADDRESSED:
+        value = parameters.get(name)
+        if value is None or value == []:
+            continue
+        if isinstance(value, str):
+            value = [value]
+        number = _how_many(value)
+        total += LARGEST + 1 if number is None else number
+    return total
+
+
+def _code(value: Any) -> str | None:
+    """Accept an ISO 4217 code as written there."""
+    return value if isinstance(value, str) and _CURRENCY.fullmatch(value) else None
+
+
+def _look_alikes(parameters: dict[str, Any]) -> set[str]:
+    """Return the names that are there under another spelling, such as ``Count``.
+
+    The resource server may well read it; then the policy must not have overlooked it.
+    """
+    return {
+        plain
+        for name in parameters
+        if name not in _READ and (plain := plain_name(name)) in _READ
+    }
+
+
+def plain_name(name: str) -> str:
+    """Return how *name* reads to a lenient program: no case, width or hidden marks."""
+    if name in _READ:
+        return name
+    folded = unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).casefold()
+    return "".join(filter(str.isalnum, folded))
+
+
+def _encodable(text: str) -> bool:
+    """Tell whether *text* is Unicode: JSON can smuggle half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,233 @@
+"""Reads a Cedar policy: its rules, their annotations, and where a fault stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import cedarpy
+
+from agentvault_tui.errors import PolicyError
+from agentvault_tui.text import visible
+
+MAX_RULE: Final = 8_000
+MAX_RULES: Final = 500
+_MAX_DEPTH: Final = 32
+"""Cedar's parser follows brackets on the C stack; about 600 of them end the process."""
+_MAX_WHY: Final = 300
+_ID: Final = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
+_TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|[()\[\]{};]', re.DOTALL)
+_UNFINISHED: Final = "unexpected end of input"
+
+DEFAULT_DENY: Final = "default-deny"
+POLICY_ERROR: Final = "policy-error"
+RESERVED: Final = frozenset({DEFAULT_DENY, POLICY_ERROR})
+"""Rule ids the broker itself answers with."""
+
+
+class Obligation(StrEnum):
+    """What follows when a rule matches."""
+
+    ALLOW = "allow"
+    STEP_UP = "step_up"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One Cedar policy, as its author wrote it."""
+
+    id: str
+    why: str
+    obligation: Obligation
+    line: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    line: int
+    text: str
+
+
+def read_rules(
+    text: str, source: str, schema: cedarpy.Schema
+) -> tuple[cedarpy.PolicySet, tuple[Rule, ...]]:
+    """Parse and validate a policy; *source* names it in errors.
+
+    Raises:
+        PolicyError: with the line, what is wrong, and what to do.
+    """
+    pieces = list(_split(text, source))
+    if not pieces:
+        raise PolicyError(
+            f"{source} holds no rules",
+            "write at least one permit, or remove the file to use the shipped policy",
+        )
+    if len(pieces) > MAX_RULES:
+        raise PolicyError(f"{source} holds more than {MAX_RULES} rules")
+    rules = tuple(_rule(piece, source) for piece in pieces)
+    seen: dict[str, int] = {}
+    for rule in rules:
+        if rule.id in seen:
+            raise PolicyError(
+                f"{source} line {rule.line}: a second rule has the id {rule.id}, as on"
+                f" line {seen[rule.id]}",
+                "give each rule its own @id",
+            )
+        seen[rule.id] = rule.line
+    policies = cedarpy.PolicySet.from_str(text)
+    if len(policies) != len(rules):
+        # Positions name the rules in Cedar's answers, so they must agree.
+        raise PolicyError(f"{source} cannot be divided into its rules")
+    _validate(text, source, schema, rules)
+    return policies, rules
+
+
+def position(policy_id: str) -> int:
+    """Return which rule Cedar's positional ``policy7`` is."""
+    return int(policy_id.removeprefix("policy"))
+
+
+def _split(text: str, source: str) -> Iterator[_Piece]:
+    """Cut *text* at the semicolons that end its policies, and bound each piece."""
+    start = depth = 0
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "([{":
+            depth += 1
+        elif mark in ")]}":
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            line = text.count("\n", 0, token.start()) + 1
+            raise PolicyError(
+                f"{source} line {line}: brackets nest more than {_MAX_DEPTH} deep",
+                "divide the rule",
+            )
+        if mark == ";":
+            yield _piece(text, start, token.end(), source)
+            start, depth = token.end(), 0
+    if _without_comments(text[start:]).strip():
+        yield _piece(text, start, len(text), source)
+
+
+def _piece(text: str, start: int, end: int, source: str) -> _Piece:
+    """Leave out the space and comments that stand before the rule."""
+    begin = start
+    while skip := re.compile(r"\s+|//[^\n]*").match(text, begin, end):
+        begin = skip.end()
+    line = text.count("\n", 0, begin) + 1
+    if end - begin > MAX_RULE:
+        raise PolicyError(
+            f"{source} line {line}: a rule is longer than {MAX_RULE} characters",
+            "divide it",
+        )
+    return _Piece(line, text[begin:end])
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"//[^\n]*", "", text)
+
+
+def _rule(piece: _Piece, source: str) -> Rule:
+    """Parse one piece alone, and read its annotations."""
+
+    def fault(what: str, remedy: str = "") -> PolicyError:
+        return PolicyError(f"{source} line {piece.line}: {what}", remedy)
+
+    error = _syntax_error(piece.text)
+    if error is not None:
+        line = piece.line + _failing_line(piece.text)
+        raise PolicyError(
+            f"{source} line {line}: {visible(error)}",
+            "correct the rule; `agentvault policy check` tries it out",
+        )
+    parsed = json.loads(cedarpy.policies_to_json_str(piece.text))
+    if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
+        raise fault("templates are not supported", "name a principal or a resource")
+    (policy,) = parsed["staticPolicies"].values()
+    notes: dict[str, Any] = policy.get("annotations", {})
+    rule_id = notes.get("id")
+    if not rule_id:
+        raise fault("the rule has no @id", '@id("payments-need-step-up"), for example')
+    if len(rule_id) > 64 or not _ID.fullmatch(rule_id) or rule_id in RESERVED:
+        raise fault(
+            f"the @id {visible(rule_id, 80)} cannot be used",
+            "lower-case words joined by - or _, at most 64 characters, not "
+            + " or ".join(sorted(RESERVED)),
+        )
+    why = notes.get("why")
+    if not why or not why.strip():
+        raise fault(f"the rule {rule_id} has no @why", "say what the approver reads")
+    if len(why) > _MAX_WHY or visible(why, _MAX_WHY * 2) != why:
+        raise fault(
+            f"the @why of {rule_id} is too long or holds hidden characters",
+            f"write one line of at most {_MAX_WHY} characters",
+        )
+    return Rule(
+        rule_id,
+        why,
+        _obligation(policy["effect"], notes.get("obligation"), rule_id, fault),
+        piece.line,
+        piece.text.strip(),
+    )
+
+
+def _obligation(effect: str, noted: str | None, rule_id: str, fault: Any) -> Obligation:
+    """Read ``@obligation``; a forbid needs none, because it can only deny."""
+    if effect == "forbid":
+        if noted in {None, Obligation.DENY}:
+            return Obligation.DENY
+        raise fault(
+            f"the forbid rule {rule_id} has the @obligation {visible(noted, 60)}",
+            "a forbid denies: leave the annotation out",
+        )
+    if noted is None:
+        raise fault(
+            f"the rule {rule_id} has no @obligation",
+            '@obligation("allow") or @obligation("step_up")',
+        )
+    if noted not in {Obligation.ALLOW, Obligation.STEP_UP}:
+        raise fault(
+            f"the rule {rule_id} has the unknown @obligation {visible(noted, 60)}",
+            "it may be allow or step_up; to deny, write forbid",
+        )
+    return Obligation(noted)
+
+
+def _syntax_error(text: str) -> str | None:
+    try:
+        cedarpy.PolicySet.from_str(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _failing_line(text: str) -> int:
+    """Return the offset of the first line that no continuation could mend."""
+    lines = text.splitlines(keepends=True)
+    for number in range(1, len(lines)):
+        if _syntax_error("".join(lines[:number])) not in {_UNFINISHED, None}:
+            return number - 1
+    return max(len(lines) - 1, 0)
+
+
+def _validate(
+    text: str, source: str, schema: cedarpy.Schema, rules: tuple[Rule, ...]
+) -> None:
+    """Check names and types: what a rule misspells would otherwise never match."""
+    result = cedarpy.validate_policies(text, schema)
+    if result.validation_passed:
+        return
+    first = min(result.errors, key=lambda fault: position(fault.policy_id or "policy0"))
+    rule = rules[position(first.policy_id or "policy0")]
+    message = re.sub(r"^for policy `policy\d+`, ", "", first.error)
+    raise PolicyError(
+        f"{source} line {rule.line}: the rule {rule.id} does not fit the schema"
+        f" ({visible(message)})",
+        "`agentvault policy check` tries a file out before it is put in place",
+    )

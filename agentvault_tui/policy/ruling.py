@@ -1,0 +1,28 @@
+"""Who asks, and the answer for one scope: what engine, messages and explain share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agentvault_tui.model import Outcome
+
+
+class Principal(NamedTuple):
+    """What a rule may know about the agent; hashable."""
+
+    id: str
+    name: str
+    owner: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The answer for one scope of a request."""
+
+    scope: str
+    outcome: Outcome
+    reason: str
+    rule: str
+    why: str
