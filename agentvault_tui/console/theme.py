@@ -1,0 +1,284 @@
+"""The console's looks: six themes, and the styles that carry meaning, in one place.
+
+Restraint is the rule: greys, one accent, amber for what waits for a person, red for
+what is dangerous and for nothing else.
+A style only agrees with what a word and a shape already say; `mono` proves it, and is
+what NO_COLOR chooses.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from rich.color import Color
+from rich.style import Style
+from textual.app import App
+from textual.theme import Theme
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What one theme decides; everything else follows from it."""
+
+    ground: str
+    raised: str
+    """Panels and dialogs."""
+    cursor: str
+    """Behind the row under the cursor."""
+    line: str
+    """Borders that nobody should notice."""
+    text: str
+    muted: str
+    accent: str
+    waiting: str
+    danger: str
+    dark: bool = True
+    ansi: bool = False
+
+
+_DARK: Final = Colours(
+    ground="#11151a",
+    raised="#171c23",
+    cursor="#222d3a",
+    line="#3a4552",
+    text="#d5dae0",
+    muted="#909ca9",
+    accent="#6fc3b2",
+    waiting="#e0b05c",
+    danger="#f47c73",
+)
+_LIGHT: Final = Colours(
+    ground="#faf9f6",
+    raised="#f1efea",
+    cursor="#dde6e6",
+    line="#b9b5ab",
+    text="#1f252b",
+    muted="#5a636d",
+    accent="#0a665b",
+    waiting="#7d5000",
+    danger="#b3251d",
+    dark=False,
+)
+_CONTRAST: Final = Colours(
+    ground="#000000",
+    raised="#000000",
+    cursor="#00303b",
+    line="#ffffff",
+    text="#ffffff",
+    muted="#d0d0d0",
+    accent="#6ff2dc",
+    waiting="#ffd866",
+    danger="#ff9b93",
+)
+_ANSI_DARK: Final = Colours(
+    ground="ansi_default",
+    raised="ansi_default",
+    cursor="ansi_default",
+    line="ansi_default",
+    text="ansi_default",
+    muted="ansi_default",
+    accent="ansi_cyan",
+    waiting="ansi_yellow",
+    danger="ansi_red",
+    ansi=True,
+)
+# Yellow on a light ground cannot be read in most palettes; magenta can in all.
+_ANSI_LIGHT: Final = Colours(
+    ground="ansi_default",
+    raised="ansi_default",
+    cursor="ansi_default",
+    line="ansi_default",
+    text="ansi_default",
+    muted="ansi_default",
+    accent="ansi_blue",
+    waiting="ansi_magenta",
+    danger="ansi_red",
+    dark=False,
+    ansi=True,
+)
+_MONO: Final = Colours(*["ansi_default"] * 9, ansi=True)
+
+_COLOURS: Final[Mapping[str, Colours]] = {
+    "agentvault": _DARK,
+    "agentvault-light": _LIGHT,
+    "high-contrast": _CONTRAST,
+    "ansi-dark": _ANSI_DARK,
+    "ansi-light": _ANSI_LIGHT,
+    "mono": _MONO,
+}
+NAMES: Final = tuple(_COLOURS)
+"""What `[console] theme` may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Styles by meaning, for the segments of the Line API.
+
+    None sets a ground, save those that must stand out from any: add them to the
+    widget's own style.
+    """
+
+    text: Style
+    muted: Style
+    """Labels, separators, what is already over."""
+    strong: Style
+    """The one thing to read in a row."""
+    title: Style
+    key: Style
+    """A key that works here."""
+    accent: Style
+    """Live, done, focused."""
+    line: Style
+    """Frames drawn by hand."""
+    cursor: Style
+    """Added to the row under the cursor."""
+    risk_high: Style
+    risk_medium: Style
+    risk_low: Style
+    allowed: Style
+    denied: Style
+    escalated: Style
+    waiting: Style
+    """Waits for a person; also SOON and every warning."""
+    danger: Style
+    """What destroys, and what is broken."""
+    stale: Style
+    """Not confirmed by the broker since the link went away."""
+    panic: Style
+    """The banner of the panic switch: the one thing that shouts."""
+    unverified: Style
+    """The agent's own words."""
+
+    def risk(self, risk: str) -> Style:
+        """Return the style of a risk; an unknown one counts as high."""
+        return {"low": self.risk_low, "medium": self.risk_medium}.get(
+            risk, self.risk_high
+        )
+
+    def outcome(self, outcome: str | None) -> Style:
+        """Return the style of an answer; an event without one is plain."""
+        return {
+            "allowed": self.allowed,
+            "denied": self.denied,
+            "escalated": self.escalated,
+        }.get(outcome or "", self.text)
+
+
+def choose(wanted: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the theme to use, and a complaint if it is not the one that was *wanted*.
+
+    NO_COLOR (https://no-color.org: present and not empty) chooses `mono`.
+    A name nobody knows must not keep an operator from the console.
+    """
+    if environ.get("NO_COLOR"):
+        return "mono", None
+    if wanted in _COLOURS:
+        return wanted, None
+    near = difflib.get_close_matches(wanted, NAMES, n=1)
+    hint = f"did you mean {near[0]}" if near else f"known: {', '.join(NAMES)}"
+    return "agentvault", f"unknown theme in [console]: {hint}; using agentvault"
+
+
+def install(app: App[object], name: str) -> None:
+    """Register all themes with *app* and put *name* on."""
+    for theme in THEMES:
+        app.register_theme(theme)
+    app.theme = name
+
+
+def palette(name: str) -> Palette:
+    """Return the styles of the theme *name*; of `agentvault` if it is another's."""
+    return _PALETTES.get(name, _PALETTES["agentvault"])
+
+
+def _theme(name: str, colours: Colours) -> Theme:
+    ink = colours.ground if not colours.ansi else "ansi_default"
+    return Theme(
+        name=name,
+        primary=colours.accent,
+        secondary=colours.muted,
+        accent=colours.accent,
+        success=colours.accent,
+        warning=colours.waiting,
+        error=colours.danger,
+        foreground=colours.text,
+        background=colours.ground,
+        surface=colours.raised,
+        panel=colours.raised,
+        boost=colours.cursor,
+        dark=colours.dark,
+        ansi=colours.ansi,
+        variables={
+            "muted": colours.muted,
+            "line": colours.line,
+            "waiting": colours.waiting,
+            "danger": colours.danger,
+            "border": colours.accent,
+            "border-blurred": colours.line,
+            "scrollbar": colours.line,
+            "scrollbar-hover": colours.muted,
+            "scrollbar-active": colours.accent,
+            "scrollbar-background": colours.ground,
+            "scrollbar-corner-color": colours.ground,
+            "footer-background": colours.ground,
+            "footer-foreground": colours.muted,
+            "footer-key-foreground": colours.accent,
+            "footer-description-foreground": colours.muted,
+            "input-cursor-background": colours.text,
+            "input-cursor-foreground": ink,
+            "input-cursor-text-style": "reverse" if colours.ansi else "none",
+            "input-selection-background": colours.cursor,
+        },
+    )
+
+
+def _palette(colours: Colours) -> Palette:
+    def ink(colour: str, *, bold: bool = False, dim: bool = False) -> Style:
+        return Style(color=_rich(colour), bold=bold or None, dim=dim or None)
+
+    # Terminals choose their own colours under the ANSI themes: dim is the only grey
+    # that is readable on every ground.
+    muted = ink(colours.muted, dim=colours.ansi)
+    text = ink(colours.text)
+    strong = ink(colours.text, bold=True)
+    waiting = ink(colours.waiting, bold=True)
+    danger = ink(colours.danger, bold=True)
+    accent = ink(colours.accent)
+    cursor = Style(reverse=True) if colours.ansi else Style(bgcolor=colours.cursor)
+    loud = (
+        Style(color=_rich(colours.danger), bold=True, reverse=True)
+        if colours.ansi
+        else Style(color=colours.ground, bgcolor=colours.danger, bold=True)
+    )
+    return Palette(
+        text=text,
+        muted=muted,
+        strong=strong,
+        title=strong,
+        key=ink(colours.accent, bold=True),
+        accent=accent,
+        line=ink(colours.line, dim=colours.ansi),
+        cursor=cursor,
+        risk_high=danger,
+        risk_medium=text,
+        risk_low=muted,
+        allowed=muted,
+        denied=strong,
+        escalated=waiting,
+        waiting=waiting,
+        danger=danger,
+        stale=muted + Style(italic=True),
+        panic=loud,
+        unverified=muted if not colours.ansi else text,
+    )
+
+
+def _rich(colour: str) -> Color:
+    return Color.parse(colour.removeprefix("ansi_"))
+
+
+THEMES: Final = tuple(_theme(name, colours) for name, colours in _COLOURS.items())
+_PALETTES: Final = {name: _palette(colours) for name, colours in _COLOURS.items()}
