@@ -1,0 +1,199 @@
+"""The device authorization flow (RFC 8628): what the tenant may send, and means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.text import visible
+from agentvault_tui.vault.wire import Reply, origin
+
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+DEFAULT_INTERVAL: Final = 5
+"""RFC 8628 section 3.2, when the tenant names none."""
+SLOWER: Final = 5
+"""RFC 8628 section 3.5: each slow_down adds as many seconds, for good."""
+_MAX_INTERVAL: Final = 60
+_MAX_LIFE: Final = 86_400
+_USER_CODE: Final = re.compile(r"[A-Z0-9]+(?:[- ][A-Z0-9]+)*")
+_DEVICE_CODE: Final = re.compile(r"[\x21-\x7e]{8,2048}")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFlow:
+    """A started flow: what to show, and the secret that only the poll sends."""
+
+    device_code: str = field(repr=False)
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
+    started_at: datetime
+    expires: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The person approved; the ID token still has to be verified."""
+
+    id_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Nobody decided yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDown:
+    """We poll too fast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """No answer we can use; worth asking again."""
+
+    problem: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The person cancelled, or the tenant refused them (``access_denied``)."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The code ran out before anyone used it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The tenant will not answer this code any more."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """We stopped waiting."""
+
+
+Poll = Tokens | Pending | SlowDown | Unavailable | Denied | Expired | Failed
+End = Tokens | Denied | Expired | Failed | Cancelled
+
+
+def read_start(reply: Reply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
+    """Check the answer to a device authorization request; it will be displayed.
+
+    Raises:
+        TenantRefusedError: the tenant said no.
+        TenantError: it sent what must not be shown to anyone.
+    """
+    body = reply.body
+    if reply.status != 200 or body is None:
+        raise refusal(reply, "start the device flow")
+    device_code, user_code = body.get("device_code"), body.get("user_code")
+    if not isinstance(device_code, str) or not _DEVICE_CODE.fullmatch(device_code):
+        raise _odd("device code")
+    if not isinstance(user_code, str) or not _is_user_code(user_code):
+        raise _odd("user code")
+    uri = _uri(body.get("verification_uri"), issuer)
+    complete = body.get("verification_uri_complete")
+    life = _seconds(body.get("expires_in"), _MAX_LIFE, "expires_in")
+    interval = _seconds(
+        body.get("interval", DEFAULT_INTERVAL), _MAX_INTERVAL, "interval"
+    )
+    life = min(life, ttl)
+    return DeviceFlow(
+        device_code=device_code,
+        user_code=user_code,
+        verification_uri=uri,
+        verification_uri_complete=uri if complete is None else _uri(complete, issuer),
+        expires_in=life,
+        interval=interval,
+        started_at=clock.now(),
+        expires=Deadline.after(clock, life),
+    )
+
+
+def read_poll(reply: Reply) -> Poll:
+    """Say what one answer of the token endpoint means.
+
+    ``error`` is read before the status: Auth0 answers 403 and 429 where RFC 8628 has
+    400, and its 429 for slow_down is no rate limit.
+    """
+    body = reply.body
+    if reply.status >= 500 or body is None:
+        return Unavailable(f"the tenant answered {reply.status}", reply.retry_after)
+    if reply.status == 200:
+        token = body.get("id_token")
+        if isinstance(token, str):
+            return Tokens(token)
+        return Failed("no_id_token", "the tenant sent no ID token; it needs openid")
+    match reply.error:
+        case "authorization_pending":
+            return Pending()
+        case "slow_down":
+            return SlowDown()
+        case "expired_token":
+            return Expired()
+        case "access_denied":
+            return Denied(reply.description or "cancelled at the tenant")
+        case "":
+            return Unavailable(f"the tenant answered {reply.status}", reply.retry_after)
+        case error if reply.status in {408, 425, 429}:
+            return Unavailable(f"the tenant answered {visible(error, 60)}")
+        case error:
+            return Failed(visible(error, 60), reply.description or "no reason given")
+
+
+def refusal(reply: Reply, what: str) -> TenantError:
+    """Return the error for a refused request to *what*."""
+    if not reply.error:
+        return TenantError(f"the tenant would not {what} (status {reply.status})")
+    remedy = ""
+    if reply.error == "unauthorized_client":
+        remedy = "enable the Device Code grant for the client, a native application"
+    code = visible(reply.error, 60)
+    return TenantRefusedError(
+        code,
+        f"the tenant would not {what}: {code} {reply.description}".rstrip(),
+        remedy,
+    )
+
+
+def _is_user_code(code: str) -> bool:
+    """Tell whether *code* is one to show: Auth0's masks have 8 to 20 characters."""
+    letters = sum(map(str.isalnum, code))
+    return len(code) <= 20 and letters >= 6 and bool(_USER_CODE.fullmatch(code))
+
+
+def _uri(value: Any, issuer: str) -> str:
+    """Accept a page on the tenant itself: a person is about to open it."""
+    if not isinstance(value, str) or len(value) > 500:
+        raise _odd("verification address")
+    if origin(value) != origin(issuer) or origin(value) is None:
+        raise _odd("verification address")
+    return value
+
+
+def _seconds(value: Any, most: int, name: str) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise _odd(name)
+    return value
+
+
+def _odd(what: str) -> TenantError:
+    return TenantError(
+        f"the tenant sent a {what} that cannot be shown",
+        "check that tenant.issuer is the tenant you mean",
+    )

@@ -1,0 +1,238 @@
+"""What an ID token proves: who it was, with what factor, and when."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
+from joserfc.jwt import JWTClaimsRegistry
+
+from agentvault_tui.errors import IdentityError
+from agentvault_tui.text import visible
+from agentvault_tui.vault.wire import strict_json
+
+MFA_AT: Final = "https://agentvault.dev/mfa_at"
+ROLES: Final = "https://agentvault.dev/roles"
+APPROVER: Final = "approver"
+SKEW: Final = 30
+"""Seconds by which the tenant's clock may be ahead of ours, or ours of its."""
+MAX_TOKEN: Final = 8192
+_MAX_LIFE: Final = 31 * 86_400
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_SUBJECT: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+_EVIDENCE: Final = (
+    "iss", "sub", "aud", "azp", "iat", "exp", "amr", "acr", "auth_time", "sid", MFA_AT
+)  # fmt: skip
+_FOREIGN: Final = ("events", "scope", "gty", "permissions", "client_id")
+"""Claims of logout tokens and access tokens; no ID token has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A person, as the tenant vouches for them; texts are untrusted."""
+
+    sub: str
+    name: str
+    email: str
+    email_verified: bool
+    roles: tuple[str, ...]
+    amr: tuple[str, ...]
+    authenticated_at: datetime
+    """When they last proved a second factor, as far as the tenant says."""
+    claims: dict[str, Any] = field(repr=False)
+    """The claims worth keeping as evidence."""
+
+
+def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
+    """Tell whether *identity* may approve.
+
+    With a list, by subject or verified e-mail; with none, by the approver role.
+    """
+    if not approvers:
+        return APPROVER in identity.roles
+    if identity.sub in approvers:
+        return True
+    email = identity.email.casefold()
+    return (
+        identity.email_verified
+        and bool(email)
+        and email in {entry.casefold() for entry in approvers}
+    )
+
+
+def key_id(raw: str) -> str:
+    """Return the ``kid`` of a token whose form and header are what we accept.
+
+    The algorithm and type are pinned (RFC 8725 sections 3.1 and 3.11); ``jku``,
+    ``x5u`` and ``jwk`` are never looked at.
+
+    Raises:
+        IdentityError: it is not a token we would verify.
+    """
+    if len(raw) > MAX_TOKEN or not raw.isascii() or not _COMPACT.fullmatch(raw):
+        raise _unsigned("it is not a signed token")
+    try:
+        head = raw.partition(".")[0]
+        header = strict_json(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    except (ValueError, binascii.Error) as error:
+        raise _unsigned("its header cannot be read") from error
+    if not isinstance(header, dict) or header.get("alg") != "RS256":
+        raise _unsigned("it is not signed with RS256")
+    typ = header.get("typ", "JWT")
+    if not isinstance(typ, str) or typ.upper() != "JWT" or "crit" in header:
+        raise _unsigned("it is a token of another kind")
+    kid = header.get("kid")
+    if not isinstance(kid, str):
+        raise _unsigned("it does not name its key")
+    return kid
+
+
+def verify(
+    raw: str,
+    key: RSAKey,
+    *,
+    issuer: str,
+    client_id: str,
+    now: datetime,
+    not_before: datetime,
+) -> Identity:
+    """Verify an ID token (OpenID Connect Core section 3.1.3.7) and ours on top.
+
+    Args:
+        raw: the token; call `key_id` first.
+        key: the tenant's key of that name.
+        issuer: whose token it must be.
+        client_id: whom it must be for.
+        now: the time.
+        not_before: the person must have proved their second factor since then.
+
+    Raises:
+        IdentityError: with the stable reason.
+    """
+    try:
+        payload = jws.deserialize_compact(raw, key, algorithms=["RS256"]).payload
+    except (JoseError, ValueError, TypeError) as error:
+        raise _unsigned("its signature is not the tenant's") from error
+    try:
+        claims = strict_json(payload)
+    except ValueError as error:
+        raise _claims(f"they cannot be read ({visible(error, 80)})") from error
+    if not isinstance(claims, dict):
+        raise _claims("they are not an object")
+    seconds = math.floor(now.timestamp())
+    _standard(claims, issuer, client_id, seconds)
+    # RFC 8628 gives no nonce: that the token is newer than the flow binds it instead.
+    # The tenant's clock shows whole seconds, so ours is floored to compare.
+    since = math.floor(not_before.timestamp())
+    if claims["iat"] < since:
+        raise _stale("the ID token is older than the request")
+    amr = claims.get("amr")
+    if not isinstance(amr, list) or "mfa" not in amr:
+        raise IdentityError(
+            "no_mfa",
+            "the sign-in used no second factor",
+            "sign in with a one-time code; on Auth0, require MFA for this client",
+        )
+    authenticated = _authenticated_at(claims, seconds)
+    if authenticated < since:
+        raise _stale("the second factor was proved before the request was made")
+    return _identity(claims, authenticated)
+
+
+def _standard(claims: dict[str, Any], issuer: str, client_id: str, now: int) -> None:
+    """Check the claims every ID token has, their types before their values."""
+    for name in ("exp", "iat"):
+        if type(claims.get(name)) is not int:
+            raise _claims(f"{name} is missing or no whole number")
+    registry = JWTClaimsRegistry(
+        now=now,
+        leeway=SKEW,
+        iss={"essential": True, "value": issuer},
+        sub={"essential": True},
+        aud={"essential": True, "value": client_id},
+        exp={"essential": True},
+        iat={"essential": True},
+    )
+    try:
+        registry.validate(claims)
+    except (JoseError, ValueError, TypeError, OverflowError) as error:
+        raise _claims(visible(error, 120)) from error
+    if claims["iat"] > now + SKEW:
+        raise _claims("iat lies in the future")
+    if not claims["iat"] < claims["exp"] <= claims["iat"] + _MAX_LIFE:
+        raise _claims("exp is out of bounds")
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
+        raise _claims("sub is not a plain string")
+    _party(claims, client_id)
+
+
+def _party(claims: dict[str, Any], client_id: str) -> None:
+    """Check that it is an ID token, and was made for us (OpenID Connect Core 2)."""
+    audience = claims["aud"]
+    if isinstance(audience, list) and len(audience) > 1 and "azp" not in claims:
+        raise _claims("it has several audiences and does not say for whom it was made")
+    if claims.get("azp", client_id) != client_id:
+        raise _claims("it was made for another client")
+    for name in _FOREIGN:
+        if name in claims:
+            raise _claims(f"{name} belongs to a token of another kind")
+
+
+def _authenticated_at(claims: dict[str, Any], now: int) -> int:
+    """Return when the person proved who they are, in whole seconds."""
+    name = MFA_AT if MFA_AT in claims else "auth_time"
+    value = claims.get(name)
+    if value is None:
+        raise _stale(
+            "the tenant does not say when the second factor was proved",
+            f"have the tenant set the claim {MFA_AT}",
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _claims("the time of the second factor is no number")
+    if not 0 <= value <= now + SKEW:
+        raise _claims("the time of the second factor is out of bounds")
+    return math.floor(value)
+
+
+def _identity(claims: dict[str, Any], authenticated: int) -> Identity:
+    def words(name: str) -> tuple[str, ...]:
+        value = claims.get(name)
+        listed = value if isinstance(value, list) else []
+        return tuple(word[:100] for word in listed if isinstance(word, str))[:50]
+
+    def text(name: str) -> str:
+        value = claims.get(name)
+        return value[:200] if isinstance(value, str) else ""
+
+    return Identity(
+        sub=claims["sub"],
+        name=text("name") or text("nickname") or text("email") or claims["sub"],
+        email=text("email"),
+        email_verified=claims.get("email_verified") is True,
+        roles=words(ROLES),
+        amr=words("amr"),
+        authenticated_at=datetime.fromtimestamp(authenticated, UTC),
+        claims={name: claims[name] for name in _EVIDENCE if name in claims},
+    )
+
+
+def _unsigned(what: str) -> IdentityError:
+    return IdentityError("signature", f"the ID token is not accepted: {what}")
+
+
+def _claims(what: str) -> IdentityError:
+    return IdentityError("claims", f"the ID token's claims are not accepted: {what}")
+
+
+def _stale(what: str, remedy: str = "start again, and sign in afresh") -> IdentityError:
+    return IdentityError("stale", what, remedy)

@@ -1,0 +1,72 @@
+"""A document of the tenant's, kept fresh: fetched once for all who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import TenantError, TenantUnreachableError
+
+T = TypeVar("T")
+
+FRESH: Final = 3600.0
+STALE: Final = 24 * 3600.0
+"""A day without the tenant; then what it once said counts no more."""
+PAUSE: Final = 60.0
+"""Between two fetches while there is something to fall back on."""
+
+
+class Refreshed(Generic[T]):
+    """The last good copy of a document, and the rules for fetching another."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Clock) -> None:
+        """Keep what *fetch* returns, aged by the boot clock."""
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._value: T | None = None
+        self._fetched = self._tried = float("-inf")
+        self._rounds = 0
+        self._failure: TenantError | None = None
+
+    async def get(self) -> T:
+        """Return the document: fresh, or at most a day old when the tenant is down.
+
+        Raises:
+            TenantError: there is none, and it cannot be fetched.
+        """
+        if self._value is None or self._age() > FRESH:
+            await self.renew()
+        if self._value is None or self._age() > STALE:
+            raise self._failure or TenantUnreachableError(
+                "the tenant has not been reached for a day"
+            )
+        return self._value
+
+    async def renew(self) -> None:
+        """Fetch again, unless that was tried within the last minute.
+
+        Whoever comes while a fetch is under way waits for that one.
+        """
+        rounds = self._rounds
+        async with self._lock:
+            if self._rounds != rounds:
+                return
+            now = self._clock.boot()
+            usable = self._value is not None and self._age() <= STALE
+            if usable:
+                if now - self._tried < PAUSE:
+                    return
+                self._tried = now
+            try:
+                self._value = await self._fetch()
+            except TenantError as error:
+                self._failure = error
+            else:
+                self._fetched, self._failure = now, None
+            self._rounds += 1
+
+    def _age(self) -> float:
+        return self._clock.boot() - self._fetched
