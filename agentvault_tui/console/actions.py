@@ -1,0 +1,78 @@
+"""What an operator can do from the console, as dialogs and screens call it.
+
+`link.Link` does it over the operators' socket; tests may put another in its place.
+Each raises an `AgentVaultError` whose `diagnosis()` is fit for the screen:
+`RefusedError` also when the link is not live, because nobody may decide on what the
+broker has not confirmed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentvault_tui.console.records import StepUpRow, UpstreamStep
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a revocation cut."""
+
+    agent_id: str
+    tokens: int
+    stepups: int
+    effective_ms: float
+    """Measured by the broker: from the request to nothing being honoured."""
+    round_trip_ms: float
+    """Measured here: from the key to the broker's word."""
+    upstream: tuple[UpstreamStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What the panic switch cut."""
+
+    agents: int
+    tokens: int
+    stepups: int
+    effective_ms: float
+    round_trip_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An agent served again, or the panic lifted (then `agent_id` is empty)."""
+
+    agent_id: str
+    round_trip_ms: float
+
+
+class Actions(Protocol):
+    """The decisions, each one request to the broker."""
+
+    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+        """Begin the second factor for exactly the request with that *digest*.
+
+        The answer carries `device`; the mirror follows what comes of it.
+        """
+        ...
+
+    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+        """Turn a request down; *reason* reaches the agent."""
+        ...
+
+    async def revoke(self, agent_id: str, reason: str) -> Revoked:
+        """Cut an agent off."""
+        ...
+
+    async def restore(self, agent_id: str) -> Restored:
+        """Serve an agent again; what was cut stays cut."""
+        ...
+
+    async def panic(self, reason: str) -> Stopped:
+        """Stop everything."""
+        ...
+
+    async def lift(self) -> Restored:
+        """End the panic."""
+        ...

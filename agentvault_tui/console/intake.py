@@ -1,0 +1,253 @@
+"""The border: the broker's JSON becomes records, and every foreign text `Shown`.
+
+A broker of another version may send less or more: what is missing takes a plain
+default, what is unknown is passed over, and nothing here raises on odd values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.console.records import (
+    AgentRow,
+    Counts,
+    DeciderRow,
+    DeviceRow,
+    EventRow,
+    Json,
+    Panic,
+    ScopeRow,
+    StatusRow,
+    StepUpRow,
+    TokenRow,
+    UpstreamStep,
+)
+from agentvault_tui.model import Outcome, Risk
+from agentvault_tui.text import Shown, visible
+
+_WHOLE: Final = 700_000
+"""More cells than the largest field the broker lets in can become."""
+_NAME: Final = 80
+_LINE: Final = 200
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RISKS: Final = frozenset(risk.value for risk in Risk)
+_OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
+_UNKNOWN: Final = Shown("not in the catalogue")
+
+
+class Intake:
+    """Makes records; knows the catalogue, and whether the terminal is ASCII only."""
+
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        self._ascii = ascii_only
+        self._catalogue: dict[str, ScopeRow] = {}
+
+    def shown(self, raw: object, limit: int = _LINE) -> Shown:
+        """Make anything displayable; nothing becomes the empty text."""
+        if raw is None:
+            return Shown("")
+        return visible(raw, limit, ascii_only=self._ascii)
+
+    def learn(self, catalogue: object) -> None:
+        """Take the scopes of ``GET /api/policy``."""
+        for name, raw in _mapping(catalogue).items():
+            entry = _mapping(raw)
+            risk = entry.get("risk")
+            self._catalogue[str(name)] = ScopeRow(
+                self.shown(name, _NAME),
+                risk if risk in _RISKS else "high",
+                self.shown(entry.get("description")),
+                self.shown(entry.get("revoking"), 400),
+            )
+
+    def scope(self, name: object) -> ScopeRow:
+        """Return what is known about a scope; an unknown one counts as high risk."""
+        known = self._catalogue.get(str(name))
+        return known or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
+
+    def agent(self, data: Json) -> AgentRow:
+        """Read an Agent."""
+        scopes = sorted(
+            (self.scope(name) for name in _list(data.get("scopes"))),
+            key=lambda scope: (-Risk(scope.risk).rank, scope.name),
+        )
+        live = data.get("tokens_live")
+        return AgentRow(
+            id=self.shown(data.get("id"), _NAME),
+            name=self.shown(data.get("name"), _NAME),
+            owner=self.shown(data.get("owner"), _NAME),
+            purpose=self.shown(data.get("purpose"), 400),
+            scopes=tuple(scopes),
+            revoked=data.get("status") == "revoked",
+            resource_server=data.get("resource_server") is True,
+            created_at=moment(data.get("created_at")) or _EPOCH,
+            revoked_at=moment(data.get("revoked_at")),
+            last_seen_at=moment(data.get("last_seen_at")),
+            tokens_live=_number(live, len(_list(data.get("tokens")))),
+        )
+
+    def counts(self, data: Json) -> Counts:
+        """Read an Agent's counts."""
+        counts = _mapping(data.get("counts"))
+        return Counts(
+            *(_number(counts.get(word)) for word in ("allowed", "denied", "escalated"))
+        )
+
+    def token(self, data: Json, agent_id: str = "") -> TokenRow:
+        """Read a Token."""
+        return TokenRow(
+            id=self.shown(data.get("id"), _NAME),
+            agent_id=self.shown(data.get("agent_id") or agent_id, _NAME),
+            scope=self.shown(data.get("scope")),
+            elevated=data.get("kind") == "elevated",
+            issued_at=moment(data.get("issued_at")) or _EPOCH,
+            expires_at=moment(data.get("expires_at")) or _EPOCH,
+        )
+
+    def stepup(self, data: Json) -> StepUpRow:
+        """Read a StepUp, whole."""
+        risk = data.get("risk")
+        return StepUpRow(
+            id=self.shown(data.get("id"), _NAME),
+            agent_id=self.shown(data.get("agent_id"), _NAME),
+            agent_name=self.shown(data.get("agent_name"), _WHOLE),
+            action=self.shown(data.get("action"), _WHOLE),
+            scope=self.shown(data.get("scope") or data.get("action"), _WHOLE),
+            resource=self.shown(data.get("resource"), _WHOLE),
+            parameters=self._parameters(data.get("parameters")),
+            reason=self.shown(data.get("reason"), _WHOLE),
+            rule=self.shown(data.get("rule")),
+            why=self.shown(data.get("why"), 1000),
+            risk=risk if risk in _RISKS else "high",
+            digest=self.shown(data.get("digest")),
+            fingerprint=self.shown(data.get("fingerprint"), 8),
+            ttl=_number(data.get("ttl"), 300),
+            count=_number(data.get("count"), 1),
+            problem=self.shown(data.get("problem"), 400),
+            requested_at=moment(data.get("requested_at")) or _EPOCH,
+            expires_at=moment(data.get("expires_at")) or _EPOCH,
+            status=self.shown(data.get("status"), 20),
+            decided_by=self._decider(data.get("decided_by")),
+            decided_at=moment(data.get("decided_at")),
+            denial=self.shown(data.get("denial"), 400),
+            device=self._device(data.get("device")),
+        )
+
+    def event(self, data: Json) -> EventRow:
+        """Read an Event; on the hot path, so `detail` is looked at for a note only."""
+        shown = self.shown
+        detail = data.get("detail")
+        outcome = data.get("outcome")
+        note = detail.get("message") or detail.get("why") if detail else None
+        return EventRow(
+            seq=_number(data.get("seq")),
+            time=moment(data.get("time")) or _EPOCH,
+            type=shown(data.get("type"), 40),
+            agent_id=shown(data.get("agent_id"), _NAME),
+            actor=shown(_mapping(data.get("actor")).get("name"), _NAME),
+            action=shown(data.get("action"), _NAME),
+            resource=shown(data.get("resource"), _NAME),
+            outcome=outcome if outcome in _OUTCOMES else "",
+            reason=shown(data.get("reason")),
+            rule=shown(data.get("rule"), _NAME),
+            decision_id=shown(data.get("decision_id"), _NAME),
+            note=shown(note),
+        )
+
+    def status(self, data: Json) -> StatusRow:
+        """Read ``GET /api/status``."""
+        tenant, ledger = _mapping(data.get("tenant")), _mapping(data.get("ledger"))
+        panic = _mapping(data.get("panic"))
+        issuer = str(tenant.get("issuer") or "")
+        return StatusRow(
+            version=self.shown(data.get("version"), 20),
+            tenant=self.shown(_host(issuer), 60),
+            tenant_reachable=tenant.get("reachable") is not False,
+            head=_number(ledger.get("head")),
+            head_hash=str(ledger.get("hash") or ""),
+            writable=ledger.get("writable") is not False,
+            panic=Panic(
+                panic.get("on") is True,
+                moment(panic.get("since")),
+                self.shown(panic.get("by"), _NAME),
+                self.shown(panic.get("reason")),
+            ),
+            warnings=tuple(self.shown(item) for item in _list(data.get("warnings"))),
+        )
+
+    def upstream(self, data: object) -> tuple[UpstreamStep, ...]:
+        """Read the tenant's steps of a revocation."""
+        steps = (_mapping(item) for item in _list(data))
+        return tuple(
+            UpstreamStep(
+                self.shown(step.get("step"), _NAME),
+                self.shown(step.get("status"), 20),
+                ms if isinstance(ms := step.get("ms"), int | float) else None,
+            )
+            for step in steps
+        )
+
+    def _parameters(self, data: object) -> tuple[tuple[Shown, Shown], ...]:
+        def value(raw: Any) -> Shown:
+            if isinstance(raw, str):
+                return self.shown(raw, _WHOLE)
+            text = json.dumps(raw, ensure_ascii=False, separators=(", ", ": "))
+            return self.shown(text, _WHOLE)
+
+        return tuple(
+            (self.shown(name, _WHOLE), value(raw))
+            for name, raw in _mapping(data).items()
+        )
+
+    def _decider(self, data: object) -> DeciderRow | None:
+        if not isinstance(data, Mapping):
+            return None
+        return DeciderRow(
+            self.shown(data.get("name") or data.get("sub"), _NAME),
+            tuple(self.shown(method, 20) for method in _list(data.get("amr"))),
+            moment(data.get("auth_time")),
+        )
+
+    def _device(self, data: object) -> DeviceRow | None:
+        if not isinstance(data, Mapping):
+            return None
+        return DeviceRow(
+            self.shown(data.get("user_code"), 40),
+            self.shown(data.get("verification_uri"), 1000),
+            self.shown(data.get("verification_uri_complete"), 1000),
+            moment(data.get("expires_at")) or _EPOCH,
+        )
+
+
+def moment(raw: object) -> datetime | None:
+    """Read a moment of the wire; what is none gives none."""
+    if not isinstance(raw, str):
+        return None
+    try:
+        return parse_iso(raw)
+    except ValueError:
+        return None
+
+
+def _host(issuer: str) -> str:
+    try:
+        return urlsplit(issuer).netloc or issuer
+    except ValueError:
+        return issuer
+
+
+def _mapping(raw: object) -> Mapping[str, Any]:
+    return raw if isinstance(raw, Mapping) else {}
+
+
+def _list(raw: object) -> list[Any]:
+    return raw if isinstance(raw, list) else []
+
+
+def _number(raw: object, default: int = 0) -> int:
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) else default

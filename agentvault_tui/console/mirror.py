@@ -1,0 +1,280 @@
+"""The console's read model: plain Python, no Textual, no I/O.
+
+`link` feeds it; screens, widgets and dialogs read it and compare version counters
+before they repaint.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.console.intake import Intake
+from agentvault_tui.console.rates import Rate
+from agentvault_tui.console.records import (
+    AgentRow,
+    Counts,
+    EventRow,
+    Json,
+    LinkState,
+    LinkView,
+    StatusRow,
+    StepUpRow,
+    TokenRow,
+)
+from agentvault_tui.console.tokens import TokenShelf
+from agentvault_tui.text import Shown
+
+RING: Final = 2_000
+"""Recent events kept; older ones are read from the broker when someone looks."""
+_DECIDED_KEPT: Final = 200
+
+
+class Versions:
+    """Counters that grow with every change of what they are named after."""
+
+    __slots__ = ("agents", "events", "status", "stepups")
+
+    def __init__(self) -> None:
+        self.agents = 0
+        """Agents, their tokens and their counts."""
+        self.stepups = 0
+        self.events = 0
+        self.status = 0
+        """The broker's status, the link, and warnings."""
+
+
+class Mirror:
+    """What the broker said, as records, with what follows from it."""
+
+    def __init__(self, clock: Clock, *, ascii_only: bool = False) -> None:
+        self.clock = clock
+        self.intake = Intake(ascii_only=ascii_only)
+        self.versions = Versions()
+        self.agents: dict[str, AgentRow] = {}
+        self.stepups: dict[str, StepUpRow] = {}
+        self.events: deque[EventRow] = deque(maxlen=RING)
+        """The latest, oldest first."""
+        self.status = StatusRow()
+        self.link = LinkView()
+        self.warnings: dict[str, Shown] = {}
+        """The console's own, by kind; they stay until what they warn of ends."""
+        self.restarts = 0
+        """How often the broker has started while this console watched."""
+        self.last_seq = 0
+        self.last_hash = ""
+        self.decisions = Rate()
+        self.wants: set[str] = set()
+        """Agents whose tokens have to be read anew; `link` empties it."""
+        self._counts: dict[str, Counts] = {}
+        self._counted_to = 0
+        self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
+        self._allowed: dict[str, Rate] = defaultdict(Rate)
+        self._denied: dict[str, Rate] = defaultdict(Rate)
+        self._readers: dict[str, Callable[[Json], None]] = {
+            "agent": self._take_agent,
+            "token": self._take_token,
+            "stepup": self._take_stepup,
+            "audit": self._take_event,
+            "tenant": self._take_tenant,
+            "status": self._take_status,
+        }
+
+    # What screens ask
+
+    def tokens(self, agent_id: str) -> list[TokenRow]:
+        """Return the live tokens held of an agent, the soonest to expire first."""
+        return self._shelves[agent_id].rows
+
+    def live_tokens(self, agent_id: str) -> int:
+        """Return how many live tokens an agent has."""
+        return self._shelves[agent_id].live
+
+    def soonest(self, agent_id: str) -> TokenRow | None:
+        """Return the agent's token that expires next."""
+        return self._shelves[agent_id].soonest
+
+    def counts(self, agent_id: str) -> Counts:
+        """Return how an agent's requests were answered."""
+        return self._counts.get(agent_id) or Counts()
+
+    def allowed_lately(self, agent_id: str) -> int:
+        """Return how many tokens the agent got in the last minute."""
+        rate = self._allowed.get(agent_id)
+        return rate.minute(self.clock.now().timestamp()) if rate else 0
+
+    def denied_lately(self, agent_id: str) -> int:
+        """Return how often the agent was denied in the last minute."""
+        rate = self._denied.get(agent_id)
+        return rate.minute(self.clock.now().timestamp()) if rate else 0
+
+    def open_stepups(self, agent_id: str | None = None) -> list[StepUpRow]:
+        """Return what waits for a person, the longest wait first."""
+        rows = (row for row in self.stepups.values() if row.open)
+        if agent_id is not None:
+            rows = (row for row in rows if row.agent_id == agent_id)
+        return sorted(rows, key=lambda row: (row.requested_at, row.id))
+
+    def agent_name(self, agent_id: str) -> Shown:
+        """Return an agent's name, or its id when nothing else is known."""
+        agent = self.agents.get(agent_id)
+        return agent.name if agent else self.intake.shown(agent_id)
+
+    # What the link feeds
+
+    def load(
+        self, status: Json, agents: Iterable[Json], stepups: Iterable[Json], head: int
+    ) -> None:
+        """Replace everything but events by a snapshot taken when the head was *head*."""
+        self.agents.clear()
+        self._shelves.clear()
+        self._counts.clear()
+        self.stepups.clear()
+        for agent in agents:
+            self._take_agent(agent)
+        for stepup in stepups:
+            self._take_stepup(stepup)
+        self._take_status(status)
+        self._counted_to = head
+        self.wants.clear()
+
+    def load_events(self, events: Iterable[Json], *, after: int) -> None:
+        """Start the recent events anew, to be continued *after* that number."""
+        self.events.clear()
+        self.last_seq = self._counted_to = 0
+        self.decisions = Rate()
+        self._allowed.clear()
+        self._denied.clear()
+        for event in events:
+            self._remember(self.intake.event(event))
+        self.last_seq = after
+        self.versions.events += 1
+
+    def apply(self, kind: str, data: Json) -> None:
+        """Take one frame of the event stream; frames of an unknown kind mean nothing."""
+        if reader := self._readers.get(kind):
+            reader(data)
+
+    def tick(self, now: datetime) -> None:
+        """Let tokens and step-ups that have expired go."""
+        for agent_id, shelf in self._shelves.items():
+            if shelf.expire(now):
+                self.versions.agents += 1
+            if shelf.short:
+                self.wants.add(agent_id)
+
+    def set_link(self, state: LinkState, reason: str = "") -> None:
+        """Say how far what is shown can be trusted."""
+        if state is self.link.state and reason == self.link.reason:
+            return
+        self.link = LinkView(state, self.intake.shown(reason), self.clock.now())
+        self.versions.status += 1
+
+    def warn(self, kind: str, text: str) -> None:
+        """Keep a warning on the screen until `unwarn`."""
+        self.warnings[kind] = self.intake.shown(text, 400)
+        self.versions.status += 1
+
+    def unwarn(self, kind: str) -> None:
+        """Take a warning away."""
+        if self.warnings.pop(kind, None) is not None:
+            self.versions.status += 1
+
+    # One reader a kind of frame
+
+    def _take_agent(self, data: Json) -> None:
+        agent = self.intake.agent(data)
+        self.agents[agent.id] = agent
+        self._counts[agent.id] = self.intake.counts(data)
+        rows = (self.intake.token(token, agent.id) for token in data.get("tokens", ()))
+        self._shelves[agent.id] = TokenShelf(rows, agent.tokens_live)
+        self.versions.agents += 1
+
+    def _take_token(self, data: Json) -> None:
+        token = self.intake.token(data)
+        if token.expires_at > self.clock.now():
+            self._shelves[token.agent_id].add(token)
+            self.versions.agents += 1
+
+    def _take_stepup(self, data: Json) -> None:
+        row = self.intake.stepup(data)
+        self.stepups[row.id] = row
+        if len(self.stepups) > 2 * _DECIDED_KEPT:
+            self._forget_decided()
+        self.versions.stepups += 1
+        self.versions.agents += 1
+
+    def _take_tenant(self, data: Json) -> None:
+        self._take_status({**self._status_json, "tenant": data})
+
+    def _take_status(self, data: Json) -> None:
+        self._status_json = data
+        self.status = self.intake.status(data)
+        self.versions.status += 1
+
+    _status_json: Json = {}  # noqa: RUF012 - replaced whole, never changed
+
+    def _take_event(self, data: Json) -> None:
+        row = self.intake.event(data)
+        if row.seq <= self.last_seq:
+            return
+        self.last_seq = row.seq
+        self.last_hash = str(data.get("hash") or "")
+        self._remember(row)
+        self.versions.events += 1
+        match row.type:
+            case "token.decision":
+                self._count(row)
+            case "token.revoked" | "token.redeemed":
+                self._end_token(row.agent_id, data.get("detail"))
+            case "agent.revoked":
+                self._shelves[row.agent_id].clear()
+                self.versions.agents += 1
+            case "panic.on":
+                for shelf in self._shelves.values():
+                    shelf.clear()
+                self.versions.agents += 1
+            case "agent.scopes_changed" | "agent.restored":
+                self.wants.add(row.agent_id)
+            case "broker.started":
+                self.restarts += 1
+                self.versions.status += 1
+
+    def _remember(self, row: EventRow) -> None:
+        self.events.append(row)
+        if not row.outcome:
+            return
+        at = row.time.timestamp()
+        self.decisions.add(at)
+        if row.outcome == "allowed":
+            self._allowed[row.agent_id].add(at)
+        elif row.outcome == "denied":
+            self._denied[row.agent_id].add(at)
+
+    def _count(self, row: EventRow) -> None:
+        if row.seq <= self._counted_to:
+            return
+        old = self.counts(row.agent_id)
+        self._counts[row.agent_id] = Counts(
+            old.allowed + (row.outcome == "allowed"),
+            old.denied + (row.outcome == "denied"),
+            old.escalated + (row.outcome == "escalated"),
+        )
+        self.versions.agents += 1
+
+    def _end_token(self, agent_id: str, detail: Any) -> None:
+        token_id = detail.get("token_id") if isinstance(detail, dict) else None
+        if isinstance(token_id, str):
+            self._shelves[agent_id].drop(token_id)
+            self.versions.agents += 1
+        else:
+            self.wants.add(agent_id)
+
+    def _forget_decided(self) -> None:
+        decided = [row for row in self.stepups.values() if not row.open]
+        decided.sort(key=lambda row: row.decided_at or row.requested_at)
+        for row in decided[:-_DECIDED_KEPT]:
+            del self.stepups[row.id]

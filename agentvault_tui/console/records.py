@@ -1,0 +1,225 @@
+"""What the console shows: frozen records in which every foreign text is `Shown`.
+
+`intake` makes them from the broker's JSON; nothing else does.
+Widgets and dialogs read them and never see a raw string.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from agentvault_tui.text import Shown
+
+_OPEN: Final = frozenset({"pending", "authorizing"})
+_NOTHING: Final = Shown("")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRow:
+    """A scope as the broker's catalogue describes it."""
+
+    name: Shown
+    risk: str
+    """``low``, ``medium`` or ``high``; a scope nobody describes counts as high."""
+    description: Shown
+    revoking: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A live token, without anything that could use it."""
+
+    id: Shown
+    agent_id: Shown
+    scope: Shown
+    elevated: bool
+    issued_at: datetime
+    expires_at: datetime
+
+    def remaining(self, now: datetime) -> float:
+        """Return the seconds left; never below 0."""
+        return max((self.expires_at - now).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How token requests were answered."""
+
+    allowed: int = 0
+    denied: int = 0
+    escalated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """A registered agent; its live tokens and counts are the mirror's."""
+
+    id: Shown
+    name: Shown
+    owner: Shown
+    purpose: Shown
+    scopes: tuple[ScopeRow, ...]
+    """The riskiest first."""
+    revoked: bool
+    resource_server: bool
+    created_at: datetime
+    revoked_at: datetime | None
+    last_seen_at: datetime | None
+    tokens_live: int
+    """How many there are; the mirror may hold only the soonest to expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """What an approver needs to reach the tenant (RFC 8628 section 3.2)."""
+
+    user_code: Shown
+    verification_uri: Shown
+    verification_uri_complete: Shown
+    """Also what the QR code holds: any character we would not show is not in it."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeciderRow:
+    """Who decided a step-up."""
+
+    name: Shown
+    amr: tuple[Shown, ...]
+    auth_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpRow:
+    """A request held for a person. Texts are whole: cut them where they are drawn."""
+
+    id: Shown
+    agent_id: Shown
+    agent_name: Shown
+    action: Shown
+    scope: Shown
+    resource: Shown
+    """Empty when the agent named none."""
+    parameters: tuple[tuple[Shown, Shown], ...]
+    """Names and values, values that are not plain text as compact JSON."""
+    reason: Shown
+    """The agent's own words: unverified."""
+    rule: Shown
+    why: Shown
+    risk: str
+    digest: Shown
+    fingerprint: Shown
+    ttl: int
+    count: int
+    problem: Shown
+    """Why the last try at approving led to no decision; empty when it was none."""
+    requested_at: datetime
+    expires_at: datetime
+    status: Shown
+    """One of model.StepUpStatus."""
+    decided_by: DeciderRow | None
+    decided_at: datetime | None
+    denial: Shown
+    device: DeviceRow | None
+
+    @property
+    def open(self) -> bool:
+        """Tell whether it can still be decided."""
+        return self.status in _OPEN
+
+    def remaining(self, now: datetime) -> float:
+        """Return the seconds left to decide; never below 0."""
+        return max((self.expires_at - now).total_seconds(), 0.0)
+
+    def age(self, now: datetime) -> float:
+        """Return how many seconds it has waited."""
+        return max((now - self.requested_at).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of the audit."""
+
+    seq: int
+    time: datetime
+    type: Shown
+    agent_id: Shown
+    """Empty for events that are about no agent."""
+    actor: Shown
+    action: Shown
+    resource: Shown
+    outcome: str
+    """``allowed``, ``denied``, ``escalated``, or empty."""
+    reason: Shown
+    rule: Shown
+    decision_id: Shown
+    note: Shown = _NOTHING
+    """Why, in words, when the broker says more than a code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panic:
+    """The panic switch."""
+
+    on: bool = False
+    since: datetime | None = None
+    by: Shown = _NOTHING
+    reason: Shown = _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRow:
+    """The broker's own state."""
+
+    version: Shown = _NOTHING
+    tenant: Shown = _NOTHING
+    """The issuer's host."""
+    tenant_reachable: bool = True
+    head: int = 0
+    head_hash: str = ""
+    writable: bool = True
+    panic: Panic = field(default_factory=Panic)
+    warnings: tuple[Shown, ...] = ()
+
+
+class LinkState(StrEnum):
+    """Whether what the screen shows is what the broker knows."""
+
+    CONNECTING = "connecting"
+    """Nothing has been seen yet."""
+    LIVE = "live"
+    STALE = "stale"
+    """The console itself was stopped, or is catching up: true a moment ago."""
+    LOST = "lost"
+    """The broker does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkView:
+    """The link's state, and why."""
+
+    state: LinkState = LinkState.CONNECTING
+    reason: Shown = _NOTHING
+    since: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """Tell whether decisions may be taken on what is shown."""
+        return self.state is LinkState.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStep:
+    """One step of a revocation that the tenant has to confirm."""
+
+    step: Shown
+    status: Shown
+    """``pending``, ``confirmed`` or ``failed``."""
+    ms: float | None
+
+
+Json = dict[str, Any]
+"""An object as it came from the broker, before `intake`."""
