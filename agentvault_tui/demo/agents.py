@@ -1,0 +1,184 @@
+"""An example agent at work: it asks before it acts, and takes no for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+
+import httpx
+
+from agentvault_tui.demo.cast import Errand, Role
+from agentvault_tui.demo.client import (
+    Denied,
+    Escalated,
+    Expired,
+    Granted,
+    OAuthClient,
+    Pending,
+    PollAnswer,
+    Unavailable,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an agent waits after each kind of no, in seconds."""
+
+    cut_off: float = 5.0
+    """Revoked, or everything is stopped: look again now and then."""
+    cooling: float = 20.0
+    """A person said no: doubled each time in a row."""
+    cooling_most: float = 300.0
+    again: float = 15.0
+    """Nobody decided in time, or too much is waiting: ask again later."""
+    slow_down: float = 5.0
+    """Added to the polling interval at each ``slow_down`` (RFC 8628 section 3.5)."""
+
+
+class ExampleAgent:
+    """One agent: its client, its manners, and what it has in hand."""
+
+    def __init__(
+        self,
+        name: str,
+        role: Role,
+        client: OAuthClient,
+        workspace: httpx.AsyncClient,
+        *,
+        random: Random,
+        stopping: asyncio.Event,
+        patience: Patience = Patience(),
+    ) -> None:
+        """Act in *workspace* until *stopping* is set."""
+        self.name = name
+        self.role = role
+        self.client = client
+        self.random = random
+        self.done = 0
+        """Actions the workspace has carried out."""
+        self._workspace = workspace
+        self._stopping = stopping
+        self._patience = patience
+        self._not_before = 0.0
+        self._cooling = patience.cooling
+        self._tokens: deque[str] = deque()
+        self._awaited: set[str] = set()
+        self._polls: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many of its requests wait for a person."""
+        return len(self._awaited)
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether the whole is coming to its end."""
+        return self._stopping.is_set()
+
+    async def live(self, rate: float) -> None:
+        """Do ordinary errands, *rate* a second on average, until told to stop."""
+        due = asyncio.get_running_loop().time()
+        while not self._stopping.is_set():
+            due += self.random.expovariate(rate)
+            now = asyncio.get_running_loop().time()
+            if due < now - 1.0:
+                due = now  # a pause is not made up for
+            await self.rest(due - now)
+            await self.run(self.role.day(self.random))
+
+    async def finish(self) -> None:
+        """Wait for polls under way to notice that it is over."""
+        while self._polls:
+            await asyncio.gather(*self._polls)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait *seconds*, or until the whole is stopping."""
+        if seconds > 0:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), seconds)
+            except TimeoutError:
+                return
+
+    async def run(self, errand: Errand) -> None:
+        """Ask for exactly what *errand* needs, and do it if allowed."""
+        await self.rest(self._not_before - asyncio.get_running_loop().time())
+        if self._stopping.is_set():
+            return
+        answer = await self.client.ask(errand.scope, errand.details())
+        if isinstance(answer, Granted):
+            self._cooling = self._patience.cooling
+            await self._act(errand, answer.access_token)
+            await self._keep(answer.access_token)
+        elif isinstance(answer, Escalated):
+            self._await_person(errand, answer)
+        elif isinstance(answer, Denied):
+            self._take_no(answer)
+        elif isinstance(answer, Unavailable):
+            self._hold(answer.retry_after)
+
+    async def _act(self, errand: Errand, access_token: str) -> None:
+        try:
+            reply = await self._workspace.request(
+                errand.method,
+                errand.path,
+                headers={"Authorization": f"Bearer {access_token}"},
+                json=errand.body or None,
+            )
+        except httpx.TransportError:
+            return
+        self.done += reply.is_success
+
+    async def _keep(self, access_token: str) -> None:
+        """Hold on to the latest tokens, as agents do; hand the oldest back."""
+        self._tokens.append(access_token)
+        if len(self._tokens) > self.role.keeps:
+            await self.client.hand_back(self._tokens.popleft())
+
+    def _await_person(self, errand: Errand, answer: Escalated) -> None:
+        """Poll for *answer* beside ordinary life; once, however often it was asked."""
+        if answer.auth_req_id in self._awaited:
+            return
+        self._awaited.add(answer.auth_req_id)
+        task = asyncio.create_task(self._poll(errand, answer), name=f"{self.name} poll")
+        self._polls.add(task)
+        task.add_done_callback(self._polls.discard)
+
+    async def _poll(self, errand: Errand, asked: Escalated) -> None:
+        interval = asked.interval
+        answer: PollAnswer = Pending(slower=False)
+        while isinstance(answer, Pending | Unavailable):
+            if isinstance(answer, Pending) and answer.slower:
+                interval += self._patience.slow_down
+            pause = answer.retry_after if isinstance(answer, Unavailable) else 0.0
+            await self.rest(max(interval, pause))
+            if self._stopping.is_set():
+                break
+            answer = await self.client.poll(asked.auth_req_id)
+        self._awaited.discard(asked.auth_req_id)
+        await self._decided(errand, answer)
+
+    async def _decided(self, errand: Errand, answer: PollAnswer) -> None:
+        if isinstance(answer, Granted):
+            # Good for one action: the workspace's question to the broker spends it.
+            await self._act(errand, answer.access_token)
+        elif isinstance(answer, Denied):
+            self._take_no(answer)
+        elif isinstance(answer, Expired):
+            await self.rest(self._patience.again)
+            await self.run(errand)
+
+    def _take_no(self, answer: Denied) -> None:
+        """Wait as long as the reason asks for; give up what was never granted."""
+        if answer.reason in {"agent_revoked", "panic"}:
+            self._hold(self._patience.cut_off)
+        elif answer.reason in {"cooling_down", "stepup_denied"}:
+            self._hold(self._cooling)
+            self._cooling = min(self._cooling * 2, self._patience.cooling_most)
+        elif answer.reason == "too_many_pending":
+            self._hold(self._patience.again)
+
+    def _hold(self, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        self._not_before = max(self._not_before, until)

@@ -1,0 +1,241 @@
+"""Who plays: six roles, what each may do, and what each does on an ordinary day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One thing to do in the workspace, and the permission it takes."""
+
+    scope: str
+    resource: str
+    method: str
+    path: str
+    reason: str
+    body: dict[str, Any] = field(default_factory=dict)
+    implied: dict[str, Any] = field(default_factory=dict)
+    """Parameters the request itself implies, such as how many records it deletes."""
+
+    def details(self) -> list[dict[str, Any]]:
+        """Name the exact action, as RFC 9396 authorization details."""
+        return [
+            {
+                "type": "agentvault:action",
+                "action": self.scope,
+                "resource": self.resource,
+                "parameters": {**self.implied, **self.body},
+                "reason": self.reason,
+            }
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """An example agent: who answers for it, what it may do, what it does."""
+
+    name: str
+    owner: str
+    purpose: str
+    scopes: tuple[str, ...]
+    weight: float
+    """Its share of all ordinary requests."""
+    day: Callable[[Random], Errand]
+    """Picks the next ordinary errand."""
+    keeps: int = 2
+    """Tokens it holds on to before it hands the oldest back."""
+
+
+_PEOPLE: Final = ("ada", "ben", "chris", "dana", "elif", "femi", "grace", "hugo")
+_TOPICS: Final = ("roadmap", "hiring", "budget", "launch", "incident 4412", "handover")
+
+
+def booking(random: Random) -> Errand:
+    """Book a meeting."""
+    topic, person = random.choice(_TOPICS), random.choice(_PEOPLE)
+    start = f"2026-12-{random.randint(1, 20):02}T{random.randint(8, 17):02}:00Z"
+    return Errand(
+        "write:calendar",
+        "calendar:primary",
+        "POST",
+        "/calendar/primary",
+        f"{person} asked for a slot",
+        {"title": f"{topic} with {person}", "start": start, "minutes": 30},
+    )
+
+
+def reading(scope: str, resource: str, path: str, reason: str) -> Errand:
+    """Read something."""
+    return Errand(scope, resource, "GET", path, reason)
+
+
+def mail(random: Random) -> Errand:
+    """Send a mail to a person or three."""
+    people = random.sample(_PEOPLE, random.randint(1, 3))
+    return Errand(
+        "send:email",
+        "mail:outbox",
+        "POST",
+        "/mail/outbox",
+        "answers a question from this morning",
+        {
+            "recipients": [f"{person}@acme.test" for person in people],
+            "subject": f"Re: {random.choice(_TOPICS)}",
+        },
+    )
+
+
+def bulk_mail() -> Errand:
+    """Write to all customers at once."""
+    return Errand(
+        "send:email",
+        "mail:outbox",
+        "POST",
+        "/mail/outbox",
+        "price change, marketing wants it out today",
+        {"recipients": 500, "list": "customers", "subject": "New prices from January"},
+    )
+
+
+def payment(invoice: int, amount: int) -> Errand:
+    """Pay an invoice."""
+    return Errand(
+        "send:payment",
+        "stripe:acct_42",
+        "POST",
+        "/accounts/acct_42",
+        f"Invoice {invoice} is due today",
+        {
+            "amount": amount,
+            "currency": "USD",
+            "payee": "Northwind GmbH",
+            "invoice": invoice,
+        },
+    )
+
+
+def deletion(record: int) -> Errand:
+    """Delete a customer record."""
+    return Errand(
+        "delete:records",
+        f"crm:{record}",
+        "DELETE",
+        f"/records/{record}",
+        "looks like a duplicate",
+        implied={"count": 1},
+    )
+
+
+def _calendar_day(random: Random) -> Errand:
+    if random.random() < 0.35:
+        return booking(random)
+    return reading(
+        "read:calendar", "calendar:primary", "/calendar/primary", "looks for a slot"
+    )
+
+
+def _email_day(random: Random) -> Errand:
+    if random.random() < 0.4:
+        return mail(random)
+    return reading("read:email", "mail:inbox", "/mail/inbox", "looks for new mail")
+
+
+def _finance_day(random: Random) -> Errand:
+    if random.random() < 0.2:
+        rows = "\n".join(f"2026-{n},{random.randint(60, 99)}000" for n in (10, 11, 12))
+        return Errand(
+            "write:files",
+            "files:forecast.csv",
+            "PUT",
+            "/files/forecast.csv",
+            "the forecast of the day",
+            {"text": f"month,amount\n{rows}\n"},
+        )
+    return reading(
+        "read:finance", "finance:2026-q4", "/finance/2026-q4", "adds up the quarter"
+    )
+
+
+def _payments_day(_random: Random) -> Errand:
+    return reading(
+        "read:payments", "stripe:acct_42", "/accounts/acct_42", "matches invoices"
+    )
+
+
+def _records_day(random: Random) -> Errand:
+    record = random.randint(1, 200)
+    return reading(
+        "read:records", f"crm:{record}", f"/records/{record}", "looks up a customer"
+    )
+
+
+def _research_day(random: Random) -> Errand:
+    file = random.choice(("market.md", "minutes.md", "forecast.csv"))
+    return reading("read:files", f"files:{file}", f"/files/{file}", "reads up")
+
+
+ROLES: Final = (
+    Role(
+        "calendar-agent",
+        "alice@acme.test",
+        "Finds slots and books meetings",
+        ("read:calendar", "read:contacts", "write:calendar"),
+        2.0,
+        _calendar_day,
+        keeps=60,
+    ),
+    Role(
+        "email-agent",
+        "alice@acme.test",
+        "Answers routine mail",
+        ("read:contacts", "read:email", "send:email"),
+        2.0,
+        _email_day,
+    ),
+    Role(
+        "finance-agent",
+        "bob@acme.test",
+        "Keeps the forecast up to date",
+        ("read:files", "read:finance", "write:files"),
+        1.5,
+        _finance_day,
+    ),
+    Role(
+        "payments-agent",
+        "bob@acme.test",
+        "Matches invoices and pays them",
+        ("read:payments", "send:payment"),
+        1.0,
+        _payments_day,
+    ),
+    Role(
+        "records-agent",
+        "carol@acme.test",
+        "Looks up customers for support",
+        ("read:records",),
+        1.5,
+        _records_day,
+    ),
+    Role(
+        "research-agent",
+        "dave@acme.test",
+        "Reads what the team writes",
+        ("read:files",),
+        1.0,
+        _research_day,
+    ),
+)
+
+
+def casting(count: int) -> list[tuple[str, Role]]:
+    """Name *count* agents: the six roles, then the same again with numbers."""
+    named = []
+    for number in range(count):
+        turn, place = divmod(number, len(ROLES))
+        role = ROLES[place]
+        named.append((role.name if turn == 0 else f"{role.name}-{turn + 1}", role))
+    return named

@@ -1,0 +1,106 @@
+"""The workspace's door: who holds this token, and does it name exactly this request.
+
+The workspace is an ordinary resource server (RFC 7662): it holds no key and trusts no
+token by itself, but asks the broker about each one, every time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request is about to do."""
+
+    scope: str
+    resource: str
+    parameters: dict[str, Any]
+
+
+class Guard:
+    """Asks the broker about tokens, with the workspace's own client credentials."""
+
+    def __init__(
+        self, broker: str, client_id: str, client_secret: str, http: httpx.AsyncClient
+    ) -> None:
+        """Introspect at the broker's base URL *broker* through *http*."""
+        self._url = f"{broker}/oauth/introspect"
+        self._auth = httpx.BasicAuth(client_id, client_secret)
+        self._http = http
+
+    async def refusal(self, request: Request, demand: Demand) -> Response | None:
+        """Return why the request may not do what *demand* says, or None if it may."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return _challenge(401, None, "a bearer token is needed")
+        try:
+            reply = await self._http.post(
+                self._url, data={"token": token}, auth=self._auth
+            )
+            claims = reply.json() if reply.status_code == 200 else None
+        except (httpx.TransportError, ValueError):
+            claims = None
+        if not isinstance(claims, dict):
+            # RFC 7662 section 4: no answer means no access.
+            return JSONResponse(
+                {"error": "temporarily_unavailable"}, 503, {"Retry-After": "1"}
+            )
+        if claims.get("active") is not True:
+            return _challenge(401, "invalid_token", "expired, revoked or spent")
+        return _judge(claims, demand)
+
+
+def _judge(claims: dict[str, Any], demand: Demand) -> Response | None:
+    """Compare an active token's claims with what is about to be done."""
+    if demand.scope not in str(claims.get("scope", "")).split():
+        return _challenge(403, "insufficient_scope", f"needs {demand.scope}")
+    details = claims.get("authorization_details")
+    if details is None and not claims.get("elevated"):
+        return None
+    # RFC 9396 section 9.2: the resource server enforces what was consented to. The
+    # person approved one exact action; one cent more is another action.
+    if not isinstance(details, list) or len(details) != 1:
+        return _challenge(403, "insufficient_scope", "needs exactly one action")
+    if _canonical(_named(details[0])) != _canonical(_asked(demand)):
+        return _challenge(
+            403, "insufficient_scope", "the token was given for another action"
+        )
+    return None
+
+
+def _named(detail: Any) -> Any:
+    if not isinstance(detail, dict):
+        return None
+    return [
+        detail.get("action"),
+        detail.get("resource"),
+        detail.get("parameters", {}),
+    ]
+
+
+def _asked(demand: Demand) -> list[Any]:
+    return [demand.scope, demand.resource, demand.parameters]
+
+
+def _canonical(value: Any) -> str:
+    """Return JSON text to compare by: Python thinks that 1 equals True."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _challenge(status: int, error: str | None, description: str) -> Response:
+    """Refuse as RFC 6750 section 3 says."""
+    challenge = 'Bearer realm="workspace"'
+    if error:
+        challenge += f', error="{error}", error_description="{description}"'
+    return JSONResponse(
+        {"error": error or "unauthorized", "error_description": description},
+        status,
+        {"WWW-Authenticate": challenge},
+    )
