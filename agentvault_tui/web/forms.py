@@ -1,0 +1,200 @@
+"""Form and JSON bodies become one mapping, or a typed error: nothing in between."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote_to_bytes
+
+DEPTH_CAP: Final = 6
+MEMBER_CAP: Final = 64
+FIELD_CAP: Final = 4_000
+INTEGER_CAP: Final = 2**53 - 1
+"""What every JSON reader agrees on (RFC 8259 section 6), and RFC 8785 can write."""
+
+_BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LONGEST_INTEGER: Final = 17
+
+
+class BodyError(Exception):
+    """A body that cannot be read; the text is ours alone, safe to send."""
+
+    def __init__(self, status: int, text: str) -> None:
+        """Keep the HTTP *status* with the sentence."""
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+def parse_body(content_type: bytes, body: bytes) -> dict[str, Any]:
+    """Read a form or a JSON object; members that say nothing are left out.
+
+    A form's values are strings. An empty form value (RFC 6749 section 3.1) and a JSON
+    null count as absent.
+
+    Raises:
+        BodyError: 415 for another content type, 400 for everything else.
+    """
+    # Fast paths: what nearly every client sends.
+    if content_type == b"application/x-www-form-urlencoded":
+        return parse_form(body)
+    kind = _media_type(content_type)
+    if kind == "application/x-www-form-urlencoded":
+        return parse_form(body)
+    if kind == "application/json":
+        return parse_object(body)
+    raise BodyError(
+        415, "send application/x-www-form-urlencoded or application/json, in UTF-8"
+    )
+
+
+def parse_form(body: bytes) -> dict[str, str]:
+    """Read ``application/x-www-form-urlencoded``, strictly.
+
+    Raises:
+        BodyError: a name twice, bad percent-encoding, not UTF-8, or past a cap.
+    """
+    if b"%" in body and _BAD_PERCENT.search(body):
+        raise BodyError(400, "the form has a bad percent-encoding")
+    form: dict[str, str] = {}
+    pieces = body.split(b"&") if body else []
+    if len(pieces) > MEMBER_CAP:
+        raise BodyError(400, f"a form may have {MEMBER_CAP} parameters")
+    for piece in pieces:
+        if not piece:
+            continue
+        raw_name, _, raw_value = piece.partition(b"=")
+        name = form_decode(raw_name)
+        if name in form:
+            raise BodyError(400, "a parameter stands in the form twice")
+        form[name] = form_decode(raw_value)
+    return {name: value for name, value in form.items() if value}
+
+
+def form_decode(raw: bytes) -> str:
+    """Decode one name or value of a form whose percent signs are known to be good.
+
+    Raises:
+        BodyError: it is not UTF-8, holds NUL, or is too long.
+    """
+    if b"+" in raw:
+        raw = raw.replace(b"+", b" ")
+    if b"%" in raw:
+        raw = unquote_to_bytes(raw)
+    return _checked(_text(raw))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; its null members are left out.
+
+    Raises:
+        BodyError: it is not one, or past a cap.
+    """
+    # The object itself is the envelope; each field may have the depth of the cap.
+    value = parse_json(_text(body), DEPTH_CAP + 1)
+    if not isinstance(value, dict):
+        raise BodyError(400, "the JSON body must be an object")
+    return {name: member for name, member in value.items() if member is not None}
+
+
+def parse_json(text: str, depth: int = DEPTH_CAP) -> Any:
+    """Read JSON that means the same to every reader.
+
+    Raises:
+        BodyError: malformed, a key twice, a number out of range, text that is not
+            Unicode, or past a cap.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise BodyError(400, "the JSON is nested too deeply") from None
+    except ValueError:
+        raise BodyError(400, "the JSON is malformed") from None
+    _check(value, depth)
+    return value
+
+
+def _media_type(content_type: bytes) -> str | None:
+    """Return the type alone; `None` when its charset is not UTF-8."""
+    kind, _, parameters = content_type.decode("latin-1").lower().partition(";")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name == "charset" and value.strip('"') not in {"utf-8", "utf8"}:
+            return None
+    return kind.strip()
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise BodyError(400, "the body is not UTF-8") from None
+
+
+def _checked(text: str) -> str:
+    if len(text) > FIELD_CAP:
+        raise BodyError(400, f"a field may have {FIELD_CAP} characters")
+    if "\0" in text:
+        raise BodyError(400, "a field holds a NUL character")
+    if not text.isascii() and _SURROGATE.search(text):
+        raise BodyError(400, "a field holds half a surrogate pair")
+    return text
+
+
+def _check(value: Any, depth: int) -> None:
+    """Hold the caps on everything inside *value*, level by level."""
+    level: list[Any] = [value]
+    while level:
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                _checked(item)
+            elif isinstance(item, dict):
+                for name in item:
+                    _checked(name)
+                inner.append(item.values())
+            elif isinstance(item, list):
+                inner.append(item)
+        if inner and depth == 0:
+            raise BodyError(400, f"JSON may have {DEPTH_CAP} levels")
+        depth -= 1
+        level = [item for items in inner for item in items]
+
+
+def _pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    members = list(pairs)
+    table = dict(members)
+    if len(table) != len(members):
+        raise BodyError(400, "a key stands in a JSON object twice")
+    if len(table) > MEMBER_CAP:
+        raise BodyError(400, f"a JSON object may have {MEMBER_CAP} members")
+    return table
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER or abs(number := int(digits)) > INTEGER_CAP:
+        raise BodyError(400, "a number is out of range")
+    return number
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise BodyError(400, "a number is out of range")
+    return number
+
+
+def _constant(_name: str) -> NoReturn:
+    raise BodyError(400, "NaN and Infinity are not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_pairs,
+    parse_int=_integer,
+    parse_float=_float,
+    parse_constant=_constant,
+)

@@ -1,0 +1,190 @@
+"""Pure ASGI middleware: whom a local HTTP service answers, and how much it takes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from agentvault_tui.web.reply import (
+    NO_STORE,
+    App,
+    Header,
+    Message,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    Shape,
+    oauth_error,
+)
+
+BODY_CAP: Final = 65_536
+_log = logging.getLogger("agentvault.web")
+_JUDGED: Final = frozenset(
+    (
+        b"host",
+        b"origin",
+        b"sec-fetch-site",
+        b"sec-fetch-mode",
+        b"content-length",
+        b"transfer-encoding",
+    )
+)
+_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was whole; nobody waits for an answer."""
+
+
+def loopback_hosts(port: int) -> frozenset[bytes]:
+    """Return the values ``Host`` may have on a loopback listener at *port*."""
+    names = (b"127.0.0.1", b"[::1]", b"localhost")
+    with_port = {b"%s:%d" % (name, port) for name in names}
+    return frozenset(with_port | set(names) if port == 80 else with_port)
+
+
+class Guard:
+    """Stands before an app.
+
+    A web page in the operator's browser can reach loopback: by DNS rebinding, which
+    ``Host`` gives away, and by cross-site requests, which ``Origin`` and
+    ``Sec-Fetch-Site`` give away.
+
+    Args:
+        app: what is guarded.
+        hosts: allowed values of ``Host``; `None` for a Unix socket, which no page
+            can reach.
+        shape: how an error looks.
+        navigable: let a person follow a link here from another site; for pages, and
+            only for GET, which changes nothing.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        hosts: frozenset[bytes] | None,
+        shape: Shape = oauth_error,
+        navigable: bool = False,
+    ) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._shape = shape
+        self._navigable = navigable
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a refusal, or pass the request on."""
+        refusal, chunked = self._judge(scope)
+        if refusal is None and chunked:
+            whole = await _whole_body(receive)
+            if whole is None:
+                refusal = self._shape(413, f"a body may have {BODY_CAP} bytes")
+            else:
+                receive = _replay(whole, receive)
+        if refusal is None:
+            await self._pass_on(scope, receive, send)
+        else:
+            await refusal.send(send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app; an answer that says nothing of caches is not cached."""
+        started = False
+
+        async def stamped(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers: list[Header] = list(message["headers"])
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(NO_STORE)
+                headers.append(_SNIFF)
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            await self._app(scope, receive, stamped)
+        except ClientGoneError:
+            return
+        except Exception:
+            _log.exception("a request failed")
+            if started:
+                raise
+            await self._shape(500, "this is our fault: see the log").send(send)
+
+    def _judge(self, scope: Scope) -> tuple[Reply | None, bool]:
+        """Return why the request is refused, if it is, and whether it is chunked."""
+        said = {name: value for name, value in scope["headers"] if name in _JUDGED}
+        host = said.get(b"host", b"").lower()
+        if self._hosts is not None and host not in self._hosts:
+            return self._shape(421, "the Host header does not name this server"), False
+        if len(said) > 1 and self._foreign(scope["method"], host, said):
+            return self._shape(403, "requests from other sites are refused"), False
+        if int(said.get(b"content-length", 0)) > BODY_CAP:
+            return self._shape(413, f"a body may have {BODY_CAP} bytes"), False
+        return None, b"transfer-encoding" in said
+
+    def _foreign(self, method: str, host: bytes, said: dict[bytes, bytes]) -> bool:
+        """Tell whether a page of another origin sent this."""
+        origin = said.get(b"origin")
+        if origin is not None and origin.lower() != b"http://" + host:
+            return True
+        followed = (
+            self._navigable
+            and method == "GET"
+            and said.get(b"sec-fetch-mode", b"").lower() == b"navigate"
+        )
+        site = said.get(b"sec-fetch-site", b"").lower()
+        return site == b"cross-site" and not followed
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Return the whole body, which the guard has bounded.
+
+    Raises:
+        ClientGoneError: the client left.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    body: bytes = message["body"]
+    if not message.get("more_body"):
+        return body
+    pieces = [body]
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        pieces.append(message["body"])
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    """Read a body of unknown length; `None` as soon as it passes the cap."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        size += len(message["body"])
+        if size > BODY_CAP:
+            return None
+        pieces.append(message["body"])
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give *body* in one message, then whatever the connection has to say."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

@@ -1,0 +1,49 @@
+"""How much one listener gives a peer before it hangs up."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import Final
+
+_SPARE_FILES: Final = 64
+"""Descriptors kept for the store, the other listeners and outgoing requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one listener; the defaults are the contract's."""
+
+    head_seconds: float = 5.0
+    """From the first byte (or from connecting) to the end of the headers."""
+    request_seconds: float = 10.0
+    """From the first byte to the end of the body."""
+    idle_seconds: float = 60.0
+    """Between one answer and the next request on the same connection."""
+    write_seconds: float = 30.0
+    """How long a peer may leave our answer unread once our buffer is full."""
+    head_bytes: int = 16_384
+    headers: int = 64
+    framing_bytes: int = 1_048_576
+    """Of chunk sizes, their extensions and trailers, none of which we use."""
+    discarded_bytes: int = 16_777_216
+    """Of a body nobody waits for any more, read and dropped so that the answer
+    arrives whole (RFC 9112 section 9.6); past that the connection is cut."""
+    connections: int = 1024
+
+
+def file_limit(wanted: int) -> int:
+    """Raise the soft limit on open files to *wanted*, as far as the system allows.
+
+    Returns:
+        how many connections that leaves room for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    target = wanted + _SPARE_FILES
+    if soft < target:
+        ceiling = target if hard == resource.RLIM_INFINITY else min(target, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
+        soft = ceiling
+    return max(min(wanted, soft - _SPARE_FILES), 1)

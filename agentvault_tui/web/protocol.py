@@ -1,0 +1,249 @@
+"""HTTP/1.1 on one connection, with the bounds that uvicorn's protocol lacks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, Protocol
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.reply import Shape
+
+_SINGLE: Final = frozenset({b"authorization", b"host", b"content-length"})
+"""Said twice, two readers could each believe another one (RFC 9112 section 11)."""
+
+
+class Port(Protocol):
+    """What a connection needs from the listener that accepted it."""
+
+    config: Config
+    state: ServerState
+    limits: Limits
+    shape: Shape
+
+    def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
+        """Return what handlers may know of the peer, or `None` to hang up."""
+        ...
+
+    def full(self) -> bool:
+        """Tell whether there are as many connections as there may be."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Keep the ``Date`` header right."""
+        ...
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection: a deadline for every phase, a cap on every buffer."""
+
+    def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(port.config, port.state, {}, loop)
+        self._port = port
+        self._limits = port.limits
+        self._now = loop.time
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._stalled: asyncio.TimerHandle | None = None
+        self._began = 0.0
+        self._in_head = False
+        self._number = self._fed = self._parsed = self._count = self._discarded = 0
+        self._seen: set[bytes] = set()
+        self._fault: tuple[int, str] | None = None
+
+    # The transport's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or hang up on whoever may not have it."""
+        full = self._port.full()
+        super().connection_made(transport)
+        known = self._port.admit(transport)
+        if known is None:
+            transport.abort()
+        elif full:
+            self._refuse(503, "too many connections")
+        else:
+            self.app_state = known
+            self._arm(self._limits.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop every clock of this connection."""
+        self._deadline = None
+        for timer in (self._timer, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*; refuse what is malformed or past a cap, and hang up."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        number = self._number
+        if self._deadline is None:
+            self._arm(self._limits.head_seconds)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # No upgrade is offered (RFC 9110 section 7.8 lets us pass it over); the
+            # parser takes nothing more, so this is the connection's last request.
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
+        except httptools.HttpParserError:
+            self._refuse(*(self._fault or (400, "this is not well-formed HTTP")))
+        else:
+            self._weigh(len(data) if number == self._number else 0)
+
+    def pause_writing(self) -> None:
+        """Give a peer that does not read a bounded time."""
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(
+                self._limits.write_seconds, self.transport.abort
+            )
+
+    def resume_writing(self) -> None:
+        """Forget the stall."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, also one whose peer never read our answer."""
+        self.transport.abort()
+
+    def finish(self) -> None:
+        """Close after the running answer; a stream, which has no end, right away."""
+        self.shutdown()
+        if self._answering() and self.cycle.response_started:
+            self.transport.close()
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        """Start counting a request."""
+        super().on_message_begin()
+        self._in_head = True
+        self._number += 1
+        self._fed = self._parsed = self._count = self._discarded = 0
+        if self._seen:
+            self._seen = set()
+        self._began = self._now()
+        self._arm(self._limits.head_seconds)
+
+    def on_url(self, url: bytes) -> None:
+        """Count the request line as part of the head."""
+        self._measure(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header, and refuse a second one of those that must be alone."""
+        if not self._in_head:
+            # A trailer: uvicorn would add it to the headers after the app saw them.
+            return
+        self._count += 1
+        if self._count > self._limits.headers:
+            self._fail(431, "there are too many headers")
+        self._measure(len(name) + len(value) + 4)
+        lowered = name.lower()
+        if lowered in _SINGLE:
+            if lowered in self._seen:
+                self._fail(400, f"the header {lowered.decode()} stands there twice")
+            self._seen.add(lowered)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request; its body still has to arrive in time."""
+        self._in_head = False
+        now = self._now()
+        self._port.tick(now)
+        super().on_headers_complete()
+        self._arm(self._began + self._limits.request_seconds - now)
+
+    def on_body(self, body: bytes) -> None:
+        """Pass the body on, or drop it once the answer is out."""
+        self._fed -= len(body)
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > self._limits.discarded_bytes:
+                self.transport.abort()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Stop the clock: the request is whole, the rest is up to us."""
+        self._deadline = None
+        super().on_message_complete()
+
+    # Bounds
+
+    def _arm(self, seconds: float) -> None:
+        """Set the deadline; the timer only moves when it would come too late."""
+        self._deadline = deadline = self._now() + seconds
+        if self._timer is None or self._timer_at > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self.loop.call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self._now()
+        if left <= 0.0:
+            # abort, not close: a peer that does not read must not hold us either.
+            self.transport.abort()
+        else:
+            self._timer_at = self._deadline
+            self._timer = self.loop.call_later(left, self._on_timer)
+
+    def _weigh(self, size: int) -> None:
+        """Count what was fed to the parser, which keeps an unfinished header whole."""
+        self._fed += size
+        if self._in_head and self._fed > self._limits.head_bytes:
+            self._refuse(431, "the headers are too long")
+        elif self._fed > self._limits.framing_bytes:
+            self._refuse(400, "the body's framing is too long")
+
+    def _measure(self, size: int) -> None:
+        self._parsed += size
+        if self._parsed > self._limits.head_bytes:
+            self._fail(431, "the headers are too long")
+
+    def _fail(self, status: int, text: str) -> None:
+        """Leave the parser; `data_received` answers."""
+        self._fault = (status, text)
+        raise ValueError(text)
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer *status* and hang up, without getting ahead of an earlier answer."""
+        self._deadline = None
+        if self.pipeline:
+            self.transport.abort()
+        elif self._answering() and not self.cycle.more_body:
+            # That request was whole: it gets its answer, which is the last one.
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+        elif self._answering() and self.cycle.response_started:
+            self.transport.abort()
+        else:
+            if self._answering():
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            reply = self._port.shape(status, text)
+            lines = [b"%s: %s\r\n" % header for header in reply.headers]
+            lines += [b"connection: close\r\n\r\n", reply.body]
+            self.transport.write(STATUS_LINE[status] + b"".join(lines))
+            self.transport.close()
+
+    def _answering(self) -> bool:
+        """Tell whether a handler is at work; uvicorn has no cycle before the first."""
+        return bool(self.cycle) and not self.cycle.response_complete

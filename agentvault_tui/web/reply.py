@@ -1,0 +1,79 @@
+"""One HTTP answer as data, and the two shapes an error can have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+_JSON: Final = (b"content-type", b"application/json")
+_PROBLEM: Final = (b"content-type", b"application/problem+json")
+NO_STORE: Final = (b"cache-control", b"no-store")
+
+_CODES: Final = {
+    400: "invalid_request",
+    403: "access_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+    421: "misdirected_request",
+    431: "header_fields_too_large",
+    500: "server_error",
+    503: "temporarily_unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status, headers and body, ready to send."""
+
+    status: int
+    headers: tuple[Header, ...]
+    body: bytes
+
+    async def send(self, send: Send) -> None:
+        """Send it all through an ASGI channel."""
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": self.headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": self.body})
+
+
+Shape = Callable[[int, str], Reply]
+"""Makes the error answer of a status and a sentence."""
+
+
+def json_reply(
+    status: int, value: object, *headers: Header, kind: Header = _JSON
+) -> Reply:
+    """Write *value* as JSON, never to be cached."""
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
+    length = (b"content-length", b"%d" % len(body))
+    return Reply(status, (kind, length, NO_STORE, *headers), body)
+
+
+def oauth_error(status: int, text: str) -> Reply:
+    """Shape an error as RFC 6749 section 5.2 does."""
+    code = _CODES.get(status, "invalid_request")
+    return json_reply(status, {"error": code, "error_description": text})
+
+
+def problem(status: int, text: str) -> Reply:
+    """Shape an error as RFC 9457 does."""
+    title = _CODES.get(status, "invalid_request").replace("_", " ")
+    value = {"type": "about:blank", "title": title, "status": status, "detail": text}
+    return json_reply(status, value, kind=_PROBLEM)

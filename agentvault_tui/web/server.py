@@ -1,0 +1,211 @@
+"""Runs ASGI apps on sockets bound by us, several in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Coroutine
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar, cast
+
+import uvloop
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.web.limits import Limits, file_limit
+from agentvault_tui.web.protocol import BoundedProtocol
+from agentvault_tui.web.reply import App, Shape, oauth_error
+from agentvault_tui.web.sockets import Peer, peer_of
+
+_BACKLOG: Final = 1024
+_STEP: Final = 0.02
+_CANCEL_SECONDS: Final = 0.5
+T = TypeVar("T")
+
+
+class Listener:
+    """One socket with one app behind it.
+
+    On a Unix socket only our own user and root are let in; handlers find the
+    [`Peer`][] as ``scope["state"]["peer"]``.
+    """
+
+    def __init__(
+        self, app: App, bound: socket.socket, clock: Clock, limits: Limits, shape: Shape
+    ) -> None:
+        self.limits = limits
+        self.shape = shape
+        self.state = ServerState()
+        self.config = Config(
+            app,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+        )
+        self.config.load()
+        self._clock = clock
+        self._socket = bound
+        self._unix = bound.family == socket.AF_UNIX
+        self._address = bound.getsockname()
+        self._inode = _inode(self.path) if self._unix else None
+        self._server: asyncio.Server | None = None
+        self._most = file_limit(limits.connections)
+        self._dated = -1.0
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        return int(self._address[1])
+
+    @property
+    def path(self) -> Path:
+        """The Unix socket's path."""
+        return Path(self._address)
+
+    @property
+    def url(self) -> str:
+        """Where a TCP listener is reached, without a slash at the end."""
+        host = self._address[0]
+        return (
+            f"http://[{host}]:{self.port}"
+            if ":" in host
+            else (f"http://{host}:{self.port}")
+        )
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self.state.connections)
+
+    async def start(self) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+
+        def connect() -> asyncio.Protocol:
+            return BoundedProtocol(self, loop)
+
+        if self._unix:
+            self._server = await loop.create_unix_server(
+                connect, sock=self._socket, backlog=_BACKLOG
+            )
+        else:
+            self._server = await loop.create_server(
+                connect, sock=self._socket, backlog=_BACKLOG
+            )
+
+    async def stop(self, grace: float) -> None:
+        """Let running requests finish for *grace* seconds, then end them.
+
+        An answer that has begun and is not whole is a stream: it would never end by
+        itself, so its connection is closed at once.
+        """
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        for connection in self._open():
+            connection.finish()
+        await self._emptied(grace)
+        for connection in self._open():
+            connection.transport.abort()
+        await self._emptied(_CANCEL_SECONDS)
+        for task in list(self.state.tasks):
+            task.cancel()
+        if self.state.tasks:
+            await asyncio.wait(list(self.state.tasks), timeout=_CANCEL_SECONDS)
+        if self._inode is not None and _inode(self.path) == self._inode:
+            self.path.unlink(missing_ok=True)
+
+    def _open(self) -> list[BoundedProtocol]:
+        return cast("list[BoundedProtocol]", list(self.state.connections))
+
+    async def _emptied(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # uvicorn's two sets have no event to wait for.
+                while self.state.connections or self.state.tasks:  # noqa: ASYNC110
+                    await asyncio.sleep(_STEP)
+
+    # What a connection asks of its listener
+
+    def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
+        """Return the peer for handlers; `None` for another user's process."""
+        if not self._unix:
+            return {}
+        try:
+            peer = peer_of(transport)
+        except OSError:
+            return None
+        return {"peer": peer} if peer.uid in {os.geteuid(), 0} else None
+
+    def full(self) -> bool:
+        """Tell whether there are as many connections as there may be."""
+        return len(self.state.connections) >= self._most
+
+    def tick(self, now: float) -> None:
+        """Renew the ``Date`` header once a second (RFC 9110 section 6.6.1)."""
+        if now - self._dated >= 1.0:
+            self._dated = now
+            date = format_datetime(self._clock.now(), usegmt=True).encode()
+            self.state.default_headers = [(b"date", date)]
+
+
+class Server:
+    """The listeners of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._listeners: list[Listener] = []
+
+    async def listen(
+        self,
+        app: App,
+        bound: socket.socket,
+        *,
+        limits: Limits | None = None,
+        shape: Shape = oauth_error,
+    ) -> Listener:
+        """Serve *app* on *bound*, which is closed by `stop`."""
+        listener = Listener(app, bound, self._clock, limits or Limits(), shape)
+        self._listeners.append(listener)
+        await listener.start()
+        return listener
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Stop every listener within about *grace* seconds and one more."""
+        listeners, self._listeners = self._listeners, []
+        await asyncio.gather(*(listener.stop(grace) for listener in listeners))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run *main* on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def peer(scope: dict[str, Any]) -> Peer | None:
+    """Return who is at the other end of a Unix socket's request."""
+    found: Peer | None = scope["state"].get("peer")
+    return found
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None

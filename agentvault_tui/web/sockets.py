@@ -1,0 +1,140 @@
+"""Sockets that we bind ourselves, and who is at the other end of one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+import stat
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.errors import ConflictError, SettingsError
+from agentvault_tui.home import check_socket_path, private_folder
+
+_UCRED: Final = struct.Struct("=iII")
+"""``struct ucred`` of unix(7): pid, uid, gid."""
+_XUCRED: Final = struct.Struct("=II")
+"""The head of ``struct xucred`` on macOS: version, uid."""
+_PROBE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process at the other end of a Unix socket, as the kernel names it."""
+
+    uid: int
+    pid: int | None
+
+
+def tcp_socket(host: str, port: int) -> socket.socket:
+    """Bind a loopback address; port 0 picks one.
+
+    Raises:
+        SettingsError: *host* is not a loopback address of this machine.
+        ConflictError: the port is taken.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise SettingsError(f"'{host}' is not an IP address") from None
+    if not address.is_loopback:
+        raise SettingsError(f"{host} is not a loopback address", "use 127.0.0.1 or ::1")
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    # The protocol is named because asyncio sets TCP_NODELAY only where it is, and a
+    # two-part answer would otherwise wait 40 ms for a delayed acknowledgement.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"port {port} on {host} is in use", "choose another, or 0 for any"
+            ) from error
+        raise SettingsError(f"cannot listen on {host} ({error.strerror})") from error
+    return bound
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """Bind *path* with mode 0600 from its first moment, removing a dead one.
+
+    Raises:
+        SettingsError: the path is too long, not a socket, or its folder is unsafe.
+        ConflictError: someone listens there already.
+    """
+    check_socket_path(path)
+    _check_folder(path.parent)
+    _remove_dead(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # bind(2) makes the file with 0777 less the umask: no moment with a wider mode.
+    umask = os.umask(0o177)
+    try:
+        bound.bind(str(path))
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise SettingsError(f"cannot make {path} ({error.strerror})") from error
+    finally:
+        os.umask(umask)
+    return bound
+
+
+def peer_of(transport: asyncio.BaseTransport) -> Peer:
+    """Ask the kernel who connected (``SO_PEERCRED``: fixed at connect time).
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    connected: socket.socket = transport.get_extra_info("socket")
+    if sys.platform == "darwin":
+        local_peercred = 1
+        raw = connected.getsockopt(0, local_peercred, 76)
+        return Peer(_XUCRED.unpack_from(raw)[1], None)
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _ = _UCRED.unpack(raw)
+    return Peer(uid, pid)
+
+
+def _check_folder(folder: Path) -> None:
+    """Insist on a folder in which nobody else can replace our socket."""
+    if not folder.exists():
+        private_folder(folder)
+    status = folder.stat()
+    open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_uid not in {os.geteuid(), 0} or (
+        open_to_others and not status.st_mode & stat.S_ISVTX
+    ):
+        raise SettingsError(
+            f"others can write in the folder {folder}",
+            "put the socket in one that only you can write",
+        )
+
+
+def _remove_dead(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SettingsError(f"{path} exists and is not a socket", "move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ConflictError(f"{path} cannot be probed ({error.strerror})") from None
+    raise ConflictError(f"a process already listens on {path}", "stop it first")
