@@ -37,6 +37,7 @@ _LINE: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RISKS: Final = frozenset(risk.value for risk in Risk)
 _OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
+_NOTHING: Final = Shown("")
 _UNKNOWN: Final = Shown("not in the catalogue")
 
 
@@ -143,7 +144,7 @@ class Intake:
         shown = self.shown
         detail = data.get("detail")
         outcome = data.get("outcome")
-        note = detail.get("message") or detail.get("why") if detail else None
+        parameters = detail.get("parameters") if isinstance(detail, dict) else None
         return EventRow(
             seq=_number(data.get("seq")),
             time=moment(data.get("time")) or _EPOCH,
@@ -156,7 +157,7 @@ class Intake:
             reason=shown(data.get("reason")),
             rule=shown(data.get("rule"), _NAME),
             decision_id=shown(data.get("decision_id"), _NAME),
-            note=shown(note),
+            note=shown(_gist(parameters), _NAME) if parameters else _NOTHING,
         )
 
     def status(self, data: Json) -> StatusRow:
@@ -232,6 +233,23 @@ def moment(raw: object) -> datetime | None:
         return parse_iso(raw)
     except ValueError:
         return None
+
+
+def _gist(parameters: object) -> str:
+    """Say in a few words how much an action moves: what a reader looks for first."""
+    known = _mapping(parameters)
+    amount, currency = known.get("amount"), known.get("currency")
+    recipients = known.get("recipients")
+    words = []
+    if isinstance(amount, int | float) and isinstance(currency, str):
+        words.append(f"{amount:,} {currency}")
+    if isinstance(recipients, list):
+        recipients = len(recipients)
+    if isinstance(recipients, int):
+        words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
+    if isinstance(count := known.get("count"), int):
+        words.append(f"{count:,} items")
+    return ", ".join(words)
 
 
 def _host(issuer: str) -> str:

@@ -128,7 +128,7 @@ class Mirror:
     def load(
         self, status: Json, agents: Iterable[Json], stepups: Iterable[Json], head: int
     ) -> None:
-        """Replace everything but events by a snapshot taken when the head was *head*."""
+        """Replace all but events by a snapshot taken when the head was *head*."""
         self.agents.clear()
         self._shelves.clear()
         self._counts.clear()
@@ -154,7 +154,7 @@ class Mirror:
         self.versions.events += 1
 
     def apply(self, kind: str, data: Json) -> None:
-        """Take one frame of the event stream; frames of an unknown kind mean nothing."""
+        """Take one frame of the event stream; an unknown kind means nothing."""
         if reader := self._readers.get(kind):
             reader(data)
 

@@ -157,7 +157,7 @@ class EventRow:
     rule: Shown
     decision_id: Shown
     note: Shown = _NOTHING
-    """Why, in words, when the broker says more than a code."""
+    """How much the action moves, when its parameters say so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One agent's live tokens, bounded: the soonest to expire are kept, the rest counted."""
+"""One agent's live tokens: the soonest to expire are kept, the rest counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TokenShelf:
     __slots__ = ("_by_expiry", "_rows", "more")
 
     def __init__(self, rows: Iterable[TokenRow] = (), live: int = 0) -> None:
-        self._rows = {row.id: row for row in rows}
+        self._rows: dict[str, TokenRow] = {row.id: row for row in rows}
         self._by_expiry = sorted((r.expires_at, r.id) for r in self._rows.values())
         self.more = max(live - len(self._rows), 0)
         """How many are not held; all of them expire later than those held."""

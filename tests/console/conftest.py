@@ -1,0 +1,22 @@
+"""What the console's tests share: a scripted broker and a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.fake_operator import FakeOperator, short_socket
+from support.fake_state import START
+
+from agentvault_tui.clock import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(START)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeOperator]:
+    with short_socket() as path, FakeOperator(path) as operator:
+        yield operator

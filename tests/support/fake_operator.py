@@ -1,0 +1,287 @@
+"""A scripted broker for console tests: real HTTP on a real Unix socket.
+
+It speaks the operators' API of the contract and holds whatever a test puts in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from support.fake_state import START, FakeState
+
+from agentvault_tui.clock import iso
+
+
+def problem(status: int, title: str, detail: str) -> JSONResponse:
+    return JSONResponse(
+        {"type": "about:blank", "status": status, "title": title, "detail": detail},
+        status,
+        media_type="application/problem+json",
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self._listening()
+
+
+class FakeOperator(FakeState):
+    """The server over that state; a context manager."""
+
+    def __init__(self, socket: Path, now: datetime = START) -> None:
+        super().__init__(now)
+        self.socket = socket
+        self._started = threading.Event()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    # Lifetime
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._started.clear()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._started.wait(10), "the fake broker did not start"
+
+    def stop(self) -> None:
+        """Go away, as a broker that is killed does."""
+        server, loop, thread = self._server, self._loop, self._thread
+        assert server is not None
+        assert loop is not None
+        assert thread is not None
+        loop.call_soon_threadsafe(self._hang_up)
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive(), "the fake broker did not stop"
+        self._loop = None
+
+    def _run(self) -> None:
+        app = Starlette(
+            routes=[
+                Route("/api/agents", self._list_agents),
+                Route("/api/agents/stepup", self._list_stepups),
+                Route("/api/agents/stepup", self._decide, methods=["POST"]),
+                Route("/api/agents/stepup/{id}", self._one_stepup),
+                Route("/api/agents/revoke", self._revoke, methods=["POST"]),
+                Route("/api/agents/restore", self._restore, methods=["POST"]),
+                Route("/api/agents/{id}", self._one_agent),
+                Route("/api/audit", self._audit),
+                Route("/api/policy", self._policy),
+                Route("/api/status", self._status),
+                Route("/api/events", self._stream),
+            ]
+        )
+        config = uvicorn.Config(
+            app,
+            uds=str(self.socket),
+            log_level="error",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config, self.listening)
+
+        asyncio.run(self._server.serve())
+
+    def listening(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._started.set()
+
+    def _hang_up(self) -> None:
+        for queue in self._subscribers:
+            queue.put_nowait(None)
+
+    # The faces
+
+    async def _list_agents(self, _: Request) -> Response:
+        return JSONResponse({"agents": list(self.agents.values()), "head": self.head})
+
+    async def _one_agent(self, request: Request) -> Response:
+        agent = self.agents.get(request.path_params["id"])
+        return JSONResponse(agent) if agent else problem(404, "Not found", "no agent")
+
+    async def _list_stepups(self, _: Request) -> Response:
+        return JSONResponse({"stepups": list(self.stepups.values())})
+
+    async def _one_stepup(self, request: Request) -> Response:
+        stepup = self.stepups.get(request.path_params["id"])
+        return JSONResponse(stepup) if stepup else problem(404, "Not found", "none")
+
+    async def _policy(self, _: Request) -> Response:
+        return JSONResponse(
+            {"version": "abc123", "text": "", "catalogue": self.catalogue}
+        )
+
+    async def _status(self, _: Request) -> Response:
+        return JSONResponse(self.status_shape())
+
+    async def _audit(self, request: Request) -> Response:
+        query = request.query_params
+        limit = int(query.get("limit", 100))
+        events = self.events
+        if agent := query.get("agent"):
+            events = [e for e in events if e["agent_id"] == agent]
+        if outcome := query.get("outcome"):
+            events = [e for e in events if e["outcome"] == outcome]
+        if text := query.get("q"):
+            events = [e for e in events if text.lower() in json.dumps(e).lower()]
+        if "after" in query:
+            found = [e for e in events if e["seq"] > int(query["after"])]
+        else:
+            before = int(query.get("before", self.head + 1))
+            found = [e for e in reversed(events) if e["seq"] < before]
+        page = found[:limit]
+        more = page[-1]["seq"] if len(found) > limit else None
+        return JSONResponse({"events": page, "next": more})
+
+    async def _noted(self, request: Request) -> tuple[dict[str, Any], Response | None]:
+        body = await request.json()
+        self.requests.append((request.method, request.url.path, body))
+        answer = self.answers.get(request.url.path)
+        return body, answer() if answer else None
+
+    async def _decide(self, request: Request) -> Response:
+        body, answer = await self._noted(request)
+        if answer is not None:
+            return answer
+        stepup = self.stepups.get(body["id"])
+        if stepup is None:
+            return problem(404, "Not found", "no step-up has that id")
+        if stepup["status"] not in {"pending", "authorizing"}:
+            return problem(409, "Already decided", f"it is {stepup['status']}")
+        if body["decision"] == "deny":
+            stepup = {
+                **stepup,
+                "status": "denied",
+                "denial": body.get("reason"),
+                "decided_at": iso(self.now),
+                "decided_by": {"sub": "uid:1000", "name": "alice", "amr": []},
+            }
+            self.put_stepup(stepup)
+            agent = self.agents[stepup["agent_id"]]
+            self.record("stepup.denied", agent, action=stepup["action"])
+            return JSONResponse(stepup)
+        if body["digest"] != stepup["digest"]:
+            return problem(409, "Not what is stored", "the digest differs; look again")
+        stepup = {
+            **stepup,
+            "status": "authorizing",
+            "device": {
+                "user_code": "KDRT-WZNB",
+                "verification_uri": "https://acme.eu.auth0.com/activate",
+                "verification_uri_complete": "https://acme.eu.auth0.com/activate"
+                "?user_code=KDRT-WZNB",
+                "expires_in": 120,
+                "interval": 2,
+                "expires_at": iso(self.now + timedelta(seconds=120)),
+            },
+        }
+        self.put_stepup(stepup)
+        return JSONResponse(stepup, 202)
+
+    async def _revoke(self, request: Request) -> Response:
+        body, answer = await self._noted(request)
+        if answer is not None:
+            return answer
+        if body.get("all"):
+            self.panic = {
+                "on": True,
+                "since": iso(self.now),
+                "by": "alice",
+                "reason": body["reason"],
+            }
+            self.send("status", self.status_shape())
+            self.record("panic.on", reason=body["reason"])
+            counts = {"agents": len(self.agents), "tokens_revoked": 3}
+            return JSONResponse(
+                {**counts, "stepups_cancelled": 0, "effective_ms": 1.2, "upstream": []}
+            )
+        agent = self.agents.get(body["agent_id"])
+        if agent is None:
+            return problem(404, "Not found", "no agent has that id")
+        cut = len(agent["tokens"])
+        agent.update(status="revoked", tokens=[], revoked_at=iso(self.now))
+        self.put_agent(agent)
+        self.record("agent.revoked", agent, reason=body["reason"])
+        return JSONResponse(
+            {
+                "agent": agent,
+                "tokens_revoked": cut,
+                "stepups_cancelled": 0,
+                "effective_ms": 1.2,
+                "upstream": [{"step": "vault grant", "status": "pending", "ms": None}],
+            }
+        )
+
+    async def _restore(self, request: Request) -> Response:
+        body, answer = await self._noted(request)
+        if answer is not None:
+            return answer
+        if body.get("all"):
+            self.panic = {"on": False, "since": None, "by": None, "reason": None}
+            self.send("status", self.status_shape())
+            self.record("panic.off")
+            return JSONResponse({"agents": len(self.agents)})
+        agent = self.agents[body["agent_id"]]
+        agent.update(status="active", revoked_at=None)
+        self.put_agent(agent)
+        self.record("agent.restored", agent)
+        return JSONResponse({"agent": agent})
+
+    async def _stream(self, request: Request) -> Response:
+        last = request.headers.get("last-event-id")
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        if last is not None and int(last) > self.head:
+            queue.put_nowait("event: reset\ndata: {}\n\n")
+        for event in self.events if last is not None else ():
+            if event["seq"] > int(last or 0):
+                queue.put_nowait(
+                    f"event: audit\nid: {event['seq']}\ndata: {json.dumps(event)}\n\n"
+                )
+        self._subscribers.add(queue)
+
+        async def frames() -> AsyncIterator[str]:
+            try:
+                while (frame := await queue.get()) is not None:
+                    while not queue.empty():
+                        more = queue.get_nowait()
+                        if more is None:
+                            yield frame
+                            return
+                        frame += more
+                    yield frame
+            finally:
+                self._subscribers.discard(queue)
+
+        return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+@contextlib.contextmanager
+def short_socket() -> Iterator[Path]:
+    """A folder whose path is short enough for a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        yield Path(folder) / "s.sock"
