@@ -8,13 +8,12 @@ from typing import Any, Final
 
 from agentvault_tui.model import Action, Agent, Verdict
 from agentvault_tui.policy.catalogue import Catalogue
-from agentvault_tui.policy.facts import LARGEST, Facts, derive, plain_name
+from agentvault_tui.policy.facts import ADDRESSED, LARGEST, Facts, derive, plain_name
 from agentvault_tui.text import visible
 
 Decide = Callable[[Agent, Action], Verdict]
 
 _NUMBERS: Final = ("recipients", "amount", "count")
-_ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
 _NOTHING: Final = (
     "Nothing in the request or the grant changes this: only the policy does, or the"
     " scope's risk or effect in the catalogue."
@@ -123,7 +122,8 @@ def _with(action: Action, name: str, value: Any) -> Action:
     kept = {
         key: old
         for key, old in action.parameters.items()
-        if plain_name(key) != name and not (name == "recipients" and key in _ADDRESSED)
+        if (plain := plain_name(key)) != name
+        and not (name == "recipients" and plain in ADDRESSED)
     }
     return replace(action, parameters={**kept, name: value})
 
@@ -135,11 +135,12 @@ def _mended(action: Action, facts: Facts) -> Action:
             action = replace(action, resource=None)
         else:
             action = _with(action, name, "USD" if name == "currency" else 1)
-    return action
+    # What an unreadable amount hid: it has no currency either.
+    return _with(action, "currency", "USD") if derive(action).unclear else action
 
 
 def _answer(verdict: Verdict) -> tuple[str, str]:
-    return verdict.outcome, verdict.rule
+    return verdict.outcome, verdict.reason
 
 
 def _outcome(verdict: Verdict) -> str:

@@ -12,7 +12,7 @@ LARGEST: Final = 2**53 - 1
 """RFC 8785 and every JSON reader agree on whole numbers up to here; none above."""
 _READ: Final = frozenset({"recipients", "amount", "currency", "count"})
 _LONGEST_NAME: Final = 64
-_ADDRESSED: Final = ("to", "cc", "bcc")
+ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
 """One mailbox or user name: nothing that separates, groups, or stands for many."""
@@ -117,13 +117,10 @@ def _is_one_address(value: Any) -> bool:
 def _addressed(parameters: dict[str, Any]) -> int:
     """Count what the usual address fields hold, over any number if unreadable."""
     total = 0
-    for name in _ADDRESSED:
-        value = parameters.get(name)
-        if value is None or value == []:
+    for name, value in parameters.items():
+        if plain_name(name) not in ADDRESSED or value is None or value == []:
             continue
-        if isinstance(value, str):
-            value = [value]
-        number = _how_many(value)
+        number = _how_many([value] if isinstance(value, str) else value)
         total += LARGEST + 1 if number is None else number
     return total
 

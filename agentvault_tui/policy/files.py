@@ -42,10 +42,13 @@ def read_text(path: Path) -> str | None:
         return None
     except OSError as error:
         raise PolicyError(f"{path} cannot be read ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise PolicyError(f"{path} is not a plain file", "put a text file there")
-        content = file.read(MAX_FILE + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_FILE:
         raise PolicyError(f"{path} is larger than {MAX_FILE // 1024} KiB")
     try:

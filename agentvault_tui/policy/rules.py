@@ -146,7 +146,7 @@ def _rule(piece: _Piece, source: str) -> Rule:
             f"{source} line {line}: {visible(error)}",
             "correct the rule; `agentvault policy check` tries it out",
         )
-    parsed = json.loads(cedarpy.policies_to_json_str(piece.text))
+    parsed = json.loads(cedarpy.policies_to_json_str(_head(piece.text)))
     if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
         raise fault("templates are not supported", "name a principal or a resource")
     (policy,) = parsed["staticPolicies"].values()
@@ -175,6 +175,22 @@ def _rule(piece: _Piece, source: str) -> Rule:
         piece.line,
         piece.text.strip(),
     )
+
+
+def _head(text: str) -> str:
+    """Return the rule without its conditions, which may nest too deep for JSON.
+
+    A bracket that closes and is followed by a condition or the end closed the scope.
+    """
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        depth += (mark in "([{") - (mark in ")]}")
+        if mark == ")" and depth == 0:
+            rest = _without_comments(text[token.end() :]).lstrip()
+            if rest.startswith(("when", "unless", ";")):
+                return text[: token.end()] + ";"
+    return text
 
 
 def _obligation(effect: str, noted: str | None, rule_id: str, fault: Any) -> Obligation:

@@ -1,0 +1,149 @@
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.model import Action
+from agentvault_tui.policy.facts import LARGEST, derive
+
+
+def facts(**parameters: Any) -> Any:
+    return derive(Action(("send:email",), "send:email", None, parameters))
+
+
+UNREADABLE_NUMBERS = [
+    True,
+    False,
+    None,
+    -1,
+    20.0,
+    0.5,
+    float("nan"),
+    float("inf"),
+    "20",
+    "twenty",
+    "",
+    LARGEST + 1,
+    2**63,
+    10**400,
+    Decimal(3),
+    {},
+    {"count": 3},
+    b"3",
+]
+
+
+@pytest.mark.parametrize("value", [*UNREADABLE_NUMBERS, [], [3]])
+@pytest.mark.parametrize("name", ["count", "amount"])
+def test_what_is_no_whole_number_is_unclear(name: str, value: Any) -> None:
+    """Booleans, fractions, negatives, digits in quotes and huge numbers are unclear."""
+    found = facts(**{name: value, "currency": "USD"})
+    assert found.unclear == (name,)
+    assert name not in found.context()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *UNREADABLE_NUMBERS,
+        0,
+        [],
+        [1, 2],
+        ["a@x.test", None],
+        [["a@x.test", "b@x.test"]],
+        ["a@x.test,b@x.test"],
+        ["a@x.test;b@x.test"],
+        ["a@x.test b@x.test"],
+        ["a@x.test\nb@x.test"],
+        ["team: a@x.test, b@x.test;"],
+        ["*@x.test"],
+        ["#general"],
+        ["@here"],
+        ["everyone"],
+        ["all@x.test"],
+        ["Ada <a@x.test> <b@x.test>"],
+        ["Ada <a@x.test,b@x.test>"],
+        ["a@x.test\u200b"],
+        ["\u202ea@x.test"],
+        [""],
+        ["a@b@c"],
+        ["x" * 321],
+    ],
+)
+def test_recipients_that_may_fan_out_are_unclear(value: Any) -> None:
+    """Lists in lists, joined addresses, wildcards and groups are not a number."""
+    assert facts(recipients=value).unclear == ("recipients",)
+    assert facts(recipients=value).recipients is None
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (1, 1),
+        (500, 500),
+        (["a@x.test"], 1),
+        (["a@x.test", "Ada Lovelace <b@x.test>", "carol"], 3),
+        (["a@x.test"] * 25, 25),
+    ],
+)
+def test_plain_recipients_are_counted(value: Any, count: Any) -> None:
+    """Counts are taken, lists are counted, and duplicates count each time."""
+    assert facts(recipients=value).recipients == count
+
+
+@pytest.mark.parametrize("field", ["to", "cc", "bcc", "BCC", "Bcc "])
+def test_address_fields_that_hold_more_contradict_the_count(field: str) -> None:
+    """One recipient declared and many addressed is not one recipient."""
+    many = [f"p{n}@x.test" for n in range(30)]
+    assert facts(recipients=1, **{field: many}).unclear == ("recipients",)
+    assert facts(recipients=1, **{field: "a@x.test, b@x.test"}).recipients is None
+    assert facts(recipients=1, **{field: {"list": many}}).recipients is None
+    assert facts(recipients=30, **{field: many}).recipients == 30
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Count", "COUNT", "count ", "_count", "\uff43ount", "c\u200bount", "co-unt"],
+)
+def test_look_alike_names_make_the_parameter_unclear(name: str) -> None:
+    """Another spelling that a lenient server may read is not overlooked."""
+    assert facts(**{name: 5000}).unclear == ("count",)
+    assert facts(**{name: 5000, "count": 1}).things is None
+
+
+def test_an_amount_needs_its_currency() -> None:
+    """An amount says nothing without a currency; a currency alone does no harm."""
+    assert facts(amount=4200, currency="USD").unclear == ()
+    assert facts(amount=4200).unclear == ("currency",)
+    assert facts(amount=4200, currency="usd").unclear == ("currency",)
+    assert facts(amount=4200, currency=["USD"]).unclear == ("currency",)
+    assert facts(currency="EUR").unclear == ()
+
+
+def test_half_a_surrogate_pair_in_the_resource_is_unclear() -> None:
+    """A resource that is no Unicode text never reaches the policy."""
+    found = derive(Action(("a:b",), "a:b", "x\ud800", {}))
+    assert found.resource is None
+    assert found.unclear == ("resource",)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+names = st.sampled_from(["recipients", "amount", "currency", "count", "to"]) | st.text()
+
+
+@given(st.dictionaries(names, json_values, max_size=8), st.none() | st.text())
+def test_any_parameters_reduce_to_typed_facts(parameters: Any, resource: Any) -> None:
+    """Whatever JSON an agent sends, only bounded numbers and plain words come out."""
+    found = derive(Action(("send:email",), "send:email", resource, parameters))
+    hash(found)
+    for number in (found.recipients, found.amount, found.things):
+        assert number is None or (type(number) is int and 0 <= number <= LARGEST)
+    for name in ("recipients", "amount", "currency", "count"):
+        if name in parameters:
+            assert (name in found.context()) != (name in found.unclear)
