@@ -90,6 +90,10 @@ class StepUp:
     denial: str | None = None
     """The operator's reason, for the agent."""
     device: DeviceCode | None = None
+    authorization_details: tuple[dict[str, Any], ...] | None = None
+    """RFC 9396, as the agent sent it: echoed with the elevated token."""
+    resource_indicator: str | None = None
+    """RFC 8707, as the agent sent it."""
 
 
 def fingerprint(digest: str) -> str:

@@ -1,0 +1,148 @@
+"""The broker itself: the rooms it joins, and the one way to record anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import LedgerError, PolicyError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Change, Ledger
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    Agent,
+    Draft,
+    Event,
+    EventType,
+    StepUpId,
+)
+from agentvault_tui.policy import Policy
+from agentvault_tui.settings import Settings
+from agentvault_tui.vault import TenantClient
+
+log = logging.getLogger("agentvault.broker")
+
+SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
+"""Who acts when nobody did: expiry, start, stop, reload."""
+
+
+@dataclass
+class Broker:
+    """What the use-cases work on; they are functions over this."""
+
+    home: Home
+    settings: Settings
+    clock: Clock
+    ledger: Ledger
+    policy: Policy
+    tenant: TenantClient
+    registry: Registry
+    tenant_kind: str = "auth0"
+    policy_problem: str | None = None
+    """Why the policy on disk is not the one in force, if so."""
+    flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
+    """Device flows under way, one a step-up."""
+    deciding: set[StepUpId] = field(default_factory=set)
+    """Step-ups whose decision is being recorded: the first one wins."""
+    approval_locks: dict[str, asyncio.Lock] = field(
+        default_factory=lambda: defaultdict(asyncio.Lock)
+    )
+    """Two consoles that approve at once share one device flow."""
+    registering: set[str] = field(default_factory=set)
+    """Names whose registration is being recorded."""
+    polled: dict[StepUpId, float] = field(default_factory=dict)
+    """When each waiting step-up was last polled, in boot seconds."""
+    unrecorded: list[tuple[tuple[Draft, ...], tuple[Change, ...]]] = field(
+        default_factory=list
+    )
+    """Revocations that took effect while the ledger could not write."""
+    on_status: Callable[[], None] = lambda: None
+    """Called when something in the status line changed."""
+
+    async def record(
+        self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
+    ) -> tuple[Event, ...]:
+        """Write *drafts* and *changes* in one transaction; return when durable.
+
+        Raises:
+            LedgerUnwritableError: nothing was recorded, so nothing may be answered.
+            LedgerBusyError: too much waits before the writer.
+        """
+        return await self.ledger.commit(*drafts, changes=changes, urgent=urgent)
+
+    async def record_cut(self, *drafts: Draft, changes: Sequence[Change] = ()) -> bool:
+        """Record what was already cut; when the ledger cannot write, keep it for later.
+
+        Revoking is the one thing allowed to act before its record.
+
+        Returns:
+            whether it is durable now.
+        """
+        try:
+            await self.record(*drafts, changes=changes, urgent=True)
+        except LedgerError as error:
+            log.warning("revocation kept in memory: %s", error.what)
+            self.unrecorded.append((drafts, tuple(changes)))
+            return False
+        return True
+
+    async def record_missed(self) -> None:
+        """Write the revocations that happened while the ledger could not."""
+        while self.unrecorded:
+            drafts, changes = self.unrecorded[0]
+            await self.record(*drafts, changes=changes, urgent=True)
+            self.unrecorded.pop(0)
+
+    async def reload_policy(self) -> None:
+        """Put a changed policy in force; keep the old one when the new is broken."""
+        if not self.policy.changed(self.home):
+            return
+        try:
+            policy = Policy.load(self.home)
+        except PolicyError as error:
+            self.policy_problem = error.diagnosis()
+            log.warning("policy not reloaded: %s", self.policy_problem)
+            self.on_status()
+            return
+        previous = self.policy.version
+        if policy.version != previous:
+            await self.record(
+                Draft(
+                    EventType.POLICY_CHANGED,
+                    SYSTEM,
+                    reason=f"{previous} to {policy.version}",
+                    detail={
+                        "before": previous,
+                        "after": policy.version,
+                        "source": policy.source,
+                    },
+                )
+            )
+        self.policy = policy
+        self.policy_problem = None
+        self.on_status()
+
+    def end_flow(self, stepup_id: StepUpId) -> None:
+        """Stop following a device flow whose step-up is over."""
+        task = self.flows.pop(stepup_id, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self.polled.pop(stepup_id, None)
+        self.approval_locks.pop(stepup_id, None)
+
+    def flow_ended(self, stepup_id: StepUpId, task: asyncio.Task[None]) -> None:
+        """Let go of a finished device flow, and say so if it broke."""
+        if self.flows.get(stepup_id) is task:
+            del self.flows[stepup_id]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("device flow of %s broke", stepup_id, exc_info=error)
+
+    def actor(self, agent: Agent) -> Actor:
+        """Return *agent* as the one who acts."""
+        return Actor(ActorKind.AGENT, agent.id, agent.name)

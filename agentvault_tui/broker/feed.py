@@ -1,0 +1,189 @@
+"""What consoles see as it happens: server-sent events over the ledger's order.
+
+Frames come from commits, in the order of the ledger.
+The objects a commit changed are sent first and without an ``id``, its events last,
+each with its ``seq`` as ``id``: a connection cut in between resumes at the event and
+sees the objects again, which says the same thing twice but loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.shapes import (
+    agent_shape,
+    event_shape,
+    stepup_shape,
+    token_shape,
+)
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.ledger import Change, EventQuery, Ledger
+from agentvault_tui.model import Agent, AgentId, Event, StepUp, Token
+
+BACKLOG: Final = 20_000
+"""Frames one slow console may be behind before it is cut off and has to resume."""
+_HEARTBEAT: Final = 5.0
+_PAGE: Final = 500
+_GATHER: Final = 0.02
+"""Seconds to gather frames in: one write for many events, and nobody sees it."""
+
+
+class Feed:
+    """Fans commits out to any number of consoles; costs nothing while none listens."""
+
+    def __init__(
+        self, ledger: Ledger, registry: Registry, status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._status = status
+        self._listeners: set[_Listener] = set()
+
+    def publish(self, events: Sequence[Event], changes: Sequence[Change]) -> None:
+        """Send one durable commit, in the order of the ledger."""
+        for event in events:
+            self._registry.count(event)
+        if not self._listeners:
+            return
+        self._send("".join(self._objects(changes)))
+        for event in events:
+            self._send(frame("audit", event_shape(event), event.seq), event.seq)
+
+    def publish_status(self) -> None:
+        """Send the status line anew: panic, ledger, tenant or policy changed."""
+        if self._listeners:
+            status = self._status()
+            self._send(frame("status", status) + frame("tenant", status["tenant"]))
+
+    def cut(self) -> None:
+        """End every stream: consoles come back and resume by their last id."""
+        for listener in self._listeners:
+            listener.end()
+
+    async def stream(self, last_event_id: int | None) -> AsyncIterator[str]:
+        """Yield frames for one console: after *last_event_id*, or from now on."""
+        listener = _Listener()
+        self._listeners.add(listener)
+        try:
+            head = self._ledger.head
+            if last_event_id is not None and last_event_id > head.seq:
+                # Not the ledger this console saw: an older copy, or another one.
+                yield frame("reset", {"head": head.seq, "hash": head.hash})
+                last_event_id = None
+            status = self._status()
+            yield frame("status", status) + frame("tenant", status["tenant"])
+            sent = head.seq
+            if last_event_id is not None:
+                async for text, seq in self._replay(last_event_id, head.seq):
+                    sent = seq
+                    yield text
+            async for text in listener.frames(sent):
+                yield text
+        finally:
+            self._listeners.discard(listener)
+
+    async def _replay(self, after: int, head: int) -> AsyncIterator[tuple[str, int]]:
+        """Read what was missed: each touched object as it is now, and every event."""
+        cursor: int | None = after
+        while cursor is not None and cursor < head:
+            page = await self._ledger.events(EventQuery(after=cursor, limit=_PAGE))
+            if page.events:
+                objects = "".join(self._touched(page.events))
+                audit = "".join(
+                    frame("audit", event_shape(event), event.seq)
+                    for event in page.events
+                )
+                yield objects + audit, page.events[-1].seq
+            cursor = page.next
+
+    def _touched(self, events: Sequence[Event]) -> list[str]:
+        agents = {event.agent_id for event in events if event.agent_id}
+        stepups = {str(event.detail.get("stepup_id", "")) for event in events} - {""}
+        frames = []
+        for agent_id in sorted(agents):
+            try:
+                agent = self._registry.agent(agent_id)
+            except NotFoundError:
+                continue
+            frames.append(frame("agent", agent_shape(agent, self._registry)))
+        for stepup_id in sorted(stepups):
+            try:
+                stepup = self._registry.stepup(stepup_id)
+            except NotFoundError:
+                continue  # decided long ago: the events tell its story
+            frames.append(frame("stepup", stepup_shape(stepup)))
+        return frames
+
+    def _objects(self, changes: Sequence[Change]) -> list[str]:
+        frames = []
+        for change in changes:
+            match change:
+                case Agent():
+                    frames.append(frame("agent", agent_shape(change, self._registry)))
+                case StepUp():
+                    frames.append(frame("stepup", stepup_shape(change)))
+                case Token():
+                    frames.append(frame("token", token_shape(change)))
+                case _:
+                    agent_id = getattr(change, "agent_id", None)
+                    frames += self._agent(agent_id) if agent_id else []
+        return frames
+
+    def _agent(self, agent_id: AgentId) -> list[str]:
+        try:
+            agent = self._registry.agent(agent_id)
+        except NotFoundError:
+            return []
+        return [frame("agent", agent_shape(agent, self._registry))]
+
+    def _send(self, text: str, seq: int = 0) -> None:
+        if text:
+            for listener in self._listeners:
+                listener.put(text, seq)
+
+
+class _Listener:
+    """One console's queue: bounded, and honest when it overflows."""
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[str, int]] = []
+        self._arrived = asyncio.Event()
+        self._ended = False
+
+    def put(self, text: str, seq: int) -> None:
+        """Queue *text*; a console too far behind is cut off and resumes by id."""
+        if len(self._queue) >= BACKLOG:
+            self._ended = True
+        else:
+            self._queue.append((text, seq))
+        self._arrived.set()
+
+    def end(self) -> None:
+        """Close the stream; what was not sent is read again from the ledger."""
+        self._ended = True
+        self._arrived.set()
+
+    async def frames(self, sent: int) -> AsyncIterator[str]:
+        """Yield what arrives, in batches, leaving out events up to *sent*."""
+        while not self._ended:
+            try:
+                await asyncio.wait_for(self._arrived.wait(), _HEARTBEAT)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            await asyncio.sleep(_GATHER)
+            self._arrived.clear()
+            batch, self._queue = self._queue, []
+            text = "".join(text for text, seq in batch if seq == 0 or seq > sent)
+            if text:
+                yield text
+
+
+def frame(name: str, data: dict[str, Any], event_id: int | None = None) -> str:
+    """Write one server-sent event; JSON keeps every line break inside."""
+    head = f"id: {event_id}\n" if event_id is not None else ""
+    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n"

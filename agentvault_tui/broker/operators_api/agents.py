@@ -1,0 +1,151 @@
+"""``/api/agents``: list, register, cut off, let back in, change scopes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.wire import (
+    answer,
+    body_of,
+    operator_of,
+    strings_of,
+    text_of,
+)
+from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.usecases.register import (
+    Registration,
+    check_scopes,
+    register,
+)
+from agentvault_tui.broker.usecases.revoke import (
+    Cut,
+    change_scopes,
+    lift_panic,
+    panic,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.errors import UsageError
+
+_NEW = ("name", "owner", "purpose", "scopes", "public_key", "resource_server")
+
+
+def routes(broker: Broker) -> list[Route]:
+    """Return the routes about agents."""
+    return [*_cutting(broker), *_keeping(broker)]
+
+
+def _keeping(broker: Broker) -> list[Route]:
+    """Return the routes that list, register and grant."""
+
+    async def index(_: Request) -> Response:
+        agents = broker.registry.agents()
+        return answer({"agents": [agent_shape(a, broker.registry) for a in agents]})
+
+    async def show(request: Request) -> Response:
+        agent = broker.registry.agent(request.path_params["id"])
+        return answer(agent_shape(agent, broker.registry))
+
+    async def add(request: Request) -> Response:
+        body = await body_of(request, _NEW)
+        public_key = text_of(body, "public_key", required=False, cap=8192) or None
+        resource_server = body.get("resource_server", False)
+        if not isinstance(resource_server, bool):
+            raise UsageError("'resource_server' must be true or false")
+        registered = await register(
+            broker,
+            Registration(
+                name=text_of(body, "name"),
+                owner=text_of(body, "owner"),
+                purpose=text_of(body, "purpose", required=False),
+                scopes=strings_of(body, "scopes"),
+                public_key=public_key,
+                resource_server=resource_server,
+            ),
+            operator_of(request),
+        )
+        shape = agent_shape(registered.agent, broker.registry)
+        if registered.client_secret is not None:
+            shape["client_secret"] = registered.client_secret
+        return answer(shape, 201)
+
+    async def scopes(request: Request) -> Response:
+        body = await body_of(request, ("agent_id", "grant", "ungrant"))
+        grant = strings_of(body, "grant")
+        ungrant = strings_of(body, "ungrant")
+        check_scopes(broker, grant)
+        if not grant and not ungrant:
+            raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
+        if set(grant) & set(ungrant):
+            raise UsageError("a scope cannot be granted and taken away at once")
+        agent = await change_scopes(
+            broker,
+            text_of(body, "agent_id"),
+            frozenset(grant),
+            frozenset(ungrant),
+            operator_of(request),
+        )
+        return answer(agent_shape(agent, broker.registry))
+
+    return [
+        Route("/api/agents", index, methods=["GET"]),
+        Route("/api/agents", add, methods=["POST"]),
+        Route("/api/agents/scopes", scopes, methods=["POST"]),
+        Route("/api/agents/{id}", show, methods=["GET"]),
+    ]
+
+
+def _cutting(broker: Broker) -> list[Route]:
+    """Return the routes that cut off and let back in."""
+
+    async def revoke(request: Request) -> Response:
+        body = await body_of(request, ("agent_id", "all", "reason"))
+        reason = text_of(body, "reason", required=False, cap=1000)
+        if _all(body):
+            cut = await panic(broker, reason, operator_of(request))
+            return answer({"agents": len(cut.agents), **_cut(cut)})
+        cut = await revoke_agent(
+            broker, text_of(body, "agent_id"), reason, operator_of(request)
+        )
+        return answer(
+            {"agent": agent_shape(cut.agents[0], broker.registry), **_cut(cut)}
+        )
+
+    async def restore(request: Request) -> Response:
+        body = await body_of(request, ("agent_id", "all"))
+        if _all(body):
+            served = await lift_panic(broker, operator_of(request))
+            return answer({"agents": served})
+        agent = await restore_agent(
+            broker, text_of(body, "agent_id"), operator_of(request)
+        )
+        return answer({"agent": agent_shape(agent, broker.registry)})
+
+    return [
+        Route("/api/agents/revoke", revoke, methods=["POST"]),
+        Route("/api/agents/restore", restore, methods=["POST"]),
+    ]
+
+
+def _all(body: dict[str, Any]) -> bool:
+    """Tell whether everything is meant, and only when it is said alone."""
+    if "all" not in body:
+        return False
+    if body["all"] is not True or "agent_id" in body:
+        raise UsageError('give either an agent_id or "all": true')
+    return True
+
+
+def _cut(cut: Cut) -> dict[str, Any]:
+    return {
+        "tokens_revoked": cut.tokens,
+        "stepups_cancelled": cut.stepups,
+        "effective_ms": round(cut.effective_ms, 3),
+        "recorded": cut.recorded,
+        "upstream": [],
+    }

@@ -1,0 +1,68 @@
+"""``/api/agents/stepup``: what waits for a person, and the person's decision."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.wire import (
+    answer,
+    body_of,
+    integer_of,
+    operator_of,
+    text_of,
+)
+from agentvault_tui.broker.shapes import stepup_shape
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.errors import UsageError
+from agentvault_tui.model import StepUpStatus
+
+
+def routes(broker: Broker) -> list[Route]:
+    """Return the routes about step-ups."""
+
+    async def index(request: Request) -> Response:
+        await expire_due(broker)
+        limit = integer_of(request, "limit") or 50
+        agent = request.query_params.get("agent")
+        status = request.query_params.get("status")
+        if status is not None and status not in set(StepUpStatus):
+            raise UsageError(
+                "unknown status", f"one of {', '.join(s.value for s in StepUpStatus)}"
+            )
+        known = [*broker.registry.open_stepups(), *broker.registry.decided_stepups()]
+        picked = [
+            stepup
+            for stepup in known
+            if agent in {None, stepup.agent_id} and status in {None, stepup.status}
+        ]
+        shapes = [stepup_shape(stepup) for stepup in picked[: min(limit, 1000)]]
+        return answer({"stepups": shapes})
+
+    async def show(request: Request) -> Response:
+        await expire_due(broker)
+        return answer(stepup_shape(broker.registry.stepup(request.path_params["id"])))
+
+    async def decide(request: Request) -> Response:
+        body = await body_of(request, ("id", "decision", "digest", "reason"))
+        stepup_id = text_of(body, "id")
+        match body.get("decision"):
+            case "approve":
+                stepup = await begin_approval(
+                    broker, stepup_id, text_of(body, "digest"), operator_of(request)
+                )
+                return answer(stepup_shape(stepup), 202)
+            case "deny":
+                reason = text_of(body, "reason", required=False, cap=1000)
+                stepup = await deny(broker, stepup_id, reason, operator_of(request))
+                return answer(stepup_shape(stepup))
+            case _:
+                raise UsageError("'decision' must be approve or deny")
+
+    return [
+        Route("/api/agents/stepup", index, methods=["GET"]),
+        Route("/api/agents/stepup", decide, methods=["POST"]),
+        Route("/api/agents/stepup/{id}", show, methods=["GET"]),
+    ]

@@ -1,0 +1,158 @@
+"""Bodies in, answers and problem documents out (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import pwd
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.errors import (
+    AgentVaultError,
+    ConflictError,
+    LedgerBusyError,
+    LedgerUnwritableError,
+    NotFoundError,
+    TenantError,
+    UsageError,
+)
+from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.web.forms import BodyError, parse_object
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_STATUS: tuple[tuple[type[AgentVaultError], int], ...] = (
+    (NotFoundError, 404),
+    (UsageError, 400),
+    (ConflictError, 409),
+    (LedgerUnwritableError, 503),
+    (LedgerBusyError, 503),
+    (TenantError, 502),
+    (AgentVaultError, 500),
+)
+
+
+def answer(body: Any, status: int = 200) -> Response:
+    """Return *body* as JSON; only ASCII leaves, so no log or pipe can be hurt."""
+    return Response(json.dumps(body), status, media_type="application/json")
+
+
+def problem(status: int, title: str, detail: str = "", **more: str) -> Response:
+    """Return a problem document."""
+    document = {"type": "about:blank", "title": title, "status": status, **more}
+    if detail:
+        document["detail"] = detail
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    return Response(
+        json.dumps(document), status, headers, media_type="application/problem+json"
+    )
+
+
+async def foreseen(_: Request, error: Exception) -> Response:
+    """Turn an error of ours into its problem document."""
+    assert isinstance(error, AgentVaultError)  # noqa: S101 - how it is registered
+    status = next(code for kind, code in _STATUS if isinstance(error, kind))
+    return problem(status, error.what, error.remedy, error=type(error).__name__)
+
+
+async def http_refusal(_: Request, error: Exception) -> Response:
+    """Turn the router's own refusals into problem documents."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - how it is registered
+    title = error.detail or HTTPStatus(error.status_code).phrase
+    response = problem(error.status_code, title)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def body_of(request: Request, known: Iterable[str]) -> dict[str, Any]:
+    """Read a JSON object whose members are all *known*.
+
+    Raises:
+        UsageError: it is not JSON, not an object, or has an unknown member.
+    """
+    raw = await request.body()
+    try:
+        body = parse_object(raw or b"{}")
+    except BodyError as error:
+        raise UsageError(error.text, "send one JSON object") from error
+    unknown = sorted(set(body) - set(known))
+    if unknown:
+        raise UsageError(
+            f"unknown member {unknown[0]!r:.60}", f"known: {', '.join(known)}"
+        )
+    return body
+
+
+def text_of(
+    body: dict[str, Any], name: str, *, required: bool = True, cap: int = 4000
+) -> str:
+    """Return the string member *name*.
+
+    Raises:
+        UsageError: it is missing, no string, or too long.
+    """
+    value = body.get(name, "")
+    if not isinstance(value, str) or len(value) > cap or (required and not value):
+        raise UsageError(f"'{name}' must be a string of 1 to {cap} characters")
+    return value
+
+
+def strings_of(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Return the list-of-strings member *name*, empty when absent.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    value = body.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise UsageError(f"'{name}' must be a list of strings")
+    return tuple(value)
+
+
+def integer_of(request: Request, name: str) -> int | None:
+    """Return the query parameter *name* as a number.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    value = request.query_params.get(name)
+    if value is None:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 18:
+        raise UsageError(f"'{name}' must be a whole number")
+    return int(value)
+
+
+def moment_of(request: Request, name: str) -> datetime | None:
+    """Return the query parameter *name* as a moment.
+
+    Raises:
+        UsageError: it is not RFC 3339.
+    """
+    value = request.query_params.get(name)
+    if value is None:
+        return None
+    try:
+        return parse_iso(value)
+    except ValueError as error:
+        raise UsageError(
+            f"'{name}' is not a time", "write it like 2026-11-24T10:00:00Z"
+        ) from error
+
+
+def operator_of(request: Request) -> Actor:
+    """Return who is on the other end of the socket: the peer's uid is the check."""
+    peer = request.scope["state"]["peer"]
+    uid = peer.uid
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    return Actor(ActorKind.OPERATOR, f"uid:{uid}", name)

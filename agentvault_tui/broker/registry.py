@@ -1,0 +1,256 @@
+"""What the broker knows right now: agents, live tokens, step-ups, panic.
+
+The working set, loaded from the ledger at start and changed only together with it.
+Everything here is synchronous: between a check and the change that rests on it no
+other task can run, which is what makes one redemption exactly one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.ledger import Loaded, Panic
+from agentvault_tui.model import (
+    Agent,
+    AgentCounts,
+    AgentId,
+    AgentStatus,
+    Event,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+    Token,
+    TokenId,
+)
+
+KEPT_DECIDED: Final = 200
+"""Decided step-ups kept for lists, cool-downs and late polls."""
+
+
+class Registry:
+    """Agents, tokens and step-ups by the keys they are asked for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.panic: Panic | None = None
+        self._agents: dict[AgentId, Agent] = {}
+        self._tokens: dict[str, Token] = {}
+        self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
+        self._stepups: dict[StepUpId, StepUp] = {}
+        self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
+        self._counts: dict[AgentId, AgentCounts] = defaultdict(AgentCounts)
+        self._last_seen: dict[AgentId, datetime] = {}
+        self._epochs: dict[AgentId, int] = defaultdict(int)
+
+    # Agents
+
+    def agent(self, agent_id: str) -> Agent:
+        """Return the agent with that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        agent = self._agents.get(AgentId(agent_id))
+        if agent is None:
+            raise NotFoundError("no agent has that id", "agentvault agents list")
+        return agent
+
+    def agent_by_client_id(self, client_id: str) -> Agent | None:
+        """Return the agent that authenticates as *client_id*: the two are one."""
+        return self._agents.get(AgentId(client_id))
+
+    def agents(self) -> list[Agent]:
+        """Return every agent, oldest first."""
+        return list(self._agents.values())
+
+    def put_agent(self, agent: Agent) -> None:
+        """Remember *agent*, replacing what was known of it."""
+        self._agents[agent.id] = agent
+
+    def serves(self, agent_id: AgentId) -> bool:
+        """Tell whether anything may be issued to or redeemed for the agent now."""
+        agent = self._agents.get(agent_id)
+        return (
+            self.panic is None
+            and agent is not None
+            and agent.status is AgentStatus.ACTIVE
+        )
+
+    def epoch(self, agent_id: AgentId) -> tuple[int, bool]:
+        """Return a value that changes whenever the agent's tokens are cut.
+
+        A use-case reads it before it waits for the ledger and compares afterwards:
+        what was decided before a revocation must not leave after it.
+        """
+        return self._epochs[agent_id], self.panic is None
+
+    def void_decisions(self, agent_id: AgentId) -> None:
+        """Let nothing that is being decided for the agent right now take effect."""
+        self._epochs[agent_id] += 1
+
+    def seen(self, agent_id: AgentId) -> None:
+        """Note that the agent has just spoken."""
+        self._last_seen[agent_id] = self._clock.now()
+
+    def last_seen(self, agent_id: AgentId) -> datetime | None:
+        """Return when the agent last spoke, if ever."""
+        return self._last_seen.get(agent_id)
+
+    def counts(self, agent_id: AgentId) -> AgentCounts:
+        """Return how the agent's requests were answered so far."""
+        return self._counts[agent_id]
+
+    def count(self, event: Event) -> None:
+        """Add a recorded decision to its agent's counts."""
+        if event.outcome is None or event.agent_id is None:
+            return
+        counts = self._counts[event.agent_id]
+        self._counts[event.agent_id] = replace(
+            counts, **{event.outcome.value: getattr(counts, event.outcome.value) + 1}
+        )
+
+    def take_over(self, loaded: Loaded) -> None:
+        """Know what the last process knew.
+
+        Device flows do not survive a restart: what was being authorized waits again.
+        """
+        self.panic = loaded.panic
+        self._counts.update(loaded.counts)
+        self._last_seen.update(loaded.last_seen)
+        for agent in loaded.agents:
+            self.put_agent(agent)
+        for token in loaded.tokens:
+            self.put_token(token)
+        for stepup in loaded.stepups:
+            if stepup.status is StepUpStatus.AUTHORIZING:
+                self.put_stepup(
+                    replace(
+                        stepup,
+                        status=StepUpStatus.PENDING,
+                        device=None,
+                        problem="the broker restarted; approve again",
+                    )
+                )
+            else:
+                self.put_stepup(stepup)
+
+    # Tokens
+
+    def put_token(self, token: Token) -> None:
+        """Make *token* usable."""
+        self._tokens[token.sha256] = token
+        self._tokens_of[token.agent_id][token.id] = token
+
+    def token(self, sha256: str) -> Token | None:
+        """Return the live token with that hash: not expired, its agent served."""
+        token = self._tokens.get(sha256)
+        if token is None or token.expires.passed(self._clock):
+            return None
+        return token if self.serves(token.agent_id) else None
+
+    def drop_token(self, token: Token) -> bool:
+        """Forget *token*; tell whether it was there. One caller gets True."""
+        known = self._tokens_of[token.agent_id].pop(token.id, None)
+        if known is None:
+            return False
+        self._tokens.pop(known.sha256, None)
+        return True
+
+    def tokens_of(self, agent_id: AgentId) -> list[Token]:
+        """Return the agent's live tokens, soonest expiry first."""
+        live = [
+            token
+            for token in self._tokens_of[agent_id].values()
+            if not token.expires.passed(self._clock)
+        ]
+        return sorted(live, key=lambda token: token.expires.wall)
+
+    def cut_tokens(self, agent_id: AgentId) -> list[Token]:
+        """Make every token of the agent unusable, and void what is being decided."""
+        self.void_decisions(agent_id)
+        cut = self.tokens_of(agent_id)
+        for token in self._tokens_of.pop(agent_id, {}).values():
+            self._tokens.pop(token.sha256, None)
+        return cut
+
+    def sweep(self) -> None:
+        """Forget expired tokens and the oldest decided step-ups."""
+        expired = [t for t in self._tokens.values() if t.expires.passed(self._clock)]
+        for token in expired:
+            self.drop_token(token)
+        decided = [s for s in self._stepups.values() if not s.status.open]
+        decided.sort(key=lambda s: s.decided_at or s.requested_at)
+        for stepup in decided[:-KEPT_DECIDED]:
+            if stepup.expires.passed(self._clock):
+                self._stepups.pop(stepup.id)
+
+    # Step-ups
+
+    def put_stepup(self, stepup: StepUp) -> None:
+        """Remember *stepup*, replacing what was known of it."""
+        self._stepups[stepup.id] = stepup
+        if stepup.status.open:
+            self._open_of[stepup.agent_id].add(stepup.id)
+        else:
+            self._open_of[stepup.agent_id].discard(stepup.id)
+
+    def forget_stepup(self, stepup: StepUp) -> None:
+        """Take back a step-up whose record failed."""
+        self._stepups.pop(stepup.id, None)
+        self._open_of[stepup.agent_id].discard(stepup.id)
+
+    def stepup(self, stepup_id: str) -> StepUp:
+        """Return the step-up with that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        stepup = self._stepups.get(StepUpId(stepup_id))
+        if stepup is None:
+            raise NotFoundError("no step-up has that id", "agentvault stepup list")
+        return stepup
+
+    def open_stepups(self, agent_id: AgentId | None = None) -> list[StepUp]:
+        """Return undecided step-ups, oldest first."""
+        ids: Iterable[StepUpId] = (
+            [i for group in self._open_of.values() for i in group]
+            if agent_id is None
+            else self._open_of[agent_id]
+        )
+        return sorted((self._stepups[i] for i in ids), key=lambda s: s.requested_at)
+
+    def decided_stepups(self) -> Iterator[StepUp]:
+        """Yield decided step-ups, the latest decision first."""
+        decided = [s for s in self._stepups.values() if not s.status.open]
+        decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
+        yield from decided
+
+    def cooling_until(self, agent_id: AgentId, base: float = 30.0) -> datetime | None:
+        """Return until when a denied agent may not ask for a person again.
+
+        Each denial since the last approval doubles the wait, from *base* seconds to
+        a quarter of an hour: push fatigue needs repetition, so repetition costs.
+        """
+        denials = 0
+        latest: datetime | None = None
+        for stepup in self.decided_stepups():
+            if stepup.agent_id != agent_id:
+                continue
+            if stepup.status in {StepUpStatus.APPROVED, StepUpStatus.REDEEMED}:
+                break
+            if stepup.status is StepUpStatus.DENIED and stepup.decided_at:
+                latest = latest or stepup.decided_at
+                denials += 1
+        if latest is None:
+            return None
+        wait = min(base * 2 ** (denials - 1), 900.0)
+        until = latest.timestamp() + wait
+        if until <= self._clock.now().timestamp():
+            return None
+        return datetime.fromtimestamp(until, tz=latest.tzinfo)

@@ -1,0 +1,205 @@
+"""Assemble the broker, serve it on its two listeners, and take it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentvault_tui import __version__
+from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.process import harden, log_json_lines
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.status import status_shape
+from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
+from agentvault_tui.broker.upkeep import upkeep
+from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.errors import LedgerError
+from agentvault_tui.home import Home, check_socket_path
+from agentvault_tui.ledger import Ledger, Recovery
+from agentvault_tui.model import Draft, EventType
+from agentvault_tui.policy import Policy
+from agentvault_tui.settings import Settings
+from agentvault_tui.vault import TenantClient
+from agentvault_tui.web.guard import Guard, loopback_hosts
+from agentvault_tui.web.reply import problem
+from agentvault_tui.web.server import Listener, Server
+from agentvault_tui.web.server import run as run_loop
+from agentvault_tui.web.sockets import tcp_socket, unix_socket
+
+log = logging.getLogger("agentvault.serve")
+
+
+def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Prints one JSON line on stdout when ready.
+
+    Args:
+        home: the vault's folders.
+        settings: what to serve with.
+        socket: where operators connect, if not at the home's usual place.
+
+    Raises:
+        AgentVaultError: it cannot start, with the remedy.
+    """
+    harden()
+    log_json_lines()
+    path = socket or home.socket
+    check_socket_path(path)
+    home.prepare()
+    return run_loop(_serve(home, settings, path))
+
+
+@dataclass
+class _Rooms:
+    """What was opened, in the order it is to be closed."""
+
+    ledger: Ledger
+    tenant: TenantProcess | None
+    broker: Broker
+    feed: Feed
+
+
+async def _serve(home: Home, settings: Settings, socket: Path) -> int:
+    clock = SystemClock()
+    policy = Policy.load(home)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    ledger = await Ledger.open(home, clock=clock)
+    try:
+        rooms = await _open(home, settings, clock, ledger, policy)
+        try:
+            await _until(stop, rooms, socket)
+        finally:
+            await _close(rooms)
+    finally:
+        await ledger.close()
+    return 0
+
+
+async def _open(
+    home: Home, settings: Settings, clock: Clock, ledger: Ledger, policy: Policy
+) -> _Rooms:
+    process = None if settings.tenant.issuer else TenantProcess(home.data)
+    broker: Broker
+
+    def moved(found: Announcement) -> None:
+        broker.tenant = TenantClient(found.issuer, found.client_id, clock)
+        broker.on_status()
+
+    found = (
+        await process.start(moved)
+        if process
+        else Announcement(settings.tenant.issuer, settings.tenant.client_id)
+    )
+    broker = Broker(
+        home=home,
+        settings=settings,
+        clock=clock,
+        ledger=ledger,
+        policy=policy,
+        tenant=TenantClient(found.issuer, found.client_id, clock),
+        registry=Registry(clock),
+        tenant_kind="embedded" if process else "auth0",
+    )
+    broker.registry.take_over(await ledger.load())
+    feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
+    broker.on_status = feed.publish_status
+    _listen_to(ledger, broker, feed)
+    return _Rooms(ledger, process, broker, feed)
+
+
+def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
+    """Let consoles and memory follow what the ledger wrote, lost and found."""
+
+    async def recovered(recovery: Recovery) -> None:
+        log.warning("the ledger writes again; last batch found: %s", recovery.found)
+        feed.cut()
+        broker.registry.count(recovery.event)
+        with contextlib.suppress(LedgerError):
+            await broker.record_missed()
+        broker.on_status()
+
+    ledger.on_written = feed.publish
+    ledger.on_state = feed.publish_status
+    ledger.on_recovered = recovered
+
+
+async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
+    """Serve both faces until told to stop."""
+    broker = rooms.broker
+    server = Server(broker.clock)
+    async with server:
+        agents = await _agents_listener(server, broker)
+        operators = Guard(operators_app(broker, rooms.feed), hosts=None, shape=problem)
+        await server.listen(operators, unix_socket(socket), shape=problem)
+        await _mark(broker, EventType.BROKER_STARTED)
+        _announce(agents, socket, broker)
+        keeper = asyncio.create_task(upkeep(broker))
+        try:
+            await stop.wait()
+        finally:
+            keeper.cancel()
+            rooms.feed.cut()
+
+
+async def _agents_listener(server: Server, broker: Broker) -> Listener:
+    host, port = broker.settings.broker.address
+    bound = tcp_socket(host, port)
+    port = bound.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    app = Guard(
+        agents_app(broker, f"http://{shown}:{port}"), hosts=loopback_hosts(port)
+    )
+    return await server.listen(app, bound)
+
+
+async def _close(rooms: _Rooms) -> None:
+    broker = rooms.broker
+    flows = list(broker.flows.values())
+    for task in flows:
+        task.cancel()
+    await asyncio.gather(*flows, return_exceptions=True)
+    with contextlib.suppress(LedgerError):
+        await broker.record_missed()
+        await _mark(broker, EventType.BROKER_STOPPED)
+    await broker.tenant.aclose()
+    if rooms.tenant is not None:
+        await rooms.tenant.stop()
+
+
+async def _mark(broker: Broker, kind: EventType) -> None:
+    await broker.record(
+        Draft(
+            kind,
+            SYSTEM,
+            detail={
+                "version": __version__,
+                "pid": os.getpid(),
+                "policy_version": broker.policy.version,
+                "boot_id": broker.clock.boot_id,
+            },
+        )
+    )
+
+
+def _announce(agents: Listener, socket: Path, broker: Broker) -> None:
+    line: dict[str, Any] = {
+        "agents_url": agents.url,
+        "operator_socket": str(socket),
+        "tenant": broker.tenant.issuer,
+        "pid": os.getpid(),
+    }
+    print(json.dumps(line), flush=True)  # noqa: T201 - the contract's first line

@@ -1,0 +1,143 @@
+"""The shapes of the operators' HTTP: Agent, Token, StepUp, Event as plain JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.clock import iso
+from agentvault_tui.model import (
+    Agent,
+    DeviceCode,
+    Event,
+    Evidence,
+    StepUp,
+    Token,
+    fingerprint,
+)
+
+TOKENS_SHOWN: Final = 100
+"""An agent may hold any number of tokens; the soonest to expire are listed."""
+
+
+def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
+    """Return *agent* with its live tokens and counts."""
+    counts = registry.counts(agent.id)
+    tokens = registry.tokens_of(agent.id)
+    return {
+        "id": agent.id,
+        "client_id": agent.client_id,
+        "name": agent.name,
+        "owner": agent.owner,
+        "purpose": agent.purpose,
+        "status": agent.status.value,
+        "scopes": list(agent.scopes),
+        "resource_server": agent.resource_server,
+        "created_at": iso(agent.created_at),
+        "revoked_at": _moment(agent.revoked_at),
+        "last_seen_at": _moment(registry.last_seen(agent.id)),
+        "tokens": [token_shape(token) for token in islice(tokens, TOKENS_SHOWN)],
+        "tokens_live": len(tokens),
+        "counts": {
+            "allowed": counts.allowed,
+            "denied": counts.denied,
+            "escalated": counts.escalated,
+        },
+    }
+
+
+def token_shape(token: Token) -> dict[str, Any]:
+    """Return *token* without anything that could use it."""
+    return {
+        "id": token.id,
+        "agent_id": token.agent_id,
+        "scope": token.scope,
+        "kind": token.kind.value,
+        "issued_at": iso(token.issued_at),
+        "expires_at": iso(token.expires.wall),
+    }
+
+
+def stepup_shape(stepup: StepUp) -> dict[str, Any]:
+    """Return *stepup* as consoles render and approvers decide it."""
+    return {
+        "id": stepup.id,
+        "agent_id": stepup.agent_id,
+        "agent_name": stepup.agent_name,
+        "scope": stepup.scope,
+        "action": stepup.action,
+        "resource": stepup.resource,
+        "parameters": stepup.parameters,
+        "reason": stepup.reason,
+        "rule": stepup.rule,
+        "why": stepup.why,
+        "risk": stepup.risk.value,
+        "digest": stepup.digest,
+        "fingerprint": fingerprint(stepup.digest),
+        "ttl": stepup.ttl,
+        "count": stepup.count,
+        "problem": stepup.problem,
+        "requested_at": iso(stepup.requested_at),
+        "expires_at": iso(stepup.expires.wall),
+        "status": stepup.status.value,
+        "decided_by": _evidence(stepup.decided_by),
+        "decided_at": _moment(stepup.decided_at),
+        "denial": stepup.denial,
+        "device": _device(stepup.device),
+    }
+
+
+def event_shape(event: Event) -> dict[str, Any]:
+    """Return *event* as the audit pane, the CLI and exports show it."""
+    return {
+        "seq": event.seq,
+        "time": iso(event.time),
+        "type": event.type.value,
+        "actor": {
+            "kind": event.actor.kind.value,
+            "id": event.actor.id,
+            "name": event.actor.name,
+        },
+        "agent_id": event.agent_id,
+        "action": event.action,
+        "resource": event.resource,
+        "outcome": event.outcome.value if event.outcome else None,
+        "reason": event.reason,
+        "rule": event.rule,
+        "decision_id": event.decision_id,
+        "detail": event.detail,
+        "hash": event.hash,
+    }
+
+
+def device_shape(device: DeviceCode) -> dict[str, Any]:
+    """Return what an approver needs to reach the tenant."""
+    return {
+        "user_code": device.user_code,
+        "verification_uri": device.verification_uri,
+        "verification_uri_complete": device.verification_uri_complete,
+        "expires_in": device.expires_in,
+        "interval": device.interval,
+        "expires_at": iso(device.expires_at),
+    }
+
+
+def _device(device: DeviceCode | None) -> dict[str, Any] | None:
+    return device_shape(device) if device else None
+
+
+def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
+    if evidence is None:
+        return None
+    return {
+        "sub": evidence.sub,
+        "name": evidence.name,
+        "amr": list(evidence.amr),
+        "auth_time": _moment(evidence.auth_time),
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return iso(moment) if moment else None

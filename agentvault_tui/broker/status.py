@@ -1,0 +1,59 @@
+"""The broker in one line: tenant, ledger, panic, and what needs attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentvault_tui import __version__
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.clock import iso
+
+
+def status_shape(broker: Broker) -> dict[str, Any]:
+    """Return the Status shape of the operators' HTTP."""
+    ledger, panic = broker.ledger, broker.registry.panic
+    return {
+        "version": __version__,
+        "tenant": {
+            "issuer": broker.tenant.issuer,
+            "kind": broker.tenant_kind,
+            "reachable": bool(broker.tenant.reachable),
+        },
+        "ledger": {
+            "head": ledger.head.seq,
+            "hash": ledger.head.hash,
+            "writable": ledger.writable,
+        },
+        "panic": {
+            "on": panic is not None,
+            "since": iso(panic.since) if panic else None,
+            "by": panic.by if panic else None,
+            "reason": panic.reason if panic else None,
+        },
+        "agents": len(broker.registry.agents()),
+        "stepups_pending": len(broker.registry.open_stepups()),
+        "policy_version": broker.policy.version,
+        "warnings": warnings(broker),
+    }
+
+
+def warnings(broker: Broker) -> list[str]:
+    """Return what an operator should know, in sentences."""
+    found = []
+    if not broker.ledger.writable:
+        found.append(
+            "The ledger cannot be written: nothing is issued, revoking works. "
+            f"{broker.ledger.problem or ''}".strip()
+        )
+    if broker.unrecorded:
+        found.append(
+            f"{len(broker.unrecorded)} revocations are in force but not yet recorded."
+        )
+    if broker.policy_problem:
+        found.append(
+            f"The policy on disk is broken, the one before stays in force: "
+            f"{broker.policy_problem}"
+        )
+    if broker.tenant.reachable is False:
+        found.append("The tenant does not answer: nothing that needs a person can be.")
+    return found

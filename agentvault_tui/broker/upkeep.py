@@ -1,0 +1,65 @@
+"""What happens with time: expiry, policy reload, clock jumps, the tenant's pulse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.errors import LedgerError
+from agentvault_tui.model import Draft, EventType
+
+log = logging.getLogger("agentvault.upkeep")
+
+_TICK: Final = 0.5
+_PROBE_EVERY: Final = 20
+_SWEEP_EVERY: Final = 60
+_JUMP: Final = 2.0
+"""Seconds the wall clock may move against the boot clock between two looks."""
+
+
+async def upkeep(broker: Broker) -> None:
+    """Look after the broker until cancelled; no fault of one look ends the next."""
+    looks = 0
+    drift = _drift(broker)
+    while True:
+        try:
+            await expire_due(broker)
+            await broker.reload_policy()
+            drift = await _clock(broker, drift)
+            if looks % _PROBE_EVERY == 0:
+                await _pulse(broker)
+            if looks % _SWEEP_EVERY == 0:
+                broker.registry.sweep()
+        except LedgerError as error:
+            log.warning("upkeep waits for the ledger: %s", error.what)
+        looks += 1
+        await asyncio.sleep(_TICK)
+
+
+async def _pulse(broker: Broker) -> None:
+    """Ask the tenant how it is, and say so when that changed."""
+    before = broker.tenant.reachable
+    if await broker.tenant.probe() != before:
+        broker.on_status()
+
+
+def _drift(broker: Broker) -> float:
+    return broker.clock.now().timestamp() - broker.clock.boot()
+
+
+async def _clock(broker: Broker, before: float) -> float:
+    """Record a jump of the wall clock: times around it cannot be compared."""
+    now = _drift(broker)
+    if abs(now - before) > _JUMP:
+        await broker.record(
+            Draft(
+                EventType.CLOCK_JUMP,
+                SYSTEM,
+                reason=f"the wall clock moved by {now - before:+.1f} s",
+                detail={"seconds": str(round(now - before, 3))},
+            )
+        )
+    return now

@@ -1,0 +1,1 @@
+"""What the broker can be asked to do, one file a journey."""

@@ -1,0 +1,129 @@
+"""Mint an elevated token: approval, evidence and token in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Final
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.ledger import DropToken
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    Draft,
+    EventType,
+    Evidence,
+    StepUp,
+    StepUpStatus,
+    Token,
+    TokenId,
+    TokenKind,
+    new_id,
+)
+
+UNDELIVERED: Final = "undelivered:"
+"""Stands for the hash of a minted token whose secret nobody was given yet."""
+
+
+async def mint_elevated(
+    broker: Broker, started: StepUp, evidence: Evidence, id_token: str
+) -> bool:
+    """Turn a verified approval into one token for one action.
+
+    Args:
+        broker: the broker.
+        started: the step-up as it was when its device flow began; the approval is
+            for that digest and no other.
+        evidence: who approved, by what factor, when.
+        id_token: the verified token; only its hash is kept.
+
+    Returns:
+        whether it was approved; False when it was decided, cut or changed meanwhile.
+    """
+    registry = broker.registry
+    stepup = registry.stepup(started.id)
+    if (
+        stepup.status is not StepUpStatus.AUTHORIZING
+        or stepup.digest != started.digest
+        or stepup.id in broker.deciding
+        or stepup.expires.passed(broker.clock)
+        or not registry.serves(stepup.agent_id)
+    ):
+        return False
+    token = _token(broker, stepup)
+    approved = replace(
+        stepup,
+        status=StepUpStatus.APPROVED,
+        decided_by=evidence,
+        decided_at=broker.clock.now(),
+        problem=None,
+        device=None,
+    )
+    epoch = registry.epoch(stepup.agent_id)
+    broker.deciding.add(stepup.id)
+    try:
+        await broker.record(
+            _approval(approved, token, evidence, id_token), changes=[approved, token]
+        )
+        if registry.epoch(stepup.agent_id) != epoch:
+            await _void(broker, token)
+            return True
+        registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
+        registry.put_token(token)
+    finally:
+        broker.deciding.discard(stepup.id)
+    return True
+
+
+def _token(broker: Broker, stepup: StepUp) -> Token:
+    token_id = TokenId(new_id("tok"))
+    return Token(
+        id=token_id,
+        sha256=UNDELIVERED + token_id,
+        agent_id=stepup.agent_id,
+        scope=stepup.scope,
+        kind=TokenKind.ELEVATED,
+        issued_at=broker.clock.now(),
+        expires=Deadline.after(broker.clock, stepup.ttl),
+        authorization_details=stepup.authorization_details,
+        resource=stepup.resource_indicator,
+        stepup_id=stepup.id,
+    )
+
+
+async def _void(broker: Broker, token: Token) -> None:
+    """Record that a revocation overtook the approval: nobody ever held the token."""
+    await broker.record_cut(
+        Draft(
+            EventType.TOKEN_REVOKED,
+            SYSTEM,
+            agent_id=token.agent_id,
+            action=token.scope,
+            reason="revoked while it was being approved",
+            detail={"token_id": token.id, "stepup_id": token.stepup_id},
+        ),
+        changes=[DropToken(token.id)],
+    )
+
+
+def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -> Draft:
+    return Draft(
+        EventType.STEPUP_APPROVED,
+        Actor(ActorKind.OPERATOR, evidence.sub, evidence.name),
+        agent_id=stepup.agent_id,
+        action=stepup.action,
+        resource=stepup.resource,
+        rule=stepup.rule,
+        decision_id=stepup.decision_id,
+        detail={
+            "stepup_id": stepup.id,
+            "digest": stepup.digest,
+            "amr": list(evidence.amr),
+            "auth_time": iso(evidence.auth_time) if evidence.auth_time else None,
+            "id_token_sha256": hashlib.sha256(id_token.encode()).hexdigest(),
+            "token_id": token.id,
+            "token_expires_at": iso(token.expires.wall),
+        },
+    )

@@ -1,0 +1,188 @@
+"""What happens to tokens after the decision: polled for, introspected, revoked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from agentvault_tui.broker.answers import (
+    Denied,
+    Expired,
+    Granted,
+    Introspection,
+    SlowDown,
+    Spent,
+    Waiting,
+)
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.mint import UNDELIVERED
+from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
+from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.ledger import DropToken
+from agentvault_tui.model import (
+    Agent,
+    Draft,
+    EventType,
+    StepUp,
+    StepUpStatus,
+    Token,
+    TokenKind,
+    new_secret,
+    sha256_hex,
+)
+
+_EARLY: Final = 0.5
+"""Seconds of grace before a poll counts as too fast: clocks and networks jitter."""
+
+
+async def poll(
+    broker: Broker, agent: Agent, auth_req_id: str
+) -> Granted | Denied | Waiting | SlowDown | Expired | Spent:
+    """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once."""
+    broker.registry.seen(agent.id)
+    await expire_due(broker)
+    try:
+        stepup = broker.registry.stepup(auth_req_id)
+    except NotFoundError:
+        return Spent()
+    if stepup.agent_id != agent.id:
+        return Spent()
+    if stepup.status in {StepUpStatus.DENIED, StepUpStatus.CANCELLED}:
+        return _refusal(broker, agent, stepup)
+    if refusal := refused(broker, agent):
+        return Denied(*refusal, stepup.decision_id)
+    match stepup.status:
+        case StepUpStatus.APPROVED:
+            return await _deliver(broker, agent, stepup)
+        case StepUpStatus.EXPIRED:
+            return Expired()
+        case StepUpStatus.PENDING | StepUpStatus.AUTHORIZING:
+            return _pace(broker, stepup)
+        case _:
+            return Spent()
+
+
+async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection:
+    """Say what *caller* may know of *token* (RFC 7662 section 2.2).
+
+    A resource server's active answer about an elevated token consumes it, and the
+    consumption is durable before the answer leaves. Between finding the token and
+    dropping it nothing else can run, so of any number of callers one gets it.
+    """
+    found = broker.registry.token(sha256_hex(token))
+    if found is None or not broker.registry.serves(caller.id):
+        return Introspection(None)
+    if not caller.resource_server:
+        return Introspection(found if found.agent_id == caller.id else None)
+    if found.kind is TokenKind.STANDARD:
+        return Introspection(found)
+    if not broker.registry.drop_token(found):
+        return Introspection(None)
+    epoch = broker.registry.epoch(found.agent_id)
+    await _record_redemption(broker, caller, found)
+    cut = broker.registry.epoch(found.agent_id) != epoch
+    return Introspection(None if cut else found)
+
+
+async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
+    """Cut one of the agent's own tokens (RFC 7009); anything else is ignored."""
+    found = broker.registry.token(sha256_hex(token))
+    if found is None or found.agent_id != agent.id:
+        return
+    if broker.registry.drop_token(found):
+        await broker.record_cut(
+            Draft(
+                EventType.TOKEN_REVOKED,
+                broker.actor(agent),
+                agent_id=agent.id,
+                action=found.scope,
+                reason="revoked by the agent",
+                detail={"token_id": found.id},
+            ),
+            changes=[DropToken(found.id)],
+        )
+
+
+async def _deliver(
+    broker: Broker, agent: Agent, stepup: StepUp
+) -> Granted | Denied | Spent:
+    """Give the elevated token's secret to the agent: made now, stored as a hash.
+
+    Until now nobody had it, so a restart between approval and poll loses nothing.
+    """
+    registry = broker.registry
+    minted = next(
+        (
+            token
+            for token in registry.tokens_of(agent.id)
+            if token.stepup_id == stepup.id and token.sha256.startswith(UNDELIVERED)
+        ),
+        None,
+    )
+    if minted is None or not registry.drop_token(minted):
+        return Spent()
+    secret = new_secret("av_e")
+    token = replace(minted, sha256=sha256_hex(secret))
+    epoch = registry.epoch(agent.id)
+    try:
+        await broker.record(changes=[token])
+    except BaseException:
+        if registry.epoch(agent.id) == epoch:
+            registry.put_token(minted)
+        raise
+    if registry.epoch(agent.id) != epoch:
+        reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
+        return Denied(reason, message, stepup.decision_id)
+    registry.put_token(token)
+    left = max(1, int(token.expires.remaining(broker.clock)))
+    return Granted(secret, token, left, stepup.decision_id)
+
+
+def _refusal(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
+    if stepup.status is StepUpStatus.DENIED:
+        said = stepup.denial or "no reason was given"
+        return Denied(
+            "stepup_denied", f"A person denied this: {said}", stepup.decision_id
+        )
+    reason, message = refused(broker, agent) or (
+        stepup.problem or "cancelled",
+        "This request was cancelled before a person decided. Ask again.",
+    )
+    return Denied(reason, message, stepup.decision_id)
+
+
+def _pace(broker: Broker, stepup: StepUp) -> Waiting | SlowDown:
+    """Hold the agent to its interval, counted from our last answer."""
+    now = broker.clock.boot()
+    last = broker.polled.get(stepup.id)
+    broker.polled[stepup.id] = now
+    if last is not None and now - last < POLL_INTERVAL - _EARLY:
+        return SlowDown(POLL_INTERVAL)
+    return Waiting(POLL_INTERVAL)
+
+
+async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> None:
+    changes: list[DropToken | StepUp] = [DropToken(token.id)]
+    stepup = None
+    if token.stepup_id is not None:
+        try:
+            stepup = broker.registry.stepup(token.stepup_id)
+        except NotFoundError:
+            stepup = None
+    if stepup is not None:
+        stepup = replace(stepup, status=StepUpStatus.REDEEMED)
+        broker.registry.put_stepup(stepup)
+        changes.append(stepup)
+    await broker.record(
+        Draft(
+            EventType.TOKEN_REDEEMED,
+            broker.actor(caller),
+            agent_id=token.agent_id,
+            action=stepup.action if stepup else token.scope,
+            resource=stepup.resource if stepup else token.resource,
+            decision_id=stepup.decision_id if stepup else None,
+            detail={"token_id": token.id, "stepup_id": token.stepup_id},
+        ),
+        changes=changes,
+    )

@@ -1,0 +1,156 @@
+"""Agents come in: who they are, who answers for them, what they may ask for."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentvault_tui.broker.agents_api.public_key import parse_public_key
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.model import (
+    Actor,
+    Agent,
+    AgentId,
+    Credential,
+    Draft,
+    EventType,
+    new_id,
+    new_secret,
+    sha256_hex,
+)
+from agentvault_tui.text import visible
+
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+_OWNER_CAP: Final = 200
+_PURPOSE_CAP: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an operator says about a new agent."""
+
+    name: str
+    owner: str
+    purpose: str
+    scopes: tuple[str, ...]
+    public_key: str | None = None
+    """PEM (SPKI) or JWK; without one a client secret is made."""
+    resource_server: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The new agent, and its secret, shown this once."""
+
+    agent: Agent
+    client_secret: str | None = field(repr=False)
+
+
+async def register(
+    broker: Broker, registration: Registration, operator: Actor
+) -> Registered:
+    """Register an agent.
+
+    Raises:
+        UsageError: a field is missing or too long, a scope unknown, a key unusable.
+        ConflictError: the name is taken.
+        LedgerUnwritableError: it could not be recorded.
+    """
+    _check_texts(registration)
+    check_scopes(broker, registration.scopes)
+    skeleton = _skeleton(registration.name)
+    taken = (agent.name for agent in broker.registry.agents())
+    if skeleton in broker.registering or any(_skeleton(n) == skeleton for n in taken):
+        raise ConflictError(
+            f"an agent is already called {visible(registration.name, 60)}, "
+            "or looks as if it were",
+            "choose another name",
+        )
+    secret = None if registration.public_key else new_secret("av_s")
+    agent_id = AgentId(new_id("agt"))
+    agent = Agent(
+        id=agent_id,
+        client_id=agent_id,
+        name=registration.name,
+        owner=registration.owner,
+        purpose=registration.purpose,
+        scopes=tuple(sorted(set(registration.scopes))),
+        created_at=broker.clock.now(),
+        resource_server=registration.resource_server,
+        credential=Credential(
+            secret_sha256=sha256_hex(secret) if secret else None,
+            public_key=(
+                parse_public_key(registration.public_key)
+                if registration.public_key
+                else None
+            ),
+        ),
+    )
+    broker.registering.add(skeleton)
+    try:
+        await broker.record(_draft(agent, operator), changes=[agent])
+        broker.registry.put_agent(agent)
+    finally:
+        broker.registering.discard(skeleton)
+    return Registered(agent, secret)
+
+
+def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
+    """Refuse scopes the catalogue does not know, naming the nearest it does.
+
+    Raises:
+        UsageError: with the unknown scope and up to three near ones.
+    """
+    catalogue = broker.policy.catalogue
+    for scope in scopes:
+        if catalogue.get(scope) is None:
+            near = catalogue.nearest(scope)
+            raise UsageError(
+                f"unknown scope {visible(scope, 60)}",
+                f"did you mean {', '.join(near)}"
+                if near
+                else "agentvault policy check lists the catalogue",
+            )
+
+
+def _check_texts(registration: Registration) -> None:
+    if not _NAME.fullmatch(registration.name) or not registration.name.strip():
+        raise UsageError("a name has 1 to 100 characters, on one line")
+    if not 1 <= len(registration.owner) <= _OWNER_CAP:
+        raise UsageError(
+            f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"
+        )
+    if len(registration.purpose) > _PURPOSE_CAP:
+        raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
+    if not registration.scopes and not registration.resource_server:
+        raise UsageError("an agent needs at least one scope", "give --scope")
+
+
+def _skeleton(name: str) -> str:
+    """Fold a name so that two which look alike to a hurried reader collide.
+
+    Compatibility forms, case, marks and hidden characters are folded; letters of
+    other scripts that merely resemble Latin ones are not, which is why every screen
+    shows the id beside the name.
+    """
+    folded = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNPS")
+
+
+def _draft(agent: Agent, operator: Actor) -> Draft:
+    return Draft(
+        EventType.AGENT_REGISTERED,
+        operator,
+        agent_id=agent.id,
+        detail={
+            "agent": agent.name,
+            "owner": agent.owner,
+            "purpose": agent.purpose,
+            "scopes": list(agent.scopes),
+            "resource_server": agent.resource_server,
+            "credential": "public_key" if agent.credential.public_key else "secret",
+        },
+    )

@@ -1,0 +1,339 @@
+"""An agent asks for a token: allowed, denied, or held for a person."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import rfc8785
+
+from agentvault_tui.broker.answers import Denied, Escalated, Granted
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.clock import Deadline
+from agentvault_tui.ledger import DropToken
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    AgentStatus,
+    DecisionId,
+    Draft,
+    EventType,
+    Outcome,
+    StepUp,
+    StepUpId,
+    Token,
+    TokenId,
+    TokenKind,
+    Verdict,
+    new_id,
+    new_secret,
+    sha256_hex,
+)
+
+POLL_INTERVAL: Final = 2
+"""Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One token request, named once: who, what, and the id of its decision."""
+
+    agent: Agent
+    action: Action
+    resource: str | None
+    """RFC 8707 resource indicator."""
+    details: tuple[dict[str, Any], ...] | None
+    """RFC 9396 ``authorization_details`` as sent, to be echoed."""
+    decision_id: DecisionId
+
+    @property
+    def scope(self) -> str:
+        """Return the requested scopes as the wire writes them."""
+        return " ".join(self.action.scopes)
+
+
+async def request_token(
+    broker: Broker,
+    agent: Agent,
+    action: Action,
+    *,
+    resource: str | None,
+    details: tuple[dict[str, Any], ...] | None,
+) -> Granted | Denied | Escalated:
+    """Decide, record, and only then answer a client_credentials request.
+
+    Raises:
+        LedgerUnwritableError: the decision could not be recorded.
+        LedgerBusyError: too many decisions wait to be recorded.
+    """
+    request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
+    broker.registry.seen(agent.id)
+    if refusal := refused(broker, agent):
+        return await _deny(broker, request, *refusal)
+    verdict = broker.policy.decide(agent, action)
+    match verdict.outcome:
+        case Outcome.ALLOWED:
+            return await _issue(broker, request, verdict)
+        case Outcome.DENIED:
+            return await _deny(
+                broker, request, verdict.reason, verdict.message, verdict
+            )
+        case Outcome.ESCALATED:
+            return await _escalate(broker, request, verdict)
+
+
+async def start_backchannel(
+    broker: Broker,
+    agent: Agent,
+    action: Action,
+    *,
+    resource: str | None,
+    details: tuple[dict[str, Any], ...] | None,
+) -> Escalated | Denied:
+    """Hold the request for a person, also where policy alone would allow it."""
+    request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
+    broker.registry.seen(agent.id)
+    if refusal := refused(broker, agent):
+        return await _deny(broker, request, *refusal)
+    verdict = broker.policy.decide(agent, action)
+    if verdict.outcome is Outcome.DENIED:
+        return await _deny(broker, request, verdict.reason, verdict.message, verdict)
+    return await _escalate(broker, request, verdict)
+
+
+def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
+    """Return reason and message when nothing is decided for this agent at all."""
+    if broker.registry.panic is not None:
+        return "panic", (
+            "Everything is stopped by an operator. "
+            "Nothing is issued until they lift it; ask again later."
+        )
+    if broker.registry.agent(agent.id).status is AgentStatus.REVOKED:
+        return "agent_revoked", (
+            "This agent was revoked by an operator. Ask its owner to have it restored."
+        )
+    return None
+
+
+def digest_of(stepup: StepUp) -> str:
+    """Return the digest that fixes what a person decides about (RFC 8785, SHA-256)."""
+    canonical = rfc8785.dumps(
+        {
+            "agent_id": stepup.agent_id,
+            "action": stepup.action,
+            "resource": stepup.resource,
+            "parameters": stepup.parameters,
+            "scope": stepup.scope,
+            "policy_version": stepup.policy_version,
+            "nonce": stepup.nonce,
+        }
+    )
+    return "sha256:" + hashlib.sha256(canonical).hexdigest()
+
+
+async def _issue(
+    broker: Broker, request: Request, verdict: Verdict
+) -> Granted | Denied:
+    registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
+    secret = new_secret("av_t")
+    token = Token(
+        id=TokenId(new_id("tok")),
+        sha256=sha256_hex(secret),
+        agent_id=request.agent.id,
+        scope=request.scope,
+        kind=TokenKind.STANDARD,
+        issued_at=broker.clock.now(),
+        expires=Deadline.after(broker.clock, ttl),
+        authorization_details=request.details,
+        resource=request.resource,
+    )
+    epoch = registry.epoch(request.agent.id)
+    draft = _decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
+    draft.detail["token_id"] = token.id
+    await broker.record(draft, changes=[token])
+    if registry.epoch(request.agent.id) != epoch:
+        return await _voided(broker, request, token)
+    registry.put_token(token)
+    return Granted(secret, token, ttl, request.decision_id)
+
+
+async def _voided(broker: Broker, request: Request, token: Token) -> Denied:
+    """Take back a token that was decided before a revocation and recorded after it."""
+    await broker.record_cut(
+        Draft(
+            EventType.TOKEN_REVOKED,
+            SYSTEM,
+            agent_id=request.agent.id,
+            action=token.scope,
+            reason="revoked while it was being issued",
+            decision_id=request.decision_id,
+            detail={"token_id": token.id},
+        ),
+        changes=[DropToken(token.id)],
+    )
+    reason, message = refused(broker, request.agent) or (
+        "scope_not_granted",
+        "This agent's scopes were changed while it asked. Ask again.",
+    )
+    return Denied(reason, message, request.decision_id)
+
+
+async def _deny(
+    broker: Broker,
+    request: Request,
+    reason: str,
+    message: str,
+    verdict: Verdict | None = None,
+) -> Denied:
+    draft = _decision(broker, request, Outcome.DENIED, reason, verdict)
+    draft.detail["message"] = message
+    await broker.record(draft)
+    return Denied(reason, message, request.decision_id)
+
+
+async def _escalate(
+    broker: Broker, request: Request, verdict: Verdict
+) -> Escalated | Denied:
+    registry, limit = broker.registry, broker.settings.stepup.max_pending
+    waiting = [
+        stepup
+        for stepup in registry.open_stepups(request.agent.id)
+        if not stepup.expires.passed(broker.clock)
+    ]
+    for stepup in waiting:
+        if _same(stepup, request):
+            return await _collapse(broker, request, verdict, stepup)
+    until = registry.cooling_until(request.agent.id)
+    if until is not None:
+        seconds = max(1, round((until - broker.clock.now()).total_seconds()))
+        message = (
+            f"A person said no. Requests that need a person wait {seconds} s more; "
+            "do not repeat what was denied."
+        )
+        return await _deny(broker, request, "cooling_down", message, verdict)
+    if len(waiting) >= limit:
+        message = (
+            f"{len(waiting)} requests of this agent already wait for a person, "
+            f"the most there may be is {limit}. Wait for one to be decided."
+        )
+        return await _deny(broker, request, "too_many_pending", message, verdict)
+    return await _hold(broker, request, verdict)
+
+
+async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated:
+    """Create the step-up, in memory first so that a twin collapses into it."""
+    stepup = _new_stepup(broker, request, verdict)
+    broker.registry.put_stepup(stepup)
+    decision = _decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
+    decision.detail["stepup_id"] = stepup.id
+    asked = Draft(
+        EventType.STEPUP_REQUESTED,
+        broker.actor(request.agent),
+        agent_id=request.agent.id,
+        action=stepup.action,
+        resource=stepup.resource,
+        reason=stepup.reason,
+        rule=stepup.rule,
+        decision_id=request.decision_id,
+        detail={
+            "stepup_id": stepup.id,
+            "digest": stepup.digest,
+            "nonce": stepup.nonce,
+            "policy_version": stepup.policy_version,
+            "scope": stepup.scope,
+            "parameters": stepup.parameters,
+        },
+    )
+    try:
+        await broker.record(decision, asked, changes=[stepup])
+    except BaseException:
+        broker.registry.forget_stepup(stepup)
+        raise
+    return _escalated(broker, request, verdict, stepup)
+
+
+async def _collapse(
+    broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
+) -> Escalated:
+    again = replace(stepup, count=stepup.count + 1)
+    broker.registry.put_stepup(again)
+    draft = _decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
+    draft.detail.update(stepup_id=stepup.id, count=again.count)
+    await broker.record(draft, changes=[again])
+    return _escalated(broker, request, verdict, again)
+
+
+def _escalated(
+    broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
+) -> Escalated:
+    left = max(1, round(stepup.expires.remaining(broker.clock)))
+    return Escalated(stepup, verdict.message, left, POLL_INTERVAL, request.decision_id)
+
+
+def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
+    action, agent = request.action, request.agent
+    stepup = StepUp(
+        id=StepUpId(new_id("sup")),
+        agent_id=agent.id,
+        agent_name=agent.name,
+        scope=request.scope,
+        action=action.action,
+        resource=action.resource,
+        parameters=action.parameters,
+        reason=action.reason,
+        rule=verdict.rule,
+        why=verdict.why,
+        risk=verdict.risk,
+        policy_version=verdict.policy_version,
+        nonce=new_secret("n"),
+        digest="",
+        decision_id=request.decision_id,
+        ttl=broker.settings.tokens.elevated_ttl,
+        requested_at=broker.clock.now(),
+        expires=Deadline.after(broker.clock, broker.settings.stepup.expires_in),
+        authorization_details=request.details,
+        resource_indicator=request.resource,
+    )
+    return replace(stepup, digest=digest_of(stepup))
+
+
+def _same(stepup: StepUp, request: Request) -> bool:
+    """Tell whether a waiting step-up is about exactly this request."""
+    action = request.action
+    return (
+        stepup.scope == request.scope
+        and stepup.action == action.action
+        and stepup.resource == action.resource
+        and stepup.parameters == action.parameters
+        and stepup.resource_indicator == request.resource
+    )
+
+
+def _decision(
+    broker: Broker,
+    request: Request,
+    outcome: Outcome,
+    reason: str,
+    verdict: Verdict | None,
+) -> Draft:
+    action = request.action
+    detail: dict[str, Any] = {"scope": request.scope}
+    if action.parameters:
+        detail["parameters"] = action.parameters
+    if action.reason:
+        detail["agent_says"] = action.reason
+    if verdict is not None:
+        detail["policy_version"] = verdict.policy_version
+    return Draft(
+        EventType.TOKEN_DECISION,
+        broker.actor(request.agent),
+        agent_id=request.agent.id,
+        action=action.action,
+        resource=action.resource or request.resource,
+        outcome=outcome,
+        reason=reason,
+        rule=verdict.rule if verdict else None,
+        decision_id=request.decision_id,
+        detail=detail,
+    )

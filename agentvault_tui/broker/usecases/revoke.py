@@ -1,0 +1,238 @@
+"""Cutting off, and letting back in: free, immediate, never waiting for a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import ConflictError
+from agentvault_tui.ledger import Change, DropAgentTokens, DropToken, Panic
+from agentvault_tui.model import (
+    Actor,
+    Agent,
+    AgentStatus,
+    Draft,
+    EventType,
+    StepUp,
+    Token,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a revocation cut, and how long that took."""
+
+    agents: tuple[Agent, ...]
+    tokens: int
+    stepups: int
+    effective_ms: float
+    """From the call until nothing was served any more."""
+    recorded: bool
+    """Whether its record is durable; if not, it will be written when that works."""
+
+
+async def revoke_agent(
+    broker: Broker, agent_id: str, reason: str, operator: Actor
+) -> Cut:
+    """Cut one agent off: its tokens, its waiting step-ups, its next requests.
+
+    Raises:
+        NotFoundError: no such agent.
+    """
+    started = broker.clock.boot()
+    agent = broker.registry.agent(agent_id)
+    revoked = replace(
+        agent,
+        status=AgentStatus.REVOKED,
+        revoked_at=agent.revoked_at or broker.clock.now(),
+    )
+    broker.registry.put_agent(revoked)
+    tokens, stepups = _cut(broker, revoked, "agent_revoked")
+    effective_ms = (broker.clock.boot() - started) * 1000
+    draft = _draft(EventType.AGENT_REVOKED, operator, revoked, reason)
+    draft.detail.update(
+        tokens=[token.id for token in tokens][:100],
+        tokens_revoked=len(tokens),
+        stepups_cancelled=len(stepups),
+    )
+    recorded = await broker.record_cut(
+        draft,
+        *(cancelled_draft(stepup, operator) for stepup in stepups),
+        changes=[revoked, DropAgentTokens(revoked.id), *stepups],
+    )
+    return Cut((revoked,), len(tokens), len(stepups), effective_ms, recorded)
+
+
+async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
+    """Stop everything: nothing is issued, active or redeemed until it is lifted."""
+    started = broker.clock.boot()
+    registry = broker.registry
+    first = registry.panic is None
+    # A new object each time: a lift that is being recorded sees that it was overtaken.
+    registry.panic = (
+        replace(registry.panic)
+        if registry.panic
+        else Panic(True, broker.clock.now(), operator.name, reason)
+    )
+    tokens: list[Token] = []
+    stepups: list[StepUp] = []
+    changes: list[Change] = [registry.panic]
+    for agent in registry.agents():
+        cut_tokens, cut_stepups = _cut(broker, agent, "panic")
+        tokens += cut_tokens
+        stepups += cut_stepups
+        if cut_tokens:
+            changes.append(DropAgentTokens(agent.id))
+    effective_ms = (broker.clock.boot() - started) * 1000
+    drafts = [cancelled_draft(stepup, operator) for stepup in stepups]
+    if first:
+        drafts.insert(
+            0,
+            Draft(
+                EventType.PANIC_ON,
+                operator,
+                reason=reason,
+                detail={
+                    "agents": len(registry.agents()),
+                    "tokens_revoked": len(tokens),
+                    "stepups_cancelled": len(stepups),
+                },
+            ),
+        )
+    recorded = await broker.record_cut(*drafts, changes=[*changes, *stepups])
+    broker.on_status()
+    agents = tuple(registry.agents())
+    return Cut(agents, len(tokens), len(stepups), effective_ms, recorded)
+
+
+async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
+    """Serve the agent again; tokens revoked before stay revoked.
+
+    Raises:
+        NotFoundError: no such agent.
+        ConflictError: it was revoked again while this was being recorded.
+        LedgerUnwritableError: granting needs its record first.
+    """
+    agent = broker.registry.agent(agent_id)
+    if agent.status is AgentStatus.ACTIVE:
+        return agent
+    active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
+    epoch = broker.registry.epoch(agent.id)
+    await broker.record(
+        _draft(EventType.AGENT_RESTORED, operator, active, None), changes=[active]
+    )
+    _unless_overtaken(broker, agent, epoch)
+    broker.registry.put_agent(active)
+    return active
+
+
+async def lift_panic(broker: Broker, operator: Actor) -> int:
+    """Serve again; agents revoked singly stay revoked.
+
+    Returns:
+        how many agents are served now.
+
+    Raises:
+        ConflictError: someone stopped everything again while this was being recorded.
+        LedgerUnwritableError: granting needs its record first.
+    """
+    registry = broker.registry
+    if registry.panic is not None:
+        lifted = registry.panic
+        since = lifted.since
+        await broker.record(
+            Draft(EventType.PANIC_OFF, operator, detail={"since": iso(since)}),
+            changes=[replace(lifted, on=False)],
+        )
+        if registry.panic is not lifted:
+            raise ConflictError("everything was stopped again meanwhile")
+        registry.panic = None
+        broker.on_status()
+    return sum(registry.serves(agent.id) for agent in registry.agents())
+
+
+async def change_scopes(
+    broker: Broker,
+    agent_id: str,
+    grant: frozenset[str],
+    ungrant: frozenset[str],
+    operator: Actor,
+) -> Agent:
+    """Give and take scopes; taking one away ends live tokens that carry it.
+
+    Raises:
+        NotFoundError: no such agent.
+        ConflictError: it was revoked while the grant was being recorded.
+        LedgerUnwritableError: a grant could not be recorded; what was taken away
+            is cut all the same.
+    """
+    registry = broker.registry
+    agent = registry.agent(agent_id)
+    before = frozenset(agent.scopes)
+    narrowed = replace(agent, scopes=tuple(sorted(before - ungrant)))
+    after = replace(agent, scopes=tuple(sorted((before - ungrant) | grant)))
+    registry.put_agent(narrowed)
+    ended, stepups = _cut_scopes(broker, agent, ungrant)
+    draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, after, None)
+    draft.detail.update(
+        granted=sorted(grant - before),
+        ungranted=sorted(ungrant & before),
+        scopes=list(after.scopes),
+        tokens_revoked=len(ended),
+    )
+    drafts = (draft, *(cancelled_draft(stepup, operator) for stepup in stepups))
+    drops: list[Change] = [DropToken(token.id) for token in ended]
+    changes = [after, *drops, *stepups]
+    epoch = registry.epoch(agent.id)
+    if grant - before:
+        await broker.record(*drafts, changes=changes, urgent=True)
+        _unless_overtaken(broker, agent, epoch)
+    else:
+        await broker.record_cut(*drafts, changes=changes)
+    registry.put_agent(replace(registry.agent(agent.id), scopes=after.scopes))
+    return registry.agent(agent.id)
+
+
+def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[list[Token], list[StepUp]]:
+    """Make everything the agent holds or waits for worthless, in memory, now."""
+    tokens = broker.registry.cut_tokens(agent.id)
+    stepups = [
+        cancelled(broker, stepup, reason)
+        for stepup in broker.registry.open_stepups(agent.id)
+    ]
+    return tokens, stepups
+
+
+def _unless_overtaken(broker: Broker, agent: Agent, epoch: tuple[int, bool]) -> None:
+    """Let a revocation win over a grant whose record was still being written."""
+    if broker.registry.epoch(agent.id) != epoch:
+        raise ConflictError(
+            "the agent was revoked meanwhile", "look at it before granting again"
+        )
+
+
+def _cut_scopes(
+    broker: Broker, agent: Agent, ungrant: frozenset[str]
+) -> tuple[list[Token], list[StepUp]]:
+    registry = broker.registry
+    if ungrant:
+        registry.void_decisions(agent.id)
+    ended = [
+        token
+        for token in registry.tokens_of(agent.id)
+        if ungrant & set(token.scope.split()) and registry.drop_token(token)
+    ]
+    stepups = [
+        cancelled(broker, stepup, "scope_not_granted")
+        for stepup in registry.open_stepups(agent.id)
+        if ungrant & set(stepup.scope.split())
+    ]
+    return ended, stepups
+
+
+def _draft(kind: EventType, actor: Actor, agent: Agent, reason: str | None) -> Draft:
+    detail: dict[str, Any] = {"agent": agent.name, "owner": agent.owner}
+    return Draft(kind, actor, agent_id=agent.id, reason=reason, detail=detail)

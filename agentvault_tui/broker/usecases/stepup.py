@@ -1,0 +1,316 @@
+"""A person decides: approve with a second factor, deny, or let it expire.
+
+The first decision wins.
+While one is being recorded its step-up is in ``broker.deciding``, and every other
+decision about it is a conflict; revocations do not ask, they void what is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import socket
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.mint import mint_elevated
+from agentvault_tui.broker.usecases.request import digest_of
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import (
+    ConflictError,
+    IdentityError,
+    LedgerError,
+    TenantError,
+)
+from agentvault_tui.model import (
+    Action,
+    Actor,
+    DeviceCode,
+    Draft,
+    EventType,
+    Evidence,
+    Outcome,
+    StepUp,
+    StepUpStatus,
+    fingerprint,
+    new_secret,
+)
+from agentvault_tui.text import visible
+from agentvault_tui.vault import (
+    Cancelled,
+    Denied,
+    DeviceFlow,
+    Expired,
+    Failed,
+    Tokens,
+    is_approver,
+)
+
+log = logging.getLogger("agentvault.stepup")
+
+
+async def begin_approval(
+    broker: Broker, stepup_id: str, digest: str, operator: Actor
+) -> StepUp:
+    """Start the device flow for exactly what *digest* stands for.
+
+    Asked again while it runs, the same device code is returned.
+
+    Raises:
+        NotFoundError: no such step-up.
+        ConflictError: it is decided, the digest is another one, or the policy changed.
+        TenantError: the tenant did not start the flow; the step-up stays pending.
+    """
+    async with broker.approval_locks[stepup_id]:
+        await expire_due(broker)
+        stepup = _decidable(broker, stepup_id)
+        if not hmac.compare_digest(stepup.digest.encode(), digest.encode()):
+            raise ConflictError(
+                "the digest is not the one stored", "open the step-up again"
+            )
+        if stepup.policy_version != broker.policy.version:
+            await _decide_again(broker, stepup)
+            raise ConflictError(
+                "the policy changed since this was asked",
+                "it was decided anew; open it again",
+            )
+        if stepup.status is StepUpStatus.AUTHORIZING:
+            return stepup
+        flow = await broker.tenant.start_device_flow(
+            authorization_details=[_shown_at_tenant(stepup)],
+            ttl=broker.settings.stepup.device_code_ttl,
+        )
+        return await _authorizing(broker, stepup_id, flow, operator)
+
+
+async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
+    """Say no; *reason* reaches the agent.
+
+    Raises:
+        NotFoundError: no such step-up.
+        ConflictError: it is decided already.
+    """
+    await expire_due(broker)
+    stepup = _decidable(broker, stepup_id)
+    denied = replace(
+        stepup,
+        status=StepUpStatus.DENIED,
+        decided_by=Evidence(operator.id, operator.name),
+        decided_at=broker.clock.now(),
+        denial=reason or None,
+        device=None,
+    )
+    broker.deciding.add(stepup.id)
+    try:
+        await broker.record(
+            _draft(EventType.STEPUP_DENIED, operator, denied, reason=reason or None),
+            changes=[denied],
+        )
+        current = broker.registry.stepup(stepup_id)
+        if not current.status.open:
+            return current
+        broker.registry.put_stepup(denied)
+    finally:
+        broker.deciding.discard(stepup.id)
+    broker.end_flow(stepup.id)
+    return denied
+
+
+async def expire_due(broker: Broker) -> None:
+    """End every step-up whose time is up: no answer is a no."""
+    for stepup in broker.registry.open_stepups():
+        if not stepup.expires.passed(broker.clock) or stepup.id in broker.deciding:
+            continue
+        expired = replace(
+            stepup,
+            status=StepUpStatus.EXPIRED,
+            decided_at=broker.clock.now(),
+            device=None,
+        )
+        broker.registry.put_stepup(expired)
+        broker.end_flow(stepup.id)
+        await broker.record_cut(
+            _draft(EventType.STEPUP_EXPIRED, SYSTEM, expired), changes=[expired]
+        )
+
+
+def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
+    """Cancel an open step-up in memory, its device flow with it."""
+    ended = replace(
+        stepup,
+        status=StepUpStatus.CANCELLED,
+        decided_at=broker.clock.now(),
+        problem=reason,
+        device=None,
+    )
+    broker.registry.put_stepup(ended)
+    broker.end_flow(stepup.id)
+    return ended
+
+
+def cancelled_draft(stepup: StepUp, actor: Actor) -> Draft:
+    """Return the event of a cancelled step-up."""
+    return _draft(EventType.STEPUP_CANCELLED, actor, stepup, reason=stepup.problem)
+
+
+async def _authorizing(
+    broker: Broker, stepup_id: str, flow: DeviceFlow, operator: Actor
+) -> StepUp:
+    """Record that the flow runs, and wait for the person in a task of its own."""
+    stepup = _decidable(broker, stepup_id)
+    device = DeviceCode(
+        user_code=flow.user_code,
+        verification_uri=flow.verification_uri,
+        verification_uri_complete=flow.verification_uri_complete,
+        expires_in=flow.expires_in,
+        interval=flow.interval,
+        expires_at=broker.clock.now() + timedelta(seconds=flow.expires_in),
+    )
+    started = replace(
+        stepup, status=StepUpStatus.AUTHORIZING, device=device, problem=None
+    )
+    broker.registry.put_stepup(started)
+    try:
+        await broker.record(
+            _draft(EventType.STEPUP_AUTHORIZING, operator, started), changes=[started]
+        )
+    except BaseException:
+        if broker.registry.stepup(stepup_id).status is StepUpStatus.AUTHORIZING:
+            broker.registry.put_stepup(stepup)
+        raise
+    current = broker.registry.stepup(stepup_id)
+    if current.status is StepUpStatus.AUTHORIZING:
+        task = asyncio.create_task(_await_person(broker, started, flow))
+        broker.flows[stepup.id] = task
+        task.add_done_callback(lambda done: broker.flow_ended(stepup.id, done))
+    return current
+
+
+async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> None:
+    """Follow the tenant until it says who, with what factor, when, or no."""
+    try:
+        result = await broker.tenant.wait(flow, asyncio.Event())
+        if not isinstance(result, Tokens):
+            await _back_to_pending(broker, started, problem_of(result))
+            return
+        identity = await broker.tenant.verify_id_token(
+            result.id_token, not_before=started.requested_at
+        )
+        if not is_approver(identity, broker.settings.stepup.approvers):
+            raise IdentityError(
+                "not_an_approver", f"{identity.sub} is not an allowed approver"
+            )
+        evidence = Evidence(
+            identity.sub, identity.name, identity.amr, identity.authenticated_at
+        )
+        if not await mint_elevated(broker, started, evidence, result.id_token):
+            await _back_to_pending(broker, started, "no longer open")
+    except (TenantError, LedgerError) as error:
+        log.warning("step-up %s not approved: %s", started.id, error.what)
+        await _back_to_pending(broker, started, error.what)
+
+
+def problem_of(end: Denied | Expired | Failed | Cancelled) -> str:
+    """Say why a flow ended without a person's yes."""
+    match end:
+        case Denied(message):
+            return f"refused at the tenant: {visible(message, 120)}"
+        case Expired():
+            return "the code ran out before it was used"
+        case Failed(error, message):
+            return f"the tenant gave up: {visible(error, 40)} {visible(message, 120)}"
+        case Cancelled():
+            return "stopped waiting for the tenant"
+
+
+async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
+    """Let the request wait again, with the reason the last try failed."""
+    stepup = broker.registry.stepup(started.id)
+    if stepup.status is not StepUpStatus.AUTHORIZING:
+        return
+    pending = replace(stepup, status=StepUpStatus.PENDING, device=None, problem=problem)
+    broker.registry.put_stepup(pending)
+    await broker.record_cut(changes=[pending])
+
+
+async def _decide_again(broker: Broker, stepup: StepUp) -> None:
+    """Put a step-up asked under an older policy before the one in force."""
+    action = Action(
+        tuple(stepup.scope.split()),
+        stepup.action,
+        stepup.resource,
+        stepup.parameters,
+        stepup.reason,
+    )
+    verdict = broker.policy.decide(broker.registry.agent(stepup.agent_id), action)
+    if verdict.outcome is Outcome.DENIED:
+        ended = cancelled(broker, stepup, verdict.reason)
+        await broker.record_cut(cancelled_draft(ended, SYSTEM), changes=[ended])
+        return
+    # Where the new policy would allow it, the person still decides: they have seen it.
+    anew = replace(
+        stepup,
+        rule=verdict.rule,
+        why=verdict.why,
+        risk=verdict.risk,
+        policy_version=verdict.policy_version,
+        nonce=new_secret("n"),
+        status=StepUpStatus.PENDING,
+        device=None,
+        problem="the policy changed; look again",
+    )
+    anew = replace(anew, digest=digest_of(anew))
+    broker.end_flow(stepup.id)
+    broker.registry.put_stepup(anew)
+    asked = _draft(EventType.STEPUP_REQUESTED, SYSTEM, anew, reason="policy changed")
+    asked.detail.update(nonce=anew.nonce, policy_version=anew.policy_version)
+    await broker.record(asked, changes=[anew])
+
+
+def _decidable(broker: Broker, stepup_id: str) -> StepUp:
+    stepup = broker.registry.stepup(stepup_id)
+    if not stepup.status.open:
+        by = f" by {stepup.decided_by.name}" if stepup.decided_by else ""
+        raise ConflictError(f"this step-up is {stepup.status}{by} already")
+    if stepup.id in broker.deciding:
+        raise ConflictError("this step-up is being decided by someone else right now")
+    return stepup
+
+
+def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
+    """Return the RFC 9396 object a tenant that can will show beside its own pages.
+
+    The agent's own words stay out: on the tenant's page they would look official.
+    """
+    return {
+        "type": "agentvault:stepup",
+        "agent_id": stepup.agent_id,
+        "agent_name": stepup.agent_name,
+        "action": stepup.action,
+        "resource": stepup.resource,
+        "parameters": stepup.parameters,
+        "risk": stepup.risk.value,
+        "why": stepup.why,
+        "fingerprint": fingerprint(stepup.digest),
+        "requested_at": iso(stepup.requested_at),
+        "requested_on": socket.gethostname(),
+    }
+
+
+def _draft(
+    kind: EventType, actor: Actor, stepup: StepUp, *, reason: str | None = None
+) -> Draft:
+    return Draft(
+        kind,
+        actor,
+        agent_id=stepup.agent_id,
+        action=stepup.action,
+        resource=stepup.resource,
+        reason=reason,
+        rule=stepup.rule,
+        decision_id=stepup.decision_id,
+        detail={"stepup_id": stepup.id, "digest": stepup.digest},
+    )
