@@ -1,0 +1,137 @@
+"""The demo's approver: a user of the embedded tenant, with a phone or without one.
+
+Approving takes a second factor, in the demo as anywhere. Two ways, both real:
+
+* With a phone: before the console opens, a QR code puts the approver's seed into any
+  authenticator app. In the console `s`, then `a`; open the link the console shows, and
+  sign in with the password and the phone's code.
+* Without one: in a second terminal, ``HOME/demo/approve``. It finds the code that the
+  console is showing, works out the current one-time code from the seed kept in a 0600
+  file, and runs ``agentvault tenant activate``, which shows what is being approved and
+  asks.
+
+The second way shows the flow, not the protection: whoever can read this home holds both
+factors. Outside a demo nothing writes a seed or a password to disk in clear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pyotp
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.demo.processes import AGENTVAULT, ask, write_private
+from agentvault_tui.errors import AgentVaultError, NotFoundError, UnreachableError
+
+NAME: Final = "demo-approver"
+_STEP: Final = 30
+"""Seconds one code counts for (RFC 6238 section 5.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """The user who approves in the demo, and where their factors lie."""
+
+    folder: Path
+    otp_secret: str = field(repr=False)
+    otpauth_uri: str = field(repr=False)
+
+    @property
+    def password_file(self) -> Path:
+        """Holds the password, 0600."""
+        return self.folder / "password"
+
+    @property
+    def script(self) -> Path:
+        """Approves from a second terminal."""
+        return self.folder / "approve"
+
+
+async def prepare(home: Path) -> Approver:
+    """Add the approver to the tenant of *home*, or find the one added before."""
+    folder = home / "demo"
+    if not (folder / "approver.json").exists():
+        user = await ask(home, "tenant", "user", "add", NAME, "--approver")
+        write_private(folder / "password", f"{user['password']}\n")
+        kept = {key: user[key] for key in ("otp_secret", "otpauth_uri")}
+        write_private(folder / "approver.json", json.dumps(kept))
+    approver = load(home)
+    line = shlex.join(
+        [sys.executable, "-P", "-m", "agentvault_tui.demo", "--home", str(home)]
+    )
+    write_private(approver.script, f'#!/bin/sh\nexec {line} "$@"\n', 0o700)
+    return approver
+
+
+def load(home: Path) -> Approver:
+    """Return the approver that was prepared in *home*.
+
+    Raises:
+        NotFoundError: none was.
+    """
+    folder = home / "demo"
+    try:
+        kept = json.loads((folder / "approver.json").read_text())
+    except OSError as error:
+        raise NotFoundError(
+            f"there is no demo in {home}", "start one with `agentvault demo`"
+        ) from error
+    return Approver(folder, kept["otp_secret"], kept["otpauth_uri"])
+
+
+async def approve(
+    home: Path, clock: Clock, user_code: str | None = None, *, yes: bool = False
+) -> int:
+    """Sign in as the approver and confirm *user_code*, by default the waiting one."""
+    approver = load(home)
+    code = user_code or await _waiting_code(home / "run" / "agentvault.sock")
+    otp = await _unused_otp(approver, clock)
+    process = await asyncio.create_subprocess_exec(
+        *AGENTVAULT,
+        *("--home", str(home), "tenant", "activate", code, "--user", NAME),
+        *("--password-file", str(approver.password_file), "--otp", otp),
+        *(["--yes"] if yes else []),
+    )
+    return await process.wait()
+
+
+async def _waiting_code(socket: Path) -> str:
+    """Ask the broker which code the console is showing."""
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
+        try:
+            reply = await http.get("http://agentvault/api/agents/stepup")
+        except httpx.TransportError as error:
+            raise UnreachableError("the demo is not running") from error
+    for stepup in reply.json()["stepups"]:
+        if stepup["status"] == "authorizing" and stepup["device"]:
+            return str(stepup["device"]["user_code"])
+    raise AgentVaultError(
+        "nothing waits for a second factor", "in the console press s, then a, first"
+    )
+
+
+async def _unused_otp(approver: Approver, clock: Clock) -> str:
+    """Return a one-time code that was not used yet; wait for the next if need be."""
+    used = approver.folder / "otp-used"
+    last = int(used.read_text()) if used.exists() else 0
+    now = clock.now().timestamp()
+    step = int(now) // _STEP
+    if step <= last:
+        wait = (last + 1) * _STEP - now
+        print(  # noqa: T201 - this is a program's own face
+            f"the current one-time code is used up, the next comes in {wait:.0f} s",
+            file=sys.stderr,
+        )
+        await asyncio.sleep(wait)
+        step = last + 1
+    write_private(used, str(step))
+    return pyotp.TOTP(approver.otp_secret).at(step * _STEP)

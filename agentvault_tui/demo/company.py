@@ -1,0 +1,165 @@
+"""Registers the demo's clients once, puts the agents to work, and lets them finish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import httpx
+
+from agentvault_tui.demo import story, workspace
+from agentvault_tui.demo.agents import ExampleAgent
+from agentvault_tui.demo.cast import Role, casting
+from agentvault_tui.demo.client import OAuthClient, Tally
+from agentvault_tui.demo.guard import Guard
+from agentvault_tui.demo.operator import Operator, Record, Registration
+from agentvault_tui.demo.processes import write_private
+from agentvault_tui.demo.store import Store
+from agentvault_tui.errors import AgentVaultError, ConflictError
+
+WORKSPACE: Final = "workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """The agents of this demo, by agent id."""
+
+    agents: dict[str, ExampleAgent]
+    store: Store
+    stopping: asyncio.Event
+
+    async def work(self, rate: float) -> None:
+        """Live and play the story, *rate* ordinary decisions a second in all."""
+        total = sum(agent.role.weight for agent in self.agents.values())
+        async with asyncio.TaskGroup() as life:
+            for agent in self.agents.values():
+                life.create_task(agent.live(rate * agent.role.weight / total))
+            life.create_task(story.tell(list(self.agents.values())))
+        await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
+
+    def compare(self, record: Record) -> None:
+        """Hold what each agent saw answered against what the ledger holds.
+
+        Raises:
+            AgentVaultError: they differ: names the agent and both numbers.
+        """
+        for agent_id, agent in self.agents.items():
+            held = record.outcomes.get(agent_id, {})
+            for outcome, seen in answers(agent.client.tally).items():
+                if held.get(outcome, 0) != seen:
+                    raise AgentVaultError(
+                        f"{agent.name} saw {seen} answers {outcome} and the ledger "
+                        f"holds {held.get(outcome, 0)} "
+                        f"({agent.client.tally.unheard} answers never arrived)"
+                    )
+
+
+def answers(tally: Tally) -> dict[str, int]:
+    """Return a tally's counts by the ledger's words."""
+    return {
+        "allowed": tally.allowed,
+        "denied": tally.denied,
+        "escalated": tally.escalated,
+    }
+
+
+async def register(
+    home: Path, operator: Operator, count: int
+) -> dict[str, Registration]:
+    """Register the workspace and *count* agents; those of an earlier run are kept.
+
+    Raises:
+        ConflictError: the home has an agent of that name which is not the demo's.
+    """
+    file = home / "demo" / "clients.json"
+    known: dict[str, Registration] = {}
+    if file.exists():
+        kept = json.loads(file.read_text())
+        known = {name: Registration(**fields) for name, fields in kept.items()}
+    taken = set((await operator.names()).values())
+    wanted = {name: _described(name, role) for name, role in casting(count)}
+    wanted[WORKSPACE] = {
+        "name": WORKSPACE,
+        "owner": "it@acme.test",
+        "purpose": "The workspace API, which asks about the agents' tokens",
+        "scopes": [],
+        "resource_server": True,
+    }
+    for name, description in wanted.items():
+        if name in known:
+            continue
+        if name in taken:
+            raise ConflictError(
+                f"this home has an agent {name} that the demo did not register",
+                "give the demo a home of its own",
+            )
+        known[name] = await operator.register(description)
+    write_private(
+        file, json.dumps({name: asdict(entry) for name, entry in known.items()})
+    )
+    return {name: known[name] for name in wanted}
+
+
+def _described(name: str, role: Role) -> dict[str, object]:
+    return {
+        "name": name,
+        "owner": role.owner,
+        "purpose": role.purpose,
+        "scopes": list(role.scopes),
+    }
+
+
+@contextlib.asynccontextmanager
+async def open_company(
+    broker: str, clients: dict[str, Registration], *, seed: int
+) -> AsyncIterator[Company]:
+    """Serve the workspace and assemble its agents; nobody works yet."""
+    stopping = asyncio.Event()
+    store = Store()
+    door = clients[WORKSPACE]
+    async with _http() as outward, _http() as inward:
+        guard = Guard(broker, door.client_id, door.client_secret, inward)
+        async with (
+            workspace.serving(workspace.application(guard, store)) as url,
+            _http(url) as desk,
+        ):
+            agents = {
+                clients[name].agent_id: ExampleAgent(
+                    name,
+                    role,
+                    _client(broker, clients[name], outward),
+                    desk,
+                    # Reproducible, and no secret depends on it.
+                    random=Random(f"{seed}:{name}"),  # noqa: S311 - same
+                    stopping=stopping,
+                )
+                for name, role in _present(clients)
+            }
+            yield Company(agents, store, stopping)
+
+
+def _present(clients: dict[str, Registration]) -> Sequence[tuple[str, Role]]:
+    return casting(len(clients) - 1)
+
+
+def _client(
+    broker: str, registration: Registration, http: httpx.AsyncClient
+) -> OAuthClient:
+    return OAuthClient(broker, registration.client_id, registration.client_secret, http)
+
+
+def _http(base_url: str = "") -> httpx.AsyncClient:
+    # No proxy from the environment: everything here is on loopback. Waiting for a
+    # free connection is not a fault, so it has no time limit.
+    return httpx.AsyncClient(
+        base_url=base_url,
+        trust_env=False,
+        timeout=httpx.Timeout(30.0, pool=None),
+        limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+    )

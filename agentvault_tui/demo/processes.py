@@ -1,0 +1,130 @@
+"""The public commands the demo runs: the broker, the console, and a few that end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agentvault_tui.errors import AgentVaultError, RefusedError
+
+AGENTVAULT: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
+"""What the installed script ``agentvault`` runs, whether or not it is on the PATH."""
+_START: Final = 30.0
+_STOP: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What ``agentvault serve`` says once it listens."""
+
+    agents_url: str
+    socket: Path
+
+
+@contextlib.asynccontextmanager
+async def serving(home: Path) -> AsyncIterator[Ready]:
+    """Run ``agentvault serve`` on *home*; stop it at the end.
+
+    Raises:
+        AgentVaultError: it does not start, with its own last words.
+    """
+    log = home / "demo" / "broker.log"
+    with os.fdopen(private(log, os.O_APPEND), "ab") as stderr:
+        # A process group of its own: ctrl+c reaches the demo alone, which lets the
+        # agents finish before it stops the broker.
+        process = await asyncio.create_subprocess_exec(
+            *AGENTVAULT,
+            *("--home", str(home), "serve", "--listen", "127.0.0.1:0"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            process_group=0,
+        )
+    try:
+        yield await _ready(process, log)
+    finally:
+        await stop(process)
+
+
+async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
+    line = b""
+    if process.stdout is not None:
+        with contextlib.suppress(TimeoutError):
+            line = await asyncio.wait_for(process.stdout.readline(), _START)
+    try:
+        said = json.loads(line)
+        return Ready(said["agents_url"].rstrip("/"), Path(said["operator_socket"]))
+    except (ValueError, KeyError) as error:
+        raise AgentVaultError(
+            f"the demo's broker did not start ({_last_line(log)})",
+            "try `agentvault doctor` on that home",
+        ) from error
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Stop *process* by SIGTERM; by SIGKILL if it will not."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), _STOP)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def console(home: Path) -> asyncio.subprocess.Process:
+    """Open ``agentvault console`` on *home* in this terminal."""
+    return await asyncio.create_subprocess_exec(
+        *AGENTVAULT, "--home", str(home), "console"
+    )
+
+
+async def ask(home: Path, *arguments: str) -> dict[str, Any]:
+    """Run one ``agentvault`` command on *home* with ``--json``; return what it says.
+
+    Raises:
+        RefusedError: it failed; carries its own line.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *AGENTVAULT,
+        *("--home", str(home), *arguments, "--json"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    if process.returncode:
+        words = err.decode(errors="replace").strip().removeprefix("agentvault: ")
+        raise RefusedError(f"`agentvault {arguments[0]}` failed ({words})")
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def private(path: Path, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
+    """Open *path* for writing, for its owner alone under any umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
+    os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write *text* to *path*, for its owner alone under any umask."""
+    with os.fdopen(private(path, mode=mode), "w") as file:
+        file.write(text)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else "it said nothing"
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        last = str(json.loads(last)["message"])
+    return last.removeprefix("agentvault: ")

@@ -1,0 +1,230 @@
+"""Runs the whole demo: home, broker, approver, agents, then console or summary."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import segno
+
+from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.demo import approver, processes
+from agentvault_tui.demo.company import Company, open_company, register
+from agentvault_tui.demo.operator import Operator, Record
+from agentvault_tui.errors import UsageError
+
+_OUTCOMES: Final = ("allowed", "denied", "escalated")
+_SEED: Final = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the person asked for."""
+
+    home: str | None = None
+    agents: int = 6
+    rate: float = 5.0
+    headless: bool = False
+    seconds: float | None = None
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            UsageError: says which option, and its bounds.
+        """
+        if not 1 <= self.agents <= 1000:
+            raise UsageError(f"--agents is {self.agents}", "it may be 1 to 1000")
+        if not 0 < self.rate <= 10_000:
+            raise UsageError(f"--rate is {self.rate:g}", "it may be up to 10000")
+        if self.seconds is not None and self.seconds <= 0:
+            raise UsageError(f"--for is {self.seconds:g}", "it must be above 0")
+        if not self.headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError(
+                "there is no terminal for the console", "add --headless --for SECONDS"
+            )
+
+
+def run(
+    *,
+    home: str | None = None,
+    agents: int = 6,
+    rate: float = 5.0,
+    headless: bool = False,
+    seconds: float | None = None,
+) -> int:
+    """Run the demo until its console closes, its time is up, or a signal comes.
+
+    Args:
+        home: a home to use and keep; by default a temporary one, removed at the end.
+        agents: how many; the first six play the story.
+        rate: ordinary decisions a second that all agents together aim at.
+        headless: without a console; prints what the ledger holds as JSON at the end.
+        seconds: how long; by default until something ends it.
+
+    Returns:
+        an exit code.
+
+    Raises:
+        AgentVaultError: something did not start, or what the agents saw is not what
+            the ledger holds.
+    """
+    plan = Plan(home, agents, rate, headless, seconds)
+    plan.check()
+    with _home(home) as folder:
+        return asyncio.run(_play(plan, folder, SystemClock()))
+
+
+@contextlib.contextmanager
+def _home(named: str | None) -> Iterator[Path]:
+    """Yield the named home, or a temporary one that is gone afterwards."""
+    try:
+        folder = (
+            Path(named).expanduser().absolute()
+            if named
+            else Path(tempfile.mkdtemp(prefix="av-demo-"))
+        )
+        for path in (folder, folder / "demo"):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.chmod(0o700)
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the folder {error.filename} ({error.strerror})", "name another"
+        ) from error
+    try:
+        yield folder
+    finally:
+        if not named:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _play(plan: Plan, home: Path, clock: Clock) -> int:
+    started = clock.boot()
+    ending = asyncio.Event()
+    with _signals(ending):
+        async with processes.serving(home) as ready, Operator(ready.socket) as operator:
+            person = await approver.prepare(home)
+            clients = await register(home, operator, plan.agents)
+            before = await operator.head()
+            async with open_company(ready.agents_url, clients, seed=_SEED) as company:
+                if plan.headless:
+                    code = await _until_over(plan, company, ending)
+                else:
+                    await _welcome(home, person, ready.agents_url, ending)
+                    code = await _with_console(plan, company, home, ending)
+            company.compare(await operator.record(before))
+            record, names = await operator.record(), await operator.names()
+        if plan.headless:
+            summary = _summary(record, names)
+            chain = await processes.ask(home, "audit", "verify")
+            seconds = round(clock.boot() - started, 1)
+            print(  # noqa: T201 - the command's output
+                json.dumps(
+                    {"home": str(home), "seconds": seconds, **_place(chain), **summary}
+                )
+            )
+    return code
+
+
+@contextlib.contextmanager
+def _signals(ending: asyncio.Event) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and a closing terminal end the demo in good order."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, ending.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def _until_over(plan: Plan, company: Company, ending: asyncio.Event) -> int:
+    """Let the agents work until the time is up, then let them finish."""
+    async with asyncio.TaskGroup() as whole:
+        whole.create_task(company.work(plan.rate))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), plan.seconds)
+        company.stopping.set()
+    return 0
+
+
+async def _with_console(
+    plan: Plan, company: Company, home: Path, ending: asyncio.Event
+) -> int:
+    """Let the agents work until the console closes, then let them finish."""
+    if ending.is_set():
+        return 0
+    async with asyncio.TaskGroup() as whole:
+        whole.create_task(company.work(plan.rate))
+        console = await processes.console(home)
+        closed = whole.create_task(console.wait())
+        ended = asyncio.create_task(ending.wait())
+        await asyncio.wait(
+            {closed, ended}, timeout=plan.seconds, return_when="FIRST_COMPLETED"
+        )
+        ended.cancel()
+        closed_by_itself = closed.done()
+        await processes.stop(console)
+        company.stopping.set()
+    return closed.result() if closed_by_itself else 0
+
+
+async def _welcome(
+    home: Path, person: approver.Approver, url: str, ending: asyncio.Event
+) -> None:
+    """Say, before the console covers the screen, how to approve; wait for Enter."""
+    print(  # noqa: T201 - the command's output
+        f"""
+Example agents ask at {url}; home {home}
+
+The console opens next. When a step-up waits, press s, then a: a code appears.
+Approving it takes a password and a one-time code, either way you like:
+
+  with a phone     scan this now with an authenticator app, then open the link the
+                   console shows and sign in as {approver.NAME};
+                   the password is in {person.password_file}
+  without a phone  in a second terminal run
+                   {person.script}
+"""
+    )
+    segno.make(person.otpauth_uri, micro=False).terminal(compact=True)
+    print("Press Enter to open the console", flush=True)  # noqa: T201 - same
+    loop = asyncio.get_running_loop()
+    entered = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), entered.set)
+    waits = [asyncio.create_task(event.wait()) for event in (entered, ending)]
+    await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+    loop.remove_reader(sys.stdin.fileno())
+    for wait in waits:
+        wait.cancel()
+    if entered.is_set():
+        sys.stdin.readline()
+
+
+def _summary(record: Record, names: dict[str, str]) -> dict[str, Any]:
+    """Return what the ledger holds, by agent name and in all."""
+    agents = {
+        name: {outcome: held.get(outcome, 0) for outcome in _OUTCOMES}
+        for agent_id, name in names.items()
+        if (held := record.outcomes.get(agent_id))
+    }
+    totals = {
+        outcome: sum(row[outcome] for row in agents.values()) for outcome in _OUTCOMES
+    }
+    return {"agents": agents, "totals": totals}
+
+
+def _place(chain: dict[str, Any]) -> dict[str, Any]:
+    """Return how long the ledger is and where it ends, as ``audit verify`` found."""
+    return {"events": chain["events"], "head": chain["head"]}

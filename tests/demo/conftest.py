@@ -1,0 +1,28 @@
+"""A scripted broker on a real socket, and a client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from support.scripted_broker import ScriptedBroker
+
+from agentvault_tui.demo.workspace import serving
+
+
+@pytest.fixture
+def scripted() -> ScriptedBroker:
+    return ScriptedBroker()
+
+
+@pytest.fixture
+async def scripted_url(scripted: ScriptedBroker) -> AsyncIterator[str]:
+    async with serving(scripted.app()) as url:
+        yield url
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield client

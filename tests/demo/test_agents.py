@@ -1,0 +1,219 @@
+"""An example agent takes every answer the way a decent client does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from support.scripted_broker import ScriptedBroker
+
+from agentvault_tui.demo.agents import ExampleAgent, Patience
+from agentvault_tui.demo.cast import ROLES, booking, casting, deletion, payment
+from agentvault_tui.demo.client import OAuthClient
+from agentvault_tui.demo.guard import Guard
+from agentvault_tui.demo.store import Store
+from agentvault_tui.demo.workspace import application, serving
+
+BRISK = Patience(cut_off=0.2, cooling=0.1, again=0.1, slow_down=0.2)
+ESCALATED = {
+    "error": "insufficient_user_authentication",
+    "auth_req_id": "sup_1",
+    "interval": 0.02,
+}
+PENDING = {"error": "authorization_pending"}
+
+
+def seeded(number: int) -> Random:
+    return Random(number)  # noqa: S311 - no secret depends on it
+
+
+def granted(number: int | str = "") -> dict[str, Any]:
+    return {"access_token": f"t{number}", "expires_in": 3600}
+
+
+def denied(reason: str) -> dict[str, Any]:
+    return {"error": "access_denied", "reason": reason, "error_description": "no"}
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def agent(
+    scripted_url: str, store: Store, http: httpx.AsyncClient
+) -> AsyncIterator[ExampleAgent]:
+    guard = Guard(scripted_url, "agt_ws", "secret", http)
+    async with (
+        serving(application(guard, store)) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as desk,
+    ):
+        yield ExampleAgent(
+            "payments-agent",
+            ROLES[3],
+            OAuthClient(scripted_url, "agt_1", "secret", http),
+            desk,
+            random=seeded(1),
+            stopping=asyncio.Event(),
+            patience=BRISK,
+        )
+
+
+async def test_allowed_means_done(
+    scripted: ScriptedBroker, store: Store, agent: ExampleAgent
+) -> None:
+    """A granted token is used for the action it was asked for, named exactly."""
+    scripted.will(200, granted())
+    scripted.claims["t"] = {"active": True, "scope": "write:calendar"}
+    await agent.run(booking(seeded(1)))
+    assert agent.client.tally.allowed == agent.done == len(store.bookings) == 1
+    detail = scripted.asked[0][1]["authorization_details"][0]
+    assert detail["action"] == "write:calendar"
+    assert detail["resource"] == "calendar:primary"
+    assert detail["parameters"]["title"] == store.bookings[0]["title"]
+
+
+async def test_tokens_are_handed_back(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """An agent keeps only its latest tokens and hands the oldest back (RFC 7009)."""
+    for number in range(4):
+        scripted.will(200, granted(number))
+        await agent.run(booking(seeded(number)))
+    assert scripted.handed_back == ["t0", "t1"]
+
+
+async def test_escalated_waits_and_acts_once(
+    scripted: ScriptedBroker, store: Store, agent: ExampleAgent
+) -> None:
+    """After approval the elevated token is used once, for the very payment."""
+    pay = payment(1881, 4200)
+    claims = {"active": True, "scope": "send:payment", "elevated": True}
+    claims["authorization_details"] = pay.details()
+    scripted.claims["t-elevated"] = claims
+    scripted.will(403, ESCALATED)
+    scripted.will(400, PENDING)
+    scripted.will(200, granted("-elevated"))
+    await agent.run(pay)
+    assert agent.waiting == 1
+    await agent.finish()
+    assert [entry["amount"] for entry in store.payments] == [4200]
+    assert scripted.introspected == ["t-elevated"]
+    assert agent.client.tally.escalated == 1
+    assert agent.client.tally.allowed == 0
+
+
+async def test_the_same_question_is_polled_once(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """Two identical requests share one auth_req_id, and so one poll."""
+    scripted.will(403, ESCALATED)
+    scripted.will(403, ESCALATED)
+    scripted.will(400, {"error": "invalid_grant"})
+    await agent.run(payment(1881, 4200))
+    await agent.run(payment(1881, 4200))
+    assert agent.waiting == 1
+    await agent.finish()
+    assert len(scripted.asked) == 3
+
+
+async def test_slow_down_slows_down(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """``slow_down`` lengthens the polling interval from then on."""
+    scripted.will(403, ESCALATED)
+    scripted.will(400, {"error": "slow_down"})
+    scripted.will(400, PENDING)
+    scripted.will(400, {"error": "invalid_grant"})
+    await agent.run(payment(1881, 4200))
+    await agent.finish()
+    assert scripted.gaps[0] < 0.2 <= min(scripted.gaps[1:])
+
+
+async def test_expired_asks_again(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """When nobody decided in time the agent waits a while and asks anew."""
+    scripted.will(403, ESCALATED)
+    scripted.will(400, {"error": "expired_token"})
+    scripted.will(403, denied("policy_forbids"))
+    await agent.run(payment(1881, 4200))
+    await agent.finish()
+    assert scripted.gaps[1] >= 0.1
+    assert scripted.asked[2][1]["grant_type"] == "client_credentials"
+
+
+@pytest.mark.parametrize(
+    ("reason", "pause"),
+    [("agent_revoked", 0.2), ("panic", 0.2), ("too_many_pending", 0.1)],
+)
+async def test_a_no_holds_the_agent(
+    scripted: ScriptedBroker, agent: ExampleAgent, reason: str, pause: float
+) -> None:
+    """Revoked, stopped or over its limit, an agent keeps still before it asks again."""
+    scripted.will(403, denied(reason))
+    scripted.will(403, denied(reason))
+    await agent.run(deletion(1))
+    await agent.run(deletion(1))
+    assert scripted.gaps[0] >= pause
+
+
+async def test_cooling_down_grows(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """Each refusal by a person doubles how long the agent keeps still."""
+    for _ in range(3):
+        scripted.will(403, denied("cooling_down"))
+        await agent.run(deletion(1))
+    assert scripted.gaps[0] >= 0.1
+    assert scripted.gaps[1] >= 0.2
+
+
+async def test_never_granted_is_given_up(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """``scope_not_granted`` costs no time: the agent goes on with other things."""
+    scripted.will(403, denied("scope_not_granted"))
+    scripted.will(200, granted())
+    await agent.run(deletion(1))
+    await agent.run(booking(seeded(1)))
+    assert scripted.gaps[0] < 0.1
+
+
+async def test_unavailable_waits_as_told(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """A 503 is no answer: it is not counted, and Retry-After is kept."""
+    scripted.will(503, {"error": "temporarily_unavailable"}, {"retry-after": "1"})
+    scripted.will(200, granted())
+    await agent.run(booking(seeded(1)))
+    await agent.run(booking(seeded(1)))
+    assert scripted.gaps[0] >= 1.0
+    assert agent.client.tally.allowed == 1
+
+
+async def test_stopping_ends_a_life_between_two_requests(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """Told to stop, an agent sends no further request and loses no answer."""
+    for _ in range(20):
+        scripted.will(403, denied("scope_not_granted"))
+    life = asyncio.create_task(agent.live(rate=500))
+    await scripted.idle.wait()
+    agent._stopping.set()
+    scripted.will(403, denied("scope_not_granted"))
+    await life
+    await agent.finish()
+    assert agent.client.tally.denied == len(scripted.asked)
+
+
+def test_casting_names_agents() -> None:
+    """More agents than roles get the same names with numbers."""
+    names = [name for name, _ in casting(8)]
+    assert names[:6] == [role.name for role in ROLES]
+    assert names[6:] == ["calendar-agent-2", "email-agent-2"]
