@@ -1,0 +1,5 @@
+"""Lets ``python -m agentvault_tui.cli`` stand in for the installed script."""
+
+from agentvault_tui.cli.app import main
+
+main()

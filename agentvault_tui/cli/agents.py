@@ -1,0 +1,330 @@
+"""``agentvault agents``: who may ask, cut off, let back in, change what is granted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.session import Session
+from agentvault_tui.errors import NotFoundError, UsageError
+
+_KEY_CAP: Final = 64 * 1024
+
+
+@group("agents", example="agentvault agents list")
+def agents() -> None:
+    """Register agents, look at them, cut them off, let them back in.
+
+    ID is an agent's id, or its name where only one has it.
+    """
+
+
+@command("list", example="agentvault agents list --json", prints_data=True)
+@pass_session
+def list_agents(session: Session) -> None:
+    """List every agent with its live tokens and how it was answered."""
+    answer = session.client.get("/api/agents")
+    out = session.out
+    if session.json:
+        out.json(answer)
+        return
+    if not answer["agents"]:
+        out.line("no agents yet: `agentvault agents add NAME --owner O --scope S`")
+        return
+    headers = [
+        "NAME",
+        "ID",
+        "OWNER",
+        "STATUS",
+        "TOKENS",
+        "ALLOWED",
+        "DENIED",
+        "ESCALATED",
+        "SCOPES",
+    ]
+    rows = [
+        [
+            out.cell(agent["name"], "strong", 40),
+            out.cell(agent["id"]),
+            out.cell(agent["owner"], limit=40),
+            out.word(agent["status"]),
+            out.cell(_live_tokens(agent)),
+            out.cell(agent["counts"]["allowed"]),
+            out.cell(agent["counts"]["denied"]),
+            out.cell(agent["counts"]["escalated"]),
+            out.cell(" ".join(agent["scopes"])),
+        ]
+        for agent in answer["agents"]
+    ]
+    out.table(headers, rows)
+
+
+@command("show", example="agentvault agents show calendar-agent", prints_data=True)
+@click.argument("ref", metavar="ID")
+@pass_session
+def show_agent(session: Session, ref: str) -> None:
+    """Show one agent: what it may do and what it holds."""
+    agent = find_agent(session.client, ref)
+    if session.json:
+        session.out.json(agent)
+    else:
+        _print_agent(session.out, agent)
+
+
+@command(
+    "add",
+    example="agentvault agents add calendar-agent --owner alice@acme.test "
+    "--scope read:calendar --scope write:calendar",
+    prints_data=True,
+)
+@click.argument("name")
+@click.option("--owner", required=True, help="Who answers for it.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="A scope it may ask for; repeat it."
+)
+@click.option("--purpose", default="", help="What it is for.")
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Its public key, PEM or JWK, instead of a secret.",
+)
+@click.option(
+    "--resource-server",
+    is_flag=True,
+    help="It may introspect, and so redeem, other agents' tokens.",
+)
+@pass_session
+def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> None:
+    """Register an agent and print how it authenticates, once."""
+    key = given.pop("public_key")
+    agent = session.client.post(
+        "/api/agents",
+        scopes=_split(scopes),
+        public_key=_read_key(key) if key else None,
+        **given,
+    )
+    secret = agent.get("client_secret")
+    out = session.out
+    if session.json:
+        answer = {"id": agent["id"], "client_id": agent["client_id"]}
+        out.json({**answer, "client_secret": secret} if secret else answer)
+        return
+    out.fields(
+        [
+            ("agent", out.cell(agent["name"], "strong")),
+            ("id", agent["id"]),
+            ("client id", agent["client_id"]),
+            *([("client secret", secret)] if secret else []),
+            ("scopes", " ".join(agent["scopes"])),
+        ]
+    )
+    if secret:
+        out.note("the secret is shown this once: put it where the agent reads it")
+
+
+@command(
+    "revoke",
+    example="agentvault agents revoke calendar-agent --reason 'runaway bookings'",
+    prints_data=True,
+)
+@click.argument("ref", metavar="ID", required=False)
+@click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
+@click.option("--reason", default="", help="Why; it is recorded.")
+@pass_session
+def revoke_agent(
+    session: Session, ref: str | None, everyone: bool, reason: str
+) -> None:
+    """Cut an agent off: no token of it is worth anything once this returns."""
+    _one_or_all(ref, everyone=everyone)
+    if everyone and not reason.strip():
+        raise UsageError("stopping every agent is recorded with a reason", "--reason R")
+    client, out = session.client, session.out
+    if everyone:
+        answer = client.post("/api/agents/revoke", all=True, reason=reason)
+    else:
+        agent = find_agent(client, str(ref))
+        answer = client.post("/api/agents/revoke", agent_id=agent["id"], reason=reason)
+    if session.json:
+        out.json(answer)
+        return
+    who = (
+        [f"every agent ({answer['agents']})"]
+        if everyone
+        else _name_and_id(out, answer["agent"])
+    )
+    out.line(Cell(out.shown("revoked "), "bad"), *who)
+    out.line(
+        f"closed here in {answer['effective_ms']:.1f} ms: "
+        f"{_count(answer['tokens_revoked'], 'token')} and "
+        f"{_count(answer['stepups_cancelled'], 'step-up')} ended"
+    )
+    for step in answer.get("upstream", ()):
+        out.line(
+            "at the tenant: ", out.cell(step["step"]), " ", out.cell(step["status"])
+        )
+    if answer.get("recorded") is False:
+        out.note("in force, but the ledger cannot record it yet: `agentvault doctor`")
+    if everyone:
+        out.line("nothing is issued until `agentvault agents restore --all`")
+
+
+@command("restore", example="agentvault agents restore --all", prints_data=True)
+@click.argument("ref", metavar="ID", required=False)
+@click.option("--all", "everyone", is_flag=True, help="Lift the panic switch.")
+@pass_session
+def restore_agent(session: Session, ref: str | None, everyone: bool) -> None:
+    """Serve an agent again; tokens revoked before stay revoked."""
+    _one_or_all(ref, everyone=everyone)
+    client, out = session.client, session.out
+    if everyone:
+        answer = client.post("/api/agents/restore", all=True)
+    else:
+        agent = find_agent(client, str(ref))
+        answer = client.post("/api/agents/restore", agent_id=agent["id"])
+    if session.json:
+        out.json(answer)
+    elif everyone:
+        out.line(
+            f"the panic is over: {_count(answer['agents'], 'agent')} served; "
+            "agents revoked singly stay revoked"
+        )
+    else:
+        out.line(
+            Cell(out.shown("restored "), "good"), *_name_and_id(out, answer["agent"])
+        )
+
+
+@command(
+    "grant",
+    example="agentvault agents grant calendar-agent read:contacts",
+    prints_data=True,
+)
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1, required=True)
+@pass_session
+def grant_scopes(session: Session, ref: str, scopes: tuple[str, ...]) -> None:
+    """Let an agent ask for more scopes."""
+    _change_scopes(session, ref, grant=_split(scopes))
+
+
+@command(
+    "ungrant",
+    example="agentvault agents ungrant calendar-agent write:calendar",
+    prints_data=True,
+)
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1, required=True)
+@pass_session
+def ungrant_scopes(session: Session, ref: str, scopes: tuple[str, ...]) -> None:
+    """Take scopes away, and end the live tokens that carry them."""
+    _change_scopes(session, ref, ungrant=_split(scopes))
+
+
+for _command in (
+    list_agents,
+    show_agent,
+    add_agent,
+    revoke_agent,
+    restore_agent,
+    grant_scopes,
+    ungrant_scopes,
+):
+    agents.add_command(_command)
+
+
+def _change_scopes(session: Session, ref: str, **change: list[str]) -> None:
+    agent = find_agent(session.client, ref)
+    if missing := set(change.get("ungrant", ())) - set(agent["scopes"]):
+        raise NotFoundError(
+            f"{agent['name']} was not granted {', '.join(sorted(missing))}",
+            f"it has {', '.join(agent['scopes']) or 'no scope'}",
+        )
+    changed = session.client.post("/api/agents/scopes", agent_id=agent["id"], **change)
+    if session.json:
+        session.out.json(changed)
+    else:
+        out = session.out
+        out.line(
+            *_name_and_id(out, changed),
+            " may ask for ",
+            out.cell(" ".join(changed["scopes"]) or "nothing", limit=2000),
+        )
+
+
+def _print_agent(out: Output, agent: dict[str, Any]) -> None:
+    counts = agent["counts"]
+    out.fields(
+        [
+            ("agent", out.cell(agent["name"], "strong")),
+            ("id", agent["id"]),
+            ("owner", agent["owner"]),
+            ("purpose", agent["purpose"]),
+            ("status", out.word(agent["status"])),
+            ("scopes", " ".join(agent["scopes"])),
+            ("registered", agent["created_at"]),
+            ("last seen", agent["last_seen_at"]),
+            (
+                "answers",
+                ", ".join(f"{number} {word}" for word, number in counts.items()),
+            ),
+            ("live tokens", _live_tokens(agent)),
+        ]
+    )
+    if agent["tokens"]:
+        out.line()
+        out.table(
+            ("TOKEN", "KIND", "EXPIRES", "SCOPE"),
+            [
+                [
+                    out.cell(token["id"]),
+                    out.cell(token["kind"]),
+                    out.cell(token["expires_at"]),
+                    out.cell(token["scope"]),
+                ]
+                for token in agent["tokens"]
+            ],
+        )
+
+
+def _live_tokens(agent: dict[str, Any]) -> int:
+    """Count live tokens: a long list is cut by the broker, its number is not."""
+    return int(agent.get("tokens_live", len(agent["tokens"])))
+
+
+def _name_and_id(out: Output, agent: dict[str, Any]) -> list[Cell | str]:
+    return [out.cell(agent["name"], "strong", 60), " (", out.cell(agent["id"]), ")"]
+
+
+def _one_or_all(ref: str | None, *, everyone: bool) -> None:
+    if everyone == (ref is not None):
+        raise UsageError("say which agent, or --all, and not both")
+
+
+def _split(scopes: tuple[str, ...]) -> list[str]:
+    """Accept scopes one by one, or several in one word as OAuth writes them."""
+    return [scope for word in scopes for scope in word.replace(",", " ").split()]
+
+
+def _read_key(path: Path) -> str:
+    """Read a public key, and make sure nobody sends a private one by mistake."""
+    try:
+        with click.open_file(str(path), encoding="utf-8") as file:
+            text = str(file.read(_KEY_CAP))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the key file {path} cannot be read", "give a PEM or JWK text file"
+        ) from error
+    if "PRIVATE KEY" in text or '"d"' in text:
+        raise UsageError(
+            f"{path} holds a private key", "give its public half; keep this one"
+        )
+    return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

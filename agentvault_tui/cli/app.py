@@ -1,0 +1,137 @@
+"""The root command, and the one place where an error becomes a line and a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+import click
+
+from agentvault_tui import __version__
+from agentvault_tui.cli.framework import LazyGroup, Room, pass_session
+from agentvault_tui.cli.session import Session, lazily
+from agentvault_tui.errors import AgentVaultError
+
+INTERRUPTED: Final = 128 + 2
+PIPE_CLOSED: Final = 128 + 13
+
+
+def _room(module: str, attribute: str, text: str) -> Room:
+    return Room(f"agentvault_tui.cli.{module}", attribute, text)
+
+
+SECTIONS: Final = {
+    "Watch and serve": {
+        "console": _room("console", "console", "Open the console on a running broker."),
+        "demo": _room("demo", "demo", "Watch example agents that really ask."),
+        "serve": _room("serve", "serve", "Run the broker in the foreground."),
+    },
+    "Decide": {
+        "agents": _room("agents", "agents", "Register agents, cut them off, restore."),
+        "stepup": _room("stepup", "stepup", "Decide requests that wait for a person."),
+        "policy": _room("policy", "policy", "Check the policy, explain an answer."),
+    },
+    "Look back": {
+        "audit": _room("audit", "audit", "Read, search, export, verify the ledger."),
+        "doctor": _room("doctor", "doctor", "Find what is wrong, and its remedy."),
+    },
+    "Who you are": {
+        "login": _room("login", "login", "Sign in by device flow."),
+        "logout": _room("login", "logout", "Sign out."),
+        "whoami": _room("login", "whoami", "Say who is signed in."),
+        "tenant": _room("tenant", "tenant", "People of the embedded tenant."),
+    },
+}
+
+
+class _Root(LazyGroup):
+    """The root group; a closed pipe and Ctrl-C end it without a word."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python flushes once more at exit; let that go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        return result
+
+
+@click.group(
+    "agentvault",
+    cls=_Root,
+    sections=SECTIONS,
+    invoke_without_command=True,
+    example="agentvault demo\nagentvault agents revoke calendar-agent",
+)
+@click.version_option(__version__, message="agentvault %(version)s")
+@pass_session
+@click.pass_context
+def root(ctx: click.Context, session: Session) -> int | None:
+    """Watch AI agents' authorizations, decide the risky ones, cut off any agent.
+
+    Without a command: opens the console on the running broker, or starts a broker
+    for as long as the console is open.
+    """
+    if ctx.invoked_subcommand is None:
+        open_console = lazily("agentvault_tui.cli.console", "open_or_start")
+        return int(open_console(session))
+    return None
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; say errors on stderr."""
+    try:
+        result = root.main(
+            args=None if argv is None else list(argv),
+            prog_name="agentvault",
+            standalone_mode=False,
+            obj=Session(),
+        )
+    except click.Abort:
+        return INTERRUPTED
+    except click.UsageError as error:
+        _say(_usage_line(error))
+        return 2
+    except click.ClickException as error:
+        _say(error.format_message())
+        return 2
+    except AgentVaultError as error:
+        _say(error.diagnosis())
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get("AGENTVAULT_DEBUG") == "1":
+            raise
+        _say(
+            f"this is a fault in agentvault ({type(error).__name__}: {error}): "
+            "run it again with AGENTVAULT_DEBUG=1 and report the traceback to the "
+            "project, as its README says"
+        )
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def main() -> NoReturn:
+    """Be the ``agentvault`` program."""
+    sys.exit(run())
+
+
+def _usage_line(error: click.UsageError) -> str:
+    text = " ".join(error.format_message().split()).rstrip(".")
+    text = text[:1].lower() + text[1:]
+    command = error.ctx.command_path if error.ctx else "agentvault"
+    return f"{text} (see {command} --help)"
+
+
+def _say(line: str) -> None:
+    """Print one line on stderr; what it quotes may be an agent's own words."""
+    shown = lazily("agentvault_tui.cli.output", "one_line")(line)
+    try:
+        click.echo(f"agentvault: {shown}", err=True)
+    except OSError:
+        return

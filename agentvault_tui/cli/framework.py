@@ -1,0 +1,190 @@
+"""click with our manners: ``--home`` anywhere, an example in every help, lazy rooms."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import click
+
+from agentvault_tui.cli.session import Session
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+_HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
+
+
+def _remember_home(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Session).home_option = value
+
+
+def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Session).json = True
+
+
+def _home_option() -> click.Option:
+    return click.Option(
+        ["--home"],
+        metavar="DIR",
+        expose_value=False,
+        callback=_remember_home,
+        help="The vault's folder, instead of AGENTVAULT_HOME or your user folders.",
+    )
+
+
+def _json_option() -> click.Option:
+    return click.Option(
+        ["--json"],
+        is_flag=True,
+        expose_value=False,
+        callback=_remember_json,
+        help="Print JSON for a program.",
+    )
+
+
+def _write_example(formatter: click.HelpFormatter, example: str) -> None:
+    if example:
+        with formatter.section("Example"):
+            for line in example.splitlines():
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Command(click.Command):
+    """A command with ``--home``, and an example below its options."""
+
+    def __init__(
+        self,
+        *args: Any,
+        example: str = "",
+        prints_data: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Add the shared options; *prints_data* gives it ``--json``."""
+        super().__init__(*args, **kwargs)
+        self.context_settings = {**_HELP_NAMES, **self.context_settings}
+        self.example = example
+        self.params += [_json_option()] if prints_data else []
+        self.params.append(_home_option())
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example, as it is typed."""
+        super().format_epilog(ctx, formatter)
+        _write_example(formatter, self.example)
+
+
+class Group(click.Group):
+    """A group of commands, with ``--home`` and an example of its own."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        """Add the shared option."""
+        super().__init__(*args, **kwargs)
+        self.context_settings = {**_HELP_NAMES, **self.context_settings}
+        self.example = example
+        self.params.append(_home_option())
+
+    def list_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+    ) -> list[str]:
+        """Keep the order in which the commands were written down."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a misspelt one is answered with the nearest.
+
+        Raises:
+            UsageError: there is no such command.
+        """
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], names, n=1)
+            hint = f"did you mean {near[0]}" if near else f"known: {', '.join(names)}"
+            raise click.UsageError(f"no such command '{args[0]}': {hint}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example, as it is typed."""
+        super().format_epilog(ctx, formatter)
+        _write_example(formatter, self.example)
+
+
+class Room(NamedTuple):
+    """Where a top-level command lives, and its line in the help."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+class LazyGroup(Group):
+    """A group that imports a command's module when that command is called."""
+
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Mapping[str, Room]], **kwargs: Any
+    ) -> None:
+        """Take the commands by heading."""
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+        self.rooms = {
+            name: room for rooms in sections.values() for name, room in rooms.items()
+        }
+
+    def list_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+    ) -> list[str]:
+        """Name every command without importing any."""
+        return list(self.rooms)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Import the command."""
+        room = self.rooms.get(cmd_name)
+        if room is None:
+            return None
+        found = getattr(importlib.import_module(room.module), room.attribute)
+        assert isinstance(found, click.Command)  # noqa: S101 - a table of ours
+        return found
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write the table by heading, from the table alone."""
+        for heading, rooms in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, room.help) for name, room in rooms.items()])
+
+
+def command(
+    name: str, *, example: str, prints_data: bool = False
+) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command from a function, with its example."""
+
+    def make(function: Callable[..., Any]) -> Command:
+        return click.command(
+            name, cls=Command, example=example, prints_data=prints_data
+        )(function)
+
+    return make
+
+
+def group(name: str, *, example: str) -> Callable[[Callable[..., Any]], Group]:
+    """Make a group of commands from a function."""
+
+    def make(function: Callable[..., Any]) -> Group:
+        return click.group(name, cls=Group, example=example)(function)
+
+    return make

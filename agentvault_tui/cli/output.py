@@ -1,0 +1,182 @@
+"""How the command line speaks: aligned columns for people, plain JSON for programs.
+
+People's output goes through `text.visible`; JSON is pure ASCII, so neither carries an
+escape sequence of an agent's making to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import click
+
+from agentvault_tui.text import Shown, cell_width, visible
+
+_STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "good": {"fg": "green"},
+    "bad": {"fg": "red"},
+    "wait": {"fg": "yellow"},
+    "strong": {"bold": True},
+    "quiet": {"dim": True},
+}
+_WORDS: Final = {
+    **dict.fromkeys(("active", "allowed", "approved", "redeemed", "ok"), "good"),
+    **dict.fromkeys(("revoked", "denied", "high", "fault", "cancelled"), "bad"),
+    **dict.fromkeys(
+        ("escalated", "pending", "authorizing", "medium", "warning", "expired"), "wait"
+    ),
+}
+_GAP: Final = "  "
+_LEAST: Final = 8
+"""A column is never cut below this many cells."""
+
+
+class Cell(NamedTuple):
+    """A piece of text that is safe to show, and how it looks."""
+
+    text: Shown
+    style: str = ""
+
+
+@dataclass
+class Output:
+    """Where a command's answers go."""
+
+    json_mode: bool = False
+    colour: bool = False
+    terminal: bool = False
+    """Standard output is a terminal."""
+    ascii_only: bool = False
+    width: int | None = None
+    """Cells in a line of the terminal; nothing is cut when this is unknown."""
+
+    @classmethod
+    def detect(cls, *, json_mode: bool = False) -> Output:
+        """Look at standard output and the environment (https://no-color.org)."""
+        terminal = sys.stdout.isatty()
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        return cls(
+            json_mode=json_mode,
+            colour=terminal and not plain,
+            terminal=terminal,
+            ascii_only=ascii_terminal(),
+            width=shutil.get_terminal_size().columns if terminal else None,
+        )
+
+    def shown(self, raw: object, limit: int = 200) -> Shown:
+        """Make *raw* safe for this terminal; nothing becomes ``-``."""
+        if raw is None or raw == "":
+            return Shown("-")
+        return visible(raw, limit, ascii_only=self.ascii_only)
+
+    def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
+        """Make *raw* a cell of a table."""
+        return Cell(self.shown(raw, limit), style)
+
+    def word(self, raw: object) -> Cell:
+        """Make a cell of a status word, coloured by what it means."""
+        return Cell(self.shown(raw, 20), _WORDS.get(str(raw), ""))
+
+    def line(self, *cells: Cell | str) -> None:
+        """Print one line; a plain `str` must be our own words."""
+        texts = (Cell(Shown(cell)) if isinstance(cell, str) else cell for cell in cells)
+        self._write("".join(self._paint(cell) for cell in texts))
+
+    def raw(self, row: str) -> None:
+        """Print a row of our own drawing, escape sequences and all."""
+        self._write(row)
+
+    def note(self, text: str) -> None:
+        """Print one line for the person on stderr, where no program reads."""
+        click.echo(one_line(text), err=True)
+
+    def json(self, value: object) -> None:
+        """Print *value* as one line of JSON."""
+        self._write(to_json(value))
+
+    def fields(self, pairs: Iterable[tuple[str, Cell | object]]) -> None:
+        """Print a label and a value a line, the values under each other."""
+        rows = [
+            (label, value if isinstance(value, Cell) else self.cell(value, limit=2000))
+            for label, value in pairs
+        ]
+        wide = max((len(label) for label, _ in rows), default=0)
+        for label, cell in rows:
+            self.line(Cell(Shown(label.ljust(wide)), "quiet"), _GAP, cell)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Print aligned columns, cut to the terminal's width if there is one."""
+        head = [Cell(Shown(header), "quiet") for header in headers]
+        widths = [
+            max(cell_width(row[index].text) for row in (head, *rows))
+            for index in range(len(headers))
+        ]
+        self._fit(widths)
+        for row in (head, *rows):
+            cells = [
+                Cell(visible(cell.text, width, ascii_only=self.ascii_only), cell.style)
+                for cell, width in zip(row, widths, strict=True)
+            ]
+            pads = [
+                " " * (width - cell_width(cell.text))
+                for cell, width in zip(cells, widths, strict=True)
+            ]
+            painted = [self._paint(cell) for cell in cells]
+            self._write(
+                _GAP.join(map("".join, zip(painted, pads, strict=True))).rstrip()
+            )
+
+    def _fit(self, widths: list[int]) -> None:
+        """Take from the widest column until the line fits the terminal."""
+        room = self.width
+        while room and sum(widths) + len(_GAP) * (len(widths) - 1) > room:
+            widest = widths.index(max(widths))
+            if widths[widest] <= _LEAST:
+                return
+            widths[widest] -= 1
+
+    def _paint(self, cell: Cell) -> str:
+        style = _STYLES.get(cell.style)
+        return click.style(cell.text, **style) if style and self.colour else cell.text
+
+    def _write(self, line: str) -> None:
+        # Not click.echo: it would decide about colour a second time, differently.
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def to_json(value: object) -> str:
+    """Write *value* as one line of pure, printable ASCII."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("\x7f", "\\u007f")
+
+
+def one_line(text: str) -> Shown:
+    """Make a message one safe line, whatever it quotes."""
+    return visible(text, 2000, ascii_only=ascii_terminal())
+
+
+def ascii_terminal() -> bool:
+    """Tell whether the person's locale, as they set it, is not UTF-8.
+
+    Python itself puts ``LC_CTYPE=C.UTF-8`` in place of the C locale (PEP 538), so that
+    word from the environment is not the person's.
+    """
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        return True
+    environ = os.environ
+    if environ.get("LC_ALL"):
+        locale = environ["LC_ALL"]
+    elif environ.get("LC_CTYPE") not in {None, "", "C.UTF-8", "C.utf8", "UTF-8"}:
+        locale = environ["LC_CTYPE"]
+    else:
+        locale = environ.get("LANG", "")
+    if not locale:
+        return False
+    return "utf" not in locale.lower()

@@ -1,0 +1,218 @@
+"""``agentvault stepup``: requests that wait for a person, and the person's decision."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Final
+
+import click
+
+from agentvault_tui.cli.device import print_device
+from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.operator_client import OperatorClient, segment
+from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.session import Session
+from agentvault_tui.text import Shown, mask_lures, visible
+
+_POLL: Final = 0.3
+"""Seconds between two looks at our own broker, on this machine."""
+_GRANTED: Final = frozenset({"approved", "redeemed"})
+
+
+@group("stepup", example="agentvault stepup list")
+def stepup() -> None:
+    """Decide the requests that policy puts before a person."""
+
+
+@command("list", example="agentvault stepup list --status pending", prints_data=True)
+@click.option("--status", help="Only those: pending, authorizing, approved, …")
+@click.option("--agent", help="Only this agent's: id or unique name.")
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
+@pass_session
+def list_stepups(
+    session: Session, status: str | None, agent: str | None, limit: int
+) -> None:
+    """List what waits, then what was decided last."""
+    client, out = session.client, session.out
+    agent_id = find_agent(client, agent)["id"] if agent else None
+    answer = client.get(
+        "/api/agents/stepup", status=status, agent=agent_id, limit=limit
+    )
+    if session.json:
+        out.json(answer)
+        return
+    if not answer["stepups"]:
+        out.line("nothing waits for a person")
+        return
+    out.table(
+        (
+            "ID",
+            "STATUS",
+            "AGENT",
+            "ACTION",
+            "RESOURCE",
+            "RISK",
+            "FINGERPRINT",
+            "EXPIRES",
+        ),
+        [
+            [
+                out.cell(item["id"]),
+                out.word(item["status"]),
+                out.cell(item["agent_name"], "strong", 40),
+                out.cell(item["action"], limit=40),
+                out.cell(item["resource"], limit=40),
+                out.word(item["risk"]),
+                out.cell(item["fingerprint"]),
+                out.cell(item["expires_at"][:19]),
+            ]
+            for item in answer["stepups"]
+        ],
+    )
+
+
+@command("show", example="agentvault stepup show sup_8m1c…", prints_data=True)
+@click.argument("stepup_id", metavar="ID")
+@pass_session
+def show_stepup(session: Session, stepup_id: str) -> None:
+    """Show exactly what would be approved, and its fingerprint."""
+    found = _fetch(session.client, stepup_id)
+    if session.json:
+        session.out.json(found)
+    else:
+        print_stepup(session.out, found)
+
+
+@command("approve", example="agentvault stepup approve sup_8m1c…", prints_data=True)
+@click.argument("stepup_id", metavar="ID")
+@pass_session
+def approve_stepup(session: Session, stepup_id: str) -> int:
+    """Approve with a second factor: prints the code and waits for the tenant.
+
+    Exits 0 when approved, else 1. Leaving with Ctrl-C stops the waiting, not the
+    sign-in.
+    """
+    client, out = session.client, session.out
+    asked = _fetch(client, stepup_id)
+    if not session.json:
+        print_stepup(out, asked)
+    # The digest of what was printed above, not of whatever stands there by now.
+    started = client.post(
+        "/api/agents/stepup",
+        id=asked["id"],
+        decision="approve",
+        digest=asked["digest"],
+    )
+    if session.json:
+        out.json(started)
+    elif started["device"]:
+        print_device(out, started["device"])
+    ended = started
+    while ended["status"] == "authorizing":
+        time.sleep(_POLL)
+        ended = _fetch(client, stepup_id)
+    if session.json:
+        out.json(ended)
+    else:
+        _print_end(out, ended)
+    return 0 if ended["status"] in _GRANTED else 1
+
+
+@command(
+    "deny",
+    example="agentvault stepup deny sup_8m1c… --reason 'not without an invoice'",
+    prints_data=True,
+)
+@click.argument("stepup_id", metavar="ID")
+@click.option("--reason", default="", help="Why; the agent reads it.")
+@pass_session
+def deny_stepup(session: Session, stepup_id: str, reason: str) -> None:
+    """Say no; needs no second factor, and works while someone is approving."""
+    denied = session.client.post(
+        "/api/agents/stepup", id=stepup_id, decision="deny", reason=reason
+    )
+    if session.json:
+        session.out.json(denied)
+    else:
+        _print_end(session.out, denied)
+
+
+for _command in (list_stepups, show_stepup, approve_stepup, deny_stepup):
+    stepup.add_command(_command)
+
+
+def print_stepup(out: Output, item: dict[str, Any]) -> None:
+    """Print everything a decision is about; the agent's own words stand last."""
+    agent = out.shown(item["agent_name"], 60)
+    out.fields(
+        [
+            ("step-up", item["id"]),
+            ("fingerprint", out.cell(item["fingerprint"], "strong")),
+            ("agent", Cell(Shown(f"{agent} ({out.shown(item['agent_id'])})"))),
+            ("wants to", out.cell(item["action"], "strong")),
+            ("on", item["resource"]),
+            *_parameters(out, item["parameters"]),
+            ("scope", item.get("scope")),
+            ("risk", out.word(item["risk"])),
+            ("asked by", f"{item['rule']}: {item['why']}"),
+            ("you grant", f"this, once, within {item['ttl']} s of your approval"),
+            ("asked", f"{item['count']} times, first at {item['requested_at']}"),
+            ("expires", item["expires_at"]),
+            ("status", out.word(item["status"])),
+            *([("problem", item["problem"])] if item["problem"] else []),
+            *_decider(out, item),
+            *_own_words(out, item["reason"]),
+        ]
+    )
+
+
+def _parameters(out: Output, parameters: Any) -> list[tuple[str, Cell]]:
+    """Put each parameter on a line of its own, under one label."""
+    if not isinstance(parameters, dict) or not parameters:
+        return [("with", out.cell("no parameters"))]
+    cells = [
+        Cell(Shown(f"{out.shown(name, 80)} = {out.shown(_value(value), 1000)}"))
+        for name, value in parameters.items()
+    ]
+    return [("with" if index == 0 else "", cell) for index, cell in enumerate(cells)]
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
+    """Show what the agent says, with codes and links it might lure with masked."""
+    if not reason:
+        return []
+    said, codes, links = mask_lures(visible(reason, 2000, ascii_only=out.ascii_only))
+    if codes or links:
+        said = Shown(f"{said} ({codes} codes and {links} links masked)")
+    return [("it says (unverified)", Cell(said, "quiet"))]
+
+
+def _decider(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:
+    by = item["decided_by"]
+    if not by:
+        return []
+    factor = f", {'+'.join(by['amr'])}" if by.get("amr") else ""
+    rows = [("decided by", out.cell(f"{by['name']} ({by['sub']}{factor})"))]
+    if item.get("denial"):
+        rows.append(("reason", out.cell(item["denial"], limit=1000)))
+    return rows
+
+
+def _print_end(out: Output, item: dict[str, Any]) -> None:
+    by, problem = item["decided_by"], item["problem"]
+    out.line(out.word(item["status"]), " ", out.cell(item["id"]))
+    if by:
+        out.line("by ", out.cell(by["name"]))
+    if problem:
+        out.line("problem: ", out.cell(problem, limit=500))
+
+
+def _fetch(client: OperatorClient, stepup_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/api/agents/stepup/{segment(stepup_id)}")
+    return found
