@@ -28,9 +28,11 @@ _SELECTORS: Final = re.compile(
 """Variation selectors: marks by category, invisible by nature."""
 _ELLIPSIS: Final = "…"
 _LURE_CODE: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?:[A-Z0-9]{4}[-– ][A-Z0-9]{4}|[BCDFGHJKLMNPQRSTVWXZ]{8}"
-    r"|\d{3}[- ]?\d{3})(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])(?:[A-Z0-9]{4}[-–_. ]?[A-Z0-9]{4}"
+    r"|(?i:[b-df-hj-np-tv-xz]{4}[-–_. ]?[b-df-hj-np-tv-xz]{4})"
+    r"|\d{3}[- ]?\d{3}(?:[- ]?\d{3})?)(?![A-Za-z0-9])"
 )
+"""User codes as tenants write them (RFC 8628 section 6.1), and one-time codes."""
 _LURE_LINK: Final = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+"
     r"|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}(?::\d+)?(?:/\S*)?\b",

@@ -1,0 +1,80 @@
+"""Deadlines are kept on two clocks, and the stricter one wins."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.clock import Deadline, ManualClock, SystemClock, iso, parse_iso
+
+START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def test_setting_the_wall_clock_back_revives_nothing() -> None:
+    """A deadline the boot clock has passed stays passed when the wall goes back."""
+    clock = ManualClock(START)
+    deadline = Deadline.after(clock, 300)
+    clock.advance(301)
+    clock.jump_wall(-3600)
+    assert deadline.passed(clock)
+
+
+def test_setting_the_wall_clock_forward_ends_it() -> None:
+    """A deadline the wall clock has passed is passed, whatever the boot clock says."""
+    clock = ManualClock(START)
+    deadline = Deadline.after(clock, 300)
+    clock.jump_wall(301)
+    assert deadline.passed(clock)
+
+
+def test_after_a_reboot_the_wall_clock_alone_counts() -> None:
+    """A boot clock that started anew neither ends nor extends a deadline."""
+    clock = ManualClock(START)
+    deadline = Deadline.after(clock, 300)
+    clock.reboot("b1")
+    assert not deadline.passed(clock)
+    clock.advance(300)
+    assert deadline.passed(clock)
+
+
+@given(
+    life=st.integers(1, 86_400),
+    moves=st.lists(
+        st.tuples(st.sampled_from(["advance", "jump"]), st.integers(-7200, 7200)),
+        max_size=20,
+    ),
+)
+def test_nothing_lives_longer_than_its_boot_time(
+    life: int, moves: list[tuple[str, int]]
+) -> None:
+    """Whatever is done to the wall clock, more than `life` real seconds end it."""
+    clock = ManualClock(START)
+    deadline = Deadline.after(clock, life)
+    elapsed = 0
+    for kind, seconds in moves:
+        if kind == "advance":
+            clock.advance(abs(seconds))
+            elapsed += abs(seconds)
+        else:
+            clock.jump_wall(seconds)
+        assert deadline.remaining(clock) <= max(life - elapsed, 0)
+
+
+def test_the_system_clock_moves_on_both_faces() -> None:
+    """The machine's boot clock never goes back, and its wall clock is in UTC."""
+    clock = SystemClock()
+    first = clock.boot()
+    assert clock.boot() >= first
+    assert clock.now().tzinfo is UTC
+    assert clock.boot_id
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-24T10:00:00Z", "2026-11-24T11:00:00+01:00", "2026-11-24T10:00:00"]
+)
+def test_moments_are_read_in_any_offset_and_written_in_one(text: str) -> None:
+    """RFC 3339 in any offset reads as the same moment and is written with Z."""
+    assert iso(parse_iso(text)) == "2026-11-24T10:00:00.000000Z"

@@ -1,0 +1,109 @@
+"""Settings come from four places, the last one wins, and mistakes are named."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import Home, private_file
+from agentvault_tui.settings import Settings, parse_listen
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.locate(tmp_path)
+
+
+def test_each_later_source_wins(home: Home) -> None:
+    """File over default, environment over file, flag over environment."""
+    home.config_file.write_text("[tokens]\nstandard_ttl = 60\nelevated_ttl = 50\n")
+    environ = {
+        "AGENTVAULT_TOKENS_ELEVATED_TTL": "40",
+        "AGENTVAULT_STEPUP_MAX_PENDING": "9",
+    }
+    settings = Settings.load(home, environ, {"stepup.max_pending": 2})
+    assert settings.tokens.standard_ttl == 60
+    assert settings.tokens.elevated_ttl == 40
+    assert settings.stepup.max_pending == 2
+    assert settings.stepup.expires_in == 300
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[tokens]\nstandart_ttl = 1", "did you mean standard_ttl"),
+        ("[token]\n", "did you mean tokens"),
+        ("[tokens]\nstandard_ttl = 86401", "1 to 86400"),
+        ("[tokens]\nelevated_ttl = 301", "1 to 300"),
+        ("[tokens]\nelevated_ttl = true", "must be a int"),
+        ("[stepup]\napprovers = 5", "list of strings"),
+        ('[broker]\nlisten = "0.0.0.0:7717"', "not a loopback address"),
+        ('[console]\nlink = "warp"', "fast, slow"),
+        ("[tokens", "cannot be read"),
+        ("tokens = 1", "not a table"),
+    ],
+)
+def test_mistakes_are_named(home: Home, toml: str, words: str) -> None:
+    """An unknown key, a wrong type or value says what would be right."""
+    home.config_file.write_text(toml)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(home, {})
+    assert words in caught.value.diagnosis()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:7717", ("127.0.0.1", 7717)),
+        ("localhost:0", ("127.0.0.1", 0)),
+        ("[::1]:80", ("::1", 80)),
+        ("127.8.8.8:1", ("127.8.8.8", 1)),
+    ],
+)
+def test_loopback_addresses_are_read(text: str, address: tuple[str, int]) -> None:
+    """Every spelling of loopback is an address to listen on."""
+    assert parse_listen(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.168.1.1:80",
+        "example.com:80",
+        "127.0.0.1",
+        "127.0.0.1:99999",
+        ":80",
+        "::1:x",
+    ],
+)
+def test_other_addresses_are_refused(text: str) -> None:
+    """Nothing but loopback is ever listened on."""
+    with pytest.raises(SettingsError):
+        parse_listen(text)
+
+
+def test_folders_and_files_are_private_under_any_umask(tmp_path: Path) -> None:
+    """Directories are 0700 and files 0600 even when the umask is 000."""
+    home = Home.locate(tmp_path / "vault")
+    before = os.umask(0)
+    try:
+        home.prepare()
+        private_file(home.database)
+    finally:
+        os.umask(before)
+    for folder in (home.data, home.keys, home.tenant, home.run):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(home.database.stat().st_mode) == 0o600
+
+
+def test_a_socket_path_too_long_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    """A home whose socket the system would cut is refused before anything is made."""
+    home = Home.locate(tmp_path / ("x" * 120))
+    with pytest.raises(SettingsError) as caught:
+        home.prepare()
+    assert "shorter --home" in caught.value.diagnosis()
+    assert not home.data.exists()

@@ -1,0 +1,76 @@
+"""The house keeps its shape: sizes, imports, documented errors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentvault_tui import errors
+
+PACKAGE = Path(errors.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    """No file passes 400 lines and no function 60: what grows is split."""
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno <= 60, node.name
+
+
+def test_every_module_says_its_reason() -> None:
+    """Each module opens with a docstring: the one reason it exists."""
+    silent = [p for p in FILES if ast.get_docstring(ast.parse(p.read_text())) is None]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("agentvault_tui.broker.serve", ["textual", "rich", "agentvault_tui.console"]),
+        ("agentvault_tui.tenant", ["textual", "rich", "agentvault_tui.broker"]),
+        (
+            "agentvault_tui.console",
+            ["authlib", "aiosqlite", "cedarpy", "agentvault_tui.broker"],
+        ),
+        ("agentvault_tui.cli", ["textual", "httpx", "aiosqlite", "cedarpy"]),
+        ("agentvault_tui.demo", ["textual", "agentvault_tui.broker"]),
+    ],
+)
+def test_rooms_load_without_their_neighbours(module: str, forbidden: list[str]) -> None:
+    """At run time, too, importing a room brings in none of the forbidden ones."""
+    code = (
+        f"import sys, {module}; "
+        f"print(sorted(m for m in {forbidden!r} if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    """The tree in the docstring of errors.py names every class, at its depth."""
+    drawn = {}
+    for line in (errors.__doc__ or "").splitlines():
+        stripped = line.lstrip()
+        if stripped.startswith("* "):
+            drawn[stripped[2:].split()[0]] = (len(line) - len(stripped)) // 2
+    found = {}
+    pending = [(errors.AgentVaultError, 0)]
+    while pending:
+        kind, depth = pending.pop()
+        found[kind.__name__] = depth
+        pending += [
+            (sub, depth + 1)
+            for sub in kind.__subclasses__()
+            if sub.__module__ == errors.__name__
+        ]
+    assert found == drawn
