@@ -1,0 +1,42 @@
+"""Remembers: one SQLite file, one writer, state and events in one transaction."""
+
+from agentvault_tui.ledger.accepting import accept_rollback
+from agentvault_tui.ledger.export import Exported, export_ledger
+from agentvault_tui.ledger.ledger import Ledger
+from agentvault_tui.ledger.records import (
+    Attempt,
+    Change,
+    DropAgentTokens,
+    DropToken,
+    EventQuery,
+    Head,
+    Loaded,
+    Meta,
+    OutboxStep,
+    Page,
+    Panic,
+    Recovery,
+)
+from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
+
+__all__ = [
+    "Attempt",
+    "Change",
+    "DropAgentTokens",
+    "DropToken",
+    "EventQuery",
+    "Exported",
+    "Head",
+    "Ledger",
+    "Loaded",
+    "Meta",
+    "OutboxStep",
+    "Page",
+    "Panic",
+    "Recovery",
+    "Verification",
+    "accept_rollback",
+    "export_ledger",
+    "verify_export",
+    "verify_ledger",
+]

@@ -1,0 +1,181 @@
+"""Many commits as one transaction: numbered, chained, and turned into statements."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.ledger.chain import PREFIX, Prepared, genesis, link
+from agentvault_tui.ledger.records import Attempt, Head
+from agentvault_tui.ledger.state import (
+    Row,
+    Statement,
+    event_statements,
+    state_statements,
+)
+from agentvault_tui.model import ActorKind, Event
+
+_HELD: Final = timedelta(seconds=2)
+"""A clock set back by no more than this is held at the last event's time."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One call of `commit`, on its way to the disk."""
+
+    prepared: tuple[Prepared, ...]
+    rows: list[tuple[str, Row]]
+    attempt: Attempt
+    done: asyncio.Future[tuple[Event, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where the chain ends."""
+
+    seq: int
+    hash: bytes
+    time: datetime | None
+    """Of the last event."""
+
+    @property
+    def head(self) -> Head:
+        """The same for the outside."""
+        return Head(self.seq, PREFIX + self.hash.hex())
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction writes, and where the chain ends before and after it."""
+
+    jobs: Sequence[Job]
+    before: Tip
+    after: Tip
+    events: list[tuple[Event, ...]]
+    """For each job."""
+    statements: list[Statement]
+
+
+def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
+    """Give the drafts of *jobs* their places behind *tip*."""
+    now, new_era = _stamp(tip, clock)
+    stamp = iso(now)
+    seq, digest = tip.seq, tip.hash
+    rows: list[Row] = []
+    tally: dict[tuple[str, str, str], list[int | str | None]] = {}
+    events: list[tuple[Event, ...]] = []
+    for job in jobs:
+        placed = []
+        for prepared in job.prepared:
+            seq += 1
+            body = prepared.body(seq, stamp)
+            digest = link(digest, seq, body.encode())
+            rows.append(_event_row(prepared, seq, stamp, body, digest))
+            _count(tally, prepared, stamp)
+            placed.append(_event(prepared, seq, now, digest))
+        events.append(tuple(placed))
+    statements = list(
+        event_statements(rows, [(*key, *counts) for key, counts in tally.items()])
+    )
+    if new_era and rows:
+        statements.append(("INSERT INTO eras VALUES (?)", (tip.seq + 1,)))
+    statements += state_statements(row for job in jobs for row in job.rows)
+    after = Tip(seq, digest, now) if rows else tip
+    return Batch(jobs, tip, after, events, statements)
+
+
+def write(db: sqlite3.Connection, statements: list[Statement]) -> None:
+    """Run *statements* as one transaction, in the connection's thread."""
+    execute = db.execute
+    execute("BEGIN IMMEDIATE")
+    try:
+        for sql, parameters in statements:
+            execute(sql, parameters)
+        execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled back by itself already.
+        if db.in_transaction:
+            execute("ROLLBACK")
+        raise
+
+
+def read_tip(db: sqlite3.Connection, ledger_id: str) -> Tip:
+    """Return where the stored chain ends."""
+    row = db.execute(
+        "SELECT seq, hash, time FROM events ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return Tip(0, genesis(ledger_id), None)
+    return Tip(row[0], row[1], parse_iso(row[2]))
+
+
+def _stamp(tip: Tip, clock: Clock) -> tuple[datetime, bool]:
+    """Return the time of the next events, and whether time has gone back for them.
+
+    Inside an era time never goes back, which is what lets a reader find a moment by
+    bisection instead of an index.
+    """
+    now = clock.now()
+    if tip.time is None:
+        return now, True
+    if now >= tip.time:
+        return now, False
+    if tip.time - now <= _HELD:
+        return tip.time, False
+    return now, True
+
+
+def _event_row(
+    prepared: Prepared, seq: int, stamp: str, body: str, digest: bytes
+) -> Row:
+    draft = prepared.draft
+    outcome = None if draft.outcome is None else draft.outcome.value
+    return (
+        seq,
+        stamp,
+        draft.type.value,
+        draft.agent_id,
+        outcome,
+        prepared.text,
+        body,
+        digest,
+    )
+
+
+def _count(
+    tally: dict[tuple[str, str, str], list[int | str | None]],
+    prepared: Prepared,
+    stamp: str,
+) -> None:
+    draft = prepared.draft
+    outcome = "" if draft.outcome is None else draft.outcome.value
+    counts = tally.setdefault(
+        (draft.agent_id or "", draft.type.value, outcome), [0, None]
+    )
+    counts[0] += 1  # type: ignore[operator]
+    if draft.actor.kind is ActorKind.AGENT:
+        counts[1] = stamp
+
+
+def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:
+    draft = prepared.draft
+    return Event(
+        seq=seq,
+        time=now,
+        type=draft.type,
+        actor=draft.actor,
+        agent_id=draft.agent_id,
+        action=draft.action,
+        resource=draft.resource,
+        outcome=draft.outcome,
+        reason=draft.reason,
+        rule=draft.rule,
+        decision_id=draft.decision_id,
+        detail=draft.detail,
+        hash=PREFIX + digest.hex(),
+    )

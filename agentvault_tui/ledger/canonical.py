@@ -1,0 +1,160 @@
+"""Canonical bytes of an event's values: RFC 8785, bounded, and never a failure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import rfc8785
+
+MAX_BODY: Final = 8192
+"""Bytes a body may have."""
+MAX_DEPTH: Final = 12
+"""Levels of a detail that are kept."""
+MAX_INT: Final = 2**53 - 1
+"""RFC 8785 knows no larger integer."""
+_MAX_DIGITS: Final = 4096
+_START: Final = 1024
+"""Encoded bytes kept of what is too long."""
+_TOO_DEEP: Final = "$too-deep"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+quote: Callable[[str], str] = json.encoder.encode_basestring  # type: ignore[attr-defined]
+"""A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
+_encode = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True
+).encode
+
+
+def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
+    """Tell whether the json module writes *value* exactly as RFC 8785 does.
+
+    True only without floats, with integers both agree on, and with ASCII keys (the
+    module sorts by code point, RFC 8785 by UTF-16 unit). Lone surrogates are found
+    later, when the text is encoded. On the way, names and scalars go into *words*, in
+    the order they are written.
+    """
+    kind = type(value)
+    if kind is str:
+        words.append(value)
+        return True
+    if kind is int:
+        words.append(str(value) if -MAX_INT <= value <= MAX_INT else "")
+        return -MAX_INT <= value <= MAX_INT
+    if value is None or kind is bool:
+        return True
+    if depth > MAX_DEPTH:
+        return False
+    if kind is dict:
+        if not all(type(key) is str and key.isascii() for key in value):
+            return False
+        for key in sorted(value):
+            words.append(key)
+            if not is_plain(value[key], words, depth + 1):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(is_plain(member, words, depth + 1) for member in value)
+    return False
+
+
+def canonical(value: Any) -> str:
+    """Write *value*, which `tame` made or `is_plain` passed, as RFC 8785 does."""
+    return _encode(value) if is_plain(value, []) else rfc8785.dumps(value).decode()
+
+
+def encode_plain(value: Any) -> str:
+    """Write a value that `is_plain` passed."""
+    return _encode(value)
+
+
+def tame(value: Any, depth: int = 0) -> Any:
+    """Return *value* as RFC 8785 can write it, whatever it was.
+
+    Lone surrogates become U+FFFD, integers beyond 2**53-1 their decimal digits,
+    numbers that are none their names, what is no JSON its text, and what lies too
+    deep a marker.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, int):
+        return _tame_int(int(value))
+    if isinstance(value, float):
+        # Written out, a float beyond 2**53-1 can read as an integer out of bounds.
+        kept = math.isfinite(value) and abs(value) <= MAX_INT
+        return value if kept else str(value)
+    if isinstance(value, (dict, list, tuple)):
+        if depth > MAX_DEPTH:
+            return _TOO_DEEP
+        if isinstance(value, dict):
+            return {_key(name): tame(item, depth + 1) for name, item in value.items()}
+        return [tame(item, depth + 1) for item in value]
+    return well_formed(str(value))
+
+
+def well_formed(text: str) -> str:
+    """Return *text* with each lone surrogate replaced by U+FFFD."""
+    return _SURROGATE.sub("\ufffd", str.__str__(text))
+
+
+def clip(text: str, limit: int) -> str:
+    """Return *text*, or its start and digest if it takes more than *limit* bytes."""
+    encoded = text.encode()
+    if len(quote(text).encode()) <= limit:
+        return text
+    digest = hashlib.sha256(encoded).hexdigest()
+    return f"{_start(text, limit)}…[{len(encoded)} bytes, sha256:{digest}]"
+
+
+def shrink_detail(detail: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Cut *detail* down until it takes at most *limit* bytes.
+
+    First each member over 1 kB, then, if that is not enough, the whole.
+    """
+    shrunk = {
+        name: member if len(canonical(member).encode()) <= _START else _cut(member)
+        for name, member in detail.items()
+    }
+    if len(canonical(shrunk).encode()) <= limit:
+        return shrunk
+    return _cut(detail)
+
+
+def _cut(value: Any) -> dict[str, Any]:
+    """Return what stands for a value that is too long: size, digest, start."""
+    text = canonical(value)
+    encoded = text.encode()
+    return {
+        "$cut": {
+            "bytes": len(encoded),
+            "sha256": hashlib.sha256(encoded).hexdigest(),
+            "start": _start(text, _START),
+        }
+    }
+
+
+def _start(text: str, limit: int) -> str:
+    """Return the longest start of *text* that takes at most *limit* bytes quoted."""
+    size = 2
+    for index, character in enumerate(text):
+        size += len(quote(character).encode()) - 2
+        if size > limit:
+            return text[:index]
+    return text
+
+
+def _tame_int(value: int) -> int | str:
+    if -MAX_INT <= value <= MAX_INT:
+        return value
+    # str() of an int refuses more than 4,300 digits; hexadecimal has no such limit.
+    return str(value) if value.bit_length() < 3 * _MAX_DIGITS else hex(value)
+
+
+def _key(name: Any) -> str:
+    return well_formed(name if isinstance(name, str) else str(name))

@@ -1,0 +1,251 @@
+"""The chain: an event's body, its link to everything before it, and the genesis.
+
+The format is written down, with test vectors, in ``docs/ledger-format.md``; whatever
+changes here changes there, under a new version of the tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.ledger.canonical import (
+    MAX_BODY,
+    clip,
+    encode_plain,
+    is_plain,
+    quote,
+    shrink_detail,
+    tame,
+    well_formed,
+)
+from agentvault_tui.ledger.canonical import canonical as canonical_text
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    AgentId,
+    DecisionId,
+    Draft,
+    Event,
+    EventType,
+    Outcome,
+)
+
+_GENESIS_TAG: Final = b"agentvault ledger v1\n"
+_LINK_TAG: Final = b"agentvault event v1\n"
+_SEQ_AND_TIME: Final = 72
+"""Bytes to leave for the number and the time, which come when the place is known."""
+_LONG_FIELD: Final = 1024
+_SHORT_FIELD: Final = 256
+_DETAIL: Final = 3584
+PREFIX: Final = "sha256:"
+
+
+def genesis(ledger_id: str) -> bytes:
+    """Return the hash before the first event; no two ledgers share it."""
+    return hashlib.sha256(_GENESIS_TAG + ledger_id.encode()).digest()
+
+
+def link(previous: bytes, seq: int, body: bytes) -> bytes:
+    """Return the hash of the event *body* at place *seq*, after *previous*."""
+    return hashlib.sha256(
+        b"%b%b%b%b%b"
+        % (
+            _LINK_TAG,
+            previous,
+            seq.to_bytes(8, "big"),
+            len(body).to_bytes(8, "big"),
+            body,
+        )
+    ).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A draft made canonical, waiting for its place."""
+
+    draft: Draft
+    """Bounded: exactly what a reader gets back."""
+    before: str
+    """The body up to the number."""
+    after: str
+    """The body from behind the time."""
+    text: str
+    """What the search looks in."""
+
+    def body(self, seq: int, time: str) -> str:
+        """Return the body at its place."""
+        return f'{self.before}{seq},"time":"{time}"{self.after}'
+
+
+def prepare(draft: Draft) -> Prepared:
+    """Make *draft* canonical; whatever an agent put in it, this does not fail."""
+    words: list[str] = []
+    if is_plain(draft.detail, words):
+        try:
+            return _assemble(draft, encode_plain(draft.detail), words)
+        except (UnicodeEncodeError, _TooLongError):
+            pass
+    tamed = replace(_map_text(draft, well_formed), detail=tame(draft.detail))
+    try:
+        return _assemble_slowly(tamed)
+    except _TooLongError:
+        return _assemble_slowly(_shorten(tamed))
+
+
+def read_event(body: bytes | str, digest: bytes) -> Event:
+    """Return the event whose canonical *body* has the link *digest*.
+
+    Raises:
+        ValueError: it is no event's body.
+    """
+    try:
+        value = json.loads(body)
+        actor = value["actor"]
+        outcome = value["outcome"]
+        return Event(
+            seq=value["seq"],
+            time=parse_iso(value["time"]),
+            type=EventType(value["type"]),
+            actor=Actor(ActorKind(actor["kind"]), actor["id"], actor["name"]),
+            agent_id=_optional_id(value["agent_id"]),
+            action=value["action"],
+            resource=value["resource"],
+            outcome=None if outcome is None else Outcome(outcome),
+            reason=value["reason"],
+            rule=value["rule"],
+            decision_id=DecisionId(value["decision_id"])
+            if value["decision_id"]
+            else None,
+            detail=value["detail"],
+            hash=PREFIX + digest.hex(),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not an event ({error!r:.80})") from error
+
+
+def search_text(*fields: str | None, words: list[str]) -> str:
+    """Return what the search looks in: the visible fields, folded, a line each."""
+    text = "\n".join([field for field in fields if field] + words)
+    # NUL would end the text for SQLite's tokenizer.
+    return text.casefold().replace("\x00", "\ufffd")
+
+
+def text_of(value: dict[str, Any]) -> str:
+    """Return the search text of a parsed body."""
+    return search_text(
+        value["actor"]["name"],
+        value["action"],
+        value["resource"],
+        value["reason"],
+        value["rule"],
+        value["decision_id"],
+        words=_words(value["detail"]),
+    )
+
+
+class _TooLongError(Exception):
+    """The body would be over the bound."""
+
+
+def _assemble(draft: Draft, detail: str, words: list[str]) -> Prepared:
+    actor = draft.actor
+    before = (
+        f'{{"action":{_maybe(draft.action)}'
+        f',"actor":{{"id":{quote(actor.id)},"kind":"{actor.kind.value}"'
+        f',"name":{quote(actor.name)}}}'
+        f',"agent_id":{_maybe(draft.agent_id)}'
+        f',"decision_id":{_maybe(draft.decision_id)}'
+        f',"detail":{detail}'
+        f',"outcome":{_maybe(draft.outcome and draft.outcome.value)}'
+        f',"reason":{_maybe(draft.reason)}'
+        f',"resource":{_maybe(draft.resource)}'
+        f',"rule":{_maybe(draft.rule)}'
+        ',"seq":'
+    )
+    after = f',"type":"{draft.type.value}"}}'
+    size = len(before) if before.isascii() else len(before.encode())
+    if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
+        raise _TooLongError
+    text = search_text(
+        actor.name,
+        draft.action,
+        draft.resource,
+        draft.reason,
+        draft.rule,
+        draft.decision_id,
+        words=words,
+    )
+    return Prepared(draft, before, after, text)
+
+
+def _assemble_slowly(draft: Draft) -> Prepared:
+    detail = canonical_text(draft.detail)
+    # Read back, because the words stand in canonical order, and as they are written.
+    parsed = json.loads(detail)
+    return _assemble(replace(draft, detail=parsed), detail, _words(parsed))
+
+
+def _maybe(value: str | None) -> str:
+    return "null" if value is None else quote(value)
+
+
+def _optional_id(value: str | None) -> AgentId | None:
+    return None if value is None else AgentId(value)
+
+
+def _words(detail: Any) -> list[str]:
+    """Return every name and scalar in *detail*, in canonical order."""
+    words: list[str] = []
+    _collect(detail, words)
+    return words
+
+
+def _collect(value: Any, words: list[str]) -> None:
+    if isinstance(value, str):
+        words.append(value)
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            words.append(name)
+            _collect(member, words)
+    elif isinstance(value, (list, tuple)):
+        for member in value:
+            _collect(member, words)
+    elif isinstance(value, float):
+        words.append(canonical_text(value))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        words.append(str(value))
+
+
+def _shorten(draft: Draft) -> Draft:
+    """Cut every long field, so that the body keeps its bound whatever came in."""
+    resource = draft.resource
+    return replace(
+        _map_text(replace(draft, resource=None), lambda text: clip(text, _SHORT_FIELD)),
+        resource=None if resource is None else clip(resource, _LONG_FIELD),
+        detail=shrink_detail(draft.detail, _DETAIL),
+    )
+
+
+def _map_text(draft: Draft, change: Callable[[str], str]) -> Draft:
+    """Return *draft* with *change* made to each of its texts, the detail aside."""
+
+    def optional(text: str | None) -> str | None:
+        return None if text is None else change(text)
+
+    actor = draft.actor
+    agent_id, decision_id = optional(draft.agent_id), optional(draft.decision_id)
+    return replace(
+        draft,
+        actor=Actor(actor.kind, change(actor.id), change(actor.name)),
+        agent_id=_optional_id(agent_id),
+        action=optional(draft.action),
+        resource=optional(draft.resource),
+        reason=optional(draft.reason),
+        rule=optional(draft.rule),
+        decision_id=None if decision_id is None else DecisionId(decision_id),
+    )

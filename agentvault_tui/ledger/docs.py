@@ -1,0 +1,186 @@
+"""Agents, tokens and step-ups as JSON text and back, exactly."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from agentvault_tui.clock import Deadline, iso, parse_iso
+from agentvault_tui.ledger.records import OutboxStep, Panic
+from agentvault_tui.model import (
+    Agent,
+    AgentId,
+    AgentStatus,
+    Credential,
+    DecisionId,
+    DeviceCode,
+    Evidence,
+    Risk,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+    Token,
+    TokenId,
+    TokenKind,
+)
+
+# ASCII with escapes: lone surrogates, NUL and NaN from an agent's JSON come back too.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def write_agent(agent: Agent) -> str:
+    """Return *agent* as text."""
+    return _encode(
+        {
+            "id": agent.id,
+            "client_id": agent.client_id,
+            "name": agent.name,
+            "owner": agent.owner,
+            "purpose": agent.purpose,
+            "scopes": agent.scopes,
+            "created_at": iso(agent.created_at),
+            "status": agent.status,
+            "resource_server": agent.resource_server,
+            "secret_sha256": agent.credential.secret_sha256,
+            "public_key": agent.credential.public_key,
+            "revoked_at": _moment(agent.revoked_at),
+        }
+    )
+
+
+def read_agent(doc: str) -> Agent:
+    """Return the agent `write_agent` wrote."""
+    value = json.loads(doc)
+    return Agent(
+        id=AgentId(value["id"]),
+        client_id=value["client_id"],
+        name=value["name"],
+        owner=value["owner"],
+        purpose=value["purpose"],
+        scopes=tuple(value["scopes"]),
+        created_at=parse_iso(value["created_at"]),
+        status=AgentStatus(value["status"]),
+        resource_server=value["resource_server"],
+        credential=Credential(value["secret_sha256"], value["public_key"]),
+        revoked_at=_parse(value["revoked_at"]),
+    )
+
+
+def write_token(token: Token) -> str:
+    """Return *token* as text; its secret was never in it."""
+    return _encode(
+        {
+            "sha256": token.sha256,
+            "scope": token.scope,
+            "kind": token.kind,
+            "issued_at": iso(token.issued_at),
+            "expires": _deadline(token.expires),
+            "details": token.authorization_details,
+            "resource": token.resource,
+            "stepup": token.stepup_id,
+        }
+    )
+
+
+def read_token(token_id: str, agent_id: str, doc: str) -> Token:
+    """Return the token `write_token` wrote."""
+    value = json.loads(doc)
+    details = value["details"]
+    return Token(
+        id=TokenId(token_id),
+        sha256=value["sha256"],
+        agent_id=AgentId(agent_id),
+        scope=value["scope"],
+        kind=TokenKind(value["kind"]),
+        issued_at=parse_iso(value["issued_at"]),
+        expires=_read_deadline(value["expires"]),
+        authorization_details=None if details is None else tuple(details),
+        resource=value["resource"],
+        stepup_id=None if value["stepup"] is None else StepUpId(value["stepup"]),
+    )
+
+
+def write_stepup(stepup: StepUp) -> str:
+    """Return *stepup* as text."""
+    device, who = stepup.device, stepup.decided_by
+    plain = (
+        "id agent_id agent_name scope action resource parameters reason rule why risk "
+        "policy_version nonce digest decision_id ttl count status problem denial"
+    )
+    value: dict[str, Any] = {name: getattr(stepup, name) for name in plain.split()}
+    value["requested_at"] = iso(stepup.requested_at)
+    value["expires"] = _deadline(stepup.expires)
+    value["decided_at"] = _moment(stepup.decided_at)
+    value["decided_by"] = who and [who.sub, who.name, who.amr, _moment(who.auth_time)]
+    value["device"] = device and [
+        device.user_code,
+        device.verification_uri,
+        device.verification_uri_complete,
+        device.expires_in,
+        device.interval,
+        iso(device.expires_at),
+    ]
+    return _encode(value)
+
+
+def read_stepup(doc: str) -> StepUp:
+    """Return the step-up `write_stepup` wrote."""
+    value = json.loads(doc)
+    device, who = value["device"], value["decided_by"]
+    value |= {
+        "id": StepUpId(value["id"]),
+        "agent_id": AgentId(value["agent_id"]),
+        "decision_id": DecisionId(value["decision_id"]),
+        "risk": Risk(value["risk"]),
+        "status": StepUpStatus(value["status"]),
+        "requested_at": parse_iso(value["requested_at"]),
+        "expires": _read_deadline(value["expires"]),
+        "decided_at": _parse(value["decided_at"]),
+        "decided_by": who and Evidence(who[0], who[1], tuple(who[2]), _parse(who[3])),
+        "device": device and DeviceCode(*device[:5], parse_iso(device[5])),
+    }
+    return StepUp(**value)
+
+
+def write_panic(panic: Panic) -> str:
+    """Return *panic* as text."""
+    return _encode([panic.on, iso(panic.since), panic.by, panic.reason])
+
+
+def read_panic(doc: str) -> Panic:
+    """Return the panic `write_panic` wrote."""
+    on, since, by, reason = json.loads(doc)
+    return Panic(on, parse_iso(since), by, reason)
+
+
+def write_outbox(step: OutboxStep) -> str:
+    """Return an outbox row as text."""
+    return _encode(
+        [step.agent_id, step.step, step.attempts, _moment(step.next_at), step.ms]
+    )
+
+
+def read_outbox(step_id: str, status: Any, doc: str) -> OutboxStep:
+    """Return the row `write_outbox` wrote."""
+    agent_id, step, attempts, next_at, ms = json.loads(doc)
+    return OutboxStep(
+        step_id, AgentId(agent_id), step, status, attempts, _parse(next_at), ms
+    )
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else iso(moment)
+
+
+def _parse(text: str | None) -> datetime | None:
+    return None if text is None else parse_iso(text)
+
+
+def _deadline(deadline: Deadline) -> list[Any]:
+    return [iso(deadline.wall), deadline.boot, deadline.boot_id]
+
+
+def _read_deadline(value: list[Any]) -> Deadline:
+    wall, boot, boot_id = value
+    return Deadline(parse_iso(wall), boot, boot_id)

@@ -1,0 +1,168 @@
+"""Exports: JSON Lines that verify anywhere, and CSV for people and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.chain import PREFIX, genesis
+from agentvault_tui.ledger.opening import foreseen, read_ledger_id
+from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.verify import FORMAT, lines_of
+from agentvault_tui.text import visible
+
+_COLUMNS: Final = ["seq", "time", "type", "actor_kind", "actor_id", "actor_name", "agent_id", "action", "resource", "outcome", "reason", "rule", "decision_id", "detail", "hash"]
+_FORMULA: Final = frozenset("=+-@\t\r＝＋－＠")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export holds."""
+
+    ledger: str
+    count: int
+    first: Head
+    """The link before the first event."""
+    head: Head
+
+
+def export_ledger(
+    home: Home,
+    target: Path,
+    *,
+    form: Literal["jsonl", "csv"] = "jsonl",
+    after: int = 0,
+    now: datetime,
+) -> Exported:
+    """Write every event behind *after* to *target*, mode 0600; replaces it whole.
+
+    Works beside a running broker: it exports up to the head found at the start.
+
+    Raises:
+        NotFoundError: there is no ledger, or it does not reach *after*.
+        UsageError: the target cannot be written.
+        LedgerDamagedError: the store cannot be read.
+    """
+    if not home.database.exists():
+        raise NotFoundError(f"there is no ledger at {home.database}")
+    with foreseen(home.database):
+        db = schema.open_reader(home.database)
+        try:
+            schema.check_schema(db, home.database)
+            exported = _extent(db, read_ledger_id(db, home.database), after)
+            part = target.with_name(target.name + ".part")
+            try:
+                with _create(part) as file:
+                    lines = lines_of(db, after, exported.head.seq)
+                    if form == "jsonl":
+                        _write_lines(file, lines, exported, now)
+                    else:
+                        _write_csv(file, lines)
+                part.replace(target)
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write {target} ({error.strerror})", "choose another file"
+                ) from error
+            finally:
+                part.unlink(missing_ok=True)
+        finally:
+            db.close()
+    return exported
+
+
+def safe_cell(value: str) -> str:
+    """Return *value* so that no spreadsheet runs it and no terminal obeys it."""
+    if not value.isprintable():
+        value = visible(value, limit=len(value) * 10)
+    # OWASP: a leading apostrophe makes it text.
+    return (
+        f"'{value}"
+        if value[:1] in _FORMULA or value.lstrip()[:1] in _FORMULA
+        else value
+    )
+
+
+def _extent(db: sqlite3.Connection, ledger_id: str, after: int) -> Exported:
+    row = db.execute(
+        "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
+    ).fetchone() or (0, genesis(ledger_id))
+    first = (
+        genesis(ledger_id)
+        if after == 0
+        else next(
+            iter(db.execute("SELECT hash FROM events WHERE seq = ?", (after,))), (None,)
+        )[0]
+    )
+    if first is None or not 0 <= after <= row[0]:
+        raise NotFoundError(f"the ledger has no event {after}")
+    return Exported(
+        ledger_id,
+        row[0] - after,
+        Head(after, PREFIX + first.hex()),
+        Head(row[0], PREFIX + row[1].hex()),
+    )
+
+
+def _create(path: Path) -> BinaryIO:
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb", buffering=1 << 20)
+
+
+def _write_lines(
+    file: BinaryIO, lines: Iterator[bytes], exported: Exported, now: datetime
+) -> None:
+    header = {
+        "format": FORMAT,
+        "ledger": exported.ledger,
+        "from": {"seq": exported.first.seq, "hash": exported.first.hash},
+        "to": {"seq": exported.head.seq, "hash": exported.head.hash},
+        "count": exported.count,
+        "exported_at": iso(now),
+    }
+    file.write(json.dumps(header).encode() + b"\n")
+    file.writelines(lines)
+
+
+def _write_csv(file: BinaryIO, lines: Iterator[bytes]) -> None:
+    text = _Encoder(file)
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(_COLUMNS)
+    for line in lines:
+        writer.writerow(_cells(json.loads(line)))
+
+
+def _cells(value: dict[str, Any]) -> list[str]:
+    actor = value["actor"]
+    value |= {
+        "actor_kind": actor["kind"],
+        "actor_id": actor["id"],
+        "actor_name": actor["name"],
+        "detail": json.dumps(value["detail"], ensure_ascii=False, sort_keys=True),
+    }
+    cells = (value[name] for name in _COLUMNS)
+    return ["" if cell is None else safe_cell(str(cell)) for cell in cells]
+
+
+class _Encoder:
+    """A text file over a binary one, for csv."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write *text* as UTF-8."""
+        return self._file.write(text.encode())

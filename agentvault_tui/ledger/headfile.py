@@ -1,0 +1,68 @@
+"""The head kept outside the database: what tells a lost tail or an older copy.
+
+It is written after the commit it names, never before, so after a crash it can only be
+behind. A database that does not reach it has lost something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.ledger.records import Head
+
+_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A head, and the ledger it belongs to."""
+
+    ledger: str
+    head: Head
+
+
+def read_witness(path: Path) -> Witness | None:
+    """Return what the file says, or None when there is none.
+
+    Raises:
+        LedgerDamagedError: it is there and says nothing readable.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        ledger, seq, digest = value["ledger"], value["seq"], value["hash"]
+        if type(seq) is int and seq >= 0 and _HASH.fullmatch(digest):
+            return Witness(str(ledger), Head(seq, digest))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise LedgerDamagedError(
+        f"{path}, the ledger's head kept outside the database, is unreadable",
+        "check who changed it; verify the ledger, then accept it as it is",
+    )
+
+
+def write_witness(path: Path, witness: Witness) -> None:
+    """Replace the file in one step, mode 0600, on disk before it has its name."""
+    temporary = path.with_suffix(".new")
+    value = {
+        "ledger": witness.ledger,
+        "seq": witness.head.seq,
+        "hash": witness.head.hash,
+    }
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, json.dumps(value).encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)

@@ -1,0 +1,267 @@
+"""The ledger as the broker sees it: commit, load, read, and its state of health."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import docs, schema, state
+from agentvault_tui.ledger.batch import Job
+from agentvault_tui.ledger.chain import prepare, read_event
+from agentvault_tui.ledger.connection import Connection
+from agentvault_tui.ledger.headfile import Witness, write_witness
+from agentvault_tui.ledger.lock import HomeLock
+from agentvault_tui.ledger.opening import (
+    Opened,
+    create_file,
+    foreseen,
+    open_checked,
+)
+from agentvault_tui.ledger.query import read_page
+from agentvault_tui.ledger.records import (
+    Attempt,
+    Change,
+    EventQuery,
+    Head,
+    Loaded,
+    Page,
+    Recovery,
+)
+from agentvault_tui.ledger.search import Indexer, open_searcher
+from agentvault_tui.ledger.writer import Writer
+from agentvault_tui.model import Draft, Event, EventType, StepUp, StepUpId
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
+_PULSE: Final = 0.2
+"""Seconds the head file may be behind the chain while events flow."""
+
+
+class Ledger:
+    """State and events of one home, and the only way to write them.
+
+    Attributes:
+        on_state: called whenever `writable` or `problem` changed.
+        on_recovered: awaited, in a task of its own, each time writing works again;
+            it may commit.
+        on_written: told of every durable commit and its changes, in the order of the
+            chain and before the caller of `commit` goes on.
+    """
+
+    def __init__(
+        self, home: Home, clock: Clock, lock: HomeLock, opened: Opened
+    ) -> None:
+        """Use `open` instead."""
+        self.on_state: Callable[[], None] | None = None
+        self.on_recovered: Callable[[Recovery], Awaitable[None]] | None = None
+        self.on_written: Written | None = None
+        self.ledger_id = opened.ledger_id
+        self._home = home
+        self._clock = clock
+        self._lock = lock
+        self._numbers = itertools.count(opened.last_n + 1)
+        self._moved = asyncio.Event()
+        self._head_problem: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._writer: Writer
+        self._reader: Connection
+        self._indexer: Indexer
+
+    @classmethod
+    async def open(cls, home: Home, *, clock: Clock) -> Ledger:
+        """Take the home's lock, and open, create or refuse its ledger.
+
+        Raises:
+            HomeInUseError: another broker has the home; says which process.
+            LedgerDamagedError: the file is not the one the last process left.
+            LedgerUnwritableError: it cannot be opened now.
+        """
+        create_file(home)
+        lock = HomeLock(home.lock_file)
+        try:
+            return await cls._open_locked(home, clock, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    async def _open_locked(cls, home: Home, clock: Clock, lock: HomeLock) -> Ledger:
+        with foreseen(home.database):
+            db = await Connection.open(lambda: schema.open_writer(home.database))
+        try:
+            opened = await db.run(open_checked, home, trust=False)
+            self = cls(home, clock, lock, opened)
+            self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
+            self._write_head()
+            self._indexer = await Indexer.open(home, opened.ledger_id)
+        except BaseException:
+            await db.close()
+            raise
+        self._reader = await Connection.open(lambda: open_searcher(home))
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        self._writer.on_commit = self._moved.set
+        self._writer.on_problem = self._tell
+        self._writer.on_written = self._written
+        self._writer.on_recovery = self._recovered
+        self._spawn(self._writer.run(self._clock), "writer")
+        self._spawn(self._pulse(), "pulse")
+        self._spawn(self._indexer.run(lambda: self._writer.tip.seq), "indexer")
+
+    async def commit(
+        self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
+    ) -> tuple[Event, ...]:
+        """Write events and the changes they record; return when both are durable.
+
+        An *urgent* commit (a revocation) goes ahead of all that waits, and never
+        finds the line full. Cancelling the caller does not undo the commit.
+
+        Raises:
+            LedgerBusyError: too many commits wait.
+            LedgerUnwritableError: nothing can be written now, or this was not; it may
+                yet be found to have been, see `on_recovered`.
+            ValueError: an outcome on, or missing from, the wrong type of event.
+        """
+        for draft in drafts:
+            if (draft.outcome is None) == (draft.type is EventType.TOKEN_DECISION):
+                raise ValueError(f"outcome {draft.outcome} on {draft.type}")
+        job = Job(
+            tuple(prepare(draft) for draft in drafts),
+            [state.row_of(change, next(self._numbers)) for change in changes],
+            Attempt(drafts, tuple(changes)),
+            asyncio.get_running_loop().create_future(),
+        )
+        self._writer.submit(job, urgent=urgent)
+        return await job.done
+
+    @property
+    def head(self) -> Head:
+        """The last durable link."""
+        return self._writer.tip.head
+
+    @property
+    def writable(self) -> bool:
+        """Whether commits are taken now."""
+        return self._writer.problem is None and not self._closed
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong: the reason when not writable, or else a warning."""
+        return self._writer.problem or self._head_problem
+
+    @property
+    def index_lag(self) -> int:
+        """How many events the text index is behind; searches are exact all the same."""
+        return self._writer.tip.seq - self._indexer.indexed
+
+    async def load(self) -> Loaded:
+        """Read all state, without expired, dropped and voided tokens."""
+        return await self._read(state.load, self._clock)
+
+    async def events(self, query: EventQuery) -> Page:
+        """Read one page of events.
+
+        Raises:
+            ValueError: the limit is not 1 to 1000.
+        """
+        if not 1 <= query.limit <= 1000:
+            raise ValueError(f"limit {query.limit} is not 1 to 1000")
+        return await self._read(read_page, query, self._clock)
+
+    async def event(self, seq: int) -> Event | None:
+        """Read one event."""
+        if not 0 < seq <= self.head.seq:
+            return None
+        return await self._read(_one_event, seq)
+
+    async def stepup(self, stepup_id: StepUpId) -> StepUp | None:
+        """Read one step-up, however old."""
+        return await self._read(_one_stepup, stepup_id)
+
+    async def close(self) -> None:
+        """Write what waits, the head file too, and let go of the home."""
+        if self._closed:
+            return
+        self._closed = True
+        self._indexer.stop()
+        self._moved.set()
+        # The writer's connection goes last: closing it empties the log.
+        await self._indexer.close()
+        await self._reader.close()
+        self._writer.close()
+        for task in tuple(self._tasks):
+            await asyncio.gather(task, return_exceptions=True)
+        self._write_head()
+        self._lock.release()
+
+    async def _read(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        with foreseen(self._home.database):
+            return await self._reader.run(function, *args, **kwargs)
+
+    async def _pulse(self) -> None:
+        """Bring the head file up to date, and ask for chores, while events flow."""
+        while not self._closed:
+            await self._moved.wait()
+            self._moved.clear()
+            if not self._closed:
+                await asyncio.sleep(_PULSE)
+                await asyncio.to_thread(self._write_head)
+                if not self._moved.is_set():
+                    self._writer.tidy()
+
+    def _write_head(self) -> None:
+        before = self._head_problem
+        try:
+            write_witness(
+                self._home.head_file, Witness(self.ledger_id, self._writer.tip.head)
+            )
+            self._head_problem = None
+        except OSError as error:
+            self._head_problem = f"the ledger's head file cannot be written ({error})"
+        if self._head_problem != before:
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self.on_state is not None:
+            self.on_state()
+
+    def _written(self, events: tuple[Event, ...], attempt: Attempt) -> None:
+        if self.on_written is not None:
+            self.on_written(events, attempt.changes)
+
+    def _recovered(self, recovery: Recovery) -> None:
+        if self.on_recovered is not None:
+            self._spawn(self.on_recovered(recovery), "recovered")
+
+    def _spawn(self, work: Awaitable[None], name: str) -> None:
+        async def guarded() -> None:
+            await work
+
+        task = self._loop.create_task(guarded(), name=f"ledger {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _one_event(db: sqlite3.Connection, seq: int) -> Event | None:
+    row = db.execute("SELECT body, hash FROM events WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else read_event(*row)
+
+
+def _one_stepup(db: sqlite3.Connection, stepup_id: str) -> StepUp | None:
+    row = db.execute("SELECT doc FROM stepups WHERE id = ?", (stepup_id,)).fetchone()
+    return None if row is None else docs.read_stepup(row[0])

@@ -1,0 +1,172 @@
+"""Opening a ledger: is this the file the last process left, and all of it?"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.errors import (
+    LedgerDamagedError,
+    LedgerError,
+    LedgerUnwritableError,
+)
+from agentvault_tui.home import Home, private_file
+from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.batch import Tip, read_tip
+from agentvault_tui.ledger.chain import PREFIX, genesis
+from agentvault_tui.ledger.headfile import Witness, read_witness
+from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.state import last_n
+from agentvault_tui.ledger.verify import check_tail
+
+_TAIL: Final = 256
+"""Events whose links and columns are checked at every start."""
+_PASSING: Final = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_FULL",
+    "SQLITE_READONLY",
+    "SQLITE_CANTOPEN",
+    "SQLITE_PERM",
+)
+_ACCEPT: Final = (
+    "put the newest copy back, or accept this one: agentvault_tui.ledger."
+    "accept_rollback, which records it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a start needs to know of the file."""
+
+    ledger_id: str
+    tip: Tip
+    last_n: int
+
+
+def create_file(home: Home) -> None:
+    """Make the folders and the database file, private under any umask.
+
+    Raises:
+        LedgerUnwritableError: they cannot be made.
+    """
+    try:
+        home.prepare()
+        private_file(home.database)
+        for suffix in ("-wal", "-shm"):
+            beside = Path(f"{home.database}{suffix}")
+            if beside.exists():
+                beside.chmod(0o600)
+    except OSError as error:
+        raise LedgerUnwritableError(
+            f"cannot use {home.database} ({error.strerror})",
+            "check the folder's owner, mode and free space",
+        ) from error
+
+
+def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
+    """Set the writing connection up and check what can be checked at a start.
+
+    With *trust* the head file is not asked: for `accept_rollback` alone.
+
+    Raises:
+        LedgerDamagedError: the file is not what was written.
+        LedgerUnwritableError: it cannot be opened now.
+    """
+    with foreseen(home.database):
+        schema.set_up_writer(db)
+        witness = None if trust else read_witness(home.head_file)
+        fresh = witness.ledger if witness and witness.head.seq == 0 else None
+        schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16))
+        ledger_id = read_ledger_id(db, home.database)
+        tip = read_tip(db, ledger_id)
+        problem = check_tail(db, ledger_id, _TAIL)
+        if problem:
+            raise LedgerDamagedError(
+                f"{home.database}: {problem}",
+                "run agentvault audit verify; keep the file as evidence and restore"
+                " the newest copy",
+            )
+        if not trust:
+            compare(db, witness, ledger_id, tip.head)
+        return Opened(ledger_id, tip, last_n(db))
+
+
+def read_ledger_id(db: sqlite3.Connection, path: Path) -> str:
+    """Return the ledger's own random name, which its genesis hash is made from."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
+    if row is None or type(row[0]) is not str:
+        raise LedgerDamagedError(f"{path} has lost its ledger id", _ACCEPT)
+    return row[0]
+
+
+def compare(
+    db: sqlite3.Connection, witness: Witness | None, ledger_id: str, head: Head
+) -> None:
+    """Compare the database with the head kept outside it.
+
+    Raises:
+        LedgerDamagedError: a tail is missing, or this is an older or another ledger.
+    """
+    if witness is None:
+        if head.seq == 0:
+            return
+        raise LedgerDamagedError(
+            f"the ledger has {head.seq} events, but its head kept outside is gone",
+            f"find out who removed it; {_ACCEPT}",
+        )
+    known = witness.head
+    if witness.ledger != ledger_id:
+        raise LedgerDamagedError(
+            f"this is another ledger than the one that ended at event {known.seq}",
+            _ACCEPT,
+        )
+    if head.seq < known.seq:
+        raise LedgerDamagedError(
+            f"the ledger ends at event {head.seq}, but it had reached {known.seq}:"
+            " the last events were cut off, or this is an older copy",
+            _ACCEPT,
+        )
+    stored = (
+        genesis(ledger_id)
+        if known.seq == 0
+        else db.execute(
+            "SELECT hash FROM events WHERE seq = ?", (known.seq,)
+        ).fetchone()[0]
+    )
+    if PREFIX + bytes(stored).hex() != known.hash:
+        raise LedgerDamagedError(
+            f"event {known.seq} is not the one that was recorded:"
+            " the ledger was rewritten, or this is another copy",
+            _ACCEPT,
+        )
+
+
+@contextmanager
+def foreseen(path: Path) -> Iterator[None]:
+    """Turn what SQLite says about a file into errors with a remedy."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith((*_PASSING, "SQLITE_IOERR")):
+            raise LedgerUnwritableError(
+                f"{path} cannot be opened for writing ({error})",
+                "check free space, modes, and for other programs that use it",
+            ) from error
+        raise LedgerDamagedError(
+            f"{path} is damaged ({error})",
+            "keep it as evidence and restore the newest copy",
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise LedgerDamagedError(
+            f"{path} is damaged ({error!r:.100})",
+            "keep it as evidence and restore the newest copy",
+        ) from error

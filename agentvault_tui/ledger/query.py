@@ -1,0 +1,264 @@
+"""Reading pages of events: by place, never by offset, and within a bounded time.
+
+Without text every page comes from covering indexes. With text it comes from the
+trigram index, checked against the text itself, plus a scan of what is not indexed
+yet. Either way work is done in windows of the chain; when the time for one page is
+up, the page ends where it got to and says so in `next`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.ledger.chain import read_event
+from agentvault_tui.ledger.records import EventQuery, Page
+from agentvault_tui.ledger.search import indexed_upto, trigrams
+
+_BUDGET: Final = 0.035
+"""Seconds one page may search."""
+_FIRST_WINDOW: Final = 2_000
+_LARGEST_WINDOW: Final = 1_000_000
+_FEW: Final = 2_000
+"""So few events of an agent or type are read one by one."""
+_END: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Events from *low* to *high*, both included."""
+
+    low: int
+    high: int
+
+
+def read_page(db: sqlite3.Connection, query: EventQuery, clock: Clock) -> Page:
+    """Read one page, in one snapshot."""
+    db.execute("BEGIN")
+    try:
+        found, resume = _find(db, query, clock)
+        if len(found) > query.limit:
+            found = found[: query.limit]
+            resume = found[-1]
+        rows = db.execute(
+            "SELECT body, hash FROM events WHERE seq IN"
+            f" (SELECT value FROM json_each(?)) ORDER BY seq {_order(query)}",
+            (json.dumps(found),),
+        )
+        return Page(tuple(read_event(*row) for row in rows), resume)
+    finally:
+        db.execute("COMMIT")
+
+
+def _find(
+    db: sqlite3.Connection, query: EventQuery, clock: Clock
+) -> tuple[list[int], int | None]:
+    """Return up to limit + 1 places, and where to go on if the time was up."""
+    deadline = clock.boot() + _BUDGET
+    found: list[int] = []
+    for span in _spans(db, query):
+        if query.q:
+            more, resume = _search(db, query, span, len(found), clock, deadline)
+        else:
+            more, resume = _listed(db, query, span, query.limit + 1), None
+        found += more
+        if resume is not None or len(found) > query.limit:
+            return found[: query.limit + 1], resume
+    return found, None
+
+
+def _order(query: EventQuery) -> str:
+    return "ASC" if query.after is not None else "DESC"
+
+
+def _spans(db: sqlite3.Connection, query: EventQuery) -> list[_Span]:
+    """Return the stretches of the chain the query is about, in reading order."""
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    low, high = 1, head
+    if query.after is not None:
+        low = max(low, min(query.after, _END) + 1)
+    elif query.before is not None:
+        high = min(high, query.before - 1)
+    spans = [_Span(low, high)]
+    if query.since is not None or query.until is not None:
+        spans = [
+            _Span(max(low, span.low), min(high, span.high))
+            for span in _dated(db, query.since, query.until, head)
+        ]
+    spans = [span for span in spans if span.low <= span.high]
+    return spans if query.after is not None else spans[::-1]
+
+
+def _dated(
+    db: sqlite3.Connection, since: datetime | None, until: datetime | None, head: int
+) -> Iterator[_Span]:
+    """Return the stretch of each era between two moments, found by bisection.
+
+    Inside an era time never goes back; a new one begins where the clock was set back.
+    """
+    starts = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
+    for start, stop in zip(starts, [*starts[1:], head + 1], strict=True):
+        low = start if since is None else _first_at(db, iso(since), start, stop)
+        high = stop if until is None else _first_at(db, iso(until), start, stop)
+        yield _Span(low, high - 1)
+
+
+def _first_at(db: sqlite3.Connection, moment: str, low: int, high: int) -> int:
+    """Return the first place in [low, high) whose time is *moment* or later."""
+    while low < high:
+        middle = (low + high) // 2
+        (time,) = db.execute(
+            "SELECT time FROM events WHERE seq = ?", (middle,)
+        ).fetchone()
+        if time < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _listed(
+    db: sqlite3.Connection, query: EventQuery, span: _Span, limit: int
+) -> list[int]:
+    """Return places that pass every filter but the text.
+
+    Each combination of agent, type and outcome is one ordered stretch of an index;
+    the few that apply are read that far and merged.
+    """
+    order = _order(query)
+    between = "seq BETWEEN ? AND ?"
+    tail = f"ORDER BY seq {order} LIMIT ?"
+    if query.agent is query.type is query.outcome is None:
+        sql = f"SELECT seq FROM events WHERE {between} {tail}"
+        return [row[0] for row in db.execute(sql, (span.low, span.high, limit))]
+    agent = "" if query.agent is None else "agent_id = ? AND "
+    sql = f"SELECT seq FROM events WHERE {agent}type = ? AND outcome IS ? AND"
+    keys = [] if query.agent is None else [query.agent]
+    merged = [
+        row[0]
+        for kind, outcome in _combinations(db, query)
+        for row in db.execute(
+            f"{sql} {between} {tail}",
+            (*keys, kind, outcome or None, span.low, span.high, limit),
+        )
+    ]
+    return sorted(merged, reverse=order == "DESC")[:limit]
+
+
+def _combinations(db: sqlite3.Connection, query: EventQuery) -> list[tuple[str, str]]:
+    """Return the types and outcomes there are, as far as the query wants them."""
+    return db.execute(
+        "SELECT DISTINCT type, outcome FROM tally"
+        " WHERE (?1 IS NULL OR agent_id = ?1) AND (?2 IS NULL OR type = ?2)"
+        " AND (?3 IS NULL OR outcome = ?3)",
+        (query.agent, query.type, query.outcome),
+    ).fetchall()
+
+
+def _search(
+    db: sqlite3.Connection,
+    query: EventQuery,
+    span: _Span,
+    have: int,
+    clock: Clock,
+    deadline: float,
+) -> tuple[list[int], int | None]:
+    """Return places in *span* whose text holds the query's, window by window."""
+    wanted = query.limit + 1 - have
+    needle = (query.q or "").casefold().replace("\x00", "\ufffd")
+    few = _few(db, query, span)
+    if few is not None:
+        return _among(db, query, needle, few, wanted), None
+    found: list[int] = []
+    match = trigrams(needle)
+    upto = indexed_upto(db) if match else 0
+    size = _FIRST_WINDOW
+    descending = query.after is None
+    edge = span.high if descending else span.low
+    while span.low <= edge <= span.high:
+        window = _window(edge, size, span, upto, descending=descending)
+        started = clock.boot()
+        use = match if window.high <= upto else None
+        found += _scan(db, query, needle, use, window, wanted - len(found))
+        edge = window.low - 1 if descending else window.high + 1
+        now = clock.boot()
+        if len(found) >= wanted:
+            break
+        if now >= deadline and span.low <= edge <= span.high:
+            return found, edge + 1 if descending else edge - 1
+        # Grow while windows are cheap, so that a miss over a long chain is quick.
+        spent = now - started
+        if spent < (deadline - now) / 4:
+            size = min(size * 4, _LARGEST_WINDOW)
+        elif spent > (deadline - now) / 2:
+            size = max(size // 4, _FIRST_WINDOW // 2)
+    return found, None
+
+
+def _window(edge: int, size: int, span: _Span, upto: int, *, descending: bool) -> _Span:
+    """Return the next window from *edge*, not mixing indexed and unindexed events."""
+    if descending:
+        low = max(span.low, edge - size + 1)
+        return _Span(max(low, upto + 1) if edge > upto else low, edge)
+    high = min(span.high, edge + size - 1)
+    return _Span(edge, min(high, upto) if edge <= upto else high)
+
+
+def _scan(
+    db: sqlite3.Connection,
+    query: EventQuery,
+    needle: str,
+    match: str | None,
+    window: _Span,
+    limit: int,
+) -> list[int]:
+    """Return the matching places in one window, by the index when *match* is given."""
+    conditions = ["instr(e.text, ?) > 0"]
+    keys: list[str] = [needle]
+    for column in ("agent", "type", "outcome"):
+        value = getattr(query, column)
+        if value is not None:
+            name = "agent_id" if column == "agent" else column
+            # The unary plus keeps the planner on the window.
+            conditions.append(f"+e.{name} = ?")
+            keys.append(str(value))
+    tail = f"{' AND '.join(conditions)} ORDER BY {{}} {_order(query)} LIMIT ?"
+    between = (window.low, window.high)
+    if match is None:
+        sql = f"SELECT e.seq FROM events e WHERE e.seq BETWEEN ? AND ? AND {tail}"
+        rows = db.execute(sql.format("e.seq"), (*between, *keys, limit))
+    else:
+        sql = (
+            "SELECT w.rowid FROM idx.words w CROSS JOIN events e ON e.seq = w.rowid"
+            f" WHERE w.words MATCH ? AND w.rowid BETWEEN ? AND ? AND {tail}"
+        )
+        rows = db.execute(sql.format("w.rowid"), (match, *between, *keys, limit))
+    return [row[0] for row in rows]
+
+
+def _few(db: sqlite3.Connection, query: EventQuery, span: _Span) -> list[int] | None:
+    """Return the places that pass the other filters, if they are few."""
+    if query.agent is query.type is query.outcome is None:
+        return None
+    places = _listed(db, query, span, _FEW + 1)
+    return places if len(places) <= _FEW else None
+
+
+def _among(
+    db: sqlite3.Connection,
+    query: EventQuery,
+    needle: str,
+    places: list[int],
+    limit: int,
+) -> list[int]:
+    rows = db.execute(
+        "SELECT seq FROM events WHERE seq IN (SELECT value FROM json_each(?))"
+        f" AND instr(text, ?) > 0 ORDER BY seq {_order(query)} LIMIT ?",
+        (json.dumps(places), needle, limit),
+    )
+    return [row[0] for row in rows]

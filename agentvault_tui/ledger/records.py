@@ -1,0 +1,164 @@
+"""What goes into the ledger beside events, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from agentvault_tui.model import (
+    Agent,
+    AgentCounts,
+    AgentId,
+    Draft,
+    Event,
+    EventType,
+    Outcome,
+    StepUp,
+    Token,
+    TokenId,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last link of the chain: it stands for everything before it."""
+
+    seq: int
+    """0 when nothing was recorded yet."""
+    hash: str
+    """``sha256:…``; the genesis hash when nothing was recorded yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropToken:
+    """Forget one token: it was redeemed or revoked."""
+
+    token_id: TokenId
+
+
+@dataclass(frozen=True, slots=True)
+class DropAgentTokens:
+    """Forget every token of an agent that was handed to `commit` before this."""
+
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class Panic:
+    """The panic switch; stored with ``on=False`` once lifted."""
+
+    on: bool
+    since: datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStep:
+    """One slower step of a revocation, at the tenant."""
+
+    id: str
+    agent_id: AgentId
+    step: str
+    status: Literal["pending", "confirmed", "failed"]
+    attempts: int = 0
+    next_at: datetime | None = None
+    """When to try again; only while pending."""
+    ms: float | None = None
+    """How long it took from the revocation, once it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """A small value to find again at the next start; ``None`` removes it."""
+
+    key: str
+    value: str | None
+
+
+Change: TypeAlias = (
+    Agent | Token | StepUp | DropToken | DropAgentTokens | Panic | OutboxStep | Meta
+)
+"""One change of state, written in the same transaction as its events.
+
+Of two changes to one thing the one handed to `commit` later wins, in whatever order
+they reach the disk.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One commit whose caller was told that it failed."""
+
+    drafts: tuple[Draft, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Writing works again: what became of the batch nobody could be sure of.
+
+    The tokens of that batch are void in the store already; nobody received their
+    secrets. Everything else a *found* batch changed stands in the store, while its
+    callers were told that it failed: write the current state of those things again.
+    """
+
+    found: bool
+    """Whether the batch had reached the store after all."""
+    attempts: tuple[Attempt, ...]
+    voided: tuple[TokenId, ...]
+    event: Event
+    """The ``audit.ambiguous`` event that records it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything the broker keeps in memory, as the last process left it."""
+
+    agents: tuple[Agent, ...]
+    counts: dict[AgentId, AgentCounts]
+    last_seen: dict[AgentId, datetime]
+    tokens: tuple[Token, ...]
+    """Those not expired, dropped or voided."""
+    stepups: tuple[StepUp, ...]
+    """The open ones, the approved ones not yet redeemed, and the 50 latest others."""
+    panic: Panic | None
+    """Set only while the switch is on."""
+    outbox: tuple[OutboxStep, ...]
+    meta: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events to read: keyset paging by ``seq``.
+
+    With *after* the page starts just above it, oldest first; otherwise newest first,
+    just below *before*, or from the head.
+    """
+
+    after: int | None = None
+    before: int | None = None
+    since: datetime | None = None
+    """Inclusive."""
+    until: datetime | None = None
+    """Exclusive."""
+    agent: AgentId | None = None
+    outcome: Outcome | None = None
+    type: EventType | None = None
+    q: str | None = None
+    """Case-insensitive substring of any visible field."""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of events.
+
+    A page may hold fewer than *limit* events, even none, and still have a `next`:
+    the time for one page was up, and reading goes on from there.
+    """
+
+    events: tuple[Event, ...]
+    next: int | None
+    """Goes into the parameter the query used; None at the end."""

@@ -1,0 +1,106 @@
+"""After a failed write: find out what became of the batch, and record it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from typing import Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
+from agentvault_tui.ledger.chain import prepare
+from agentvault_tui.ledger.connection import Connection
+from agentvault_tui.ledger.records import Attempt, DropToken, Recovery
+from agentvault_tui.ledger.state import has_row, last_n, row_of
+from agentvault_tui.model import Actor, ActorKind, Draft, Event, EventType, Token
+
+SYSTEM: Final = Actor(ActorKind.SYSTEM, "ledger", "ledger")
+_NAMED: Final = 40
+"""Tokens named in the event; the count is always there."""
+
+
+class LostTrackError(LedgerDamagedError):
+    """The store holds what this process did not write: it must not go on."""
+
+
+class Doubt:
+    """A batch whose commit failed: it is in the store whole, or not at all."""
+
+    def __init__(self, batch: Batch, ledger_id: str, error: str) -> None:
+        self._batch = batch
+        self._ledger_id = ledger_id
+        self._error = error
+        self._found: dict[bytes, bool] = {
+            batch.before.hash: False,
+            batch.after.hash: True,
+        }
+        self._written: dict[bytes, tuple[Tip, Recovery]] = {}
+        """Earlier tries at recording this, in doubt themselves."""
+
+    async def settle(self, db: Connection, clock: Clock) -> tuple[Tip, Recovery]:
+        """Look what is there, void the batch's tokens, and record both.
+
+        Raises:
+            LostTrackError: the chain ends where it never did.
+            sqlite3.Error: writing still fails; settle again later.
+        """
+        tip, stored_n = await db.run(_look, self._ledger_id)
+        if tip.hash in self._written:
+            return self._written[tip.hash]
+        if tip.hash not in self._found:
+            raise LostTrackError(
+                f"the ledger ends at {tip.seq}, which this broker did not write",
+                "stop the broker and verify the ledger",
+            )
+        found = self._found[tip.hash]
+        if self._batch.after is self._batch.before:
+            found = await db.run(_state_found, self._batch)
+        return await self._record(db, tip, stored_n, clock, found=found)
+
+    async def _record(
+        self, db: Connection, tip: Tip, stored_n: int, clock: Clock, *, found: bool
+    ) -> tuple[Tip, Recovery]:
+        attempts = tuple(job.attempt for job in self._batch.jobs)
+        tokens = tuple(
+            change.id
+            for attempt in attempts
+            for change in attempt.changes
+            if isinstance(change, Token)
+        )
+        draft = Draft(
+            EventType.AUDIT_AMBIGUOUS,
+            SYSTEM,
+            reason="batch_found" if found else "batch_not_found",
+            detail={
+                "error": self._error,
+                "first_seq": self._batch.before.seq + 1,
+                "last_seq": self._batch.after.seq,
+                "tokens": len(tokens),
+                "voided": list(tokens[:_NAMED]),
+            },
+        )
+        numbers = itertools.count(stored_n)
+        voids = [row_of(DropToken(token), next(numbers)) for token in tokens]
+        done: asyncio.Future[tuple[Event, ...]]
+        done = asyncio.get_running_loop().create_future()
+        job = Job((prepare(draft),), voids, Attempt((draft,), ()), done)
+        batch = build(tip, [job], clock)
+        recovery = Recovery(found, attempts, tokens, batch.events[0][0])
+        self._written[batch.after.hash] = batch.after, recovery
+        await db.run(write, batch.statements)
+        return batch.after, recovery
+
+
+def _look(db: sqlite3.Connection, ledger_id: str) -> tuple[Tip, int]:
+    return read_tip(db, ledger_id), last_n(db)
+
+
+def _state_found(db: sqlite3.Connection, batch: Batch) -> bool:
+    """Tell whether a batch without events is there: by its rows' own numbers."""
+    return any(
+        has_row(db, table, row[0] if table == "tokens" else row[-1])
+        for job in batch.jobs
+        for table, row in job.rows
+    )

@@ -1,0 +1,200 @@
+"""The database file: its tables, its version, and how connections to it are opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.errors import LedgerDamagedError
+
+APPLICATION_ID: Final = 0x41475654
+"""``AGVT``, in the file's header."""
+VERSION: Final = 1
+BUSY_SECONDS: Final = 1.0
+"""How long the writer waits for another process before it gives up (503)."""
+
+_TABLES: Final = """
+CREATE TABLE meta (
+  key TEXT PRIMARY KEY, value TEXT, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, time TEXT NOT NULL, type TEXT NOT NULL,
+  agent_id TEXT, outcome TEXT, text TEXT NOT NULL,
+  body TEXT NOT NULL, hash BLOB NOT NULL
+);
+CREATE INDEX events_by_agent ON events (agent_id, type, outcome);
+CREATE INDEX events_by_type ON events (type, outcome);
+CREATE TABLE eras (
+  first_seq INTEGER PRIMARY KEY
+);
+CREATE TABLE tally (
+  agent_id TEXT NOT NULL, type TEXT NOT NULL, outcome TEXT NOT NULL,
+  events INTEGER NOT NULL, seen TEXT,
+  PRIMARY KEY (agent_id, type, outcome)
+) WITHOUT ROWID;
+CREATE TABLE agents (
+  id TEXT PRIMARY KEY, doc TEXT NOT NULL, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tokens (
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL, agent_id TEXT NOT NULL,
+  expires TEXT NOT NULL, doc TEXT NOT NULL
+);
+CREATE TABLE dropped (
+  id TEXT PRIMARY KEY, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE voided (
+  agent_id TEXT PRIMARY KEY, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE stepups (
+  id TEXT PRIMARY KEY, status TEXT NOT NULL, doc TEXT NOT NULL, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX stepups_by_status ON stepups (status, n);
+CREATE TABLE outbox (
+  id TEXT PRIMARY KEY, status TEXT NOT NULL, doc TEXT NOT NULL, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TRIGGER events_are_appended BEFORE INSERT ON events
+WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM events)
+BEGIN SELECT RAISE(ABORT, 'events are only ever appended'); END;
+CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
+"""
+# The first trigger also stops INSERT OR REPLACE: it fires before the conflict is
+# resolved, while the DELETE trigger would need recursive_triggers on that connection.
+
+MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {}
+"""From each older version to the next, run inside one transaction."""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open the one connection that writes; the file exists, with mode 0600."""
+    # DEFERRED to nothing: transactions are spelled out. Threads are aiosqlite's care.
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256
+    )
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a connection that cannot write."""
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+    )
+    try:
+        harden(db)
+        db.execute("PRAGMA query_only = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def harden(db: sqlite3.Connection) -> None:
+    """Trust nothing the file says about how to read it."""
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+        db.execute(f"PRAGMA {pragma}")
+
+
+def set_up_writer(db: sqlite3.Connection) -> None:
+    """Make every commit durable before it returns, and checkpoints ours alone.
+
+    SQLite before 3.51.3 can lose a commit when two connections checkpoint and reset
+    the log at once: so nobody but the writer ever checkpoints.
+    """
+    harden(db)
+    db.execute("PRAGMA journal_mode = WAL")
+    for pragma in (
+        "synchronous = FULL",
+        "wal_autocheckpoint = 0",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+        "recursive_triggers = ON",
+    ):
+        db.execute(f"PRAGMA {pragma}")
+
+
+def reopen(db: sqlite3.Connection, path: Path) -> None:
+    """Set a new writing connection up on a file that has its tables."""
+    set_up_writer(db)
+    check_schema(db, path)
+
+
+def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
+    """Create the tables in an empty file, or check that they are ours.
+
+    Raises:
+        LedgerDamagedError: the file is something else, or newer than this program.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == 0 and tables == 0:
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {VERSION};"
+            f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0); COMMIT;"
+        )
+    elif version in MIGRATIONS:
+        _migrate(db, version)
+    check_schema(db, path)
+
+
+def check_schema(db: sqlite3.Connection, path: Path) -> None:
+    """Check that every table, index and trigger is there, word for word.
+
+    Raises:
+        LedgerDamagedError: not so.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application == APPLICATION_ID and version > VERSION:
+        raise LedgerDamagedError(
+            f"{path} was written by a newer AgentVault (schema {version}, "
+            f"this one knows {VERSION})",
+            "upgrade AgentVault, or use another home",
+        )
+    if application != APPLICATION_ID or version != VERSION:
+        raise LedgerDamagedError(
+            f"{path} is not an AgentVault ledger", "restore it, or use another home"
+        )
+    if _definitions(db) != _expected():
+        raise LedgerDamagedError(
+            f"the tables or triggers of {path} were changed",
+            "keep the file as evidence and restore a copy",
+        )
+
+
+def _expected() -> set[tuple[str, str]]:
+    db = sqlite3.connect(":memory:")
+    try:
+        db.executescript(_TABLES)
+        return _definitions(db)
+    finally:
+        db.close()
+
+
+def _definitions(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(
+        db.execute(
+            "SELECT name, coalesce(sql, '') FROM sqlite_master"
+            " WHERE name NOT LIKE 'sqlite_%'"
+        )
+    )
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring an older file up to date, all or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        while version in MIGRATIONS:
+            MIGRATIONS[version](db)
+            version += 1
+        db.execute(f"PRAGMA user_version = {version}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise

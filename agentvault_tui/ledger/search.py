@@ -1,0 +1,207 @@
+"""The text index: trigrams in a file of its own, fed behind the writer's back.
+
+It is only ever a shortcut. Every hit is checked against the event's text, and events
+not indexed yet are scanned, so a search is exact whatever the index holds. The file
+can be deleted at any time and is built anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.home import Home, private_file
+from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.connection import Connection
+
+_STEP: Final = 256
+"""Events indexed at a time while commits flow: some ten milliseconds of work."""
+_IDLE_STEP: Final = 4096
+_REST: Final = 3.0
+"""Times its own working time the indexer rests while commits flow."""
+_CHECKPOINT_EVERY: Final = 32
+_LOOK: Final = 0.5
+"""Seconds between looks for new events."""
+_MOST_TRIGRAMS: Final = 8
+_SCHEMA: Final = """
+CREATE VIRTUAL TABLE words USING fts5(
+  text, content='', detail=none, columnsize=0, tokenize='trigram case_sensitive 1');
+CREATE TABLE progress (ledger TEXT NOT NULL, upto INTEGER NOT NULL, hash BLOB NOT NULL);
+"""
+
+
+def index_path(home: Home) -> Path:
+    """Return where the index is; its folder is the database's."""
+    return home.database.with_name("index.db")
+
+
+def open_searcher(home: Home) -> sqlite3.Connection:
+    """Open a connection that reads the ledger, and the index if there is one."""
+    db = schema.open_reader(home.database)
+    with contextlib.suppress(sqlite3.Error):
+        uri = f"{index_path(home).absolute().as_uri()}?mode=ro"
+        db.execute("ATTACH ? AS idx", (uri,))
+    return db
+
+
+def indexed_upto(db: sqlite3.Connection) -> int:
+    """Return the last event the index holds; 0 when there is no index."""
+    try:
+        row = db.execute("SELECT upto FROM idx.progress").fetchone()
+    except sqlite3.Error:
+        return 0
+    return 0 if row is None else int(row[0])
+
+
+def trigrams(needle: str) -> str | None:
+    """Return what to ask the index for *needle*; None when it is too short for it.
+
+    A few of its trigrams are enough: every hit is checked against the text anyway.
+    """
+    last = len(needle) - 3
+    if last < 0:
+        return None
+    count = min(_MOST_TRIGRAMS, last + 1)
+    starts = {round(i * last / max(count - 1, 1)) for i in range(count)}
+    picked = (needle[start : start + 3].replace('"', '""') for start in sorted(starts))
+    return " AND ".join(f'"{part}"' for part in picked)
+
+
+class Indexer:
+    """Feeds the index, slowly while the writer is busy."""
+
+    def __init__(self, db: Connection | None) -> None:
+        self.indexed = 0
+        self._db = db
+        self._stopped = asyncio.Event()
+
+    @classmethod
+    async def open(cls, home: Home, ledger_id: str) -> Indexer:
+        """Open the index, or build an empty one when it does not fit the ledger."""
+        path = index_path(home)
+        for fresh in (False, True):
+            db = None
+            try:
+                if fresh:
+                    _remove(path)
+                private_file(path)
+                db = await Connection.open(lambda: _open_index(path, home.database))
+                self = cls(db)
+                self.indexed = await db.run(_check, ledger_id)
+                return self
+            except (sqlite3.Error, OSError):
+                if db is not None:
+                    with contextlib.suppress(sqlite3.Error):
+                        await db.close()
+        return cls(None)
+
+    async def run(self, head: Callable[[], int]) -> None:
+        """Index what was committed, until stopped."""
+        seen, steps = head(), 0
+        while self._db is not None and not self._stopped.is_set():
+            busy, seen = head() != seen, head()
+            if self.indexed >= seen:
+                await self._rest(_LOOK)
+                continue
+            started = asyncio.get_running_loop().time()
+            step = _STEP if busy else _IDLE_STEP
+            try:
+                self.indexed = await self._db.run(_feed, self.indexed, step)
+                steps += 1
+                if not busy or steps % _CHECKPOINT_EVERY == 0:
+                    await self._db.run(_checkpoint)
+            except (sqlite3.Error, ValueError):
+                # Searches scan instead; a full disk may pass.
+                await self._rest(_LOOK * 10)
+                continue
+            spent = asyncio.get_running_loop().time() - started
+            await self._rest(spent * _REST if busy else 0.001)
+
+    def stop(self) -> None:
+        """Stop soon."""
+        self._stopped.set()
+
+    async def close(self) -> None:
+        """Close the index."""
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                await db.close()
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+
+def _open_index(path: Path, ledger: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=schema.BUSY_SECONDS,
+        isolation_level=None,
+    )
+    try:
+        schema.harden(db)
+        db.execute("PRAGMA journal_mode = WAL")
+        # Losing the newest rows in a power cut costs nothing: they are fed again.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("PRAGMA secure_delete = OFF")
+        db.execute("ATTACH ? AS ledger", (f"{ledger.absolute().as_uri()}?mode=ro",))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check(db: sqlite3.Connection, ledger_id: str) -> int:
+    """Return how far the index got; raise when it is about something else."""
+    (tables,) = db.execute("SELECT count(*) FROM main.sqlite_master").fetchone()
+    if not tables:
+        db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        db.execute("INSERT INTO progress VALUES (?, 0, x'')", (ledger_id,))
+        return 0
+    ledger, upto, digest = db.execute("SELECT * FROM main.progress").fetchone()
+    row = db.execute("SELECT hash FROM ledger.events WHERE seq = ?", (upto,)).fetchone()
+    if ledger != ledger_id or (upto and (row is None or row[0] != digest)):
+        raise sqlite3.DatabaseError("the index is of another ledger")
+    return int(upto)
+
+
+def _feed(db: sqlite3.Connection, start: int, step: int) -> int:
+    """Index up to *step* events after *start*; return the last one."""
+    row = db.execute(
+        "SELECT seq, hash FROM ledger.events WHERE seq <= ? ORDER BY seq DESC LIMIT 1",
+        (start + step,),
+    ).fetchone()
+    if row is None or row[0] <= start:
+        return start
+    upto, digest = row
+    db.execute("BEGIN")
+    try:
+        db.execute(
+            "INSERT INTO main.words (rowid, text)"
+            " SELECT seq, text FROM ledger.events WHERE seq > ? AND seq <= ?",
+            (start, upto),
+        )
+        db.execute("UPDATE main.progress SET upto = ?, hash = ?", (upto, digest))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return int(upto)
+
+
+def _checkpoint(db: sqlite3.Connection) -> None:
+    """Empty the index's own log; nobody else does."""
+    db.execute("PRAGMA main.wal_checkpoint(PASSIVE)").fetchone()
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,253 @@
+"""State beside the events: how each change becomes a row, and how all of it loads.
+
+Every row carries *n*, the place of its change in the order of calls to `commit`.
+A revocation overtakes the queue, so rows can reach the disk out of that order; the
+larger *n* wins, whichever was written first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.ledger import docs
+from agentvault_tui.ledger.records import (
+    Change,
+    DropAgentTokens,
+    DropToken,
+    Loaded,
+    Meta,
+    OutboxStep,
+    Panic,
+)
+from agentvault_tui.model import (
+    Agent,
+    AgentCounts,
+    AgentId,
+    StepUp,
+    StepUpStatus,
+    Token,
+)
+
+Row: TypeAlias = tuple[Any, ...]
+Statement: TypeAlias = tuple[str, tuple[Any, ...]]
+
+_PANIC: Final = "panic"
+_CHUNKS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows a statement may have: few sizes, so that SQLite keeps them prepared."""
+_LATEST: Final = 50
+_CONFIRMED: Final = 100
+
+_NEWER: Final = " WHERE excluded.n > n"
+_EVENTS: Final = "INSERT INTO events VALUES {}"
+_TALLY: Final = (
+    "INSERT INTO tally VALUES {} ON CONFLICT DO UPDATE SET"
+    " events = events + excluded.events, seen = coalesce(excluded.seen, seen)"
+)
+_STATE: Final = {
+    "agents": "INSERT INTO agents VALUES {} ON CONFLICT DO UPDATE SET"
+    " doc = excluded.doc, n = excluded.n" + _NEWER,
+    "tokens": "INSERT INTO tokens VALUES {}",
+    "dropped": "INSERT INTO dropped VALUES {} ON CONFLICT DO NOTHING",
+    "voided": "INSERT INTO voided VALUES {} ON CONFLICT DO UPDATE SET"
+    " n = excluded.n" + _NEWER,
+    "stepups": "INSERT INTO stepups VALUES {} ON CONFLICT DO UPDATE SET"
+    " status = excluded.status, doc = excluded.doc, n = excluded.n" + _NEWER,
+    "outbox": "INSERT INTO outbox VALUES {} ON CONFLICT DO UPDATE SET"
+    " status = excluded.status, doc = excluded.doc, n = excluded.n" + _NEWER,
+    "meta": "INSERT INTO meta VALUES {} ON CONFLICT DO UPDATE SET"
+    " value = excluded.value, n = excluded.n" + _NEWER,
+}
+_WIDTH: Final = {
+    "agents": 3,
+    "tokens": 5,
+    "dropped": 2,
+    "voided": 2,
+    "stepups": 4,
+    "outbox": 4,
+    "meta": 3,
+}
+
+
+def row_of(change: Change, n: int) -> tuple[str, Row]:
+    """Return the table *change* goes to, and its row there."""
+    match change:
+        case Token():
+            expires = iso(change.expires.wall)
+            doc = docs.write_token(change)
+            return "tokens", (n, change.id, change.agent_id, expires, doc)
+        case DropToken():
+            return "dropped", (change.token_id, n)
+        case DropAgentTokens():
+            return "voided", (change.agent_id, n)
+        case Agent():
+            return "agents", (change.id, docs.write_agent(change), n)
+        case StepUp():
+            doc = docs.write_stepup(change)
+            return "stepups", (change.id, change.status.value, doc, n)
+        case Panic():
+            return "meta", (_PANIC, docs.write_panic(change), n)
+        case OutboxStep():
+            return "outbox", (change.id, change.status, docs.write_outbox(change), n)
+        case Meta():
+            return "meta", (f"app:{change.key}", change.value, n)
+
+
+def state_statements(rows: Iterable[tuple[str, Row]]) -> Iterator[Statement]:
+    """Return the statements that write *rows*: few, each for many rows."""
+    tables: dict[str, list[Row]] = {}
+    for table, row in rows:
+        tables.setdefault(table, []).append(row)
+    for table, listed in tables.items():
+        yield from _many(_STATE[table], _WIDTH[table], listed)
+
+
+def event_statements(rows: list[Row], tally: list[Row]) -> Iterator[Statement]:
+    """Return the statements that append events and count them."""
+    yield from _many(_EVENTS, 8, rows)
+    yield from _many(_TALLY, 5, tally)
+
+
+def last_n(db: sqlite3.Connection) -> int:
+    """Return the largest *n* in use."""
+    tables = " UNION ALL ".join(f"SELECT max(n) AS n FROM {name}" for name in _STATE)
+    (n,) = db.execute(f"SELECT coalesce(max(n), 0) FROM ({tables})").fetchone()
+    return int(n)
+
+
+def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
+    """Read everything the broker keeps in memory, in one snapshot."""
+    db.execute("BEGIN")
+    try:
+        counts, last_seen = _counts(db)
+        meta = dict(db.execute("SELECT key, value FROM meta WHERE value IS NOT NULL"))
+        panic = docs.read_panic(meta[_PANIC]) if _PANIC in meta else None
+        return Loaded(
+            agents=tuple(
+                docs.read_agent(doc)
+                for (doc,) in db.execute("SELECT doc FROM agents ORDER BY id")
+            ),
+            counts=counts,
+            last_seen=last_seen,
+            tokens=tuple(_live_tokens(db, clock)),
+            stepups=tuple(_stepups(db)),
+            panic=panic if panic and panic.on else None,
+            outbox=tuple(_outbox(db)),
+            meta={
+                key.removeprefix("app:"): value
+                for key, value in meta.items()
+                if key.startswith("app:")
+            },
+        )
+    finally:
+        db.execute("COMMIT")
+
+
+def prune(now: str, rows: int) -> list[Statement]:
+    """Return what deletes tokens expired by *now* among the oldest *rows*.
+
+    With them go the drops that were only needed while their tokens' rows were there.
+    Events are never pruned.
+    """
+    drops = (
+        f"DELETE FROM {table} WHERE n < (SELECT min(n) FROM tokens)"
+        for table in ("dropped", "voided")
+    )
+    return [
+        (
+            "DELETE FROM tokens WHERE expires < ? AND n IN"
+            " (SELECT n FROM tokens ORDER BY n LIMIT ?)",
+            (now, rows),
+        ),
+        *((sql, ()) for sql in drops),
+    ]
+
+
+def has_row(db: sqlite3.Connection, table: str, n: int) -> bool:
+    """Tell whether the change numbered *n* is in *table*."""
+    sql = f"SELECT 1 FROM {table} WHERE n = ?"
+    return db.execute(sql, (n,)).fetchone() is not None
+
+
+def _many(template: str, width: int, rows: list[Row]) -> Iterator[Statement]:
+    """Write *rows* with multi-row statements of a few constant sizes.
+
+    A statement for many rows is one step of SQLite, so the GIL is let go once, while
+    executemany takes it back for each row.
+    """
+    start, left = 0, len(rows)
+    for size in _CHUNKS:
+        while left >= size:
+            chunk = rows[start : start + size]
+            flat = tuple(value for row in chunk for value in row)
+            yield _sql(template, width, size), flat
+            start, left = start + size, left - size
+
+
+_SQL_CACHE: Final[dict[tuple[str, int], str]] = {}
+
+
+def _sql(template: str, width: int, size: int) -> str:
+    key = (template, size)
+    sql = _SQL_CACHE.get(key)
+    if sql is None:
+        row = "(" + ",".join("?" * width) + ")"
+        sql = _SQL_CACHE[key] = template.format(",".join([row] * size))
+    return sql
+
+
+def _counts(
+    db: sqlite3.Connection,
+) -> tuple[dict[AgentId, AgentCounts], dict[AgentId, Any]]:
+    counts = {}
+    seen = {}
+    for agent_id, allowed, denied, escalated, last in db.execute(
+        "SELECT agent_id, sum(iif(outcome = 'allowed', events, 0)),"
+        " sum(iif(outcome = 'denied', events, 0)),"
+        " sum(iif(outcome = 'escalated', events, 0)), max(seen)"
+        " FROM tally WHERE agent_id <> '' GROUP BY agent_id"
+    ):
+        counts[AgentId(agent_id)] = AgentCounts(allowed, denied, escalated)
+        if last is not None:
+            seen[AgentId(agent_id)] = parse_iso(last)
+    return counts, seen
+
+
+def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:
+    live = {}
+    for token_id, agent_id, doc in db.execute(
+        "SELECT t.id, t.agent_id, t.doc FROM tokens t"
+        " LEFT JOIN voided v ON v.agent_id = t.agent_id"
+        " WHERE t.expires > ? AND t.n > coalesce(v.n, 0)"
+        " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n",
+        (iso(clock.now()),),
+    ):
+        token = docs.read_token(token_id, agent_id, doc)
+        if not token.expires.passed(clock):
+            live[token.id] = token
+    yield from live.values()
+
+
+def _stepups(db: sqlite3.Connection) -> Iterator[StepUp]:
+    sql = "SELECT n, doc FROM stepups WHERE status = ? ORDER BY n DESC"
+    waiting: list[tuple[int, str]] = []
+    decided: list[tuple[int, str]] = []
+    for status in StepUpStatus:
+        if status.open or status is StepUpStatus.APPROVED:
+            waiting += db.execute(sql, (status,))
+        else:
+            decided += db.execute(f"{sql} LIMIT {_LATEST}", (status,))
+    latest = sorted(decided, reverse=True)[:_LATEST]
+    yield from (docs.read_stepup(doc) for _, doc in sorted(waiting) + latest)
+
+
+def _outbox(db: sqlite3.Connection) -> Iterator[OutboxStep]:
+    for sql in (
+        "SELECT id, status, doc FROM outbox WHERE status <> 'confirmed' ORDER BY n",
+        "SELECT id, status, doc FROM outbox WHERE status = 'confirmed'"
+        f" ORDER BY n DESC LIMIT {_CONFIRMED}",
+    ):
+        for step_id, status, doc in db.execute(sql):
+            yield docs.read_outbox(step_id, status, doc)

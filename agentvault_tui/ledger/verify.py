@@ -1,0 +1,318 @@
+"""Is the record the one that was written? Streams a store or an export."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agentvault_tui.errors import LedgerDamagedError, NotFoundError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of
+from agentvault_tui.ledger.headfile import read_witness
+from agentvault_tui.ledger.records import Head
+
+FORMAT: Final = "agentvault-ledger/1"
+LINE_START: Final = b'{"hash":"sha256:'
+_HASH_END: Final = len(LINE_START) + 64
+_CHUNK: Final = 10_000
+"""Events read in one snapshot, so that a verification never holds up the log."""
+_COLUMNS: Final = "seq, hash, CAST(body AS BLOB), time, type, agent_id, outcome, text"
+_LONGEST_LINE: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found."""
+
+    ok: bool
+    events: int
+    """How many were checked and found right."""
+    head: Head
+    """The last right one."""
+    ledger: str | None
+    first_bad: int | None
+    """The first place that is wrong; None when it is no single event."""
+    problem: str | None
+
+
+class _BadError(Exception):
+    """The first thing that is wrong."""
+
+    def __init__(self, seq: int | None, problem: str) -> None:
+        super().__init__(problem)
+        self.seq = seq
+        self.problem = problem
+
+
+def verify_ledger(home: Home, *, columns: bool = True) -> Verification:
+    """Check a home's ledger, beside a running broker or without one.
+
+    With *columns* every indexed column is compared with the body it was taken from;
+    without, the chain alone is checked, some three times as fast.
+
+    Raises:
+        NotFoundError: there is no ledger.
+    """
+    if not home.database.exists():
+        raise NotFoundError(f"there is no ledger at {home.database}")
+    walk = _Walk(0, bytes(32))
+    try:
+        witness = read_witness(home.head_file)
+        db = schema.open_reader(home.database)
+        try:
+            schema.check_schema(db, home.database)
+            row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
+            if row is None:
+                raise _BadError(None, "the ledger id is missing")
+            walk = _Walk(0, genesis(str(row[0])), str(row[0]))
+            at_witness = _walk_store(db, walk, witness and witness.head.seq, columns)
+        finally:
+            db.close()
+        if witness is not None:
+            _compare(walk, witness.ledger, witness.head, at_witness)
+        elif walk.seq:
+            raise _BadError(None, "the head kept outside the database is missing")
+    except _BadError as bad:
+        return walk.report(bad)
+    except LedgerDamagedError as error:
+        return walk.report(_BadError(None, error.what))
+    except (sqlite3.Error, ValueError) as error:
+        return walk.report(_BadError(walk.seq + 1, f"it cannot be read ({error})"))
+    return walk.report(None)
+
+
+def verify_export(path: Path) -> Verification:
+    """Check an export in JSON Lines; needs nothing but the file.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
+    walk = _Walk(0, bytes(32))
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file.readline(_LONGEST_LINE))
+            first = header["from"]
+            walk = _Walk(first["seq"], _digest(first["hash"]), header["ledger"])
+            if walk.seq == 0 and walk.hash != genesis(header["ledger"]):
+                raise _BadError(None, "the header's genesis is not its ledger's")
+            while line := file.readline(_LONGEST_LINE):
+                _check_line(walk, line)
+            last = header["to"]
+            if (last["seq"], _digest(last["hash"])) != (walk.seq, walk.hash):
+                raise _BadError(
+                    walk.seq + 1, f"the header promises events up to {last['seq']}"
+                )
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
+    except _BadError as bad:
+        return walk.report(bad)
+    except OSError as error:
+        return walk.report(_BadError(walk.seq + 1, f"it cannot be read ({error})"))
+    return walk.report(None)
+
+
+def check_tail(db: sqlite3.Connection, ledger_id: str, count: int) -> str | None:
+    """Check the last *count* events; return what is wrong with the first bad one."""
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    start = max(head - count, 0)
+    previous = genesis(ledger_id)
+    if start:
+        row = db.execute("SELECT hash FROM events WHERE seq = ?", (start,)).fetchone()
+        if row is None:
+            return f"event {start} is missing"
+        previous = bytes(row[0])
+    walk = _Walk(start, previous)
+    try:
+        for row in db.execute(
+            f"SELECT {_COLUMNS} FROM events WHERE seq > ? ORDER BY seq", (start,)
+        ):
+            walk.step(*row[:3])
+            _check_columns(*row)
+    except _BadError as bad:
+        return f"event {bad.seq}: {bad.problem}"
+    return None
+
+
+class _Walk:
+    """A walk along the chain: where it is, and what it has counted."""
+
+    def __init__(self, seq: int, digest: bytes, ledger: str | None = None) -> None:
+        self.first = self.seq = seq
+        self.hash = digest
+        self.ledger = ledger
+        self.time = ""
+        self.eras: list[int] = []
+        self.tally: Counter[tuple[str, str, str]] = Counter()
+
+    def step(self, seq: Any, digest: Any, body: bytes) -> None:
+        """Take one link."""
+        expected = self.seq + 1
+        if seq != expected:
+            raise _BadError(expected, "it is missing")
+        if link(self.hash, expected, body) != digest:
+            raise _BadError(expected, "its hash does not follow from what is before it")
+        self.seq, self.hash = expected, digest
+
+    def count(
+        self, time: str, kind: str, agent: str | None, outcome: str | None
+    ) -> None:
+        """Count one event, and notice where time went back."""
+        if time < self.time or not self.time:
+            self.eras.append(self.seq)
+        self.time = time
+        self.tally[agent or "", kind, outcome or ""] += 1
+
+    def report(self, bad: _BadError | None) -> Verification:
+        """Say how far it got."""
+        if bad is not None and bad.seq is not None and bad.seq <= self.seq:
+            # A bad column: the link itself was right.
+            self.seq = bad.seq - 1
+        head = Head(self.seq, PREFIX + self.hash.hex())
+        return Verification(
+            ok=bad is None,
+            events=self.seq - self.first,
+            head=head,
+            ledger=self.ledger,
+            first_bad=bad and bad.seq,
+            problem=bad and bad.problem,
+        )
+
+
+def _walk_store(
+    db: sqlite3.Connection, walk: _Walk, witness: int | None, columns: bool
+) -> bytes | None:
+    """Walk the whole store in snapshots; return the hash at place *witness*."""
+    fields = _COLUMNS if columns else "seq, hash, CAST(body AS BLOB)"
+    sql = f"SELECT {fields} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
+    at_witness = walk.hash if witness == 0 else None
+    while True:
+        db.execute("BEGIN")
+        rows = db.execute(sql, (walk.seq,)).fetchall()
+        if len(rows) < _CHUNK:
+            # This snapshot holds the end, so the counts must be those of this walk.
+            eras, tally = _stored_counts(db)
+        db.execute("COMMIT")
+        for row in rows:
+            walk.step(*row[:3])
+            if columns:
+                _check_columns(*row)
+                walk.count(row[3], row[4], row[5], row[6])
+            if walk.seq == witness:
+                at_witness = walk.hash
+        if len(rows) < _CHUNK:
+            break
+    if columns and (eras != walk.eras or tally != walk.tally):
+        raise _BadError(None, "the counts kept beside the events are not theirs")
+    return at_witness
+
+
+def _stored_counts(
+    db: sqlite3.Connection,
+) -> tuple[list[int], Counter[tuple[str, str, str]]]:
+    eras = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
+    rows = db.execute("SELECT agent_id, type, outcome, events FROM tally")
+    return eras, Counter({(row[0], row[1], row[2]): row[3] for row in rows})
+
+
+def _check_columns(
+    seq: int,
+    _digest: bytes,
+    body: bytes,
+    time: Any,
+    kind: Any,
+    agent_id: Any,
+    outcome: Any,
+    text: Any,
+) -> None:
+    """Compare the columns that filters and searches use with the body."""
+    try:
+        value = json.loads(body)
+        same = {
+            "seq": value["seq"] == seq,
+            "time": value["time"] == time,
+            "type": value["type"] == kind,
+            "agent_id": value["agent_id"] == agent_id,
+            "outcome": value["outcome"] == outcome,
+            "text": text_of(value) == text,
+        }
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _BadError(seq, "its body is not an event's") from error
+    if not all(same.values()):
+        column = next(name for name, equal in same.items() if not equal)
+        raise _BadError(seq, f"its column {column} is not what its body says")
+
+
+def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:
+    """Compare the walk with the head kept outside the database."""
+    if ledger != walk.ledger:
+        raise _BadError(None, "the head kept outside belongs to another ledger")
+    if found is None:
+        raise _BadError(
+            walk.seq + 1, f"it is missing: the ledger had reached event {head.seq}"
+        )
+    if PREFIX + found.hex() != head.hash:
+        raise _BadError(head.seq, "it is not the event that was recorded")
+
+
+def _check_line(walk: _Walk, line: bytes) -> None:
+    """Check one exported event: the line is its body with the hash put in front."""
+    expected = walk.seq + 1
+    digest = line[len(LINE_START) : _HASH_END]
+    if not (line.startswith(LINE_START) and line[_HASH_END : _HASH_END + 2] == b'",'):
+        raise _BadError(expected, "its line is not an exported event's")
+    if not line.endswith(b"}\n"):
+        raise _BadError(expected, "its line is cut short")
+    body = b"{" + line[_HASH_END + 2 : -1]
+    try:
+        seq = json.loads(body)["seq"]
+        stored = bytes.fromhex(digest.decode())
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _BadError(expected, "its line is not an exported event's") from error
+    walk.step(seq, stored, body)
+
+
+def _read_header(line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+        if header["format"] != FORMAT:
+            raise _BadError(None, f"the format is not {FORMAT}")
+        for end in (header["from"], header["to"]):
+            _digest(end["hash"])
+            if type(end["seq"]) is not int or end["seq"] < 0:
+                raise ValueError(end["seq"])
+        if type(header["ledger"]) is not str:
+            raise TypeError(header["ledger"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _BadError(None, "the first line is not an export's header") from error
+    else:
+        return dict(header)
+
+
+def _digest(text: Any) -> bytes:
+    digest = bytes.fromhex(str(text).removeprefix(PREFIX))
+    if len(digest) != 32 or not str(text).startswith(PREFIX):
+        raise ValueError("not a hash")
+    return digest
+
+
+def lines_of(db: sqlite3.Connection, after: int, upto: int) -> Iterator[bytes]:
+    """Yield exported lines, in snapshots that let go of the log."""
+    while after < upto:
+        rows = db.execute(
+            "SELECT seq, hash, CAST(body AS BLOB) FROM events"
+            f" WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_CHUNK}",
+            (after, upto),
+        ).fetchall()
+        if not rows:
+            raise LedgerDamagedError(
+                f"event {after + 1} is missing", "run agentvault audit verify"
+            )
+        for seq, digest, body in rows:
+            yield b'%b%b",%b\n' % (LINE_START, digest.hex().encode(), body[1:])
+            after = seq

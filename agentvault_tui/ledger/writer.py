@@ -1,0 +1,227 @@
+"""The one writer: takes what waits, writes it as one transaction, wakes who waited.
+
+No timer gathers a group: while one batch is on its way to the disk the next collects
+behind it, so a group is as large as the load, and a lone commit waits for nothing.
+Any failure latches: from then on every commit is refused at once, until the store
+could be opened anew, the doubtful batch was found or found missing, and an event
+about it was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerDamagedError,
+    LedgerUnwritableError,
+)
+from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
+from agentvault_tui.ledger.connection import Connection
+from agentvault_tui.ledger.records import Attempt, Recovery
+from agentvault_tui.ledger.recovery import Doubt
+from agentvault_tui.ledger.state import prune
+from agentvault_tui.model import Event
+
+MAX_QUEUE: Final = 4096
+MAX_BATCH: Final = 512
+_CHECKPOINT_PAGES: Final = 4000
+"""Pages of log after which a checkpoint runs even under load."""
+_IDLE_PAGES: Final = 200
+"""The same when nothing waits."""
+_PRUNE_EVERY: Final = 256
+_PRUNE_ROWS: Final = 512
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 1.0
+
+
+class Writer:
+    """Owns the writing connection, the queue before it, and the chain's tip."""
+
+    def __init__(self, db: Connection, path: Path, ledger_id: str, tip: Tip) -> None:
+        self.tip = tip
+        self.problem: str | None = None
+        """Why nothing can be written, while that is so."""
+        self.on_problem: Callable[[], None] = _nothing
+        self.on_commit: Callable[[], None] = _nothing
+        self.on_written: Callable[[tuple[Event, ...], Attempt], None] = _nothing
+        """Told of every durable commit, in the order of the chain."""
+        self.on_recovery: Callable[[Recovery], None] = _nothing
+        self._db: Connection | None = db
+        self._path = path
+        self._ledger_id = ledger_id
+        self._urgent: deque[Job] = deque()
+        self._queue: deque[Job] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._closing = False
+        self._tidy = False
+        self._pages = 0
+        self._batches = 0
+
+    def submit(self, job: Job, *, urgent: bool) -> None:
+        """Put *job* in line; an urgent one goes to the lane at the head.
+
+        Raises:
+            LedgerUnwritableError: nothing can be written now.
+            LedgerBusyError: the line is full, and the job is not urgent.
+        """
+        if self.problem is not None or self._closing:
+            raise self._refusal()
+        if urgent:
+            self._urgent.append(job)
+        elif len(self._queue) >= MAX_QUEUE:
+            raise LedgerBusyError(
+                f"{MAX_QUEUE} commits already wait for the disk", "try again shortly"
+            )
+        else:
+            self._queue.append(job)
+        self._stir()
+
+    def tidy(self) -> None:
+        """Ask for the chores that are better done while nothing waits."""
+        self._tidy = True
+        self._stir()
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        self._closing = True
+        self._stir()
+
+    async def run(self, clock: Clock) -> None:
+        """Write until closed."""
+        try:
+            while True:
+                jobs = self._take()
+                if jobs:
+                    await self._write(jobs, clock)
+                elif self._closing:
+                    return
+                elif self._tidy:
+                    await self._chores(clock, _IDLE_PAGES)
+                else:
+                    self._wake = asyncio.get_running_loop().create_future()
+                    await self._wake
+        finally:
+            self._closing = True
+            self._fail(self._waiting())
+            await self._drop_connection()
+
+    async def _write(self, jobs: list[Job], clock: Clock) -> None:
+        batch = build(self.tip, jobs, clock)
+        try:
+            await self._connection().run(write, batch.statements)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            await self._recover(batch, error, clock)
+            return
+        self.tip = batch.after
+        for job, events in zip(jobs, batch.events, strict=True):
+            self.on_written(events, job.attempt)
+            if not job.done.done():
+                job.done.set_result(events)
+        self.on_commit()
+        self._batches += 1
+        self._pages += 6 + len(jobs) // 4
+        # Let those just woken come back for the next batch before looking.
+        await asyncio.sleep(0)
+        if self._pages > _CHECKPOINT_PAGES or self._batches % _PRUNE_EVERY == 0:
+            await self._chores(clock, _CHECKPOINT_PAGES)
+
+    async def _chores(self, clock: Clock, pages: int) -> None:
+        """Prune and checkpoint, between batches: nobody else ever does."""
+        self._tidy = False
+        try:
+            db = self._connection()
+            if self._batches:
+                self._batches = 0
+                await db.run(write, prune(iso(clock.now()), _PRUNE_ROWS))
+                self._pages += 2
+            if self._pages > pages:
+                self._pages = await db.run(_checkpoint)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            nothing = Batch((), self.tip, self.tip, [], [])
+            await self._recover(nothing, error, clock)
+
+    async def _recover(self, batch: Batch, error: Exception, clock: Clock) -> None:
+        """Latch; then try until the store is known again and takes an event."""
+        self.problem = f"the ledger cannot be written ({error})"
+        self._fail([*batch.jobs, *self._waiting()])
+        self.on_problem()
+        doubt = Doubt(batch, self._ledger_id, str(error))
+        delay = _FIRST_RETRY
+        while not self._closing:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_RETRY)
+            try:
+                await self._drop_connection()
+                self._db = await Connection.open(lambda: schema.open_writer(self._path))
+                await self._db.run(schema.reopen, self._path)
+                self.tip, recovery = await doubt.settle(self._db, clock)
+            except LedgerDamagedError as lost:
+                self.problem = str(lost)
+                self.on_problem()
+                return
+            except (sqlite3.Error, OSError, ValueError):
+                continue
+            self.problem = None
+            self.on_problem()
+            self.on_commit()
+            self.on_recovery(recovery)
+            return
+
+    async def _drop_connection(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                await db.close()
+
+    def _connection(self) -> Connection:
+        if self._db is None:
+            raise sqlite3.ProgrammingError("no connection")
+        return self._db
+
+    def _take(self) -> list[Job]:
+        jobs: list[Job] = []
+        for lane in (self._urgent, self._queue):
+            while lane and len(jobs) < MAX_BATCH:
+                jobs.append(lane.popleft())
+        return jobs
+
+    def _waiting(self) -> list[Job]:
+        jobs = [*self._urgent, *self._queue]
+        self._urgent.clear()
+        self._queue.clear()
+        return jobs
+
+    def _fail(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if not job.done.done():
+                job.done.set_exception(self._refusal())
+
+    def _refusal(self) -> LedgerUnwritableError:
+        return LedgerUnwritableError(
+            self.problem or "the ledger is closed",
+            "nothing is issued until writing works again",
+        )
+
+    def _stir(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def _checkpoint(db: sqlite3.Connection) -> int:
+    """Move the log into the database; return how many pages of it are left."""
+    _, logged, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    # Readers may hold some pages back: not a failure, the next one moves them.
+    return int(logged) - int(moved)
+
+
+def _nothing(*_: object) -> None:
+    """Stand in until someone listens."""
