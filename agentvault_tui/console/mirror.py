@@ -24,6 +24,7 @@ from agentvault_tui.console.records import (
     StatusRow,
     StepUpRow,
     TokenRow,
+    UpstreamStep,
 )
 from agentvault_tui.console.tokens import TokenShelf
 from agentvault_tui.text import Shown
@@ -62,13 +63,15 @@ class Mirror:
         self.link = LinkView()
         self.warnings: dict[str, Shown] = {}
         """The console's own, by kind; they stay until what they warn of ends."""
-        self.restarts = 0
-        """How often the broker has started while this console watched."""
+        self.cuts: dict[str, tuple[float, tuple[UpstreamStep, ...]]] = {}
+        """Revocations this console asked for: milliseconds here, steps elsewhere."""
+        self.restarted_at: datetime | None = None
+        """When the broker last started while this console watched."""
         self.last_seq = 0
         self.last_hash = ""
         self.decisions = Rate()
         self.wants: set[str] = set()
-        """Agents whose tokens have to be read anew; `link` empties it."""
+        """Agents that have to be read anew; `link` empties it."""
         self._counts: dict[str, Counts] = {}
         self._counted_to = 0
         self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
@@ -148,8 +151,10 @@ class Mirror:
         self.decisions = Rate()
         self._allowed.clear()
         self._denied.clear()
+        self.last_hash = ""
         for event in events:
             self._remember(self.intake.event(event))
+            self.last_hash = str(event.get("hash") or "")
         self.last_seq = after
         self.versions.events += 1
 
@@ -157,6 +162,11 @@ class Mirror:
         """Take one frame of the event stream; an unknown kind means nothing."""
         if reader := self._readers.get(kind):
             reader(data)
+
+    def cut(self, agent_id: str, ms: float, steps: tuple[UpstreamStep, ...]) -> None:
+        """Remember how a revocation from here went."""
+        self.cuts[agent_id] = (ms, steps)
+        self.versions.agents += 1
 
     def tick(self, now: datetime) -> None:
         """Let tokens and step-ups that have expired go."""
@@ -188,7 +198,9 @@ class Mirror:
     def _take_agent(self, data: Json) -> None:
         agent = self.intake.agent(data)
         self.agents[agent.id] = agent
-        self._counts[agent.id] = self.intake.counts(data)
+        # Every decision after the snapshot is counted from its own event: an agent
+        # frame of a busy moment may already hold counts whose events come later.
+        self._counts.setdefault(agent.id, self.intake.counts(data))
         rows = (self.intake.token(token, agent.id) for token in data.get("tokens", ()))
         self._shelves[agent.id] = TokenShelf(rows, agent.tokens_live)
         self.versions.agents += 1
@@ -237,10 +249,10 @@ class Mirror:
                 for shelf in self._shelves.values():
                     shelf.clear()
                 self.versions.agents += 1
-            case "agent.scopes_changed" | "agent.restored":
-                self.wants.add(row.agent_id)
+            case "upstream.revocation":
+                self._confirm(row.agent_id, data.get("detail"))
             case "broker.started":
-                self.restarts += 1
+                self.restarted_at = row.time
                 self.versions.status += 1
 
     def _remember(self, row: EventRow) -> None:
@@ -272,6 +284,14 @@ class Mirror:
             self.versions.agents += 1
         else:
             self.wants.add(agent_id)
+
+    def _confirm(self, agent_id: str, detail: Any) -> None:
+        """Put a step that the tenant has answered in its place."""
+        if agent_id in self.cuts:
+            ms, steps = self.cuts[agent_id]
+            for new in self.intake.upstream([detail]):
+                steps = (*(old for old in steps if old.step != new.step), new)
+            self.cut(agent_id, ms, steps)
 
     def _forget_decided(self) -> None:
         decided = [row for row in self.stepups.values() if not row.open]

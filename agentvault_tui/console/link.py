@@ -1,0 +1,303 @@
+"""The link to the broker: follows it into the mirror, and carries decisions to it.
+
+It never decides on old news: what cannot be confirmed makes the link stale or lost,
+and then decisions are refused here, before they are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from agentvault_tui.console.actions import Restored, Revoked, Stopped
+from agentvault_tui.console.memory import Head, Memory
+from agentvault_tui.console.mirror import RING, Mirror
+from agentvault_tui.console.records import EventRow, Json, LinkState, StepUpRow
+from agentvault_tui.console.wire import Wire
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
+
+_BEAT: Final = 1.0
+_STALL: Final = 3.0
+"""Seconds without a beat after which this process itself must have stood still."""
+_CHECK_BEATS: Final = 5
+"""The broker is asked for its status this often: a frozen one says nothing."""
+_WAITS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+_REREAD_AT_ONCE: Final = 5
+_LEDGER: Final = "ledger"
+
+
+class _ResyncError(Exception):
+    """What is shown has to be read anew, at once."""
+
+
+class Link:
+    """Implements `actions.Actions` over the operators' socket."""
+
+    def __init__(
+        self, mirror: Mirror, socket: Path, memory: Memory, *, read_only: bool = False
+    ) -> None:
+        self.mirror = mirror
+        self.read_only = read_only
+        self._wire = Wire(socket)
+        self._memory = memory
+        self._beat_at = mirror.clock.boot()
+
+    # Following
+
+    async def run(self) -> None:
+        """Follow the broker until cancelled; come back whenever it does."""
+        self._memory.tidy()
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._session()
+                except _ResyncError as why:
+                    self.mirror.set_link(LinkState.STALE, str(why))
+                    continue
+                except AgentVaultError as error:
+                    if self.mirror.link.live:
+                        failures = 0
+                    self.mirror.set_link(LinkState.LOST, error.diagnosis())
+                await asyncio.sleep(_WAITS[min(failures, len(_WAITS) - 1)])
+                failures += 1
+        finally:
+            self._keep_head()
+            await self._wire.close()
+
+    async def _session(self) -> None:
+        """Read everything, then follow until something ends it."""
+        self._beat_at = self.mirror.clock.boot()
+        await self._snapshot()
+        async with contextlib.AsyncExitStack() as stack:
+            watch = asyncio.ensure_future(self._watch())
+            stack.callback(watch.cancel)
+            follow = asyncio.ensure_future(self._follow())
+            stack.callback(follow.cancel)
+            done, rest = await asyncio.wait(
+                {watch, follow}, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+            for task in done:
+                task.result()
+
+    async def _snapshot(self) -> None:
+        mirror, wire = self.mirror, self._wire
+        status = await wire.get("/api/status")
+        head = mirror.intake.status(status).head
+        await self._compare(status)
+        if not 0 <= head - mirror.last_seq <= RING or not mirror.last_seq:
+            page = await wire.get("/api/audit", before=head + 1, limit=200)
+            mirror.load_events(reversed(_objects(page, "events")), after=head)
+        mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
+        agents = await wire.get("/api/agents")
+        stepups = await wire.get("/api/agents/stepup")
+        mirror.load(
+            status,
+            _objects(agents, "agents"),
+            _objects(stepups, "stepups"),
+            head=int(agents.get("head") or head),
+        )
+
+    async def _follow(self) -> None:
+        mirror = self.mirror
+        async for kind, _, text in self._wire.events(mirror.last_seq):
+            if kind == "open":
+                mirror.set_link(LinkState.LIVE)
+            elif kind == "reset":
+                self._accuse("the broker does not know the last event seen here")
+                mirror.last_seq = 0
+                raise _ResyncError("the ledger is another one; reading it anew")
+            else:
+                self._take(kind, text)
+
+    def _take(self, kind: str, text: str) -> None:
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise UnreachableError("the broker's stream is not JSON") from error
+        if not isinstance(data, dict):
+            return
+        last = self.mirror.last_seq
+        if kind == "audit" and data.get("seq", 0) > last + 1:
+            raise _ResyncError("events were missed; reading them")
+        self.mirror.apply(kind, data)
+
+    async def _watch(self) -> None:
+        """Notice that this process stood still, or that the broker does."""
+        beats = 0
+        while True:
+            await asyncio.sleep(_BEAT)
+            if (still := self._stood_still()) > _STALL:
+                raise _ResyncError(f"this console stood still for {still:.0f} s")
+            self._beat_at = self.mirror.clock.boot()
+            beats += 1
+            if beats % _CHECK_BEATS == 0:
+                status = await self._wire.get("/api/status")
+                self.mirror.apply("status", status)
+                self._keep_head()
+                self._beat_at = self.mirror.clock.boot()
+            for agent_id in list(self.mirror.wants)[:_REREAD_AT_ONCE]:
+                self.mirror.wants.discard(agent_id)
+                with contextlib.suppress(NotFoundError):
+                    self.mirror.apply("agent", await self.agent(agent_id))
+
+    def _stood_still(self) -> float:
+        return self.mirror.clock.boot() - self._beat_at
+
+    # The ledger this console remembers
+
+    async def _compare(self, status: Json) -> None:
+        """Hold what the broker has now against what was seen before."""
+        now = self.mirror.intake.status(status)
+        seen = self._memory.recall()
+        if self.mirror.last_hash:
+            mine = Head(self.mirror.last_seq, self.mirror.last_hash)
+            seen = mine if seen is None or mine.seq >= seen.seq else seen
+        if seen is None or not seen.seq or _LEDGER in self.mirror.warnings:
+            return
+        if now.head < seen.seq:
+            self._accuse(f"it ends at {now.head:,}, and {seen.seq:,} was seen here")
+            return
+        page = await self._wire.get("/api/audit", after=seen.seq - 1, limit=1)
+        events = _objects(page, "events")
+        if not events or events[0].get("hash") != seen.hash:
+            self._accuse(f"event {seen.seq:,} is not the one that was seen here")
+
+    def _accuse(self, what: str) -> None:
+        self.mirror.warn(
+            _LEDGER,
+            f"LEDGER CHANGED: {what}. Records are missing or an older copy was put in"
+            " place. Check: agentvault audit verify",
+        )
+
+    def accept_ledger(self) -> None:
+        """Take the ledger as it is now for the true one; the operator's word."""
+        self.mirror.unwarn(_LEDGER)
+        self._keep_head()
+
+    def _keep_head(self) -> None:
+        mirror = self.mirror
+        if _LEDGER in mirror.warnings or not mirror.last_hash:
+            return
+        self._memory.keep(Head(mirror.last_seq, mirror.last_hash))
+
+    # Reading
+
+    async def agent(self, agent_id: str) -> Json:
+        """Read one agent."""
+        return await self._wire.get(f"/api/agents/{agent_id}")
+
+    async def audit(self, **query: object) -> list[EventRow]:
+        """Read a page of the audit, in the order the broker gives."""
+        page = await self._wire.get("/api/audit", **query)
+        return [self.mirror.intake.event(each) for each in _objects(page, "events")]
+
+    # Deciding: each as `actions.Actions` says
+
+    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+        """Begin the second factor for exactly the request with that *digest*."""
+        return await self._decide(
+            {"id": stepup_id, "decision": "approve", "digest": digest}
+        )
+
+    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+        """Turn a request down."""
+        return await self._decide(
+            {"id": stepup_id, "decision": "deny", "reason": reason}
+        )
+
+    async def revoke(self, agent_id: str, reason: str) -> Revoked:
+        """Cut an agent off."""
+        body = {"agent_id": agent_id, "reason": reason}
+        data, took = await self._post("/api/agents/revoke", body)
+        upstream = self.mirror.intake.upstream(data.get("upstream"))
+        effective = _float(data.get("effective_ms"))
+        self.mirror.cut(agent_id, effective, upstream)
+        if isinstance(agent := data.get("agent"), dict):
+            self.mirror.apply("agent", agent)
+        return Revoked(
+            agent_id,
+            _int(data.get("tokens_revoked")),
+            _int(data.get("stepups_cancelled")),
+            effective,
+            took,
+            upstream,
+        )
+
+    async def restore(self, agent_id: str) -> Restored:
+        """Serve an agent again."""
+        _, took = await self._post("/api/agents/restore", {"agent_id": agent_id})
+        self.mirror.cuts.pop(agent_id, None)
+        return Restored(agent_id, took)
+
+    async def panic(self, reason: str) -> Stopped:
+        """Stop everything."""
+        body = {"all": True, "reason": reason}
+        data, took = await self._post("/api/agents/revoke", body)
+        return Stopped(
+            _int(data.get("agents")),
+            _int(data.get("tokens_revoked")),
+            _int(data.get("stepups_cancelled")),
+            _float(data.get("effective_ms")),
+            took,
+        )
+
+    async def lift(self) -> Restored:
+        """End the panic."""
+        _, took = await self._post("/api/agents/restore", {"all": True})
+        return Restored("", took)
+
+    async def _decide(self, body: Json) -> StepUpRow:
+        data, _ = await self._post("/api/agents/stepup", body)
+        self.mirror.apply("stepup", data)
+        return self.mirror.intake.stepup(data)
+
+    async def _post(self, path: str, body: Json) -> tuple[Json, float]:
+        """Send a decision; return the answer and the milliseconds it took."""
+        self.check()
+        started = self.mirror.clock.boot()
+        data = await self._wire.post(path, body)
+        return data, (self.mirror.clock.boot() - started) * 1000
+
+    def check(self) -> None:
+        """Refuse to decide on what the broker has not confirmed.
+
+        Raises:
+            RefusedError: this console only reads, or what it shows may be old.
+        """
+        if self.read_only:
+            raise RefusedError("this console is read-only")
+        link = self.mirror.link
+        if self._stood_still() > _STALL:
+            # Keys typed into a frozen terminal arrive before the heart beats again.
+            self.mirror.set_link(LinkState.STALE, "this console stood still")
+        elif link.live:
+            return
+        raise RefusedError(
+            f"the link is {self.mirror.link.state.value}, so nothing is decided",
+            "what is shown may be old; agentvault agents revoke works without it",
+        )
+
+
+def _objects(page: Json, name: str) -> list[dict[str, Any]]:
+    rows = page.get(name)
+    return [row for row in rows if isinstance(row, dict)] if rows else []
+
+
+def _int(raw: object) -> int:
+    return raw if isinstance(raw, int) else 0
+
+
+def _float(raw: object) -> float:
+    return float(raw) if isinstance(raw, int | float) else 0.0
