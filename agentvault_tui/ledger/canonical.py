@@ -23,7 +23,7 @@ _START: Final = 1024
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-quote: Callable[[str], str] = json.encoder.encode_basestring  # type: ignore[attr-defined]
+quote: Callable[[str], str] = json.encoder.encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
 _encode = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True
@@ -44,7 +44,7 @@ def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
         return True
     if kind is int:
         words.append(str(value) if -MAX_INT <= value <= MAX_INT else "")
-        return -MAX_INT <= value <= MAX_INT
+        return bool(-MAX_INT <= value <= MAX_INT)
     if value is None or kind is bool:
         return True
     if depth > MAX_DEPTH:

@@ -40,4 +40,7 @@ class Connection(aiosqlite.Connection):
         **kwargs: _P.kwargs,
     ) -> _T:
         """Run *function* in the thread, with the sqlite3 connection first."""
-        return cast("_T", await self._execute(function, self._conn, *args, **kwargs))
+        result = await self._execute(  # type: ignore[no-untyped-call]
+            function, self._conn, *args, **kwargs
+        )
+        return cast("_T", result)

@@ -138,9 +138,14 @@ def read_stepup(doc: str) -> StepUp:
         "expires": _read_deadline(value["expires"]),
         "decided_at": _parse(value["decided_at"]),
         "decided_by": who and Evidence(who[0], who[1], tuple(who[2]), _parse(who[3])),
-        "device": device and DeviceCode(*device[:5], parse_iso(device[5])),
+        "device": device and _read_device(device),
     }
     return StepUp(**value)
+
+
+def _read_device(value: list[Any]) -> DeviceCode:
+    code, uri, complete, expires_in, interval, expires_at = value
+    return DeviceCode(code, uri, complete, expires_in, interval, parse_iso(expires_at))
 
 
 def write_panic(panic: Panic) -> str:

@@ -22,7 +22,11 @@ from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.verify import FORMAT, lines_of
 from agentvault_tui.text import visible
 
-_COLUMNS: Final = ["seq", "time", "type", "actor_kind", "actor_id", "actor_name", "agent_id", "action", "resource", "outcome", "reason", "rule", "decision_id", "detail", "hash"]
+_COLUMNS: Final = (
+    *("seq", "time", "type", "actor_kind", "actor_id", "actor_name", "agent_id"),
+    *("action", "resource", "outcome", "reason", "rule", "decision_id", "detail"),
+    "hash",
+)
 _FORMULA: Final = frozenset("=+-@\t\r＝＋－＠")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -36,6 +37,7 @@ from agentvault_tui.ledger.search import Indexer, open_searcher
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, Event, EventType, StepUp, StepUpId
 
+log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
@@ -242,7 +244,11 @@ class Ledger:
 
     def _written(self, events: tuple[Event, ...], attempt: Attempt) -> None:
         if self.on_written is not None:
-            self.on_written(events, attempt.changes)
+            try:
+                self.on_written(events, attempt.changes)
+            except Exception:
+                # What is durable stays so, whatever a listener makes of it.
+                log.exception("a listener to the ledger failed")
 
     def _recovered(self, recovery: Recovery) -> None:
         if self.on_recovered is not None:

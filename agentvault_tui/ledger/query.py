@@ -6,6 +6,8 @@ yet. Either way work is done in windows of the chain; when the time for one page
 up, the page ends where it got to and says so in `next`.
 """
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import json
@@ -63,13 +65,20 @@ def _find(
     found: list[int] = []
     for span in _spans(db, query):
         if query.q:
-            more, resume = _search(db, query, span, len(found), clock, deadline)
+            wanted = query.limit + 1 - len(found)
+            more, resume = _search(
+                db, query, span, wanted=wanted, clock=clock, deadline=deadline
+            )
         else:
             more, resume = _listed(db, query, span, query.limit + 1), None
         found += more
         if resume is not None or len(found) > query.limit:
             return found[: query.limit + 1], resume
     return found, None
+
+
+def _filtered(query: EventQuery) -> bool:
+    return bool(query.agent or query.type or query.outcome)
 
 
 def _order(query: EventQuery) -> str:
@@ -133,7 +142,7 @@ def _listed(
     order = _order(query)
     between = "seq BETWEEN ? AND ?"
     tail = f"ORDER BY seq {order} LIMIT ?"
-    if query.agent is query.type is query.outcome is None:
+    if not _filtered(query):
         sql = f"SELECT seq FROM events WHERE {between} {tail}"
         return [row[0] for row in db.execute(sql, (span.low, span.high, limit))]
     agent = "" if query.agent is None else "agent_id = ? AND "
@@ -164,12 +173,12 @@ def _search(
     db: sqlite3.Connection,
     query: EventQuery,
     span: _Span,
-    have: int,
+    *,
+    wanted: int,
     clock: Clock,
     deadline: float,
 ) -> tuple[list[int], int | None]:
     """Return places in *span* whose text holds the query's, window by window."""
-    wanted = query.limit + 1 - have
     needle = (query.q or "").casefold().replace("\x00", "\ufffd")
     few = _few(db, query, span)
     if few is not None:
@@ -184,7 +193,7 @@ def _search(
         window = _window(edge, size, span, upto, descending=descending)
         started = clock.boot()
         use = match if window.high <= upto else None
-        found += _scan(db, query, needle, use, window, wanted - len(found))
+        found += _scan(db, query, needle, use, window=window, limit=wanted - len(found))
         edge = window.low - 1 if descending else window.high + 1
         now = clock.boot()
         if len(found) >= wanted:
@@ -214,6 +223,7 @@ def _scan(
     query: EventQuery,
     needle: str,
     match: str | None,
+    *,
     window: _Span,
     limit: int,
 ) -> list[int]:
@@ -243,7 +253,7 @@ def _scan(
 
 def _few(db: sqlite3.Connection, query: EventQuery, span: _Span) -> list[int] | None:
     """Return the places that pass the other filters, if they are few."""
-    if query.agent is query.type is query.outcome is None:
+    if not _filtered(query):
         return None
     places = _listed(db, query, span, _FEW + 1)
     return places if len(places) <= _FEW else None

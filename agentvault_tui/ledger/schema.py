@@ -1,5 +1,7 @@
 """The database file: its tables, its version, and how connections to it are opened."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import sqlite3

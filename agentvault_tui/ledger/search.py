@@ -74,8 +74,8 @@ def trigrams(needle: str) -> str | None:
 class Indexer:
     """Feeds the index, slowly while the writer is busy."""
 
-    def __init__(self, db: Connection | None) -> None:
-        self.indexed = 0
+    def __init__(self, db: Connection | None, indexed: int) -> None:
+        self.indexed = indexed
         self._db = db
         self._stopped = asyncio.Event()
 
@@ -90,14 +90,14 @@ class Indexer:
                     _remove(path)
                 private_file(path)
                 db = await Connection.open(lambda: _open_index(path, home.database))
-                self = cls(db)
-                self.indexed = await db.run(_check, ledger_id)
-                return self
-            except (sqlite3.Error, OSError):
+                indexed = await db.run(_check, ledger_id)
+            except (sqlite3.Error, OSError, TypeError, ValueError):
                 if db is not None:
                     with contextlib.suppress(sqlite3.Error):
                         await db.close()
-        return cls(None)
+            else:
+                return cls(db, indexed)
+        return cls(None, 0)
 
     async def run(self, head: Callable[[], int]) -> None:
         """Index what was committed, until stopped."""

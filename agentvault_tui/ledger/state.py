@@ -5,6 +5,8 @@ A revocation overtakes the queue, so rows can reach the disk out of that order; 
 larger *n* wins, whichever was written first.
 """
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import sqlite3
@@ -60,6 +62,10 @@ _STATE: Final = {
     "meta": "INSERT INTO meta VALUES {} ON CONFLICT DO UPDATE SET"
     " value = excluded.value, n = excluded.n" + _NEWER,
 }
+_PRUNE: Final = (
+    "DELETE FROM tokens WHERE expires < ? AND n IN"
+    " (SELECT n FROM tokens ORDER BY n LIMIT ?)"
+)
 _WIDTH: Final = {
     "agents": 3,
     "tokens": 5,
@@ -156,11 +162,7 @@ def prune(now: str, rows: int) -> list[Statement]:
         for table in ("dropped", "voided")
     )
     return [
-        (
-            "DELETE FROM tokens WHERE expires < ? AND n IN"
-            " (SELECT n FROM tokens ORDER BY n LIMIT ?)",
-            (now, rows),
-        ),
+        (_PRUNE, (now, rows)),
         *((sql, ()) for sql in drops),
     ]
 
@@ -244,10 +246,7 @@ def _stepups(db: sqlite3.Connection) -> Iterator[StepUp]:
 
 
 def _outbox(db: sqlite3.Connection) -> Iterator[OutboxStep]:
-    for sql in (
-        "SELECT id, status, doc FROM outbox WHERE status <> 'confirmed' ORDER BY n",
-        "SELECT id, status, doc FROM outbox WHERE status = 'confirmed'"
-        f" ORDER BY n DESC LIMIT {_CONFIRMED}",
-    ):
-        for step_id, status, doc in db.execute(sql):
-            yield docs.read_outbox(step_id, status, doc)
+    sql = "SELECT id, status, doc FROM outbox WHERE status {} ORDER BY n DESC LIMIT ?"
+    for which, limit in (("<> 'confirmed'", -1), ("= 'confirmed'", _CONFIRMED)):
+        for row in db.execute(sql.format(which), (limit,)):
+            yield docs.read_outbox(*row)

@@ -118,7 +118,7 @@ class Writer:
         batch = build(self.tip, jobs, clock)
         try:
             await self._connection().run(write, batch.statements)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - any failure latches
             await self._recover(batch, error, clock)
             return
         self.tip = batch.after
@@ -145,7 +145,7 @@ class Writer:
                 self._pages += 2
             if self._pages > pages:
                 self._pages = await db.run(_checkpoint)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - any failure latches
             nothing = Batch((), self.tip, self.tip, [], [])
             await self._recover(nothing, error, clock)
 
@@ -171,6 +171,11 @@ class Writer:
             except (sqlite3.Error, OSError, ValueError):
                 continue
             self.problem = None
+            if recovery.found:
+                # They are in the chain, so whoever follows it must see them.
+                for job, events in zip(batch.jobs, batch.events, strict=True):
+                    self.on_written(events, job.attempt)
+            self.on_written((recovery.event,), Attempt((), ()))
             self.on_problem()
             self.on_commit()
             self.on_recovery(recovery)
