@@ -1,0 +1,167 @@
+"""Composes the tenant of one home: endpoints and pages behind one guard."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, Self
+
+from argon2 import PasswordHasher
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.home import Home
+from agentvault_tui.model import new_id
+from agentvault_tui.tenant.codes import DeviceCodes
+from agentvault_tui.tenant.guesses import Guesses
+from agentvault_tui.tenant.keys import SigningKeys
+from agentvault_tui.tenant.oauth import DEVICE_GRANT, OAuth, discovery, reply
+from agentvault_tui.tenant.pages import Pages
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sessions import Sessions
+from agentvault_tui.tenant.signin import SignIn
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.tokens import SCOPES, TokenService
+from agentvault_tui.tenant.users import strong_hasher
+from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
+from agentvault_tui.web import App, Guard
+
+HOST: Final = "127.0.0.1"
+_CLIENT_NAME: Final = "AgentVault console"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An open tenant; the app serves until the store is closed."""
+
+    app: App
+    issuer: str
+    client_id: str
+    store: Store
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
+        home: Home,
+        port: int,
+        clock: Clock,
+        *,
+        device_code_ttl: int,
+        hasher: PasswordHasher | None = None,
+    ) -> Self:
+        """Make the tenant of *home* that is reached at *port*.
+
+        Args:
+            store: the home's, which the caller closes.
+            home: where the sealing key is kept.
+            port: part of the issuer's name, and so of every token.
+            clock: the time.
+            device_code_ttl: how many seconds a code lives.
+            hasher: argon2id, by default at full cost.
+
+        Raises:
+            TenantError: store or keys cannot be used.
+        """
+        seal = Seal.of(home)
+        issuer = f"http://{HOST}:{port}/"
+        keys = SigningKeys(store, seal, clock)
+        codes = DeviceCodes(store, seal, clock)
+        tokens = TokenService(store, keys, clock, issuer)
+        oauth = OAuth(store, codes, tokens, clock, issuer, lifetime=device_code_ttl)
+        pages = Pages(
+            codes,
+            SignIn(store, seal, clock, hasher or strong_hasher()),
+            Sessions(clock),
+            Guesses(clock),
+            Views(clock, issuer),
+        )
+        app = Starlette(
+            routes=[*_protocol(oauth, keys, issuer), *_pages(pages)],
+            exception_handlers={HTTPException: _http_error},
+        )
+        app.router.redirect_slashes = False
+        hosts = frozenset({f"{HOST}:{port}".encode()})
+        guarded = Guard(app, hosts=hosts, navigable=True)
+        return cls(guarded, issuer, _client(store, clock), store)
+
+
+def _protocol(oauth: OAuth, keys: SigningKeys, issuer: str) -> list[Route]:
+    async def metadata(_: Request) -> Response:
+        return reply(200, discovery(issuer))
+
+    async def jwks(_: Request) -> Response:
+        answer = reply(200, keys.public())
+        answer.headers["cache-control"] = "public, max-age=300"
+        return answer
+
+    return [
+        Route("/.well-known/openid-configuration", metadata),
+        Route("/.well-known/oauth-authorization-server", metadata),
+        Route("/.well-known/jwks.json", jwks),
+        Route("/oauth/device/code", oauth.device_code, methods=["POST"]),
+        Route("/oauth/token", oauth.token, methods=["POST"]),
+        Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
+        Route("/userinfo", oauth.userinfo, methods=["GET", "POST"]),
+    ]
+
+
+def _pages(pages: Pages) -> list[Route]:
+    async def style(_: Request) -> Response:
+        return stylesheet()
+
+    steps = {
+        "continue": pages.go_on,
+        "sign-in": pages.sign_in,
+        "one-time-code": pages.one_time_code,
+        "confirm": pages.confirm,
+        "cancel": pages.cancel,
+    }
+    routes = [
+        Route("/activate", pages.start),
+        Route("/activate", pages.enter_code, methods=["POST"]),
+        Route(STYLE_PATH, style),
+    ]
+    for name, submit in steps.items():
+        routes.append(Route(f"/activate/{name}", submit, methods=["POST"]))
+        routes.append(Route(f"/activate/{name}", pages.again))
+    return routes
+
+
+def _client(store: Store, clock: Clock) -> str:
+    """Return the console's client, registered at the first start.
+
+    Native and public ("none"), as Auth0 has it for the device flow: what a process
+    that knows the id can start is an assertion about a person, and the broker
+    accepts one only for a code that it asked for itself.
+    """
+    with store.transaction():
+        row = store.one("SELECT client_id FROM clients WHERE name = ?", _CLIENT_NAME)
+        if row is not None:
+            return str(row["client_id"])
+        client_id = new_id("app")
+        store.change(
+            "INSERT INTO clients VALUES (?, ?, ?, ?, ?)",
+            client_id,
+            _CLIENT_NAME,
+            json.dumps([DEVICE_GRANT]),
+            " ".join(SCOPES),
+            iso(clock.now()),
+        )
+    return client_id
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    """Answer what no route takes in the envelope of everything else."""
+    if not isinstance(error, HTTPException):
+        raise error
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    answer = reply(
+        error.status_code, {"error": codes.get(error.status_code, "invalid_request")}
+    )
+    answer.headers.update(error.headers or {})
+    return answer

@@ -1,0 +1,230 @@
+"""Device codes and user codes: issued, found, decided, and spent exactly once."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import sqlite3
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from agentvault_tui.clock import Clock, Deadline, iso, parse_iso
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model import new_secret, sha256_hex
+from agentvault_tui.tenant import details
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
+
+_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"
+"""RFC 8628 section 6.1: no vowels, so no words, and no Y; 20^8 is 34.5 bits."""
+_LENGTH: Final = 8
+_LIVE_CAP: Final = 256
+_TRIES: Final = 5
+_KEPT_SECONDS: Final = 3600.0
+"""How long a code that is over is still told apart from one that never was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What the device is given, once."""
+
+    device_code: str = field(repr=False)
+    user_code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCode:
+    """A code as the store holds it: hashes, and what it is for."""
+
+    key: str
+    """SHA-256 of the device code."""
+    client_id: str
+    scope: str
+    details: details.StepUpDetails | None
+    created_at: datetime
+    expires: Deadline
+    state: str
+    failures: int
+    sub: str | None
+    sid: str | None
+    authenticated_at: int | None
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether failed sign-ins ended it, and not a person's no."""
+        return self.failures >= _TRIES
+
+
+def normal_user_code(typed: str) -> str | None:
+    """Map what was typed to the 20 letters, or return None: no such code.
+
+    RFC 8628 section 6.1 lets case and separators be forgiven, and only those are:
+    Unicode folding would take full-width and zero-width forms for the same code.
+    """
+    if len(typed) > 4 * _LENGTH or not typed.isascii():
+        return None
+    letters = typed.replace(" ", "").replace("-", "").upper()
+    if len(letters) != _LENGTH or any(letter not in _ALPHABET for letter in letters):
+        return None
+    return f"{letters[:4]}-{letters[4:]}"
+
+
+class DeviceCodes:
+    """The device codes of one store."""
+
+    def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
+        """Keep codes in *store*."""
+        self._store = store
+        self._clock = clock
+        self._pepper = seal.derive("user code")
+
+    def issue(
+        self,
+        client_id: str,
+        scope: str,
+        what: details.StepUpDetails | None,
+        lifetime: float,
+    ) -> Issued:
+        """Make a pair of codes that live *lifetime* seconds.
+
+        Raises:
+            TenantRefusedError: ``too_many_requests``: too many are waiting already.
+        """
+        self._forget()
+        if self._live() >= _LIVE_CAP:
+            raise TenantRefusedError(
+                "too_many_requests", "Too many device codes are waiting for a person."
+            )
+        deadline = Deadline.after(self._clock, lifetime)
+        while True:
+            pair = Issued(new_secret("av_d"), _new_user_code())
+            inserted = self._store.change(
+                "INSERT OR IGNORE INTO device_codes (device_code_hash, user_code_hash,"
+                " client_id, scope, details, created_at, expires_wall, expires_boot,"
+                " boot_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                sha256_hex(pair.device_code),
+                self._hash(pair.user_code),
+                client_id,
+                scope,
+                what and what.to_json(),
+                iso(self._clock.now()),
+                iso(deadline.wall),
+                deadline.boot,
+                deadline.boot_id,
+            )
+            if inserted:
+                return pair
+
+    def by_device_code(self, device_code: str) -> DeviceCode | None:
+        """Find what a device polls for."""
+        return self.by_key(sha256_hex(device_code))
+
+    def by_key(self, key: str) -> DeviceCode | None:
+        """Find a code again, to see how it stands now."""
+        return self._read(
+            self._store.one(
+                "SELECT * FROM device_codes WHERE device_code_hash = ?", key
+            )
+        )
+
+    def by_user_code(self, user_code: str) -> DeviceCode | None:
+        """Find what a person typed, in its normal form, if it may still be decided."""
+        code = self._read(
+            self._store.one(
+                "SELECT * FROM device_codes WHERE user_code_hash = ?",
+                self._hash(user_code),
+            )
+        )
+        return code if code is not None and self.open(code) else None
+
+    def open(self, code: DeviceCode) -> bool:
+        """Tell whether *code* still waits for a person."""
+        return code.state == "pending" and not code.expires.passed(self._clock)
+
+    def failed(self, code: DeviceCode) -> None:
+        """Count a failed sign-in; the fifth ends the code (T-08)."""
+        self._store.change(
+            "UPDATE device_codes SET failures = failures + 1, state ="
+            " CASE WHEN failures + 1 >= ? THEN 'denied' ELSE state END"
+            " WHERE device_code_hash = ? AND state = 'pending'",
+            _TRIES,
+            code.key,
+        )
+
+    def approve(self, code: DeviceCode, sub: str, sid: str, authenticated: int) -> bool:
+        """Decide for *code*; False if it was decided or over first."""
+        return not code.expires.passed(self._clock) and bool(
+            self._store.change(
+                "UPDATE device_codes SET state = 'approved', sub = ?, sid = ?,"
+                " authenticated_at = ? WHERE device_code_hash = ?"
+                " AND state = 'pending'",
+                sub,
+                sid,
+                authenticated,
+                code.key,
+            )
+        )
+
+    def deny(self, code: DeviceCode) -> bool:
+        """Decide against *code*; False if it was decided or over first."""
+        return not code.expires.passed(self._clock) and bool(
+            self._store.change(
+                "UPDATE device_codes SET state = 'denied'"
+                " WHERE device_code_hash = ? AND state = 'pending'",
+                code.key,
+            )
+        )
+
+    def spend(self, code: DeviceCode) -> bool:
+        """Use *code* up; True for exactly one caller (T-11)."""
+        return bool(
+            self._store.change(
+                "UPDATE device_codes SET state = 'spent'"
+                " WHERE device_code_hash = ? AND state = ?",
+                code.key,
+                code.state,
+            )
+        )
+
+    def _live(self) -> int:
+        row = self._store.one(
+            "SELECT count(*) AS n FROM device_codes"
+            " WHERE state = 'pending' AND expires_wall > ?",
+            iso(self._clock.now()),
+        )
+        return 0 if row is None else int(row["n"])
+
+    def _forget(self) -> None:
+        over = datetime.fromtimestamp(
+            self._clock.now().timestamp() - _KEPT_SECONDS, self._clock.now().tzinfo
+        )
+        self._store.change("DELETE FROM device_codes WHERE expires_wall < ?", iso(over))
+
+    def _hash(self, user_code: str) -> str:
+        # Keyed: 34 bits are too few for a plain hash to hide.
+        return hmac.new(self._pepper, user_code.encode(), "sha256").hexdigest()
+
+    def _read(self, row: sqlite3.Row | None) -> DeviceCode | None:
+        if row is None:
+            return None
+        return DeviceCode(
+            key=row["device_code_hash"],
+            client_id=row["client_id"],
+            scope=row["scope"],
+            details=None if row["details"] is None else details.read(row["details"]),
+            created_at=parse_iso(row["created_at"]),
+            expires=Deadline(
+                parse_iso(row["expires_wall"]), row["expires_boot"], row["boot_id"]
+            ),
+            state=row["state"],
+            failures=row["failures"],
+            sub=row["sub"],
+            sid=row["sid"],
+            authenticated_at=row["authenticated_at"],
+        )
+
+
+def _new_user_code() -> str:
+    letters = "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    return f"{letters[:4]}-{letters[4:]}"

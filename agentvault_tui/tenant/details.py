@@ -1,0 +1,154 @@
+"""Reads what is being approved from a device request (RFC 9396), strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model import Risk
+
+TYPE: Final = "agentvault:stepup"
+_FINGERPRINT: Final = re.compile(r"[0-9A-F]{4}")
+_TEXT_CAP: Final = 4000
+_DEPTH: Final = 6
+_MEMBERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpDetails:
+    """One exact action, as the client described it; every text in it is untrusted."""
+
+    agent_id: str
+    agent_name: str
+    action: str
+    resource: str | None
+    parameters: dict[str, Any]
+    risk: Risk
+    why: str
+    fingerprint: str
+    requested_at: datetime
+    requested_on: str
+
+    def to_json(self) -> str:
+        """Write it for the store; `read` takes it back."""
+        member = {name: getattr(self, name) for name in self.__slots__}
+        member |= {"type": TYPE, "requested_at": iso(self.requested_at)}
+        return json.dumps([member])
+
+
+def read(text: str) -> StepUpDetails:
+    """Read ``authorization_details``: exactly one object of our type.
+
+    RFC 9396 section 5: unknown types and wrong members are refused, not dropped, since
+    a person is going to decide by them.
+
+    Raises:
+        TenantRefusedError: ``invalid_authorization_details``.
+    """
+    try:
+        found = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        raise _refuse("it is not JSON, or a name stands twice in it") from None
+    if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
+        raise _refuse("it must be an array of one object")
+    member: dict[str, Any] = found[0]
+    if member.get("type") != TYPE:
+        raise _refuse(f"its type must be {TYPE}")
+    return StepUpDetails(
+        agent_id=_text(member, "agent_id"),
+        agent_name=_text(member, "agent_name"),
+        action=_text(member, "action"),
+        resource=None if member.get("resource") is None else _text(member, "resource"),
+        parameters=_parameters(member.get("parameters")),
+        risk=_risk(member),
+        why=_text(member, "why"),
+        fingerprint=_fingerprint(member),
+        requested_at=_moment(member),
+        requested_on=_text(member, "requested_on"),
+    )
+
+
+def parameter_rows(parameters: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values, strings as they are and the rest as JSON."""
+    return [
+        (
+            name,
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+        )
+        for name, value in parameters.items()
+    ]
+
+
+def _refuse(why: str) -> TenantRefusedError:
+    return TenantRefusedError(
+        "invalid_authorization_details", f"authorization_details: {why}"
+    )
+
+
+def _text(member: dict[str, Any], name: str) -> str:
+    value = member.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= _TEXT_CAP:
+        raise _refuse(f"{name} must be a text of 1 to {_TEXT_CAP} characters")
+    return value
+
+
+def _risk(member: dict[str, Any]) -> Risk:
+    try:
+        return Risk(_text(member, "risk"))
+    except ValueError:
+        raise _refuse("risk must be low, medium or high") from None
+
+
+def _fingerprint(member: dict[str, Any]) -> str:
+    value = _text(member, "fingerprint")
+    if not _FINGERPRINT.fullmatch(value):
+        raise _refuse("fingerprint must be four hexadecimal digits in capitals")
+    return value
+
+
+def _moment(member: dict[str, Any]) -> datetime:
+    try:
+        return parse_iso(_text(member, "requested_at"))
+    except (ValueError, OverflowError):
+        raise _refuse("requested_at must be an RFC 3339 time") from None
+
+
+def _parameters(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _refuse("parameters must be an object")
+    _bounded(value, 1)
+    return value
+
+
+def _bounded(value: object, depth: int) -> None:
+    """Hold the caps that agents' requests have at the broker."""
+    if isinstance(value, str) and len(value) > _TEXT_CAP:
+        raise _refuse(f"a text in parameters is over {_TEXT_CAP} characters")
+    if isinstance(value, dict | list):
+        if depth > _DEPTH or len(value) > _MEMBERS:
+            raise _refuse(f"parameters are over {_DEPTH} levels or {_MEMBERS} members")
+        if isinstance(value, dict):
+            for name in value:
+                _bounded(name, depth)
+        for item in value.values() if isinstance(value, dict) else value:
+            _bounded(item, depth + 1)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate name")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,198 @@
+"""The second device without a browser: walks the activation pages as one would.
+
+Used by ``agentvault tenant activate``, by tests and by the demo's tests.
+It reads forms and ``data-`` marks, sends what a browser sends, and knows nothing of
+the tenant but its pages.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from agentvault_tui.errors import (
+    TenantRefusedError,
+    TenantUnreachableError,
+    UsageError,
+)
+from agentvault_tui.tenant.page_reader import Page, read_page
+from agentvault_tui.text import Shown, visible
+
+_PAGE_CAP: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What the tenant says is being approved; without an agent, an operator's login."""
+
+    user_code: Shown
+    fingerprint: Shown | None = None
+    agent_id: Shown | None = None
+    agent_name: Shown | None = None
+    action: Shown | None = None
+    resource: Shown | None = None
+    risk: Shown | None = None
+    why: Shown | None = None
+    requested_on: Shown | None = None
+    requested_at: Shown | None = None
+    parameters: tuple[tuple[Shown, Shown], ...] = field(default=())
+
+
+class Activation:
+    """One person's way through the pages; `open` comes first.
+
+    Every method raises `TenantRefusedError` with the page's own message and its code
+    (``no_such_code``, ``too_many_tries``, ``code_over``, ``wrong_sign_in``,
+    ``wrong_otp``, ``locked``, ``busy``, ``stale_form``) or `TenantUnreachableError`.
+    After ``wrong_sign_in``, ``wrong_otp`` or ``locked`` the same step may be tried
+    again, until the tenant ends the code.
+    """
+
+    def __init__(self, *, timeout: float = 15.0) -> None:
+        """Prepare; nothing is sent yet."""
+        self._http = httpx.Client(
+            timeout=timeout, trust_env=False, follow_redirects=False
+        )
+        self._origin = ""
+        self._page: Page | None = None
+
+    def __enter__(self) -> Self:
+        """Use it for a block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, and forget the cookie."""
+        self._http.close()
+
+    @property
+    def step(self) -> str:
+        """The step the last page shows, such as ``sign-in``."""
+        return "" if self._page is None else self._page.step
+
+    def open(self, issuer: str, user_code: str) -> Details:
+        """Enter *user_code* and return what it is for.
+
+        Raises:
+            UsageError: *issuer* is not one to send a password to.
+        """
+        self._origin = _origin(issuer)
+        self._go("GET", "/activate", params={"user_code": user_code})
+        self._submit("code", user_code=user_code)
+        return self._details()
+
+    def sign_in(self, user: str, password: str) -> None:
+        """Send the first factor."""
+        if self.step == "details":
+            self._submit("continue")
+        self._submit("sign-in", user=user, password=password)
+
+    def one_time_code(self, otp: str) -> None:
+        """Send the second factor."""
+        self._submit("one-time-code", otp=otp)
+
+    def confirm(self) -> None:
+        """Approve."""
+        self._submit("confirm")
+        if self.step != "approved":
+            raise _rubbish()
+
+    def cancel(self) -> None:
+        """Say no; possible at every step."""
+        self._submit("cancel")
+        if self.step != "cancelled":
+            raise _rubbish()
+
+    def _submit(self, form: str, **fields: str) -> None:
+        """Send the page's form of that name with what it holds already."""
+        found = self._page and self._page.forms.get(form)
+        if not found:
+            raise _rubbish()
+        # RFC 6454: what a browser says about where the form came from.
+        headers = {"origin": self._origin}
+        data = {**found.fields, **fields}
+        self._go("POST", found.action, data=data, headers=headers)
+
+    def _go(self, method: str, path: str, **options: dict[str, str]) -> None:
+        if not path.startswith("/activate"):
+            raise _rubbish()
+        try:
+            answer = self._http.request(method, self._origin + path, **options)  # type: ignore[arg-type]
+        except httpx.HTTPError as error:
+            raise TenantUnreachableError(
+                f"the tenant's page cannot be reached ({type(error).__name__})",
+                "check that the broker runs",
+            ) from None
+        kind = answer.headers.get("content-type", "")
+        if not kind.startswith("text/html") or len(answer.content) > _PAGE_CAP:
+            raise _rubbish(answer.status_code)
+        self._page = page = read_page(answer.text)
+        if page.error:
+            message = visible(page.message or "The tenant refused.", 300)
+            raise TenantRefusedError(visible(page.error, 40), message)
+        if answer.status_code != 200:
+            raise _rubbish(answer.status_code)
+
+    def _details(self) -> Details:
+        page = self._page
+        if page is None or page.step != "details":
+            raise _rubbish()
+
+        def shown(name: str) -> Shown | None:
+            value = page.values.get(name)
+            return None if value is None else _whole(value)
+
+        return Details(
+            user_code=shown("user_code") or Shown(""),
+            fingerprint=shown("fingerprint"),
+            agent_id=shown("agent_id"),
+            agent_name=shown("agent_name"),
+            action=shown("action"),
+            resource=shown("resource"),
+            risk=shown("risk"),
+            why=shown("why"),
+            requested_on=shown("requested_on"),
+            requested_at=shown("requested_at"),
+            parameters=tuple(
+                (_whole(name), _whole(value)) for name, value in page.parameters
+            ),
+        )
+
+
+def _origin(issuer: str) -> str:
+    """Return the origin of *issuer*: https, or http on loopback."""
+    parts = urlsplit(issuer)
+    host = parts.hostname or ""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    safe = parts.scheme == "https" or (parts.scheme == "http" and loopback)
+    if not safe or not host or "@" in parts.netloc or parts.path not in {"", "/"}:
+        raise UsageError(f"{visible(issuer)} is no address to send a password to")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _whole(text: str) -> Shown:
+    return visible(text, limit=max(10 * len(text), 1))
+
+
+def _rubbish(status: int | None = None) -> TenantUnreachableError:
+    said = "" if status is None else f" (status {status})"
+    return TenantUnreachableError(
+        f"the tenant's page is not the one expected{said}",
+        "start again with a new code; this works with the embedded tenant alone",
+    )

@@ -1,0 +1,246 @@
+"""The activation pages: code, what it approves, sign-in, one-time code, confirm."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model import sha256_hex
+from agentvault_tui.tenant.codes import DeviceCode, DeviceCodes, normal_user_code
+from agentvault_tui.tenant.guesses import Guesses
+from agentvault_tui.tenant.sessions import Session, Sessions
+from agentvault_tui.tenant.signin import SignIn
+from agentvault_tui.tenant.views import Problem, Views
+from agentvault_tui.web import BodyError, parse_form, read_body
+
+COOKIE: Final = "agentvault_activation"
+_NO_SUCH_CODE: Final = Problem(
+    "no_such_code", "There is no such code, or it is not valid any more."
+)
+_TOO_MANY_TRIES: Final = Problem(
+    "too_many_tries", "Too many wrong codes. Wait a minute, then try again."
+)
+_STALE: Final = Problem(
+    "stale_form", "This page is out of date, or was not opened by this browser."
+)
+_OVER: Final = Problem("code_over", "This code is not valid any more.")
+_log = logging.getLogger("agentvault.tenant")
+
+_Act = Callable[[Session, DeviceCode, Mapping[str, str]], Awaitable[Response]]
+
+
+class Pages:
+    """The pages over one store.
+
+    Auth0's order is code, confirmation, login, factor. Here the person sees what they
+    decide about before they sign in, and once more when they confirm. There is no
+    remembered sign-in: each approval takes password and one-time code afresh.
+    """
+
+    def __init__(
+        self,
+        codes: DeviceCodes,
+        sign_in: SignIn,
+        sessions: Sessions,
+        guesses: Guesses,
+        views: Views,
+    ) -> None:
+        """Serve what these hold."""
+        self._codes = codes
+        self._sign_in = sign_in
+        self._sessions = sessions
+        self._guesses = guesses
+        self._views = views
+
+    async def start(self, request: Request) -> Response:
+        """Ask for the code; a code in the link is filled in, and still to be compared.
+
+        RFC 8628 section 5.4: nothing is known of the code yet, and nothing is said.
+        """
+        typed = request.query_params.get("user_code", "")
+        return self._code_page(request, normal_user_code(typed) or "")
+
+    async def again(self, _request: Request) -> Response:
+        """Send whoever reloads a later page to the first: a GET shows no session."""
+        return RedirectResponse("/activate", 303, {"cache-control": "no-store"})
+
+    async def enter_code(self, request: Request) -> Response:
+        """Take the code and show what it is for."""
+        form = await _form(request)
+        cookie = request.cookies.get(COOKIE)
+        if cookie is None or not self._sessions.is_first(
+            cookie, form.get("form_token", "")
+        ):
+            return self._over(_STALE)
+        browser = sha256_hex(cookie)
+        source = request.client.host if request.client else ""
+        if not self._guesses.charge(browser, source):
+            return self._code_page(request, "", _TOO_MANY_TRIES)
+        user_code = normal_user_code(form.get("user_code", ""))
+        code = user_code and self._codes.by_user_code(user_code)
+        if not user_code or not code:
+            return self._code_page(request, "", _NO_SUCH_CODE)
+        self._guesses.right(browser)
+        session = self._sessions.start(cookie, code.key, user_code, code.expires)
+        if session is None:
+            return self._code_page(request, "", _TOO_MANY_TRIES)
+        return self._show(session, code)
+
+    async def go_on(self, request: Request) -> Response:
+        """From what is being approved to the sign-in."""
+
+        async def act(
+            session: Session, code: DeviceCode, _: Mapping[str, str]
+        ) -> Response:
+            session.step = "sign-in"
+            return self._show(session, code)
+
+        return await self._submitted(request, "details", act)
+
+    async def sign_in(self, request: Request) -> Response:
+        """Take user name and password."""
+
+        async def act(
+            session: Session, code: DeviceCode, form: Mapping[str, str]
+        ) -> Response:
+            name, password = form.get("user", ""), form.get("password", "")
+            try:
+                session.user = await self._sign_in.password(name, password)
+            except TenantRefusedError as error:
+                return self._failed(session, code, error)
+            session.step = "one-time-code"
+            return self._show(session, code)
+
+        return await self._submitted(request, "sign-in", act)
+
+    async def one_time_code(self, request: Request) -> Response:
+        """Take the one-time code."""
+
+        async def act(
+            session: Session, code: DeviceCode, form: Mapping[str, str]
+        ) -> Response:
+            if session.user is None:
+                return self._over(_STALE)
+            try:
+                session.authenticated_at = self._sign_in.one_time_code(
+                    session.user, form.get("otp", "")
+                )
+            except TenantRefusedError as error:
+                return self._failed(session, code, error)
+            session.step = "confirm"
+            return self._show(session, code)
+
+        return await self._submitted(request, "one-time-code", act)
+
+    async def confirm(self, request: Request) -> Response:
+        """Approve, once and for this code alone."""
+
+        async def act(
+            session: Session, code: DeviceCode, _: Mapping[str, str]
+        ) -> Response:
+            if session.user is None or session.authenticated_at is None:
+                return self._over(_STALE)
+            self._sessions.end(session)
+            sub, sid = session.user.sub, secrets.token_urlsafe(24)
+            if not self._codes.approve(code, sub, sid, session.authenticated_at):
+                return self._over(_OVER)
+            _log.info("device code approved", extra={"sub": sub})
+            return self._views.step("approved", code, session.user_code, "")
+
+        return await self._submitted(request, "confirm", act)
+
+    async def cancel(self, request: Request) -> Response:
+        """Say no, at any step and without signing in: refusing is free."""
+
+        async def act(
+            session: Session, code: DeviceCode, _: Mapping[str, str]
+        ) -> Response:
+            self._sessions.end(session)
+            if not self._codes.deny(code):
+                return self._over(_OVER)
+            _log.info("device code cancelled")
+            return self._views.step("cancelled", code, session.user_code, "")
+
+        return await self._submitted(request, None, act)
+
+    async def _submitted(
+        self, request: Request, step: str | None, act: _Act
+    ) -> Response:
+        """Check everything a form must bring, the code's life included, then *act*."""
+        form = await _form(request)
+        session, acts = self._sessions.take(
+            request.cookies.get(COOKIE), form.get("form_token", "")
+        )
+        if session is None:
+            return self._over(_STALE)
+        code = self._codes.by_key(session.code_key)
+        if code is None or not self._codes.open(code):
+            self._sessions.end(session)
+            return self._over(_OVER)
+        if not acts or step not in {None, session.step}:
+            return self._show(session, code)
+        return await act(session, code, form)
+
+    def _failed(
+        self, session: Session, code: DeviceCode, error: TenantRefusedError
+    ) -> Response:
+        """Show the same step again, and count what was a guess against the code."""
+        _log.warning("sign-in refused", extra={"why": error.error})
+        if error.error in {"wrong_sign_in", "wrong_otp"}:
+            self._codes.failed(code)
+            now = self._codes.by_key(code.key)
+            if now is None or not self._codes.open(now):
+                self._sessions.end(session)
+                return self._over(_OVER)
+        text = f"{error.what} {error.remedy}".strip()
+        return self._show(session, code, Problem(error.error, text))
+
+    def _show(
+        self, session: Session, code: DeviceCode, problem: Problem | None = None
+    ) -> Response:
+        return self._views.step(
+            session.step,
+            code,
+            session.user_code,
+            self._sessions.page(session),
+            problem,
+            user=session.user.name if session.user else None,
+        )
+
+    def _code_page(
+        self, request: Request, user_code: str, problem: Problem | None = None
+    ) -> Response:
+        cookie = Sessions.cookie(request.cookies.get(COOKIE))
+        answer = self._views.page(
+            "code",
+            problem,
+            user_code=user_code,
+            form_token=self._sessions.first_token(cookie),
+        )
+        # No Secure: this origin is http on loopback. SameSite=Strict keeps the cookie
+        # from every request another site causes.
+        answer.set_cookie(
+            COOKIE, cookie, path="/activate", httponly=True, samesite="strict"
+        )
+        return answer
+
+    def _over(self, problem: Problem) -> Response:
+        return self._views.page("over", problem)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """Read a page's form; one that no page of ours sends is an empty one."""
+    body = await read_body(request.receive)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        return {}
+    try:
+        return parse_form(body)
+    except BodyError:
+        return {}

@@ -1,0 +1,158 @@
+"""The tenant's process: starts, says that it is ready, and ends with its parent."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from typing import Final
+
+from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.errors import (
+    AgentVaultError,
+    ConflictError,
+    HomeInUseError,
+    SettingsError,
+)
+from agentvault_tui.home import Home, private_file, private_folder
+from agentvault_tui.settings import Settings
+from agentvault_tui.tenant.app import HOST, Tenant
+from agentvault_tui.tenant.logs import log_to_stderr
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.web import Server, run, tcp_socket
+
+_LOCK_TRIES: Final = 50
+_LOCK_PAUSE: Final = 0.1
+_log = logging.getLogger("agentvault.tenant")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until stdin ends or a signal comes; return the exit code."""
+    os.umask(0o077)
+    # A core file would hold the signing key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    options = _parser().parse_args(argv)
+    clock = SystemClock()
+    try:
+        log_to_stderr(clock)
+        home = Home.locate(options.home)
+        settings = Settings.load(home)
+        return run(_serve(home, settings, options.port, clock))
+    except AgentVaultError as error:
+        sys.stderr.write(f"agentvault tenant: {error.diagnosis()}\n")
+        return error.exit_code
+
+
+async def _serve(home: Home, settings: Settings, port: int, clock: Clock) -> int:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_only_one(home))
+        store = Store(home, checkpoints=True)
+        stack.callback(store.close)
+        bound = _bind(store, port)
+        stack.callback(bound.close)
+        port = int(bound.getsockname()[1])
+        tenant = Tenant.open(
+            store, home, port, clock, device_code_ttl=settings.stepup.device_code_ttl
+        )
+        server = await stack.enter_async_context(Server(clock))
+        await server.listen(tenant.app, bound)
+        store.remember("port", port)
+        stopped = _stop_requested(stack)
+        ready = {
+            "issuer": tenant.issuer,
+            "client_id": tenant.client_id,
+            "pid": os.getpid(),
+        }
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(json.dumps(ready) + "\n")
+            sys.stdout.flush()
+        _log.info("tenant started", extra={"port": port})
+        await stopped.wait()
+        _log.info("tenant stops")
+    return 0
+
+
+def _bind(store: Store, port: int) -> socket.socket:
+    """Take the port asked for, else the one of last time, else any.
+
+    The issuer's name has the port in it, so keeping the port keeps the name.
+    """
+    if port:
+        return tcp_socket(HOST, port)
+    remembered = store.fact("port")
+    if remembered is not None and remembered.isdigit() and 0 < int(remembered) < 65_536:
+        try:
+            return tcp_socket(HOST, int(remembered))
+        except (ConflictError, SettingsError):
+            _log.warning("the port of last time is taken", extra={"port": remembered})
+    return tcp_socket(HOST, 0)
+
+
+def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:
+    """Return what is set when a signal comes or stdin ends."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stopped.set)
+        stack.callback(loop.remove_signal_handler, number)
+
+    def watch() -> None:
+        # os.read, not sys.stdin: its lock would be held when the interpreter ends.
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we stop anyway
+            loop.call_soon_threadsafe(stopped.set)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+    return stopped
+
+
+@contextlib.asynccontextmanager
+async def _only_one(home: Home) -> AsyncIterator[None]:
+    """Hold the home's tenant lock; wait a little for one that is just ending."""
+    private_folder(home.data)
+    private_folder(home.tenant)
+    path = home.tenant / "tenant.lock"
+    private_file(path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_LOCK_PAUSE)
+        else:
+            raise HomeInUseError(
+                f"a tenant runs on {home.data} already", "stop it, or use another home"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m agentvault_tui.tenant",
+        description="The embedded tenant; ends when its standard input does.",
+    )
+    parser.add_argument("--home", help="the vault's folder")
+    parser.add_argument("--port", type=_port, default=0, help="0: the one of last time")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError("a port is 0 to 65535")
+    return int(text)

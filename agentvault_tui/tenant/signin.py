@@ -1,0 +1,144 @@
+"""Checks the two factors: a password, then a one-time code that was not used before."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import re
+import secrets
+from typing import Final
+
+import pyotp
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.lockout import Factor, Lockouts
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
+
+_PARALLEL: Final = 2
+"""Each check takes 64 MiB: more at once would let logins eat the machine's memory."""
+_WAITING: Final = 8
+_STEP_SECONDS: Final = 30
+_OTP: Final = re.compile(r"[0-9]{6}")
+_SPACES: Final = re.compile(r"[ -]")
+
+
+class SignIn:
+    """Says who signs in, or why not; the same words for a wrong name and password."""
+
+    def __init__(
+        self, store: Store, seal: Seal, clock: Clock, hasher: PasswordHasher
+    ) -> None:
+        """Check against *store*, with *hasher*'s cost also for unknown names."""
+        self._store = store
+        self._seal = seal
+        self._clock = clock
+        self._hasher = hasher
+        self._lockouts = Lockouts(store, clock)
+        self._turns = asyncio.Semaphore(_PARALLEL)
+        self._waiting = 0
+        self._stranger_key = seal.derive("unknown user name")
+        self._dummy = hasher.hash(secrets.token_urlsafe())
+
+    async def password(self, name: str, password: str) -> User:
+        """Check the first factor.
+
+        Raises:
+            TenantRefusedError: ``wrong_sign_in``, ``locked`` or ``busy``.
+        """
+        name = normal_name(name)
+        row = self._store.one("SELECT * FROM users WHERE name = ?", name)
+        who = self._stranger(name) if row is None else str(row["sub"])
+        if self._waiting >= _WAITING:
+            raise TenantRefusedError(
+                "busy", "Too many people sign in just now.", "Try again in a moment."
+            )
+        self._charge(who, "password")
+        # T-16: a stranger costs as much time as a user with a wrong password.
+        stored = self._dummy if row is None else str(row["password_hash"])
+        right = await self._verify(stored, password)
+        if row is None or not right:
+            raise TenantRefusedError(
+                "wrong_sign_in", "The user name or the password is not right."
+            )
+        self._lockouts.clear(who, "password")
+        return user_of(row)
+
+    def one_time_code(self, user: User, code: str) -> int:
+        """Check the second factor and use it up.
+
+        Returns:
+            when the person was authenticated, in epoch seconds.
+
+        Raises:
+            TenantRefusedError: ``wrong_otp`` or ``locked``.
+        """
+        self._charge(user.sub, "otp")
+        if not self._use_code(user.sub, _SPACES.sub("", code)):
+            raise TenantRefusedError(
+                "wrong_otp",
+                "The one-time code is not right, or was used before.",
+                "Wait for your app to show the next one.",
+            )
+        self._lockouts.clear(user.sub, "otp")
+        return int(self._clock.now().timestamp())
+
+    def _use_code(self, sub: str, code: str) -> bool:
+        row = self._store.one("SELECT * FROM users WHERE sub = ?", sub)
+        if row is None or not _OTP.fullmatch(code):
+            return False
+        version = int(row["otp_version"])
+        secret = self._seal.open(OTP_KIND, sub, version, row["otp_sealed"]).decode()
+        totp = pyotp.TOTP(secret)
+        now = int(self._clock.now().timestamp()) // _STEP_SECONDS
+        # RFC 6238 section 5.2: one step of delay either way, and each step once.
+        matching = [
+            step
+            for step in (now - 1, now, now + 1)
+            if hmac.compare_digest(totp.generate_otp(step), code)
+        ]
+        # One statement looks and marks, so of two that send the same code one wins.
+        return any(
+            self._store.change(
+                "UPDATE users SET otp_last_step = ? "
+                "WHERE sub = ? AND otp_version = ? AND otp_last_step < ?",
+                step,
+                sub,
+                version,
+                step,
+            )
+            for step in matching
+        )
+
+    async def _verify(self, stored: str, password: str) -> bool:
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await asyncio.to_thread(self._matches, stored, password)
+        finally:
+            self._waiting -= 1
+
+    def _matches(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def _charge(self, who: str, factor: Factor) -> None:
+        wait = self._lockouts.charge(who, factor)
+        if wait > 0:
+            raise TenantRefusedError(
+                "locked",
+                "Too many tries.",
+                f"Wait {math.ceil(wait)} seconds, then try again.",
+            )
+
+    def _stranger(self, name: str) -> str:
+        # Keyed: people type passwords into the wrong field.
+        digest = hmac.new(self._stranger_key, name.encode(), "sha256")
+        return f"?{digest.hexdigest()}"

@@ -1,0 +1,143 @@
+"""The tenant's SQLite file: its schema, its modes, and short transactions on it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from agentvault_tui.errors import TenantError
+from agentvault_tui.home import Home, private_file, private_folder
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS facts (
+    name TEXT PRIMARY KEY, value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clients (
+    client_id TEXT PRIMARY KEY, name TEXT NOT NULL, grant_types TEXT NOT NULL,
+    scopes TEXT NOT NULL, created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signing_keys (
+    use TEXT PRIMARY KEY CHECK (use IN ('current', 'next')),
+    kid TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL, created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS users (
+    sub TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    approver INTEGER NOT NULL CHECK (approver IN (0, 1)),
+    password_hash TEXT NOT NULL, otp_sealed BLOB NOT NULL,
+    otp_version INTEGER NOT NULL, otp_last_step INTEGER NOT NULL,
+    created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lockouts (
+    who TEXT NOT NULL, factor TEXT NOT NULL CHECK (factor IN ('password', 'otp')),
+    failures INTEGER NOT NULL, locked_until REAL NOT NULL, last_at REAL NOT NULL,
+    PRIMARY KEY (who, factor)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS device_codes (
+    device_code_hash TEXT PRIMARY KEY, user_code_hash TEXT NOT NULL UNIQUE,
+    client_id TEXT NOT NULL, scope TEXT NOT NULL, details TEXT,
+    created_at TEXT NOT NULL, expires_wall TEXT NOT NULL, expires_boot REAL NOT NULL,
+    boot_id TEXT NOT NULL, failures INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'approved', 'denied', 'spent')),
+    sub TEXT, sid TEXT, authenticated_at INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS access_tokens (
+    token_hash TEXT PRIMARY KEY, client_id TEXT NOT NULL, sub TEXT NOT NULL,
+    scope TEXT NOT NULL, expires_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+_BUSY_SECONDS: Final = 5.0
+
+
+class Store:
+    """One connection to the tenant's file.
+
+    Plain sqlite3, called from the event loop: each statement touches a few rows of a
+    file that holds a handful of users, and the only other writer is a person adding
+    one. Rules that must hold under concurrency are single conditional statements.
+    """
+
+    def __init__(self, home: Home, *, checkpoints: bool) -> None:
+        """Open the store of *home* and make what is missing.
+
+        Args:
+            home: its tenant folder holds the file, 0600 under any umask.
+            checkpoints: True for the server alone. SQLite before 3.51.3 can lose a
+                race when two connections reset the write-ahead log.
+
+        Raises:
+            TenantError: the file cannot be used, or is not such a store.
+        """
+        for folder in (home.data, home.tenant, home.keys):
+            private_folder(folder)
+        self._path = home.tenant / "tenant.db"
+        try:
+            private_file(self._path)
+            self._db = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, isolation_level=None
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from error
+        try:
+            self._prepare(checkpoints=checkpoints)
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._unusable(error) from error
+
+    def _prepare(self, *, checkpoints: bool) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA secure_delete = ON")
+        self._db.execute("PRAGMA trusted_schema = OFF")
+        if not checkpoints:
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
+        with self.transaction():
+            for statement in _SCHEMA.split(";\n"):
+                self._db.execute(statement)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the statements inside one: all of them, or none."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def change(self, sql: str, *values: object) -> int:
+        """Run one statement and return how many rows it changed."""
+        return self._db.execute(sql, values).rowcount
+
+    def one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        """Return the first row, if there is one."""
+        row: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """Return every row."""
+        return self._db.execute(sql, values).fetchall()
+
+    def fact(self, name: str) -> str | None:
+        """Return a remembered value."""
+        row = self.one("SELECT value FROM facts WHERE name = ?", name)
+        return None if row is None else str(row["value"])
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keep a value over restarts."""
+        self.change("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, str(value))
+
+    def _unusable(self, error: Exception) -> TenantError:
+        return TenantError(
+            f"the tenant's store {self._path} cannot be used ({error})",
+            "check its owner and the disk, or restore it from a backup",
+        )

@@ -1,0 +1,154 @@
+"""Renders the pages: untrusted values become visible text here, and HTML escapes it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import Response
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.tenant.codes import DeviceCode
+from agentvault_tui.tenant.details import StepUpDetails, parameter_rows
+from agentvault_tui.text import Shown, visible
+
+_HERE: Final = Path(__file__).parent
+_STYLE: Final = (_HERE / "static" / "tenant.css").read_bytes()
+STYLE_PATH: Final = f"/activate/{hashlib.sha256(_STYLE).hexdigest()[:16]}.css"
+_STATUSES: Final = {
+    "no_such_code": 400,
+    "too_many_tries": 429,
+    "stale_form": 403,
+    "code_over": 410,
+    "wrong_sign_in": 403,
+    "wrong_otp": 403,
+    "locked": 429,
+    "busy": 503,
+}
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    # Not no-referrer: under that, browsers send `Origin: null` with our own forms.
+    "referrer-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """What is being approved, ready to show; each text in full, none of it hidden."""
+
+    fingerprint: str
+    agent_id: Shown
+    agent_name: Shown
+    action: Shown
+    resource: Shown | None
+    parameters: tuple[tuple[Shown, Shown], ...]
+    risk: str
+    why: Shown
+    requested_on: Shown
+    requested_at: str
+    requested_at_iso: str
+
+    @classmethod
+    def of(cls, what: StepUpDetails) -> RequestView:
+        """Show *what*; the agent's own reason is not among it (T-08)."""
+        return cls(
+            fingerprint=what.fingerprint,
+            agent_id=_whole(what.agent_id),
+            agent_name=_whole(what.agent_name),
+            action=_whole(what.action),
+            resource=None if what.resource is None else _whole(what.resource),
+            parameters=tuple(
+                (_whole(name), _whole(value))
+                for name, value in parameter_rows(what.parameters)
+            ),
+            risk=what.risk.value,
+            why=_whole(what.why),
+            requested_on=_whole(what.requested_on),
+            requested_at=_moment(what.requested_at),
+            requested_at_iso=iso(what.requested_at),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a page is shown again; the code is for programs, the text for people."""
+
+    code: str
+    text: str
+
+
+class Views:
+    """The templates, and the headers every page has."""
+
+    def __init__(self, clock: Clock, issuer: str) -> None:
+        """Show times left by *clock*."""
+        self._clock = clock
+        self._issuer = issuer
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def page(
+        self, name: str, problem: Problem | None = None, **values: Any
+    ) -> Response:
+        """Render the template *name*."""
+        html = self._templates.get_template(f"{name}.html").render(
+            step=name,
+            problem=problem,
+            issuer=self._issuer,
+            style=STYLE_PATH,
+            **values,
+        )
+        status = 200 if problem is None else _STATUSES[problem.code]
+        return Response(html, status, headers=_HEADERS, media_type="text/html")
+
+    def step(
+        self,
+        name: str,
+        code: DeviceCode,
+        user_code: str,
+        form_token: str,
+        problem: Problem | None = None,
+        **values: Any,
+    ) -> Response:
+        """Render a step that has a code behind it."""
+        return self.page(
+            name,
+            problem,
+            asked=None if code.details is None else RequestView.of(code.details),
+            user_code=user_code,
+            form_token=form_token,
+            issued_at=_moment(code.created_at),
+            usable_until=_moment(code.expires.wall),
+            seconds_left=int(code.expires.remaining(self._clock)),
+            **values,
+        )
+
+
+def stylesheet() -> Response:
+    """Return the one stylesheet; its name changes with its content."""
+    headers = {"cache-control": "max-age=31536000, immutable"}
+    return Response(_STYLE, headers=headers, media_type="text/css")
+
+
+def _whole(text: str) -> Shown:
+    return visible(text, limit=max(10 * len(text), 1))
+
+
+def _moment(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
