@@ -131,7 +131,7 @@ def read_poll(reply: Reply) -> Poll:
     ``error`` is read before the status: Auth0 answers 403 and 429 where RFC 8628 has
     400, and its 429 for slow_down is no rate limit.
     """
-    body = reply.body
+    body, error = reply.body, reply.error
     if reply.status >= 500 or body is None:
         return Unavailable(f"the tenant answered {reply.status}", reply.retry_after)
     if reply.status == 200:
@@ -139,7 +139,8 @@ def read_poll(reply: Reply) -> Poll:
         if isinstance(token, str):
             return Tokens(token)
         return Failed("no_id_token", "the tenant sent no ID token; it needs openid")
-    match reply.error:
+    answered = f"the tenant answered {visible(error or reply.status, 60)}"
+    match error:
         case "authorization_pending":
             return Pending()
         case "slow_down":
@@ -149,10 +150,10 @@ def read_poll(reply: Reply) -> Poll:
         case "access_denied":
             return Denied(reply.description or "cancelled at the tenant")
         case "":
-            return Unavailable(f"the tenant answered {reply.status}", reply.retry_after)
-        case error if reply.status in {408, 425, 429}:
-            return Unavailable(f"the tenant answered {visible(error, 60)}")
-        case error:
+            return Unavailable(answered, reply.retry_after)
+        case _ if reply.status in {408, 425, 429}:
+            return Unavailable(answered, reply.retry_after)
+        case _:
             return Failed(visible(error, 60), reply.description or "no reason given")
 
 

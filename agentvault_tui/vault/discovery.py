@@ -107,13 +107,19 @@ def read_keys(reply: Reply) -> Keys:
 
 def _rsa(jwk: dict[str, Any]) -> RSAKey:
     """Take modulus and exponent alone: ``x5u`` and the like are never followed."""
+    modulus, exponent = jwk.get("n"), jwk.get("e")
+    if not isinstance(modulus, str) or not isinstance(exponent, str):
+        raise TenantError("the tenant's key set has a malformed key")
+    bits = len(modulus) * 6
+    if not _MIN_BITS <= bits <= _MAX_BITS + 8:
+        raise TenantError(f"the tenant signs with an RSA key of about {bits} bits")
     try:
-        key = RSAKey.import_key({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]})
-        bits = key.public_key.key_size
-    except (JoseError, ValueError, TypeError, KeyError, OverflowError) as error:
+        key = RSAKey.import_key({"kty": "RSA", "n": modulus, "e": exponent})
+        size = key.public_key.key_size
+    except (JoseError, ValueError, TypeError, OverflowError) as error:
         raise TenantError("the tenant's key set has a malformed key") from error
-    if not _MIN_BITS <= bits <= _MAX_BITS:
-        raise TenantError(f"the tenant signs with an RSA key of {bits} bits")
+    if size < _MIN_BITS:
+        raise TenantError(f"the tenant signs with an RSA key of {size} bits")
     return key
 
 

@@ -1,0 +1,256 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
+from support.rogue_tenant import DEVICE, TOKEN, Answer, RogueTenant
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.vault import (
+    Denied,
+    DeviceFlow,
+    Expired,
+    Failed,
+    Pending,
+    SlowDown,
+    TenantClient,
+    Tokens,
+    Unavailable,
+)
+from agentvault_tui.vault.device import read_poll
+from agentvault_tui.vault.wire import Reply
+
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+async def start(client: TenantClient, ttl: int = 120) -> DeviceFlow:
+    """Start a flow."""
+    return await client.start_device_flow(ttl=ttl)
+
+
+async def test_the_request_says_what_is_to_be_approved(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """The tenant gets the client, the scope and the exact action (RFC 9396)."""
+    details = {"type": "agentvault:stepup", "action": "send:payment", "why": "ü"}
+    flow = await client.start_device_flow("openid profile email", [details], ttl=120)
+    (sent,) = [one for one in tenant.requests if one.path == DEVICE]
+    assert sent.method == "POST"
+    assert json.loads(sent.form.pop("authorization_details")) == [details]
+    assert sent.form == {"client_id": "avConsole01", "scope": "openid profile email"}
+    assert flow.user_code == "KDRT-WZNB"
+    assert flow.verification_uri_complete.endswith("/activate?user_code=KDRT-WZNB")
+
+
+async def test_the_codes_life_is_capped(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """Auth0's 900 seconds become ours; a shorter life of the tenant's stays."""
+    flow = await start(client, ttl=120)
+    assert (flow.expires_in, flow.interval) == (120, 5)
+    assert flow.started_at == clock.now()
+    assert flow.expires.remaining(clock) == 120
+    tenant.script(DEVICE, Answer(tenant.device(expires_in=30, interval=None)))
+    flow = await start(client)
+    assert (flow.expires_in, flow.interval) == (30, 5)
+    tenant.script(DEVICE, Answer(tenant.device(verification_uri_complete=None)))
+    flow = await start(client)
+    assert flow.verification_uri_complete == flow.verification_uri
+
+
+@pytest.mark.parametrize("code", ["KDRT-WZNB", "KDRTWZNB", "123-456-789", "AB CD EF"])
+async def test_user_codes_as_auth0_masks_them_are_shown(
+    tenant: RogueTenant, client: TenantClient, code: str
+) -> None:
+    """Letters or digits with hyphens or spaces between them are a user code."""
+    tenant.script(DEVICE, Answer(tenant.device(user_code=code)))
+    assert (await start(client)).user_code == code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device_code": None},
+        {"device_code": 7},
+        {"device_code": "x"},
+        {"device_code": "with space in it"},
+        {"device_code": "x" * 3000},
+        {"user_code": None},
+        {"user_code": ["KDRT-WZNB"]},
+        {"user_code": ""},
+        {"user_code": "AB"},
+        {"user_code": "K" * 21},
+        {"user_code": "kdrt-wznb"},
+        {"user_code": "KDRT-WZNB\n"},
+        {"user_code": "KDRT\x1b[31m"},
+        {"user_code": "\u202eKDRTWZNB"},
+        {"user_code": "KDRT\u2010WZNB"},
+        {"user_code": "\ua4e1DRT-WZNB"},
+        {"user_code": "\uff2bDRT-WZNB"},
+        {"user_code": "-KDRTWZNB"},
+        {"verification_uri": None},
+        {"verification_uri": "https://evil.test/activate"},
+        {"verification_uri": "http://127.0.0.1:1/activate"},
+        {"verification_uri": "javascript:alert(1)"},
+        {"verification_uri": "/activate"},
+        {"verification_uri_complete": "https://evil.test/?user_code=KDRT-WZNB"},
+        {"verification_uri_complete": 3},
+        {"expires_in": None},
+        {"expires_in": 0},
+        {"expires_in": -5},
+        {"expires_in": True},
+        {"expires_in": "900"},
+        {"expires_in": 1e3},
+        {"expires_in": 10**30},
+        {"interval": 0},
+        {"interval": -1},
+        {"interval": 61},
+        {"interval": "5"},
+        {"interval": False},
+    ],
+)
+async def test_what_must_not_be_shown_ends_the_flow(
+    tenant: RogueTenant, client: TenantClient, changes: dict[str, Any]
+) -> None:
+    """Codes with hidden characters, foreign pages and odd numbers go no further."""
+    tenant.script(DEVICE, Answer(tenant.device(**changes)))
+    with pytest.raises(TenantError, match="that cannot be shown"):
+        await start(client)
+
+
+@pytest.mark.parametrize("suffix", ["\u202e", "\x1b[0m", " x", '"', "\\x", "@evil"])
+async def test_a_page_with_odd_characters_is_not_shown(
+    tenant: RogueTenant, client: TenantClient, suffix: str
+) -> None:
+    """A verification address is plain ASCII on the tenant's own origin."""
+    base = tenant.issuer[:-1] if suffix.startswith("@") else tenant.issuer
+    tenant.script(DEVICE, Answer(tenant.device(verification_uri=base + suffix)))
+    with pytest.raises(TenantError, match="that cannot be shown"):
+        await start(client)
+
+
+async def test_a_refused_start_says_what_to_enable(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """Auth0's own body for a client without the grant leads to the remedy."""
+    body = {
+        "error": "unauthorized_client",
+        "error_description": (
+            f"Grant type '{DEVICE_GRANT}' not allowed for the client."
+        ),
+        "error_uri": "https://auth0.com/docs/clients/client-grant-types",
+    }
+    tenant.script(DEVICE, Answer(body, 403))
+    with pytest.raises(TenantRefusedError) as caught:
+        await start(client)
+    assert caught.value.error == "unauthorized_client"
+    assert "enable the Device Code grant" in caught.value.diagnosis()
+
+
+async def test_what_the_tenant_writes_is_inert_in_errors(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """A refusal full of escapes is told without any."""
+    text = "\x1b]0;owned\x07\u202e[red]\r\n" + "x" * 5000
+    tenant.script(DEVICE, oauth_error(403, text, text))
+    with pytest.raises(TenantRefusedError) as caught:
+        await start(client)
+    assert caught.value.diagnosis().isprintable()
+    assert len(caught.value.diagnosis()) < 600
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (PENDING, Pending()),
+        (oauth_error(400, "authorization_pending"), Pending()),
+        (SLOW_DOWN, SlowDown()),
+        (oauth_error(400, "slow_down"), SlowDown()),
+        (oauth_error(403, "expired_token", "The code expired."), Expired()),
+        (oauth_error(400, "expired_token"), Expired()),
+        (CANCELLED, Denied("User cancelled the confirmation prompt.")),
+        (oauth_error(400, "access_denied"), Denied("cancelled at the tenant")),
+        (
+            oauth_error(403, "invalid_grant", "Invalid or expired device code."),
+            Failed("invalid_grant", "Invalid or expired device code."),
+        ),
+        (
+            oauth_error(403, "unauthorized_client", "Not allowed."),
+            Failed("unauthorized_client", "Not allowed."),
+        ),
+        (
+            oauth_error(401, "invalid_client"),
+            Failed("invalid_client", "no reason given"),
+        ),
+        (
+            Answer(
+                {"error": "too_many_requests", "error_description": "Rate limit"},
+                429,
+                {"Retry-After": "17"},
+            ),
+            Unavailable("the tenant answered too_many_requests", 17.0),
+        ),
+        (
+            Answer(b"Too many requests. Check the X-RateLimit-Limit header", 429),
+            Unavailable("the tenant answered 429"),
+        ),
+        (oauth_error(503, "access_denied"), Unavailable("the tenant answered 503")),
+        (Answer(b"<html>", 502), Unavailable("the tenant answered 502")),
+        (Answer(b"<html>", 200), Unavailable("the tenant answered 200")),
+        (
+            Answer({"error": ["access_denied"]}, 403),
+            Unavailable("the tenant answered 403"),
+        ),
+        (
+            Answer(b'{"error":"access_denied","error":"slow_down"}', 403),
+            Unavailable("the tenant answered 403"),
+        ),
+        (GOOD, Tokens("eyJ.c.d")),
+        (
+            Answer({"access_token": "x"}),
+            Failed("no_id_token", "the tenant sent no ID token; it needs openid"),
+        ),
+    ],
+)
+async def test_each_answer_of_auth0_and_of_the_rfc_is_understood(
+    tenant: RogueTenant, client: TenantClient, answer: Answer, expected: Any
+) -> None:
+    """`error` decides before the status: 403 and 429 here, 400 in RFC 8628."""
+    flow = await start(client)
+    tenant.script(TOKEN, answer)
+    assert await client.poll_once(flow) == expected
+    sent = tenant.requests[-1]
+    assert sent.form == {
+        "grant_type": DEVICE_GRANT,
+        "device_code": flow.device_code,
+        "client_id": "avConsole01",
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    st.integers(200, 599),
+    st.none()
+    | st.dictionaries(
+        st.sampled_from(["error", "error_description", "id_token"]) | st.text(),
+        json_values,
+    ),
+)
+def test_only_a_200_with_an_id_token_is_success(
+    status: int, body: dict[str, Any] | None
+) -> None:
+    """No other answer, however made up, reads as an approval."""
+    result = read_poll(Reply(status, body))
+    success = status == 200 and body is not None and type(body.get("id_token")) is str
+    assert isinstance(result, Tokens) is success
+    if isinstance(result, Denied | Failed):
+        assert result.message.isprintable()

@@ -1,0 +1,239 @@
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from support.rogue_tenant import RogueTenant, sign_raw
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import IdentityError
+from agentvault_tui.vault import TenantClient
+
+MFA_AT = "https://agentvault.dev/mfa_at"
+ROLES = "https://agentvault.dev/roles"
+GONE = object()
+
+
+def changed(claims: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return *claims* with *changes*; `GONE` takes one away."""
+    mixed = {**claims, **changes}
+    return {name: value for name, value in mixed.items() if value is not GONE}
+
+
+async def test_a_good_token_says_who_how_and_when(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """All that the evidence of an approval needs is taken from the token."""
+    found = await client.verify_id_token(tenant.sign(claims), not_before=clock.now())
+    assert (found.sub, found.name, found.email) == (
+        "auth0|u1",
+        "Alice",
+        "alice@acme.test",
+    )
+    assert found.email_verified
+    assert (found.roles, found.amr) == (("approver",), ("mfa",))
+    assert found.authenticated_at == clock.now().replace(microsecond=0)
+    assert found.claims["sid"] == "k3"
+    assert "name" not in found.claims
+    assert "auth0" not in repr(found.claims).replace("auth0|u1", "")
+
+
+async def test_auth_time_counts_when_the_tenant_has_no_claim_of_ours(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """A plain OpenID provider that sends auth_time is enough."""
+    raw = tenant.sign(changed(claims, **{MFA_AT: GONE, "auth_time": claims["iat"]}))
+    found = await client.verify_id_token(raw, not_before=clock.now())
+    assert found.authenticated_at == clock.now().replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("iss", GONE),
+        ("iss", "https://evil.test/"),
+        ("iss", ["x"]),
+        ("sub", GONE),
+        ("sub", ""),
+        ("sub", 7),
+        ("sub", ["auth0|u1"]),
+        ("sub", "a\nb"),
+        ("sub", "\u202eu1"),
+        ("sub", "x" * 300),
+        ("aud", GONE),
+        ("aud", "other"),
+        ("aud", []),
+        ("aud", ["other"]),
+        ("aud", ["avConsole01", "other"]),
+        ("aud", {"avConsole01": 1}),
+        ("aud", 5),
+        ("azp", "other"),
+        ("azp", None),
+        ("exp", GONE),
+        ("exp", True),
+        ("exp", "9999999999"),
+        ("exp", 1.5e300),
+        ("exp", -1),
+        ("exp", 0),
+        ("exp", 10**30),
+        ("exp", None),
+        ("iat", GONE),
+        ("iat", True),
+        ("iat", "1"),
+        ("iat", 10**30),
+        ("scope", "openid"),
+        ("gty", "password"),
+        ("permissions", ["x"]),
+        ("client_id", "avConsole01"),
+        ("events", {"http://schemas.openid.net/event/backchannel-logout": {}}),
+        (MFA_AT, True),
+        (MFA_AT, "1795000000"),
+        (MFA_AT, -1),
+        (MFA_AT, 10**30),
+        (MFA_AT, [1]),
+    ],
+)
+async def test_missing_and_mistyped_claims_are_refused(
+    tenant: RogueTenant, refused: Any, claims: Any, name: str, value: Any
+) -> None:
+    """Every claim is there, of its type, and ours; a token of another kind is not."""
+    assert await refused(tenant.sign(changed(claims, **{name: value}))) == "claims"
+
+
+async def test_a_list_of_audiences_needs_us_as_its_party(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """Several audiences are fine when the token says that it was made for us."""
+    for aud in (["avConsole01"], ["avConsole01", "other"]):
+        raw = tenant.sign(changed(claims, aud=aud, azp="avConsole01"))
+        await client.verify_id_token(raw, not_before=clock.now())
+
+
+@pytest.mark.parametrize(
+    ("amr", "reason"),
+    [
+        (GONE, "no_mfa"),
+        (None, "no_mfa"),
+        ([], "no_mfa"),
+        (["pwd"], "no_mfa"),
+        ("mfa", "no_mfa"),
+        (["MFA"], "no_mfa"),
+        (["mfa "], "no_mfa"),
+        ([["mfa"]], "no_mfa"),
+        ({"mfa": True}, "no_mfa"),
+    ],
+)
+async def test_without_a_second_factor_nothing_is_proved(
+    tenant: RogueTenant, refused: Any, claims: Any, amr: Any, reason: str
+) -> None:
+    """`amr` is a list that holds the word mfa, or the sign-in does not count."""
+    assert await refused(tenant.sign(changed(claims, amr=amr))) == reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({MFA_AT: -1}, "stale"),
+        ({MFA_AT: -3600}, "stale"),
+        ({MFA_AT: -3600, "auth_time": 0}, "stale"),
+        ({MFA_AT: GONE}, "stale"),
+        ({MFA_AT: None}, "stale"),
+        ({MFA_AT: GONE, "auth_time": -1}, "stale"),
+        ({"iat": -1}, "stale"),
+        ({"iat": 31}, "claims"),
+        ({MFA_AT: 31}, "claims"),
+        ({"iat": -100, "exp": -31}, "claims"),
+        ({"exp": -31, "iat": -60}, "claims"),
+    ],
+)
+async def test_an_older_sign_in_and_skewed_clocks_are_refused(
+    tenant: RogueTenant, refused: Any, claims: Any, changes: Any, reason: str
+) -> None:
+    """A second factor of before the request, or a time half a minute off, is no use."""
+    now = claims["iat"]
+    moved = {
+        name: now + value if isinstance(value, int) else value
+        for name, value in changes.items()
+    }
+    assert await refused(tenant.sign(changed(claims, **moved))) == reason
+
+
+async def test_clocks_may_differ_by_half_a_minute(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """29 seconds ahead, or expired 29 seconds ago, is still the same moment."""
+    now = claims["iat"]
+    ahead = changed(claims, **{"iat": now + 29, MFA_AT: now + 29})
+    await client.verify_id_token(tenant.sign(ahead), not_before=clock.now())
+    raw = tenant.sign(changed(claims, exp=now + 60))
+    began = clock.now()
+    clock.advance(89)
+    await client.verify_id_token(raw, not_before=began)
+    clock.advance(2)
+    with pytest.raises(IdentityError):
+        await client.verify_id_token(raw, not_before=began)
+
+
+async def test_the_moment_of_the_request_is_floored_to_its_second(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """The tenant writes whole seconds: 12:00:00 is not before 12:00:00.6."""
+    assert clock.now().microsecond == 600_000
+    raw = tenant.sign(claims)
+    await client.verify_id_token(raw, not_before=clock.now())
+    later = clock.now() + timedelta(seconds=0.5)
+    with pytest.raises(IdentityError, match=r"older than the request"):
+        await client.verify_id_token(raw, not_before=later)
+
+
+PAYLOADS = [
+    b"",
+    b"x",
+    b"[]",
+    b'"x"',
+    b"null",
+    b"\xff\xfe",
+    b'{"sub":"a","sub":"b"}',
+    b'{"exp":NaN}',
+    b"[" * 3000,
+    b'{"a":' * 500 + b"1" + b"}" * 500,
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+async def test_payloads_that_are_no_plain_object_are_refused(
+    tenant: RogueTenant, refused: Any, payload: bytes
+) -> None:
+    """A signature over rubbish is still over rubbish."""
+    assert await refused(tenant.sign(payload)) in {"claims", "signature"}
+
+
+async def test_duplicate_keys_are_refused_even_when_signed(
+    tenant: RogueTenant, refused: Any, claims: Any
+) -> None:
+    """Two readers must not see two subjects in one token, nor two algorithms."""
+    text = json.dumps(claims)
+    doubled = text.replace('"sub": ', '"sub": "auth0|mallory", "sub": ', 1)
+    assert await refused(tenant.sign(doubled.encode())) == "claims"
+    head = b'{"alg":"RS256","alg":"RS256","typ":"JWT","kid":"kid-1"}'
+    raw = sign_raw(head, claims, tenant.keys["kid-1"])
+    assert await refused(raw) == "signature"
+
+
+async def test_texts_of_the_tenant_are_bounded(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """Names, roles and addresses of any size and kind stay small and typed."""
+    odd = changed(
+        claims,
+        name="n" * 3000,
+        email=["x"],
+        email_verified="true",
+        **{ROLES: ["approver", 5, None, "r" * 300] + ["x"] * 60},
+    )
+    found = await client.verify_id_token(tenant.sign(odd), not_before=clock.now())
+    assert len(found.name) == 200
+    assert found.email == ""
+    assert found.email_verified is False
+    assert len(found.roles) == 50
+    assert max(map(len, found.roles)) == 100

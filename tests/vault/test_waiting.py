@@ -1,0 +1,147 @@
+import asyncio
+from typing import Any
+
+import pytest
+from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
+from support.rogue_tenant import TOKEN, Answer, RogueTenant
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.vault import (
+    Cancelled,
+    Denied,
+    DeviceFlow,
+    Expired,
+    Failed,
+    Pending,
+    TenantClient,
+    Tokens,
+)
+
+
+async def start(client: TenantClient, ttl: int = 120) -> DeviceFlow:
+    """Start a flow."""
+    return await client.start_device_flow(ttl=ttl)
+
+
+async def test_waiting_polls_at_the_interval_until_the_tokens_come(
+    tenant: RogueTenant, client: TenantClient, naps: list[float]
+) -> None:
+    """The first poll comes one interval after the code, and each after its answer."""
+    flow = await start(client)
+    tenant.script(TOKEN, PENDING, PENDING, GOOD)
+    seen: list[Any] = []
+    assert await client.wait(flow, asyncio.Event(), seen.append) == Tokens("eyJ.c.d")
+    assert naps == [5, 5, 5]
+    assert [type(one) for one in seen] == [Pending, Pending, Tokens]
+
+
+async def test_slow_down_slows_down_for_good(
+    tenant: RogueTenant, client: TenantClient, naps: list[float]
+) -> None:
+    """Each slow_down adds five seconds to every later pause (RFC 8628 3.5)."""
+    flow = await start(client)
+    tenant.script(TOKEN, SLOW_DOWN, PENDING, SLOW_DOWN, PENDING, GOOD)
+    assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
+    assert naps == [5, 10, 10, 15, 15]
+
+
+async def test_an_outage_is_waited_out_with_growing_pauses(
+    tenant: RogueTenant, client: TenantClient, naps: list[float]
+) -> None:
+    """Errors, rubbish and rate limits end nothing; afterwards the pace is as before."""
+    flow = await start(client)
+    limited = Answer({"error": "too_many_requests"}, 429, {"Retry-After": "25"})
+    tenant.script(
+        TOKEN, Answer({}, 500), Answer(raw=b"rubbish"), limited, PENDING, GOOD
+    )
+    assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
+    assert naps == [5, 10, 20, 30, 5]
+
+
+async def test_waiting_ends_with_the_codes_own_life(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, naps: list[float]
+) -> None:
+    """A tenant that stays down costs no more than the code's time, to the second."""
+    flow = await start(client, ttl=60)
+    await tenant.stop()
+    assert await client.wait(flow, asyncio.Event()) == Expired()
+    assert sum(naps) == 60
+    assert flow.expires.passed(clock)
+
+
+async def test_tokens_that_come_after_the_code_expired_are_not_taken(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """The tenant's code may live longer than ours; after ours, nobody asks."""
+    flow = await start(client, ttl=4)
+    tenant.script(TOKEN, GOOD)
+    assert await client.wait(flow, asyncio.Event()) == Expired()
+    assert tenant.asked(TOKEN) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        (CANCELLED, Denied),
+        (oauth_error(403, "expired_token"), Expired),
+        (oauth_error(403, "invalid_grant"), Failed),
+    ],
+)
+async def test_a_final_answer_ends_the_waiting(
+    tenant: RogueTenant, client: TenantClient, answer: Answer, end: type
+) -> None:
+    """After a final answer the code is not asked about again."""
+    flow = await start(client)
+    tenant.script(TOKEN, PENDING, answer)
+    assert isinstance(await client.wait(flow, asyncio.Event()), end)
+    assert tenant.asked(TOKEN) == 2
+
+
+async def test_cancelling_stops_at_once_amid_a_request(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """Revoking an agent need not wait for a tenant that does not answer."""
+    flow = await start(client)
+    tenant.script(TOKEN, Answer(hang=True))
+    tenant.arrived.clear()
+    cancel = asyncio.Event()
+    task = asyncio.create_task(client.wait(flow, cancel))
+    await tenant.arrived.wait()
+    cancel.set()
+    assert await task == Cancelled()
+
+
+async def test_cancelling_stops_at_once_amid_a_pause(
+    tenant: RogueTenant, clock: ManualClock
+) -> None:
+    """A pause of seconds is not slept to its end."""
+    asleep = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    client = TenantClient(tenant.issuer, "avConsole01", clock, sleep=sleep)
+    flow = await start(client)
+    cancel = asyncio.Event()
+    task = asyncio.create_task(client.wait(flow, cancel))
+    await asleep.wait()
+    cancel.set()
+    assert await task == Cancelled()
+    assert tenant.asked(TOKEN) == 0
+    await client.aclose()
+
+
+async def test_tokens_that_arrive_with_the_cancellation_are_dropped(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """Whoever was cancelled gets nothing, however close the race."""
+    flow = await start(client)
+    cancel = asyncio.Event()
+
+    def last_moment(_: Any) -> Answer:
+        cancel.set()
+        return GOOD
+
+    tenant.script(TOKEN, last_moment)
+    assert await client.wait(flow, cancel) == Cancelled()
