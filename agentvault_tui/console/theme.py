@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.color import Color
@@ -99,7 +99,9 @@ _ANSI_LIGHT: Final = Colours(
     dark=False,
     ansi=True,
 )
-_MONO: Final = Colours(*["ansi_default"] * 9, ansi=True)
+_MONO: Final = replace(
+    _ANSI_DARK, accent="ansi_default", waiting="ansi_default", danger="ansi_default"
+)
 
 _COLOURS: Final[Mapping[str, Colours]] = {
     "agentvault": _DARK,
@@ -280,5 +282,7 @@ def _rich(colour: str) -> Color:
     return Color.parse(colour.removeprefix("ansi_"))
 
 
+FOCUS: Final = Style(reverse=True, bold=True)
+"""Added to the one thing the next Enter goes to, under any theme."""
 THEMES: Final = tuple(_theme(name, colours) for name, colours in _COLOURS.items())
 _PALETTES: Final = {name: _palette(colours) for name, colours in _COLOURS.items()}

@@ -1,0 +1,1 @@
+"""Where an operator decides: each dialog one class, all over `base.Dialog`."""

@@ -1,0 +1,223 @@
+"""What all dialogs share: when keys count, where the focus is, how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Final, TypeVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+from textual.widget import Widget
+
+from agentvault_tui.console import theme
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.sheet import Sheet
+from agentvault_tui.console.lines import EMPTY, Pen, Row
+from agentvault_tui.errors import AgentVaultError
+
+ARM_SECONDS: Final = 0.6
+"""How long a dialog stands still before a key may decide anything in it."""
+_TICK: Final = 0.25
+_MARGIN: Final = 4
+"""Cells and rows of the screen a dialog leaves free, where there are enough."""
+_TIGHT: Final = 20
+"""Below this many rows a dialog takes the whole height."""
+
+Result = TypeVar("Result")
+Answer = TypeVar("Answer")
+
+
+class Dialog(ModalScreen[Result]):
+    """A sheet over the screen; subclasses say what is on it and what keys do.
+
+    A decision acts on what was captured when the dialog opened.
+    It counts only when the dialog has stood unchanged for 600 ms, and each key that
+    comes too early makes it wait anew, so a key held down or a paste decides nothing.
+    """
+
+    DEFAULT_CSS = """
+    Dialog {
+        align: center middle;
+        background: $background 60%;
+        &:ansi { background: transparent; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "back"),
+        Binding("question_mark", "help", "keys", show=False),
+    ]
+    WIDTH: ClassVar[int] = 76
+    """The widest the sheet gets."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+        self.clock = desk.mirror.clock
+        self.note = ""
+        """The last thing to say about a key, shown above the keys."""
+        self.busy = False
+        """Whether the broker is being asked."""
+        self.sheet = Sheet(self.pen, *self.inputs())
+        self._armed_at = 0.0
+        self._state: object = None
+
+    # What subclasses say
+
+    def inputs(self) -> list[Widget]:
+        """Return the widgets that lie on the sheet."""
+        return []
+
+    def page(self, width: int, height: int) -> Page:
+        """Return what to draw within *width* x *height* cells inside the frame."""
+        raise NotImplementedError
+
+    def state(self) -> object:
+        """Return what, when it changes, makes keys wait again.
+
+        Nothing an agent can change at will belongs in it, or it could keep an
+        operator from deciding.
+        """
+        return None
+
+    # Drawing
+
+    @property
+    def pen(self) -> Pen:
+        """Return what rows are written with, under the theme that is on now."""
+        name = self.app.theme if self.is_attached else ""
+        return Pen(theme.palette(name), self.desk.glyphs)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the sheet."""
+        yield self.sheet
+
+    def on_mount(self) -> None:
+        """Draw, start the delay, and look at the clock from now on."""
+        self._state = self.state()
+        self.arm()
+        self.update_page()
+        self.set_interval(_TICK, self.update_page)
+
+    def on_resize(self) -> None:
+        """Draw anew."""
+        self.update_page()
+
+    def update_page(self) -> None:
+        """Draw what has changed; a change of state makes the keys wait again."""
+        if not self.is_attached:
+            return
+        state = self.state()
+        if state != self._state:
+            self._state = state
+            self.arm()
+            self.changed()
+        width, height = self.room()
+        page = self.page(width - 4, height - 2)
+        rows = len(page.body) + len(page.footer) + 2
+        self.sheet.show(page, self.pen, width, min(rows, height))
+
+    def changed(self) -> None:
+        """React to a new state, before it is drawn."""
+
+    def room(self) -> tuple[int, int]:
+        """Return the largest size the sheet may have."""
+        width, height = self.app.size
+        return (
+            min(self.WIDTH, max(width - _MARGIN, 20)),
+            height if height < _TIGHT else height - _MARGIN,
+        )
+
+    def hints(self, *actions: str) -> list[tuple[str, str]]:
+        """Return key and words for those of *actions* that can be taken now."""
+        found = {
+            active.binding.action: (
+                self.app.get_key_display(active.binding),
+                active.binding.description,
+            )
+            for active in self.active_bindings.values()
+            if active.node is self
+        }
+        return [found[action] for action in actions if action in found]
+
+    def notes(self, pen: Pen, width: int) -> list[Row]:
+        """Return the note, wrapped, under a blank row."""
+        if not self.note:
+            return []
+        return [EMPTY, *pen.paragraph(self.note, width, pen.palette.waiting)]
+
+    # Deciding
+
+    @property
+    def armed(self) -> bool:
+        """Tell whether a decision key counts now."""
+        return self.clock.boot() >= self._armed_at
+
+    def arm(self) -> None:
+        """Let decision keys wait from now."""
+        self._armed_at = self.clock.boot() + ARM_SECONDS
+
+    def may_decide(self) -> bool:
+        """Tell whether a decision key counts, and say why not if it does not."""
+        if self.busy:
+            return self.say("The broker is being asked. One decision at a time.")
+        if not self.armed:
+            self.arm()
+            return self.say("Too soon: this has just changed. Look, then press again.")
+        if refusal := self.desk.refusal():
+            return self.say(refusal)
+        self.say("")
+        return True
+
+    def say(self, note: str) -> bool:
+        """Show *note*; returns False, so that a refusal can end in it."""
+        self.note = note
+        self.update_page()
+        return False
+
+    def ask(
+        self,
+        request: Callable[[], Awaitable[Answer]],
+        then: Callable[[Answer], None],
+    ) -> None:
+        """Put *request* to the broker; it goes on if the dialog is left meanwhile."""
+        self.busy = True
+        self.update_page()
+
+        async def work() -> None:
+            try:
+                answer = await request()
+            except AgentVaultError as error:
+                self.busy = False
+                self._failed(error)
+            else:
+                self.busy = False
+                then(answer)
+                self.update_page()
+
+        # On the app: a dialog's own workers are cancelled when it closes, and a
+        # decision on its way must not be.
+        self.app.run_worker(work(), group="decisions")
+
+    def _failed(self, error: AgentVaultError) -> None:
+        shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)
+        if self.is_attached:
+            self.arm()
+            self.say(f"Not done: {shown}")
+        else:
+            self.app.notify(f"Not done: {shown}", severity="warning", markup=False)
+
+    # Leaving
+
+    def action_leave(self) -> None:
+        """Take one step out."""
+        self.dismiss()
+
+    def action_help(self) -> None:
+        """Show the keys that work here."""
+        from agentvault_tui.console.dialogs.help import (  # noqa: PLC0415 - a cycle
+            HelpDialog,
+        )
+
+        self.app.push_screen(HelpDialog(self.desk, self.active_bindings))

@@ -1,0 +1,186 @@
+"""What confirmations share: the plan, a Cancel that has the focus, then the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import ClassVar, TypeVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.choice import Choice
+from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.stepup_factor import stage
+from agentvault_tui.console.lines import EMPTY, LABEL, Pen, Row
+
+_CANCEL_CELLS = 14
+
+Answer = TypeVar("Answer")
+
+
+class Confirm(Dialog[None]):
+    """Says what will happen, does it on `y` alone, then says what did happen.
+
+    Enter and space never do it: with the focus on Cancel, Enter cancels, and in the
+    reason every key is text, `y` too (`e` or Tab goes there, Enter or Esc comes back).
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "confirm", "do it"),
+        Binding("e", "reason", "give a reason"),
+        Binding("escape", "leave", "back"),
+        Binding("enter", "close", "close", show=False),
+    ]
+    DANGER: ClassVar[bool] = False
+    REASON: ClassVar[bool] = False
+    """Whether it takes a reason."""
+    UNDER_WAY: ClassVar[str] = "under way"
+
+    finished = False
+    """Whether it has happened."""
+
+    # What subclasses say
+
+    def heading(self, pen: Pen) -> Row:
+        """Return the title."""
+        raise NotImplementedError
+
+    def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Say what will happen, within *height* rows."""
+        raise NotImplementedError
+
+    def outcome(self, pen: Pen, width: int) -> list[Row]:
+        """Say what did happen."""
+        raise NotImplementedError
+
+    def obstacle(self) -> str | None:
+        """Say why there is nothing to do, if so."""
+        return None
+
+    def act(self, reason: str) -> Awaitable[object]:
+        """Do it."""
+        raise NotImplementedError
+
+    def happened(self, answer: object) -> None:
+        """Keep the broker's answer."""
+        raise NotImplementedError
+
+    # Drawing
+
+    def inputs(self) -> list[Widget]:
+        """Return Cancel, and the line for the reason."""
+        line: list[Widget] = [LineInput("reason", 50)] if self.REASON else []
+        return [Choice("cancel", "Cancel"), *line]
+
+    def on_mount(self) -> None:
+        """Put the focus on Cancel."""
+        super().on_mount()
+        self.sheet.query_one(Choice).focus()
+
+    def state(self) -> object:
+        """Let keys wait after it has happened."""
+        return self.finished
+
+    def page(self, width: int, height: int) -> Page:
+        """Draw the plan, or the outcome."""
+        pen = self.pen
+        if self.finished:
+            rows = self.outcome(pen, width)
+            footer = [EMPTY, pen.keys([("Esc", "close")], armed=self.armed)]
+            return Page(self.heading(pen), (), tuple(rows), tuple(footer))
+        footer = self._footer(pen, width)
+        body = self.plan(pen, width, height - len(footer))
+        places = {"cancel": (0, len(body) + len(footer) - 1)}
+        if self.REASON:
+            places["reason"] = (LABEL, len(body) + 1)
+        title = self.heading(pen)
+        return Page(title, (), tuple(body), tuple(footer), places, danger=self.DANGER)
+
+    def _footer(self, pen: Pen, width: int) -> list[Row]:
+        rows: list[Row] = []
+        if self.REASON:
+            rows += [EMPTY, pen.fact("Reason")]
+        if self.busy:
+            rows += [EMPTY, stage(pen, "current", self.UNDER_WAY, "")]
+        elif self.note:
+            rows += self.notes(pen, width)
+        elif refusal := self.obstacle() or self.desk.refusal():
+            rows += [EMPTY, *pen.paragraph(refusal, width, pen.palette.waiting)]
+        return [*rows, EMPTY, self.answers(pen)]
+
+    def answers(self, pen: Pen) -> Row:
+        """Return the last row: room for Cancel, then the keys."""
+        blank = (" " * _CANCEL_CELLS, pen.palette.text)
+        typing = isinstance(self.focused, LineInput)
+        if typing:
+            keys = [("Enter", "keeps the text"), ("Esc", "leaves it")]
+            return (blank, *pen.keys(keys))
+        armed = self.armed and not self.busy
+        return (blank, *pen.keys(self.hints("confirm", "reason"), armed=armed))
+
+    # Keys
+
+    def check_action(
+        self,
+        action: str,
+        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+    ) -> bool | None:
+        """Leave out keys that mean nothing now."""
+        match action:
+            case "confirm":
+                return not self.finished
+            case "reason":
+                return self.REASON and not self.finished
+            case "close":
+                return self.finished
+        return True
+
+    def action_confirm(self) -> None:
+        """Do it."""
+        if not self.may_decide():
+            return
+        if obstacle := self.obstacle():
+            self.say(obstacle)
+            return
+        self.ask(lambda: self.act(self.reason()), self._done)
+
+    def reason(self) -> str:
+        """Return what was typed as the reason."""
+        return self.sheet.query_one("#reason", LineInput).value if self.REASON else ""
+
+    def action_reason(self) -> None:
+        """Go to the reason."""
+        self.sheet.query_one("#reason", LineInput).focus()
+        self.update_page()
+
+    def action_close(self) -> None:
+        """Close, after it has happened."""
+        self.action_leave()
+
+    def action_leave(self) -> None:
+        """Take one step out; not by a key that was meant for the plan."""
+        if not self.finished or self.armed:
+            self.dismiss()
+
+    @on(Choice.Taken)
+    def _cancelled(self) -> None:
+        self.dismiss()
+
+    @on(Input.Submitted)
+    @on(LineInput.Left)
+    def _typed(self, event: Input.Submitted | LineInput.Left) -> None:
+        event.stop()
+        self.sheet.query_one(Choice).focus()
+        self.update_page()
+
+    def _done(self, answer: object) -> None:
+        self.finished = True
+        self.note = ""
+        self.happened(answer)
+        if self.is_attached:
+            self.set_focus(None)
+            self.refresh_bindings()

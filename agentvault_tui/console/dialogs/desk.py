@@ -1,0 +1,38 @@
+"""What every dialog works with: the mirror it reads, the actions it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agentvault_tui.console.actions import Actions
+from agentvault_tui.console.glyphs import Glyphs
+from agentvault_tui.console.mirror import Mirror
+
+
+@dataclass(slots=True)
+class Desk:
+    """One operator's place of work, shared by all dialogs of a console."""
+
+    mirror: Mirror
+    actions: Actions
+    glyphs: Glyphs
+    read_only: bool = False
+    begun: dict[str, datetime] = field(default_factory=dict)
+    """When this console started the second factor, by step-up: the approver compares
+    it with the tenant's page (RFC 8628 section 5.4)."""
+
+    def refusal(self) -> str | None:
+        """Say why nothing may be decided now, and what to do; None if it may."""
+        if self.read_only:
+            return (
+                "This console is read-only: it takes no decision. "
+                "Start one without --read-only to decide."
+            )
+        link = self.mirror.link
+        if not link.live:
+            return (
+                f"The link is {link.state}: nothing is decided on what the broker has "
+                "not confirmed. It resumes by itself; agentvault doctor says more."
+            )
+        return None

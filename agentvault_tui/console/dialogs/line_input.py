@@ -1,0 +1,57 @@
+"""One line of the operator's own text on a sheet; its keys never decide anything."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Input
+
+from agentvault_tui.text import visible
+
+
+class LineInput(Input):
+    """An input without a frame; what is pasted into it is made displayable first."""
+
+    DEFAULT_CSS = """
+    LineInput, LineInput:focus {
+        border: none;
+        height: 1;
+        padding: 0;
+        background: $surface;
+        background-tint: transparent 0%;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "out", "leave the text")]
+
+    class Left(Message):
+        """The operator pressed Esc in the input."""
+
+        def __init__(self, control: LineInput) -> None:
+            super().__init__()
+            self.control_ = control
+
+        @property
+        def control(self) -> LineInput:
+            """The input that was left."""
+            return self.control_
+
+    def __init__(self, name: str, width: int, *, longest: int = 200) -> None:
+        super().__init__(
+            id=name, max_length=longest, compact=True, select_on_focus=False
+        )
+        self.cursor_blink = False
+        self.styles.width = width
+
+    def insert_text_at_cursor(self, text: str) -> None:
+        """Insert *text*, spelled out where it would not be seen."""
+        super().insert_text_at_cursor(visible(text, self.max_length or 200))
+
+    def replace(self, text: str, start: int, end: int) -> None:
+        """Replace a part, spelled out where it would not be seen."""
+        super().replace(visible(text, self.max_length or 200), start, end)
+
+    def action_out(self) -> None:
+        """Leave the text as it is."""
+        self.post_message(self.Left(self))

@@ -1,0 +1,140 @@
+"""Stopping everything: asks for a typed word, because it touches everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import ClassVar, Final
+
+from textual import on
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.console.actions import Stopped
+from agentvault_tui.console.dialogs.choice import Choice
+from agentvault_tui.console.dialogs.confirm import Confirm
+from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.stepup_factor import stage
+from agentvault_tui.console.lines import EMPTY, LABEL, Pen, Row, plural
+
+WORD: Final = "panic"
+
+
+class PanicDialog(Confirm):
+    """The word, then Enter in the same line; no single key does it."""
+
+    DANGER: ClassVar[bool] = True
+    REASON: ClassVar[bool] = True
+    UNDER_WAY: ClassVar[str] = "stopping"
+
+    stopped: Stopped | None = None
+
+    def inputs(self) -> list[Widget]:
+        """Return the lines for word and reason, and Cancel."""
+        return [
+            LineInput("reason", 50),
+            LineInput("word", 12, longest=10),
+            Choice("cancel", "Cancel"),
+        ]
+
+    def heading(self, pen: Pen) -> Row:
+        """Name it."""
+        word = "Everything is stopped" if self.finished else "Stop everything"
+        return ((word, pen.palette.title),)
+
+    def obstacle(self) -> str | None:
+        """Tell that everything stands still already."""
+        if self.desk.mirror.status.panic.on:
+            return "Everything is stopped already. u lifts it."
+        return None
+
+    def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Say what stops."""
+        mirror, palette = self.desk.mirror, pen.palette
+        tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
+        waiting = len(mirror.open_stepups())
+        agents = plural(len(mirror.agents), "agent")
+        cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')} of {agents}"
+        rows: list[Row] = [
+            pen.fact("Cuts now", (cuts, palette.strong)),
+            pen.fact(
+                "Until", ("the panic is lifted: nothing is issued,", palette.text)
+            ),
+            pen.fact("", ("introspected active or redeemed", palette.text)),
+            pen.fact("Not undone", ("what agents have done already", palette.text)),
+        ]
+        return rows[:height]
+
+    def page(self, width: int, height: int) -> Page:
+        """Add the line for the word."""
+        page = super().page(width, height)
+        if self.finished:
+            return page
+        word = len(page.body) + 2
+        return Page(
+            page.title,
+            page.remark,
+            page.body,
+            page.footer,
+            {**page.places, "word": (LABEL + len(f"type {WORD}  "), word)},
+            danger=True,
+        )
+
+    def _footer(self, pen: Pen, width: int) -> list[Row]:
+        blank, reason, *rest = super()._footer(pen, width)
+        ask: Row = pen.fact("To stop", (f"type {WORD}  ", pen.palette.text))
+        return [blank, reason, ask, *rest]
+
+    def answers(self, pen: Pen) -> Row:
+        """Say what Enter does where the focus is."""
+        blank = (" " * 14, pen.palette.text)
+        at = self.focused.id if self.focused else ""
+        if at == "word":
+            return (blank, *pen.keys([("Enter", "stops everything"), ("Tab", "next")]))
+        if at == "reason":
+            return (blank, *pen.keys([("Enter", "to the word"), ("Tab", "next")]))
+        return (blank, *pen.keys([("Tab", "to the reason and the word")]))
+
+    def outcome(self, pen: Pen, width: int) -> list[Row]:
+        """Say what was cut, how fast, and how it ends."""
+        cut = self.stopped
+        if cut is None:
+            return []
+        tokens = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')} cut"
+        agents = f"{plural(cut.agents, 'agent')} stopped"
+        return [
+            stage(pen, "done", "closed here", f"{cut.effective_ms:.1f} ms"),
+            EMPTY,
+            pen.fact("Cut", (f"{tokens}, {agents}", pen.palette.strong)),
+            EMPTY,
+            *pen.paragraph("Nothing is served until someone lifts it with u.", width),
+        ]
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Take the single key away."""
+        return action != "confirm" and super().check_action(action, parameters)
+
+    @on(Input.Submitted, "#word")
+    def _word_typed(self, event: Input.Submitted) -> None:
+        event.stop()
+        event.prevent_default()
+        if event.value.strip() != WORD:
+            self.say(f"Nothing was done: the word is {WORD}.")
+        else:
+            self.action_confirm()
+
+    @on(Input.Submitted, "#reason")
+    def _reason_typed(self, event: Input.Submitted) -> None:
+        event.stop()
+        event.prevent_default()
+        self.sheet.query_one("#word", LineInput).focus()
+        self.update_page()
+
+    def act(self, reason: str) -> Awaitable[Stopped]:
+        """Stop everything."""
+        return self.desk.actions.panic(reason)
+
+    def happened(self, answer: object) -> None:
+        """Keep the measure."""
+        if isinstance(answer, Stopped):
+            self.stopped = answer

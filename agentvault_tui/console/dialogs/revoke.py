@@ -1,0 +1,118 @@
+"""Cutting an agent off: exactly what ends now, and what nothing undoes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console.actions import Revoked
+from agentvault_tui.console.dialogs.confirm import Confirm
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.stepup_factor import stage
+from agentvault_tui.console.lines import EMPTY, Pen, Row, plural
+from agentvault_tui.console.records import AgentRow, UpstreamStep
+
+_STATES = {"confirmed": "done", "failed": "failed"}
+
+
+class RevokeDialog(Confirm):
+    """`y` revokes the agent this was opened for; nothing else does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "revoke")]
+    DANGER: ClassVar[bool] = True
+    REASON: ClassVar[bool] = True
+    UNDER_WAY: ClassVar[str] = "revoking"
+
+    def __init__(self, desk: Desk, agent: AgentRow) -> None:
+        self.agent = agent
+        self.cut: Revoked | None = None
+        super().__init__(desk)
+
+    def heading(self, pen: Pen) -> Row:
+        """Name the agent."""
+        word = "Revoked  " if self.finished else "Revoke  "
+        return ((word, pen.palette.title), (self.agent.name, pen.palette.strong))
+
+    def obstacle(self) -> str | None:
+        """Tell that it is revoked already."""
+        agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
+        if agent.revoked:
+            return "It is revoked already: nothing is left to cut. u restores it."
+        return None
+
+    def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Say what is cut now, what happens at the tenant, and what is not undone."""
+        mirror, palette = self.desk.mirror, pen.palette
+        tokens = mirror.live_tokens(self.agent.id)
+        waiting = len(mirror.open_stepups(self.agent.id))
+        dot = f" {pen.glyphs.separator} "
+        cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')}"
+        who = (f"{self.agent.id}{dot}{self.agent.owner}", palette.text)
+        rows: list[Row] = [
+            pen.fact("Agent", who),
+            pen.fact("Cuts now", (cuts, palette.strong)),
+            pen.fact("", ("and refuses whatever it asks from then on", palette.text)),
+            pen.fact("At tenant", ("nothing to remove there", palette.text)),
+        ]
+        return [*rows, *self._not_undone(pen, width, height - len(rows))]
+
+    def outcome(self, pen: Pen, width: int) -> list[Row]:
+        """Say what was cut, how fast, and how far the tenant is."""
+        cut = self.cut
+        if cut is None:
+            return []
+        cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')} cut"
+        here = f"{cut.effective_ms:.1f} ms"
+        steps = [_upstream(pen, step) for step in cut.upstream]
+        return [
+            stage(pen, "done", "closed here", here),
+            *(steps or [stage(pen, "done", "tenant", "nothing to remove there")]),
+            EMPTY,
+            pen.fact("Cut", (cuts, pen.palette.strong)),
+            pen.fact(
+                "Answered", (f"after {cut.round_trip_ms:.1f} ms", pen.palette.text)
+            ),
+            EMPTY,
+            *pen.paragraph(
+                "Its next request is refused. u serves it again; what was cut "
+                "stays cut.",
+                width,
+            ),
+        ]
+
+    def act(self, reason: str) -> Awaitable[Revoked]:
+        """Revoke the agent."""
+        return self.desk.actions.revoke(self.agent.id, reason)
+
+    def happened(self, answer: object) -> None:
+        """Keep the measure."""
+        if isinstance(answer, Revoked):
+            self.cut = answer
+
+    def _not_undone(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Write what the catalogue says of each scope, the riskiest first."""
+        rows: list[Row] = []
+        label = "Not undone"
+        for number, scope in enumerate(self.agent.scopes):
+            left = len(self.agent.scopes) - number
+            text, _ = pen.facts(
+                label,
+                f"{scope.name}: {scope.revoking or 'the catalogue says nothing'}",
+                width,
+                3,
+            )
+            if len(rows) + len(text) + (left > 1) > height:
+                more = f"and {plural(left, 'scope')} more"
+                rows.append(pen.fact(label, (more, pen.palette.muted)))
+                break
+            rows += text
+            label = ""
+        return rows or [pen.fact(label, ("it has no scopes", pen.palette.muted))]
+
+
+def _upstream(pen: Pen, step: UpstreamStep) -> Row:
+    took = f" {step.ms:.0f} ms" if step.ms is not None else ""
+    state = _STATES.get(step.status, "current")
+    return stage(pen, state, pen.clip(step.step, 30), f"{step.status}{took}")

@@ -1,0 +1,27 @@
+"""A dialog that is read, not decided: rows that scroll."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console.dialogs.base import Dialog
+
+
+class Scrolled(Dialog[None]):
+    """Moves its body by the usual keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "scroll(1)", "down", show=False),
+        Binding("up,k", "scroll(-1)", "up", show=False),
+        Binding("pagedown,space", "scroll(10)", "page down", show=False),
+        Binding("pageup", "scroll(-10)", "page up", show=False),
+        Binding("home", "scroll(-1000000)", "start", show=False),
+        Binding("end", "scroll(1000000)", "end", show=False),
+        Binding("escape,enter", "leave", "close"),
+    ]
+
+    def action_scroll(self, rows: int) -> None:
+        """Move the body."""
+        self.sheet.scroll_body(rows)

@@ -1,0 +1,287 @@
+"""The step-up dialog: what is asked, the second factor, how it ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.stepup_asked import Asked, brief, whole
+from agentvault_tui.console.dialogs.stepup_decided import decided
+from agentvault_tui.console.dialogs.stepup_factor import factor
+from agentvault_tui.console.lines import EMPTY, Pen, Row
+from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.text import Shown
+
+_HISTORY = 5
+
+
+class StepUpDialog(Dialog[None]):
+    """One request, and nothing but that one, whatever arrives meanwhile.
+
+    Approving and denying act on the id and the digest captured here at the start
+    (T-05, T-06); the broker refuses a digest that is not the stored one.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "approve", "approve, second factor"),
+        Binding("d", "deny", "deny"),
+        Binding("n", "reason", "deny, say why"),
+        Binding("v", "view", "view in full"),
+        Binding("escape,enter", "leave", "back"),
+        Binding("down,j", "scroll(1)", "down", show=False),
+        Binding("up,k", "scroll(-1)", "up", show=False),
+        Binding("pagedown", "scroll(10)", "page down", show=False),
+        Binding("pageup", "scroll(-10)", "page up", show=False),
+        Binding("home", "scroll(-1000000)", "start", show=False),
+        Binding("end", "scroll(1000000)", "end", show=False),
+    ]
+    WIDTH: ClassVar[int] = 96
+
+    def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
+        self.stepup_id = stepup.id
+        self.digest = stepup.digest
+        self.row = stepup
+        """The last that was heard of the request."""
+        self.viewing = False
+        self.telling = False
+        self._cut = False
+        self._viewed = False
+        self._trusted = 0
+        now = desk.mirror.clock.now()
+        self._code_seen = desk.begun.get(stepup.id, now)
+        self._used_at: datetime | None = None
+        super().__init__(desk)
+
+    def inputs(self) -> list[Widget]:
+        """Return the line for the reason of a denial."""
+        return [LineInput("reason", 56)]
+
+    def state(self) -> object:
+        """Let keys wait after a change of stage or a new problem.
+
+        The count is left out: an agent that repeats itself would otherwise keep the
+        keys from ever counting.
+        """
+        return (self._latest().status, self.row.problem, self.viewing, self.telling)
+
+    def changed(self) -> None:
+        """Forget the note of the stage before; remember when things were first seen."""
+        self.note = ""
+        now = self.clock.now()
+        if self.row.status == "authorizing" and not self.viewing:
+            self._code_seen = self.desk.begun.get(self.stepup_id, now)
+        if self.row.status == "redeemed" and self._used_at is None:
+            self._used_at = now
+        if not self.row.open:
+            self.viewing = False
+            self._stop_telling()
+        self.refresh_bindings()
+
+    def page(self, width: int, height: int) -> Page:
+        """Draw the stage the request is in."""
+        pen, row = self.pen, self.row
+        asked = self._asked()
+        footer = [*self._notes(pen, width), EMPTY, *self._footer(pen, width)]
+        room = height - len(footer)
+        title: Row = (
+            ("Step-up  ", pen.palette.title),
+            (row.fingerprint, pen.palette.accent),
+        )
+        if self.viewing:
+            body, self._trusted = whole(asked, pen, width)
+            title = (*title, ("  in full", pen.palette.muted))
+        elif row.status == "authorizing":
+            title = (*title, ("  prove it is you", pen.palette.muted))
+            begun = self.desk.begun.get(self.stepup_id)
+            body = factor(asked, begun, self._code_seen, pen, (width, room))
+        elif row.open:
+            body, self._cut = brief(asked, pen, width, room)
+        else:
+            body = decided(asked, self._used_at, pen, width)
+        if not self.viewing:
+            self.sheet.top = 0
+        places = {"reason": (8, len(body) + len(footer) - 1)} if self.telling else {}
+        return Page(
+            title,
+            self._remark(pen),
+            tuple(body),
+            tuple(footer),
+            places,
+        )
+
+    def update_page(self) -> None:
+        """Draw, and note when the last trusted fact has been on the screen."""
+        super().update_page()
+        self._note_viewed()
+
+    # Keys
+
+    def check_action(
+        self,
+        action: str,
+        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+    ) -> bool | None:
+        """Leave out keys that mean nothing in this stage."""
+        match action:
+            case "approve":
+                return self.row.status == "pending" and not self.telling
+            case "deny" | "reason":
+                return self.row.open and not self.telling
+            case "view":
+                return self.row.open and not self.telling
+            case "scroll":
+                return self.viewing
+        return True
+
+    def action_approve(self) -> None:
+        """Start the second factor for exactly the request captured at the start."""
+        if not self.may_decide():
+            return
+        if self._latest().digest != self.digest:
+            self.say("The request is not the one this was opened for. Go back.")
+        elif self._cut and not self._viewed:
+            self.say("A value is cut here: press v and read to the end, then approve.")
+        else:
+            self.desk.begun[self.stepup_id] = self.clock.now()
+            self.note = "Asking the tenant for a code."
+            self.ask(self._approve, self._heard)
+
+    def action_deny(self) -> None:
+        """Turn it down without a word."""
+        if self.may_decide():
+            self.ask(lambda: self._deny(""), self._heard)
+
+    def action_reason(self) -> None:
+        """Ask for the reason first."""
+        if self.may_decide():
+            self.telling = True
+            self.viewing = False
+            self.update_page()
+            self.sheet.query_one(LineInput).focus()
+
+    @on(Input.Submitted)
+    def _told(self, event: Input.Submitted) -> None:
+        event.stop()
+        if self.may_decide():
+            reason = event.value
+            self._stop_telling()
+            self.ask(lambda: self._deny(reason), self._heard)
+
+    @on(LineInput.Left)
+    def _not_told(self, event: LineInput.Left) -> None:
+        event.stop()
+        self._stop_telling()
+        self.update_page()
+
+    def action_view(self) -> None:
+        """Show everything, or go back."""
+        self.viewing = not self.viewing
+        self.sheet.top = 0
+        self.update_page()
+
+    def action_scroll(self, rows: int) -> None:
+        """Move through what is shown in full."""
+        self.sheet.scroll_body(rows)
+        self._note_viewed()
+
+    def action_leave(self) -> None:
+        """Take one step out; a flow under way goes on without the dialog."""
+        if not self.row.open and not self.armed:
+            return  # it ended by itself: the key was meant for something else
+        if self.viewing:
+            self.action_view()
+        else:
+            self.dismiss()
+
+    # Inside
+
+    async def _approve(self) -> StepUpRow:
+        return await self.desk.actions.approve(self.stepup_id, self.digest)
+
+    async def _deny(self, reason: str) -> StepUpRow:
+        return await self.desk.actions.deny(self.stepup_id, reason)
+
+    def _heard(self, answer: StepUpRow) -> None:
+        """Take the broker's answer, unless the mirror has a later word already."""
+        if answer.id == self.stepup_id and self._latest().open:
+            self.row = answer
+        self.note = ""
+
+    def _latest(self) -> StepUpRow:
+        """Return the request as last heard of; a snapshot may have left it out."""
+        heard = self.desk.mirror.stepups.get(self.stepup_id)
+        if heard is not None:
+            self.row = heard
+        return self.row
+
+    def _asked(self) -> Asked:
+        mirror, row = self.desk.mirror, self.row
+        agent = mirror.agents.get(row.agent_id)
+        like = [
+            other
+            for other in mirror.stepups.values()
+            if not other.open
+            and (other.agent_id, other.action) == (row.agent_id, row.action)
+        ]
+        like.sort(key=lambda other: other.decided_at or other.expires_at, reverse=True)
+        return Asked(
+            row,
+            agent.owner if agent else Shown(""),
+            tuple(like[:_HISTORY]),
+            self.clock.now(),
+        )
+
+    def _remark(self, pen: Pen) -> Row:
+        row, now = self.row, self.clock.now()
+        if not row.open:
+            return ((str(row.status), pen.palette.muted),)
+        sure = self.desk.mirror.link.live
+        request = pen.ends("request", row.remaining(now), sure=sure)
+        if row.device is None:
+            return request
+        code = (row.device.expires_at - now).total_seconds()
+        dot = (f" {pen.glyphs.separator} ", pen.palette.muted)
+        return (*pen.ends("code", code), dot, *request)
+
+    def _notes(self, pen: Pen, width: int) -> list[Row]:
+        if self.note:
+            return self.notes(pen, width)
+        refusal = self.desk.refusal() if self.row.open else None
+        if refusal:
+            return [EMPTY, *pen.paragraph(refusal, width, pen.palette.waiting)]
+        return []
+
+    def _footer(self, pen: Pen, width: int) -> list[Row]:
+        if self.telling:
+            return [
+                (
+                    (
+                        "The agent will read this. Enter denies, Esc goes back.",
+                        pen.palette.muted,
+                    ),
+                ),
+                (("Reason: ", pen.palette.text),),
+            ]
+        hints = self.hints("approve", "deny", "reason", "view", "leave")
+        armed = self.armed or not self.row.open
+        return [pen.cut(pen.keys(hints, armed=armed and not self.busy), width)]
+
+    def _note_viewed(self) -> None:
+        if self.viewing and self.sheet.top + self.sheet.room >= self._trusted > 0:
+            self._viewed = True
+
+    def _stop_telling(self) -> None:
+        if self.telling:
+            self.telling = False
+            self.sheet.query_one(LineInput).value = ""
+            self.set_focus(None)
+            self.refresh_bindings()

@@ -1,0 +1,262 @@
+"""Step-up, first sight: trusted facts at fixed places, the agent's own words last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from agentvault_tui.console.lines import (
+    EMPTY,
+    LABEL,
+    Pen,
+    Piece,
+    Row,
+    clock_time,
+    countdown,
+    plural,
+    wrap,
+)
+from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.text import Shown, cell_width, visible_lines
+
+_MANY = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as the dialog shows it."""
+
+    row: StepUpRow
+    owner: Shown
+    history: tuple[StepUpRow, ...]
+    """Requests for the same action by the same agent that this console has seen
+    decided, the latest first."""
+    now: datetime
+
+
+def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], bool]:
+    """Write the request within *height* rows; tell whether a trusted value was cut.
+
+    What must be seen has its row whatever an agent sends: it is the agent's own words
+    that give way first, then blank rows, then the second row of a long value.
+    """
+    row, palette = asked.row, pen.palette
+    agent, cut_agent = _agent(asked, pen, width)
+    wants, cut_wants = _wants(row, pen, width)
+    on, cut_on = _on(row, pen, width, 1)
+    tail = [_grant(row, pen)]
+    if before := _before(asked):
+        tail.append(pen.fact("Before", (before, palette.text)))
+    problem = _problem(row, pen, width)
+    fixed = len([*agent, *wants, *on, *tail, *problem])
+    spare = height - fixed - 2
+    words_min = 3 if row.reason else 1
+    with_rows, cut_with = _with(row, pen, width, max(spare - words_min, 1))
+    spare -= len(with_rows)
+    why, _ = pen.facts(
+        "Why ask", f"{row.rule}: {row.why}", width, 2 if spare > words_min else 1
+    )
+    spare -= len(why) - 1
+    words = _words(row, pen, width, max(spare, 0))
+    rows = [*agent, *wants, *on, *with_rows, *why, *tail, *problem]
+    if len(rows) + len(words) < height:
+        rows.append(EMPTY)
+    cut = cut_agent or cut_wants or cut_on or cut_with or len(rows) > height
+    return [*rows, *words][:height], cut
+
+
+def whole(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], int]:
+    """Write everything there is; also say how many of the rows are trusted facts."""
+    row = asked.row
+    facts: list[tuple[str, str]] = [
+        ("Agent", row.agent_name),
+        ("  id", row.agent_id),
+        ("  owner", asked.owner or "not known here"),
+        ("Wants to", row.action),
+        ("  scope", row.scope),
+        ("  risk", row.risk.upper()),
+        ("On", row.resource or "nothing named"),
+        *(_parameter_facts(row)),
+        ("Rule", row.rule),
+        ("Why ask", row.why),
+        ("You grant", f"once, within {countdown(row.ttl)} of approving"),
+        ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
+        ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
+        ("Step-up", row.id),
+        ("Digest", row.digest),
+    ]
+    rows: list[Row] = []
+    for label, value in facts:
+        rows += _in_full(label, value, pen, width)
+    trusted = len(rows)
+    text, masked = pen.masked(row.reason)
+    rows += [EMPTY, (("The agent says (unverified)", pen.palette.muted),)]
+    rows += [
+        ((line, pen.palette.unverified),) for line in wrap(text or "nothing", width)
+    ]
+    if masked:
+        rows.append(((masked, pen.palette.waiting),))
+    return rows, trusted
+
+
+def subject(row: StepUpRow) -> str:
+    """Name what is asked for, in one breath."""
+    return f"{row.action} on {row.resource}" if row.resource else str(row.action)
+
+
+def _agent(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], bool]:
+    """Write the agent, its id whole: a name proves nothing (T-03)."""
+    row, palette = asked.row, pen.palette
+    dot = f" {pen.glyphs.separator} "
+    room = width - LABEL - cell_width(row.agent_id) - len(dot)
+    owner = pen.clip(asked.owner, max(room // 3, 8)) if asked.owner else asked.owner
+    if owner:
+        room -= cell_width(owner) + len(dot)
+    name = pen.clip(row.agent_name, max(room, 8))
+    pieces: list[Piece] = [(name, palette.strong), (dot + row.agent_id, palette.text)]
+    if owner:
+        pieces.append((dot + owner, palette.muted))
+    return [pen.fact("Agent", *pieces)], name != row.agent_name
+
+
+def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
+    risk = pen.palette.risk(row.risk)
+    mark = ((f"{pen.glyphs.risk(row.risk)} risk {row.risk.upper()}", risk),)
+    room = width - LABEL - 2 - cell_width(mark[0][0])
+    action = pen.clip(row.action, room)
+    left = pen.fact("Wants to", (action, pen.palette.strong))
+    rows = [pen.spread(left, mark, width)]
+    cut = action != row.action
+    if row.scope != row.action:
+        scope, cut_scope = pen.facts("with scope", row.scope, width, 1)
+        rows += scope
+        cut = cut or cut_scope
+    return rows, cut
+
+
+def _on(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], bool]:
+    if not row.resource:
+        return [pen.fact("On", ("nothing named", pen.palette.muted))], False
+    return pen.facts("On", row.resource, width, most, pen.palette.strong)
+
+
+def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], bool]:
+    """Write one parameter a row, so that no value can pass for another parameter."""
+    if not row.parameters:
+        return [pen.fact("With", ("no parameters", pen.palette.muted))], False
+    shown = row.parameters
+    missing = 0
+    if len(shown) > most:
+        shown = shown[: max(most - 1, 0)]
+        missing = len(row.parameters) - len(shown)
+    column = min(max((cell_width(n) for n, _ in shown), default=0), 16)
+    rows: list[Row] = []
+    cut = missing > 0
+    for raw_name, raw_value in shown:
+        name = pen.clip(raw_name, column)
+        room = width - LABEL - column - 2
+        value = pen.clip(raw_value, room)
+        cut = cut or value != raw_value or name != raw_name
+        blank = " " * (column - cell_width(name) + 2)
+        rows.append(
+            pen.fact(
+                "" if rows else "With",
+                (name + blank, pen.palette.muted),
+                (value, pen.palette.strong),
+            )
+        )
+    if missing:
+        more = f"{plural(missing, 'parameter')} {'more' if shown else 'to view'}"
+        rows.append(pen.fact("" if rows else "With", (more, pen.palette.waiting)))
+    return rows, cut
+
+
+def _grant(row: StepUpRow, pen: Pen) -> Row:
+    once = f"exactly this, once, within {countdown(row.ttl)} of approving"
+    return pen.fact("You grant", (once, pen.palette.text))
+
+
+def _before(asked: Asked) -> str:
+    """Say what is known of requests like it; it may be nothing."""
+    parts = []
+    if asked.row.count > 1:
+        parts.append(f"asked {asked.row.count:,} times")
+    if asked.history:
+        approved = sum(r.status in {"approved", "redeemed"} for r in asked.history)
+        denied = sum(r.status == "denied" for r in asked.history)
+        rest = len(asked.history) - approved - denied
+        words = [f"{approved} approved"] * bool(approved)
+        words += [f"{denied} denied"] * bool(denied)
+        words += [f"{rest} lapsed"] * bool(rest)
+        parts.append(f"last {len(asked.history)} like it: {', '.join(words)}")
+    return "; ".join(parts)
+
+
+def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
+    if not row.problem:
+        return []
+    text = f"{row.problem}. Approve again for a new code."
+    return pen.facts("Last try", text, width, 2, pen.palette.waiting)[0]
+
+
+def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
+    """Draw the agent's own words in a box that says what they are worth."""
+    palette = pen.palette
+    if not row.reason:
+        return [pen.fact("It says", ("nothing", palette.muted))][:most]
+    text, masked = pen.masked(row.reason)
+    if most < 3:
+        line = pen.clip(f"unverified: {text}", width - LABEL)
+        return [pen.fact("It says", (line, palette.unverified))][:most]
+    box = pen.glyphs.box
+    inner = width - 4
+    lines = wrap(text, inner)
+    more = ""
+    if len(lines) > most - 2:
+        left = sum(cell_width(line) for line in lines[most - 3 :])
+        lines = [*lines[: most - 3], pen.clip(" ".join(lines[most - 3 :]), inner)]
+        more = f"{max(left - inner, 1):,} more cells"
+    head = " the agent says (unverified) "
+    foot = pen.own(" · ".join(part for part in (masked, more) if part))
+    foot = f" {foot} " if foot else ""
+    side = (box.vertical, palette.line)
+    rows: list[Row] = [
+        (
+            (box.top_left, palette.line),
+            (head, palette.muted),
+            (pen.glyphs.rule(width - 2 - len(head)) + box.top_right, palette.line),
+        )
+    ]
+    for line in lines:
+        blank = " " * (inner - cell_width(line))
+        rows.append((side, (f" {line}{blank} ", palette.unverified), side))
+    rows.append(
+        (
+            (
+                box.bottom_left + pen.glyphs.rule(width - 3 - cell_width(foot)),
+                palette.line,
+            ),
+            (foot, palette.waiting),
+            (box.horizontal + box.bottom_right, palette.line),
+        )
+    )
+    return rows
+
+
+def _parameter_facts(row: StepUpRow) -> Iterable[tuple[str, str]]:
+    if not row.parameters:
+        return [("With", "no parameters")]
+    return [
+        ("With" if number == 0 else "", f"{name}  {value}")
+        for number, (name, value) in enumerate(row.parameters)
+    ]
+
+
+def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
+    """Write a value without any re-flow, so that what is read is what is there."""
+    lines = visible_lines(value, max(width - LABEL, 8), _MANY)
+    return [
+        pen.fact(label if number == 0 else "", (line, pen.palette.text))
+        for number, line in enumerate(lines)
+    ]

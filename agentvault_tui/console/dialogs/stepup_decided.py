@@ -1,0 +1,104 @@
+"""Step-up, decided: who or what ended it, when, and what follows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
+from agentvault_tui.console.dialogs.stepup_factor import stage
+from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
+from agentvault_tui.console.records import StepUpRow
+
+_CAUSES: Final = {
+    "agent_revoked": "the agent was revoked",
+    "panic": "the panic switch was pressed",
+    "scope_not_granted": "the scope was taken away from the agent",
+}
+
+
+def decided(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> list[Row]:
+    """Write how the request ended; *used_at* is when this console saw it redeemed."""
+    row, palette = asked.row, pen.palette
+    what, _ = pen.facts("For", subject(row), width, 2, palette.text)
+    name = pen.clip(row.agent_name, max(width - 40, 8))
+    agent = pen.fact(
+        "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)
+    )
+    return [agent, *what, EMPTY, *_ending(asked, used_at, pen, width)]
+
+
+def summary(row: StepUpRow) -> str:
+    """Say in a few words who or what ended it, for a list."""
+    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    match row.status:
+        case "approved" | "redeemed":
+            return f"approved{who}"
+        case "denied":
+            return f"denied{who}"
+        case "expired":
+            return "expired, nobody decided"
+        case "cancelled":
+            return f"cancelled: {cause(row)}"
+    return str(row.status)
+
+
+def cause(row: StepUpRow) -> str:
+    """Say why a request was cancelled."""
+    return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
+
+
+def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> list[Row]:
+    row = asked.row
+    when = clock_time(row.decided_at) if row.decided_at else ""
+    match row.status:
+        case "approved" | "redeemed":
+            return _approved(asked, used_at, pen, width)
+        case "denied":
+            who = row.decided_by.name if row.decided_by else "an operator"
+            told = f"It was told: {row.denial}" if row.denial else "It was told no."
+            return [
+                stage(pen, "failed", pen.clip(f"denied by {who}", width - 14), when),
+                *pen.paragraph(f"Nothing was issued. {told}", width),
+            ]
+        case "expired":
+            waited = countdown((row.expires_at - row.requested_at).total_seconds())
+            return [
+                stage(pen, "failed", "expired", clock_time(row.expires_at)),
+                *pen.paragraph(
+                    f"Nobody decided within {waited}, which counts as no. "
+                    "Nothing was issued; the agent may ask again.",
+                    width,
+                ),
+            ]
+    return [
+        stage(pen, "failed", "cancelled", when),
+        *pen.paragraph(f"Because {cause(row)}. Nothing was issued.", width),
+    ]
+
+
+def _approved(
+    asked: Asked, used_at: datetime | None, pen: Pen, width: int
+) -> list[Row]:
+    row, by = asked.row, asked.row.decided_by
+    when = clock_time(row.decided_at) if row.decided_at else ""
+    proof = ", ".join(by.amr) if by else ""
+    verified = clock_time(by.auth_time) if by and by.auth_time else when
+    name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
+    rows = [
+        stage(pen, "done", f"approved by {name}", when),
+        stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
+        stage(pen, "done", "token minted", when),
+    ]
+    if row.status == "redeemed":
+        at = clock_time(used_at) if used_at else "before this was opened"
+        rows.append(stage(pen, "done", "used", at))
+        return [*rows, EMPTY, *pen.paragraph("The token is spent.", width)]
+    minted = row.decided_at or asked.now
+    left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
+    if left <= 0:
+        rows.append(stage(pen, "failed", "not used", "token expired"))
+        return rows
+    rows.append(stage(pen, "current", "not used yet", f"{countdown(left)} left"))
+    text = "The agent has a token for exactly this. Revoke the agent to take it back."
+    return [*rows, EMPTY, *pen.paragraph(text, width)]

@@ -1,0 +1,134 @@
+"""Step-up, the second factor: code and link first, then how far it has come."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from rich.style import Style
+
+from agentvault_tui.console import qr
+from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
+from agentvault_tui.console.lines import (
+    EMPTY,
+    Pen,
+    Row,
+    cells,
+    clock_time,
+    countdown,
+)
+from agentvault_tui.console.records import DeviceRow
+from agentvault_tui.text import cell_width, visible_lines
+
+_LEFT: Final = 36
+"""Cells the text needs beside a QR code."""
+_GAP: Final = 2
+_PLATE: Final = Style(bold=True, reverse=True)
+"""The code stands out by its ground, under any theme and without colour."""
+_MANY: Final = 100
+
+
+def factor(
+    asked: Asked,
+    begun: datetime | None,
+    seen: datetime,
+    pen: Pen,
+    size: tuple[int, int],
+) -> list[Row]:
+    """Write code, link, QR if it fits whole, and the stages, within *size* cells."""
+    row = asked.row
+    width, height = size
+    if row.device is None:
+        return [
+            stage(pen, "current", "asking the tenant for a code", ""),
+            *pen.paragraph("The code and the link stand here when it answers.", width),
+        ]
+    code = qr.draw(
+        row.device.verification_uri_complete,
+        width - _LEFT - _GAP,
+        height,
+        ascii_only=pen.glyphs.ascii_only,
+    )
+    room = width - code.width - _GAP if code else width
+    left = _text(asked, row.device, (begun, seen), pen, room)
+    if len(left) > height:
+        left = [line for line in left if line != EMPTY]
+    return _beside(left, code, pen, room) if code else left
+
+
+def stages(seen: datetime, now: datetime, pen: Pen) -> list[Row]:
+    """Write the four stages of a flow under way, done ones with their times."""
+    waited = countdown((now - seen).total_seconds())
+    return [
+        stage(pen, "done", "code shown", clock_time(seen)),
+        stage(pen, "current", "waiting for sign-in", f"for {waited}"),
+        stage(pen, "ahead", "factor verified", ""),
+        stage(pen, "ahead", "token minted", ""),
+    ]
+
+
+def stage(pen: Pen, state: str, words: str, when: str) -> Row:
+    """Write one stage: its mark, its words, its time."""
+    glyphs, palette = pen.glyphs, pen.palette
+    mark, style = {
+        "done": (glyphs.done, palette.accent),
+        "current": (glyphs.current, palette.waiting),
+        "ahead": (glyphs.ahead, palette.muted),
+        "failed": (glyphs.failed, palette.danger),
+    }[state]
+    words_style = palette.muted if state == "ahead" else palette.text
+    return ((f"{mark} ", style), (words.ljust(21), words_style), (when, palette.muted))
+
+
+def _text(
+    asked: Asked,
+    device: DeviceRow,
+    times: tuple[datetime | None, datetime],
+    pen: Pen,
+    width: int,
+) -> list[Row]:
+    row, palette = asked.row, pen.palette
+    begun, seen = times
+    who = (
+        f"You started this here at {clock_time(begun)}"
+        if begun
+        else "Another console started this"
+    )
+    what = pen.clip(subject(row), width * 2)
+    return [
+        (("On another device open", palette.muted),),
+        *[((line, palette.strong),) for line in _link(device, width)],
+        (("and enter", palette.muted),),
+        *_plate(device.user_code, pen),
+        EMPTY,
+        *pen.paragraph(f"{who}, for {what}, fingerprint {row.fingerprint}.", width),
+        *pen.paragraph(
+            "If the page shows anything else, cancel there.", width, palette.waiting
+        ),
+        EMPTY,
+        *stages(seen, asked.now, pen),
+    ]
+
+
+def _link(device: DeviceRow, width: int) -> list[str]:
+    """Break the link anywhere but cut it nowhere: half a link leads elsewhere."""
+    return [str(line) for line in visible_lines(device.verification_uri, width, _MANY)]
+
+
+def _plate(code: str, pen: Pen) -> list[Row]:
+    """Set the code large: spaced, on a plate of its own."""
+    spaced = f"   {' '.join(code)}   "
+    blank = " " * cell_width(spaced)
+    style = pen.palette.text + _PLATE
+    return [((blank, style),), ((spaced, style),), ((blank, style),)]
+
+
+def _beside(left: list[Row], code: qr.QrCode, pen: Pen, room: int) -> list[Row]:
+    """Set the code to the right of the text."""
+    rows: list[Row] = []
+    for number in range(max(len(left), code.height)):
+        text = pen.cut(left[number], room) if number < len(left) else ()
+        blank = (" " * (room + _GAP - cells(text)), pen.palette.text)
+        picture = code.rows[number] if number < code.height else ()
+        rows.append((*text, blank, *picture))
+    return rows

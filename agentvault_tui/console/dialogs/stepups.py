@@ -1,0 +1,155 @@
+"""The queue: what waits for a person, the longest first, then what was decided."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.style import Style
+from textual.app import App
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.dialogs.stepup_asked import subject
+from agentvault_tui.console.dialogs.stepup_decided import summary
+from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
+from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.text import cell_width
+
+_DECIDED = 50
+_NAME = 20
+_SOON = 60
+
+
+def open_stepups(app: App[object], desk: Desk) -> None:
+    """Open the one request that waits, or the queue when there is another number."""
+    waiting = desk.mirror.open_stepups()
+    if len(waiting) == 1:
+        app.push_screen(StepUpDialog(desk, waiting[0]))
+    else:
+        app.push_screen(StepUpsDialog(desk))
+
+
+class StepUpsDialog(Dialog[None]):
+    """A list whose cursor is a request, not a row: arrivals do not move it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open"),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("escape,s", "leave", "back"),
+    ]
+    WIDTH: ClassVar[int] = 116
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self.cursor = ""
+        """The id of the request under the cursor."""
+        self._order: list[str] = []
+
+    def page(self, width: int, height: int) -> Page:
+        """Write waiting and decided requests, and keep the cursor in sight."""
+        pen = self.pen
+        waiting, done = self._rows()
+        self._settle([row.id for row in (*waiting, *done)])
+        body: list[Row] = [self._waiting(pen, row, width) for row in waiting]
+        if not waiting:
+            body.append((("Nothing waits for a person.", pen.palette.text),))
+        lines: dict[str, int] = {row.id: number for number, row in enumerate(waiting)}
+        if done:
+            body += [EMPTY, (("Decided lately", pen.palette.muted),)]
+            for row in done:
+                lines[row.id] = len(body)
+                body.append(self._decided(pen, row, width))
+        footer = [EMPTY, pen.keys(self.hints("open", "leave"))]
+        self._follow(lines.get(self.cursor, 0), height - len(footer))
+        title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
+        return Page(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
+
+    def action_move(self, step: int) -> None:
+        """Move the cursor to the next request."""
+        if self.cursor in self._order:
+            at = self._order.index(self.cursor) + step
+            self.cursor = self._order[min(max(at, 0), len(self._order) - 1)]
+            self.update_page()
+
+    def action_open(self) -> None:
+        """Open the request under the cursor."""
+        row = self.desk.mirror.stepups.get(self.cursor)
+        if row is not None:
+            self.app.push_screen(StepUpDialog(self.desk, row))
+
+    def _rows(self) -> tuple[list[StepUpRow], list[StepUpRow]]:
+        mirror = self.desk.mirror
+        done = [row for row in mirror.stepups.values() if not row.open]
+        done.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
+        return mirror.open_stepups(), done[:_DECIDED]
+
+    def _settle(self, order: list[str]) -> None:
+        """Keep the cursor on its request; if that is gone, on the one in its place."""
+        if self.cursor not in order:
+            at = self._order.index(self.cursor) if self.cursor in self._order else 0
+            self.cursor = order[min(at, len(order) - 1)] if order else ""
+        self._order = order
+
+    def _follow(self, line: int, room: int) -> None:
+        sheet = self.sheet
+        if line < sheet.top:
+            sheet.top = line
+        elif line >= sheet.top + room:
+            sheet.top = line - room + 1
+
+    def _waiting(self, pen: Pen, row: StepUpRow, width: int) -> Row:
+        left = row.remaining(self.clock.now())
+        soon = left < _SOON
+        state = "second factor  " if row.status == "authorizing" else ""
+        style = pen.palette.waiting if soon else pen.palette.text
+        end = (
+            (state, pen.palette.accent),
+            (countdown(left) + (" SOON" if soon else ""), style),
+        )
+        start = (
+            (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk)),
+            *_what(pen, row, width - 28),
+        )
+        return self._line(pen, row, pen.spread(start, end, width - 2))
+
+    def _decided(self, pen: Pen, row: StepUpRow, width: int) -> Row:
+        ended = row.decided_at or row.expires_at
+        end = ((pen.clip(summary(row), 30), pen.palette.text),)
+        start = (
+            (f"{clock_time(ended)}  ", pen.palette.muted),
+            *_what(pen, row, width - 44),
+        )
+        return self._line(pen, row, pen.spread(start, end, width - 2))
+
+    def _line(self, pen: Pen, row: StepUpRow, line: Row) -> Row:
+        """Put the cursor's mark before the line, and its ground under it."""
+        if row.id != self.cursor:
+            return (("  ", pen.palette.text), *line)
+        cursor = pen.palette.cursor
+        return (
+            (f"{pen.glyphs.cursor} ", pen.palette.accent + cursor),
+            *((text, style + cursor) for text, style in line),
+        )
+
+    def _count(self, pen: Pen, waiting: list[StepUpRow]) -> tuple[str, Style]:
+        style = pen.palette.waiting if waiting else pen.palette.muted
+        return (f"{len(waiting)} waiting", style)
+
+    def _oldest(self, pen: Pen, waiting: list[StepUpRow]) -> Row:
+        if not waiting:
+            return ()
+        age = countdown(waiting[0].age(self.clock.now()))
+        return ((f"oldest {age}", pen.palette.muted),)
+
+
+def _what(pen: Pen, row: StepUpRow, width: int) -> Row:
+    name = pen.clip(row.agent_name, _NAME)
+    blank = " " * (_NAME - cell_width(name) + 2)
+    return (
+        (name + blank, pen.palette.strong),
+        (pen.clip(subject(row), max(width - _NAME - 2, 8)), pen.palette.text),
+    )
