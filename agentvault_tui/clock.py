@@ -131,7 +131,9 @@ class Deadline:
 
 def iso(moment: datetime) -> str:
     """Write *moment* as the wire does: RFC 3339, UTC, ``Z``, microseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # A tenth of the time strftime takes, and the ledger writes several an event.
+    text = moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return f"{text[:26]}Z"
 
 
 def parse_iso(text: str) -> datetime:

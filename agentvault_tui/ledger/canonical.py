@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import rfc8785
+
+from agentvault_tui.ledger.encoder import compact_encoder, encode_basestring
 
 MAX_BODY: Final = 8192
 """Bytes a body may have."""
@@ -23,11 +24,9 @@ _START: Final = 1024
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-quote: Callable[[str], str] = json.encoder.encode_basestring
+quote: Callable[[str], str] = encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
-_encode = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True
-).encode
+_encode: Callable[[Any], str] = compact_encoder(quote, sort_keys=True)
 
 
 def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:

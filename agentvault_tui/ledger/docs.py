@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from agentvault_tui.clock import Deadline, iso, parse_iso
+from agentvault_tui.ledger.encoder import compact_encoder, encode_basestring_ascii
 from agentvault_tui.ledger.records import OutboxStep, Panic
 from agentvault_tui.model import (
     Agent,
@@ -26,7 +27,7 @@ from agentvault_tui.model import (
 )
 
 # ASCII with escapes: lone surrogates, NUL and NaN from an agent's JSON come back too.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = compact_encoder(encode_basestring_ascii)
 
 
 def write_agent(agent: Agent) -> str:
@@ -69,35 +70,39 @@ def read_agent(doc: str) -> Agent:
 
 def write_token(token: Token) -> str:
     """Return *token* as text; its secret was never in it."""
+    expires = token.expires
     return _encode(
-        {
-            "sha256": token.sha256,
-            "scope": token.scope,
-            "kind": token.kind,
-            "issued_at": iso(token.issued_at),
-            "expires": _deadline(token.expires),
-            "details": token.authorization_details,
-            "resource": token.resource,
-            "stepup": token.stepup_id,
-        }
+        [
+            token.sha256,
+            token.scope,
+            token.kind.value,
+            iso(token.issued_at),
+            iso(expires.wall),
+            expires.boot,
+            expires.boot_id,
+            token.authorization_details,
+            token.resource,
+            token.stepup_id,
+        ]
     )
 
 
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
     """Return the token `write_token` wrote."""
-    value = json.loads(doc)
-    details = value["details"]
+    sha256, scope, kind, issued_at, wall, boot, boot_id, details, resource, stepup = (
+        json.loads(doc)
+    )
     return Token(
         id=TokenId(token_id),
-        sha256=value["sha256"],
+        sha256=sha256,
         agent_id=AgentId(agent_id),
-        scope=value["scope"],
-        kind=TokenKind(value["kind"]),
-        issued_at=parse_iso(value["issued_at"]),
-        expires=_read_deadline(value["expires"]),
+        scope=scope,
+        kind=TokenKind(kind),
+        issued_at=parse_iso(issued_at),
+        expires=Deadline(parse_iso(wall), boot, boot_id),
         authorization_details=None if details is None else tuple(details),
-        resource=value["resource"],
-        stepup_id=None if value["stepup"] is None else StepUpId(value["stepup"]),
+        resource=resource,
+        stepup_id=None if stepup is None else StepUpId(stepup),
     )
 
 
