@@ -36,17 +36,6 @@ def list_agents(session: Session) -> None:
     if not answer["agents"]:
         out.line("no agents yet: `agentvault agents add NAME --owner O --scope S`")
         return
-    headers = [
-        "NAME",
-        "ID",
-        "OWNER",
-        "STATUS",
-        "TOKENS",
-        "ALLOWED",
-        "DENIED",
-        "ESCALATED",
-        "SCOPES",
-    ]
     rows = [
         [
             out.cell(agent["name"], "strong", 40),
@@ -61,7 +50,13 @@ def list_agents(session: Session) -> None:
         ]
         for agent in answer["agents"]
     ]
-    out.table(headers, rows)
+    out.table(
+        (
+            *("NAME", "ID", "OWNER", "STATUS", "TOKENS"),
+            *("ALLOWED", "DENIED", "ESCALATED", "SCOPES"),
+        ),
+        rows,
+    )
 
 
 @command("show", example="agentvault agents show calendar-agent", prints_data=True)

@@ -132,6 +132,15 @@ class Output:
                 _GAP.join(map("".join, zip(painted, pads, strict=True))).rstrip()
             )
 
+    def row(self, *columns: tuple[int, Cell]) -> None:
+        """Print one line of columns of given widths; a width of 0 is the rest."""
+        pieces = []
+        for width, cell in columns:
+            text = visible(cell.text, width or 2000, ascii_only=self.ascii_only)
+            pad = " " * max(width - cell_width(text), 0)
+            pieces.append(self._paint(Cell(text, cell.style)) + pad)
+        self._write(_GAP.join(pieces).rstrip())
+
     def _fit(self, widths: list[int]) -> None:
         """Take from the widest column until the line fits the terminal."""
         room = self.width

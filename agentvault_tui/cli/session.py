@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 def lazily(module: str, name: str) -> Any:
     """Import *name* from *module* only now: ``--help`` must not pay for it."""
     return getattr(importlib.import_module(module), name)
+
+
+def lazy_room(module: str) -> ModuleType:
+    """Import a room of the house only now."""
+    return importlib.import_module(f"agentvault_tui.{module}")
 
 
 @dataclass

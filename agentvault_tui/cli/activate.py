@@ -1,0 +1,159 @@
+"""``agentvault tenant activate``: the second device for people without a browser."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.errors import TenantRefusedError, UsageError
+
+_TRIES: Final = 3
+_AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
+_PASSWORD_CAP: Final = 4096
+
+
+@command(
+    "activate",
+    example="agentvault tenant activate KDRT-WZNB --user alice",
+    prints_data=True,
+)
+@click.argument("user_code")
+@click.option("--user", "user", required=True, help="Who you are at the tenant.")
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="A private file with the password, or - for standard input.",
+)
+@click.option("--otp", help="The one-time code; otherwise it is asked for.")
+@click.option("--yes", is_flag=True, help="Approve what is shown without asking.")
+@pass_session
+def activate(session: Session, /, user_code: str, user: str, **given: Any) -> int:
+    """Sign in for USER_CODE and approve, over the HTTP a browser would speak.
+
+    Shows what is being approved and its fingerprint: compare it with the screen that
+    asked. Exits 1 when you say no, or the tenant does.
+    """
+    room = lazy_room("tenant.device_page_client")
+    path = given["password_file"]
+    password = _read_password(path) if path else None
+    with room.Activation() as page:
+        details = page.open(_issuer(session), user_code)
+        if not session.json:
+            _print_details(session.out, details)
+        _factor("password", password, lambda word: page.sign_in(user, word))
+        _factor("one-time code", given["otp"], page.one_time_code)
+        agreed = given["yes"] or _asked_yes()
+        if agreed:
+            page.confirm()
+        else:
+            page.cancel()
+    answer = "approved" if agreed else "cancelled"
+    if session.json:
+        session.out.json({"answer": answer, **_shape(details)})
+    else:
+        session.out.line(session.out.word(answer))
+    return 0 if agreed else 1
+
+
+def _issuer(session: Session) -> str:
+    """Return where the tenant is, as the running broker says."""
+    tenant = session.client.get("/api/status")["tenant"]
+    if tenant["kind"] != "embedded":
+        raise UsageError(
+            f"the tenant is {tenant['issuer']}, whose pages need a browser",
+            "open the link the console shows",
+        )
+    return str(tenant["issuer"])
+
+
+def _factor(name: str, given: str | None, send: Callable[[str], None]) -> None:
+    """Send one factor; what was typed wrong may be typed again."""
+    for left in reversed(range(_TRIES)):
+        try:
+            send(given if given is not None else _ask(name))
+        except TenantRefusedError as error:
+            if given is not None or left == 0 or error.error not in _AGAIN:
+                raise
+            click.echo(f"{error.diagnosis()} Try again.", err=True)
+        else:
+            return
+
+
+def _ask(name: str) -> str:
+    """Ask at the terminal, without echo."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"the {name} is needed, and there is no terminal to ask at",
+            "give --password-file and --otp",
+        )
+    return str(click.prompt(name.capitalize(), hide_input=True, err=True))
+
+
+def _asked_yes() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask at", "give --yes to approve")
+    return click.confirm("Approve exactly this?", default=False, err=True)
+
+
+def _read_password(path: Path) -> str:
+    """Read the first line of a file nobody else can read, or of standard input."""
+    if str(path) == "-":
+        return sys.stdin.readline(_PASSWORD_CAP).rstrip("\r\n")
+    try:
+        with path.open(encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            # A pipe or /dev/fd/N has no mode worth asking about.
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+                raise UsageError(
+                    f"others can read {path}", f"chmod 600 {path}, then again"
+                )
+            password = file.readline(_PASSWORD_CAP).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the password file {path} cannot be read", "check its path and owner"
+        ) from error
+    if not password:
+        raise UsageError(f"the password file {path} is empty", "write it in one line")
+    return password
+
+
+def _print_details(out: Output, details: Any) -> None:
+    """Show what the tenant says this code is for; it is `Shown` already."""
+    if details.agent_id is None:
+        out.line("This signs you in as an operator; it approves no agent's action.")
+        return
+    out.fields(
+        [
+            ("fingerprint", out.cell(details.fingerprint, "strong")),
+            ("agent", out.cell(f"{details.agent_name} ({details.agent_id})")),
+            ("wants to", out.cell(details.action, "strong")),
+            ("on", details.resource),
+            *(("with", f"{name} = {value}") for name, value in details.parameters),
+            ("risk", out.word(details.risk)),
+            ("why ask", details.why),
+            ("asked", f"{details.requested_at} on {details.requested_on}"),
+        ]
+    )
+    out.line("Compare the fingerprint with the screen that asked.")
+
+
+def _shape(details: Any) -> dict[str, Any]:
+    return {
+        "user_code": details.user_code,
+        "fingerprint": details.fingerprint,
+        "agent_id": details.agent_id,
+        "agent_name": details.agent_name,
+        "action": details.action,
+        "resource": details.resource,
+        "parameters": dict(details.parameters),
+        "risk": details.risk,
+    }

@@ -1,0 +1,40 @@
+"""``agentvault demo``: everything on one machine, over agents that really ask."""
+
+from __future__ import annotations
+
+import click
+
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.terminal import require_screen
+
+
+@command("demo", example="agentvault demo --headless --for 20")
+@click.option("--agents", default=6, show_default=True, help="How many agents.")
+@click.option(
+    "--rate", default=5.0, show_default=True, help="Decisions a second, all together."
+)
+@click.option(
+    "--headless", is_flag=True, help="No console; print the counts at the end."
+)
+@click.option("--for", "seconds", type=float, help="Seconds to run.")
+@pass_session
+def demo(
+    session: Session, agents: int, rate: float, headless: bool, seconds: float | None
+) -> int:
+    """Run tenant, broker, workspace API and agents, and open the console on them.
+
+    The home is a temporary one, removed at the end, unless --home names one.
+    """
+    if not headless:
+        require_screen()
+    run = lazy_room("demo").run
+    return int(
+        run(
+            home=session.home_option,
+            agents=agents,
+            rate=rate,
+            headless=headless,
+            seconds=seconds,
+        )
+    )

@@ -1,0 +1,81 @@
+"""A broker of the console's own: a process that lives as long as the console."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.errors import AgentVaultError, UnreachableError
+from agentvault_tui.home import Home, private_file
+
+_STOP_SECONDS: Final = 10.0
+_LAST_WORDS: Final = 4096
+
+
+@contextlib.contextmanager
+def own_broker(home: Home) -> Iterator[Path]:
+    """Run a broker on *home*, yield its socket, and stop it afterwards.
+
+    Its stdin is ours: should this process be killed, the broker reads the end of it
+    and stops by itself.
+
+    Raises:
+        UnreachableError: it did not start, with what it said.
+    """
+    home.prepare()
+    log = home.run / "broker.log"
+    private_file(log)
+    # -P: a json.py in the folder we were started from must not be imported.
+    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "serve"]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [*line, "--until-stdin-closes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **_home_variable(home)},
+            # Ctrl-C and a closing terminal are the console's; it then stops the broker.
+            start_new_session=True,
+        )
+    try:
+        yield _ready(process, log)
+    finally:
+        _stop(process)
+
+
+def _home_variable(home: Home) -> dict[str, str]:
+    """Name the home to the child, unless it is the user's own two folders."""
+    return {"AGENTVAULT_HOME": str(home.data)} if home.data == home.config else {}
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
+    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+    line = process.stdout.readline()
+    try:
+        return Path(json.loads(line)["operator_socket"])
+    except (ValueError, KeyError, TypeError) as error:
+        process.wait(_STOP_SECONDS)
+        said = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
+        last = said.splitlines()[-1] if said else f"see {log}"
+        failure = AgentVaultError if process.returncode == 1 else UnreachableError
+        raise failure(
+            "the broker did not start", last.removeprefix("agentvault: ")
+        ) from error
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,124 @@
+"""``agentvault tenant``: people of the embedded tenant, and their second device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from agentvault_tui.cli.activate import activate
+from agentvault_tui.cli.device import print_qr
+from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.errors import UsageError
+
+
+@group("tenant", example="agentvault tenant user add alice --approver")
+def tenant() -> None:
+    """Manage people of the embedded tenant, and approve without a browser."""
+
+
+@group("user", example="agentvault tenant user list")
+def user() -> None:
+    """Add people, list them, give them a new one-time code."""
+
+
+@command("add", example="agentvault tenant user add alice --approver", prints_data=True)
+@click.argument("name")
+@click.option("--approver", is_flag=True, help="May approve step-ups.")
+@pass_session
+def add_user(session: Session, name: str, approver: bool) -> None:
+    """Add a person; password and one-time code seed are shown this once."""
+    with _users(session) as users:
+        added = users.add(name, approver=approver)
+    out = session.out
+    if session.json:
+        out.json(
+            {
+                "user": _shape(added.user),
+                "password": added.password,
+                "otp_secret": added.otp_secret,
+                "otpauth_uri": added.otpauth_uri,
+            }
+        )
+        return
+    out.fields(
+        [
+            ("user", out.cell(added.user.name, "strong")),
+            ("may approve", "yes" if approver else "no"),
+            ("password", added.password),
+        ]
+    )
+    _print_otp(out, added.otp_secret, added.otpauth_uri)
+
+
+@command("list", example="agentvault tenant user list --json", prints_data=True)
+@pass_session
+def list_users(session: Session) -> None:
+    """List the people who can sign in."""
+    with _users(session) as users:
+        found = users.list()
+    out = session.out
+    if session.json:
+        out.json({"users": [_shape(person) for person in found]})
+    elif not found:
+        out.line("nobody yet: `agentvault tenant user add NAME --approver`")
+    else:
+        out.table(
+            ("NAME", "MAY APPROVE", "SUBJECT", "ADDED"),
+            [
+                [
+                    out.cell(person.name, "strong"),
+                    out.cell("yes" if person.approver else "no"),
+                    out.cell(person.sub),
+                    out.cell(person.created_at[:19] + "Z"),
+                ]
+                for person in found
+            ],
+        )
+
+
+@command("otp", example="agentvault tenant user otp alice", prints_data=True)
+@click.argument("name")
+@pass_session
+def new_otp(session: Session, name: str) -> None:
+    """Give a person a new one-time code seed; the old one ends, and any lock."""
+    with _users(session) as users:
+        secret, uri = users.reset_otp(name)
+    if session.json:
+        session.out.json({"user": name, "otp_secret": secret, "otpauth_uri": uri})
+    else:
+        _print_otp(session.out, secret, uri)
+
+
+for _command in (add_user, list_users, new_otp):
+    user.add_command(_command)
+for _member in (user, activate):
+    tenant.add_command(_member)
+
+
+def _users(session: Session) -> Any:
+    if session.settings.tenant.issuer:
+        raise UsageError(
+            f"people are kept by the tenant {session.settings.tenant.issuer}",
+            "manage them there; these commands are for the embedded tenant",
+        )
+    return lazy_room("tenant.users").UserStore(session.home)
+
+
+def _shape(person: Any) -> dict[str, Any]:
+    return {
+        "sub": person.sub,
+        "name": person.name,
+        "approver": person.approver,
+        "created_at": person.created_at,
+    }
+
+
+def _print_otp(out: Output, secret: str, uri: str) -> None:
+    out.fields(
+        [("one-time code seed", secret), ("for an app", out.cell(uri, limit=500))]
+    )
+    print_qr(out, uri)
+    out.note("this is shown once: scan or keep it now")
