@@ -1,0 +1,41 @@
+"""Runs every bench in turn and prints which met their targets.
+
+python bench/run.py [NAME…]        all, or the named ones
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BENCHES = ("broker", "revoke", "ledger", "console")
+
+
+def main(names: list[str]) -> int:
+    """Run the benches called *names*; 0 when all met their targets."""
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        print(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+        return 2
+    verdicts: dict[str, str] = {}
+    for name in names or BENCHES:
+        program = HERE / f"{name}.py"
+        if not program.exists():
+            verdicts[name] = "not there"
+            continue
+        print(f"\n== {name}: python bench/{name}.py", flush=True)
+        started = time.monotonic()
+        code = subprocess.run([sys.executable, program], check=False).returncode
+        verdict = "targets met" if code == 0 else f"targets missed (exit {code})"
+        verdicts[name] = f"{verdict}, {time.monotonic() - started:.0f} s"
+    print("\n== summary")
+    for name, verdict in verdicts.items():
+        print(f"{name:10} {verdict}")
+    return 0 if all("missed" not in verdict for verdict in verdicts.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

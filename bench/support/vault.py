@@ -1,0 +1,129 @@
+"""A real ``agentvault serve`` on a home of its own, and its clients."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from support.load import connect, request
+
+AGENTVAULT = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
+
+
+@dataclass(frozen=True)
+class Vault:
+    """A running broker."""
+
+    home: Path
+    agents: tuple[str, int]
+    operators: str
+
+    async def operate(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the operators' HTTP once."""
+        raw = b"" if body is None else json.dumps(body).encode()
+        line = await connect(self.operators)
+        status, reply = await line.ask(
+            request(method, path, raw, kind="application/json")
+        )
+        line.close()
+        if status >= 400:
+            raise SystemExit(f"{method} {path}: {status} {reply.decode()}")
+        return json.loads(reply)
+
+    async def register(self, name: str, *scopes: str, **more: Any) -> Client:
+        """Register one agent."""
+        agent = {"name": name, "owner": "bench@acme.test", "scopes": scopes, **more}
+        reply = await self.operate("POST", "/api/agents", agent)
+        return Client(reply["id"], reply["client_id"], reply["client_secret"])
+
+    async def head(self) -> int:
+        """Return the ledger's last sequence number."""
+        status = await self.operate("GET", "/api/status")
+        return int(status["ledger"]["head"])
+
+
+@dataclass(frozen=True)
+class Client:
+    """Credentials of one registered agent."""
+
+    id: str
+    client_id: str
+    client_secret: str
+
+    def __repr__(self) -> str:
+        return f"Client({self.client_id})"
+
+    @property
+    def basic(self) -> str:
+        """The Authorization header's value."""
+        pair = f"{self.client_id}:{self.client_secret}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+    def token_request(self, scope: str) -> bytes:
+        """Build a client_credentials request."""
+        form = f"grant_type=client_credentials&scope={scope.replace(':', '%3A')}"
+        return request("POST", "/oauth/token", form.encode(), Authorization=self.basic)
+
+    def introspection(self, token: str) -> bytes:
+        """Build an introspection request."""
+        form = f"token={token}".encode()
+        return request("POST", "/oauth/introspect", form, Authorization=self.basic)
+
+
+@contextlib.contextmanager
+def vault() -> Iterator[Vault]:
+    """Run a broker on a temporary home, and remove both at the end."""
+    home = Path(tempfile.mkdtemp(prefix="av-bench-", dir=_disk()))
+    log = home / "broker.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*AGENTVAULT, "--home", str(home), "serve", "--listen", "127.0.0.1:0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the broker did not start: {log.read_text().strip()}")
+        said = json.loads(line)
+        url = urlsplit(said["agents_url"])
+        yield Vault(
+            home, (str(url.hostname), int(url.port or 80)), said["operator_socket"]
+        )
+    finally:
+        process.terminate()
+        process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def filesystem(path: Path) -> str:
+    """Return the type of the file system that *path* lies on; fsync depends on it."""
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    best = max(
+        (line.split()[1:3] for line in mounts),
+        key=lambda mount: len(mount[0]) if path.is_relative_to(mount[0]) else -1,
+    )
+    return best[1]
+
+
+def _disk() -> str:
+    """Return where temporary homes go: never in memory, or fsync would cost nothing."""
+    usual = Path(tempfile.gettempdir())
+    return str(Path.cwd() if filesystem(usual) == "tmpfs" else usual)
