@@ -1,0 +1,221 @@
+"""A token request is decided, recorded, and only then answered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker.answers import Denied, Escalated, Granted
+from agentvault_tui.broker.usecases.request import (
+    digest_of,
+    request_token,
+    start_backchannel,
+)
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    revoke_agent,
+)
+from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.ledger import EventQuery
+from agentvault_tui.model import Action, Outcome, sha256_hex
+
+CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
+
+
+async def ask(bench: Bench, agent: object, action: Action = CALENDAR) -> object:
+    return await request_token(
+        bench.broker,
+        agent,  # type: ignore[arg-type]
+        action,
+        resource=None,
+        details=None,
+    )
+
+
+async def test_an_allowed_request_yields_a_token_kept_only_as_a_hash(
+    bench: Bench,
+) -> None:
+    """The secret is returned once; memory and disk know its SHA-256 alone."""
+    agent = await bench.agent()
+    granted = await ask(bench, agent)
+    assert isinstance(granted, Granted)
+    assert granted.expires_in == 3600
+    assert granted.token.sha256 == sha256_hex(granted.access_token)
+    assert granted.access_token not in repr(granted)
+    for file in bench.home.data.glob("agentvault.db*"):
+        assert granted.access_token.encode() not in file.read_bytes()
+
+
+async def test_the_decision_is_in_the_ledger_when_the_answer_arrives(
+    bench: Bench,
+) -> None:
+    """The event named in the answer can be read at once, with outcome and agent."""
+    agent = await bench.agent()
+    granted = await ask(bench, agent)
+    assert isinstance(granted, Granted)
+    event = (await bench.events("token.decision"))[-1]
+    assert event.decision_id == granted.decision_id
+    assert (event.agent_id, event.outcome) == (agent.id, Outcome.ALLOWED)
+
+
+async def test_a_scope_that_was_not_granted_is_denied_with_words(bench: Bench) -> None:
+    """The denial carries a stable code, and is recorded."""
+    agent = await bench.agent()
+    action = Action(scopes=("delete:records",), action="delete:records")
+    denied = await ask(bench, agent, action)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "scope_not_granted"
+    assert (await bench.events("token.decision"))[-1].outcome is Outcome.DENIED
+
+
+async def test_a_payment_waits_for_a_person(bench: Bench) -> None:
+    """The step-up fixes exactly what was asked, under a digest anyone can recompute."""
+    agent = await bench.agent()
+    held = await ask(bench, agent, PAYMENT)
+    assert isinstance(held, Escalated)
+    assert held.expires_in == 300
+    stepup = held.stepup
+    assert (stepup.rule, stepup.action) == ("payments-need-step-up", "send:payment")
+    assert stepup.parameters == {"amount": 4200, "currency": "USD"}
+    assert stepup.digest == digest_of(stepup)
+    for change in (
+        {"resource": "stripe:acct_43"},
+        {"parameters": {"amount": 4201, "currency": "USD"}},
+        {"agent_id": "agt_other"},
+        {"scope": "send:payment read:finance"},
+        {"nonce": "n_other"},
+        {"policy_version": "other"},
+    ):
+        assert digest_of(replace(stepup, **change)) != stepup.digest
+
+
+async def test_identical_requests_collapse_into_the_pending_one(bench: Bench) -> None:
+    """The same request again yields the same id and a growing count."""
+    agent = await bench.agent()
+    first = await ask(bench, agent, PAYMENT)
+    many = await asyncio.gather(*(ask(bench, agent, PAYMENT) for _ in range(10)))
+    assert isinstance(first, Escalated)
+    assert {again.stepup.id for again in many} == {first.stepup.id}  # type: ignore[attr-defined]
+    assert bench.broker.registry.stepup(first.stepup.id).count == 11
+    assert len(bench.broker.registry.open_stepups()) == 1
+
+
+async def test_a_fourth_pending_request_is_refused(bench: Bench) -> None:
+    """An agent has at most three requests waiting, however many it sends at once."""
+    agent = await bench.agent()
+    answers = await asyncio.gather(
+        *(
+            ask(bench, agent, replace(PAYMENT, parameters={"amount": n}))
+            for n in range(8)
+        )
+    )
+    refused = [answer for answer in answers if isinstance(answer, Denied)]
+    assert len(refused) == 5
+    assert {answer.reason for answer in refused} == {"too_many_pending"}
+
+
+async def test_a_denial_starts_a_cool_down_that_grows(bench: Bench) -> None:
+    """After each denial requests that need a person wait twice as long."""
+    agent = await bench.agent()
+    for wait in (30, 60, 120):
+        held = await ask(bench, agent, PAYMENT)
+        assert isinstance(held, Escalated)
+        await deny(bench.broker, held.stepup.id, "not today", OPERATOR)
+        bench.clock.advance(wait - 1)
+        cooling = await ask(bench, agent, PAYMENT)
+        assert isinstance(cooling, Denied)
+        assert cooling.reason == "cooling_down"
+        assert isinstance(await ask(bench, agent), Granted)
+        bench.clock.advance(1)
+
+
+async def test_the_backchannel_holds_what_policy_alone_would_allow(
+    bench: Bench,
+) -> None:
+    """Asked for directly, a person decides; what policy denies stays denied."""
+    agent = await bench.agent()
+    held = await start_backchannel(
+        bench.broker, agent, CALENDAR, resource=None, details=None
+    )
+    assert isinstance(held, Escalated)
+    forbidden = Action(scopes=("read:code",), action="read:code")
+    denied = await start_backchannel(
+        bench.broker, agent, forbidden, resource=None, details=None
+    )
+    assert isinstance(denied, Denied)
+
+
+async def test_counts_equal_the_ledger(bench: Bench) -> None:
+    """The counts of an agent are the outcomes of its decisions, no more, no less."""
+    agent = await bench.agent()
+    for action in (CALENDAR, CALENDAR, PAYMENT, replace(CALENDAR, scopes=("x:y",))):
+        await ask(bench, agent, action)
+    counts = bench.broker.registry.counts(agent.id)
+    page = await bench.ledger.events(EventQuery(after=0, agent=agent.id, limit=1000))
+    for outcome in Outcome:
+        found = sum(event.outcome is outcome for event in page.events)
+        assert getattr(counts, outcome.value) == found
+
+
+async def test_nothing_is_issued_to_a_revoked_agent(bench: Bench) -> None:
+    """After a revocation requests are denied with a code that says so."""
+    agent = await bench.agent()
+    await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    denied = await ask(bench, agent)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "agent_revoked"
+
+
+async def test_nothing_is_issued_in_a_panic(bench: Bench) -> None:
+    """While the panic switch is on every request is denied, and afterwards none."""
+    agent = await bench.agent()
+    await panic(bench.broker, "drill", OPERATOR)
+    denied = await ask(bench, agent)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "panic"
+    await lift_panic(bench.broker, OPERATOR)
+    assert isinstance(await ask(bench, agent), Granted)
+
+
+@pytest.mark.parametrize("cut", ["revoke", "panic", "scope"])
+async def test_a_request_overtaken_by_a_revocation_yields_nothing(
+    bench: Bench, cut: str
+) -> None:
+    """Decided before the cut and recorded after it, a token never becomes usable."""
+    agent = await bench.agent()
+    asking = asyncio.create_task(ask(bench, agent))
+    await asyncio.sleep(0)  # it is decided now, and waits for the disk
+    match cut:
+        case "revoke":
+            await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+        case "panic":
+            await panic(bench.broker, "", OPERATOR)
+        case _:
+            gone = frozenset({"write:calendar"})
+            await change_scopes(bench.broker, agent.id, frozenset(), gone, OPERATOR)
+    assert isinstance(await asking, Denied)
+    assert bench.broker.registry.tokens_of(agent.id) == []
+    assert (await bench.ledger.load()).tokens == ()
+
+
+async def test_without_a_record_there_is_no_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the ledger cannot write nothing is issued and no step-up stays behind."""
+    agent = await bench.agent()
+
+    async def broken(*_: object, **__: object) -> None:
+        raise LedgerUnwritableError("no space left")
+
+    monkeypatch.setattr(bench.ledger, "commit", broken)
+    for action in (CALENDAR, PAYMENT):
+        with pytest.raises(LedgerUnwritableError):
+            await ask(bench, agent, action)
+    assert bench.broker.registry.tokens_of(agent.id) == []
+    assert bench.broker.registry.open_stepups() == []

@@ -1,0 +1,335 @@
+"""A person decides about exactly what they saw, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker.answers import (
+    Denied,
+    Escalated,
+    Expired,
+    Granted,
+    SlowDown,
+    Spent,
+    Waiting,
+)
+from agentvault_tui.broker.usecases.redeem import introspect, poll
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import (
+    ConflictError,
+    IdentityError,
+    NotFoundError,
+    TenantUnreachableError,
+)
+from agentvault_tui.model import Agent, StepUp, StepUpStatus, TokenKind
+from agentvault_tui.vault import Denied as TenantDenied
+from agentvault_tui.vault import Expired as CodeExpired
+
+
+async def hold(bench: Bench, name: str = "payer") -> tuple[Agent, StepUp]:
+    agent = await bench.agent(name)
+    held = await request_token(
+        bench.broker, agent, PAYMENT, resource=None, details=({"type": "x"},)
+    )
+    assert isinstance(held, Escalated)
+    return agent, held.stepup
+
+
+async def start(bench: Bench, stepup: StepUp) -> StepUp:
+    return await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+
+
+def status(bench: Bench, stepup: StepUp) -> StepUpStatus:
+    return bench.broker.registry.stepup(stepup.id).status
+
+
+async def approve(bench: Bench, stepup: StepUp) -> None:
+    await start(bench, stepup)
+    bench.tenant.approve()
+    await bench.until(lambda: status(bench, stepup) is StepUpStatus.APPROVED)
+
+
+async def test_approval_mints_one_token_that_the_asking_agent_gets_once(
+    bench: Bench,
+) -> None:
+    """The poll after approval yields an elevated token with the details echoed."""
+    agent, stepup = await hold(bench)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Waiting)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    assert granted.token.kind is TokenKind.ELEVATED
+    assert granted.expires_in == 300
+    assert granted.token.authorization_details == ({"type": "x"},)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Spent)
+
+
+async def test_the_approval_is_recorded_with_its_evidence(bench: Bench) -> None:
+    """Who approved, by what factor, when, and for which digest stand in the ledger."""
+    _, stepup = await hold(bench)
+    await approve(bench, stepup)
+    event = (await bench.events("stepup.approved"))[-1]
+    assert event.actor.id == "agentvault|alice"
+    assert event.detail["digest"] == stepup.digest
+    assert event.detail["amr"] == ["mfa", "otp"]
+    assert event.detail["auth_time"] == "2026-11-24T10:00:01.000000Z"
+    assert len(event.detail["id_token_sha256"]) == 64
+
+
+async def test_the_tenant_is_told_what_is_approved_but_not_the_agents_words(
+    bench: Bench,
+) -> None:
+    """The tenant's page can show action, fingerprint and host, never the reason."""
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    (shown,) = bench.tenant.shown[-1]
+    assert shown["fingerprint"] == stepup.digest[7:11].upper()
+    assert shown["action"] == "send:payment"
+    assert "Invoice 1881" not in str(shown)
+
+
+async def test_another_digest_approves_nothing(bench: Bench) -> None:
+    """Approving with a digest that is not the stored one is a conflict."""
+    _, stepup = await hold(bench)
+    with pytest.raises(ConflictError):
+        await begin_approval(bench.broker, stepup.id, "sha256:00", OPERATOR)
+    assert status(bench, stepup) is StepUpStatus.PENDING
+    assert bench.tenant.flows == []
+
+
+async def test_two_consoles_that_approve_share_one_flow(bench: Bench) -> None:
+    """Pressed at once or again, approve yields the same code."""
+    _, stepup = await hold(bench)
+    first, second = await asyncio.gather(start(bench, stepup), start(bench, stepup))
+    third = await start(bench, stepup)
+    assert first.device == second.device == third.device
+    assert len(bench.tenant.flows) == 1
+
+
+async def test_the_first_decision_wins(bench: Bench) -> None:
+    """Of two consoles that deny at once one succeeds, the other hears of it."""
+    _, stepup = await hold(bench)
+    results = await asyncio.gather(
+        *(deny(bench.broker, stepup.id, f"no {n}", OPERATOR) for n in range(5)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, StepUp) for result in results) == 1
+    assert len(await bench.events("stepup.denied")) == 1
+
+
+async def test_a_denial_while_authorizing_ends_the_flow(bench: Bench) -> None:
+    """Denied while the code is out, a later yes at the tenant changes nothing."""
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    flow = bench.broker.flows[stepup.id]
+    await deny(bench.broker, stepup.id, "wrong amount", OPERATOR)
+    with pytest.raises(asyncio.CancelledError):
+        await flow
+    answer = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(answer, Denied)
+    assert answer.reason == "stepup_denied"
+    assert "wrong amount" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (IdentityError("no_mfa", "no second factor"), "no second factor"),
+        (IdentityError("stale", "signed in earlier"), "signed in earlier"),
+        ({"sub": "x|bob", "roles": (), "amr": ("mfa",)}, "not an allowed approver"),
+    ],
+)
+async def test_a_yes_that_proves_too_little_leaves_it_pending(
+    bench: Bench, who: object, words: str
+) -> None:
+    """Without MFA, with an old one, or by the wrong person: pending, with a problem."""
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.approve(who=who)  # type: ignore[arg-type]
+    await bench.until(lambda: status(bench, stepup) is StepUpStatus.PENDING)
+    problem = bench.broker.registry.stepup(stepup.id).problem
+    assert words in (problem or "")
+    assert bench.broker.registry.tokens_of(agent.id) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (TenantDenied("User cancelled the confirmation prompt."), "cancelled"),
+        (CodeExpired(), "ran out"),
+    ],
+)
+async def test_a_flow_without_a_yes_can_be_tried_again(
+    bench: Bench, end: TenantDenied | CodeExpired, words: str
+) -> None:
+    """Cancelled at the tenant or expired, it waits again and a new flow can start."""
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.end(end)
+    await bench.until(lambda: status(bench, stepup) is StepUpStatus.PENDING)
+    assert words in (bench.broker.registry.stepup(stepup.id).problem or "")
+    await approve(bench, stepup)
+
+
+async def test_a_tenant_that_is_down_changes_nothing(bench: Bench) -> None:
+    """When the flow cannot start the request stays pending and can be denied."""
+    _, stepup = await hold(bench)
+    bench.tenant.down = True
+    with pytest.raises(TenantUnreachableError):
+        await start(bench, stepup)
+    assert status(bench, stepup) is StepUpStatus.PENDING
+    await deny(bench.broker, stepup.id, "", OPERATOR)
+
+
+async def test_no_answer_is_a_no(bench: Bench, clock: ManualClock) -> None:
+    """After five minutes the request is over, even while its code is out."""
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    clock.advance(300)
+    await expire_due(bench.broker)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Expired)
+    with pytest.raises(ConflictError):
+        await start(bench, stepup)
+    assert len(await bench.events("stepup.expired")) == 1
+
+
+@pytest.mark.parametrize("cut", [revoke_agent, None])
+async def test_a_revocation_cancels_what_is_being_authorized(
+    bench: Bench, cut: Callable[..., Awaitable[object]] | None
+) -> None:
+    """Cut while the code is out, a yes at the tenant yields nothing."""
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    if cut is not None:
+        await cut(bench.broker, agent.id, "runaway", OPERATOR)
+    else:
+        await panic(bench.broker, "drill", OPERATOR)
+    assert status(bench, stepup) is StepUpStatus.CANCELLED
+    answer = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(answer, Denied)
+    assert answer.reason == ("agent_revoked" if cut else "panic")
+    assert len(await bench.events("stepup.cancelled")) == 1
+
+
+async def test_a_revocation_overtakes_an_approval_that_is_being_recorded(
+    bench: Bench,
+) -> None:
+    """Approved and revoked in the same instant, nobody ever holds a usable token."""
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.approve()
+    await bench.until(lambda: stepup.id in bench.broker.deciding)
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    await bench.until(lambda: stepup.id not in bench.broker.deciding)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Denied)
+    assert bench.broker.registry.tokens_of(agent.id) == []
+    assert (await bench.ledger.load()).tokens == ()
+
+
+async def test_a_changed_policy_asks_the_person_to_look_again(bench: Bench) -> None:
+    """Asked under one policy and approved under another: a conflict, a new digest."""
+    _, stepup = await hold(bench)
+    bench.home.policy_file.write_text(
+        bench.broker.policy.text + "\n// a comment changes the version\n"
+    )
+    await bench.broker.reload_policy()
+    with pytest.raises(ConflictError):
+        await start(bench, stepup)
+    anew = bench.broker.registry.stepup(stepup.id)
+    assert anew.digest != stepup.digest
+    assert anew.policy_version == bench.broker.policy.version
+    await approve(bench, anew)
+
+
+async def test_a_broken_policy_keeps_the_old_one_in_force(bench: Bench) -> None:
+    """A file that cannot be put in force is reported, and decides nothing."""
+    before = bench.broker.policy.version
+    bench.home.policy_file.write_text("permit (everything")
+    await bench.broker.reload_policy()
+    assert bench.broker.policy.version == before
+    assert bench.broker.policy_problem
+    bench.home.policy_file.unlink()
+    await bench.broker.reload_policy()
+    assert bench.broker.policy_problem is None
+
+
+async def test_only_the_client_that_asked_can_poll(bench: Bench) -> None:
+    """A foreign or unknown auth_req_id is spent, whatever its state."""
+    _, stepup = await hold(bench)
+    stranger = await bench.agent("stranger")
+    assert isinstance(await poll(bench.broker, stranger, stepup.id), Spent)
+    assert isinstance(await poll(bench.broker, stranger, "sup_none"), Spent)
+
+
+async def test_polling_too_fast_is_told_to_slow_down(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Before its interval is over a poll gets slow_down, afterwards an answer."""
+    agent, stepup = await hold(bench)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Waiting)
+    clock.advance(0.2)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), SlowDown)
+    clock.advance(2)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Waiting)
+
+
+async def test_an_elevated_token_is_redeemed_exactly_once(bench: Bench) -> None:
+    """Of 64 introspections at once one is active; it is recorded, the rest are not."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    own = await introspect(bench.broker, agent, granted.access_token)
+    assert own.token is not None
+    answers = await asyncio.gather(
+        *(introspect(bench.broker, server, granted.access_token) for _ in range(64))
+    )
+    assert sum(answer.token is not None for answer in answers) == 1
+    assert len(await bench.events("token.redeemed")) == 1
+    assert status(bench, stepup) is StepUpStatus.REDEEMED
+
+
+async def test_a_restart_between_approval_and_poll_loses_nothing(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Approved, then restarted: the agent still gets its token, once."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        granted = await poll(again.broker, agent, stepup.id)
+        assert isinstance(granted, Granted)
+        assert isinstance(await poll(again.broker, agent, stepup.id), Spent)
+    finally:
+        await again.close()
+
+
+async def test_a_restart_puts_what_was_being_authorized_back(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """A device flow does not survive a restart; its request does, and says so."""
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        found = again.broker.registry.stepup(stepup.id)
+        assert found.status is StepUpStatus.PENDING
+        assert "restarted" in (found.problem or "")
+    finally:
+        await again.close()
+
+
+async def test_unknown_step_ups_are_not_found(bench: Bench) -> None:
+    """Deciding about nothing is an error, not a decision."""
+    with pytest.raises(NotFoundError):
+        await deny(bench.broker, "sup_none", "", OPERATOR)

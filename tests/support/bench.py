@@ -1,0 +1,80 @@
+"""A broker in process: real ledger and policy, clock and person under control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from support.scripted_tenant import ScriptedTenant
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.status import status_shape
+from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import EventQuery, Ledger
+from agentvault_tui.model import Action, Actor, ActorKind, Agent, Event
+from agentvault_tui.policy import Policy
+from agentvault_tui.settings import Settings
+
+OPERATOR = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
+PAYMENT = Action(
+    scopes=("send:payment",),
+    action="send:payment",
+    resource="stripe:acct_42",
+    parameters={"amount": 4200, "currency": "USD"},
+    reason="Invoice 1881",
+)
+
+
+class Bench:
+    """The broker under test, and short words for what tests do with it."""
+
+    def __init__(self, home: Home, clock: ManualClock, ledger: Ledger) -> None:
+        self.home, self.clock, self.ledger = home, clock, ledger
+        self.tenant = ScriptedTenant(clock)
+        self.broker = Broker(
+            home=home,
+            settings=Settings(),
+            clock=clock,
+            ledger=ledger,
+            policy=Policy.load(home),
+            tenant=self.tenant,  # type: ignore[arg-type]
+            registry=Registry(clock),
+        )
+        self.feed = Feed(
+            ledger, self.broker.registry, lambda: status_shape(self.broker)
+        )
+        ledger.on_written = self.feed.publish
+
+    @classmethod
+    async def open(cls, home: Home, clock: ManualClock) -> Bench:
+        home.prepare()
+        bench = cls(home, clock, await Ledger.open(home, clock=clock))
+        bench.broker.registry.take_over(await bench.ledger.load())
+        return bench
+
+    async def agent(self, name: str = "agent", *scopes: str, **more: Any) -> Agent:
+        scopes = scopes or ("send:payment", "write:calendar")
+        registered = await register(
+            self.broker, Registration(name, "olga", "tests", scopes, **more), OPERATOR
+        )
+        return registered.agent
+
+    async def events(self, kind: str | None = None) -> list[Event]:
+        page = await self.ledger.events(EventQuery(after=0, limit=1000))
+        return [e for e in page.events if kind in {None, e.type.value}]
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Let the loop turn until *done*, which something already started makes so."""
+        async with asyncio.timeout(10):
+            while not done():  # noqa: ASYNC110 - what is awaited has no event
+                await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        for task in list(self.broker.flows.values()):
+            task.cancel()
+        await self.ledger.close()

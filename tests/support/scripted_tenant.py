@@ -1,0 +1,90 @@
+"""A tenant client whose person answers when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.errors import IdentityError, TenantUnreachableError
+from agentvault_tui.vault import DeviceFlow, End, Identity, Tokens
+
+ALICE = {"sub": "agentvault|alice", "roles": ("approver",), "amr": ("mfa", "otp")}
+
+
+class ScriptedTenant:
+    """Speaks the client's interface; each flow ends as the test decides."""
+
+    # ruff: noqa: ARG002 - the interface is the client's
+
+    issuer = "http://127.0.0.1:1/"
+    reachable = True
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.flows: list[DeviceFlow] = []
+        self.shown: list[Any] = []
+        self.down = False
+        self._ends: list[asyncio.Future[End]] = []
+        self._who: dict[str, dict[str, Any] | IdentityError] = {}
+
+    async def probe(self) -> bool:
+        return not self.down
+
+    async def start_device_flow(
+        self, scope: str = "openid", authorization_details: Any = None, *, ttl: int
+    ) -> DeviceFlow:
+        await asyncio.sleep(0)
+        if self.down:
+            raise TenantUnreachableError("the tenant does not answer", "try again")
+        number = len(self.flows)
+        flow = DeviceFlow(
+            device_code=f"device-{number}",
+            user_code=f"BCDF-GHJ{number}",
+            verification_uri="http://127.0.0.1:1/activate",
+            verification_uri_complete=f"http://127.0.0.1:1/activate?user_code={number}",
+            expires_in=ttl,
+            interval=1,
+            started_at=self.clock.now(),
+            expires=Deadline.after(self.clock, ttl),
+        )
+        self.flows.append(flow)
+        self.shown.append(authorization_details)
+        self._ends.append(asyncio.get_running_loop().create_future())
+        return flow
+
+    async def wait(self, flow: DeviceFlow, cancel: asyncio.Event, _: Any = None) -> End:
+        return await self._ends[self.flows.index(flow)]
+
+    async def verify_id_token(self, raw: str, *, not_before: datetime) -> Identity:
+        who = self._who[raw]
+        if isinstance(who, IdentityError):
+            raise who
+        return Identity(
+            sub=who["sub"],
+            name=who["sub"].rpartition("|")[2],
+            email="",
+            email_verified=False,
+            roles=who["roles"],
+            amr=who["amr"],
+            authenticated_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),
+            claims={},
+        )
+
+    async def aclose(self) -> None:
+        return None
+
+    # What the test does
+
+    def approve(
+        self, number: int = -1, who: dict[str, Any] | IdentityError = ALICE
+    ) -> None:
+        """Let the person of one flow say yes."""
+        raw = f"id-token-{number % len(self.flows)}"
+        self._who[raw] = who
+        self._ends[number].set_result(Tokens(raw))
+
+    def end(self, end: End, number: int = -1) -> None:
+        """Let one flow end otherwise."""
+        self._ends[number].set_result(end)
