@@ -1,0 +1,177 @@
+"""The audit pane: what was asked and how it was answered, as it happens."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from agentvault_tui.console import words
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.feed import Feed
+from agentvault_tui.console.lines import Piece, Row
+from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.text import cell_width
+
+_OUTCOME: Final = 10
+_TIME: Final = 9
+
+
+class AuditPane(Pane, can_focus=True):
+    """The newest at the bottom, as in any log; up holds, End follows again."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "older", show=False),
+        Binding("down,j", "move(1)", "newer", show=False),
+        Binding("pageup,ctrl+u", "page(-1)", "page up", show=False),
+        Binding("pagedown,ctrl+d", "page(1)", "page down", show=False),
+        Binding("home,g", "oldest", "oldest here", show=False),
+        Binding("end,G", "follow", "follow", show=False),
+    ]
+
+    class Moved(Message):
+        """The window moved: older events may be needed."""
+
+        def can_replace(self, message: Message) -> bool:
+            """Only the latest place matters."""
+            return isinstance(message, AuditPane.Moved)
+
+    def __init__(self, desk: Desk, feed: Feed) -> None:
+        super().__init__(desk, id="audit")
+        self.feed = feed
+        self._bottom = 0
+        """The number of the lowest event on screen, while held."""
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the title and the events in sight."""
+        title: Painted = (self._title(width), None)
+        rows = self.feed.rows
+        if not rows:
+            text = "Nothing matches." if self.feed.filter else "Nothing has happened."
+            return [title, ((), None), (((f" {text}", self.pen.palette.muted),), None)]
+        return [title, *self._window(rows, width, height - 1)]
+
+    def _window(self, rows: list[EventRow], width: int, height: int) -> list[Painted]:
+        """Fill *height* lines upwards from the lowest event in sight."""
+        index = self.feed.index
+        low = index if self.feed.follow else self._lowest(index, height, len(rows))
+        lines: list[Painted] = []
+        while low >= 0 and len(lines) < height:
+            event = rows[low]
+            here = not self.feed.follow and low == index
+            over = self.pen.palette.cursor if here and self.has_focus else None
+            drawn = [(row, over) for row in self._event(event, width, here=here)]
+            lines = [*drawn, *lines]
+            low -= 1
+        return lines[-height:]
+
+    def _lowest(self, index: int, height: int, count: int) -> int:
+        """Return the lowest row to show so that the cursor is in sight."""
+        rows = self.feed.rows
+        low = bisect_left(rows, self._bottom, key=lambda row: row.seq)
+        low = max(min(low, count - 1), index)
+        while (
+            low > index and sum(self._tall(r) for r in rows[index : low + 1]) > height
+        ):
+            low -= 1
+        self._bottom = rows[low].seq
+        return low
+
+    def _tall(self, event: EventRow) -> int:
+        return 2 if event.outcome == "denied" and words.why(self.mirror, event) else 1
+
+    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
+        pen, p = self.pen, self.pen.palette
+        name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+        word = words.word(event)
+        style = p.outcome(event.outcome)
+        if not event.outcome:
+            style = p.danger if words.loud(event) else p.accent
+        mark = pen.glyphs.cursor if here else " "
+        room = width - 2 - _TIME - _OUTCOME - 1
+        who, what = _columns(room)
+        left: list[Piece] = [
+            (mark, p.accent),
+            (f"{event.time:%H:%M:%S} ", p.muted),
+            (_pad(pen.clip(name or " ", who), who + 1), p.text),
+        ]
+        if what:
+            left.append(
+                (_pad(pen.clip(event.action or event.type, what), what + 1), p.text)
+            )
+            where = " ".join(part for part in (event.resource, event.note) if part)
+            where = where or ("" if event.outcome else words.why(self.mirror, event))
+            left.append((pen.clip(where, max(room - who - what - 2, 1)), p.muted))
+        rows = [pen.spread(tuple(left), ((word, style), (" ", p.text)), width)]
+        if self._tall(event) == 2:
+            why = pen.clip(words.why(self.mirror, event), max(width - _TIME - 4, 4))
+            rows.append((("   " + " " * _TIME, p.muted), (why, p.muted)))
+        return rows
+
+    def _title(self, width: int) -> Row:
+        pen, p, feed = self.pen, self.pen.palette, self.feed
+        title = p.accent + p.title if self.has_focus else p.title
+        pace = self.mirror.decisions.minute(self.mirror.clock.now().timestamp())
+        row: Row = ((" Audit", title),)
+        if feed.follow:
+            row = (*row, ("  following", p.text))
+        else:
+            row = (*row, ("  HELD", p.waiting))
+            if feed.arrived:
+                row = (
+                    *row,
+                    (f"  +{feed.arrived:,} new {pen.glyphs.dash} End", p.waiting),
+                )
+        if feed.hidden:
+            row = (*row, (f"  {feed.hidden:,} hidden", p.waiting))
+        rate = f"{pace / 60:.0f}/s " if pace >= 120 else f"{pace:,}/min "
+        return pen.spread(row, ((rate, p.muted),), width)
+
+    def action_move(self, rows: int) -> None:
+        """Move the cursor; the first move holds."""
+        if self.feed.follow and self.feed.rows:
+            self._bottom = self.feed.rows[-1].seq
+        self.feed.move(rows)
+        self.after_move()
+
+    def action_page(self, direction: int) -> None:
+        """Move by a screenful."""
+        self.action_move(direction * max(self.size.height - 2, 1))
+
+    def action_oldest(self) -> None:
+        """Move to the oldest event read so far."""
+        self.action_move(-len(self.feed.rows))
+
+    def action_follow(self) -> None:
+        """Follow the newest."""
+        self.feed.resume()
+        self.after_move()
+
+    def toggle(self) -> None:
+        """Hold, or follow."""
+        if self.feed.follow:
+            self.action_move(0)
+        else:
+            self.action_follow()
+
+    def after_move(self) -> None:
+        """Draw, and let the screen see whether older events are needed."""
+        self.paint()
+        self.post_message(self.Moved())
+
+
+def _columns(room: int) -> tuple[int, int]:
+    """Return the widths of agent and action; the resource takes the rest."""
+    if room < 30:
+        return max(room - 1, 4), 0
+    who = min(max(room * 3 // 8, 14), 24)
+    return who, min(max(room * 3 // 8, 14), 22)
+
+
+def _pad(text: str, width: int) -> str:
+    blank = width - cell_width(text)
+    return text + " " * max(blank, 0)

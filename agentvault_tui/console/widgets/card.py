@@ -1,0 +1,153 @@
+"""An agent as a card: who, may, holds; in three rows, or in two where it is tight."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.style import Style
+
+from agentvault_tui.console.attention import SOON, Attention
+from agentvault_tui.console.lines import Pen, Piece, Row, countdown, plural
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import AgentRow
+from agentvault_tui.text import cell_width
+
+BAR: Final = 12
+_BAR_SPAN: Final = 3600.0
+"""A full bar is an hour, as long as a standard token lives unless set otherwise."""
+_NAME: Final = 22
+_GAP: Final = "  "
+
+
+def card(
+    pen: Pen, mirror: Mirror, agent: AgentRow, look: Attention, size: tuple[int, int]
+) -> list[Row]:
+    """Draw an agent in *size* (cells, rows); the first cell is the cursor's."""
+    width, rows = size
+    p = pen.palette
+    name = pen.clip(agent.name, max(width - 20, 8))
+    holds = _holds(pen, mirror, agent)
+    if rows == 2:
+        wide = max(min(_NAME, width - 30), 8)
+        who = pen.clip(agent.name, wide)
+        left: Row = (
+            (who + " " * (wide + 1 - cell_width(who)), _name_style(pen, look)),
+            *_state(pen, look),
+        )
+        return [
+            pen.spread(left, holds, width),
+            pen.spread(
+                ((_GAP, p.muted), *_may(pen, agent, width - 36)),
+                _counts(pen, mirror, agent, width),
+                width,
+            ),
+        ]
+    owner = pen.clip(agent.owner, max(width - cell_width(name) - 24, 6))
+    top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *_state(pen, look))
+    return [
+        pen.spread(top, ((owner, p.muted),), width),
+        ((_GAP, p.muted), *_may(pen, agent, width - 2)),
+        pen.spread(
+            ((_GAP, p.muted), *holds), _counts(pen, mirror, agent, width), width
+        ),
+    ]
+
+
+def _name_style(pen: Pen, look: Attention) -> Style:
+    return pen.palette.muted if look.revoked else pen.palette.strong
+
+
+def _state(pen: Pen, look: Attention) -> Row:
+    """Say how the agent stands, in a word, and why it stands so high."""
+    p, g = pen.palette, pen.glyphs
+    if look.revoked:
+        return (("REVOKED", p.danger),)
+    word: Piece = ("WAITING", p.waiting) if look.waiting else ("ACTIVE ", p.muted)
+    reason = ""
+    if look.burst:
+        reason = f"{g.pointer} burst, {look.burst} in 60 s"
+    elif look.waiting:
+        reason = plural(look.waiting, "step-up")
+    elif look.denials:
+        reason = f"{g.pointer} {look.denials} denied in 60 s"
+    return (word, (f" {reason}", p.waiting)) if reason else (word,)
+
+
+def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
+    """List scopes with their risk, the riskiest first, as many as fit."""
+    p, g = pen.palette, pen.glyphs
+    if not agent.scopes:
+        return (("may do nothing", p.muted),)
+    row: list[Piece] = []
+    used = 0
+    for number, scope in enumerate(agent.scopes):
+        rest = len(agent.scopes) - number
+        room = width - used - (len(f" +{rest}") if rest > 1 else 0)
+        text = f"{g.risk(scope.risk).strip()} {scope.name}"
+        if number and cell_width(text) > room:
+            row.append((f"+{rest}", p.muted))
+            break
+        text = pen.clip(text, max(room, 6))
+        row += [(text, p.risk(scope.risk)), (_GAP, p.muted)]
+        used += cell_width(text) + len(_GAP)
+    return tuple(row)
+
+
+def _holds(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
+    """Draw the soonest expiry, or what is in its place."""
+    p, g = pen.palette, pen.glyphs
+    if agent.revoked:
+        return _cut(pen, mirror, agent)
+    token = mirror.soonest(agent.id)
+    if token is None:
+        return (("no live token", p.muted),)
+    left = token.remaining(mirror.clock.now())
+    bar = g.bar(left / _BAR_SPAN, BAR)
+    style = p.waiting if left < SOON else p.accent
+    row: list[Piece] = [(bar, style), (f" {countdown(left):>5}", p.text)]
+    if left <= 0:
+        row[1] = (" EXPIRED", p.danger)
+    elif left < SOON:
+        row[1] = (f" {countdown(left):>5} SOON", p.waiting)
+    if not mirror.link.live:
+        row.append((" unconfirmed", p.stale))
+    return tuple(row)
+
+
+def _cut(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
+    """Say what is known of a revocation, and nothing that is not."""
+    p, g = pen.palette, pen.glyphs
+    since = f" {agent.revoked_at:%H:%M}" if agent.revoked_at else ""
+    known = mirror.cuts.get(agent.id)
+    if known is None:
+        return ((f"closed here{since}", p.muted),)
+    ms, steps = known
+    text = f"closed here {ms:.1f} ms"
+    waits = [step for step in steps if step.status != "confirmed"]
+    if steps and not waits:
+        text += f" {g.separator} tenant confirmed"
+    elif any(step.status == "failed" for step in waits):
+        text += f" {g.separator} tenant failed, trying again"
+    elif waits:
+        text += f" {g.separator} tenant not yet confirmed"
+    return ((text, p.muted),)
+
+
+def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
+    """Write how the agent's requests were answered; zeros step back."""
+    p = pen.palette
+    counts = mirror.counts(agent.id)
+    short = width < 66
+    shown = (
+        (counts.allowed, "ok" if short else "allowed", p.text),
+        (counts.denied, "denied", p.denied),
+        (counts.escalated, "asked" if short else "escalated", p.escalated),
+    )
+    row: list[Piece] = []
+    for number, (count, word, style) in enumerate(shown):
+        row += [
+            (_GAP if number else "", p.muted),
+            (f"{count:,}", style if count and not agent.revoked else p.muted),
+            (f" {word}", p.muted),
+        ]
+    return tuple(row)

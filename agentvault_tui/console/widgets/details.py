@@ -1,0 +1,199 @@
+"""The details of the agent under the cursor: may, holds, what revoking does, lately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import ClassVar, Final
+
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console import words
+from agentvault_tui.console.attention import SOON
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.lines import LABEL, Pen, Row, countdown, plural, wrap
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import AgentRow, TokenRow
+from agentvault_tui.console.widgets.agents import AgentPane
+from agentvault_tui.console.widgets.pane import Painted, Pane
+
+_LATELY: Final = 6
+_TOKENS: Final = 8
+
+
+class DetailsPane(Pane, can_focus=True):
+    """Follows the cursor of the agent pane; scrolls when it has the focus."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "turn(1)", "down", show=False),
+        Binding("up,k", "turn(-1)", "up", show=False),
+        Binding("pagedown,ctrl+d", "turn(10)", "page down", show=False),
+        Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
+    ]
+
+    def __init__(self, desk: Desk, agents: AgentPane) -> None:
+        super().__init__(desk, id="details")
+        self._agents = agents
+        self._top = 0
+        self._shown = ""
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw what fits, from the row scrolled to."""
+        agent, pen = self._agents.agent, self.pen
+        if agent is None:
+            return []
+        if agent.id != self._shown:
+            self._shown, self._top = agent.id, 0
+        rows = details(pen, self.mirror, agent, width - 2)
+        room = height - 1
+        self._top = min(self._top, max(len(rows) - room, 0))
+        below = len(rows) - self._top - room
+        seen = rows[self._top : self._top + room]
+        title = self._title(agent, below, width)
+        return [(title, None), *((((" ", pen.palette.text), *r), None) for r in seen)]
+
+    def _title(self, agent: AgentRow, below: int, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        style = p.accent + p.title if self.has_focus else p.title
+        more = f"{below} more {pen.glyphs.down} " if below > 0 else f"{agent.id} "
+        name = pen.clip(agent.name, max(width - len(more) - 6, 4))
+        return pen.spread(((f" {name}", style),), ((more, p.muted),), width)
+
+    def action_turn(self, rows: int) -> None:
+        """Move by *rows*."""
+        self._top = max(self._top + rows, 0)
+        self.paint()
+
+
+def details(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    """Write everything worth knowing about an agent."""
+    now = mirror.clock.now()
+    return [
+        *_identity(pen, agent, width, now),
+        *_may(pen, agent, width),
+        *_holds(pen, mirror, agent, now),
+        *_revoking(pen, mirror, agent, width),
+        *_lately(pen, mirror, agent, width),
+    ]
+
+
+def _identity(pen: Pen, agent: AgentRow, width: int, now: datetime) -> list[Row]:
+    p = pen.palette
+    seen = (
+        f"seen {ago(now, agent.last_seen_at)}" if agent.last_seen_at else "never seen"
+    )
+    owner = pen.clip(agent.owner, max(width - LABEL - len(seen) - 3, 6))
+    kind = " resource server" if agent.resource_server else ""
+    rows = [
+        pen.fact(
+            "Owner",
+            (owner, p.text),
+            (f" {pen.glyphs.separator} {seen}{kind}", p.muted),
+        )
+    ]
+    if agent.purpose:
+        rows += pen.facts("Purpose", agent.purpose, width, 2, p.muted)[0]
+    return rows
+
+
+def _may(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    p, g = pen.palette, pen.glyphs
+    if not agent.scopes:
+        return [pen.fact("May", ("do nothing: no scope is granted", p.muted))]
+    rows: list[Row] = []
+    for scope in agent.scopes:
+        text = f"{scope.description} ({scope.risk})"
+        for number, line in enumerate(wrap(text, max(width - LABEL - 3, 8))):
+            mark = f"{g.risk(scope.risk)} " if number == 0 else "   "
+            label = "" if rows else "May"
+            rows.append(
+                pen.fact(label, (mark, p.risk(scope.risk)), (pen.own(line), p.text))
+            )
+    return rows
+
+
+def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, now: datetime) -> list[Row]:
+    p, g = pen.palette, pen.glyphs
+    tokens = mirror.tokens(agent.id)
+    live = mirror.live_tokens(agent.id)
+    if not live:
+        return [pen.fact("Holds", ("no live token", p.muted))]
+    elevated = sum(token.elevated for token in tokens)
+    extra = f"{elevated} elevated" if elevated else "none elevated"
+    rows = [
+        pen.fact(
+            "Holds",
+            (plural(live, "token"), p.text),
+            (f" {g.separator} {extra}", p.escalated if elevated else p.muted),
+        )
+    ]
+    rows += [_token(pen, token, now) for token in tokens[:_TOKENS]]
+    if live > _TOKENS:
+        rows.append(pen.fact("", (f"and {live - _TOKENS:,} more", p.muted)))
+    return rows
+
+
+def _token(pen: Pen, token: TokenRow, now: datetime) -> Row:
+    p, g = pen.palette, pen.glyphs
+    left = token.remaining(now)
+    style = p.waiting if left < SOON else p.accent
+    return pen.fact(
+        "",
+        (g.bar(left / 3600, 8), style),
+        (f" {countdown(left):>7}", p.text),
+        (" SOON" if left < SOON else "", p.waiting),
+        ("  elevated, once" if token.elevated else "", p.escalated),
+        (f"  {pen.clip(token.scope, 40)}", p.muted),
+    )
+
+
+def _revoking(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    p = pen.palette
+    if agent.revoked:
+        when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
+        return [pen.fact("Revoked", (f"closed here{when}; u restores", p.muted))]
+    tokens = plural(mirror.live_tokens(agent.id), "token")
+    waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
+    rows = pen.facts(
+        "Revoking",
+        f"cuts {tokens} and {waits} here at once, and refuses the next request;"
+        " then takes away its grants at the tenant.",
+        width,
+        3,
+    )[0]
+    for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
+        rows += pen.facts("", pen.own(text), width, 2, p.muted)[0]
+    return rows
+
+
+def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    p = pen.palette
+    found = []
+    for event in reversed(mirror.events):
+        if event.agent_id == agent.id:
+            found.append(event)
+            if len(found) == _LATELY:
+                break
+    rows: list[Row] = []
+    for event in found:
+        style = p.outcome(event.outcome)
+        what = " ".join(w for w in (event.action or event.type, event.resource) if w)
+        text = pen.clip(what, max(width - LABEL - 20, 6))
+        rows.append(
+            pen.fact(
+                "" if rows else "Lately",
+                (f"{event.time:%H:%M:%S} ", p.muted),
+                (f"{words.word(event):<10}", style),
+                (text, p.text),
+            )
+        )
+    return rows
+
+
+def ago(now: datetime, then: datetime) -> str:
+    """Write how long ago something was, in one unit."""
+    seconds = max(int((now - then).total_seconds()), 0)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"

@@ -1,0 +1,29 @@
+"""The bottom line: the keys that work where the focus is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentvault_tui.console.lines import cells
+from agentvault_tui.console.widgets.pane import Painted, Pane
+
+
+class KeyBar(Pane):
+    """Shows the keys it is given, as many as fit."""
+
+    keys: tuple[tuple[str, str], ...] = ()
+
+    def show(self, keys: tuple[tuple[str, str], ...]) -> None:
+        """Show these keys."""
+        if keys != self.keys:
+            self.keys = keys
+            self.paint()
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw whole keys only."""
+        del height
+        keys = list(self.keys)
+        while keys and cells(self.pen.keys(keys)) > width - 2:
+            # The last one is help, which leads to all the others.
+            del keys[-2 if len(keys) > 1 else -1]
+        return [(((" ", self.pen.palette.text), *self.pen.keys(keys)), None)]

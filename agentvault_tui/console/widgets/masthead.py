@@ -1,0 +1,136 @@
+"""The top of every screen: what is connected to what, and what is wrong in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from agentvault_tui.console.lines import Piece, Row, cells, clock_time, plural
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.text import cell_width
+
+_NOTICE: Final = timedelta(seconds=60)
+_MOST: Final = 4
+
+
+class Masthead(Pane):
+    """One line of state, and below it a line for each thing that is wrong."""
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the line of state and the banners."""
+        return [(self._state(width), None), *self.banners(width)][:height]
+
+    def wanted(self, width: int) -> int:
+        """Return how many rows it needs now."""
+        return 1 + len(self.banners(width))
+
+    def _state(self, width: int) -> Row:
+        """Name what matters most last to go when it gets narrow."""
+        pen, p = self.pen, self.pen.palette
+        mirror, status = self.mirror, self.mirror.status
+        now = mirror.clock.now()
+        pace = mirror.decisions.minute(now.timestamp())
+        tenant = "" if status.tenant_reachable else " unreachable"
+        facts: list[tuple[int, Row]] = [
+            (6, ((" AgentVault", p.accent + p.title),)),
+            (
+                3,
+                (
+                    (pen.clip(status.tenant or " ", 40), p.text),
+                    (tenant, p.danger),
+                ),
+            ),
+            (0, self._link()),
+            (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
+            (2, self._ledger()),
+            (4, ((plural(len(mirror.agents), "agent"), p.text),)),
+            (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted))),
+        ]
+        right: Row = ((clock_time(now) + " ", p.text),)
+        facts = [(rank, row) for rank, row in facts if cells(row)]
+        gap = "   " if width >= 100 else "  "
+
+        def total() -> int:
+            return sum(cells(row) + len(gap) for _, row in facts) + cells(right)
+
+        while len(facts) > 1 and total() > width:
+            facts.remove(max(facts, key=lambda fact: fact[0]))
+        left: list[Piece] = [] if facts[0][0] == 6 else [(" ", p.text)]
+        for number, (_, row) in enumerate(facts):
+            left += [(gap if number else "", p.text), *row]
+        return pen.spread(tuple(left), right, width)
+
+    def _link(self) -> Row:
+        g, p, link = self.pen.glyphs, self.pen.palette, self.mirror.link
+        mark = g.live if link.live else g.lost
+        style = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
+        return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
+
+    def _ledger(self) -> Row:
+        g, p, status = self.pen.glyphs, self.pen.palette, self.mirror.status
+        if self.mirror.link.state is LinkState.CONNECTING:
+            return ()
+        if not status.writable:
+            return (("ledger ", p.muted), (f"{g.failed} CANNOT WRITE", p.danger))
+        head = max(status.head, self.mirror.last_seq)
+        broken = "ledger" in self.mirror.warnings
+        mark = (g.failed, p.danger) if broken else (g.done, p.accent)
+        return (("ledger ", p.muted), mark, (f" {head:,}", p.text))
+
+    def banners(self, width: int) -> list[Painted]:
+        """Return what is wrong, the worst first, each on a line of its own."""
+        mirror = self.mirror
+        found: list[Painted] = []
+        if mirror.status.panic.on:
+            found.append(self._banner(self._panic(), width))
+        if not mirror.status.writable:
+            text = (
+                "The ledger cannot be written: nothing is issued, revoking still works."
+                " Free space or mend the disk; agentvault doctor says more."
+            )
+            found.append(self._banner(text, width))
+        found += [self._banner(each, width) for each in mirror.warnings.values()]
+        found += [(self._line(text, width), None) for text in self._notices()]
+        return found[:_MOST]
+
+    def _panic(self) -> str:
+        panic = self.mirror.status.panic
+        since = f" since {clock_time(panic.since)}" if panic.since else ""
+        by = f" by {panic.by}" if panic.by else ""
+        why = f": {panic.reason}" if panic.reason else ""
+        return f"PANIC: everything is stopped{since}{by}{why}. ! lifts it"
+
+    def _notices(self) -> list[str]:
+        mirror, link = self.mirror, self.mirror.link
+        notices: list[str] = []
+        if link.state is LinkState.LOST:
+            since = f" since {clock_time(link.since)}" if link.since else ""
+            notices.append(
+                f"LINK LOST{since}: {link.reason}. Shown is what was last known;"
+                " trying again."
+            )
+        elif link.state is LinkState.STALE:
+            notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
+        if not mirror.status.tenant_reachable:
+            notices.append("The tenant cannot be reached: approving waits for it.")
+        notices += mirror.status.warnings
+        started = mirror.restarted_at
+        if started and mirror.clock.now() - started < _NOTICE:
+            notices.append(
+                f"The broker restarted at {clock_time(started)};"
+                " this console went on from the last event."
+            )
+        return notices
+
+    def _banner(self, text: str, width: int) -> Painted:
+        """Fill the line with the one style that shouts."""
+        pen = self.pen
+        shown = pen.clip(f" {pen.own(text)}", width)
+        blank = " " * (width - cell_width(shown))
+        return ((shown + blank, pen.palette.panic),), None
+
+    def _line(self, text: str, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        return ((pen.clip(f" {pen.own(text)}", width), p.waiting),)

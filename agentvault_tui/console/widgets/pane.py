@@ -1,0 +1,94 @@
+"""A widget that draws rows and repaints only those that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from agentvault_tui.console import theme
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.lines import Pen, Row, cells
+
+Painted = tuple[Row, Style | None]
+"""A row and what is added to all of it, such as the cursor's ground."""
+
+
+class Pane(Widget):
+    """Fixed height, own offset: growing content never costs a layout.
+
+    The compositor repaints a dirty row in full whether it changed or not, so the
+    comparison is made here, row by row, before anything is marked dirty.
+    """
+
+    DEFAULT_CSS = """
+    Pane { height: 1; color: $foreground; background: $background; }
+    """
+
+    def __init__(self, desk: Desk, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.desk = desk
+        self.mirror = desk.mirror
+        self._painted: list[Painted] = []
+        self._strips: list[Strip] = []
+        self._ground: tuple[object, ...] = ()
+
+    @property
+    def pen(self) -> Pen:
+        """Return what rows are written with, under the theme that is on now."""
+        return Pen(theme.palette(self.app.theme), self.desk.glyphs)
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Return the rows to show, at most *height* of them."""
+        raise NotImplementedError
+
+    def paint(self) -> None:
+        """Draw, and repaint what differs from the screen."""
+        width, height = self.size
+        if not self.is_attached or not self.display or width < 1 or height < 1:
+            return
+        rows = list(self.draw(width, height))[:height]
+        rows += [((), None)] * (height - len(rows))
+        ground = (width, height, self.app.theme, self.rich_style)
+        if ground != self._ground:
+            self._ground, self._painted, self._strips = ground, [], []
+        if not self._painted:
+            self._painted = rows
+            self._strips = [self._strip(row, width) for row in rows]
+            self.refresh()
+            return
+        for number, row in enumerate(rows):
+            if row != self._painted[number]:
+                self._painted[number] = row
+                self._strips[number] = self._strip(row, width)
+                self.refresh(Region(0, number, width, 1))
+
+    def on_resize(self) -> None:
+        """Draw at the new size."""
+        self.paint()
+
+    def on_focus(self) -> None:
+        """Show where keys go."""
+        self.paint()
+
+    def on_blur(self) -> None:
+        """Show where keys go."""
+        self.paint()
+
+    def render_line(self, y: int) -> Strip:
+        """Return a drawn line; the terminal asks for many, most of them known."""
+        if y < len(self._strips):
+            return self._strips[y]
+        return Strip.blank(self.size.width, self.rich_style)
+
+    def _strip(self, painted: Painted, width: int) -> Strip:
+        row, over = painted
+        base = self.rich_style + over if over else self.rich_style
+        pen = self.pen
+        row = pen.cut(row, width) if cells(row) > width else row
+        segments = [Segment(text, base + style) for text, style in row]
+        return Strip(segments).simplify().adjust_cell_length(width, base)

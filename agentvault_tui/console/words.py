@@ -1,0 +1,73 @@
+"""The console's own words for the broker's codes, short and without blame."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import EventRow
+
+_REFUSALS: Final = {
+    "agent_revoked": "this agent is revoked",
+    "cooling_down": "asked again too soon after a denial",
+    "panic": "everything is stopped",
+    "policy_forbids": "policy forbids it",
+    "scope_not_granted": "not granted",
+    "stepup_denied": "a person said no",
+    "too_many_pending": "too many requests wait already",
+}
+_EVENTS: Final = {
+    "agent.registered": "REGISTERED",
+    "agent.restored": "RESTORED",
+    "agent.revoked": "REVOKED",
+    "agent.scopes_changed": "SCOPES",
+    "audit.ambiguous": "AMBIGUOUS",
+    "broker.started": "STARTED",
+    "broker.stopped": "STOPPED",
+    "clock.jump": "CLOCK",
+    "operator.login": "LOGIN",
+    "operator.logout": "LOGOUT",
+    "panic.off": "LIFTED",
+    "panic.on": "PANIC",
+    "policy.changed": "POLICY",
+    "stepup.approved": "APPROVED",
+    "stepup.authorizing": "PROVING",
+    "stepup.cancelled": "CANCELLED",
+    "stepup.denied": "REFUSED",
+    "stepup.expired": "EXPIRED",
+    "stepup.requested": "WAITS",
+    "token.redeemed": "USED",
+    "token.revoked": "CUT",
+    "upstream.revocation": "TENANT",
+}
+_LOUD: Final = frozenset(
+    {"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump", "token.revoked"}
+)
+
+
+def word(event: EventRow) -> str:
+    """Return the one word an event is known by in the audit."""
+    if event.outcome:
+        return event.outcome.upper()
+    return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
+
+
+def loud(event: EventRow) -> bool:
+    """Tell whether an event without an outcome should catch the eye."""
+    return event.type in _LOUD
+
+
+def why(mirror: Mirror, event: EventRow) -> str:
+    """Say why an event turned out as it did; empty when it needs no word."""
+    if event.outcome == "denied":
+        text = _REFUSALS.get(event.reason, event.reason)
+        agent = mirror.agents.get(event.agent_id)
+        if event.reason == "scope_not_granted" and agent:
+            granted = ", ".join(scope.name for scope in agent.scopes) or "nothing"
+            text = f"{text}; granted: {granted}"
+        elif event.rule and event.reason == "policy_forbids":
+            text = f"{text}: {event.rule}"
+        return text
+    if event.outcome == "escalated":
+        return f"waits for a person: {event.rule}" if event.rule else ""
+    return event.reason if not event.outcome else ""
