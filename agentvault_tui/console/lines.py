@@ -21,7 +21,7 @@ Piece = tuple[str, Style]
 Row = tuple[Piece, ...]
 
 EMPTY: Final[Row] = ()
-LABEL: Final = 11
+LABEL: Final = 12
 """Cells of the column of labels."""
 _SOON: Final = 60
 _MANY: Final = 100_000

@@ -25,8 +25,33 @@ _MARGIN: Final = 4
 _TIGHT: Final = 20
 """Below this many rows a dialog takes the whole height."""
 
+_KEYS: Final = {
+    "escape": "Esc",
+    "enter": "Enter",
+    "tab": "Tab",
+    "shift+tab": "Shift+Tab",
+    "space": "Space",
+    "up": "Up",
+    "down": "Down",
+    "left": "Left",
+    "right": "Right",
+    "home": "Home",
+    "end": "End",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "question_mark": "?",
+    "exclamation_mark": "!",
+    "slash": "/",
+    "colon": ":",
+}
+
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
+
+
+def key_name(binding: Binding) -> str:
+    """Return what is printed on the key, in letters every terminal has."""
+    return binding.key_display or _KEYS.get(binding.key, binding.key)
 
 
 class Dialog(ModalScreen[Result]):
@@ -48,6 +73,8 @@ class Dialog(ModalScreen[Result]):
         Binding("escape", "leave", "back"),
         Binding("question_mark", "help", "keys", show=False),
     ]
+    AUTO_FOCUS: ClassVar[str | None] = ""
+    """Nothing has the focus until a dialog gives it: a hidden input would eat keys."""
     WIDTH: ClassVar[int] = 76
     """The widest the sheet gets."""
 
@@ -131,14 +158,11 @@ class Dialog(ModalScreen[Result]):
 
     def hints(self, *actions: str) -> list[tuple[str, str]]:
         """Return key and words for those of *actions* that can be taken now."""
-        found = {
-            active.binding.action: (
-                self.app.get_key_display(active.binding),
-                active.binding.description,
-            )
-            for active in self.active_bindings.values()
-            if active.node is self
-        }
+        found: dict[str, tuple[str, str]] = {}
+        for active in self.active_bindings.values():
+            binding = active.binding
+            if active.node is self and binding.action not in found:
+                found[binding.action] = (key_name(binding), binding.description)
         return [found[action] for action in actions if action in found]
 
     def notes(self, pen: Pen, width: int) -> list[Row]:

@@ -73,7 +73,9 @@ class Confirm(Dialog[None]):
 
     def inputs(self) -> list[Widget]:
         """Return Cancel, and the line for the reason."""
-        line: list[Widget] = [LineInput("reason", 50)] if self.REASON else []
+        line: list[Widget] = (
+            [LineInput("reason", 50, empty="none given")] if self.REASON else []
+        )
         return [Choice("cancel", "Cancel"), *line]
 
     def on_mount(self) -> None:

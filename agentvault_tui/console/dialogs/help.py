@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
@@ -11,14 +11,21 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
 
+from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.scrolled import Scrolled
 from agentvault_tui.console.lines import EMPTY, Pen, Row
 from agentvault_tui.text import cell_width
 
-_KEYS = 22
+_KEYS: Final = 22
 """Cells of the column of keys."""
+_WORDS: Final = {
+    "app.focus_next": "next field or pane",
+    "app.focus_previous": "the one before",
+    "screen.copy_text": "copy what is selected",
+}
+"""Ours for the framework's own bindings."""
 
 
 class HelpDialog(Scrolled):
@@ -53,9 +60,10 @@ class HelpDialog(Scrolled):
         found: dict[tuple[str, str], list[str]] = {}
         for active in self.bindings_there.values():
             binding = active.binding
-            if binding.description and active.enabled and not binding.system:
-                where = (_place(active.node), binding.description)
-                key = self.app.get_key_display(binding)
+            if binding.description and active.enabled and not _spare(binding):
+                words = _WORDS.get(binding.action, binding.description)
+                where = (_place(active.node), words)
+                key = key_name(binding)
                 keys = found.setdefault(where, [])
                 if key not in keys:
                     keys.append(key)
@@ -64,6 +72,11 @@ class HelpDialog(Scrolled):
             groups.setdefault(heading, []).append((" ".join(keys), words))
         order = ("In this pane", "On this screen", "Everywhere")
         return {name: groups[name] for name in order if name in groups}
+
+
+def _spare(binding: Binding) -> bool:
+    """Leave out keys of other keyboards, and the framework's own."""
+    return binding.system or binding.key.startswith("super+")
 
 
 def _place(node: DOMNode) -> str:

@@ -37,9 +37,15 @@ class LineInput(Input):
             """The input that was left."""
             return self.control_
 
-    def __init__(self, name: str, width: int, *, longest: int = 200) -> None:
+    def __init__(
+        self, name: str, width: int, *, longest: int = 200, empty: str = ""
+    ) -> None:
         super().__init__(
-            id=name, max_length=longest, compact=True, select_on_focus=False
+            id=name,
+            max_length=longest,
+            compact=True,
+            select_on_focus=False,
+            placeholder=empty,
         )
         self.cursor_blink = False
         self.styles.width = width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import ClassVar, Final
 
 from textual import on
@@ -18,6 +19,7 @@ from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, LABEL, Pen, Row, plural
 
 WORD: Final = "panic"
+_ASK: Final = f"type {WORD}: "
 
 
 class PanicDialog(Confirm):
@@ -32,9 +34,9 @@ class PanicDialog(Confirm):
     def inputs(self) -> list[Widget]:
         """Return the lines for word and reason, and Cancel."""
         return [
-            LineInput("reason", 50),
-            LineInput("word", 12, longest=10),
             Choice("cancel", "Cancel"),
+            LineInput("word", 12, longest=10, empty="_" * len(WORD)),
+            LineInput("reason", 50, empty="none given"),
         ]
 
     def heading(self, pen: Pen) -> Row:
@@ -55,12 +57,10 @@ class PanicDialog(Confirm):
         waiting = len(mirror.open_stepups())
         agents = plural(len(mirror.agents), "agent")
         cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')} of {agents}"
+        until = "someone lifts it, nothing is issued, active or redeemed"
         rows: list[Row] = [
             pen.fact("Cuts now", (cuts, palette.strong)),
-            pen.fact(
-                "Until", ("the panic is lifted: nothing is issued,", palette.text)
-            ),
-            pen.fact("", ("introspected active or redeemed", palette.text)),
+            *pen.facts("Until", until, width, 3)[0],
             pen.fact("Not undone", ("what agents have done already", palette.text)),
         ]
         return rows[:height]
@@ -70,20 +70,15 @@ class PanicDialog(Confirm):
         page = super().page(width, height)
         if self.finished:
             return page
-        word = len(page.body) + 2
-        return Page(
-            page.title,
-            page.remark,
-            page.body,
-            page.footer,
-            {**page.places, "word": (LABEL + len(f"type {WORD}  "), word)},
-            danger=True,
-        )
+        word = len(page.body) + 1
+        places = {**page.places, "reason": (LABEL, word + 1)}
+        places["word"] = (LABEL + len(_ASK), word)
+        return replace(page, places=places)
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         blank, reason, *rest = super()._footer(pen, width)
-        ask: Row = pen.fact("To stop", (f"type {WORD}  ", pen.palette.text))
-        return [blank, reason, ask, *rest]
+        ask: Row = pen.fact("To stop", (_ASK, pen.palette.text))
+        return [blank, ask, reason, *rest]
 
     def answers(self, pen: Pen) -> Row:
         """Say what Enter does where the focus is."""
@@ -93,19 +88,19 @@ class PanicDialog(Confirm):
             return (blank, *pen.keys([("Enter", "stops everything"), ("Tab", "next")]))
         if at == "reason":
             return (blank, *pen.keys([("Enter", "to the word"), ("Tab", "next")]))
-        return (blank, *pen.keys([("Tab", "to the reason and the word")]))
+        return (blank, *pen.keys([("Tab", "to the word and the reason")]))
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Say what was cut, how fast, and how it ends."""
         cut = self.stopped
         if cut is None:
             return []
-        tokens = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')} cut"
-        agents = f"{plural(cut.agents, 'agent')} stopped"
+        tokens = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+        agents = plural(cut.agents, "agent")
         return [
             stage(pen, "done", "closed here", f"{cut.effective_ms:.1f} ms"),
             EMPTY,
-            pen.fact("Cut", (f"{tokens}, {agents}", pen.palette.strong)),
+            pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,
             *pen.paragraph("Nothing is served until someone lifts it with u.", width),
         ]

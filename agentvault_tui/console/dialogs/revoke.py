@@ -54,7 +54,10 @@ class RevokeDialog(Confirm):
             pen.fact("Agent", who),
             pen.fact("Cuts now", (cuts, palette.strong)),
             pen.fact("", ("and refuses whatever it asks from then on", palette.text)),
-            pen.fact("At tenant", ("nothing to remove there", palette.text)),
+            pen.fact(
+                "At tenant",
+                ("any step it needs follows and is listed here", palette.text),
+            ),
         ]
         return [*rows, *self._not_undone(pen, width, height - len(rows))]
 
@@ -63,12 +66,13 @@ class RevokeDialog(Confirm):
         cut = self.cut
         if cut is None:
             return []
-        cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')} cut"
+        cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         here = f"{cut.effective_ms:.1f} ms"
-        steps = [_upstream(pen, step) for step in cut.upstream]
+        _, latest = self.desk.mirror.cuts.get(self.agent.id, (0.0, cut.upstream))
+        steps = [_upstream(pen, step) for step in latest]
         return [
             stage(pen, "done", "closed here", here),
-            *(steps or [stage(pen, "done", "tenant", "nothing to remove there")]),
+            *(steps or [stage(pen, "done", "tenant", "has nothing to do")]),
             EMPTY,
             pen.fact("Cut", (cuts, pen.palette.strong)),
             pen.fact(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -21,7 +21,8 @@ from agentvault_tui.console.lines import EMPTY, Pen, Row
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import Shown
 
-_HISTORY = 5
+_HISTORY: Final = 5
+_LOW: Final = 20
 
 
 class StepUpDialog(Dialog[None]):
@@ -32,10 +33,10 @@ class StepUpDialog(Dialog[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "approve", "approve, second factor"),
+        Binding("a", "approve", "approve, 2nd factor"),
         Binding("d", "deny", "deny"),
         Binding("n", "reason", "deny, say why"),
-        Binding("v", "view", "view in full"),
+        Binding("v", "view", "view all"),
         Binding("escape,enter", "leave", "back"),
         Binding("down,j", "scroll(1)", "down", show=False),
         Binding("up,k", "scroll(-1)", "up", show=False),
@@ -90,7 +91,10 @@ class StepUpDialog(Dialog[None]):
         """Draw the stage the request is in."""
         pen, row = self.pen, self.row
         asked = self._asked()
-        footer = [*self._notes(pen, width), EMPTY, *self._footer(pen, width)]
+        footer = self._footer(pen, width)
+        if height > _LOW or row.status != "authorizing":
+            footer = [EMPTY, *footer]  # a low screen gives this row to the QR code
+        footer = [*self._notes(pen, width), *footer]
         room = height - len(footer)
         title: Row = (
             ("Step-up  ", pen.palette.title),

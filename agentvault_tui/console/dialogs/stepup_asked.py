@@ -110,13 +110,12 @@ def _agent(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], bool]:
     row, palette = asked.row, pen.palette
     dot = f" {pen.glyphs.separator} "
     room = width - LABEL - cell_width(row.agent_id) - len(dot)
-    owner = pen.clip(asked.owner, max(room // 3, 8)) if asked.owner else asked.owner
-    if owner:
-        room -= cell_width(owner) + len(dot)
-    name = pen.clip(row.agent_name, max(room, 8))
+    owner_room = min(cell_width(asked.owner), max(room // 3, 8)) + len(dot)
+    name = pen.clip(row.agent_name, max(room - owner_room * bool(asked.owner), 8))
     pieces: list[Piece] = [(name, palette.strong), (dot + row.agent_id, palette.text)]
-    if owner:
-        pieces.append((dot + owner, palette.muted))
+    if asked.owner:
+        owner_room = room - cell_width(name) - len(dot)
+        pieces.append((dot + pen.clip(asked.owner, owner_room), palette.muted))
     return [pen.fact("Agent", *pieces)], name != row.agent_name
 
 
@@ -207,8 +206,8 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
         return [pen.fact("It says", ("nothing", palette.muted))][:most]
     text, masked = pen.masked(row.reason)
     if most < 3:
-        line = pen.clip(f"unverified: {text}", width - LABEL)
-        return [pen.fact("It says", (line, palette.unverified))][:most]
+        one = pen.clip(f"unverified: {text}", width - LABEL)
+        return [pen.fact("It says", (one, palette.unverified))][:most]
     box = pen.glyphs.box
     inner = width - 4
     lines = wrap(text, inner)

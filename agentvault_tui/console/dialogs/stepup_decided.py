@@ -10,6 +10,7 @@ from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
 from agentvault_tui.console.records import StepUpRow
 
+_COLUMN: Final = 30
 _CAUSES: Final = {
     "agent_revoked": "the agent was revoked",
     "panic": "the panic switch was pressed",
@@ -58,13 +59,13 @@ def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> lis
             who = row.decided_by.name if row.decided_by else "an operator"
             told = f"It was told: {row.denial}" if row.denial else "It was told no."
             return [
-                stage(pen, "failed", pen.clip(f"denied by {who}", width - 14), when),
+                _stage(pen, "failed", pen.clip(f"denied by {who}", width - 14), when),
                 *pen.paragraph(f"Nothing was issued. {told}", width),
             ]
         case "expired":
             waited = countdown((row.expires_at - row.requested_at).total_seconds())
             return [
-                stage(pen, "failed", "expired", clock_time(row.expires_at)),
+                _stage(pen, "failed", "expired", clock_time(row.expires_at)),
                 *pen.paragraph(
                     f"Nobody decided within {waited}, which counts as no. "
                     "Nothing was issued; the agent may ask again.",
@@ -72,7 +73,7 @@ def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> lis
                 ),
             ]
     return [
-        stage(pen, "failed", "cancelled", when),
+        _stage(pen, "failed", "cancelled", when),
         *pen.paragraph(f"Because {cause(row)}. Nothing was issued.", width),
     ]
 
@@ -86,19 +87,23 @@ def _approved(
     verified = clock_time(by.auth_time) if by and by.auth_time else when
     name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
     rows = [
-        stage(pen, "done", f"approved by {name}", when),
-        stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
-        stage(pen, "done", "token minted", when),
+        _stage(pen, "done", f"approved by {name}", when),
+        _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
+        _stage(pen, "done", "token minted", when),
     ]
     if row.status == "redeemed":
         at = clock_time(used_at) if used_at else "before this was opened"
-        rows.append(stage(pen, "done", "used", at))
+        rows.append(_stage(pen, "done", "used", at))
         return [*rows, EMPTY, *pen.paragraph("The token is spent.", width)]
     minted = row.decided_at or asked.now
     left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
     if left <= 0:
-        rows.append(stage(pen, "failed", "not used", "token expired"))
+        rows.append(_stage(pen, "failed", "not used", "token expired"))
         return rows
-    rows.append(stage(pen, "current", "not used yet", f"{countdown(left)} left"))
+    rows.append(_stage(pen, "current", "not used yet", f"{countdown(left)} left"))
     text = "The agent has a token for exactly this. Revoke the agent to take it back."
     return [*rows, EMPTY, *pen.paragraph(text, width)]
+
+
+def _stage(pen: Pen, state: str, words: str, when: str) -> Row:
+    return stage(pen, state, words, when, _COLUMN)

@@ -67,8 +67,8 @@ def stages(seen: datetime, now: datetime, pen: Pen) -> list[Row]:
     ]
 
 
-def stage(pen: Pen, state: str, words: str, when: str) -> Row:
-    """Write one stage: its mark, its words, its time."""
+def stage(pen: Pen, state: str, words: str, when: str, column: int = 21) -> Row:
+    """Write one stage: its mark, its words in a *column* of cells, its time."""
     glyphs, palette = pen.glyphs, pen.palette
     mark, style = {
         "done": (glyphs.done, palette.accent),
@@ -77,7 +77,11 @@ def stage(pen: Pen, state: str, words: str, when: str) -> Row:
         "failed": (glyphs.failed, palette.danger),
     }[state]
     words_style = palette.muted if state == "ahead" else palette.text
-    return ((f"{mark} ", style), (words.ljust(21), words_style), (when, palette.muted))
+    return (
+        (f"{mark} ", style),
+        (f"{words.ljust(column)} ", words_style),
+        (when, palette.muted),
+    )
 
 
 def _text(

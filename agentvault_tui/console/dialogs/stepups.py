@@ -14,13 +14,13 @@ from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.dialogs.stepup_decided import summary
-from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
+from agentvault_tui.console.lines import EMPTY, Pen, Row, cells, clock_time, countdown
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import cell_width
 
 _DECIDED = 50
-_NAME = 20
 _SOON = 60
+_NARROW = 70
 
 
 def open_stepups(app: App[object], desk: Desk) -> None:
@@ -60,9 +60,11 @@ class StepUpsDialog(Dialog[None]):
         lines: dict[str, int] = {row.id: number for number, row in enumerate(waiting)}
         if done:
             body += [EMPTY, (("Decided lately", pen.palette.muted),)]
-            for row in done:
+            ends = [pen.clip(summary(row), 30) for row in done]
+            column = max(cell_width(end) for end in ends)
+            for row, end in zip(done, ends, strict=True):
                 lines[row.id] = len(body)
-                body.append(self._decided(pen, row, width))
+                body.append(self._decided(pen, row, end.ljust(column), width))
         footer = [EMPTY, pen.keys(self.hints("open", "leave"))]
         self._follow(lines.get(self.cursor, 0), height - len(footer))
         title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
@@ -106,22 +108,22 @@ class StepUpsDialog(Dialog[None]):
         soon = left < _SOON
         state = "second factor  " if row.status == "authorizing" else ""
         style = pen.palette.waiting if soon else pen.palette.text
-        end = (
+        end: Row = (
             (state, pen.palette.accent),
             (countdown(left) + (" SOON" if soon else ""), style),
         )
         start = (
             (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk)),
-            *_what(pen, row, width - 28),
+            *_what(pen, row, width - 7 - cells(end)),
         )
         return self._line(pen, row, pen.spread(start, end, width - 2))
 
-    def _decided(self, pen: Pen, row: StepUpRow, width: int) -> Row:
+    def _decided(self, pen: Pen, row: StepUpRow, words: str, width: int) -> Row:
         ended = row.decided_at or row.expires_at
-        end = ((pen.clip(summary(row), 30), pen.palette.text),)
+        end: Row = ((words, pen.palette.text),)
         start = (
             (f"{clock_time(ended)}  ", pen.palette.muted),
-            *_what(pen, row, width - 44),
+            *_what(pen, row, width - 15 - cells(end)),
         )
         return self._line(pen, row, pen.spread(start, end, width - 2))
 
@@ -147,9 +149,10 @@ class StepUpsDialog(Dialog[None]):
 
 
 def _what(pen: Pen, row: StepUpRow, width: int) -> Row:
-    name = pen.clip(row.agent_name, _NAME)
-    blank = " " * (_NAME - cell_width(name) + 2)
+    column = 16 if width < _NARROW else 24
+    name = pen.clip(row.agent_name, column)
+    blank = " " * (column - cell_width(name) + 2)
     return (
         (name + blank, pen.palette.strong),
-        (pen.clip(subject(row), max(width - _NAME - 2, 8)), pen.palette.text),
+        (pen.clip(subject(row), max(width - column - 2, 8)), pen.palette.text),
     )

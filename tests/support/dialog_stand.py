@@ -1,0 +1,253 @@
+"""A small app to try dialogs in: a real mirror, a clock that stands, scripted actions.
+
+What the actions do is what the broker would answer; they note what they were asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from support.fake_state import START, FakeState
+from textual.app import App
+from textual.binding import Binding
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console import glyphs, theme
+from agentvault_tui.console.actions import Restored, Revoked, Stopped
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import (
+    AgentRow,
+    LinkState,
+    StepUpRow,
+    UpstreamStep,
+)
+from agentvault_tui.text import Shown
+
+ISSUER = "http://127.0.0.1:49152"
+CODE = "KDRT-WZNB"
+
+
+class Scripted:
+    """Implements `actions.Actions` on a `FakeState`."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.stand = stand
+        self.asked: list[tuple[str, ...]] = []
+        """Each decision that reached the broker: what, on which id, with what."""
+        self.error: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        """When set, answers wait for it."""
+
+    async def _note(self, *asked: str) -> None:
+        self.asked.append(asked)
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+        await self._note("approve", stepup_id, digest)
+        self.stand.authorize(stepup_id)
+        return self.stand.mirror.stepups[stepup_id]
+
+    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+        await self._note("deny", stepup_id, reason)
+        self.stand.deny(stepup_id, "alice", reason)
+        return self.stand.mirror.stepups[stepup_id]
+
+    async def revoke(self, agent_id: str, reason: str) -> Revoked:
+        await self._note("revoke", agent_id, reason)
+        waiting = len(self.stand.mirror.open_stepups(agent_id))
+        tokens = self.stand.mirror.live_tokens(agent_id)
+        self.stand.agent(agent_id, status="revoked", tokens=[])
+        steps = (
+            UpstreamStep(Shown("vault grant"), Shown("confirmed"), 212.0),
+            UpstreamStep(Shown("refresh token"), Shown("pending"), None),
+        )
+        return Revoked(agent_id, tokens, waiting, 1.2, 3.4, steps)
+
+    async def restore(self, agent_id: str) -> Restored:
+        await self._note("restore", agent_id)
+        self.stand.agent(agent_id, status="active")
+        return Restored(agent_id, 2.8)
+
+    async def panic(self, reason: str) -> Stopped:
+        await self._note("panic", reason)
+        self.stand.panic(reason)
+        return Stopped(3, 5, 2, 1.9, 4.2)
+
+    async def lift(self) -> Restored:
+        await self._note("lift")
+        return Restored("", 3.1)
+
+
+class Stand:
+    """What the broker knows, the mirror of it, and the desk over both."""
+
+    def __init__(self, *, ascii_only: bool = False, read_only: bool = False) -> None:
+        self.clock = ManualClock(START)
+        self.state = FakeState(START)
+        self.mirror = Mirror(self.clock, ascii_only=ascii_only)
+        self.mirror.intake.learn(self.state.catalogue)
+        self.actions = Scripted(self)
+        alphabet = glyphs.ASCII if ascii_only else glyphs.UNICODE
+        self.desk = Desk(self.mirror, self.actions, alphabet, read_only=read_only)
+        self.mirror.set_link(LinkState.LIVE)
+
+    def agent(self, agent_id: str, **change: Any) -> AgentRow:
+        self.state.agents[agent_id].update(change)
+        self.mirror.apply("agent", self.state.agents[agent_id])
+        return self.mirror.agents[agent_id]
+
+    def add_agent(self, name: str, *scopes: str, **more: Any) -> AgentRow:
+        return self.agent(self.state.add_agent(name, *scopes, **more)["id"])
+
+    def ask(self, agent_id: str, action: str, **more: Any) -> StepUpRow:
+        """Let an agent ask for something that needs a person."""
+        number = len(self.state.stepups) + 1
+        now = self.clock.now()
+        shape: dict[str, Any] = {
+            "id": f"sup_{number:016d}",
+            "agent_id": agent_id,
+            "agent_name": self.state.agents[agent_id]["name"],
+            "action": action,
+            "scope": action,
+            "resource": "stripe:acct_42",
+            "parameters": {},
+            "reason": None,
+            "rule": "payments-need-step-up",
+            "why": "money leaves the company",
+            "risk": "high",
+            "digest": f"sha256:{number:04x}" + "7f3a" * 15,
+            "fingerprint": f"{number:04X}",
+            "ttl": 300,
+            "count": 1,
+            "problem": None,
+            "requested_at": iso(now),
+            "expires_at": iso(now + timedelta(seconds=300)),
+            "status": "pending",
+            "decided_by": None,
+            "decided_at": None,
+            "denial": None,
+            "device": None,
+            **more,
+        }
+        return self.put(shape)
+
+    def put(self, shape: dict[str, Any]) -> StepUpRow:
+        self.state.stepups[shape["id"]] = shape
+        self.mirror.apply("stepup", shape)
+        return self.mirror.stepups[shape["id"]]
+
+    def change(self, stepup_id: str, **change: Any) -> StepUpRow:
+        return self.put({**self.state.stepups[stepup_id], **change})
+
+    def authorize(self, stepup_id: str, base: str = ISSUER) -> StepUpRow:
+        device = {
+            "user_code": CODE,
+            "verification_uri": f"{base}/activate",
+            "verification_uri_complete": f"{base}/activate?user_code={CODE}",
+            "expires_in": 120,
+            "interval": 2,
+            "expires_at": iso(self.clock.now() + timedelta(seconds=120)),
+        }
+        return self.change(stepup_id, status="authorizing", device=device, problem=None)
+
+    def approve(self, stepup_id: str, name: str) -> StepUpRow:
+        now = iso(self.clock.now())
+        by = {"sub": "auth0|1", "name": name, "amr": ["otp", "mfa"], "auth_time": now}
+        return self.change(
+            stepup_id, status="approved", decided_by=by, decided_at=now, device=None
+        )
+
+    def deny(self, stepup_id: str, name: str, reason: str = "") -> StepUpRow:
+        return self.change(
+            stepup_id,
+            status="denied",
+            denial=reason or None,
+            decided_by={"sub": "uid:1000", "name": name, "amr": []},
+            decided_at=iso(self.clock.now()),
+            device=None,
+        )
+
+    def panic(self, reason: str, by: str = "alice") -> None:
+        since = iso(self.clock.now())
+        self.state.panic = {"on": True, "since": since, "by": by, "reason": reason}
+        self.mirror.apply("status", self.state.status_shape())
+
+
+class StandApp(App[None]):
+    """Shows one dialog over an empty screen."""
+
+    BINDINGS = [Binding("ctrl+q", "quit", "quit", priority=True)]  # noqa: RUF012
+
+    def __init__(
+        self,
+        stand: Stand,
+        make: Callable[[Desk], Dialog[Any]],
+        looks: str = "agentvault",
+    ) -> None:
+        super().__init__()
+        self.stand = stand
+        self.animation_level = "none"
+        theme.install(self, looks)
+        self.make = make
+
+    def on_mount(self) -> None:
+        self.push_screen(self.make(self.stand.desk))
+
+    @property
+    def dialog(self) -> Any:
+        """The dialog on top."""
+        return self.screen
+
+    def settle(self) -> None:
+        """Let the arm delay pass, and draw."""
+        self.stand.clock.advance(0.6)
+        self.screen.update_page()  # type: ignore[attr-defined]
+
+
+def text_of(app: App[Any]) -> str:
+    """What stands on the screen, row by row."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(strip.text for strip in strips)
+
+
+def scene(**kind: bool) -> Stand:
+    """Two agents, a payment that waits, and a past of three like it."""
+    stand = Stand(**kind)
+    pay = stand.add_agent(
+        "payments-agent", "send:payment", "read:finance", owner="bob@acme.test"
+    )
+    cal = stand.add_agent("calendar-agent", "write:calendar", "read:contacts")
+    raw = stand.state.agents[cal.id]
+    for left in (2467.0, 3520.0):
+        stand.state.add_token(raw, "write:calendar", left)
+    stand.agent(cal.id)
+    for name, ending in (("alice", "approve"), ("carol", "approve"), ("bob", "deny")):
+        old = stand.ask(pay.id, "send:payment")
+        stand.clock.advance(40)
+        getattr(stand, ending)(old.id, name)
+    stand.clock.advance(3600)
+    stand.ask(
+        pay.id,
+        "send:payment",
+        id="sup_7f3a",
+        digest="sha256:7f3a" + "09c4" * 15,
+        fingerprint="7F3A",
+        parameters={
+            "amount": 420000,
+            "currency": "USD",
+            "to": "Northwind GmbH",
+            "invoice": "1881",
+        },
+        reason="Invoice 1881 is due today. Enter code ABCD-EFGH at "
+        "https://evil.example/activate to confirm.",
+    )
+    stand.clock.advance(48)
+    return stand
