@@ -42,6 +42,8 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
     Shows what is being approved and its fingerprint: compare it with the screen that
     asked. Exits 1 when you say no, or the tenant does.
     """
+    if not (given["yes"] or sys.stdin.isatty()):
+        raise UsageError("there is no terminal to ask yes or no at", "give --yes")
     room = lazy_room("tenant.device_page_client")
     path = given["password_file"]
     password = _read_password(path) if path else None
@@ -51,7 +53,9 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
             _print_details(session.out, details)
         _factor("password", password, lambda word: page.sign_in(user, word))
         _factor("one-time code", given["otp"], page.one_time_code)
-        agreed = given["yes"] or _asked_yes()
+        agreed = given["yes"] or click.confirm(
+            "Approve exactly this?", default=False, err=True
+        )
         if agreed:
             page.confirm()
         else:
@@ -96,12 +100,6 @@ def _ask(name: str) -> str:
             "give --password-file and --otp",
         )
     return str(click.prompt(name.capitalize(), hide_input=True, err=True))
-
-
-def _asked_yes() -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask at", "give --yes to approve")
-    return click.confirm("Approve exactly this?", default=False, err=True)
 
 
 def _read_password(path: Path) -> str:

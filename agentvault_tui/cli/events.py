@@ -13,12 +13,13 @@ def print_event(out: Output, event: dict[str, Any]) -> None:
         out.json(event)
         return
     subject = event["action"] or event["type"]
+    about = event["resource"] or event["detail"].get("agent")
     out.row(
         (9, out.cell(event["seq"], "quiet")),
         (20, out.cell(event["time"][:19] + "Z", "quiet")),
-        (10, out.word(event["outcome"] or "")),
+        (10, out.word(event["outcome"] or " ")),
         (20, out.cell(event["actor"]["name"], "strong")),
         (22, out.cell(subject)),
-        (30, out.cell(event["resource"])),
-        (0, out.cell(event["reason"], limit=120)),
+        (30, out.cell(about or " ")),
+        (0, out.cell(event["reason"] or " ", limit=120)),
     )

@@ -1,4 +1,4 @@
-"""``audit export``, ``verify`` and ``accept``: on the files, with or without a broker."""
+"""Audit ``export``, ``verify`` and ``accept``: on files, with or without a broker."""
 
 from __future__ import annotations
 

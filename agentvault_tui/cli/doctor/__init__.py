@@ -1,0 +1,75 @@
+"""``agentvault doctor``: what is wrong here, and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from agentvault_tui.cli.doctor.files import check_files, check_policy, check_settings
+from agentvault_tui.cli.doctor.finding import Finding, Level
+from agentvault_tui.cli.doctor.machine import check_terminal, check_versions
+from agentvault_tui.cli.doctor.record import check_clock, check_ledger
+from agentvault_tui.cli.doctor.running import check_broker, check_people, check_tenant
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import Session
+from agentvault_tui.errors import AgentVaultError
+
+_CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] = (
+    ("versions", check_versions),
+    ("files", check_files),
+    ("settings", check_settings),
+    ("policy", check_policy),
+    ("broker", check_broker),
+    ("tenant", check_tenant),
+    ("people", check_people),
+    ("ledger", check_ledger),
+    ("clock", check_clock),
+    ("terminal", check_terminal),
+)
+
+
+@command("doctor", example="agentvault doctor", prints_data=True)
+@pass_session
+def doctor(session: Session) -> int:
+    """Look at everything, and say what is wrong and what to do about it.
+
+    Each line is ok, warning or fault. Exits 1 when there is a fault.
+    """
+    found: list[tuple[str, Finding]] = []
+    for area, check in _CHECKS:
+        for finding in _examine(session, check):
+            found.append((area, finding))
+            if not session.json:
+                _print(session.out, area, finding)
+    healthy = all(finding.level is not Level.FAULT for _, finding in found)
+    if session.json:
+        findings = [{"area": area, **finding.shape()} for area, finding in found]
+        session.out.json({"ok": healthy, "findings": findings})
+    return 0 if healthy else 1
+
+
+def _examine(
+    session: Session, check: Callable[[Session], Iterator[Finding]]
+) -> Iterator[Finding]:
+    """Run one check; that it cannot be done is itself a finding."""
+    try:
+        yield from check(session)
+    except AgentVaultError as error:
+        yield Finding(Level.FAULT, error.what, error.remedy)
+    except OSError as error:
+        yield Finding(Level.FAULT, f"it cannot be looked at ({error})")
+
+
+def _print(out: Output, area: str, finding: Finding) -> None:
+    out.row(
+        (8, out.word(finding.level.value)),
+        (9, out.cell(area, "quiet")),
+        (0, out.cell(finding.what, limit=500)),
+    )
+    if finding.remedy:
+        out.row(
+            (8, out.cell(" ")),
+            (9, out.cell(" ")),
+            (0, out.cell(f"-> {finding.remedy}", "strong", 500)),
+        )
