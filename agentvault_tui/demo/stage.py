@@ -108,7 +108,6 @@ def _home(named: str | None) -> Iterator[Path]:
 
 
 async def _play(plan: Plan, home: Path, clock: Clock) -> int:
-    started = clock.boot()
     ending = asyncio.Event()
     with _signals(ending):
         async with processes.serving(home) as ready, Operator(ready.socket) as operator:
@@ -116,17 +115,18 @@ async def _play(plan: Plan, home: Path, clock: Clock) -> int:
             clients = await register(home, operator, plan.agents)
             before = await operator.head()
             async with open_company(ready.agents_url, clients, seed=_SEED) as company:
+                started = clock.boot()
                 if plan.headless:
                     code = await _until_over(plan, company, ending)
                 else:
                     await _welcome(home, person, ready.agents_url, ending)
                     code = await _with_console(plan, company, home, ending)
+            seconds = round(clock.boot() - started, 1)
             company.compare(await operator.record(before))
             record, names = await operator.record(), await operator.names()
         if plan.headless:
             summary = _summary(record, names)
             chain = await processes.ask(home, "audit", "verify")
-            seconds = round(clock.boot() - started, 1)
             print(  # noqa: T201 - the command's output
                 json.dumps(
                     {"home": str(home), "seconds": seconds, **_place(chain), **summary}

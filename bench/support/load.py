@@ -130,10 +130,11 @@ def request(
     body: bytes = b"",
     *,
     kind: str = "application/x-www-form-urlencoded",
+    host: str = "127.0.0.1",
     **headers: str,
 ) -> bytes:
     """Build the bytes of one HTTP/1.1 request; underscores in names become dashes."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if body:
         lines.append(f"Content-Type: {kind}")

@@ -44,7 +44,8 @@ class Vault:
         """Register one agent."""
         agent = {"name": name, "owner": "bench@acme.test", "scopes": scopes, **more}
         reply = await self.operate("POST", "/api/agents", agent)
-        return Client(reply["id"], reply["client_id"], reply["client_secret"])
+        host = "{}:{}".format(*self.agents)
+        return Client(reply["id"], reply["client_id"], reply["client_secret"], host)
 
     async def head(self) -> int:
         """Return the ledger's last sequence number."""
@@ -59,6 +60,8 @@ class Client:
     id: str
     client_id: str
     client_secret: str
+    host: str
+    """What the broker wants to see in ``Host``."""
 
     def __repr__(self) -> str:
         return f"Client({self.client_id})"
@@ -72,12 +75,16 @@ class Client:
     def token_request(self, scope: str) -> bytes:
         """Build a client_credentials request."""
         form = f"grant_type=client_credentials&scope={scope.replace(':', '%3A')}"
-        return request("POST", "/oauth/token", form.encode(), Authorization=self.basic)
+        return self._post("/oauth/token", form)
 
     def introspection(self, token: str) -> bytes:
         """Build an introspection request."""
-        form = f"token={token}".encode()
-        return request("POST", "/oauth/introspect", form, Authorization=self.basic)
+        return self._post("/oauth/introspect", f"token={token}")
+
+    def _post(self, path: str, form: str) -> bytes:
+        return request(
+            "POST", path, form.encode(), host=self.host, Authorization=self.basic
+        )
 
 
 @contextlib.contextmanager
