@@ -23,11 +23,12 @@ _LONGEST_INTEGER: Final = 17
 class BodyError(Exception):
     """A body that cannot be read; the text is ours alone, safe to send."""
 
-    def __init__(self, status: int, text: str) -> None:
-        """Keep the HTTP *status* with the sentence."""
+    def __init__(self, status: int, text: str, member: str | None = None) -> None:
+        """Keep the HTTP *status*, the sentence, and the *member* it is about."""
         super().__init__(text)
         self.status = status
         self.text = text
+        self.member = member
 
 
 def parse_body(content_type: bytes, body: bytes) -> dict[str, Any]:
@@ -68,19 +69,26 @@ def parse_form(body: bytes) -> dict[str, str]:
         if not piece:
             continue
         raw_name, _, raw_value = piece.partition(b"=")
-        name = form_decode(raw_name)
+        name = _decode(raw_name)
         if name in form:
             raise BodyError(400, "a parameter stands in the form twice")
-        form[name] = form_decode(raw_value)
+        form[name] = _decode(raw_value)
     return {name: value for name, value in form.items() if value}
 
 
-def form_decode(raw: bytes) -> str:
-    """Decode one name or value of a form whose percent signs are known to be good.
+def form_value(raw: bytes) -> str:
+    """Decode one form-encoded value that stands alone.
 
     Raises:
-        BodyError: it is not UTF-8, holds NUL, or is too long.
+        BodyError: bad percent-encoding, not UTF-8, NUL, or too long.
     """
+    if _BAD_PERCENT.search(raw):
+        raise BodyError(400, "bad percent-encoding")
+    return _decode(raw)
+
+
+def _decode(raw: bytes) -> str:
+    """Decode one name or value whose percent signs are known to be good."""
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
     if b"%" in raw:
@@ -94,10 +102,16 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises:
         BodyError: it is not one, or past a cap.
     """
-    # The object itself is the envelope; each field may have the depth of the cap.
-    value = parse_json(_text(body), DEPTH_CAP + 1)
+    value = _loads(_text(body))
     if not isinstance(value, dict):
         raise BodyError(400, "the JSON body must be an object")
+    for name, member in value.items():
+        try:
+            _checked(name)
+            # The object is the envelope: each field may be as deep as the cap.
+            _check(member, DEPTH_CAP)
+        except BodyError as error:
+            raise BodyError(error.status, error.text, name) from None
     return {name: member for name, member in value.items() if member is not None}
 
 
@@ -108,14 +122,18 @@ def parse_json(text: str, depth: int = DEPTH_CAP) -> Any:
         BodyError: malformed, a key twice, a number out of range, text that is not
             Unicode, or past a cap.
     """
-    try:
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise BodyError(400, "the JSON is nested too deeply") from None
-    except ValueError:
-        raise BodyError(400, "the JSON is malformed") from None
+    value = _loads(text)
     _check(value, depth)
     return value
+
+
+def _loads(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise BodyError(400, f"JSON may have {DEPTH_CAP} levels") from None
+    except ValueError:
+        raise BodyError(400, "the JSON is malformed") from None
 
 
 def _media_type(content_type: bytes) -> str | None:

@@ -13,7 +13,9 @@ from uvicorn.server import ServerState
 from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.reply import Shape
 
-_SINGLE: Final = frozenset({b"authorization", b"host", b"content-length"})
+_SINGLE: Final = frozenset(
+    {b"authorization", b"host", b"content-length", b"content-type"}
+)
 """Said twice, two readers could each believe another one (RFC 9112 section 11)."""
 
 

@@ -1,0 +1,145 @@
+"""What the agent asks for: scopes and one exact action (RFC 6749 3.3, RFC 9396)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.broker.agents_api.faults import OAuthError, malformed
+from agentvault_tui.model import Action
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.text import visible
+from agentvault_tui.web.forms import BodyError, parse_json
+
+DETAIL_TYPE: Final = "agentvault:action"
+_MEMBERS: Final = frozenset({"type", "action", "resource", "parameters", "reason"})
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
+_MOST_SCOPES: Final = 64
+
+Details = tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, as the use-cases want it."""
+
+    action: Action
+    resource: str | None
+    """RFC 8707 resource indicator."""
+    details: Details | None
+    """RFC 9396 ``authorization_details``, to be echoed."""
+
+
+def read_request(
+    form: dict[str, Any], catalogue: Catalogue, *, backchannel: bool = False
+) -> Asked:
+    """Read scope, resource and details of a token or backchannel request.
+
+    Args:
+        form: the request's parameters.
+        catalogue: the scopes there are.
+        backchannel: this is CIBA, whose clients also send ``openid`` and a
+            ``binding_message``; the message is the reason when there is no other.
+
+    Raises:
+        OAuthError: 400, in the word that fits.
+    """
+    scopes = _scopes(text_of(form, "scope"), catalogue, openid=backchannel)
+    resource = text_of(form, "resource")
+    message = text_of(form, "binding_message") if backchannel else None
+    raw = form.get("authorization_details")
+    if raw is None:
+        return Asked(Action(scopes, scopes[0], resource, {}, message), resource, None)
+    detail = _detail(raw)
+    action = _member(detail, "action", str, "a string", scopes[0])
+    if action not in scopes:
+        raise _bad_details("'action' must be one of the requested scopes")
+    return Asked(
+        Action(
+            scopes,
+            action,
+            _member(detail, "resource", str, "a string", resource),
+            _member(detail, "parameters", dict, "an object", {}),
+            _member(detail, "reason", str, "a string", message),
+        ),
+        resource,
+        (detail,),
+    )
+
+
+def text_of(form: dict[str, Any], name: str) -> str | None:
+    """Return a parameter that is a string if it is there.
+
+    Raises:
+        OAuthError: it is something else, as JSON bodies allow.
+    """
+    value = form.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise malformed(f"{name} must be a string")
+
+
+def _scopes(
+    scope: str | None, catalogue: Catalogue, *, openid: bool
+) -> tuple[str, ...]:
+    if not scope:
+        raise OAuthError(400, "invalid_scope", "scope is missing: name what you need")
+    names = tuple(dict.fromkeys(scope.split(" ")))
+    if openid:
+        names = tuple(name for name in names if name != "openid")
+        if not names:
+            raise OAuthError(400, "invalid_scope", "scope must name more than openid")
+    if len(names) > _MOST_SCOPES:
+        raise OAuthError(400, "invalid_scope", f"ask for at most {_MOST_SCOPES} scopes")
+    for name in names:
+        if name not in catalogue:
+            raise _unknown(scope, name, catalogue)
+    return names
+
+
+def _unknown(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
+    if not _SCOPE.fullmatch(scope):
+        text = "scope must be names of printable ASCII with single spaces between"
+        return OAuthError(400, "invalid_scope", text)
+    near = catalogue.nearest(name)
+    hint = f"; did you mean {' or '.join(near)}" if near else ""
+    return OAuthError(400, "invalid_scope", f"unknown scope {visible(name, 80)}{hint}")
+
+
+def _detail(raw: object) -> dict[str, Any]:
+    """Return the one object; members that are null count as absent."""
+    if isinstance(raw, str):
+        try:
+            raw = parse_json(raw)
+        except BodyError as error:
+            raise _bad_details(error.text) from None
+    if not isinstance(raw, list) or len(raw) != 1 or not isinstance(raw[0], dict):
+        raise _bad_details("send an array of exactly one object")
+    detail = {name: value for name, value in raw[0].items() if value is not None}
+    if detail.get("type") != DETAIL_TYPE:
+        raise _bad_details(f"'type' must be {DETAIL_TYPE}")
+    # RFC 9396 section 5: unknown fields are refused, so that nobody approves what
+    # they were not shown.
+    unknown = detail.keys() - _MEMBERS
+    if unknown:
+        named = visible(min(unknown), 60)
+        raise _bad_details(f"unknown field '{named}': put it into 'parameters'")
+    return detail
+
+
+def _member(
+    detail: dict[str, Any], name: str, kind: type, words: str, default: Any
+) -> Any:
+    if name not in detail:
+        return default
+    value = detail[name]
+    if not isinstance(value, kind):
+        raise _bad_details(f"'{name}' must be {words}")
+    return value
+
+
+def _bad_details(text: str) -> OAuthError:
+    return OAuthError(
+        400, "invalid_authorization_details", f"authorization_details: {text}"
+    )

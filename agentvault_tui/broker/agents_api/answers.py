@@ -1,0 +1,129 @@
+"""The broker's answers as the wire writes them."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from agentvault_tui.broker.agents_api.faults import error_reply
+from agentvault_tui.broker.answers import (
+    Denied,
+    Escalated,
+    Expired,
+    Granted,
+    Introspection,
+    SlowDown,
+    Spent,
+    Waiting,
+)
+from agentvault_tui.model import TokenKind
+from agentvault_tui.web.reply import Reply, json_reply
+
+
+def token_reply(answer: Granted | Denied | Escalated) -> Reply:
+    """Answer a client_credentials request.
+
+    A refusal and a step-up are 403: Auth0's clients take 429 and 5xx for faults.
+    """
+    match answer:
+        case Granted():
+            return _granted(answer)
+        case Denied():
+            return _denied(403, answer)
+        case Escalated():
+            return error_reply(
+                403,
+                "insufficient_user_authentication",
+                answer.message,
+                auth_req_id=answer.stepup.id,
+                expires_in=answer.expires_in,
+                interval=answer.interval,
+                decision_id=answer.decision_id,
+            )
+        case _:
+            assert_never(answer)
+
+
+def poll_reply(
+    answer: Granted | Denied | Waiting | SlowDown | Expired | Spent,
+) -> Reply:
+    """Answer a CIBA poll (CIBA Core sections 10.1.1 and 11)."""
+    match answer:
+        case Granted():
+            return _granted(answer)
+        case Denied():
+            return _denied(400, answer)
+        case Waiting():
+            text = f"nobody has decided yet; ask again in {answer.interval} s"
+            return error_reply(400, "authorization_pending", text)
+        case SlowDown():
+            text = f"you ask too often; wait {answer.interval} s between polls"
+            retry = (b"retry-after", b"%d" % answer.interval)
+            return error_reply(
+                400, "slow_down", text, (retry,), interval=answer.interval
+            )
+        case Expired():
+            text = "the request ended without a decision; ask for the token again"
+            return error_reply(400, "expired_token", text)
+        case Spent():
+            text = "auth_req_id is unknown, another client's, or already answered"
+            return error_reply(400, "invalid_grant", text)
+        case _:
+            assert_never(answer)
+
+
+def backchannel_reply(answer: Escalated | Denied) -> Reply:
+    """Answer a backchannel start (CIBA Core section 7.3)."""
+    if isinstance(answer, Denied):
+        return _denied(403, answer)
+    return json_reply(
+        200,
+        {
+            "auth_req_id": answer.stepup.id,
+            "expires_in": answer.expires_in,
+            "interval": answer.interval,
+        },
+    )
+
+
+def introspection_reply(answer: Introspection, client_id: str) -> Reply:
+    """Answer an introspection; anything wrong looks the same (RFC 7662 2.2)."""
+    token = answer.token
+    if token is None:
+        return json_reply(200, {"active": False})
+    body: dict[str, Any] = {
+        "active": True,
+        "client_id": client_id,
+        "sub": token.agent_id,
+        "scope": token.scope,
+        "exp": int(token.expires.wall.timestamp()),
+        "iat": int(token.issued_at.timestamp()),
+        "token_type": "Bearer",
+        "authorization_details": list(token.authorization_details or ()),
+        "elevated": token.kind is TokenKind.ELEVATED,
+    }
+    if token.resource is not None:
+        body["aud"] = token.resource
+    return json_reply(200, body)
+
+
+def _granted(answer: Granted) -> Reply:
+    body: dict[str, Any] = {
+        "access_token": answer.access_token,
+        "token_type": "Bearer",
+        "expires_in": answer.expires_in,
+        "scope": answer.token.scope,
+    }
+    if answer.token.authorization_details is not None:
+        body["authorization_details"] = answer.token.authorization_details
+    body["decision_id"] = answer.decision_id
+    return json_reply(200, body)
+
+
+def _denied(status: int, answer: Denied) -> Reply:
+    return error_reply(
+        status,
+        "access_denied",
+        answer.message,
+        reason=answer.reason,
+        decision_id=answer.decision_id,
+    )

@@ -1,0 +1,218 @@
+"""Paths to handlers, by hand: this is where every agent's every request passes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from agentvault_tui.broker.agents_api.action import read_request, text_of
+from agentvault_tui.broker.agents_api.answers import (
+    backchannel_reply,
+    introspection_reply,
+    poll_reply,
+    token_reply,
+)
+from agentvault_tui.broker.agents_api.assertion import Assertions
+from agentvault_tui.broker.agents_api.client_auth import ClientAuth
+from agentvault_tui.broker.agents_api.discovery import (
+    BACKCHANNEL,
+    CIBA,
+    CLIENT_CREDENTIALS,
+    INTROSPECT,
+    REVOKE,
+    TOKEN,
+    metadata,
+)
+from agentvault_tui.broker.agents_api.faults import (
+    OAuthError,
+    error_reply,
+    malformed,
+    unavailable,
+)
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.request import request_token, start_backchannel
+from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
+from agentvault_tui.model import Agent
+from agentvault_tui.web.forms import BodyError, parse_body
+from agentvault_tui.web.guard import read_body
+from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_reply
+
+_UNWRITABLE_SECONDS: Final = 5
+_BUSY_SECONDS: Final = 1
+
+Form = dict[str, Any]
+Post = Callable[[Agent, Form], Awaitable[Reply]]
+Get = Callable[[Scope], Reply]
+
+
+def agents_app(broker: Broker, issuer: str) -> App:
+    """Return the agents' HTTP of *broker*, reached at *issuer*.
+
+    It expects a guard before it: `Host` is trusted here.
+    """
+    return AgentsApi(broker, issuer)
+
+
+class AgentsApi:
+    """The agents' HTTP as one ASGI application."""
+
+    def __init__(self, broker: Broker, issuer: str) -> None:
+        """Serve *broker* at *issuer*, a URL without a slash at the end."""
+        self._broker = broker
+        self._issuer = issuer
+        self._authenticate = ClientAuth(
+            broker.registry.agent_by_client_id,
+            Assertions(broker.clock, _audiences(issuer)),
+        )
+        self._posts: dict[str, Post] = {
+            TOKEN: self._token,
+            BACKCHANNEL: self._backchannel,
+            INTROSPECT: self._introspect,
+            REVOKE: self._revoke,
+        }
+        self._gets: dict[str, Get] = {
+            "/healthz": self._health,
+            "/readyz": self._ready,
+            "/.well-known/oauth-authorization-server": self._metadata,
+            # Auth0's and OpenID clients look here; the content is the same.
+            "/.well-known/openid-configuration": self._metadata,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            reply = await self._answer(scope, receive)
+        except OAuthError as fault:
+            reply = fault.reply()
+        except BodyError as error:
+            reply = _unreadable(error)
+        except LedgerUnwritableError:
+            text = "decisions cannot be recorded right now, so none is made"
+            reply = unavailable(text, _UNWRITABLE_SECONDS).reply()
+        except LedgerBusyError:
+            text = "too many decisions wait to be recorded"
+            reply = unavailable(text, _BUSY_SECONDS).reply()
+        await reply.send(send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        path, method = scope["path"], scope["method"]
+        post = self._posts.get(path)
+        if post is None:
+            get = self._gets.get(path)
+            if get is None:
+                raise OAuthError(404, "not_found", "there is nothing at this path")
+            if method not in {"GET", "HEAD"}:
+                raise _wrong_method(b"GET, HEAD")
+            return get(scope)
+        if method != "POST":
+            raise _wrong_method(b"POST")
+        authorization = content_type = None
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"authorization":
+                authorization = value
+        form = parse_body(content_type or b"", await read_body(receive))
+        return await post(self._authenticate(authorization, form), form)
+
+    # Token endpoint and its kin
+
+    async def _token(self, agent: Agent, form: Form) -> Reply:
+        grant = text_of(form, "grant_type")
+        if grant == CLIENT_CREDENTIALS:
+            asked = read_request(form, self._broker.policy.catalogue)
+            return token_reply(
+                await request_token(
+                    self._broker,
+                    agent,
+                    asked.action,
+                    resource=asked.resource,
+                    details=asked.details,
+                )
+            )
+        if grant == CIBA:
+            auth_req_id = _needed(form, "auth_req_id")
+            return poll_reply(await poll(self._broker, agent, auth_req_id))
+        if grant is None:
+            raise malformed("grant_type is missing")
+        text = f"grant_type may be {CLIENT_CREDENTIALS} or {CIBA}"
+        raise OAuthError(400, "unsupported_grant_type", text)
+
+    async def _backchannel(self, agent: Agent, form: Form) -> Reply:
+        asked = read_request(form, self._broker.policy.catalogue, backchannel=True)
+        return backchannel_reply(
+            await start_backchannel(
+                self._broker,
+                agent,
+                asked.action,
+                resource=asked.resource,
+                details=asked.details,
+            )
+        )
+
+    async def _introspect(self, agent: Agent, form: Form) -> Reply:
+        answer = await introspect(self._broker, agent, _needed(form, "token"))
+        if answer.token is None:
+            return introspection_reply(answer, "")
+        owner = self._broker.registry.agent(answer.token.agent_id)
+        return introspection_reply(answer, owner.client_id)
+
+    async def _revoke(self, agent: Agent, form: Form) -> Reply:
+        await revoke_token(self._broker, agent, _needed(form, "token"))
+        return json_reply(200, {})
+
+    # What needs no client
+
+    def _health(self, _: Scope) -> Reply:
+        return json_reply(200, {"status": "ok"})
+
+    def _ready(self, _: Scope) -> Reply:
+        ledger = self._broker.ledger.writable
+        policy = len(self._broker.policy.catalogue) > 0
+        state = {"ledger_writable": ledger, "policy_loaded": policy}
+        if ledger and policy:
+            return json_reply(200, {"status": "ready", **state})
+        retry = (b"retry-after", b"%d" % _UNWRITABLE_SECONDS)
+        return json_reply(503, {"status": "not ready", **state}, retry)
+
+    def _metadata(self, scope: Scope) -> Reply:
+        """Name the issuer as the client reached it (RFC 8414 section 3.3)."""
+        host = dict(scope["headers"]).get(b"host")
+        issuer = f"http://{host.decode('latin-1').lower()}" if host else self._issuer
+        return json_reply(200, metadata(issuer, self._broker.policy.catalogue))
+
+
+def _audiences(issuer: str) -> frozenset[str]:
+    """Return what an assertion may call us: issuer or endpoint, by any loopback name.
+
+    RFC 7523 section 3 and CIBA Core section 7.1. All names are this one listener.
+    """
+    port = urlsplit(issuer).port
+    names = ("127.0.0.1", "[::1]", "localhost")
+    issuers = {issuer, *(f"http://{name}:{port}" for name in names)}
+    return frozenset(
+        base + path for base in issuers for path in ("", "/", TOKEN, BACKCHANNEL)
+    )
+
+
+def _needed(form: Form, name: str) -> str:
+    value = text_of(form, name)
+    if not value:
+        raise malformed(f"{name} is missing")
+    return value
+
+
+def _wrong_method(allowed: bytes) -> OAuthError:
+    text = f"use {allowed.decode()}"
+    return OAuthError(405, "method_not_allowed", text, headers=((b"allow", allowed),))
+
+
+def _unreadable(error: BodyError) -> Reply:
+    word = (
+        "invalid_authorization_details"
+        if error.member == "authorization_details"
+        else "invalid_request"
+    )
+    return error_reply(error.status, word, error.text)

@@ -1,0 +1,42 @@
+"""What the broker says about itself (RFC 8414): nothing it does not do."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agentvault_tui.broker.agents_api.action import DETAIL_TYPE
+from agentvault_tui.broker.agents_api.assertion import ALGORITHMS
+from agentvault_tui.broker.agents_api.client_auth import METHODS
+from agentvault_tui.policy.catalogue import Catalogue
+
+CLIENT_CREDENTIALS: Final = "client_credentials"
+CIBA: Final = "urn:openid:params:grant-type:ciba"
+TOKEN: Final = "/oauth/token"  # noqa: S105 - a path
+INTROSPECT: Final = "/oauth/introspect"
+REVOKE: Final = "/oauth/revoke"
+BACKCHANNEL: Final = "/bc-authorize"
+
+
+def metadata(issuer: str, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the metadata of the authorization server at *issuer*.
+
+    There is no ``jwks_uri``: tokens are opaque, so nothing is signed.
+    """
+    metadata: dict[str, Any] = {
+        "issuer": issuer,
+        "token_endpoint": issuer + TOKEN,
+        "introspection_endpoint": issuer + INTROSPECT,
+        "revocation_endpoint": issuer + REVOKE,
+        "backchannel_authentication_endpoint": issuer + BACKCHANNEL,
+        "backchannel_token_delivery_modes_supported": ["poll"],
+        "backchannel_user_code_parameter_supported": False,
+        "grant_types_supported": [CLIENT_CREDENTIALS, CIBA],
+        "response_types_supported": [],
+        "scopes_supported": [scope.name for scope in catalogue],
+        "authorization_details_types_supported": [DETAIL_TYPE],
+    }
+    for endpoint in ("token", "introspection", "revocation"):
+        name = f"{endpoint}_endpoint_auth"
+        metadata[f"{name}_methods_supported"] = list(METHODS)
+        metadata[f"{name}_signing_alg_values_supported"] = list(ALGORITHMS)
+    return metadata
