@@ -11,14 +11,12 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from agentvault_tui.console import theme
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.sheet import Sheet
 from agentvault_tui.console.lines import EMPTY, Pen, Row
 from agentvault_tui.errors import AgentVaultError
 
-ARM_SECONDS: Final = 0.6
-"""How long a dialog stands still before a key may decide anything in it."""
 _TICK: Final = 0.25
 _MARGIN: Final = 4
 """Cells and rows of the screen a dialog leaves free, where there are enough."""

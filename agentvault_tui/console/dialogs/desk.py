@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from agentvault_tui.console.actions import Actions
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.mirror import Mirror
+
+ARM_SECONDS: Final = 0.6
+"""How long something stands before what is typed may decide about it."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,351 @@
+"""The console line by line: no alternate screen, for screen readers and serial lines.
+
+What happens is told in sentences; what is typed is a command.
+The same safety as in the dialogs: a decision is confirmed by typing what it is about,
+it acts on what was shown when it was asked for, and a line that comes within 600 ms
+(a paste) confirms nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.console import glyphs, sentences
+from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
+from agentvault_tui.console.lines import plural
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.memory import Memory
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import AgentRow, StepUpRow
+from agentvault_tui.console.teller import Teller
+from agentvault_tui.console.typed import typed_lines
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.settings import Settings
+
+_WORD: Final = "panic"
+_HELP: Final = """\
+list                     agents, and the step-ups that wait
+show NAME or ID          all about an agent or a step-up
+approve ID               approve a step-up with a second factor
+deny ID [reason]         deny a step-up; the agent reads the reason
+revoke NAME [reason]     cut an agent off
+restore NAME             serve an agent again
+panic [reason]           stop everything
+lift                     end the panic
+events all or few        tell every event, or leave out what was allowed (few)
+help, quit
+ID is a step-up's id or its four-letter fingerprint."""
+
+
+def run(
+    socket: Path, *, read_only: bool, settings: Settings, broker_note: str = ""
+) -> int:
+    """Run a session over the broker's *socket* until the operator leaves."""
+    alphabet = glyphs.choose(settings.console.ascii, os.environ)
+    mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
+    link = Link(mirror, socket, Memory(socket), read_only=read_only)
+    plain = Plain(Desk(mirror, link, alphabet, read_only=read_only), sys.stdout)
+    if broker_note:
+        plain.say(broker_note)
+    try:
+        asyncio.run(
+            follow(plain, link, sys.stdin.fileno(), stay=not sys.stdin.isatty())
+        )
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Nobody reads any more; nor may the interpreter try to flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+async def follow(plain: Plain, link: Link, descriptor: int, *, stay: bool) -> None:
+    """Follow the broker for as long as the session lasts."""
+    following = asyncio.create_task(link.run())
+    try:
+        await plain.run(descriptor, stay=stay)
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A decision that waits for its word."""
+
+    words: frozenset[str]
+    asked_at: float
+    act: Callable[[], Awaitable[Iterable[str]]]
+
+
+class Plain:
+    """One session; `take` a line, `news` tells what has changed."""
+
+    def __init__(self, desk: Desk, out: TextIO) -> None:
+        self.desk = desk
+        self.mirror = desk.mirror
+        self.teller = Teller(desk.mirror, out)
+        self.over = False
+        self._pending: _Pending | None = None
+        self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
+            "list": self._list,
+            "show": self._show,
+            "approve": self._approve,
+            "deny": self._deny,
+            "revoke": self._revoke,
+            "restore": self._restore,
+            "panic": self._panic,
+            "lift": self._lift,
+            "events": self._events,
+            "help": self._help,
+            "quit": self._quit,
+        }
+
+    async def run(self, descriptor: int, *, stay: bool) -> None:
+        """Tell and take until quit, or the end of input unless told to *stay*."""
+        self.say("AgentVault, line by line. Type help for the commands, quit to leave.")
+        tasks = {
+            asyncio.create_task(self.teller.run()),
+            asyncio.create_task(self._take_all(descriptor, stay=stay)),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take_all(self, descriptor: int, *, stay: bool) -> None:
+        async for line in typed_lines(descriptor):
+            await self.take(line)
+            if self.over:
+                return
+        if stay:
+            self.say("The input has ended. This goes on telling what happens.")
+            await asyncio.Event().wait()
+
+    def say(self, *lines: str) -> None:
+        """Print whole lines."""
+        self.teller.say(*lines)
+
+    async def take(self, line: str) -> None:
+        """Carry out one typed line."""
+        if self._pending is not None:
+            await self._answer(line.strip())
+            return
+        word, _, rest = line.strip().partition(" ")
+        if not word:
+            return
+        command = self._commands.get(word.lower())
+        if command is None:
+            shown = self.mirror.intake.shown(word, 40)
+            self.say(f"There is no command {shown}. Type help for those there are.")
+            return
+        await command(rest.strip())
+
+    # Commands that read
+
+    async def _list(self, _: str) -> None:
+        mirror = self.mirror
+        waiting = mirror.open_stepups()
+        now = mirror.clock.now()
+        self.say(*(sentences.of_stepup(row, now) for row in waiting))
+        self.say(f"{plural(len(waiting), 'step-up')} waiting.")
+        self.say(*(sentences.agent_line(mirror, a) for a in mirror.agents.values()))
+        self.say(f"{plural(len(mirror.agents), 'agent')}.")
+
+    async def _show(self, what: str) -> None:
+        mirror = self.mirror
+        if row := self._stepup(what):
+            self.say(*sentences.facts(row, self._owner(row), mirror.clock.now()))
+            self.say(*sentences.of_device(row, mirror.clock.now()))
+        elif agent := self._agent(what):
+            self.say(*sentences.agent_facts(mirror, agent))
+        else:
+            self._unknown("agent or step-up", what)
+
+    async def _events(self, which: str) -> None:
+        every = self.teller.all = which == "all"
+        self.say("Every event is told." if every else "Allowed ones are not told.")
+
+    async def _help(self, _: str) -> None:
+        self.say(_HELP)
+
+    async def _quit(self, _: str) -> None:
+        self.over = True
+
+    # Commands that decide
+
+    async def _approve(self, what: str) -> None:
+        row = self._open_stepup(what)
+        if row is None or self._refused():
+            return
+        now = self.mirror.clock.now()
+        self.say(*sentences.facts(row, self._owner(row), now))
+
+        async def act() -> Iterable[str]:
+            begun = await self.desk.actions.approve(row.id, row.digest)
+            return sentences.of_device(begun, self.mirror.clock.now())
+
+        self._ask("approve it with a second factor", {row.fingerprint}, act)
+
+    async def _deny(self, rest: str) -> None:
+        what, _, reason = rest.partition(" ")
+        row = self._open_stepup(what)
+        if row is None or self._refused():
+            return
+        self.say(*sentences.facts(row, self._owner(row), self.mirror.clock.now()))
+
+        async def act() -> Iterable[str]:
+            await self.desk.actions.deny(row.id, reason.strip())
+            return ()
+
+        told = "The agent will read your reason. " if reason else ""
+        self._ask("deny it", {row.fingerprint}, act, told)
+
+    async def _revoke(self, rest: str) -> None:
+        what, _, reason = rest.partition(" ")
+        agent = self._agent(what)
+        if agent is None:
+            self._unknown("agent", what)
+        elif agent.revoked:
+            self.say(f"{agent.name} is revoked already. restore serves it again.")
+        elif not self._refused():
+            tokens = plural(self.mirror.live_tokens(agent.id), "token")
+            waiting = plural(len(self.mirror.open_stepups(agent.id)), "step-up")
+            self.say(*sentences.agent_facts(self.mirror, agent))
+            cuts = f"This cuts {tokens} and {waiting} now. "
+
+            async def act() -> Iterable[str]:
+                cut = await self.desk.actions.revoke(agent.id, reason.strip())
+                steps = [f"  {step.step}: {step.status}" for step in cut.upstream]
+                done = f"Closed here after {cut.effective_ms:.1f} ms: {agent.name}, "
+                what = (
+                    f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+                )
+                return (f"{done}{what} cut.", *steps)
+
+            self._ask("revoke it", {agent.name, agent.id}, act, cuts)
+
+    async def _restore(self, what: str) -> None:
+        agent = self._agent(what)
+        if agent is None:
+            self._unknown("agent", what)
+        elif not agent.revoked:
+            self.say(f"{agent.name} is served: there is nothing to restore.")
+        elif not self._refused():
+
+            async def act() -> Iterable[str]:
+                await self.desk.actions.restore(agent.id)
+                return (f"{agent.name} is served again. What was cut stays cut.",)
+
+            self._ask("restore it", {agent.name, agent.id}, act)
+
+    async def _panic(self, reason: str) -> None:
+        if self.mirror.status.panic.on:
+            self.say("Everything is stopped already. lift ends it.")
+        elif not self._refused():
+            cuts = f"This stops {plural(len(self.mirror.agents), 'agent')} now. "
+
+            async def act() -> Iterable[str]:
+                cut = await self.desk.actions.panic(reason)
+                tokens = plural(cut.tokens, "token")
+                after = f"Everything is stopped after {cut.effective_ms:.1f} ms"
+                return (f"{after}, {tokens} cut. lift ends it.",)
+
+            self._ask("stop everything", {_WORD}, act, cuts)
+
+    async def _lift(self, _: str) -> None:
+        if not self.mirror.status.panic.on:
+            self.say("The panic switch is off: there is nothing to lift.")
+        elif not self._refused():
+
+            async def act() -> Iterable[str]:
+                await self.desk.actions.lift()
+                return ("Lifted. Agents revoked singly stay revoked.",)
+
+            self._ask("serve agents again", {"lift"}, act)
+
+    # Confirming
+
+    def _ask(
+        self,
+        what: str,
+        words: set[str],
+        act: Callable[[], Awaitable[Iterable[str]]],
+        before: str = "",
+    ) -> None:
+        now = self.mirror.clock.boot()
+        self._pending = _Pending(frozenset(words), now, act)
+        word = min(words, key=len)
+        self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
+
+    async def _answer(self, typed: str) -> None:
+        pending = self._pending
+        if pending is None:
+            return
+        self._pending = None
+        if typed not in pending.words:
+            self.say("Left as it is.")
+        elif self.mirror.clock.boot() < pending.asked_at + ARM_SECONDS:
+            self.say("Too soon to have been read. Left as it is; ask again.")
+        elif not self._refused():
+            try:
+                self.say(*(await pending.act()))
+            except AgentVaultError as error:
+                shown = self.mirror.intake.shown(error.diagnosis(), 300)
+                self.say(f"Not done: {shown}")
+
+    def _refused(self) -> bool:
+        refusal = self.desk.refusal()
+        if refusal:
+            self.say(refusal)
+        return refusal is not None
+
+    # Finding
+
+    def _owner(self, row: StepUpRow) -> str:
+        agent = self.mirror.agents.get(row.agent_id)
+        return agent.owner if agent else ""
+
+    def _open_stepup(self, what: str) -> StepUpRow | None:
+        row = self._stepup(what)
+        if row is None:
+            self._unknown("step-up", what)
+        elif not row.open:
+            self.say(sentences.of_stepup(row, self.mirror.clock.now()))
+            row = None
+        return row
+
+    def _stepup(self, what: str) -> StepUpRow | None:
+        """Find by id, or by a fingerprint that only one has; open ones come first."""
+        rows = self.mirror.stepups
+        if what in rows:
+            return rows[what]
+        same = [row for row in rows.values() if row.fingerprint == what.upper()]
+        waiting = [row for row in same if row.open]
+        found = waiting or same
+        return found[0] if len(found) == 1 else None
+
+    def _agent(self, what: str) -> AgentRow | None:
+        """Find by id, or by a name that only one has."""
+        agents = self.mirror.agents
+        if what in agents:
+            return agents[what]
+        found = [agent for agent in agents.values() if agent.name == what]
+        return found[0] if len(found) == 1 else None
+
+    def _unknown(self, kind: str, what: str) -> None:
+        shown = self.mirror.intake.shown(what, 60) or "nothing"
+        self.say(f"No single {kind} is called {shown}. Type list; ids always work.")

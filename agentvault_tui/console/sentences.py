@@ -1,0 +1,130 @@
+"""What happened, as whole sentences in ASCII of our own: for ears and serial lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from agentvault_tui.console.dialogs.stepup_asked import subject
+from agentvault_tui.console.dialogs.stepup_decided import cause
+from agentvault_tui.console.lines import clock_time, countdown, plural
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
+from agentvault_tui.console.words import why, word
+from agentvault_tui.text import mask_lures
+
+
+def of_event(mirror: Mirror, event: EventRow) -> str:
+    """Tell one event of the audit."""
+    when = clock_time(event.time)
+    who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+    what = f"{event.action} on {event.resource}" if event.resource else event.action
+    because = why(mirror, event)
+    tail = f": {because}." if because else "."
+    if event.outcome:
+        return f"{when} {who} {event.outcome} {what}{tail}"
+    by = f" by {event.actor}" if event.actor != who else ""
+    words = " ".join(part for part in (word(event), who, what) if part)
+    return f"{when} {words}{by}{tail}"
+
+
+def of_stepup(row: StepUpRow, now: datetime) -> str:
+    """Tell where a request stands, and the command that goes on from there."""
+    mark = row.fingerprint
+    match row.status:
+        case "pending" if row.problem:
+            return (
+                f"Step-up {mark}: {row.problem}. It waits again; "
+                f"approve {mark} gives a new code."
+            )
+        case "pending":
+            left = countdown(row.remaining(now))
+            return (
+                f"STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}, "
+                f"risk {row.risk}. It ends in {left}. Type: show {mark}"
+            )
+        case "authorizing":
+            return f"Step-up {mark}: waiting for the approver to sign in."
+        case "approved":
+            return f"Step-up {mark}: approved{_by(row)}. The token is not used yet."
+        case "redeemed":
+            return f"Step-up {mark}: approved{_by(row)}. The token is used and spent."
+        case "denied":
+            told = f" It was told: {row.denial}" if row.denial else ""
+            return f"Step-up {mark}: denied{_by(row)}.{told}"
+        case "expired":
+            return f"Step-up {mark}: expired. Nobody decided, which counts as no."
+    return f"Step-up {mark}: cancelled, because {cause(row)}."
+
+
+def of_device(row: StepUpRow, now: datetime) -> Iterator[str]:
+    """Tell where to go and what to enter there (RFC 8628 section 3.3)."""
+    if row.device is None:
+        return
+    left = countdown((row.device.expires_at - now).total_seconds())
+    yield f"On another device open {row.device.verification_uri}"
+    yield f"and enter {row.device.user_code}  (it ends in {left})."
+    yield (
+        f"The page must show {subject(row)}, fingerprint {row.fingerprint}. "
+        "If it shows anything else, cancel there."
+    )
+
+
+def facts(row: StepUpRow, owner: str, now: datetime) -> Iterator[str]:
+    """Tell all of a request: trusted facts first, the agent's own words last."""
+    yield f"Step-up {row.fingerprint}, {row.status}, id {row.id}"
+    yield f"  Agent: {row.agent_name}, id {row.agent_id}, owner {owner or 'unknown'}"
+    yield f"  Wants to: {row.action}, scope {row.scope}, risk {row.risk.upper()}"
+    yield f"  On: {row.resource or 'nothing named'}"
+    if not row.parameters:
+        yield "  With: no parameters"
+    for name, value in row.parameters:
+        yield f"  With {name}: {value}"
+    yield f"  Why ask: {row.rule}: {row.why}"
+    yield f"  You grant: exactly this, once, within {countdown(row.ttl)} of approving"
+    yield f"  Digest: {row.digest}"
+    if row.open:
+        yield f"  It ends in {countdown(row.remaining(now))}."
+    if row.problem:
+        yield f"  Last try: {row.problem}"
+    if not row.reason:
+        yield "  The agent gives no reason."
+        return
+    text, codes, links = mask_lures(row.reason)
+    yield f"  The agent says, unverified: {text.replace('▒', '#')}"
+    if codes or links:
+        yield f"  Masked there: {plural(codes, 'code')}, {plural(links, 'link')}."
+
+
+def agent_line(mirror: Mirror, agent: AgentRow) -> str:
+    """Tell one agent in a line."""
+    counts = mirror.counts(agent.id)
+    state = "REVOKED" if agent.revoked else "active"
+    soonest = mirror.soonest(agent.id)
+    now = mirror.clock.now()
+    ends = f", the next ends in {countdown(soonest.remaining(now))}" if soonest else ""
+    return (
+        f"{agent.name}, {state}, {agent.id}, owner {agent.owner}: "
+        f"{plural(mirror.live_tokens(agent.id), 'live token')}{ends}; "
+        f"{counts.allowed:,} allowed, {counts.denied:,} denied, "
+        f"{counts.escalated:,} escalated."
+    )
+
+
+def agent_facts(mirror: Mirror, agent: AgentRow) -> Iterator[str]:
+    """Tell what an agent may do, and what taking that away does not undo."""
+    yield agent_line(mirror, agent)
+    if agent.purpose:
+        yield f"  Purpose: {agent.purpose}"
+    for scope in agent.scopes:
+        yield f"  May {scope.name}, risk {scope.risk}: {scope.description}"
+        if scope.revoking:
+            yield f"    Revoking: {scope.revoking}"
+
+
+def _by(row: StepUpRow) -> str:
+    if row.decided_by is None:
+        return ""
+    proof = f" ({', '.join(row.decided_by.amr)})" if row.decided_by.amr else ""
+    when = f" at {clock_time(row.decided_at)}" if row.decided_at else ""
+    return f" by {row.decided_by.name}{proof}{when}"

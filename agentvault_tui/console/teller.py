@@ -1,0 +1,93 @@
+"""Tells what changes in the mirror, in sentences, as far as an ear can follow."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TextIO
+
+from agentvault_tui.console import sentences
+from agentvault_tui.console.lines import plural
+from agentvault_tui.console.mirror import Mirror
+
+_TICK: Final = 0.25
+_FLOOD: Final = 20
+"""Lines told at once; the rest is counted."""
+
+
+class Teller:
+    """Remembers what it has told; `news` tells the rest."""
+
+    def __init__(self, mirror: Mirror, out: TextIO) -> None:
+        self.mirror = mirror
+        self.all = False
+        """Whether allowed requests are told too."""
+        self._out = out
+        self._told_seq: int | None = None
+        self._told: dict[str, tuple[object, ...]] | None = None
+        self._link = ""
+        self._warned: tuple[str, ...] = ()
+
+    def say(self, *lines: str) -> None:
+        """Print whole lines, at once."""
+        self._out.write("".join(f"{line}\n" for line in lines))
+        self._out.flush()
+
+    async def run(self) -> None:
+        """Tell until cancelled."""
+        while True:
+            self.mirror.tick(self.mirror.clock.now())
+            self.news()
+            await asyncio.sleep(_TICK)
+
+    def news(self) -> None:
+        """Tell what has changed since the last time."""
+        self._tell_link()
+        self._tell_stepups()
+        self._tell_events()
+
+    def _tell_link(self) -> None:
+        """Tell how far what is told can be trusted, and what everyone must know."""
+        link = self.mirror.link
+        if link.state != self._link:
+            self._link = link.state
+            reason = f": {link.reason}" if link.reason else ""
+            hint = "" if link.live else " Nothing is decided until it is live."
+            self.say(f"The link to the broker is {link.state}{reason}.{hint}")
+        panic = self.mirror.status.panic
+        stopped = f"PANIC: everything is stopped, by {panic.by}: {panic.reason}"
+        warnings = (*self.mirror.warnings.values(), *self.mirror.status.warnings)
+        told = (*([stopped] if panic.on else []), *warnings)
+        self.say(*(text for text in told if text not in self._warned))
+        self._warned = told
+
+    def _tell_stepups(self) -> None:
+        """Tell what waits and how it ended; not what had ended before this began."""
+        now = self.mirror.clock.now()
+        rows = self.mirror.stepups
+        told = {row.id: (row.status, row.problem) for row in rows.values()}
+        if self._told is None:
+            if not self.mirror.link.live:
+                return
+            news = self.mirror.open_stepups()
+        else:
+            before = self._told
+            news = [row for row in rows.values() if before.get(row.id) != told[row.id]]
+        self._told = told
+        self.say(*(sentences.of_stepup(row, now) for row in news))
+
+    def _tell_events(self) -> None:
+        """Tell the audit since this began, a flood by its number."""
+        mirror = self.mirror
+        if self._told_seq is None:
+            if mirror.link.live:
+                self._told_seq = mirror.last_seq
+            return
+        new = [event for event in mirror.events if event.seq > self._told_seq]
+        self._told_seq = mirror.last_seq
+        if not self.all:
+            new = [event for event in new if event.outcome != "allowed"]
+        # A step-up is told by its own sentence, which says more.
+        new = [event for event in new if not event.type.startswith("stepup.")]
+        self.say(*(sentences.of_event(mirror, event) for event in new[:_FLOOD]))
+        if len(new) > _FLOOD:
+            self.say(f"and {plural(len(new) - _FLOOD, 'event')} more.")
