@@ -18,6 +18,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.mint import UNDELIVERED
 from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
 from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
@@ -123,7 +124,13 @@ async def _deliver(
     if minted is None or not registry.drop_token(minted):
         return Spent()
     secret = new_secret("av_e")
-    token = replace(minted, sha256=sha256_hex(secret))
+    # Its life begins when someone holds it; fetched it must be within as long again.
+    token = replace(
+        minted,
+        sha256=sha256_hex(secret),
+        issued_at=broker.clock.now(),
+        expires=Deadline.after(broker.clock, stepup.ttl),
+    )
     epoch = registry.epoch(agent.id)
     try:
         await broker.record(changes=[token])
@@ -135,8 +142,7 @@ async def _deliver(
         reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
         return Denied(reason, message, stepup.decision_id)
     registry.put_token(token)
-    left = max(1, int(token.expires.remaining(broker.clock)))
-    return Granted(secret, token, left, stepup.decision_id)
+    return Granted(secret, token, stepup.ttl, stepup.decision_id)
 
 
 def _refusal(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
