@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import sqlite3
@@ -69,6 +70,7 @@ class Ledger:
         self._lock = lock
         self._numbers = itertools.count(opened.last_n + 1)
         self._moved = asyncio.Event()
+        self._closing = asyncio.Event()
         self._head_problem: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -197,6 +199,7 @@ class Ledger:
         self._closed = True
         self._indexer.stop()
         self._moved.set()
+        self._closing.set()
         # The writer's connection goes last: closing it empties the log.
         await self._indexer.close()
         await self._reader.close()
@@ -221,7 +224,8 @@ class Ledger:
             await self._moved.wait()
             self._moved.clear()
             if not self._closed:
-                await asyncio.sleep(_PULSE)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), _PULSE)
                 await asyncio.to_thread(self._write_head)
                 if not self._moved.is_set():
                     self._writer.tidy()

@@ -75,6 +75,8 @@ def verify_ledger(home: Home, *, columns: bool = True) -> Verification:
             walk = _Walk(0, genesis(str(row[0])), str(row[0]))
             outside = None if witness is None else witness.head.seq
             at_witness = _walk_store(db, walk, outside, columns=columns)
+            if columns:
+                _check_pages(db)
         finally:
             db.close()
         if witness is not None:
@@ -210,6 +212,13 @@ def _walk_store(
     if columns and (eras != walk.eras or tally != walk.tally):
         raise _BadError(None, "the counts kept beside the events are not theirs")
     return at_witness
+
+
+def _check_pages(db: sqlite3.Connection) -> None:
+    """Check the file's own structure: its pages, and that each index is complete."""
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise _BadError(None, f"the file is damaged beside its events ({found:.200})")
 
 
 def _stored_counts(

@@ -1,0 +1,30 @@
+"""A home, a clock that stands still, and an open ledger."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.ledger_kit import manual_clock
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", tmp_path / "home")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return manual_clock()
+
+
+@pytest.fixture
+async def ledger(home: Home, clock: ManualClock) -> AsyncIterator[Ledger]:
+    opened = await Ledger.open(home, clock=clock)
+    yield opened
+    await opened.close()

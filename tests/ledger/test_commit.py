@@ -1,0 +1,343 @@
+"""Committing: durable, in one transaction with its state, in order, never blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from support.ledger_kit import agent, decided, decision, note, stepup, token
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import HomeInUseError, LedgerBusyError, LedgerUnwritableError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import (
+    DropAgentTokens,
+    DropToken,
+    EventQuery,
+    Ledger,
+    Meta,
+    OutboxStep,
+    Panic,
+)
+from agentvault_tui.ledger.writer import MAX_QUEUE
+from agentvault_tui.model import (
+    AgentCounts,
+    AgentId,
+    AgentStatus,
+    EventType,
+    Outcome,
+    StepUpStatus,
+    TokenId,
+)
+
+_REST = "time, type, agent_id, outcome, text, body, hash FROM events"
+
+
+async def test_a_commit_is_on_disk_when_it_returns(
+    home: Home, ledger: Ledger, clock: ManualClock
+) -> None:
+    """Another connection sees the event and its state as soon as commit returns."""
+    (event,) = await ledger.commit(decision(), changes=[token(clock)])
+    with sqlite3.connect(home.database) as other:
+        rows = other.execute("SELECT seq, agent_id, hash FROM events").fetchall()
+        tokens = other.execute("SELECT id FROM tokens").fetchall()
+    other.close()
+    assert rows == [(1, "agt_1", bytes.fromhex(event.hash.removeprefix("sha256:")))]
+    assert tokens == [("tok_1",)]
+    assert ledger.head.hash == event.hash
+
+
+async def test_what_commit_returns_is_what_is_read_back(ledger: Ledger) -> None:
+    """The event a caller gets equals the one any reader gets later."""
+    (event,) = await ledger.commit(decision(parameters={"b": [1, "ü"], "a": 1.5}))
+    assert await ledger.event(1) == event
+    assert (await ledger.events(EventQuery())).events == (event,)
+    assert await ledger.event(2) is None
+    assert await ledger.event(10**30) is None
+
+
+async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
+    """Agents, tokens, step-ups, panic, outbox and values survive a restart."""
+    panic = Panic(True, clock.now(), "alice", "test\ud800")
+    step = OutboxStep("out_1", AgentId("agt_1"), "revoke", "pending", 2, clock.now())
+    first = await Ledger.open(home, clock=clock)
+    changes = [
+        agent(),
+        token(clock),
+        stepup(clock),
+        decided(clock),
+        panic,
+        step,
+        Meta("k", "v"),
+        Meta("gone", None),
+    ]
+    await first.commit(decision(), note(), changes=changes)
+    await first.close()
+    second = await Ledger.open(home, clock=clock)
+    loaded = await second.load()
+    one = await second.stepup(stepup(clock).id)
+    await second.close()
+    assert loaded.agents == (agent(),)
+    assert loaded.tokens == (token(clock),)
+    assert set(map(repr, loaded.stepups)) == {
+        repr(stepup(clock)),
+        repr(decided(clock)),
+    }
+    assert one == stepup(clock)
+    assert (loaded.panic, loaded.outbox, loaded.meta) == (panic, (step,), {"k": "v"})
+    assert loaded.counts == {AgentId("agt_1"): AgentCounts(1, 0, 0)}
+    assert loaded.last_seen == {AgentId("agt_1"): clock.now()}
+
+
+async def test_only_live_tokens_load(ledger: Ledger, clock: ManualClock) -> None:
+    """Expired, dropped and voided tokens do not come back."""
+    await ledger.commit(
+        changes=[token(clock, f"tok_{n}", f"agt_{n % 2}") for n in range(6)]
+    )
+    await ledger.commit(changes=[DropToken(TokenId("tok_0"))])
+    await ledger.commit(changes=[DropAgentTokens(AgentId("agt_1"))])
+    await ledger.commit(changes=[token(clock, "tok_new", "agt_1")])
+    names = [found.id for found in (await ledger.load()).tokens]
+    assert names == ["tok_2", "tok_4", "tok_new"]
+    clock.advance(3600)
+    assert (await ledger.load()).tokens == ()
+
+
+async def test_counts_are_those_of_the_answers(ledger: Ledger) -> None:
+    """Counts by outcome equal the token decisions, and nothing else counts."""
+    answers = [Outcome.ALLOWED] * 3 + [Outcome.DENIED] * 2 + [Outcome.ESCALATED]
+    await asyncio.gather(*(ledger.commit(decision("agt_7", o)) for o in answers))
+    await ledger.commit(note(agent="agt_7"))
+    loaded = await ledger.load()
+    assert loaded.counts[AgentId("agt_7")] == AgentCounts(3, 2, 1)
+
+
+async def test_many_commits_share_transactions_and_leave_no_gap(
+    ledger: Ledger,
+) -> None:
+    """500 commits at once get 500 consecutive numbers in the order they were made."""
+    events = await asyncio.gather(
+        *(ledger.commit(decision(number=n)) for n in range(500))
+    )
+    assert [event.seq for (event,) in events] == list(range(1, 501))
+    assert [event.detail["number"] for (event,) in events] == list(range(500))
+
+
+async def test_a_full_queue_refuses_decisions_but_not_revocations(
+    ledger: Ledger,
+) -> None:
+    """With the line full a decision must come back later; a revocation goes first."""
+    waiting = [
+        asyncio.ensure_future(ledger.commit(decision())) for _ in range(MAX_QUEUE)
+    ]
+    urgent = asyncio.ensure_future(
+        ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
+    )
+
+    async def one_more() -> None:
+        with pytest.raises(LedgerBusyError):
+            await ledger.commit(decision())
+
+    await asyncio.ensure_future(one_more())
+    (event,) = await urgent
+    assert event.seq == 1
+    await asyncio.gather(*waiting)
+    assert ledger.head.seq == MAX_QUEUE + 1
+
+
+async def test_the_later_change_wins_even_when_overtaken(
+    home: Home, clock: ManualClock
+) -> None:
+    """A revocation that overtakes a queued update of its agent is not undone by it."""
+    ledger = await Ledger.open(home, clock=clock)
+    first = agent(scopes=("read:mail",))
+    revoked = agent(status=AgentStatus.REVOKED)
+    await asyncio.gather(
+        ledger.commit(note(), changes=[first, token(clock)]),
+        ledger.commit(
+            note(EventType.AGENT_REVOKED),
+            changes=[revoked, DropAgentTokens(revoked.id)],
+            urgent=True,
+        ),
+    )
+    loaded = await ledger.load()
+    await ledger.close()
+    assert loaded.agents == (revoked,)
+    assert loaded.tokens == ()
+
+
+async def test_an_outcome_belongs_to_decisions_alone(ledger: Ledger) -> None:
+    """A draft whose outcome and type do not fit is refused and harms nobody."""
+    with pytest.raises(ValueError, match="outcome"):
+        await ledger.commit(
+            decision(),
+            decision(outcome=None),  # type: ignore[arg-type]
+        )
+    await ledger.commit(decision())
+    assert ledger.head.seq == 1
+
+
+async def test_a_caller_that_leaves_does_not_stop_the_writer(ledger: Ledger) -> None:
+    """A cancelled caller's commit is written, and the next one works."""
+    task = asyncio.ensure_future(ledger.commit(decision()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (event,) = await ledger.commit(decision())
+    assert event.seq == 2
+
+
+async def test_listeners_hear_every_commit_in_order(ledger: Ledger) -> None:
+    """The observer sees each commit with its changes, in the order of the chain."""
+    heard: list[tuple[int, int]] = []
+    ledger.on_written = lambda events, changes: heard.append(
+        (events[0].seq, len(changes))
+    )
+    await asyncio.gather(
+        *(ledger.commit(decision(), changes=[Meta("n", str(n))] * n) for n in range(20))
+    )
+    assert heard == [(n + 1, n) for n in range(20)]
+
+
+async def test_a_failing_listener_does_not_stop_the_writer(ledger: Ledger) -> None:
+    """What is durable stays so, whatever a listener makes of it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("listener")
+
+    ledger.on_written = fail
+    await ledger.commit(decision())
+    await ledger.commit(decision())
+    assert ledger.head.seq == 2
+    assert ledger.writable
+
+
+async def test_decided_stepups_load_up_to_fifty(
+    ledger: Ledger, clock: ManualClock
+) -> None:
+    """All that wait load, and of the decided ones the latest fifty, newest first."""
+    await ledger.commit(changes=[stepup(clock, f"sup_w{n}") for n in range(60)])
+    for n in range(70):
+        await ledger.commit(
+            changes=[stepup(clock, f"sup_d{n}", status=StepUpStatus.DENIED)]
+        )
+    names = [found.id for found in (await ledger.load()).stepups]
+    assert len([name for name in names if name.startswith("sup_w")]) == 60
+    assert names[60:] == [f"sup_d{n}" for n in range(69, 19, -1)]
+
+
+async def test_expired_tokens_are_pruned_and_events_never(
+    home: Home, ledger: Ledger, clock: ManualClock
+) -> None:
+    """The chores delete expired tokens' rows; every event stays."""
+    await ledger.commit(decision(), changes=[token(clock)])
+    await ledger.commit(changes=[DropToken(TokenId("tok_1"))])
+    clock.advance(4000)
+    for n in range(300):
+        await ledger.commit(decision(), changes=[token(clock, f"tok_x{n}")])
+    await ledger.close()
+    db = sqlite3.connect(home.database)
+    oldest = db.execute("SELECT id FROM tokens ORDER BY n LIMIT 1").fetchone()
+    dropped = db.execute("SELECT count(*) FROM dropped").fetchone()
+    events = db.execute("SELECT count(*) FROM events").fetchone()
+    db.close()
+    assert (oldest, dropped, events) == (("tok_x0",), (0,), (301,))
+
+
+async def test_every_file_is_private_under_any_umask(
+    home: Home, clock: ManualClock
+) -> None:
+    """Database, log, index, head and lock are 0600 and folders 0700 under umask 000."""
+    before = os.umask(0)
+    try:
+        ledger = await Ledger.open(home, clock=clock)
+        await ledger.commit(decision())
+        modes = {
+            path: path.stat().st_mode & 0o777
+            for path in [home.data, *home.data.rglob("*")]
+        }
+        await ledger.close()
+    finally:
+        os.umask(before)
+    assert home.database.with_name("agentvault.db-wal") in modes
+    for path, mode in modes.items():
+        assert mode == (0o700 if path.suffix == "" else 0o600), path
+
+
+async def test_a_second_broker_is_told_who_has_the_home(
+    home: Home, ledger: Ledger
+) -> None:
+    """Another process that opens the same home is refused with the holder's pid."""
+    script = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from agentvault_tui.clock import SystemClock\n"
+        "from agentvault_tui.errors import HomeInUseError\n"
+        "from agentvault_tui.home import Home\n"
+        "from agentvault_tui.ledger import Ledger\n"
+        "path = Path(sys.argv[1])\n"
+        "try:\n"
+        "    asyncio.run(Ledger.open(Home(path, path), clock=SystemClock()))\n"
+        "except HomeInUseError as error:\n"
+        "    print(error.diagnosis())\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", script, str(home.data)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"process {os.getpid()}" in done.stdout
+    await ledger.commit(decision())
+
+
+async def test_closing_lets_the_next_broker_in(home: Home, clock: ManualClock) -> None:
+    """After close the home is free, commits are refused, and nothing waits for ever."""
+    ledger = await Ledger.open(home, clock=clock)
+    with pytest.raises(HomeInUseError):
+        await Ledger.open(home, clock=clock)
+    pending = asyncio.ensure_future(ledger.commit(decision()))
+    await asyncio.sleep(0)
+    await ledger.close()
+    await ledger.close()
+    (event,) = await pending
+    with pytest.raises(LedgerUnwritableError):
+        await ledger.commit(decision())
+    assert not ledger.writable
+    again = await Ledger.open(home, clock=clock)
+    assert again.head.hash == event.hash
+    await again.close()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "UPDATE events SET outcome = 'denied' WHERE seq = 2",
+        "DELETE FROM events WHERE seq = 3",
+        "DELETE FROM events",
+        "INSERT OR REPLACE INTO events SELECT * FROM events WHERE seq = 2",
+        f"REPLACE INTO events SELECT 3, {_REST} WHERE seq = 2",
+        "UPDATE OR REPLACE events SET seq = 2 WHERE seq = 3",
+        f"INSERT INTO events SELECT 1, {_REST} WHERE 1 ON CONFLICT DO UPDATE SET seq=9",
+        f"INSERT INTO events SELECT 99, {_REST} WHERE seq = 1",
+    ],
+)
+async def test_events_cannot_be_changed_by_a_plain_connection(
+    home: Home, ledger: Ledger, attack: str
+) -> None:
+    """UPDATE, DELETE, every form of REPLACE and a gap abort, with default settings."""
+    await asyncio.gather(*(ledger.commit(decision(number=n)) for n in range(3)))
+    other = sqlite3.connect(home.database)
+    other.execute("PRAGMA recursive_triggers = OFF")
+    before = other.execute("SELECT * FROM events").fetchall()
+    with pytest.raises(sqlite3.IntegrityError, match="events are"):
+        other.execute(attack)
+    other.rollback()
+    assert other.execute("SELECT * FROM events").fetchall() == before
+    other.close()

@@ -1,0 +1,245 @@
+"""Starting: a lost tail, an older copy and a damaged file are told, never served."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.ledger_kit import SYSTEM, decision
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger, accept_rollback, verify_ledger
+from agentvault_tui.model import EventType
+
+
+async def fill(home: Home, clock: ManualClock, count: int = 5) -> None:
+    """Write *count* events and close."""
+    ledger = await Ledger.open(home, clock=clock)
+    for number in range(count):
+        await ledger.commit(decision(number=number))
+    await ledger.close()
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Put *data* in the place of the file."""
+    path.write_bytes(data)
+
+
+async def refused(home: Home, clock: ManualClock) -> str:
+    """Open, expect a refusal that says what to do, and return it."""
+    with pytest.raises(LedgerDamagedError) as caught:
+        await Ledger.open(home, clock=clock)
+    assert caught.value.remedy
+    return caught.value.diagnosis()
+
+
+def tamper(home: Home, *statements: str) -> None:
+    """Do what someone with the file can do: without the triggers, leaving no trace."""
+    db = sqlite3.connect(home.database, isolation_level=None)
+    triggers = db.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+    ).fetchall()
+    for name, _ in triggers:
+        db.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        db.execute(statement)
+    for _, sql in triggers:
+        db.execute(sql)
+    db.close()
+
+
+async def test_an_older_copy_is_told(home: Home, clock: ManualClock) -> None:
+    """Yesterday's database in today's place is refused, with both numbers."""
+    await fill(home, clock)
+    copy = home.data / "copy"
+    shutil.copy(home.database, copy)
+    await fill(home, clock, 3)
+    shutil.copy(copy, home.database)
+    said = await refused(home, clock)
+    assert "ends at event 5" in said
+    assert "had reached 8" in said
+    report = verify_ledger(home)
+    assert (report.ok, report.first_bad) == (False, 6)
+
+
+async def test_a_missing_tail_is_told(home: Home, clock: ManualClock) -> None:
+    """Rows deleted from the end leave a perfect chain, and are still noticed."""
+    await fill(home, clock)
+    tamper(home, "DELETE FROM events WHERE seq > 3")
+    assert "ends at event 3" in await refused(home, clock)
+
+
+async def test_a_deleted_database_is_told(home: Home, clock: ManualClock) -> None:
+    """With the whole file gone, a start does not quietly begin anew."""
+    await fill(home, clock)
+    home.database.unlink()
+    assert "another ledger" in await refused(home, clock)
+
+
+async def test_a_missing_or_unreadable_head_file_is_told(
+    home: Home, clock: ManualClock
+) -> None:
+    """Whoever removes the witness does not remove the question."""
+    await fill(home, clock)
+    good = home.head_file.read_text()
+    home.head_file.unlink()
+    assert "head kept outside is gone" in await refused(home, clock)
+    for bad in ("", "{}", "[]", "\x00", good.replace("sha256:", "md5:")):
+        home.head_file.write_text(bad)
+        assert "unreadable" in await refused(home, clock)
+    home.head_file.write_text(good)
+    await (await Ledger.open(home, clock=clock)).close()
+
+
+async def test_a_rewritten_ledger_is_told(home: Home, clock: ManualClock) -> None:
+    """A whole new chain of the same length does not match the head outside."""
+    await fill(home, clock)
+    other = Home(home.data / "o", home.data / "o")
+    await fill(other, clock)
+    value = json.loads(other.head_file.read_text())
+    witness = json.loads(home.head_file.read_text())
+    shutil.copy(other.database, home.database)
+    assert "another ledger" in await refused(home, clock)
+    home.head_file.write_text(json.dumps(witness | {"ledger": value["ledger"]}))
+    assert "rewritten" in await refused(home, clock)
+
+
+async def test_a_head_behind_the_database_is_no_alarm(
+    home: Home, clock: ManualClock
+) -> None:
+    """A crash between commit and head file leaves the file behind, which is fine."""
+    await fill(home, clock)
+    behind = home.head_file.read_text()
+    await fill(home, clock)
+    home.head_file.write_text(behind)
+    assert verify_ledger(home).ok
+    ledger = await Ledger.open(home, clock=clock)
+    assert ledger.head.seq == 10
+    await ledger.close()
+
+
+async def test_a_crash_before_the_first_head_file_is_no_alarm(
+    home: Home, clock: ManualClock
+) -> None:
+    """An empty ledger needs no witness, and a witness of nothing needs no ledger."""
+    await fill(home, clock, 0)
+    home.head_file.unlink()
+    await fill(home, clock, 0)
+    home.database.unlink()
+    await fill(home, clock, 1)
+
+
+async def test_accepting_a_rollback_is_explicit_and_on_the_record(
+    home: Home, clock: ManualClock
+) -> None:
+    """After accepting, the ledger opens, verifies, and says who accepted what."""
+    await fill(home, clock)
+    tamper(
+        home,
+        "DELETE FROM events WHERE seq > 3",
+        "UPDATE tally SET events = 3",
+    )
+    event = await accept_rollback(home, clock=clock, actor=SYSTEM, reason="restored")
+    assert (event.seq, event.type) == (4, EventType.AUDIT_AMBIGUOUS)
+    assert event.actor == SYSTEM
+    assert event.detail["reason"] == "restored"
+    assert event.detail["found"]["seq"] == 3
+    assert event.detail["expected"]["seq"] == 5
+    assert verify_ledger(home).ok
+    ledger = await Ledger.open(home, clock=clock)
+    assert ledger.head.hash == event.hash
+    await ledger.close()
+
+
+async def test_accepting_does_not_accept_a_broken_chain(
+    home: Home, clock: ManualClock
+) -> None:
+    """What is broken stays refused, also when someone accepts it."""
+    await fill(home, clock)
+    tamper(home, "UPDATE events SET body = replace(body, 'bot', 'bob') WHERE seq = 4")
+    tamper(home, "UPDATE events SET outcome = 'denied' WHERE seq = 4")
+    with pytest.raises(LedgerDamagedError):
+        await accept_rollback(home, clock=clock, actor=SYSTEM, reason="x")
+
+
+async def test_a_changed_last_event_is_told_at_the_start(
+    home: Home, clock: ManualClock
+) -> None:
+    """The newest events are checked at every start, columns included."""
+    await fill(home, clock)
+    tamper(home, "UPDATE events SET outcome = 'denied' WHERE seq = 5")
+    assert "event 5: its column outcome" in await refused(home, clock)
+
+
+async def test_missing_triggers_are_told(home: Home, clock: ManualClock) -> None:
+    """A file whose protection was taken away is not written to."""
+    await fill(home, clock)
+    db = sqlite3.connect(home.database, isolation_level=None)
+    db.execute("DROP TRIGGER events_are_not_deleted")
+    db.close()
+    assert "triggers" in await refused(home, clock)
+    assert not verify_ledger(home).ok
+
+
+@pytest.mark.parametrize("keep", [0, 1, 16, 100, 4096, 9000, 30_000])
+async def test_a_file_of_rubbish_is_told(
+    home: Home, clock: ManualClock, keep: int
+) -> None:
+    """Random bytes from any point on end in a diagnosis, and harm nothing further."""
+    await fill(home, clock)
+    data = home.database.read_bytes()
+    rubbish = data[:keep] + os.urandom(len(data) - keep)
+    home.database.write_bytes(rubbish)
+    assert str(home.database) in await refused(home, clock)
+    report = verify_ledger(home)
+    assert not report.ok
+    assert report.problem
+
+
+@pytest.mark.parametrize("keep", [1, 50, 512, 4096, 8192, 20_000])
+async def test_a_cut_file_is_told(home: Home, clock: ManualClock, keep: int) -> None:
+    """A database cut short anywhere ends in a diagnosis."""
+    await fill(home, clock, 40)
+    with home.database.open("r+b") as file:
+        file.truncate(keep)
+    await refused(home, clock)
+    assert not verify_ledger(home).ok
+
+
+async def test_a_newer_schema_is_told(home: Home, clock: ManualClock) -> None:
+    """A downgrade is refused and says which side is newer."""
+    await fill(home, clock)
+    db = sqlite3.connect(home.database)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    assert "newer AgentVault" in await refused(home, clock)
+
+
+async def test_another_programs_database_is_told(
+    home: Home, clock: ManualClock
+) -> None:
+    """Some other SQLite file in the ledger's place is left alone."""
+    home.prepare()
+    db = sqlite3.connect(home.database)
+    db.execute("CREATE TABLE other (x)")
+    db.commit()
+    db.close()
+    assert "not an AgentVault ledger" in await refused(home, clock)
+
+
+async def test_a_damaged_index_is_rebuilt(home: Home, clock: ManualClock) -> None:
+    """The text index is only a shortcut: rubbish in its place is replaced."""
+    await fill(home, clock)
+    overwrite(home.database.with_name("index.db"), os.urandom(20_000))
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.commit(decision())
+    await ledger.close()
+    db = sqlite3.connect(home.database.with_name("index.db"))
+    assert db.execute("SELECT ledger FROM progress").fetchone() == (ledger.ledger_id,)
+    db.close()

@@ -1,0 +1,232 @@
+"""Reading: every filter gives what a plain walk over the events gives, in pages."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.ledger_kit import START, SYSTEM, decision, manual_clock, note
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import EventQuery, Ledger, Page
+from agentvault_tui.ledger.chain import search_text
+from agentvault_tui.ledger.query import read_page
+from agentvault_tui.ledger.search import open_searcher
+from agentvault_tui.model import AgentId, Draft, Event, EventType, Outcome
+
+_WORDS = ("Zürich", "straße", "İstanbul", 'say "hi"', "100%", "a_b", "pay", "ab")
+
+
+class HurriedClock(ManualClock):
+    """Each look at it costs a second: the time for a page is up at once."""
+
+    def boot(self) -> float:
+        """Return a second more than the last time."""
+        self.advance(1)
+        return super().boot()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, tuple[Event, ...]]:
+    """300 mixed events over three eras of the clock, most of them indexed."""
+    path = tmp_path_factory.mktemp("stored")
+    home = Home(path, path)
+    return home, asyncio.run(fill(home))
+
+
+async def fill(home: Home) -> tuple[Event, ...]:
+    clock = manual_clock()
+    ledger = await Ledger.open(home, clock=clock)
+    events: list[Event] = []
+    for number in range(300):
+        clock.advance(1)
+        if number in {100, 200}:
+            clock.jump_wall(-50)
+        events += await ledger.commit(_draft(number))
+        if number == 249:
+            await indexed(ledger)
+    await ledger.close()
+    return tuple(events)
+
+
+async def indexed(ledger: Ledger) -> None:
+    """Wait until the index has caught up; fails by the test's own time limit."""
+    while ledger.index_lag:
+        await asyncio.sleep(0.01)
+
+
+def _draft(number: int) -> Draft:
+    agent = f"agt_{number % 3}"
+    if number % 7 == 0:
+        return note(EventType.AGENT_REVOKED, agent)
+    if number % 11 == 0:
+        return Draft(EventType.BROKER_STARTED, SYSTEM, detail={"n": number})
+    outcome = list(Outcome)[number % 3 if number % 5 else 0]
+    word = _WORDS[number % len(_WORDS)]
+    return decision(agent, outcome, resource=f"x:{word}", to=f"{word}-{number}")
+
+
+def expected(events: tuple[Event, ...], query: EventQuery) -> list[int]:
+    """Say what a plain walk finds."""
+    found = [
+        event.seq
+        for event in events
+        if (query.agent in {None, event.agent_id})
+        and (query.type in {None, event.type})
+        and (query.outcome in {None, event.outcome})
+        and (query.since is None or event.time >= query.since)
+        and (query.until is None or event.time < query.until)
+        and (query.q is None or query.q.casefold() in _text(event))
+        and (query.after is None or event.seq > query.after)
+        and (query.after is not None or event.seq < (query.before or 10**9))
+    ]
+    return found if query.after is not None else found[::-1]
+
+
+def _text(event: Event) -> str:
+    words = [str(part) for pair in sorted(event.detail.items()) for part in pair]
+    return search_text(
+        event.actor.name,
+        event.action,
+        event.resource,
+        event.reason,
+        event.rule,
+        event.decision_id,
+        words=words,
+    )
+
+
+_moments = st.none() | st.integers(-60, 320).map(
+    lambda seconds: START + timedelta(seconds=seconds)
+)
+_queries = st.builds(
+    EventQuery,
+    after=st.none() | st.integers(-5, 310),
+    before=st.none() | st.integers(-5, 310),
+    since=_moments,
+    until=_moments,
+    agent=st.none() | st.sampled_from(["agt_0", "agt_2", "agt_9"]).map(AgentId),
+    outcome=st.none() | st.sampled_from(Outcome),
+    type=st.none()
+    | st.sampled_from(
+        [EventType.TOKEN_DECISION, EventType.AGENT_REVOKED, EventType.PANIC_ON]
+    ),
+    q=st.none()
+    | st.sampled_from(
+        [*_WORDS, "STRASSE", "zürich-1", "A", "ri", '"hi"', "%", "nothing", "\x00x"]
+    ),
+    limit=st.integers(1, 400),
+)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(_queries)
+def test_any_query_gives_what_a_plain_walk_gives(
+    stored: tuple[Home, tuple[Event, ...]], query: EventQuery
+) -> None:
+    """Any mix of filters, direction and limit: the first page is exactly right."""
+    home, events = stored
+    wanted = expected(events, query)
+    page = _page(home, query, manual_clock())
+    assert [event.seq for event in page.events] == wanted[: query.limit]
+    assert page.next == (wanted[query.limit - 1] if len(wanted) > query.limit else None)
+    assert list(page.events) == [events[event.seq - 1] for event in page.events]
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(_queries, st.booleans())
+def test_pages_join_without_gap_or_repeat(
+    stored: tuple[Home, tuple[Event, ...]], query: EventQuery, hurried: bool
+) -> None:
+    """Following `next` gives everything once, also when no page has time to finish."""
+    home, events = stored
+    query = replace(query, limit=max(query.limit // 8, 1))
+    wanted = expected(events, query)
+    clock = HurriedClock(START) if hurried else manual_clock()
+    found: list[int] = []
+    for _ in itertools.repeat(None, 500):
+        page = _page(home, query, clock)
+        found += [event.seq for event in page.events]
+        if page.next is None:
+            break
+        if query.after is not None:
+            query = replace(query, after=page.next)
+        else:
+            query = replace(query, before=page.next)
+    assert found == wanted
+
+
+def test_a_search_out_of_time_says_where_it_got_to(
+    tmp_path: Path,
+) -> None:
+    """A page that finds nothing in time is empty and has a `next` all the same."""
+    home = Home(tmp_path, tmp_path)
+
+    async def fill_many() -> None:
+        ledger = await Ledger.open(home, clock=manual_clock())
+        await asyncio.gather(*(ledger.commit(decision(n=n)) for n in range(4000)))
+        await ledger.close()
+
+    asyncio.run(fill_many())
+    page = _page(home, EventQuery(q="zz"), HurriedClock(START))
+    assert page.events == ()
+    assert page.next is not None
+    assert 1 < page.next < 4000
+
+
+async def test_the_limit_is_bounded(ledger: Ledger) -> None:
+    """A page has 1 to 1000 events; another limit is refused."""
+    for limit in (0, -1, 1001):
+        with pytest.raises(ValueError, match="limit"):
+            await ledger.events(EventQuery(limit=limit))
+
+
+async def test_the_index_catches_up_and_survives_a_restart(
+    home: Home, clock: ManualClock
+) -> None:
+    """Events are indexed soon after they were committed, and not again later."""
+    ledger = await Ledger.open(home, clock=clock)
+    await asyncio.gather(*(ledger.commit(decision(n=n)) for n in range(1000)))
+    await indexed(ledger)
+    await ledger.close()
+    again = await Ledger.open(home, clock=clock)
+    assert again.index_lag == 0
+    page = await again.events(EventQuery(q="CALENDAR:PRIM", limit=3))
+    await again.close()
+    assert [event.seq for event in page.events] == [1000, 999, 998]
+
+
+async def test_small_steps_back_of_the_clock_are_held(
+    ledger: Ledger, clock: ManualClock
+) -> None:
+    """Within two seconds time stands still instead of going back; beyond it is told."""
+    (first,) = await ledger.commit(decision())
+    clock.jump_wall(-1.5)
+    (held,) = await ledger.commit(decision())
+    clock.jump_wall(-3600)
+    (back,) = await ledger.commit(decision())
+    assert held.time == first.time
+    assert back.time == clock.now()
+
+
+def _page(home: Home, query: EventQuery, clock: ManualClock) -> Page:
+    db = open_searcher(home)
+    try:
+        return read_page(db, query, clock)
+    finally:
+        db.close()

@@ -1,0 +1,316 @@
+"""Verification: whatever was done to a store or an export, the first bad event."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import independent_verifier
+from support.ledger_kit import decision, manual_clock, note
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import (
+    Ledger,
+    export_ledger,
+    verify_export,
+    verify_ledger,
+)
+from agentvault_tui.ledger.export import safe_cell
+
+_COUNT = 40
+_REST = "time, type, agent_id, outcome, text, body, hash FROM events"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A closed ledger of forty events, to be copied before tampering."""
+    path = tmp_path_factory.mktemp("stored")
+    home = Home(path, path)
+    asyncio.run(fill(home))
+    return home
+
+
+async def fill(home: Home) -> None:
+    clock = manual_clock()
+    ledger = await Ledger.open(home, clock=clock)
+    for number in range(_COUNT):
+        clock.advance(1)
+        draft = note() if number % 5 == 0 else decision(f"agt_{number % 3}", n=number)
+        await ledger.commit(draft)
+    await ledger.close()
+
+
+def tampered(stored: Home, change: Callable[[sqlite3.Connection], object]) -> Home:
+    """Return a copy of *stored* that *change* was made to, its triggers as before."""
+    path = stored.data.with_name(stored.data.name + "-copy")
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(stored.data, path)
+    home = Home(path, path)
+    db = sqlite3.connect(home.database, isolation_level=None)
+    triggers = db.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+    ).fetchall()
+    for name, _ in triggers:
+        db.execute(f"DROP TRIGGER {name}")
+    change(db)
+    for _, sql in triggers:
+        db.execute(sql)
+    db.close()
+    return home
+
+
+def test_a_good_store_verifies(stored: Home) -> None:
+    """Everything is right, by the full check and by the chain alone."""
+    for columns in (True, False):
+        report = verify_ledger(stored, columns=columns)
+        assert (report.ok, report.events, report.head.seq) == (True, _COUNT, _COUNT)
+
+
+def test_no_store_is_no_traceback(tmp_path: Path) -> None:
+    """A home without a ledger, and a file that is not there, are told as such."""
+    with pytest.raises(NotFoundError):
+        verify_ledger(Home(tmp_path, tmp_path))
+    with pytest.raises(NotFoundError):
+        verify_export(tmp_path / "none.jsonl")
+    with pytest.raises(NotFoundError):
+        export_ledger(
+            Home(tmp_path, tmp_path), tmp_path / "x", now=manual_clock().now()
+        )
+
+
+_places = st.integers(1, _COUNT)
+_many = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@_many
+@given(_places, st.sampled_from(["body", "hash"]), st.integers(0, 10_000))
+def test_any_flipped_bit_is_named(
+    stored: Home, seq: int, column: str, place: int
+) -> None:
+    """One bit of a body or a hash changed: verify names exactly that event."""
+
+    def flip(db: sqlite3.Connection) -> None:
+        sql = f"SELECT CAST({column} AS BLOB) FROM events WHERE seq = ?"
+        (value,) = db.execute(sql, (seq,)).fetchone()
+        bit = place % (8 * len(value))
+        changed = bytearray(value)
+        changed[bit // 8] ^= 1 << bit % 8
+        cast = "CAST(? AS TEXT)" if column == "body" else "?"
+        db.execute(
+            f"UPDATE events SET {column} = {cast} WHERE seq = ?", (bytes(changed), seq)
+        )
+
+    report = verify_ledger(tampered(stored, flip))
+    assert (report.ok, report.first_bad) == (False, seq)
+    assert report.events == seq - 1
+
+
+@_many
+@given(
+    _places,
+    st.sampled_from(["time", "type", "agent_id", "outcome", "text"]),
+    st.sampled_from(["x", "", None, 7, b"x", "denied", "agent.revoked"]),
+)
+def test_any_changed_column_is_named(
+    stored: Home, seq: int, column: str, value: object
+) -> None:
+    """A column that filters use, changed alone, is named although the chain holds."""
+
+    def change(db: sqlite3.Connection) -> None:
+        sql = f"UPDATE OR IGNORE events SET {column} = ? WHERE seq = ?"
+        (before,) = db.execute(
+            f"SELECT {column} FROM events WHERE seq = ?", (seq,)
+        ).fetchone()
+        db.execute(sql, (value, seq))
+        (after,) = db.execute(
+            f"SELECT {column} FROM events WHERE seq = ?", (seq,)
+        ).fetchone()
+        changed.append(before != after)
+
+    changed: list[bool] = []
+    report = verify_ledger(tampered(stored, change))
+    assert report.first_bad == (seq if changed[0] else None)
+    assert report.ok is not changed[0]
+
+
+@_many
+@given(_places, _places)
+def test_deleted_swapped_and_doubled_events_are_named(
+    stored: Home, one: int, other: int
+) -> None:
+    """Deleting, swapping and copying events is named at the first place it shows."""
+    low, high = sorted((one, other))
+    gone = verify_ledger(
+        tampered(stored, lambda db: db.execute(f"DELETE FROM events WHERE seq = {one}"))
+    )
+    assert (gone.ok, gone.first_bad) == (False, one)
+    if low == high:
+        return
+    moves = (
+        f"UPDATE events SET seq = -1 WHERE seq = {low}",
+        f"UPDATE events SET seq = {low} WHERE seq = {high}",
+        f"UPDATE events SET seq = {high} WHERE seq = -1",
+    )
+    swapped = verify_ledger(
+        tampered(stored, lambda db: [db.execute(move) for move in moves])
+    )
+    assert (swapped.ok, swapped.first_bad) == (False, low)
+    doubled = verify_ledger(
+        tampered(
+            stored,
+            lambda db: db.execute(
+                f"REPLACE INTO events SELECT {high}, {_REST} WHERE seq = {low}"
+            ),
+        )
+    )
+    assert (doubled.ok, doubled.first_bad) == (False, high)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tally SET events = events + 1",
+        "DELETE FROM eras",
+        "UPDATE meta SET value = 'x' WHERE key = 'ledger'",
+        f"INSERT INTO events SELECT seq + 1, {_REST} WHERE seq = {_COUNT}",
+        "CREATE TABLE more (x)",
+    ],
+)
+def test_what_stands_beside_the_events_is_checked(stored: Home, statement: str) -> None:
+    """Counts, eras, the ledger's name, an added event and another table all show."""
+    report = verify_ledger(tampered(stored, lambda db: db.execute(statement)))
+    assert not report.ok
+    assert report.problem
+
+
+async def test_verify_works_beside_a_writing_broker(home: Home, ledger: Ledger) -> None:
+    """A verification while commits flow is right, and they keep flowing."""
+    done = asyncio.Event()
+
+    async def write() -> None:
+        while not done.is_set():
+            await ledger.commit(decision())
+
+    writing = asyncio.ensure_future(write())
+    await ledger.commit(decision())
+    for _ in range(5):
+        report = await asyncio.to_thread(verify_ledger, home)
+        assert report.ok, report
+    done.set()
+    await writing
+
+
+@_many
+@given(st.integers(0, _COUNT), st.data())
+def test_an_export_verifies_elsewhere_and_any_change_is_named(
+    stored: Home, after: int, data: st.DataObject
+) -> None:
+    """Our verifier and the independent one agree on whole, partial, changed files."""
+    target = stored.data.with_name("export.jsonl")
+    done = export_ledger(stored, target, after=after, now=manual_clock().now())
+    report = verify_export(target)
+    assert (report.ok, report.events, report.head) == (True, done.count, done.head)
+    assert independent_verifier.verify(target) == (done.head.seq, done.head.hash)
+    if not done.count:
+        return
+    lines = target.read_bytes().splitlines(keepends=True)
+    place = data.draw(st.integers(1, done.count))
+    kind = data.draw(st.sampled_from(["flip", "drop", "double"]))
+    if kind == "flip":
+        line = bytearray(lines[place])
+        bit = data.draw(st.integers(0, 8 * len(line) - 9))
+        line[bit // 8] ^= 1 << bit % 8
+        lines[place] = bytes(line)
+    elif kind == "drop":
+        del lines[place]
+    else:
+        lines.insert(place, lines[place])
+    target.write_bytes(b"".join(lines))
+    changed = verify_export(target)
+    assert not changed.ok
+    expected = after + place + (kind == "double")
+    assert changed.first_bad == expected
+    with pytest.raises(ValueError, match=r"."):
+        independent_verifier.verify(target)
+
+
+def test_an_export_is_events_one_a_line(stored: Home, tmp_path: Path) -> None:
+    """Each line parses as an API event, the file is 0600, no part is left."""
+    target = tmp_path / "out.jsonl"
+    target.write_text("old")
+    export_ledger(stored, target, now=manual_clock().now())
+    header, *events = map(json.loads, target.read_text().splitlines())
+    assert header["format"] == "agentvault-ledger/1"
+    assert header["count"] == len(events) == _COUNT
+    assert events[4]["seq"] == 5
+    assert events[-1]["hash"] == header["to"]["hash"]
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    with pytest.raises(UsageError):
+        export_ledger(stored, tmp_path / "no" / "x", now=manual_clock().now())
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"\n", b"[]\n", b"{}\n", b"\xff\xfe", b"[" * 50_000, b"x" * 100_000],
+)
+def test_rubbish_is_no_export(tmp_path: Path, rubbish: bytes) -> None:
+    """Any other file is told to be no export."""
+    path = tmp_path / "rubbish"
+    path.write_bytes(rubbish)
+    assert verify_export(path).problem == "the first line is not an export's header"
+
+
+async def test_csv_is_inert(home: Home, clock: ManualClock, tmp_path: Path) -> None:
+    """No cell is a formula or an escape sequence, and every row keeps its columns."""
+    ledger = await Ledger.open(home, clock=clock)
+    for name in ("=1+1", "+1", "-1", "@x", "\t=1", "a\x1b]0;x\x07", 'q",\n', " =x"):
+        await ledger.commit(decision(name=name, resource=name, p=name))
+    await ledger.close()
+    target = tmp_path / "out.csv"
+    export_ledger(home, target, form="csv", now=clock.now())
+    text = target.read_bytes().decode()
+    assert "\x1b" not in text
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == 8
+    assert rows[0]["actor_name"] == "'=1+1"
+    assert all(row["hash"].startswith("sha256:") for row in rows)
+
+
+@given(st.text())
+def test_no_cell_starts_a_formula(value: str) -> None:
+    """Whatever the value, no spreadsheet takes its cell for a formula."""
+    cell = safe_cell(value)
+    assert cell[:1] not in {"=", "+", "-", "@", "\t", "\r"}
+    assert cell.lstrip()[:1] not in {"=", "+", "-", "@"}
+    assert cell.isprintable()
+
+
+def test_the_independent_verifier_runs_alone(stored: Home, tmp_path: Path) -> None:
+    """The second verifier runs isolated, with nothing of ours, and finds the head."""
+    target = tmp_path / "out.jsonl"
+    done = export_ledger(stored, target, now=manual_clock().now())
+    script = independent_verifier.__file__
+    ran = subprocess.run(
+        [sys.executable, "-I", script, str(target)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == [str(_COUNT), done.head.hash]

@@ -1,0 +1,126 @@
+"""Drafts, tokens, agents and step-ups for tests of the ledger; nothing clever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from agentvault_tui.clock import Clock, Deadline, ManualClock
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    Agent,
+    AgentId,
+    Credential,
+    DecisionId,
+    DeviceCode,
+    Draft,
+    EventType,
+    Evidence,
+    Outcome,
+    Risk,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+    Token,
+    TokenId,
+    TokenKind,
+)
+
+START = datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
+SYSTEM = Actor(ActorKind.SYSTEM, "test", "test")
+
+
+def manual_clock() -> ManualClock:
+    return ManualClock(START)
+
+
+def decision(
+    agent: str = "agt_1",
+    outcome: Outcome = Outcome.ALLOWED,
+    *,
+    name: str = "calendar-agent",
+    resource: str | None = "calendar:primary",
+    **detail: Any,
+) -> Draft:
+    return Draft(
+        EventType.TOKEN_DECISION,
+        Actor(ActorKind.AGENT, agent, name),
+        AgentId(agent),
+        "write:calendar",
+        resource,
+        outcome,
+        "granted",
+        "low-risk",
+        DecisionId(f"dec_{agent}"),
+        detail,
+    )
+
+
+def note(kind: EventType = EventType.AGENT_REGISTERED, agent: str = "agt_1") -> Draft:
+    return Draft(kind, SYSTEM, AgentId(agent), reason="by hand")
+
+
+def token(clock: Clock, name: str = "tok_1", agent: str = "agt_1") -> Token:
+    return Token(
+        TokenId(name),
+        "ab" * 32,
+        AgentId(agent),
+        "write:calendar",
+        TokenKind.STANDARD,
+        clock.now(),
+        Deadline.after(clock, 3600),
+        authorization_details=({"type": "x", "odd": "\ud800\x00", "n": [1.5, None]},),
+        resource="calendar:\ud83d",
+        stepup_id=StepUpId("sup_1"),
+    )
+
+
+def agent(name: str = "agt_1", **changes: Any) -> Agent:
+    made = Agent(
+        AgentId(name),
+        name,
+        "bot\x1b[31m\udfff",
+        "alice@acme.test",
+        "",
+        ("read:mail", "write:calendar"),
+        START,
+        credential=Credential(secret_sha256="cd" * 32),
+    )
+    return replace(made, **changes)
+
+
+def stepup(clock: Clock, name: str = "sup_1", **changes: Any) -> StepUp:
+    made = StepUp(
+        StepUpId(name),
+        AgentId("agt_1"),
+        "bot",
+        "send:payment",
+        "send:payment",
+        None,
+        {"amount": 4200.5, "to": "\ud800"},
+        None,
+        "payments-need-step-up",
+        "why",
+        Risk.HIGH,
+        "v1",
+        "nonce",
+        "sha256:" + "7f" * 32,
+        DecisionId("dec_1"),
+        300,
+        clock.now(),
+        Deadline.after(clock, 300),
+    )
+    return replace(made, **changes)
+
+
+def decided(clock: Clock, name: str = "sup_2") -> StepUp:
+    return stepup(
+        clock,
+        name,
+        status=StepUpStatus.APPROVED,
+        decided_by=Evidence("auth0|1", "Alice", ("mfa", "otp"), clock.now()),
+        decided_at=clock.now(),
+        device=DeviceCode("WDJB-MJHT", "https://t/a", "https://t/a?c", 120, 5, START),
+    )
