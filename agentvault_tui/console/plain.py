@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console import glyphs, sentences
+from agentvault_tui.console import find, glyphs, sentences
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
 from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import AgentRow, StepUpRow
+from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.console.teller import Teller
 from agentvault_tui.console.typed import typed_lines
 from agentvault_tui.errors import AgentVaultError
@@ -167,10 +167,10 @@ class Plain:
 
     async def _show(self, what: str) -> None:
         mirror = self.mirror
-        if row := self._stepup(what):
+        if row := find.stepup(self.mirror, what):
             self.say(*sentences.facts(row, self._owner(row), mirror.clock.now()))
             self.say(*sentences.of_device(row, mirror.clock.now()))
-        elif agent := self._agent(what):
+        elif agent := find.agent(self.mirror, what):
             self.say(*sentences.agent_facts(mirror, agent))
         else:
             self._unknown("agent or step-up", what)
@@ -216,7 +216,7 @@ class Plain:
 
     async def _revoke(self, rest: str) -> None:
         what, _, reason = rest.partition(" ")
-        agent = self._agent(what)
+        agent = find.agent(self.mirror, what)
         if agent is None:
             self._unknown("agent", what)
         elif agent.revoked:
@@ -239,7 +239,7 @@ class Plain:
             self._ask("revoke it", {agent.name, agent.id}, act, cuts)
 
     async def _restore(self, what: str) -> None:
-        agent = self._agent(what)
+        agent = find.agent(self.mirror, what)
         if agent is None:
             self._unknown("agent", what)
         elif not agent.revoked:
@@ -320,31 +320,13 @@ class Plain:
         return agent.owner if agent else ""
 
     def _open_stepup(self, what: str) -> StepUpRow | None:
-        row = self._stepup(what)
+        row = find.stepup(self.mirror, what)
         if row is None:
             self._unknown("step-up", what)
         elif not row.open:
             self.say(sentences.of_stepup(row, self.mirror.clock.now()))
             row = None
         return row
-
-    def _stepup(self, what: str) -> StepUpRow | None:
-        """Find by id, or by a fingerprint that only one has; open ones come first."""
-        rows = self.mirror.stepups
-        if what in rows:
-            return rows[what]
-        same = [row for row in rows.values() if row.fingerprint == what.upper()]
-        waiting = [row for row in same if row.open]
-        found = waiting or same
-        return found[0] if len(found) == 1 else None
-
-    def _agent(self, what: str) -> AgentRow | None:
-        """Find by id, or by a name that only one has."""
-        agents = self.mirror.agents
-        if what in agents:
-            return agents[what]
-        found = [agent for agent in agents.values() if agent.name == what]
-        return found[0] if len(found) == 1 else None
 
     def _unknown(self, kind: str, what: str) -> None:
         shown = self.mirror.intake.shown(what, 60) or "nothing"

@@ -8,6 +8,7 @@ from typing import Final, TextIO
 from agentvault_tui.console import sentences
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.text import Shown
 
 _TICK: Final = 0.25
 _FLOOD: Final = 20
@@ -23,7 +24,7 @@ class Teller:
         """Whether allowed requests are told too."""
         self._out = out
         self._told_seq: int | None = None
-        self._told: dict[str, tuple[object, ...]] | None = None
+        self._told: dict[Shown, tuple[Shown, Shown]] | None = None
         self._link = ""
         self._warned: tuple[str, ...] = ()
 
