@@ -1,1 +1,54 @@
-"""The screen operators watch and decide on: a client of the operators' HTTP."""
+"""The console: a client of the operators' socket that holds no authority of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.settings import Settings
+
+__all__ = ["run"]
+
+_TEXTUAL = {"TEXTUAL_ANIMATIONS": "none", "TEXTUAL_SMOOTH_SCROLL": "0"}
+"""Read by Textual when it is imported, so they are set before that."""
+
+
+def run(
+    socket: Path,
+    *,
+    read_only: bool,
+    settings: Settings,
+    broker_note: str | None = None,
+    memory_folder: Path | None = None,
+    clock: Clock | None = None,
+) -> int:
+    """Show the console of the broker at *socket* until the operator leaves.
+
+    Args:
+        socket: the operators' Unix socket.
+        read_only: take no decision.
+        settings: ``[console]`` of them is used.
+        broker_note: said once at the start, when the broker runs for this console.
+        memory_folder: where the last head seen is kept; by default the user's state.
+        clock: the source of now.
+
+    Returns:
+        the exit code.
+    """
+    for name, value in _TEXTUAL.items():
+        os.environ.setdefault(name, value)
+    # Textual is imported here and not above: see `_TEXTUAL`, and the CLI's other
+    # commands need none of it.
+    from agentvault_tui.console.build import build  # noqa: PLC0415
+
+    app = build(
+        socket,
+        read_only=read_only,
+        settings=settings,
+        clock=clock or SystemClock(),
+        memory_folder=memory_folder,
+        note=broker_note,
+    )
+    app.run(mouse=settings.console.mouse)
+    return app.return_code or 0

@@ -37,11 +37,13 @@ _DECIDED_KEPT: Final = 200
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
-    __slots__ = ("agents", "events", "status", "stepups")
+    __slots__ = ("agents", "events", "roster", "status", "stepups")
 
     def __init__(self) -> None:
         self.agents = 0
         """Agents, their tokens and their counts."""
+        self.roster = 0
+        """Which agents there are, and how they stand."""
         self.stepups = 0
         self.events = 0
         self.status = 0
@@ -204,6 +206,7 @@ class Mirror:
         rows = (self.intake.token(token, agent.id) for token in data.get("tokens", ()))
         self._shelves[agent.id] = TokenShelf(rows, agent.tokens_live)
         self.versions.agents += 1
+        self.versions.roster += 1
 
     def _take_token(self, data: Json) -> None:
         token = self.intake.token(data)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from rich.color import Color
 from rich.style import Style
@@ -184,7 +184,7 @@ def choose(wanted: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     return "agentvault", f"unknown theme in [console]: {hint}; using agentvault"
 
 
-def install(app: App[object], name: str) -> None:
+def install(app: App[Any], name: str) -> None:
     """Register all themes with *app* and put *name* on."""
     for theme in THEMES:
         app.register_theme(theme)

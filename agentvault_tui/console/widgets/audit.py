@@ -31,6 +31,7 @@ class AuditPane(Pane, can_focus=True):
         Binding("pagedown,ctrl+d", "page(1)", "page down", show=False),
         Binding("home,g", "oldest", "oldest here", show=False),
         Binding("end,G", "follow", "follow", show=False),
+        Binding("enter", "open", "go to its agent", show=False),
     ]
 
     class Moved(Message):
@@ -39,6 +40,9 @@ class AuditPane(Pane, can_focus=True):
         def can_replace(self, message: Message) -> bool:
             """Only the latest place matters."""
             return isinstance(message, AuditPane.Moved)
+
+    class Opened(Message):
+        """The operator wants the agent of the event under the cursor."""
 
     def __init__(self, desk: Desk, feed: Feed) -> None:
         super().__init__(desk, id="audit")
@@ -150,6 +154,10 @@ class AuditPane(Pane, can_focus=True):
         """Follow the newest."""
         self.feed.resume()
         self.after_move()
+
+    def action_open(self) -> None:
+        """Ask for the agent."""
+        self.post_message(self.Opened())
 
     def toggle(self) -> None:
         """Hold, or follow."""

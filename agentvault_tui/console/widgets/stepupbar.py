@@ -43,8 +43,7 @@ class StepUpBar(Pane):
         ends = f"ends {countdown(left)}" + (" SOON" if left < 60 else "")
         if row.status == "authorizing":
             ends = f"being proven {g.separator} {ends}"
-        known = dict(row.parameters)
-        amount = " ".join(known[n] for n in ("amount", "currency") if n in known)
+        amount = " ".join(v for n, v in row.parameters if n in {"amount", "currency"})
         what = [row.resource, amount]
         start: Row = (
             (g.cursor, p.waiting),

@@ -1,0 +1,89 @@
+"""The Textual app: themes, the palette's commands, and a clean way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from agentvault_tui.console import theme
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.palette import AgentCommands, commands
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.screens.watch import Watch
+
+_PULSES: Final = {"fast": 0.25, "slow": 0.5}
+
+
+class ConsoleApp(App[int]):
+    """Holds the link and the home screen; everything else is in them."""
+
+    TITLE = "AgentVault"
+    CSS = """
+    SearchIcon { display: none; }
+    Toast { border-left: outer $accent; }
+    """
+    COMMANDS: ClassVar = App.COMMANDS | {AgentCommands}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "quit", priority=True, show=False),
+        Binding("colon", "command_palette", "every command by name", show=False),
+    ]
+    COMMAND_PALETTE_BINDING: ClassVar[str] = "ctrl+p"
+
+    def __init__(
+        self, desk: Desk, link: Link, *, theme_name: str, speed: str, note: str = ""
+    ) -> None:
+        super().__init__()
+        self.desk = desk
+        self.link = link
+        self._note = note
+        self._following: asyncio.Task[None] | None = None
+        self.watch_screen = Watch(desk, link, pulse=_PULSES[speed])
+        theme.install(self, theme_name)
+
+    def get_default_screen(self) -> Screen[None]:
+        """Start on the home screen."""
+        return self.watch_screen
+
+    def on_mount(self) -> None:
+        """Take the signals that end us; begin to follow after the first frame."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.exit, 0)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._following = asyncio.create_task(self.link.run())
+        self._following.add_done_callback(self._ended)
+        if self._note:
+            self.notify(self._note, markup=False, timeout=8)
+
+    def _ended(self, following: asyncio.Task[None]) -> None:
+        """Say it when the link itself broke: nobody should trust the screen then."""
+        if not following.cancelled() and (error := following.exception()):
+            reason = f"the console's own link broke ({type(error).__name__})"
+            self.desk.mirror.set_link(LinkState.LOST, reason)
+
+    async def on_unmount(self) -> None:
+        """Hang up, and remember the ledger's head."""
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._following
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Yield everything there is to do, by name."""
+        del screen
+        return commands(self, self.watch_screen)
+
+    async def action_quit(self) -> None:
+        """Leave."""
+        self.exit(0)

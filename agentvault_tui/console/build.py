@@ -1,0 +1,39 @@
+"""Puts a console together from settings and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.console import glyphs, theme
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.memory import Memory
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.settings import Settings
+
+
+def build(
+    socket: Path,
+    *,
+    read_only: bool,
+    settings: Settings,
+    clock: Clock,
+    memory_folder: Path | None = None,
+    note: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ConsoleApp:
+    """Return the app for the broker at *socket*; it connects when it runs."""
+    environ = os.environ if environ is None else environ
+    alphabet = glyphs.choose(settings.console.ascii, environ)
+    name, complaint = theme.choose(settings.console.theme, environ)
+    mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
+    link = Link(mirror, socket, Memory(socket, memory_folder), read_only=read_only)
+    desk = Desk(mirror, link, alphabet, read_only=read_only)
+    said = ". ".join(text for text in (note, complaint) if text)
+    return ConsoleApp(
+        desk, link, theme_name=name, speed=settings.console.link, note=said
+    )

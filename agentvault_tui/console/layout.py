@@ -1,0 +1,101 @@
+"""Where things stand on the home screen, as plain rectangles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+TWO_COLUMNS: Final = 100
+THREE_COLUMNS: Final = 160
+_TIGHT: Final = 16
+"""Below this many rows one column shows one pane."""
+_LAST_AUDIT: Final = 6
+_LAST_AGENTS: Final = 5
+
+
+class Box(NamedTuple):
+    """A rectangle in cells."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the layout depends on beside the size."""
+
+    masthead: int = 1
+    """Rows the top needs."""
+    waiting: bool = False
+    filtering: bool = False
+    big: str = "agents"
+    """The pane that has, or last had, the focus."""
+
+
+def plan(width: int, height: int, wanted: Wanted) -> dict[str, Box]:
+    """Return a box for everything that is shown."""
+    head = min(wanted.masthead, max(height // 3, 1))
+    bar = (2 if height >= _TIGHT else 1) if wanted.waiting else 0
+    filtering = 1 if wanted.filtering else 0
+    boxes = {
+        "masthead": Box(0, 0, width, head),
+        "keys": Box(0, height - 1, width, 1),
+    }
+    if bar:
+        boxes["waiting"] = Box(0, head, width, bar)
+    if filtering:
+        boxes["filter"] = Box(0, height - 2, width, 1)
+    top = head + bar
+    if height - top - filtering >= _TIGHT:
+        top += 1
+    body = Box(0, top, width, max(height - 1 - filtering - top, 1))
+    if width < TWO_COLUMNS:
+        return boxes | _one(body, wanted.big)
+    return boxes | (_two(body) if width < THREE_COLUMNS else _three(body))
+
+
+def _one(body: Box, big: str) -> dict[str, Box]:
+    """One pane large; where there is room, the other one's last rows below it."""
+    x, y, width, height = body
+    if height < _TIGHT - 3 or big == "details":
+        return {big: body}
+    other = "audit" if big == "agents" else "agents"
+    small = _LAST_AUDIT if other == "audit" else _LAST_AGENTS
+    return {
+        big: Box(x, y, width, height - small - 1),
+        other: Box(x, y + height - small, width, small),
+    }
+
+
+def _two(body: Box) -> dict[str, Box]:
+    """Agents over details at the left, the audit at the right."""
+    x, y, width, height = body
+    left = min(max(width * 47 // 100, 52), 70)
+    below = min(max(height * 2 // 5, 10), 24)
+    if height - below < 8:
+        below = 0
+    boxes = {
+        "agents": Box(x, y, left, height - below - (1 if below else 0)),
+        "rule": Box(x + left, y, 1, height),
+        "audit": Box(x + left + 1, y, width - left - 1, height),
+    }
+    if below:
+        boxes["details"] = Box(x, y + height - below, left, below)
+    return boxes
+
+
+def _three(body: Box) -> dict[str, Box]:
+    """Agents, details beside them, the audit at the right."""
+    x, y, width, height = body
+    left = min(width * 32 // 100, 70)
+    middle = min(width * 28 // 100, 64)
+    rest = width - left - middle - 2
+    return {
+        "agents": Box(x, y, left, height),
+        "rule": Box(x + left, y, 1, height),
+        "details": Box(x + left + 1, y, middle, height),
+        "rule2": Box(x + left + 1 + middle, y, 1, height),
+        "audit": Box(x + left + middle + 2, y, rest, height),
+    }

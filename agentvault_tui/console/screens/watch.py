@@ -1,0 +1,352 @@
+"""The home screen: agents, what waits for a person, and the audit as it happens."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar, Final
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.console.agentview import AgentView
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.lift import LiftDialog
+from agentvault_tui.console.dialogs.panic import PanicDialog
+from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+from agentvault_tui.console.feed import Feed
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.layout import Wanted, plan
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.widgets.agents import AgentPane
+from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.details import DetailsPane
+from agentvault_tui.console.widgets.filterbar import FilterBar
+from agentvault_tui.console.widgets.keybar import KeyBar
+from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.pane import Pane
+from agentvault_tui.console.widgets.rule import Rule
+from agentvault_tui.console.widgets.stepupbar import StepUpBar
+from agentvault_tui.errors import AgentVaultError
+
+_SURVEY_SHARE: Final = 20
+"""Looking at all agents may take one part in this many of the time."""
+_PAGES_AT_ONCE: Final = 20
+
+
+class Watch(Screen[None]):
+    """What an operator keeps open all day."""
+
+    CSS = """
+    Watch > * { position: absolute; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Before anything else, so that the very next byte is already text.
+        Binding("slash", "filter", "filter", priority=True, show=False),
+        Binding("escape", "out", "one step out", show=False),
+        Binding("tab", "next", "next pane", show=False),
+        Binding("shift+tab", "previous", "pane before", show=False),
+        Binding("s", "stepups", "step-ups"),
+        Binding("r", "revoke", "revoke the agent"),
+        Binding("u", "restore", "restore the agent"),
+        Binding("exclamation_mark", "panic", "stop everything"),
+        Binding("f", "follow", "follow or hold"),
+        Binding("y", "copy", "copy id"),
+        Binding("question_mark", "help", "keys"),
+    ]
+
+    def __init__(self, desk: Desk, link: Link, *, pulse: float) -> None:
+        super().__init__()
+        self.desk, self.link = desk, link
+        self._pulse = pulse
+        self.view = AgentView(desk.mirror)
+        self.feed = Feed(desk.mirror)
+        self.masthead = Masthead(desk, id="masthead")
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.agents = AgentPane(desk, self.view)
+        self.details = DetailsPane(desk, self.agents)
+        self.audit = AuditPane(desk, self.feed)
+        self.keybar = KeyBar(desk, id="keys")
+        self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
+        self.bar = FilterBar(id="filter-bar")
+        self._big: Pane = self.agents
+        self._boxes: object = None
+        self._painted: tuple[object, ...] = ()
+        self._survey_due = 0.0
+
+    def compose(self) -> ComposeResult:
+        """Lay out everything; `place` says where."""
+        yield from (self.masthead, self.waiting, self.agents, self.details)
+        yield from (*self.rules, self.audit, self.bar, self.keybar)
+
+    def on_mount(self) -> None:
+        """Start the one clock of this screen."""
+        self.pulse()
+        self.agents.focus()
+        self.set_interval(self._pulse, self.pulse)
+
+    # Time
+
+    def pulse(self) -> None:
+        """Take what has changed since the last pulse, and repaint that."""
+        mirror = self.desk.mirror
+        now = mirror.clock.now()
+        second = int(now.timestamp())
+        if self._painted[:1] != (second,):
+            mirror.tick(now)
+        self._survey()
+        streamed = self.feed.update()
+        versions = mirror.versions
+        stamp = (second, versions.status, versions.stepups, versions.roster)
+        if stamp != self._painted:
+            self._painted = stamp
+            self.place()
+            self.paint_all()
+        elif streamed:
+            self.audit.paint()
+        if self.feed.filter:
+            self.fetch_older()
+
+    def _survey(self) -> None:
+        """Look who needs a person: once a second, seldomer if there are very many."""
+        started = time.monotonic()
+        if started < self._survey_due:
+            return
+        self.view.update()
+        took = time.monotonic() - started
+        self._survey_due = started + max(1.0 - self._pulse / 2, took * _SURVEY_SHARE)
+
+    def paint_all(self) -> None:
+        """Repaint what differs."""
+        for pane in self.query(Pane):
+            pane.paint()
+        self.keybar.show(self._keys())
+
+    # Place
+
+    def place(self) -> None:
+        """Put everything in its place for this size."""
+        width, height = self.size
+        boxes = plan(
+            width,
+            height,
+            Wanted(
+                masthead=self.masthead.wanted(width),
+                waiting=bool(self.desk.mirror.open_stepups()),
+                filtering=self._filtering,
+                big=self._big.id or "agents",
+            ),
+        )
+        if boxes == self._boxes:
+            return
+        self._boxes = boxes
+        for widget in self.children:
+            name = "filter" if widget is self.bar else widget.id or ""
+            box = boxes.get(name)
+            widget.display = box is not None
+            if box is not None:
+                widget.styles.offset = (box.x, box.y)
+                widget.styles.width, widget.styles.height = box.width, box.height
+
+    @property
+    def _filtering(self) -> bool:
+        return self.bar.input.has_focus or bool(self.view.filter)
+
+    def on_resize(self) -> None:
+        """Put everything in its place for the new size."""
+        self.place()
+
+    def on_descendant_focus(self) -> None:
+        """Let the pane with the focus be the large one."""
+        focused = self.focused
+        if isinstance(focused, AgentPane | AuditPane | DetailsPane):
+            self._big = focused
+        self.place()
+        self.keybar.show(self._keys())
+
+    def _panes(self) -> list[Pane]:
+        panes: list[Pane] = [self.agents, self.audit]
+        if self.details.display:
+            panes.insert(1, self.details)
+        return panes
+
+    def _step(self, direction: int) -> None:
+        panes = self._panes()
+        here = panes.index(self._big) if self._big in panes else 0
+        self._focus(panes[(here + direction) % len(panes)])
+
+    def _focus(self, pane: Widget) -> None:
+        if isinstance(pane, Pane):
+            self._big = pane
+            self.place()
+        self.set_focus(pane)
+
+    def _keys(self) -> tuple[tuple[str, str], ...]:
+        """Return the keys that fit the focus."""
+        agent = self.agents.agent
+        if self.focused is self.bar.input:
+            return (("Enter", "keep"), ("Esc", "clear"))
+        keys: list[tuple[str, str]] = []
+        decides = not self.desk.read_only
+        if self.desk.mirror.open_stepups():
+            keys.append(("s", "step-ups"))
+        if self.focused is self.audit:
+            keys.append(("f", "hold" if self.feed.follow else "follow"))
+            keys.append(("Enter", "its agent"))
+        elif agent is not None:
+            if decides:
+                keys.append(("u", "restore") if agent.revoked else ("r", "revoke"))
+            keys.append(("Enter", "details"))
+        keys += [("/", "filter"), ("Tab", "pane")]
+        if self.focused is not self.audit:
+            keys.append(("f", "hold" if self.feed.follow else "follow"))
+        keys += [(":", "command"), ("y", "copy id")]
+        if decides:
+            panic = self.desk.mirror.status.panic.on
+            keys.append(("!", "lift panic" if panic else "panic"))
+        return (*keys, ("?", "keys"))
+
+    # Filter
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave a slash alone where it is text."""
+        del parameters
+        return not (action == "filter" and isinstance(self.focused, Input))
+
+    def action_filter(self) -> None:
+        """Start typing a filter."""
+        self.bar.display = True
+        self.set_focus(self.bar.input)
+        self.place()
+
+    @on(Input.Changed, "#filter")
+    def narrow(self, event: Input.Changed) -> None:
+        """Filter as it is typed."""
+        wanted = Filter.parse(event.value)
+        self.bar.complain(wanted.problem)
+        self.view.narrow(wanted)
+        self.feed.narrow(wanted)
+        self.place()
+        self.paint_all()
+        self.fetch_older()
+
+    @on(Input.Submitted, "#filter")
+    def keep_filter(self) -> None:
+        """Go back to the pane, with the filter on."""
+        self._focus(self._big)
+
+    def action_out(self) -> None:
+        """Take one step out: filter, details, hold."""
+        if self.bar.input.has_focus or self.view.filter:
+            self.bar.input.value = ""
+            self._focus(self._big)
+        elif self._big is self.details:
+            self._focus(self.agents)
+        elif not self.feed.follow:
+            self.audit.action_follow()
+        elif self._big is self.audit:
+            self._focus(self.agents)
+
+    # Moving
+
+    def action_next(self) -> None:
+        """Go to the next pane."""
+        self._step(1)
+
+    def action_previous(self) -> None:
+        """Go to the pane before."""
+        self._step(-1)
+
+    def action_follow(self) -> None:
+        """Hold the audit, or follow it."""
+        self.audit.toggle()
+        self.keybar.show(self._keys())
+
+    @on(AgentPane.Moved)
+    def follow_cursor(self) -> None:
+        """Show the details of the agent under the cursor."""
+        self.details.paint()
+        self.keybar.show(self._keys())
+
+    @on(AgentPane.Opened)
+    def open_details(self) -> None:
+        """Go to the details of the agent under the cursor."""
+        self._focus(self.details)
+        self.details.paint()
+
+    @on(AuditPane.Moved)
+    def fetch_older(self) -> None:
+        """Read older events when the screen is about to need them."""
+        self.keybar.show(self._keys())
+        if self.feed.wants_older(self.audit.size.height):
+            self.run_worker(self._fetch(), group="older", exclusive=True)
+
+    async def _fetch(self) -> None:
+        for _ in range(_PAGES_AT_ONCE):
+            query = self.feed.wants_older(self.audit.size.height)
+            if query is None:
+                return
+            try:
+                page = await self.link.audit(**query)
+            except AgentVaultError:
+                return  # the masthead says what is wrong with the link
+            self.feed.prepend(page, query)
+            self.audit.paint()
+
+    @on(AuditPane.Opened)
+    def go_to_agent(self) -> None:
+        """Put the cursor on the agent of the event under the cursor."""
+        event = self.feed.under_cursor
+        if event is not None and event.agent_id:
+            self.visit(event.agent_id)
+
+    def visit(self, agent_id: str) -> None:
+        """Put the cursor on an agent."""
+        self.view.go(agent_id)
+        self._focus(self.agents)
+        self.paint_all()
+
+    # Deciding: on what is under the cursor when the key is pressed
+
+    def action_revoke(self) -> None:
+        """Ask before cutting off the agent under the cursor."""
+        if agent := self.agents.agent:
+            self.app.push_screen(RevokeDialog(self.desk, agent))
+
+    def action_restore(self) -> None:
+        """Ask before serving the agent under the cursor again."""
+        if agent := self.agents.agent:
+            self.app.push_screen(RestoreDialog(self.desk, agent))
+
+    def action_stepups(self) -> None:
+        """Show what waits for a person."""
+        self.app.push_screen(StepUpsDialog(self.desk))
+
+    def action_panic(self) -> None:
+        """Ask before stopping everything, or before lifting that."""
+        on_now = self.desk.mirror.status.panic.on
+        dialog = LiftDialog(self.desk) if on_now else PanicDialog(self.desk)
+        self.app.push_screen(dialog)
+
+    def action_help(self) -> None:
+        """Show the keys that work here."""
+        self.app.push_screen(HelpDialog(self.desk, self.active_bindings))
+
+    def action_copy(self) -> None:
+        """Copy the id of what is under the cursor; never a secret, there is none."""
+        agent, event = self.agents.agent, self.feed.under_cursor
+        what = ""
+        if self.focused is self.audit and event is not None:
+            what = event.decision_id or f"{event.seq}"
+            kind = "decision" if event.decision_id else "event number"
+        elif agent is not None:
+            what, kind = agent.id, f"agent id of {agent.name}"
+        if what:
+            self.app.copy_to_clipboard(what)
+            self.app.notify(f"Copied {kind}: {what}", markup=False, timeout=3)

@@ -1,0 +1,217 @@
+"""Scenes for the console's tests and pictures: what a scripted broker holds in each."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from support.fake_operator import FakeOperator
+from support.fake_state import START
+from textual.pilot import Pilot
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.build import build
+from agentvault_tui.settings import ConsoleSettings, Settings
+
+HOSTILE = (
+    "\x1b]52;c;ZXZpbA==\x07",
+    "\x1b[2J\x1b[31m",
+    "\x9b31m\x9d0;title\x9c",
+    "\u202egnp.exe\u200b\u2066",
+    "[bold red]pay[/] [/b] bad [",
+    "line\nbreak\r\rtab\t\x00\x7f",
+    "a\u0301\u0302\u0303\u0304\u0305" * 3,
+    "日本語のエージェント" * 20,
+)
+
+
+def quiet(fake: FakeOperator) -> None:
+    """One agent that has done nothing yet."""
+    fake.add_agent("calendar-agent", "read:calendar")
+
+
+def empty(fake: FakeOperator) -> None:
+    """A vault without agents."""
+    fake.add_event("broker.started")
+
+
+def busy(fake: FakeOperator) -> dict[str, Any]:
+    """The story of the wireframes."""
+    agents = {
+        name: fake.add_agent(name, *scopes, owner=owner, purpose=purpose)
+        for name, owner, scopes, purpose in (
+            (
+                "calendar-agent",
+                "alice@acme.test",
+                ("write:calendar", "read:contacts"),
+                "Books meetings for the sales team",
+            ),
+            (
+                "payments-agent",
+                "bob@acme.test",
+                ("send:payment", "read:finance"),
+                "Pays approved invoices",
+            ),
+            ("email-agent", "alice@acme.test", ("send:email", "read:email"), ""),
+            ("records-agent", "carol@acme.test", ("read:records",), ""),
+            ("finance-agent", "bob@acme.test", ("read:finance",), ""),
+            ("research-agent", "dave@acme.test", ("read:email", "read:contacts"), ""),
+        )
+    }
+    calendar, payments = agents["calendar-agent"], agents["payments-agent"]
+    calendar["counts"].update(allowed=298, denied=4, escalated=2)
+    agents["email-agent"]["counts"].update(allowed=1200, escalated=3)
+    agents["records-agent"]["counts"].update(allowed=77, denied=8)
+    payments["counts"].update(allowed=12, escalated=9, denied=1)
+    agents["finance-agent"]["counts"].update(allowed=41)
+    fake.add_token(calendar, "write:calendar", 41 * 60 + 7)
+    fake.add_token(calendar, "read:contacts", 58 * 60 + 40)
+    fake.add_token(agents["email-agent"], "send:email", 9 * 60 + 58)
+    fake.add_token(agents["records-agent"], "read:records", 41)
+    fake.add_token(agents["finance-agent"], "read:finance", 25 * 60)
+    agents["research-agent"].update(
+        status="revoked", revoked_at=iso(START - timedelta(minutes=4))
+    )
+    now = fake.now
+    for second in range(14):
+        fake.now = now - timedelta(seconds=40 - 2 * second)
+        fake.decide(calendar, "write:calendar", "allowed", resource="calendar:primary")
+    _answers(fake, agents)
+    fake.now = now
+    fake.add_stepup(payments)
+    fake.add_stepup(
+        agents["email-agent"],
+        action="send:email",
+        scope="send:email",
+        resource="mailbox:sales",
+        parameters={"recipients": 500},
+        risk="medium",
+        rule="bulk-sends-need-step-up",
+        why="More than 20 people would get it.",
+        requested_at=iso(now - timedelta(seconds=4)),
+        expires_at=iso(now + timedelta(seconds=296)),
+    )
+    return agents
+
+
+def _answers(fake: FakeOperator, agents: dict[str, Any]) -> None:
+    email, records = agents["email-agent"], agents["records-agent"]
+    fake.now += timedelta(seconds=4)
+    fake.decide(
+        email,
+        "send:email",
+        "escalated",
+        resource="mailbox:sales",
+        rule="bulk-sends-need-step-up",
+        detail={"parameters": {"recipients": 500}},
+    )
+    fake.decide(email, "send:email", "allowed", resource="mailbox:sales")
+    for _ in range(4):
+        fake.now += timedelta(seconds=2)
+        fake.decide(
+            records,
+            "delete:records",
+            "denied",
+            resource="crm:88",
+            reason="scope_not_granted",
+        )
+    fake.add_event("agent.revoked", agents["research-agent"], reason="odd hours")
+    fake.decide(
+        agents["payments-agent"],
+        "send:payment",
+        "escalated",
+        resource="stripe:acct_42",
+        rule="payments-need-step-up",
+        detail={"parameters": {"amount": 4200, "currency": "USD"}},
+    )
+    fake.decide(
+        agents["calendar-agent"],
+        "write:calendar",
+        "allowed",
+        resource="calendar:primary",
+    )
+
+
+def panic(fake: FakeOperator) -> None:
+    """Everything stopped."""
+    busy(fake)
+    fake.panic.update(
+        on=True, since=iso(START), by="alice", reason="runaway agents in sales"
+    )
+
+
+def ledger_down(fake: FakeOperator) -> None:
+    """The disk is full, and the policy file is broken."""
+    busy(fake)
+    fake.writable = False
+    fake.warnings.append(
+        "policy.cedar is broken at line 12: the policy loaded at 13:40:02Z is in force"
+    )
+
+
+def hostile(fake: FakeOperator) -> None:
+    """Every text an agent can choose is an attack."""
+    for number, text in enumerate(HOSTILE):
+        agent = fake.add_agent(text, "read:email", text, owner=text, purpose=text)
+        fake.add_token(agent, text, 600 + number)
+        fake.add_stepup(
+            agent, action=text, resource=text, reason=text, parameters={text: text}
+        )
+        fake.decide(agent, text, "denied", resource=text, reason=text, rule=text)
+    fake.warnings.append(HOSTILE[0])
+
+
+SCENES: dict[str, Callable[[FakeOperator], object]] = {
+    "busy": busy,
+    "empty": empty,
+    "panic": panic,
+    "ledger_down": ledger_down,
+    "hostile": hostile,
+    "quiet": quiet,
+}
+
+
+def console(
+    socket: Path, folder: Path, *, theme: str = "agentvault", ascii: str = "no"
+) -> ConsoleApp:
+    """A console on that socket, with a clock that stands still."""
+    return build(
+        socket,
+        read_only=False,
+        settings=Settings(console=ConsoleSettings(theme=theme, ascii=ascii)),
+        clock=ManualClock(START),
+        memory_folder=folder,
+        environ={},
+    )
+
+
+async def settle(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
+    """Let the app run until *condition* holds, then paint."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "the console did not get there"
+        await pilot.pause(0.01)
+    app: Any = pilot.app
+    app.watch_screen.pulse()
+    await pilot.pause()
+
+
+async def live(pilot: Pilot[Any]) -> None:
+    """Wait for the link."""
+    app: Any = pilot.app
+    await settle(pilot, lambda: app.desk.mirror.link.live)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    app: ConsoleApp, size: tuple[int, int] = (120, 40)
+) -> AsyncIterator[Pilot[Any]]:
+    """Run *app* headless, connected."""
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        yield pilot
