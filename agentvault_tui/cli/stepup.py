@@ -189,7 +189,7 @@ def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
         return []
     said, codes, links = mask_lures(visible(reason, 2000, ascii_only=out.ascii_only))
     if codes or links:
-        said = Shown(f"{said} ({codes} codes and {links} links masked)")
+        said = Shown(f"{said} (masked: {codes} like a code, {links} like a link)")
     return [("it says (unverified)", Cell(said, "quiet"))]
 
 

@@ -1,0 +1,92 @@
+"""One real broker for the room, and `agentvault` called in and out of process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+from support.command_line import (
+    PROGRAM,
+    Agent,
+    Answer,
+    Broker,
+    plain_environment,
+)
+
+from agentvault_tui.cli.app import run as run_line
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """`agentvault serve` as a process of its own, on a free port."""
+    home = tmp_path_factory.mktemp("h")
+    process = subprocess.Popen(
+        [*PROGRAM, "--home", str(home), "serve", "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        env=plain_environment(),
+    )
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+    yield Broker(home, said["agents_url"], said["pid"])
+    process.terminate()
+    process.stdout.close()
+    assert process.wait(15) == 0
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run one command line in this process."""
+
+    def call(*argv: str) -> Answer:
+        capsys.readouterr()
+        code = run_line(argv)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def av(cli: Callable[..., Answer], broker: Broker) -> Callable[..., Answer]:
+    """Run one command line on the broker's home."""
+
+    def call(*argv: str) -> Answer:
+        return cli("--home", str(broker.home), *argv)
+
+    return call
+
+
+@pytest.fixture
+def process() -> Callable[..., Answer]:
+    """Run one command line as a process, without a terminal."""
+
+    def call(*argv: str, **env: str) -> Answer:
+        done = subprocess.run(
+            [*PROGRAM, *argv],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=plain_environment(**env),
+            timeout=60,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+_NUMBERS = count(1)
+
+
+@pytest.fixture
+def agent(av: Callable[..., Answer], broker: Broker) -> Agent:
+    """A new agent that may pay and read the calendar."""
+    name = f"agent-{next(_NUMBERS)}"
+    scopes = ("--scope", "send:payment", "--scope", "read:calendar")
+    added = av(
+        "agents", "add", name, "--owner", "bob@acme.test", *scopes, "--json"
+    ).json
+    return Agent(broker, name, added["id"], added["client_secret"])

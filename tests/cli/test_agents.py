@@ -1,0 +1,169 @@
+"""`agentvault agents` against a real broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
+from support.terminal import Terminal
+
+Run = Callable[..., Answer]
+
+
+def test_add_prints_the_secret_once_and_it_works(av: Run, agent: Agent) -> None:
+    """`add --json` gives exactly id, client id and a secret the broker accepts."""
+    token = agent.ask("read:calendar", {})
+    assert token["token_type"] == "Bearer"
+    shown = av("agents", "show", agent.id, "--json").json
+    assert "client_secret" not in shown
+    assert agent.secret not in json.dumps(shown)
+
+
+def test_add_json_has_three_members(av: Run) -> None:
+    """The members are the contract's."""
+    added = av(
+        *("agents", "add", "three-members", "--owner", "o", "--scope", "read:email"),
+        "--json",
+    ).json
+    assert added.keys() == {"id", "client_id", "client_secret"}
+
+
+def test_add_with_a_public_key_gives_no_secret(av: Run, tmp_path: Path) -> None:
+    """A public key stands in for the secret; a private one is refused unsent."""
+    key = Ed25519PrivateKey.generate()
+    public = tmp_path / "public.pem"
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+    )
+    private = tmp_path / "private.pem"
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    line = ("agents", "add", "keyed", "--owner", "o", "--scope", "read:email")
+    refused = av(*line, "--public-key", str(private))
+    assert refused.code == 2
+    assert "holds a private key" in refused.err
+    added = av(*line, "--public-key", str(public), "--json").json
+    assert added.keys() == {"id", "client_id"}
+    assert av(*line, "--public-key", str(tmp_path / "none")).code == 2
+
+
+def test_add_warns_that_the_secret_is_shown_once(broker: Broker) -> None:
+    """On a terminal a person is told to keep it now."""
+    line = ("agents", "add", "told-once", "--owner", "o", "--scope", "read:email")
+    with Terminal([*PROGRAM, *line], broker.env) as terminal:
+        assert terminal.finish() == 0
+    assert "shown this once" in terminal.text
+    assert "av_s_" in terminal.text
+
+
+def test_unknown_scope_names_the_nearest(av: Run) -> None:
+    """A misspelt scope is refused as wrong usage, with what it may have meant."""
+    answer = av("agents", "add", "typo", "--owner", "o", "--scope", "read:calender")
+    assert answer.code == 2
+    assert "read:calendar" in answer.err
+
+
+def test_a_taken_name_is_a_no(av: Run, agent: Agent) -> None:
+    """Two agents cannot share a name: it ran, and the answer is no."""
+    answer = av("agents", "add", agent.name, "--owner", "o", "--scope", "read:email")
+    assert answer.code == 1
+
+
+def test_list_shows_agents_to_people_and_programs(av: Run, agent: Agent) -> None:
+    """People see a row, programs the shape of the operators' HTTP."""
+    agent.ask("read:calendar", {})
+    agents = {
+        item["id"]: item for item in av("agents", "list", "--json").json["agents"]
+    }
+    assert agents[agent.id]["counts"]["allowed"] == 1
+    (row,) = [
+        line for line in av("agents", "list").out.splitlines() if agent.id in line
+    ]
+    assert row.split()[:6] == [
+        agent.name,
+        agent.id,
+        "bob@acme.test",
+        "active",
+        "1",
+        "1",
+    ]
+
+
+def test_show_accepts_id_and_name(av: Run, agent: Agent) -> None:
+    """An id and a unique name mean the same agent."""
+    by_id = av("agents", "show", agent.id, "--json").json
+    by_name = av("agents", "show", agent.name, "--json").json
+    assert by_id["id"] == by_name["id"] == agent.id
+    assert agent.id in av("agents", "show", agent.name).out
+
+
+def test_no_such_agent_exits_four(av: Run, agent: Agent) -> None:
+    """A misspelt name exits 4 and is answered with near ones."""
+    answer = av("agents", "show", f"{agent.name}x")
+    assert (answer.code, answer.out) == (4, "")
+    assert agent.name in answer.err
+
+
+def test_revoke_and_restore(av: Run, agent: Agent) -> None:
+    """Revoking ends live tokens with the measured time; restoring serves again."""
+    agent.ask("read:calendar", {})
+    cut = av("agents", "revoke", agent.name, "--reason", "drill", "--json").json
+    assert cut["agent"]["status"] == "revoked"
+    assert cut["tokens_revoked"] == 1
+    assert agent.ask("read:calendar", {})["reason"] == "agent_revoked"
+    assert av("agents", "restore", agent.name).code == 0
+    assert "access_token" in agent.ask("read:calendar", {})
+    people = av("agents", "revoke", agent.id)
+    assert "ms: 1 token and 0 step-ups ended" in people.out
+
+
+def test_panic_stops_all_and_is_lifted(av: Run, agent: Agent) -> None:
+    """`revoke --all` stops every agent until `restore --all`; commands still work."""
+    stopped = av("agents", "revoke", "--all", "--reason", "drill", "--json")
+    try:
+        assert stopped.json["agents"] >= 1
+        assert "agent" not in stopped.json
+        assert agent.ask("read:calendar", {})["reason"] == "panic"
+        assert av("agents", "list").code == 0
+    finally:
+        lifted = av("agents", "restore", "--all")
+    assert lifted.code == 0
+    assert "access_token" in agent.ask("read:calendar", {})
+
+
+def test_grant_and_ungrant(av: Run, agent: Agent) -> None:
+    """Scopes come and go; one that was not granted cannot be taken away."""
+    granted = av("agents", "grant", agent.name, "read:contacts", "read:email", "--json")
+    assert set(granted.json["scopes"]) >= {"read:contacts", "read:email"}
+    taken = av("agents", "ungrant", agent.name, "read:contacts,read:email", "--json")
+    assert taken.json["scopes"] == ["read:calendar", "send:payment"]
+    again = av("agents", "ungrant", agent.name, "read:contacts")
+    assert again.code == 4
+    assert av("agents", "grant", agent.name, "reed:contacts").code == 2
+
+
+@pytest.mark.parametrize("json_mode", [True, False])
+def test_hostile_text_arrives_inert(av: Run, json_mode: bool) -> None:
+    """What an agent's owner and purpose hold reaches no terminal as it is."""
+    name = f"hostile-{json_mode}"
+    line = ("agents", "add", name, "--owner", HOSTILE, "--purpose", HOSTILE)
+    extra = ("--json",) if json_mode else ()
+    assert av(*line, "--scope", "read:email", *extra).code == 0
+    for command in (("agents", "list"), ("agents", "show", name)):
+        out = av(*command, *extra).out
+        assert all(row.isprintable() for row in out.split("\n"))
+        if json_mode:
+            assert out.isascii()

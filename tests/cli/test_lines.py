@@ -1,0 +1,277 @@
+"""The command line itself: help, versions, wrong usage, no broker, quiet ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from support.command_line import HOSTILE, PROGRAM, Answer, Broker
+
+from agentvault_tui import __version__
+from agentvault_tui.cli.app import root
+from agentvault_tui.cli.framework import Command
+
+Run = Callable[..., Answer]
+
+CONTRACT = {
+    *("console", "demo", "serve", "agents list", "agents show", "agents add"),
+    *("agents revoke", "agents restore", "agents grant", "agents ungrant"),
+    *("stepup list", "stepup show", "stepup approve", "stepup deny", "audit tail"),
+    *("audit search", "audit export", "audit verify", "policy check", "policy explain"),
+    *("login", "logout", "whoami", "tenant user add", "tenant user list"),
+    *("tenant user otp", "tenant activate", "doctor"),
+}
+ANSWERS_NOTHING = {"console", "demo", "serve"}
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, Command]]:
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            assert isinstance(command, Command)
+            yield f"{path}{name}", command
+
+
+ALL = dict(commands(root))
+
+
+def test_every_command_of_the_contract_is_there() -> None:
+    """The table of commands in the contract is what can be typed."""
+    assert set(ALL) >= CONTRACT
+
+
+@pytest.mark.parametrize("path", sorted(ALL))
+def test_help_has_an_example_and_the_shared_options(path: str, cli: Run) -> None:
+    """Each command explains itself with an example that is really a command of it."""
+    answer = cli(*path.split(), "--help")
+    assert answer.code == 0
+    assert f"agentvault {path}" in answer.out.partition("Example:")[2]
+    assert "--home DIR" in answer.out
+    assert ("--json" in answer.out) == (path not in ANSWERS_NOTHING)
+
+
+def test_root_help_names_every_command(cli: Run) -> None:
+    """`agentvault --help` shows what there is, with an example."""
+    out = cli("--help").out
+    for name in {path.split()[0] for path in CONTRACT}:
+        assert f"\n  {name} " in out
+    assert "Example:" in out
+
+
+def test_version(cli: Run) -> None:
+    """`--version` prints the version."""
+    assert cli("--version").out == f"agentvault {__version__}\n"
+
+
+def test_help_imports_none_of_the_heavy_rooms() -> None:
+    """`--help` and a command's own help touch neither the rooms nor httpx."""
+    script = (
+        "import sys; from agentvault_tui.cli.app import run;"
+        "run(['--help']); run(['agents', 'list', '--help']); run(['doctor', '--help']);"
+        "print([n for n in ('httpx','textual','rich','aiosqlite','cedarpy','authlib',"
+        "'segno','argon2','agentvault_tui.ledger','agentvault_tui.broker') "
+        "if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [PROGRAM[0], "-P", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["agent"], "did you mean agents"),
+        (["agents", "lst"], "did you mean list"),
+        (["agents", "add", "x"], "--owner"),
+        (["agents", "list", "--nope"], "--nope"),
+        (["agents", "revoke"], "--all"),
+        (["agents", "revoke", "x", "--all"], "--all"),
+        (["agents", "revoke", "--all"], "--reason"),
+        (["serve", "--listen", "0.0.0.0:7717"], "loopback"),
+        (["serve", "--listen", "nonsense"], "HOST:PORT"),
+        (["audit", "search", "--since", "yesterday"], "10m, 2h, 3d"),
+        (["audit", "search", "--since", "999999999w"], "not a time"),
+        (
+            ["policy", "explain", "--agent", "a", "--action", "b", "--parameters", "{"],
+            "not JSON",
+        ),
+        (
+            [
+                "policy",
+                "explain",
+                "--agent",
+                "a",
+                "--action",
+                "b",
+                "--parameters",
+                "[]",
+            ],
+            "no object",
+        ),
+        (["demo", "--headless", "--agents", "0"], "--agents"),
+        (["demo", "--headless", "--agents", "many"], "--agents"),
+        (["stepup", "approve"], "ID"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_two(
+    line: list[str], hint: str, cli: Run, tmp_path: Path
+) -> None:
+    """Wrong usage exits 2 with one line that says what to do, and nothing else."""
+    answer = cli("--home", str(tmp_path), *line)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert answer.err.startswith("agentvault: ")
+    assert hint in answer.err
+
+
+ONLINE = [
+    ["agents", "list"],
+    ["agents", "show", "a"],
+    ["agents", "add", "a", "--owner", "o", "--scope", "read:email"],
+    ["agents", "revoke", "a"],
+    ["agents", "revoke", "--all", "--reason", "r"],
+    ["agents", "restore", "--all"],
+    ["agents", "grant", "a", "s"],
+    ["agents", "ungrant", "a", "s"],
+    ["stepup", "list"],
+    ["stepup", "show", "sup_1"],
+    ["stepup", "approve", "sup_1"],
+    ["stepup", "deny", "sup_1"],
+    ["audit", "tail"],
+    ["audit", "tail", "--follow"],
+    ["audit", "search"],
+    ["policy", "explain", "--agent", "a", "--action", "read:email"],
+    ["login"],
+    ["logout"],
+    ["whoami"],
+    ["tenant", "activate", "KDRT-WZNB", "--user", "a", "--yes"],
+    ["console", "--plain"],
+]
+
+
+@pytest.mark.parametrize("line", ONLINE, ids=" ".join)
+def test_no_broker_exits_three(line: list[str], cli: Run, tmp_path: Path) -> None:
+    """With no broker the line says how to start one."""
+    answer = cli("--home", str(tmp_path), *line)
+    assert (answer.code, answer.out) == (3, "")
+    assert answer.err.count("\n") == 1
+    assert "`agentvault serve`" in answer.err
+    assert "`agentvault`" in answer.err
+
+
+def test_a_socket_nobody_listens_on_exits_three(cli: Run, tmp_path: Path) -> None:
+    """A socket left behind by a killed broker is the same as none."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "agentvault.sock").touch()
+    assert cli("--home", str(tmp_path), "agents", "list").code == 3
+
+
+def test_a_home_with_too_long_a_path_is_refused(cli: Run, tmp_path: Path) -> None:
+    """The system would cut the socket's path; the line says what to do instead."""
+    answer = cli("--home", str(tmp_path / ("x" * 120)), "agents", "list")
+    assert answer.code == 2
+    assert "use a shorter --home" in answer.err
+
+
+def test_home_stands_before_or_after_the_command(cli: Run, broker: Broker) -> None:
+    """`--home` means the same wherever it stands, and beats the environment."""
+    home = str(broker.home)
+    before = cli("--home", home, "agents", "list", "--json")
+    between = cli("agents", "--home", home, "list", "--json")
+    after = cli("agents", "list", "--json", "--home", home)
+    assert before.code == between.code == after.code == 0
+    assert before.json.keys() == between.json.keys() == after.json.keys() == {"agents"}
+
+
+def test_home_comes_from_the_environment(process: Run, broker: Broker) -> None:
+    """AGENTVAULT_HOME names the home when no option does."""
+    answer = process("agents", "list", "--json", AGENTVAULT_HOME=str(broker.home))
+    assert answer.code == 0
+    gone = process(
+        "--home", "/nowhere/at/all", "agents", "list", AGENTVAULT_HOME=str(broker.home)
+    )
+    assert gone.code == 3
+
+
+def test_what_an_error_quotes_is_made_visible(av: Run) -> None:
+    """A word with escape sequences comes back inert, on one line."""
+    answer = av("agents", "show", HOSTILE)
+    assert answer.code == 4
+    assert answer.err.count("\n") == 1
+    assert answer.err.rstrip("\n").isprintable()
+
+
+def test_a_fault_of_ours_is_one_line(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What nobody foresaw ends in one line; AGENTVAULT_DEBUG=1 shows the rest."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr("agentvault_tui.policy.Policy.load", broken)
+    answer = cli("--home", str(tmp_path), "policy", "check")
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert "AGENTVAULT_DEBUG=1" in answer.err
+    monkeypatch.setenv("AGENTVAULT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli("--home", str(tmp_path), "policy", "check")
+
+
+def test_ctrl_c_is_quiet(broker: Broker) -> None:
+    """SIGINT ends a following tail with 130 and no word."""
+    process = subprocess.Popen(
+        [*PROGRAM, "audit", "tail", "-f", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=broker.env,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["seq"] >= 1
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_a_closed_pipe_is_quiet(broker: Broker) -> None:
+    """`agentvault … | head` ends without a traceback or a message."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [*PROGRAM, "audit", "tail", "--json"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=broker.env,
+        check=False,
+        timeout=30,
+    )
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_settings_that_are_wrong_are_named(cli: Run, tmp_path: Path) -> None:
+    """A misspelt key in config.toml is answered with the nearest, and exit 2."""
+    (tmp_path / "config.toml").write_text("[broker]\nlisen = '127.0.0.1:1'\n")
+    answer = cli("--home", str(tmp_path), "serve")
+    assert answer.code == 2
+    assert "did you mean listen" in answer.err
+
+
+def test_a_second_broker_says_who_has_the_home(process: Run, broker: Broker) -> None:
+    """Serving a home that is served exits 1 and names the process."""
+    answer = process("--home", str(broker.home), "serve", "--listen", "127.0.0.1:0")
+    assert (answer.code, answer.out) == (1, "")
+    assert str(broker.pid) in answer.err
+    assert "Traceback" not in answer.err

@@ -1,0 +1,273 @@
+"""`agentvault stepup` and `tenant` against a real broker and its tenant."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyotp
+import pytest
+from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
+from support.terminal import Terminal
+
+Run = Callable[..., Answer]
+PAYMENT = {"amount": 4200, "currency": "USD", "to": "Northwind GmbH"}
+
+
+@dataclass
+class Person:
+    """An approver of the embedded tenant."""
+
+    name: str
+    password_file: Path
+    otp_secret: str
+
+    def otp(self) -> str:
+        return pyotp.TOTP(self.otp_secret).now()
+
+
+@pytest.fixture
+def person(av: Run, tmp_path: Path) -> Person:
+    """A new approver: each code counts once, so each test has its own."""
+    name = f"p{time.monotonic_ns()}"
+    added = av("tenant", "user", "add", name, "--approver", "--json").json
+    file = tmp_path / "password"
+    file.write_text(added["password"] + "\n")
+    file.chmod(0o600)
+    return Person(name, file, added["otp_secret"])
+
+
+def activate(av: Run, person: Person, code: str, *extra: str) -> Answer:
+    return av(
+        *("tenant", "activate", code, "--user", person.name),
+        *("--password-file", str(person.password_file), "--otp", person.otp()),
+        *("--yes", *extra),
+    )
+
+
+def approving(broker: Broker, stepup_id: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROGRAM, "stepup", "approve", stepup_id, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=broker.env,
+    )
+
+
+def first_line(process: subprocess.Popen[str]) -> dict[str, object]:
+    assert process.stdout is not None
+    return dict(json.loads(process.stdout.readline()))
+
+
+def test_a_step_up_from_request_to_token(
+    av: Run, broker: Broker, agent: Agent, person: Person
+) -> None:
+    """Approve waits; the tenant is told from a second terminal; both exit 0."""
+    asked = agent.ask("send:payment", PAYMENT, "Invoice 1881")
+    stepup_id = asked["auth_req_id"]
+    listed = av(
+        "stepup", "list", "--status", "pending", "--agent", agent.name, "--json"
+    )
+    assert [item["id"] for item in listed.json["stepups"]] == [stepup_id]
+    shown = av("stepup", "show", stepup_id)
+    fingerprint = listed.json["stepups"][0]["fingerprint"]
+    for word in (agent.name, agent.id, "amount = 4200", "Northwind GmbH", fingerprint):
+        assert word in shown.out
+    process = approving(broker, stepup_id)
+    started = first_line(process)
+    device = started["device"]
+    assert isinstance(device, dict)
+    assert started["status"] == "authorizing"
+    approved = activate(av, person, device["user_code"])
+    assert approved.code == 0, approved.err
+    assert fingerprint in approved.out
+    assert "send:payment" in approved.out
+    rest, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    ended = json.loads(rest)
+    assert ended["status"] == "approved"
+    assert ended["decided_by"]["name"] == person.name
+    assert "mfa" in ended["decided_by"]["amr"]
+
+
+def test_cancelling_at_the_page_is_a_no_with_its_reason(
+    av: Run, broker: Broker, agent: Agent, person: Person
+) -> None:
+    """Saying no at the tenant ends approve with 1; the request waits on, with why."""
+    stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    process = approving(broker, stepup_id)
+    device = first_line(process)["device"]
+    assert isinstance(device, dict)
+    line = [
+        *("tenant", "activate", device["user_code"], "--user", person.name),
+        *("--password-file", str(person.password_file), "--otp", person.otp()),
+    ]
+    with Terminal([*PROGRAM, *line], broker.env) as terminal:
+        terminal.read_until(lambda text: "Approve exactly this?" in text)
+        terminal.write("n\n")
+        assert terminal.finish() == 1
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    ended = json.loads(rest)
+    assert ended["status"] == "pending"
+    assert ended["problem"]
+
+
+def test_approve_on_a_terminal_shows_all_then_code_link_and_qr(
+    av: Run, broker: Broker, agent: Agent
+) -> None:
+    """A person sees what they approve first, then code and link, then a whole QR."""
+    stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    line = [*PROGRAM, "stepup", "approve", stepup_id]
+    with Terminal(line, broker.env) as terminal:
+        text = terminal.read_until(lambda text: "The code lives" in text)
+        device = av("stepup", "show", stepup_id, "--json").json["device"]
+        before, _, after = text.partition("On another device open")
+        assert "amount = 4200" in before
+        assert "fingerprint" in before
+        assert device["user_code"] in after
+        assert device["verification_uri"] in after
+        # Dark on light: black on bright white, in rows of one width.
+        rows = [row for row in after.split("\n") if "\x1b[30;107m" in row]
+        widths = {len(row.partition("107m")[2].partition("\x1b")[0]) for row in rows}
+        assert len(rows) >= 15
+        assert len(widths) == 1
+        assert av("stepup", "deny", stepup_id, "--reason", "no invoice").code == 0
+        assert terminal.finish() == 1
+    assert "denied" in terminal.text
+
+
+def test_no_qr_and_no_colour_in_a_pipe(broker: Broker, agent: Agent, av: Run) -> None:
+    """Piped output is plain text."""
+    stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    process = subprocess.Popen(
+        [*PROGRAM, "stepup", "approve", stepup_id],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=broker.env,
+    )
+    assert process.stdout is not None
+    seen = ""
+    while "The code lives" not in seen:
+        seen += process.stdout.readline()
+    assert av("stepup", "deny", stepup_id).code == 0
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "\x1b" not in seen + rest
+    assert "▀" not in seen
+
+
+def test_deny_reaches_the_agent_and_decides_once(av: Run, agent: Agent) -> None:
+    """A denial is recorded with its reason; a second decision is a conflict."""
+    stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    denied = av("stepup", "deny", stepup_id, "--reason", "no invoice", "--json")
+    assert denied.json["status"] == "denied"
+    assert denied.json["denial"] == "no invoice"
+    assert av("stepup", "deny", stepup_id).code == 1
+    late = av("stepup", "approve", stepup_id)
+    assert late.code == 1
+    assert "already" in late.err
+    assert "no invoice" in av("stepup", "show", stepup_id).out
+
+
+def test_no_such_step_up_exits_four(av: Run) -> None:
+    """An unknown id exits 4, whatever is in it."""
+    for word in ("sup_nope", "../agents", HOSTILE):
+        for command in ("show", "approve", "deny"):
+            assert av("stepup", command, word).code == 4
+
+
+def test_an_agents_lure_is_masked_and_inert(av: Run, agent: Agent) -> None:
+    """Codes and links in the agent's own words cannot be followed, nor escapes run."""
+    lure = f"{HOSTILE} enter KDRT-WZNB at https://evil.test/activate"
+    parameters = {"amount": 1, "currency": "USD", f"memo{HOSTILE}": HOSTILE}
+    asked = agent.ask("send:payment", parameters, lure)
+    out = av("stepup", "show", asked["auth_req_id"]).out
+    assert "KDRT" not in out
+    assert "evil.test" not in out
+    assert "(masked: 1 like a code, 1 like a link)" in out
+    assert all(row.isprintable() for row in out.split("\n"))
+    listed = av("stepup", "list", "--json").out
+    assert listed.isascii()
+    assert av("stepup", "deny", asked["auth_req_id"]).code == 0
+
+
+def test_a_wrong_password_and_a_wrong_code_are_refused(
+    av: Run, broker: Broker, agent: Agent, person: Person, tmp_path: Path
+) -> None:
+    """The tenant's own words, one line, exit 1; a code nobody issued as well."""
+    stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    process = approving(broker, stepup_id)
+    device = first_line(process)["device"]
+    assert isinstance(device, dict)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not it")
+    wrong.chmod(0o600)
+    mistaken = Person(person.name, wrong, person.otp_secret)
+    for refused in (
+        activate(av, mistaken, device["user_code"]),
+        activate(av, person, "BBBB-BBBB"),
+    ):
+        assert refused.code == 1
+        assert refused.err.count("\n") == 1
+    assert av("stepup", "deny", stepup_id).code == 0
+    process.communicate(timeout=30)
+
+
+def test_a_password_file_others_can_read_is_refused(
+    av: Run, person: Person, tmp_path: Path
+) -> None:
+    """A password in an open, empty or missing file is wrong usage."""
+    person.password_file.chmod(0o644)
+    assert "chmod 600" in activate(av, person, "BBBB-BBBB").err
+    empty = tmp_path / "empty"
+    empty.touch(0o600)
+    for file in (empty, tmp_path / "none"):
+        answer = activate(av, Person("x", file, person.otp_secret), "BBBB-BBBB")
+        assert answer.code == 2
+
+
+def test_users_are_added_listed_and_reset(av: Run) -> None:
+    """`add --json` has the four members; `otp` makes a new seed; names are unique."""
+    added = av("tenant", "user", "add", "carol", "--json").json
+    assert added.keys() == {"user", "password", "otp_secret", "otpauth_uri"}
+    listed = av("tenant", "user", "list", "--json").json["users"]
+    assert {user["name"]: user["approver"] for user in listed}["carol"] is False
+    anew = av("tenant", "user", "otp", "carol", "--json").json
+    assert anew["otp_secret"] != added["otp_secret"]
+    assert anew["otp_secret"] in anew["otpauth_uri"]
+    assert av("tenant", "user", "add", "carol").code == 1
+    assert av("tenant", "user", "otp", "nobody").code == 4
+    assert av("tenant", "user", "add", HOSTILE).code == 2
+
+
+def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:
+    """The seed can be scanned from the terminal it is shown on."""
+    line = [*PROGRAM, "tenant", "user", "add", "dora", "--approver"]
+    with Terminal(line, broker.env) as terminal:
+        assert terminal.finish() == 0
+    assert "\x1b[30;107m" in terminal.text
+    assert "shown once" in terminal.text
+
+
+def test_sign_in_by_device_flow(av: Run, broker: Broker, person: Person) -> None:
+    """`login` waits for the tenant; `whoami` says who; `logout` ends it."""
+    process = subprocess.Popen(
+        [*PROGRAM, "login", "--json"], stdout=subprocess.PIPE, text=True, env=broker.env
+    )
+    device = first_line(process)["device"]
+    assert isinstance(device, dict)
+    answer = activate(av, person, device["user_code"], "--json")
+    assert answer.json["answer"] == "approved"
+    assert answer.json["agent_id"] is None
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert json.loads(rest)["user"]["name"] == person.name
+    assert person.name in av("whoami").out
+    assert av("logout").code == 0
+    assert av("whoami", "--json").json["user"] is None

@@ -1,0 +1,96 @@
+"""What `agentvault` tests pass around: answers, the broker, an agent that asks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+PROGRAM = (sys.executable, "-P", "-m", "agentvault_tui.cli")
+HOSTILE = "\x1b[2J\x1b]52;c;eA==\x07[bold]\u202eevil\u200b\nline\x9b31m"
+
+
+def plain_environment(**extra: str) -> dict[str, str]:
+    """Return an environment without anything that would change the answers."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AGENTVAULT_", "LC_")) and name != "NO_COLOR"
+    }
+    return {**kept, "LANG": "C.UTF-8", "TERM": "xterm-256color", **extra}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one line of JSON it printed."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON Lines it printed."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The running broker."""
+
+    home: Path
+    url: str
+    pid: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        return plain_environment(AGENTVAULT_HOME=str(self.home))
+
+
+@dataclass
+class Agent:
+    """A registered agent, with its secret."""
+
+    broker: Broker
+    name: str
+    id: str
+    secret: str
+
+    def ask(
+        self, scope: str, parameters: dict[str, Any], reason: str = ""
+    ) -> dict[str, Any]:
+        """Ask for a token, as any OAuth client would."""
+        details = {
+            "type": "agentvault:action",
+            "action": scope,
+            "resource": "stripe:acct_42",
+            "parameters": parameters,
+            **({"reason": reason} if reason else {}),
+        }
+        form = {
+            "grant_type": "client_credentials",
+            "scope": scope,
+            "authorization_details": json.dumps([details]),
+        }
+        pair = base64.b64encode(f"{self.id}:{self.secret}".encode()).decode()
+        headers = {
+            "Authorization": f"Basic {pair}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        connection = HTTPConnection(urlsplit(self.broker.url).netloc, timeout=20)
+        with closing(connection):
+            connection.request("POST", "/oauth/token", urlencode(form), headers)
+            return dict(json.load(connection.getresponse()))

@@ -1,0 +1,87 @@
+"""Runs a program on a pseudo-terminal and keeps what it painted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
+
+
+class Terminal:
+    """A child process on a pty of a given size; use it as a context manager."""
+
+    def __init__(
+        self,
+        line: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        columns: int = 100,
+        rows: int = 50,
+    ) -> None:
+        self.master, slave = pty.openpty()
+        size = struct.pack("HHHH", rows, columns, 0, 0)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        self.process = subprocess.Popen(
+            list(line),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=dict(env),
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.painted = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+    def write(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def read_until(self, done: Callable[[str], bool], seconds: float = 20.0) -> str:
+        """Read until *done* says yes to everything painted so far."""
+        deadline = time.monotonic() + seconds
+        while not done(self.text):
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._read(left):
+                raise AssertionError(f"not seen within {seconds} s: {self.text!r}")
+        return self.text
+
+    def finish(self, seconds: float = 20.0) -> int:
+        """Read to the end and return the exit code."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and self._read(left):
+            pass
+        return self.process.wait(max(deadline - time.monotonic(), 0.1))
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    @property
+    def text(self) -> str:
+        return self.painted.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self.master], [], [], seconds)
+        if not ready:
+            return False
+        try:
+            chunk = os.read(self.master, 65_536)
+        except OSError:  # Linux: the other end is closed
+            return False
+        self.painted += chunk
+        return bool(chunk)
