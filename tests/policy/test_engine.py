@@ -80,6 +80,12 @@ def test_sends_are_bulk_from_21_or_when_it_cannot_be_told(
     assert outcome(agent, "send:email", recipients=recipients) is expected
 
 
+def test_a_bulk_send_is_named_as_one(agent: Agent) -> None:
+    """The approver reads the sentence about sends, from the 21st recipient on."""
+    verdict = SHIPPED.decide(agent, action("send:email", recipients=21))
+    assert verdict.rule == "sends-to-many-need-step-up"
+
+
 def test_a_send_that_does_not_say_to_how_many_is_escalated(agent: Agent) -> None:
     """Silence about the recipients of a send is not taken as few."""
     assert outcome(agent, "send:email") is Outcome.ESCALATED

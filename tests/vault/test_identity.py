@@ -100,6 +100,15 @@ async def test_missing_and_mistyped_claims_are_refused(
     assert await refused(tenant.sign(changed(claims, **{name: value}))) == "claims"
 
 
+@pytest.mark.parametrize("name", ["iat", "exp"])
+async def test_fractions_of_a_second_are_refused(
+    tenant: RogueTenant, refused: Any, claims: Any, name: str
+) -> None:
+    """Times that are compared with ours are whole numbers, as everyone writes them."""
+    odd = changed(claims, **{name: claims[name] + 0.5})
+    assert await refused(tenant.sign(odd)) == "claims"
+
+
 async def test_a_list_of_audiences_needs_us_as_its_party(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:

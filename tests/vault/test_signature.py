@@ -132,11 +132,14 @@ async def test_what_is_no_compact_token_is_refused_quickly(
     assert time.perf_counter() - before < 0.5
 
 
+@pytest.mark.parametrize(
+    "header", [{"typ": "at+jwt"}, {"alg": "none"}, {"alg": "HS256"}, {"crit": ["b64"]}]
+)
 async def test_a_form_that_is_refused_costs_the_tenant_nothing(
-    tenant: RogueTenant, refused: Any, claims: Any
+    tenant: RogueTenant, refused: Any, claims: Any, header: dict[str, Any]
 ) -> None:
     """The key set is not even fetched for a token of the wrong kind."""
-    await refused(tenant.sign(claims, typ="at+jwt"))
+    await refused(tenant.sign(claims, **header))
     assert tenant.asked(JWKS) == 0
 
 

@@ -132,6 +132,26 @@ async def test_cancelling_stops_at_once_amid_a_pause(
     await client.aclose()
 
 
+async def test_a_cancellation_wins_over_tokens_of_the_same_instant(
+    tenant: RogueTenant, clock: ManualClock
+) -> None:
+    """When answer and cancellation are both there, the answer is not used."""
+    cancel = asyncio.Event()
+
+    class Racing(TenantClient):
+        async def poll_once(self, _flow: DeviceFlow) -> Tokens:
+            cancel.set()
+            return Tokens("eyJ.c.d")
+
+    client = Racing(tenant.issuer, "avConsole01", clock, sleep=lambda _: never_long())
+    assert await client.wait(await start(client), cancel) == Cancelled()
+    await client.aclose()
+
+
+async def never_long() -> None:
+    """Sleep not at all."""
+
+
 async def test_tokens_that_arrive_with_the_cancellation_are_dropped(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
