@@ -120,7 +120,7 @@ class OperatorClient:
             response = self._send(connection, "GET", "/api/events", None, headers)
             if response.status != 200:
                 raise _refusal(response.status, response.read())
-            yield from _parse_events(response)
+            yield from parse_events(response)
         except (http.client.HTTPException, ConnectionError):
             return
         finally:
@@ -148,7 +148,12 @@ class OperatorClient:
             connection.close()
         if response.status >= 400:
             raise _refusal(response.status, content)
-        return _decode(content)
+        answer = _decode(content)
+        if not isinstance(answer, dict):
+            raise AgentVaultError(
+                "this is not an answer of a broker", f"what listens at {self.path}?"
+            )
+        return answer
 
     def _send(
         self,
@@ -187,7 +192,7 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _parse_events(response: http.client.HTTPResponse) -> Iterator[ServerEvent]:
+def parse_events(response: http.client.HTTPResponse) -> Iterator[ServerEvent]:
     """Read the event stream format (WHATWG HTML, section 9.2.6)."""
     kind, number, data = "message", 0, list[str]()
     while raw := response.readline():

@@ -1,0 +1,213 @@
+"""`agentvault audit` against a real broker, and on files with none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
+
+Run = Callable[..., Answer]
+
+
+def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
+    """`tail -n` ends with what happened last, each event once."""
+    agent.ask("read:calendar", {})
+    events = av("audit", "tail", "-n", "3", "--json").lines
+    numbers = [event["seq"] for event in events]
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    assert events[-1]["type"] == "token.decision"
+    assert events[-1]["agent_id"] == agent.id
+    people = av("audit", "tail", "-n", "1").out
+    assert "allowed" in people
+    assert agent.name in people
+    assert av("audit", "tail", "-n", "0").out == ""
+
+
+def test_follow_leaves_no_gap(av: Run, broker: Broker, agent: Agent) -> None:
+    """What happens while following comes once each, right after what was there."""
+    process = subprocess.Popen(
+        [*PROGRAM, "audit", "tail", "-n", "1", "-f", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=broker.env,
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())["seq"]
+    for _ in range(20):
+        agent.ask("read:calendar", {})
+    numbers = [json.loads(process.stdout.readline())["seq"] for _ in range(20)]
+    assert numbers == list(range(first + 1, first + 21))
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+def test_search_filters(av: Run, agent: Agent) -> None:
+    """Agent, outcome, type, text and times each narrow what is found."""
+    agent.ask("read:calendar", {})
+    agent.ask("read:finance", {})
+    marker = "Rumpelstiltskin"
+    agent.ask("send:payment", {"amount": 3, "currency": "EUR", "memo": marker})
+
+    def found(*extra: str) -> list[str]:
+        answer = av("audit", "search", "--agent", agent.name, "--json", *extra)
+        assert answer.code == 0
+        return [event["outcome"] for event in answer.lines]
+
+    assert found("--outcome", "denied") == ["denied"]
+    assert found("--type", "token.decision") == ["allowed", "denied", "escalated"]
+    assert found("--type", "token.decision", "-n", "2") == ["denied", "escalated"]
+    assert found("--since", "10m", "--outcome", "allowed") == ["allowed"]
+    assert found("--until", "10m") == []
+    assert found("--since", "2099-01-01T00:00:00Z") == []
+    assert "escalated" in found(marker.lower())
+    assert av("audit", "search", "--outcome", "maybe").code == 2
+    assert av("audit", "search", "--agent", "nobody").code == 4
+
+
+def test_search_reads_every_page(av: Run, agent: Agent) -> None:
+    """Without a number every match comes, over as many pages as it takes."""
+    everything = av("audit", "search", "--json").lines
+    numbers = [event["seq"] for event in everything]
+    assert numbers == list(range(1, numbers[-1] + 1))
+
+
+def test_hostile_events_are_inert(av: Run, agent: Agent) -> None:
+    """What an agent puts in an event reaches no terminal as it is."""
+    agent.ask("read:calendar", {"memo": HOSTILE}, HOSTILE)
+    av("agents", "revoke", agent.id, "--reason", HOSTILE)
+    out = av("audit", "tail", "-n", "3").out
+    assert all(row.isprintable() for row in out.split("\n"))
+    assert av("audit", "tail", "-n", "3", "--json").out.isascii()
+
+
+def test_export_verifies_elsewhere_and_is_private(
+    av: Run, cli: Run, agent: Agent, tmp_path: Path
+) -> None:
+    """An export is 0600, verifies with no home at all, and a changed one does not."""
+    agent.ask("read:calendar", {})
+    file = tmp_path / "events.jsonl"
+    exported = av("audit", "export", str(file), "--json").json
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    elsewhere = ("--home", str(tmp_path / "empty"), "audit", "verify")
+    verified = cli(*elsewhere, str(file), "--json")
+    assert verified.code == 0
+    assert verified.json["ok"] is True
+    assert verified.json["events"] == exported["events"]
+    assert verified.json["head"] == exported["head"]
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'"type":', b'"Type":')
+    file.write_bytes(b"".join(lines))
+    bad = cli(*elsewhere, str(file), "--json")
+    assert bad.code == 1
+    assert bad.json["first_bad"] == 3
+    people = cli(*elsewhere, str(file))
+    assert people.code == 1
+    assert "event 3" in people.out
+
+
+def test_export_to_csv(av: Run, agent: Agent, tmp_path: Path) -> None:
+    """`--format csv` writes one row an event, for spreadsheets."""
+    file = tmp_path / "events.csv"
+    done = av("audit", "export", str(file), "--format", "csv", "--json").json
+    with file.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == done["events"]
+    assert rows[0]["type"] == "broker.started"
+
+
+def test_exports_that_cannot_be_written(av: Run, tmp_path: Path) -> None:
+    """A folder, or a file in a folder that is not there, is wrong usage."""
+    assert av("audit", "export", str(tmp_path)).code == 2
+    assert av("audit", "export", str(tmp_path / "none" / "x.jsonl")).code == 2
+
+
+@pytest.mark.parametrize("line", [["verify"], ["export", "x.jsonl"]])
+def test_no_ledger_exits_four(line: list[str], cli: Run, tmp_path: Path) -> None:
+    """With no ledger there is no such thing."""
+    answer = cli("--home", str(tmp_path), "audit", *line)
+    assert answer.code == 4
+    assert answer.err.count("\n") == 1
+
+
+def test_verify_of_a_missing_file_exits_four(cli: Run, tmp_path: Path) -> None:
+    """A file that is not there is no such thing."""
+    assert cli("audit", "verify", str(tmp_path / "none.jsonl")).code == 4
+
+
+def test_verify_live_beside_the_broker(av: Run) -> None:
+    """The live store verifies while it is written."""
+    answer = av("audit", "verify", "--json")
+    assert answer.code == 0
+    assert answer.json["head"] == answer.json["events"]
+
+
+def test_verify_names_a_changed_event(
+    av: Run, cli: Run, broker: Broker, tmp_path: Path
+) -> None:
+    """A row changed behind the broker's back is named, with no broker running."""
+    copy = tmp_path / "copy"
+    (copy / "keys").mkdir(parents=True)
+    with sqlite3.connect(broker.home / "agentvault.db") as source:
+        with sqlite3.connect(copy / "agentvault.db") as target:
+            source.backup(target)
+        target.close()
+    source.close()
+    shutil.copy(broker.home / "keys" / "ledger-head.json", copy / "keys")
+    line = ("--home", str(copy), "audit", "verify", "--json")
+    assert cli(*line).code == 0
+    with sqlite3.connect(copy / "agentvault.db") as db:
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            db.execute(f'DROP TRIGGER "{name}"')
+        db.execute(
+            "UPDATE events SET body = replace(body, 'broker', 'brOker') WHERE seq = 1"
+        )
+    db.close()
+    answer = cli(*line)
+    assert answer.code == 1
+    assert answer.json["ok"] is False
+
+
+def test_accept_goes_on_from_a_restored_copy(
+    cli: Run, process: Run, broker: Broker, agent: Agent, tmp_path: Path
+) -> None:
+    """An older copy put back is refused at the start until accepted, on record."""
+    (tmp_path / "keys").mkdir()
+    with sqlite3.connect(broker.home / "agentvault.db") as source:
+        with sqlite3.connect(tmp_path / "agentvault.db") as target:
+            source.backup(target)
+            (old,) = target.execute("SELECT max(seq) FROM events").fetchone()
+        target.close()
+    source.close()
+    head_file = broker.home / "keys" / "ledger-head.json"
+    for _ in range(1000):
+        agent.ask("read:calendar", {})
+        if json.loads(head_file.read_text())["seq"] > old:
+            break
+    shutil.copy(head_file, tmp_path / "keys")
+    home = str(tmp_path)
+    refused = process("--home", home, "serve", "--listen", "127.0.0.1:0")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith("agentvault: ")
+    assert refused.err.count("\n") == 1
+    assert cli("--home", home, "audit", "verify").code == 1
+    assert cli("--home", home, "audit", "accept", "--reason", " ").code == 2
+    accepted = cli(
+        *("--home", home, "audit", "accept", "--reason", "restored Monday", "--json")
+    )
+    assert accepted.json["head"] == old + 1
+    assert cli("--home", home, "audit", "verify").code == 0
+
+
+def test_accept_is_refused_beside_a_broker(av: Run) -> None:
+    """Nothing is accepted under a running broker."""
+    assert av("audit", "accept", "--reason", "x").code == 1

@@ -1,0 +1,132 @@
+"""`agentvault doctor`: each fault is found and has its remedy."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command_line import PROGRAM, Answer, Broker
+from support.terminal import Terminal
+
+from agentvault_tui.cli.doctor.machine import resets_can_race
+
+Run = Callable[..., Answer]
+
+
+def levels(answer: Answer, area: str) -> dict[str, dict[str, Any]]:
+    found = answer.json["findings"]
+    return {item["level"]: item for item in found if item["area"] == area}
+
+
+def test_an_empty_home_has_no_fault(cli: Run, tmp_path: Path) -> None:
+    """Before the first start nothing is wrong, and the first step is named."""
+    answer = cli("--home", str(tmp_path / "new"), "doctor", "--json")
+    assert (answer.code, answer.json["ok"]) == (0, True)
+    assert "user add" in levels(answer, "people")["warning"]["remedy"]
+
+
+def test_a_running_broker_is_well(av: Run) -> None:
+    """Broker, tenant, ledger and files are each ok while all runs."""
+    answer = av("doctor", "--json")
+    assert answer.code == 0
+    for area in ("files", "settings", "policy", "broker", "tenant", "ledger", "clock"):
+        assert set(levels(answer, area)) == {"ok"}, area
+    people = av("doctor").out
+    assert all(row.isprintable() for row in people.split("\n"))
+
+
+def test_open_modes_are_a_fault_with_the_command(cli: Run, tmp_path: Path) -> None:
+    """A folder others can read exits 1 and says which chmod."""
+    tmp_path.chmod(0o755)
+    answer = cli("--home", str(tmp_path), "doctor", "--json")
+    assert (answer.code, answer.json["ok"]) == (1, False)
+    assert levels(answer, "files")["fault"]["remedy"] == f"chmod 0700 {tmp_path}"
+    assert "-> chmod 0700" in cli("--home", str(tmp_path), "doctor").out
+
+
+def test_broken_settings_and_policy_are_faults(cli: Run, tmp_path: Path) -> None:
+    """What would stop the broker is named, and the rest is still checked."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text("[brokr]\n")
+    (home / "policy.cedar").write_text("nonsense")
+    answer = cli("--home", str(home), "doctor", "--json")
+    assert answer.code == 1
+    assert "did you mean broker" in levels(answer, "settings")["fault"]["remedy"]
+    assert "fault" in levels(answer, "policy")
+    assert "ok" in levels(answer, "clock")
+
+
+def test_a_tenant_that_does_not_answer_is_a_fault(cli: Run, tmp_path: Path) -> None:
+    """A configured tenant is asked for its discovery document."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text(
+        "[tenant]\nissuer = 'http://127.0.0.1:1/'\nclient_id = 'x'\n"
+    )
+    answer = cli("--home", str(home), "doctor", "--json")
+    assert answer.code == 1
+    assert "openid-configuration" in levels(answer, "tenant")["fault"]["remedy"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "unwitnessed", "rubbish"])
+def test_a_damaged_ledger_is_a_fault(
+    damage: str, cli: Run, broker: Broker, tmp_path: Path
+) -> None:
+    """A cut tail, a changed event, a missing head file and a broken file are found."""
+    home = tmp_path / "h"
+    (home / "keys").mkdir(parents=True, mode=0o700)
+    with sqlite3.connect(broker.home / "agentvault.db") as source:
+        with sqlite3.connect(home / "agentvault.db") as db:
+            source.backup(db)
+            for (name,) in db.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            ).fetchall():
+                db.execute(f'DROP TRIGGER "{name}"')
+            if damage == "cut":
+                db.execute("DELETE FROM events WHERE seq > 1")
+            elif damage == "changed":
+                db.execute("UPDATE events SET body = body || ' ' WHERE seq > 1")
+        db.close()
+    source.close()
+    if damage != "unwitnessed":
+        shutil.copy(broker.home / "keys" / "ledger-head.json", home / "keys")
+    if damage == "rubbish":
+        (home / "agentvault.db").write_bytes(b"not a database" * 1000)
+    answer = cli("--home", str(home), "doctor", "--json")
+    assert answer.code == 1
+    assert levels(answer, "ledger")["fault"]["remedy"]
+
+
+def test_the_terminal_is_looked_at(broker: Broker) -> None:
+    """On a terminal size, colours, locale and tmux are judged."""
+    env = {**broker.env, "TMUX": "/tmp/tmux-0/default,1,0", "LANG": "C"}  # noqa: S108
+    with Terminal([*PROGRAM, "doctor"], env, columns=70, rows=20) as terminal:
+        assert terminal.finish() == 0
+    for word in ("set -g set-clipboard on", "80x24 or more", "not UTF-8"):
+        assert word in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("version", "races"),
+    [
+        ((3, 6, 23), False),
+        ((3, 7, 0), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 46, 1), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((4, 0, 0), False),
+    ],
+)
+def test_which_sqlite_has_the_reset_race(
+    version: tuple[int, int, int], races: bool
+) -> None:
+    """3.7.0 to 3.51.2, without the two repaired branches."""
+    assert resets_can_race(version) is races

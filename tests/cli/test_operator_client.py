@@ -1,0 +1,83 @@
+"""The socket client: what a broker that is not well makes of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.command_line import HOSTILE, Answer
+
+Run = Callable[..., Answer]
+
+
+@contextmanager
+def answering(home: Path, answer: bytes) -> Iterator[None]:
+    """Give every connection to the home's socket the same bytes."""
+    (home / "run").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(home / "run" / "agentvault.sock"))
+        listener.listen()
+        ended = threading.Event()
+
+        def serve() -> None:
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    if ended.is_set():
+                        return
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
+                last.connect(listener.getsockname())
+            thread.join()
+
+
+def http(status: str, body: str) -> bytes:
+    content = body.encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "word"),
+    [
+        (b"", 3, "broke off"),
+        (b"rubbish\r\n\r\n", 3, "broke off"),
+        (http("200 OK", "{"), 1, "not JSON"),
+        (http("500 No", "<html>"), 1, "HTTP status 500"),
+        (http("404 No", '{"title":"no such agent"}'), 4, "no such agent"),
+        (http("409 No", '{"title":"decided","detail":"look"}'), 1, "decided: look"),
+        (http("503 No", '{"title":"cannot write"}'), 1, "cannot write"),
+        (http("400 No", '{"title":"unknown scope"}'), 2, "unknown scope"),
+        (http("200 OK", "[1, 2]"), 1, "not an answer"),
+    ],
+)
+def test_answers_that_are_none(
+    answer: bytes, code: int, word: str, cli: Run, tmp_path: Path
+) -> None:
+    """Each is one line with its exit code, never a traceback."""
+    with answering(tmp_path, answer):
+        found = cli("--home", str(tmp_path), "agents", "list")
+    assert (found.code, found.out) == (code, "")
+    assert found.err.count("\n") == 1
+    assert word in found.err
+
+
+def test_a_hostile_problem_is_inert(cli: Run, tmp_path: Path) -> None:
+    """Even the broker's own words go through the one door."""
+    with answering(tmp_path, http("409 No", json.dumps({"title": HOSTILE}))):
+        found = cli("--home", str(tmp_path), "agents", "list")
+    assert found.err.count("\n") == 1
+    assert found.err.rstrip("\n").isprintable()

@@ -1,0 +1,171 @@
+"""How the command line speaks: pure JSON, aligned columns, moments, event streams."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.cli.device import print_qr
+from agentvault_tui.cli.operator_client import ServerEvent, parse_events
+from agentvault_tui.cli.output import Output, ascii_terminal, one_line, to_json
+from agentvault_tui.cli.times import read_moment
+from agentvault_tui.text import cell_width
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(ANY_JSON)
+def test_json_is_one_line_of_printable_ascii(value: Any) -> None:
+    """Whatever an agent wrote, JSON carries no control character and reads back."""
+    text = to_json(value)
+    assert text.isascii()
+    assert text.isprintable()
+    assert json.loads(text) == value
+
+
+@given(st.text())
+def test_a_message_is_one_printable_line(text: str) -> None:
+    """An error line cannot be broken, whatever it quotes."""
+    assert "\n" not in one_line(text)
+    assert "\x1b" not in one_line(text)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_columns_line_up(colour: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wide characters and colours do not push a column off its place."""
+    out = Output(colour=colour)
+    out.table(
+        ("NAME", "N"),
+        [
+            [out.cell("日本", "strong"), out.cell(1)],
+            [out.cell("abcdef"), out.cell(22)],
+        ],
+    )
+    rows = capsys.readouterr().out.splitlines()
+    plain = [row.replace("\x1b[1m", "").replace("\x1b[0m", "") for row in rows]
+    assert plain[1:] == ["日本    1", "abcdef  22"]
+    assert any("\x1b[1m" in row for row in rows) is colour
+
+
+def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The widest column gives way, so that no row wraps."""
+    out = Output(terminal=True, width=40)
+    out.table(("A", "B"), [[out.cell("x" * 80), out.cell("short")]])
+    for row in capsys.readouterr().out.splitlines():
+        assert cell_width(row) <= 40
+    assert "short" in row
+
+
+def test_a_qr_is_whole_or_absent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Too narrow a terminal gets none; ASCII gets one without a glyph."""
+    url = "http://127.0.0.1:35543/activate?user_code=KDRT-WZNB"
+    print_qr(Output(terminal=True, width=30), url)
+    assert capsys.readouterr().out == ""
+    print_qr(Output(terminal=True, width=120, ascii_only=True), url)
+    drawn = capsys.readouterr().out
+    assert drawn.isascii()
+    assert "\x1b[107m  " in drawn
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"LANG": "C.UTF-8"}, False),
+        ({"LANG": "de_DE.utf8"}, False),
+        ({"LANG": "C"}, True),
+        ({"LANG": "de_DE.ISO-8859-1"}, True),
+        ({"LC_ALL": "POSIX", "LANG": "C.UTF-8"}, True),
+        # Python puts this LC_CTYPE there itself when LANG is C (PEP 538).
+        ({"LC_CTYPE": "C.UTF-8", "LANG": "C"}, True),
+        ({"LC_CTYPE": "de_DE.UTF-8", "LANG": "C"}, False),
+        ({}, False),
+    ],
+)
+def test_ascii_follows_the_locale_as_set(
+    environ: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person's locale decides, not what Python made of it."""
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert ascii_terminal() is expected
+
+
+def test_ascii_when_stdout_cannot_carry_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output that is not UTF-8 gets ASCII, so that no line fails to print."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    assert ascii_terminal() is True
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colour_can_be_refused(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NO_COLOR and a dumb terminal each switch colour off."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert Output.detect().colour is True
+    monkeypatch.setitem(os.environ, variable, value)
+    assert Output.detect().colour is False
+
+
+@given(st.integers(0, 999_999_999), st.sampled_from("smhdw"))
+def test_relative_moments(number: int, unit: str) -> None:
+    """`10m` is that long before now, or said to be no time; nothing else happens."""
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[unit] * number
+    try:
+        moment = read_moment(f"{number}{unit}", NOW)
+    except ValueError:
+        assert seconds > 2026 * 365 * 86_400
+    else:
+        assert moment == NOW - timedelta(seconds=seconds)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_absolute_moments(moment: datetime) -> None:
+    """RFC 3339 reads back as it was written, in any offset."""
+    assert read_moment(moment.isoformat().replace("+00:00", "Z"), NOW) == moment
+
+
+class _Lines:
+    """A response that gives its body line by line."""
+
+    def __init__(self, body: bytes) -> None:
+        self._lines = iter(body.splitlines(keepends=True))
+
+    def readline(self) -> bytes:
+        return next(self._lines, b"")
+
+
+def read(body: bytes) -> Iterator[ServerEvent]:
+    return parse_events(cast("Any", _Lines(body)))
+
+
+def test_event_streams() -> None:
+    """Comments and unknown fields are passed over, data lines join, ids are numbers."""
+    body = (
+        b": still here\n\n"
+        b'id: 7\nevent: audit\ndata: {"a":\ndata: 1}\n\n'
+        b"retry: 5\nid: x\ndata: 2\n\n"
+        b"event: cut\ndata: 3\n"
+    )
+    assert list(read(body)) == [
+        ServerEvent(7, "audit", {"a": 1}),
+        ServerEvent(0, "message", 2),
+    ]
