@@ -63,8 +63,7 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
         return Ready(said["agents_url"].rstrip("/"), Path(said["operator_socket"]))
     except (ValueError, KeyError) as error:
         raise AgentVaultError(
-            f"the demo's broker did not start ({_last_line(log)})",
-            "try `agentvault doctor` on that home",
+            f"the demo's broker did not start: {_last_line(log)}"
         ) from error
 
 

@@ -111,8 +111,8 @@ async def _play(plan: Plan, home: Path, clock: Clock) -> int:
     ending = asyncio.Event()
     with _signals(ending):
         async with processes.serving(home) as ready, Operator(ready.socket) as operator:
-            person = await approver.prepare(home)
             clients = await register(home, operator, plan.agents)
+            person = await approver.prepare(home)
             before = await operator.head()
             async with open_company(ready.agents_url, clients, seed=_SEED) as company:
                 started = clock.boot()

@@ -1,0 +1,257 @@
+"""The whole demo for real: broker, tenant, agents, and a ledger that agrees."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import io
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+AGENTVAULT = (sys.executable, "-P", "-m", "agentvault_tui.cli")
+TOTALS = ("allowed", "denied", "escalated")
+
+
+async def start(
+    home: Path | None, *arguments: str, temporary: Path | None = None
+) -> asyncio.subprocess.Process:
+    where = ("--home", str(home)) if home else ()
+    return await asyncio.create_subprocess_exec(
+        *(*AGENTVAULT, *where, *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})},
+    )
+
+
+async def run(home: Path | None, *arguments: str) -> tuple[int, str, str]:
+    process = await start(home, *arguments)
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
+    """The summary equals the exported ledger, which verifies; a second run adds."""
+    code, out, err = await run(tmp_path / "h", *("demo", "--headless", "--for", "5"))
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    await run(tmp_path / "h", "audit", "export", str(tmp_path / "x.jsonl"))
+    lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]
+    events = [json.loads(line) for line in lines]
+    held = Counter(outcome for event in events if (outcome := _outcome(event)))
+    assert {name: held[name] for name in TOTALS} == summary["totals"]
+    assert all(summary["totals"].values())
+    assert summary["events"] == summary["head"] == len(events)
+    by_agent: Counter[str] = Counter()
+    for counts in summary["agents"].values():
+        by_agent.update(counts)
+    assert by_agent == Counter(summary["totals"])
+    assert (await run(tmp_path / "h", "audit", "verify"))[0] == 0
+
+    code, out, err = await run(tmp_path / "h", *("demo", "--headless", "--for", "1"))
+    assert (code, err) == (0, "")
+    assert json.loads(out)["totals"]["allowed"] > summary["totals"]["allowed"]
+
+
+def _outcome(event: dict[str, Any]) -> str | None:
+    """Find the outcome in an exported line, whose body may be nested."""
+    body = event.get("event", event)
+    found = json.loads(body) if isinstance(body, str) else body
+    outcome: str | None = found["outcome"]
+    return outcome
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for a socket's."""
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        yield Path(folder)
+
+
+async def test_a_temporary_home_is_gone_afterwards(short: Path) -> None:
+    """Without --home nothing stays behind, also when a signal ends the demo."""
+    process = await start(
+        None, "demo", "--headless", "--agents", "8", "--rate", "20", temporary=short
+    )
+    approve = await appears(short, "av-demo-*/demo/approve")
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    summary = json.loads(out)
+    assert summary["home"] == str(approve.parent.parent)
+    assert not left_in(short)
+
+
+def left_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
+    """On a terminal: how to approve and a QR, then the console; ctrl+q ends it all."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen(
+        [*AGENTVAULT, "demo"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(short), "TERM": "xterm-256color"},
+    )
+    os.close(slave)
+    with os.fdopen(master, "r+b", buffering=0) as terminal:
+        page = read_until(terminal, b"Press Enter")
+        assert b"/demo/approve" in page
+        assert "█".encode() in page
+        terminal.write(b"\r")
+        read_until(terminal, b"\x1b[?1049h")
+        read_until(terminal, b"calendar-agent")
+        terminal.write(b"\x11")
+        read_until(terminal, b"\x1b[?1049l")
+        read_until(terminal, None)
+    assert process.wait() == 0
+    assert not left_in(short)
+
+
+def read_until(terminal: io.FileIO, sign: bytes | None) -> bytes:
+    """Read until *sign* comes, or with None until the other side is closed."""
+    seen = b""
+    while sign is None or sign not in seen:
+        try:
+            seen += terminal.read(65_536)
+        except OSError:  # what Linux says when the last writer has closed
+            assert sign is None, seen[-2000:]
+            break
+    return seen
+
+
+async def appears(folder: Path, pattern: str) -> Path:
+    """Wait for another process to make a file."""
+    while not (found := sorted(await asyncio.to_thread(folder.glob, pattern))):  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(0.05)
+    return found[0]
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[tuple[Path, httpx.AsyncClient]]:
+    """Run a demo until the test ends; it must then agree with its ledger."""
+    home = tmp_path / "h"
+    process = await start(home, "demo", "--headless")
+    transport = httpx.AsyncHTTPTransport(uds=str(home / "run" / "agentvault.sock"))
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://agentvault", trust_env=False
+    ) as operators:
+        yield home, operators
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert json.loads(out)["totals"]["escalated"] >= 1
+
+
+async def stepup(
+    operators: httpx.AsyncClient, action: str, *statuses: str
+) -> dict[str, Any]:
+    """Wait until a step-up for *action* has one of *statuses*."""
+    while True:
+        try:
+            reply = await operators.get("/api/agents/stepup")
+        except httpx.TransportError:
+            await asyncio.sleep(0.1)
+            continue
+        for found in reply.json()["stepups"]:
+            if found["action"] == action and found["status"] in statuses:
+                return dict(found)
+        await asyncio.sleep(0.1)
+
+
+async def test_a_person_approves_and_the_payment_is_made_once(
+    running: tuple[Path, httpx.AsyncClient],
+) -> None:
+    """The operator starts it, ``demo/approve`` proves who, and the token is spent."""
+    home, operators = running
+    asked = await stepup(operators, "send:payment", "pending")
+    assert asked["parameters"]["amount"] == 4200
+    reply = await operators.post(
+        "/api/agents/stepup",
+        json={"id": asked["id"], "decision": "approve", "digest": asked["digest"]},
+    )
+    assert reply.status_code == 202
+    approve = await asyncio.create_subprocess_exec(
+        home / "demo" / "approve",
+        "--yes",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await approve.communicate()
+    assert approve.returncode == 0, said.decode()
+    done = await stepup(operators, "send:payment", "redeemed")
+    assert done["id"] == asked["id"]
+    assert done["decided_by"]["name"].startswith("demo-approver")
+    events = (
+        await operators.get("/api/audit", params={"type": "token.redeemed"})
+    ).json()
+    assert len(events["events"]) == 1
+    assert modes(home / "demo") == {"0o600"}
+
+
+def modes(folder: Path) -> set[str]:
+    """Return the modes of what holds factors and secrets, for their owner alone."""
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    found = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()}
+    assert found.pop("approve") == "0o700"
+    assert {"password", "approver.json", "clients.json", "broker.log"} <= set(found)
+    return set(found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--headless", "--agents", "0"), "--agents is 0"),
+        (("--headless", "--rate", "0"), "--rate is 0"),
+        (("--headless", "--for", "-1"), "--for is -1"),
+    ],
+)
+async def test_nonsense_is_refused(arguments: tuple[str, ...], says: str) -> None:
+    """Bad options exit 2 with one line that names the option."""
+    code, out, err = await run(None, "demo", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+async def test_foreign_agents_are_left_alone(tmp_path: Path) -> None:
+    """A home with an agent of the same name, not the demo's, is refused."""
+    home = tmp_path / "h"
+    serve = await start(home, "serve", "--listen", "127.0.0.1:0")
+    assert serve.stdout is not None
+    await serve.stdout.readline()
+    added = await run(
+        home,
+        *("agents", "add", "email-agent", "--owner", "me@acme.test"),
+        *("--scope", "read:email", "--json"),
+    )
+    assert added[0] == 0, added
+    busy = await run(home, *("demo", "--headless", "--for", "1"))
+    serve.terminate()
+    await serve.communicate()
+    code, _, err = await run(home, *("demo", "--headless", "--for", "1"))
+    assert code == 1
+    assert "email-agent" in err
+    assert busy[0] == 1
+    assert str(serve.pid) in busy[2]
