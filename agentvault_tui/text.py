@@ -33,9 +33,11 @@ _LURE_CODE: Final = re.compile(
     r"|\d{3}[- ]?\d{3}(?:[- ]?\d{3})?)(?![A-Za-z0-9])"
 )
 """User codes as tenants write them (RFC 8628 section 6.1), and one-time codes."""
+# Every repetition is bounded (a DNS label has 63 octets): the text is an attacker's,
+# and an unbounded one costs the square of its length.
 _LURE_LINK: Final = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+"
-    r"|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}(?::\d+)?(?:/\S*)?\b",
+    r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+"
+    r"|[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,24}(?::\d{1,5})?(?:/\S*)?",
     re.IGNORECASE,
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from rich.style import Style
@@ -67,6 +68,11 @@ def wrap(text: str, width: int) -> list[str]:
     return [*rows, row]
 
 
+@lru_cache(maxsize=16)
+def _mask(reason: Shown) -> tuple[Shown, int, int]:
+    return mask_lures(reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Pen:
     """What rows are written with: the theme's styles and the terminal's alphabet."""
@@ -88,7 +94,7 @@ class Pen:
 
     def masked(self, reason: Shown) -> tuple[str, str]:
         """Mask lures in an agent's words; also say what was masked, if anything."""
-        text, codes, links = mask_lures(reason)
+        text, codes, links = _mask(reason)
         found = [plural(codes, "code")] * bool(codes)
         found += [plural(links, "link")] * bool(links)
         return self.own(text), f"{' and '.join(found)} masked" if found else ""
@@ -107,8 +113,10 @@ class Pen:
         """Write a labelled text over at most *most* rows; tell whether it was cut."""
         style = style or self.palette.text
         room = max(width - LABEL, 8)
-        lines = wrap(text, room)
-        cut = len(lines) > most
+        # Never more of it than can be drawn: this is done at every tick of a clock.
+        shown = self.clip(text, room * (most + 1))
+        lines = wrap(shown, room)
+        cut = len(lines) > most or shown != text
         if cut:
             rest = " ".join(lines[most - 1 :])
             lines = [*lines[: most - 1], self.clip(rest, room)]

@@ -101,7 +101,8 @@ class StepUpDialog(Dialog[None]):
             (row.fingerprint, pen.palette.accent),
         )
         if self.viewing:
-            body, self._trusted = whole(asked, pen, width)
+            full, self._trusted = whole(row, asked.owner, pen, width)
+            body = list(full)
             title = (*title, ("  in full", pen.palette.muted))
         elif row.status == "authorizing":
             title = (*title, ("  prove it is you", pen.palette.muted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from agentvault_tui.console.lines import (
     EMPTY,
@@ -66,13 +67,15 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     return [*rows, *words][:height], cut
 
 
-def whole(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], int]:
+@lru_cache(maxsize=2)
+def whole(
+    row: StepUpRow, owner: str, pen: Pen, width: int
+) -> tuple[tuple[Row, ...], int]:
     """Write everything there is; also say how many of the rows are trusted facts."""
-    row = asked.row
     facts: list[tuple[str, str]] = [
         ("Agent", row.agent_name),
         ("  id", row.agent_id),
-        ("  owner", asked.owner or "not known here"),
+        ("  owner", owner or "not known here"),
         ("Wants to", row.action),
         ("  scope", row.scope),
         ("  risk", row.risk.upper()),
@@ -97,7 +100,7 @@ def whole(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], int]:
     ]
     if masked:
         rows.append(((masked, pen.palette.waiting),))
-    return rows, trusted
+    return tuple(rows), trusted
 
 
 def subject(row: StepUpRow) -> str:
@@ -149,7 +152,7 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     if len(shown) > most:
         shown = shown[: max(most - 1, 0)]
         missing = len(row.parameters) - len(shown)
-    column = min(max((cell_width(n) for n, _ in shown), default=0), 16)
+    column = max((cell_width(pen.clip(n, 16)) for n, _ in shown), default=0)
     rows: list[Row] = []
     cut = missing > 0
     for raw_name, raw_value in shown:
@@ -210,12 +213,13 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
         return [pen.fact("It says", (one, palette.unverified))][:most]
     box = pen.glyphs.box
     inner = width - 4
-    lines = wrap(text, inner)
+    lines = wrap(pen.clip(text, inner * most), inner)
     more = ""
-    if len(lines) > most - 2:
-        left = sum(cell_width(line) for line in lines[most - 3 :])
-        lines = [*lines[: most - 3], pen.clip(" ".join(lines[most - 3 :]), inner)]
-        more = f"{max(left - inner, 1):,} more cells"
+    if len(lines) > most - 2 or len(text) > inner * most:
+        kept = lines[: most - 3]
+        lines = [*kept, pen.clip(" ".join(lines[most - 3 :]), inner)]
+        left = len(text) - sum(len(line) for line in lines)
+        more = plural(max(left, 1), "character") + " more"
     head = " the agent says (unverified) "
     foot = pen.own(" · ".join(part for part in (masked, more) if part))
     foot = f" {foot} " if foot else ""

@@ -1,0 +1,328 @@
+"""Revoke, restore, panic, lift: one key does it, and nothing else ever does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.dialog_stand import Stand, StandApp, scene, text_of
+from textual.pilot import Pilot
+
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.choice import Choice
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.lift import LiftDialog
+from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.panic import PanicDialog
+from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.records import LinkState, UpstreamStep
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.text import Shown
+
+CALENDAR = "agt_0000000000000002"
+
+
+def revoke(desk: Desk) -> Dialog[Any]:
+    return RevokeDialog(desk, desk.mirror.agents[CALENDAR])
+
+
+def restore(desk: Desk) -> Dialog[Any]:
+    return RestoreDialog(desk, desk.mirror.agents[CALENDAR])
+
+
+def revoked_scene() -> Stand:
+    stand = scene()
+    stand.agent(CALENDAR, status="revoked", revoked_at="2026-11-24T14:02:11Z")
+    return stand
+
+
+def stopped_scene() -> Stand:
+    stand = scene()
+    stand.panic("runaway")
+    return stand
+
+
+@asynccontextmanager
+async def opened(
+    stand: Stand, make: Callable[[Desk], Dialog[Any]]
+) -> AsyncIterator[tuple[StandApp, Pilot[None]]]:
+    app = StandApp(stand, make)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        yield app, pilot
+
+
+async def finish(app: StandApp, pilot: Pilot[None]) -> str:
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+    app.dialog.update_page()
+    return " ".join(text_of(app).split())
+
+
+async def test_the_plan_says_exactly_what_is_cut_and_what_is_not_undone() -> None:
+    """Counts of now, and the catalogue's words for every scope."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, _):
+        shown = " ".join(text_of(app).split())
+        assert "Revoke calendar-agent" in shown
+        assert "Cuts now 2 tokens, 0 step-ups" in shown
+        assert "events already booked stay" in shown
+        assert CALENDAR in shown
+        stand.agent(CALENDAR, tokens=[])
+        app.dialog.update_page()
+        assert "Cuts now 0 tokens" in " ".join(text_of(app).split())
+
+
+async def test_the_focus_starts_on_cancel_and_enter_cancels() -> None:
+    """A hand on Enter leaves everything as it was."""
+    for make in (revoke, PanicDialog):
+        stand = scene()
+        async with opened(stand, make) as (app, pilot):
+            assert isinstance(app.focused, Choice)
+            app.settle()
+            await pilot.press("enter")
+            await pilot.pause()
+            assert not isinstance(app.screen, Dialog)
+            assert stand.actions.asked == []
+
+
+async def test_only_y_revokes() -> None:
+    """Neither space, letters, nor Enter on any focus revokes; then `y` does."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("space", "a", "d", "r", "x", "Y")
+        await pilot.press("tab", "enter", "tab", "space", "shift+tab", "space")
+        await app.workers.wait_for_complete()
+        assert stand.actions.asked == []
+        assert isinstance(app.screen, RevokeDialog)
+        app.settle()
+        await pilot.press("y")
+        shown = await finish(app, pilot)
+        assert stand.actions.asked == [("revoke", CALENDAR, " ")]
+        assert "closed here 1.2 ms" in shown
+
+
+async def test_typing_a_reason_with_a_y_revokes_nothing() -> None:
+    """In the reason every key is text; Enter and Esc only come back to Cancel."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        for leave in ("enter", "escape"):
+            app.settle()
+            await pilot.press("e")
+            assert isinstance(app.focused, LineInput)
+            app.settle()
+            await pilot.press("y", "y")
+            app.settle()
+            await pilot.press(leave)
+            await pilot.pause()
+            assert isinstance(app.focused, Choice)
+            assert stand.actions.asked == []
+        app.settle()
+        await pilot.press("y")
+        await finish(app, pilot)
+        assert stand.actions.asked == [("revoke", CALENDAR, "yyyy")]
+
+
+async def test_y_does_not_count_within_600_ms() -> None:
+    """`r` and `y` struck together cut nobody off."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        await pilot.press("y")
+        stand.clock.advance(0.599)
+        await pilot.press("y")
+        assert stand.actions.asked == []
+        assert "Too soon" in await finish(app, pilot)
+
+
+async def test_it_acts_on_the_agent_it_was_opened_for() -> None:
+    """New agents and new names change nothing about whom `y` revokes."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        for number in range(5):
+            stand.add_agent(f"a-{number}", "read:calendar")
+        stand.agent(CALENDAR, name="renamed")
+        app.settle()
+        await pilot.press("y")
+        await finish(app, pilot)
+        assert stand.actions.asked == [("revoke", CALENDAR, "")]
+
+
+async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
+    """Closed here, confirmed there: each is said when it is true and not before."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        shown = await finish(app, pilot)
+        assert "closed here 1.2 ms" in shown
+        assert "vault grant confirmed 212 ms" in shown
+        assert "refresh token pending" in shown
+        assert "after 3.4 ms" in shown
+        done = UpstreamStep(Shown("refresh token"), Shown("confirmed"), 900.0)
+        stand.mirror.cut(CALENDAR, 1.2, (done,))
+        assert "refresh token confirmed 900 ms" in await finish(app, pilot)
+
+
+async def test_the_outcome_swallows_keys_then_closes() -> None:
+    """Keys in flight when it happens do not close what says so."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        await finish(app, pilot)
+        await pilot.press("escape", "enter", "y")
+        assert isinstance(app.screen, RevokeDialog)
+        assert len(stand.actions.asked) == 1
+        stand.clock.advance(0.6)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert not isinstance(app.screen, RevokeDialog)
+
+
+async def test_a_failure_claims_nothing() -> None:
+    """An error stays a sentence on the plan, which can be tried again."""
+    stand = scene()
+    stand.actions.error = LedgerUnwritableError("the disk is full", "free some space")
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        shown = await finish(app, pilot)
+        assert "Not done: the disk is full: free some space" in shown
+        assert "closed here" not in shown
+        stand.actions.error = None
+        app.settle()
+        await pilot.press("y")
+        assert "closed here" in await finish(app, pilot)
+
+
+@pytest.mark.parametrize(
+    ("make", "start"),
+    [(revoke, scene), (restore, revoked_scene), (LiftDialog, stopped_scene)],
+    ids=["revoke", "restore", "lift"],
+)
+async def test_stale_and_read_only_refuse_in_words(
+    make: Callable[[Desk], Dialog[Any]], start: Callable[[], Stand]
+) -> None:
+    """Nothing is cut or given on old news, nor by an onlooker."""
+    stand = start()
+    async with opened(stand, make) as (app, pilot):
+        stand.mirror.set_link(LinkState.LOST, "gone")
+        app.settle()
+        await pilot.press("y")
+        assert "The link is lost" in await finish(app, pilot)
+        stand.mirror.set_link(LinkState.LIVE)
+        stand.desk.read_only = True
+        app.settle()
+        await pilot.press("y")
+        assert "read-only" in await finish(app, pilot)
+        assert stand.actions.asked == []
+
+
+async def test_what_is_revoked_already_is_said() -> None:
+    """There is nothing to cut twice."""
+    stand = revoked_scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        assert "revoked already" in await finish(app, pilot)
+        assert stand.actions.asked == []
+
+
+async def test_restore_says_what_comes_back_and_what_does_not() -> None:
+    """`y` restores; tokens cut before stay cut."""
+    stand = revoked_scene()
+    async with opened(stand, restore) as (app, pilot):
+        shown = " ".join(text_of(app).split())
+        assert "May again write:calendar, read:contacts" in shown
+        assert "Stays cut tokens and step-ups" in shown
+        app.settle()
+        await pilot.press("y")
+        assert "served again" in await finish(app, pilot)
+        assert stand.actions.asked == [("restore", CALENDAR)]
+
+
+async def test_restoring_an_active_agent_is_pointless_and_said_so() -> None:
+    """An agent that is served needs nothing."""
+    stand = scene()
+    async with opened(stand, restore) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        assert "nothing to restore" in await finish(app, pilot)
+        assert stand.actions.asked == []
+
+
+async def test_panic_needs_the_word_typed() -> None:
+    """No key alone, no other word, and no word typed too soon stops everything."""
+    stand = scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        assert stand.actions.asked == []
+        await pilot.press("tab", *"panik")
+        app.settle()
+        await pilot.press("enter")
+        assert "Nothing was done" in await finish(app, pilot)
+        await pilot.press("backspace", "c", "tab", *"fire", "enter")
+        assert app.focused is not None
+        assert app.focused.id == "word"
+        assert stand.actions.asked == []
+        app.settle()
+        await pilot.press("enter")
+        shown = await finish(app, pilot)
+        assert stand.actions.asked == [("panic", "fire")]
+        assert "Everything is stopped" in shown
+        assert "closed here 1.9 ms" in shown
+
+
+async def test_panic_by_paste_does_not_count_within_600_ms() -> None:
+    """The word and Enter struck at once stop nothing."""
+    stand = scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        await pilot.press("tab", *"panic", "enter")
+        assert "Too soon" in await finish(app, pilot)
+        assert stand.actions.asked == []
+
+
+async def test_panic_while_stopped_says_so() -> None:
+    """A second panic is told that everything stands already."""
+    stand = stopped_scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        app.settle()
+        await pilot.press("tab", *"panic", "enter")
+        assert "stopped already" in await finish(app, pilot)
+        assert stand.actions.asked == []
+
+
+async def test_lift_says_who_is_served_again() -> None:
+    """Since when, by whom, why; then `y` lifts, and singly revoked agents stay so."""
+    stand = stopped_scene()
+    stand.agent(CALENDAR, status="revoked")
+    async with opened(stand, LiftDialog) as (app, pilot):
+        shown = " ".join(text_of(app).split())
+        assert "By alice" in shown
+        assert "Reason runaway" in shown
+        assert "Serves 1 agent again" in shown
+        assert "1 agent revoked singly" in shown
+        app.settle()
+        await pilot.press("y")
+        assert "lifted 3.1 ms" in await finish(app, pilot)
+        assert stand.actions.asked == [("lift",)]
+
+
+async def test_pasted_reasons_are_spelled_out() -> None:
+    """What the clipboard hides is shown, and goes to the broker as it was shown."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("e")
+        line = app.screen.query_one("#reason", LineInput)
+        line.insert_text_at_cursor("a\x1b[2Jb\u202ec")
+        await pilot.press("enter")
+        app.settle()
+        await pilot.press("y")
+        await finish(app, pilot)
+        assert stand.actions.asked == [("revoke", CALENDAR, "a⟦U+001B⟧[2Jb⟦U+202E⟧c")]

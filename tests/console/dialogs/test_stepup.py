@@ -1,0 +1,491 @@
+"""The step-up dialog: every key, every refusal, every way it can end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from support.dialog_stand import Stand, StandApp, scene, text_of
+from textual.pilot import Pilot
+
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.errors import TenantUnreachableError
+
+ID = "sup_7f3a"
+DIGEST = "sha256:7f3a" + "09c4" * 15
+
+
+@asynccontextmanager
+async def opened(
+    stand: Stand, stepup_id: str = ID, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[StandApp, Pilot[None]]]:
+    app = StandApp(
+        stand, lambda desk: StepUpDialog(desk, stand.mirror.stepups[stepup_id])
+    )
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        yield app, pilot
+
+
+async def decide(app: StandApp, pilot: Pilot[None], key: str) -> None:
+    """Press a key that has had its 600 ms, and let the broker answer."""
+    app.settle()
+    await pilot.press(key)
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+    app.dialog.update_page()
+
+
+async def test_approve_sends_the_captured_id_and_digest_then_shows_the_code() -> None:
+    """`a` starts the device flow for exactly this request; code and link come first."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == [("approve", ID, DIGEST)]
+        rows = text_of(app).splitlines()
+        link = next(n for n, row in enumerate(rows) if "49152/activate" in row)
+        code = next(n for n, row in enumerate(rows) if "K D R T - W Z N B" in row)
+        assert link < code < 10
+        assert "You started this here at 15:04:59Z" in " ".join(text_of(app).split())
+        assert "waiting for sign-in" in text_of(app)
+        assert "code ends 2:00" in text_of(app)
+        assert "request ends 4:11" in text_of(app)
+
+
+async def test_deny_is_one_key_and_says_who() -> None:
+    """`d` denies with no reason, and the dialog says by whom."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "d")
+        assert stand.actions.asked == [("deny", ID, "")]
+        assert "denied by alice" in text_of(app)
+
+
+async def test_deny_with_a_reason_reaches_the_agent_and_says_so() -> None:
+    """`n` asks for the words; in them every key is text, and Enter denies."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("n")
+        await pilot.pause()
+        assert "The agent will read this" in text_of(app)
+        await pilot.press(*"add y", "?")
+        assert stand.actions.asked == []
+        await decide(app, pilot, "enter")
+        assert stand.actions.asked == [("deny", ID, "add y?")]
+        assert "It was told: add y?" in " ".join(text_of(app).split())
+
+
+async def test_escape_leaves_the_reason_then_the_dialog() -> None:
+    """Esc goes one step out each time, and decides nothing."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("n")
+        await pilot.press("x", "escape")
+        app.settle()
+        assert "The agent will read this" not in text_of(app)
+        await pilot.press("v")
+        app.settle()
+        assert "in full" in text_of(app)
+        await pilot.press("escape")
+        app.settle()
+        assert "in full" not in text_of(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, StepUpDialog)
+        assert stand.actions.asked == []
+
+
+@pytest.mark.parametrize("key", ["a", "d", "n"])
+async def test_no_decision_key_counts_within_600_ms(key: str) -> None:
+    """A key 599 ms after opening does nothing but say so; at 600 ms it counts."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        stand.clock.advance(0.599)
+        await pilot.press(key)
+        await app.workers.wait_for_complete()
+        app.dialog.update_page()
+        assert stand.actions.asked == []
+        assert not app.dialog.telling
+        assert "Too soon" in text_of(app)
+        stand.clock.advance(0.599)
+        await pilot.press(key)
+        assert stand.actions.asked == []
+        stand.clock.advance(0.6)
+        await pilot.press(key)
+        await app.workers.wait_for_complete()
+        assert stand.actions.asked or app.dialog.telling
+
+
+async def test_a_key_held_down_never_counts() -> None:
+    """Repeats every 50 ms for over a second keep the dialog waiting."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        for _ in range(24):
+            stand.clock.advance(0.05)
+            await pilot.press("d")
+        await app.workers.wait_for_complete()
+        assert stand.actions.asked == []
+
+
+async def test_a_change_makes_keys_wait_again() -> None:
+    """A new problem restarts the 600 ms; an agent that repeats itself does not."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        stand.change(ID, count=9)
+        app.dialog.update_page()
+        assert app.dialog.armed
+        stand.change(ID, problem="the code ran out before it was used")
+        app.dialog.update_page()
+        assert not app.dialog.armed
+        await pilot.press("d")
+        assert stand.actions.asked == []
+
+
+async def test_enter_space_and_y_decide_nothing() -> None:
+    """None of the keys a hand falls on approves or denies; `y` never approves."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("y", "space", "tab", "enter")
+        await app.workers.wait_for_complete()
+        assert stand.actions.asked == []
+
+
+async def test_escape_leaves_and_the_flow_goes_on() -> None:
+    """Leaving while the tenant is asked cancels nothing; coming back shows it all."""
+    stand = scene()
+    stand.actions.hold = asyncio.Event()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("a")
+        await pilot.pause()
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, StepUpDialog)
+        stand.actions.hold.set()
+        await app.workers.wait_for_complete()
+        assert stand.mirror.stepups[ID].status == "authorizing"
+        app.push_screen(StepUpDialog(stand.desk, stand.mirror.stepups[ID]))
+        await pilot.pause()
+        assert "You started this here at 15:04:59Z" in " ".join(text_of(app).split())
+
+
+async def test_a_second_decision_waits_for_the_first() -> None:
+    """While the broker is asked, no other key reaches it."""
+    stand = scene()
+    stand.actions.hold = asyncio.Event()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("a")
+        await pilot.press("d", "a")
+        stand.actions.hold.set()
+        await app.workers.wait_for_complete()
+        assert [asked[0] for asked in stand.actions.asked] == ["approve"]
+
+
+async def test_another_console_started_the_flow() -> None:
+    """A flow begun elsewhere is shown, and said to be another's."""
+    stand = scene()
+    stand.authorize(ID)
+    async with opened(stand) as (app, _):
+        assert "Another console started this" in " ".join(text_of(app).split())
+
+
+async def test_deny_works_while_authorizing() -> None:
+    """A code that is out can still be turned down."""
+    stand = scene()
+    stand.authorize(ID)
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+        await decide(app, pilot, "d")
+        assert stand.actions.asked == [("deny", ID, "")]
+
+
+async def test_a_problem_is_told_with_the_way_to_try_again() -> None:
+    """What went wrong at the tenant stands on the first stage, with what to do."""
+    stand = scene()
+    stand.authorize(ID)
+    async with opened(stand) as (app, pilot):
+        stand.change(
+            ID, status="pending", device=None, problem="no second factor was used"
+        )
+        app.settle()
+        shown = " ".join(text_of(app).split())
+        assert "Last try no second factor was used. Approve again" in shown
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == [("approve", ID, DIGEST)]
+
+
+async def test_an_error_is_said_and_nothing_is_claimed() -> None:
+    """A refused or failed decision leaves the request as it was, in words."""
+    stand = scene()
+    stand.actions.error = TenantUnreachableError("the tenant is down", "try later")
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "a")
+        assert "Not done: the tenant is down: try later" in text_of(app)
+        assert "K D R T" not in text_of(app)
+
+
+@pytest.mark.parametrize("state", [LinkState.STALE, LinkState.LOST])
+async def test_a_stale_link_refuses_decisions_in_words(state: LinkState) -> None:
+    """What the broker has not confirmed is not decided on, and its ends are unsure."""
+    stand = scene()
+    stand.mirror.set_link(state, "it went away")
+    async with opened(stand) as (app, pilot):
+        for key in ("a", "d", "n"):
+            await decide(app, pilot, key)
+            assert stand.actions.asked == []
+            assert f"The link is {state}" in text_of(app)
+            assert "unconfirmed" in text_of(app)
+
+
+async def test_read_only_refuses_decisions_in_words() -> None:
+    """`--read-only` takes no decision, and says how to get a console that does."""
+    stand = scene(read_only=True)
+    async with opened(stand) as (app, pilot):
+        assert "read-only" in text_of(app)
+        for key in ("a", "d", "n"):
+            await decide(app, pilot, key)
+        assert stand.actions.asked == []
+        assert "--read-only" in text_of(app)
+
+
+ENDINGS = [
+    ("denied by carol", lambda s: s.deny(ID, "carol", "not ours")),
+    ("approved by carol", lambda s: s.approve(ID, "carol")),
+    ("expired", lambda s: s.change(ID, status="expired")),
+    (
+        "the agent was revoked",
+        lambda s: s.change(ID, status="cancelled", problem="agent_revoked"),
+    ),
+    (
+        "the panic switch was pressed",
+        lambda s: s.change(ID, status="cancelled", problem="panic"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "end"), ENDINGS, ids=[w for w, _ in ENDINGS])
+async def test_an_ending_from_elsewhere_is_told_and_swallows_keys(
+    words: str, end: Callable[[Stand], object]
+) -> None:
+    """Who or what ended it stands there, and keys of that moment go nowhere."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        end(stand)
+        app.dialog.update_page()
+        await pilot.press("a", "d", "n", "enter", "escape")
+        await app.workers.wait_for_complete()
+        assert stand.actions.asked == []
+        assert isinstance(app.screen, StepUpDialog)
+        assert words in " ".join(text_of(app).split())
+        stand.clock.advance(0.6)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, StepUpDialog)
+
+
+async def test_the_reason_being_typed_goes_nowhere_when_someone_else_decides() -> None:
+    """Enter at that moment does not deny what is decided already."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("n")
+        await pilot.press(*"no")
+        stand.approve(ID, "carol")
+        app.dialog.update_page()
+        await pilot.press("enter")
+        await app.workers.wait_for_complete()
+        assert stand.actions.asked == []
+        assert "approved by carol" in text_of(app)
+
+
+async def test_after_approval_the_stages_tick_by_with_their_times() -> None:
+    """Who, with what factor, when; then whether the token was used, and when."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "a")
+        stand.clock.advance(31)
+        stand.approve(ID, "alice")
+        stand.clock.advance(2)
+        app.settle()
+        shown = text_of(app)
+        assert "approved by alice" in shown
+        assert "factor verified (otp, mfa)" in shown
+        assert "not used yet" in shown
+        assert "4:57 left" in shown
+        stand.change(ID, status="redeemed")
+        app.settle()
+        assert "used" in text_of(app)
+        assert "The token is spent." in text_of(app)
+
+
+async def test_an_approval_nobody_used_says_when_it_is_over() -> None:
+    """After its five minutes an unused token is said to be expired."""
+    stand = scene()
+    stand.approve(ID, "alice")
+    async with opened(stand) as (app, _):
+        stand.clock.advance(301)
+        app.settle()
+        assert "token expired" in text_of(app)
+
+
+async def test_a_request_of_another_digest_is_not_approved() -> None:
+    """Should the stored digest differ from the one on the screen, `a` refuses."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        stand.change(ID, digest="sha256:ffff" + "09c4" * 15)
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+        assert "not the one this was opened for" in text_of(app)
+
+
+LONG = {"to": "N" * 400, "amount": 5}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": LONG},
+        {"parameters": {f"p{n}": n for n in range(40)}},
+        {"resource": "r" * 300},
+        {"agent_name": "n" * 120},
+        {"action": "send:" + "x" * 120, "scope": "send:" + "x" * 120},
+    ],
+    ids=["value", "many", "resource", "name", "action"],
+)
+async def test_a_cut_trusted_value_must_be_read_to_its_end_first(
+    change: dict[str, object],
+) -> None:
+    """`a` refuses until `v` has shown the last trusted row; `d` is never held up."""
+    stand = scene()
+    stand.change(ID, **change)
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+        assert "press v" in text_of(app)
+        await decide(app, pilot, "v")
+        await decide(app, pilot, "end")
+        await decide(app, pilot, "v")
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == [("approve", ID, DIGEST)]
+
+
+async def test_opening_the_full_view_is_not_reading_it() -> None:
+    """While trusted rows are still below the edge, `a` keeps refusing."""
+    stand = scene()
+    stand.change(ID, parameters={"to": "N" * 4000})
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "v")
+        await decide(app, pilot, "v")
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+
+
+async def test_the_full_view_scrolls_by_every_key() -> None:
+    """j k, arrows, pages, Home and End move through it."""
+    stand = scene()
+    stand.change(ID, parameters={"to": "N" * 4000})
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "v")
+        tops = []
+        for key in ("j", "down", "pagedown", "k", "up", "pageup", "end", "home"):
+            await pilot.press(key)
+            tops.append(app.dialog.sheet.top)
+        assert tops[:6] == [1, 2, 12, 11, 10, 0]
+        assert tops[6] > 40
+        assert tops[7] == 0
+
+
+async def test_a_long_agent_name_leaves_its_id_whole() -> None:
+    """However long a name is, the id stands beside it (T-03)."""
+    stand = scene()
+    stand.change(ID, agent_name="n" * 500)
+    async with opened(stand, size=(60, 20)) as (app, _):
+        assert stand.mirror.stepups[ID].agent_id in text_of(app)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 20), (120, 40)])
+async def test_the_trusted_facts_stand_whatever_the_reason_is(
+    size: tuple[int, int],
+) -> None:
+    """Neither 10 kB nor 500 newlines, marks or wide letters push a fact away (C15)."""
+    hostile = "x" * 10_000 + "\n" * 500 + "e" + "\u0301" * 4000 + "漢" * 2000
+    stand = scene()
+    stand.change(ID, reason=hostile, resource="stripe:acct_42\n" + "z" * 90)
+    async with opened(stand, size=size) as (app, _):
+        shown = text_of(app)
+        for fact in (
+            "7F3A",
+            "request ends",
+            "send:payment",
+            "stripe:acct_42",
+            stand.mirror.stepups[ID].agent_id,
+            "risk HIGH",
+            "payments-need-step-up",
+            "unverified",
+            "a approve",
+        ):
+            assert fact in shown
+
+
+async def test_lures_in_the_agents_words_are_masked_and_counted() -> None:
+    """A code or a link in the reason cannot be read, in brief or in full (C27)."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        for _ in range(2):
+            shown = text_of(app)
+            assert "ABCD" not in shown
+            assert "evil" not in shown
+            assert "1 code and 1 link masked" in shown
+            await decide(app, pilot, "v")
+            await decide(app, pilot, "end")
+
+
+async def test_history_counts_what_was_decided_before() -> None:
+    """The last five like it, by this agent and for this action, are told."""
+    stand = scene()
+    async with opened(stand) as (app, _):
+        assert "last 3 like it: 2 approved, 1 denied" in text_of(app)
+
+
+async def test_repeats_are_told() -> None:
+    """A request asked again and again says how often."""
+    stand = scene()
+    stand.change(ID, count=12)
+    async with opened(stand) as (app, _):
+        assert "asked 12 times" in text_of(app)
+
+
+async def test_the_link_is_never_cut() -> None:
+    """A long address is broken over rows, whole (half a link leads elsewhere)."""
+    stand = scene()
+    base = "https://" + "a" * 150 + ".example"
+    stand.authorize(ID, base)
+    async with opened(stand) as (app, _):
+        assert f"{base}/activate" in "".join(
+            row.strip("│ \n") for row in text_of(app).splitlines()
+        )
+
+
+async def test_it_survives_a_tiny_screen_and_back() -> None:
+    """At 40x10 it stays up without a crash; back at 80x24 all is there again."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await pilot.resize_terminal(40, 10)
+        await pilot.pause()
+        assert "7F3A" in text_of(app)
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        app.settle()
+        assert "You grant" in text_of(app)

@@ -1,0 +1,137 @@
+"""The queue and the help: a cursor that is a request, keys read from the bindings."""
+
+from __future__ import annotations
+
+from support.dialog_stand import Stand, StandApp, scene, text_of
+
+from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog, open_stepups
+
+
+def crowded() -> Stand:
+    stand = scene()
+    agent = next(iter(stand.mirror.agents))
+    stand.ask(agent, "send:payment", id="sup_b", resource="b")
+    stand.clock.advance(1)
+    stand.ask(agent, "send:payment", id="sup_c", resource="c")
+    return stand
+
+
+async def test_what_waits_is_first_and_the_longest_wait_first() -> None:
+    """Waiting requests in order of age, then the decided ones with who."""
+    stand = crowded()
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        shown = text_of(app)
+        places = [shown.index(f"on {name}") for name in ("stripe", "b ", "c ")]
+        assert places == sorted(places)
+        assert places[-1] < shown.index("Decided lately")
+        assert "denied by bob" in shown
+        assert "3 waiting" in shown
+
+
+async def test_arrivals_and_departures_leave_the_cursor_on_its_request() -> None:
+    """The cursor is an identity: what Enter opens is what was under it."""
+    stand = crowded()
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("j")
+        assert app.dialog.cursor == "sup_b"
+        agent = next(iter(stand.mirror.agents))
+        stand.ask(
+            agent, "send:payment", id="sup_0", requested_at="2026-11-24T14:00:00Z"
+        )
+        stand.deny("sup_7f3a", "carol")
+        app.dialog.update_page()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, StepUpDialog)
+        assert app.screen.stepup_id == "sup_b"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(app.screen, StepUpsDialog)
+
+
+async def test_the_cursor_moves_by_every_key_and_stays_within() -> None:
+    """j k and arrows move; the ends hold."""
+    stand = crowded()
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("k")
+        assert app.dialog.cursor == "sup_7f3a"
+        await pilot.press("down", "j", "up")
+        assert app.dialog.cursor == "sup_b"
+        await pilot.press("s")
+        await pilot.pause()
+        assert not isinstance(app.screen, StepUpsDialog)
+
+
+async def test_the_cursor_stays_in_sight() -> None:
+    """With more requests than rows, the one under the cursor is drawn."""
+    stand = scene()
+    agent = next(iter(stand.mirror.agents))
+    for number in range(30):
+        stand.clock.advance(1)
+        stand.ask(agent, "send:payment", resource=f"res-{number:02}")
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        for _ in range(29):
+            app.dialog.action_move(1)
+        await pilot.pause()
+        assert "res-28" in text_of(app)
+        assert "stripe:acct_42" not in text_of(app)
+
+
+async def test_one_request_opens_itself_and_none_says_so() -> None:
+    """`s` opens the one that waits at once; with none the queue says that."""
+    stand = scene()
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        open_stepups(app, stand.desk)
+        await pilot.pause()
+        assert isinstance(app.screen, StepUpDialog)
+        await pilot.press("escape")
+        stand.deny("sup_7f3a", "carol")
+        open_stepups(app, stand.desk)
+        await pilot.pause()
+        assert "Nothing waits for a person." in text_of(app)
+
+
+async def test_help_lists_the_keys_of_the_place_it_was_asked_from() -> None:
+    """`?` shows the keys bound there in that stage, and no others."""
+    stand = scene()
+    app = StandApp(stand, lambda d: StepUpDialog(d, d.mirror.stepups["sup_7f3a"]))
+    async with app.run_test(size=(80, 40)) as pilot:
+        await pilot.pause()
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, HelpDialog)
+        shown = text_of(app)
+        assert "approve, 2nd factor" in shown
+        assert "On this screen" in shown
+        await pilot.press("question_mark")
+        await pilot.pause()
+        stand.authorize("sup_7f3a")
+        app.dialog.update_page()
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert "approve, 2nd factor" not in text_of(app).split("Keys that work here")[1]
+
+
+async def test_help_is_in_letters_every_terminal_has() -> None:
+    """Keys are named in ASCII, and a long list scrolls."""
+    stand = scene(ascii_only=True)
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 12)) as pilot:
+        await pilot.pause()
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert text_of(app).isascii()
+        await pilot.press("end")
+        assert app.dialog.sheet.top > 0
