@@ -75,13 +75,13 @@ def verify_ledger(home: Home, *, columns: bool = True) -> Verification:
             walk = _Walk(0, genesis(str(row[0])), str(row[0]))
             outside = None if witness is None else witness.head.seq
             at_witness = _walk_store(db, walk, outside, columns=columns)
+            if witness is not None:
+                _compare(walk, witness.ledger, witness.head, at_witness)
             if columns:
-                _check_pages(db)
+                _check_beside(db, walk)
         finally:
             db.close()
-        if witness is not None:
-            _compare(walk, witness.ledger, witness.head, at_witness)
-        elif walk.seq:
+        if witness is None and walk.seq:
             raise _BadError(None, "the head kept outside the database is missing")  # noqa: TRY301 - one report for all
     except _BadError as bad:
         return walk.report(bad)
@@ -153,6 +153,8 @@ class _Walk:
         self.time = ""
         self.eras: list[int] = []
         self.tally: Counter[tuple[str, str, str]] = Counter()
+        self.stored: tuple[list[int], Counter[tuple[str, str, str]]] | None = None
+        """The same as the store says, seen together with its last event."""
 
     def step(self, seq: Any, digest: Any, body: bytes, *columns: Any) -> None:
         """Take one link, if it follows, and its columns are those of its body."""
@@ -199,7 +201,7 @@ def _walk_store(
         rows = db.execute(sql, (walk.seq,)).fetchall()
         if len(rows) < _CHUNK:
             # This snapshot holds the end, so the counts must be those of this walk.
-            eras, tally = _stored_counts(db)
+            walk.stored = _stored_counts(db)
         db.execute("COMMIT")
         for row in rows:
             walk.step(*row)
@@ -209,13 +211,13 @@ def _walk_store(
                 at_witness = walk.hash
         if len(rows) < _CHUNK:
             break
-    if columns and (eras != walk.eras or tally != walk.tally):
-        raise _BadError(None, "the counts kept beside the events are not theirs")
     return at_witness
 
 
-def _check_pages(db: sqlite3.Connection) -> None:
-    """Check the file's own structure: its pages, and that each index is complete."""
+def _check_beside(db: sqlite3.Connection, walk: _Walk) -> None:
+    """Check the counts kept beside the events, the file's pages, and its indexes."""
+    if walk.stored != (walk.eras, walk.tally):
+        raise _BadError(None, "the counts kept beside the events are not theirs")
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise _BadError(None, f"the file is damaged beside its events ({found:.200})")
@@ -281,6 +283,8 @@ def _check_line(walk: _Walk, line: bytes) -> None:
         stored = bytes.fromhex(digest.decode())
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _BadError(expected, "its line is not an exported event's") from error
+    if stored.hex().encode() != digest:
+        raise _BadError(expected, "its hash is not written in lower case")
     walk.step(seq, stored, body)
 
 

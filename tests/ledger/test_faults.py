@@ -1,0 +1,309 @@
+"""Faults of the real kind: kill -9, a full disk, a locked database, a lost reply."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import ledger_writer
+from support.ledger_kit import agent, decision, note, token
+
+from agentvault_tui.clock import Clock, ManualClock, SystemClock
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger, Recovery, verify_ledger
+from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
+from agentvault_tui.ledger.chain import prepare
+from agentvault_tui.ledger.connection import Connection
+from agentvault_tui.ledger.records import Attempt, Change
+from agentvault_tui.ledger.recovery import Doubt, LostTrackError
+from agentvault_tui.ledger.schema import open_writer, set_up_writer
+from agentvault_tui.ledger.state import row_of
+from agentvault_tui.model import Draft, EventType, TokenId
+
+KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "30"))
+"""200 before a release."""
+
+
+def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
+    """Killed at random moments, again and again: all that was acknowledged is there."""
+    home = Home(tmp_path, tmp_path)
+    chance = random.Random(7)  # noqa: S311 - moments, not secrets
+    acknowledged: dict[int, str] = {}
+    names: dict[int, str] = {}
+    for run in range(KILLS):
+        with subprocess.Popen(
+            [sys.executable, ledger_writer.__file__, str(tmp_path), str(run)],
+            stdout=subprocess.PIPE,
+        ) as writer:
+            assert writer.stdout is not None
+            first = writer.stdout.readline()
+            time.sleep(chance.random() * 0.08)  # the moment is the point
+            writer.send_signal(signal.SIGKILL)
+            rest = writer.stdout.read()
+        # A line cut short by the kill was not acknowledged.
+        for line in (first + rest).splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                seq, digest, name = line.decode().split()
+                assert acknowledged.setdefault(int(seq), digest) == digest
+                names[int(seq)] = name
+    report = verify_ledger(home)
+    assert report.ok, report
+    assert len(acknowledged) > KILLS
+    db = sqlite3.connect(home.database)
+    stored = dict(db.execute("SELECT seq, 'sha256:' || lower(hex(hash)) FROM events"))
+    tokens = {row[0] for row in db.execute("SELECT id FROM tokens")}
+    db.close()
+    assert acknowledged.items() <= stored.items()
+    assert set(names.values()) <= tokens
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB that is really full when it is."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root; the limit on file size is tested as well")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = subprocess.run(
+        ["/bin/mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(path)], check=False
+    )
+    if mount.returncode:
+        pytest.skip("this machine does not let root mount")
+    yield path
+    subprocess.run(["/bin/umount", str(path)], check=True)
+
+
+async def fill_until_latched(ledger: Ledger, clock: Clock) -> int:
+    """Commit until one is refused; return how many were acknowledged."""
+    for count in range(20_000):
+        try:
+            await ledger.commit(
+                decision(fill="x" * 4000), changes=[token(clock, f"tok_{count}")]
+            )
+        except LedgerUnwritableError:
+            return count
+    raise AssertionError("the disk never filled")
+
+
+async def recovered(ledger: Ledger) -> Recovery:
+    """Wait for the next recovery, and commit in it as the broker does."""
+    future: asyncio.Future[Recovery] = asyncio.get_running_loop().create_future()
+
+    async def heard(recovery: Recovery) -> None:
+        # It may commit: that is what it is for.
+        await ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
+        future.set_result(recovery)
+
+    ledger.on_recovered = heard
+    return await future
+
+
+async def test_a_full_disk_latches_and_recovers(small_disk: Path) -> None:
+    """Full: every commit refused at once, nothing lost; space again: it goes on."""
+    clock = SystemClock()
+    home = Home(small_disk, small_disk)
+    ledger = await Ledger.open(home, clock=clock)
+    states: list[bool] = []
+    ledger.on_state = lambda: states.append(ledger.writable)
+    waiting = asyncio.ensure_future(recovered(ledger))
+    count = await fill_until_latched(ledger, clock)
+    assert not ledger.writable
+    assert "cannot be written" in (ledger.problem or "")
+    with pytest.raises(LedgerUnwritableError):
+        await ledger.commit(note(), urgent=True)
+    subprocess.run(
+        ["/bin/mount", "-o", "remount,size=64m", str(small_disk)], check=True
+    )
+    recovery = await waiting
+    assert ledger.writable
+    assert recovery.event.type is EventType.AUDIT_AMBIGUOUS
+    assert recovery.voided == (f"tok_{count}",)
+    await ledger.commit(decision())
+    loaded = await ledger.load()
+    await ledger.close()
+    assert {found.id for found in loaded.tokens} == {f"tok_{n}" for n in range(count)}
+    report = verify_ledger(home)
+    assert report.ok, report
+    assert report.events == count + 3 + recovery.found
+    assert states[0] is False
+    assert states[-1] is True
+
+
+def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
+    """The same without root, in a process of its own: EFBIG for a while, then none."""
+    script = (
+        "import asyncio, resource, signal, sys\n"
+        "sys.path[:0] = sys.argv[2:4]\n"
+        "from pathlib import Path\n"
+        "from support.ledger_kit import decision\n"
+        "from agentvault_tui.clock import SystemClock\n"
+        "from agentvault_tui.errors import LedgerUnwritableError\n"
+        "from agentvault_tui.home import Home\n"
+        "from agentvault_tui.ledger import Ledger, verify_ledger\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "async def main(home):\n"
+        "    ledger = await Ledger.open(home, clock=SystemClock())\n"
+        "    back = asyncio.Event()\n"
+        "    async def heard(recovery): back.set()\n"
+        "    ledger.on_recovered = heard\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, -1))\n"
+        "    count = 0\n"
+        "    try:\n"
+        "        while True:\n"
+        "            await ledger.commit(decision(fill='x' * 4000))\n"
+        "            count += 1\n"
+        "    except LedgerUnwritableError:\n"
+        "        assert not ledger.writable\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
+        "    await back.wait()\n"
+        "    await ledger.commit(decision())\n"
+        "    await ledger.close()\n"
+        "    report = verify_ledger(home)\n"
+        "    assert report.ok, report\n"
+        "    assert report.events in (count + 2, count + 3)\n"
+        "    print('recovered after', count)\n"
+        "path = Path(sys.argv[1])\n"
+        "asyncio.run(main(Home(path, path)))\n"
+    )
+    tests = Path(ledger_writer.__file__).parent.parent
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), str(tests), str(tests.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "recovered after" in ran.stdout, ran.stderr
+
+
+async def test_a_locked_database_latches_and_recovers(
+    home: Home, ledger: Ledger
+) -> None:
+    """Another program's lock: refused within the budget, the loop stays free, back."""
+    await ledger.commit(decision())
+    waiting = asyncio.ensure_future(recovered(ledger))
+    other = sqlite3.connect(home.database, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
+    beating = asyncio.ensure_future(beat())
+    started = time.monotonic()
+    with pytest.raises(LedgerUnwritableError, match="locked"):
+        await ledger.commit(decision())
+    assert time.monotonic() - started < 3
+    assert beats > 30
+    assert not ledger.writable
+    assert (await ledger.load()).agents == ()
+    other.execute("COMMIT")
+    other.close()
+    recovery = await waiting
+    beating.cancel()
+    assert recovery.found is False
+    assert (recovery.event.seq, recovery.event.reason) == (2, "batch_not_found")
+    assert recovery.attempts[0].drafts[0].type is EventType.TOKEN_DECISION
+    (event,) = await ledger.commit(decision())
+    assert event.seq == 4
+    assert verify_ledger(home).ok
+
+
+async def _doubtful(
+    home: Home, clock: ManualClock, *drafts: Draft, changes: tuple[Change, ...]
+) -> tuple[Connection, Batch, str]:
+    """Open a ledger's file as the writer does, with a batch on the way."""
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.commit(decision())
+    ledger_id = ledger.ledger_id
+    await ledger.close()
+    db = await Connection.open(lambda: open_writer(home.database))
+    await db.run(set_up_writer)
+    tip: Tip = await db.run(read_tip, ledger_id)
+    done = asyncio.get_running_loop().create_future()
+    rows = [row_of(change, 10 + n) for n, change in enumerate(changes)]
+    job = Job(
+        tuple(prepare(draft) for draft in drafts), rows, Attempt(drafts, changes), done
+    )
+    return db, build(tip, [job], clock), ledger_id
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("events", [True, False])
+async def test_a_doubtful_batch_is_found_or_found_missing(
+    home: Home, clock: ManualClock, *, arrived: bool, events: bool
+) -> None:
+    """After a doubtful error the store says what happened; its tokens are void."""
+    drafts = (decision(),) if events else ()
+    changes = (agent(), token(clock))
+    db, batch, ledger_id = await _doubtful(home, clock, *drafts, changes=changes)
+    if arrived:
+        await db.run(write, batch.statements)
+    tip, recovery = await Doubt(batch, ledger_id, "I/O error").settle(db, clock)
+    await db.close()
+    assert recovery.found is arrived
+    assert recovery.voided == (TokenId("tok_1"),)
+    assert recovery.attempts == (Attempt(drafts, changes),)
+    assert recovery.event.seq == tip.seq == 2 + (arrived and events)
+    ledger = await Ledger.open(home, clock=clock)
+    loaded = await ledger.load()
+    await ledger.close()
+    assert loaded.tokens == ()
+    assert len(loaded.agents) == int(arrived)
+    assert verify_ledger(home).ok
+
+
+async def test_a_doubtful_record_of_a_doubt_is_not_written_twice(
+    home: Home, clock: ManualClock
+) -> None:
+    """When even the recording of the doubt is in doubt, it is recognised later."""
+    db, batch, ledger_id = await _doubtful(home, clock, decision(), changes=())
+    doubt = Doubt(batch, ledger_id, "I/O error")
+    first = await doubt.settle(db, clock)
+    assert await doubt.settle(db, clock) == first
+    await db.close()
+
+
+async def test_a_ledger_somebody_else_wrote_to_is_not_continued(
+    home: Home, clock: ManualClock
+) -> None:
+    """If the chain ends where this process never wrote, it does not go on."""
+    db, batch, ledger_id = await _doubtful(home, clock, decision(), changes=())
+    done = asyncio.get_running_loop().create_future()
+    stranger = Job((prepare(note()),), [], Attempt((), ()), done)
+    other = build(batch.before, [stranger], clock)
+    await db.run(write, other.statements)
+    with pytest.raises(LostTrackError):
+        await Doubt(batch, ledger_id, "I/O error").settle(db, clock)
+    await db.close()
+
+
+async def test_a_head_file_that_cannot_be_written_is_told(
+    home: Home, ledger: Ledger
+) -> None:
+    """Without the witness commits go on, and the problem is there to be shown."""
+    told = asyncio.Event()
+    ledger.on_state = told.set
+    home.head_file.unlink()
+    home.head_file.mkdir()
+    await ledger.commit(decision())
+    await told.wait()
+    assert ledger.writable
+    assert "head file" in (ledger.problem or "")
+    told.clear()
+    home.head_file.rmdir()
+    await ledger.commit(decision())
+    await told.wait()
+    assert ledger.problem is None
