@@ -47,6 +47,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
+        self._starting = asyncio.Lock()
 
     def of(self, uid: str) -> Session | None:
         """Return the uid's live session, and count this as use."""
@@ -73,14 +74,15 @@ class Sessions:
         Raises:
             TenantError: the tenant did not start it.
         """
-        login = self._logins.get(operator.id)
-        if login is None:
-            self._problems.pop(operator.id, None)
-            flow = await self._broker.tenant.start_device_flow(
-                ttl=self._broker.settings.stepup.device_code_ttl
-            )
-            login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
-            self._logins[operator.id] = login
+        async with self._starting:
+            login = self._logins.get(operator.id)
+            if login is None:
+                self._problems.pop(operator.id, None)
+                flow = await self._broker.tenant.start_device_flow(
+                    ttl=self._broker.settings.stepup.device_code_ttl
+                )
+                login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
+                self._logins[operator.id] = login
         flow = login.flow
         return {
             "user_code": flow.user_code,

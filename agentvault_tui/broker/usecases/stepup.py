@@ -196,8 +196,10 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         if not isinstance(result, Tokens):
             await _back_to_pending(broker, started, problem_of(result))
             return
+        # Not before this flow, rather than this request: with two requests waiting,
+        # the factor shown for one must not serve the other.
         identity = await broker.tenant.verify_id_token(
-            result.id_token, not_before=started.requested_at
+            result.id_token, not_before=flow.started_at
         )
         if not is_approver(identity, broker.settings.stepup.approvers):
             raise IdentityError(
