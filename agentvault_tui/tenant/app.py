@@ -78,7 +78,7 @@ class Tenant:
             SignIn(store, seal, clock, hasher or strong_hasher()),
             Sessions(clock),
             Guesses(clock),
-            Views(clock, issuer),
+            Views(issuer),
         )
         app = Starlette(
             routes=[*_protocol(oauth, keys, issuer), *_pages(pages)],

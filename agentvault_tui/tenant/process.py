@@ -31,7 +31,7 @@ from agentvault_tui.tenant.logs import log_to_stderr
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.web import Server, run, tcp_socket
 
-_LOCK_TRIES: Final = 50
+_LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
 _log = logging.getLogger("agentvault.tenant")
 

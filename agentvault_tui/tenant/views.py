@@ -11,7 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.details import StepUpDetails, parameter_rows
 from agentvault_tui.text import Shown, visible
@@ -91,9 +91,8 @@ class Problem:
 class Views:
     """The templates, and the headers every page has."""
 
-    def __init__(self, clock: Clock, issuer: str) -> None:
-        """Show times left by *clock*."""
-        self._clock = clock
+    def __init__(self, issuer: str) -> None:
+        """Say on each page that it is *issuer*'s."""
         self._issuer = issuer
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -133,9 +132,8 @@ class Views:
             asked=None if code.details is None else RequestView.of(code.details),
             user_code=user_code,
             form_token=form_token,
-            issued_at=_moment(code.created_at),
-            usable_until=_moment(code.expires.wall),
-            seconds_left=int(code.expires.remaining(self._clock)),
+            issued_at=_time(code.created_at),
+            usable_until=_time(code.expires.wall),
             **values,
         )
 
@@ -152,3 +150,7 @@ def _whole(text: str) -> Shown:
 
 def _moment(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%H:%M:%S UTC")

@@ -1,0 +1,44 @@
+"""A tenant per test, from one template home: RSA keys are slow to make."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.tenant_thread import START, TenantThread
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.keys import SigningKeys
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import NewUser
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    home = Home.locate(folder)
+    store = Store(home, checkpoints=True)
+    SigningKeys(store, Seal.of(home), ManualClock(START))
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, template: Path) -> Home:
+    return Home.locate(shutil.copytree(template, tmp_path / "home"))
+
+
+@pytest.fixture
+def tenant(home: Home) -> Iterator[TenantThread]:
+    running = TenantThread(home)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def alice(tenant: TenantThread) -> NewUser:
+    return tenant.users.add("alice@acme.test", approver=True)

@@ -1,0 +1,152 @@
+"""The whole way: a device asks, a person decides, the device is told."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from support.tenant_thread import DETAILS, TenantThread
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.users import NewUser
+
+
+def test_an_approval_yields_tokens_once(tenant: TenantThread, alice: NewUser) -> None:
+    """A confirmed code gives one signed ID token, of whom, how and when."""
+    flow = tenant.flow()
+    tenant.approve(flow, alice)
+    answer = tenant.poll(flow)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    body = answer.json()
+    assert set(body) == {
+        "access_token", "id_token", "scope", "expires_in", "token_type"
+    }  # fmt: skip
+    keys = tenant.http.get(tenant.issuer + ".well-known/jwks.json").json()
+    assert all("d" not in key for key in keys["keys"])
+    token = jwt.decode(body["id_token"], KeySet.import_key_set(keys), ["RS256"])
+    now = int(tenant.clock.now().timestamp())
+    assert token.claims == {
+        "iss": tenant.issuer,
+        "aud": tenant.client_id,
+        "sub": alice.user.sub,
+        "iat": now,
+        "exp": now + 300,
+        "auth_time": now,
+        "amr": ["mfa", "pwd", "otp"],
+        "acr": "http://schemas.openid.net/pape/policies/2007/06/multi-factor",
+        "sid": token.claims["sid"],
+        "https://agentvault.dev/mfa_at": now,
+        "https://agentvault.dev/roles": ["approver"],
+        "name": "alice@acme.test",
+        "nickname": "alice",
+        "email": "alice@acme.test",
+        "email_verified": True,
+    }
+    again = tenant.poll(flow)
+    assert (again.status_code, again.json()["error"]) == (403, "invalid_grant")
+
+
+def test_the_person_sees_what_they_decide_about(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """The pages show every member of the request, before any sign-in."""
+    with Activation() as pages:
+        shown = pages.open(tenant.issuer, tenant.flow()["user_code"])
+    assert shown.fingerprint == "7F3A"
+    assert shown.agent_id == DETAILS["agent_id"]
+    assert shown.agent_name == DETAILS["agent_name"]
+    assert shown.action == DETAILS["action"]
+    assert shown.resource == DETAILS["resource"]
+    assert shown.risk == "high"
+    assert shown.why == DETAILS["why"]
+    assert shown.requested_on == "ops-1"
+    assert shown.requested_at == "2026-11-24 10:00:00 UTC"
+    assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
+
+
+def test_an_operators_login_names_no_agent(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """Without authorization_details the same way signs an operator in."""
+    flow = tenant.flow(None)
+    with Activation() as pages:
+        assert pages.open(tenant.issuer, flow["user_code"]).fingerprint is None
+    tenant.approve(flow, alice)
+    assert tenant.poll(flow).status_code == 200
+
+
+@pytest.mark.parametrize("step", ["details", "sign-in", "one-time-code", "confirm"])
+def test_cancelling_works_at_every_step(
+    tenant: TenantThread, alice: NewUser, step: str
+) -> None:
+    """A cancelled code tells the device so, once, with Auth0's words."""
+    flow = tenant.flow()
+    with Activation() as pages:
+        pages.open(tenant.issuer, flow["user_code"])
+        if step == "sign-in":
+            with pytest.raises(TenantRefusedError):
+                pages.sign_in("alice@acme.test", "wrong")
+        if step in {"one-time-code", "confirm"}:
+            pages.sign_in("alice@acme.test", alice.password)
+        if step == "confirm":
+            pages.one_time_code(tenant.otp(alice))
+        assert pages.step == step
+        pages.cancel()
+    answer = tenant.poll(flow)
+    assert answer.status_code == 403
+    assert answer.json() == {
+        "error": "access_denied",
+        "error_description": "User cancelled the confirmation prompt.",
+    }
+    assert tenant.poll(flow).json()["error"] == "invalid_grant"
+
+
+def test_of_many_polls_at_once_one_gets_the_tokens(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """An approved code is spent by exactly one of 32 simultaneous polls."""
+    flow = tenant.flow()
+    tenant.approve(flow, alice)
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda _: tenant.poll(flow), range(32)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [403] * 31
+
+
+def test_a_code_cannot_be_decided_twice(tenant: TenantThread, alice: NewUser) -> None:
+    """Of two people on one code the first decides; the other is told it is over."""
+    flow = tenant.flow()
+    with Activation() as one, Activation() as two:
+        for pages in (one, two):
+            pages.open(tenant.issuer, flow["user_code"])
+        one.cancel()
+        with pytest.raises(TenantRefusedError) as refused:
+            two.sign_in("alice@acme.test", alice.password)
+    assert refused.value.error == "code_over"
+
+
+def test_a_user_without_the_role_gets_no_role(tenant: TenantThread) -> None:
+    """Whether someone may approve is in their token, not assumed."""
+    bob = tenant.users.add("bob", approver=False)
+    flow = tenant.flow()
+    tenant.approve(flow, bob)
+    keys = tenant.http.get(tenant.issuer + ".well-known/jwks.json").json()
+    raw = tenant.poll(flow).json()["id_token"]
+    claims = jwt.decode(raw, KeySet.import_key_set(keys), ["RS256"]).claims
+    assert claims["https://agentvault.dev/roles"] == []
+    assert "email" not in claims
+
+
+def test_a_flow_survives_a_restart(tenant: TenantThread, alice: NewUser) -> None:
+    """Codes, users, client and signing keys outlive the process."""
+    flow = tenant.flow()
+    before = tenant.http.get(tenant.issuer + ".well-known/jwks.json").json()
+    client_id = tenant.client_id
+    tenant.restart()
+    assert tenant.client_id == client_id
+    assert tenant.http.get(tenant.issuer + ".well-known/jwks.json").json() == before
+    tenant.approve(flow, alice)
+    assert tenant.poll(flow).status_code == 200

@@ -1,0 +1,446 @@
+"""The pages: forgery, framing, hostile text, markup, and what they give away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.tenant_thread import DETAILS, TenantThread
+
+from agentvault_tui.tenant.codes import normal_user_code
+from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.page_reader import Page, read_page
+from agentvault_tui.tenant.users import NewUser
+from agentvault_tui.text import visible
+
+VOID = {"meta", "link", "input", "br"}
+HOSTILE = (
+    '"><script>alert(1)</script>',
+    "</bdi></dd><main data-step='approved'>",
+    "{{ 7*7 }}{% raw %}",
+    "\x1b]8;;https://evil.test\x07go\x1b[0m\x9b31m",
+    "\u202egnp.exe\u200b\u2066x\u3164",
+    "line one\nfingerprint: AAAA\r\n",
+    "&lt;b&gt; &amp; ' \"",
+    "́" * 50,
+)
+
+
+class StrictReader(HTMLParser):
+    """Insists that every element is closed, in order, and every attribute is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag not in VOID
+        assert self.stack.pop() == tag
+
+
+def strict(html: str) -> StrictReader:
+    reader = StrictReader()
+    reader.feed(html)
+    reader.close()
+    assert reader.stack == []
+    return reader
+
+
+class Browser:
+    """Sends what a browser sends, and keeps every page for looking at."""
+
+    def __init__(self, tenant: TenantThread) -> None:
+        self.tenant = tenant
+        self.http = httpx.Client(base_url=tenant.issuer, trust_env=False, timeout=20)
+        self.answers: list[httpx.Response] = []
+
+    def get(self, path: str = "activate", **query: str) -> Page:
+        return self._keep(self.http.get(path, params=query))
+
+    def send(self, page: Page, form: str, **fields: str) -> Page:
+        found = page.forms[form]
+        return self._keep(
+            self.http.post(
+                found.action,
+                data={**found.fields, **fields},
+                headers={"origin": self.tenant.issuer.rstrip("/")},
+            )
+        )
+
+    def _keep(self, answer: httpx.Response) -> Page:
+        self.answers.append(answer)
+        return read_page(answer.text)
+
+    def details(self, user_code: str) -> Page:
+        return self.send(self.get(user_code=user_code), "code")
+
+    def confirm_page(self, user_code: str, user: NewUser) -> Page:
+        page = self.send(self.details(user_code), "continue")
+        page = self.send(page, "sign-in", user=user.user.name, password=user.password)
+        return self.send(page, "one-time-code", otp=self.tenant.otp(user))
+
+
+@pytest.fixture
+def browser(tenant: TenantThread) -> Iterator[Browser]:
+    made = Browser(tenant)
+    yield made
+    made.http.close()
+
+
+def test_every_page_is_sound_and_closed_to_others(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """Well-formed, no script, inline style or foreign link; headers forbid framing."""
+    flow = tenant.flow()
+    browser.get(user_code="nonsense")
+    page = browser.details(flow["user_code"])
+    page = browser.send(page, "continue")
+    page = browser.send(page, "sign-in", user="alice", password="wrong")
+    page = browser.send(
+        page, "sign-in", user="Alice@acme.test ", password=alice.password
+    )
+    page = browser.send(page, "one-time-code", otp="000000")
+    page = browser.send(page, "one-time-code", otp=tenant.otp(alice))
+    browser.send(page, "confirm")
+    browser.send(page, "cancel")
+    browser.send(browser.details(tenant.flow(None)["user_code"]), "cancel")
+    assert len(browser.answers) == 13
+    for answer in browser.answers:
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "same-origin"
+        policy = answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        _no_surprises(strict(answer.text))
+
+
+def _no_surprises(reader: StrictReader) -> None:
+    labels = {held.get("for") for tag, held in reader.tags if tag == "label"}
+    for tag, held in reader.tags:
+        assert tag not in {"script", "style", "iframe", "img", "object", "base"}
+        assert not [name for name in held if name == "style" or name.startswith("on")]
+        for name in ("href", "src", "action"):
+            assert (held.get(name) or "/activate").startswith("/activate")
+        if tag == "input" and held["type"] in {"text", "password"}:
+            assert held["id"] in labels
+    tags = [tag for tag, _ in reader.tags]
+    assert tags.count("h1") == tags.count("main") == tags.count("title") == 1
+    assert ("html", {"lang": "en"}) in reader.tags
+
+
+def test_the_stylesheet_is_served(tenant: TenantThread, browser: Browser) -> None:
+    """The one stylesheet is ours, and knows light and dark."""
+    browser.get()
+    link = re.search(r'rel="stylesheet" href="([^"]+)"', browser.answers[0].text)
+    assert link
+    answer = browser.http.get(link[1])
+    assert answer.headers["content-type"].startswith("text/css")
+    assert "prefers-color-scheme: dark" in answer.text
+    assert "url(" not in answer.text
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_strings_stay_text(
+    tenant: TenantThread, browser: Browser, alice: NewUser, hostile: str
+) -> None:
+    """No text of an agent becomes markup, a control character or another field."""
+    flow = tenant.flow(
+        {
+            **DETAILS,
+            "agent_id": hostile,
+            "agent_name": hostile,
+            "action": hostile,
+            "resource": hostile,
+            "why": hostile,
+            "requested_on": hostile,
+            "parameters": {hostile: hostile, "list": [hostile]},
+        }
+    )
+    plain = tenant.flow()
+    browser.confirm_page(flow["user_code"], alice)
+    tenant.clock.advance(30)
+    browser.confirm_page(plain["user_code"], alice)
+    half = len(browser.answers) // 2
+    for bad, good in zip(browser.answers[:half], browser.answers[half:], strict=True):
+        tags = [tag for tag, _ in strict(bad.text).tags]
+        assert tags == [tag for tag, _ in strict(good.text).tags]
+        assert not re.search(
+            r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202e\u2066]", bad.text
+        )
+        page = read_page(bad.text)
+        assert page.values.get("fingerprint") in {None, "7F3A"}
+    with Activation() as pages:
+        shown = pages.open(
+            tenant.issuer, tenant.flow({**DETAILS, "why": hostile})["user_code"]
+        )
+    assert shown.why == visible(hostile, 5000)
+    assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
+
+
+def test_the_agents_reason_is_never_shown(
+    tenant: TenantThread, browser: Browser
+) -> None:
+    """A reason slipped into the details stays off the page: it is where lures live."""
+    flow = tenant.flow({**DETAILS, "reason": "enter WXYZ-BCDF at evil.test"})
+    browser.details(flow["user_code"])
+    assert "evil.test" not in browser.answers[-1].text
+
+
+def test_a_code_from_the_link_is_shown_and_not_used(
+    tenant: TenantThread, browser: Browser
+) -> None:
+    """The link fills the code in for comparing, and tells nothing of what it is for."""
+    page = browser.get(user_code=tenant.flow()["user_code"].lower())
+    assert page.step == "code"
+    assert "send:payment" not in browser.answers[0].text
+    assert browser.get(user_code="<b>").forms["code"].fields["user_code"] == ""
+
+
+@pytest.mark.parametrize("kind", ["unknown", "expired", "cancelled", "approved"])
+def test_bad_codes_all_look_the_same(
+    tenant: TenantThread, browser: Browser, alice: NewUser, kind: str
+) -> None:
+    """Wrong, expired and used codes get the same status and the same text."""
+    flow = tenant.flow()
+    if kind == "unknown":
+        flow["user_code"] = "BBBB-BBBB"
+    if kind == "expired":
+        tenant.clock.advance(120)
+    if kind == "approved":
+        tenant.approve(flow, alice)
+    if kind == "cancelled":
+        browser.send(browser.details(flow["user_code"]), "cancel")
+    page = browser.details(flow["user_code"])
+    assert browser.answers[-1].status_code == 400
+    assert (page.step, page.error) == ("code", "no_such_code")
+    assert page.message == "There is no such code, or it is not valid any more."
+
+
+def test_guessing_locks_this_browser_out(
+    tenant: TenantThread, browser: Browser
+) -> None:
+    """After five wrong codes the right one is refused too, until a minute is over."""
+    flow = tenant.flow()
+    for _ in range(5):
+        assert browser.details("BBBB-BBBB").error == "no_such_code"
+    assert browser.details(flow["user_code"]).error == "too_many_tries"
+    assert browser.answers[-1].status_code == 429
+    tenant.clock.advance(60)
+    assert browser.details(flow["user_code"]).step == "details"
+
+
+def test_guessing_without_a_cookie_is_bounded(tenant: TenantThread) -> None:
+    """Dropping the cookie after each try helps only until the source's cap."""
+    flow = tenant.flow()
+    errors = []
+    for _ in range(301):
+        tenant.http.cookies.clear()
+        page = read_page(tenant.http.get(f"{tenant.issuer}activate").text)
+        answer = tenant.http.post(
+            f"{tenant.issuer}activate",
+            data={**page.forms["code"].fields, "user_code": "BBBB-BBBB"},
+        )
+        errors.append(read_page(answer.text).error)
+    assert errors == ["no_such_code"] * 300 + ["too_many_tries"]
+    last = Browser(tenant)
+    assert last.details(flow["user_code"]).error == "too_many_tries"
+    last.http.close()
+
+
+@given(st.text(max_size=40))
+def test_only_the_twenty_letters_make_a_code(typed: str) -> None:
+    """Case, spaces and hyphens are forgiven; any other character is no code."""
+    found = normal_user_code(typed)
+    if found is not None:
+        kept = [c for c in typed if c not in " -"]
+        assert "".join(kept).upper() == found.replace("-", "")
+        assert all(c in "BCDFGHJKLMNPQRSTVWXZbcdfghjklmnpqrstvwxz" for c in kept)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ＢＣＤＦ-ＧＨＪＫ",
+        "BCDF‑GHJK",
+        "BCDF\u200b-GHJK",
+        "ВCDF-GHJK",
+        "BCDF-GHJK\n",
+        "ꓐCDF-GHJK",
+        "BCDF-GHJA",
+        "BCDF-GHJKL",
+        "BCDF-GHJ",
+    ],
+)
+def test_look_alikes_are_no_codes(typed: str) -> None:
+    """Full-width, zero-width, Cyrillic and Lisu forms fold onto no code (T-17)."""
+    assert normal_user_code(typed) is None
+    assert normal_user_code(" bcdf ghjk") == "BCDF-GHJK"
+
+
+def test_forms_need_their_token_and_their_browser(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """A forged post, one without a cookie, and a stolen token all decide nothing."""
+    flow = tenant.flow()
+    page = browser.confirm_page(flow["user_code"], alice)
+    url = tenant.issuer + "activate/confirm"
+    stolen = page.forms["confirm"].fields
+    cookie = dict(browser.http.cookies)
+    other = Browser(tenant)
+    other.details(tenant.flow()["user_code"])
+    tries = [
+        ({}, cookie),
+        ({"form_token": ""}, cookie),
+        ({"form_token": "x" * 43}, cookie),
+        (stolen, {}),
+        (stolen, dict(other.http.cookies)),
+        (other.get().forms["code"].fields, cookie),
+    ]
+    other.http.close()
+    for form, cookies in tries:
+        with httpx.Client(cookies=cookies, trust_env=False) as http:
+            answer = http.post(url, data=form)
+        assert answer.status_code == 403
+        assert read_page(answer.text).error == "stale_form"
+    assert tenant.poll(flow).json()["error"] == "authorization_pending"
+    assert browser.send(page, "confirm").step == "approved"
+
+
+def test_the_first_form_is_bound_to_its_browser_too(tenant: TenantThread) -> None:
+    """A code cannot be entered for someone from another site's form."""
+    flow = tenant.flow()
+    page = read_page(tenant.http.get(f"{tenant.issuer}activate").text)
+    form = {**page.forms["code"].fields, "user_code": flow["user_code"]}
+    tenant.http.cookies.clear()
+    answer = tenant.http.post(f"{tenant.issuer}activate", data=form)
+    assert (answer.status_code, read_page(answer.text).error) == (403, "stale_form")
+
+
+def test_steps_cannot_be_skipped(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """Posting to confirm from an earlier page shows that page again."""
+    flow = tenant.flow()
+    page = browser.details(flow["user_code"])
+    for step in ("details", "sign-in"):
+        form = page.forms["cancel"]
+        for target in ("confirm", "one-time-code"):
+            form.action = f"/activate/{target}"
+            page = browser.send(page, "cancel", otp=tenant.otp(alice))
+            assert page.step == step
+            form = page.forms["cancel"]
+        if step == "details":
+            page = browser.send(page, "continue")
+    assert tenant.poll(flow).json()["error"] == "authorization_pending"
+
+
+def test_a_form_acts_once(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """A page sent twice shows where the person stands, and does nothing again."""
+    page = browser.details(tenant.flow()["user_code"])
+    first = browser.send(page, "continue")
+    assert browser.send(page, "continue").step == "sign-in"
+    late = browser.send(first, "sign-in", user=alice.user.name, password=alice.password)
+    assert late.step == "sign-in"
+
+
+def test_reloading_never_shows_a_session(
+    tenant: TenantThread, browser: Browser
+) -> None:
+    """A GET with the session's cookie shows the first page and nothing else."""
+    browser.send(browser.details(tenant.flow()["user_code"]), "continue")
+    assert browser.get().step == "code"
+    answer = browser.http.get("activate/sign-in")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/activate")
+
+
+def test_the_cookie_is_kept_from_other_sites(
+    tenant: TenantThread, browser: Browser
+) -> None:
+    """HttpOnly, SameSite=Strict, and for these pages alone."""
+    browser.get()
+    cookie = browser.answers[0].headers["set-cookie"].lower()
+    for part in ("httponly", "samesite=strict", "path=/activate"):
+        assert part in cookie
+
+
+def test_the_code_is_checked_at_every_step(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """A code that runs out under way approves nothing, even at the last click."""
+    flow = tenant.flow()
+    page = browser.confirm_page(flow["user_code"], alice)
+    tenant.clock.advance(120)
+    assert browser.send(page, "confirm").error == "code_over"
+    assert browser.answers[-1].status_code == 410
+    assert tenant.poll(flow).json()["error"] == "expired_token"
+
+
+def test_other_hosts_are_misdirected(tenant: TenantThread) -> None:
+    """DNS rebinding is given away by Host: 421."""
+    for host in ("evil.example", "127.0.0.1.evil", "127.0.0.1:1", "localhost", ""):
+        for path in ("activate", "oauth/token"):
+            for method in ("GET", "POST"):
+                answer = tenant.http.request(
+                    method, tenant.issuer + path, headers={"host": host}
+                )
+                assert answer.status_code == 421, (host, path, method)
+
+
+def test_other_origins_are_refused(tenant: TenantThread) -> None:
+    """A page of another origin cannot post here: 403, and nothing happens."""
+    for origin in ("https://evil.test", "null", "http://127.0.0.1:1"):
+        for path in ("activate", "activate/confirm", "oauth/device/code"):
+            answer = tenant.http.post(
+                tenant.issuer + path,
+                data={"client_id": tenant.client_id},
+                headers={"origin": origin},
+            )
+            assert answer.status_code == 403
+    page = tenant.http.get(
+        tenant.issuer + "activate", headers={"sec-fetch-site": "cross-site"}
+    )
+    assert page.status_code == 403
+
+
+def test_a_link_may_be_followed_here(tenant: TenantThread) -> None:
+    """Following the link of a QR code or a mail is no cross-site request."""
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    answer = tenant.http.get(tenant.issuer + "activate", headers=headers)
+    assert answer.status_code == 200
+
+
+def test_unknown_paths(tenant: TenantThread) -> None:
+    """What is not there is a plain 404 in the usual envelope."""
+    answer = tenant.http.get(tenant.issuer + "authorize")
+    assert (answer.status_code, answer.json()) == (404, {"error": "not_found"})
+
+
+def test_two_approvals_in_two_tabs(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """One browser can walk two codes side by side without mixing them."""
+    one, two = tenant.flow(), tenant.flow({**DETAILS, "fingerprint": "BEEF"})
+    first = browser.details(one["user_code"])
+    second = browser.details(two["user_code"])
+    assert browser.send(first, "cancel").step == "cancelled"
+    assert second.values["fingerprint"] == "BEEF"
+    assert browser.send(second, "continue").step == "sign-in"

@@ -1,0 +1,232 @@
+"""The tenant as `serve` runs it: a process of its own, reached over HTTP alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pyotp
+from support.tenant_thread import CHEAP, DETAILS, GRANT
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.users import NewUser, UserStore
+from agentvault_tui.vault import TenantClient, Tokens, is_approver
+
+
+class Running:
+    """A tenant process that said it is ready."""
+
+    def __init__(self, home: Home, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "agentvault_tui.tenant",
+                "--home",
+                str(home.data),
+                *arguments,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            umask=0,
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        self.ready: dict[str, Any] = json.loads(line)
+        self.issuer: str = self.ready["issuer"]
+
+    def end(self, how: str = "eof") -> tuple[int, str]:
+        """End it by closing its stdin or by a signal; return code and log."""
+        if how != "eof":
+            self.process.send_signal(getattr(signal, how))
+        log = self.process.communicate(timeout=10)[1]
+        return self.process.returncode, log
+
+
+@contextmanager
+def running(home: Home, *arguments: str) -> Iterator[Running]:
+    tenant = Running(home, *arguments)
+    try:
+        yield tenant
+    finally:
+        if tenant.process.poll() is None:
+            tenant.process.kill()
+        tenant.process.communicate()
+
+
+def add(home: Home, name: str) -> NewUser:
+    """Add a user as the CLI does: from another process than the tenant's."""
+    with UserStore(home, hasher=CHEAP) as users:
+        return users.add(name, approver=True)
+
+
+def approve(issuer: str, user_code: str, user: NewUser) -> None:
+    with Activation() as pages:
+        pages.open(issuer, user_code)
+        pages.sign_in(user.user.name, user.password)
+        pages.one_time_code(pyotp.TOTP(user.otp_secret).now())
+        pages.confirm()
+
+
+async def test_the_client_for_auth0_accepts_it(home: Home) -> None:
+    """The broker's own client starts, polls and verifies with nothing special."""
+    with running(home) as tenant:
+        ann = add(home, "ann@acme.test")
+        began = datetime.now(UTC)
+        client = TenantClient(tenant.issuer, tenant.ready["client_id"], SystemClock())
+        flow = await client.start_device_flow(authorization_details=[DETAILS], ttl=120)
+        assert (flow.expires_in, flow.interval) == (120, 1)
+        await asyncio.to_thread(approve, tenant.issuer, flow.user_code, ann)
+        answer = await client.poll_once(flow)
+        assert isinstance(answer, Tokens)
+        person = await client.verify_id_token(answer.id_token, not_before=began)
+        await client.aclose()
+        assert person.sub == ann.user.sub
+        assert {"mfa", "pwd", "otp"} == set(person.amr)
+        assert is_approver(person, ())
+        assert is_approver(person, ("ann@acme.test",))
+        code, log = tenant.end()
+    assert code == 0
+    _no_secrets(log, ann, flow.device_code, flow.user_code, answer.id_token)
+
+
+def _no_secrets(log: str, user: NewUser, *secrets: str) -> None:
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {"tenant started", "device code issued", "device code approved"} <= {
+        line["message"] for line in lines
+    }
+    for secret in (user.password, user.otp_secret, *secrets):
+        assert secret not in log
+
+
+def test_a_restart_keeps_everything(home: Home) -> None:
+    """Port, client, keys, users and open codes are there again after SIGTERM."""
+    with running(home) as tenant:
+        ready = tenant.ready
+        jwks = _get(ready["issuer"] + ".well-known/jwks.json")
+        ann = add(home, "ann")
+        flow = httpx.post(
+            ready["issuer"] + "oauth/device/code",
+            data={"client_id": ready["client_id"], "scope": "openid"},
+            trust_env=False,
+        ).json()
+        assert tenant.end("SIGTERM")[0] == 0
+    with running(home) as tenant:
+        assert tenant.ready["issuer"] == ready["issuer"]
+        assert tenant.ready["client_id"] == ready["client_id"]
+        assert tenant.ready["pid"] == tenant.process.pid
+        assert _get(ready["issuer"] + ".well-known/jwks.json") == jwks
+        approve(tenant.issuer, flow["user_code"], ann)
+        answer = httpx.post(
+            ready["issuer"] + "oauth/token",
+            data={
+                "grant_type": GRANT,
+                "client_id": ready["client_id"],
+                "device_code": flow["device_code"],
+            },
+            trust_env=False,
+        )
+        assert answer.status_code == 200
+        assert tenant.end("SIGINT")[0] == 0
+
+
+def _get(url: str) -> Any:
+    return httpx.get(url, trust_env=False).json()
+
+
+def test_modes_under_a_umask_of_zero(home: Home) -> None:
+    """Everything the process makes is 0700 or 0600, whatever it inherited."""
+    with running(home) as tenant:
+        for path in home.data.rglob("*"):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert mode == (0o700 if path.is_dir() else 0o600), path
+        assert tenant.end()[0] == 0
+
+
+def test_a_taken_port_is_replaced(home: Home) -> None:
+    """When last time's port is someone else's, another is taken and logged."""
+    with running(home) as tenant:
+        port = int(tenant.issuer.rstrip("/").rpartition(":")[2])
+        tenant.end()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with running(home) as tenant:
+            assert tenant.ready["issuer"] != f"http://127.0.0.1:{port}/"
+            assert "the port of last time is taken" in tenant.end()[1]
+        refused = _run("--home", str(home.data), "--port", str(port))
+    assert refused.returncode == 1
+    assert "in use" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agentvault_tui.tenant", *arguments],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+def test_one_tenant_a_home(home: Home) -> None:
+    """A second process on the same home waits a little, then says why it stops."""
+    with running(home) as tenant:
+        second = _run("--home", str(home.data))
+        assert second.returncode == 1
+        assert "already" in second.stderr
+        assert tenant.process.poll() is None
+
+
+def test_bad_starts_are_one_line(home: Home) -> None:
+    """Wrong options and settings end with code 2 and no traceback."""
+    for answer in (
+        _run("--home", str(home.data), "--port", "99999"),
+        _run("--home", str(home.data), AGENTVAULT_LOG_LEVEL="LOUD"),
+        _run("--home", str(home.data), AGENTVAULT_STEPUP_DEVICE_CODE_TTL="5000"),
+    ):
+        assert answer.returncode == 2
+        assert answer.stdout == ""
+        assert "Traceback" not in answer.stderr
+
+
+def test_it_ends_with_its_parent(home: Home) -> None:
+    """When whoever started it is killed, stdin ends and so does the tenant."""
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'agentvault_tui.tenant',"
+        " '--home', sys.argv[1]], stdin=subprocess.PIPE)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(home.data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert parent.stdout
+    assert json.loads(parent.stdout.readline())["pid"]
+    parent.kill()
+    # Its end of the pipe closes when the tenant has ended.
+    assert parent.stdout.read() == ""
+    parent.communicate()

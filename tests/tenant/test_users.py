@@ -1,0 +1,128 @@
+"""Users at rest: what the store holds, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import stat
+import traceback
+from pathlib import Path
+
+import pyotp
+import pytest
+from support.tenant_thread import CHEAP
+
+from agentvault_tui.errors import (
+    ConflictError,
+    NotFoundError,
+    TenantError,
+    UsageError,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.users import OTP_KIND, UserStore, strong_hasher
+
+
+def test_a_user_is_added_once_and_listed(home: Home) -> None:
+    """add shows password and seed; list never does; a name is taken in any case."""
+    with UserStore(home, hasher=CHEAP) as users:
+        bob = users.add("bob", approver=False)
+        ann = users.add(" Ann@Acme.test", approver=True)
+        assert users.list() == (ann.user, bob.user)
+        assert ann.user.name == "ann@acme.test"
+        assert ann.user.sub.startswith("agentvault|usr_")
+        with pytest.raises(ConflictError):
+            users.add("BOB", approver=True)
+        with pytest.raises(NotFoundError):
+            users.reset_otp("carol")
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "-x", "\x1b[31m", "a" * 65, "x@", "Ünal", "a\n"]
+)
+def test_bad_names(home: Home, name: str) -> None:
+    """A user name is plain ASCII without spaces, or it is refused."""
+    with UserStore(home, hasher=CHEAP) as users:
+        if name == "a\n":
+            assert users.add(name, approver=False).user.name == "a"
+        else:
+            with pytest.raises(UsageError):
+                users.add(name, approver=False)
+
+
+def test_the_seed_is_for_any_authenticator_app(home: Home) -> None:
+    """The otpauth URI has issuer, account and 160 bits, and the defaults besides."""
+    with UserStore(home, hasher=CHEAP) as users:
+        new = users.add("ann@acme.test", approver=True)
+    parsed = pyotp.parse_uri(new.otpauth_uri)
+    assert isinstance(parsed, pyotp.TOTP)
+    assert parsed.secret == new.otp_secret
+    assert (parsed.issuer, parsed.name) == ("AgentVault", "ann@acme.test")
+    assert (parsed.digits, parsed.interval) == (6, 30)
+    assert len(parsed.byte_secret()) == 20
+
+
+def test_nothing_secret_is_shown_or_stored_in_the_clear(home: Home) -> None:
+    """Neither repr nor files hold a password or a seed; passwords are argon2id."""
+    with UserStore(home, hasher=CHEAP) as users:
+        new = users.add("ann", approver=True)
+        row = users._store.one("SELECT password_hash FROM users")
+        assert row is not None
+        assert row["password_hash"].startswith("$argon2id$")
+        for secret in (new.password, new.otp_secret):
+            assert secret not in repr(new)
+            for file in home.data.rglob("*"):
+                if file.is_file():
+                    assert secret.encode() not in file.read_bytes()
+
+
+def test_the_default_cost_is_the_stated_one() -> None:
+    """argon2id with 64 MiB, three passes and four lanes."""
+    hashed = strong_hasher().hash("x")
+    assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+
+
+def test_modes_hold_under_any_umask(tmp_path: Path) -> None:
+    """Folders are 0700 and files 0600 with a umask of 000."""
+    before = os.umask(0)
+    try:
+        with UserStore(Home.locate(tmp_path / "home"), hasher=CHEAP) as users:
+            users.add("ann", approver=True)
+            for path in (tmp_path / "home", *(tmp_path / "home").rglob("*")):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                assert mode == (0o700 if path.is_dir() else 0o600), path
+    finally:
+        os.umask(before)
+
+
+def test_sealed_seeds_cannot_be_moved_or_rolled_back(home: Home) -> None:
+    """A seed opens only for its own user, its own version, and unharmed."""
+    seal = Seal.of(home)
+    box = seal.close(OTP_KIND, "ann", 1, b"JBSWY3DP")
+    assert seal.open(OTP_KIND, "ann", 1, box) == b"JBSWY3DP"
+    for kind, owner, version, sealed in (
+        (OTP_KIND, "bob", 1, box),
+        (OTP_KIND, "ann", 2, box),
+        ("signing key", "ann", 1, box),
+        (OTP_KIND, "ann", 1, box[:-1] + bytes([box[-1] ^ 1])),
+        (OTP_KIND, "ann", 1, b"\x02" + box[1:]),
+        (OTP_KIND, "ann", 1, b""),
+        (OTP_KIND, "ann", 1, box[:5]),
+    ):
+        with pytest.raises(TenantError) as error:
+            seal.open(kind, owner, version, sealed)
+        assert "JBSWY3DP" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_damaged_key_or_store_is_named(home: Home) -> None:
+    """A half key file and a file that is no database are errors with a remedy."""
+    key = home.keys / "tenant.key"
+    whole = key.read_bytes()
+    key.write_bytes(whole[:7])
+    with pytest.raises(TenantError, match="damaged"):
+        Seal.of(home)
+    assert whole.hex() not in repr(Seal(whole))
+    for file in home.tenant.iterdir():
+        file.unlink()
+    (home.tenant / "tenant.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(TenantError, match="cannot be used"):
+        UserStore(home, hasher=CHEAP)
