@@ -121,8 +121,10 @@ async def test_a_full_disk_latches_and_recovers(small_disk: Path) -> None:
     assert "cannot be written" in (ledger.problem or "")
     with pytest.raises(LedgerUnwritableError):
         await ledger.commit(note(), urgent=True)
-    subprocess.run(
-        ["/bin/mount", "-o", "remount,size=64m", str(small_disk)], check=True
+    await asyncio.to_thread(
+        subprocess.run,
+        ["/bin/mount", "-o", "remount,size=64m", str(small_disk)],
+        check=True,
     )
     recovery = await waiting
     assert ledger.writable
