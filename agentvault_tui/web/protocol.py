@@ -92,12 +92,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._arm(self._limits.head_seconds)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No upgrade is offered (RFC 9110 section 7.8 lets us pass it over); the
-            # parser takes nothing more, so this is the connection's last request.
-            self.cycle.keep_alive = False
-            if self.cycle.response_complete:
-                self.transport.close()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(*(self._fault or (400, "this is not well-formed HTTP")))
         else:
@@ -165,6 +161,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request; its body still has to arrive in time."""
         self._in_head = False
+        if self.parser.should_upgrade():
+            return  # `_pass_over_upgrade` goes on
         now = self._now()
         self._port.tick(now)
         super().on_headers_complete()
@@ -181,10 +179,29 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole, the rest is up to us."""
+        if self.parser.should_upgrade():
+            return
         self._deadline = None
         super().on_message_complete()
 
     # Bounds
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """Serve a request that offers another protocol as if it did not.
+
+        RFC 9110 section 7.8 lets us, and some clients offer HTTP/2 every time. The
+        parser believes in the offer and skips the body, so another one starts over.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "this is not a proxy")
+            return
+        head = [method, b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def _arm(self, seconds: float) -> None:
         """Set the deadline; the timer only moves when it would come too late."""

@@ -18,6 +18,9 @@ _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""ASCII alone leaves, so that no log or pipe can be hurt; made once, it is hot."""
+
 _CODES: Final = {
     400: "invalid_request",
     403: "access_denied",
@@ -61,7 +64,7 @@ def json_reply(
     status: int, value: object, *headers: Header, kind: Header = _JSON
 ) -> Reply:
     """Write *value* as JSON, never to be cached."""
-    body = json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
+    body = _encode(value).encode()
     length = (b"content-length", b"%d" % len(body))
     return Reply(status, (kind, length, NO_STORE, *headers), body)
 

@@ -1,0 +1,46 @@
+"""A listener on uvloop, as in production."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import uvloop
+from support.web_kit import Serve, echo
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.web import (
+    App,
+    Guard,
+    Listener,
+    Server,
+    loopback_hosts,
+    tcp_socket,
+)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with Server(ManualClock(datetime(2026, 11, 24, tzinfo=UTC))) as server:
+        yield server
+
+
+@pytest.fixture
+def serve(server: Server) -> Serve:
+    """Serve an app on a free port, the echo behind a guard when none is named."""
+
+    async def start(app: App | None = None, **more: Any) -> Listener:
+        bound = tcp_socket("127.0.0.1", 0)
+        app = app or Guard(echo, hosts=loopback_hosts(bound.getsockname()[1]))
+        return await server.listen(app, bound, **more)
+
+    return start

@@ -1,0 +1,312 @@
+"""Deadlines, caps and a bounded stop, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import httpx
+import pytest
+from support.web_kit import QUICK, Serve, read_all, talk
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.web import Limits, Receive, Scope, Send, Server, tcp_socket
+
+GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "least"),
+    [
+        (b"", 0.3),
+        (b"GE", 0.3),
+        (b"GET / HTTP/1.1\r\nHost: @\r\n", 0.3),
+        (POST, 0.6),
+        (POST + b"ab", 0.6),
+        (b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n", 0.6),
+    ],
+    ids=["silent", "method", "headers", "body", "half a body", "chunks"],
+)
+async def test_what_does_not_arrive_in_time_is_closed(
+    serve: Serve, sent: bytes, least: float
+) -> None:
+    """A client that stops before its request is whole is hung up on, not sooner."""
+    listener = await serve(limits=QUICK)
+    began = time.monotonic()
+    assert await talk(listener, sent) == b""
+    assert least * 0.9 <= time.monotonic() - began < least + 1.0
+
+
+@pytest.mark.parametrize("head", [True, False])
+async def test_a_trickle_does_not_move_the_deadline(serve: Serve, head: bool) -> None:
+    """One byte now and then is no progress (slowloris)."""
+    listener = await serve(limits=QUICK)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    host = b"127.0.0.1:%d" % listener.port
+    whole = POST.replace(b"@", host).replace(b": 5", b": 50000")
+    writer.write(whole[:-4] if head else whole)
+    ended = asyncio.create_task(read_all(reader))
+    began = time.monotonic()
+    try:
+        while not ended.done() and time.monotonic() - began < 5:
+            writer.write(b"1")
+            await asyncio.wait({ended}, timeout=0.05)
+        assert await ended == b""
+        assert time.monotonic() - began < 2
+    finally:
+        writer.close()
+
+
+async def test_an_idle_connection_stays_and_then_is_closed(serve: Serve) -> None:
+    """Keep-alive has its own limit, and stray line ends do not renew it for ever."""
+    listener = await serve(limits=QUICK)
+    began = time.monotonic()
+    assert (await talk(listener, GET)).count(b"HTTP/1.1 200") == 1
+    assert 0.3 < time.monotonic() - began < 2
+    assert (await talk(listener, GET, b"\r\n")).count(b"HTTP/1.1 200") == 1
+
+
+async def test_slow_and_silent_clients_do_not_slow_a_normal_one(serve: Serve) -> None:
+    """Four hundred half-open requests cost a normal client nothing."""
+    listener = await serve(limits=Limits(head_seconds=1.0))
+    rogues = []
+    for number in range(400):
+        rogue = socket.socket()
+        rogue.setblocking(False)
+        rogue.connect_ex(("127.0.0.1", listener.port))
+        rogues.append(rogue)
+        if number % 50 == 0:
+            await asyncio.sleep(0)
+    waits = []
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(50):
+            began = time.monotonic()
+            assert (await client.get(listener.url)).status_code == 200
+            waits.append(time.monotonic() - began)
+        assert sorted(waits)[45] < 0.2
+        async with asyncio.timeout(5):
+            while listener.connections > 1:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.02)
+    for rogue in rogues:
+        rogue.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: @\r\nHost: @\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: @\r\nAuthorization: a\r\nauthorization: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: @\r\nContent-Type: a\r\nContent-Type: b\r\n\r\n",
+        POST.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"),
+        POST.replace(b"\r\n\r\n", b"\r\nContent-Length: 6\r\n\r\n"),
+        POST.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        POST.replace(b": 5", b": -1"),
+        b"GET / HTTP/1.1\nHost: @\n\n",
+        b"GET / HTTP/1.1\r\nHost : @\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: @\r\nA: b\r\n c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: @\r\nA: b\x0bc\x00\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: @\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: @\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_ambiguous_requests_never_reach_the_app(
+    serve: Serve, sent: bytes
+) -> None:
+    """Smuggling shapes and doubled headers get 400, and the connection ends."""
+    said = await talk(await serve(), sent)
+    assert said.startswith(b"HTTP/1.1 400 "), said
+    assert b'"error":"invalid_request"' in said
+    assert said.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"A: " + b"x" * 16_400,
+        b"A: " + b"x" * 5_000_000,
+        b"\r\n".join(b"H%d: 1" % i for i in range(64)),
+        b"\r\n".join(b"A%d: %s" % (i, b"x" * 1000) for i in range(17)),
+    ],
+    ids=["17 kB", "5 MB", "65 headers", "17 kB in all"],
+)
+async def test_headers_have_caps(serve: Serve, extra: bytes) -> None:
+    """More than 16 kB or 64 headers get 431 (or the line cut), never the app."""
+    listener = await serve()
+    said = await talk(listener, b"GET / HTTP/1.1\r\nHost: @\r\n" + extra + b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 431 ") or (len(extra) > 100_000 and not said)
+    fits = b"\r\n".join(b"H%d: 1" % i for i in range(62))
+    close = b"\r\nConnection: close\r\n\r\n"
+    said = await talk(listener, b"GET / HTTP/1.1\r\nHost: @\r\n" + fits + close)
+    assert said.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_long_url_counts_as_head(serve: Serve) -> None:
+    """The request line is part of the 16 kB."""
+    said = await talk(await serve(), GET.replace(b" / ", b" /" + b"a" * 16_400 + b" "))
+    assert said.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_trailers_are_not_headers_and_have_a_cap(serve: Serve) -> None:
+    """What follows a chunked body neither reaches the app nor fills memory."""
+    listener = await serve()
+    start = b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n"
+    body = b"Connection: close\r\n\r\n1\r\nx\r\n0\r\n"
+    said = await talk(listener, start + body + b"Authorization: late\r\n\r\n")
+    assert b'"length":1' in said
+    assert b"late" not in said
+    said = await talk(listener, start + body + b"T: " + b"x" * 3_000_000)
+    assert b" 200 " not in said
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
+    """Two requests in one segment get two answers, a broken third none before them."""
+    listener = await serve()
+    two = GET + POST + b"12345"
+    said = await talk(listener, two + b"BROKEN\r\n\r\n")
+    assert b" 400 " not in said.split(b"HTTP/1.1 200 ")[0]
+    said = await talk(
+        listener, two + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    )
+    assert said.count(b"HTTP/1.1 200 ") == 3
+    assert said.index(b'"GET"') < said.index(b'"POST"')
+
+
+async def test_an_offer_to_upgrade_is_passed_over(serve: Serve) -> None:
+    """Clients that offer HTTP/2 by default are served as HTTP/1.1."""
+    offer = b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    listener = await serve(limits=QUICK)
+    said = await talk(listener, POST.replace(b"\r\n\r\n", offer) + b"12345" + GET)
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b'"length":5' in said
+
+
+async def test_one_connection_too_many_is_told_so(serve: Serve) -> None:
+    """At its cap a listener answers 503, and serves again when one has left."""
+    listener = await serve(limits=Limits(connections=2))
+    async with httpx.AsyncClient(trust_env=False) as first:
+        await first.get(listener.url)
+        _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        async with asyncio.timeout(5):
+            while listener.connections < 2:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.01)
+        assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
+        assert (await first.get(listener.url)).status_code == 200
+        writer.close()
+        async with asyncio.timeout(5):
+            while listener.connections > 1:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.01)
+    async with httpx.AsyncClient(trust_env=False) as second:
+        assert (await second.get(listener.url)).status_code == 200
+
+
+async def test_what_leaves_names_the_time_and_not_the_software(serve: Serve) -> None:
+    """Date comes from the clock passed in; there is no Server header."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        headers = (await client.get((await serve()).url)).headers
+    assert headers["date"] == "Tue, 24 Nov 2026 00:00:00 GMT"
+    assert "server" not in headers
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send one event and then nothing until the client leaves."""
+    kind = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": kind})
+    event = {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True}
+    await send(event)
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def test_stopping_ends_streams_at_once_and_lets_requests_finish() -> None:
+    """An open stream does not hold up the stop; a running request gets its answer."""
+    began, release = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/stream":
+            return await stream(scope, receive, send)
+        began.set()
+        await release.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        return await send({"type": "http.response.body", "body": b""})
+
+    server = Server(SystemClock())
+    listener = await server.listen(app, tcp_socket("127.0.0.1", 0))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        async with client.stream("GET", listener.url + "/stream") as events:
+            lines = events.aiter_lines()
+            assert await anext(lines) == "data: 1"
+            slow = asyncio.create_task(client.get(listener.url))
+            await began.wait()
+            stopping = asyncio.create_task(server.stop(grace=5))
+            with pytest.raises(httpx.RemoteProtocolError):
+                [line async for line in lines]
+            assert not stopping.done()
+            release.set()
+            assert (await slow).status_code == 204
+            async with asyncio.timeout(1):
+                await stopping
+        with pytest.raises(httpx.ConnectError):
+            await client.get(listener.url)
+
+
+async def test_stopping_is_bounded_whatever_a_handler_does() -> None:
+    """A handler that never ends is cancelled after the grace."""
+    entered = asyncio.Event()
+
+    async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
+        entered.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await asyncio.Event().wait()
+
+    server = Server(SystemClock())
+    listener = await server.listen(stuck, tcp_socket("127.0.0.1", 0))
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(GET)
+    await entered.wait()
+    began = time.monotonic()
+    await server.stop(grace=0.2)
+    assert time.monotonic() - began < 2
+    assert not listener.state.tasks
+    writer.close()
+
+
+async def test_a_peer_that_does_not_read_is_cut(server: Server) -> None:
+    """An answer nobody takes does not stay in memory for ever."""
+    ended = asyncio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        piece = {"type": "http.response.body", "body": b"x" * 65_536, "more_body": True}
+        try:
+            while not scope["state"].get("gone"):
+                await send(dict(piece))
+                if (await asyncio.wait_for(_peek(receive), 1)) == "http.disconnect":
+                    break
+        finally:
+            ended.set()
+
+    limits = Limits(write_seconds=0.3)
+    listener = await server.listen(flood, tcp_socket("127.0.0.1", 0), limits=limits)
+    quiet = socket.create_connection(("127.0.0.1", listener.port))
+    quiet.sendall(GET.replace(b"@", b"x"))
+    async with asyncio.timeout(5):
+        while not listener.connections:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.01)
+        await ended.wait()
+        while listener.connections:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.01)
+    quiet.close()
+
+
+async def _peek(receive: Receive) -> str:
+    """Return what the connection has to say right now, if anything."""
+    try:
+        async with asyncio.timeout(0.001):
+            return str((await receive())["type"])
+    except TimeoutError:
+        return ""

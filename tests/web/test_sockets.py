@@ -1,0 +1,199 @@
+"""Sockets we bind: where, with what mode, and for whom."""
+
+# ruff: noqa: ASYNC240 - files are part of what is tested
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.web_kit import Serve
+
+from agentvault_tui.errors import ConflictError, SettingsError
+from agentvault_tui.web import (
+    Receive,
+    Scope,
+    Send,
+    Server,
+    json_reply,
+    tcp_socket,
+    unix_socket,
+)
+
+CONNECT = """
+import os, socket, sys
+if len(sys.argv) > 2: os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+s = socket.socket(socket.AF_UNIX)
+try:
+    s.connect(sys.argv[1])
+    s.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+    print(s.recv(4096).partition(b"\\r\\n")[0].decode() or "closed")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+KEPT_OUT = {"closed", "ConnectionResetError", "BrokenPipeError"}
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose path a socket's name fits into."""
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        yield Path(folder) / "run" / "s.sock"
+
+
+async def connect(path: Path, *uid: str) -> str:
+    """Ask in another process, perhaps as another user."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CONNECT, str(path), *uid, stdout=subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    return said.decode().strip()
+
+
+async def who(scope: Scope, receive: Receive, send: Send) -> None:
+    peer = scope["state"]["peer"]
+    await json_reply(200, {"uid": peer.uid, "pid": peer.pid}).send(send)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_the_unix_socket_is_ours_alone_under_any_umask(short: Path, umask: int) -> None:
+    """The file is 0600 and its new folder 0700 before anyone can connect."""
+    before = os.umask(umask)
+    try:
+        bound = unix_socket(short)
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(short.stat().st_mode) == 0o600
+    assert stat.S_IMODE(short.parent.stat().st_mode) == 0o700
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(str(short))
+    bound.close()
+
+
+async def test_handlers_know_the_peer(server: Server, short: Path) -> None:
+    """The kernel says who asks: our own uid and the client's pid."""
+    await server.listen(who, unix_socket(short))
+    transport = httpx.AsyncHTTPTransport(uds=str(short))
+    async with httpx.AsyncClient(transport=transport) as client:
+        said = (await client.get("http://operators/")).json()
+    assert said == {"uid": os.geteuid(), "pid": os.getpid()}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+async def test_another_user_is_kept_out_twice(server: Server, short: Path) -> None:
+    """Modes stop another uid, and where they do not, the peer check does."""
+    await server.listen(who, unix_socket(short))
+    assert await connect(short, "65534") == "PermissionError"
+    short.parent.parent.chmod(0o755)
+    short.parent.chmod(0o755)
+    short.chmod(0o666)
+    assert await connect(short, "65534") in KEPT_OUT
+    assert await connect(short) == "HTTP/1.1 200 OK"
+
+
+async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(
+    server: Server, short: Path
+) -> None:
+    """What a crash left behind does not stop a start; a second server is refused."""
+    unix_socket(short).close()
+    assert short.exists()
+    await server.listen(who, unix_socket(short))
+    with pytest.raises(ConflictError, match="already listens"):
+        unix_socket(short)
+    assert await connect(short) == "HTTP/1.1 200 OK"
+    await server.stop()
+    assert not short.exists()
+
+
+async def test_stopping_leaves_a_successors_socket_alone(
+    server: Server, short: Path
+) -> None:
+    """Only the file this process made is removed."""
+    await server.listen(who, unix_socket(short))
+    short.unlink()
+    other = unix_socket(short)
+    await server.stop()
+    assert short.exists()
+    other.close()
+
+
+def test_what_is_not_a_socket_is_not_removed(short: Path) -> None:
+    """A file in the way is the operator's to move."""
+    short.parent.mkdir(mode=0o700)
+    short.write_text("mine")
+    with pytest.raises(SettingsError, match="not a socket"):
+        unix_socket(short)
+    assert short.read_text() == "mine"
+
+
+def test_a_folder_that_others_can_write_in_is_refused(short: Path) -> None:
+    """There, anyone could put a socket of their own in our place."""
+    short.parent.mkdir()
+    short.parent.chmod(0o777)
+    with pytest.raises(SettingsError, match="others can write"):
+        unix_socket(short)
+    assert not short.exists()
+    short.parent.chmod(0o1777)
+    unix_socket(short).close()
+
+
+def test_a_path_that_is_too_long_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    """The system would cut it."""
+    with pytest.raises(SettingsError) as caught:
+        unix_socket(tmp_path / ("x" * 100) / "s")
+    assert "shorter" in caught.value.diagnosis()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "localhost", "x"])  # noqa: S104
+def test_only_loopback_is_bound(host: str) -> None:
+    """No flag or setting opens the broker to the network."""
+    with pytest.raises(SettingsError):
+        tcp_socket(host, 0)
+
+
+def test_a_port_in_use_is_told(server: Server) -> None:
+    """The second server says what is wrong and what to do."""
+    with tcp_socket("127.0.0.1", 0) as first:
+        first.listen()
+        with pytest.raises(ConflictError, match="in use") as caught:
+            tcp_socket("127.0.0.1", first.getsockname()[1])
+    assert "choose another" in caught.value.diagnosis()
+
+
+async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:
+    """TCP_NODELAY is on in every accepted connection."""
+    listener = await serve()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        await client.get(listener.url)
+        (connection,) = listener.state.connections
+        transport = connection.transport  # type: ignore[union-attr]
+        accepted = transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_ipv6_loopback_is_served(server: Server) -> None:
+    """Several listeners share one loop, on both families."""
+    try:
+        bound = tcp_socket("::1", 0)
+    except SettingsError:
+        pytest.skip("this machine has no ::1")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await json_reply(200, scope["server"][0]).send(send)
+
+    six = await server.listen(app, bound)
+    four = await server.listen(app, tcp_socket("127.0.0.1", 0))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(six.url)).json() == "::1"
+        assert (await client.get(four.url)).json() == "127.0.0.1"
