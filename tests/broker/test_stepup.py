@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
@@ -28,7 +29,15 @@ from agentvault_tui.errors import (
     NotFoundError,
     TenantUnreachableError,
 )
-from agentvault_tui.model import Agent, StepUp, StepUpStatus, TokenKind
+from agentvault_tui.model import (
+    Agent,
+    Draft,
+    Event,
+    EventType,
+    StepUp,
+    StepUpStatus,
+    TokenKind,
+)
 from agentvault_tui.vault import Denied as TenantDenied
 from agentvault_tui.vault import Expired as CodeExpired
 
@@ -219,14 +228,25 @@ async def test_a_revocation_cancels_what_is_being_authorized(
 
 
 async def test_a_revocation_overtakes_an_approval_that_is_being_recorded(
-    bench: Bench,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Approved and revoked in the same instant, nobody ever holds a usable token."""
     agent, stepup = await hold(bench)
     await start(bench, stepup)
+    recording, go_on = asyncio.Event(), asyncio.Event()
+    commit = bench.ledger.commit
+
+    async def slow(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        if drafts and drafts[0].type is EventType.STEPUP_APPROVED:
+            recording.set()
+            await go_on.wait()
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", slow)
     bench.tenant.approve()
-    await bench.until(lambda: stepup.id in bench.broker.deciding)
+    await recording.wait()
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    go_on.set()
     await bench.until(lambda: stepup.id not in bench.broker.deciding)
     assert isinstance(await poll(bench.broker, agent, stepup.id), Denied)
     assert bench.broker.registry.tokens_of(agent.id) == []

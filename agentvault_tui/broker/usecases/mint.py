@@ -68,7 +68,7 @@ async def mint_elevated(
             _approval(approved, token, evidence, id_token), changes=[approved, token]
         )
         if registry.epoch(stepup.agent_id) != epoch:
-            await _void(broker, token)
+            await _void(broker, token, registry.stepup(stepup.id))
             return True
         registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
         registry.put_token(token)
@@ -93,7 +93,7 @@ def _token(broker: Broker, stepup: StepUp) -> Token:
     )
 
 
-async def _void(broker: Broker, token: Token) -> None:
+async def _void(broker: Broker, token: Token, ended: StepUp) -> None:
     """Record that a revocation overtook the approval: nobody ever held the token."""
     await broker.record_cut(
         Draft(
@@ -104,7 +104,7 @@ async def _void(broker: Broker, token: Token) -> None:
             reason="revoked while it was being approved",
             detail={"token_id": token.id, "stepup_id": token.stepup_id},
         ),
-        changes=[DropToken(token.id)],
+        changes=[DropToken(token.id), ended],
     )
 
 
