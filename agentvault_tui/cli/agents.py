@@ -33,6 +33,12 @@ def list_agents(session: Session) -> None:
     if session.json:
         out.json(answer)
         return
+    panic = session.client.get("/api/status")["panic"]
+    if panic["on"]:
+        out.note(
+            f"everything is stopped by {panic['by']}, for: {panic['reason'] or '-'}; "
+            "`agentvault agents restore --all` ends it"
+        )
     if not answer["agents"]:
         out.line("no agents yet: `agentvault agents add NAME --owner O --scope S`")
         return

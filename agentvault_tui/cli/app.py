@@ -104,6 +104,10 @@ def run(argv: Sequence[str] | None = None) -> int:
     except AgentVaultError as error:
         _say(error.diagnosis())
         return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}: check its owner and mode")
+        return 1
     except Exception as error:
         if os.environ.get("AGENTVAULT_DEBUG") == "1":
             raise

@@ -43,6 +43,7 @@ def open_or_start(session: Session) -> int:
     client = session.client
     if client.reachable():
         return open_console(session, client.path)
+    session.out.note("no broker runs: starting one for as long as the console is open")
     with lazy_room("cli.own_broker").own_broker(session.home) as socket:
         return open_console(session, socket, note=_STARTED)
 

@@ -24,7 +24,7 @@ from agentvault_tui.errors import (
     UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import Home, check_socket_path
+from agentvault_tui.home import Home, check_socket_path, private_file
 
 _TIMEOUT: Final = 40.0
 """Longer than the broker gives its tenant, so that its own answer arrives."""
@@ -179,12 +179,26 @@ class OperatorClient:
 
 
 def socket_of(home: Home) -> Path:
-    """Return where the broker of *home* listens, as its lock file says if it does."""
+    """Return where the broker of *home* listens: its usual place, or ``--socket``."""
     try:
-        path = json.loads(home.lock_file.read_text("utf-8"))["socket"]
-    except (OSError, ValueError, KeyError, TypeError):
+        named = _pointer(home).read_text("utf-8").strip()
+    except (OSError, ValueError):
         return home.socket
-    return Path(path) if isinstance(path, str) else home.socket
+    return Path(named) if named and not home.socket.exists() else home.socket
+
+
+def remember_socket(home: Home, path: Path | None) -> None:
+    """Keep for other commands where this home's broker listens, if it is unusual."""
+    pointer = _pointer(home)
+    if path is None:
+        pointer.unlink(missing_ok=True)
+    else:
+        private_file(pointer)
+        pointer.write_text(f"{path}\n", "utf-8")
+
+
+def _pointer(home: Home) -> Path:
+    return home.run / "operator-socket"
 
 
 def segment(text: str) -> str:

@@ -43,6 +43,9 @@ def serve(
     if until_stdin_closes:
         threading.Thread(target=_follow_stdin, daemon=True).start()
     chosen = socket.expanduser().absolute() if socket else None
+    if not session.client.reachable():
+        session.home.prepare()
+        lazy_room("cli.operator_client").remember_socket(session.home, chosen)
     return int(run(session.home, settings, socket=chosen))
 
 

@@ -27,7 +27,9 @@ def stepup() -> None:
 
 
 @command("list", example="agentvault stepup list --status pending", prints_data=True)
-@click.option("--status", help="Only those: pending, authorizing, approved, …")
+@click.option(
+    "--status", help="Only those: pending, authorizing, approved, denied and so on."
+)
 @click.option("--agent", help="Only this agent's: id or unique name.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
 @pass_session
@@ -73,7 +75,9 @@ def list_stepups(
     )
 
 
-@command("show", example="agentvault stepup show sup_8m1c…", prints_data=True)
+@command(
+    "show", example="agentvault stepup show sup_8m1c4tq9x2w7k3zn", prints_data=True
+)
 @click.argument("stepup_id", metavar="ID")
 @pass_session
 def show_stepup(session: Session, stepup_id: str) -> None:
@@ -85,7 +89,11 @@ def show_stepup(session: Session, stepup_id: str) -> None:
         print_stepup(session.out, found)
 
 
-@command("approve", example="agentvault stepup approve sup_8m1c…", prints_data=True)
+@command(
+    "approve",
+    example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn",
+    prints_data=True,
+)
 @click.argument("stepup_id", metavar="ID")
 @pass_session
 def approve_stepup(session: Session, stepup_id: str) -> int:
@@ -122,7 +130,7 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
 
 @command(
     "deny",
-    example="agentvault stepup deny sup_8m1c… --reason 'not without an invoice'",
+    example="agentvault stepup deny sup_8m1c4tq9x2w7k3zn --reason 'no invoice'",
     prints_data=True,
 )
 @click.argument("stepup_id", metavar="ID")
@@ -188,6 +196,8 @@ def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
     if not reason:
         return []
     said, codes, links = mask_lures(visible(reason, 2000, ascii_only=out.ascii_only))
+    if out.ascii_only:
+        said = Shown(said.replace("▒", "#"))
     if codes or links:
         said = Shown(f"{said} (masked: {codes} like a code, {links} like a link)")
     return [("it says (unverified)", Cell(said, "quiet"))]

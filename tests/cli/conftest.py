@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 
 import pytest
@@ -14,6 +15,7 @@ from support.command_line import (
     Answer,
     Broker,
     plain_environment,
+    running,
 )
 
 from agentvault_tui.cli.app import run as run_line
@@ -23,17 +25,24 @@ from agentvault_tui.cli.app import run as run_line
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """`agentvault serve` as a process of its own, on a free port."""
     home = tmp_path_factory.mktemp("h")
-    process = subprocess.Popen(
-        [*PROGRAM, "--home", str(home), "serve", "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        env=plain_environment(),
-    )
-    assert process.stdout is not None
-    said = json.loads(process.stdout.readline())
-    yield Broker(home, said["agents_url"], said["pid"])
-    process.terminate()
-    process.stdout.close()
-    assert process.wait(15) == 0
+    line = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
+    with running(line, plain_environment()) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        yield Broker(home, said["agents_url"], said["pid"])
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+@pytest.fixture
+def start(broker: Broker) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command line as a process that ends with the test."""
+    with ExitStack() as stack:
+
+        def call(*argv: str) -> subprocess.Popen[str]:
+            return stack.enter_context(running(argv, broker.env))
+
+        yield call
 
 
 @pytest.fixture

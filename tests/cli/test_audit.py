@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
+from support.command_line import HOSTILE, Agent, Answer, Broker
 
 Run = Callable[..., Answer]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
@@ -31,22 +32,15 @@ def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
     assert av("audit", "tail", "-n", "0").out == ""
 
 
-def test_follow_leaves_no_gap(av: Run, broker: Broker, agent: Agent) -> None:
+def test_follow_leaves_no_gap(start: Start, agent: Agent) -> None:
     """What happens while following comes once each, right after what was there."""
-    process = subprocess.Popen(
-        [*PROGRAM, "audit", "tail", "-n", "1", "-f", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=broker.env,
-    )
+    process = start("audit", "tail", "-n", "1", "-f", "--json")
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())["seq"]
     for _ in range(20):
         agent.ask("read:calendar", {})
     numbers = [json.loads(process.stdout.readline())["seq"] for _ in range(20)]
     assert numbers == list(range(first + 1, first + 21))
-    process.terminate()
-    process.communicate(timeout=20)
 
 
 def test_search_filters(av: Run, agent: Agent) -> None:

@@ -11,13 +11,21 @@ from pathlib import Path
 
 import click
 import pytest
-from support.command_line import HOSTILE, PROGRAM, Answer, Broker
+from support.command_line import (
+    HOSTILE,
+    PROGRAM,
+    Answer,
+    Broker,
+    plain_environment,
+    running,
+)
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.app import root
 from agentvault_tui.cli.framework import Command
 
 Run = Callable[..., Answer]
+Start = Callable[..., subprocess.Popen[str]]
 
 CONTRACT = {
     *("console", "demo", "serve", "agents list", "agents show", "agents add"),
@@ -54,6 +62,7 @@ def test_help_has_an_example_and_the_shared_options(path: str, cli: Run) -> None
     """Each command explains itself with an example that is really a command of it."""
     answer = cli(*path.split(), "--help")
     assert answer.code == 0
+    assert answer.out.isascii()
     assert f"agentvault {path}" in answer.out.partition("Example:")[2]
     assert "--home DIR" in answer.out
     assert ("--json" in answer.out) == (path not in ANSWERS_NOTHING)
@@ -230,19 +239,14 @@ def test_a_fault_of_ours_is_one_line(
         cli("--home", str(tmp_path), "policy", "check")
 
 
-def test_ctrl_c_is_quiet(broker: Broker) -> None:
+def test_ctrl_c_is_quiet(start: Start) -> None:
     """SIGINT ends a following tail with 130 and no word."""
-    process = subprocess.Popen(
-        [*PROGRAM, "audit", "tail", "-f", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=broker.env,
-    )
+    process = start("audit", "tail", "-f", "--json")
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["seq"] >= 1
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, b"")
+    assert (process.returncode, err) == (130, "")
 
 
 def test_a_closed_pipe_is_quiet(broker: Broker) -> None:
@@ -259,6 +263,41 @@ def test_a_closed_pipe_is_quiet(broker: Broker) -> None:
     )
     os.close(writing)
     assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_a_socket_elsewhere_is_found_again(cli: Run, tmp_path: Path) -> None:
+    """After `serve --socket PATH` every other command finds the broker."""
+    home, path = str(tmp_path / "h"), tmp_path / "elsewhere.sock"
+    line = ("--home", home, "serve", "--listen", "127.0.0.1:0", "--socket", str(path))
+    with running(line, plain_environment()) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["operator_socket"] == str(path)
+        assert cli("--home", home, "agents", "list").code == 0
+        process.terminate()
+        process.wait(20)
+    gone = cli("--home", home, "agents", "list")
+    assert gone.code == 3
+    assert str(path) in gone.err
+
+
+def test_output_that_is_not_utf8_still_prints(process: Run, broker: Broker) -> None:
+    """A locale and an encoding without UTF-8 break no command."""
+    line = ("--home", str(broker.home), "agents", "list")
+    assert process(*line, PYTHONIOENCODING="ascii", LANG="C").code == 0
+
+
+def test_a_file_that_may_not_be_read_is_one_line(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's refusal names the file and what to look at."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/some/file")
+
+    monkeypatch.setattr("agentvault_tui.policy.Policy.load", refused)
+    answer = cli("--home", str(tmp_path), "policy", "check")
+    assert answer.code == 1
+    assert answer.err.startswith("agentvault: /some/file: Permission denied: ")
 
 
 def test_settings_that_are_wrong_are_named(cli: Run, tmp_path: Path) -> None:

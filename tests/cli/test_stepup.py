@@ -15,6 +15,7 @@ from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
 
 Run = Callable[..., Answer]
+Start = Callable[..., subprocess.Popen[str]]
 PAYMENT = {"amount": 4200, "currency": "USD", "to": "Northwind GmbH"}
 
 
@@ -49,23 +50,13 @@ def activate(av: Run, person: Person, code: str, *extra: str) -> Answer:
     )
 
 
-def approving(broker: Broker, stepup_id: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROGRAM, "stepup", "approve", stepup_id, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=broker.env,
-    )
-
-
 def first_line(process: subprocess.Popen[str]) -> dict[str, object]:
     assert process.stdout is not None
     return dict(json.loads(process.stdout.readline()))
 
 
 def test_a_step_up_from_request_to_token(
-    av: Run, broker: Broker, agent: Agent, person: Person
+    av: Run, start: Start, agent: Agent, person: Person
 ) -> None:
     """Approve waits; the tenant is told from a second terminal; both exit 0."""
     asked = agent.ask("send:payment", PAYMENT, "Invoice 1881")
@@ -78,7 +69,7 @@ def test_a_step_up_from_request_to_token(
     fingerprint = listed.json["stepups"][0]["fingerprint"]
     for word in (agent.name, agent.id, "amount = 4200", "Northwind GmbH", fingerprint):
         assert word in shown.out
-    process = approving(broker, stepup_id)
+    process = start("stepup", "approve", stepup_id, "--json")
     started = first_line(process)
     device = started["device"]
     assert isinstance(device, dict)
@@ -96,11 +87,11 @@ def test_a_step_up_from_request_to_token(
 
 
 def test_cancelling_at_the_page_is_a_no_with_its_reason(
-    av: Run, broker: Broker, agent: Agent, person: Person
+    start: Start, broker: Broker, agent: Agent, person: Person
 ) -> None:
     """Saying no at the tenant ends approve with 1; the request waits on, with why."""
     stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
-    process = approving(broker, stepup_id)
+    process = start("stepup", "approve", stepup_id, "--json")
     device = first_line(process)["device"]
     assert isinstance(device, dict)
     line = [
@@ -142,15 +133,10 @@ def test_approve_on_a_terminal_shows_all_then_code_link_and_qr(
     assert "denied" in terminal.text
 
 
-def test_no_qr_and_no_colour_in_a_pipe(broker: Broker, agent: Agent, av: Run) -> None:
+def test_no_qr_and_no_colour_in_a_pipe(start: Start, agent: Agent, av: Run) -> None:
     """Piped output is plain text."""
     stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
-    process = subprocess.Popen(
-        [*PROGRAM, "stepup", "approve", stepup_id],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=broker.env,
-    )
+    process = start("stepup", "approve", stepup_id)
     assert process.stdout is not None
     seen = ""
     while "The code lives" not in seen:
@@ -198,11 +184,11 @@ def test_an_agents_lure_is_masked_and_inert(av: Run, agent: Agent) -> None:
 
 
 def test_a_wrong_password_and_a_wrong_code_are_refused(
-    av: Run, broker: Broker, agent: Agent, person: Person, tmp_path: Path
+    av: Run, start: Start, agent: Agent, person: Person, tmp_path: Path
 ) -> None:
     """The tenant's own words, one line, exit 1; a code nobody issued as well."""
     stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
-    process = approving(broker, stepup_id)
+    process = start("stepup", "approve", stepup_id, "--json")
     device = first_line(process)["device"]
     assert isinstance(device, dict)
     wrong = tmp_path / "wrong"
@@ -255,11 +241,9 @@ def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:
     assert "shown once" in terminal.text
 
 
-def test_sign_in_by_device_flow(av: Run, broker: Broker, person: Person) -> None:
+def test_sign_in_by_device_flow(av: Run, start: Start, person: Person) -> None:
     """`login` waits for the tenant; `whoami` says who; `logout` ends it."""
-    process = subprocess.Popen(
-        [*PROGRAM, "login", "--json"], stdout=subprocess.PIPE, text=True, env=broker.env
-    )
+    process = start("login", "--json")
     device = first_line(process)["device"]
     assert isinstance(device, dict)
     answer = activate(av, person, device["user_code"], "--json")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -25,6 +27,24 @@ def plain_environment(**extra: str) -> dict[str, str]:
         if not name.startswith(("AGENTVAULT_", "LC_")) and name != "NO_COLOR"
     }
     return {**kept, "LANG": "C.UTF-8", "TERM": "xterm-256color", **extra}
+
+
+@contextmanager
+def running(
+    argv: Sequence[str], env: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """Run one command line as a process, and leave nothing of it behind."""
+    with subprocess.Popen(
+        [*PROGRAM, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(env),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @dataclass(frozen=True)
