@@ -13,8 +13,6 @@ import re
 import unicodedata
 from typing import Final, NewType
 
-from wcwidth import wcwidth
-
 Shown = NewType("Shown", str)
 """Text that is safe to draw: no control, format or bidirectional character is left."""
 
@@ -27,6 +25,8 @@ _SELECTORS: Final = re.compile(
 )
 """Variation selectors: marks by category, invisible by nature."""
 _ELLIPSIS: Final = "…"
+_NARROW: Final = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff‐-‧←-⇿─-◼✓✗]*")
+"""Ranges without a wide, combining or hidden character: no table is needed."""
 _LURE_CODE: Final = re.compile(
     r"(?<![A-Za-z0-9])(?:[A-Z0-9]{4}[-–_. ]?[A-Z0-9]{4}"
     r"|(?i:[b-df-hj-np-tv-xz]{4}[-–_. ]?[b-df-hj-np-tv-xz]{4})"
@@ -72,7 +72,7 @@ def visible_lines(raw: str, limit: int, lines: int) -> list[Shown]:
     rows: list[Shown] = []
     row, cells = "", 0
     for character in shown:
-        width = max(wcwidth(character), 0)
+        width = max(_width(character), 0)
         if cells + width > limit:
             rows.append(Shown(row))
             row, cells = "", 0
@@ -87,9 +87,9 @@ def visible_lines(raw: str, limit: int, lines: int) -> list[Shown]:
 
 def cell_width(text: str) -> int:
     """Return how many terminal cells *text* takes."""
-    if text.isascii():
+    if text.isascii() or _NARROW.fullmatch(text):
         return len(text)
-    return sum(max(wcwidth(character), 0) for character in text)
+    return sum(max(_width(character), 0) for character in text)
 
 
 def mask_lures(shown: Shown) -> tuple[Shown, int, int]:
@@ -111,6 +111,14 @@ def mask_lures(shown: Shown) -> tuple[Shown, int, int]:
     return Shown(text), codes, links
 
 
+def _width(character: str) -> int:
+    """Return the cells of one character, negative for one that has no place."""
+    # Its tables take longer to load than a console takes to draw its first frame.
+    from wcwidth import wcwidth  # noqa: PLC0415
+
+    return wcwidth(character)
+
+
 def _piece(character: str, marks: int, *, ascii_only: bool) -> tuple[str, int]:
     """Return what stands for *character*, and how many marks its base now has."""
     if character == " ":
@@ -121,7 +129,7 @@ def _piece(character: str, marks: int, *, ascii_only: bool) -> tuple[str, int]:
         return character, 0
     kind = unicodedata.category(character)[0]
     hidden = character in _BLANK or _SELECTORS.match(character)
-    if kind in _KEPT and not hidden and wcwidth(character) >= 0:
+    if kind in _KEPT and not hidden and _width(character) >= 0:
         if ascii_only:
             return "?", 0
         if kind != "M":

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterable
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -15,11 +15,19 @@ from textual.screen import Screen
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.link import Link
-from agentvault_tui.console.palette import AgentCommands, commands
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.watch import Watch
 
+if TYPE_CHECKING:
+    from textual.command import Provider
+
 _PULSES: Final = {"fast": 0.25, "slow": 0.5}
+
+
+def _agent_commands() -> type[Provider]:
+    from agentvault_tui.console.palette import AgentCommands  # noqa: PLC0415
+
+    return AgentCommands
 
 
 class ConsoleApp(App[int]):
@@ -30,7 +38,7 @@ class ConsoleApp(App[int]):
     SearchIcon { display: none; }
     Toast { border-left: outer $accent; }
     """
-    COMMANDS: ClassVar = App.COMMANDS | {AgentCommands}
+    COMMANDS: ClassVar = App.COMMANDS | {_agent_commands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", priority=True, show=False),
         Binding("colon", "command_palette", "every command by name", show=False),
@@ -60,7 +68,8 @@ class ConsoleApp(App[int]):
                 loop.add_signal_handler(number, self.exit, 0)
         self.call_after_refresh(self._begin)
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
+        await self.watch_screen.complete()
         self._following = asyncio.create_task(self.link.run())
         self._following.add_done_callback(self._ended)
         if self._note:
@@ -81,6 +90,9 @@ class ConsoleApp(App[int]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Yield everything there is to do, by name."""
+        # Textual's palette is a quarter of it: loaded when it is first opened.
+        from agentvault_tui.console.palette import commands  # noqa: PLC0415
+
         del screen
         return commands(self, self.watch_screen)
 

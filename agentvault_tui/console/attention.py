@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from statistics import median
 from typing import Final
 
 from agentvault_tui.console.mirror import Mirror
@@ -23,6 +22,8 @@ class Attention:
 
     waiting: int = 0
     """Step-ups that wait for a person."""
+    oldest: datetime | None = None
+    """Since when the first of them waits."""
     burst: int = 0
     """Tokens got in the last minute, when that is unlike itself and its peers."""
     denials: int = 0
@@ -39,26 +40,31 @@ class Attention:
         reasons = (self.waiting, self.burst, self.denials, self.soon)
         return next((n for n, reason in enumerate(reasons) if reason), 4)
 
+    @property
+    def order(self) -> tuple[int, float]:
+        """Order agents: by rank, and those that wait by how long they have."""
+        return self.rank, self.oldest.timestamp() if self.oldest else 0.0
+
 
 def survey(mirror: Mirror) -> dict[str, Attention]:
     """Look at every agent."""
-    waiting: dict[str, int] = {}
-    for stepup in mirror.stepups.values():
-        if stepup.open:
-            waiting[stepup.agent_id] = waiting.get(stepup.agent_id, 0) + 1
+    waiting: dict[str, list[datetime]] = {}
+    for stepup in mirror.open_stepups():
+        waiting.setdefault(stepup.agent_id, []).append(stepup.requested_at)
     paces = {agent_id: mirror.allowed_lately(agent_id) for agent_id in mirror.agents}
     busy = [pace for pace in paces.values() if pace]
-    usual = median(busy) if len(busy) > 1 else 0.0
+    usual = sorted(busy)[(len(busy) - 1) // 2] if len(busy) > 1 else 0
     return {
         agent.id: replace(
             _look(mirror, agent, paces[agent.id], usual),
-            waiting=waiting.get(agent.id, 0),
+            waiting=len(waiting.get(agent.id, ())),
+            oldest=waiting.get(agent.id, (None,))[0],
         )
         for agent in mirror.agents.values()
     }
 
 
-def _look(mirror: Mirror, agent: AgentRow, pace: int, usual: float) -> Attention:
+def _look(mirror: Mirror, agent: AgentRow, pace: int, usual: int) -> Attention:
     if agent.revoked:
         return Attention(revoked=True)
     now = mirror.clock.now()

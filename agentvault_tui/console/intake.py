@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.console.records import (
+    OUTCOMES,
+    RISKS,
     AgentRow,
     Counts,
     DeciderRow,
@@ -27,7 +29,6 @@ from agentvault_tui.console.records import (
     TokenRow,
     UpstreamStep,
 )
-from agentvault_tui.model import Outcome, Risk
 from agentvault_tui.text import Shown, visible
 
 _WHOLE: Final = 700_000
@@ -35,8 +36,6 @@ _WHOLE: Final = 700_000
 _NAME: Final = 80
 _LINE: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_RISKS: Final = frozenset(risk.value for risk in Risk)
-_OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
 _NOTHING: Final = Shown("")
 _UNKNOWN: Final = Shown("not in the catalogue")
 
@@ -61,7 +60,7 @@ class Intake:
             risk = entry.get("risk")
             self._catalogue[str(name)] = ScopeRow(
                 self.shown(name, _NAME),
-                risk if risk in _RISKS else "high",
+                risk if risk in RISKS else "high",
                 self.shown(entry.get("description")),
                 self.shown(entry.get("revoking"), 400),
             )
@@ -75,7 +74,7 @@ class Intake:
         """Read an Agent."""
         scopes = sorted(
             (self.scope(name) for name in _list(data.get("scopes"))),
-            key=lambda scope: (-Risk(scope.risk).rank, scope.name),
+            key=lambda scope: (-RISKS.index(scope.risk), scope.name),
         )
         live = data.get("tokens_live")
         return AgentRow(
@@ -95,9 +94,7 @@ class Intake:
     def counts(self, data: Json) -> Counts:
         """Read an Agent's counts."""
         counts = _mapping(data.get("counts"))
-        return Counts(
-            *(_number(counts.get(word)) for word in ("allowed", "denied", "escalated"))
-        )
+        return Counts(*(_number(counts.get(word)) for word in OUTCOMES))
 
     def token(self, data: Json, agent_id: str = "") -> TokenRow:
         """Read a Token."""
@@ -124,7 +121,7 @@ class Intake:
             reason=self.shown(data.get("reason"), _WHOLE),
             rule=self.shown(data.get("rule")),
             why=self.shown(data.get("why"), 1000),
-            risk=risk if risk in _RISKS else "high",
+            risk=risk if risk in RISKS else "high",
             digest=self.shown(data.get("digest")),
             fingerprint=self.shown(data.get("fingerprint"), 8),
             ttl=_number(data.get("ttl"), 300),
@@ -137,6 +134,7 @@ class Intake:
             decided_at=moment(data.get("decided_at")),
             denial=self.shown(data.get("denial"), 400),
             device=self._device(data.get("device")),
+            gist=self.shown(_gist(data.get("parameters")), _NAME),
         )
 
     def event(self, data: Json) -> EventRow:
@@ -153,7 +151,7 @@ class Intake:
             actor=shown(_mapping(data.get("actor")).get("name"), _NAME),
             action=shown(data.get("action"), _NAME),
             resource=shown(data.get("resource"), _NAME),
-            outcome=outcome if outcome in _OUTCOMES else "",
+            outcome=outcome if outcome in OUTCOMES else "",
             reason=shown(data.get("reason")),
             rule=shown(data.get("rule"), _NAME),
             decision_id=shown(data.get("decision_id"), _NAME),

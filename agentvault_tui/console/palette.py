@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.command import Hit, Hits, Provider
 from textual.content import Content
 
 from agentvault_tui.console import theme
@@ -14,8 +14,6 @@ from agentvault_tui.console.screens.watch import Watch
 
 if TYPE_CHECKING:
     from agentvault_tui.console.app import ConsoleApp
-
-_DISCOVERED = 12
 
 
 def commands(app: ConsoleApp, watch: Watch) -> Iterator[SystemCommand]:
@@ -61,16 +59,6 @@ def _wear(app: ConsoleApp, name: str) -> None:
 
 class AgentCommands(Provider):
     """Puts the cursor on an agent, by name."""
-
-    async def discover(self) -> Hits:
-        """List the first agents of the list."""
-        watch = self._watch
-        for agent_id in watch.view.order[:_DISCOVERED]:
-            yield DiscoveryHit(
-                Content(f"Go to {watch.desk.mirror.agent_name(agent_id)}"),
-                lambda agent_id=agent_id: watch.visit(agent_id),
-                help="agent",
-            )
 
     async def search(self, query: str) -> Hits:
         """Find agents by name."""

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from agentvault_tui.text import Shown
 
+RISKS: Final = ("low", "medium", "high")
+OUTCOMES: Final = ("allowed", "denied", "escalated")
 _OPEN: Final = frozenset({"pending", "authorizing"})
 _NOTHING: Final = Shown("")
 
@@ -124,6 +126,8 @@ class StepUpRow:
     decided_at: datetime | None
     denial: Shown
     device: DeviceRow | None
+    gist: Shown = _NOTHING
+    """How much the action moves, when its parameters say so."""
 
     @property
     def open(self) -> bool:

@@ -196,6 +196,15 @@ def palette(name: str) -> Palette:
     return _PALETTES.get(name, _PALETTES["agentvault"])
 
 
+_ANSI_VARIABLES: Final = {
+    "ansi-background": "ansi_default",
+    "block-cursor-background": "ansi_default",
+    "block-cursor-foreground": "ansi_default",
+    "block-cursor-text-style": "bold reverse",
+}
+"""Textual's own ANSI themes paint the highlighted row magenta; here it is reversed."""
+
+
 def _theme(name: str, colours: Colours) -> Theme:
     ink = colours.ground if not colours.ansi else "ansi_default"
     return Theme(
@@ -233,6 +242,7 @@ def _theme(name: str, colours: Colours) -> Theme:
             "input-cursor-foreground": ink,
             "input-cursor-text-style": "reverse" if colours.ansi else "none",
             "input-selection-background": colours.cursor,
+            **(_ANSI_VARIABLES if colours.ansi else {}),
         },
     )
 

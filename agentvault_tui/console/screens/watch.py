@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Input
 
 from agentvault_tui.console.agentview import AgentView
 from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.dialogs.help import HelpDialog
-from agentvault_tui.console.dialogs.lift import LiftDialog
-from agentvault_tui.console.dialogs.panic import PanicDialog
-from agentvault_tui.console.dialogs.restore import RestoreDialog
-from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.layout import Wanted, plan
 from agentvault_tui.console.link import Link
+from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.details import DetailsPane
-from agentvault_tui.console.widgets.filterbar import FilterBar
 from agentvault_tui.console.widgets.keybar import KeyBar
 from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
@@ -35,15 +28,18 @@ from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
 from agentvault_tui.errors import AgentVaultError
 
+if TYPE_CHECKING:
+    from agentvault_tui.console.widgets.filterbar import FilterBar
+
 _SURVEY_SHARE: Final = 20
 """Looking at all agents may take one part in this many of the time."""
 _PAGES_AT_ONCE: Final = 20
 
 
-class Watch(Screen[None]):
+class Watch(Deciding):
     """What an operator keeps open all day."""
 
-    CSS = """
+    DEFAULT_CSS = """
     Watch > * { position: absolute; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -52,18 +48,13 @@ class Watch(Screen[None]):
         Binding("escape", "out", "one step out", show=False),
         Binding("tab", "next", "next pane", show=False),
         Binding("shift+tab", "previous", "pane before", show=False),
-        Binding("s", "stepups", "step-ups"),
-        Binding("r", "revoke", "revoke the agent"),
-        Binding("u", "restore", "restore the agent"),
-        Binding("exclamation_mark", "panic", "stop everything"),
         Binding("f", "follow", "follow or hold"),
         Binding("y", "copy", "copy id"),
-        Binding("question_mark", "help", "keys"),
     ]
 
     def __init__(self, desk: Desk, link: Link, *, pulse: float) -> None:
-        super().__init__()
-        self.desk, self.link = desk, link
+        super().__init__(desk)
+        self.link = link
         self._pulse = pulse
         self.view = AgentView(desk.mirror)
         self.feed = Feed(desk.mirror)
@@ -74,22 +65,34 @@ class Watch(Screen[None]):
         self.audit = AuditPane(desk, self.feed)
         self.keybar = KeyBar(desk, id="keys")
         self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
-        self.bar = FilterBar(id="filter-bar")
+        self.bar: FilterBar | None = None
         self._big: Pane = self.agents
         self._boxes: object = None
         self._painted: tuple[object, ...] = ()
         self._survey_due = 0.0
+        self._surveyed = (-1, -1)
 
     def compose(self) -> ComposeResult:
         """Lay out everything; `place` says where."""
         yield from (self.masthead, self.waiting, self.agents, self.details)
-        yield from (*self.rules, self.audit, self.bar, self.keybar)
+        yield from (*self.rules, self.audit, self.keybar)
 
     def on_mount(self) -> None:
         """Start the one clock of this screen."""
         self.pulse()
         self.agents.focus()
         self.set_interval(self._pulse, self.pulse)
+
+    async def complete(self) -> None:
+        """Load what the first frame did without: the field a filter is typed in."""
+        from agentvault_tui.console.widgets.filterbar import (  # noqa: PLC0415
+            FilterBar,
+        )
+
+        if self.bar is None:
+            self.bar = FilterBar(id="filter")
+            self.bar.display = False
+            await self.mount(self.bar)
 
     # Time
 
@@ -116,11 +119,17 @@ class Watch(Screen[None]):
     def _survey(self) -> None:
         """Look who needs a person: once a second, seldomer if there are very many."""
         started = time.monotonic()
-        if started < self._survey_due:
+        standing = self._standing()
+        if started < self._survey_due and standing == self._surveyed:
             return
+        self._surveyed = standing
         self.view.update()
         took = time.monotonic() - started
         self._survey_due = started + max(1.0 - self._pulse / 2, took * _SURVEY_SHARE)
+
+    def _standing(self) -> tuple[int, int]:
+        versions = self.desk.mirror.versions
+        return versions.roster, versions.stepups
 
     def paint_all(self) -> None:
         """Repaint what differs."""
@@ -147,8 +156,7 @@ class Watch(Screen[None]):
             return
         self._boxes = boxes
         for widget in self.children:
-            name = "filter" if widget is self.bar else widget.id or ""
-            box = boxes.get(name)
+            box = boxes.get(widget.id or "")
             widget.display = box is not None
             if box is not None:
                 widget.styles.offset = (box.x, box.y)
@@ -156,7 +164,11 @@ class Watch(Screen[None]):
 
     @property
     def _filtering(self) -> bool:
-        return self.bar.input.has_focus or bool(self.view.filter)
+        return self._typing or bool(self.view.filter)
+
+    @property
+    def _typing(self) -> bool:
+        return self.bar is not None and self.bar.typing
 
     def on_resize(self) -> None:
         """Put everything in its place for the new size."""
@@ -190,7 +202,7 @@ class Watch(Screen[None]):
     def _keys(self) -> tuple[tuple[str, str], ...]:
         """Return the keys that fit the focus."""
         agent = self.agents.agent
-        if self.focused is self.bar.input:
+        if self._typing:
             return (("Enter", "keep"), ("Esc", "clear"))
         keys: list[tuple[str, str]] = []
         decides = not self.desk.read_only
@@ -202,7 +214,8 @@ class Watch(Screen[None]):
         elif agent is not None:
             if decides:
                 keys.append(("u", "restore") if agent.revoked else ("r", "revoke"))
-            keys.append(("Enter", "details"))
+            in_details = self.focused is self.details
+            keys.append(("Esc", "agents") if in_details else ("Enter", "details"))
         keys += [("/", "filter"), ("Tab", "pane")]
         if self.focused is not self.audit:
             keys.append(("f", "hold" if self.feed.follow else "follow"))
@@ -217,34 +230,39 @@ class Watch(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leave a slash alone where it is text."""
         del parameters
-        return not (action == "filter" and isinstance(self.focused, Input))
+        return not (action == "filter" and self._typing)
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Start typing a filter."""
-        self.bar.display = True
-        self.set_focus(self.bar.input)
-        self.place()
+        await self.complete()
+        if self.bar is not None:
+            self.bar.display = True
+            self.set_focus(self.bar.field)
+            self.place()
 
-    @on(Input.Changed, "#filter")
-    def narrow(self, event: Input.Changed) -> None:
+    def narrow(self, text: str) -> None:
         """Filter as it is typed."""
-        wanted = Filter.parse(event.value)
-        self.bar.complain(wanted.problem)
+        wanted = Filter.parse(text)
+        if self.bar is not None:
+            self.bar.complain(wanted.problem)
         self.view.narrow(wanted)
         self.feed.narrow(wanted)
         self.place()
         self.paint_all()
         self.fetch_older()
 
-    @on(Input.Submitted, "#filter")
-    def keep_filter(self) -> None:
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        """Filter as it is typed."""
+        self.narrow(message.text)
+
+    def on_filter_bar_kept(self) -> None:
         """Go back to the pane, with the filter on."""
         self._focus(self._big)
 
     def action_out(self) -> None:
         """Take one step out: filter, details, hold."""
-        if self.bar.input.has_focus or self.view.filter:
-            self.bar.input.value = ""
+        if self.bar is not None and (self._typing or self.view.filter):
+            self.bar.clear()
             self._focus(self._big)
         elif self._big is self.details:
             self._focus(self.agents)
@@ -312,31 +330,12 @@ class Watch(Screen[None]):
         self._focus(self.agents)
         self.paint_all()
 
-    # Deciding: on what is under the cursor when the key is pressed
+    # What keys act on
 
-    def action_revoke(self) -> None:
-        """Ask before cutting off the agent under the cursor."""
-        if agent := self.agents.agent:
-            self.app.push_screen(RevokeDialog(self.desk, agent))
-
-    def action_restore(self) -> None:
-        """Ask before serving the agent under the cursor again."""
-        if agent := self.agents.agent:
-            self.app.push_screen(RestoreDialog(self.desk, agent))
-
-    def action_stepups(self) -> None:
-        """Show what waits for a person."""
-        self.app.push_screen(StepUpsDialog(self.desk))
-
-    def action_panic(self) -> None:
-        """Ask before stopping everything, or before lifting that."""
-        on_now = self.desk.mirror.status.panic.on
-        dialog = LiftDialog(self.desk) if on_now else PanicDialog(self.desk)
-        self.app.push_screen(dialog)
-
-    def action_help(self) -> None:
-        """Show the keys that work here."""
-        self.app.push_screen(HelpDialog(self.desk, self.active_bindings))
+    @property
+    def chosen(self) -> AgentRow | None:
+        """The agent under the cursor of the agent pane, wherever the focus is."""
+        return self.agents.agent
 
     def action_copy(self) -> None:
         """Copy the id of what is under the cursor; never a secret, there is none."""
@@ -348,5 +347,4 @@ class Watch(Screen[None]):
         elif agent is not None:
             what, kind = agent.id, f"agent id of {agent.name}"
         if what:
-            self.app.copy_to_clipboard(what)
-            self.app.notify(f"Copied {kind}: {what}", markup=False, timeout=3)
+            self.copy(kind, what)

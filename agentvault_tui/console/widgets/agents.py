@@ -67,16 +67,24 @@ class AgentPane(Pane, can_focus=True):
         width, height = self.size
         return 3 if width < 76 and height >= 14 else 2
 
+    @property
+    def _pitch(self) -> int:
+        """Rows from one card to the next: they stand apart where all have room."""
+        tall = self.rows_a_card
+        room = self.size.height - 1
+        return tall + (len(self.view.order) * (tall + 1) <= room + 1)
+
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """Draw the title and the cards in sight."""
         rows: list[Painted] = [(self._title(width), None)]
         if not self.mirror.agents:
             return [*rows, *self._empty(width)]
-        tall = self.rows_a_card
+        tall, pitch = self.rows_a_card, self._pitch
         self._scroll(max((height - 1) // tall, 1))
         room = height - 1
         for agent_id in self.view.order[self._top : self._top + room // tall + 1]:
             rows += self._card(agent_id, width, tall)
+            rows += [((), None)] * (pitch - tall)
         if not self.view.order:
             rows.append(((("  Nothing matches.", self.pen.palette.muted),), None))
         return rows[:height]
@@ -106,8 +114,7 @@ class AgentPane(Pane, can_focus=True):
         pen, view, p = self.pen, self.view, self.pen.palette
         count = len(self.mirror.agents)
         shown = f"{len(view.order):,} of {count:,}" if view.filter else f"{count:,}"
-        title = p.accent + p.title if self.has_focus else p.title
-        row: Row = ((" Agents", title), (f"  {shown}", p.text))
+        row: Row = (*self.heading("Agents"), (f"  {shown}", p.text))
         if view.filter:
             row = (*row, (f"  {view.hidden:,} hidden", p.waiting))
         if view.held:

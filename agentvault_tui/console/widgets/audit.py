@@ -118,9 +118,8 @@ class AuditPane(Pane, can_focus=True):
 
     def _title(self, width: int) -> Row:
         pen, p, feed = self.pen, self.pen.palette, self.feed
-        title = p.accent + p.title if self.has_focus else p.title
         pace = self.mirror.decisions.minute(self.mirror.clock.now().timestamp())
-        row: Row = ((" Audit", title),)
+        row: Row = self.heading("Audit")
         if feed.follow:
             row = (*row, ("  following", p.text))
         else:
@@ -176,8 +175,8 @@ def _columns(room: int) -> tuple[int, int]:
     """Return the widths of agent and action; the resource takes the rest."""
     if room < 30:
         return max(room - 1, 4), 0
-    who = min(max(room * 3 // 8, 14), 24)
-    return who, min(max(room * 3 // 8, 14), 22)
+    who = min(max(room * 3 // 10, 14), 26)
+    return who, min(max(room * 3 // 10, 14), 22)
 
 
 def _pad(text: str, width: int) -> str:

@@ -7,15 +7,16 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.attention import SOON, Attention
-from agentvault_tui.console.lines import Pen, Piece, Row, countdown, plural
+from agentvault_tui.console.lines import Pen, Piece, Row, cells, countdown, plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.text import cell_width
 
-BAR: Final = 12
+BAR: Final = 10
 _BAR_SPAN: Final = 3600.0
 """A full bar is an hour, as long as a standard token lives unless set otherwise."""
 _NAME: Final = 22
+_OWNER: Final = 8
 _GAP: Final = "  "
 
 
@@ -42,8 +43,9 @@ def card(
                 width,
             ),
         ]
-    owner = pen.clip(agent.owner, max(width - cell_width(name) - 24, 6))
     top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *_state(pen, look))
+    room = width - cells(top) - 2
+    owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
     return [
         pen.spread(top, ((owner, p.muted),), width),
         ((_GAP, p.muted), *_may(pen, agent, width - 2)),
@@ -82,14 +84,15 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
     used = 0
     for number, scope in enumerate(agent.scopes):
         rest = len(agent.scopes) - number
-        room = width - used - (len(f" +{rest}") if rest > 1 else 0)
+        room = width - used - (len(f"{_GAP}+{rest}") if rest > 1 else 0)
+        gap = _GAP if number else ""
         text = f"{g.risk(scope.risk).strip()} {scope.name}"
-        if number and cell_width(text) > room:
-            row.append((f"+{rest}", p.muted))
+        if number and cell_width(gap + text) > room:
+            row.append((f"{gap}+{rest}", p.muted))
             break
-        text = pen.clip(text, max(room, 6))
-        row += [(text, p.risk(scope.risk)), (_GAP, p.muted)]
-        used += cell_width(text) + len(_GAP)
+        text = pen.clip(text, max(room - len(gap), 6))
+        row += [(gap, p.muted), (text, p.risk(scope.risk))]
+        used += cell_width(gap + text)
     return tuple(row)
 
 

@@ -54,10 +54,9 @@ class DetailsPane(Pane, can_focus=True):
 
     def _title(self, agent: AgentRow, below: int, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
-        style = p.accent + p.title if self.has_focus else p.title
         more = f"{below} more {pen.glyphs.down} " if below > 0 else f"{agent.id} "
         name = pen.clip(agent.name, max(width - len(more) - 6, 4))
-        return pen.spread(((f" {name}", style),), ((more, p.muted),), width)
+        return pen.spread(self.heading(name), ((more, p.muted),), width)
 
     def action_turn(self, rows: int) -> None:
         """Move by *rows*."""
@@ -159,7 +158,7 @@ def _revoking(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
         f"cuts {tokens} and {waits} here at once, and refuses the next request;"
         " then takes away its grants at the tenant.",
         width,
-        3,
+        4,
     )[0]
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
         rows += pen.facts("", pen.own(text), width, 2, p.muted)[0]

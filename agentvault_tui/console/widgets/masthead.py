@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from agentvault_tui.console.lines import Piece, Row, cells, clock_time, plural
+from agentvault_tui.console.lines import Piece, Row, cells, clock_time, plural, wrap
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.text import cell_width
 
 _NOTICE: Final = timedelta(seconds=60)
-_MOST: Final = 4
+_MOST: Final = 5
+_LINES: Final = 2
 
 
 class Masthead(Pane):
@@ -84,14 +85,15 @@ class Masthead(Pane):
         mirror = self.mirror
         found: list[Painted] = []
         if mirror.status.panic.on:
-            found.append(self._banner(self._panic(), width))
+            found += self._banner(self._panic(), width)
         if not mirror.status.writable:
             text = (
-                "The ledger cannot be written: nothing is issued, revoking still works."
-                " Free space or mend the disk; agentvault doctor says more."
+                "LEDGER CANNOT WRITE: nothing is issued; revoking still works."
+                " What to do: agentvault doctor"
             )
-            found.append(self._banner(text, width))
-        found += [self._banner(each, width) for each in mirror.warnings.values()]
+            found += self._banner(text, width)
+        for warning in mirror.warnings.values():
+            found += self._banner(warning, width)
         found += [(self._line(text, width), None) for text in self._notices()]
         return found[:_MOST]
 
@@ -124,12 +126,19 @@ class Masthead(Pane):
             )
         return notices
 
-    def _banner(self, text: str, width: int) -> Painted:
-        """Fill the line with the one style that shouts."""
+    def _banner(self, text: str, width: int) -> list[Painted]:
+        """Fill lines with the one style that shouts, two of them if it takes two."""
         pen = self.pen
-        shown = pen.clip(f" {pen.own(text)}", width)
-        blank = " " * (width - cell_width(shown))
-        return ((shown + blank, pen.palette.panic),), None
+        rows = wrap(pen.own(text), max(width - 2, 8))
+        if len(rows) > _LINES:
+            rows = [rows[0], pen.clip(" ".join(rows[1:]), max(width - 2, 8))]
+        return [
+            (
+                ((f" {row}{' ' * (width - 1 - cell_width(row))}", pen.palette.panic),),
+                None,
+            )
+            for row in rows
+        ]
 
     def _line(self, text: str, width: int) -> Row:
         pen, p = self.pen, self.pen.palette

@@ -42,6 +42,13 @@ class Pane(Widget):
         """Return what rows are written with, under the theme that is on now."""
         return Pen(theme.palette(self.app.theme), self.desk.glyphs)
 
+    def heading(self, title: str) -> Row:
+        """Write the pane's title, with a mark and a colour where the keys go."""
+        p = self.pen.palette
+        if self.has_focus:
+            return (self.pen.glyphs.cursor, p.accent), (title, p.title + p.accent)
+        return (" ", p.text), (title, p.title)
+
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """Return the rows to show, at most *height* of them."""
         raise NotImplementedError
@@ -72,12 +79,12 @@ class Pane(Widget):
         self.paint()
 
     def on_focus(self) -> None:
-        """Show where keys go."""
-        self.paint()
+        """Show where keys go, once Textual knows it too."""
+        self.call_later(self.paint)
 
     def on_blur(self) -> None:
-        """Show where keys go."""
-        self.paint()
+        """Show where keys go, once Textual knows it too."""
+        self.call_later(self.paint)
 
     def render_line(self, y: int) -> Strip:
         """Return a drawn line; the terminal asks for many, most of them known."""

@@ -43,8 +43,7 @@ class StepUpBar(Pane):
         ends = f"ends {countdown(left)}" + (" SOON" if left < 60 else "")
         if row.status == "authorizing":
             ends = f"being proven {g.separator} {ends}"
-        amount = " ".join(v for n, v in row.parameters if n in {"amount", "currency"})
-        what = [row.resource, amount]
+        what = [row.resource, row.gist]
         start: Row = (
             (g.cursor, p.waiting),
             (f" {g.risk(row.risk)} ", p.risk(row.risk)),

@@ -1,0 +1,77 @@
+"""The keys that decide, on any screen that has an agent under its cursor.
+
+Dialogs are imported when one is opened: the first frame does without them.
+"""
+
+# ruff: noqa: PLC0415 - see the module's docstring
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.records import AgentRow
+
+
+class Deciding(Screen[None]):
+    """Opens dialogs on what is under the cursor when the key is pressed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "stepups", "step-ups"),
+        Binding("r", "revoke", "revoke the agent"),
+        Binding("u", "restore", "restore the agent"),
+        Binding("exclamation_mark", "panic", "stop everything, or lift that"),
+        Binding("question_mark", "help", "keys"),
+    ]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        """The agent under the cursor."""
+        raise NotImplementedError
+
+    def action_stepups(self) -> None:
+        """Show what waits for a person."""
+        from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+
+        self.app.push_screen(StepUpsDialog(self.desk))
+
+    def action_revoke(self) -> None:
+        """Ask before cutting off the agent under the cursor."""
+        from agentvault_tui.console.dialogs.revoke import RevokeDialog
+
+        if agent := self.chosen:
+            self.app.push_screen(RevokeDialog(self.desk, agent))
+
+    def action_restore(self) -> None:
+        """Ask before serving the agent under the cursor again."""
+        from agentvault_tui.console.dialogs.restore import RestoreDialog
+
+        if agent := self.chosen:
+            self.app.push_screen(RestoreDialog(self.desk, agent))
+
+    def action_panic(self) -> None:
+        """Ask before stopping everything, or before lifting that."""
+        from agentvault_tui.console.dialogs.lift import LiftDialog
+        from agentvault_tui.console.dialogs.panic import PanicDialog
+
+        on_now = self.desk.mirror.status.panic.on
+        dialog = LiftDialog(self.desk) if on_now else PanicDialog(self.desk)
+        self.app.push_screen(dialog)
+
+    def action_help(self) -> None:
+        """Show the keys that work here."""
+        from agentvault_tui.console.dialogs.help import HelpDialog
+
+        self.app.push_screen(HelpDialog(self.desk, self.active_bindings))
+
+    def copy(self, kind: str, what: str) -> None:
+        """Copy by OSC 52, and say what: an id or a digest, never a secret."""
+        self.app.copy_to_clipboard(what)
+        self.app.notify(f"Copied {kind}: {what}", markup=False, timeout=3)

@@ -1,0 +1,118 @@
+"""A program on a pty, with every byte it paints and when; and what it costs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import pyte
+
+COLUMNS, ROWS = 120, 40
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Screen:
+    """A child on a 120x40 pty; a thread keeps what it paints."""
+
+    def __init__(self, line: Sequence[str]) -> None:
+        self.master, slave = pty.openpty()
+        size = struct.pack("HHHH", ROWS, COLUMNS, 0, 0)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        env |= {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+        env.pop("NO_COLOR", None)
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            list(line),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.chunks: list[tuple[float, bytes]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        self._reader.join(5)
+        os.close(self.master)
+
+    def _read(self) -> None:
+        while self.process.poll() is None:
+            ready, _, _ = select.select([self.master], [], [], 0.2)
+            if not ready:
+                continue
+            try:
+                chunk = os.read(self.master, 65_536)
+            except OSError:
+                return
+            self.chunks.append((time.perf_counter(), chunk))
+            if b"\x1b[?2026$p" in chunk:  # synchronised output: yes, we can
+                os.write(self.master, b"\x1b[?2026;2$y")
+
+    def press(self, key: str) -> float:
+        """Press a key; return when."""
+        os.write(self.master, key.encode())
+        return time.perf_counter()
+
+    def seen(self, text: str, seconds: float = 20.0) -> float:
+        """Wait for *text*; return the seconds from start to the chunk it ended in."""
+        wanted = text.encode()
+        deadline = time.perf_counter() + seconds
+        while time.perf_counter() < deadline:
+            whole = b""
+            for at, chunk in list(self.chunks):
+                whole += chunk
+                if wanted in whole:
+                    return at - self.started
+            time.sleep(0.005)
+        raise SystemExit(f"'{text}' was not painted within {seconds} s")
+
+    def painted(self, since: float) -> int:
+        """Return how many bytes were painted since then."""
+        return sum(len(chunk) for at, chunk in self.chunks if at >= since)
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2]
+        user, system = fields.split()[11:13]
+        return (int(user) + int(system)) / _TICKS
+
+    @property
+    def resident(self) -> float:
+        """Megabytes resident."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(each for each in status.splitlines() if each.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+
+    def changes(self, rows: range, columns: range) -> list[float]:
+        """Return when the text in that part of the screen changed."""
+        screen = pyte.Screen(COLUMNS, ROWS)
+        stream = pyte.ByteStream(screen)
+        found: list[float] = []
+        before = ""
+        for at, chunk in self.chunks:
+            stream.feed(chunk.replace(b"\x1b[?2026$p", b""))
+            lines = (screen.display[row][columns.start : columns.stop] for row in rows)
+            if (now := "\n".join(lines)) != before:
+                before = now
+                found.append(at)
+        return found
