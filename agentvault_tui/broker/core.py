@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import Clock
@@ -27,6 +28,9 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 
 log = logging.getLogger("agentvault.broker")
+
+_CUT_WAIT: Final = 0.25
+"""Seconds a revocation waits for its record before it answers without."""
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """Who acts when nobody did: expiry, start, stop, reload."""
@@ -62,6 +66,8 @@ class Broker:
         default_factory=list
     )
     """Revocations that took effect while the ledger could not write."""
+    _late: set[asyncio.Task[bool]] = field(default_factory=set)
+    """Records of revocations that are still on their way to the disk."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
 
@@ -77,18 +83,29 @@ class Broker:
         return await self.ledger.commit(*drafts, changes=changes, urgent=urgent)
 
     async def record_cut(self, *drafts: Draft, changes: Sequence[Change] = ()) -> bool:
-        """Record what was already cut; when the ledger cannot write, keep it for later.
+        """Record what was already cut; never wait long for it, never lose it.
 
-        Revoking is the one thing allowed to act before its record.
+        Revoking is the one thing allowed to act before its record: a disk that is
+        full or hangs delays the record, not the answer.
 
         Returns:
             whether it is durable now.
         """
+        kept = tuple(changes)
+        task = asyncio.create_task(self._record_or_keep(drafts, kept))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        done, _ = await asyncio.wait({task}, timeout=_CUT_WAIT)
+        return bool(done) and task.result()
+
+    async def _record_or_keep(
+        self, drafts: tuple[Draft, ...], changes: tuple[Change, ...]
+    ) -> bool:
         try:
             await self.record(*drafts, changes=changes, urgent=True)
         except LedgerError as error:
             log.warning("revocation kept in memory: %s", error.what)
-            self.unrecorded.append((drafts, tuple(changes)))
+            self.unrecorded.append((drafts, changes))
             return False
         return True
 

@@ -1,0 +1,237 @@
+"""Cutting off takes effect before anything else, and can be undone but not unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
+from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    AgentStatus,
+    Draft,
+    Event,
+    EventType,
+    StepUpStatus,
+)
+
+CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
+NONE: frozenset[str] = frozenset()
+
+
+async def token(bench: Bench, agent: Agent, action: Action = CALENDAR) -> str:
+    granted = await request_token(
+        bench.broker, agent, action, resource=None, details=None
+    )
+    assert isinstance(granted, Granted)
+    return granted.access_token
+
+
+async def active(bench: Bench, server: Agent, secret: str) -> bool:
+    return (await introspect(bench.broker, server, secret)).token is not None
+
+
+async def test_after_the_reply_no_token_of_the_agent_is_active(bench: Bench) -> None:
+    """Every token it held is inactive at once; another agent's stays."""
+    agent, other = await bench.agent("one"), await bench.agent("two")
+    server = await bench.agent("api", resource_server=True)
+    secrets = [await token(bench, agent) for _ in range(5)]
+    kept = await token(bench, other)
+    cut = await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    assert (cut.tokens, cut.recorded) == (5, True)
+    assert not any([await active(bench, server, secret) for secret in secrets])
+    assert await active(bench, server, kept)
+
+
+async def test_what_was_cut_stays_cut_after_a_restore(bench: Bench) -> None:
+    """Restored, the agent may ask again; its old tokens stay dead."""
+    agent = await bench.agent()
+    server = await bench.agent("api", resource_server=True)
+    old = await token(bench, agent)
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    await restore_agent(bench.broker, agent.id, OPERATOR)
+    assert not await active(bench, server, old)
+    assert await active(bench, server, await token(bench, agent))
+
+
+async def test_a_revocation_survives_a_restart(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Agents, tokens and panic are after a restart as they were before it."""
+    agent, other = await bench.agent("one"), await bench.agent("two")
+    await bench.agent("api", resource_server=True)
+    old, kept = await token(bench, agent), await token(bench, other)
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        registry = again.broker.registry
+        assert registry.agent(agent.id).status is AgentStatus.REVOKED
+        server = next(a for a in registry.agents() if a.resource_server)
+        assert not await active(again, server, old)
+        assert await active(again, server, kept)
+    finally:
+        await again.close()
+
+
+async def test_revoking_works_when_nothing_can_be_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the ledger down the cut holds, and its record follows when writing works."""
+    agent = await bench.agent()
+    server = await bench.agent("api", resource_server=True)
+    secret = await token(bench, agent)
+    commit = bench.ledger.commit
+
+    async def broken(*_: object, **__: object) -> None:
+        raise LedgerUnwritableError("no space left")
+
+    monkeypatch.setattr(bench.ledger, "commit", broken)
+    cut = await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    assert not cut.recorded
+    assert not await active(bench, server, secret)
+    monkeypatch.setattr(bench.ledger, "commit", commit)
+    await bench.broker.record_missed()
+    assert (await bench.events("agent.revoked"))[-1].reason == "runaway"
+    assert bench.broker.unrecorded == []
+
+
+async def test_a_ledger_that_hangs_does_not_hold_up_a_revocation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that never answers delays the record, not the reply."""
+    agent = await bench.agent()
+
+    async def hangs(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench.ledger, "commit", hangs)
+    async with asyncio.timeout(5):
+        cut = await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    assert not cut.recorded
+    assert not bench.broker.registry.serves(agent.id)
+
+
+async def test_a_revocation_wins_over_a_restore_being_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked again while a restore waits for the disk, the agent stays revoked."""
+    agent = await bench.agent()
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    commit, recording, go_on = bench.ledger.commit, asyncio.Event(), asyncio.Event()
+
+    async def slow(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        events = await commit(*drafts, **more)
+        if drafts[0].type is EventType.AGENT_RESTORED:
+            recording.set()
+            await go_on.wait()
+        return events
+
+    monkeypatch.setattr(bench.ledger, "commit", slow)
+    restoring = asyncio.create_task(restore_agent(bench.broker, agent.id, OPERATOR))
+    await recording.wait()
+    await revoke_agent(bench.broker, agent.id, "again", OPERATOR)
+    go_on.set()
+    with pytest.raises(ConflictError):
+        await restoring
+    assert not bench.broker.registry.serves(agent.id)
+    (stored,) = (await bench.ledger.load()).agents
+    assert stored.status is AgentStatus.REVOKED
+
+
+async def test_lifting_the_panic_leaves_single_revocations(bench: Bench) -> None:
+    """After the panic agents revoked singly are still revoked, the others served."""
+    one, two = await bench.agent("one"), await bench.agent("two")
+    held = await request_token(bench.broker, two, PAYMENT, resource=None, details=None)
+    assert isinstance(held, Escalated)
+    secret = await token(bench, two)
+    await revoke_agent(bench.broker, one.id, "", OPERATOR)
+    cut = await panic(bench.broker, "drill", OPERATOR)
+    assert (cut.tokens, cut.stepups) == (1, 1)
+    ended = bench.broker.registry.stepup(held.stepup.id)
+    assert ended.status is StepUpStatus.CANCELLED
+    assert await lift_panic(bench.broker, OPERATOR) == 1
+    assert not bench.broker.registry.serves(one.id)
+    assert not await active(bench, two, secret)
+    kinds = [event.type.value for event in await bench.events()]
+    assert kinds.count("panic.on") == kinds.count("panic.off") == 1
+
+
+async def test_taking_a_scope_away_ends_the_tokens_that_carry_it(bench: Bench) -> None:
+    """A token with the scope is cut, one without it stays."""
+    agent = await bench.agent("a", "write:calendar", "read:contacts")
+    server = await bench.agent("api", resource_server=True)
+    contacts = Action(scopes=("read:contacts",), action="read:contacts")
+    cut, kept = await token(bench, agent), await token(bench, agent, contacts)
+    gone = frozenset({"write:calendar"})
+    after = await change_scopes(bench.broker, agent.id, NONE, gone, OPERATOR)
+    assert after.scopes == ("read:contacts",)
+    assert not await active(bench, server, cut)
+    assert await active(bench, server, kept)
+    again = await change_scopes(bench.broker, agent.id, gone, NONE, OPERATOR)
+    assert again.scopes == ("read:contacts", "write:calendar")
+    assert not await active(bench, server, cut)
+
+
+async def test_an_agent_can_give_back_its_own_token_only(bench: Bench) -> None:
+    """RFC 7009: its own token ends; anyone else's, or none, changes nothing."""
+    agent, other = await bench.agent("one"), await bench.agent("two")
+    secret = await token(bench, agent)
+    await revoke_token(bench.broker, other, secret)
+    await revoke_token(bench.broker, other, "av_t_unknown")
+    assert await active(bench, agent, secret)
+    await revoke_token(bench.broker, agent, secret)
+    assert not await active(bench, agent, secret)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": ""}, "1 to 100 characters"),
+        ({"name": "a\nb"}, "1 to 100 characters"),
+        ({"name": "x" * 101}, "1 to 100 characters"),
+        ({"owner": ""}, "1 to 200 characters"),
+        ({"purpose": "x" * 1001}, "at most 1000"),
+        ({"scopes": ()}, "at least one scope"),
+        ({"scopes": ("write:calender",)}, "did you mean write:calendar"),
+        ({"public_key": "not a key"}, ""),
+    ],
+)
+async def test_bad_registrations_are_refused_with_words(
+    bench: Bench, change: dict[str, Any], words: str
+) -> None:
+    """Each field out of bounds, an unknown scope and an unusable key is named."""
+    fields: dict[str, Any] = {
+        "name": "agent",
+        "owner": "olga",
+        "purpose": "",
+        "scopes": ("write:calendar",),
+    } | change
+    with pytest.raises(UsageError) as caught:
+        await register(bench.broker, Registration(**fields), OPERATOR)
+    assert words in caught.value.diagnosis()
+    assert bench.broker.registry.agents() == []
+
+
+@pytest.mark.parametrize("twin", ["pay-bot", "PAY-BOT", "ｐay-bot", "pay\u200b-bot"])
+async def test_names_that_look_alike_are_refused(bench: Bench, twin: str) -> None:
+    """A second agent cannot take a name a hurried reader would mistake."""
+    await bench.agent("pay-bot")
+    with pytest.raises(ConflictError):
+        await bench.agent(twin)
