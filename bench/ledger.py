@@ -97,7 +97,8 @@ def draft(chance: random.Random) -> Draft:
 
 async def commits(ledger: Ledger, waiters: int, seconds: float, flush: float) -> None:
     """Let *waiters* commit a decision and a token each, over and over."""
-    clock, chance = SystemClock(), random.Random(waiters)
+    clock = SystemClock()
+    chance = random.Random(waiters)  # noqa: S311 - a repeatable load, no secret
     times: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -137,7 +138,7 @@ def quantiles(times: list[float]) -> tuple[float, float]:
 
 async def grow(ledger: Ledger, events: int) -> None:
     """Fill the ledger up to *events*, then wait for its index."""
-    chance = random.Random(1)
+    chance = random.Random(1)  # noqa: S311 - a repeatable load, no secret
     started = time.perf_counter()
     while ledger.head.seq < events:
         count = min(500, events - ledger.head.seq)
@@ -145,7 +146,7 @@ async def grow(ledger: Ledger, events: int) -> None:
         await asyncio.sleep(0)
     print(f"filled to {events:,} events in {time.perf_counter() - started:.0f} s")
     started, lag = time.perf_counter(), ledger.index_lag
-    while ledger.index_lag:
+    while ledger.index_lag:  # noqa: ASYNC110 - nobody but a bench waits for it
         await asyncio.sleep(0.1)
     spent = time.perf_counter() - started
     print(

@@ -20,7 +20,7 @@ from typing import Final
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.records import EventQuery, Page
-from agentvault_tui.ledger.search import indexed_upto, trigrams
+from agentvault_tui.ledger.search import Match, indexed_upto, plan
 
 _BUDGET: Final = 0.035
 """Seconds one page may search."""
@@ -184,13 +184,16 @@ def _search(
     if few is not None:
         return _among(db, query, needle, few, wanted), None
     found: list[int] = []
-    match = trigrams(needle)
-    upto = indexed_upto(db) if match else 0
-    size = _FIRST_WINDOW
     descending = query.after is None
+    upto = indexed_upto(db)
+    match = plan(db, needle, span.low, min(span.high, upto), descending=descending)
+    if match is None:
+        upto = 0
+    size = _FIRST_WINDOW
     edge = span.high if descending else span.low
     while span.low <= edge <= span.high:
-        window = _window(edge, size, span, upto, descending=descending)
+        reach = match.reach(size) if match and edge <= upto else size
+        window = _window(edge, reach, span, upto, descending=descending)
         started = clock.boot()
         use = match if window.high <= upto else None
         found += _scan(db, query, needle, use, window=window, limit=wanted - len(found))
@@ -222,12 +225,14 @@ def _scan(
     db: sqlite3.Connection,
     query: EventQuery,
     needle: str,
-    match: str | None,
+    match: Match | None,
     *,
     window: _Span,
     limit: int,
 ) -> list[int]:
     """Return the matching places in one window, by the index when *match* is given."""
+    if match is not None and match.expression is None:
+        return []
     conditions = ["instr(e.text, ?) > 0"]
     keys: list[str] = [needle]
     for column in ("agent", "type", "outcome"):
@@ -247,7 +252,9 @@ def _scan(
             "SELECT w.rowid FROM idx.words w CROSS JOIN events e ON e.seq = w.rowid"
             f" WHERE w.words MATCH ? AND w.rowid BETWEEN ? AND ? AND {tail}"
         )
-        rows = db.execute(sql.format("w.rowid"), (match, *between, *keys, limit))
+        rows = db.execute(
+            sql.format("w.rowid"), (match.expression, *between, *keys, limit)
+        )
     return [row[0] for row in rows]
 
 

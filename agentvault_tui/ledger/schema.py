@@ -112,6 +112,8 @@ def set_up_writer(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     for pragma in (
         "synchronous = FULL",
+        # The newest page of each agent's part of the index stays in memory.
+        "cache_size = -32768",
         "wal_autocheckpoint = 0",
         "foreign_keys = ON",
         "secure_delete = ON",

@@ -5,12 +5,15 @@ not indexed yet are scanned, so a search is exact whatever the index holds. The 
 can be deleted at any time and is built anew.
 """
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +24,18 @@ from agentvault_tui.ledger.connection import Connection
 _STEP: Final = 256
 """Events indexed at a time while commits flow: some ten milliseconds of work."""
 _IDLE_STEP: Final = 4096
-_REST: Final = 3.0
+_REST: Final = 20.0
 """Times its own working time the indexer rests while commits flow."""
+_SHORT_REST: Final = 4.0
+"""The same once so much is unindexed that searches would feel it."""
+_MUCH: Final = 20_000
 _CHECKPOINT_EVERY: Final = 32
 _LOOK: Final = 0.5
 """Seconds between looks for new events."""
-_MOST_TRIGRAMS: Final = 8
+_MOST_TRIGRAMS: Final = 24
+_PROBE: Final = 100
+_ANSWERS: Final = 500
+_LEAP: Final = 16
 _SCHEMA: Final = """
 CREATE VIRTUAL TABLE words USING fts5(
   text, content='', detail=none, columnsize=0, tokenize='trigram case_sensitive 1');
@@ -57,18 +66,56 @@ def indexed_upto(db: sqlite3.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def trigrams(needle: str) -> str | None:
-    """Return what to ask the index for *needle*; None when it is too short for it.
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How to ask the index for a text, and how far apart its answers will be."""
 
-    A few of its trigrams are enough: every hit is checked against the text anyway.
+    expression: str | None
+    """None when some part of the text is nowhere."""
+    gap: float
+    """Events between two answers, by the nearest ones."""
+
+    def reach(self, window: int) -> int:
+        """Return how many events to ask about, where *window* would be scanned.
+
+        As many as hold a few hundred answers, but no leap: further away they may lie
+        closer together.
+        """
+        if self.expression is None:
+            return int(self.gap) + 1
+        return min(max(window, int(self.gap * _ANSWERS)), window * _LEAP)
+
+
+def plan(
+    db: sqlite3.Connection, needle: str, low: int, high: int, *, descending: bool
+) -> Match | None:
+    """Choose what to ask the index for *needle*; None when it is too short for it.
+
+    Every hit is checked against the text anyway, so the index is asked for the two
+    rarest trigrams only: walking the list of a common one would cost more than it
+    saves. How rare one is, its nearest hundred hits tell.
     """
     last = len(needle) - 3
-    if last < 0:
+    if last < 0 or low > high:
         return None
     count = min(_MOST_TRIGRAMS, last + 1)
     starts = {round(i * last / max(count - 1, 1)) for i in range(count)}
-    picked = (needle[start : start + 3].replace('"', '""') for start in sorted(starts))
-    return " AND ".join(f'"{part}"' for part in picked)
+    order = "DESC" if descending else "ASC"
+    sql = (
+        "SELECT min(r), max(r), count(*) FROM (SELECT rowid AS r FROM idx.words"
+        f" WHERE words MATCH ? AND rowid BETWEEN ? AND ? ORDER BY rowid {order}"
+        f" LIMIT {_PROBE})"
+    )
+    gaps: list[tuple[float, str]] = []
+    for part in sorted({needle[start : start + 3] for start in starts}):
+        term = '"' + part.replace('"', '""') + '"'
+        first, final, hits = db.execute(sql, (term, low, high)).fetchone()
+        if not hits:
+            return Match(None, high - low + 1)
+        reach = final - low + 1 if not descending else high - first + 1
+        gaps.append(((reach if hits == _PROBE else high - low + 1) / hits, term))
+    rarest = sorted(gaps, reverse=True)[:2]
+    return Match(" AND ".join(term for _, term in rarest), rarest[0][0])
 
 
 class Indexer:
@@ -119,7 +166,8 @@ class Indexer:
                 await self._rest(_LOOK * 10)
                 continue
             spent = asyncio.get_running_loop().time() - started
-            await self._rest(spent * _REST if busy else 0.001)
+            factor = _REST if seen - self.indexed < _MUCH else _SHORT_REST
+            await self._rest(spent * factor if busy else 0.001)
 
     def stop(self) -> None:
         """Stop soon."""
