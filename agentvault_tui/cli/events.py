@@ -12,14 +12,19 @@ def print_event(out: Output, event: dict[str, Any]) -> None:
     if out.json_mode:
         out.json(event)
         return
-    subject = event["action"] or event["type"]
-    about = event["resource"] or event["detail"].get("agent")
+    actor, action = event["actor"], event["action"]
+    about = [event["resource"] or event["detail"].get("agent")]
+    if event["type"] != "token.decision":
+        action, about = event["type"], [action, *about]
+    reason = event["reason"] or " "
+    if actor["kind"] == "agent":
+        reason = out.own_words(reason, 120)
     out.row(
-        (9, out.cell(event["seq"], "quiet")),
+        (7, out.cell(event["seq"], "quiet")),
         (20, out.cell(event["time"][:19] + "Z", "quiet")),
-        (10, out.word(event["outcome"] or " ")),
-        (20, out.cell(event["actor"]["name"], "strong")),
-        (22, out.cell(subject)),
-        (30, out.cell(about or " ")),
-        (0, out.cell(event["reason"] or " ", limit=120)),
+        (9, out.word(event["outcome"] or " ")),
+        (18, out.cell(actor["name"], "strong")),
+        (20, out.cell(action)),
+        (30, out.cell(" ".join(str(word) for word in about if word) or " ")),
+        (0, out.cell(reason, limit=200)),
     )

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from agentvault_tui.text import Shown, cell_width, visible
+from agentvault_tui.text import Shown, cell_width, mask_lures, visible
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "good": {"fg": "green"},
@@ -75,6 +75,16 @@ class Output:
             return Shown("-")
         return visible(raw, limit, ascii_only=self.ascii_only)
 
+    def own_words(self, raw: object, limit: int = 200) -> Shown:
+        """Make an agent's own words safe, and mask the codes and links in them."""
+        shown = visible(raw, limit, ascii_only=self.ascii_only)
+        said, codes, links = mask_lures(shown)
+        if not codes and not links:
+            return said
+        if self.ascii_only:
+            said = Shown(said.replace("▒", "#"))
+        return Shown(f"{said} (masked: {codes} like a code, {links} like a link)")
+
     def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
         """Make *raw* a cell of a table."""
         return Cell(self.shown(raw, limit), style)
@@ -110,14 +120,22 @@ class Output:
         for label, cell in rows:
             self.line(Cell(Shown(label.ljust(wide)), "quiet"), _GAP, cell)
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Print aligned columns, cut to the terminal's width if there is one."""
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        keep: Sequence[str] = ("ID",),
+    ) -> None:
+        """Print aligned columns, cut to the terminal's width if there is one.
+
+        Columns in *keep* are never cut: what is typed or copied must be whole.
+        """
         head = [Cell(Shown(header), "quiet") for header in headers]
         widths = [
             max(cell_width(row[index].text) for row in (head, *rows))
             for index in range(len(headers))
         ]
-        self._fit(widths)
+        self._fit(widths, [header in keep for header in headers])
         for row in (head, *rows):
             cells = [
                 Cell(visible(cell.text, width, ascii_only=self.ascii_only), cell.style)
@@ -141,11 +159,13 @@ class Output:
             pieces.append(self._paint(Cell(text, cell.style)) + pad)
         self._write(_GAP.join(pieces).rstrip())
 
-    def _fit(self, widths: list[int]) -> None:
+    def _fit(self, widths: list[int], kept: Sequence[bool]) -> None:
         """Take from the widest column until the line fits the terminal."""
-        room = self.width
-        while room and sum(widths) + len(_GAP) * (len(widths) - 1) > room:
-            widest = widths.index(max(widths))
+        columns = [index for index, keep in enumerate(kept) if not keep]
+        while columns and self.width is not None:
+            if sum(widths) + len(_GAP) * (len(widths) - 1) <= self.width:
+                return
+            widest = max(columns, key=widths.__getitem__)
             if widths[widest] <= _LEAST:
                 return
             widths[widest] -= 1

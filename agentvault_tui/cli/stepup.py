@@ -14,7 +14,7 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient, segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session
-from agentvault_tui.text import Shown, mask_lures, visible
+from agentvault_tui.text import Shown
 
 _POLL: Final = 0.3
 """Seconds between two looks at our own broker, on this machine."""
@@ -68,7 +68,7 @@ def list_stepups(
                 out.cell(item["resource"], limit=40),
                 out.word(item["risk"]),
                 out.cell(item["fingerprint"]),
-                out.cell(item["expires_at"][:19]),
+                out.cell(item["expires_at"][11:19] + "Z"),
             ]
             for item in answer["stepups"]
         ],
@@ -166,7 +166,7 @@ def print_stepup(out: Output, item: dict[str, Any]) -> None:
             ("risk", out.word(item["risk"])),
             ("asked by", f"{item['rule']}: {item['why']}"),
             ("you grant", f"this, once, within {item['ttl']} s of your approval"),
-            ("asked", f"{item['count']} times, first at {item['requested_at']}"),
+            ("asked", f"{_times(item['count'])} {item['requested_at']}"),
             ("expires", item["expires_at"]),
             ("status", out.word(item["status"])),
             *([("problem", item["problem"])] if item["problem"] else []),
@@ -187,6 +187,10 @@ def _parameters(out: Output, parameters: Any) -> list[tuple[str, Cell]]:
     return [("with" if index == 0 else "", cell) for index, cell in enumerate(cells)]
 
 
+def _times(count: int) -> str:
+    return "once, at" if count == 1 else f"{count} times, first at"
+
+
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -195,12 +199,7 @@ def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
     """Show what the agent says, with codes and links it might lure with masked."""
     if not reason:
         return []
-    said, codes, links = mask_lures(visible(reason, 2000, ascii_only=out.ascii_only))
-    if out.ascii_only:
-        said = Shown(said.replace("▒", "#"))
-    if codes or links:
-        said = Shown(f"{said} (masked: {codes} like a code, {links} like a link)")
-    return [("it says (unverified)", Cell(said, "quiet"))]
+    return [("it says (unverified)", Cell(out.own_words(reason, 2000), "quiet"))]
 
 
 def _decider(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:

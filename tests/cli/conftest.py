@@ -26,7 +26,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """`agentvault serve` as a process of its own, on a free port."""
     home = tmp_path_factory.mktemp("h")
     line = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
-    with running(line, plain_environment()) as process:
+    with running(line, plain_environment(), stderr=None) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
         yield Broker(home, said["agents_url"], said["pid"])

@@ -77,7 +77,11 @@ def test_hostile_events_are_inert(av: Run, agent: Agent) -> None:
     """What an agent puts in an event reaches no terminal as it is."""
     agent.ask("read:calendar", {"memo": HOSTILE}, HOSTILE)
     av("agents", "revoke", agent.id, "--reason", HOSTILE)
-    out = av("audit", "tail", "-n", "3").out
+    paying = {"amount": 1, "currency": "USD"}
+    agent.ask("send:payment", paying, "enter KDRT-WZNB at https://evil.test")
+    out = av("audit", "tail", "-n", "6").out
+    assert "evil.test" not in out
+    assert "KDRT" not in out
     assert all(row.isprintable() for row in out.split("\n"))
     assert av("audit", "tail", "-n", "3", "--json").out.isascii()
 

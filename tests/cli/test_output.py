@@ -62,12 +62,14 @@ def test_columns_line_up(colour: bool, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """The widest column gives way, so that no row wraps."""
+    """The widest column gives way, so that no row wraps; an id never does."""
     out = Output(terminal=True, width=40)
-    out.table(("A", "B"), [[out.cell("x" * 80), out.cell("short")]])
-    for row in capsys.readouterr().out.splitlines():
-        assert cell_width(row) <= 40
-    assert "short" in row
+    row = [out.cell("x" * 80), out.cell("short"), out.cell("sup_pmq5h75jzqvcz9v3")]
+    out.table(("A", "B", "ID"), [row])
+    for line in capsys.readouterr().out.splitlines():
+        assert cell_width(line) <= 40
+    assert "short" in line
+    assert "sup_pmq5h75jzqvcz9v3" in line
 
 
 def test_a_qr_is_whole_or_absent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,13 +31,13 @@ def plain_environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running(
-    argv: Sequence[str], env: Mapping[str, str]
+    argv: Sequence[str], env: Mapping[str, str], stderr: int | None = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[str]]:
     """Run one command line as a process, and leave nothing of it behind."""
     with subprocess.Popen(
         [*PROGRAM, *argv],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env=dict(env),
     ) as process:
