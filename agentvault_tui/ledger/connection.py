@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
+# At debug level it would log every statement with its values, agents' texts among them.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

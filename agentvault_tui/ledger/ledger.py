@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import docs, schema, state
 from agentvault_tui.ledger.batch import Job
@@ -100,16 +101,18 @@ class Ledger:
     async def _open_locked(cls, home: Home, clock: Clock, lock: HomeLock) -> Ledger:
         with foreseen(home.database):
             db = await Connection.open(lambda: schema.open_writer(home.database))
-        try:
+        # What was opened is closed again when the rest fails: each has a thread.
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(db.close)
             opened = await db.run(open_checked, home, trust=False)
             self = cls(home, clock, lock, opened)
             self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
             self._write_head()
             self._indexer = await Indexer.open(home, opened.ledger_id)
-        except BaseException:
-            await db.close()
-            raise
-        self._reader = await Connection.open(lambda: open_searcher(home))
+            undo.push_async_callback(self._indexer.close)
+            with foreseen(home.database):
+                self._reader = await Connection.open(lambda: open_searcher(home))
+            undo.pop_all()
         self._start()
         return self
 
@@ -200,9 +203,9 @@ class Ledger:
         self._indexer.stop()
         self._moved.set()
         self._closing.set()
-        # The writer's connection goes last: closing it empties the log.
-        await self._indexer.close()
+        # Whoever writes a file closes it last, and so empties its log.
         await self._reader.close()
+        await self._indexer.close()
         self._writer.close()
         for task in tuple(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
@@ -215,6 +218,8 @@ class Ledger:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
+        if self._closed:
+            raise LedgerUnwritableError("the ledger is closed")
         with foreseen(self._home.database):
             return await self._reader.run(function, *args, **kwargs)
 
@@ -264,7 +269,12 @@ class Ledger:
 
         task = self._loop.create_task(guarded(), name=f"ledger {name}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s failed", task.get_name(), exc_info=task.exception())
 
 
 def _one_event(db: sqlite3.Connection, seq: int) -> Event | None:

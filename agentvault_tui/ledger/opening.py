@@ -158,7 +158,7 @@ def foreseen(path: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith((*_PASSING, "SQLITE_IOERR")):
             raise LedgerUnwritableError(
-                f"{path} cannot be opened for writing ({error})",
+                f"{path} cannot be used now ({error})",
                 "check free space, modes, and for other programs that use it",
             ) from error
         raise LedgerDamagedError(

@@ -149,7 +149,8 @@ class Indexer:
     async def run(self, head: Callable[[], int]) -> None:
         """Index what was committed, until stopped."""
         seen, steps = head(), 0
-        while self._db is not None and not self._stopped.is_set():
+        db = self._db
+        while db is not None and not self._stopped.is_set():
             busy, seen = head() != seen, head()
             if self.indexed >= seen:
                 await self._rest(_LOOK)
@@ -157,10 +158,10 @@ class Indexer:
             started = asyncio.get_running_loop().time()
             step = _STEP if busy else _IDLE_STEP
             try:
-                self.indexed = await self._db.run(_feed, self.indexed, step)
+                self.indexed = await db.run(_feed, self.indexed, step)
                 steps += 1
                 if not busy or steps % _CHECKPOINT_EVERY == 0:
-                    await self._db.run(_checkpoint)
+                    await db.run(_checkpoint)
             except (sqlite3.Error, ValueError):
                 # Searches scan instead; a full disk may pass.
                 await self._rest(_LOOK * 10)

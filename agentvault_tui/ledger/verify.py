@@ -234,7 +234,7 @@ def _stored_counts(
 def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> None:
     """Compare the columns that filters and searches use with the body."""
     try:
-        value = json.loads(body)
+        value = json.loads(str(body, "utf-8"))
         told = (
             value["time"],
             value["type"],
