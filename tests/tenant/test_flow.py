@@ -7,10 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
-from support.tenant_thread import DETAILS, TenantThread
+from support.tenant_thread import DETAILS, START, TenantThread
 
+from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
 
 
@@ -114,6 +119,26 @@ def test_of_many_polls_at_once_one_gets_the_tokens(
     with ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda _: tenant.poll(flow), range(32)))
     assert sorted(answer.status_code for answer in answers) == [200] + [403] * 31
+
+
+def test_spending_and_deciding_are_single_statements(
+    home: Home,
+) -> None:
+    """Of two connections that saw the same code, one decides and one spends it."""
+    clock, seal = ManualClock(START), Seal.of(home)
+    stores = [Store(home, checkpoints=False) for _ in range(2)]
+    one, two = (DeviceCodes(store, seal, clock) for store in stores)
+    pair = one.issue("app_x", "openid", None, 120)
+    seen = [codes.by_device_code(pair.device_code) for codes in (one, two)]
+    assert seen[0]
+    assert seen[0] == seen[1]
+    assert one.approve(seen[0], "sub", "sid", 1)
+    assert not two.deny(seen[0])
+    approved = one.by_key(seen[0].key)
+    assert approved
+    assert [codes.spend(approved) for codes in (two, one)] == [True, False]
+    for store in stores:
+        store.close()
 
 
 def test_a_code_cannot_be_decided_twice(tenant: TenantThread, alice: NewUser) -> None:

@@ -190,7 +190,13 @@ def test_userinfo_and_revocation(tenant: TenantThread, alice: NewUser) -> None:
     token = tenant.poll(flow).json()["access_token"]
     url = tenant.issuer + "userinfo"
     bearer = {"authorization": f"Bearer {token}"}
-    assert tenant.http.get(url, headers=bearer).json()["sub"] == alice.user.sub
+    assert tenant.http.get(url, headers=bearer).json() == {
+        "sub": alice.user.sub,
+        "name": "alice@acme.test",
+        "nickname": "alice",
+        "email": "alice@acme.test",
+        "email_verified": True,
+    }
     foreign = tenant.post("oauth/revoke", token=token, client_id="app_other")
     assert foreign.status_code == 200
     assert tenant.http.get(url, headers=bearer).status_code == 200

@@ -328,9 +328,12 @@ def test_the_first_form_is_bound_to_its_browser_too(tenant: TenantThread) -> Non
     flow = tenant.flow()
     page = read_page(tenant.http.get(f"{tenant.issuer}activate").text)
     form = {**page.forms["code"].fields, "user_code": flow["user_code"]}
+    url = f"{tenant.issuer}activate"
+    forged = tenant.http.post(url, data={**form, "form_token": "0" * 64})
     tenant.http.cookies.clear()
-    answer = tenant.http.post(f"{tenant.issuer}activate", data=form)
-    assert (answer.status_code, read_page(answer.text).error) == (403, "stale_form")
+    for answer in (forged, tenant.http.post(url, data=form)):
+        assert answer.status_code == 403
+        assert read_page(answer.text).error == "stale_form"
 
 
 def test_steps_cannot_be_skipped(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import pytest
-from support.tenant_thread import TenantThread
+from argon2 import PasswordHasher
+from support.tenant_thread import START, TenantThread
 
+from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.tenant.users import NewUser
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.signin import SignIn
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import NewUser, UserStore
 
 
 def refused(tenant: TenantThread, name: str, password: str) -> TenantRefusedError:
@@ -52,20 +57,31 @@ def test_unknown_users_and_wrong_passwords_sound_alike(
     )
 
 
-def test_unknown_users_cost_as_much_time(tenant: TenantThread, alice: NewUser) -> None:
-    """The password is checked by argon2 also when there is nobody to check it for."""
-    took: dict[str, list[float]] = {"alice@acme.test": [], "nobody": []}
-    for _ in range(8):
-        for name, times in took.items():
-            with Activation() as pages:
-                pages.open(tenant.issuer, tenant.flow()["user_code"])
-                began = time.perf_counter()
-                with pytest.raises(TenantRefusedError):
-                    pages.sign_in(name, "wrong")
-                times.append(time.perf_counter() - began)
-            tenant.clock.advance(61)
-    one, other = (statistics.median(times) for times in took.values())
-    assert 1 / 3 < one / other < 3
+class Spy(PasswordHasher):
+    """Checks for real, and remembers against what."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.checked: list[str] = []
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 - argon2's name
+        self.checked.append(str(hash))
+        return super().verify(hash, password)
+
+
+async def test_unknown_users_cost_as_much(home: Home) -> None:
+    """A stranger's password is checked too, against a hash of the same cost (T-16)."""
+    clock, spy = ManualClock(START), Spy()
+    with UserStore(home, clock=clock, hasher=spy) as users:
+        users.add("ann", approver=True)
+    store = Store(home, checkpoints=True)
+    sign_in = SignIn(store, Seal.of(home), clock, spy)
+    for name in ("ann", "nobody"):
+        with pytest.raises(TenantRefusedError, match="not right"):
+            await sign_in.password(name, "wrong")
+    store.close()
+    known, unknown = (checked.rsplit("$", 2)[0] for checked in spy.checked)
+    assert known == unknown == "$argon2id$v=19$m=8,t=1,p=1"
 
 
 def test_the_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
