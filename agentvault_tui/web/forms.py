@@ -46,6 +46,8 @@ def parse_body(content_type: bytes, body: bytes) -> dict[str, Any]:
     # Fast paths: what nearly every client sends.
     if content_type == b"application/x-www-form-urlencoded":
         return parse_form(body)
+    if not body and not content_type:
+        return {}
     kind = _media_type(content_type)
     if kind == "application/x-www-form-urlencoded":
         return parse_form(body)

@@ -104,7 +104,11 @@ def _unknown(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
         return OAuthError(400, "invalid_scope", text)
     near = catalogue.nearest(name)
     hint = f"; did you mean {' or '.join(near)}" if near else ""
-    return OAuthError(400, "invalid_scope", f"unknown scope {visible(name, 80)}{hint}")
+    return OAuthError(
+        400,
+        "invalid_scope",
+        f"unknown scope {visible(name, 80, ascii_only=True)}{hint}",
+    )
 
 
 def _detail(raw: object) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _detail(raw: object) -> dict[str, Any]:
     # they were not shown.
     unknown = detail.keys() - _MEMBERS
     if unknown:
-        named = visible(min(unknown), 60)
+        named = visible(min(unknown), 60, ascii_only=True)
         raise _bad_details(f"unknown field '{named}': put it into 'parameters'")
     return detail
 

@@ -125,8 +125,9 @@ def _accepted(key: object) -> PublicKey:
         least, most = _RSA_BITS
         if not least <= key.key_size <= most:
             raise _unusable(f"an RSA key of {key.key_size} bits is not used here")
-        if key.public_numbers().e < _RSA_EXPONENT:
-            raise _unusable("the RSA key has a weak exponent")
+        numbers = key.public_numbers()
+        if numbers.e < _RSA_EXPONENT or numbers.n % 2 == 0:
+            raise _unusable("the RSA key is weak")
         return key
     raise _unusable("this kind of key is not used here")
 

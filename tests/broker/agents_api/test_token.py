@@ -1,0 +1,289 @@
+"""The token endpoint: what is asked, what is answered, in whose words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from support.agents_http import DETAIL, Caller, Live
+from support.bench import OPERATOR, Bench
+
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
+
+
+def refusal(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
+    """Check an error answer and return its body."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+    body: dict[str, Any] = answer.json()
+    assert body["error"] == error, body
+    said = body["error_description"]
+    assert all(" " <= c <= "~" and c not in '"\\' for c in said), said
+    return body
+
+
+async def test_an_allowed_request_gets_a_bearer_token(
+    caller: Caller, bench: Bench
+) -> None:
+    """200 with exactly the documented members, and the decision in the ledger."""
+    answer = await caller.token("write:calendar read:calendar write:calendar")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    body = answer.json()
+    assert body.keys() == {
+        "access_token",
+        "token_type",
+        "expires_in",
+        "scope",
+        "decision_id",
+    }
+    assert body["access_token"].startswith("av_t_")
+    assert (body["token_type"], body["expires_in"]) == ("Bearer", 3600)
+    assert body["scope"] == "write:calendar read:calendar"
+    (event,) = await bench.events("token.decision")
+    assert event.decision_id == body["decision_id"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_details_are_echoed_as_sent(caller: Caller, as_json: bool) -> None:
+    """Form and JSON carry the same action, and the token is bound to it."""
+    details = [{**DETAIL, "action": "write:calendar"}]
+    form = {"grant_type": "client_credentials", "scope": "write:calendar"}
+    if as_json:
+        answer = await caller.http.post(
+            "/oauth/token",
+            json={**form, "authorization_details": details, "organization": None},
+            auth=(caller.agent.client_id, caller.secret),
+        )
+    else:
+        answer = await caller.token(authorization_details=json.dumps(details))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["authorization_details"] == details
+    told = await caller.introspect(answer.json()["access_token"])
+    assert told["authorization_details"] == details
+
+
+async def test_a_denied_request_says_why(caller: Caller) -> None:
+    """403 with a stable code, a sentence and the decision."""
+    body = refusal(await caller.token("delete:records"), 403, "access_denied")
+    assert body["reason"] == "scope_not_granted"
+    assert body["decision_id"].startswith("dec_")
+    assert "delete:records" in body["error_description"]
+
+
+async def test_an_escalated_request_names_what_to_poll(caller: Caller) -> None:
+    """403 that a CIBA client can go on with (RFC 9470's word for it)."""
+    body = refusal(await caller.payment(), 403, "insufficient_user_authentication")
+    assert body["auth_req_id"].startswith("sup_")
+    assert (body["expires_in"], body["interval"]) == (300, 2)
+    assert body["decision_id"].startswith("dec_")
+
+
+async def test_the_action_reaches_the_person_as_sent(
+    caller: Caller, bench: Bench
+) -> None:
+    """Every field of the one object is in the step-up, and nothing else is."""
+    body = (await caller.payment()).json()
+    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    assert stepup.action == DETAIL["action"]
+    assert stepup.resource == DETAIL["resource"]
+    assert stepup.parameters == DETAIL["parameters"]
+    assert stepup.reason == DETAIL["reason"]
+
+
+async def test_a_revoked_agent_authenticates_and_is_told(
+    caller: Caller, bench: Bench
+) -> None:
+    """Revoked is a denial with its own code, and so is a panic."""
+    await revoke_agent(bench.broker, caller.agent.id, "test", OPERATOR)
+    body = refusal(await caller.token(), 403, "access_denied")
+    assert body["reason"] == "agent_revoked"
+    await panic(bench.broker, "test", OPERATOR)
+    assert (await caller.token()).json()["reason"] == "panic"
+
+
+NO_SUCH_SCOPE = [
+    ("", "missing"),
+    ("wirte:calendar", "did you mean write:calendar"),
+    ("calendar.write", "write:calendar"),
+    ("write:calendar  read:calendar", "single spaces"),
+    (" write:calendar", "single spaces"),
+    ("write:calendar\tread:calendar", "single spaces"),
+    ('write:"calendar"', "printable ASCII"),
+    ("kalender:schreiben\u202e", "printable ASCII"),
+    ("openid", "unknown scope openid"),
+    (" ".join(f"a{i}:b" for i in range(65)), "at most 64"),
+]
+
+
+async def test_a_scope_there_is_not_is_named_with_the_nearest(caller: Caller) -> None:
+    """Unknown and malformed scopes never reach policy; the answer helps."""
+    for scope, said in NO_SUCH_SCOPE:
+        body = refusal(await caller.token(scope), 400, "invalid_scope")
+        assert said in body["error_description"]
+
+
+NOT_ONE_ACTION = [
+    "{",
+    "{}",
+    "[]",
+    "[1]",
+    "null",
+    json.dumps([DETAIL, DETAIL]),
+    json.dumps([{**DETAIL, "type": "payment_initiation"}]),
+    json.dumps([{k: v for k, v in DETAIL.items() if k != "type"}]),
+    json.dumps([{**DETAIL, "action": "write:calendar"}]),
+    json.dumps([{**DETAIL, "action": ["send:payment"]}]),
+    json.dumps([{**DETAIL, "resource": 1}]),
+    json.dumps([{**DETAIL, "parameters": []}]),
+    json.dumps([{**DETAIL, "parameters": "x"}]),
+    json.dumps([{**DETAIL, "reason": {}}]),
+    json.dumps([{**DETAIL, "locations": ["x"]}]),
+    json.dumps([{**DETAIL, "x\u202e\x1b[2J": 1}]),
+    '[{"type":"agentvault:action","type":"agentvault:action"}]',
+    '[{"type":"agentvault:action","parameters":{"amount":1,"amount":2}}]',
+    '[{"type":"agentvault:action","parameters":{"amount":1e999}}]',
+    '[{"type":"agentvault:action","parameters":{"amount":NaN}}]',
+    json.dumps([{**DETAIL, "parameters": {"a": {"b": {"c": {"d": {}}}}}}]),
+    json.dumps([{**DETAIL, "parameters": {f"p{i}": i for i in range(65)}}]),
+    json.dumps([{**DETAIL, "parameters": {"a": "\ud800"}}]),
+]
+
+
+async def test_details_that_are_not_one_exact_action_are_refused(
+    caller: Caller, bench: Bench
+) -> None:
+    """RFC 9396 section 5: nothing unknown, nothing of another type, nothing twice."""
+    for details in NOT_ONE_ACTION:
+        answer = await caller.token("send:payment", authorization_details=details)
+        refusal(answer, 400, "invalid_authorization_details")
+    assert not bench.broker.registry.open_stepups()
+
+
+async def test_json_details_over_a_cap_are_refused_in_the_same_word(
+    caller: Caller,
+) -> None:
+    """The word is the parameter's also where the whole body is JSON."""
+    answer = await caller.http.post(
+        "/oauth/token",
+        json={"authorization_details": [{**DETAIL, "reason": "x" * 4001}]},
+    )
+    refusal(answer, 400, "invalid_authorization_details")
+
+
+async def test_nulls_in_details_count_as_absent(caller: Caller, bench: Bench) -> None:
+    """Clients that write out their unset fields are understood."""
+    sent = [{"type": DETAIL["type"], "action": None, "reason": None}]
+    answer = await caller.token("send:payment", authorization_details=json.dumps(sent))
+    body = refusal(answer, 403, "insufficient_user_authentication")
+    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    assert (stepup.action, stepup.reason) == ("send:payment", None)
+
+
+SENSELESS: list[tuple[dict[str, Any], str]] = [
+    ({"grant_type": "password"}, "unsupported_grant_type"),
+    ({"grant_type": ""}, "invalid_request"),
+    ({"grant_type": ["client_credentials", "password"]}, "invalid_request"),
+    ({"resource": ["a", "b"]}, "invalid_request"),
+    ({"resource": "x" * 4001}, "invalid_request"),
+    ({"resource": "\0"}, "invalid_request"),
+]
+
+
+async def test_a_request_that_makes_no_sense_is_named(caller: Caller) -> None:
+    """Unknown grants, parameters sent twice, and fields over the caps get 400."""
+    for form, error in SENSELESS:
+        refusal(await caller.token(**form), 400, error)
+
+
+async def test_json_of_the_wrong_type_is_refused(caller: Caller) -> None:
+    """A parameter that must be a string is one."""
+    form = {"grant_type": "client_credentials", "scope": "write:calendar"}
+    basic = (caller.agent.client_id, caller.secret)
+    for name in ("grant_type", "scope", "resource"):
+        for value in (1, True, ["write:calendar"], {"a": 1}):
+            body = {**form, name: value}
+            answer = await caller.http.post("/oauth/token", json=body, auth=basic)
+            refusal(answer, 400, "invalid_request")
+
+
+async def test_what_an_auth0_client_adds_is_passed_over(caller: Caller) -> None:
+    """Nulls, unknown members and a literal audience=None change nothing."""
+    answer = await caller.http.post(
+        "/oauth/token",
+        json={
+            "grant_type": "client_credentials",
+            "client_id": caller.agent.client_id,
+            "client_secret": caller.secret,
+            "scope": "write:calendar",
+            "audience": "None",
+            "organization": None,
+            "connection": {"any": ["thing"]},
+        },
+        headers={
+            "Auth0-Client": "eyJ9",
+            "Content-Type": "application/json;charset=utf-8",
+        },
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def test_statuses_that_are_about_http(live: Live, caller: Caller) -> None:
+    """405 names the method, 415 the types, 413 the cap, 404 and 421 themselves."""
+    http = live.http
+    answer = await http.get("/oauth/token")
+    refusal(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+    answer = await http.post("/healthz")
+    assert answer.headers["allow"] == "GET, HEAD"
+    refusal(answer, 405, "method_not_allowed")
+    plain = {"content-type": "text/plain"}
+    answer = await http.post("/oauth/token", content="a=1", headers=plain)
+    refusal(answer, 415, "invalid_request")
+    answer = await http.post("/oauth/token", data={"a": "x" * 70_000})
+    refusal(answer, 413, "request_too_large")
+    refusal(await http.get("/nothing"), 404, "not_found")
+    answer = await http.post("/oauth/token", headers={"host": "evil.example"})
+    refusal(answer, 421, "misdirected_request")
+    answer = await http.post("/oauth/token", headers={"origin": "https://evil.example"})
+    refusal(answer, 403, "access_denied")
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(LedgerUnwritableError, "5"), (LedgerBusyError, "1")]
+)
+async def test_no_record_no_answer(
+    caller: Caller,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    seconds: str,
+) -> None:
+    """While the ledger cannot write, agents are told to come back."""
+
+    async def fails(*_: object, **__: object) -> None:
+        raise error("no space left", "free some")
+
+    monkeypatch.setattr(bench.ledger, "commit", fails)
+    answer = await caller.token()
+    refusal(answer, 503, "temporarily_unavailable")
+    assert answer.headers["retry-after"] == seconds
+
+
+async def test_hostile_text_leaves_inert(caller: Caller, live: Live) -> None:
+    """What an agent sends comes back to its log without an escape or a quote."""
+    nasty = 'a\x1b]0;x\x07"\\\u202e\u200bé\r\nSet-Cookie: a'
+    answer = await live.http.post(
+        "/oauth/token",
+        json={"grant_type": "client_credentials", "scope": f"write:calendar{nasty}"},
+        auth=(caller.agent.client_id, caller.secret),
+    )
+    refusal(answer, 400, "invalid_scope")
+    details = json.dumps([{**DETAIL, nasty: 1}])
+    answer = await caller.token("send:payment", authorization_details=details)
+    body = refusal(answer, 400, "invalid_authorization_details")
+    assert "[U+001B]" in body["error_description"]
