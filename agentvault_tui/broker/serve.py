@@ -92,7 +92,7 @@ async def _serve(home: Home, settings: Settings, socket: Path) -> int:
 async def _open(
     home: Home, settings: Settings, clock: Clock, ledger: Ledger, policy: Policy
 ) -> _Rooms:
-    process = None if settings.tenant.issuer else TenantProcess(home.data)
+    process = None if settings.tenant.issuer else TenantProcess(home)
     broker: Broker
 
     def moved(found: Announcement) -> None:

@@ -13,10 +13,10 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.home import Home
 
 log = logging.getLogger("agentvault.tenant_process")
 
@@ -40,8 +40,10 @@ class TenantProcess:
     it behind.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, home: Home) -> None:
+        # A home in two folders is the platform's own, which the child finds by itself.
+        one = home.data == home.config
+        self._where = ("--home", str(home.data)) if one else ()
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -78,7 +80,7 @@ class TenantProcess:
         # -P: a json.py in the folder we were started from must not be imported.
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-P", "-m", "agentvault_tui.tenant", "--home", str(self._home)),
+            *("-P", "-m", "agentvault_tui.tenant", *self._where),
             stdin=PIPE,
             stdout=PIPE,
         )

@@ -36,7 +36,9 @@ def add_user(session: Session, name: str, approver: bool) -> None:
     if session.json:
         out.json(
             {
-                "user": _shape(added.user),
+                "user": added.user.name,
+                "sub": added.user.sub,
+                "approver": added.user.approver,
                 "password": added.password,
                 "otp_secret": added.otp_secret,
                 "otpauth_uri": added.otpauth_uri,

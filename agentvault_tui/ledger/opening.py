@@ -35,8 +35,8 @@ _PASSING: Final = (
     "SQLITE_PERM",
 )
 _ACCEPT: Final = (
-    "put the newest copy back, or accept this one: agentvault_tui.ledger."
-    "accept_rollback, which records it"
+    "put the newest copy back, or accept this one, on the record: "
+    "agentvault audit accept --reason WHY"
 )
 
 
