@@ -1,0 +1,230 @@
+"""The three journeys, over real processes: a token, a step-up, a revocation."""
+
+from __future__ import annotations
+
+import json
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent, connect_sse
+from support.vault import CIBA, PAYMENT, Client, Vault, serving
+
+from agentvault_tui.tenant.device_page_client import Activation
+
+
+def stepup_until(vault: Vault, stepup_id: str, *statuses: str) -> dict[str, Any]:
+    """Follow the stream until the step-up has one of *statuses*."""
+    path = f"/api/agents/stepup/{stepup_id}"
+    with connect_sse(vault.operator, "GET", "/api/events") as source:
+        found = dict(vault.operator.get(path).json())
+        if found["status"] in statuses:
+            return found
+        for event in source.iter_sse():
+            if event.event == "stepup":
+                found = dict(event.json())
+                if found["id"] == stepup_id and found["status"] in statuses:
+                    return found
+    raise AssertionError("the stream ended")
+
+
+def hold(agent: Client) -> str:
+    held = agent.token("send:payment", PAYMENT)
+    assert held.status_code == 403
+    assert held.json()["error"] == "insufficient_user_authentication"
+    return str(held.json()["auth_req_id"])
+
+
+def start(vault: Vault, stepup_id: str) -> dict[str, Any]:
+    stepup = vault.operator.get(f"/api/agents/stepup/{stepup_id}").json()
+    body = {"id": stepup_id, "decision": "approve", "digest": stepup["digest"]}
+    answer = vault.operator.post("/api/agents/stepup", json=body)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def test_an_approved_payment_from_the_request_to_its_one_redemption(
+    vault: Vault,
+) -> None:
+    """Held, shown, approved with a second factor, polled, redeemed once."""
+    agent = vault.register("payer", "send:payment")
+    server = vault.register("api", resource_server=True)
+    user = vault.approver()
+    request_id = hold(agent)
+    assert agent.poll(request_id).json()["error"] == "authorization_pending"
+    stepup = start(vault, request_id)
+    with Activation() as page:
+        details = page.open(vault.ready["tenant"], stepup["device"]["user_code"])
+    assert details.fingerprint == stepup["fingerprint"]
+    assert details.action == "send:payment"
+    vault.activate(stepup["device"], user)
+    decided = stepup_until(vault, request_id, "approved")
+    assert decided["decided_by"]["name"] == "alice"
+    assert "mfa" in decided["decided_by"]["amr"]
+    granted = agent.poll(request_id)
+    assert granted.status_code == 200
+    token = granted.json()
+    assert token["expires_in"] == 300
+    assert token["authorization_details"] == [PAYMENT]
+    assert "refresh_token" not in token
+    assert agent.poll(request_id).json()["error"] == "invalid_grant"
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(server.introspect, [token["access_token"]] * 64))
+    (active,) = [answer for answer in answers if answer["active"]]
+    assert active["elevated"] is True
+    assert active["client_id"] == agent.id
+    assert (
+        vault.operator.get(f"/api/agents/stepup/{request_id}").json()["status"]
+        == "redeemed"
+    )
+
+
+def test_cancelled_at_the_tenant_it_waits_again_and_says_why(vault: Vault) -> None:
+    """The person's no on the page leaves the request pending, with the problem."""
+    agent = vault.register("payer", "send:payment")
+    user = vault.approver()
+    request_id = hold(agent)
+    device = start(vault, request_id)["device"]
+    with Activation() as page:
+        page.open(vault.ready["tenant"], device["user_code"])
+        page.sign_in(user["user"], user["password"])
+        page.cancel()
+    assert stepup_until(vault, request_id, "pending")["problem"]
+
+
+def test_denied_with_a_reason_that_reaches_the_agent(vault: Vault) -> None:
+    """The agent's poll carries the operator's words and a stable code."""
+    agent = vault.register("payer", "send:payment")
+    request_id = hold(agent)
+    body = {"id": request_id, "decision": "deny", "reason": "not this month"}
+    assert vault.operator.post("/api/agents/stepup", json=body).status_code == 200
+    assert vault.operator.post("/api/agents/stepup", json=body).status_code == 409
+    answer = agent.poll(request_id)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "access_denied"
+    assert answer.json()["reason"] == "stepup_denied"
+    assert "not this month" in answer.json()["error_description"]
+
+
+def test_a_revocation_is_felt_by_the_very_next_call(vault: Vault) -> None:
+    """After the reply tokens are inactive and requests refused; so in a panic."""
+    agent = vault.register("cal", "write:calendar")
+    other = vault.register("two", "write:calendar")
+    server = vault.register("api", resource_server=True)
+    token = agent.token("write:calendar").json()["access_token"]
+    assert server.introspect(token)["active"]
+    body = {"agent_id": agent.id, "reason": "runaway"}
+    cut = vault.operator.post("/api/agents/revoke", json=body).json()
+    assert cut["tokens_revoked"] == 1
+    assert server.introspect(token) == {"active": False}
+    assert agent.token("write:calendar").json()["reason"] == "agent_revoked"
+    assert other.token("write:calendar").status_code == 200
+    body = {"all": True, "reason": "drill"}
+    vault.operator.post("/api/agents/revoke", json=body)
+    assert other.token("write:calendar").json()["reason"] == "panic"
+    assert vault.operator.get("/api/status").json()["panic"]["on"] is True
+    vault.operator.post("/api/agents/restore", json={"all": True})
+    assert other.token("write:calendar").status_code == 200
+    assert agent.token("write:calendar").json()["reason"] == "agent_revoked"
+
+
+def read(vault: Vault, last: int | None, count: int) -> list[ServerSentEvent]:
+    headers = {"Last-Event-ID": str(last)} if last is not None else {}
+    found = []
+    with connect_sse(vault.operator, "GET", "/api/events", headers=headers) as source:
+        for event in source.iter_sse():
+            if event.event in {"audit", "reset"}:
+                found.append(event)
+                if len(found) == count:
+                    break
+    return found
+
+
+def test_the_stream_resumes_without_gap_or_repeat(vault: Vault) -> None:
+    """Cut anywhere and resumed by id, the events read are the ledger's, in order."""
+    agent = vault.register("cal", "write:calendar")
+    asking = threading.Thread(
+        target=lambda: [agent.token("write:calendar") for _ in range(80)]
+    )
+    asking.start()
+    seen: list[int] = []
+    last = 0
+    while len(seen) < 60:
+        for event in read(vault, last, 7):
+            body = json.loads(event.data)
+            assert int(event.id) == body["seq"]
+            seen.append(body["seq"])
+        last = seen[-1]
+    asking.join()
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def test_an_id_above_the_head_is_told_loudly(vault: Vault) -> None:
+    """A console that saw more than this ledger holds gets a reset."""
+    (event,) = read(vault, 10_000, 1)
+    assert event.event == "reset"
+
+
+def test_a_restart_keeps_agents_tokens_and_waiting_requests(home: Path) -> None:
+    """After SIGTERM and a new start everything is as it was, and exit codes are 0."""
+    with serving(home) as first:
+        agent = first.register("cal", "write:calendar", "send:payment")
+        server = first.register("api", resource_server=True)
+        token = agent.token("write:calendar").json()["access_token"]
+        request_id = hold(agent)
+        first.process.terminate()
+        assert first.process.wait(20) == 0
+    with serving(home) as second:
+        agent, server = second.again(agent), second.again(server)
+        assert server.introspect(token)["active"]
+        assert agent.poll(request_id).json()["error"] == "authorization_pending"
+        assert second.ready["tenant"] == first.ready["tenant"]
+
+
+def test_a_second_broker_on_the_home_says_which_process_has_it(vault: Vault) -> None:
+    """It stops with exit 1 and one line that names the pid."""
+    done = vault.cli("serve", "--listen", "127.0.0.1:0")
+    assert done.returncode == 1
+    assert str(vault.ready["pid"]) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_everything_on_disk_is_private_and_holds_no_secret(vault: Vault) -> None:
+    """Files and socket are 0600, folders 0700; no token or secret stands there."""
+    agent = vault.register("cal", "write:calendar")
+    token = agent.token("write:calendar").json()["access_token"]
+    user = vault.approver()
+    auth = agent.http.auth
+    assert isinstance(auth, httpx.BasicAuth)
+    for path in [vault.home, *vault.home.rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+        if path.is_file():
+            content = path.read_bytes()
+            for secret in (token, user["password"], user["otp_secret"]):
+                assert secret.encode() not in content, path
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_a_web_page_gets_nothing(
+    vault: Vault, headers: dict[str, str], status: int
+) -> None:
+    """Rebinding and cross-site requests are refused by both TCP services."""
+    agents, tenant = vault.ready["agents_url"], vault.ready["tenant"]
+    for base in (agents, tenant.rstrip("/")):
+        answer = httpx.post(
+            base + "/oauth/token", data={"grant_type": CIBA}, headers=headers
+        )
+        assert answer.status_code == status

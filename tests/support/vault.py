@@ -1,0 +1,142 @@
+"""A real vault: `agentvault serve` as a process, and clients for both of its faces."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyotp
+from support.command_line import plain_environment
+
+from agentvault_tui.tenant.device_page_client import Activation
+
+PAYMENT = {
+    "type": "agentvault:action",
+    "action": "send:payment",
+    "resource": "stripe:acct_42",
+    "parameters": {"amount": 4200, "currency": "USD"},
+    "reason": "Invoice 1881",
+}
+CIBA = "urn:openid:params:grant-type:ciba"
+
+
+class Client:
+    """One registered OAuth client."""
+
+    def __init__(self, url: str, client_id: str, secret: str) -> None:
+        self.id = client_id
+        self.http = httpx.Client(
+            base_url=url, auth=(client_id, secret), trust_env=False, timeout=20
+        )
+
+    def token(self, scope: str, *details: dict[str, Any]) -> httpx.Response:
+        form = {"grant_type": "client_credentials", "scope": scope}
+        if details:
+            form["authorization_details"] = json.dumps(details)
+        return self.http.post("/oauth/token", data=form)
+
+    def poll(self, auth_req_id: str) -> httpx.Response:
+        form = {"grant_type": CIBA, "auth_req_id": auth_req_id}
+        return self.http.post("/oauth/token", data=form)
+
+    def introspect(self, token: str) -> dict[str, Any]:
+        answer = self.http.post("/oauth/introspect", data={"token": token})
+        return dict(answer.json())
+
+
+class Vault:
+    """A running broker and its home."""
+
+    def __init__(self, home: Path, process: subprocess.Popen[str]) -> None:
+        self.home, self.process = home, process
+        assert process.stdout is not None
+        self.ready: dict[str, Any] = json.loads(process.stdout.readline())
+        self.operator = httpx.Client(
+            transport=httpx.HTTPTransport(uds=self.ready["operator_socket"]),
+            base_url="http://broker",
+            timeout=20,
+        )
+        self._clients: list[Client] = []
+
+    def register(self, name: str, *scopes: str, **more: Any) -> Client:
+        body = {"name": name, "owner": "olga", "scopes": list(scopes), **more}
+        answer = self.operator.post("/api/agents", json=body)
+        assert answer.status_code == 201, answer.text
+        made = answer.json()
+        client = Client(
+            self.ready["agents_url"], made["client_id"], made["client_secret"]
+        )
+        self._clients.append(client)
+        return client
+
+    def again(self, client: Client) -> Client:
+        """Return *client*, speaking to this broker after a restart."""
+        auth = client.http.auth
+        client.http = httpx.Client(
+            base_url=self.ready["agents_url"], auth=auth, trust_env=False, timeout=20
+        )
+        self._clients.append(client)
+        return client
+
+    def approver(self) -> dict[str, str]:
+        argv = ("tenant", "user", "add", "alice", "--approver", "--json")
+        return dict(json.loads(self.cli(*argv).stdout))
+
+    def cli(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
+        return subprocess.run(
+            [*line, "--home", str(self.home), *argv],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=plain_environment(),
+            check=False,
+        )
+
+    def activate(self, device: dict[str, Any], user: dict[str, str]) -> None:
+        """Be the person: open the page, sign in, give the code, confirm."""
+        with Activation() as page:
+            page.open(self.ready["tenant"], device["user_code"])
+            page.sign_in(user["user"], user["password"])
+            page.one_time_code(pyotp.TOTP(user["otp_secret"]).now())
+            page.confirm()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        self.operator.close()
+        for client in self._clients:
+            client.http.close()
+
+
+@contextmanager
+def serving(home: Path, **env: str) -> Iterator[Vault]:
+    """Run `agentvault serve` on *home* and leave nothing of it behind."""
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(home)),
+            *("serve", "--listen", "127.0.0.1:0"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=plain_environment(**env),
+    ) as process:
+        vault = Vault(home, process)
+        try:
+            yield vault
+        finally:
+            vault.close()
+            if process.poll() is None:
+                process.terminate()
+                process.wait(20)
