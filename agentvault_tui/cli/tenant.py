@@ -37,8 +37,6 @@ def add_user(session: Session, name: str, approver: bool) -> None:
         out.json(
             {
                 "user": added.user.name,
-                "sub": added.user.sub,
-                "approver": added.user.approver,
                 "password": added.password,
                 "otp_secret": added.otp_secret,
                 "otpauth_uri": added.otpauth_uri,
