@@ -87,6 +87,7 @@ class Feed:
     def hold(self) -> None:
         """Stand still at the newest."""
         if self.follow:
+            self.update()
             self.cursor = self.rows[-1].seq if self.rows else 0
             self.follow = False
             self.arrived = 0

@@ -100,14 +100,30 @@ class Link:
             page = await wire.get("/api/audit", before=head + 1, limit=200)
             mirror.load_events(reversed(_objects(page, "events")), after=head)
         mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
-        agents = await wire.get("/api/agents")
+        agents, head = await self._agents(head)
         stepups = await wire.get("/api/agents/stepup")
         mirror.load(
             status,
-            _objects(agents, "agents"),
+            agents,
             _objects(stepups, "stepups"),
-            head=int(agents.get("head") or head),
+            head=head,
         )
+
+    async def _agents(self, head: int) -> tuple[list[Json], int]:
+        """Read all agents, and the head that their counts are true for.
+
+        Where the broker does not name it, the answer is asked for again until no
+        event fell between two looks at the head; a busy ledger gets three tries.
+        """
+        for _ in range(3):
+            page = await self._wire.get("/api/agents")
+            if isinstance(named := page.get("head"), int):
+                return _objects(page, "agents"), named
+            status = self.mirror.intake.status(await self._wire.get("/api/status"))
+            if status.head == head:
+                break
+            head = status.head
+        return _objects(page, "agents"), head
 
     async def _follow(self) -> None:
         mirror = self.mirror
@@ -177,8 +193,8 @@ class Link:
     def _accuse(self, what: str) -> None:
         self.mirror.warn(
             _LEDGER,
-            f"LEDGER CHANGED: {what}. Records are missing or an older copy was put in"
-            " place. Check: agentvault audit verify",
+            f"LEDGER CHANGED: {what}. Records are missing, or an older copy stands in"
+            " their place. What to do: agentvault audit verify",
         )
 
     def accept_ledger(self) -> None:

@@ -1,0 +1,189 @@
+"""The agent list: what needs a person is first, and the cursor is an identity."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_state import START, FakeState
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console.agentview import STILL, AgentView
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.mirror import Mirror
+
+
+class Told(FakeState):
+    """A scripted broker whose frames reach a mirror directly."""
+
+    def __init__(self) -> None:
+        super().__init__(START)
+        self.clock = ManualClock(START)
+        self.mirror = Mirror(self.clock)
+        self.view = AgentView(self.mirror)
+
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        self.mirror.apply(kind, data)
+
+    def names(self) -> list[str]:
+        return [self.mirror.agent_name(agent_id) for agent_id in self.view.order]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_what_needs_a_person_is_first(told: Told) -> None:
+    """Waiting, then a burst, many denials, what ends soon, the quiet, the revoked."""
+    revoked = told.add_agent("0-revoked", "read:email", status="revoked")
+    quiet = told.add_agent("1-quiet", "read:email")
+    soon = told.add_agent("2-soon", "read:email")
+    denied = told.add_agent("3-denied", "read:email")
+    burst = told.add_agent("4-burst", "read:email")
+    waiting = told.add_agent("5-waiting", "send:payment")
+    told.add_token(soon, "read:email", 41)
+    for _ in range(3):
+        told.decide(denied, "read:email", "denied")
+    for _ in range(12):
+        told.decide(burst, "read:email", "allowed")
+    told.decide(quiet, "read:email", "allowed")
+    told.add_stepup(waiting)
+    told.view.update()
+    agents = (waiting, burst, denied, soon, quiet, revoked)
+    assert told.names() == [agent["name"] for agent in agents]
+
+
+def test_the_longest_wait_is_first(told: Told) -> None:
+    """Of two that wait for a person, the one with less time left leads."""
+    late, early = told.add_agent("a", "x"), told.add_agent("b", "x")
+    told.add_stepup(late, requested_at=iso(START))
+    told.add_stepup(early, requested_at=iso(START - timedelta(seconds=90)))
+    told.view.update()
+    assert told.names() == ["b", "a"]
+
+
+def test_a_pace_that_all_share_is_no_burst(told: Told) -> None:
+    """Where every agent is busy, none is marked for it."""
+    agents = [told.add_agent(name, "read:email") for name in "abc"]
+    for _ in range(20):
+        for agent in agents:
+            told.decide(agent, "read:email", "allowed")
+    told.view.update()
+    assert not any(told.view.look(agent["id"]).burst for agent in agents)
+
+
+def test_order_stays_while_the_operator_moves(told: Told) -> None:
+    """A row does not jump under a moving cursor; it does when the operator rests."""
+    told.add_agent("a", "x")
+    last = told.add_agent("b", "x")
+    told.view.update()
+    told.view.move(0)
+    told.add_stepup(last)
+    told.view.update()
+    assert told.names() == ["a", "b"]
+    told.clock.advance(STILL + 1)
+    told.view.update()
+    assert told.names() == ["b", "a"]
+
+
+def test_arrivals_wait_behind_a_count(told: Told) -> None:
+    """New agents gather while the operator moves, and the list says how many."""
+    told.add_agent("b", "x")
+    told.view.update()
+    told.view.move(0)
+    told.add_agent("a", "x")
+    told.view.update()
+    assert (told.names(), told.view.held) == (["b"], 1)
+    told.clock.advance(STILL + 1)
+    told.view.update()
+    assert (told.names(), told.view.held) == (["a", "b"], 0)
+
+
+def test_a_filter_hides_and_says_how_many(told: Told) -> None:
+    """What is not asked for is hidden, counted, and back when the filter goes."""
+    for name in ("calendar-agent", "email-agent", "mail-agent"):
+        told.add_agent(name, "x")
+    told.view.update()
+    told.view.narrow(Filter.parse("mail"))
+    assert (told.names(), told.view.hidden) == (["email-agent", "mail-agent"], 1)
+    told.view.narrow(Filter.parse(""))
+    assert told.view.hidden == 0
+
+
+def test_the_agent_under_the_cursor_outlives_its_match(told: Told) -> None:
+    """Revoked by someone else, it stays listed until the operator moves on."""
+    agent = told.add_agent("a", "x")
+    told.add_agent("b", "x")
+    told.view.update()
+    told.view.narrow(Filter.parse("status:active"))
+    agent.update(status="revoked")
+    told.send("agent", agent)
+    told.view.update()
+    assert told.view.cursor == agent["id"]
+    assert agent["id"] in told.view.order
+
+
+_WORLD = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(0, 9)),
+        st.tuples(st.just("stepup"), st.integers(0, 9)),
+        st.tuples(st.just("revoke"), st.integers(0, 9)),
+        st.tuples(st.just("decide"), st.integers(0, 9)),
+        st.tuples(st.just("token"), st.integers(1, 120)),
+        st.tuples(st.just("pass"), st.integers(1, 70)),
+        st.tuples(st.just("snapshot"), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+def _happen(told: Told, what: str, number: int) -> None:
+    agents = list(told.agents.values())
+    agent = agents[number % len(agents)]
+    match what:
+        case "add":
+            told.add_agent(f"agent-{number}", "read:email")
+        case "stepup":
+            told.add_stepup(agent)
+        case "revoke":
+            agent.update(status="revoked", tokens=[])
+            told.send("agent", agent)
+            told.add_event("agent.revoked", agent)
+        case "decide":
+            told.decide(agent, "read:email", ("allowed", "denied")[number % 2])
+        case "token":
+            told.add_token(agent, "read:email", number)
+        case "pass":
+            told.clock.advance(number)
+            told.now = told.clock.now()
+            told.mirror.tick(told.now)
+        case "snapshot":
+            told.mirror.load(told.status_shape(), agents, [], head=told.head)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_WORLD, st.lists(st.integers(-3, 3), max_size=4), st.booleans())
+def test_nothing_but_the_operator_moves_the_cursor(
+    world: list[tuple[str, int]], moves: list[int], filtered: bool
+) -> None:
+    """Arrivals, expiries, revocations, reloads: the cursor's agent stays the same."""
+    told = Told()
+    for name in "abc":
+        told.add_agent(name, "read:email")
+    told.view.update()
+    told.view.narrow(Filter.parse("status:active" if filtered else ""))
+    for rows in moves:
+        told.view.move(rows)
+    chosen = told.view.cursor
+    for what, number in world:
+        _happen(told, what, number)
+        told.view.update()
+        assert told.view.cursor == chosen
+        assert chosen in told.view.order
+        assert len(set(told.view.order)) == len(told.view.order)
+        listed = len(told.view.order) + told.view.hidden + told.view.held
+        assert listed == len(told.mirror.agents)

@@ -1,0 +1,341 @@
+"""The link: follows a real server over a real socket, and refuses on old news."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from starlette.responses import JSONResponse, Response
+from support.fake_operator import FakeOperator, problem, short_socket
+from support.fake_state import START
+
+from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.memory import Head, Memory
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import Counts, LinkState
+from agentvault_tui.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
+
+
+class Console:
+    """A mirror with its link, running."""
+
+    def __init__(self, fake: FakeOperator, folder: Path, clock: ManualClock) -> None:
+        self.memory = Memory(fake.socket, folder)
+        self.mirror = Mirror(clock)
+        self.link = Link(self.mirror, fake.socket, self.memory)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.mirror.link, self.mirror.warnings)
+            await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.link.run())
+        try:
+            await self.until(lambda: self.mirror.link.live)
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def console(fake: FakeOperator, tmp_path: Path, clock: ManualClock) -> Console:
+    return Console(fake, tmp_path / "state", clock)
+
+
+async def test_a_snapshot_then_the_stream(fake: FakeOperator, console: Console) -> None:
+    """What was there is shown with its counts, what comes is added once."""
+    agent = fake.add_agent("mailer", "read:email")
+    fake.add_token(agent, "read:email", 600)
+    for _ in range(5):
+        fake.decide(agent, "read:email", "allowed")
+    mirror = console.mirror
+    async with console.running():
+        assert mirror.counts(agent["id"]) == Counts(allowed=5)
+        assert mirror.live_tokens(agent["id"]) == 1
+        assert mirror.agents[agent["id"]].scopes[0].description == "read mail"
+        await asyncio.to_thread(fake.decide, agent, "read:email", "denied")
+        await console.until(lambda: mirror.last_seq == 6)
+        assert mirror.counts(agent["id"]) == Counts(5, 1, 0)
+        assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_broker_restart_is_survived_without_a_gap(
+    fake: FakeOperator, console: Console
+) -> None:
+    """The link is lost, says so, comes back, and has every event once."""
+    agent = fake.add_agent("mailer", "read:email")
+    fake.decide(agent, "read:email", "allowed")
+    mirror = console.mirror
+    async with console.running():
+        await asyncio.to_thread(fake.stop)
+        await console.until(lambda: mirror.link.state is LinkState.LOST)
+        assert "agentvault serve" in mirror.link.reason
+        for _ in range(3):
+            fake.decide(agent, "read:email", "allowed")
+        fake.add_event("broker.started")
+        await asyncio.to_thread(fake.start)
+        await console.until(lambda: mirror.link.live and mirror.last_seq == 5)
+        assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5]
+        assert mirror.counts(agent["id"]) == Counts(allowed=4)
+        assert mirror.restarted_at == START
+
+
+async def test_nothing_is_decided_while_the_link_is_lost(
+    fake: FakeOperator, console: Console
+) -> None:
+    """A key that destroys is refused here, before anything is sent."""
+    agent = fake.add_agent("mailer", "read:email")
+    async with console.running():
+        await asyncio.to_thread(fake.stop)
+        await console.until(lambda: not console.mirror.link.live)
+        with pytest.raises(RefusedError, match="lost"):
+            await console.link.revoke(agent["id"], "x")
+        await asyncio.to_thread(fake.start)
+    assert fake.requests == []
+
+
+async def test_a_console_that_stood_still_reads_anew_first(
+    fake: FakeOperator, console: Console, clock: ManualClock
+) -> None:
+    """A key typed into a frozen terminal does not count; the screen is reread."""
+    agent = fake.add_agent("mailer", "read:email")
+    async with console.running():
+        clock.advance(9)
+        with pytest.raises(RefusedError, match="stale"):
+            await console.link.revoke(agent["id"], "x")
+        assert console.mirror.link.state is LinkState.STALE
+        await console.until(lambda: console.mirror.link.live)
+        await console.link.revoke(agent["id"], "x")
+    assert [body["agent_id"] for _, _, body in fake.requests] == [agent["id"]]
+
+
+async def test_a_read_only_console_decides_nothing(
+    fake: FakeOperator, tmp_path: Path, clock: ManualClock
+) -> None:
+    """Not even by a fault of a screen: the link refuses."""
+    link = Link(Mirror(clock), fake.socket, Memory(fake.socket, tmp_path))
+    link.read_only = True
+    with pytest.raises(RefusedError, match="read-only"):
+        await link.panic("x")
+    assert fake.requests == []
+
+
+async def test_revoking_is_measured(fake: FakeOperator, console: Console) -> None:
+    """The answer holds what was cut and how fast, and the card shows it at once."""
+    agent = fake.add_agent("mailer", "read:email")
+    fake.add_token(agent, "read:email", 600)
+    async with console.running():
+        cut = await console.link.revoke(agent["id"], "runaway")
+        assert (cut.tokens, cut.effective_ms) == (1, 1.2)
+        assert [step.status for step in cut.upstream] == ["pending"]
+        assert console.mirror.agents[agent["id"]].revoked
+        restored = await console.link.restore(agent["id"])
+        assert restored.agent_id == agent["id"]
+        await console.until(lambda: not console.mirror.agents[agent["id"]].revoked)
+    reasons = [body.get("reason") for _, _, body in fake.requests]
+    assert reasons == ["runaway", None]
+
+
+async def test_panic_and_lifting_it(fake: FakeOperator, console: Console) -> None:
+    """The banner's state arrives by the stream, for every console."""
+    fake.add_agent("mailer", "read:email")
+    async with console.running():
+        stopped = await console.link.panic("fire")
+        assert stopped.agents == 1
+        await console.until(lambda: console.mirror.status.panic.on)
+        assert console.mirror.status.panic.reason == "fire"
+        await console.link.lift()
+        await console.until(lambda: not console.mirror.status.panic.on)
+
+
+async def test_approving_sends_the_digest_that_was_shown(
+    fake: FakeOperator, console: Console
+) -> None:
+    """The broker gets exactly that; another digest is a conflict with its words."""
+    stepup = fake.add_stepup(fake.add_agent("payer", "send:payment"))
+    async with console.running():
+        row = await console.link.approve(stepup["id"], stepup["digest"])
+        assert row.status == "authorizing"
+        assert row.device is not None
+        assert row.device.user_code == "KDRT-WZNB"
+        with pytest.raises(ConflictError, match="look again"):
+            await console.link.approve(stepup["id"], "sha256:00")
+
+
+async def test_denying_reaches_the_agent(fake: FakeOperator, console: Console) -> None:
+    """The reason travels, and the mirror shows who denied."""
+    stepup = fake.add_stepup(fake.add_agent("payer", "send:payment"))
+    async with console.running():
+        row = await console.link.deny(stepup["id"], "wrong invoice")
+        assert (row.status, row.denial) == ("denied", "wrong invoice")
+        assert console.mirror.open_stepups() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, NotFoundError), (409, ConflictError), (503, RefusedError)],
+)
+async def test_problem_documents_become_errors(
+    fake: FakeOperator, console: Console, status: int, kind: type[Exception]
+) -> None:
+    """RFC 9457: the detail is what the operator reads, made displayable."""
+    fake.answers["/api/agents/revoke"] = lambda: problem(
+        status, "No", "the disk\x1b[2J is full"
+    )
+    async with console.running():
+        with pytest.raises(kind) as caught:
+            await console.link.revoke("agt_1", "x")
+    assert "the disk⟦U+001B⟧[2J is full" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer", [Response("<html>"), JSONResponse([1]), Response(b"\xff\xfe")]
+)
+async def test_rubbish_is_no_answer(
+    fake: FakeOperator, console: Console, answer: Response
+) -> None:
+    """What is not a JSON object is said to be so, without a traceback."""
+    fake.answers["/api/agents/revoke"] = lambda: answer
+    async with console.running():
+        with pytest.raises(UnreachableError, match="broker's answer"):
+            await console.link.revoke("agt_1", "x")
+
+
+async def test_no_broker_is_lost_with_the_remedy(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """A socket nobody listens on: the screen says which command helps."""
+    with short_socket() as socket:
+        mirror = Mirror(clock)
+        link = Link(mirror, socket, Memory(socket, tmp_path))
+        task = asyncio.create_task(link.run())
+        deadline = time.monotonic() + 10
+        while mirror.link.state is LinkState.CONNECTING:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert mirror.link.state is LinkState.LOST
+    assert "agentvault serve" in mirror.link.reason
+
+
+async def test_a_shorter_ledger_is_told_loudly(
+    fake: FakeOperator, console: Console
+) -> None:
+    """This console saw 40 events, the broker has 3: it warns, and keeps its memory."""
+    console.memory.keep(Head(40, "sha256:aa"))
+    agent = fake.add_agent("mailer", "read:email")
+    for _ in range(3):
+        fake.decide(agent, "read:email", "allowed")
+    async with console.running():
+        assert "40 was seen here" in console.mirror.warnings["ledger"]
+    assert console.memory.recall() == Head(40, "sha256:aa")
+
+
+async def test_another_ledger_of_the_same_length_is_told(
+    fake: FakeOperator, console: Console
+) -> None:
+    """The event remembered is not the one that stands at its number."""
+    agent = fake.add_agent("mailer", "read:email")
+    for _ in range(3):
+        fake.decide(agent, "read:email", "allowed")
+    console.memory.keep(Head(2, "sha256:of another ledger"))
+    async with console.running():
+        assert "event 2 is not the one" in console.mirror.warnings["ledger"]
+        console.link.accept_ledger()
+        assert console.mirror.warnings == {}
+    kept = console.memory.recall()
+    assert kept is not None
+    assert kept.seq == 3
+
+
+async def test_the_ledger_it_knows_is_no_news(
+    fake: FakeOperator, console: Console
+) -> None:
+    """The same chain, longer: no warning, and the new head is remembered."""
+    agent = fake.add_agent("mailer", "read:email")
+    event = fake.decide(agent, "read:email", "allowed")
+    console.memory.keep(Head(1, event["hash"]))
+    fake.decide(agent, "read:email", "allowed")
+    async with console.running():
+        assert console.mirror.warnings == {}
+    assert console.memory.recall() == Head(2, fake.events[-1]["hash"])
+
+
+async def test_a_ledger_swapped_while_watching_is_told(
+    fake: FakeOperator, console: Console
+) -> None:
+    """An older copy put in place during a restart: the console saw more."""
+    agent = fake.add_agent("mailer", "read:email")
+    for _ in range(5):
+        fake.decide(agent, "read:email", "allowed")
+    async with console.running():
+        await asyncio.to_thread(fake.stop)
+        await console.until(lambda: not console.mirror.link.live)
+        del fake.events[2:]
+        await asyncio.to_thread(fake.start)
+        await console.until(lambda: console.mirror.link.live)
+        assert "5 was seen here" in console.mirror.warnings["ledger"]
+        assert [row.seq for row in console.mirror.events] == [1, 2]
+
+
+async def test_reset_is_told(fake: FakeOperator, console: Console) -> None:
+    """The broker itself says that it does not know the last event seen here."""
+    agent = fake.add_agent("mailer", "read:email")
+    fake.decide(agent, "read:email", "allowed")
+    async with console.running():
+        await asyncio.to_thread(fake.push, "reset", {"head": 0})
+        await console.until(lambda: "ledger" in console.mirror.warnings)
+        await console.until(lambda: console.mirror.link.live)
+
+
+async def test_events_that_were_skipped_are_read(
+    fake: FakeOperator, console: Console
+) -> None:
+    """A hole in the numbers is filled before anything else is believed."""
+    agent = fake.add_agent("mailer", "read:email")
+    fake.decide(agent, "read:email", "allowed")
+    async with console.running():
+        event = {**fake.events[0], "seq": 3}
+        fake.act(lambda: fake.events.extend([{**event, "seq": 2}, event]))
+        await asyncio.to_thread(fake.push, "audit", event)
+        await console.until(lambda: console.mirror.last_seq == 3)
+        assert [row.seq for row in console.mirror.events] == [1, 2, 3]
+
+
+async def test_a_real_clock_beats(fake: FakeOperator, tmp_path: Path) -> None:
+    """With time running the link stays live over several beats."""
+    mirror = Mirror(SystemClock())
+    link = Link(mirror, fake.socket, Memory(fake.socket, tmp_path))
+    states: set[LinkState] = set()
+    task = asyncio.create_task(link.run())
+    deadline = time.monotonic() + 2.5
+    while time.monotonic() < deadline:
+        states.add(mirror.link.state)
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert states == {LinkState.CONNECTING, LinkState.LIVE}
+
+
+def test_the_fake_speaks_json() -> None:
+    """The scripted broker's own state can be sent."""
+    assert json.dumps(FakeOperator(Path("x")).status_shape())

@@ -1,0 +1,182 @@
+"""The read model: counts, tokens, step-ups and recent events as frames arrive."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_state import START, FakeState
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console.intake import Intake
+from agentvault_tui.console.mirror import RING, Mirror
+from agentvault_tui.console.rates import Rate
+from agentvault_tui.console.records import Counts, LinkState
+from agentvault_tui.console.tokens import KEPT, TokenShelf
+
+
+class Told(FakeState):
+    """A scripted broker whose frames reach a mirror directly."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        super().__init__(START)
+        self.mirror = mirror
+
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        self.mirror.apply(kind, data)
+
+
+@pytest.fixture
+def told(clock: ManualClock) -> Told:
+    return Told(Mirror(clock))
+
+
+def test_decisions_are_counted_from_their_events(told: Told) -> None:
+    """Each decision adds one to its agent, under its outcome."""
+    agent = told.add_agent("a", "read:email")
+    for outcome in ("allowed", "allowed", "denied", "escalated"):
+        told.decide(agent, "read:email", outcome)
+    assert told.mirror.counts(agent["id"]) == Counts(2, 1, 1)
+
+
+def test_an_agent_frame_does_not_count_twice(told: Told) -> None:
+    """Counts inside a later agent frame hold decisions whose events were counted."""
+    agent = told.add_agent("a", "read:email")
+    told.decide(agent, "read:email", "allowed")
+    told.send("agent", agent)
+    told.decide(agent, "read:email", "allowed")
+    assert told.mirror.counts(agent["id"]) == Counts(allowed=2)
+
+
+def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
+    """What the snapshot's counts hold already is only remembered, not added."""
+    agent = told.add_agent("a", "read:email")
+    told.decide(agent, "read:email", "allowed")
+    mirror = Mirror(told.mirror.clock)
+    mirror.load(told.status_shape(), [agent], [], head=told.head)
+    mirror.apply("audit", told.events[0])
+    assert mirror.counts(agent["id"]) == Counts(allowed=1)
+    assert [row.seq for row in mirror.events] == [1]
+
+
+def test_an_event_seen_twice_is_one_event(told: Told) -> None:
+    """A stream that resumes a little early repeats nothing on the screen."""
+    agent = told.add_agent("a", "read:email")
+    event = told.decide(agent, "read:email", "allowed")
+    told.send("audit", event)
+    assert told.mirror.counts(agent["id"]).allowed == 1
+    assert len(told.mirror.events) == 1
+
+
+def test_recent_events_are_bounded(told: Told) -> None:
+    """However long it runs, it keeps a fixed number of events."""
+    agent = told.add_agent("a", "read:email")
+    for _ in range(RING + 10):
+        told.decide(agent, "read:email", "allowed")
+    assert len(told.mirror.events) == RING
+    assert told.mirror.events[-1].seq == RING + 10
+
+
+def test_tokens_end_when_used_revoked_or_expired(told: Told) -> None:
+    """A token leaves the card with the event that ends it, or with its time."""
+    agent = told.add_agent("a", "read:email")
+    first, second, third = (
+        told.add_token(agent, "read:email", left) for left in (30, 60, 90)
+    )
+    mirror, clock = told.mirror, told.mirror.clock
+    assert isinstance(clock, ManualClock)
+    told.add_event("token.revoked", agent, detail={"token_id": first["id"]})
+    assert [row.id for row in mirror.tokens(agent["id"])] == [second["id"], third["id"]]
+    told.add_event("token.redeemed", agent, detail={"token_id": second["id"]})
+    assert mirror.live_tokens(agent["id"]) == 1
+    clock.advance(91)
+    mirror.tick(clock.now())
+    assert mirror.live_tokens(agent["id"]) == 0
+
+
+def test_revoking_empties_the_card_at_once(told: Told) -> None:
+    """The event alone is enough: nothing waits for the agent's next frame."""
+    agent = told.add_agent("a", "read:email")
+    told.add_token(agent, "read:email", 600)
+    told.add_event("agent.revoked", agent)
+    assert told.mirror.live_tokens(agent["id"]) == 0
+
+
+def test_panic_empties_every_card(told: Told) -> None:
+    """After the switch no agent shows a live token."""
+    agents = [told.add_agent(name, "read:email") for name in "abc"]
+    for agent in agents:
+        told.add_token(agent, "read:email", 600)
+    told.add_event("panic.on")
+    assert [told.mirror.live_tokens(agent["id"]) for agent in agents] == [0, 0, 0]
+
+
+def test_what_waits_is_listed_oldest_first(told: Told) -> None:
+    """The one that ends first is the one the bar shows."""
+    agent = told.add_agent("a", "send:payment")
+    late = told.add_stepup(agent, requested_at=iso(START))
+    early = told.add_stepup(agent)
+    told.add_stepup(agent, status="denied")
+    rows = told.mirror.open_stepups()
+    assert [row.id for row in rows] == [early["id"], late["id"]]
+
+
+def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
+    """A revocation from here says a step is confirmed only when its event says so."""
+    agent = told.add_agent("a", "read:email")
+    mirror = told.mirror
+    steps = mirror.intake.upstream([{"step": "grant", "status": "pending"}])
+    mirror.cut(agent["id"], 1.2, steps)
+    done = {"step": "grant", "status": "confirmed", "ms": 212}
+    told.add_event("upstream.revocation", agent, detail=done)
+    _, (step,) = mirror.cuts[agent["id"]]
+    assert (step.status, step.ms) == ("confirmed", 212)
+
+
+def test_unknown_frames_mean_nothing(told: Told) -> None:
+    """A newer broker may send what this console does not know."""
+    told.send("weather", {"rain": True})
+    assert told.mirror.versions.events == 0
+
+
+def test_a_change_of_the_link_is_a_change_of_status(told: Told) -> None:
+    """Widgets learn of it by the counter they compare."""
+    before = told.mirror.versions.status
+    told.mirror.set_link(LinkState.LIVE)
+    told.mirror.set_link(LinkState.LIVE)
+    assert told.mirror.versions.status == before + 1
+    assert told.mirror.link.live
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 4000), max_size=400), st.integers(0, 4000))
+def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -> None:
+    """Bounded or not, the count and the next to expire are the true ones."""
+    intake, shelf = Intake(), TokenShelf()
+    for number, left in enumerate(lefts):
+        expires = iso(START + timedelta(seconds=left))
+        shelf.add(intake.token({"id": f"tok_{number}", "expires_at": expires}))
+    assert shelf.live == len(lefts)
+    assert len(shelf.rows) == min(len(lefts), KEPT)
+    if lefts:
+        assert shelf.soonest is not None
+        assert shelf.soonest.expires_at == START + timedelta(seconds=min(lefts))
+    shelf.expire(START + timedelta(seconds=gone))
+    kept = sorted(lefts)[:KEPT]
+    assert len(shelf.rows) == sum(left > gone for left in kept)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 300), max_size=100).map(sorted), st.integers(0, 120))
+def test_a_rate_counts_the_last_minute(times: list[int], later: int) -> None:
+    """It never counts less than 55 seconds back, nor more than a minute."""
+    rate = Rate()
+    for at in times:
+        rate.add(1_000_000 + at)
+    now = (times[-1] if times else 0) + later
+    least = sum(now - at < 55 for at in times)
+    most = sum(now - at <= 60 for at in times)
+    assert least <= rate.minute(1_000_000 + now) <= most
