@@ -18,6 +18,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.process import harden, log_json_lines
+from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
@@ -126,11 +127,7 @@ def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
 
     async def recovered(recovery: Recovery) -> None:
         log.warning("the ledger writes again; last batch found: %s", recovery.found)
-        feed.cut()
-        broker.registry.count(recovery.event)
-        with contextlib.suppress(LedgerError):
-            await broker.record_missed()
-        broker.on_status()
+        await recover(broker, recovery)
 
     ledger.on_written = feed.publish
     ledger.on_state = feed.publish_status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from agentvault_tui.broker.agents_api.faults import OAuthError, malformed
@@ -102,13 +103,19 @@ def _unknown(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
     if not _SCOPE.fullmatch(scope):
         text = "scope must be names of printable ASCII with single spaces between"
         return OAuthError(400, "invalid_scope", text)
-    near = catalogue.nearest(name)
-    hint = f"; did you mean {' or '.join(near)}" if near else ""
+    hint = _hint(catalogue, name)
     return OAuthError(
         400,
         "invalid_scope",
         f"unknown scope {visible(name, 80, ascii_only=True)}{hint}",
     )
+
+
+@lru_cache(maxsize=256)
+def _hint(catalogue: Catalogue, name: str) -> str:
+    """Name the nearest scopes; searching costs more than deciding, so keep it."""
+    near = catalogue.nearest(name)
+    return f"; did you mean {' or '.join(near)}" if near else ""
 
 
 def _detail(raw: object) -> dict[str, Any]:

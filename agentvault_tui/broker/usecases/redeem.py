@@ -19,7 +19,7 @@ from agentvault_tui.broker.usecases.mint import UNDELIVERED
 from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.clock import Deadline
-from agentvault_tui.errors import NotFoundError
+from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Agent,
@@ -180,15 +180,18 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         stepup = replace(stepup, status=StepUpStatus.REDEEMED)
         broker.registry.put_stepup(stepup)
         changes.append(stepup)
-    await broker.record(
-        Draft(
-            EventType.TOKEN_REDEEMED,
-            broker.actor(caller),
-            agent_id=token.agent_id,
-            action=stepup.action if stepup else token.scope,
-            resource=stepup.resource if stepup else token.resource,
-            decision_id=stepup.decision_id if stepup else None,
-            detail={"token_id": token.id, "stepup_id": token.stepup_id},
-        ),
-        changes=changes,
+    draft = Draft(
+        EventType.TOKEN_REDEEMED,
+        broker.actor(caller),
+        agent_id=token.agent_id,
+        action=stepup.action if stepup else token.scope,
+        resource=stepup.resource if stepup else token.resource,
+        decision_id=stepup.decision_id if stepup else None,
+        detail={"token_id": token.id, "stepup_id": token.stepup_id},
     )
+    try:
+        await broker.record(draft, changes=changes)
+    except LedgerError:
+        # The caller hears of an error, the token stays spent, and so it must on disk.
+        broker.unrecorded.append(((), tuple(changes)))
+        raise
