@@ -162,6 +162,17 @@ class Pen:
             ]
         return tuple(row)
 
+    def key_rows(
+        self, keys: Iterable[tuple[str, str]], width: int, *, armed: bool = True
+    ) -> list[Row]:
+        """Write the keys over as many rows as they need, none cut."""
+        rows: list[list[tuple[str, str]]] = [[]]
+        for key in keys:
+            if rows[-1] and cells(self.keys([*rows[-1], key])) > width:
+                rows.append([])
+            rows[-1].append(key)
+        return [self.keys(row, armed=armed) for row in rows]
+
     def ends(self, word: str, seconds: float, *, sure: bool = True) -> Row:
         """Write when something ends; under a minute SOON, and whether that is sure."""
         if seconds <= 0:

@@ -154,6 +154,14 @@ class Palette:
     unverified: Style
     """The agent's own words."""
 
+    def under_cursor(self, style: Style) -> Style:
+        """Return *style* as it stands in the row under the cursor.
+
+        A reversed colour would be a block of that colour: there only the word speaks.
+        """
+        plain = style.without_color if self.cursor.reverse else style
+        return plain + self.cursor
+
     def risk(self, risk: str) -> Style:
         """Return the style of a risk; an unknown one counts as high."""
         return {"low": self.risk_low, "medium": self.risk_medium}.get(

@@ -218,6 +218,11 @@ def text_of(app: App[Any]) -> str:
     return "\n".join(strip.text for strip in strips)
 
 
+def said(app: App[Any]) -> str:
+    """The words on the screen as one line, without frames and breaks."""
+    return " ".join(text_of(app).replace("│", " ").split())
+
+
 def scene(**kind: bool) -> Stand:
     """Two agents, a payment that waits, and a past of three like it."""
     stand = Stand(**kind)

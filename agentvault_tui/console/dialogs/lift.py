@@ -42,14 +42,16 @@ class LiftDialog(Confirm):
             since = f"{panic.since:%Y-%m-%d} {clock_time(panic.since)}"
             rows.append(pen.fact("Since", (since, palette.text)))
         rows.append(pen.fact("By", (panic.by or "unknown", palette.text)))
-        why, _ = pen.facts("Reason", panic.reason or "none given", width, height - 5)
+        why, _ = pen.facts("Reason", panic.reason or "none given", width, height - 6)
+        stays = "tokens and step-ups that were cut"
+        if revoked:
+            stays += f", and {plural(revoked, 'agent')} revoked singly"
         served = plural(len(agents) - revoked, "agent")
         return [
             *rows,
             *why,
             pen.fact("Serves", (f"{served} again", palette.strong)),
-            pen.fact("Stays cut", ("tokens and step-ups that were cut", palette.text)),
-            pen.fact("", (f"{plural(revoked, 'agent')} revoked singly", palette.text)),
+            *pen.facts("Stays cut", stays, width, 2)[0],
         ]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:

@@ -22,7 +22,8 @@ from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import Shown
 
 _HISTORY: Final = 5
-_LOW: Final = 20
+_ASCII_CODE: Final = 112
+"""The width a QR code needs whose modules are two cells wide."""
 
 
 class StepUpDialog(Dialog[None]):
@@ -91,10 +92,7 @@ class StepUpDialog(Dialog[None]):
         """Draw the stage the request is in."""
         pen, row = self.pen, self.row
         asked = self._asked()
-        footer = self._footer(pen, width)
-        if height > _LOW or row.status != "authorizing":
-            footer = [EMPTY, *footer]  # a low screen gives this row to the QR code
-        footer = [*self._notes(pen, width), *footer]
+        footer = [*self._notes(pen, width), *self._footer(pen, width)]
         room = height - len(footer)
         title: Row = (
             ("Step-up  ", pen.palette.title),
@@ -103,11 +101,13 @@ class StepUpDialog(Dialog[None]):
         if self.viewing:
             full, self._trusted = whole(row, asked.owner, pen, width)
             body = list(full)
-            title = (*title, ("  in full", pen.palette.muted))
+            title = (*title, (self._in_full(len(body), room), pen.palette.muted))
         elif row.status == "authorizing":
             title = (*title, ("  prove it is you", pen.palette.muted))
-            begun = self.desk.begun.get(self.stepup_id)
-            body = factor(asked, begun, self._code_seen, pen, (width, room))
+            times = (self.desk.begun.get(self.stepup_id), self._code_seen)
+            # Without colour nobody can know what is dark on light: no code then.
+            picture = not self.app.no_color
+            body = factor(asked, times, pen, (width, room), picture=picture)
         elif row.open:
             body, self._cut = brief(asked, pen, width, room)
         else:
@@ -127,6 +127,13 @@ class StepUpDialog(Dialog[None]):
         """Draw, and note when the last trusted fact has been on the screen."""
         super().update_page()
         self._note_viewed()
+
+    def room(self) -> tuple[int, int]:
+        """Take more width where the QR code needs it."""
+        width, height = super().room()
+        if self.desk.glyphs.ascii_only and self.row.status == "authorizing":
+            width = min(_ASCII_CODE, max(self.app.size.width - 4, 20))
+        return width, height
 
     # Keys
 
@@ -196,7 +203,7 @@ class StepUpDialog(Dialog[None]):
     def action_scroll(self, rows: int) -> None:
         """Move through what is shown in full."""
         self.sheet.scroll_body(rows)
-        self._note_viewed()
+        self.update_page()
 
     def action_leave(self) -> None:
         """Take one step out; a flow under way goes on without the dialog."""
@@ -268,6 +275,7 @@ class StepUpDialog(Dialog[None]):
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.telling:
             return [
+                EMPTY,
                 (
                     (
                         "The agent will read this. Enter denies, Esc goes back.",
@@ -277,8 +285,18 @@ class StepUpDialog(Dialog[None]):
                 (("Reason: ", pen.palette.text),),
             ]
         hints = self.hints("approve", "deny", "reason", "view", "leave")
-        armed = self.armed or not self.row.open
-        return [pen.cut(pen.keys(hints, armed=armed and not self.busy), width)]
+        if self.viewing:
+            hints = [*self.hints("approve", "deny", "leave"), ("j k", "read on")]
+        undecided = self.armed and not self.busy and self.desk.refusal() is None
+        rows = pen.key_rows(hints, width, armed=undecided or not self.row.open)
+        # On the second stage the QR code may need this row.
+        return rows if self.row.status == "authorizing" else [EMPTY, *rows]
+
+    def _in_full(self, rows: int, room: int) -> str:
+        if rows <= room:
+            return "  in full"
+        first = self.sheet.top + 1
+        return f"  in full, rows {first} to {min(first + room - 1, rows)} of {rows}"
 
     def _note_viewed(self) -> None:
         if self.viewing and self.sheet.top + self.sheet.room >= self._trusted > 0:

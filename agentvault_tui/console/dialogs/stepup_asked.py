@@ -52,16 +52,17 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     problem = _problem(row, pen, width)
     fixed = len([*agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
-    words_min = 3 if row.reason else 1
+    roomy = row.reason and max(len(row.parameters), 1) <= spare - 3
+    words_min = 3 if roomy else 1
     with_rows, cut_with = _with(row, pen, width, max(spare - words_min, 1))
     spare -= len(with_rows)
     why, _ = pen.facts(
         "Why ask", f"{row.rule}: {row.why}", width, 2 if spare > words_min else 1
     )
-    spare -= len(why) - 1
-    words = _words(row, pen, width, max(spare, 0))
     rows = [*agent, *wants, *on, *with_rows, *why, *tail, *problem]
-    if len(rows) + len(words) < height:
+    left = height - len(rows)
+    words = _words(row, pen, width, max(left - 1, min(left, 1)))
+    if left > len(words):
         rows.append(EMPTY)
     cut = cut_agent or cut_wants or cut_on or cut_with or len(rows) > height
     return [*rows, *words][:height], cut
@@ -175,7 +176,7 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
 
 
 def _grant(row: StepUpRow, pen: Pen) -> Row:
-    once = f"exactly this, once, within {countdown(row.ttl)} of approving"
+    once = f"exactly this, once, within {countdown(row.ttl)}"
     return pen.fact("You grant", (once, pen.palette.text))
 
 

@@ -59,13 +59,13 @@ def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> lis
             who = row.decided_by.name if row.decided_by else "an operator"
             told = f"It was told: {row.denial}" if row.denial else "It was told no."
             return [
-                _stage(pen, "failed", pen.clip(f"denied by {who}", width - 14), when),
+                _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
                 *pen.paragraph(f"Nothing was issued. {told}", width),
             ]
         case "expired":
             waited = countdown((row.expires_at - row.requested_at).total_seconds())
             return [
-                _stage(pen, "failed", "expired", clock_time(row.expires_at)),
+                _stage(pen, "ended", "expired", clock_time(row.expires_at)),
                 *pen.paragraph(
                     f"Nobody decided within {waited}, which counts as no. "
                     "Nothing was issued; the agent may ask again.",
@@ -73,7 +73,7 @@ def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> lis
                 ),
             ]
     return [
-        _stage(pen, "failed", "cancelled", when),
+        _stage(pen, "ended", "cancelled", when),
         *pen.paragraph(f"Because {cause(row)}. Nothing was issued.", width),
     ]
 
@@ -98,7 +98,7 @@ def _approved(
     minted = row.decided_at or asked.now
     left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
     if left <= 0:
-        rows.append(_stage(pen, "failed", "not used", "token expired"))
+        rows.append(_stage(pen, "ended", "not used", "token expired"))
         return rows
     rows.append(_stage(pen, "current", "not used yet", f"{countdown(left)} left"))
     text = "The agent has a token for exactly this. Revoke the agent to take it back."

@@ -30,30 +30,37 @@ _MANY: Final = 100
 
 def factor(
     asked: Asked,
-    begun: datetime | None,
-    seen: datetime,
+    times: tuple[datetime | None, datetime],
     pen: Pen,
     size: tuple[int, int],
+    *,
+    picture: bool,
 ) -> list[Row]:
-    """Write code, link, QR if it fits whole, and the stages, within *size* cells."""
-    row = asked.row
+    """Write code, link, QR if it fits whole, and the stages, within *size* cells.
+
+    *times* are when this console started it, if it did, and when it saw the code.
+    """
+    device = asked.row.device
     width, height = size
-    if row.device is None:
+    if device is None:
         return [
             stage(pen, "current", "asking the tenant for a code", ""),
             *pen.paragraph("The code and the link stand here when it answers.", width),
+            EMPTY,
         ]
-    code = qr.draw(
-        row.device.verification_uri_complete,
-        width - _LEFT - _GAP,
-        height,
-        ascii_only=pen.glyphs.ascii_only,
-    )
-    room = width - code.width - _GAP if code else width
-    left = _text(asked, row.device, (begun, seen), pen, room)
-    if len(left) > height:
-        left = [line for line in left if line != EMPTY]
-    return _beside(left, code, pen, room) if code else left
+    rows: list[Row] = []
+    if picture:
+        link, room = device.verification_uri_complete, width - _LEFT - _GAP
+        if code := qr.draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
+            room = width - code.width - _GAP
+            text = _text(asked, device, times, pen, room)
+            # The text comes first: a code beside a cut text is no help.
+            if len(text) <= height:
+                rows = _beside(text, code, pen, room)
+    rows = rows or _text(asked, device, times, pen, width)
+    if len(rows) > height:
+        rows = [row for row in rows if row != EMPTY]
+    return [*rows, EMPTY] if len(rows) < height else rows
 
 
 def stages(seen: datetime, now: datetime, pen: Pen) -> list[Row]:
@@ -74,7 +81,8 @@ def stage(pen: Pen, state: str, words: str, when: str, column: int = 21) -> Row:
         "done": (glyphs.done, palette.accent),
         "current": (glyphs.current, palette.waiting),
         "ahead": (glyphs.ahead, palette.muted),
-        "failed": (glyphs.failed, palette.danger),
+        "ended": (glyphs.failed, palette.strong),
+        "failed": (glyphs.failed, palette.waiting),
     }[state]
     words_style = palette.muted if state == "ahead" else palette.text
     return (

@@ -131,11 +131,9 @@ class StepUpsDialog(Dialog[None]):
         """Put the cursor's mark before the line, and its ground under it."""
         if row.id != self.cursor:
             return (("  ", pen.palette.text), *line)
-        cursor = pen.palette.cursor
-        return (
-            (f"{pen.glyphs.cursor} ", pen.palette.accent + cursor),
-            *((text, style + cursor) for text, style in line),
-        )
+        under = pen.palette.under_cursor
+        mark = (f"{pen.glyphs.cursor} ", under(pen.palette.accent))
+        return (mark, *((text, under(style)) for text, style in line))
 
     def _count(self, pen: Pen, waiting: list[StepUpRow]) -> tuple[str, Style]:
         style = pen.palette.waiting if waiting else pen.palette.muted

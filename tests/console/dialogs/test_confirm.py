@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.dialog_stand import Stand, StandApp, scene, text_of
+from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.base import Dialog
@@ -302,7 +302,7 @@ async def test_lift_says_who_is_served_again() -> None:
     stand = stopped_scene()
     stand.agent(CALENDAR, status="revoked")
     async with opened(stand, LiftDialog) as (app, pilot):
-        shown = " ".join(text_of(app).split())
+        shown = said(app)
         assert "By alice" in shown
         assert "Reason runaway" in shown
         assert "Serves 1 agent again" in shown

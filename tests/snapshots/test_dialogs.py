@@ -1,0 +1,143 @@
+"""How every dialog looks, at each stage, at both sizes, and without colour or glyphs.
+
+After a wanted change look at the pictures in the report first, then renew them with
+`pytest tests/snapshots --snapshot-update`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.dialog_stand import Stand, StandApp, scene
+from textual.pilot import Pilot
+
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.lift import LiftDialog
+from agentvault_tui.console.dialogs.panic import PanicDialog
+from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+from agentvault_tui.console.records import LinkState
+
+ID = "sup_7f3a"
+CALENDAR = "agt_0000000000000002"
+SIZES = [(80, 24), (120, 40)]
+
+Change = Callable[[Stand], object]
+
+
+def nothing(_: Stand) -> None:
+    """Change nothing."""
+
+
+def stepup(desk: Desk) -> Dialog[Any]:
+    return StepUpDialog(desk, desk.mirror.stepups[ID])
+
+
+def revoke(desk: Desk) -> Dialog[Any]:
+    return RevokeDialog(desk, desk.mirror.agents[CALENDAR])
+
+
+def restore(desk: Desk) -> Dialog[Any]:
+    return RestoreDialog(desk, desk.mirror.agents[CALENDAR])
+
+
+def lost(stand: Stand) -> None:
+    stand.mirror.set_link(LinkState.LOST, "the broker does not answer")
+
+
+def used(stand: Stand) -> None:
+    stand.approve(ID, "alice")
+    stand.change(ID, status="redeemed")
+
+
+def problem(stand: Stand) -> None:
+    stand.change(ID, problem="the code ran out before it was used", count=3)
+
+
+def crowd(stand: Stand) -> None:
+    for number in range(3):
+        stand.clock.advance(20)
+        stand.ask("agt_0000000000000001", "send:payment", resource=f"acct_{number}")
+
+
+SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change]] = {
+    # name: the dialog, what was so before, the keys pressed, what happens after them
+    "asked": (stepup, nothing, [], nothing),
+    "asked_again": (stepup, nothing, [], problem),
+    "asked_lost": (stepup, lost, [], nothing),
+    "asked_in_full": (stepup, nothing, ["v"], nothing),
+    "deny_why": (stepup, nothing, ["n", *"which invoice"], nothing),
+    "factor": (stepup, nothing, ["a"], nothing),
+    "approved": (stepup, nothing, ["a"], lambda stand: stand.approve(ID, "alice")),
+    "used": (stepup, nothing, ["a"], used),
+    "denied": (stepup, nothing, [], lambda stand: stand.deny(ID, "carol", "not ours")),
+    "expired": (stepup, nothing, [], lambda stand: stand.change(ID, status="expired")),
+    "queue": (StepUpsDialog, crowd, ["j"], nothing),
+    "help": (stepup, nothing, ["question_mark"], nothing),
+    "revoke": (revoke, nothing, [], nothing),
+    "revoke_reason": (revoke, nothing, ["e", *"runaway"], nothing),
+    "revoked": (revoke, nothing, ["y"], nothing),
+    "restore": (
+        restore,
+        lambda stand: stand.agent(CALENDAR, status="revoked"),
+        [],
+        nothing,
+    ),
+    "panic": (PanicDialog, nothing, ["tab", *"pan"], nothing),
+    "stopped": (PanicDialog, nothing, ["tab", *"panic", "enter"], nothing),
+    "lift": (LiftDialog, lambda stand: stand.panic("runaway bookings"), [], nothing),
+}
+PLAIN = ["asked", "factor", "approved", "queue", "revoke", "revoked", "panic"]
+"""The main ones: also in mono with ASCII."""
+PAINTED = ["asked", "factor", "revoke"]
+"""Also in the other painted themes."""
+
+
+def check(
+    snap_compare: Any, name: str, size: tuple[int, int], looks: str, *, ascii_only: bool
+) -> bool:
+    make, before, keys, after = SCENES[name]
+    stand = scene(ascii_only=ascii_only)
+    before(stand)
+    app = StandApp(stand, make, looks)
+
+    async def play(pilot: Pilot[None]) -> None:
+        await pilot.pause()
+        app.settle()
+        for key in keys:
+            await pilot.press(key)
+            await app.workers.wait_for_complete()
+            await pilot.pause()
+            app.settle()
+        after(stand)
+        app.settle()
+        app.settle()
+        await pilot.pause()
+
+    return bool(snap_compare(app, run_before=play, terminal_size=size))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
+@pytest.mark.parametrize("name", SCENES)
+def test_dialog(snap_compare: Any, name: str, size: tuple[int, int]) -> None:
+    """Each dialog and stage looks as it was last looked at."""
+    assert check(snap_compare, name, size, "agentvault", ascii_only=False)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
+@pytest.mark.parametrize("name", PLAIN)
+def test_mono_ascii(snap_compare: Any, name: str, size: tuple[int, int]) -> None:
+    """Without colour and drawn glyphs everything still says what it is."""
+    assert check(snap_compare, name, size, "mono", ascii_only=True)
+
+
+@pytest.mark.parametrize("looks", ["agentvault-light", "high-contrast", "ansi-dark"])
+@pytest.mark.parametrize("name", PAINTED)
+def test_other_themes(snap_compare: Any, name: str, looks: str) -> None:
+    """The other themes hold the same dialogs; the QR code stays dark on light."""
+    assert check(snap_compare, name, (80, 24), looks, ascii_only=False)
