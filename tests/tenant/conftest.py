@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.page_browser import Browser
 from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.clock import ManualClock
@@ -42,3 +43,10 @@ def tenant(home: Home) -> Iterator[TenantThread]:
 @pytest.fixture
 def alice(tenant: TenantThread) -> NewUser:
     return tenant.users.add("alice@acme.test", approver=True)
+
+
+@pytest.fixture
+def browser(tenant: TenantThread) -> Iterator[Browser]:
+    made = Browser(tenant)
+    yield made
+    made.http.close()

@@ -1,20 +1,19 @@
-"""The pages: forgery, framing, hostile text, markup, and what they give away."""
+"""The pages: framing, hostile text, markup, and what they give away."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.page_browser import Browser
 from support.tenant_thread import DETAILS, TenantThread
 
 from agentvault_tui.tenant.codes import normal_user_code
 from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.tenant.page_reader import Page, read_page
+from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.text import visible
 
@@ -57,47 +56,6 @@ def strict(html: str) -> StrictReader:
     reader.close()
     assert reader.stack == []
     return reader
-
-
-class Browser:
-    """Sends what a browser sends, and keeps every page for looking at."""
-
-    def __init__(self, tenant: TenantThread) -> None:
-        self.tenant = tenant
-        self.http = httpx.Client(base_url=tenant.issuer, trust_env=False, timeout=20)
-        self.answers: list[httpx.Response] = []
-
-    def get(self, path: str = "activate", **query: str) -> Page:
-        return self._keep(self.http.get(path, params=query))
-
-    def send(self, page: Page, form: str, **fields: str) -> Page:
-        found = page.forms[form]
-        return self._keep(
-            self.http.post(
-                found.action,
-                data={**found.fields, **fields},
-                headers={"origin": self.tenant.issuer.rstrip("/")},
-            )
-        )
-
-    def _keep(self, answer: httpx.Response) -> Page:
-        self.answers.append(answer)
-        return read_page(answer.text)
-
-    def details(self, user_code: str) -> Page:
-        return self.send(self.get(user_code=user_code), "code")
-
-    def confirm_page(self, user_code: str, user: NewUser) -> Page:
-        page = self.send(self.details(user_code), "continue")
-        page = self.send(page, "sign-in", user=user.user.name, password=user.password)
-        return self.send(page, "one-time-code", otp=self.tenant.otp(user))
-
-
-@pytest.fixture
-def browser(tenant: TenantThread) -> Iterator[Browser]:
-    made = Browser(tenant)
-    yield made
-    made.http.close()
 
 
 def test_every_page_is_sound_and_closed_to_others(
@@ -294,97 +252,6 @@ def test_look_alikes_are_no_codes(typed: str) -> None:
     assert normal_user_code(" bcdf ghjk") == "BCDF-GHJK"
 
 
-def test_forms_need_their_token_and_their_browser(
-    tenant: TenantThread, browser: Browser, alice: NewUser
-) -> None:
-    """A forged post, one without a cookie, and a stolen token all decide nothing."""
-    flow = tenant.flow()
-    page = browser.confirm_page(flow["user_code"], alice)
-    url = tenant.issuer + "activate/confirm"
-    stolen = page.forms["confirm"].fields
-    cookie = dict(browser.http.cookies)
-    other = Browser(tenant)
-    other.details(tenant.flow()["user_code"])
-    tries = [
-        ({}, cookie),
-        ({"form_token": ""}, cookie),
-        ({"form_token": "x" * 43}, cookie),
-        (stolen, {}),
-        (stolen, dict(other.http.cookies)),
-        (other.get().forms["code"].fields, cookie),
-    ]
-    other.http.close()
-    for form, cookies in tries:
-        with httpx.Client(cookies=cookies, trust_env=False) as http:
-            answer = http.post(url, data=form)
-        assert answer.status_code == 403
-        assert read_page(answer.text).error == "stale_form"
-    assert tenant.poll(flow).json()["error"] == "authorization_pending"
-    assert browser.send(page, "confirm").step == "approved"
-
-
-def test_the_first_form_is_bound_to_its_browser_too(tenant: TenantThread) -> None:
-    """A code cannot be entered for someone from another site's form."""
-    flow = tenant.flow()
-    page = read_page(tenant.http.get(f"{tenant.issuer}activate").text)
-    form = {**page.forms["code"].fields, "user_code": flow["user_code"]}
-    url = f"{tenant.issuer}activate"
-    forged = tenant.http.post(url, data={**form, "form_token": "0" * 64})
-    tenant.http.cookies.clear()
-    for answer in (forged, tenant.http.post(url, data=form)):
-        assert answer.status_code == 403
-        assert read_page(answer.text).error == "stale_form"
-
-
-def test_steps_cannot_be_skipped(
-    tenant: TenantThread, browser: Browser, alice: NewUser
-) -> None:
-    """Posting to confirm from an earlier page shows that page again."""
-    flow = tenant.flow()
-    page = browser.details(flow["user_code"])
-    for step in ("details", "sign-in"):
-        form = page.forms["cancel"]
-        for target in ("confirm", "one-time-code"):
-            form.action = f"/activate/{target}"
-            page = browser.send(page, "cancel", otp=tenant.otp(alice))
-            assert page.step == step
-            form = page.forms["cancel"]
-        if step == "details":
-            page = browser.send(page, "continue")
-    assert tenant.poll(flow).json()["error"] == "authorization_pending"
-
-
-def test_a_form_acts_once(
-    tenant: TenantThread, browser: Browser, alice: NewUser
-) -> None:
-    """A page sent twice shows where the person stands, and does nothing again."""
-    page = browser.details(tenant.flow()["user_code"])
-    first = browser.send(page, "continue")
-    assert browser.send(page, "continue").step == "sign-in"
-    late = browser.send(first, "sign-in", user=alice.user.name, password=alice.password)
-    assert late.step == "sign-in"
-
-
-def test_reloading_never_shows_a_session(
-    tenant: TenantThread, browser: Browser
-) -> None:
-    """A GET with the session's cookie shows the first page and nothing else."""
-    browser.send(browser.details(tenant.flow()["user_code"]), "continue")
-    assert browser.get().step == "code"
-    answer = browser.http.get("activate/sign-in")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/activate")
-
-
-def test_the_cookie_is_kept_from_other_sites(
-    tenant: TenantThread, browser: Browser
-) -> None:
-    """HttpOnly, SameSite=Strict, and for these pages alone."""
-    browser.get()
-    cookie = browser.answers[0].headers["set-cookie"].lower()
-    for part in ("httponly", "samesite=strict", "path=/activate"):
-        assert part in cookie
-
-
 def test_the_code_is_checked_at_every_step(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
@@ -395,40 +262,6 @@ def test_the_code_is_checked_at_every_step(
     assert browser.send(page, "confirm").error == "code_over"
     assert browser.answers[-1].status_code == 410
     assert tenant.poll(flow).json()["error"] == "expired_token"
-
-
-def test_other_hosts_are_misdirected(tenant: TenantThread) -> None:
-    """DNS rebinding is given away by Host: 421."""
-    for host in ("evil.example", "127.0.0.1.evil", "127.0.0.1:1", "localhost", ""):
-        for path in ("activate", "oauth/token"):
-            for method in ("GET", "POST"):
-                answer = tenant.http.request(
-                    method, tenant.issuer + path, headers={"host": host}
-                )
-                assert answer.status_code == 421, (host, path, method)
-
-
-def test_other_origins_are_refused(tenant: TenantThread) -> None:
-    """A page of another origin cannot post here: 403, and nothing happens."""
-    for origin in ("https://evil.test", "null", "http://127.0.0.1:1"):
-        for path in ("activate", "activate/confirm", "oauth/device/code"):
-            answer = tenant.http.post(
-                tenant.issuer + path,
-                data={"client_id": tenant.client_id},
-                headers={"origin": origin},
-            )
-            assert answer.status_code == 403
-    page = tenant.http.get(
-        tenant.issuer + "activate", headers={"sec-fetch-site": "cross-site"}
-    )
-    assert page.status_code == 403
-
-
-def test_a_link_may_be_followed_here(tenant: TenantThread) -> None:
-    """Following the link of a QR code or a mail is no cross-site request."""
-    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
-    answer = tenant.http.get(tenant.issuer + "activate", headers=headers)
-    assert answer.status_code == 200
 
 
 def test_unknown_paths(tenant: TenantThread) -> None:

@@ -1,0 +1,43 @@
+"""Walks the activation pages as a browser would, and keeps every answer."""
+
+from __future__ import annotations
+
+import httpx
+from support.tenant_thread import TenantThread
+
+from agentvault_tui.tenant.page_reader import Page, read_page
+from agentvault_tui.tenant.users import NewUser
+
+
+class Browser:
+    """Sends what a browser sends, and keeps every page for looking at."""
+
+    def __init__(self, tenant: TenantThread) -> None:
+        self.tenant = tenant
+        self.http = httpx.Client(base_url=tenant.issuer, trust_env=False, timeout=20)
+        self.answers: list[httpx.Response] = []
+
+    def get(self, path: str = "activate", **query: str) -> Page:
+        return self._keep(self.http.get(path, params=query))
+
+    def send(self, page: Page, form: str, **fields: str) -> Page:
+        found = page.forms[form]
+        return self._keep(
+            self.http.post(
+                found.action,
+                data={**found.fields, **fields},
+                headers={"origin": self.tenant.issuer.rstrip("/")},
+            )
+        )
+
+    def _keep(self, answer: httpx.Response) -> Page:
+        self.answers.append(answer)
+        return read_page(answer.text)
+
+    def details(self, user_code: str) -> Page:
+        return self.send(self.get(user_code=user_code), "code")
+
+    def confirm_page(self, user_code: str, user: NewUser) -> Page:
+        page = self.send(self.details(user_code), "continue")
+        page = self.send(page, "sign-in", user=user.user.name, password=user.password)
+        return self.send(page, "one-time-code", otp=self.tenant.otp(user))
