@@ -44,7 +44,7 @@ class System:
         )
 
     def median(self, connections: int, what: str) -> float:
-        """Return the median over the rounds of ``p50``, ``p99`` or ``rate``."""
+        """Return the median over the rounds of a result's attribute *what*."""
         return statistics.median(
             getattr(result, what) for result in self.rounds[connections]
         )
@@ -79,7 +79,7 @@ async def _level(
 ) -> None:
     for _ in range(rounds):
         for system in systems:
-            before = await ours.head()
+            before, used = await ours.head(), ours.cpu()
             result = await system.ask(connections)
             wrong = {code for code in result.statuses if code not in {200, 201}}
             if wrong:
@@ -88,6 +88,7 @@ async def _level(
                 # No record, no answer: every answer has its event in the ledger.
                 recorded = await ours.head() - before
                 assert recorded >= LEVELS[connections], (recorded, connections)
+                result.cpu = (ours.cpu() - used) / len(result.latencies) * 1e6
             system.rounds.setdefault(connections, []).append(result)
 
 
@@ -102,6 +103,7 @@ def _report(systems: list[System]) -> bool:
                 f"{system.name:14}{connections:6}{row[0]:9.3f}{row[1]:9.3f}{row[2]:9.0f}"
                 + ("" if system is ours else f"   {ratio:.2f} x the rate")
             )
+    print(f"broker's CPU a decision at 64: {ours.median(64, 'cpu'):.0f} µs")
     p50, rate = ours.median(1, "p50"), ours.median(64, "rate")
     met = p50 <= 0.9 and rate >= 4_000
     print(

@@ -28,6 +28,8 @@ class Result:
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     wall: float = 0.0
+    cpu: float = 0.0
+    """Microseconds of CPU an answer took the server, where they can be read."""
 
     @property
     def p50(self) -> float:

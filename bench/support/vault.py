@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,17 @@ class Vault:
     home: Path
     agents: tuple[str, int]
     operators: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Return the CPU seconds the broker has used; 0 where /proc is not there."""
+        try:
+            fields = (
+                Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            )
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def operate(self, method: str, path: str, body: Any = None) -> Any:
         """Call the operators' HTTP once."""
@@ -106,9 +118,8 @@ def vault() -> Iterator[Vault]:
             raise SystemExit(f"the broker did not start: {log.read_text().strip()}")
         said = json.loads(line)
         url = urlsplit(said["agents_url"])
-        yield Vault(
-            home, (str(url.hostname), int(url.port or 80)), said["operator_socket"]
-        )
+        agents = (str(url.hostname), int(url.port or 80))
+        yield Vault(home, agents, said["operator_socket"], said["pid"])
     finally:
         process.terminate()
         process.wait(20)
