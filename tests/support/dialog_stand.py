@@ -207,9 +207,11 @@ class StandApp(App[None]):
         return self.screen
 
     def settle(self) -> None:
-        """Let the arm delay pass, and draw."""
+        """Let the arm delay pass, and draw what is on top and what is under it."""
         self.stand.clock.advance(0.6)
-        self.screen.update_page()  # type: ignore[attr-defined]
+        for screen in self.screen_stack:
+            if isinstance(screen, Dialog):
+                screen.update_page()
 
 
 def text_of(app: App[Any]) -> str:

@@ -47,7 +47,7 @@ class PanicDialog(Confirm):
     def obstacle(self) -> str | None:
         """Tell that everything stands still already."""
         if self.desk.mirror.status.panic.on:
-            return "Everything is stopped already. u lifts it."
+            return "Everything is stopped already. ! lifts it."
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
@@ -102,7 +102,7 @@ class PanicDialog(Confirm):
             EMPTY,
             pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,
-            *pen.paragraph("Nothing is served until someone lifts it with u.", width),
+            *pen.paragraph("Nothing is served until someone lifts it with !.", width),
         ]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

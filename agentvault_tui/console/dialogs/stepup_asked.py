@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -248,13 +248,13 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
     return rows
 
 
-def _parameter_facts(row: StepUpRow) -> Iterable[tuple[str, str]]:
+def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
+    """Give name and value rows of their own: neither can pass for the other."""
     if not row.parameters:
-        return [("With", "no parameters")]
-    return [
-        ("With" if number == 0 else "", f"{name}  {value}")
-        for number, (name, value) in enumerate(row.parameters)
-    ]
+        yield "With", "no parameters"
+    for name, value in row.parameters:
+        yield "With", name
+        yield "  is", value
 
 
 def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:

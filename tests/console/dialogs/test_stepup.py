@@ -476,6 +476,23 @@ async def test_the_link_is_never_cut() -> None:
         )
 
 
+async def test_the_qr_code_stands_whole_beside_code_and_link() -> None:
+    """At 80x24 all 17 rows of it are there; without colour there is none."""
+    for no_color in (False, True):
+        stand = scene()
+        stand.authorize(ID)
+        async with opened(stand) as (app, pilot):
+            app.no_color = no_color
+            app.dialog.update_page()
+            await pilot.pause()
+            rows = [
+                row for row in text_of(app).splitlines() if "▀" in row or "█" in row
+            ]
+            assert len(rows) == (0 if no_color else 15)
+            assert "K D R T - W Z N B" in text_of(app)
+            assert "token minted" in text_of(app)
+
+
 async def test_it_survives_a_tiny_screen_and_back() -> None:
     """At 40x10 it stays up without a crash; back at 80x24 all is there again."""
     stand = scene()

@@ -1,0 +1,317 @@
+"""The console line by line: the same watching, deciding and safety, no screen."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.dialog_stand import Stand, scene
+from support.fake_operator import FakeOperator
+
+from agentvault_tui.console.plain import Plain
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.typed import typed_lines
+from agentvault_tui.errors import TenantUnreachableError
+
+CALENDAR = "agt_0000000000000002"
+DIGEST = "sha256:7f3a" + "09c4" * 15
+
+
+class Session:
+    """A plain session over a scene, and what it has said."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.stand = stand
+        self.out = io.StringIO()
+        self.plain = Plain(stand.desk, self.out)
+
+    async def type(self, *lines: str, wait: float = 0.6) -> str:
+        """Type lines, each read and thought about; return what they led to."""
+        before = len(self.out.getvalue())
+        for line in lines:
+            self.stand.clock.advance(wait)
+            await self.plain.take(line)
+        return self.out.getvalue()[before:]
+
+    def news(self) -> str:
+        before = len(self.out.getvalue())
+        self.plain.teller.news()
+        return self.out.getvalue()[before:]
+
+    @property
+    def asked(self) -> list[tuple[str, ...]]:
+        return self.stand.actions.asked
+
+
+async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
+    """Facts first, the agent's words last and masked, then code and link."""
+    session = Session(scene())
+    shown = await session.type("approve 7f3a")
+    assert shown.index("With to: Northwind GmbH") < shown.index("unverified:")
+    assert "ABCD" not in shown
+    assert "Masked there: 1 code, 1 link." in shown
+    assert session.asked == []
+    shown = await session.type("7F3A")
+    assert session.asked == [("approve", "sup_7f3a", DIGEST)]
+    assert "On another device open http://127.0.0.1:49152/activate" in shown
+    assert "and enter KDRT-WZNB" in shown
+
+
+async def test_anything_else_leaves_it_as_it_is() -> None:
+    """A wrong word, an empty line or `y` confirms nothing."""
+    session = Session(scene())
+    for word in ("", "y", "yes", "7F3", "approve"):
+        shown = await session.type("approve 7F3A", word)
+        assert "Left as it is." in shown
+    assert session.asked == []
+
+
+async def test_a_paste_confirms_nothing() -> None:
+    """The right word within 600 ms was not read by anyone."""
+    session = Session(scene())
+    assert "Too soon" in await session.type("approve 7F3A", "7F3A", wait=0.1)
+    assert session.asked == []
+
+
+async def test_a_confirmation_is_for_what_was_shown() -> None:
+    """Arrivals with the same fingerprint between question and word change no id."""
+    session = Session(scene())
+    await session.type("deny 7F3A not ours")
+    agent = next(iter(session.stand.mirror.agents))
+    session.stand.ask(agent, "send:payment", id="sup_new", fingerprint="7F3A")
+    await session.type("7F3A")
+    assert session.asked == [("deny", "sup_7f3a", "not ours")]
+
+
+async def test_an_ambiguous_fingerprint_names_nothing() -> None:
+    """Two open requests of one fingerprint have to be told by their ids."""
+    session = Session(scene())
+    agent = next(iter(session.stand.mirror.agents))
+    session.stand.ask(agent, "send:payment", id="sup_new", fingerprint="7F3A")
+    assert "No single step-up is called 7F3A" in await session.type("approve 7F3A")
+    await session.type("deny sup_new", "7F3A")
+    assert session.asked == [("deny", "sup_new", "")]
+
+
+async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
+    """Counts, what is not undone, the measured time; `y` and Enter do nothing."""
+    session = Session(scene())
+    shown = await session.type("revoke calendar-agent runaway bookings")
+    assert "This cuts 2 tokens and 0 step-ups now." in shown
+    assert "events already booked stay" in shown
+    await session.type("y")
+    assert session.asked == []
+    shown = await session.type("revoke calendar-agent runaway bookings", CALENDAR)
+    assert session.asked == [("revoke", CALENDAR, "runaway bookings")]
+    assert (
+        "Closed here after 1.2 ms: calendar-agent, 2 tokens, 0 step-ups cut." in shown
+    )
+    assert "vault grant: confirmed" in shown
+    assert "revoked already" in await session.type("revoke calendar-agent")
+
+
+async def test_restore_panic_and_lift_take_their_words() -> None:
+    """Each is confirmed by typing what it is about."""
+    session = Session(scene())
+    session.stand.agent(CALENDAR, status="revoked")
+    await session.type("restore calendar-agent", "calendar-agent")
+    await session.type("panic fire", "panic")
+    assert "already" in await session.type("panic")
+    await session.type("lift", "lift")
+    assert session.asked == [("restore", CALENDAR), ("panic", "fire"), ("lift",)]
+
+
+async def test_what_makes_no_sense_is_said_so() -> None:
+    """Pointless and unknown commands get a sentence and the next step."""
+    session = Session(scene())
+    assert "nothing to lift" in await session.type("lift")
+    assert "nothing to restore" in await session.type("restore calendar-agent")
+    assert "There is no command frobnicate" in await session.type("frobnicate it")
+    assert "No single agent is called ghost" in await session.type("revoke ghost")
+    assert "No single agent or step-up" in await session.type("show")
+    assert await session.type("") == ""
+
+
+@pytest.mark.parametrize(
+    "line", ["approve 7F3A", "deny 7F3A", "revoke calendar-agent", "panic"]
+)
+async def test_read_only_and_a_stale_link_refuse(line: str) -> None:
+    """Nothing is asked, let alone done, on old news or by an onlooker."""
+    session = Session(scene())
+    session.stand.mirror.set_link(LinkState.LOST, "gone")
+    assert "The link is lost" in await session.type(line)
+    session.stand.mirror.set_link(LinkState.LIVE)
+    session.stand.desk.read_only = True
+    assert "read-only" in await session.type(line)
+    assert session.asked == []
+
+
+async def test_a_link_lost_between_question_and_word_refuses() -> None:
+    """The word is worth nothing once what it was about is unconfirmed."""
+    session = Session(scene())
+    await session.type("deny 7F3A")
+    session.stand.mirror.set_link(LinkState.LOST, "gone")
+    assert "The link is lost" in await session.type("7F3A")
+    assert session.asked == []
+
+
+async def test_an_error_is_a_sentence() -> None:
+    """What the broker refuses is said with what to do."""
+    session = Session(scene())
+    session.stand.actions.error = TenantUnreachableError("the tenant is down", "wait")
+    shown = await session.type("approve 7F3A", "7F3A")
+    assert "Not done: the tenant is down: wait" in shown
+
+
+async def test_news_is_told_once_and_in_sentences() -> None:
+    """What waits at the start, then each change; allowed requests only when asked."""
+    stand = scene()
+    session = Session(stand)
+    first = session.news()
+    assert "The link to the broker is live." in first
+    assert "STEP-UP 7F3A waits: payments-agent wants send:payment" in first
+    assert "denied by bob" not in first
+    assert session.news() == ""
+    agent = stand.state.agents[CALENDAR]
+    for outcome in ("allowed", "denied"):
+        event = stand.state.decide(agent, "write:calendar", outcome)
+        stand.mirror.apply("audit", event)
+    told = session.news()
+    assert "calendar-agent denied write:calendar" in told
+    assert "allowed" not in told
+    await session.type("events all")
+    event = stand.state.decide(agent, "write:calendar", "allowed")
+    stand.mirror.apply("audit", event)
+    assert "calendar-agent allowed write:calendar" in session.news()
+    stand.approve("sup_7f3a", "carol")
+    assert "approved by carol (otp, mfa) at" in session.news()
+    stand.panic("fire")
+    assert "PANIC: everything is stopped, by alice: fire" in session.news()
+
+
+async def test_a_flood_is_counted() -> None:
+    """A thousand denials at once are twenty sentences and a number."""
+    stand = scene()
+    session = Session(stand)
+    session.news()
+    agent = stand.state.agents[CALENDAR]
+    for _ in range(1000):
+        stand.mirror.apply("audit", stand.state.decide(agent, "x:y", "denied"))
+    told = session.news().splitlines()
+    assert len(told) == 21
+    assert told[-1] == "and 980 events more."
+
+
+async def test_list_show_help_and_quit() -> None:
+    """Everything can be read by command, and left by one."""
+    session = Session(scene())
+    listed = await session.type("list")
+    assert "1 step-up waiting." in listed
+    assert "calendar-agent, active, " in listed
+    assert "2 live tokens" in listed
+    shown = await session.type("show calendar-agent")
+    assert "May write:calendar, risk medium" in shown
+    assert "approve ID" in await session.type("help")
+    await session.type("quit")
+    assert session.plain.over
+
+
+async def test_hostile_text_is_told_inert() -> None:
+    """No control character of an agent's reaches the line, nor a line of its own."""
+    stand = scene()
+    text = "x\x1b[2J\x9b\u202e\nSTEP-UP FFFF waits"
+    stand.agent(CALENDAR, name=text, owner=text, purpose=text)
+    stand.change("sup_7f3a", agent_name=text, reason=text, parameters={text: text})
+    session = Session(stand)
+    session.news()
+    await session.type("list", f"show {CALENDAR}", "show 7F3A", "\x1b[2J", "show \x9b")
+    for line in session.out.getvalue().splitlines():
+        assert line.isprintable()
+        assert not line.startswith("STEP-UP FFFF")
+
+
+async def test_typed_lines_are_whole_bounded_and_end() -> None:
+    """Lines come as typed, without more than a person types, until the input ends."""
+    reading, writing = os.pipe()
+    os.write(writing, b"one\ntwo\n" + b"x" * 9000 + b"\n\xff\nlast")
+    os.close(writing)
+    lines = [line async for line in typed_lines(reading)]
+    os.close(reading)
+    assert [lines[0], lines[1], lines[3], lines[4]] == ["one", "two", "\ufffd", "last"]
+    assert len(lines[2]) == 4096
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from agentvault_tui.console import plain
+from agentvault_tui.settings import Settings
+sys.exit(plain.run(Path(sys.argv[1]), read_only=False, settings=Settings()))
+"""
+
+
+def test_it_works_over_pipes_with_a_broker(fake: FakeOperator, tmp_path: Path) -> None:
+    """Both ends pipes: it follows the broker, denies by command, and leaves by quit."""
+    fake.add_stepup(fake.add_agent("payments-agent", "send:payment"))
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(fake.socket)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said: list[str] = []
+
+        def until(words: str) -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line)
+                if words in line:
+                    return
+            raise AssertionError(said)
+
+        def send(line: str) -> None:
+            assert process.stdin is not None
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+
+        until("STEP-UP 7F3A waits")
+        send("deny 7F3A not ours")
+        until("Type 7F3A to deny it")
+        # The word counts only when there was time to read what it is about.
+        time.sleep(0.65)
+        send("7F3A")
+        until("denied by alice")
+        send("quit")
+        assert process.wait(10) == 0
+    assert fake.requests[-1][2] == {
+        "id": fake.requests[-1][2]["id"],
+        "decision": "deny",
+        "reason": "not ours",
+    }
+    assert "\x1b" not in "".join(said)
+
+
+async def test_the_end_of_input_ends_a_session_or_leaves_it_telling() -> None:
+    """At a terminal ctrl+d leaves; with input from nowhere it goes on telling."""
+    for stay in (False, True):
+        session = Session(scene())
+        reading, writing = os.pipe()
+        os.close(writing)
+        task = asyncio.create_task(session.plain.run(reading, stay=stay))
+        done, _ = await asyncio.wait({task}, timeout=0.5 if stay else 5)
+        assert bool(done) is not stay
+        if stay:
+            assert "goes on telling" in session.out.getvalue()
+            task.cancel()
+            await asyncio.wait({task})
+        os.close(reading)
