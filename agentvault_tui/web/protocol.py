@@ -156,7 +156,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if lowered in self._seen:
                 self._fail(400, f"the header {lowered.decode()} stands there twice")
             self._seen.add(lowered)
-        super().on_header(name, value)
+        elif lowered == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((lowered, value))
 
     def on_headers_complete(self) -> None:
         """Start the request; its body still has to arrive in time."""
