@@ -49,8 +49,11 @@ def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown
     combining marks stay on a letter. Cut text ends in ``…``.
     """
     text = raw if isinstance(raw, str) else str(raw)
-    if len(text) <= limit and text.isascii() and text.isprintable():
-        return Shown(text)  # nearly all there is, at five hundred events a second
+    if text.isascii() and text.isprintable():
+        # Nearly all there is, at five hundred events a second.
+        if len(text) <= limit:
+            return Shown(text)
+        return Shown(text[: max(limit - 1, 0)] + ("~" if ascii_only else _ELLIPSIS))
     pieces: list[str] = []
     cells = marks = 0
     for character in text:

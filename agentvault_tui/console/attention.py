@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import AgentRow
@@ -46,46 +47,66 @@ class Attention:
         return self.rank, self.oldest.timestamp() if self.oldest else 0.0
 
 
+_QUIET: Final = Attention()
+_REVOKED: Final = Attention(revoked=True)
+
+
+class Facts(NamedTuple):
+    """What is looked at, and when."""
+
+    mirror: Mirror
+    agent: AgentRow
+    now: datetime
+
+
 def survey(mirror: Mirror) -> dict[str, Attention]:
     """Look at every agent."""
     waiting: dict[str, list[datetime]] = {}
     for stepup in mirror.open_stepups():
         waiting.setdefault(stepup.agent_id, []).append(stepup.requested_at)
-    paces = {agent_id: mirror.allowed_lately(agent_id) for agent_id in mirror.agents}
+    now = mirror.clock.now()
+    paces = mirror.paces(now)
     busy = [pace for pace in paces.values() if pace]
     usual = sorted(busy)[(len(busy) - 1) // 2] if len(busy) > 1 else 0
     return {
-        agent.id: replace(
-            _look(mirror, agent, paces[agent.id], usual),
-            waiting=len(waiting.get(agent.id, ())),
-            oldest=waiting.get(agent.id, (None,))[0],
+        agent.id: _look(
+            Facts(mirror, agent, now),
+            waiting.get(agent.id, ()),
+            paces.get(agent.id, 0),
+            usual,
         )
         for agent in mirror.agents.values()
     }
 
 
-def _look(mirror: Mirror, agent: AgentRow, pace: int, usual: int) -> Attention:
+def _look(
+    facts: Facts, waiting: Sequence[datetime], pace: int, usual: int
+) -> Attention:
+    mirror, agent, now = facts
     if agent.revoked:
-        return Attention(revoked=True)
-    now = mirror.clock.now()
-    denials = mirror.denied_lately(agent.id)
+        return _REVOKED
+    denials = mirror.denied_lately(agent.id, now)
     token = mirror.soonest(agent.id)
     soon = (
         token is not None
+        and (token.expires_at - now).total_seconds() < SOON
         and mirror.live_tokens(agent.id) == 1
-        and token.remaining(now) < SOON
     )
-    quiet = max(_habit(mirror, agent, now, pace), usual)
-    burst = pace >= _BURST and pace >= _BURST_FACTOR * quiet
+    if not (waiting or soon or pace >= _BURST or denials >= _MANY_DENIALS):
+        return _QUIET
+    burst = pace >= _BURST and pace >= _BURST_FACTOR * max(_habit(facts, pace), usual)
     return Attention(
+        waiting=len(waiting),
+        oldest=waiting[0] if waiting else None,
         burst=pace if burst else 0,
         denials=denials if denials >= _MANY_DENIALS else 0,
         soon=soon,
     )
 
 
-def _habit(mirror: Mirror, agent: AgentRow, now: datetime, pace: int) -> float:
+def _habit(facts: Facts, pace: int) -> float:
     """Return how many tokens a minute the agent got before the last one."""
+    mirror, agent, now = facts
     minutes = (now - agent.created_at).total_seconds() / 60 - 1
     if minutes < 1:
         return 0.0

@@ -33,6 +33,8 @@ class Feed:
         """How many have come since it holds."""
         self.exhausted = False
         """Whether nothing older is left to read."""
+        self.version = 0
+        """Grows whenever rows or cursor change."""
         self._seen = 0
         self._floor = 1
         """The oldest event looked at: everything asked for after it is in `rows`."""
@@ -70,6 +72,8 @@ class Feed:
             return True
         fresh = self._sift(self._newer(self._seen))
         self._seen = last
+        if fresh:
+            self.version += 1
         if self.follow:
             self.rows += fresh
             if len(self.rows) > KEPT:
@@ -91,6 +95,7 @@ class Feed:
             self.cursor = self.rows[-1].seq if self.rows else 0
             self.follow = False
             self.arrived = 0
+            self.version += 1
 
     def resume(self) -> None:
         """Follow the newest again."""
@@ -100,6 +105,7 @@ class Feed:
         events, self._seen = self._mirror.events, self._mirror.last_seq
         self._floor = events[0].seq if events else self._seen + 1
         self.rows = self._sift(events)
+        self.version += 1
 
     def move(self, rows: int) -> None:
         """Move the cursor, negative for older; any move holds."""
@@ -110,6 +116,7 @@ class Feed:
         if wanted >= len(self.rows) and self.arrived:
             self._extend()
         self.cursor = self.rows[min(max(wanted, 0), len(self.rows) - 1)].seq
+        self.version += 1
 
     def wants_older(self, height: int) -> dict[str, Any] | None:
         """Return the query for the page before, when the screen is about to need it."""
@@ -128,6 +135,7 @@ class Feed:
             self._floor = page[-1].seq
         found = self._sift(reversed(page))
         self.rows[:0] = found
+        self.version += 1
         if not self.follow:
             del self.rows[max(KEPT, self.index + PAGE) :]
         return not found and not self.exhausted

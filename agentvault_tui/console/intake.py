@@ -35,6 +35,8 @@ _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
 _LINE: Final = 200
+_WORDS: Final = 4_000
+"""Short texts remembered with what they become."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Final = Shown("")
 _UNKNOWN: Final = Shown("not in the catalogue")
@@ -46,12 +48,24 @@ class Intake:
     def __init__(self, *, ascii_only: bool = False) -> None:
         self._ascii = ascii_only
         self._catalogue: dict[str, ScopeRow] = {}
+        self._words: dict[str, Shown] = {}
 
     def shown(self, raw: object, limit: int = _LINE) -> Shown:
         """Make anything displayable; nothing becomes the empty text."""
         if raw is None:
-            return Shown("")
+            return _NOTHING
         return visible(raw, limit, ascii_only=self._ascii)
+
+    def _word(self, raw: object) -> Shown:
+        """Make a short text displayable, by memory if it was seen before."""
+        if not isinstance(raw, str) or len(raw) > _NAME:
+            return self.shown(raw, _NAME)
+        known = self._words.get(raw)
+        if known is None:
+            if len(self._words) >= _WORDS:
+                self._words.clear()
+            known = self._words[raw] = self.shown(raw, _NAME)
+        return known
 
     def learn(self, catalogue: object) -> None:
         """Take the scopes of ``GET /api/policy``."""
@@ -138,24 +152,24 @@ class Intake:
         )
 
     def event(self, data: Json) -> EventRow:
-        """Read an Event; on the hot path, so `detail` is looked at for a note only."""
-        shown = self.shown
+        """Read an Event; on the hot path, so words that come again are kept."""
+        shown = self._word
         detail = data.get("detail")
         outcome = data.get("outcome")
         parameters = detail.get("parameters") if isinstance(detail, dict) else None
         return EventRow(
             seq=_number(data.get("seq")),
             time=moment(data.get("time")) or _EPOCH,
-            type=shown(data.get("type"), 40),
-            agent_id=shown(data.get("agent_id"), _NAME),
-            actor=shown(_mapping(data.get("actor")).get("name"), _NAME),
-            action=shown(data.get("action"), _NAME),
-            resource=shown(data.get("resource"), _NAME),
+            type=shown(data.get("type")),
+            agent_id=shown(data.get("agent_id")),
+            actor=shown(_mapping(data.get("actor")).get("name")),
+            action=shown(data.get("action")),
+            resource=shown(data.get("resource")),
             outcome=outcome if outcome in OUTCOMES else "",
-            reason=shown(data.get("reason")),
-            rule=shown(data.get("rule"), _NAME),
-            decision_id=shown(data.get("decision_id"), _NAME),
-            note=shown(_gist(parameters), _NAME) if parameters else _NOTHING,
+            reason=self.shown(data.get("reason")),
+            rule=shown(data.get("rule")),
+            decision_id=self.shown(data.get("decision_id"), _NAME),
+            note=self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
         )
 
     def status(self, data: Json) -> StatusRow:

@@ -127,14 +127,9 @@ class Link:
 
     async def _follow(self) -> None:
         mirror = self.mirror
-        async for kind, _, text in self._wire.events(mirror.last_seq):
-            if kind == "open":
-                mirror.set_link(LinkState.LIVE)
-            elif kind == "reset":
-                self._accuse("the broker does not know the last event seen here")
-                mirror.last_seq = 0
-                raise _ResyncError("the ledger is another one; reading it anew")
-            else:
+        async for frames in self._wire.events(mirror.last_seq):
+            mirror.set_link(LinkState.LIVE)
+            for kind, _, text in frames:
                 self._take(kind, text)
 
     def _take(self, kind: str, text: str) -> None:
@@ -144,6 +139,10 @@ class Link:
             raise UnreachableError("the broker's stream is not JSON") from error
         if not isinstance(data, dict):
             return
+        if kind == "reset":
+            self._accuse("the broker does not know the last event seen here")
+            self.mirror.last_seq = 0
+            raise _ResyncError("the ledger is another one; reading it anew")
         last = self.mirror.last_seq
         if kind == "audit" and data.get("seq", 0) > last + 1:
             raise _ResyncError("events were missed; reading them")

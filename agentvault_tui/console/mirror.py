@@ -106,15 +106,15 @@ class Mirror:
         """Return how an agent's requests were answered."""
         return self._counts.get(agent_id) or Counts()
 
-    def allowed_lately(self, agent_id: str) -> int:
-        """Return how many tokens the agent got in the last minute."""
-        rate = self._allowed.get(agent_id)
-        return rate.minute(self.clock.now().timestamp()) if rate else 0
+    def paces(self, now: datetime) -> dict[str, int]:
+        """Return how many tokens each agent got in the last minute."""
+        at = now.timestamp()
+        return {agent_id: rate.minute(at) for agent_id, rate in self._allowed.items()}
 
-    def denied_lately(self, agent_id: str) -> int:
+    def denied_lately(self, agent_id: str, now: datetime) -> int:
         """Return how often the agent was denied in the last minute."""
         rate = self._denied.get(agent_id)
-        return rate.minute(self.clock.now().timestamp()) if rate else 0
+        return rate.minute(now.timestamp()) if rate else 0
 
     def open_stepups(self, agent_id: str | None = None) -> list[StepUpRow]:
         """Return what waits for a person, the longest wait first."""
@@ -210,9 +210,8 @@ class Mirror:
 
     def _take_token(self, data: Json) -> None:
         token = self.intake.token(data)
-        if token.expires_at > self.clock.now():
-            self._shelves[token.agent_id].add(token)
-            self.versions.agents += 1
+        self._shelves[token.agent_id].add(token)
+        self.versions.agents += 1
 
     def _take_stepup(self, data: Json) -> None:
         row = self.intake.stepup(data)

@@ -5,12 +5,14 @@ httpx is imported on first use, so that the first frame need not wait for it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentvault_tui.console.records import Json
+from agentvault_tui.console.sse import Decoder, Frame, OverlongError
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT: Final = 5.0
+_PAUSE: Final = 0.04
+"""Between reads of a busy stream, so that many frames cost one wake-up."""
+_MUCH: Final = 16_384
+"""Bytes in one read that say there is a backlog."""
 _REMEDY: Final = "start one with: agentvault serve"
 
 
@@ -67,16 +73,15 @@ class Wire:
         """Do what *path* does."""
         return await self._request("POST", path, json=body)
 
-    async def events(self, after: int) -> AsyncIterator[tuple[str, str, str]]:
-        """Yield kind, id and data of the frames after that number, as they come.
+    async def events(self, after: int) -> AsyncIterator[list[Frame]]:
+        """Yield the frames after that number, as they come, many at a time.
 
-        The first one is ``open``: the broker has accepted.
+        The first list is empty: the broker has accepted.
 
         Raises:
             UnreachableError: the stream ended.
         """
         import httpx  # noqa: PLC0415 - see the module's docstring
-        from httpx_sse import EventSource, SSEError  # noqa: PLC0415 - same
 
         timeout = httpx.Timeout(_TIMEOUT, read=None)
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
@@ -85,11 +90,16 @@ class Wire:
                 "GET", "/api/events", headers=headers, timeout=timeout
             ) as answer:
                 await self._refuse(answer)
-                yield "open", "", ""
-                async for frame in EventSource(answer).aiter_sse():
-                    yield frame.event, frame.id, frame.data
-        except (httpx.HTTPError, SSEError) as error:
+                yield []
+                decoder = Decoder()
+                async for chunk in answer.aiter_bytes():
+                    yield decoder.feed(chunk)
+                    if len(chunk) < _MUCH:
+                        await asyncio.sleep(_PAUSE)
+        except httpx.HTTPError as error:
             raise _unreachable(error) from error
+        except OverlongError as error:
+            raise UnreachableError("the broker's stream has no end of line") from error
         raise UnreachableError("the broker closed the connection", _REMEDY)
 
     async def _request(self, method: str, path: str, **more: Any) -> Json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from rich.segment import Segment
 from rich.style import Style
@@ -60,18 +62,19 @@ class Pane(Widget):
             return
         rows = list(self.draw(width, height))[:height]
         rows += [((), None)] * (height - len(rows))
-        ground = (width, height, self.app.theme, self.rich_style)
+        base = self.rich_style  # walks up the tree: once a paint, not once a row
+        ground = (width, height, self.app.theme, base)
         if ground != self._ground:
             self._ground, self._painted, self._strips = ground, [], []
         if not self._painted:
             self._painted = rows
-            self._strips = [self._strip(row, width) for row in rows]
+            self._strips = [_strip(row, width, base) for row in rows]
             self.refresh()
             return
         for number, row in enumerate(rows):
             if row != self._painted[number]:
                 self._painted[number] = row
-                self._strips[number] = self._strip(row, width)
+                self._strips[number] = _strip(row, width, base)
                 self.refresh(Region(0, number, width, 1))
 
     def on_resize(self) -> None:
@@ -92,10 +95,19 @@ class Pane(Widget):
             return self._strips[y]
         return Strip.blank(self.size.width, self.rich_style)
 
-    def _strip(self, painted: Painted, width: int) -> Strip:
-        row, over = painted
-        base = self.rich_style + over if over else self.rich_style
-        pen = self.pen
-        row = pen.cut(row, width) if cells(row) > width else row
-        segments = [Segment(text, base + style) for text, style in row]
-        return Strip(segments).simplify().adjust_cell_length(width, base)
+
+def _strip(painted: Painted, width: int, base: Style) -> Strip:
+    row, over = painted
+    if over:
+        base += over
+    # One run of a style is one escape sequence on the wire.
+    runs = [
+        ("".join(text for text, _ in run), style)
+        for style, run in groupby(row, key=itemgetter(1))
+    ]
+    segments = [Segment(text, base + style) for text, style in runs if text]
+    used = cells(row)
+    if used < width:
+        segments.append(Segment(" " * (width - used), base))
+    strip = Strip(segments, max(used, width))
+    return strip.crop(0, width) if used > width else strip
