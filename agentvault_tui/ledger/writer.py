@@ -32,7 +32,9 @@ from agentvault_tui.ledger.state import prune
 from agentvault_tui.model import Event
 
 MAX_QUEUE: Final = 4096
-MAX_BATCH: Final = 512
+MAX_BATCH: Final = 32
+"""Commits in one transaction: past this a flush is shared enough, and all who wake
+together would hold up whoever comes next, such as a revocation."""
 _CHECKPOINT_PAGES: Final = 4000
 """Pages of log after which a checkpoint runs even under load."""
 _IDLE_PAGES: Final = 200
