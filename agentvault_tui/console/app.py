@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.theme import Theme
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
@@ -48,6 +49,7 @@ class ConsoleApp(App[int]):
     def __init__(
         self, desk: Desk, link: Link, *, theme_name: str, speed: str, note: str = ""
     ) -> None:
+        self._themes_known: dict[str, Theme | None] = {}
         super().__init__()
         self.desk = desk
         self.link = link
@@ -87,6 +89,12 @@ class ConsoleApp(App[int]):
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._following
+
+    def get_theme(self, theme_name: str) -> Theme | None:
+        """Return a theme: asked for with every row, and looked up anew by Textual."""
+        if theme_name not in self._themes_known:
+            self._themes_known[theme_name] = super().get_theme(theme_name)
+        return self._themes_known[theme_name]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Yield everything there is to do, by name."""

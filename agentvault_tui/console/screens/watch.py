@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
@@ -18,6 +17,7 @@ from agentvault_tui.console.layout import Wanted, plan
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.console.screens.deciding import Deciding
+from agentvault_tui.console.screens.footer import Focus, Place, keys
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.details import DetailsPane
@@ -118,13 +118,13 @@ class Watch(Deciding):
 
     def _survey(self) -> None:
         """Look who needs a person: once a second, seldomer if there are very many."""
-        started = time.monotonic()
+        started = self.desk.mirror.clock.boot()
         standing = self._standing()
         if started < self._survey_due and standing == self._surveyed:
             return
         self._surveyed = standing
         self.view.update()
-        took = time.monotonic() - started
+        took = self.desk.mirror.clock.boot() - started
         self._survey_due = started + max(1.0 - self._pulse / 2, took * _SURVEY_SHARE)
 
     def _standing(self) -> tuple[int, int]:
@@ -135,7 +135,7 @@ class Watch(Deciding):
         """Repaint what differs."""
         for pane in self.query(Pane):
             pane.paint()
-        self.keybar.show(self._keys())
+        self._show_keys()
 
     # Place
 
@@ -180,7 +180,7 @@ class Watch(Deciding):
         if isinstance(focused, AgentPane | AuditPane | DetailsPane):
             self._big = focused
         self.place()
-        self.keybar.show(self._keys())
+        self._show_keys()
 
     def _panes(self) -> list[Pane]:
         panes: list[Pane] = [self.agents, self.audit]
@@ -199,31 +199,28 @@ class Watch(Deciding):
             self.place()
         self.set_focus(pane)
 
-    def _keys(self) -> tuple[tuple[str, str], ...]:
-        """Return the keys that fit the focus."""
-        agent = self.agents.agent
+    def _show_keys(self) -> None:
+        """Name the keys that fit the focus."""
+        status, agent = self.desk.mirror.status, self.agents.agent
+        place: Place = "agents"
         if self._typing:
-            return (("Enter", "keep"), ("Esc", "clear"))
-        keys: list[tuple[str, str]] = []
-        decides = not self.desk.read_only
-        if self.desk.mirror.open_stepups():
-            keys.append(("s", "step-ups"))
-        if self.focused is self.audit:
-            keys.append(("f", "hold" if self.feed.follow else "follow"))
-            keys.append(("Enter", "its agent"))
-        elif agent is not None:
-            if decides:
-                keys.append(("u", "restore") if agent.revoked else ("r", "revoke"))
-            in_details = self.focused is self.details
-            keys.append(("Esc", "agents") if in_details else ("Enter", "details"))
-        keys += [("/", "filter"), ("Tab", "pane")]
-        if self.focused is not self.audit:
-            keys.append(("f", "hold" if self.feed.follow else "follow"))
-        keys += [(":", "command"), ("y", "copy id")]
-        if decides:
-            panic = self.desk.mirror.status.panic.on
-            keys.append(("!", "lift panic" if panic else "panic"))
-        return (*keys, ("?", "keys"))
+            place = "filter"
+        elif self.focused is self.audit:
+            place = "audit"
+        elif self.focused is self.details:
+            place = "details"
+        self.keybar.show(
+            keys(
+                Focus(
+                    place,
+                    "none" if not agent else "revoked" if agent.revoked else "active",
+                    bool(self.desk.mirror.open_stepups()),
+                    self.feed.follow,
+                    status.panic.on,
+                    not self.desk.read_only,
+                )
+            )
+        )
 
     # Filter
 
@@ -284,13 +281,13 @@ class Watch(Deciding):
     def action_follow(self) -> None:
         """Hold the audit, or follow it."""
         self.audit.toggle()
-        self.keybar.show(self._keys())
+        self._show_keys()
 
     @on(AgentPane.Moved)
     def follow_cursor(self) -> None:
         """Show the details of the agent under the cursor."""
         self.details.paint()
-        self.keybar.show(self._keys())
+        self._show_keys()
 
     @on(AgentPane.Opened)
     def open_details(self) -> None:
@@ -301,7 +298,7 @@ class Watch(Deciding):
     @on(AuditPane.Moved)
     def fetch_older(self) -> None:
         """Read older events when the screen is about to need them."""
-        self.keybar.show(self._keys())
+        self._show_keys()
         if self.feed.wants_older(self.audit.size.height):
             self.run_worker(self._fetch(), group="older", exclusive=True)
 

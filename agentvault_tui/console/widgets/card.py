@@ -113,7 +113,7 @@ def _holds(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
     elif left < SOON:
         row[1] = (f" {countdown(left):>5} SOON", p.waiting)
     if not mirror.link.live:
-        row.append((" unconfirmed", p.stale))
+        return (*row[1:], (" unconfirmed", p.stale))
     return tuple(row)
 
 

@@ -1,0 +1,47 @@
+"""Which keys the bottom line names: those that make sense where the focus is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Place = Literal["agents", "details", "audit", "filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What the choice depends on."""
+
+    place: Place
+    agent: Literal["none", "active", "revoked"] = "none"
+    """How the agent under the cursor stands."""
+    waiting: bool = False
+    follows: bool = True
+    panic: bool = False
+    decides: bool = True
+    """Whether this console may decide."""
+
+
+def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
+    """Return keys and words, the most useful first, help last."""
+    if focus.place == "filter":
+        return (("Enter", "keep"), ("Esc", "clear"))
+    follow = ("f", "hold" if focus.follows else "follow")
+    found: list[tuple[str, str]] = []
+    if focus.waiting:
+        found.append(("s", "step-ups"))
+    if focus.place == "audit":
+        found += [follow, ("Enter", "its agent")]
+    elif focus.agent != "none":
+        if focus.decides:
+            revoked = focus.agent == "revoked"
+            found.append(("u", "restore") if revoked else ("r", "revoke"))
+        inside = focus.place == "details"
+        found.append(("Esc", "agents") if inside else ("Enter", "details"))
+    found += [("/", "filter"), ("Tab", "pane")]
+    if focus.place != "audit":
+        found.append(follow)
+    found += [(":", "command"), ("y", "copy id")]
+    if focus.decides:
+        found.append(("!", "lift panic" if focus.panic else "panic"))
+    return (*found, ("?", "keys"))

@@ -1,0 +1,455 @@
+"""The home screen at the keyboard, connected to a scripted broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.console_scenes import SCENES, busy, console, running, settle
+from support.fake_operator import FakeOperator
+from textual.pilot import Pilot
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.lift import LiftDialog
+from agentvault_tui.console.dialogs.panic import PanicDialog
+from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.widgets.pane import Pane
+
+
+class Stage:
+    """A console in front of a scripted broker."""
+
+    def __init__(self, fake: FakeOperator, folder: Path) -> None:
+        self.fake = fake
+        self.app: ConsoleApp = console(fake.socket, folder)
+        self.pilot: Pilot[Any]
+
+    @contextlib.asynccontextmanager
+    async def on(self, *size: int) -> AsyncIterator[Pilot[Any]]:
+        width, height = size or (120, 40)
+        async with running(self.app, (width, height)) as pilot:
+            self.pilot = pilot
+            await pilot.pause()
+            yield pilot
+
+    @property
+    def watch(self) -> Any:
+        return self.app.watch_screen
+
+    def text(self, name: str) -> str:
+        """What a pane shows."""
+        pane = self.watch.query_one(f"#{name}", Pane)
+        rows = (pane.render_line(y).text.rstrip() for y in range(pane.size.height))
+        return "\n".join(rows)
+
+    def chosen(self) -> str:
+        agent = self.watch.chosen
+        return agent.name if agent else ""
+
+    async def see(self, name: str, text: str) -> None:
+        await settle(self.pilot, lambda: self._shows(name, text))
+
+    def _shows(self, name: str, text: str) -> bool:
+        self.watch.pulse()
+        return text in self.text(name)
+
+    @property
+    def clock(self) -> ManualClock:
+        clock = self.app.desk.mirror.clock
+        assert isinstance(clock, ManualClock)
+        return clock
+
+
+@pytest.fixture
+def stage(fake: FakeOperator, tmp_path: Path) -> Stage:
+    return Stage(fake, tmp_path)
+
+
+async def test_cards_say_who_may_and_holds(stage: Stage) -> None:
+    """Name, status, owner, scopes with risk, countdown, counts: all in words."""
+    busy(stage.fake)
+    async with stage.on():
+        cards = stage.text("agents")
+    for words in (
+        "payments-agent  WAITING 1 step-up",
+        "▲▲ send:payment",
+        "no live token",
+        "calendar-agent  ACTIVE  ◀ burst, 15 in 60 s",
+        "41:07",
+        "313 ok",
+        "0:41 SOON",
+        "◀ 4 denied in 60 s",
+        "research-agent  REVOKED",
+        "closed here 13:58",
+    ):
+        assert words in cards
+
+
+async def test_the_head_says_what_is_connected(stage: Stage) -> None:
+    """Tenant, link, ledger with its head, agents, pace, time."""
+    busy(stage.fake)
+    async with stage.on():
+        head = stage.text("masthead")
+    assert "acme.eu.auth0.com   ● live   ledger ✓ 23   6 agents   22 dec" in head
+    assert head.endswith("14:02:11Z")
+
+
+async def test_what_waits_cannot_be_missed(stage: Stage) -> None:
+    """The bar is there while something waits, with count, age and the first of them."""
+    busy(stage.fake)
+    async with stage.on():
+        bar = stage.text("waiting")
+        assert "STEP-UP  2 waiting · oldest 0:48" in bar
+        assert "payments-agent  send:payment  stripe:acct_42  4,200 USD" in bar
+        assert "ends 4:12" in bar
+        for stepup in list(stage.fake.stepups.values()):
+            decided = {**stepup, "status": "denied"}
+            await asyncio.to_thread(stage.fake.push, "stepup", decided)
+        mirror = stage.app.desk.mirror
+        await settle(stage.pilot, lambda: not mirror.open_stepups())
+        assert not stage.watch.waiting.display
+
+
+async def test_an_audit_row_says_why_it_was_refused(stage: Stage) -> None:
+    """A denial's second row holds the reason and what was granted instead."""
+    busy(stage.fake)
+    async with stage.on():
+        audit = stage.text("audit")
+    assert "records-agent  delete:records crm:88" in audit
+    assert "not granted; granted: read:records" in audit
+
+
+async def test_details_follow_the_cursor(stage: Stage) -> None:
+    """Every scope in words, every token, and what revoking does and does not."""
+    busy(stage.fake)
+    async with stage.on(200, 60):
+        await stage.pilot.press("j", "j")
+        details = stage.text("details")
+    for words in (
+        "calendar-agent",
+        "create and change events in",
+        "2 tokens",
+        "58:40",
+        "cuts 2 tokens and 0 step-ups here at once",
+        "events already booked stay",
+        "14:02:09 ALLOWED",
+    ):
+        assert words in details
+
+
+@pytest.mark.parametrize("keys", [("j", "j", "k"), ("down", "down", "up")])
+async def test_keys_move_the_cursor(stage: Stage, keys: tuple[str, ...]) -> None:
+    """Letters and arrows do the same."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press(*keys)
+        assert stage.chosen() == "email-agent"
+        await stage.pilot.press("end")
+        assert stage.chosen() == "research-agent"
+        await stage.pilot.press("home")
+        assert stage.chosen() == "payments-agent"
+
+
+async def test_countdowns_run_and_end(stage: Stage) -> None:
+    """Every second, SOON under a minute, and gone at zero."""
+    agent = stage.fake.add_agent("mailer", "read:email")
+    stage.fake.add_token(agent, "read:email", 61)
+    async with stage.on():
+        assert "1:01" in stage.text("agents")
+        stage.clock.advance(1.5)
+        await stage.see("agents", "0:59 SOON")
+        stage.clock.advance(60)
+        await stage.see("agents", "no live token")
+
+
+@pytest.mark.parametrize(
+    ("key", "dialog"),
+    [
+        ("s", StepUpsDialog),
+        ("r", RevokeDialog),
+        ("u", RestoreDialog),
+        ("exclamation_mark", PanicDialog),
+        ("question_mark", HelpDialog),
+    ],
+)
+async def test_keys_open_dialogs(stage: Stage, key: str, dialog: type) -> None:
+    """Each opens its dialog, and nothing is decided by that."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press(key)
+        await stage.pilot.pause()
+        assert isinstance(stage.app.screen, dialog)
+        await stage.pilot.press("escape")
+        await stage.pilot.pause()
+        assert stage.app.screen is stage.watch
+    assert stage.fake.requests == []
+
+
+async def test_revoke_is_for_the_agent_under_the_cursor(stage: Stage) -> None:
+    """The dialog names it, `y` sends it, and the card shows how fast it was."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("j", "j", "r")
+        await stage.pilot.pause()
+        dialog = stage.app.screen
+        assert isinstance(dialog, RevokeDialog)
+        assert dialog.agent.name == "calendar-agent"
+        stage.clock.advance(1)
+        await stage.pilot.press("y")
+        await settle(stage.pilot, lambda: bool(stage.fake.requests))
+        await stage.pilot.press("escape")
+        await stage.see("agents", "closed here 1.2 ms")
+    ((_, path, body),) = stage.fake.requests
+    assert path == "/api/agents/revoke"
+    assert body["agent_id"] == dialog.agent.id
+
+
+async def test_panic_is_on_every_screen(stage: Stage) -> None:
+    """The banner stands under the head, and the same key lifts it."""
+    SCENES["panic"](stage.fake)
+    async with stage.on():
+        assert "PANIC: everything is stopped" in stage.text("masthead")
+        await stage.pilot.press("exclamation_mark")
+        await stage.pilot.pause()
+        assert isinstance(stage.app.screen, LiftDialog)
+
+
+async def test_a_ledger_that_cannot_write_is_told(stage: Stage) -> None:
+    """In words, with what still works, beside the broken policy's warning."""
+    SCENES["ledger_down"](stage.fake)
+    async with stage.on():
+        head = stage.text("masthead")
+        assert "ledger ✗ CANNOT WRITE" in head
+        assert "nothing is issued; revoking still works" in head
+        assert "policy.cedar is broken at line 12" in head
+        stage.fake.writable = True
+        stage.fake.warnings.clear()
+        await asyncio.to_thread(stage.fake.push_status)
+        await stage.see("masthead", "ledger ✓")
+
+
+async def test_a_lost_link_is_told_and_comes_back(stage: Stage) -> None:
+    """What is shown is marked as old; after a restart it says so and goes on."""
+    busy(stage.fake)
+    async with stage.on():
+        await asyncio.to_thread(stage.fake.stop)
+        await stage.see("masthead", "LINK LOST since 14:02:11Z")
+        assert "unconfirmed" in stage.text("agents")
+        stage.fake.add_event("broker.started")
+        await asyncio.to_thread(stage.fake.start)
+        await stage.see("masthead", "The broker restarted at 14:02:11Z")
+        assert "● live" in stage.text("masthead")
+
+
+async def test_after_a_slash_the_very_next_byte_is_text(stage: Stage) -> None:
+    """Typed in one go, no letter of a filter is ever taken for a command."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("slash", *"rus!ry")
+        await stage.pilot.pause()
+        assert stage.app.screen is stage.watch
+        assert stage.watch.bar.field.value == "rus!ry"
+    assert stage.fake.requests == []
+
+
+async def test_filters_narrow_as_they_are_typed(stage: Stage) -> None:
+    """Both panes, with what is hidden; Enter keeps, Esc takes one step out."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("slash", *"email")
+        await stage.pilot.pause()
+        assert "2 of 6  4 hidden" in stage.text("agents")
+        assert "hidden" in stage.text("audit")
+        await stage.pilot.press("enter")
+        assert stage.watch.focused is stage.watch.agents
+        assert "2 of 6" in stage.text("agents")
+        await stage.pilot.press("escape")
+        await stage.pilot.pause()
+        assert "hidden" not in stage.text("agents")
+
+
+async def test_a_slash_within_a_filter_is_text(stage: Stage) -> None:
+    """Resources have slashes."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("slash", "a", "slash", "b")
+        assert stage.watch.bar.field.value == "a/b"
+
+
+async def test_following_and_holding(stage: Stage) -> None:
+    """`f` holds, what arrives is counted, End follows again."""
+    agents = busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("f")
+        assert "HELD" in stage.text("audit")
+        decide = stage.fake.decide
+        await asyncio.to_thread(
+            decide, agents["email-agent"], "send:email", "allowed", resource="new"
+        )
+        await stage.see("audit", "+1 new")
+        assert "new " not in stage.text("audit").splitlines()[-1]
+        await stage.pilot.press("tab", "tab", "end")
+        assert "following" in stage.text("audit")
+
+
+async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
+    """Beyond what the console holds it asks the broker, page by page."""
+    agent = stage.fake.add_agent("mailer", "read:email")
+    for number in range(450):
+        stage.fake.decide(agent, "read:email", "allowed", resource=f"mail:{number}")
+    async with stage.on():
+        await stage.pilot.press("tab", "tab")
+        for _ in range(8):
+            await stage.pilot.press("home")
+            await stage.pilot.pause(0.05)
+        await stage.see("audit", "mail:0 ")
+
+
+async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
+    """Enter in the audit puts the agent pane's cursor on the event's agent."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("tab", "tab", "up", "up", "up", "enter")
+        await stage.pilot.pause()
+        assert stage.chosen() == "records-agent"
+        assert stage.watch.focused is stage.watch.agents
+
+
+async def test_escape_is_one_step_out(stage: Stage) -> None:
+    """From a filter, then from held, then from the details, and never out of it all."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("enter")
+        assert stage.watch.focused is stage.watch.details
+        await stage.pilot.press("f", "escape")
+        assert stage.watch.focused is stage.watch.agents
+        await stage.pilot.press("escape")
+        assert stage.watch.feed.follow
+        await stage.pilot.press("escape", "escape")
+        assert stage.app.is_running
+
+
+async def test_copying_says_what(stage: Stage) -> None:
+    """An id goes to the clipboard, by the key alone."""
+    agents = busy(stage.fake)
+    async with stage.on():
+        assert stage.app.clipboard == ""
+        await stage.pilot.press("y")
+        assert stage.app.clipboard == agents["payments-agent"]["id"]
+        await stage.pilot.press("tab", "tab", "y")
+        assert stage.app.clipboard == stage.fake.events[-1]["decision_id"]
+
+
+async def test_the_palette_knows_commands_and_agents(stage: Stage) -> None:
+    """Everything by name: here the cursor goes to an agent."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("colon")
+        await stage.pilot.pause(0.2)
+        await stage.pilot.press(*"finance")
+        await stage.pilot.pause(0.5)
+        await stage.pilot.press("enter")
+        await stage.pilot.pause(0.2)
+        assert stage.chosen() == "finance-agent"
+
+
+async def test_an_empty_vault_says_how_to_begin(stage: Stage) -> None:
+    """The first agent is one command away, and the command is there."""
+    SCENES["empty"](stage.fake)
+    async with stage.on():
+        assert "agentvault agents add" in stage.text("agents")
+
+
+async def test_tab_swaps_the_large_pane_where_it_is_narrow(stage: Stage) -> None:
+    """At 80x24 one pane is large, the other shows its last rows."""
+    busy(stage.fake)
+    async with stage.on(80, 24):
+        agents, audit = stage.watch.agents, stage.watch.audit
+        assert agents.size.height > audit.size.height
+        await stage.pilot.press("tab")
+        await stage.pilot.pause()
+        assert agents.size.height < audit.size.height
+
+
+@pytest.mark.parametrize("scene", ["busy", "hostile"])
+async def test_any_size_is_survived(stage: Stage, scene: str) -> None:
+    """Resized far down or up and back, with every pane in turn, nothing breaks."""
+    SCENES[scene](stage.fake)
+    async with stage.on() as pilot:
+        for size in ((40, 10), (20, 5), (300, 100), (100, 12), (1, 1), (120, 40)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("tab", "j", "k", "slash", "a", "escape")
+        assert "Agents" in stage.text("agents")
+
+
+async def test_the_footer_fits_the_focus(stage: Stage) -> None:
+    """Only keys that do something here are named."""
+    busy(stage.fake)
+    async with stage.on():
+        assert "r revoke" in stage.text("keys")
+        await stage.pilot.press("end")
+        assert "u restore" in stage.text("keys")
+        await stage.pilot.press("tab", "tab")
+        await stage.pilot.pause()
+        assert "Enter its agent" in stage.text("keys")
+        await stage.pilot.press("slash")
+        await stage.pilot.pause()
+        assert "Esc clear" in stage.text("keys")
+
+
+async def test_no_text_an_agent_chose_is_markup(stage: Stage) -> None:
+    """Names that would break a markup parser are drawn as they are."""
+    SCENES["hostile"](stage.fake)
+    async with stage.on():
+        assert "[bold red]pay[/] [/b] bad [" in stage.text("agents")
+        await stage.pilot.press("y")
+        await stage.pilot.press("colon")
+        await stage.pilot.pause(0.2)
+        await stage.pilot.press(*"pay")
+        await stage.pilot.pause(0.4)
+        assert stage.app.is_running
+
+
+async def test_an_unreachable_tenant_is_told(stage: Stage) -> None:
+    """Approving waits for it, so the head says it."""
+    busy(stage.fake)
+    stage.fake.reachable = False
+    async with stage.on():
+        assert "tenant cannot be reached" in stage.text("masthead")
+
+
+async def test_the_restart_notice_goes_away(stage: Stage) -> None:
+    """News is news for a minute."""
+    busy(stage.fake)
+    async with stage.on():
+        stage.fake.now += timedelta(seconds=1)
+        await asyncio.to_thread(stage.fake.add_event, "broker.started")
+        await stage.see("masthead", "The broker restarted")
+        stage.clock.advance(2)
+        stage.clock.jump_wall(70)
+        stage.watch.pulse()
+        assert "restarted" not in stage.text("masthead")
+        assert iso(stage.clock.now()).startswith("2026-11-24T14:03")
+
+
+async def test_ten_thousand_agents_are_filtered_at_once(stage: Stage) -> None:
+    """A filter over very many agents paints within a tenth of a second."""
+    for number in range(10_000):
+        stage.fake.add_agent(f"agent-{number:05d}", "read:email")
+    async with stage.on():
+        before = asyncio.get_running_loop().time()
+        stage.watch.narrow("agent-0999")
+        took = asyncio.get_running_loop().time() - before
+        assert "10 of 10,000  9,990 hidden" in stage.text("agents")
+    assert stage.app.desk.mirror.link.state is LinkState.LIVE
+    assert took < 1.0
