@@ -31,6 +31,8 @@ from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.settings import Settings
 
 _WORD: Final = "panic"
+_PATIENCE: Final = 60.0
+"""Seconds a question waits for its word, while what happens is held back."""
 _HELP: Final = """\
 list                     agents, and the step-ups that wait
 show NAME or ID          all about an agent or a step-up
@@ -40,7 +42,7 @@ revoke NAME [reason]     cut an agent off
 restore NAME             serve an agent again
 panic [reason]           stop everything
 lift                     end the panic
-events all or few        tell every event, or leave out what was allowed (few)
+events all or few        tell every event, or leave out the daily round of tokens
 help, quit
 ID is a step-up's id or its four-letter fingerprint."""
 
@@ -177,7 +179,7 @@ class Plain:
 
     async def _events(self, which: str) -> None:
         every = self.teller.all = which == "all"
-        self.say("Every event is told." if every else "Allowed ones are not told.")
+        self.say("Every event is told." if every else "The daily round is not told.")
 
     async def _help(self, _: str) -> None:
         self.say(_HELP)
@@ -288,6 +290,7 @@ class Plain:
     ) -> None:
         now = self.mirror.clock.boot()
         self._pending = _Pending(frozenset(words), now, act)
+        self.teller.hold_until = now + _PATIENCE
         word = min(words, key=len)
         self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
 
@@ -296,10 +299,14 @@ class Plain:
         if pending is None:
             return
         self._pending = None
+        self.teller.hold_until = 0.0
+        waited = self.mirror.clock.boot() - pending.asked_at
         if typed not in pending.words:
             self.say("Left as it is.")
-        elif self.mirror.clock.boot() < pending.asked_at + ARM_SECONDS:
+        elif waited < ARM_SECONDS:
             self.say("Too soon to have been read. Left as it is; ask again.")
+        elif waited > _PATIENCE:
+            self.say("That was asked too long ago. Left as it is; ask again.")
         elif not self._refused():
             try:
                 self.say(*(await pending.act()))

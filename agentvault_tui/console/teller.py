@@ -8,6 +8,7 @@ from typing import Final, TextIO
 from agentvault_tui.console import sentences
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.records import EventRow
 from agentvault_tui.text import Shown
 
 _TICK: Final = 0.25
@@ -21,7 +22,10 @@ class Teller:
     def __init__(self, mirror: Mirror, out: TextIO) -> None:
         self.mirror = mirror
         self.all = False
-        """Whether allowed requests are told too."""
+        """Whether what needs nobody is told too."""
+        self.hold_until = 0.0
+        """While a question waits for its word, by the boot clock, only the link is
+        told: nothing may bury what was asked."""
         self._out = out
         self._told_seq: int | None = None
         self._told: dict[Shown, tuple[Shown, Shown]] | None = None
@@ -43,8 +47,9 @@ class Teller:
     def news(self) -> None:
         """Tell what has changed since the last time."""
         self._tell_link()
-        self._tell_stepups()
-        self._tell_events()
+        if self.mirror.clock.boot() >= self.hold_until:
+            self._tell_stepups()
+            self._tell_events()
 
     def _tell_link(self) -> None:
         """Tell how far what is told can be trusted, and what everyone must know."""
@@ -86,9 +91,14 @@ class Teller:
         new = [event for event in mirror.events if event.seq > self._told_seq]
         self._told_seq = mirror.last_seq
         if not self.all:
-            new = [event for event in new if event.outcome != "allowed"]
+            new = [event for event in new if _notable(event)]
         # A step-up is told by its own sentence, which says more.
         new = [event for event in new if not event.type.startswith("stepup.")]
         self.say(*(sentences.of_event(mirror, event) for event in new[:_FLOOD]))
         if len(new) > _FLOOD:
             self.say(f"and {plural(len(new) - _FLOOD, 'event')} more.")
+
+
+def _notable(event: EventRow) -> bool:
+    """Leave out the daily round: tokens given, used and handed back."""
+    return event.outcome == "denied" or not event.type.startswith("token.")

@@ -89,6 +89,21 @@ async def test_a_confirmation_is_for_what_was_shown() -> None:
     assert session.asked == [("deny", "sup_7f3a", "not ours")]
 
 
+async def test_a_question_is_not_buried_and_grows_old() -> None:
+    """News waits for the answer, for a minute; then the word is worth nothing."""
+    stand = scene()
+    session = Session(stand)
+    session.news()
+    await session.type("deny 7F3A")
+    event = stand.state.decide(stand.state.agents[CALENDAR], "x:y", "denied")
+    stand.mirror.apply("audit", event)
+    assert session.news() == ""
+    stand.clock.advance(60)
+    assert "denied x:y" in session.news()
+    assert "too long ago" in await session.type("7F3A")
+    assert session.asked == []
+
+
 async def test_an_ambiguous_fingerprint_names_nothing() -> None:
     """Two open requests of one fingerprint have to be told by their ids."""
     session = Session(scene())

@@ -71,7 +71,7 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "asked_again": (stepup, nothing, [], problem),
     "asked_lost": (stepup, lost, [], nothing),
     "asked_in_full": (stepup, nothing, ["v"], nothing),
-    "deny_why": (stepup, nothing, ["n", *"which invoice"], nothing),
+    "deny_why": (stepup, nothing, ["n", *"which"], nothing),
     "factor": (stepup, nothing, ["a"], nothing),
     "approved": (stepup, nothing, ["a"], lambda stand: stand.approve(ID, "alice")),
     "used": (stepup, nothing, ["a"], used),
@@ -80,7 +80,7 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "queue": (StepUpsDialog, crowd, ["j"], nothing),
     "help": (stepup, nothing, ["question_mark"], nothing),
     "revoke": (revoke, nothing, [], nothing),
-    "revoke_reason": (revoke, nothing, ["e", *"runaway"], nothing),
+    "revoke_reason": (revoke, nothing, ["e", *"runs"], nothing),
     "revoked": (revoke, nothing, ["y"], nothing),
     "restore": (
         restore,
@@ -110,10 +110,10 @@ def check(
         await pilot.pause()
         app.settle()
         for key in keys:
+            stand.clock.advance(0.6)
             await pilot.press(key)
-            await app.workers.wait_for_complete()
-            await pilot.pause()
-            app.settle()
+        await app.workers.wait_for_complete()
+        app.settle()
         after(stand)
         app.settle()
         app.settle()

@@ -10,7 +10,7 @@ from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
 from agentvault_tui.console.records import StepUpRow
 
-_COLUMN: Final = 30
+_COLUMN: Final = 36
 _CAUSES: Final = {
     "agent_revoked": "the agent was revoked",
     "panic": "the panic switch was pressed",

@@ -89,12 +89,12 @@ async def play(steps: list[tuple[str, object]]) -> int:
 
 
 @settings(
-    max_examples=12,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
-@given(st.lists(STEPS, min_size=6, max_size=18))
+@given(st.lists(STEPS, min_size=6, max_size=14))
 def test_a_decision_never_lands_on_another_request(
     steps: list[tuple[str, object]],
 ) -> None:
