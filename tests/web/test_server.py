@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -60,12 +61,34 @@ async def test_a_trickle_does_not_move_the_deadline(serve: Serve, head: bool) ->
 
 
 async def test_an_idle_connection_stays_and_then_is_closed(serve: Serve) -> None:
-    """Keep-alive has its own limit, and stray line ends do not renew it for ever."""
+    """Keep-alive has its own limit."""
     listener = await serve(limits=QUICK)
     began = time.monotonic()
     assert (await talk(listener, GET)).count(b"HTTP/1.1 200") == 1
     assert 0.3 < time.monotonic() - began < 2
-    assert (await talk(listener, GET, b"\r\n")).count(b"HTTP/1.1 200") == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "later"), [(b"GET / HT", False), (b"GET / HT", True), (b"\r\n", True)]
+)
+async def test_a_second_request_has_a_deadline_too(
+    serve: Serve, start: bytes, later: bool
+) -> None:
+    """Whatever follows an answer must become a request in time, or is closed."""
+    listener = await serve(limits=replace(QUICK, idle_seconds=60))
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    first = GET.replace(b"@", b"127.0.0.1:%d" % listener.port)
+    try:
+        async with asyncio.timeout(4):
+            if later:
+                writer.write(first)
+                assert await reader.readuntil(b'{"method"')
+                writer.write(start)
+            else:
+                writer.write(first + start)
+            await read_all(reader)
+    finally:
+        writer.close()
 
 
 async def test_slow_and_silent_clients_do_not_slow_a_normal_one(serve: Serve) -> None:
