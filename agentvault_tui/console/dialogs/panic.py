@@ -102,7 +102,7 @@ class PanicDialog(Confirm):
             EMPTY,
             pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,
-            *pen.paragraph("Nothing is served until someone lifts it with !.", width),
+            *pen.paragraph("Nothing is served until someone presses ! and lifts it.", width),
         ]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
