@@ -102,7 +102,9 @@ class PanicDialog(Confirm):
             EMPTY,
             pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,
-            *pen.paragraph("Nothing is served until someone presses ! and lifts it.", width),
+            *pen.paragraph(
+                "Nothing is served until someone presses ! and lifts it.", width
+            ),
         ]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
