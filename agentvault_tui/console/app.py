@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -22,6 +24,8 @@ from agentvault_tui.console.screens.watch import Watch
 if TYPE_CHECKING:
     from textual.command import Provider
 
+_GONE: Final = 2.0
+"""Seconds between looks whether the terminal is still there."""
 _PULSES: Final = {"fast": 0.25, "slow": 0.5}
 
 
@@ -50,7 +54,10 @@ class ConsoleApp(App[int]):
         self, desk: Desk, link: Link, *, theme_name: str, speed: str, note: str = ""
     ) -> None:
         self._themes_known: dict[str, Theme | None] = {}
-        super().__init__()
+        # Textual decides before any theme is on how to obey NO_COLOR: told here, it
+        # leaves colours out; not told, it would paint grey on grey, or on black.
+        super().__init__(ansi_color=theme.is_ansi(theme_name) or None)
+        self.set_reactive(App.ansi_color, None)
         self.desk = desk
         self.link = link
         self._note = note
@@ -69,6 +76,14 @@ class ConsoleApp(App[int]):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.exit, 0)
         self.call_after_refresh(self._begin)
+        if not self.is_headless:
+            self.set_interval(_GONE, self._leave_if_alone)
+
+    def _leave_if_alone(self) -> None:
+        """End when the terminal is gone, also where no SIGHUP tells it."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if sys.__stdin__ is not None and not os.isatty(sys.__stdin__.fileno()):
+                self.exit(0)
 
     async def _begin(self) -> None:
         await self.watch_screen.complete()

@@ -199,6 +199,11 @@ def install(app: App[Any], name: str) -> None:
     app.theme = name
 
 
+def is_ansi(name: str) -> bool:
+    """Tell whether the theme *name* leaves colours to the terminal."""
+    return name in _COLOURS and _COLOURS[name].ansi
+
+
 def palette(name: str) -> Palette:
     """Return the styles of the theme *name*; of `agentvault` if it is another's."""
     return _PALETTES.get(name, _PALETTES["agentvault"])

@@ -1,0 +1,189 @@
+"""The console in a real terminal: the bytes it paints, and how it leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.console_scenes import HOSTILE, busy
+from support.fake_operator import FakeOperator
+from support.terminal import Terminal
+
+_PROGRAM = """
+import os, sys
+from pathlib import Path
+if len(sys.argv) > 3 and sys.argv[3] == "own":
+    os.open(os.ttyname(0), os.O_RDWR)  # a session leader's first terminal is its own
+from agentvault_tui.console import run
+from agentvault_tui.settings import Settings
+sys.exit(run(Path(sys.argv[1]), read_only="read-only" in sys.argv, settings=Settings(),
+             memory_folder=Path(sys.argv[2])))
+"""
+_CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_POINTER = "\x1b]22;default\x07"
+"""Textual's own, before the first frame: the shape of the mouse pointer."""
+_OSC52 = re.compile(r"\x1b\]52;c;[A-Za-z0-9+/=]*(?:\x07|\x1b\\)")
+_LEAVING = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?2004l")
+_MOUSE = ("\x1b[?1000h", "\x1b[?1003h", "\x1b[?1015h", "\x1b[?1006h")
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def terminal(fake: FakeOperator, tmp_path: Path) -> Open:
+    def opened(*more: str, **env: str) -> Terminal:
+        line = [sys.executable, "-c", _PROGRAM, str(fake.socket), str(tmp_path), *more]
+        kept = {name: os.environ[name] for name in ("PATH", "HOME")}
+        base = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"}
+        return Terminal(line, {**kept, **base, **env}, columns=120, rows=40)
+
+    return opened
+
+
+def _shown(text: str) -> str:
+    """What was painted, without the sequences a terminal understands."""
+    return re.sub(r"\x1b[=>78]|\x1b\[\?2026\$p", "", _CSI.sub("", text))
+
+
+def test_no_control_an_agent_chose_reaches_the_terminal(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """Names, scopes, resources, reasons, warnings: not one control byte of theirs."""
+    for number, text in enumerate([*HOSTILE, "\x1b[777z", "\x1b]8;;http://x\x07y"]):
+        name = f"{number}{text}"
+        agent = fake.add_agent(name, text, "read:email", owner=text, purpose=text)
+        fake.add_token(agent, text, 3600)
+        fake.decide(agent, text, "denied", resource=text, reason=text, rule=text)
+        fake.add_event("agent.revoked", agent, reason=text)
+    fake.warnings.append(HOSTILE[1])
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text and "Holds" in text)
+        screen.write("j\t\tkk")
+        screen.read_until(lambda text: "HELD" in text)
+        screen.write("/red")
+        screen.read_until(lambda text: "hidden" in text)
+        screen.write("\x11")
+        assert screen.finish() == 0
+        painted = screen.painted.decode()
+    assert "\x1b[777z" not in painted
+    painted = painted.replace(_POINTER, "")
+    assert "\x1b]" not in painted
+    bad = {
+        character
+        for character in _shown(painted)
+        if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"}
+    }
+    assert bad <= {"\r", "\n"}
+    assert "⟦U+001B⟧" in painted
+
+
+def test_the_clipboard_is_written_by_y_alone(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """OSC 52 appears after the key, once, and never before."""
+    busy(fake)
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text and "Holds" in text)
+        assert "\x1b]" not in screen.text.replace(_POINTER, "")
+        screen.write("y")
+        screen.read_until(lambda text: "Copied" in text)
+        screen.write("\x11")
+        screen.finish()
+    assert len(_OSC52.findall(screen.text)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_the_terminal_clean(
+    fake: FakeOperator, terminal: Open, number: signal.Signals
+) -> None:
+    """Alternate screen off, cursor shown, paste mode off, also when told to go."""
+    busy(fake)
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text)
+        screen.signal(number)
+        assert screen.finish() == 0
+    assert all(sequence in screen.text for sequence in _LEAVING)
+
+
+def test_ctrl_q_leaves_the_terminal_clean(fake: FakeOperator, terminal: Open) -> None:
+    """The key to leave; and the mouse was never taken."""
+    busy(fake)
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text)
+        screen.write("\x11")
+        assert screen.finish() == 0
+    assert all(sequence in screen.text for sequence in _LEAVING)
+    assert not any(sequence in screen.text for sequence in _MOUSE)
+    assert "Traceback" not in screen.text
+
+
+@pytest.mark.parametrize("kind", ["own", "borrowed"])
+def test_a_terminal_that_closes_ends_the_console(
+    fake: FakeOperator, terminal: Open, kind: str
+) -> None:
+    """Nobody is left running without a screen, whether or not SIGHUP comes."""
+    busy(fake)
+    screen = terminal(kind)
+    screen.read_until(lambda text: "live" in text)
+    os.close(screen.master)
+    try:
+        screen.process.wait(10)
+    finally:
+        screen.process.kill()
+        screen.process.wait()
+
+
+def test_an_ascii_locale_gets_ascii(fake: FakeOperator, terminal: Open) -> None:
+    """Where the locale is not UTF-8 not one byte beyond ASCII is painted."""
+    busy(fake)
+    fake.add_agent("日本語\u202e", "read:email")
+    with terminal(LC_ALL="C", LANG="C") as screen:
+        screen.read_until(lambda text: "live" in text and "Holds" in text)
+        screen.write("\t\tk/x")
+        screen.read_until(lambda text: "hidden" in text)
+        screen.write("\x11")
+        screen.finish()
+    assert screen.painted.isascii()
+
+
+def test_no_color_is_obeyed(fake: FakeOperator, terminal: Open) -> None:
+    """NO_COLOR: no colour is set, words and shapes are enough."""
+    busy(fake)
+    with terminal(NO_COLOR="1") as screen:
+        screen.read_until(lambda text: "live" in text and "Holds" in text)
+        screen.write("\x11")
+        screen.finish()
+    attributes = {
+        attribute
+        for sequence in re.findall(r"\x1b\[([0-9;]+)m", screen.text)
+        for attribute in sequence.split(";")
+    }
+    assert attributes <= {"0", "1", "2", "3", "7", "39", "49"}
+
+
+def test_typed_ahead_after_a_slash_is_text(fake: FakeOperator, terminal: Open) -> None:
+    """One write holding a slash and letters that are commands: all of it is text."""
+    busy(fake)
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text)
+        screen.write("/rus!")
+        screen.read_until(lambda text: "Nothing matches" in text)
+        screen.write("\x11")
+        screen.finish()
+    assert fake.requests == []
+    assert "Cuts now" not in screen.text
+
+
+def test_read_only_is_said(fake: FakeOperator, terminal: Open) -> None:
+    """The words stand in the head for as long as it runs."""
+    busy(fake)
+    with terminal("read-only") as screen:
+        screen.read_until(lambda text: "read-only" in text)
+        screen.write("\x11")
+        screen.finish()
