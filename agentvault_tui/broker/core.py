@@ -52,6 +52,7 @@ class Broker:
     """Why the policy on disk is not the one in force, if so."""
     flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
     """Device flows under way, one a step-up."""
+    recording_missed: asyncio.Lock = field(default_factory=asyncio.Lock)
     deciding: set[StepUpId] = field(default_factory=set)
     """Step-ups whose decision is being recorded: the first one wins."""
     approval_locks: dict[str, asyncio.Lock] = field(
@@ -109,13 +110,6 @@ class Broker:
             return False
         return True
 
-    async def record_missed(self) -> None:
-        """Write the revocations that happened while the ledger could not."""
-        while self.unrecorded:
-            drafts, changes = self.unrecorded[0]
-            await self.record(*drafts, changes=changes, urgent=True)
-            self.unrecorded.pop(0)
-
     async def reload_policy(self) -> None:
         """Put a changed policy in force; keep the old one when the new is broken."""
         if not self.policy.changed(self.home):
@@ -127,28 +121,32 @@ class Broker:
             log.warning("policy not reloaded: %s", self.policy_problem)
             self.on_status()
             return
-        previous = self.policy.version
-        if policy.version != previous:
-            await self.record(
+        previous = self.policy
+        # In force before its record: a tightened policy must not wait for the disk.
+        self.policy = policy
+        self.policy_problem = None
+        if policy.version != previous.version:
+            await self.record_cut(
                 Draft(
                     EventType.POLICY_CHANGED,
                     SYSTEM,
-                    reason=f"{previous} to {policy.version}",
+                    reason=f"{previous.version} to {policy.version}",
                     detail={
-                        "before": previous,
+                        "before": previous.version,
                         "after": policy.version,
                         "source": policy.source,
                     },
                 )
             )
-        self.policy = policy
-        self.policy_problem = None
         self.on_status()
 
     def end_flow(self, stepup_id: StepUpId) -> None:
         """Stop following a device flow whose step-up is over."""
         task = self.flows.pop(stepup_id, None)
-        if task is not None and task is not asyncio.current_task():
+        # A flow whose approval is being recorded goes on: it will find that it was
+        # overtaken, and record that.
+        running = task is not None and task is not asyncio.current_task()
+        if task is not None and running and stepup_id not in self.deciding:
             task.cancel()
         self.polled.pop(stepup_id, None)
         self.approval_locks.pop(stepup_id, None)

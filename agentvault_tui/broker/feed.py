@@ -24,8 +24,8 @@ from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Change, EventQuery, Ledger
 from agentvault_tui.model import Agent, AgentId, Event, StepUp, Token
 
-BACKLOG: Final = 20_000
-"""Frames one slow console may be behind before it is cut off and has to resume."""
+BACKLOG: Final = 16 * 1024 * 1024
+"""Characters one slow console may be behind before it is cut off and must resume."""
 _HEARTBEAT: Final = 5.0
 _PAGE: Final = 500
 _GATHER: Final = 0.02
@@ -153,12 +153,15 @@ class _Listener:
         self._queue: list[tuple[str, int]] = []
         self._arrived = asyncio.Event()
         self._ended = False
+        self._behind = 0
 
     def put(self, text: str, seq: int) -> None:
         """Queue *text*; a console too far behind is cut off and resumes by id."""
-        if len(self._queue) >= BACKLOG:
+        self._behind += len(text)
+        if self._behind > BACKLOG:
             self._ended = True
-        else:
+            self._queue.clear()
+        if not self._ended:
             self._queue.append((text, seq))
         self._arrived.set()
 
@@ -177,7 +180,7 @@ class _Listener:
                 continue
             await asyncio.sleep(_GATHER)
             self._arrived.clear()
-            batch, self._queue = self._queue, []
+            batch, self._queue, self._behind = self._queue, [], 0
             text = "".join(text for text, seq in batch if seq == 0 or seq > sent)
             if text:
                 yield text

@@ -1,34 +1,99 @@
-"""After an outage of the ledger: make disk and memory say the same again."""
+"""After a start or an outage of the ledger: disk and memory say the same again."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
-from agentvault_tui.ledger import Change, Panic, Recovery
-from agentvault_tui.model import Agent, AgentStatus, StepUp, StepUpStatus
+from agentvault_tui.ledger import Change, DropAgentTokens, Panic, Recovery
+from agentvault_tui.model import (
+    Agent,
+    AgentStatus,
+    Draft,
+    EventType,
+    StepUp,
+    StepUpStatus,
+    Token,
+)
+
+_SKEW: Final = timedelta(seconds=2)
 
 log = logging.getLogger("agentvault.recovery")
 
 
-async def recover(broker: Broker, recovery: Recovery) -> None:
-    """Write the revocations that were kept, then whatever a doubtful batch left wrong.
+async def take_over(broker: Broker) -> None:
+    """Start from what the last process left.
 
-    What a batch changed although its callers were told that it failed is written
-    again as memory has it. What memory has nothing of was never handed out: an agent
-    comes back revoked, a step-up cancelled.
+    A deadline of an earlier boot is judged by the wall clock alone. Set back to
+    before the ledger's last event it would revive what had expired, so then nothing
+    that can expire is taken over.
     """
+    loaded = await broker.ledger.load()
+    last = await broker.ledger.event(broker.ledger.head.seq)
+    now = broker.clock.now()
+    if last is None or now >= last.time - _SKEW:
+        broker.registry.take_over(loaded)
+        return
+    ended = [
+        replace(
+            stepup,
+            status=StepUpStatus.CANCELLED,
+            problem="clock_set_back",
+            decided_at=now,
+            device=None,
+        )
+        for stepup in loaded.stepups
+        if stepup.status.open or stepup.status is StepUpStatus.APPROVED
+    ]
+    kept = [s for s in loaded.stepups if s.id not in {e.id for e in ended}]
+    broker.registry.take_over(replace(loaded, tokens=(), stepups=(*kept, *ended)))
+    await broker.record(
+        Draft(
+            EventType.CLOCK_JUMP,
+            SYSTEM,
+            reason=f"started before the last event of {iso(last.time)}",
+            detail={"tokens_revoked": len(loaded.tokens)},
+        ),
+        changes=[*(DropAgentTokens(agent.id) for agent in loaded.agents), *ended],
+    )
+
+
+async def recover(broker: Broker, recovery: Recovery) -> None:
+    """Make good what an outage left: kept revocations, and a doubtful batch.
+
+    What a *found* batch changed although its callers were told that it failed is
+    written again as memory has it. What memory has nothing of was never handed out:
+    an agent comes back revoked, a step-up cancelled.
+    """
+    if recovery.found:
+        changes = tuple(c for attempt in recovery.attempts for c in attempt.changes)
+        broker.unrecorded.append(((), changes))
     try:
-        await broker.record_missed()
-        if recovery.found:
-            again = [_as_known(broker, c) for a in recovery.attempts for c in a.changes]
-            await broker.record(changes=[c for c in again if c is not None])
+        await record_missed(broker)
     except LedgerError as error:
-        # It latched again: the next recovery comes here with the rest.
         log.warning("recovery is not over: %s", error.what)
     broker.on_status()
+
+
+async def record_missed(broker: Broker) -> None:
+    """Write what was kept while the ledger could not, as things stand now.
+
+    Raises:
+        LedgerError: it latched again; what is left is kept for the next time.
+    """
+    async with broker.recording_missed:
+        while broker.unrecorded:
+            drafts, changes = broker.unrecorded[0]
+            known = [_as_known(broker, change) for change in changes]
+            await broker.record(
+                *drafts, changes=[c for c in known if c is not None], urgent=True
+            )
+            broker.unrecorded.pop(0)
 
 
 def _as_known(broker: Broker, change: Change) -> Change | None:
@@ -59,5 +124,7 @@ def _as_known(broker: Broker, change: Change) -> Change | None:
                 )
         case Panic():
             return registry.panic or replace(change, on=False)
-        case _:
+        case Token():
             return None  # the ledger voided the batch's tokens itself
+        case _:
+            return change

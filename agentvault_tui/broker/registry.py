@@ -7,10 +7,12 @@ other task can run, which is what makes one redemption exactly one.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Final
 
 from agentvault_tui.clock import Clock
@@ -29,6 +31,9 @@ from agentvault_tui.model import (
     TokenId,
 )
 
+HELD_CAP: Final = 128 * 1024 * 1024
+"""Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
+_TOKEN_BYTES: Final = 700
 KEPT_DECIDED: Final = 200
 """Decided step-ups kept for lists, cool-downs and late polls."""
 
@@ -42,6 +47,8 @@ class Registry:
         self._agents: dict[AgentId, Agent] = {}
         self._tokens: dict[str, Token] = {}
         self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
+        self._elevated: dict[StepUpId, Token] = {}
+        self._held: dict[AgentId, int] = defaultdict(int)
         self._stepups: dict[StepUpId, StepUp] = {}
         self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
         self._counts: dict[AgentId, AgentCounts] = defaultdict(AgentCounts)
@@ -146,6 +153,9 @@ class Registry:
         """Make *token* usable."""
         self._tokens[token.sha256] = token
         self._tokens_of[token.agent_id][token.id] = token
+        self._held[token.agent_id] += _weight(token)
+        if token.stepup_id is not None:
+            self._elevated[token.stepup_id] = token
 
     def token(self, sha256: str) -> Token | None:
         """Return the live token with that hash: not expired, its agent served."""
@@ -159,36 +169,53 @@ class Registry:
         known = self._tokens_of[token.agent_id].pop(token.id, None)
         if known is None:
             return False
-        self._tokens.pop(known.sha256, None)
+        self._forget(known)
         return True
 
+    def elevated(self, stepup_id: StepUpId) -> Token | None:
+        """Return the live token that came from an approval."""
+        token = self._elevated.get(stepup_id)
+        return token if token and not token.expires.passed(self._clock) else None
+
+    def may_hold_more(self, agent_id: AgentId) -> bool:
+        """Tell whether the agent's live tokens are within what one agent may take."""
+        return self._held[agent_id] < HELD_CAP
+
     def tokens_of(self, agent_id: AgentId) -> list[Token]:
-        """Return the agent's live tokens, soonest expiry first."""
-        live = [
+        """Return the agent's live tokens, oldest first."""
+        return [
             token
             for token in self._tokens_of[agent_id].values()
             if not token.expires.passed(self._clock)
         ]
-        return sorted(live, key=lambda token: token.expires.wall)
 
     def cut_tokens(self, agent_id: AgentId) -> list[Token]:
         """Make every token of the agent unusable, and void what is being decided."""
         self.void_decisions(agent_id)
-        cut = self.tokens_of(agent_id)
-        for token in self._tokens_of.pop(agent_id, {}).values():
-            self._tokens.pop(token.sha256, None)
-        return cut
+        cut = list(self._tokens_of.pop(agent_id, {}).values())
+        for token in cut:
+            self._forget(token)
+        return [token for token in cut if not token.expires.passed(self._clock)]
 
     def sweep(self) -> None:
         """Forget expired tokens and the oldest decided step-ups."""
-        expired = [t for t in self._tokens.values() if t.expires.passed(self._clock)]
-        for token in expired:
+        # Oldest first and of few lifetimes: those after the first live one can wait.
+        expired = takewhile(
+            lambda token: token.expires.passed(self._clock), self._tokens.values()
+        )
+        for token in list(expired):
             self.drop_token(token)
         decided = [s for s in self._stepups.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at)
         for stepup in decided[:-KEPT_DECIDED]:
             if stepup.expires.passed(self._clock):
                 self._stepups.pop(stepup.id)
+
+    def _forget(self, token: Token) -> None:
+        self._tokens.pop(token.sha256, None)
+        self._held[token.agent_id] -= _weight(token)
+        if token.stepup_id is not None:
+            self._elevated.pop(token.stepup_id, None)
 
     # Step-ups
 
@@ -254,3 +281,9 @@ class Registry:
         if until <= self._clock.now().timestamp():
             return None
         return datetime.fromtimestamp(until, tz=latest.tzinfo)
+
+
+def _weight(token: Token) -> int:
+    """Estimate what a token takes in memory: details are as long as an agent likes."""
+    details = token.authorization_details
+    return _TOKEN_BYTES + (2 * len(json.dumps(details)) if details else 0)

@@ -18,8 +18,7 @@ from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.broker.process import harden, log_json_lines
-from agentvault_tui.broker.recovery import recover
+from agentvault_tui.broker.recovery import record_missed, recover, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
@@ -30,6 +29,7 @@ from agentvault_tui.home import Home, check_socket_path
 from agentvault_tui.ledger import Ledger, Recovery
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.policy import Policy
+from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.guard import Guard, loopback_hosts
@@ -116,7 +116,7 @@ async def _open(
         registry=Registry(clock),
         tenant_kind="embedded" if process else "auth0",
     )
-    broker.registry.take_over(await ledger.load())
+    await take_over(broker)
     feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
     broker.on_status = feed.publish_status
     _listen_to(ledger, broker, feed)
@@ -183,7 +183,7 @@ async def _close(rooms: _Rooms) -> None:
         task.cancel()
     await asyncio.gather(*flows, return_exceptions=True)
     with contextlib.suppress(LedgerError):
-        await broker.record_missed()
+        await record_missed(broker)
         await _mark(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
     if rooms.tenant is not None:

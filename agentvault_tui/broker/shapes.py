@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import islice
+from heapq import nsmallest
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
@@ -26,6 +26,7 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
     """Return *agent* with its live tokens and counts."""
     counts = registry.counts(agent.id)
     tokens = registry.tokens_of(agent.id)
+    soonest = nsmallest(TOKENS_SHOWN, tokens, key=lambda token: token.expires.wall)
     return {
         "id": agent.id,
         "client_id": agent.client_id,
@@ -38,7 +39,7 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
         "created_at": iso(agent.created_at),
         "revoked_at": _moment(agent.revoked_at),
         "last_seen_at": _moment(registry.last_seen(agent.id)),
-        "tokens": [token_shape(token) for token in islice(tokens, TOKENS_SHOWN)],
+        "tokens": [token_shape(token) for token in soonest],
         "tokens_live": len(tokens),
         "counts": {
             "allowed": counts.allowed,

@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.model import Draft, EventType
@@ -33,8 +34,13 @@ async def upkeep(broker: Broker) -> None:
                 await _pulse(broker)
             if looks % _SWEEP_EVERY == 0:
                 broker.registry.sweep()
+            if broker.unrecorded and broker.ledger.writable:
+                await record_missed(broker)
         except LedgerError as error:
             log.warning("upkeep waits for the ledger: %s", error.what)
+        except Exception:
+            # Expiry and policy reload go on whatever one look met.
+            log.exception("upkeep met something unforeseen")
         looks += 1
         await asyncio.sleep(_TICK)
 

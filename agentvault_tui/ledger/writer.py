@@ -117,7 +117,12 @@ class Writer:
             await self._drop_connection()
 
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
-        batch = build(self.tip, jobs, clock)
+        try:
+            batch = build(self.tip, jobs, clock)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            nothing = Batch(tuple(jobs), self.tip, self.tip, [], [])
+            await self._recover(nothing, error, clock)
+            return
         try:
             await self._connection().run(write, batch.statements)
         except Exception as error:  # noqa: BLE001 - any failure latches

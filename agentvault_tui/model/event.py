@@ -25,6 +25,8 @@ class EventType(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     STEPUP_REQUESTED = "stepup.requested"
     STEPUP_AUTHORIZING = "stepup.authorizing"
+    STEPUP_NOT_APPROVED = "stepup.not_approved"
+    """A try at approving that led to no decision: cancelled, stale, no factor."""
     STEPUP_APPROVED = "stepup.approved"
     STEPUP_DENIED = "stepup.denied"
     STEPUP_EXPIRED = "stepup.expired"

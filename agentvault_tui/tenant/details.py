@@ -26,6 +26,7 @@ class StepUpDetails:
     agent_id: str
     agent_name: str
     action: str
+    scope: str
     resource: str | None
     parameters: dict[str, Any]
     risk: Risk
@@ -65,6 +66,7 @@ def read(text: str) -> StepUpDetails:
         agent_id=_text(member, "agent_id"),
         agent_name=_text(member, "agent_name"),
         action=_text(member, "action"),
+        scope=_text(member, "scope") if "scope" in member else _text(member, "action"),
         resource=None if member.get("resource") is None else _text(member, "resource"),
         parameters=_parameters(member.get("parameters")),
         risk=_risk(member),
@@ -134,7 +136,8 @@ def _bounded(value: object, depth: int) -> None:
     if isinstance(value, str) and len(value) > _TEXT_CAP:
         raise _refuse(f"a text in parameters is over {_TEXT_CAP} characters")
     if isinstance(value, dict | list):
-        if depth > _DEPTH or len(value) > _MEMBERS:
+        # A list may be long: sends to many are just what a person is asked about.
+        if depth > _DEPTH or (isinstance(value, dict) and len(value) > _MEMBERS):
             raise _refuse(f"parameters are over {_DEPTH} levels or {_MEMBERS} members")
         if isinstance(value, dict):
             for name in value:

@@ -35,6 +35,7 @@ class Details:
     agent_id: Shown | None = None
     agent_name: Shown | None = None
     action: Shown | None = None
+    scope: Shown | None = None
     resource: Shown | None = None
     risk: Shown | None = None
     why: Shown | None = None
@@ -161,6 +162,7 @@ class Activation:
             agent_id=shown("agent_id"),
             agent_name=shown("agent_name"),
             action=shown("action"),
+            scope=shown("scope"),
             resource=shown("resource"),
             risk=shown("risk"),
             why=shown("why"),

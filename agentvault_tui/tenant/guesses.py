@@ -1,4 +1,4 @@
-"""Counts tries at user codes: per browser, per source, and altogether."""
+"""Counts one browser's wrong user codes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from agentvault_tui.clock import Clock
 
 WINDOW: Final = 60.0
 PER_BROWSER: Final = 5
-_PER_SOURCE: Final = 300
-_IN_ALL: Final = 600
-"""600 a minute against one code of 34.5 bits that lives two minutes: 1 in 20 million.
-A lower cap would only let a process that guesses keep the owner out."""
 _REMEMBERED: Final = 1024
 
 
@@ -23,37 +19,36 @@ class _Count:
 
 
 class Guesses:
-    """Fixed windows on the boot clock (RFC 8628 section 5.1)."""
+    """Fixed windows on the boot clock (RFC 8628 section 5.1).
+
+    There is no count over all browsers: on loopback everyone is one source, so any
+    process could keep the owner out with it. What a guesser gains without one is
+    little. Two thousand tries a second against 34.5 bits for two minutes hit once in
+    a hundred thousand, and a hit shows a request that still wants a password and a
+    one-time code.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Start counting."""
         self._clock = clock
         self._counts: dict[str, _Count] = {}
-        self._all = _Count(clock.boot())
 
-    def charge(self, browser: str, source: str) -> bool:
-        """Take one try before it is looked at; False when there are none left."""
-        counts = (
-            (self._count(f"browser {browser}"), PER_BROWSER),
-            (self._count(f"source {source}"), _PER_SOURCE),
-            (self._fresh(self._all), _IN_ALL),
-        )
-        if any(count.tries >= cap for count, cap in counts):
-            return False
-        for count, _ in counts:
-            count.tries += 1
-        return True
+    def spent(self, browser: str) -> bool:
+        """Tell whether the browser has no try left for now."""
+        return self._count(browser).tries >= PER_BROWSER
+
+    def wrong(self, browser: str) -> None:
+        """Take one try away."""
+        self._count(browser).tries += 1
 
     def right(self, browser: str) -> None:
         """Forget a browser's tries: its last one was right."""
-        self._counts.pop(f"browser {browser}", None)
+        self._counts.pop(browser, None)
 
-    def _count(self, who: str) -> _Count:
-        while len(self._counts) >= _REMEMBERED and who not in self._counts:
+    def _count(self, browser: str) -> _Count:
+        while len(self._counts) >= _REMEMBERED and browser not in self._counts:
             del self._counts[next(iter(self._counts))]
-        return self._fresh(self._counts.setdefault(who, _Count(self._clock.boot())))
-
-    def _fresh(self, count: _Count) -> _Count:
+        count = self._counts.setdefault(browser, _Count(self._clock.boot()))
         if self._clock.boot() - count.since >= WINDOW:
             count.since, count.tries = self._clock.boot(), 0
         return count

@@ -79,12 +79,12 @@ class Pages:
         ):
             return self._over(_STALE)
         browser = sha256_hex(cookie)
-        source = request.client.host if request.client else ""
-        if not self._guesses.charge(browser, source):
+        if self._guesses.spent(browser):
             return self._code_page(request, "", _TOO_MANY_TRIES)
         user_code = normal_user_code(form.get("user_code", ""))
         code = user_code and self._codes.by_user_code(user_code)
         if not user_code or not code:
+            self._guesses.wrong(browser)
             return self._code_page(request, "", _NO_SUCH_CODE)
         self._guesses.right(browser)
         session = self._sessions.start(cookie, code.key, user_code, code.expires)

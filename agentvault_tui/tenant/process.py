@@ -9,7 +9,6 @@ import fcntl
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ from agentvault_tui.errors import (
     SettingsError,
 )
 from agentvault_tui.home import Home, private_file, private_folder
+from agentvault_tui.process import harden
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.app import HOST, Tenant
 from agentvault_tui.tenant.logs import log_to_stderr
@@ -38,9 +38,7 @@ _log = logging.getLogger("agentvault.tenant")
 
 def main(argv: list[str] | None = None) -> int:
     """Run until stdin ends or a signal comes; return the exit code."""
-    os.umask(0o077)
-    # A core file would hold the signing key.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    harden()  # a core file would hold the signing key
     options = _parser().parse_args(argv)
     clock = SystemClock()
     try:

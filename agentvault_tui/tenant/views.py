@@ -51,6 +51,8 @@ class RequestView:
     agent_id: Shown
     agent_name: Shown
     action: Shown
+    scope: Shown | None
+    """Every scope the token will carry, where that is more than the action."""
     resource: Shown | None
     parameters: tuple[tuple[Shown, Shown], ...]
     risk: str
@@ -67,6 +69,7 @@ class RequestView:
             agent_id=_whole(what.agent_id),
             agent_name=_whole(what.agent_name),
             action=_whole(what.action),
+            scope=None if what.scope == what.action else _whole(what.scope),
             resource=None if what.resource is None else _whole(what.resource),
             parameters=tuple(
                 (_whole(name), _whole(value))

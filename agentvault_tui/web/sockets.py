@@ -133,8 +133,14 @@ def _remove_dead(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
+            pass
         except OSError as error:
             raise ConflictError(f"{path} cannot be probed ({error.strerror})") from None
-    raise ConflictError(f"a process already listens on {path}", "stop it first")
+        else:
+            raise ConflictError(f"a process already listens on {path}", "stop it first")
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot remove the dead socket {path} ({error.strerror})", "remove it"
+        ) from error

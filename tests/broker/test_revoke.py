@@ -9,6 +9,7 @@ import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 
 from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
@@ -107,7 +108,7 @@ async def test_revoking_works_when_nothing_can_be_recorded(
     assert not cut.recorded
     assert not await active(bench, server, secret)
     monkeypatch.setattr(bench.ledger, "commit", commit)
-    await bench.broker.record_missed()
+    await record_missed(bench.broker)
     assert (await bench.events("agent.revoked"))[-1].reason == "runaway"
     assert bench.broker.unrecorded == []
 

@@ -10,6 +10,7 @@ from support.scripted_tenant import ScriptedTenant
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.usecases.register import Registration, register
@@ -54,7 +55,7 @@ class Bench:
     async def open(cls, home: Home, clock: ManualClock) -> Bench:
         home.prepare()
         bench = cls(home, clock, await Ledger.open(home, clock=clock))
-        bench.broker.registry.take_over(await bench.ledger.load())
+        await take_over(bench.broker)
         return bench
 
     async def agent(self, name: str = "agent", *scopes: str, **more: Any) -> Agent:

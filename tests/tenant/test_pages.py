@@ -204,22 +204,17 @@ def test_guessing_locks_this_browser_out(
     assert browser.details(flow["user_code"]).step == "details"
 
 
-def test_guessing_without_a_cookie_is_bounded(tenant: TenantThread) -> None:
-    """Dropping the cookie after each try helps only until the source's cap."""
+def test_those_who_guess_do_not_keep_the_owner_out(tenant: TenantThread) -> None:
+    """However many wrong codes others send, the right one is taken."""
     flow = tenant.flow()
-    errors = []
-    for _ in range(301):
+    for code in ["BBBB-BBBB"] * 100 + [flow["user_code"]]:
         tenant.http.cookies.clear()
         page = read_page(tenant.http.get(f"{tenant.issuer}activate").text)
         answer = tenant.http.post(
             f"{tenant.issuer}activate",
-            data={**page.forms["code"].fields, "user_code": "BBBB-BBBB"},
+            data={**page.forms["code"].fields, "user_code": code},
         )
-        errors.append(read_page(answer.text).error)
-    assert errors == ["no_such_code"] * 300 + ["too_many_tries"]
-    last = Browser(tenant)
-    assert last.details(flow["user_code"]).error == "too_many_tries"
-    last.http.close()
+    assert read_page(answer.text).step == "details"
 
 
 @given(st.text(max_size=40))

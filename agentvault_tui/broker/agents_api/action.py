@@ -56,11 +56,16 @@ def read_request(
     action = _member(detail, "action", str, "a string", scopes[0])
     if action not in scopes:
         raise _bad_details("'action' must be one of the requested scopes")
+    named = _member(detail, "resource", str, "a string", resource) or None
+    if resource is not None and named != resource:
+        # RFC 8707: what is decided about must be what the token is good for.
+        text = "'resource' and the resource in authorization_details differ"
+        raise OAuthError(400, "invalid_target", text)
     return Asked(
         Action(
             scopes,
             action,
-            _member(detail, "resource", str, "a string", resource),
+            named,
             _member(detail, "parameters", dict, "an object", {}),
             _member(detail, "reason", str, "a string", message),
         ),

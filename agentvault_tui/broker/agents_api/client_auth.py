@@ -47,7 +47,7 @@ class ClientAuth:
         named = form.get("client_id")
         if authorization is not None:
             client_id, secret = _basic(authorization)
-            if named not in {None, client_id}:
+            if named is not None and named != client_id:
                 raise bad_client()
             return self._by_secret(client_id, secret)
         if secret is not None:
@@ -75,7 +75,7 @@ class ClientAuth:
         except UnprovenError:
             raise bad_client() from None
         client_id = assertion.claims.get("sub")
-        if not isinstance(client_id, str) or named not in {None, client_id}:
+        if not isinstance(client_id, str) or named not in (None, client_id):
             raise bad_client()
         agent = self._find(client_id)
         key = agent.credential.public_key if agent else None

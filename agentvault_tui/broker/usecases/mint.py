@@ -47,6 +47,7 @@ async def mint_elevated(
     if (
         stepup.status is not StepUpStatus.AUTHORIZING
         or stepup.digest != started.digest
+        or stepup.policy_version != broker.policy.version
         or stepup.id in broker.deciding
         or stepup.expires.passed(broker.clock)
         or not registry.serves(stepup.agent_id)
@@ -69,11 +70,12 @@ async def mint_elevated(
         )
         if registry.epoch(stepup.agent_id) != epoch:
             await _void(broker, token, registry.stepup(stepup.id))
-            return True
+            return False
         registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
         registry.put_token(token)
     finally:
         broker.deciding.discard(stepup.id)
+    broker.end_flow(stepup.id)
     return True
 
 

@@ -82,8 +82,12 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         return Introspection(None)
     epoch = broker.registry.epoch(found.agent_id)
     await _record_redemption(broker, caller, found)
-    cut = broker.registry.epoch(found.agent_id) != epoch
-    return Introspection(None if cut else found)
+    alive = (
+        broker.registry.epoch(found.agent_id) == epoch
+        and broker.registry.serves(caller.id)
+        and not found.expires.passed(broker.clock)
+    )
+    return Introspection(found if alive else None)
 
 
 async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
@@ -113,15 +117,10 @@ async def _deliver(
     Until now nobody had it, so a restart between approval and poll loses nothing.
     """
     registry = broker.registry
-    minted = next(
-        (
-            token
-            for token in registry.tokens_of(agent.id)
-            if token.stepup_id == stepup.id and token.sha256.startswith(UNDELIVERED)
-        ),
-        None,
-    )
-    if minted is None or not registry.drop_token(minted):
+    minted = registry.elevated(stepup.id)
+    if minted is None or not minted.sha256.startswith(UNDELIVERED):
+        return Spent()
+    if not registry.drop_token(minted):
         return Spent()
     secret = new_secret("av_e")
     # Its life begins when someone holds it; fetched it must be within as long again.

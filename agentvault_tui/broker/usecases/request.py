@@ -136,6 +136,9 @@ async def _issue(
     broker: Broker, request: Request, verdict: Verdict
 ) -> Granted | Denied:
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
+    if not registry.may_hold_more(request.agent.id):
+        message = "This agent holds too many live tokens. Use them, or revoke some."
+        return await _deny(broker, request, "too_many_tokens", message, verdict)
     secret = new_secret("av_t")
     token = Token(
         id=TokenId(new_id("tok")),
@@ -257,10 +260,12 @@ async def _collapse(
     broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
 ) -> Escalated:
     again = replace(stepup, count=stepup.count + 1)
-    broker.registry.put_stepup(again)
+    deciding = stepup.id in broker.deciding
+    if not deciding:  # a decision on its way to the disk must not be written over
+        broker.registry.put_stepup(again)
     draft = _decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail.update(stepup_id=stepup.id, count=again.count)
-    await broker.record(draft, changes=[again])
+    await broker.record(draft, changes=[] if deciding else [again])
     return _escalated(broker, request, verdict, again)
 
 
@@ -305,7 +310,8 @@ def _same(stepup: StepUp, request: Request) -> bool:
         stepup.scope == request.scope
         and stepup.action == action.action
         and stepup.resource == action.resource
-        and stepup.parameters == action.parameters
+        # Not ==, to which 1, 1.0 and True are the same.
+        and rfc8785.dumps(stepup.parameters) == rfc8785.dumps(action.parameters)
         and stepup.resource_indicator == request.resource
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError
@@ -124,7 +125,7 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
     await broker.record(
         _draft(EventType.AGENT_RESTORED, operator, active, None), changes=[active]
     )
-    _unless_overtaken(broker, agent, epoch)
+    await _unless_overtaken(broker, agent, epoch, operator)
     broker.registry.put_agent(active)
     return active
 
@@ -147,10 +148,26 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
             Draft(EventType.PANIC_OFF, operator, detail={"since": iso(since)}),
             changes=[replace(lifted, on=False)],
         )
-        if registry.panic is not lifted:
+        again = _panic(registry)
+        if again is None:
+            return _served(registry)
+        if again is not lifted:
+            await broker.record_cut(
+                Draft(EventType.PANIC_ON, operator, reason=again.reason),
+                changes=[again],
+            )
             raise ConflictError("everything was stopped again meanwhile")
         registry.panic = None
         broker.on_status()
+    return _served(registry)
+
+
+def _panic(registry: Registry) -> Panic | None:
+    """Look again: others ran while the record was written."""
+    return registry.panic
+
+
+def _served(registry: Registry) -> int:
     return sum(registry.serves(agent.id) for agent in registry.agents())
 
 
@@ -189,10 +206,12 @@ async def change_scopes(
     epoch = registry.epoch(agent.id)
     if grant - before:
         await broker.record(*drafts, changes=changes, urgent=True)
-        _unless_overtaken(broker, agent, epoch)
+        await _unless_overtaken(broker, agent, epoch, operator)
     else:
         await broker.record_cut(*drafts, changes=changes)
-    registry.put_agent(replace(registry.agent(agent.id), scopes=after.scopes))
+    current = registry.agent(agent.id)
+    scopes = (frozenset(current.scopes) - ungrant) | grant
+    registry.put_agent(replace(current, scopes=tuple(sorted(scopes))))
     return registry.agent(agent.id)
 
 
@@ -206,12 +225,26 @@ def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[list[Token], list[S
     return tokens, stepups
 
 
-def _unless_overtaken(broker: Broker, agent: Agent, epoch: tuple[int, bool]) -> None:
-    """Let a revocation win over a grant whose record was still being written."""
-    if broker.registry.epoch(agent.id) != epoch:
-        raise ConflictError(
-            "the agent was revoked meanwhile", "look at it before granting again"
+async def _unless_overtaken(
+    broker: Broker, agent: Agent, epoch: tuple[int, bool], operator: Actor
+) -> None:
+    """Let a revocation win over a grant whose record was still being written.
+
+    The revocation's record went ahead of the grant's, so it is said once more: the
+    ledger's last word is what is in force.
+    """
+    if broker.registry.epoch(agent.id) == epoch:
+        return
+    current = broker.registry.agent(agent.id)
+    if current.status is AgentStatus.REVOKED:
+        reason = "a grant that was being recorded was overtaken"
+        await broker.record_cut(
+            _draft(EventType.AGENT_REVOKED, operator, current, reason),
+            changes=[current],
         )
+    raise ConflictError(
+        "the agent was revoked meanwhile", "look at it before granting again"
+    )
 
 
 def _cut_scopes(

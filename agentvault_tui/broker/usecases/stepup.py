@@ -64,6 +64,7 @@ async def begin_approval(
         ConflictError: it is decided, the digest is another one, or the policy changed.
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
+    broker.registry.stepup(stepup_id)  # no lock for what does not exist
     async with broker.approval_locks[stepup_id]:
         await expire_due(broker)
         stepup = _decidable(broker, stepup_id)
@@ -121,20 +122,29 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
 
 async def expire_due(broker: Broker) -> None:
     """End every step-up whose time is up: no answer is a no."""
-    for stepup in broker.registry.open_stepups():
-        if not stepup.expires.passed(broker.clock) or stepup.id in broker.deciding:
-            continue
-        expired = replace(
-            stepup,
-            status=StepUpStatus.EXPIRED,
-            decided_at=broker.clock.now(),
-            device=None,
-        )
-        broker.registry.put_stepup(expired)
-        broker.end_flow(stepup.id)
+    over = [
+        _expired(broker, stepup)
+        for stepup in broker.registry.open_stepups()
+        if stepup.expires.passed(broker.clock) and stepup.id not in broker.deciding
+    ]
+    if over:
         await broker.record_cut(
-            _draft(EventType.STEPUP_EXPIRED, SYSTEM, expired), changes=[expired]
+            *(_draft(EventType.STEPUP_EXPIRED, SYSTEM, stepup) for stepup in over),
+            changes=over,
         )
+
+
+def _expired(broker: Broker, stepup: StepUp) -> StepUp:
+    """End a step-up in memory at once: whoever looks next finds it over."""
+    expired = replace(
+        stepup,
+        status=StepUpStatus.EXPIRED,
+        decided_at=broker.clock.now(),
+        device=None,
+    )
+    broker.registry.put_stepup(expired)
+    broker.end_flow(stepup.id)
+    return expired
 
 
 def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
@@ -231,11 +241,14 @@ def problem_of(end: Denied | Expired | Failed | Cancelled) -> str:
 async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
     """Let the request wait again, with the reason the last try failed."""
     stepup = broker.registry.stepup(started.id)
-    if stepup.status is not StepUpStatus.AUTHORIZING:
+    if stepup.status is not StepUpStatus.AUTHORIZING or stepup.id in broker.deciding:
         return
     pending = replace(stepup, status=StepUpStatus.PENDING, device=None, problem=problem)
     broker.registry.put_stepup(pending)
-    await broker.record_cut(changes=[pending])
+    await broker.record_cut(
+        _draft(EventType.STEPUP_NOT_APPROVED, SYSTEM, pending, reason=problem),
+        changes=[pending],
+    )
 
 
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
@@ -292,6 +305,7 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "agent_id": stepup.agent_id,
         "agent_name": stepup.agent_name,
         "action": stepup.action,
+        "scope": stepup.scope,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
         "risk": stepup.risk.value,

@@ -287,3 +287,27 @@ async def test_hostile_text_leaves_inert(caller: Caller, live: Live) -> None:
     answer = await caller.token("send:payment", authorization_details=details)
     body = refusal(answer, 400, "invalid_authorization_details")
     assert "[U+001B]" in body["error_description"]
+
+
+async def test_a_token_is_good_for_the_resource_that_was_decided_about(
+    caller: Caller,
+) -> None:
+    """A resource parameter beside another resource in the details is refused."""
+    details = {
+        "type": "agentvault:action",
+        "action": "write:calendar",
+        "resource": "calendar:sandbox",
+    }
+    form = {
+        "resource": "https://bank.example",
+        "authorization_details": json.dumps([details]),
+    }
+    refusal(await caller.token(**form), 400, "invalid_target")
+
+
+async def test_a_client_id_of_another_type_is_a_bad_client(live: Live) -> None:
+    """JSON gives members any type; a list as client_id beside Basic is no 500."""
+    answer = await live.http.post(
+        "/oauth/token", json={"client_id": [1]}, auth=("agt_x", "secret")
+    )
+    refusal(answer, 401, "invalid_client")
