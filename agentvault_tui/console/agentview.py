@@ -109,7 +109,7 @@ class AgentView:
             for row in agents.values()
             if row.id == keep or self.filter.agent(row, self._facts)
         ]
-        found.sort(key=lambda row: (self.look(row.id).rank, row.name, row.id))
+        found.sort(key=lambda row: (self.look(row.id).order, row.name, row.id))
         return [row.id for row in found]
 
     def _facts(self, row: AgentRow) -> AgentFacts:

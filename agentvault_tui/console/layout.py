@@ -72,7 +72,7 @@ def _one(body: Box, big: str) -> dict[str, Box]:
 def _two(body: Box) -> dict[str, Box]:
     """Agents over details at the left, the audit at the right."""
     x, y, width, height = body
-    left = min(max(width * 47 // 100, 52), 70)
+    left = min(max(width * 43 // 100, 50), 68)
     below = min(max(height * 2 // 5, 10), 24)
     if height - below < 8:
         below = 0

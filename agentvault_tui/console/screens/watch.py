@@ -68,6 +68,7 @@ class Watch(Deciding):
         self.bar: FilterBar | None = None
         self._big: Pane = self.agents
         self._boxes: object = None
+        self._fetching = False
         self._painted: tuple[object, ...] = ()
         self._survey_due = 0.0
         self._surveyed = (-1, -1)
@@ -299,10 +300,17 @@ class Watch(Deciding):
     def fetch_older(self) -> None:
         """Read older events when the screen is about to need them."""
         self._show_keys()
-        if self.feed.wants_older(self.audit.size.height):
-            self.run_worker(self._fetch(), group="older", exclusive=True)
+        if not self._fetching and self.feed.wants_older(self.audit.size.height):
+            self._fetching = True
+            self.run_worker(self._fetch, group="older")
 
     async def _fetch(self) -> None:
+        try:
+            await self._fetch_pages()
+        finally:
+            self._fetching = False
+
+    async def _fetch_pages(self) -> None:
         for _ in range(_PAGES_AT_ONCE):
             query = self.feed.wants_older(self.audit.size.height)
             if query is None:

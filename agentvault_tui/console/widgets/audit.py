@@ -183,8 +183,8 @@ def _columns(room: int) -> tuple[int, int]:
     """Return the widths of agent and action; the resource takes the rest."""
     if room < 30:
         return max(room - 1, 4), 0
-    who = min(max(room * 3 // 10, 14), 26)
-    return who, min(max(room * 3 // 10, 14), 22)
+    who = min(max(room * 3 // 10, 14), 20)
+    return who, min(max(room * 3 // 10, 14), 18)
 
 
 def _pad(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from rich.style import Style
 from agentvault_tui.console.attention import SOON, Attention
 from agentvault_tui.console.lines import Pen, Piece, Row, cells, countdown, plural
 from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.records import AgentRow, Counts
 from agentvault_tui.text import cell_width
 
 BAR: Final = 10
@@ -39,7 +39,7 @@ def card(
             pen.spread(left, holds, width),
             pen.spread(
                 ((_GAP, p.muted), *_may(pen, agent, width - 36)),
-                _counts(pen, mirror, agent, width),
+                _counts(pen, mirror, agent, width // 2 + 2),
                 width,
             ),
         ]
@@ -50,7 +50,9 @@ def card(
         pen.spread(top, ((owner, p.muted),), width),
         ((_GAP, p.muted), *_may(pen, agent, width - 2)),
         pen.spread(
-            ((_GAP, p.muted), *holds), _counts(pen, mirror, agent, width), width
+            ((_GAP, p.muted), *holds),
+            _counts(pen, mirror, agent, width - 4 - cells(holds)),
+            width,
         ),
     ]
 
@@ -136,21 +138,36 @@ def _cut(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
     return ((text, p.muted),)
 
 
-def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
-    """Write how the agent's requests were answered; zeros step back."""
-    p = pen.palette
+def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:
+    """Write how the agent's requests were answered: in full, short, or what matters."""
     counts = mirror.counts(agent.id)
-    short = width < 66
-    shown = (
-        (counts.allowed, "ok" if short else "allowed", p.text),
-        (counts.denied, "denied", p.denied),
-        (counts.escalated, "asked" if short else "escalated", p.escalated),
-    )
+    full = _tally(pen, agent, counts, ("allowed", "denied", "escalated"))
+    if cells(full) <= room:
+        return full
+    short = _tally(pen, agent, counts, ("ok", "denied", "asked"))
+    if cells(short) <= room:
+        return short
+    return _tally(pen, agent, counts, ("ok", "denied", "asked"), zeros=False)
+
+
+def _tally(
+    pen: Pen,
+    agent: AgentRow,
+    counts: Counts,
+    names: tuple[str, str, str],
+    *,
+    zeros: bool = True,
+) -> Row:
+    p = pen.palette
+    numbers = (counts.allowed, counts.denied, counts.escalated)
     row: list[Piece] = []
-    for number, (count, word, style) in enumerate(shown):
-        row += [
-            (_GAP if number else "", p.muted),
-            (f"{count:,}", style if count and not agent.revoked else p.muted),
-            (f" {word}", p.muted),
-        ]
+    for number, name, style in zip(
+        numbers, names, (p.text, p.denied, p.escalated), strict=True
+    ):
+        if number or zeros:
+            row += [
+                (_GAP if row else "", p.muted),
+                (f"{number:,}", style if number and not agent.revoked else p.muted),
+                (f" {name}", p.muted),
+            ]
     return tuple(row)

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console import words
 from agentvault_tui.console.attention import SOON
 from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import LABEL, Pen, Row, countdown, plural, wrap
+from agentvault_tui.console.lines import LABEL, Pen, Row, cells, countdown, plural, wrap
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import AgentRow, TokenRow
 from agentvault_tui.console.widgets.agents import AgentPane
@@ -70,7 +70,7 @@ def details(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     return [
         *_identity(pen, agent, width, now),
         *_may(pen, agent, width),
-        *_holds(pen, mirror, agent, now),
+        *_holds(pen, mirror, agent, width, now),
         *_revoking(pen, mirror, agent, width),
         *_lately(pen, mirror, agent, width),
     ]
@@ -111,7 +111,9 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     return rows
 
 
-def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, now: datetime) -> list[Row]:
+def _holds(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, now: datetime
+) -> list[Row]:
     p, g = pen.palette, pen.glyphs
     tokens = mirror.tokens(agent.id)
     live = mirror.live_tokens(agent.id)
@@ -126,24 +128,25 @@ def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, now: datetime) -> list[Row
             (f" {g.separator} {extra}", p.escalated if elevated else p.muted),
         )
     ]
-    rows += [_token(pen, token, now) for token in tokens[:_TOKENS]]
+    rows += [_token(pen, token, now, width) for token in tokens[:_TOKENS]]
     if live > _TOKENS:
         rows.append(pen.fact("", (f"and {live - _TOKENS:,} more", p.muted)))
     return rows
 
 
-def _token(pen: Pen, token: TokenRow, now: datetime) -> Row:
+def _token(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
     p, g = pen.palette, pen.glyphs
     left = token.remaining(now)
     style = p.waiting if left < SOON else p.accent
-    return pen.fact(
+    row = pen.fact(
         "",
         (g.bar(left / 3600, 8), style),
         (f" {countdown(left):>7}", p.text),
         (" SOON" if left < SOON else "", p.waiting),
         ("  elevated, once" if token.elevated else "", p.escalated),
-        (f"  {pen.clip(token.scope, 40)}", p.muted),
     )
+    room = max(width - cells(row) - 2, 4)
+    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
 
 
 def _revoking(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:

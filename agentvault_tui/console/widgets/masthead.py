@@ -94,7 +94,8 @@ class Masthead(Pane):
             found += self._banner(text, width)
         for warning in mirror.warnings.values():
             found += self._banner(warning, width)
-        found += [(self._line(text, width), None) for text in self._notices()]
+        for notice in self._notices():
+            found += self._notice(notice, width)
         return found[:_MOST]
 
     def _panic(self) -> str:
@@ -110,8 +111,7 @@ class Masthead(Pane):
         if link.state is LinkState.LOST:
             since = f" since {clock_time(link.since)}" if link.since else ""
             notices.append(
-                f"LINK LOST{since}: {link.reason}. Shown is what was last known;"
-                " trying again."
+                f"LINK LOST{since}: {link.reason}. Shown is what was last known."
             )
         elif link.state is LinkState.STALE:
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
@@ -127,19 +127,23 @@ class Masthead(Pane):
         return notices
 
     def _banner(self, text: str, width: int) -> list[Painted]:
-        """Fill lines with the one style that shouts, two of them if it takes two."""
-        pen = self.pen
-        rows = wrap(pen.own(text), max(width - 2, 8))
-        if len(rows) > _LINES:
-            rows = [rows[0], pen.clip(" ".join(rows[1:]), max(width - 2, 8))]
+        """Fill lines with the one style that shouts."""
+        style = self.pen.palette.panic
+        rows = self._wrapped(text, width)
+        blanks = [" " * (width - 1 - cell_width(row)) for row in rows]
         return [
-            (
-                ((f" {row}{' ' * (width - 1 - cell_width(row))}", pen.palette.panic),),
-                None,
-            )
-            for row in rows
+            (((f" {row}{blank}", style),), None)
+            for row, blank in zip(rows, blanks, strict=True)
         ]
 
-    def _line(self, text: str, width: int) -> Row:
-        pen, p = self.pen, self.pen.palette
-        return ((pen.clip(f" {pen.own(text)}", width), p.waiting),)
+    def _notice(self, text: str, width: int) -> list[Painted]:
+        style = self.pen.palette.waiting
+        return [(((f" {row}", style),), None) for row in self._wrapped(text, width)]
+
+    def _wrapped(self, text: str, width: int) -> list[str]:
+        """Break *text* into two lines at most."""
+        pen, room = self.pen, max(width - 2, 8)
+        rows = wrap(pen.own(text), room)
+        if len(rows) <= _LINES:
+            return rows
+        return [rows[0], pen.clip(" ".join(rows[1:]), room)]

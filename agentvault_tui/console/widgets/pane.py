@@ -100,6 +100,9 @@ def _strip(painted: Painted, width: int, base: Style) -> Strip:
     row, over = painted
     if over:
         base += over
+        if over.reverse:
+            # Colours of single words, reversed, would be patches of every colour.
+            row = tuple((text, Style(bold=style.bold)) for text, style in row)
     # One run of a style is one escape sequence on the wire.
     runs = [
         ("".join(text for text, _ in run), style)
