@@ -82,13 +82,16 @@ class Home:
         """Held by the one broker of this home; says which process that is."""
         return self.run / "broker.lock"
 
-    def prepare(self) -> None:
+    def prepare(self, socket: Path | None = None) -> None:
         """Make the folders, 0700 whatever the umask.
+
+        Args:
+            socket: where operators will connect, if not at the usual place.
 
         Raises:
             SettingsError: the socket's path would be too long for the system.
         """
-        check_socket_path(self.socket)
+        check_socket_path(socket or self.socket)
         for folder in (self.data, self.config, self.keys, self.tenant, self.run):
             private_folder(folder)
 
@@ -100,7 +103,12 @@ def private_folder(folder: Path) -> None:
         SettingsError: it cannot be made, or belongs to someone else.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Each parent we make is private too: whoever may rename it owns the home.
+        for parent in reversed(folder.parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o700)
+                parent.chmod(0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
         folder.chmod(0o700)
     except OSError as error:
         raise SettingsError(

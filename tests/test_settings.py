@@ -86,16 +86,17 @@ def test_other_addresses_are_refused(text: str) -> None:
         parse_listen(text)
 
 
-def test_folders_and_files_are_private_under_any_umask(tmp_path: Path) -> None:
+def test_modes_are_private_under_any_umask(tmp_path: Path) -> None:
     """Directories are 0700 and files 0600 even when the umask is 000."""
-    home = Home.locate(tmp_path / "vault")
+    home = Home.locate(tmp_path / "a" / "b" / "c")
     before = os.umask(0)
     try:
         home.prepare()
         private_file(home.database)
     finally:
         os.umask(before)
-    for folder in (home.data, home.keys, home.tenant, home.run):
+    parents = (home.data.parent, home.data.parent.parent)
+    for folder in (*parents, home.data, home.keys, home.tenant, home.run):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(home.database.stat().st_mode) == 0o600
 

@@ -25,7 +25,7 @@ from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError
-from agentvault_tui.home import Home, check_socket_path
+from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Recovery
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.policy import Policy
@@ -57,8 +57,7 @@ def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
     harden()
     log_json_lines()
     path = socket or home.socket
-    check_socket_path(path)
-    home.prepare()
+    home.prepare(path)
     return run_loop(_serve(home, settings, path))
 
 
@@ -77,7 +76,7 @@ async def _serve(home: Home, settings: Settings, socket: Path) -> int:
     policy = Policy.load(home)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     ledger = await Ledger.open(home, clock=clock)
     try:
@@ -171,7 +170,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     port = bound.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     app = Guard(
-        agents_app(broker, f"http://{shown}:{port}"), hosts=loopback_hosts(port)
+        agents_app(broker, f"http://{shown}:{port}"), hosts=loopback_hosts(port, host)
     )
     return await server.listen(app, bound)
 

@@ -165,7 +165,10 @@ def print_stepup(out: Output, item: dict[str, Any]) -> None:
             ("scope", item.get("scope")),
             ("risk", out.word(item["risk"])),
             ("asked by", f"{item['rule']}: {item['why']}"),
-            ("you grant", f"this, once, within {item['ttl']} s of your approval"),
+            (
+                "you grant",
+                f"this, once, within {item['ttl']} s, recorded under your name",
+            ),
             ("asked", f"{_times(item['count'])} {item['requested_at']}"),
             ("expires", item["expires_at"]),
             ("status", out.word(item["status"])),

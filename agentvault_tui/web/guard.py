@@ -37,11 +37,18 @@ class ClientGoneError(Exception):
     """The client left before its request was whole; nobody waits for an answer."""
 
 
-def loopback_hosts(port: int) -> frozenset[bytes]:
-    """Return the values ``Host`` may have on a loopback listener at *port*."""
-    names = (b"127.0.0.1", b"[::1]", b"localhost")
-    with_port = {b"%s:%d" % (name, port) for name in names}
-    return frozenset(with_port | set(names) if port == 80 else with_port)
+def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
+    """Return the values ``Host`` may have on a loopback listener.
+
+    With its port or without any: a page elsewhere can send neither.
+
+    Args:
+        port: where it listens.
+        bound: the address it is bound to, which may be another of 127.0.0.0/8.
+    """
+    shown = f"[{bound}]" if ":" in bound else bound
+    names = {b"127.0.0.1", b"[::1]", b"localhost", shown.encode()}
+    return frozenset(names | {b"%s:%d" % (name, port) for name in names})
 
 
 class Guard:

@@ -32,7 +32,7 @@ class Port(Protocol):
         ...
 
     def full(self) -> bool:
-        """Tell whether there are as many connections as there may be."""
+        """Tell whether there is no room for one more connection."""
         ...
 
     def tick(self, now: float) -> None:
@@ -117,6 +117,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, also one whose peer never read our answer."""
         self.transport.abort()
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last request began, if this connection waits for another."""
+        between = self._deadline is None and not self.pipeline
+        answered = self._number > 0 and self.cycle.response_complete
+        return self._began if between and answered else None
 
     def finish(self) -> None:
         """Close after the running answer; a stream, which has no end, right away."""

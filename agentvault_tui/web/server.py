@@ -148,8 +148,25 @@ class Listener:
         return {"peer": peer} if peer.uid in {os.geteuid(), 0} else None
 
     def full(self) -> bool:
-        """Tell whether there are as many connections as there may be."""
-        return len(self.state.connections) >= self._most
+        """Tell whether there is no room for one more connection.
+
+        A connection kept open between requests makes room: whoever only holds on
+        must not shut out those who ask.
+        """
+        if len(self.state.connections) < self._most:
+            return False
+        idle = [
+            (connection.idle_since, connection)
+            for connection in self.state.connections
+            if isinstance(connection, BoundedProtocol)
+            and connection.idle_since is not None
+        ]
+        if not idle:
+            return True
+        _, oldest = min(idle, key=lambda pair: pair[0])
+        self.state.connections.discard(oldest)
+        oldest.transport.abort()
+        return False
 
     def tick(self, now: float) -> None:
         """Renew the ``Date`` header once a second (RFC 9110 section 6.6.1)."""

@@ -210,20 +210,36 @@ async def test_an_offer_to_upgrade_is_passed_over(serve: Serve) -> None:
 async def test_one_connection_too_many_is_told_so(serve: Serve) -> None:
     """At its cap a listener answers 503, and serves again when one has left."""
     listener = await serve(limits=Limits(connections=2))
-    async with httpx.AsyncClient(trust_env=False) as first:
-        await first.get(listener.url)
+    writers = []
+    for number in (1, 2):
         _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writers.append(writer)
         async with asyncio.timeout(5):
-            while listener.connections < 2:  # noqa: ASYNC110 - seen from outside
+            while listener.connections < number:  # noqa: ASYNC110 - from outside
                 await asyncio.sleep(0.01)
-        assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
-        assert (await first.get(listener.url)).status_code == 200
+    assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
+    for writer in writers:
         writer.close()
-        async with asyncio.timeout(5):
-            while listener.connections > 1:  # noqa: ASYNC110 - seen from outside
-                await asyncio.sleep(0.01)
-    async with httpx.AsyncClient(trust_env=False) as second:
+        await writer.wait_closed()
+    async with asyncio.timeout(5):
+        while listener.connections:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.01)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(listener.url)).status_code == 200
+
+
+async def test_who_only_holds_on_makes_room(serve: Serve) -> None:
+    """At its cap a listener lets go of the connection idle longest for a new one."""
+    listener = await serve(limits=Limits(connections=2))
+    async with (
+        httpx.AsyncClient(trust_env=False) as first,
+        httpx.AsyncClient(trust_env=False) as second,
+    ):
+        assert (await first.get(listener.url)).status_code == 200
         assert (await second.get(listener.url)).status_code == 200
+        async with httpx.AsyncClient(trust_env=False) as third:
+            assert (await third.get(listener.url)).status_code == 200
+        assert listener.connections <= 2
 
 
 async def test_what_leaves_names_the_time_and_not_the_software(serve: Serve) -> None:

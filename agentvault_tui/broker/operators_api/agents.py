@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
@@ -53,7 +54,11 @@ def _keeping(broker: Broker) -> list[Route]:
 
     async def add(request: Request) -> Response:
         body = await body_of(request, _NEW)
-        public_key = text_of(body, "public_key", required=False, cap=8192) or None
+        if isinstance(body.get("public_key"), dict):
+            body["public_key"] = json.dumps(body["public_key"])
+        public_key = (
+            text_of(body, "public_key", cap=8192) if "public_key" in body else None
+        )
         resource_server = body.get("resource_server", False)
         if not isinstance(resource_server, bool):
             raise UsageError("'resource_server' must be true or false")
