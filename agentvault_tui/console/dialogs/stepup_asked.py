@@ -84,7 +84,7 @@ def whole(
         *(_parameter_facts(row)),
         ("Rule", row.rule),
         ("Why ask", row.why),
-        ("You grant", f"once, within {countdown(row.ttl)} of approving"),
+        ("You grant", f"once, within {countdown(row.ttl)}, under your name"),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
         ("Step-up", row.id),

@@ -37,10 +37,10 @@ class Deciding(Screen[None]):
         raise NotImplementedError
 
     def action_stepups(self) -> None:
-        """Show what waits for a person."""
-        from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+        """Open the one request that waits, or the queue of them."""
+        from agentvault_tui.console.dialogs.stepups import open_stepups
 
-        self.app.push_screen(StepUpsDialog(self.desk))
+        open_stepups(self.app, self.desk)
 
     def action_revoke(self) -> None:
         """Ask before cutting off the agent under the cursor."""
