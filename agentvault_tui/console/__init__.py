@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def run(
     """
     for name, value in _TEXTUAL.items():
         os.environ.setdefault(name, value)
+    # Loading makes many objects and no garbage; the app turns this on again.
+    gc.disable()
     # Textual is imported here and not above: see `_TEXTUAL`, and the CLI's other
     # commands need none of it.
     from agentvault_tui.console.build import build  # noqa: PLC0415

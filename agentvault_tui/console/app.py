@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -86,6 +87,10 @@ class ConsoleApp(App[int]):
                 self.exit(0)
 
     async def _begin(self) -> None:
+        if not gc.isenabled():
+            # What is loaded stays: the collector need not look at it again, ever.
+            gc.freeze()
+            gc.enable()
         await self.watch_screen.complete()
         self._following = asyncio.create_task(self.link.run())
         self._following.add_done_callback(self._ended)

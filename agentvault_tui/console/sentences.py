@@ -81,7 +81,7 @@ def facts(row: StepUpRow, owner: str, now: datetime) -> Iterator[str]:
     for name, value in row.parameters:
         yield f"  With {name}: {value}"
     yield f"  Why ask: {row.rule}: {row.why}"
-    yield f"  You grant: exactly this, once, within {countdown(row.ttl)}, under your name"
+    yield f"  You grant: exactly this, once, within {countdown(row.ttl)}"
     yield f"  Digest: {row.digest}"
     if row.open:
         yield f"  It ends in {countdown(row.remaining(now))}."

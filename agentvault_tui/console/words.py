@@ -35,14 +35,13 @@ _EVENTS: Final = {
     "stepup.cancelled": "CANCELLED",
     "stepup.denied": "REFUSED",
     "stepup.expired": "EXPIRED",
+    "stepup.not_approved": "UNPROVEN",
     "stepup.requested": "WAITS",
     "token.redeemed": "USED",
-    "token.revoked": "CUT",
+    "token.revoked": "ENDED",
     "upstream.revocation": "TENANT",
 }
-_LOUD: Final = frozenset(
-    {"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump", "token.revoked"}
-)
+_LOUD: Final = frozenset({"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump"})
 
 
 def word(event: EventRow) -> str:

@@ -90,7 +90,7 @@ def test_look(
     """Without colour and in ASCII everything can still be told; and on light."""
     SCENES["busy"](fake)
     ascii_only = "yes" if theme == "mono" else "no"
-    app = console(fake.socket, tmp_path, theme=theme, ascii=ascii_only)
+    app = console(fake.socket, tmp_path, theme=theme, alphabet=ascii_only)
     assert snap_compare(app, terminal_size=SIZES[size], run_before=_pressing())
 
 

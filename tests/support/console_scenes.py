@@ -177,13 +177,13 @@ SCENES: dict[str, Callable[[FakeOperator], object]] = {
 
 
 def console(
-    socket: Path, folder: Path, *, theme: str = "agentvault", ascii: str = "no"
+    socket: Path, folder: Path, *, theme: str = "agentvault", alphabet: str = "no"
 ) -> ConsoleApp:
     """A console on that socket, with a clock that stands still."""
     return build(
         socket,
         read_only=False,
-        settings=Settings(console=ConsoleSettings(theme=theme, ascii=ascii)),
+        settings=Settings(console=ConsoleSettings(theme=theme, ascii=alphabet)),
         clock=ManualClock(START),
         memory_folder=folder,
         environ={},

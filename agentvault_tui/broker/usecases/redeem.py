@@ -102,7 +102,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
                 broker.actor(agent),
                 agent_id=agent.id,
                 action=found.scope,
-                reason="revoked by the agent",
+                reason="handed back",
                 detail={"token_id": found.id},
             ),
             changes=[DropToken(found.id)],

@@ -26,14 +26,12 @@ from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
-from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
     from agentvault_tui.console.widgets.filterbar import FilterBar
 
 _SURVEY_SHARE: Final = 20
 """Looking at all agents may take one part in this many of the time."""
-_PAGES_AT_ONCE: Final = 20
 
 
 class Watch(Deciding):
@@ -62,21 +60,29 @@ class Watch(Deciding):
         self.waiting = StepUpBar(desk, id="waiting")
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
-        self.audit = AuditPane(desk, self.feed)
+        self.audit = AuditPane(desk, self.feed, link.audit)
         self.keybar = KeyBar(desk, id="keys")
         self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
+        self._fixed: tuple[Pane, ...] = (
+            self.masthead,
+            self.waiting,
+            self.agents,
+            self.details,
+            *self.rules,
+            self.audit,
+            self.keybar,
+        )
         self.bar: FilterBar | None = None
         self._big: Pane = self.agents
         self._boxes: object = None
-        self._fetching = False
         self._painted: tuple[object, ...] = ()
         self._survey_due = 0.0
         self._surveyed = (-1, -1)
 
     def compose(self) -> ComposeResult:
-        """Lay out everything; `place` says where."""
-        yield from (self.masthead, self.waiting, self.agents, self.details)
-        yield from (*self.rules, self.audit, self.keybar)
+        """Lay out everything; `place` says where, before the first frame already."""
+        self.place()
+        yield from self._fixed
 
     def on_mount(self) -> None:
         """Start the one clock of this screen."""
@@ -115,7 +121,7 @@ class Watch(Deciding):
         elif streamed:
             self.audit.paint()
         if self.feed.filter:
-            self.fetch_older()
+            self.audit.fetch_older()
 
     def _survey(self) -> None:
         """Look who needs a person: once a second, seldomer if there are very many."""
@@ -134,7 +140,7 @@ class Watch(Deciding):
 
     def paint_all(self) -> None:
         """Repaint what differs."""
-        for pane in self.query(Pane):
+        for pane in self._fixed:
             pane.paint()
         self._show_keys()
 
@@ -142,7 +148,7 @@ class Watch(Deciding):
 
     def place(self) -> None:
         """Put everything in its place for this size."""
-        width, height = self.size
+        width, height = self.app.size
         boxes = plan(
             width,
             height,
@@ -156,7 +162,7 @@ class Watch(Deciding):
         if boxes == self._boxes:
             return
         self._boxes = boxes
-        for widget in self.children:
+        for widget in (*self._fixed, *([self.bar] if self.bar else [])):
             box = boxes.get(widget.id or "")
             widget.display = box is not None
             if box is not None:
@@ -247,7 +253,7 @@ class Watch(Deciding):
         self.feed.narrow(wanted)
         self.place()
         self.paint_all()
-        self.fetch_older()
+        self.audit.fetch_older()
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Filter as it is typed."""
@@ -297,30 +303,9 @@ class Watch(Deciding):
         self.details.paint()
 
     @on(AuditPane.Moved)
-    def fetch_older(self) -> None:
-        """Read older events when the screen is about to need them."""
+    def follow_audit(self) -> None:
+        """Name the keys that fit."""
         self._show_keys()
-        if not self._fetching and self.feed.wants_older(self.audit.size.height):
-            self._fetching = True
-            self.run_worker(self._fetch, group="older")
-
-    async def _fetch(self) -> None:
-        try:
-            await self._fetch_pages()
-        finally:
-            self._fetching = False
-
-    async def _fetch_pages(self) -> None:
-        for _ in range(_PAGES_AT_ONCE):
-            query = self.feed.wants_older(self.audit.size.height)
-            if query is None:
-                return
-            try:
-                page = await self.link.audit(**query)
-            except AgentVaultError:
-                return  # the masthead says what is wrong with the link
-            self.feed.prepend(page, query)
-            self.audit.paint()
 
     @on(AuditPane.Opened)
     def go_to_agent(self) -> None:

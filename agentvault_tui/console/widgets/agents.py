@@ -20,9 +20,10 @@ _WELCOME: Final = (
     "",
     "Add the first one from a shell:",
     "",
-    "  agentvault agents add NAME --owner YOU --scope read:calendar",
+    "  agentvault agents add NAME \\",
+    "      --owner YOU --scope read:calendar",
     "",
-    "It prints a client id and secret once; the agent appears here at once.",
+    "It prints a client id and a secret, once.",
 )
 
 

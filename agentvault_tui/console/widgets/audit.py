@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
@@ -15,8 +16,12 @@ from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.lines import Piece, Row, cells
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
+Read = Callable[..., Awaitable[list[EventRow]]]
+"""Reads a page of the audit, newest first, by the members of a query."""
+_PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
 _TIME: Final = 9
 
@@ -44,9 +49,11 @@ class AuditPane(Pane, can_focus=True):
     class Opened(Message):
         """The operator wants the agent of the event under the cursor."""
 
-    def __init__(self, desk: Desk, feed: Feed) -> None:
+    def __init__(self, desk: Desk, feed: Feed, read: Read) -> None:
         super().__init__(desk, id="audit")
         self.feed = feed
+        self._read = read
+        self._reading: asyncio.Task[None] | None = None
         self._bottom = 0
         """The number of the lowest event on screen, while held."""
         self._key: object = None
@@ -174,9 +181,33 @@ class AuditPane(Pane, can_focus=True):
             self.action_follow()
 
     def after_move(self) -> None:
-        """Draw, and let the screen see whether older events are needed."""
+        """Draw, and read older events if the screen is about to need them."""
         self.paint()
+        self.fetch_older()
         self.post_message(self.Moved())
+
+    def fetch_older(self) -> None:
+        """Read older events when the screen is about to need them."""
+        idle = self._reading is None or self._reading.done()
+        if idle and self.feed.wants_older(self.size.height):
+            self._reading = asyncio.create_task(self._fetch())
+
+    async def _fetch(self) -> None:
+        for _ in range(_PAGES_AT_ONCE):
+            query = self.feed.wants_older(self.size.height)
+            if query is None:
+                return
+            try:
+                page = await self._read(**query)
+            except AgentVaultError:
+                return  # the masthead says what is wrong with the link
+            self.feed.prepend(page, query)
+            self.paint()
+
+    def on_unmount(self) -> None:
+        """Ask for nothing more."""
+        if self._reading is not None:
+            self._reading.cancel()
 
 
 def _columns(room: int) -> tuple[int, int]:

@@ -60,13 +60,11 @@ class Pane(Widget):
         width, height = self.size
         if not self.is_attached or not self.display or width < 1 or height < 1:
             return
-        rows = list(self.draw(width, height))[:height]
-        rows += [((), None)] * (height - len(rows))
         base = self.rich_style  # walks up the tree: once a paint, not once a row
         ground = (width, height, self.app.theme, base)
+        rows = self._drawn(width, height)
         if ground != self._ground:
-            self._ground, self._painted, self._strips = ground, [], []
-        if not self._painted:
+            self._ground = ground
             self._painted = rows
             self._strips = [_strip(row, width, base) for row in rows]
             self.refresh()
@@ -76,6 +74,10 @@ class Pane(Widget):
                 self._painted[number] = row
                 self._strips[number] = _strip(row, width, base)
                 self.refresh(Region(0, number, width, 1))
+
+    def _drawn(self, width: int, height: int) -> list[Painted]:
+        rows = list(self.draw(width, height))[:height]
+        return rows + [((), None)] * (height - len(rows))
 
     def on_resize(self) -> None:
         """Draw at the new size."""
@@ -91,6 +93,9 @@ class Pane(Widget):
 
     def render_line(self, y: int) -> Strip:
         """Return a drawn line; the terminal asks for many, most of them known."""
+        if self._ground[:2] != self.size:
+            # The compositor asks before the resize is told: no blank frame.
+            self.paint()
         if y < len(self._strips):
             return self._strips[y]
         return Strip.blank(self.size.width, self.rich_style)

@@ -1,0 +1,123 @@
+"""Take the README's pictures from the running console over the running demo.
+
+Starts `agentvault demo --headless`, waits for its story to unfold, then drives the
+console as an operator would and saves what it shows: ``make screenshots``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from textual.pilot import Pilot
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.console.build import build
+from agentvault_tui.home import Home
+from agentvault_tui.settings import Settings
+
+FOLDER = Path(__file__).parent
+AGENTVAULT = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
+ARMED = 0.7
+"""Seconds after which a dialog's decision keys count."""
+
+
+def waiting(home: Home) -> int:
+    """Return how many step-ups wait at the broker."""
+    transport = httpx.HTTPTransport(uds=str(home.socket))
+    with httpx.Client(transport=transport, base_url="http://broker") as client:
+        try:
+            return int(client.get("/api/status").json()["stepups_pending"])
+        except httpx.HTTPError:
+            return 0
+
+
+async def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Look twice a second until *done*."""
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(done):
+            await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def demo(folder: Path) -> AsyncIterator[Home]:
+    """Run the demo without a console for as long as it is needed."""
+    line = [*AGENTVAULT, "--home", str(folder), "demo", "--headless", "--for", "240"]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    try:
+        home = Home.locate(folder)
+        await until(lambda: waiting(home) >= 2)
+        yield home
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+
+
+@asynccontextmanager
+async def console(home: Home, size: tuple[int, int]) -> AsyncIterator[Pilot[int]]:
+    """Run the console in a terminal of *size* cells."""
+    app = build(
+        home.socket,
+        read_only=False,
+        settings=Settings(),
+        clock=SystemClock(),
+        environ={"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"},
+        memory_folder=home.data / "console",
+    )
+    async with app.run_test(size=size) as pilot:
+        await asyncio.sleep(4)  # a few seconds of the feed make the picture
+        yield pilot
+
+
+async def take(pilot: Pilot[int], name: str) -> None:
+    """Save what the console shows now."""
+    await pilot.pause()
+    picture = pilot.app.export_screenshot(title="AgentVault")
+    (FOLDER / f"{name}.svg").write_text(picture)
+    print(f"screenshots/{name}.svg")
+
+
+async def press(pilot: Pilot[int], *keys: str) -> None:
+    """Press keys one after the other, each once the dialog before it counts."""
+    for key in keys:
+        await pilot.press(key)
+        await asyncio.sleep(ARMED)
+
+
+async def decide(home: Home) -> None:
+    """Approve, look at the stages, cut an agent off."""
+    async with console(home, (120, 40)) as pilot:
+        await take(pilot, "watch-120x40")
+        await press(pilot, "s", "enter")
+        await take(pilot, "stepup-asked")
+        await press(pilot, "a")
+        await asyncio.sleep(2)
+        await take(pilot, "stepup-second-factor")
+        approve = [str(home.data / "demo" / "approve"), "--yes"]
+        await asyncio.to_thread(subprocess.run, approve, check=True)
+        await asyncio.sleep(5)
+        await take(pilot, "stepup-decided")
+        await press(pilot, "escape", "escape", "j", "r")
+        await take(pilot, "revoke")
+        await press(pilot, "escape", "question_mark")
+        await take(pilot, "keys")
+
+
+async def main() -> None:
+    """Take every picture."""
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        async with demo(Path(folder)) as home:
+            for width, height in ((80, 24), (200, 60)):
+                async with console(home, (width, height)) as pilot:
+                    await take(pilot, f"watch-{width}x{height}")
+            await decide(home)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
