@@ -24,7 +24,9 @@ def plain_environment(**extra: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AGENTVAULT_", "LC_")) and name != "NO_COLOR"
+        if not name.startswith(("AGENTVAULT_", "LC_"))
+        # Other tests' libraries leave COLUMNS and LINES behind.
+        and name not in {"NO_COLOR", "COLUMNS", "LINES", "TMUX"}
     }
     return {**kept, "LANG": "C.UTF-8", "TERM": "xterm-256color", **extra}
 

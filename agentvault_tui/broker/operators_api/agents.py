@@ -53,25 +53,9 @@ def _keeping(broker: Broker) -> list[Route]:
         return answer(agent_shape(agent, broker.registry))
 
     async def add(request: Request) -> Response:
-        body = await body_of(request, _NEW)
-        if isinstance(body.get("public_key"), dict):
-            body["public_key"] = json.dumps(body["public_key"])
-        public_key = (
-            text_of(body, "public_key", cap=8192) if "public_key" in body else None
-        )
-        resource_server = body.get("resource_server", False)
-        if not isinstance(resource_server, bool):
-            raise UsageError("'resource_server' must be true or false")
         registered = await register(
             broker,
-            Registration(
-                name=text_of(body, "name"),
-                owner=text_of(body, "owner"),
-                purpose=text_of(body, "purpose", required=False),
-                scopes=strings_of(body, "scopes"),
-                public_key=public_key,
-                resource_server=resource_server,
-            ),
+            _registration(await body_of(request, _NEW)),
             operator_of(request),
         )
         shape = agent_shape(registered.agent, broker.registry)
@@ -135,6 +119,25 @@ def _cutting(broker: Broker) -> list[Route]:
         Route("/api/agents/revoke", revoke, methods=["POST"]),
         Route("/api/agents/restore", restore, methods=["POST"]),
     ]
+
+
+def _registration(body: dict[str, Any]) -> Registration:
+    """Read a new agent; a JWK may come as an object or as text."""
+    if isinstance(body.get("public_key"), dict):
+        body["public_key"] = json.dumps(body["public_key"])
+    resource_server = body.get("resource_server", False)
+    if not isinstance(resource_server, bool):
+        raise UsageError("'resource_server' must be true or false")
+    return Registration(
+        name=text_of(body, "name"),
+        owner=text_of(body, "owner"),
+        purpose=text_of(body, "purpose", required=False),
+        scopes=strings_of(body, "scopes"),
+        public_key=(
+            text_of(body, "public_key", cap=8192) if "public_key" in body else None
+        ),
+        resource_server=resource_server,
+    )
 
 
 def _all(body: dict[str, Any]) -> bool:
