@@ -30,6 +30,8 @@ from agentvault_tui.console.widgets.stepupbar import StepUpBar
 if TYPE_CHECKING:
     from agentvault_tui.console.widgets.filterbar import FilterBar
 
+_QUIET_SURVEY: Final = 3.0
+"""Seconds between looks at all agents while nothing happens."""
 _SURVEY_SHARE: Final = 20
 """Looking at all agents may take one part in this many of the time."""
 
@@ -78,6 +80,7 @@ class Watch(Deciding):
         self._painted: tuple[object, ...] = ()
         self._survey_due = 0.0
         self._surveyed = (-1, -1)
+        self._surveyed_agents = -1
 
     def compose(self) -> ComposeResult:
         """Lay out everything; `place` says where, before the first frame already."""
@@ -125,18 +128,17 @@ class Watch(Deciding):
 
     def _survey(self) -> None:
         """Look who needs a person: once a second, seldomer if there are very many."""
-        started = self.desk.mirror.clock.boot()
-        standing = self._standing()
+        clock, versions = self.desk.mirror.clock, self.desk.mirror.versions
+        started = clock.boot()
+        standing = (versions.roster, versions.stepups)
         if started < self._survey_due and standing == self._surveyed:
             return
-        self._surveyed = standing
+        quiet = versions.agents == self._surveyed_agents
+        self._surveyed, self._surveyed_agents = standing, versions.agents
         self.view.update()
-        took = self.desk.mirror.clock.boot() - started
-        self._survey_due = started + max(1.0 - self._pulse / 2, took * _SURVEY_SHARE)
-
-    def _standing(self) -> tuple[int, int]:
-        versions = self.desk.mirror.versions
-        return versions.roster, versions.stepups
+        took = clock.boot() - started
+        wait = _QUIET_SURVEY if quiet else 1.0 - self._pulse / 2
+        self._survey_due = started + max(wait, took * _SURVEY_SHARE)
 
     def paint_all(self) -> None:
         """Repaint what differs."""

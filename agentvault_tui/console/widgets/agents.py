@@ -12,7 +12,7 @@ from agentvault_tui.console.agentview import AgentView
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.lines import Row
 from agentvault_tui.console.records import AgentRow
-from agentvault_tui.console.widgets.card import card
+from agentvault_tui.console.widgets.card import Cards
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 _WELCOME: Final = (
@@ -56,6 +56,7 @@ class AgentPane(Pane, can_focus=True):
         self._top = 0
         self._offset = 0
         """The cursor's row on screen, kept when the order changes."""
+        self._cards = Cards(desk.mirror)
 
     @property
     def agent(self) -> AgentRow | None:
@@ -97,10 +98,8 @@ class AgentPane(Pane, can_focus=True):
         over = pen.palette.cursor if here and self.has_focus else None
         mark = pen.glyphs.cursor if here else " "
         style = pen.palette.accent if self.has_focus else pen.palette.muted
-        return [
-            (((mark, style), *row), over)
-            for row in card(pen, self.mirror, agent, look, (width - 2, tall))
-        ]
+        rows = self._cards.draw(pen, self.app.theme, agent, look, (width - 2, tall))
+        return [(((mark, style), *row), over) for row in rows]
 
     def _scroll(self, visible: int) -> None:
         """Keep the cursor in sight and, when rows move, where it was on screen."""

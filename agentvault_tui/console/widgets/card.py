@@ -18,12 +18,58 @@ _BAR_SPAN: Final = 3600.0
 _NAME: Final = 22
 _OWNER: Final = 8
 _GAP: Final = "  "
+_KEPT: Final = 200
+"""Cards kept as they were drawn; more are never on one screen."""
+_MAY: Final = {2: 36, 3: 2}
+"""Cells that scopes leave free, by the rows of a card."""
+
+Size = tuple[int, int]
+"""Cells and rows."""
 
 
-def card(
-    pen: Pen, mirror: Mirror, agent: AgentRow, look: Attention, size: tuple[int, int]
+class Cards:
+    """Draws cards, or gives them as they were drawn when nothing on them changed."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._drawn: dict[str, tuple[AgentRow, tuple[object, ...], list[Row]]] = {}
+        self._scopes: dict[str, tuple[AgentRow, tuple[object, ...], Row]] = {}
+
+    def draw(
+        self, pen: Pen, theme: str, agent: AgentRow, look: Attention, size: Size
+    ) -> list[Row]:
+        """Draw an agent in *size* (cells, rows)."""
+        mirror = self._mirror
+        token = mirror.soonest(agent.id)
+        left = int(token.remaining(mirror.clock.now())) if token else -1
+        counts, cut = mirror.counts(agent.id), mirror.cuts.get(agent.id)
+        state = (left, counts, look, cut, mirror.link.live, size, theme)
+        known = self._drawn.get(agent.id)
+        # Two revisions of an agent are two objects; all else compares by value.
+        if known is not None and known[0] is agent and known[1] == state:
+            return known[2]
+        if len(self._drawn) >= _KEPT:
+            self._drawn.clear()
+            self._scopes.clear()
+        may = self._may(pen, theme, agent, size)
+        rows = _card(pen, mirror, agent, look, may=may, size=size)
+        self._drawn[agent.id] = (agent, state, rows)
+        return rows
+
+    def _may(self, pen: Pen, theme: str, agent: AgentRow, size: Size) -> Row:
+        state = (theme, size)
+        known = self._scopes.get(agent.id)
+        if known is not None and known[0] is agent and known[1] == state:
+            return known[2]
+        width, rows = size
+        row = ((_GAP, pen.palette.muted), *_may(pen, agent, width - _MAY[rows]))
+        self._scopes[agent.id] = (agent, state, row)
+        return row
+
+
+def _card(
+    pen: Pen, mirror: Mirror, agent: AgentRow, look: Attention, *, may: Row, size: Size
 ) -> list[Row]:
-    """Draw an agent in *size* (cells, rows); the first cell is the cursor's."""
     width, rows = size
     p = pen.palette
     name = pen.clip(agent.name, max(width - 20, 8))
@@ -37,18 +83,14 @@ def card(
         )
         return [
             pen.spread(left, holds, width),
-            pen.spread(
-                ((_GAP, p.muted), *_may(pen, agent, width - 36)),
-                _counts(pen, mirror, agent, width // 2 + 2),
-                width,
-            ),
+            pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
         ]
     top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *_state(pen, look))
     room = width - cells(top) - 2
     owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
     return [
         pen.spread(top, ((owner, p.muted),), width),
-        ((_GAP, p.muted), *_may(pen, agent, width - 2)),
+        may,
         pen.spread(
             ((_GAP, p.muted), *holds),
             _counts(pen, mirror, agent, width - 4 - cells(holds)),
