@@ -105,7 +105,9 @@ class AgentPane(Pane, can_focus=True):
         """Keep the cursor in sight and, when rows move, where it was on screen."""
         index, last = self.view.index, max(len(self.view.order) - visible, 0)
         top = index - self._offset
-        if self.view.still or not 0 <= self._offset < visible:
+        # A list that was not scrolled stays at its top: who needs a person is there.
+        unscrolled = self._top == 0 and index < visible
+        if self.view.still or unscrolled or not 0 <= self._offset < visible:
             top = min(max(self._top, index - visible + 1), index)
         self._top = min(max(top, 0), last)
         self._offset = index - self._top
