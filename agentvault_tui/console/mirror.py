@@ -76,6 +76,7 @@ class Mirror:
         """Agents that have to be read anew; `link` empties it."""
         self._counts: dict[str, Counts] = {}
         self._counted_to = 0
+        self._asked: dict[str, datetime] = {}
         self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
         self._allowed: dict[str, Rate] = defaultdict(Rate)
         self._denied: dict[str, Rate] = defaultdict(Rate)
@@ -115,6 +116,12 @@ class Mirror:
         """Return how often the agent was denied in the last minute."""
         rate = self._denied.get(agent_id)
         return rate.minute(now.timestamp()) if rate else 0
+
+    def last_seen(self, agent_id: str) -> datetime | None:
+        """Return when an agent last spoke, as far as is known here."""
+        agent, asked = self.agents.get(agent_id), self._asked.get(agent_id)
+        told = agent.last_seen_at if agent else None
+        return max(asked, told) if asked and told else asked or told
 
     def open_stepups(self, agent_id: str | None = None) -> list[StepUpRow]:
         """Return what waits for a person, the longest wait first."""
@@ -261,6 +268,7 @@ class Mirror:
         self.events.append(row)
         if not row.outcome:
             return
+        self._asked[row.agent_id] = row.time
         at = row.time.timestamp()
         self.decisions.add(at)
         if row.outcome == "allowed":

@@ -136,6 +136,14 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     assert (step.status, step.ms) == ("confirmed", 212)
 
 
+def test_an_agent_is_seen_when_it_asks(told: Told) -> None:
+    """The latest of its requests counts, not only what the broker said at the start."""
+    agent = told.add_agent("a", "read:email")
+    told.now += timedelta(seconds=7)
+    told.decide(agent, "read:email", "denied")
+    assert told.mirror.last_seen(agent["id"]) == START + timedelta(seconds=7)
+
+
 def test_unknown_frames_mean_nothing(told: Told) -> None:
     """A newer broker may send what this console does not know."""
     told.send("weather", {"rain": True})

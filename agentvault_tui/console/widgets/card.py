@@ -123,7 +123,8 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
     """List scopes with their risk, the riskiest first, as many as fit."""
     p, g = pen.palette, pen.glyphs
     if not agent.scopes:
-        return (("may do nothing", p.muted),)
+        server = agent.resource_server
+        return (("checks others' tokens" if server else "may do nothing", p.muted),)
     row: list[Piece] = []
     used = 0
     for number, scope in enumerate(agent.scopes):
