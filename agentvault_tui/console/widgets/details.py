@@ -48,8 +48,37 @@ class DetailsPane(Pane, can_focus=True):
         room = height - 1
         self._top = min(self._top, max(len(rows) - room, 0))
         below = len(rows) - self._top - room
-        seen = f"seen {ago(mirror.clock.now(), last)}" if last else "never seen"
+        seen = rows[self._top : self._top + room]
+        title = self._title(agent, below, width)
+        return [(title, None), *((((" ", pen.palette.text), *r), None) for r in seen)]
 
+    def _title(self, agent: AgentRow, below: int, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        more = f"{below} more {pen.glyphs.down} " if below > 0 else f"{agent.id} "
+        name = pen.clip(agent.name, max(width - len(more) - 6, 4))
+        return pen.spread(self.heading(name), ((more, p.muted),), width)
+
+    def action_turn(self, rows: int) -> None:
+        """Move by *rows*."""
+        self._top = max(self._top + rows, 0)
+        self.paint()
+
+
+def details(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    """Write everything worth knowing about an agent."""
+    now = mirror.clock.now()
+    return [
+        *_identity(pen, mirror, agent, width),
+        *_may(pen, agent, width),
+        *_holds(pen, mirror, agent, width, now),
+        *_revoking(pen, mirror, agent, width),
+        *_lately(pen, mirror, agent, width),
+    ]
+
+
+def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    p, last = pen.palette, mirror.last_seen(agent.id)
+    seen = f"seen {ago(mirror.clock.now(), last)}" if last else "never seen"
     owner = pen.clip(agent.owner, max(width - LABEL - len(seen) - 3, 6))
     kind = " resource server" if agent.resource_server else ""
     rows = [
