@@ -28,8 +28,8 @@ Bare().run(mouse=False)
 """
 _SCOPES = ("read:calendar", "read:email", "read:contacts")
 _KEYS = 40
-_DETAILS = (range(22, 26), range(1, 30))
-"""Where the name of the agent under the cursor stands."""
+_CURSOR = (range(3, 22), range(13))
+"""Where the cursor's mark and the names stand, and nothing that counts."""
 
 
 class Load(threading.Thread):
@@ -100,7 +100,7 @@ def keys(screen: Screen) -> list[float]:
     for number in range(_KEYS):
         pressed.append(screen.press("j" if number < _KEYS // 2 else "k"))
         time.sleep(0.17)
-    changes = screen.changes(*_DETAILS)
+    changes = screen.changes(*_CURSOR)
     latencies = []
     for at in pressed:
         after = [change for change in changes if change >= at]
