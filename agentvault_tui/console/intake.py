@@ -260,7 +260,7 @@ def _gist(parameters: object) -> str:
     if isinstance(recipients, int):
         words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
     if isinstance(count := known.get("count"), int):
-        words.append(f"{count:,} items")
+        words.append(f"{count:,} item{'s' * (count != 1)}")
     return ", ".join(words)
 
 

@@ -163,6 +163,17 @@ def test_the_stream_resumes_without_gap_or_repeat(vault: Vault) -> None:
     assert seen == list(range(1, len(seen) + 1))
 
 
+def test_counts_come_with_the_head_they_are_true_for(vault: Vault) -> None:
+    """Counts of a listing are the ledger's decisions up to the head it names."""
+    agent = vault.register("cal", "write:calendar")
+    for _ in range(5):
+        agent.token("write:calendar")
+    listed = vault.operator.get("/api/agents").json()
+    query = {"agent": agent.id, "outcome": "allowed", "before": listed["head"] + 1}
+    events = vault.operator.get("/api/audit", params=query).json()["events"]
+    assert listed["agents"][0]["counts"]["allowed"] == len(events) == 5
+
+
 def test_an_id_above_the_head_is_told_loudly(vault: Vault) -> None:
     """A console that saw more than this ledger holds gets a reset."""
     (event,) = read(vault, 10_000, 1)

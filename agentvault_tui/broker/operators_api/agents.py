@@ -46,7 +46,13 @@ def _keeping(broker: Broker) -> list[Route]:
 
     async def index(_: Request) -> Response:
         agents = broker.registry.agents()
-        return answer({"agents": [agent_shape(a, broker.registry) for a in agents]})
+        return answer(
+            {
+                "agents": [agent_shape(agent, broker.registry) for agent in agents],
+                # What the counts are true for: a console adds later events to them.
+                "head": broker.ledger.head.seq,
+            }
+        )
 
     async def show(request: Request) -> Response:
         agent = broker.registry.agent(request.path_params["id"])

@@ -156,13 +156,13 @@ def _revoking(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
     waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
     rows = pen.facts(
         "Revoking",
-        f"cuts {tokens} and {waits} here at once, and refuses the next request;"
-        " then takes away its grants at the tenant.",
+        f"cuts {tokens} and {waits} here at once, and refuses the next request."
+        " What the tenant has to do for it follows and is listed.",
         width,
         4,
     )[0]
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
-        rows += pen.facts("", pen.own(text), width, 2, p.muted)[0]
+        rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
     return rows
 
 
