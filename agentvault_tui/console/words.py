@@ -37,6 +37,7 @@ _EVENTS: Final = {
     "stepup.expired": "EXPIRED",
     "stepup.not_approved": "UNPROVEN",
     "stepup.requested": "WAITS",
+    "token.delivered": "FETCHED",
     "token.redeemed": "USED",
     "token.revoked": "ENDED",
     "upstream.revocation": "TENANT",

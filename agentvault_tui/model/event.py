@@ -21,6 +21,8 @@ class EventType(StrEnum):
     AGENT_RESTORED = "agent.restored"
     AGENT_SCOPES_CHANGED = "agent.scopes_changed"
     TOKEN_DECISION = "token.decision"  # noqa: S105 - a word of the contract
+    TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
+    """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     STEPUP_REQUESTED = "stepup.requested"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import Gate
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
@@ -25,33 +26,12 @@ from agentvault_tui.model import (
     Action,
     Agent,
     AgentStatus,
-    Draft,
-    Event,
     EventType,
     StepUp,
     StepUpStatus,
 )
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
-
-
-class Gate:
-    """Holds the answer of the ledger for one kind of event until told to go on."""
-
-    def __init__(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: EventType
-    ) -> None:
-        self.reached, self.open = asyncio.Event(), asyncio.Event()
-        commit = bench.ledger.commit
-
-        async def slow(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
-            writing = asyncio.ensure_future(commit(*drafts, **more))
-            if drafts and drafts[0].type is kind:
-                self.reached.set()
-                await self.open.wait()
-            return await writing
-
-        monkeypatch.setattr(bench.ledger, "commit", slow)
 
 
 async def ask(bench: Bench, agent: Agent, action: Action = PAYMENT) -> Any:

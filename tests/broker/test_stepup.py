@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.bench import OPERATOR, PAYMENT, Bench
+from support.bench import OPERATOR, Bench
+from support.stepups import approve, hold, start
 
 from agentvault_tui.broker.answers import (
     Denied,
-    Escalated,
     Expired,
     Granted,
     SlowDown,
@@ -19,7 +19,6 @@ from agentvault_tui.broker.answers import (
     Waiting,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.clock import ManualClock
@@ -30,7 +29,6 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
 )
 from agentvault_tui.model import (
-    Agent,
     Draft,
     Event,
     EventType,
@@ -42,27 +40,8 @@ from agentvault_tui.vault import Denied as TenantDenied
 from agentvault_tui.vault import Expired as CodeExpired
 
 
-async def hold(bench: Bench, name: str = "payer") -> tuple[Agent, StepUp]:
-    agent = await bench.agent(name)
-    held = await request_token(
-        bench.broker, agent, PAYMENT, resource=None, details=({"type": "x"},)
-    )
-    assert isinstance(held, Escalated)
-    return agent, held.stepup
-
-
-async def start(bench: Bench, stepup: StepUp) -> StepUp:
-    return await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-
-
 def status(bench: Bench, stepup: StepUp) -> StepUpStatus:
     return bench.broker.registry.stepup(stepup.id).status
-
-
-async def approve(bench: Bench, stepup: StepUp) -> None:
-    await start(bench, stepup)
-    bench.tenant.approve()
-    await bench.until(lambda: status(bench, stepup) is StepUpStatus.APPROVED)
 
 
 async def test_approval_mints_one_token_that_the_asking_agent_gets_once(

@@ -69,7 +69,10 @@ async def mint_elevated(
             _approval(approved, token, evidence, id_token), changes=[approved, token]
         )
         if registry.epoch(stepup.agent_id) != epoch:
-            await _void(broker, token, registry.stepup(stepup.id))
+            ended = registry.stepup(stepup.id)
+            await record_void(
+                broker, token, "revoked while it was being approved", ended
+            )
             return False
         registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
         registry.put_token(token)
@@ -95,18 +98,20 @@ def _token(broker: Broker, stepup: StepUp) -> Token:
     )
 
 
-async def _void(broker: Broker, token: Token, ended: StepUp) -> None:
-    """Record that a revocation overtook the approval: nobody ever held the token."""
+async def record_void(
+    broker: Broker, token: Token, reason: str, *ended: StepUp
+) -> None:
+    """Record that a revocation overtook *token*: nobody ever held its secret."""
     await broker.record_cut(
         Draft(
             EventType.TOKEN_REVOKED,
             SYSTEM,
             agent_id=token.agent_id,
             action=token.scope,
-            reason="revoked while it was being approved",
+            reason=reason,
             detail={"token_id": token.id, "stepup_id": token.stepup_id},
         ),
-        changes=[DropToken(token.id), ended],
+        changes=[DropToken(token.id), *ended],
     )
 
 

@@ -15,10 +15,10 @@ from agentvault_tui.broker.answers import (
     Waiting,
 )
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.mint import UNDELIVERED
+from agentvault_tui.broker.usecases.mint import UNDELIVERED, record_void
 from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
 from agentvault_tui.broker.usecases.stepup import expire_due
-from agentvault_tui.clock import Deadline
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
@@ -132,16 +132,35 @@ async def _deliver(
     )
     epoch = registry.epoch(agent.id)
     try:
-        await broker.record(changes=[token])
+        await broker.record(_delivery(broker, agent, stepup, token), changes=[token])
     except BaseException:
         if registry.epoch(agent.id) == epoch:
             registry.put_token(minted)
         raise
     if registry.epoch(agent.id) != epoch:
+        await record_void(broker, token, "revoked while it was being delivered")
         reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
         return Denied(reason, message, stepup.decision_id)
     registry.put_token(token)
     return Granted(secret, token, stepup.ttl, stepup.decision_id)
+
+
+def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Draft:
+    return Draft(
+        EventType.TOKEN_DELIVERED,
+        broker.actor(agent),
+        agent_id=agent.id,
+        action=stepup.action,
+        resource=stepup.resource,
+        rule=stepup.rule,
+        decision_id=stepup.decision_id,
+        detail={
+            "token_id": token.id,
+            "stepup_id": stepup.id,
+            "scope": token.scope,
+            "expires_at": iso(token.expires.wall),
+        },
+    )
 
 
 def _refusal(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:

@@ -1,0 +1,75 @@
+"""An approved token reaches its agent once, in time, and the ledger tells."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.stepups import Gate, approve, hold, latched
+
+from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.usecases.redeem import introspect, poll
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.model import EventType
+
+
+async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
+    """Request, approval, delivery and redemption stand there, tied by their ids."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    await introspect(bench.broker, server, granted.access_token)
+    story = [
+        event
+        for event in await bench.events()
+        if event.detail.get("stepup_id") == stepup.id
+        and event.type is not EventType.TOKEN_DECISION
+    ]
+    assert [event.type.value for event in story] == [
+        "stepup.requested",
+        "stepup.authorizing",
+        "stepup.approved",
+        "token.delivered",
+        "token.redeemed",
+    ]
+    assert {event.decision_id for event in story} == {stepup.decision_id}
+    assert {event.detail["token_id"] for event in story[2:]} == {granted.token.id}
+    delivered = story[3]
+    assert delivered.actor.id == agent.id
+    assert delivered.detail["scope"] == "send:payment"
+    assert delivered.detail["expires_at"] == "2026-11-24T10:05:00.000000Z"
+    assert granted.access_token not in str(delivered.detail)
+
+
+async def test_a_failed_delivery_is_not_recorded_and_can_be_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the ledger latched nothing is delivered; afterwards the poll yields it."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "commit", latched)
+        with pytest.raises(LedgerUnwritableError):
+            await poll(bench.broker, agent, stepup.id)
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Granted)
+    assert len(await bench.events("token.delivered")) == 1
+
+
+async def test_a_delivery_overtaken_by_a_revocation_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut while the delivery is recorded: no secret leaves, and the ledger tells."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    gate = Gate(bench, monkeypatch, EventType.TOKEN_DELIVERED)
+    polling = asyncio.create_task(poll(bench.broker, agent, stepup.id))
+    await gate.reached.wait()
+    await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    gate.open.set()
+    assert isinstance(await polling, Denied)
+    (event,) = await bench.events("token.revoked")
+    assert event.reason == "revoked while it was being delivered"

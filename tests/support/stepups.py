@@ -1,0 +1,72 @@
+"""Step-ups held and approved in a bench, and a gate that holds a record up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker.answers import Escalated
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    Draft,
+    Event,
+    EventType,
+    StepUp,
+    StepUpStatus,
+)
+
+
+async def ask(bench: Bench, agent: Agent, action: Action = PAYMENT) -> Any:
+    return await request_token(bench.broker, agent, action, resource=None, details=None)
+
+
+async def hold(bench: Bench, name: str = "payer") -> tuple[Agent, StepUp]:
+    agent = await bench.agent(name)
+    held = await request_token(
+        bench.broker, agent, PAYMENT, resource=None, details=({"type": "x"},)
+    )
+    assert isinstance(held, Escalated)
+    return agent, held.stepup
+
+
+async def start(bench: Bench, stepup: StepUp) -> StepUp:
+    return await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+
+
+async def approve(bench: Bench, stepup: StepUp) -> None:
+    await start(bench, stepup)
+    bench.tenant.approve()
+    registry = bench.broker.registry
+    await bench.until(
+        lambda: registry.stepup(stepup.id).status is StepUpStatus.APPROVED
+    )
+
+
+async def latched(*_: object, **__: object) -> None:
+    raise LedgerUnwritableError("no space left")
+
+
+class Gate:
+    """Holds the answer of the ledger for one kind of event until told to go on."""
+
+    def __init__(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: EventType
+    ) -> None:
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+        commit = bench.ledger.commit
+
+        async def slow(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+            writing = asyncio.ensure_future(commit(*drafts, **more))
+            if drafts and drafts[0].type is kind:
+                self.reached.set()
+                await self.open.wait()
+            return await writing
+
+        monkeypatch.setattr(bench.ledger, "commit", slow)
