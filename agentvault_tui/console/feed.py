@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.known import event_facts
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.records import EventRow
 
@@ -24,6 +25,7 @@ class Feed:
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
+        self._facts = event_facts(mirror)
         self.filter = Filter()
         self.rows: list[EventRow] = []
         self.follow = True
@@ -36,15 +38,23 @@ class Feed:
         self.version = 0
         """Grows whenever rows or cursor change."""
         self._seen = 0
+        self._top = 0
+        """The newest event looked at."""
         self._floor = 1
         """The oldest event looked at: everything asked for after it is in `rows`."""
 
     @property
+    def looked_at(self) -> int:
+        """How many events the filter was held against, by the broker or here.
+
+        Numbers have no gaps, so it is the stretch from the oldest to the newest.
+        """
+        return max(self._top - self._floor + 1, len(self.rows))
+
+    @property
     def hidden(self) -> int:
-        """How many of the recent events the filter hides."""
-        if not self.filter or not self.follow:
-            return 0
-        return max(len(self._mirror.events) - len(self.rows), 0)
+        """How many of them it hides."""
+        return self.looked_at - len(self.rows) if self.filter else 0
 
     @property
     def index(self) -> int:
@@ -75,10 +85,12 @@ class Feed:
         if fresh:
             self.version += 1
         if self.follow:
+            self._top = last
             self.rows += fresh
             if len(self.rows) > KEPT:
                 del self.rows[:-KEPT]
                 self._floor = self.rows[0].seq
+                self.exhausted = False
         else:
             self.arrived += len(fresh)
         return True
@@ -102,7 +114,8 @@ class Feed:
         self.follow = True
         self.arrived = 0
         self.exhausted = False
-        events, self._seen = self._mirror.events, self._mirror.last_seq
+        events = self._mirror.events
+        self._seen = self._top = self._mirror.last_seq
         self._floor = events[0].seq if events else self._seen + 1
         self.rows = self._sift(events)
         self.version += 1
@@ -131,13 +144,15 @@ class Feed:
         if query.get("before") != self._floor:
             return False
         self.exhausted = len(page) < PAGE
-        if page:
-            self._floor = page[-1].seq
+        self._floor = 1 if self.exhausted else page[-1].seq
         found = self._sift(reversed(page))
         self.rows[:0] = found
         self.version += 1
         if not self.follow:
-            del self.rows[max(KEPT, self.index + PAGE) :]
+            kept = max(KEPT, self.index + PAGE)
+            if len(self.rows) > kept:
+                del self.rows[kept:]
+                self._top = self.rows[-1].seq
         return not found and not self.exhausted
 
     def _extend(self) -> None:
@@ -146,6 +161,7 @@ class Feed:
         newest = self.rows[-1].seq
         if events and events[0].seq <= newest + 1:
             self.rows += self._sift(self._newer(newest))
+            self._top = self._seen = self._mirror.last_seq
             self.arrived = 0
         else:
             self.resume()
@@ -160,7 +176,8 @@ class Feed:
         if not self.filter:
             return list(rows)
         now, name = self._mirror.clock.now(), self._mirror.agent_name
-        return [r for r in rows if self.filter.event(r, name(r.agent_id), now)]
+        asked, facts = self.filter.event, self._facts
+        return [r for r in rows if asked(r, name(r.agent_id), now, facts)]
 
 
 def _seq(row: EventRow) -> int:

@@ -42,6 +42,8 @@ _EVENTS: Final = {
     "token.revoked": "ENDED",
     "upstream.revocation": "TENANT",
 }
+TYPES: Final = ("token.decision", *_EVENTS)
+"""Every type of event this console knows."""
 _LOUD: Final = frozenset({"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump"})
 
 

@@ -108,6 +108,22 @@ def test_filters_count_what_they_hide(told: Told) -> None:
     told.happen(1, "denied")
     told.feed.update()
     assert told.seqs() == [4, 5, 7]
+    assert (told.feed.looked_at, told.feed.hidden) == (7, 4)
+
+
+def test_what_is_hidden_is_counted_also_while_held(told: Told) -> None:
+    """Of all that was looked at, by the broker too; what arrives is not yet in it."""
+    total = RING + 300
+    told.happen(total - 1)
+    told.happen(1, "denied")
+    told.feed.update()
+    told.feed.narrow(Filter.parse("outcome:denied"))
+    assert (told.feed.looked_at, told.feed.hidden) == (RING, RING - 1)
+    told.feed.move(-1)
+    told.happen(2)
+    told.feed.update()
+    told.read_back(30)
+    assert (told.feed.looked_at, told.feed.hidden) == (total, total - 1)
 
 
 def test_scrolling_back_reads_older_pages(told: Told) -> None:

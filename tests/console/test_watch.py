@@ -268,8 +268,8 @@ async def test_filters_narrow_as_they_are_typed(stage: Stage) -> None:
     async with stage.on():
         await stage.pilot.press("slash", *"email")
         await stage.pilot.pause()
-        assert "2 of 6  4 hidden" in stage.text("agents")
-        assert "hidden" in stage.text("audit")
+        assert "2 of 6, 4 hidden" in stage.text("agents")
+        assert "2 of 23, 21 hidden" in stage.text("audit")
         await stage.pilot.press("enter")
         assert stage.watch.focused is stage.watch.agents
         assert "2 of 6" in stage.text("agents")
@@ -450,6 +450,6 @@ async def test_ten_thousand_agents_are_filtered_at_once(stage: Stage) -> None:
         before = asyncio.get_running_loop().time()
         stage.watch.narrow("agent-0999")
         took = asyncio.get_running_loop().time() - before
-        assert "10 of 10,000  9,990 hidden" in stage.text("agents")
+        assert "10 of 10,000, 9,990 hidden" in stage.text("agents")
     assert stage.app.desk.mirror.link.state is LinkState.LIVE
     assert took < 1.0

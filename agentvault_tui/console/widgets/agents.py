@@ -118,7 +118,7 @@ class AgentPane(Pane, can_focus=True):
         shown = f"{len(view.order):,} of {count:,}" if view.filter else f"{count:,}"
         row: Row = (*self.heading("Agents"), (f"  {shown}", p.text))
         if view.filter:
-            row = (*row, (f"  {view.hidden:,} hidden", p.waiting))
+            row = (*row, (f", {view.hidden:,} hidden", p.waiting))
         if view.held:
             row = (*row, (f"  {view.held} new", p.waiting))
         return pen.spread(row, (("by attention ", p.muted),), width)

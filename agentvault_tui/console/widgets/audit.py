@@ -144,8 +144,9 @@ class AuditPane(Pane, can_focus=True):
                     *row,
                     (f"  +{feed.arrived:,} new {pen.glyphs.dash} End", p.waiting),
                 )
-        if feed.hidden:
-            row = (*row, (f"  {feed.hidden:,} hidden", p.waiting))
+        if feed.filter:
+            shown = f"  {len(feed.rows):,} of {feed.looked_at:,}"
+            row = (*row, (shown, p.text), (f", {feed.hidden:,} hidden", p.waiting))
         rate = f"{pace / 60:.0f}/s " if pace >= 120 else f"{pace:,}/min "
         return pen.spread(row, ((rate, p.muted),), width)
 
