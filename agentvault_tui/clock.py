@@ -136,6 +136,21 @@ def iso(moment: datetime) -> str:
     return f"{text[:26]}Z"
 
 
+def span(seconds: float) -> str:
+    """Write how long it took: ``0.120 s``, ``48 s``, ``2 m 3 s``, ``1 d 4 h``."""
+    sign, seconds = "-" * (seconds < 0), abs(seconds)
+    if seconds < 10:
+        return f"{sign}{seconds:.3f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{sign}{days} d {hours} h"
+    if hours:
+        return f"{sign}{hours} h {minutes} m"
+    return f"{sign}{minutes} m {rest} s" if minutes else f"{sign}{rest} s"
+
+
 def parse_iso(text: str) -> datetime:
     """Read an RFC 3339 moment; a missing offset means UTC.
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.clock import Deadline, ManualClock, SystemClock, iso, parse_iso
+from agentvault_tui.clock import (
+    Deadline,
+    ManualClock,
+    SystemClock,
+    iso,
+    parse_iso,
+    span,
+)
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -78,3 +85,19 @@ def test_the_system_clock_moves_on_both_faces() -> None:
 def test_moments_are_read_in_any_offset_and_written_in_one(text: str) -> None:
     """RFC 3339 in any offset reads as the same moment and is written with Z."""
     assert iso(parse_iso(text)) == "2026-11-24T10:00:00.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0.12, "0.120 s"),
+        (48, "48 s"),
+        (123, "2 m 3 s"),
+        (3_840, "1 h 4 m"),
+        (100_800, "1 d 4 h"),
+        (-0.5, "-0.500 s"),
+    ],
+)
+def test_a_span_is_written_with_its_units(seconds: float, written: str) -> None:
+    """How long something took is short, and precise where it is short itself."""
+    assert span(seconds) == written

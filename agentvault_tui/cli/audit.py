@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from agentvault_tui.cli.events import print_event
+from agentvault_tui.cli.evidence import show
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient
@@ -88,7 +89,7 @@ def search(
         print_event(out, event)
 
 
-for _command in (tail, search, export, verify, accept):
+for _command in (tail, search, show, export, verify, accept):
     audit.add_command(_command)
 
 

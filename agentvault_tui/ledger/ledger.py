@@ -25,17 +25,20 @@ from agentvault_tui.ledger.opening import (
     foreseen,
     open_checked,
 )
-from agentvault_tui.ledger.query import read_page
+from agentvault_tui.ledger.query import read_links, read_page
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
     EventQuery,
     Head,
+    Link,
     Loaded,
     Page,
     Recovery,
+    Story,
 )
 from agentvault_tui.ledger.search import Indexer, open_searcher
+from agentvault_tui.ledger.story import read_story
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, Event, EventType, StepUp, StepUpId
 
@@ -190,6 +193,15 @@ class Ledger:
         if not 0 < seq <= self.head.seq:
             return None
         return await self._read(_one_event, seq)
+
+    async def links(self, seqs: Sequence[int]) -> tuple[Link, ...]:
+        """Read links of the chain by their numbers; what there is not is left out."""
+        there = [seq for seq in seqs if 0 < seq <= self.head.seq]
+        return await self._read(read_links, self.ledger_id, there)
+
+    async def story(self, event: Event) -> Story:
+        """Read the events that share a decision, a step-up or a token with *event*."""
+        return await read_story(self.events, event, self._clock)
 
     async def stepup(self, stepup_id: StepUpId) -> StepUp | None:
         """Read one step-up, however old."""

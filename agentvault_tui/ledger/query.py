@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from agentvault_tui.clock import Clock, iso
-from agentvault_tui.ledger.chain import read_event
-from agentvault_tui.ledger.records import EventQuery, Page
+from agentvault_tui.ledger.chain import PREFIX, genesis, read_event
+from agentvault_tui.ledger.records import EventQuery, Link, Page
 from agentvault_tui.ledger.search import Match, indexed_upto, plan
 
 _BUDGET: Final = 0.035
@@ -55,6 +55,27 @@ def read_page(db: sqlite3.Connection, query: EventQuery, clock: Clock) -> Page:
         return Page(tuple(read_event(*row) for row in rows), resume)
     finally:
         db.execute("COMMIT")
+
+
+def read_links(
+    db: sqlite3.Connection, ledger_id: str, seqs: Sequence[int]
+) -> tuple[Link, ...]:
+    """Read links with the hashes before them, in the order of the chain."""
+    rows = db.execute(
+        "SELECT e.seq, e.body, e.hash, p.hash FROM events e"
+        " LEFT JOIN events p ON p.seq = e.seq - 1"
+        " WHERE e.seq IN (SELECT value FROM json_each(?)) ORDER BY e.seq",
+        (json.dumps(seqs),),
+    )
+    return tuple(
+        Link(
+            seq,
+            body,
+            PREFIX + digest.hex(),
+            PREFIX + (genesis(ledger_id) if seq == 1 else before).hex(),
+        )
+        for seq, body, digest, before in rows
+    )
 
 
 def _find(

@@ -162,3 +162,24 @@ class Page:
     events: tuple[Event, ...]
     next: int | None
     """Goes into the parameter the query used; None at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of the chain, with all it takes to compute it again."""
+
+    seq: int
+    body: str
+    """The exact bytes that were hashed, as text."""
+    hash: str
+    previous: str
+    """The hash before it; the genesis hash before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The events that share one decision, oldest first."""
+
+    events: tuple[Event, ...]
+    complete: bool
+    """Whether all were found before the time or the room for it was up."""

@@ -7,7 +7,13 @@ from starlette.exceptions import HTTPException
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
-from agentvault_tui.broker.operators_api import agents, records, session, stepups
+from agentvault_tui.broker.operators_api import (
+    agents,
+    evidence,
+    records,
+    session,
+    stepups,
+)
 from agentvault_tui.broker.operators_api.wire import foreseen, http_refusal
 from agentvault_tui.errors import AgentVaultError
 
@@ -19,6 +25,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *stepups.routes(broker),
             *agents.routes(broker),
             *records.routes(broker, feed),
+            *evidence.routes(broker),
             *session.routes(broker),
         ],
         exception_handlers={

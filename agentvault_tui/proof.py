@@ -1,0 +1,80 @@
+"""Computes links of the ledger again, for those who do not take the broker's word.
+
+Written from ``docs/ledger-format.md`` alone, so that console and command line can hold
+what they show against the exact bytes that were recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+_GENESIS: Final = b"agentvault ledger v1\n"
+_LINK: Final = b"agentvault event v1\n"
+_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a broker gives to compute one link again; nothing of it is believed."""
+
+    seq: int
+    body: str
+    hash: str
+    previous: str
+    ledger: str
+
+    @classmethod
+    def read(cls, link: Mapping[str, Any], ledger: object) -> Proof:
+        """Read a link of ``/api/audit/{seq}`` or ``/api/audit/links``."""
+        seq = link.get("seq")
+        return cls(
+            seq if isinstance(seq, int) and 0 < seq < 2**63 else 0,
+            str(link.get("body") or ""),
+            str(link.get("hash") or ""),
+            str(link.get("previous_hash") or ""),
+            str(ledger or ""),
+        )
+
+    def event(self) -> dict[str, Any] | None:
+        """Return the event that the body tells, as the API writes it; None if none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return {**value, "hash": self.hash} if isinstance(value, dict) else None
+
+    def problem(self, before: str | None = None) -> str:
+        """Say why this link does not hold; empty when it does.
+
+        Args:
+            before: the hash of the event before it, where that is known here.
+        """
+        if not _HASH.fullmatch(self.hash) or not _HASH.fullmatch(self.previous):
+            return "a hash is not written as one"
+        if link(self.previous, self.seq, self.body) != self.hash:
+            return "the hash is not that of the recorded body"
+        if (event := self.event()) is None or event.get("seq") != self.seq:
+            return "the body is that of another event"
+        if self.seq == 1 and self.previous != genesis(self.ledger):
+            return "it does not begin this ledger"
+        if before is not None and before != self.previous:
+            return "it does not follow the event before it"
+        return ""
+
+
+def genesis(ledger: str) -> str:
+    """Return the hash before the first event."""
+    return "sha256:" + hashlib.sha256(_GENESIS + ledger.encode()).hexdigest()
+
+
+def link(previous: str, seq: int, body: str) -> str:
+    """Return the hash of event *seq*; *previous* is written as a hash is."""
+    raw = body.encode("utf-8", "surrogatepass")
+    before = bytes.fromhex(previous.removeprefix("sha256:"))
+    place = seq.to_bytes(8, "big") + len(raw).to_bytes(8, "big")
+    return "sha256:" + hashlib.sha256(_LINK + before + place + raw).hexdigest()

@@ -1,0 +1,124 @@
+"""One decision is one story, told from the members the broker fills in."""
+
+from __future__ import annotations
+
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.ledger.story import read_story
+from agentvault_tui.model import Action, Agent, Event, StepUpStatus
+
+BOOKING = Action(("write:calendar",), "write:calendar", "calendar:primary", {}, None)
+
+
+async def ask(bench: Bench, agent: Agent, action: Action) -> Granted | Escalated:
+    answer = await request_token(
+        bench.broker, agent, action, resource=None, details=({"type": "x"},)
+    )
+    assert isinstance(answer, Granted | Escalated)
+    return answer
+
+
+async def spend(bench: Bench, agent: Agent) -> None:
+    """Ask for a payment, have it approved, and use the token."""
+    held = await ask(bench, agent, PAYMENT)
+    assert isinstance(held, Escalated)
+    stepup = held.stepup
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    bench.tenant.approve()
+    registry = bench.broker.registry
+    await bench.until(
+        lambda: registry.stepup(stepup.id).status is StepUpStatus.APPROVED
+    )
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    server = await bench.agent(f"server-{agent.name}", resource_server=True)
+    assert (await introspect(bench.broker, server, granted.access_token)).token
+
+
+async def told(bench: Bench, event: Event) -> list[str]:
+    story = await bench.ledger.story(event)
+    assert story.complete
+    return [each.type.value for each in story.events]
+
+
+async def test_a_stepup_is_one_story_from_wherever_it_is_read(bench: Bench) -> None:
+    """Request, step-up, approval and redemption belong together, and nothing else."""
+    agent = await bench.agent("payer")
+    await ask(bench, agent, BOOKING)
+    await spend(bench, agent)
+    await ask(bench, agent, BOOKING)
+    whole = [
+        "token.decision",
+        "stepup.requested",
+        "stepup.authorizing",
+        "stepup.approved",
+        "token.redeemed",
+    ]
+    for kind in whole[1:]:
+        (event,) = await bench.events(kind)
+        assert await told(bench, event) == whole
+    escalated = [e for e in await bench.events() if e.outcome == "escalated"]
+    assert await told(bench, escalated[0]) == whole
+
+
+async def test_a_repeated_request_is_told_with_the_first(bench: Bench) -> None:
+    """Requests that fell into one step-up are one story."""
+    agent = await bench.agent("payer")
+    for _ in range(3):
+        await ask(bench, agent, PAYMENT)
+    (asked,) = await bench.events("stepup.requested")
+    story = await told(bench, asked)
+    assert story.count("token.decision") == 3
+
+
+async def test_a_revocation_ends_the_story_of_what_it_cut(bench: Bench) -> None:
+    """A token's story ends with its revocation; another token's does not join in."""
+    agent = await bench.agent("booker")
+    first = await ask(bench, agent, BOOKING)
+    assert isinstance(first, Granted)
+    await revoke_token(bench.broker, agent, first.access_token)
+    await ask(bench, agent, BOOKING)
+    await revoke_agent(bench.broker, agent.id, "odd hours", OPERATOR)
+    one, two = [e for e in await bench.events() if e.outcome == "allowed"]
+    assert await told(bench, one) == ["token.decision", "token.revoked"]
+    assert await told(bench, two) == ["token.decision", "agent.revoked"]
+    (cut,) = await bench.events("agent.revoked")
+    assert await told(bench, cut) == ["agent.revoked"]
+
+
+async def test_an_agent_cannot_write_itself_into_a_story(bench: Bench) -> None:
+    """Ids that an agent puts into its own words join nothing."""
+    agent, rogue = await bench.agent("payer"), await bench.agent("rogue")
+    await ask(bench, agent, PAYMENT)
+    (asked,) = await bench.events("stepup.requested")
+    names = {"stepup_id": asked.detail["stepup_id"], "decision_id": asked.decision_id}
+    forged = Action(
+        ("write:calendar",),
+        "write:calendar",
+        str(asked.detail["stepup_id"]),
+        {**names, "tokens": list(names.values())},
+        str(asked.decision_id),
+    )
+    await ask(bench, rogue, forged)
+    assert await told(bench, asked) == ["token.decision", "stepup.requested"]
+
+
+async def test_a_story_that_takes_too_long_says_it_is_not_whole(bench: Bench) -> None:
+    """When the time is up, what was found is told, and that there may be more."""
+    agent = await bench.agent("payer")
+    await ask(bench, agent, PAYMENT)
+    (asked,) = await bench.events("stepup.requested")
+
+    async def slow(query: object) -> object:
+        bench.clock.advance(10)
+        page = await bench.ledger.events(query)  # type: ignore[arg-type]
+        return type(page)(page.events, 1)
+
+    story = await read_story(slow, asked, bench.clock)  # type: ignore[arg-type]
+    assert asked in story.events
+    assert not story.complete
