@@ -155,6 +155,23 @@ async def grow(ledger: Ledger, events: int) -> None:
     )
 
 
+async def activity(ledger: Ledger) -> None:
+    """Time what an agent's screen asks for, for agents chosen at random."""
+    chance = random.Random(3)  # noqa: S311 - a repeatable load, no secret
+    since = SystemClock().now() - timedelta(days=1)
+    times = []
+    for _ in range(200):
+        agent_id, _ = chance.choice(AGENTS)
+        started = time.perf_counter()
+        found = await ledger.activity(agent_id, since)
+        times.append(time.perf_counter() - started)
+        assert found.scopes
+    print(
+        f"activity of an agent:        median {statistics.median(times) * 1e3:6.2f} ms "
+        f"worst {max(times) * 1e3:6.2f} ms  ({ledger.head.seq:,} events)"
+    )
+
+
 async def first_pages(ledger: Ledger) -> None:
     """Time the first page of every filter."""
     newest = (await ledger.events(EventQuery(limit=1))).events[0]
@@ -216,6 +233,7 @@ async def main(folder: Path, events: int, seconds: float) -> None:
         await commits(ledger, waiters, seconds, flush)
     await grow(ledger, events)
     await first_pages(ledger)
+    await activity(ledger)
     await ledger.close()
     started = time.perf_counter()
     ledger = await Ledger.open(home, clock=clock)

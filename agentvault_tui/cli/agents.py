@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from agentvault_tui.cli.agent_show import count, live_tokens, print_agent
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
@@ -48,7 +49,7 @@ def list_agents(session: Session) -> None:
             out.cell(agent["id"]),
             out.cell(agent["owner"], limit=40),
             out.word(agent["status"]),
-            out.cell(_live_tokens(agent)),
+            out.cell(live_tokens(agent)),
             out.cell(agent["counts"]["allowed"]),
             out.cell(agent["counts"]["denied"]),
             out.cell(agent["counts"]["escalated"]),
@@ -69,12 +70,15 @@ def list_agents(session: Session) -> None:
 @click.argument("ref", metavar="ID")
 @pass_session
 def show_agent(session: Session, ref: str) -> None:
-    """Show one agent: what it may do and what it holds."""
-    agent = find_agent(session.client, ref)
+    """Show one agent: what it may do, what it holds, what it did, and how often."""
+    client = session.client
+    agent = find_agent(client, ref)
+    activity = client.get(f"/api/agents/{agent['id']}/activity")
     if session.json:
-        session.out.json(agent)
+        session.out.json({**agent, "activity": activity})
     else:
-        _print_agent(session.out, agent)
+        catalogue = client.get("/api/policy")["catalogue"]
+        print_agent(session.out, agent, activity, catalogue)
 
 
 @command(
@@ -161,8 +165,8 @@ def revoke_agent(
     out.line(Cell(out.shown("revoked "), "bad"), *who)
     out.line(
         f"closed here in {answer['effective_ms']:.1f} ms: "
-        f"{_count(answer['tokens_revoked'], 'token')} and "
-        f"{_count(answer['stepups_cancelled'], 'step-up')} ended"
+        f"{count(answer['tokens_revoked'], 'token')} and "
+        f"{count(answer['stepups_cancelled'], 'step-up')} ended"
     )
     for step in answer.get("upstream", ()):
         out.line(
@@ -191,7 +195,7 @@ def restore_agent(session: Session, ref: str | None, everyone: bool) -> None:
         out.json(answer)
     elif everyone:
         out.line(
-            f"the panic is over: {_count(answer['agents'], 'agent')} served; "
+            f"the panic is over: {count(answer['agents'], 'agent')} served; "
             "agents revoked singly stay revoked"
         )
     else:
@@ -257,46 +261,6 @@ def _change_scopes(session: Session, ref: str, **change: list[str]) -> None:
         )
 
 
-def _print_agent(out: Output, agent: dict[str, Any]) -> None:
-    counts = agent["counts"]
-    out.fields(
-        [
-            ("agent", out.cell(agent["name"], "strong")),
-            ("id", agent["id"]),
-            ("owner", agent["owner"]),
-            ("purpose", agent["purpose"]),
-            ("status", out.word(agent["status"])),
-            ("scopes", " ".join(agent["scopes"])),
-            ("registered", agent["created_at"]),
-            ("last seen", agent["last_seen_at"]),
-            (
-                "answers",
-                ", ".join(f"{number} {word}" for word, number in counts.items()),
-            ),
-            ("live tokens", _live_tokens(agent)),
-        ]
-    )
-    if agent["tokens"]:
-        out.line()
-        out.table(
-            ("TOKEN", "KIND", "EXPIRES", "SCOPE"),
-            [
-                [
-                    out.cell(token["id"]),
-                    out.cell(token["kind"]),
-                    out.cell(token["expires_at"]),
-                    out.cell(token["scope"]),
-                ]
-                for token in agent["tokens"]
-            ],
-        )
-
-
-def _live_tokens(agent: dict[str, Any]) -> int:
-    """Count live tokens: a long list is cut by the broker, its number is not."""
-    return int(agent.get("tokens_live", len(agent["tokens"])))
-
-
 def _name_and_id(out: Output, agent: dict[str, Any]) -> list[Cell | str]:
     return [out.cell(agent["name"], "strong", 60), " (", out.cell(agent["id"]), ")"]
 
@@ -325,7 +289,3 @@ def _read_key(path: Path) -> str:
             f"{path} holds a private key", "give its public half; keep this one"
         )
     return text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

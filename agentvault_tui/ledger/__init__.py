@@ -1,6 +1,7 @@
 """Remembers: one SQLite file, one writer, state and events in one transaction."""
 
 from agentvault_tui.ledger.accepting import accept_rollback
+from agentvault_tui.ledger.activity import REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import Exported, export_ledger
 from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.records import (
@@ -22,8 +23,11 @@ from agentvault_tui.ledger.records import (
 from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
 
 __all__ = [
+    "REDEEMED",
+    "Activity",
     "Attempt",
     "Change",
+    "Count",
     "DropAgentTokens",
     "DropToken",
     "EventQuery",

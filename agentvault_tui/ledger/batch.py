@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.ledger import activity
 from agentvault_tui.ledger.chain import PREFIX, Prepared, genesis, link
 from agentvault_tui.ledger.records import Attempt, Head
 from agentvault_tui.ledger.state import (
@@ -68,6 +69,7 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
     seq, digest = tip.seq, tip.hash
     rows: list[Row] = []
     tally: dict[tuple[str, str, str], list[int | str | None]] = {}
+    counted: dict[activity.Key, int] = {}
     events: list[tuple[Event, ...]] = []
     for job in jobs:
         placed = []
@@ -77,10 +79,16 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
             digest = link(digest, seq, body.encode())
             rows.append(_event_row(prepared, seq, stamp, body, digest))
             _count(tally, prepared, stamp)
+            for key in activity.keys(_fact(prepared), stamp):
+                counted[key] = counted.get(key, 0) + 1
             placed.append(_event(prepared, seq, now, digest))
         events.append(tuple(placed))
     statements = list(
-        event_statements(rows, [(*key, *counts) for key, counts in tally.items()])
+        event_statements(
+            rows,
+            [(*key, *counts) for key, counts in tally.items()],
+            [(*key, events, stamp) for key, events in counted.items()],
+        )
     )
     if new_era and rows:
         statements.append(("INSERT INTO eras VALUES (?)", (tip.seq + 1,)))
@@ -160,6 +168,18 @@ def _count(
     counts[0] += 1  # type: ignore[operator]
     if draft.actor.kind is ActorKind.AGENT:
         counts[1] = stamp
+
+
+def _fact(prepared: Prepared) -> activity.Fact:
+    draft = prepared.draft
+    return activity.Fact(
+        draft.type,
+        draft.agent_id,
+        draft.outcome,
+        draft.action,
+        draft.reason,
+        draft.detail,
+    )
 
 
 def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:

@@ -8,12 +8,13 @@ import itertools
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import docs, schema, state
+from agentvault_tui.ledger import activity, docs, schema, state
 from agentvault_tui.ledger.batch import Job
 from agentvault_tui.ledger.chain import prepare, read_event
 from agentvault_tui.ledger.connection import Connection
@@ -40,7 +41,7 @@ from agentvault_tui.ledger.records import (
 from agentvault_tui.ledger.search import Indexer, open_searcher
 from agentvault_tui.ledger.story import read_story
 from agentvault_tui.ledger.writer import Writer
-from agentvault_tui.model import Draft, Event, EventType, StepUp, StepUpId
+from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepUpId
 
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -187,6 +188,10 @@ class Ledger:
         if not 1 <= query.limit <= 1000:
             raise ValueError(f"limit {query.limit} is not 1 to 1000")
         return await self._read(read_page, query, self._clock)
+
+    async def activity(self, agent_id: AgentId, since: datetime) -> activity.Activity:
+        """Read what an agent did: by scope, by reason, by quarter since a moment."""
+        return await self._read(activity.read, agent_id, since)
 
     async def event(self, seq: int) -> Event | None:
         """Read one event."""

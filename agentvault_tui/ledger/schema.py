@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.ledger import activity
 
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_SECONDS: Final = 1.0
 """How long the writer waits for another process before it gives up (503)."""
 
-_TABLES: Final = """
+_TABLES: Final = f"""
 CREATE TABLE meta (
   key TEXT PRIMARY KEY, value TEXT, n INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -36,6 +37,7 @@ CREATE TABLE tally (
   events INTEGER NOT NULL, seen TEXT,
   PRIMARY KEY (agent_id, type, outcome)
 ) WITHOUT ROWID;
+{activity.TABLE};
 CREATE TABLE agents (
   id TEXT PRIMARY KEY, doc TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -67,7 +69,9 @@ BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 # The first trigger also stops INSERT OR REPLACE: it fires before the conflict is
 # resolved, while the DELETE trigger would need recursive_triggers on that connection.
 
-MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {}
+MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {
+    1: activity.migrate
+}
 """From each older version to the next, run inside one transaction."""
 
 
@@ -135,6 +139,7 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
         LedgerDamagedError: the file is something else, or newer than this program.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
         db.executescript(
@@ -142,7 +147,7 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
             f"PRAGMA user_version = {VERSION};"
             f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0); COMMIT;"
         )
-    elif version in MIGRATIONS:
+    elif application == APPLICATION_ID and version in MIGRATIONS:
         _migrate(db, version)
     check_schema(db, path)
 
@@ -160,6 +165,12 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer AgentVault (schema {version}, "
             f"this one knows {VERSION})",
             "upgrade AgentVault, or use another home",
+        )
+    if application == APPLICATION_ID and version in MIGRATIONS:
+        raise LedgerDamagedError(
+            f"{path} was written by an older AgentVault (schema {version}, "
+            f"this one knows {VERSION})",
+            "start the broker on it once: that brings it up to date",
         )
     if application != APPLICATION_ID or version != VERSION:
         raise LedgerDamagedError(

@@ -48,6 +48,10 @@ _TALLY: Final = (
     "INSERT INTO tally VALUES {} ON CONFLICT DO UPDATE SET"
     " events = events + excluded.events, seen = coalesce(excluded.seen, seen)"
 )
+_ACTIVITY: Final = (
+    "INSERT INTO activity VALUES {} ON CONFLICT DO UPDATE SET"
+    " events = events + excluded.events, last = excluded.last"
+)
 _STATE: Final = {
     "agents": "INSERT INTO agents VALUES {} ON CONFLICT DO UPDATE SET"
     " doc = excluded.doc, n = excluded.n" + _NEWER,
@@ -110,10 +114,13 @@ def state_statements(rows: Iterable[tuple[str, Row]]) -> Iterator[Statement]:
         yield from _many(_STATE[table], _WIDTH[table], listed)
 
 
-def event_statements(rows: list[Row], tally: list[Row]) -> Iterator[Statement]:
+def event_statements(
+    rows: list[Row], tally: list[Row], counted: list[Row]
+) -> Iterator[Statement]:
     """Return the statements that append events and count them."""
     yield from _many(_EVENTS, 8, rows)
     yield from _many(_TALLY, 5, tally)
+    yield from _many(_ACTIVITY, 6, counted)
 
 
 def last_n(db: sqlite3.Connection) -> int:

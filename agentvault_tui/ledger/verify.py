@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import schema
+from agentvault_tui.ledger import activity, schema
 from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of
 from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.records import Head
@@ -41,6 +41,12 @@ class Verification:
     first_bad: int | None
     """The first place that is wrong; None when it is no single event."""
     problem: str | None
+
+
+_Counts = tuple[
+    list[int], Counter[tuple[str, str, str]], dict[activity.Key, tuple[int, str]]
+]
+"""Eras, counts by type, and counts by what an operator asks about."""
 
 
 class _BadError(Exception):
@@ -153,7 +159,8 @@ class _Walk:
         self.time = ""
         self.eras: list[int] = []
         self.tally: Counter[tuple[str, str, str]] = Counter()
-        self.stored: tuple[list[int], Counter[tuple[str, str, str]]] | None = None
+        self.activity: dict[activity.Key, tuple[int, str]] = {}
+        self.stored: _Counts | None = None
         """The same as the store says, seen together with its last event."""
 
     def step(self, seq: Any, digest: Any, body: bytes, *columns: Any) -> None:
@@ -164,7 +171,9 @@ class _Walk:
         if link(self.hash, expected, body) != digest:
             raise _BadError(expected, "its hash does not follow from what is before it")
         if columns:
-            _check_columns(seq, body, columns)
+            fact = _check_columns(seq, body, columns)
+            for key in activity.keys(fact, columns[0]):
+                self.activity[key] = (self.activity.get(key, (0,))[0] + 1, columns[0])
         self.seq, self.hash = expected, digest
 
     def count(
@@ -216,23 +225,27 @@ def _walk_store(
 
 def _check_beside(db: sqlite3.Connection, walk: _Walk) -> None:
     """Check the counts kept beside the events, the file's pages, and its indexes."""
-    if walk.stored != (walk.eras, walk.tally):
+    if walk.stored != (walk.eras, walk.tally, walk.activity):
         raise _BadError(None, "the counts kept beside the events are not theirs")
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise _BadError(None, f"the file is damaged beside its events ({found:.200})")
 
 
-def _stored_counts(
-    db: sqlite3.Connection,
-) -> tuple[list[int], Counter[tuple[str, str, str]]]:
+def _stored_counts(db: sqlite3.Connection) -> _Counts:
     eras = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
     rows = db.execute("SELECT agent_id, type, outcome, events FROM tally")
-    return eras, Counter({(row[0], row[1], row[2]): row[3] for row in rows})
+    tally = Counter({(row[0], row[1], row[2]): row[3] for row in rows})
+    counted = db.execute("SELECT * FROM activity")
+    return eras, tally, {row[:4]: row[4:] for row in counted}
 
 
-def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> None:
-    """Compare the columns that filters and searches use with the body."""
+def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> activity.Fact:
+    """Compare the columns that filters and searches use with the body.
+
+    Returns:
+        what of the event is counted.
+    """
     try:
         value = json.loads(str(body, "utf-8"))
         told = (
@@ -243,6 +256,7 @@ def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> None:
             text_of(value),
         )
         same = value["seq"] == seq
+        fact = activity.fact_of(value)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _BadError(seq, "its body is not an event's") from error
     if not same:
@@ -255,6 +269,7 @@ def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> None:
             if one != other
         )
         raise _BadError(seq, f"its column {column} is not what its body says")
+    return fact
 
 
 def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,26 @@ def test_show_accepts_id_and_name(av: Run, agent: Agent) -> None:
     by_name = av("agents", "show", agent.name, "--json").json
     assert by_id["id"] == by_name["id"] == agent.id
     assert agent.id in av("agents", "show", agent.name).out
+
+
+def test_show_tells_what_the_agent_did(av: Run, agent: Agent) -> None:
+    """Uses, refusals, the day and the cut: to people in words, to programs whole."""
+    agent.ask("read:calendar", {})
+    agent.ask("delete:records", {})
+    shown = av("agents", "show", agent.id, "--json").json["activity"]
+    uses = {use["scope"]: use for use in shown["scopes"]}
+    assert uses["read:calendar"]["uses"] == 1
+    assert uses["delete:records"]["granted"] is False
+    assert shown["denials"][0]["reason"] == "scope_not_granted"
+    assert len(shown["quarters"]["allowed"]) == 96
+    assert sum(shown["quarters"]["denied"]) == 1
+    assert shown["revoke"] == {"tokens": 1, "elevated": 0, "stepups": 0}
+    said = " ".join(av("agents", "show", agent.id).out.split())
+    assert "a revoke cuts 1 token and 0 step-ups, now" in said
+    assert "scope_not_granted 1" in said
+    assert re.search(r"denied \S+█ 1, at most 1", said)
+    assert "never" in said
+    assert "not granted" in said
 
 
 def test_no_such_agent_exits_four(av: Run, agent: Agent) -> None:

@@ -144,6 +144,7 @@ async def test_accepting_a_rollback_is_explicit_and_on_the_record(
         home,
         "DELETE FROM events WHERE seq > 3",
         "UPDATE tally SET events = 3",
+        "UPDATE activity SET events = 3",
     )
     event = await accept_rollback(home, clock=clock, actor=SYSTEM, reason="restored")
     assert (event.seq, event.type) == (4, EventType.AUDIT_AMBIGUOUS)

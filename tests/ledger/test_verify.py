@@ -186,6 +186,9 @@ def test_deleted_swapped_and_doubled_events_are_named(
     "statement",
     [
         "UPDATE tally SET events = events + 1",
+        "UPDATE activity SET events = events + 1",
+        "UPDATE activity SET last = '2000-01-01T00:00:00.000000Z'",
+        "DELETE FROM activity WHERE facet = 'quarter'",
         "DELETE FROM eras",
         "UPDATE meta SET value = 'x' WHERE key = 'ledger'",
         f"INSERT INTO events SELECT seq + 1, {_REST} WHERE seq = {_COUNT}",

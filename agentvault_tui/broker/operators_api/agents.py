@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentvault_tui.broker.activity import activity_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
@@ -58,6 +59,10 @@ def _keeping(broker: Broker) -> list[Route]:
         agent = broker.registry.agent(request.path_params["id"])
         return answer(agent_shape(agent, broker.registry))
 
+    async def activity(request: Request) -> Response:
+        agent = broker.registry.agent(request.path_params["id"])
+        return answer(await activity_of(broker, agent))
+
     async def add(request: Request) -> Response:
         registered = await register(
             broker,
@@ -92,6 +97,7 @@ def _keeping(broker: Broker) -> list[Route]:
         Route("/api/agents", add, methods=["POST"]),
         Route("/api/agents/scopes", scopes, methods=["POST"]),
         Route("/api/agents/{id}", show, methods=["GET"]),
+        Route("/api/agents/{id}/activity", activity, methods=["GET"]),
     ]
 
 

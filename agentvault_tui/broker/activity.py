@@ -1,0 +1,98 @@
+"""One agent's activity, as an operator reads it: uses, refusals, the day, the cut."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.clock import iso
+from agentvault_tui.ledger import REDEEMED, Activity, Count
+from agentvault_tui.model import Agent, Outcome, TokenKind
+
+QUARTERS: Final = 96
+"""A day and night in quarters of an hour; the last one is still going on."""
+_QUARTER: Final = timedelta(minutes=15)
+
+
+async def activity_of(broker: Broker, agent: Agent) -> dict[str, Any]:
+    """Read what *agent* did and what revoking it would cut now."""
+    start = _first_quarter(broker.clock.now())
+    found = await broker.ledger.activity(agent.id, start)
+    return {
+        "agent_id": agent.id,
+        "head": broker.ledger.head.seq,
+        "scopes": _scopes(agent, found),
+        "denials": _denials(found.reasons),
+        "quarters": _quarters(found.quarters, start),
+        "revoke": _cut(broker, agent),
+    }
+
+
+def _first_quarter(now: datetime) -> datetime:
+    started = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
+    return started - (QUARTERS - 1) * _QUARTER
+
+
+def _scopes(agent: Agent, found: Activity) -> list[dict[str, Any]]:
+    """Return every scope that is granted, then those asked for all the same."""
+    counts: dict[str, dict[str, Count]] = defaultdict(dict)
+    for count in found.scopes:
+        counts[count.value][count.outcome] = count
+    asked = sorted(set(counts) - set(agent.scopes))
+    return [
+        {"scope": scope, "granted": scope in agent.scopes, **_use(counts[scope])}
+        for scope in (*agent.scopes, *asked)
+    ]
+
+
+def _use(counts: dict[str, Count]) -> dict[str, Any]:
+    """Return how a scope was asked for, and used.
+
+    A token that policy allowed is a use, and so is an elevated one when it is redeemed.
+    """
+    used = [counts[word] for word in (Outcome.ALLOWED, REDEEMED) if word in counts]
+    return {
+        **{
+            word: counts[word].events if word in counts else 0
+            for word in (*(outcome.value for outcome in Outcome), REDEEMED)
+        },
+        "uses": sum(count.events for count in used),
+        "last_used_at": _latest(used),
+        "last_asked_at": _latest(counts.values()),
+    }
+
+
+def _latest(counts: Iterable[Count]) -> str | None:
+    last = max((count.last for count in counts), default=None)
+    return iso(last) if last else None
+
+
+def _denials(reasons: tuple[Count, ...]) -> list[dict[str, Any]]:
+    """Return the reasons of refusals, the most frequent first."""
+    ordered = sorted(reasons, key=lambda count: (-count.events, count.value))
+    return [
+        {"reason": count.value, "count": count.events, "last_at": iso(count.last)}
+        for count in ordered
+    ]
+
+
+def _quarters(found: tuple[Count, ...], start: datetime) -> dict[str, Any]:
+    """Return one number a quarter for each outcome, the oldest first."""
+    places = {iso(start + n * _QUARTER)[:16]: n for n in range(QUARTERS)}
+    series = {outcome.value: [0] * QUARTERS for outcome in Outcome}
+    for count in found:
+        # A clock that was set back leaves quarters that have yet to come.
+        if count.value in places and count.outcome in series:
+            series[count.outcome][places[count.value]] = count.events
+    return {"start": iso(start), "seconds": int(_QUARTER.total_seconds()), **series}
+
+
+def _cut(broker: Broker, agent: Agent) -> dict[str, Any]:
+    """Return what a revocation would end at this moment."""
+    tokens = broker.registry.tokens_of(agent.id)
+    elevated = sum(token.kind is TokenKind.ELEVATED for token in tokens)
+    waiting = broker.registry.open_stepups(agent.id)
+    return {"tokens": len(tokens), "elevated": elevated, "stepups": len(waiting)}

@@ -1,0 +1,144 @@
+"""One agent for a person's eyes: what it may do, holds, did, and a revoke would cut."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.console.day import (
+    ASCII_LEVELS,
+    QUARTERS,
+    UNICODE_LEVELS,
+    bars,
+    fold_for,
+    folded,
+)
+
+_OUTCOMES: Final = ("allowed", "denied", "escalated")
+_BESIDE: Final = 24
+"""Cells beside the bars of a day: the word, and the largest number."""
+
+
+def print_agent(
+    out: Output,
+    agent: dict[str, Any],
+    activity: dict[str, Any],
+    catalogue: dict[str, Any],
+) -> None:
+    """Print everything that is known of one agent."""
+    _identity(out, agent, activity["revoke"])
+    if activity["scopes"]:
+        _scopes(out, activity["scopes"], catalogue)
+    _day(out, activity["quarters"])
+    if activity["denials"]:
+        out.line()
+        out.table(
+            ("REFUSED FOR", "TIMES", "LAST"),
+            [
+                [
+                    out.cell(denial["reason"]),
+                    out.cell(denial["count"]),
+                    out.cell(denial["last_at"]),
+                ]
+                for denial in activity["denials"]
+            ],
+        )
+    if agent["tokens"]:
+        _tokens(out, agent["tokens"])
+
+
+def live_tokens(agent: dict[str, Any]) -> int:
+    """Count live tokens: a long list is cut by the broker, its number is not."""
+    return int(agent.get("tokens_live", len(agent["tokens"])))
+
+
+def count(number: int, noun: str) -> str:
+    """Write ``1 token``, ``2 tokens``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _identity(out: Output, agent: dict[str, Any], cut: dict[str, int]) -> None:
+    counts = agent["counts"]
+    tokens, stepups = count(cut["tokens"], "token"), count(cut["stepups"], "step-up")
+    elevated = f" ({cut['elevated']} elevated)" if cut["elevated"] else ""
+    out.fields(
+        [
+            ("agent", out.cell(agent["name"], "strong")),
+            ("id", agent["id"]),
+            ("owner", agent["owner"]),
+            ("purpose", agent["purpose"]),
+            ("status", out.word(agent["status"])),
+            ("registered", agent["created_at"]),
+            ("last seen", agent["last_seen_at"]),
+            (
+                "answers",
+                ", ".join(f"{number} {word}" for word, number in counts.items()),
+            ),
+            ("live tokens", live_tokens(agent)),
+            ("a revoke cuts", f"{tokens}{elevated} and {stepups}, now"),
+        ]
+    )
+
+
+def _scopes(
+    out: Output, scopes: list[dict[str, Any]], catalogue: dict[str, Any]
+) -> None:
+    out.line()
+    rows: list[list[Cell]] = []
+    for use in scopes:
+        known = catalogue.get(use["scope"], {})
+        words = known.get("description") if use["granted"] else "not granted"
+        rows.append(
+            [
+                out.cell(use["scope"]),
+                out.word(known.get("risk")),
+                out.cell(use["uses"]),
+                out.cell(use["denied"]),
+                out.cell(use["escalated"]),
+                out.cell(use["last_used_at"] or "never"),
+                out.cell(words),
+            ]
+        )
+    out.table(
+        ("SCOPE", "RISK", "USED", "DENIED", "ESCALATED", "LAST USED", "LETS IT"),
+        rows,
+        keep=("SCOPE", "LAST USED"),
+    )
+
+
+def _day(out: Output, day: dict[str, Any]) -> None:
+    """Print the last 24 hours, a row an outcome, folded to the terminal's width."""
+    fold = fold_for((out.width or QUARTERS + _BESIDE) - _BESIDE)
+    levels = ASCII_LEVELS if out.ascii_only else UNICODE_LEVELS
+    out.line()
+    minutes = fold * day["seconds"] // 60
+    out.line(
+        out.cell(
+            f"last 24 hours, {minutes} min a mark, from {day['start'][:16]}Z", "quiet"
+        )
+    )
+    for word in _OUTCOMES:
+        numbers = folded(day[word], fold)
+        total = f"  {sum(numbers)}, at most {max(numbers)}" if any(numbers) else "  0"
+        out.line(
+            out.cell(word.ljust(9), "quiet"),
+            "  ",
+            bars(numbers, levels),
+            out.cell(total),
+        )
+
+
+def _tokens(out: Output, tokens: list[dict[str, Any]]) -> None:
+    out.line()
+    out.table(
+        ("TOKEN", "KIND", "EXPIRES", "SCOPE"),
+        [
+            [
+                out.cell(token["id"]),
+                out.cell(token["kind"]),
+                out.cell(token["expires_at"]),
+                out.cell(token["scope"]),
+            ]
+            for token in tokens
+        ],
+    )

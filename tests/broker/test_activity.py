@@ -1,0 +1,143 @@
+"""What an operator reads of one agent: uses, refusals, the day, and what a cut ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker.activity import QUARTERS, activity_of
+from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.usecases.redeem import introspect, poll
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.model import Action, Agent, StepUpStatus
+
+CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
+RECORDS = Action(scopes=("delete:records",), action="delete:records")
+
+
+async def ask(bench: Bench, agent: Agent, action: Action = CALENDAR) -> Any:
+    return await request_token(bench.broker, agent, action, resource=None, details=None)
+
+
+def by_scope(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {use["scope"]: use for use in found["scopes"]}
+
+
+async def test_an_agent_that_did_nothing(bench: Bench) -> None:
+    """Every granted scope is there, unused; the day is 96 empty quarters."""
+    agent = await bench.agent()
+    found = await activity_of(bench.broker, agent)
+    assert found["agent_id"] == agent.id
+    uses = by_scope(found)
+    assert set(uses) == {"send:payment", "write:calendar"}
+    assert all(
+        use["uses"] == 0 and use["last_used_at"] is None for use in uses.values()
+    )
+    assert found["denials"] == []
+    assert found["quarters"]["allowed"] == [0] * QUARTERS
+    assert found["revoke"] == {"tokens": 0, "elevated": 0, "stepups": 0}
+
+
+async def test_scopes_say_how_often_and_when_last(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Uses, refusals and held requests are told apart, for scopes not granted too."""
+    agent = await bench.agent()
+    await ask(bench, agent)
+    clock.advance(60)
+    used = iso(clock.now())
+    await ask(bench, agent)
+    clock.advance(60)
+    asked = iso(clock.now())
+    await ask(bench, agent, RECORDS)
+    await ask(bench, agent, PAYMENT)
+    uses = by_scope(await activity_of(bench.broker, agent))
+    assert uses["write:calendar"]["uses"] == 2
+    assert uses["write:calendar"]["last_used_at"] == used
+    refused = uses["delete:records"]
+    assert (refused["granted"], refused["denied"], refused["uses"]) == (False, 1, 0)
+    assert (refused["last_used_at"], refused["last_asked_at"]) == (None, asked)
+    assert uses["send:payment"]["escalated"] == 1
+    assert uses["send:payment"]["uses"] == 0
+
+
+async def test_refusals_are_grouped_by_reason(bench: Bench, clock: ManualClock) -> None:
+    """The most frequent first, with the time of the last."""
+    agent = await bench.agent()
+    for _ in range(3):
+        clock.advance(5)
+        await ask(bench, agent, RECORDS)
+    (denial,) = (await activity_of(bench.broker, agent))["denials"]
+    assert denial == {
+        "reason": "scope_not_granted",
+        "count": 3,
+        "last_at": iso(clock.now()),
+    }
+
+
+async def test_the_day_ends_with_the_quarter_that_goes_on(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Quarters move out of sight after a day, and none is lost on the way."""
+    agent = await bench.agent()
+    await ask(bench, agent)
+    clock.advance(16 * 60)
+    await ask(bench, agent)
+    await ask(bench, agent, RECORDS)
+    day = (await activity_of(bench.broker, agent))["quarters"]
+    assert day["allowed"][-2:] == [1, 1]
+    assert day["denied"][-2:] == [0, 1]
+    assert day["seconds"] == 900
+    clock.advance(86_400 - 15 * 60)
+    day = (await activity_of(bench.broker, agent))["quarters"]
+    assert (sum(day["allowed"]), day["allowed"][0]) == (1, 1)
+
+
+async def test_a_revoke_is_foretold_exactly(bench: Bench) -> None:
+    """Live tokens and waiting step-ups, as the revocation then reports them."""
+    agent = await bench.agent()
+    await ask(bench, agent)
+    await ask(bench, agent)
+    await ask(bench, agent, PAYMENT)
+    found = await activity_of(bench.broker, agent)
+    assert found["revoke"] == {"tokens": 2, "elevated": 0, "stepups": 1}
+
+
+async def test_an_elevated_token_is_a_use_once_it_is_redeemed(bench: Bench) -> None:
+    """Approved is not used: a resource server's active answer is."""
+    agent = await bench.agent()
+    server = await bench.agent("api", "read:calendar", resource_server=True)
+    held = await ask(bench, agent, PAYMENT)
+    assert isinstance(held, Escalated)
+    await begin_approval(bench.broker, held.stepup.id, held.stepup.digest, OPERATOR)
+    bench.tenant.approve()
+    registry, approved = bench.broker.registry, StepUpStatus.APPROVED
+    await bench.until(lambda: registry.stepup(held.stepup.id).status is approved)
+    granted = await poll(bench.broker, agent, held.stepup.id)
+    assert isinstance(granted, Granted)
+    found = await activity_of(bench.broker, agent)
+    assert found["revoke"] == {"tokens": 1, "elevated": 1, "stepups": 0}
+    assert by_scope(found)["send:payment"]["uses"] == 0
+    await introspect(bench.broker, server, granted.access_token)
+    found = await activity_of(bench.broker, agent)
+    assert found["revoke"]["tokens"] == 0
+    use = by_scope(found)["send:payment"]
+    assert (use["uses"], use["redeemed"], use["escalated"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("jump", [-3600, -10])
+async def test_a_clock_set_back_breaks_nothing(
+    bench: Bench, clock: ManualClock, jump: float
+) -> None:
+    """Quarters that have yet to come are left out; the rest still counts."""
+    agent = await bench.agent()
+    await ask(bench, agent)
+    clock.jump_wall(jump)
+    await ask(bench, agent)
+    found = await activity_of(bench.broker, agent)
+    assert sum(found["quarters"]["allowed"]) >= 1
+    assert by_scope(found)["write:calendar"]["uses"] == 2

@@ -1,0 +1,159 @@
+"""What agents did, as counted beside the events: exact, bounded, and made up for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.ledger_kit import START, decision, note
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import REDEEMED, Ledger, verify_ledger
+from agentvault_tui.ledger.activity import QUARTER, REASON, SCOPE, TABLE, Fact, keys
+from agentvault_tui.model import AgentId, Draft, EventType, Outcome
+
+AGENT = AgentId("agt_1")
+
+
+def used(agent: str = "agt_1", action: str = "send:payment") -> Draft:
+    return replace(note(EventType.TOKEN_REDEEMED, agent), action=action)
+
+
+def asked(outcome: Outcome, scope: str, reason: str = "granted") -> Draft:
+    return replace(decision("agt_1", outcome, scope=scope), reason=reason)
+
+
+async def test_every_way_an_agent_was_answered_is_counted(
+    ledger: Ledger, clock: ManualClock
+) -> None:
+    """By each scope of a request, by reason when refused, by quarter, with the last."""
+    await ledger.commit(asked(Outcome.ALLOWED, "read:mail write:calendar read:mail"))
+    clock.advance(60)
+    await ledger.commit(
+        asked(Outcome.DENIED, "delete:records", "scope_not_granted"),
+        asked(Outcome.DENIED, "delete:records", "policy_forbids"),
+        decision("agt_2", Outcome.DENIED),
+    )
+    clock.advance(15 * 60)
+    last = clock.now()
+    await ledger.commit(
+        asked(Outcome.DENIED, "delete:records", "scope_not_granted"), used(), note()
+    )
+    found = await ledger.activity(AGENT, START)
+    scopes = {(c.value, c.outcome): (c.events, c.last) for c in found.scopes}
+    assert scopes == {
+        ("read:mail", "allowed"): (1, START),
+        ("write:calendar", "allowed"): (1, START),
+        ("delete:records", "denied"): (3, last),
+        ("send:payment", REDEEMED): (1, last),
+    }
+    reasons = {c.value: (c.events, c.last) for c in found.reasons}
+    assert reasons == {
+        "scope_not_granted": (2, last),
+        "policy_forbids": (1, START + timedelta(seconds=60)),
+    }
+    quarters = {(c.value, c.outcome): c.events for c in found.quarters}
+    assert quarters == {
+        ("2026-11-24T10:00", "allowed"): 1,
+        ("2026-11-24T10:00", "denied"): 2,
+        ("2026-11-24T10:15", "denied"): 1,
+    }
+
+
+async def test_quarters_before_the_moment_are_left_out(
+    ledger: Ledger, clock: ManualClock
+) -> None:
+    """A day is read, however long the agent has been at work."""
+    await ledger.commit(decision())
+    clock.advance(2 * 86_400)
+    await ledger.commit(decision())
+    found = await ledger.activity(AGENT, clock.now() - timedelta(days=1))
+    assert [count.events for count in found.quarters] == [1]
+    assert found.scopes[0].events == 2
+
+
+async def test_an_agent_nobody_knows_has_done_nothing(ledger: Ledger) -> None:
+    """No rows are no error."""
+    found = await ledger.activity(AgentId("agt_none"), START)
+    assert (found.scopes, found.reasons, found.quarters) == ((), (), ())
+
+
+async def test_an_older_ledger_is_counted_when_it_is_opened(
+    home: Home, clock: ManualClock
+) -> None:
+    """A file from before the counts opens, has them, and verifies."""
+    ledger = await Ledger.open(home, clock=clock)
+    for outcome in (Outcome.ALLOWED, Outcome.DENIED, Outcome.ESCALATED):
+        clock.advance(700)
+        await ledger.commit(decision("agt_1", outcome, scope="a:b c:d"), used())
+    before = await ledger.activity(AGENT, START)
+    await ledger.close()
+    with closing(sqlite3.connect(home.database)) as db:
+        db.executescript("DROP TABLE activity; PRAGMA user_version = 1")
+    old = verify_ledger(home)
+    assert not old.ok
+    assert "older AgentVault" in (old.problem or "")
+    ledger = await Ledger.open(home, clock=clock)
+    assert await ledger.activity(AGENT, START) == before
+    await ledger.close()
+    assert verify_ledger(home).ok
+
+
+async def test_an_older_ledger_that_cannot_be_read_stays_as_it_is(
+    home: Home, clock: ManualClock
+) -> None:
+    """Bringing it up to date is all or nothing, and says what is wrong."""
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.commit(decision())
+    await ledger.close()
+    with closing(sqlite3.connect(home.database)) as db:
+        (trigger,) = db.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'events_are_not_changed'"
+        ).fetchone()
+        db.executescript(
+            "DROP TRIGGER events_are_not_changed; UPDATE events SET body = 'x';"
+            f"{trigger}; DROP TABLE activity; PRAGMA user_version = 1"
+        )
+    with pytest.raises(LedgerDamagedError, match="cannot be read"):
+        await Ledger.open(home, clock=clock)
+    with closing(sqlite3.connect(home.database)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+    assert "activity" not in names
+    assert TABLE.startswith("CREATE TABLE activity")
+
+
+_SCOPES = st.lists(st.sampled_from(["a:b", "c:d", "e:f"]), max_size=4)
+
+
+@given(
+    st.lists(
+        st.tuples(_SCOPES, st.sampled_from(list(Outcome)), st.integers(0, 2000)),
+        max_size=30,
+    )
+)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+def test_nothing_is_counted_twice_or_left_out(
+    events: list[tuple[list[str], Outcome, int]],
+) -> None:
+    """A decision counts for each scope, for a quarter, and for a reason if denied."""
+    counted: Counter[str] = Counter()
+    wanted: Counter[str] = Counter()
+    for scopes, outcome, seconds in events:
+        stamp = (START + timedelta(seconds=seconds)).isoformat()
+        fact = Fact(
+            "token.decision", AGENT, outcome, "x:y", "r", {"scope": " ".join(scopes)}
+        )
+        counted.update(facet for _, facet, _, _ in keys(fact, stamp))
+        wanted[SCOPE] += len(set(scopes)) or 1
+        wanted[QUARTER] += 1
+        wanted[REASON] += outcome is Outcome.DENIED
+    assert counted == wanted
