@@ -57,6 +57,7 @@ async def test_a_stepup_is_one_story_from_wherever_it_is_read(bench: Bench) -> N
         "stepup.requested",
         "stepup.authorizing",
         "stepup.approved",
+        "token.delivered",
         "token.redeemed",
     ]
     for kind in whole[1:]:
