@@ -132,8 +132,8 @@ class Deadline:
 def iso(moment: datetime) -> str:
     """Write *moment* as the wire does: RFC 3339, UTC, ``Z``, microseconds."""
     # A tenth of the time strftime takes, and the ledger writes several an event.
-    text = moment.astimezone(UTC).isoformat(timespec="microseconds")
-    return f"{text[:26]}Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return f"{utc.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def span(seconds: float) -> str:

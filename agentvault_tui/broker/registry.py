@@ -24,6 +24,7 @@ from agentvault_tui.model import (
     AgentId,
     AgentStatus,
     Event,
+    Outcome,
     StepUp,
     StepUpId,
     StepUpStatus,
@@ -117,9 +118,11 @@ class Registry:
         """Add a recorded decision to its agent's counts."""
         if event.outcome is None or event.agent_id is None:
             return
-        counts = self._counts[event.agent_id]
-        self._counts[event.agent_id] = replace(
-            counts, **{event.outcome.value: getattr(counts, event.outcome.value) + 1}
+        counts, outcome = self._counts[event.agent_id], event.outcome
+        self._counts[event.agent_id] = AgentCounts(
+            counts.allowed + (outcome is Outcome.ALLOWED),
+            counts.denied + (outcome is Outcome.DENIED),
+            counts.escalated + (outcome is Outcome.ESCALATED),
         )
 
     def take_over(self, loaded: Loaded) -> None:

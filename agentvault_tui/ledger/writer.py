@@ -35,6 +35,7 @@ MAX_QUEUE: Final = 4096
 MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
 together would hold up whoever comes next, such as a revocation."""
+_WOKEN_A_TURN: Final = 4
 _CHECKPOINT_PAGES: Final = 4000
 """Pages of log after which a checkpoint runs even under load."""
 _IDLE_PAGES: Final = 200
@@ -131,15 +132,23 @@ class Writer:
         self.tip = batch.after
         for job, events in zip(jobs, batch.events, strict=True):
             self.on_written(events, job.attempt)
-            if not job.done.done():
-                job.done.set_result(events)
         self.on_commit()
+        await self._answer(batch)
         self._batches += 1
         self._pages += 6 + len(jobs) // 4
-        # Let those just woken come back for the next batch before looking.
-        await asyncio.sleep(0)
         if self._pages > _CHECKPOINT_PAGES or self._batches % _PRUNE_EVERY == 0:
             await self._chores(clock, _CHECKPOINT_PAGES)
+
+    async def _answer(self, batch: Batch) -> None:
+        """Wake those who wait, few a turn of the loop: others want their turn too."""
+        answers = list(zip(batch.jobs, batch.events, strict=True))
+        for start in range(0, len(answers), _WOKEN_A_TURN):
+            for job, events in answers[start : start + _WOKEN_A_TURN]:
+                if not job.done.done():
+                    job.done.set_result(events)
+            if not self._urgent:
+                # They may come back in time for the next batch.
+                await asyncio.sleep(0)
 
     async def _chores(self, clock: Clock, pages: int) -> None:
         """Prune and checkpoint, between batches: nobody else ever does."""
@@ -200,11 +209,9 @@ class Writer:
         return self._db
 
     def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        for lane in (self._urgent, self._queue):
-            while lane and len(jobs) < MAX_BATCH:
-                jobs.append(lane.popleft())
-        return jobs
+        # What is urgent goes alone: its record must not wait for others' rows.
+        lane = self._urgent or self._queue
+        return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
 
     def _waiting(self) -> list[Job]:
         jobs = [*self._urgent, *self._queue]

@@ -17,13 +17,15 @@ DecisionId = NewType("DecisionId", str)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no letter that reads as another."""
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
+"""Every ten bits as two digits."""
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh identifier with 80 random bits."""
     number = secrets.randbits(80)
-    digits = [_ALPHABET[number >> shift & 31] for shift in range(0, 80, 5)]
-    return f"{prefix}_{''.join(digits)}"
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range(0, 80, 10)]
+    return f"{prefix}_{''.join(pairs)}"
 
 
 def new_secret(prefix: str) -> str:

@@ -23,7 +23,7 @@ from agentvault_tui.ledger import (
     OutboxStep,
     Panic,
 )
-from agentvault_tui.ledger.writer import MAX_QUEUE
+from agentvault_tui.ledger.writer import MAX_BATCH, MAX_QUEUE
 from agentvault_tui.model import (
     AgentCounts,
     AgentId,
@@ -147,6 +147,37 @@ async def test_a_full_queue_refuses_decisions_but_not_revocations(
     assert event.seq == 1
     await asyncio.gather(*waiting)
     assert ledger.head.seq == MAX_QUEUE + 1
+
+
+async def test_a_revocation_waits_for_one_batch_at_most(ledger: Ledger) -> None:
+    """What is urgent is written alone, right after the batch under way."""
+    under_way = asyncio.ensure_future(ledger.commit(decision()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    line = [asyncio.ensure_future(ledger.commit(decision())) for _ in range(200)]
+    await asyncio.sleep(0)
+    note_it = ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
+    (event,) = await note_it
+    assert event.seq == 2
+    assert ledger.head.seq == 2
+    await asyncio.gather(under_way, *line)
+
+
+async def test_those_who_waited_are_woken_a_few_a_turn(ledger: Ledger) -> None:
+    """A large batch does not hold the loop: others run while its waiters are woken."""
+    turns = 0
+    seen: list[int] = []
+
+    async def wait() -> None:
+        await ledger.commit(decision())
+        seen.append(turns)
+
+    waiting = asyncio.gather(*(wait() for _ in range(MAX_BATCH)))
+    while not waiting.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await waiting
+    assert max(seen.count(turn) for turn in seen) <= MAX_BATCH // 2
 
 
 async def test_the_later_change_wins_even_when_overtaken(

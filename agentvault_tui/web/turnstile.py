@@ -1,0 +1,44 @@
+"""Lets few requests begin in each turn of the event loop, so that all get their turn.
+
+A loop that is handed 64 requests at once works through all of them before it looks at
+its sockets again; whoever comes next, such as an operator who revokes, waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class Turnstile:
+    """A line of requests, first come first served.
+
+    Args:
+        each_turn: how many may begin in one turn of the loop.
+    """
+
+    def __init__(self, each_turn: int) -> None:
+        self._each_turn = self._left = each_turn
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Return when it is this request's turn, which is at once if few ask."""
+        if self._left == self._each_turn:
+            asyncio.get_running_loop().call_soon(self._turn)
+        if self._left > 0:
+            self._left -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._line.append(place)
+        await place
+
+    def _turn(self) -> None:
+        """Let the next ones in; stop turning when nobody is left."""
+        self._left = self._each_turn
+        while self._line and self._left > 0:
+            place = self._line.popleft()
+            if not place.done():  # a client that hung up has left the line
+                place.set_result(None)
+                self._left -= 1
+        if self._left < self._each_turn:
+            asyncio.get_running_loop().call_soon(self._turn)
