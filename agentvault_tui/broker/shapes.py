@@ -86,6 +86,8 @@ def stepup_shape(stepup: StepUp) -> dict[str, Any]:
         "decided_by": _evidence(stepup.decided_by),
         "decided_at": _moment(stepup.decided_at),
         "denial": stepup.denial,
+        "begun_at": _moment(stepup.begun_at),
+        "redeemed_at": _moment(stepup.redeemed_at),
         "device": _device(stepup.device),
     }
 

@@ -13,7 +13,7 @@ from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient, segment
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.text import Shown
 
 _POLL: Final = 0.3
@@ -81,12 +81,14 @@ def list_stepups(
 @click.argument("stepup_id", metavar="ID")
 @pass_session
 def show_stepup(session: Session, stepup_id: str) -> None:
-    """Show exactly what would be approved, and its fingerprint."""
-    found = _fetch(session.client, stepup_id)
+    """Show exactly what would be approved, its fingerprint, and what was before."""
+    client, out = session.client, session.out
+    found = _fetch(client, stepup_id)
+    before = client.get(f"{_path(stepup_id)}/before")["stepups"]
     if session.json:
-        session.out.json(found)
+        out.json({**found, "before": before})
     else:
-        print_stepup(session.out, found)
+        print_stepup(out, found, before)
 
 
 @command(
@@ -105,7 +107,8 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
     client, out = session.client, session.out
     asked = _fetch(client, stepup_id)
     if not session.json:
-        print_stepup(out, asked)
+        before = client.get(f"{_path(stepup_id)}/before")["stepups"]
+        print_stepup(out, asked, before)
     # The digest of what was printed above, not of whatever stands there by now.
     started = client.post(
         "/api/agents/stepup",
@@ -151,7 +154,9 @@ for _command in (list_stepups, show_stepup, approve_stepup, deny_stepup):
     stepup.add_command(_command)
 
 
-def print_stepup(out: Output, item: dict[str, Any]) -> None:
+def print_stepup(
+    out: Output, item: dict[str, Any], before: list[dict[str, Any]]
+) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
     agent = out.shown(item["agent_name"], 60)
     out.fields(
@@ -174,6 +179,7 @@ def print_stepup(out: Output, item: dict[str, Any]) -> None:
             ("status", out.word(item["status"])),
             *([("problem", item["problem"])] if item["problem"] else []),
             *_decider(out, item),
+            *_before(out, item, before),
             *_own_words(out, item["reason"]),
         ]
     )
@@ -188,6 +194,21 @@ def _parameters(out: Output, parameters: Any) -> list[tuple[str, Cell]]:
         for name, value in parameters.items()
     ]
     return [("with" if index == 0 else "", cell) for index, cell in enumerate(cells)]
+
+
+def _before(
+    out: Output, item: dict[str, Any], before: list[dict[str, Any]]
+) -> list[tuple[str, Cell]]:
+    """Say how requests like it were decided, and what was otherwise then."""
+    words = lazy_room("console.before")
+    make = lazy_room("console.intake").Intake(ascii_only=out.ascii_only).stepup
+    now = lazy_room("clock").SystemClock().now()
+    rows = [make(each) for each in before]
+    lines = [words.tally(rows), *words.sentences(rows, make(item), now)]
+    return [
+        ("before" if number == 0 else "", out.cell(line, limit=500))
+        for number, line in enumerate(lines)
+    ]
 
 
 def _times(count: int) -> str:
@@ -226,5 +247,9 @@ def _print_end(out: Output, item: dict[str, Any]) -> None:
 
 
 def _fetch(client: OperatorClient, stepup_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.get(f"/api/agents/stepup/{segment(stepup_id)}")
+    found: dict[str, Any] = client.get(_path(stepup_id))
     return found
+
+
+def _path(stepup_id: str) -> str:
+    return f"/api/agents/stepup/{segment(stepup_id)}"

@@ -117,6 +117,8 @@ def write_stepup(stepup: StepUp) -> str:
     value["requested_at"] = iso(stepup.requested_at)
     value["expires"] = _deadline(stepup.expires)
     value["decided_at"] = _moment(stepup.decided_at)
+    value["begun_at"] = _moment(stepup.begun_at)
+    value["redeemed_at"] = _moment(stepup.redeemed_at)
     value["decided_by"] = who and [who.sub, who.name, who.amr, _moment(who.auth_time)]
     value["device"] = device and [
         device.user_code,
@@ -142,6 +144,9 @@ def read_stepup(doc: str) -> StepUp:
         "requested_at": parse_iso(value["requested_at"]),
         "expires": _read_deadline(value["expires"]),
         "decided_at": _parse(value["decided_at"]),
+        # Older versions wrote neither.
+        "begun_at": _parse(value.get("begun_at")),
+        "redeemed_at": _parse(value.get("redeemed_at")),
         "decided_by": who and Evidence(who[0], who[1], tuple(who[2]), _parse(who[3])),
         "device": device and _read_device(device),
     }

@@ -212,6 +212,10 @@ class Ledger:
         """Read one step-up, however old."""
         return await self._read(_one_stepup, stepup_id)
 
+    async def stepups_before(self, stepup: StepUp, limit: int) -> tuple[StepUp, ...]:
+        """Read the latest decisions about the same agent and action, however old."""
+        return await self._read(state.stepups_before, stepup, limit)
+
     async def close(self) -> None:
         """Write what waits, the head file too, and let go of the home."""
         if self._closed:

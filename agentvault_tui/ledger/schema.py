@@ -5,16 +5,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import activity
+from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS
 
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
-VERSION: Final = 2
+VERSION: Final = 3
 BUSY_SECONDS: Final = 1.0
 """How long the writer waits for another process before it gives up (503)."""
 
@@ -51,10 +51,7 @@ CREATE TABLE dropped (
 CREATE TABLE voided (
   agent_id TEXT PRIMARY KEY, n INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE stepups (
-  id TEXT PRIMARY KEY, status TEXT NOT NULL, doc TEXT NOT NULL, n INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX stepups_by_status ON stepups (status, n);
+{"; ".join(STEPUPS)};
 CREATE TABLE outbox (
   id TEXT PRIMARY KEY, status TEXT NOT NULL, doc TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -68,11 +65,6 @@ BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 """
 # The first trigger also stops INSERT OR REPLACE: it fires before the conflict is
 # resolved, while the DELETE trigger would need recursive_triggers on that connection.
-
-MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {
-    1: activity.migrate
-}
-"""From each older version to the next, run inside one transaction."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -165,6 +157,12 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer AgentVault (schema {version}, "
             f"this one knows {VERSION})",
             "upgrade AgentVault, or use another home",
+        )
+    if application == APPLICATION_ID and version in MIGRATIONS:
+        raise LedgerDamagedError(
+            f"{path} was written by an older AgentVault (schema {version}, "
+            f"this one knows {VERSION})",
+            "start the broker on it once: that brings it up to date",
         )
     if application == APPLICATION_ID and version in MIGRATIONS:
         raise LedgerDamagedError(

@@ -60,7 +60,8 @@ _STATE: Final = {
     "voided": "INSERT INTO voided VALUES {} ON CONFLICT DO UPDATE SET"
     " n = excluded.n" + _NEWER,
     "stepups": "INSERT INTO stepups VALUES {} ON CONFLICT DO UPDATE SET"
-    " status = excluded.status, doc = excluded.doc, n = excluded.n" + _NEWER,
+    " status = excluded.status, decided = excluded.decided, doc = excluded.doc,"
+    " n = excluded.n" + _NEWER,
     "outbox": "INSERT INTO outbox VALUES {} ON CONFLICT DO UPDATE SET"
     " status = excluded.status, doc = excluded.doc, n = excluded.n" + _NEWER,
     "meta": "INSERT INTO meta VALUES {} ON CONFLICT DO UPDATE SET"
@@ -75,7 +76,7 @@ _WIDTH: Final = {
     "tokens": 5,
     "dropped": 2,
     "voided": 2,
-    "stepups": 4,
+    "stepups": 7,
     "outbox": 4,
     "meta": 3,
 }
@@ -95,8 +96,7 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
         case Agent():
             return "agents", (change.id, docs.write_agent(change), n)
         case StepUp():
-            doc = docs.write_stepup(change)
-            return "stepups", (change.id, change.status.value, doc, n)
+            return "stepups", _stepup_row(change, n)
         case Panic():
             return "meta", (_PANIC, docs.write_panic(change), n)
         case OutboxStep():
@@ -158,6 +158,22 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         db.execute("COMMIT")
 
 
+def stepups_before(
+    db: sqlite3.Connection, stepup: StepUp, limit: int
+) -> tuple[StepUp, ...]:
+    """Return what was decided last about the same agent and action, latest first.
+
+    Of a decided step-up: what had been decided before it was.
+    """
+    until = iso(stepup.decided_at) if stepup.decided_at else "~"
+    rows = db.execute(
+        "SELECT doc FROM stepups WHERE agent_id = ? AND action = ?"
+        " AND decided < ? AND id <> ? ORDER BY decided DESC LIMIT ?",
+        (stepup.agent_id, stepup.action, until, stepup.id, limit),
+    )
+    return tuple(docs.read_stepup(doc) for (doc,) in rows)
+
+
 def prune(now: str, rows: int) -> list[Statement]:
     """Return what deletes tokens expired by *now* among the oldest *rows*.
 
@@ -178,6 +194,12 @@ def has_row(db: sqlite3.Connection, table: str, n: int) -> bool:
     """Tell whether the change numbered *n* is in *table*."""
     sql = f"SELECT 1 FROM {table} WHERE n = ?"
     return db.execute(sql, (n,)).fetchone() is not None
+
+
+def _stepup_row(stepup: StepUp, n: int) -> Row:
+    decided = iso(stepup.decided_at) if stepup.decided_at else None
+    kind = (stepup.agent_id, stepup.action, decided)
+    return (stepup.id, stepup.status.value, *kind, docs.write_stepup(stepup), n)
 
 
 def _many(template: str, width: int, rows: list[Row]) -> Iterator[Statement]:

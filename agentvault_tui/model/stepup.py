@@ -90,6 +90,10 @@ class StepUp:
     denial: str | None = None
     """The operator's reason, for the agent."""
     device: DeviceCode | None = None
+    begun_at: datetime | None = None
+    """When the tenant gave the last code for it."""
+    redeemed_at: datetime | None = None
+    """When its token was used."""
     authorization_details: tuple[dict[str, Any], ...] | None = None
     """RFC 9396, as the agent sent it: echoed with the elevated token."""
     resource_indicator: str | None = None

@@ -86,6 +86,19 @@ def test_a_step_up_from_request_to_token(
     assert "mfa" in ended["decided_by"]["amr"]
 
 
+def test_show_tells_what_was_decided_before(av: Run, agent: Agent) -> None:
+    """The last decisions like it, with by whom and what differed; in JSON whole."""
+    first = agent.ask("send:payment", {"amount": 3900, "currency": "USD"})
+    assert "the first of its kind" in av("stepup", "show", first["auth_req_id"]).out
+    second = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    av("stepup", "deny", first["auth_req_id"], "--reason", "no")
+    shown = av("stepup", "show", second)
+    assert "last 1 like it: 1 denied" in shown.out
+    assert "amount 3900, no to" in shown.out
+    before = av("stepup", "show", second, "--json").json["before"]
+    assert [each["id"] for each in before] == [first["auth_req_id"]]
+
+
 def test_cancelling_at_the_page_is_a_no_with_its_reason(
     start: Start, broker: Broker, agent: Agent, person: Person
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,9 +17,17 @@ from agentvault_tui.broker.operators_api.wire import (
     text_of,
 )
 from agentvault_tui.broker.shapes import stepup_shape
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import (
+    begin_approval,
+    deny,
+    expire_due,
+    known_stepup,
+)
 from agentvault_tui.errors import UsageError
 from agentvault_tui.model import StepUpStatus
+
+_BEFORE: Final = 5
+_MOST_BEFORE: Final = 50
 
 
 def routes(broker: Broker) -> list[Route]:
@@ -42,8 +52,16 @@ def routes(broker: Broker) -> list[Route]:
         return answer({"stepups": shapes})
 
     async def show(request: Request) -> Response:
-        await expire_due(broker)
-        return answer(stepup_shape(broker.registry.stepup(request.path_params["id"])))
+        return answer(stepup_shape(await known_stepup(broker, _id(request))))
+
+    async def before(request: Request) -> Response:
+        stepup = await known_stepup(broker, _id(request))
+        limit = integer_of(request, "limit")
+        limit = _BEFORE if limit is None else limit
+        if not 1 <= limit <= _MOST_BEFORE:
+            raise UsageError(f"'limit' may be 1 to {_MOST_BEFORE}")
+        found = await broker.ledger.stepups_before(stepup, limit)
+        return answer({"stepups": [stepup_shape(each) for each in found]})
 
     async def decide(request: Request) -> Response:
         body = await body_of(request, ("id", "decision", "digest", "reason"))
@@ -65,4 +83,9 @@ def routes(broker: Broker) -> list[Route]:
         Route("/api/agents/stepup", index, methods=["GET"]),
         Route("/api/agents/stepup", decide, methods=["POST"]),
         Route("/api/agents/stepup/{id}", show, methods=["GET"]),
+        Route("/api/agents/stepup/{id}/before", before, methods=["GET"]),
     ]
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["id"])

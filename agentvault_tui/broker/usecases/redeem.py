@@ -195,7 +195,8 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         except NotFoundError:
             stepup = None
     if stepup is not None:
-        stepup = replace(stepup, status=StepUpStatus.REDEEMED)
+        now = broker.clock.now()
+        stepup = replace(stepup, status=StepUpStatus.REDEEMED, redeemed_at=now)
         broker.registry.put_stepup(stepup)
         changes.append(stepup)
     draft = Draft(

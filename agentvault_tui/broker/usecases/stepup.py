@@ -23,6 +23,7 @@ from agentvault_tui.errors import (
     ConflictError,
     IdentityError,
     LedgerError,
+    NotFoundError,
     TenantError,
 )
 from agentvault_tui.model import (
@@ -34,6 +35,7 @@ from agentvault_tui.model import (
     Evidence,
     Outcome,
     StepUp,
+    StepUpId,
     StepUpStatus,
     fingerprint,
     new_secret,
@@ -120,6 +122,24 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     return denied
 
 
+async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
+    """Return a step-up, however long ago it was decided.
+
+    Raises:
+        NotFoundError: there never was one with that id.
+    """
+    await expire_due(broker)
+    try:
+        return broker.registry.stepup(stepup_id)
+    except NotFoundError:
+        # Ours are ASCII; SQLite refuses what is no Unicode.
+        plain = stepup_id.isascii()
+        old = await broker.ledger.stepup(StepUpId(stepup_id)) if plain else None
+        if old is None:
+            raise
+        return old
+
+
 async def expire_due(broker: Broker) -> None:
     """End every step-up whose time is up: no answer is a no."""
     over = [
@@ -180,7 +200,11 @@ async def _authorizing(
         expires_at=broker.clock.now() + timedelta(seconds=flow.expires_in),
     )
     started = replace(
-        stepup, status=StepUpStatus.AUTHORIZING, device=device, problem=None
+        stepup,
+        status=StepUpStatus.AUTHORIZING,
+        device=device,
+        problem=None,
+        begun_at=broker.clock.now(),
     )
     broker.registry.put_stepup(started)
     try:
