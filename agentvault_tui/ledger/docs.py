@@ -111,7 +111,8 @@ def write_stepup(stepup: StepUp) -> str:
     device, who = stepup.device, stepup.decided_by
     plain = (
         "id agent_id agent_name scope action resource parameters reason rule why risk "
-        "policy_version nonce digest decision_id ttl count status problem denial"
+        "policy_version nonce digest decision_id ttl count status problem denial "
+        "authorization_details resource_indicator"
     )
     value: dict[str, Any] = {name: getattr(stepup, name) for name in plain.split()}
     value["requested_at"] = iso(stepup.requested_at)
@@ -135,7 +136,9 @@ def read_stepup(doc: str) -> StepUp:
     """Return the step-up `write_stepup` wrote."""
     value = json.loads(doc)
     device, who = value["device"], value["decided_by"]
+    details = value.get("authorization_details")
     value |= {
+        "authorization_details": None if details is None else tuple(details),
         "id": StepUpId(value["id"]),
         "agent_id": AgentId(value["agent_id"]),
         "decision_id": DecisionId(value["decision_id"]),

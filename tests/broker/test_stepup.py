@@ -312,6 +312,23 @@ async def test_a_restart_between_approval_and_poll_loses_nothing(
         await again.close()
 
 
+async def test_a_restart_before_the_approval_keeps_what_the_token_is_for(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Asked, restarted, approved: the token carries the details and the resource."""
+    agent, stepup = await hold(bench, resource="https://stripe.test")
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        await approve(again, again.broker.registry.stepup(stepup.id))
+        granted = await poll(again.broker, agent, stepup.id)
+        assert isinstance(granted, Granted)
+        assert granted.token.authorization_details == ({"type": "x"},)
+        assert granted.token.resource == "https://stripe.test"
+    finally:
+        await again.close()
+
+
 async def test_a_restart_puts_what_was_being_authorized_back(
     bench: Bench, clock: ManualClock
 ) -> None:

@@ -111,6 +111,8 @@ def stepup(clock: Clock, name: str = "sup_1", **changes: Any) -> StepUp:
         300,
         clock.now(),
         Deadline.after(clock, 300),
+        authorization_details=({"type": "x", "odd": "\ud800", "n": [1.5, None]},),
+        resource_indicator="stripe:\ud83d",
     )
     return replace(made, **changes)
 

@@ -27,10 +27,12 @@ async def ask(bench: Bench, agent: Agent, action: Action = PAYMENT) -> Any:
     return await request_token(bench.broker, agent, action, resource=None, details=None)
 
 
-async def hold(bench: Bench, name: str = "payer") -> tuple[Agent, StepUp]:
+async def hold(
+    bench: Bench, name: str = "payer", resource: str | None = None
+) -> tuple[Agent, StepUp]:
     agent = await bench.agent(name)
     held = await request_token(
-        bench.broker, agent, PAYMENT, resource=None, details=({"type": "x"},)
+        bench.broker, agent, PAYMENT, resource=resource, details=({"type": "x"},)
     )
     assert isinstance(held, Escalated)
     return agent, held.stepup
