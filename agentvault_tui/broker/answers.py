@@ -53,7 +53,10 @@ class SlowDown:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The request ended without a decision: ``expired_token``."""
+    """The time for a decision, or to fetch the token, is over: ``expired_token``."""
+
+    approved: bool = False
+    """A person said yes, and the agent did not come for its token."""
 
 
 @dataclass(frozen=True, slots=True)

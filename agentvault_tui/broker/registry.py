@@ -36,7 +36,7 @@ HELD_CAP: Final = 128 * 1024 * 1024
 """Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
 _TOKEN_BYTES: Final = 700
 KEPT_DECIDED: Final = 200
-"""Decided step-ups kept for lists, cool-downs and late polls."""
+"""Decided step-ups kept for lists and late polls."""
 
 
 class Registry:
@@ -211,7 +211,8 @@ class Registry:
         decided = [s for s in self._stepups.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at)
         for stepup in decided[:-KEPT_DECIDED]:
-            if stepup.expires.passed(self._clock):
+            # An approved one is kept while its agent may still come for the token.
+            if stepup.expires.passed(self._clock) and not self.elevated(stepup.id):
                 self._stepups.pop(stepup.id)
 
     def _forget(self, token: Token) -> None:

@@ -85,6 +85,7 @@ def stepup_shape(stepup: StepUp) -> dict[str, Any]:
         "status": stepup.status.value,
         "decided_by": _evidence(stepup.decided_by),
         "decided_at": _moment(stepup.decided_at),
+        "fetched_at": _moment(stepup.fetched_at),
         "denial": stepup.denial,
         "begun_at": _moment(stepup.begun_at),
         "redeemed_at": _moment(stepup.redeemed_at),

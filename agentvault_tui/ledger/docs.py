@@ -120,6 +120,7 @@ def write_stepup(stepup: StepUp) -> str:
     value["decided_at"] = _moment(stepup.decided_at)
     value["begun_at"] = _moment(stepup.begun_at)
     value["redeemed_at"] = _moment(stepup.redeemed_at)
+    value["fetched_at"] = _moment(stepup.fetched_at)
     value["decided_by"] = who and [who.sub, who.name, who.amr, _moment(who.auth_time)]
     value["device"] = device and [
         device.user_code,
@@ -150,6 +151,7 @@ def read_stepup(doc: str) -> StepUp:
         # Older versions wrote neither.
         "begun_at": _parse(value.get("begun_at")),
         "redeemed_at": _parse(value.get("redeemed_at")),
+        "fetched_at": _parse(value.get("fetched_at")),
         "decided_by": who and Evidence(who[0], who[1], tuple(who[2]), _parse(who[3])),
         "device": device and _read_device(device),
     }

@@ -98,6 +98,8 @@ class StepUp:
     """RFC 9396, as the agent sent it: echoed with the elevated token."""
     resource_indicator: str | None = None
     """RFC 8707, as the agent sent it."""
+    fetched_at: datetime | None = None
+    """When the agent was given the approved token."""
 
 
 def fingerprint(digest: str) -> str:

@@ -8,9 +8,12 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.stepups import Gate, approve, hold, latched
 
-from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker import registry as registry_module
+from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import EventType
 
@@ -73,3 +76,64 @@ async def test_a_delivery_overtaken_by_a_revocation_says_so(
     assert isinstance(await polling, Denied)
     (event,) = await bench.events("token.revoked")
     assert event.reason == "revoked while it was being delivered"
+
+
+async def test_an_approved_token_nobody_fetches_expires(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Approved and never fetched, polls say expired, also after a restart."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    clock.advance(stepup.ttl - 1)
+    bench.broker.registry.sweep()
+    clock.advance(1)
+    bench.broker.registry.sweep()
+    assert await poll(bench.broker, agent, stepup.id) == Expired(approved=True)
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        assert await poll(again.broker, agent, stepup.id) == Expired(approved=True)
+    finally:
+        await again.close()
+
+
+async def test_a_fetched_token_is_spent_and_not_expired(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Fetched once, a later poll is spent, when the token has ended and restarted."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    answers = await asyncio.gather(
+        *(poll(bench.broker, agent, stepup.id) for _ in range(3))
+    )
+    assert sorted(type(answer).__name__ for answer in answers) == [
+        "Granted",
+        "Spent",
+        "Spent",
+    ]
+    clock.advance(2 * stepup.ttl)
+    bench.broker.registry.sweep()
+    assert await poll(bench.broker, agent, stepup.id) == Spent()
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        assert await poll(again.broker, agent, stepup.id) == Spent()
+    finally:
+        await again.close()
+
+
+async def test_many_decisions_do_not_take_an_approved_token_away(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many were decided since, the agent still finds its approved token."""
+    monkeypatch.setattr(registry_module, "KEPT_DECIDED", 1)
+    agent, stepup = await hold(bench)
+    clock.advance(200)
+    await approve(bench, stepup)
+    for number in range(3):
+        _, other = await hold(bench, f"other-{number}")
+        clock.advance(1)
+        await deny(bench.broker, other.id, "no", OPERATOR)
+    clock.advance(150)
+    bench.broker.registry.sweep()
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Granted)

@@ -78,7 +78,8 @@ async def test_a_policy_tightened_meanwhile_ends_an_approval(bench: Bench) -> No
     await bench.broker.reload_policy()
     bench.tenant.approve()
     registry = bench.broker.registry
-    await bench.until(lambda: registry.stepup(stepup.id).status is StepUpStatus.PENDING)
+    await bench.until(lambda: stepup.id not in bench.broker.flows)
+    assert registry.stepup(stepup.id).status is StepUpStatus.PENDING
     assert registry.elevated(stepup.id) is None
     (event,) = await bench.events("stepup.not_approved")
     assert event.reason

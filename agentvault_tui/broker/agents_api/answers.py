@@ -62,7 +62,8 @@ def poll_reply(
                 400, "slow_down", text, (retry,), interval=answer.interval
             )
         case Expired():
-            text = "the request ended without a decision; ask for the token again"
+            how = "unfetched though approved" if answer.approved else "undecided"
+            text = f"the request ended {how}; ask for the token again"
             return error_reply(400, "expired_token", text)
         case Spent():
             text = "auth_req_id is unknown, another client's, or already answered"

@@ -15,7 +15,7 @@ from agentvault_tui.broker.answers import (
     Waiting,
 )
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.mint import UNDELIVERED, record_void
+from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.clock import Deadline, iso
@@ -111,17 +111,21 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
 
 async def _deliver(
     broker: Broker, agent: Agent, stepup: StepUp
-) -> Granted | Denied | Spent:
+) -> Granted | Denied | Expired | Spent:
     """Give the elevated token's secret to the agent: made now, stored as a hash.
 
     Until now nobody had it, so a restart between approval and poll loses nothing.
     """
     registry = broker.registry
+    if stepup.fetched_at is not None:
+        return Spent()
     minted = registry.elevated(stepup.id)
-    if minted is None or not minted.sha256.startswith(UNDELIVERED):
-        return Spent()
-    if not registry.drop_token(minted):
-        return Spent()
+    if minted is None:
+        # Nobody came within the time there was: for the client as if undecided.
+        return Expired(approved=True)
+    fetched = replace(stepup, fetched_at=broker.clock.now())
+    registry.put_stepup(fetched)  # before the wait: a second poll finds it spent
+    registry.drop_token(minted)
     secret = new_secret("av_e")
     # Its life begins when someone holds it; fetched it must be within as long again.
     token = replace(
@@ -132,8 +136,11 @@ async def _deliver(
     )
     epoch = registry.epoch(agent.id)
     try:
-        await broker.record(_delivery(broker, agent, stepup, token), changes=[token])
+        await broker.record(
+            _delivery(broker, agent, stepup, token), changes=[token, fetched]
+        )
     except BaseException:
+        registry.put_stepup(stepup)
         if registry.epoch(agent.id) == epoch:
             registry.put_token(minted)
         raise
