@@ -10,7 +10,7 @@ from typing import Final
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
-from agentvault_tui.ledger import Change, DropAgentTokens, Panic, Recovery
+from agentvault_tui.ledger import Change, Cooldown, DropAgentTokens, Panic, Recovery
 from agentvault_tui.model import (
     Agent,
     AgentStatus,
@@ -124,6 +124,8 @@ def _as_known(broker: Broker, change: Change) -> Change | None:
                 )
         case Panic():
             return registry.panic or replace(change, on=False)
+        case Cooldown():
+            return registry.cooldowns.of(change.agent_id)
         case Token():
             return None  # the ledger voided the batch's tokens itself
         case _:

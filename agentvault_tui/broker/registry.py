@@ -15,6 +15,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Final
 
+from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, Panic
@@ -45,6 +46,7 @@ class Registry:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.panic: Panic | None = None
+        self.cooldowns = Cooldowns(clock)
         self._agents: dict[AgentId, Agent] = {}
         self._tokens: dict[str, Token] = {}
         self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
@@ -131,6 +133,7 @@ class Registry:
         Device flows do not survive a restart: what was being authorized waits again.
         """
         self.panic = loaded.panic
+        self.cooldowns.take_over(loaded.cooldowns)
         self._counts.update(loaded.counts)
         self._last_seen.update(loaded.last_seen)
         for agent in loaded.agents:
@@ -261,30 +264,6 @@ class Registry:
         decided = [s for s in self._stepups.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
         yield from decided
-
-    def cooling_until(self, agent_id: AgentId, base: float = 30.0) -> datetime | None:
-        """Return until when a denied agent may not ask for a person again.
-
-        Each denial since the last approval doubles the wait, from *base* seconds to
-        a quarter of an hour: push fatigue needs repetition, so repetition costs.
-        """
-        denials = 0
-        latest: datetime | None = None
-        for stepup in self.decided_stepups():
-            if stepup.agent_id != agent_id:
-                continue
-            if stepup.status in {StepUpStatus.APPROVED, StepUpStatus.REDEEMED}:
-                break
-            if stepup.status is StepUpStatus.DENIED and stepup.decided_at:
-                latest = latest or stepup.decided_at
-                denials += 1
-        if latest is None:
-            return None
-        wait = min(base * 2 ** (denials - 1), 900.0)
-        until = latest.timestamp() + wait
-        if until <= self._clock.now().timestamp():
-            return None
-        return datetime.fromtimestamp(until, tz=latest.tzinfo)
 
 
 def _weight(token: Token) -> int:

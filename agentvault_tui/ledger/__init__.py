@@ -7,6 +7,7 @@ from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
+    Cooldown,
     DropAgentTokens,
     DropToken,
     EventQuery,
@@ -27,6 +28,7 @@ __all__ = [
     "Activity",
     "Attempt",
     "Change",
+    "Cooldown",
     "Count",
     "DropAgentTokens",
     "DropToken",

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentvault_tui.clock import Deadline, iso, parse_iso
 from agentvault_tui.ledger.encoder import compact_encoder, encode_basestring_ascii
-from agentvault_tui.ledger.records import OutboxStep, Panic
+from agentvault_tui.ledger.records import Cooldown, OutboxStep, Panic
 from agentvault_tui.model import (
     Agent,
     AgentId,
@@ -172,6 +172,19 @@ def read_panic(doc: str) -> Panic:
     """Return the panic `write_panic` wrote."""
     on, since, by, reason = json.loads(doc)
     return Panic(on, parse_iso(since), by, reason)
+
+
+def write_cooldown(cooldown: Cooldown) -> str | None:
+    """Return *cooldown* as text; None when there is nothing to remember."""
+    if cooldown.until is None:
+        return None
+    return _encode([cooldown.denials, *_deadline(cooldown.until)])
+
+
+def read_cooldown(agent_id: str, doc: str) -> Cooldown:
+    """Return the cool-down `write_cooldown` wrote."""
+    denials, *until = json.loads(doc)
+    return Cooldown(AgentId(agent_id), denials, _read_deadline(until))
 
 
 def write_outbox(step: OutboxStep) -> str:

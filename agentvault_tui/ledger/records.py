@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from agentvault_tui.clock import Deadline
 from agentvault_tui.model import (
     Agent,
     AgentCounts,
@@ -55,6 +56,18 @@ class Panic:
 
 
 @dataclass(frozen=True, slots=True)
+class Cooldown:
+    """How often an agent was denied since its last approval, and how long it waits.
+
+    Stored with no *until* once an approval has ended it.
+    """
+
+    agent_id: AgentId
+    denials: int = 0
+    until: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxStep:
     """One slower step of a revocation, at the tenant."""
 
@@ -78,7 +91,15 @@ class Meta:
 
 
 Change: TypeAlias = (
-    Agent | Token | StepUp | DropToken | DropAgentTokens | Panic | OutboxStep | Meta
+    Agent
+    | Token
+    | StepUp
+    | DropToken
+    | DropAgentTokens
+    | Panic
+    | Cooldown
+    | OutboxStep
+    | Meta
 )
 """One change of state, written in the same transaction as its events.
 
@@ -125,6 +146,7 @@ class Loaded:
     """The open ones, the approved ones not yet redeemed, and the 50 latest others."""
     panic: Panic | None
     """Set only while the switch is on."""
+    cooldowns: tuple[Cooldown, ...]
     outbox: tuple[OutboxStep, ...]
     meta: dict[str, str] = field(default_factory=dict)
 

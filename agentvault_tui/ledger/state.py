@@ -17,6 +17,7 @@ from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import docs
 from agentvault_tui.ledger.records import (
     Change,
+    Cooldown,
     DropAgentTokens,
     DropToken,
     Loaded,
@@ -39,6 +40,7 @@ Statement: TypeAlias = tuple[str, tuple[Any, ...]]
 _PANIC: Final = "panic"
 _CHUNK: Final = 64
 """Rows a statement may have: few enough sizes for SQLite to keep all prepared."""
+_COOLDOWN: Final = "cooldown:"
 _LATEST: Final = 50
 _CONFIRMED: Final = 100
 
@@ -99,6 +101,9 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
             return "stepups", _stepup_row(change, n)
         case Panic():
             return "meta", (_PANIC, docs.write_panic(change), n)
+        case Cooldown():
+            key = f"{_COOLDOWN}{change.agent_id}"
+            return "meta", (key, docs.write_cooldown(change), n)
         case OutboxStep():
             return "outbox", (change.id, change.status, docs.write_outbox(change), n)
         case Meta():
@@ -147,12 +152,12 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
             tokens=tuple(_live_tokens(db, clock)),
             stepups=tuple(_stepups(db)),
             panic=panic if panic and panic.on else None,
+            cooldowns=tuple(
+                docs.read_cooldown(agent_id, value)
+                for agent_id, value in _under(_COOLDOWN, meta)
+            ),
             outbox=tuple(_outbox(db)),
-            meta={
-                key.removeprefix("app:"): value
-                for key, value in meta.items()
-                if key.startswith("app:")
-            },
+            meta=dict(_under("app:", meta)),
         )
     finally:
         db.execute("COMMIT")
@@ -224,6 +229,13 @@ def _sql(template: str, width: int, size: int) -> str:
         row = "(" + ",".join("?" * width) + ")"
         sql = _SQL_CACHE[key] = template.format(",".join([row] * size))
     return sql
+
+
+def _under(prefix: str, meta: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the values whose key starts with *prefix*, by the rest of the key."""
+    for key, value in meta.items():
+        if key.startswith(prefix):
+            yield key.removeprefix(prefix), value
 
 
 def _counts(

@@ -11,10 +11,11 @@ import sys
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
 
-from agentvault_tui.clock import ManualClock
+from agentvault_tui.clock import Deadline, ManualClock
 from agentvault_tui.errors import HomeInUseError, LedgerBusyError, LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
+    Cooldown,
     DropAgentTokens,
     DropToken,
     EventQuery,
@@ -64,6 +65,7 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     """Agents, tokens, step-ups, panic, outbox and values survive a restart."""
     panic = Panic(True, clock.now(), "alice", "test\ud800")
     step = OutboxStep("out_1", AgentId("agt_1"), "revoke", "pending", 2, clock.now())
+    cooldown = Cooldown(AgentId("agt_1"), 3, Deadline.after(clock, 120))
     first = await Ledger.open(home, clock=clock)
     changes = [
         agent(),
@@ -72,6 +74,8 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
         decided(clock),
         panic,
         step,
+        cooldown,
+        Cooldown(AgentId("agt_2")),
         Meta("k", "v"),
         Meta("gone", None),
     ]
@@ -89,6 +93,7 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     }
     assert one == stepup(clock)
     assert (loaded.panic, loaded.outbox, loaded.meta) == (panic, (step,), {"k": "v"})
+    assert loaded.cooldowns == (cooldown,)
     assert loaded.counts == {AgentId("agt_1"): AgentCounts(1, 0, 0)}
     assert loaded.last_seen == {AgentId("agt_1"): clock.now()}
 

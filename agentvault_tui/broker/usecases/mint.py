@@ -65,8 +65,8 @@ async def mint_elevated(
     epoch = registry.epoch(stepup.agent_id)
     broker.deciding.add(stepup.id)
     try:
-        await broker.record(
-            _approval(approved, token, evidence, id_token), changes=[approved, token]
+        await _record_approval(
+            broker, approved, token, _approval(approved, token, evidence, id_token)
         )
         if registry.epoch(stepup.agent_id) != epoch:
             ended = registry.stepup(stepup.id)
@@ -80,6 +80,20 @@ async def mint_elevated(
         broker.deciding.discard(stepup.id)
     broker.end_flow(stepup.id)
     return True
+
+
+async def _record_approval(
+    broker: Broker, approved: StepUp, token: Token, draft: Draft
+) -> None:
+    """Write approval and token, and that earlier denials count no longer."""
+    cooldowns = broker.registry.cooldowns
+    before = cooldowns.of(approved.agent_id)
+    over = cooldowns.approved(approved.agent_id)
+    try:
+        await broker.record(draft, changes=[approved, token, *over])
+    except BaseException:
+        cooldowns.restore(before)
+        raise
 
 
 def _token(broker: Broker, stepup: StepUp) -> Token:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -207,11 +208,10 @@ async def _escalate(
     for stepup in waiting:
         if _same(stepup, request):
             return await _collapse(broker, request, verdict, stepup)
-    until = registry.cooling_until(request.agent.id)
-    if until is not None:
-        seconds = max(1, round((until - broker.clock.now()).total_seconds()))
+    if wait := registry.cooldowns.remaining(request.agent.id):
         message = (
-            f"A person said no. Requests that need a person wait {seconds} s more; "
+            f"A person said no. Requests that need a person wait {math.ceil(wait)} s "
+            "more; "
             "do not repeat what was denied."
         )
         return await _deny(broker, request, "cooling_down", message, verdict)

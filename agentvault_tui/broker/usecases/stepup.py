@@ -108,10 +108,7 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     )
     broker.deciding.add(stepup.id)
     try:
-        await broker.record(
-            _draft(EventType.STEPUP_DENIED, operator, denied, reason=reason or None),
-            changes=[denied],
-        )
+        await _record_denial(broker, denied, operator)
         current = broker.registry.stepup(stepup_id)
         if not current.status.open:
             return current
@@ -138,6 +135,20 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
         if old is None:
             raise
         return old
+
+
+async def _record_denial(broker: Broker, denied: StepUp, operator: Actor) -> None:
+    """Write the denial, and with it how long the agent now waits."""
+    cooldowns = broker.registry.cooldowns
+    waits = cooldowns.denied(denied.agent_id)
+    try:
+        await broker.record(
+            _draft(EventType.STEPUP_DENIED, operator, denied, reason=denied.denial),
+            changes=[denied, waits],
+        )
+    except BaseException:
+        cooldowns.undo(denied.agent_id)
+        raise
 
 
 async def expire_due(broker: Broker) -> None:
