@@ -170,6 +170,7 @@ class Intake:
             rule=shown(data.get("rule")),
             decision_id=self.shown(data.get("decision_id"), _NAME),
             note=self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
+            hash=self.shown(data.get("hash"), _NAME),
         )
 
     def status(self, data: Json) -> StatusRow:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from agentvault_tui.console.actions import Restored, Revoked, Stopped
 from agentvault_tui.console.memory import Head, Memory
 from agentvault_tui.console.mirror import RING, Mirror
-from agentvault_tui.console.records import EventRow, Json, LinkState, StepUpRow
+from agentvault_tui.console.records import (
+    EventPage,
+    EventRow,
+    Json,
+    LinkState,
+    StepUpRow,
+)
 from agentvault_tui.console.wire import Wire
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -23,6 +30,7 @@ from agentvault_tui.errors import (
     RefusedError,
     UnreachableError,
 )
+from agentvault_tui.proof import Proof
 
 _BEAT: Final = 1.0
 _STALL: Final = 3.0
@@ -190,6 +198,7 @@ class Link:
             self._accuse(f"event {seen.seq:,} is not the one that was seen here")
 
     def _accuse(self, what: str) -> None:
+        self.mirror.versions.ledger += 1
         self.mirror.warn(
             _LEDGER,
             f"LEDGER CHANGED: {what}. Records are missing, or an older copy stands in"
@@ -213,10 +222,29 @@ class Link:
         """Read one agent."""
         return await self._wire.get(f"/api/agents/{agent_id}")
 
-    async def audit(self, **query: object) -> list[EventRow]:
+    async def audit(self, **query: object) -> EventPage:
         """Read a page of the audit, in the order the broker gives."""
+        events, following = await self.audit_objects(**query)
+        return EventPage(tuple(map(self.mirror.intake.event, events)), following)
+
+    async def audit_objects(self, **query: object) -> tuple[list[Json], int | None]:
+        """Read a page of the audit as it comes; also where reading goes on."""
         page = await self._wire.get("/api/audit", **query)
-        return [self.mirror.intake.event(each) for each in _objects(page, "events")]
+        following = page.get("next")
+        return _objects(page, "events"), following if _int(following) else None
+
+    async def links(self, seqs: Iterable[int]) -> list[Proof]:
+        """Read what it takes to compute links of the chain again."""
+        asked = ",".join(map(str, seqs))
+        page = await self._wire.get("/api/audit/links", seq=asked)
+        ledger = page.get("ledger")
+        return [Proof.read(link, ledger) for link in _objects(page, "links")]
+
+    async def story(self, seq: int) -> tuple[list[EventRow], bool]:
+        """Read the events that share a decision; also whether that is all."""
+        page = await self._wire.get(f"/api/audit/{seq}/story")
+        rows = map(self.mirror.intake.event, _objects(page, "events"))
+        return list(rows), page.get("complete") is True
 
     # Deciding: each as `actions.Actions` says
 

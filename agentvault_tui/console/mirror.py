@@ -37,7 +37,7 @@ _DECIDED_KEPT: Final = 200
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
-    __slots__ = ("agents", "events", "roster", "status", "stepups")
+    __slots__ = ("agents", "events", "ledger", "roster", "status", "stepups")
 
     def __init__(self) -> None:
         self.agents = 0
@@ -48,6 +48,8 @@ class Versions:
         self.events = 0
         self.status = 0
         """The broker's status, the link, and warnings."""
+        self.ledger = 0
+        """Another ledger stands where the one seen here was."""
 
 
 class Mirror:

@@ -162,6 +162,17 @@ class EventRow:
     decision_id: Shown
     note: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
+    hash: Shown = _NOTHING
+    """As the broker told it with the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """A page of the audit, in the order it was asked for."""
+
+    rows: tuple[EventRow, ...]
+    next: int | None
+    """Where reading goes on; None at the end."""
 
 
 @dataclass(frozen=True, slots=True)

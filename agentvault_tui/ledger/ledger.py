@@ -206,7 +206,7 @@ class Ledger:
 
     async def story(self, event: Event) -> Story:
         """Read the events that share a decision, a step-up or a token with *event*."""
-        return await read_story(self.events, event, self._clock)
+        return await self._read(read_story, event)
 
     async def stepup(self, stepup_id: StepUpId) -> StepUp | None:
         """Read one step-up, however old."""

@@ -6,70 +6,91 @@ event belongs to a story by the members that the broker fills in, and by nothing
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+import json
+import sqlite3
+from collections.abc import Iterator
 from typing import Any, Final
 
-from agentvault_tui.clock import Clock
-from agentvault_tui.ledger.records import EventQuery, Page, Story
+from agentvault_tui.ledger.chain import read_event
+from agentvault_tui.ledger.records import Story
+from agentvault_tui.ledger.search import indexed_upto
 from agentvault_tui.model import Event, EventType
 
-Read = Callable[[EventQuery], Awaitable[Page]]
-_MOST: Final = 200
-"""Events of one story; an agent may repeat what waits as often as it likes."""
 _MOST_IDS: Final = 8
-_PAGE: Final = 100
-_PATIENCE: Final = 0.5
-"""Seconds to look for one story, should someone have scattered its ids about."""
+_NEAREST: Final = 1_000
+"""Events looked at on each side, should someone have scattered an id about."""
+_UNINDEXED: Final = 50_000
+"""Events looked through on each side where the index does not reach."""
+_TRIGRAMS: Final = 4
+"""Of an id's: together they stand in next to no other event."""
 
 
-async def read_story(read: Read, anchor: Event, clock: Clock) -> Story:
+def read_story(db: sqlite3.Connection, anchor: Event) -> Story:
     """Return what shares a decision, step-up or token with *anchor*, oldest first."""
-    search = _Search(read, anchor, clock)
-    wanted, asked = _ids(anchor), set[str]()
+    found = {anchor.seq: anchor}
+    wanted, asked, complete = _ids(anchor), set[str](), True
     while missing := sorted(wanted - asked):
         if len(asked) == _MOST_IDS:
-            search.complete = False
+            complete = False
             break
-        asked.add(missing[0])
-        await search.add(missing[0])
-        for event in search.found.values():
+        name = missing[0]
+        asked.add(name)
+        for seqs, whole in _mentions(db, name, anchor.seq):
+            complete &= whole
+            found |= {e.seq: e for e in _events(db, seqs) if _carries(e, name)}
+        for event in found.values():
             wanted |= _links(event)
-    found = search.found
-    return Story(tuple(found[seq] for seq in sorted(found)), search.complete)
+    return Story(tuple(found[seq] for seq in sorted(found)), complete)
 
 
-class _Search:
-    """Collects events by their ids, outwards from one of them."""
+def _mentions(
+    db: sqlite3.Connection, name: str, seq: int
+) -> Iterator[tuple[list[int], bool]]:
+    """Yield places where an id may stand, the nearest to *seq*, and if these are all.
 
-    def __init__(self, read: Read, anchor: Event, clock: Clock) -> None:
-        self.found = {anchor.seq: anchor}
-        self.complete = True
-        self._read = read
-        self._seq = anchor.seq
-        self._clock = clock
-        self._deadline = clock.boot() + _PATIENCE
+    First from the index, later and earlier, then from what it does not hold yet.
+    """
+    upto = indexed_upto(db)
+    needle = name.casefold()
+    if len(needle) < 3:
+        upto = 0
+    if upto:
+        sql = "SELECT rowid FROM idx.words WHERE words MATCH ?"
+        for side in (
+            "AND rowid > ? ORDER BY rowid LIMIT ?",
+            "AND rowid < ? ORDER BY rowid DESC LIMIT ?",
+        ):
+            rows = db.execute(f"{sql} {side}", (_terms(needle), seq, _NEAREST))
+            seqs = [row[0] for row in rows]
+            yield seqs, len(seqs) < _NEAREST
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    low = max(upto + 1, seq - _UNINDEXED)
+    high = min(head, max(seq, upto) + _UNINDEXED)
+    rows = db.execute(
+        "SELECT seq FROM events WHERE seq BETWEEN ? AND ? AND instr(text, ?) LIMIT ?",
+        (low, high, needle, _NEAREST),
+    )
+    seqs = [row[0] for row in rows]
+    whole = low == upto + 1 and high == head and len(seqs) < _NEAREST
+    yield seqs, whole
 
-    async def add(self, name: str) -> None:
-        """Add the events that carry that id."""
-        for query in (EventQuery(after=self._seq), EventQuery(before=self._seq)):
-            await self._gather(replace(query, q=name, limit=_PAGE), name)
 
-    async def _gather(self, query: EventQuery, name: str) -> None:
-        while True:
-            page = await self._read(query)
-            for event in page.events:
-                if _carries(event, name):
-                    self.found[event.seq] = event
-            if page.next is None:
-                return
-            if len(self.found) >= _MOST or self._clock.boot() >= self._deadline:
-                self.complete = False
-                return
-            if query.after is not None:
-                query = replace(query, after=page.next)
-            else:
-                query = replace(query, before=page.next)
+def _terms(needle: str) -> str:
+    """Return what to ask the index for; not the start, that all ids of a kind share."""
+    last = len(needle) - 3
+    first = min(needle.find("_") + 1, last)
+    steps = range(_TRIGRAMS)
+    starts = {first + round(i * (last - first) / steps[-1]) for i in steps}
+    parts = (needle[start : start + 3].replace('"', '""') for start in sorted(starts))
+    return " AND ".join(f'"{part}"' for part in parts)
+
+
+def _events(db: sqlite3.Connection, seqs: list[int]) -> Iterator[Event]:
+    rows = db.execute(
+        "SELECT body, hash FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+        (json.dumps(seqs),),
+    )
+    return (read_event(*row) for row in rows)
 
 
 def _carries(event: Event, name: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 
 from agentvault_tui.broker.answers import Escalated, Granted
@@ -9,7 +12,6 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
-from agentvault_tui.ledger.story import read_story
 from agentvault_tui.model import Action, Agent, Event, StepUpStatus
 
 BOOKING = Action(("write:calendar",), "write:calendar", "calendar:primary", {}, None)
@@ -109,17 +111,33 @@ async def test_an_agent_cannot_write_itself_into_a_story(bench: Bench) -> None:
     assert await told(bench, asked) == ["token.decision", "stepup.requested"]
 
 
-async def test_a_story_that_takes_too_long_says_it_is_not_whole(bench: Bench) -> None:
-    """When the time is up, what was found is told, and that there may be more."""
+async def test_where_the_index_does_not_reach_the_text_is_read(bench: Bench) -> None:
+    """A story is the same before and after its events are indexed."""
     agent = await bench.agent("payer")
     await ask(bench, agent, PAYMENT)
     (asked,) = await bench.events("stepup.requested")
+    for lag in (bench.ledger.index_lag, 0):
+        if not lag:
+            await bench.until(lambda: not bench.ledger.index_lag)
+        assert await told(bench, asked) == ["token.decision", "stepup.requested"]
 
-    async def slow(query: object) -> object:
-        bench.clock.advance(10)
-        page = await bench.ledger.events(query)  # type: ignore[arg-type]
-        return type(page)(page.events, 1)
 
-    story = await read_story(slow, asked, bench.clock)  # type: ignore[arg-type]
-    assert asked in story.events
+async def test_a_flood_of_mentions_hides_nothing_near(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an id scattered all about, the story is told, and that it may not be all."""
+    agent = await bench.agent("payer")
+    await ask(bench, agent, PAYMENT)
+    (asked,) = await bench.events("stepup.requested")
+    junk = replace(
+        BOOKING, parameters={"x": asked.detail["stepup_id"], "y": asked.decision_id}
+    )
+    rogue = await bench.agent("rogue")
+    for _ in range(4):
+        await ask(bench, rogue, junk)
+    await bench.until(lambda: not bench.ledger.index_lag)
+    monkeypatch.setattr("agentvault_tui.ledger.story._NEAREST", 3)
+    story = await bench.ledger.story(asked)
+    kinds = [event.type.value for event in story.events]
+    assert kinds == ["token.decision", "stepup.requested"]
     assert not story.complete

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.console.feed import KEPT, PAGE, Feed
+from agentvault_tui.console.feed import KEPT, MARGIN, PAGE, Feed
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.mirror import RING, Mirror
+from agentvault_tui.console.records import EventPage
 
 
 class Told(FakeState):
@@ -34,16 +35,25 @@ class Told(FakeState):
     def seqs(self) -> list[int]:
         return [row.seq for row in self.feed.rows]
 
-    def page(self, query: dict[str, Any]) -> list[Any]:
-        """What the broker answers, newest first."""
-        found = [e for e in reversed(self.events) if e["seq"] < query["before"]]
+    def page(self, query: dict[str, Any]) -> EventPage:
+        """What the broker answers, in the order it was asked for."""
+        if "before" in query:
+            found = [e for e in reversed(self.events) if e["seq"] < query["before"]]
+        else:
+            found = [e for e in self.events if e["seq"] > query["after"]]
         if outcome := query.get("outcome"):
             found = [e for e in found if e["outcome"] == outcome]
-        return [self.mirror.intake.event(e) for e in found[: query["limit"]]]
+        page = found[: query["limit"]]
+        rows = tuple(map(self.mirror.intake.event, page))
+        return EventPage(rows, page[-1]["seq"] if len(found) > len(page) else None)
 
-    def read_back(self, height: int) -> None:
-        while (query := self.feed.wants_older(height)) is not None:
-            self.feed.prepend(self.page(query), query)
+    def read(self, height: int) -> int:
+        """Read every page the screen needs; tell how many there were."""
+        count = 0
+        while (want := self.feed.wants(height)) is not None:
+            assert self.feed.take(self.page(want.query), want)
+            count += 1
+        return count
 
 
 @pytest.fixture
@@ -122,7 +132,7 @@ def test_what_is_hidden_is_counted_also_while_held(told: Told) -> None:
     told.feed.move(-1)
     told.happen(2)
     told.feed.update()
-    told.read_back(30)
+    told.read(30)
     assert (told.feed.looked_at, told.feed.hidden) == (total, total - 1)
 
 
@@ -133,10 +143,10 @@ def test_scrolling_back_reads_older_pages(told: Told) -> None:
     told.feed.update()
     assert told.seqs()[0] == total - RING + 1
     told.feed.move(-RING)
-    told.read_back(30)
+    told.read(30)
     while told.seqs()[0] > 1:
         told.feed.move(-PAGE)
-        told.read_back(30)
+        told.read(30)
     assert told.seqs()[:3] == [1, 2, 3]
     assert len(told.seqs()) <= KEPT
     assert told.seqs() == list(range(1, len(told.seqs()) + 1))
@@ -149,7 +159,7 @@ def test_a_rare_outcome_is_looked_for_in_the_ledger(told: Told) -> None:
     told.feed.update()
     told.feed.narrow(Filter.parse("outcome:denied"))
     assert told.seqs() == []
-    told.read_back(20)
+    told.read(20)
     assert told.seqs() == [1, 2, 3]
     assert told.feed.exhausted
 
@@ -159,13 +169,124 @@ def test_a_page_that_comes_too_late_is_dropped(told: Told) -> None:
     told.happen(RING + 50)
     told.feed.update()
     told.feed.move(-RING)
-    query = told.feed.wants_older(20)
-    assert query is not None
-    page = told.page(query)
-    told.feed.prepend(page, query)
+    want = told.feed.wants(20)
+    assert want is not None
+    page = told.page(want.query)
+    assert told.feed.take(page, want)
+    assert not told.feed.take(page, want)
+    told.feed.narrow(Filter.parse("outcome:allowed"))
+    told.feed.move(-RING)
+    assert told.feed.floor == want.query["before"]
+    assert not told.feed.take(page, want)
+
+
+def test_jumping_reads_both_ways_from_there(told: Told) -> None:
+    """Around any number one page each way is read, and no more than a margin held."""
+    total = 4 * RING
+    told.happen(total)
+    told.feed.update()
+    told.feed.jump(1_000)
+    assert told.read(30) == 2
+    assert told.feed.cursor == 1_000
+    assert told.seqs() == list(range(1_000 - PAGE + 1, 1_000 + PAGE + 1))
+    for _ in range(12):
+        told.feed.move(PAGE)
+        told.read(30)
+        assert len(told.seqs()) <= 2 * MARGIN + PAGE
+        assert told.seqs() == list(range(told.seqs()[0], told.seqs()[-1] + 1))
+    assert told.feed.cursor == 1_000 + 12 * PAGE
+    told.feed.jump(total - 3)
+    assert told.read(30) == 0
+    told.feed.move(50)
+    assert told.feed.cursor == total
+
+
+def test_jumping_beyond_either_end_stays_inside(told: Told) -> None:
+    """No number is too small or too large; the nearest event is under the cursor."""
+    told.happen(RING + 100)
+    told.feed.update()
+    for wanted, found in ((0, 1), (1, 1), (10**9, RING + 100)):
+        told.feed.jump(wanted)
+        told.read(20)
+        assert told.feed.under_cursor is not None
+        assert told.feed.under_cursor.seq == found
+
+
+def test_while_held_far_back_the_end_stands_still(told: Told) -> None:
+    """What arrives is counted, and let in when the cursor walks past the end."""
+    told.happen(RING + 500)
+    told.feed.update()
+    told.feed.jump(100)
+    told.read(20)
+    told.happen(RING + 10)
+    told.feed.update()
+    assert (told.feed.arrived, told.feed.uncounted) == (0, True)
+    told.feed.jump(RING + 499)
+    told.read(20)
+    assert told.feed.uncounted is False
+    told.happen(3)
+    told.feed.update()
+    assert told.feed.arrived == 3
+    for _ in range(40):
+        told.feed.move(PAGE)
+        told.read(20)
+    assert told.feed.cursor == told.head
+    assert told.feed.arrived == 0
+
+
+def test_a_filter_may_stay_at_its_place(told: Told) -> None:
+    """Narrowed in place, the cursor is on the next match of where it was."""
+    told.happen(50)
+    told.happen(1, "denied")
+    told.happen(RING + 50)
+    told.feed.update()
+    told.feed.jump(20)
+    told.read(20)
+    told.feed.narrow(Filter.parse("outcome:denied"), stay=True)
+    told.read(20)
+    assert not told.feed.follow
+    assert told.feed.under_cursor is not None
+    assert told.feed.under_cursor.seq == 51
+    told.feed.narrow(Filter(), stay=True)
+    told.read(20)
+    assert told.feed.under_cursor.seq == 20
+
+
+def test_rows_of_a_replaced_ledger_are_not_mixed_with_the_new(told: Told) -> None:
+    """Held rows stay as they were, nothing is read to them; following starts anew."""
+    told.happen(RING + 100)
+    told.feed.update()
+    told.feed.jump(50)
+    told.read(20)
     before = told.seqs()
-    told.feed.prepend(page, query)
+    told.mirror.versions.ledger += 1
+    told.events.clear()
+    told.mirror.load_events([], after=0)
+    told.happen(5)
+    told.feed.update()
+    assert told.feed.foreign
+    told.feed.move(-PAGE)
+    assert told.feed.wants(20) is None
     assert told.seqs() == before
+    told.feed.resume()
+    assert (told.feed.foreign, told.seqs()) == (False, [1, 2, 3, 4, 5])
+
+
+def test_a_page_that_ends_early_is_gone_on_from(told: Told) -> None:
+    """A search that ran out of time says where it got to; nothing is passed over."""
+    told.happen(RING + 50)
+    told.feed.update()
+    told.feed.narrow(Filter.parse("zeppelin"))
+    want = told.feed.wants(20)
+    assert want is not None
+    assert want.query["q"] == "zeppelin"
+    assert told.feed.take(EventPage((), 20), want)
+    assert (told.feed.exhausted, told.feed.floor) == (False, 20)
+    want = told.feed.wants(20)
+    assert want is not None
+    assert want.query["before"] == 20
+    assert told.feed.take(EventPage((), None), want)
+    assert told.feed.exhausted
 
 
 @settings(max_examples=50, deadline=None)
@@ -176,6 +297,7 @@ def test_a_page_that_comes_too_late_is_dropped(told: Told) -> None:
             st.tuples(st.just("move"), st.integers(-80, 80)),
             st.tuples(st.just("resume"), st.just(0)),
             st.tuples(st.just("older"), st.just(0)),
+            st.tuples(st.just("jump"), st.integers(0, 400)),
         ),
         max_size=25,
     )
@@ -194,13 +316,17 @@ def test_no_order_of_things_loses_or_repeats_an_event(
                 told.feed.move(number)
             case "resume":
                 told.feed.resume()
+            case "jump":
+                told.feed.jump(number)
+                told.read(20)
             case "older":
-                told.read_back(20)
+                told.read(20)
         told.feed.update()
         seqs = told.seqs()
         assert seqs == list(range(seqs[0], seqs[-1] + 1)) if seqs else True
         if not told.feed.follow:
             assert told.feed.cursor in seqs
-            assert seqs[-1] + told.feed.arrived == told.head
+            if told.feed.wants(20) is None and seqs[-1] - told.feed.cursor < 20:
+                assert seqs[-1] + told.feed.arrived == told.head
         else:
             assert not seqs or seqs[-1] == told.head

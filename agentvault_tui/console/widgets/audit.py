@@ -14,12 +14,12 @@ from agentvault_tui.console import words
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.lines import Piece, Row, cells
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
-Read = Callable[..., Awaitable[list[EventRow]]]
+Read = Callable[..., Awaitable[EventPage]]
 """Reads a page of the audit, newest first, by the members of a query."""
 _PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
@@ -190,19 +190,19 @@ class AuditPane(Pane, can_focus=True):
     def fetch_older(self) -> None:
         """Read older events when the screen is about to need them."""
         idle = self._reading is None or self._reading.done()
-        if idle and self.feed.wants_older(self.size.height):
+        if idle and self.feed.wants(self.size.height):
             self._reading = asyncio.create_task(self._fetch())
 
     async def _fetch(self) -> None:
         for _ in range(_PAGES_AT_ONCE):
-            query = self.feed.wants_older(self.size.height)
-            if query is None:
+            want = self.feed.wants(self.size.height)
+            if want is None:
                 return
             try:
-                page = await self._read(**query)
+                page = await self._read(**want.query)
             except AgentVaultError:
                 return  # the masthead says what is wrong with the link
-            self.feed.prepend(page, query)
+            self.feed.take(page, want)
             self.paint()
 
     def on_unmount(self) -> None:
