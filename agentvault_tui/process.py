@@ -13,7 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import iso
+from agentvault_tui.errors import SettingsError
+from agentvault_tui.text import visible
 
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _PR_SET_DUMPABLE: Final = 4
 
 
@@ -33,18 +36,32 @@ def harden() -> None:
 def log_json_lines() -> None:
     """Send the log to stderr, one JSON object a line.
 
-    The level is ``AGENTVAULT_LOG_LEVEL``, by default ``WARNING``.
     HTTP libraries stay quiet: at lower levels they log URLs and headers.
+
+    Raises:
+        SettingsError: ``AGENTVAULT_LOG_LEVEL`` is not a level.
     """
+    level = log_level("warning")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
-    level = os.environ.get("AGENTVAULT_LOG_LEVEL", "WARNING").upper()
-    known = logging.getLevelNamesMapping()
-    logging.basicConfig(
-        level=known.get(level, logging.WARNING), handlers=[handler], force=True
-    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn", "asyncio", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_level(default: str) -> str:
+    """Return ``AGENTVAULT_LOG_LEVEL`` as `logging` names it, by default *default*.
+
+    Raises:
+        SettingsError: it is not one of the levels; names them.
+    """
+    said = os.environ.get("AGENTVAULT_LOG_LEVEL") or default
+    if said.lower() not in LOG_LEVELS:
+        raise SettingsError(
+            f"AGENTVAULT_LOG_LEVEL is '{visible(said, 40)}'",
+            f"it may be {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}",
+        )
+    return said.upper()
 
 
 class _JsonLines(logging.Formatter):

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agentvault_tui.errors import AgentVaultError, UnreachableError
+from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
 from agentvault_tui.home import Home, private_file
 
 _STOP_SECONDS: Final = 10.0
 _LAST_WORDS: Final = 4096
+_FAILURES: Final = {1: AgentVaultError, 2: UsageError}
+"""What its exit code says was wrong with it."""
 
 
 @contextlib.contextmanager
@@ -63,7 +65,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
         process.wait(_STOP_SECONDS)
         said = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
         last = said.splitlines()[-1] if said else f"see {log}"
-        failure = AgentVaultError if process.returncode == 1 else UnreachableError
+        failure = _FAILURES.get(process.returncode, UnreachableError)
         raise failure(
             "the broker did not start", last.removeprefix("agentvault: ")
         ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from agentvault_tui.errors import AgentVaultError, RefusedError
+from agentvault_tui.errors import AgentVaultError, RefusedError, UsageError
 
 AGENTVAULT: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 """What the installed script ``agentvault`` runs, whether or not it is on the PATH."""
@@ -62,9 +62,11 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
         said = json.loads(line)
         return Ready(said["agents_url"].rstrip("/"), Path(said["operator_socket"]))
     except (ValueError, KeyError) as error:
-        raise AgentVaultError(
-            f"the demo's broker did not start: {_last_line(log)}"
-        ) from error
+        failure = AgentVaultError
+        with contextlib.suppress(TimeoutError):
+            if await asyncio.wait_for(process.wait(), _STOP) == UsageError.exit_code:
+                failure = UsageError
+        raise failure(f"the demo's broker did not start: {_last_line(log)}") from error
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 
 from agentvault_tui.clock import Clock, iso
-from agentvault_tui.errors import SettingsError
+from agentvault_tui.process import log_level
 from agentvault_tui.text import visible
 
 _EXTRAS = ("sub", "why", "port")
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class _JsonLines(logging.Formatter):
@@ -41,12 +39,7 @@ def log_to_stderr(clock: Clock) -> None:
     Raises:
         SettingsError: that is not a level.
     """
-    level = os.environ.get("AGENTVAULT_LOG_LEVEL", "INFO").upper()
-    if level not in _LEVELS:
-        raise SettingsError(
-            f"AGENTVAULT_LOG_LEVEL is '{visible(level, 40)}'",
-            f"it may be {', '.join(_LEVELS)}",
-        )
+    level = log_level("info")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines(clock))
     root = logging.getLogger()

@@ -309,6 +309,26 @@ def test_settings_that_are_wrong_are_named(cli: Run, tmp_path: Path) -> None:
     assert "did you mean listen" in answer.err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("serve", "--listen", "127.0.0.1:0"),
+        ("demo", "--headless", "--for", "1"),
+    ],
+)
+def test_an_unknown_log_level_is_one_line(
+    line: tuple[str, ...], process: Run, tmp_path: Path
+) -> None:
+    """Told to log at no level there is, a broker names those there are; exit 2."""
+    home = tmp_path / "h"
+    answer = process("--home", str(home), *line, AGENTVAULT_LOG_LEVEL="LOUD\x1b[31m")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert "AGENTVAULT_LOG_LEVEL is 'LOUD" in answer.err
+    assert "debug, info, warning, error or critical" in answer.err
+    assert "\x1b" not in answer.err
+
+
 def test_a_second_broker_says_who_has_the_home(process: Run, broker: Broker) -> None:
     """Serving a home that is served exits 1 and names the process."""
     answer = process("--home", str(broker.home), "serve", "--listen", "127.0.0.1:0")
