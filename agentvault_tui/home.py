@@ -10,6 +10,7 @@ from typing import Final
 import platformdirs
 
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.trusted_path import check_trusted
 
 _SOCKET_PATH_CAP: Final = 100
 """``sun_path`` holds 108 bytes on Linux and 104 on macOS, with a closing NUL."""
@@ -24,12 +25,19 @@ class Home:
 
     @classmethod
     def locate(cls, home: str | Path | None = None) -> Home:
-        """Use *home*, else ``AGENTVAULT_HOME``, else platformdirs' two folders."""
+        """Use *home*, else ``AGENTVAULT_HOME``, else platformdirs' two folders.
+
+        Raises:
+            SettingsError: someone else could put another home in its place.
+        """
         chosen = home or os.environ.get("AGENTVAULT_HOME")
         if chosen:
             path = Path(chosen).expanduser().absolute()
+            check_trusted(path)
             return cls(path, path)
         dirs = platformdirs.PlatformDirs("agentvault", appauthor=False)
+        for folder in (dirs.user_data_path, dirs.user_config_path):
+            check_trusted(folder, may_be_link=True)
         return cls(dirs.user_data_path, dirs.user_config_path)
 
     @property

@@ -31,7 +31,7 @@ def demo(
     run = lazy_room("demo").run
     return int(
         run(
-            home=session.home_option,
+            home=str(session.home.data) if session.home_option else None,
             agents=agents,
             rate=rate,
             headless=headless,

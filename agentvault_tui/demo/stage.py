@@ -21,6 +21,7 @@ from agentvault_tui.demo import approver, processes
 from agentvault_tui.demo.company import Company, open_company, register
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
+from agentvault_tui.home import private_folder
 
 _OUTCOMES: Final = ("allowed", "denied", "escalated")
 _SEED: Final = 42
@@ -94,8 +95,7 @@ def _home(named: str | None) -> Iterator[Path]:
             else Path(tempfile.mkdtemp(prefix="av-demo-"))
         )
         for path in (folder, folder / "demo"):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.chmod(0o700)
+            private_folder(path)
     except OSError as error:
         raise UsageError(
             f"cannot use the folder {error.filename} ({error.strerror})", "name another"

@@ -48,6 +48,21 @@ def test_open_modes_are_a_fault_with_the_command(cli: Run, tmp_path: Path) -> No
     assert "-> chmod 0700" in cli("--home", str(tmp_path), "doctor").out
 
 
+def test_a_home_that_is_refused_is_one_fault(cli: Run, tmp_path: Path) -> None:
+    """Said once, with the remedy; what needs no home is still looked at."""
+    tmp_path.chmod(0o777)
+    answer = cli("--home", str(tmp_path), "doctor", "--json")
+    assert answer.code == 1
+    fault = levels(answer, "files")["fault"]
+    assert "others can write" in fault["what"]
+    assert f"chmod 700 {tmp_path}" in fault["remedy"]
+    assert {item["area"] for item in answer.json["findings"]} == {
+        "versions",
+        "files",
+        "terminal",
+    }
+
+
 def test_broken_settings_and_policy_are_faults(cli: Run, tmp_path: Path) -> None:
     """What would stop the broker is named, and the rest is still checked."""
     home = tmp_path / "h"

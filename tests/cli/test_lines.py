@@ -329,6 +329,31 @@ def test_an_unknown_log_level_is_one_line(
     assert "\x1b" not in answer.err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("serve",),
+        ("agents", "list"),
+        ("audit", "verify"),
+        ("console", "--plain"),
+        ("demo", "--headless", "--for", "1"),
+        ("tenant", "user", "list"),
+    ],
+)
+def test_a_home_others_can_write_in_is_one_line(
+    line: tuple[str, ...], cli: Run, tmp_path: Path
+) -> None:
+    """No command uses a home that is not its user's alone; exit 2, nothing made."""
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    answer = cli("--home", str(home), *line)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"agentvault: others can write in the home {home}")
+    assert answer.err.count("\n") == 1
+    assert list(home.iterdir()) == []
+
+
 def test_a_second_broker_says_who_has_the_home(process: Run, broker: Broker) -> None:
     """Serving a home that is served exits 1 and names the process."""
     answer = process("--home", str(broker.home), "serve", "--listen", "127.0.0.1:0")

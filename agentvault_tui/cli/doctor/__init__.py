@@ -13,7 +13,7 @@ from agentvault_tui.cli.doctor.running import check_broker, check_people, check_
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, SettingsError
 
 _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] = (
     ("versions", check_versions),
@@ -27,6 +27,8 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] =
     ("clock", check_clock),
     ("terminal", check_terminal),
 )
+_WITHOUT_HOME: Final = frozenset({"versions", "files", "terminal"})
+"""What is looked at where the home is refused; ``files`` says why it was."""
 
 
 @command("doctor", example="agentvault doctor", prints_data=True)
@@ -37,7 +39,7 @@ def doctor(session: Session) -> int:
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
     found: list[tuple[str, Finding]] = []
-    for area, check in _CHECKS:
+    for area, check in _checks(session):
         for finding in _examine(session, check):
             found.append((area, finding))
             if not session.json:
@@ -47,6 +49,19 @@ def doctor(session: Session) -> int:
         findings = [{"area": area, **finding.shape()} for area, finding in found]
         session.out.json({"ok": healthy, "findings": findings})
     return 0 if healthy else 1
+
+
+def _checks(
+    session: Session,
+) -> Iterator[tuple[str, Callable[[Session], Iterator[Finding]]]]:
+    """Yield what can be looked at: in a home that is not ours, nothing."""
+    try:
+        home = session.home
+    except SettingsError:
+        home = None
+    for area, check in _CHECKS:
+        if home is not None or area in _WITHOUT_HOME:
+            yield area, check
 
 
 def _examine(
