@@ -27,19 +27,6 @@ _SELECTORS: Final = re.compile(
 _ELLIPSIS: Final = "…"
 _NARROW: Final = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff‐-‧←-⇿─-◼✓✗]*")
 """Ranges without a wide, combining or hidden character: no table is needed."""
-_LURE_CODE: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?:[A-Z0-9]{4}[-–_. ]?[A-Z0-9]{4}"
-    r"|(?i:[b-df-hj-np-tv-xz]{4}[-–_. ]?[b-df-hj-np-tv-xz]{4})"
-    r"|\d{3}[- ]?\d{3}(?:[- ]?\d{3})?)(?![A-Za-z0-9])"
-)
-"""User codes as tenants write them (RFC 8628 section 6.1), and one-time codes."""
-# Every repetition is bounded (a DNS label has 63 octets): the text is an attacker's,
-# and an unbounded one costs the square of its length.
-_LURE_LINK: Final = re.compile(
-    r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+"
-    r"|[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,24}(?::\d{1,5})?(?:/\S*)?",
-    re.IGNORECASE,
-)
 
 
 def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown:
@@ -93,25 +80,6 @@ def cell_width(text: str) -> int:
     if text.isascii() or _NARROW.fullmatch(text):
         return len(text)
     return sum(max(_width(character), 0) for character in text)
-
-
-def mask_lures(shown: Shown) -> tuple[Shown, int, int]:
-    """Blank out whatever looks like a user code or a link in an agent's own words.
-
-    A rogue agent starts a device flow of its own and writes "enter WXYZ-BCDF at …"
-    as its reason (RFC 8628 section 5.4, RFC 10027): the operator must not be able to
-    read the lure, let alone follow it.
-
-    Returns:
-        the masked text, the count of codes and the count of links.
-    """
-
-    def blank(match: re.Match[str]) -> str:
-        return re.sub(r"[^\s–-]", "▒", match.group(0))
-
-    text, links = _LURE_LINK.subn(blank, shown)
-    text, codes = _LURE_CODE.subn(blank, text)
-    return Shown(text), codes, links
 
 
 def _width(character: str) -> int:

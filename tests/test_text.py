@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.text import cell_width, mask_lures, visible, visible_lines
+from agentvault_tui.text import cell_width, visible, visible_lines
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
 
@@ -70,35 +70,6 @@ def test_a_cut_text_says_so() -> None:
 def test_stacked_marks_are_thinned() -> None:
     """A tower of combining marks keeps two storeys."""
     assert visible("e" + "\u0301" * 50) == "e\u0301\u0301"
-
-
-@pytest.mark.parametrize(
-    "lure",
-    [
-        "enter WXYZ-BCDF now",
-        "enter WXYZBCDF now",
-        "enter wxzz-bcdf now",
-        "enter 123-456-789 now",
-        "enter WXYZ BCDF now",
-        "code 123 456",
-        "see https://evil.test/activate?x=1",
-        "see evil.test/activate",
-        "see www.evil.test",
-    ],
-)
-def test_lures_are_masked(lure: str) -> None:
-    """Whatever looks like a code or a link in an agent's words cannot be read."""
-    masked, codes, links = mask_lures(visible(lure))
-    assert codes + links == 1
-    assert "▒▒" in masked
-    for word in ("WXYZ", "BCDF", "wxzz", "evil", "123 456", "123-456"):
-        assert word not in masked
-
-
-def test_ordinary_words_are_not_masked() -> None:
-    """Plain sentences and invoice numbers stay readable."""
-    text = visible("Invoice 1881 is due today, please pay Northwind 4,200.00 USD.")
-    assert mask_lures(text) == (text, 0, 0)
 
 
 @given(ANY_TEXT, st.integers(2, 80), st.integers(2, 20))

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from agentvault_tui.text import Shown, cell_width, mask_lures, visible
+from agentvault_tui.lures import mask_lures
+from agentvault_tui.text import Shown, cell_width, visible
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "good": {"fg": "green"},
@@ -78,12 +79,11 @@ class Output:
     def own_words(self, raw: object, limit: int = 200) -> Shown:
         """Make an agent's own words safe, and mask the codes and links in them."""
         shown = visible(raw, limit, ascii_only=self.ascii_only)
-        said, codes, links = mask_lures(shown)
-        if not codes and not links:
-            return said
+        masked = mask_lures(shown)
+        text = masked.text
         if self.ascii_only:
-            said = Shown(said.replace("▒", "#"))
-        return Shown(f"{said} (masked: {codes} like a code, {links} like a link)")
+            text = Shown(text.replace("▒", "#"))
+        return Shown(f"{text} ({masked.said})") if masked.said else text
 
     def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
         """Make *raw* a cell of a table."""

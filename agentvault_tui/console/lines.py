@@ -16,7 +16,8 @@ from rich.style import Style
 
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.theme import Palette
-from agentvault_tui.text import Shown, cell_width, mask_lures, visible, visible_lines
+from agentvault_tui.lures import Masked, mask_lures
+from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 Piece = tuple[str, Style]
 Row = tuple[Piece, ...]
@@ -69,7 +70,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 @lru_cache(maxsize=16)
-def _mask(reason: Shown) -> tuple[Shown, int, int]:
+def _mask(reason: Shown) -> Masked:
     return mask_lures(reason)
 
 
@@ -94,10 +95,8 @@ class Pen:
 
     def masked(self, reason: Shown) -> tuple[str, str]:
         """Mask lures in an agent's words; also say what was masked, if anything."""
-        text, codes, links = _mask(reason)
-        found = [plural(codes, "code")] * bool(codes)
-        found += [plural(links, "link")] * bool(links)
-        return self.own(text), f"{' and '.join(found)} masked" if found else ""
+        masked = _mask(reason)
+        return self.own(masked.text), masked.said
 
     def label(self, text: str) -> Piece:
         """Write a label, padded to its column."""

@@ -11,7 +11,7 @@ from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.console.words import why, word
-from agentvault_tui.text import mask_lures
+from agentvault_tui.lures import mask_lures
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
@@ -90,10 +90,10 @@ def facts(row: StepUpRow, owner: str, now: datetime) -> Iterator[str]:
     if not row.reason:
         yield "  The agent gives no reason."
         return
-    text, codes, links = mask_lures(row.reason)
-    yield f"  The agent says, unverified: {text.replace('▒', '#')}"
-    if codes or links:
-        yield f"  Masked there: {plural(codes, 'code')}, {plural(links, 'link')}."
+    masked = mask_lures(row.reason)
+    yield f"  The agent says, unverified: {masked.text.replace('▒', '#')}"
+    if masked.said:
+        yield f"  There: {masked.said}."
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:

@@ -189,7 +189,7 @@ def test_an_agents_lure_is_masked_and_inert(av: Run, agent: Agent) -> None:
     out = av("stepup", "show", asked["auth_req_id"]).out
     assert "KDRT" not in out
     assert "evil.test" not in out
-    assert "(masked: 1 like a code, 1 like a link)" in out
+    assert "(1 code and 1 link masked)" in out
     assert all(row.isprintable() for row in out.split("\n"))
     listed = av("stepup", "list", "--json").out
     assert listed.isascii()

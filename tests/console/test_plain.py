@@ -55,7 +55,7 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     shown = await session.type("approve 7f3a")
     assert shown.index("With to: Northwind GmbH") < shown.index("unverified:")
     assert "ABCD" not in shown
-    assert "Masked there: 1 code, 1 link." in shown
+    assert "There: 1 code and 1 link masked." in shown
     assert session.asked == []
     shown = await session.type("7F3A")
     assert session.asked == [("approve", "sup_7f3a", DIGEST)]

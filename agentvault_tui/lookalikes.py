@@ -1,0 +1,82 @@
+"""Text as the eye reads it: look-alikes, marks and hidden characters folded away."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+_ALIKE: Final = (
+    # Cyrillic, Greek, Armenian, Cherokee, Lisu and small capitals, with what they
+    # look like: the letters of Unicode's confusables that can spell a code or a host.
+    ("АВСЕНІЈКМОРЅТХУԜԚԌѴЗ", "ABCEHIJKMOPSTXYWQGV3"),
+    ("аЬсԁеһіјкӏмопрԛгѕтуѵԝхв", "abcdehijklmonpqrstyvwxb"),
+    ("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧϹϜ", "ABEZHIKMNOPTYXCF"),
+    ("αβγεηικνορτυχωϲϳ", "abyeniKvoptuxwcj"),
+    ("ՕՏՍԼհոսօցզյք", "OSULhnuogqjp"),
+    ("ᎠᎡᎢᎪᎫᎬᎳᎻᏀᏂᏃᏕᏙᏚᏞᏟᏢᏦᏮᏴ", "DRTAJEWHGhZSVSLCPKGB"),
+    ("ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "BPDTGKJCZFMNLSRVHWXYAEIOU"),
+    ("ʙᴄᴅꜰɢʜᴊᴋʟᴍɴᴘʀꜱᴛᴠᴡᴢʏɪᴇᴏᴜᴀ", "BCDFGHJKLMNPRSTVWZYIEOUA"),
+    ("ıɩɡɑꞵ", "iigab"),
+    ("∕⁄⧸╱", "////"),
+    ("∶꞉ːː", "::::"),
+    ("•‧∙⋅・･", "······"),
+    ("❨❩⟨⟩【】〔〕", "()<>[][]"),
+)
+_TABLE: Final = {
+    ord(strange): plain
+    for strangers, plains in _ALIKE
+    for strange, plain in zip(strangers, plains, strict=True)
+}
+_ENCLOSED: Final = (0x1F1E6, 0x1F150, 0x1F170)
+"""Where A to Z begins among flags and among letters on dark discs and squares."""
+_HIDDEN: Final = re.compile(r"⟦U\+[0-9A-F]{4,6}⟧|\[U\+[0-9A-F]{4,6}\]")
+"""How `text.visible` spells a character that nobody would see."""
+_BREAK: Final = re.compile(r"⏎|\\n")
+
+
+def skeleton(shown: str) -> tuple[str, list[int]]:
+    """Return *shown* as it is read, and for each character its place in *shown*.
+
+    Case stays. Marks and spelled-out hidden characters are left out, so that they
+    cannot stand between the characters of a code.
+    """
+    if shown.isascii() and "[U+" not in shown and "\\n" not in shown:
+        return shown, list(range(len(shown)))
+    folded: list[str] = []
+    places: list[int] = []
+    index = 0
+    while index < len(shown):
+        if hidden := _HIDDEN.match(shown, index):
+            index = hidden.end()
+            continue
+        line_end = _BREAK.match(shown, index)
+        for character in " " if line_end else _fold(shown[index]):
+            folded.append(character)
+            places.append(index)
+        index = line_end.end() if line_end else index + 1
+    return "".join(folded), places
+
+
+def _fold(character: str) -> str:
+    if character.isascii():
+        return character
+    for first in _ENCLOSED:
+        if 0 <= ord(character) - first < 26:
+            return chr(ord("A") + ord(character) - first)
+    return "".join(
+        _plain(part)
+        for part in unicodedata.normalize("NFKD", character)
+        if not unicodedata.category(part).startswith("M")
+    )
+
+
+def _plain(character: str) -> str:
+    if character.isascii():
+        return character
+    digit = unicodedata.digit(character, None)
+    if digit is not None:
+        return str(digit)
+    if unicodedata.category(character) == "Pd":
+        return "-"
+    return _TABLE.get(ord(character), character)
