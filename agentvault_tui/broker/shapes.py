@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from heapq import nsmallest
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import iso
+from agentvault_tui.ledger import Panic
 from agentvault_tui.model import (
     Agent,
+    AgentCounts,
     DeviceCode,
     Event,
     Evidence,
@@ -24,9 +27,25 @@ TOKENS_SHOWN: Final = 100
 
 def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
     """Return *agent* with its live tokens and counts."""
-    counts = registry.counts(agent.id)
     tokens = registry.tokens_of(agent.id)
     soonest = nsmallest(TOKENS_SHOWN, tokens, key=lambda token: token.expires.wall)
+    return told_of(
+        agent,
+        registry.counts(agent.id),
+        registry.last_seen(agent.id),
+        soonest,
+        len(tokens),
+    )
+
+
+def told_of(
+    agent: Agent,
+    counts: AgentCounts,
+    seen: datetime | None,
+    soonest: Iterable[Token],
+    live: int,
+) -> dict[str, Any]:
+    """Return *agent* with what it holds: *live* tokens, the *soonest* to end listed."""
     return {
         "id": agent.id,
         "client_id": agent.client_id,
@@ -38,14 +57,29 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
         "resource_server": agent.resource_server,
         "created_at": iso(agent.created_at),
         "revoked_at": _moment(agent.revoked_at),
-        "last_seen_at": _moment(registry.last_seen(agent.id)),
+        "last_seen_at": _moment(seen),
         "tokens": [token_shape(token) for token in soonest],
-        "tokens_live": len(tokens),
-        "counts": {
-            "allowed": counts.allowed,
-            "denied": counts.denied,
-            "escalated": counts.escalated,
-        },
+        "tokens_live": live,
+        "counts": counts_shape(counts),
+    }
+
+
+def counts_shape(counts: AgentCounts) -> dict[str, int]:
+    """Return how requests were answered."""
+    return {
+        "allowed": counts.allowed,
+        "denied": counts.denied,
+        "escalated": counts.escalated,
+    }
+
+
+def panic_shape(panic: Panic | None) -> dict[str, Any]:
+    """Return how the panic switch stands."""
+    return {
+        "on": panic is not None,
+        "since": iso(panic.since) if panic else None,
+        "by": panic.by if panic else None,
+        "reason": panic.reason if panic else None,
     }
 
 

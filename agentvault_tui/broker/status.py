@@ -6,12 +6,12 @@ from typing import Any
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.clock import iso
+from agentvault_tui.broker.shapes import panic_shape
 
 
 def status_shape(broker: Broker) -> dict[str, Any]:
     """Return the Status shape of the operators' HTTP."""
-    ledger, panic = broker.ledger, broker.registry.panic
+    ledger = broker.ledger
     return {
         "version": __version__,
         "tenant": {
@@ -24,12 +24,7 @@ def status_shape(broker: Broker) -> dict[str, Any]:
             "hash": ledger.head.hash,
             "writable": ledger.writable,
         },
-        "panic": {
-            "on": panic is not None,
-            "since": iso(panic.since) if panic else None,
-            "by": panic.by if panic else None,
-            "reason": panic.reason if panic else None,
-        },
+        "panic": panic_shape(broker.registry.panic),
         "agents": len(broker.registry.agents()),
         "stepups_pending": len(broker.registry.open_stepups()),
         "policy_version": broker.policy.version,

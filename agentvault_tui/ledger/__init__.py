@@ -4,6 +4,8 @@ from agentvault_tui.ledger.accepting import accept_rollback
 from agentvault_tui.ledger.activity import REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import Exported, export_ledger
 from agentvault_tui.ledger.ledger import Ledger
+from agentvault_tui.ledger.past import Around, Past, Place
+from agentvault_tui.ledger.past_tokens import Holding
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
@@ -26,6 +28,7 @@ from agentvault_tui.ledger.verify import Verification, verify_export, verify_led
 __all__ = [
     "REDEEMED",
     "Activity",
+    "Around",
     "Attempt",
     "Change",
     "Cooldown",
@@ -35,6 +38,7 @@ __all__ = [
     "EventQuery",
     "Exported",
     "Head",
+    "Holding",
     "Ledger",
     "Link",
     "Loaded",
@@ -42,6 +46,8 @@ __all__ = [
     "OutboxStep",
     "Page",
     "Panic",
+    "Past",
+    "Place",
     "Recovery",
     "Story",
     "Verification",

@@ -26,6 +26,7 @@ from agentvault_tui.ledger.opening import (
     foreseen,
     open_checked,
 )
+from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.query import read_links, read_page
 from agentvault_tui.ledger.records import (
     Attempt,
@@ -83,6 +84,8 @@ class Ledger:
         self._writer: Writer
         self._reader: Connection
         self._indexer: Indexer
+        self._history: tuple[Connection, History] | None = None
+        self._history_lock = asyncio.Lock()
 
     @classmethod
     async def open(cls, home: Home, *, clock: Clock) -> Ledger:
@@ -216,6 +219,29 @@ class Ledger:
         """Read the latest decisions about the same agent and action, however old."""
         return await self._read(state.stepups_before, stepup, limit)
 
+    async def past(
+        self, *, seq: int | None = None, moment: datetime | None = None
+    ) -> Past:
+        """Rebuild from events what was known after event *seq*, or at *moment*.
+
+        It has a connection of its own: pages of events do not wait for it.
+
+        Raises:
+            NotFoundError: nothing was recorded by then, or no event has that number.
+            UsageError: the moment is still to come.
+        """
+        if self._closed:
+            raise LedgerUnwritableError("the ledger is closed")
+        with foreseen(self._home.database):
+            async with self._history_lock:
+                if self._history is None:
+                    path = self._home.database
+                    db = await Connection.open(lambda: schema.open_reader(path))
+                    self._history = db, History()
+                db, history = self._history
+                now = self._clock.now()
+                return await db.run(history.at, now=now, seq=seq, moment=moment)
+
     async def close(self) -> None:
         """Write what waits, the head file too, and let go of the home."""
         if self._closed:
@@ -226,6 +252,8 @@ class Ledger:
         self._closing.set()
         # Whoever writes a file closes it last, and so empties its log.
         await self._reader.close()
+        if self._history is not None:
+            await self._history[0].close()
         await self._indexer.close()
         self._writer.close()
         for task in tuple(self._tasks):

@@ -10,6 +10,7 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
     agents,
     evidence,
+    past,
     records,
     session,
     stepups,
@@ -26,6 +27,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *agents.routes(broker),
             *records.routes(broker, feed),
             *evidence.routes(broker),
+            *past.routes(broker),
             *session.routes(broker),
         ],
         exception_handlers={

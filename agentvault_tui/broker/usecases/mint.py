@@ -145,6 +145,7 @@ def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -
             "auth_time": iso(evidence.auth_time) if evidence.auth_time else None,
             "id_token_sha256": hashlib.sha256(id_token.encode()).hexdigest(),
             "token_id": token.id,
+            "scope": token.scope,
             "token_fetch_before": iso(token.expires.wall),
         },
     )

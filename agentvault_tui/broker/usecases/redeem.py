@@ -103,7 +103,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
                 agent_id=agent.id,
                 action=found.scope,
                 reason="handed back",
-                detail={"token_id": found.id},
+                detail=_told(found),
             ),
             changes=[DropToken(found.id)],
         )
@@ -221,3 +221,9 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         # The caller hears of an error, the token stays spent, and so it must on disk.
         broker.unrecorded.append(((), tuple(changes)))
         raise
+
+
+def _told(token: Token) -> dict[str, str]:
+    """Return what an event about a token says of it, beside who and why."""
+    told = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
+    return told | ({"stepup_id": token.stepup_id} if token.stepup_id else {})

@@ -11,7 +11,7 @@ import rfc8785
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.clock import Deadline
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Action,
@@ -154,7 +154,7 @@ async def _issue(
     )
     epoch = registry.epoch(request.agent.id)
     draft = _decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
-    draft.detail["token_id"] = token.id
+    draft.detail.update(token_id=token.id, expires_at=iso(token.expires.wall))
     await broker.record(draft, changes=[token])
     if registry.epoch(request.agent.id) != epoch:
         return await _voided(broker, request, token)
@@ -172,7 +172,7 @@ async def _voided(broker: Broker, request: Request, token: Token) -> Denied:
             action=token.scope,
             reason="revoked while it was being issued",
             decision_id=request.decision_id,
-            detail={"token_id": token.id},
+            detail={"token_id": token.id, "expires_at": iso(token.expires.wall)},
         ),
         changes=[DropToken(token.id)],
     )
@@ -246,6 +246,10 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "policy_version": stepup.policy_version,
             "scope": stepup.scope,
             "parameters": stepup.parameters,
+            "why": stepup.why,
+            "risk": stepup.risk.value,
+            "ttl": stepup.ttl,
+            "expires_at": iso(stepup.expires.wall),
         },
     )
     try:

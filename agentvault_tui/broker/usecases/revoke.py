@@ -153,7 +153,12 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
             return _served(registry)
         if again is not lifted:
             await broker.record_cut(
-                Draft(EventType.PANIC_ON, operator, reason=again.reason),
+                Draft(
+                    EventType.PANIC_ON,
+                    operator,
+                    reason=again.reason,
+                    detail={"since": iso(again.since)},
+                ),
                 changes=[again],
             )
             raise ConflictError("everything was stopped again meanwhile")
@@ -197,7 +202,6 @@ async def change_scopes(
     draft.detail.update(
         granted=sorted(grant - before),
         ungranted=sorted(ungrant & before),
-        scopes=list(after.scopes),
         tokens_revoked=len(ended),
     )
     drafts = (draft, *(cancelled_draft(stepup, operator) for stepup in stepups))
@@ -267,5 +271,9 @@ def _cut_scopes(
 
 
 def _draft(kind: EventType, actor: Actor, agent: Agent, reason: str | None) -> Draft:
-    detail: dict[str, Any] = {"agent": agent.name, "owner": agent.owner}
+    detail: dict[str, Any] = {
+        "agent": agent.name,
+        "owner": agent.owner,
+        "scopes": list(agent.scopes),
+    }
     return Draft(kind, actor, agent_id=agent.id, reason=reason, detail=detail)

@@ -316,7 +316,12 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
     broker.end_flow(stepup.id)
     broker.registry.put_stepup(anew)
     asked = _draft(EventType.STEPUP_REQUESTED, SYSTEM, anew, reason="policy changed")
-    asked.detail.update(nonce=anew.nonce, policy_version=anew.policy_version)
+    asked.detail.update(
+        nonce=anew.nonce,
+        policy_version=anew.policy_version,
+        why=anew.why,
+        risk=anew.risk.value,
+    )
     await broker.record(asked, changes=[anew])
 
 

@@ -1,0 +1,90 @@
+"""``/api/past``: what the broker knew at a moment, in the shapes of now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui import __version__
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.wire import answer, integer_of, moment_of
+from agentvault_tui.broker.shapes import (
+    counts_shape,
+    panic_shape,
+    stepup_shape,
+    told_of,
+)
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import UsageError
+from agentvault_tui.ledger import Holding, Past, Place
+from agentvault_tui.model import Agent, AgentCounts
+
+
+def routes(broker: Broker) -> list[Route]:
+    """Return the route that looks back; it reads the ledger and nothing else."""
+
+    async def past(request: Request) -> Response:
+        seq, moment = integer_of(request, "seq"), moment_of(request, "at")
+        if (seq is None) == (moment is None):
+            raise UsageError("give 'at', a time, or 'seq', an event's number")
+        found = await broker.ledger.past(seq=seq, moment=moment)
+        return answer(past_shape(found, broker))
+
+    return [Route("/api/past", past, methods=["GET"])]
+
+
+def past_shape(past: Past, broker: Broker) -> dict[str, Any]:
+    """Return the Past shape of the operators' HTTP."""
+    around = past.around
+    return {
+        "seq": past.place.seq,
+        "time": iso(past.place.time),
+        "at": iso(past.moment),
+        "status": _status(past, broker),
+        "agents": [_agent(agent, past) for agent in past.agents],
+        "stepups": [stepup_shape(stepup) for stepup in past.stepups],
+        "minute": {
+            agent: counts_shape(counts)
+            for agent, counts in past.minute.items()
+            if counts != AgentCounts()
+        },
+        "around": {
+            "first": _place(around.first),
+            "last": _place(around.last),
+            "before": _place(around.before),
+            "after": _place(around.after),
+            "turn_before": _place(around.turn_before),
+            "turn_after": _place(around.turn_after),
+        },
+    }
+
+
+def _status(past: Past, broker: Broker) -> dict[str, Any]:
+    """Return the status as the events tell it; what they do not tell is as of now."""
+    return {
+        "version": __version__,
+        "tenant": {"issuer": broker.tenant.issuer, "kind": broker.tenant_kind},
+        "ledger": {"head": past.place.seq, "hash": past.hash},
+        "panic": panic_shape(past.panic),
+        "agents": len(past.agents),
+        "stepups_pending": sum(stepup.status.open for stepup in past.stepups),
+        "warnings": list(past.unsure),
+    }
+
+
+def _agent(agent: Agent, past: Past) -> dict[str, Any]:
+    held = past.holdings.get(agent.id, Holding())
+    return told_of(
+        agent,
+        past.counts.get(agent.id, AgentCounts()),
+        past.last_asked.get(agent.id),
+        held.soonest,
+        held.live,
+    )
+
+
+def _place(place: Place | None) -> dict[str, Any] | None:
+    return None if place is None else {"seq": place.seq, "time": iso(place.time)}

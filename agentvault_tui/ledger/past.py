@@ -1,0 +1,222 @@
+"""The past: what the broker knew at a moment, rebuilt from its events alone.
+
+State tables are never asked: whatever is told here follows from the chain, so it can
+be checked against an export by anyone. An event of an older version may not say
+enough; what is unsure for that reason is told in `Past.unsure`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.ledger.chain import PREFIX
+from agentvault_tui.ledger.past_agents import Roster, Rosters
+from agentvault_tui.ledger.past_counts import Tallies, last_asked
+from agentvault_tui.ledger.past_spans import seq_at
+from agentvault_tui.ledger.past_stepups import stepups
+from agentvault_tui.ledger.past_tokens import Holding, holdings
+from agentvault_tui.ledger.records import Panic
+from agentvault_tui.model import Agent, AgentCounts, AgentId, EventType, StepUp
+
+_MINUTE: Final = timedelta(minutes=1)
+_ROUTINE: Final = frozenset(
+    {
+        EventType.TOKEN_DECISION,
+        EventType.TOKEN_DELIVERED,
+        EventType.TOKEN_REDEEMED,
+        EventType.TOKEN_REVOKED,
+        EventType.STEPUP_AUTHORIZING,
+        EventType.STEPUP_NOT_APPROVED,
+        EventType.OPERATOR_LOGIN,
+        EventType.OPERATOR_LOGOUT,
+        EventType.UPSTREAM_REVOCATION,
+    }
+)
+"""Types that happen in the course of work; all others are turns of the story."""
+
+
+class Place(NamedTuple):
+    """An event's place in the chain."""
+
+    seq: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Where one can go from a moment; None where the chain ends."""
+
+    first: Place
+    last: Place
+    before: Place | None
+    after: Place | None
+    turn_before: Place | None
+    """The nearest event that is a turn of the story: no routine of agents."""
+    turn_after: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Everything a broker keeps in memory, as it was."""
+
+    place: Place
+    """The last event that had happened."""
+    hash: str
+    moment: datetime
+    """What countdowns count from: the event's own time, or later."""
+    agents: tuple[Agent, ...]
+    """Oldest first; what they prove themselves with is in no event."""
+    counts: dict[AgentId, AgentCounts]
+    minute: dict[AgentId, AgentCounts]
+    """The same for the last minute alone."""
+    last_asked: dict[AgentId, datetime]
+    holdings: dict[AgentId, Holding]
+    stepups: tuple[StepUp, ...]
+    """The open ones, oldest first, then the latest others."""
+    panic: Panic | None
+    around: Around
+    unsure: tuple[str, ...]
+    """Sentences: what the events do not say."""
+
+
+class History:
+    """Answers for one reading connection; remembers what cannot change."""
+
+    def __init__(self) -> None:
+        self._rosters = Rosters()
+        self._tallies = Tallies()
+
+    def at(
+        self,
+        db: sqlite3.Connection,
+        *,
+        now: datetime,
+        seq: int | None = None,
+        moment: datetime | None = None,
+    ) -> Past:
+        """Rebuild the state at an event, or at a moment, in one snapshot.
+
+        Where the clock was set back a time has happened twice; the later one is meant.
+
+        Raises:
+            NotFoundError: nothing was recorded by then, or no event has that number.
+            UsageError: the moment is still to come.
+        """
+        db.execute("BEGIN")
+        try:
+            place, moment = _find(db, seq, moment, now)
+            return self._rebuild(db, place, moment)
+        finally:
+            db.execute("COMMIT")
+
+    def _rebuild(self, db: sqlite3.Connection, place: Place, moment: datetime) -> Past:
+        seq = place.seq
+        roster: Roster = self._rosters.at(db, seq)
+        found, unsure = holdings(db, seq, moment, roster)
+        cases, doubts = stepups(db, seq, moment, roster)
+        counts = self._tallies.at(db, seq)
+        earlier = self._tallies.at(db, seq_at(db, moment - _MINUTE, upto=seq) or 0)
+        (digest,) = db.execute(
+            "SELECT hash FROM events WHERE seq = ?", (seq,)
+        ).fetchone()
+        return Past(
+            place=place,
+            hash=PREFIX + digest.hex(),
+            moment=moment,
+            agents=tuple(roster.agents.values()),
+            counts=counts,
+            minute={
+                agent: _less(count, earlier.get(agent))
+                for agent, count in counts.items()
+            },
+            last_asked=last_asked(db, seq, roster.agents),
+            holdings=found,
+            stepups=cases,
+            panic=roster.panic,
+            around=_around(db, place),
+            unsure=(*roster.unsure, *unsure, *doubts),
+        )
+
+
+def _find(
+    db: sqlite3.Connection, seq: int | None, moment: datetime | None, now: datetime
+) -> tuple[Place, datetime]:
+    """Return the event that is meant, and the moment."""
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    if not head:
+        raise NotFoundError(
+            "nothing is recorded yet", "the first event is still to come"
+        )
+    if seq is not None:
+        if not 1 <= seq <= head:
+            raise NotFoundError(
+                f"there is no event {seq}", f"the ledger holds events 1 to {head}"
+            )
+        place = _place(db, seq)
+        return place, place.time
+    moment = now if moment is None else moment
+    last = _place(db, head)
+    if moment > max(now, last.time):
+        raise UsageError(
+            f"{moment:%Y-%m-%d %H:%M:%S}Z is still to come",
+            f"the last event was at {last.time:%Y-%m-%d %H:%M:%S}Z",
+        )
+    found = seq_at(db, moment, upto=head)
+    if found is None:
+        first = _place(db, 1)
+        raise NotFoundError(
+            f"nothing was recorded by {moment:%Y-%m-%d %H:%M:%S}Z",
+            f"the first event was at {first.time:%Y-%m-%d %H:%M:%S}Z",
+        )
+    return _place(db, found), moment
+
+
+def _around(db: sqlite3.Connection, here: Place) -> Around:
+    (head,) = db.execute("SELECT max(seq) FROM events").fetchone()
+    turns = [kind.value for kind in EventType if kind not in _ROUTINE]
+
+    def turn(aggregate: str, compare: str) -> Place | None:
+        sql = (
+            f"SELECT {aggregate}(seq) FROM events"  # noqa: S608 - constants of ours
+            f" WHERE type = ? AND outcome IS NULL AND seq {compare} ?"
+        )
+        found = [
+            row[0]
+            for kind in turns
+            if (row := db.execute(sql, (kind, here.seq)).fetchone())[0] is not None
+        ]
+        pick = max if aggregate == "max" else min
+        return _place(db, pick(found)) if found else None
+
+    return Around(
+        first=_place(db, 1),
+        last=_place(db, head),
+        before=_place(db, here.seq - 1) if here.seq > 1 else None,
+        after=_place(db, here.seq + 1) if here.seq < head else None,
+        turn_before=turn("max", "<"),
+        turn_after=turn("min", ">"),
+    )
+
+
+def _place(db: sqlite3.Connection, seq: int) -> Place:
+    return Place(seq, parse_iso(_time(db, seq)))
+
+
+def _time(db: sqlite3.Connection, seq: int) -> str:
+    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
+    return str(time)
+
+
+def _less(count: AgentCounts, before: AgentCounts | None) -> AgentCounts:
+    if before is None:
+        return count
+    return AgentCounts(
+        count.allowed - before.allowed,
+        count.denied - before.denied,
+        count.escalated - before.escalated,
+    )

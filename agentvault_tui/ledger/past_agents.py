@@ -1,0 +1,222 @@
+"""Which agents there were at an event, how they stood, and what cut them off."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.ledger.chain import read_event
+from agentvault_tui.ledger.records import Panic
+from agentvault_tui.model import Agent, AgentId, AgentStatus, Event, EventType
+
+_TYPES: Final = (
+    EventType.AGENT_REGISTERED,
+    EventType.AGENT_REVOKED,
+    EventType.AGENT_RESTORED,
+    EventType.AGENT_SCOPES_CHANGED,
+    EventType.PANIC_ON,
+    EventType.PANIC_OFF,
+    EventType.CLOCK_JUMP,
+    EventType.AUDIT_AMBIGUOUS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeCut:
+    """Scopes taken from an agent: its older tokens that carry one of them ended."""
+
+    seq: int
+    scopes: frozenset[str]
+
+
+@dataclass(slots=True)
+class Roster:
+    """What follows from the events about agents and the panic switch."""
+
+    agents: dict[AgentId, Agent] = field(default_factory=dict)
+    panic: Panic | None = None
+    shut: int = 0
+    """The last event that ended every token there was."""
+    doors: dict[AgentId, int] = field(default_factory=dict)
+    """The last event that cut an agent off or let it back in.
+
+    No token issued before it lives: either it was cut, or it was recorded while its
+    agent was cut off, and then nobody received it.
+    """
+    scope_cuts: dict[AgentId, list[ScopeCut]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    jumps: dict[int, float] = field(default_factory=dict)
+    """By how many seconds the wall clock was set, by the event that says so."""
+    void: tuple[range, ...] = ()
+    """Batches that were found although their callers had been told they failed."""
+    unsure: list[str] = field(default_factory=list)
+
+    def door(self, agent_id: AgentId) -> int | None:
+        """Return the event after which its tokens live; None if none does."""
+        agent = self.agents.get(agent_id)
+        if self.panic is not None or agent is None:
+            return None
+        if agent.status is AgentStatus.REVOKED:
+            return None
+        return max(self.shut, self.doors.get(agent_id, 0))
+
+    def set_back_since(self, seq: int) -> timedelta:
+        """Return how far the wall clock was set back after an event, as less than 0.
+
+        A clock set back revives nothing, because the boot clock went on (see
+        `clock.Deadline`); a clock set forward ends what it passed.
+        """
+        moved = sum(seconds for at, seconds in self.jumps.items() if at > seq)
+        return timedelta(seconds=min(moved, 0.0))
+
+
+class Rosters:
+    """Reads each of these events once: they are few, and never change."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._upto = 0
+
+    def at(self, db: sqlite3.Connection, seq: int) -> Roster:
+        """Return what stood after event *seq*."""
+        if seq > self._upto:
+            self._events += events_of(db, _TYPES, self._upto + 1, seq)
+            self._upto = seq
+        known = [event for event in self._events if event.seq <= seq]
+        roster = Roster(void=tuple(_void(known)))
+        for event in known:
+            _apply(roster, event)
+        return roster
+
+
+def events_of(
+    db: sqlite3.Connection, types: Iterable[EventType], low: int, high: int
+) -> list[Event]:
+    """Read the events of some types between two places, both included, in order."""
+    found = [
+        read_event(*row)
+        for kind in types
+        for row in db.execute(
+            "SELECT body, hash FROM events WHERE type = ? AND outcome IS NULL"
+            " AND seq BETWEEN ? AND ?",
+            (kind.value, low, high),
+        )
+    ]
+    found.sort(key=lambda event: event.seq)
+    return found
+
+
+def is_void(void: tuple[range, ...], seq: int) -> bool:
+    """Tell whether the event was in a batch whose callers were told it had failed."""
+    return any(seq in batch for batch in void)
+
+
+def ends_everything(event: Event) -> bool:
+    """Tell whether the broker started with its clock set back: nothing lived on."""
+    return event.type is EventType.CLOCK_JUMP and "tokens_revoked" in event.detail
+
+
+def _void(events: list[Event]) -> Iterable[range]:
+    for event in events:
+        if event.type is EventType.AUDIT_AMBIGUOUS and event.reason == "batch_found":
+            first, last = event.detail.get("first_seq"), event.detail.get("last_seq")
+            if isinstance(first, int) and isinstance(last, int):
+                yield range(first, last + 1)
+
+
+def _apply(roster: Roster, event: Event) -> None:
+    failed = is_void(roster.void, event.seq)
+    match event.type:
+        case EventType.PANIC_ON:
+            since = event.detail.get("since")
+            began = parse_iso(since) if isinstance(since, str) else event.time
+            roster.panic = Panic(True, began, event.actor.name, event.reason or "")
+            roster.shut = event.seq
+        case EventType.PANIC_OFF if not failed:
+            roster.panic = None
+            roster.shut = event.seq
+        case EventType.CLOCK_JUMP if ends_everything(event):
+            roster.shut = event.seq
+        case EventType.CLOCK_JUMP:
+            roster.jumps[event.seq] = _seconds(event.detail.get("seconds"))
+        case EventType.AGENT_REGISTERED:
+            _register(roster, event, failed=failed)
+        case _ if event.agent_id in roster.agents:
+            _change(roster, event, roster.agents[event.agent_id], failed=failed)
+
+
+def _register(roster: Roster, event: Event, *, failed: bool) -> None:
+    if event.agent_id is None:
+        return
+    detail = event.detail
+    agent = Agent(
+        id=event.agent_id,
+        client_id=event.agent_id,
+        name=_text(detail.get("agent")),
+        owner=_text(detail.get("owner")),
+        purpose=_text(detail.get("purpose")),
+        scopes=_scopes(detail, "scopes", roster, event) or (),
+        created_at=event.time,
+        resource_server=detail.get("resource_server") is True,
+    )
+    # Told that it failed, nobody holds its secret: it came back revoked.
+    roster.agents[agent.id] = _revoked(agent, event.time) if failed else agent
+
+
+def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None:
+    match event.type:
+        case EventType.AGENT_REVOKED:
+            agent = _revoked(agent, event.time)
+            roster.doors[agent.id] = event.seq
+        case EventType.AGENT_RESTORED if not failed:
+            agent = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
+            roster.doors[agent.id] = event.seq
+        case EventType.AGENT_SCOPES_CHANGED:
+            taken = _scopes(event.detail, "ungranted", roster, event)
+            if taken:
+                cut = ScopeCut(event.seq, frozenset(taken))
+                roster.scope_cuts[agent.id].append(cut)
+    scopes = _scopes(event.detail, "scopes", roster, event)
+    if scopes is not None:
+        given = _scopes(event.detail, "granted", roster, event) or ()
+        kept = [s for s in scopes if not (failed and s in given)]
+        agent = replace(agent, scopes=tuple(kept))
+    roster.agents[agent.id] = agent
+
+
+def _revoked(agent: Agent, when: datetime) -> Agent:
+    return replace(
+        agent, status=AgentStatus.REVOKED, revoked_at=agent.revoked_at or when
+    )
+
+
+def _scopes(
+    detail: dict[str, Any], name: str, roster: Roster, event: Event
+) -> tuple[str, ...] | None:
+    """Return a list of scopes; None where the event has none, or it was cut short."""
+    value = detail.get(name)
+    if isinstance(value, list):
+        return tuple(str(scope) for scope in value)
+    if value is not None:
+        roster.unsure.append(f"Event {event.seq} was too long to hold all scopes.")
+    return None
+
+
+def _text(value: object) -> str:
+    """Return a text of a detail, or the start of one that was cut."""
+    if isinstance(value, dict):
+        value = value.get("$cut", {}).get("start", "")
+    return value if isinstance(value, str) else ""
+
+
+def _seconds(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,291 @@
+"""Which step-ups waited at a moment, and how the latest others had ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from agentvault_tui.clock import Deadline, parse_iso
+from agentvault_tui.ledger.past_agents import (
+    Roster,
+    ends_everything,
+    events_of,
+    is_void,
+)
+from agentvault_tui.ledger.past_spans import REQUESTS, seq_at, spans
+from agentvault_tui.model import (
+    AgentId,
+    DecisionId,
+    Event,
+    EventType,
+    Evidence,
+    Risk,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+)
+
+_LATEST: Final = 50
+"""Decided ones told, as many as `GET /api/agents/stepup` tells of now."""
+_LOOK_BACK: Final = 32
+"""Requests of its agent among which a decided one is looked for."""
+_LATE: Final = timedelta(minutes=1)
+"""A broker marks what is over within a second; one that is busy may need longer."""
+_ASSUMED: Final = timedelta(minutes=5)
+"""How long a request waits where its event does not say: the usual setting."""
+_RESTARTED: Final = "the broker restarted; approve again"
+_STEPS: Final = (
+    EventType.STEPUP_REQUESTED,
+    EventType.STEPUP_AUTHORIZING,
+    EventType.STEPUP_NOT_APPROVED,
+    EventType.STEPUP_APPROVED,
+    EventType.STEPUP_DENIED,
+    EventType.STEPUP_EXPIRED,
+    EventType.STEPUP_CANCELLED,
+    EventType.TOKEN_DELIVERED,
+    EventType.TOKEN_REDEEMED,
+    EventType.BROKER_STARTED,
+    EventType.CLOCK_JUMP,
+)
+_ENDS: Final = (
+    EventType.STEPUP_APPROVED,
+    EventType.STEPUP_DENIED,
+    EventType.STEPUP_EXPIRED,
+    EventType.STEPUP_CANCELLED,
+)
+
+
+def stepups(
+    db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster
+) -> tuple[tuple[StepUp, ...], list[str]]:
+    """Return the open step-ups and the latest decided ones, and what is unsure."""
+    waiting = spans(db, seq, moment, REQUESTS, roster)
+    low = min((span.low for span in waiting), default=seq)
+    low = min(low, _before(db, low, _LATE), _decided_from(db, seq))
+    told = _Story(roster)
+    for event in events_of(db, _STEPS, low, seq):
+        told.take(event)
+    cases = list(told.cases.values())
+    opened = sorted((s for s in cases if s.status.open), key=lambda s: s.requested_at)
+    decided = [s for s in cases if not s.status.open]
+    decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
+    kept = (*opened, *decided[:_LATEST])
+    counted = tuple(_counted(db, step, told.first[step.id], seq) for step in kept)
+    silent = sum(step.id in told.silent for step in kept)
+    doubt = f"{silent} step-ups do not say when they end: five minutes are assumed."
+    return counted, [doubt] if silent else []
+
+
+class _Story:
+    """Follows each step-up from event to event."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.cases: dict[StepUpId, StepUp] = {}
+        self.first: dict[StepUpId, int] = {}
+        """The event that began it."""
+        self.silent: set[StepUpId] = set()
+        """Those whose events do not say when they end."""
+        self._roster = roster
+
+    def take(self, event: Event) -> None:
+        """Follow one event."""
+        match event.type:
+            case EventType.BROKER_STARTED:
+                self._restarted()
+            case EventType.CLOCK_JUMP:
+                self._set_back(event)
+            case EventType.STEPUP_REQUESTED:
+                self._requested(event)
+            case _:
+                step = self.cases.get(StepUpId(str(event.detail.get("stepup_id"))))
+                failed = is_void(self._roster.void, event.seq)
+                # What a cut ended stays so, whatever was still on its way to the disk.
+                if step and step.status is not StepUpStatus.CANCELLED and not failed:
+                    self.cases[step.id] = _after(step, event)
+
+    def _requested(self, event: Event) -> None:
+        step_id = StepUpId(str(event.detail.get("stepup_id")))
+        if known := self.cases.get(step_id):
+            self.cases[step_id] = _asked_again(known, event)
+            return
+        step = _begun(event, step_id)
+        if is_void(self._roster.void, event.seq):
+            step = replace(
+                step,
+                status=StepUpStatus.CANCELLED,
+                problem="never_answered",
+                decided_at=event.time,
+            )
+        self.cases[step_id], self.first[step_id] = step, event.seq
+        if not isinstance(event.detail.get("expires_at"), str):
+            self.silent.add(step_id)
+
+    def _restarted(self) -> None:
+        """Let what was being authorized wait again: no flow outlives its process."""
+        for step in list(self.cases.values()):
+            if step.status is StepUpStatus.AUTHORIZING:
+                self.cases[step.id] = replace(
+                    step, status=StepUpStatus.PENDING, problem=_RESTARTED
+                )
+
+    def _set_back(self, event: Event) -> None:
+        if not ends_everything(event):
+            return
+        for step in list(self.cases.values()):
+            if step.status.open or step.status is StepUpStatus.APPROVED:
+                self.cases[step.id] = replace(
+                    step,
+                    status=StepUpStatus.CANCELLED,
+                    problem="clock_set_back",
+                    decided_at=event.time,
+                )
+
+
+def _begun(event: Event, step_id: StepUpId) -> StepUp:
+    """Return the step-up as it was asked for; what was cut short stays cut."""
+    detail = event.detail
+    parameters = detail.get("parameters")
+    ends = detail.get("expires_at")
+    end = parse_iso(ends) if isinstance(ends, str) else event.time + _ASSUMED
+    return StepUp(
+        id=step_id,
+        agent_id=event.agent_id or AgentId(""),
+        agent_name=event.actor.name,
+        scope=str(detail.get("scope") or event.action or ""),
+        action=event.action or "",
+        resource=event.resource,
+        parameters=parameters if isinstance(parameters, dict) else {},
+        reason=event.reason,
+        rule=event.rule or "",
+        why=_text(detail, "why"),
+        risk=_risk(detail),
+        policy_version=_text(detail, "policy_version"),
+        nonce=_text(detail, "nonce"),
+        digest=_text(detail, "digest"),
+        decision_id=event.decision_id or DecisionId(""),
+        ttl=detail["ttl"] if isinstance(detail.get("ttl"), int) else 300,
+        requested_at=event.time,
+        expires=Deadline(end, 0.0, ""),
+    )
+
+
+def _asked_again(step: StepUp, event: Event) -> StepUp:
+    """Return a step-up that was put before a policy that had changed."""
+    detail = event.detail
+    return replace(
+        step,
+        rule=event.rule or "",
+        why=_text(detail, "why") or step.why,
+        risk=_risk(detail) if "risk" in detail else step.risk,
+        policy_version=_text(detail, "policy_version"),
+        nonce=_text(detail, "nonce"),
+        digest=_text(detail, "digest"),
+        status=StepUpStatus.PENDING,
+        problem="the policy changed; look again",
+    )
+
+
+def _after(step: StepUp, event: Event) -> StepUp:
+    """Return *step* after an event about it."""
+    match event.type:
+        case EventType.STEPUP_AUTHORIZING:
+            return replace(
+                step,
+                status=StepUpStatus.AUTHORIZING,
+                begun_at=event.time,
+                problem=None,
+            )
+        case EventType.STEPUP_NOT_APPROVED:
+            return replace(step, status=StepUpStatus.PENDING, problem=event.reason)
+        case EventType.STEPUP_APPROVED:
+            step = replace(step, status=StepUpStatus.APPROVED, problem=None)
+        case EventType.STEPUP_DENIED:
+            step = replace(step, status=StepUpStatus.DENIED, denial=event.reason)
+        case EventType.STEPUP_EXPIRED:
+            return replace(step, status=StepUpStatus.EXPIRED, decided_at=event.time)
+        case EventType.STEPUP_CANCELLED:
+            return replace(
+                step,
+                status=StepUpStatus.CANCELLED,
+                problem=event.reason,
+                decided_at=event.time,
+            )
+        case EventType.TOKEN_DELIVERED:
+            return replace(step, fetched_at=event.time)
+        case _:
+            return replace(step, status=StepUpStatus.REDEEMED, redeemed_at=event.time)
+    return replace(step, decided_by=_evidence(event), decided_at=event.time)
+
+
+def _evidence(event: Event) -> Evidence:
+    amr, when = event.detail.get("amr"), event.detail.get("auth_time")
+    return Evidence(
+        event.actor.id,
+        event.actor.name,
+        tuple(str(method) for method in amr) if isinstance(amr, list) else (),
+        parse_iso(when) if isinstance(when, str) else None,
+    )
+
+
+def _counted(db: sqlite3.Connection, step: StepUp, first: int, seq: int) -> StepUp:
+    """Say how often the same was asked: each repetition is a decision of its own."""
+    high = seq_at(db, step.decided_at, upto=seq) if step.decided_at else seq
+    (count,) = db.execute(
+        "SELECT max(json_extract(body, '$.detail.count')) FROM events"
+        " WHERE agent_id = ? AND type = 'token.decision' AND outcome = 'escalated'"
+        " AND seq BETWEEN ? AND ? AND json_extract(body, '$.detail.stepup_id') = ?",
+        (step.agent_id, first, high or seq, step.id),
+    ).fetchone()
+    return replace(step, count=count) if isinstance(count, int) else step
+
+
+def _decided_from(db: sqlite3.Connection, seq: int) -> int:
+    """Return from where on the latest decided ones can be told whole."""
+    ends = sorted(
+        row[0]
+        for kind in _ENDS
+        for row in db.execute(
+            "SELECT seq FROM events WHERE type = ? AND outcome IS NULL AND seq <= ?"
+            " ORDER BY seq DESC LIMIT ?",
+            (kind.value, seq, _LATEST),
+        )
+    )[-_LATEST:]
+    return min((_first_asked(db, end) for end in ends), default=seq)
+
+
+def _first_asked(db: sqlite3.Connection, end: int) -> int:
+    """Return the event that began the step-up which event *end* ended."""
+    agent, step_id = db.execute(
+        "SELECT agent_id, json_extract(body, '$.detail.stepup_id') FROM events"
+        " WHERE seq = ?",
+        (end,),
+    ).fetchone()
+    rows = db.execute(
+        "SELECT seq, json_extract(body, '$.detail.stepup_id') FROM events"
+        " WHERE agent_id IS ? AND type = 'stepup.requested' AND outcome IS NULL"
+        " AND seq < ? ORDER BY seq DESC LIMIT ?",
+        (agent, end, _LOOK_BACK),
+    )
+    return min((place for place, asked in rows if asked == step_id), default=end)
+
+
+def _before(db: sqlite3.Connection, seq: int, span: timedelta) -> int:
+    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
+    return seq_at(db, parse_iso(time) - span, upto=seq) or 1
+
+
+def _text(detail: dict[str, Any], name: str) -> str:
+    value = detail.get(name)
+    if isinstance(value, dict):
+        value = value.get("$cut", {}).get("start", "")
+    return value if isinstance(value, str) else ""
+
+
+def _risk(detail: dict[str, Any]) -> Risk:
+    """Return the risk; one that is not told counts as high."""
+    try:
+        return Risk(detail.get("risk", ""))
+    except ValueError:
+        return Risk.HIGH
