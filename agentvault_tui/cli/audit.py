@@ -13,6 +13,7 @@ from agentvault_tui.cli.evidence import show
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient
+from agentvault_tui.cli.past import past
 from agentvault_tui.cli.record_files import accept, export, verify
 from agentvault_tui.cli.session import Session
 from agentvault_tui.cli.times import Moment
@@ -89,7 +90,7 @@ def search(
         print_event(out, event)
 
 
-for _command in (tail, search, show, export, verify, accept):
+for _command in (tail, search, past, show, export, verify, accept):
     audit.add_command(_command)
 
 
