@@ -11,11 +11,11 @@ import argparse
 import asyncio
 import random
 import shutil
+import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +23,11 @@ from pathlib import Path
 import uvloop
 from ledger import AGENTS, draft
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import ManualClock, SystemClock, iso
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import EventQuery, Ledger, Past
+from agentvault_tui.ledger import EventQuery, Ledger, schema
+from agentvault_tui.ledger.past import History
+from agentvault_tui.ledger.query import read_page
 from agentvault_tui.model import Actor, ActorKind, Draft, EventType, Outcome, new_id
 
 OPERATOR = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
@@ -73,58 +75,58 @@ async def grow(ledger: Ledger, clock: ManualClock, events: int, rate: float) -> 
         await asyncio.sleep(0)
 
 
-async def timed(times: list[float], work: Callable[[], object]) -> object:
-    started = time.perf_counter()
-    result = await work()  # type: ignore[misc]
-    times.append((time.perf_counter() - started) * 1e3)
-    return result
-
-
-async def look(ledger: Ledger, name: str, places: list[int]) -> float:
+def look(
+    db: sqlite3.Connection, history: History, name: str, places: list[int]
+) -> float:
     """Look at each of *places*, and print how long that took."""
-    times: list[float] = []
-    found: Past | None = None
-    worked = time.process_time()
+    times, worked = [], time.thread_time()
+    now = SystemClock().now()
     for seq in places:
-        result = await timed(times, lambda seq=seq: ledger.past(seq=seq))
-        assert isinstance(result, Past)
-        found = result
-    assert found is not None
-    worked = (time.process_time() - worked) * 1e3 / len(places)
+        started = time.perf_counter()
+        found = history.at(db, now=now, seq=seq)
+        times.append((time.perf_counter() - started) * 1e3)
+    worked = (time.thread_time() - worked) * 1e3 / len(places)
     live = sum(held.live for held in found.holdings.values())
     print(
-        f"past, {name:<34} median {statistics.median(times):7.2f} ms  "
-        f"worst {max(times):7.2f} ms  processor {worked:6.2f} ms a look"
+        f"past, {name:<30} median {statistics.median(times):7.2f} ms  worst"
+        f" {max(times):7.2f} ms  processor {worked:6.2f} ms each"
         f"  ({live:,} live tokens in the last)"
     )
     return statistics.median(times)
 
 
-async def main(folder: Path, events: int, rate: float) -> None:
-    """Measure."""
-    clock, home = ManualClock(START), Home(folder / "home", folder / "home")
-    ledger = await Ledger.open(home, clock=clock)
+async def fill(home: Home, events: int, rate: float) -> None:
+    """Make the ledger, and close it, which empties the log."""
+    ledger = await Ledger.open(home, clock=(clock := ManualClock(START)))
     started = time.perf_counter()
     await grow(ledger, clock, events, rate)
     print(
         f"{ledger.head.seq:,} events of {len(AGENTS)} agents at {rate:.0f}/s,"
         f" filled in {time.perf_counter() - started:.0f} s"
     )
-    page: list[float] = []
+    await ledger.close()
+
+
+def measure(home: Home, rate: float) -> None:
+    """Look back, near and far, and at a page for comparison."""
+    db, history = schema.open_reader(home.database), History()
+    page = []
     for _ in range(9):
-        await timed(page, lambda: ledger.events(EventQuery(limit=200)))
+        started = time.perf_counter()
+        read_page(db, EventQuery(limit=200), SystemClock())
+        page.append((time.perf_counter() - started) * 1e3)
     base = statistics.median(page)
     print(f"page of 200 events: median {base:.2f} ms")
-    head = ledger.head.seq
+    (head,) = db.execute("SELECT max(seq) FROM events").fetchone()
     chance = random.Random(2)  # noqa: S311 - a repeatable load, no secret
-    await look(ledger, "the first look, in the middle", [head // 2])
-    await look(ledger, "anywhere", [chance.randrange(1, head) for _ in range(15)])
-    near = await look(ledger, "event by event", list(range(head // 3, head // 3 + 25)))
-    step = int(rate * 60)
+    step, third = int(rate * 60), head // 3
+    look(db, history, "the first look, in the middle", [head // 2])
+    look(db, history, "anywhere", [chance.randrange(1, head) for _ in range(15)])
+    near = look(db, history, "event by event", list(range(third, third + 25)))
     minutes = [head - n * step for n in range(1, 15) if head > n * step]
-    await look(ledger, "minute by minute from the end", minutes or [head])
+    look(db, history, "minute by minute from the end", minutes or [head])
     print(f"event by event is {near / base:.1f} pages")
-    await ledger.close()
+    db.close()
 
 
 if __name__ == "__main__":
@@ -135,7 +137,9 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="past-bench-", dir=asked.dir))
     try:
-        uvloop.run(main(place, asked.events, asked.rate))
+        vault = Home(place / "home", place / "home")
+        uvloop.run(fill(vault, asked.events, asked.rate))
+        measure(vault, asked.rate)
     finally:
         shutil.rmtree(place)
     sys.exit(0)

@@ -117,7 +117,7 @@ class History:
     def _rebuild(self, db: sqlite3.Connection, place: Place, moment: datetime) -> Past:
         seq = place.seq
         roster: Roster = self._rosters.at(db, seq)
-        found, unsure = holdings(db, seq, moment, roster)
+        found, unsure = holdings(db, seq, moment, roster, self._tallies)
         cases, doubts = stepups(db, seq, moment, roster)
         counts = self._tallies.at(db, seq)
         earlier = self._tallies.at(db, seq_at(db, moment - _MINUTE, upto=seq) or 0)

@@ -24,7 +24,7 @@ _RANGE: Final = (
 """Each agent and answer is one stretch of an index; only what lies between is read."""
 _FEW: Final = (
     "SELECT agent_id, outcome, count(*) FROM events WHERE seq > ?1 AND seq <= ?2"
-    " AND type = 'token.decision' GROUP BY agent_id, outcome"
+    " AND +type = 'token.decision' GROUP BY agent_id, outcome"
 )
 _LAST: Final = (
     "SELECT j.value, (SELECT max(seq) FROM events WHERE agent_id = j.value"

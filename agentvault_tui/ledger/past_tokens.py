@@ -17,8 +17,10 @@ from typing import Final
 from agentvault_tui.clock import Deadline, parse_iso
 from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.past_agents import Roster, events_of, is_void
+from agentvault_tui.ledger.past_counts import Tallies
 from agentvault_tui.ledger.past_spans import TOKENS, Span, spans
 from agentvault_tui.model import (
+    AgentCounts,
     AgentId,
     Event,
     EventType,
@@ -60,7 +62,11 @@ class Holding:
 
 
 def holdings(
-    db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster
+    db: sqlite3.Connection,
+    seq: int,
+    moment: datetime,
+    roster: Roster,
+    tallies: Tallies,
 ) -> tuple[dict[AgentId, Holding], list[str]]:
     """Return what each agent held after event *seq*, and what is unsure of it."""
     doors = {
@@ -72,7 +78,7 @@ def holdings(
     stretches = spans(db, seq, moment, TOKENS, roster)
     shelf = _Shelf(db, moment, roster, [span for span in stretches if span.known], seq)
     listed = min(max(_BUDGET // max(len(doors), 1), _LEAST), _MOST)
-    for agent, counts in shelf.counts(doors).items():
+    for agent, counts in shelf.counts(doors, tallies).items():
         found[agent] = shelf.holding(agent, doors[agent], counts, listed)
     for token in _elevated(db, seq, moment, roster):
         found[token.agent_id].live += 1
@@ -116,15 +122,25 @@ class _Shelf:
         self._spans = stretches
         self._given_back = self._read_given_back(seq) if stretches else {}
 
-    def counts(self, doors: Mapping[AgentId, int]) -> dict[AgentId, dict[Span, int]]:
+    def counts(
+        self, doors: Mapping[AgentId, int], tallies: Tallies
+    ) -> dict[AgentId, dict[Span, int]]:
         """Count each agent's decisions in each stretch, behind its door."""
         found: dict[AgentId, dict[Span, int]] = defaultdict(dict)
         for span in self._spans:
-            after = {agent: max(door, span.low - 1) for agent, door in doors.items()}
-            keys = (json.dumps(after), span.high)
-            for agent, count in self._db.execute(_COUNT, keys):
+            inside = {agent: door for agent, door in doors.items() if door >= span.low}
+            keys = (json.dumps(inside), span.high)
+            counted = dict(self._db.execute(_COUNT, keys).fetchall())
+            upto = tallies.at(self._db, span.high)
+            before = tallies.at(self._db, span.low - 1)
+            for agent in doors:
+                count = counted.get(agent)
+                if count is None:
+                    none = AgentCounts()
+                    count = upto.get(agent, none).allowed
+                    count -= before.get(agent, none).allowed
                 if count:
-                    found[AgentId(agent)][span] = count
+                    found[agent][span] = count
         return found
 
     def holding(
