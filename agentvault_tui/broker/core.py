@@ -26,9 +26,12 @@ from agentvault_tui.model import (
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
+from agentvault_tui.web.turnstile import Turnstile
 
 log = logging.getLogger("agentvault.broker")
 
+_DECISIONS_A_TURN: Final = 4
+"""Of the event loop: about a millisecond, which is what a revocation waits for."""
 _CUT_WAIT: Final = 0.25
 """Seconds a revocation waits for its record before it answers without."""
 
@@ -47,6 +50,8 @@ class Broker:
     policy: Policy
     tenant: TenantClient
     registry: Registry
+    line: Turnstile = field(default_factory=lambda: Turnstile(_DECISIONS_A_TURN))
+    """Where requests for tokens wait their turn; it is held while an operator cuts."""
     tenant_kind: str = "auth0"
     policy_problem: str | None = None
     """Why the policy on disk is not the one in force, if so."""

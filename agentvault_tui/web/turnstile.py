@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Turnstile:
@@ -20,20 +22,34 @@ class Turnstile:
     def __init__(self, each_turn: int) -> None:
         self._each_turn = self._left = each_turn
         self._line: deque[asyncio.Future[None]] = deque()
+        self._holds = 0
+        self._turning = False
 
     async def enter(self) -> None:
         """Return when it is this request's turn, which is at once if few ask."""
-        if self._left == self._each_turn:
-            asyncio.get_running_loop().call_soon(self._turn)
-        if self._left > 0:
+        self._keep_turning()
+        if self._left > 0 and not self._holds:
             self._left -= 1
             return
         place = asyncio.get_running_loop().create_future()
         self._line.append(place)
         await place
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody in during a block, so that what it awaits has the machine."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._keep_turning()
+
     def _turn(self) -> None:
         """Let the next ones in; stop turning when nobody is left."""
+        self._turning = False
+        if self._holds:
+            return
         self._left = self._each_turn
         while self._line and self._left > 0:
             place = self._line.popleft()
@@ -41,4 +57,9 @@ class Turnstile:
                 place.set_result(None)
                 self._left -= 1
         if self._left < self._each_turn:
+            self._keep_turning()
+
+    def _keep_turning(self) -> None:
+        if not self._turning:
+            self._turning = True
             asyncio.get_running_loop().call_soon(self._turn)

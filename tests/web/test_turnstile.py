@@ -75,3 +75,15 @@ async def test_who_hangs_up_leaves_the_line() -> None:
     gone.cancel()
     await asyncio.wait_for(asyncio.gather(first, last), 5)
     assert gone.cancelled()
+
+
+async def test_while_it_is_held_nobody_gets_in() -> None:
+    """Whoever holds the line has the machine; those who wait go on behind it."""
+    turnstile = Turnstile(2)
+    await turnstile.enter()
+    with turnstile.held(), turnstile.held():
+        waiting = [asyncio.create_task(turnstile.enter()) for _ in range(5)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+    await asyncio.wait_for(asyncio.gather(*waiting), 5)

@@ -38,12 +38,11 @@ from agentvault_tui.model import Agent
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_reply
-from agentvault_tui.web.turnstile import Turnstile
 
 _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1
-_DECISIONS_A_TURN: Final = 4
-"""About 2 ms of work, which is what a revocation then waits for at most."""
+_IN_LINE: Final = frozenset({TOKEN, BACKCHANNEL})
+"""Granting waits its turn; introspection and revocation go past it."""
 
 Form = dict[str, Any]
 Post = Callable[[Agent, Form], Awaitable[Reply]]
@@ -75,9 +74,6 @@ class AgentsApi:
             INTROSPECT: self._introspect,
             REVOKE: self._revoke,
         }
-        # Granting waits in line; introspection and revocation go past it.
-        self._turnstile = Turnstile(_DECISIONS_A_TURN)
-        self._in_line = frozenset({TOKEN, BACKCHANNEL})
         self._gets: dict[str, Get] = {
             "/healthz": self._health,
             "/readyz": self._ready,
@@ -121,8 +117,8 @@ class AgentsApi:
             elif name == b"authorization":
                 authorization = value
         body = await read_body(receive)
-        if path in self._in_line:
-            await self._turnstile.enter()
+        if path in _IN_LINE:
+            await self._broker.line.enter()
         form = parse_body(content_type or b"", body)
         return await post(self._authenticate(authorization, form), form)
 

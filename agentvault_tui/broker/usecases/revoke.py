@@ -59,11 +59,12 @@ async def revoke_agent(
         tokens_revoked=len(tokens),
         stepups_cancelled=len(stepups),
     )
-    recorded = await broker.record_cut(
-        draft,
-        *(cancelled_draft(stepup, operator) for stepup in stepups),
-        changes=[revoked, DropAgentTokens(revoked.id), *stepups],
-    )
+    with broker.line.held():
+        recorded = await broker.record_cut(
+            draft,
+            *(cancelled_draft(stepup, operator) for stepup in stepups),
+            changes=[revoked, DropAgentTokens(revoked.id), *stepups],
+        )
     return Cut((revoked,), len(tokens), len(stepups), effective_ms, recorded)
 
 
@@ -103,7 +104,8 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
                 },
             ),
         )
-    recorded = await broker.record_cut(*drafts, changes=[*changes, *stepups])
+    with broker.line.held():
+        recorded = await broker.record_cut(*drafts, changes=[*changes, *stepups])
     broker.on_status()
     agents = tuple(registry.agents())
     return Cut(agents, len(tokens), len(stepups), effective_ms, recorded)
@@ -212,7 +214,8 @@ async def change_scopes(
         await broker.record(*drafts, changes=changes, urgent=True)
         await _unless_overtaken(broker, agent, epoch, operator)
     else:
-        await broker.record_cut(*drafts, changes=changes)
+        with broker.line.held():
+            await broker.record_cut(*drafts, changes=changes)
     current = registry.agent(agent.id)
     scopes = (frozenset(current.scopes) - ungrant) | grant
     registry.put_agent(replace(current, scopes=tuple(sorted(scopes))))
