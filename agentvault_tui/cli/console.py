@@ -59,4 +59,12 @@ def open_console(
     """Hand over to the console, which speaks only HTTP over *socket*."""
     settings = session.settings
     run = lazy_room("console.plain").run if plain else lazy_room("console").run
-    return int(run(socket, read_only=read_only, settings=settings, broker_note=note))
+    return int(
+        run(
+            socket,
+            read_only=read_only,
+            settings=settings,
+            broker_note=note,
+            config_folder=session.home.config,
+        )
+    )

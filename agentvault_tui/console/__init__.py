@@ -22,6 +22,7 @@ def run(
     settings: Settings,
     broker_note: str | None = None,
     memory_folder: Path | None = None,
+    config_folder: Path | None = None,
     clock: Clock | None = None,
 ) -> int:
     """Show the console of the broker at *socket* until the operator leaves.
@@ -31,6 +32,7 @@ def run(
         read_only: take no decision.
         settings: ``[console]`` of them is used.
         broker_note: said once at the start, when the broker runs for this console.
+        config_folder: where saved filters and the user's keys are; may be nowhere.
         memory_folder: where the last head seen is kept; by default the user's state.
         clock: the source of now.
 
@@ -51,6 +53,7 @@ def run(
         settings=settings,
         clock=clock or SystemClock(),
         memory_folder=memory_folder,
+        config_folder=config_folder,
         note=broker_note,
     )
     app.run(mouse=settings.console.mouse)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.app import App, SystemCommand
@@ -18,9 +19,11 @@ from textual.theme import Theme
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.keyed import Keyed
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -30,13 +33,13 @@ _GONE: Final = 2.0
 _PULSES: Final = {"fast": 0.25, "slow": 0.5}
 
 
-def _agent_commands() -> type[Provider]:
-    from agentvault_tui.console.palette import AgentCommands  # noqa: PLC0415
+def _named_commands() -> type[Provider]:
+    from agentvault_tui.console.palette import NamedCommands  # noqa: PLC0415
 
-    return AgentCommands
+    return NamedCommands
 
 
-class ConsoleApp(App[int]):
+class ConsoleApp(Keyed, App[int]):
     """Holds the link and the home screen; everything else is in them."""
 
     TITLE = "AgentVault"
@@ -44,15 +47,28 @@ class ConsoleApp(App[int]):
     SearchIcon { display: none; }
     Toast { border-left: outer $accent; }
     """
-    COMMANDS: ClassVar = App.COMMANDS | {_agent_commands}
+    COMMANDS: ClassVar = App.COMMANDS | {_named_commands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", priority=True, show=False),
-        Binding("colon", "command_palette", "every command by name", show=False),
+        Binding(
+            "colon",
+            "command_palette",
+            "every command by name",
+            show=False,
+            id="palette",
+        ),
     ]
     COMMAND_PALETTE_BINDING: ClassVar[str] = "ctrl+p"
 
     def __init__(
-        self, desk: Desk, link: Link, *, theme_name: str, speed: str, note: str = ""
+        self,
+        desk: Desk,
+        link: Link,
+        *,
+        theme_name: str,
+        speed: str,
+        note: str = "",
+        config_folder: Path | None = None,
     ) -> None:
         self._themes_known: dict[str, Theme | None] = {}
         # Textual decides before any theme is on how to obey NO_COLOR: told here, it
@@ -62,6 +78,7 @@ class ConsoleApp(App[int]):
         self.desk = desk
         self.link = link
         self._note = note
+        self._config_folder = config_folder
         self._following: asyncio.Task[None] | None = None
         self.watch_screen = Watch(desk, link, pulse=_PULSES[speed])
         theme.install(self, theme_name)
@@ -92,10 +109,36 @@ class ConsoleApp(App[int]):
             gc.freeze()
             gc.enable()
         await self.watch_screen.complete()
+        self._take_keymap()
         self._following = asyncio.create_task(self.link.run())
         self._following.add_done_callback(self._ended)
         if self._note:
             self.notify(self._note, markup=False, timeout=8)
+
+    def _take_keymap(self) -> None:
+        """Put the user's keys in place; say what of their file does not hold."""
+        folder = self._config_folder
+        if folder is None or not (folder / "keymap.toml").exists():
+            return
+        from agentvault_tui.console.keymap import load  # noqa: PLC0415 - needs every key
+
+        watch = self.watch_screen
+        panes = {type(pane) for pane in watch.query(Pane) if pane.can_focus}
+        keymap = load(folder, [(pane, Watch, ConsoleApp) for pane in panes])
+        self.set_keymap(keymap.textual())
+        self.desk.keymap = keymap.keys
+        self.desk.key_problems = keymap.problems
+        watch.paint_all()
+        if problems := keymap.problems:
+            more = f"\n{len(problems) - 3} more: press ?" * (len(problems) > 3)
+            told = "\n".join(problems[:3])
+            self.notify(
+                f"{told}{more}",
+                title="Not taken from keymap.toml",
+                severity="warning",
+                markup=False,
+                timeout=15,
+            )
 
     def _ended(self, following: asyncio.Task[None]) -> None:
         """Say it when the link itself broke: nobody should trust the screen then."""
@@ -121,8 +164,11 @@ class ConsoleApp(App[int]):
         # Textual's palette is a quarter of it: loaded when it is first opened.
         from agentvault_tui.console.palette import commands  # noqa: PLC0415
 
-        del screen
-        return commands(self, self.watch_screen)
+        return commands(self, screen)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Keep what is copied in an input for our own inputs; see `clipboard`."""
+        self._clipboard = text
 
     async def action_quit(self) -> None:
         """Leave."""

@@ -13,6 +13,7 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.saved import SavedFilters
 from agentvault_tui.settings import Settings
 
 
@@ -23,6 +24,7 @@ def build(
     settings: Settings,
     clock: Clock,
     memory_folder: Path | None = None,
+    config_folder: Path | None = None,
     note: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ConsoleApp:
@@ -32,8 +34,14 @@ def build(
     name, complaint = theme.choose(settings.console.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
     link = Link(mirror, socket, Memory(socket, memory_folder), read_only=read_only)
-    desk = Desk(mirror, link, alphabet, read_only=read_only)
+    saved = SavedFilters(config_folder)
+    desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     said = ". ".join(text for text in (note, complaint) if text)
     return ConsoleApp(
-        desk, link, theme_name=name, speed=settings.console.link, note=said
+        desk,
+        link,
+        theme_name=name,
+        speed=settings.console.link,
+        note=said,
+        config_folder=config_folder,
     )

@@ -79,6 +79,11 @@ class Intake:
                 self.shown(entry.get("revoking"), 400),
             )
 
+    @property
+    def scopes(self) -> set[Shown]:
+        """The names of all scopes of the catalogue."""
+        return {row.name for row in self._catalogue.values()}
+
     def scope(self, name: object) -> ScopeRow:
         """Return what is known about a scope; an unknown one counts as high risk."""
         known = self._catalogue.get(str(name))

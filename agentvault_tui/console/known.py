@@ -1,12 +1,18 @@
-"""What a filter may ask of an event that only the mirror knows."""
+"""What filters may ask for and be completed by: what the mirror knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from agentvault_tui.console.filters import EventFacts
 from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.records import OUTCOMES, RISKS, EventRow
+from agentvault_tui.console.saved import SavedFilters
+from agentvault_tui.console.terms import STATUSES
+from agentvault_tui.console.words import TYPES
+
+_SPANS: Final = ("10m", "1h", "1d", "7d")
 
 
 def event_facts(mirror: Mirror) -> Callable[[EventRow], EventFacts]:
@@ -18,3 +24,38 @@ def event_facts(mirror: Mirror) -> Callable[[EventRow], EventFacts]:
         return EventFacts(agent.owner if agent else "", risk)
 
     return facts
+
+
+class Known:
+    """The vocabulary of completion, looked up when someone types."""
+
+    def __init__(self, mirror: Mirror, saved: SavedFilters) -> None:
+        self._mirror = mirror
+        self._saved = saved
+        self._fixed: Mapping[str, Iterable[str]] = {
+            "outcome": OUTCOMES,
+            "risk": tuple(reversed(RISKS)),
+            "status": STATUSES,
+            "type": sorted(TYPES),
+            "since": _SPANS,
+            "until": _SPANS,
+        }
+
+    def values(self, key: str) -> Iterable[str]:
+        """Return the values known for a key, in the order of the alphabet."""
+        agents = self._mirror.agents.values()
+        match key:
+            case "agent":
+                return sorted({row.name for row in agents})
+            case "owner":
+                return sorted({row.owner for row in agents if row.owner})
+            case "scope" | "action":
+                granted = {scope.name for row in agents for scope in row.scopes}
+                return sorted(granted.union(self._mirror.intake.scopes))
+            case "resource":
+                return sorted({e.resource for e in self._mirror.events if e.resource})
+        return self._fixed.get(key, ())
+
+    def saved(self) -> Mapping[str, str]:
+        """Return the saved filters by their names."""
+        return self._saved.all()

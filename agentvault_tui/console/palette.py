@@ -1,45 +1,55 @@
-"""The command palette: everything by name, and every agent."""
+"""The command palette: what the screen in front can do, and everything with a name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from textual.app import SystemCommand
-from textual.command import Hit, Hits, Provider
+from textual.binding import ActiveBinding
+from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
+from textual.screen import Screen
 
 from agentvault_tui.console import theme
-from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.dialogs.base import key_name
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.dialogs.stepup_asked import subject
+from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.screens.filtering import Filtering
+from agentvault_tui.text import visible
 
 if TYPE_CHECKING:
     from agentvault_tui.console.app import ConsoleApp
 
+_MOVES: Final = frozenset(
+    {"down", "up", "page-down", "page-up", "first", "last", "next", "previous"}
+    | {"out", "leave", "palette", "quit"}
+)
+"""What only makes sense at the key."""
+_DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "close", "take"})
+"""What a dialog asks its own key for: Enter in a list must never do it."""
+_CHANGES: Final = frozenset({"revoke", "restore", "panic"})
 
-def commands(app: ConsoleApp, watch: Watch) -> Iterator[SystemCommand]:
+Command = tuple[str, str, Callable[[], object]]
+"""What it is called, what it is, and what it does."""
+
+
+def commands(app: ConsoleApp, screen: Screen[object]) -> Iterator[SystemCommand]:
     """Yield the commands that make sense now; their texts are our own."""
-    desk = app.desk
-    yield SystemCommand("Step-ups", "what waits for a person (s)", watch.action_stepups)
-    yield SystemCommand("Filter", "agents and audit (/)", watch.action_filter)
-    yield SystemCommand("Follow or hold", "the audit (f)", watch.action_follow)
-    yield SystemCommand("Keys", "that work here (?)", watch.action_help)
-    if not desk.read_only:
-        agent = watch.agents.agent
-        if agent is not None and not agent.revoked:
-            yield SystemCommand(
-                "Revoke", "the agent under the cursor (r)", watch.action_revoke
-            )
-        if agent is not None and agent.revoked:
-            yield SystemCommand(
-                "Restore", "the agent under the cursor (u)", watch.action_restore
-            )
-        panic = desk.mirror.status.panic.on
+    for name, keys, act in _actions(app, screen):
+        yield SystemCommand(name, keys, act)
+    if isinstance(screen, Filtering):
         yield SystemCommand(
-            "Lift the panic" if panic else "Panic",
-            "serve again (!)" if panic else "stop everything (!)",
-            watch.action_panic,
+            "Saved filters", "put one on, delete one", screen.action_saved_filters
         )
-    if "ledger" in desk.mirror.warnings:
+        if screen.bar is not None and screen.bar.text.strip():
+            yield SystemCommand(
+                "Save this filter", "under a name (ctrl+s)", screen.name_filter
+            )
+            yield SystemCommand("Clear the filter", "Esc", screen.leave_filter)
+    if "ledger" in app.desk.mirror.warnings:
         yield SystemCommand(
             "Accept this ledger",
             "take it for the true one from now on",
@@ -47,9 +57,34 @@ def commands(app: ConsoleApp, watch: Watch) -> Iterator[SystemCommand]:
         )
     for name in theme.NAMES:
         yield SystemCommand(
-            f"Theme {name}", "change colours", lambda name=name: _wear(app, name)
+            f"Theme {name}", "change colours", partial(_wear, app, name)
         )
     yield SystemCommand("Quit", "leave; the broker goes on (ctrl+q)", app.exit)
+
+
+def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
+    """Yield what can be done by a key where the focus is, each action once."""
+    found: dict[str, list[ActiveBinding]] = {}
+    for active in screen.active_bindings.values():
+        name = active.binding.id
+        if name and active.enabled and name not in _MOVES | _DECIDES:
+            found.setdefault(name, []).append(active)
+    for name, several in found.items():
+        if name in _CHANGES and (app.desk.read_only or not _fits(app, name)):
+            continue
+        active = several[0]
+        words = active.binding.description
+        keys = " ".join(key_name(each.binding) for each in several)
+        act = partial(app.run_action, active.binding.action, active.node)
+        yield words[:1].upper() + words[1:], f"key {keys}", act
+
+
+def _fits(app: ConsoleApp, name: str) -> bool:
+    """Tell whether there is an agent under the cursor to which that can be done."""
+    agent = app.watch_screen.agents.agent
+    return name == "panic" or (
+        agent is not None and agent.revoked == (name == "restore")
+    )
 
 
 def _wear(app: ConsoleApp, name: str) -> None:
@@ -57,23 +92,62 @@ def _wear(app: ConsoleApp, name: str) -> None:
     app.watch_screen.paint_all()
 
 
-class AgentCommands(Provider):
-    """Puts the cursor on an agent, by name."""
+class NamedCommands(Provider):
+    """Step-ups that wait, saved filters, agents: whatever has a name.
+
+    Names are an agent's or a person's: they are drawn as they are, never as markup.
+    """
+
+    async def discover(self) -> Hits:
+        """Offer what waits and what was saved, before anything is typed."""
+        for text, what, act in (*self._stepups(), *self._filters()):
+            yield DiscoveryHit(Content(text), act, text=text, help=what)
 
     async def search(self, query: str) -> Hits:
-        """Find agents by name."""
-        matcher, watch = self.matcher(query), self._watch
-        for agent in watch.desk.mirror.agents.values():
-            text = f"Go to {agent.name}"
+        """Find by name."""
+        matcher = self.matcher(query)
+        for text, what, act in (*self._stepups(), *self._filters(), *self._agents()):
             if (score := matcher.match(text)) > 0:
-                yield Hit(
-                    score,
-                    Content(text),
-                    lambda agent_id=agent.id: watch.visit(agent_id),
-                    help="agent",
-                )
+                yield Hit(score, Content(text), act, text=text, help=what)
+
+    def _stepups(self) -> Iterator[Command]:
+        for row in self._console.desk.mirror.open_stepups():
+            text = f"Step-up {row.agent_name}: {subject(row)}"
+            yield visible(text, 90), row.fingerprint, partial(self._open, row)
+
+    def _filters(self) -> Iterator[Command]:
+        if not isinstance(self.screen, Filtering):
+            return
+        saved = self._console.desk.saved
+        for name, text in saved.all().items():
+            act: Callable[[], Awaitable[None]] = partial(self.screen.use_filter, text)
+            yield f"Filter {name}", text, act
+        for name in saved.own():
+            yield (
+                f"Delete filter {name}",
+                "it can be saved again",
+                partial(self._delete, name),
+            )
+
+    def _agents(self) -> Iterator[Command]:
+        for agent in self._console.desk.mirror.agents.values():
+            yield f"Go to {agent.name}", "agent", partial(self._visit, agent.id)
 
     @property
-    def _watch(self) -> Watch:
+    def _console(self) -> ConsoleApp:
         app: ConsoleApp = self.app  # type: ignore[assignment]
-        return app.watch_screen
+        return app
+
+    def _open(self, row: StepUpRow) -> None:
+        self._console.push_screen(StepUpDialog(self._console.desk, row))
+
+    def _delete(self, name: str) -> None:
+        problem = self._console.desk.saved.delete(name)
+        self._console.notify(problem or f"Deleted filter {name}", markup=False)
+
+    def _visit(self, agent_id: str) -> None:
+        """Put the home screen's cursor on an agent."""
+        app = self._console
+        while len(app.screen_stack) > 1:
+            app.pop_screen()
+        app.watch_screen.visit(agent_id)

@@ -25,6 +25,7 @@ from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.saved import SavedFilters
 from agentvault_tui.console.teller import Teller
 from agentvault_tui.console.typed import typed_lines
 from agentvault_tui.errors import AgentVaultError
@@ -48,13 +49,20 @@ ID is a step-up's id or its four-letter fingerprint."""
 
 
 def run(
-    socket: Path, *, read_only: bool, settings: Settings, broker_note: str = ""
+    socket: Path,
+    *,
+    read_only: bool,
+    settings: Settings,
+    broker_note: str = "",
+    config_folder: Path | None = None,
 ) -> int:
     """Run a session over the broker's *socket* until the operator leaves."""
     alphabet = glyphs.choose(settings.console.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
     link = Link(mirror, socket, Memory(socket), read_only=read_only)
-    plain = Plain(Desk(mirror, link, alphabet, read_only=read_only), sys.stdout)
+    saved = SavedFilters(config_folder)
+    desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
+    plain = Plain(desk, sys.stdout)
     if broker_note:
         plain.say(broker_note)
     try:

@@ -11,9 +11,11 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from agentvault_tui.console import theme
+from agentvault_tui.console.clipboard import copy
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.sheet import Sheet
+from agentvault_tui.console.keyed import Keyed, key_label
 from agentvault_tui.console.lines import EMPTY, Pen, Row
 from agentvault_tui.errors import AgentVaultError
 
@@ -23,36 +25,16 @@ _MARGIN: Final = 4
 _TIGHT: Final = 20
 """Below this many rows a dialog takes the whole height."""
 
-_KEYS: Final = {
-    "escape": "Esc",
-    "enter": "Enter",
-    "tab": "Tab",
-    "shift+tab": "Shift+Tab",
-    "space": "Space",
-    "up": "Up",
-    "down": "Down",
-    "left": "Left",
-    "right": "Right",
-    "home": "Home",
-    "end": "End",
-    "pageup": "PgUp",
-    "pagedown": "PgDn",
-    "question_mark": "?",
-    "exclamation_mark": "!",
-    "slash": "/",
-    "colon": ":",
-}
-
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
 
 
 def key_name(binding: Binding) -> str:
     """Return what is printed on the key, in letters every terminal has."""
-    return binding.key_display or _KEYS.get(binding.key, binding.key)
+    return binding.key_display or key_label(binding.key)
 
 
-class Dialog(ModalScreen[Result]):
+class Dialog(Keyed, ModalScreen[Result]):
     """A sheet over the screen; subclasses say what is on it and what keys do.
 
     A decision acts on what was captured when the dialog opened.
@@ -69,6 +51,7 @@ class Dialog(ModalScreen[Result]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "back"),
+        Binding("y", "copy", "copy", show=False),
         Binding("question_mark", "help", "keys", show=False),
     ]
     AUTO_FOCUS: ClassVar[str | None] = ""
@@ -229,6 +212,23 @@ class Dialog(ModalScreen[Result]):
             self.say(f"Not done: {shown}")
         else:
             self.app.notify(f"Not done: {shown}", severity="warning", markup=False)
+
+    # Copying
+
+    def copies(self) -> tuple[str, str] | None:
+        """Return what `y` copies, and what that is; never a secret or a user code."""
+        return None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave out copying where there is nothing to copy."""
+        del parameters
+        return action != "copy" or self.copies() is not None
+
+    def action_copy(self) -> None:
+        """Copy what is under the cursor, and say what."""
+        if found := self.copies():
+            kind, what = found
+            copy(self.app, kind, what)
 
     # Leaving
 

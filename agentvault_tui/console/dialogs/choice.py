@@ -11,9 +11,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from agentvault_tui.console import theme
+from agentvault_tui.console.keyed import Keyed
 
 
-class Choice(Widget, can_focus=True):
+class Choice(Keyed, Widget, can_focus=True):
     """A word in brackets; in reverse while it has the focus."""
 
     DEFAULT_CSS = """

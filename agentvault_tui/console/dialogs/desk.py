@@ -9,6 +9,7 @@ from typing import Final
 from agentvault_tui.console.actions import Actions
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.saved import SavedFilters
 
 ARM_SECONDS: Final = 0.6
 """How long something stands before what is typed may decide about it."""
@@ -22,6 +23,11 @@ class Desk:
     actions: Actions
     glyphs: Glyphs
     read_only: bool = False
+    keymap: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The user's own keys, by the name of what they do."""
+    key_problems: list[str] = field(default_factory=list)
+    """What of the user's keymap was not taken, and why."""
+    saved: SavedFilters = field(default_factory=SavedFilters)
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""

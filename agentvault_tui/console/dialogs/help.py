@@ -1,31 +1,59 @@
-"""The keys that work here, read from the bindings themselves."""
+"""The keys that work here, read from the bindings themselves and the user's keymap."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
-from textual.dom import DOMNode
-from textual.screen import Screen
-from textual.widget import Widget
 
 from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.scrolled import Scrolled
 from agentvault_tui.console.lines import EMPTY, Pen, Row
+from agentvault_tui.console.moments import FORMS
+from agentvault_tui.console.terms import KEYS
 from agentvault_tui.text import cell_width
 
 _KEYS: Final = 22
 """Cells of the column of keys."""
+_NAMED: Final = 60
+"""From this width on each row ends in the name that a keymap knows it by."""
 _WORDS: Final = {
     "app.focus_next": "next field or pane",
     "app.focus_previous": "the one before",
-    "screen.copy_text": "copy what is selected",
 }
 """Ours for the framework's own bindings."""
+_DECIDE: Final = "Decide"
+_LOOK: Final = "Look"
+_MOVE: Final = "Move"
+_ANYWHERE: Final = "Everywhere"
+_DECIDES: Final = frozenset(
+    {"step-ups", "revoke", "restore", "panic", "approve", "deny", "reason", "confirm"}
+)
+_MOVES: Final = frozenset(
+    {"down", "up", "page-down", "page-up", "first", "last", "next", "previous", "out"}
+    | {"leave", "open", "close", "take", ""}
+)
+_LANGUAGE: Final = (
+    ("key:value", f"keys: {', '.join(KEYS)}"),
+    ('word "two words"', "looked for everywhere; all of them must hold"),
+    ("-key:value -word", "what must not hold"),
+    ("since: until:", FORMS),
+    ("@name", "a saved filter; ctrl+s saves one, ctrl+o lists them"),
+)
+
+
+@dataclass(slots=True)
+class _Line:
+    """One thing to do, and all keys that do it."""
+
+    words: str
+    name: str
+    keys: list[str] = field(default_factory=list)
 
 
 class HelpDialog(Scrolled):
@@ -34,20 +62,24 @@ class HelpDialog(Scrolled):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "leave", "close", show=False)
     ]
+    WIDTH: ClassVar[int] = 88
 
     def __init__(self, desk: Desk, bindings: Mapping[str, ActiveBinding]) -> None:
         self.bindings_there = dict(bindings)
         super().__init__(desk)
 
     def page(self, width: int, height: int) -> Page:
-        """Write one group for each place the keys belong to."""
+        """Write a group for each purpose, the filter language, and what failed."""
         pen = self.pen
         body: list[Row] = []
-        for heading, keys in self._groups().items():
-            if body:
-                body.append(EMPTY)
-            body.append(((heading, pen.palette.muted),))
-            body += [_line(pen, key, words, width) for key, words in keys]
+        for heading, lines in self._groups().items():
+            body += [EMPTY] * bool(body)
+            body.append(((heading, pen.palette.title),))
+            body += [self._row(pen, line, width) for line in lines]
+        if self._filters:
+            body += [EMPTY, (("Filter", pen.palette.title),)]
+            body += [row for line in _LANGUAGE for row in _explained(pen, *line, width)]
+        body += [EMPTY, *self._keymap(pen, width)]
         more = len(body) + 2 > height
         hints = [("Esc", "close")]
         hints += [(f"{pen.glyphs.up} {pen.glyphs.down}", "more")] * more
@@ -55,39 +87,82 @@ class HelpDialog(Scrolled):
         title = (("Keys that work here", pen.palette.title),)
         return Page(title, (), tuple(body), tuple(footer))
 
-    def _groups(self) -> dict[str, list[tuple[str, str]]]:
-        """Group the bindings by where they work, keys of one action together."""
-        found: dict[tuple[str, str], list[str]] = {}
-        for active in self.bindings_there.values():
+    @property
+    def _filters(self) -> bool:
+        names = {active.binding.id for active in self.bindings_there.values()}
+        return "filter" in names
+
+    def _groups(self) -> dict[str, list[_Line]]:
+        """Group the bindings by what they are for, keys of one action together."""
+        groups: dict[str, dict[str, _Line]] = {
+            name: {} for name in (_DECIDE, _LOOK, _MOVE, _ANYWHERE)
+        }
+        for active in self._active():
             binding = active.binding
-            if binding.description and active.enabled and not _spare(binding):
-                words = _WORDS.get(binding.action, binding.description)
-                where = (_place(active.node), words)
-                key = key_name(binding)
-                keys = found.setdefault(where, [])
-                if key not in keys:
-                    keys.append(key)
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for (heading, words), keys in found.items():
-            groups.setdefault(heading, []).append((" ".join(keys), words))
-        order = ("In this pane", "On this screen", "Everywhere")
-        return {name: groups[name] for name in order if name in groups}
+            words = _WORDS.get(binding.action, binding.description)
+            lines = groups[_purpose(active)]
+            line = lines.setdefault(words, _Line(words, binding.id or ""))
+            key = key_name(binding)
+            if key not in line.keys:
+                line.keys.append(key)
+        return {name: list(lines.values()) for name, lines in groups.items() if lines}
+
+    def _active(self) -> Iterator[ActiveBinding]:
+        for active in self.bindings_there.values():
+            if (
+                active.binding.description
+                and active.enabled
+                and not _spare(active.binding)
+            ):
+                yield active
+
+    def _row(self, pen: Pen, line: _Line, width: int) -> Row:
+        keys = " ".join(line.keys)
+        blank = " " * max(_KEYS - cell_width(keys), 1)
+        row: Row = (
+            (f"  {keys}{blank}", pen.palette.key),
+            (line.words, pen.palette.text),
+        )
+        if width < _NAMED or not line.name:
+            return pen.cut(row, width)
+        own = "yours: " if line.name in self.desk.keymap else ""
+        style = pen.palette.waiting if own else pen.palette.muted
+        return pen.spread(row, ((f"{own}{line.name}", style),), width)
+
+    def _keymap(self, pen: Pen, width: int) -> list[Row]:
+        """Say where keys are changed, and what of the user's file was not taken."""
+        p = pen.palette
+        rows: list[Row] = []
+        if self.desk.key_problems:
+            rows.append((("Not taken from keymap.toml", p.waiting),))
+            for problem in self.desk.key_problems:
+                rows += pen.paragraph(problem, width)
+            rows.append(EMPTY)
+        how = 'keymap.toml beside config.toml changes keys by name: revoke = "x"'
+        return [*rows, *pen.paragraph(how, width, p.muted)]
 
 
 def _spare(binding: Binding) -> bool:
     """Leave out keys of other keyboards, and the framework's own."""
+    if binding.action == "screen.copy_text":
+        return True  # of what the mouse has selected, for our own inputs
     return binding.system or binding.key.startswith("super+")
 
 
-def _place(node: DOMNode) -> str:
-    if isinstance(node, App):
-        return "Everywhere"
-    if isinstance(node, Screen):
-        return "On this screen"
-    return "In this pane" if isinstance(node, Widget) else "Everywhere"
+def _purpose(active: ActiveBinding) -> str:
+    name = active.binding.id or ""
+    if name in _DECIDES:
+        return _DECIDE
+    if isinstance(active.node, App):
+        return _ANYWHERE
+    return _MOVE if name in _MOVES else _LOOK
 
 
-def _line(pen: Pen, key: str, words: str, width: int) -> Row:
-    blank = " " * max(_KEYS - cell_width(key), 1)
-    row = ((f"  {key}{blank}", pen.palette.key), (words, pen.palette.text))
-    return pen.cut(row, width)
+def _explained(pen: Pen, sign: str, words: str, width: int) -> list[Row]:
+    """Write a piece of the language and what it asks for."""
+    rows: list[Row] = []
+    lines = pen.paragraph(words, max(width - _KEYS - 2, 20))
+    for line in lines:
+        left = f"  {sign if not rows else ''}".ljust(_KEYS + 2)
+        rows.append(pen.cut(((left, pen.palette.key), *line), width))
+    return rows

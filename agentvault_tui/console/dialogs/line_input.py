@@ -8,10 +8,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
+from agentvault_tui.console.keyed import Keyed
 from agentvault_tui.text import visible
 
 
-class LineInput(Input):
+class LineInput(Keyed, Input):
     """An input without a frame; what is pasted into it is made displayable first."""
 
     DEFAULT_CSS = """

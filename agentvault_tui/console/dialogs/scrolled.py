@@ -15,10 +15,10 @@ class Scrolled(Dialog[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "scroll(1)", "down", show=False),
         Binding("up,k", "scroll(-1)", "up", show=False),
-        Binding("pagedown,space", "scroll(10)", "page down", show=False),
-        Binding("pageup", "scroll(-10)", "page up", show=False),
-        Binding("home", "scroll(-1000000)", "start", show=False),
-        Binding("end", "scroll(1000000)", "end", show=False),
+        Binding("pagedown,space,ctrl+d", "scroll(10)", "page down", show=False),
+        Binding("pageup,ctrl+u", "scroll(-10)", "page up", show=False),
+        Binding("home,g", "scroll(-1000000)", "first", show=False),
+        Binding("end,G", "scroll(1000000)", "last", show=False),
         Binding("escape,enter", "leave", "close"),
     ]
 

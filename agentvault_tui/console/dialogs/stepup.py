@@ -41,10 +41,10 @@ class StepUpDialog(Dialog[None]):
         Binding("escape,enter", "leave", "back"),
         Binding("down,j", "scroll(1)", "down", show=False),
         Binding("up,k", "scroll(-1)", "up", show=False),
-        Binding("pagedown", "scroll(10)", "page down", show=False),
-        Binding("pageup", "scroll(-10)", "page up", show=False),
-        Binding("home", "scroll(-1000000)", "start", show=False),
-        Binding("end", "scroll(1000000)", "end", show=False),
+        Binding("pagedown,ctrl+d", "scroll(10)", "page down", show=False),
+        Binding("pageup,ctrl+u", "scroll(-10)", "page up", show=False),
+        Binding("home,g", "scroll(-1000000)", "first", show=False),
+        Binding("end,G", "scroll(1000000)", "last", show=False),
     ]
     WIDTH: ClassVar[int] = 96
 
@@ -153,6 +153,15 @@ class StepUpDialog(Dialog[None]):
             case "scroll":
                 return self.viewing
         return True
+
+    def copies(self) -> tuple[str, str]:
+        """Copy the digest in view of all, else the link, else the id; no user code."""
+        if self.viewing:
+            return "digest", self.digest
+        if self.row.device is not None:
+            # Not the complete one: the code in it is for the approver's eyes.
+            return "link", self.row.device.verification_uri
+        return "step-up id", self.stepup_id
 
     def action_approve(self) -> None:
         """Start the second factor for exactly the request captured at the start."""

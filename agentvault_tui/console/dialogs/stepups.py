@@ -39,6 +39,10 @@ class StepUpsDialog(Dialog[None]):
         Binding("enter", "open", "open"),
         Binding("down,j", "move(1)", "down", show=False),
         Binding("up,k", "move(-1)", "up", show=False),
+        Binding("pagedown,ctrl+d", "move(10)", "page down", show=False),
+        Binding("pageup,ctrl+u", "move(-10)", "page up", show=False),
+        Binding("home,g", "move(-1000000)", "first", show=False),
+        Binding("end,G", "move(1000000)", "last", show=False),
         Binding("escape,s", "leave", "back"),
     ]
     WIDTH: ClassVar[int] = 116
@@ -65,10 +69,14 @@ class StepUpsDialog(Dialog[None]):
             for row, end in zip(done, ends, strict=True):
                 lines[row.id] = len(body)
                 body.append(self._decided(pen, row, end.ljust(column), width))
-        footer = [EMPTY, pen.keys(self.hints("open", "leave"))]
+        footer = [EMPTY, pen.keys(self.hints("open", "copy", "leave"))]
         self._follow(lines.get(self.cursor, 0), height - len(footer))
         title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
         return Page(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
+
+    def copies(self) -> tuple[str, str] | None:
+        """Copy the id of the request under the cursor."""
+        return ("step-up id", self.cursor) if self.cursor else None
 
     def action_move(self, step: int) -> None:
         """Move the cursor to the next request."""

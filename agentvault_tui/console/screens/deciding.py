@@ -12,19 +12,21 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from agentvault_tui.console.clipboard import copy
 from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.keyed import Keyed
 from agentvault_tui.console.records import AgentRow
 
 
-class Deciding(Screen[None]):
+class Deciding(Keyed, Screen[None]):
     """Opens dialogs on what is under the cursor when the key is pressed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "stepups", "step-ups"),
+        Binding("s", "stepups", "step-ups", id="step-ups"),
         Binding("r", "revoke", "revoke the agent"),
         Binding("u", "restore", "restore the agent"),
-        Binding("exclamation_mark", "panic", "stop everything, or lift that"),
-        Binding("question_mark", "help", "keys"),
+        Binding("exclamation_mark", "panic", "panic: stop everything, or lift that"),
+        Binding("question_mark", "help", "keys that work here"),
     ]
 
     def __init__(self, desk: Desk) -> None:
@@ -73,5 +75,4 @@ class Deciding(Screen[None]):
 
     def copy(self, kind: str, what: str) -> None:
         """Copy by OSC 52, and say what: an id or a digest, never a secret."""
-        self.app.copy_to_clipboard(what)
-        self.app.notify(f"Copied {kind}: {what}", markup=False, timeout=3)
+        copy(self.app, kind, what)

@@ -25,7 +25,8 @@ class Focus:
 def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     """Return keys and words, the most useful first, help last."""
     if focus.place == "filter":
-        return (("Enter", "keep"), ("Esc", "clear"))
+        typed = (("Tab", "complete"), ("ctrl+s", "save"), ("ctrl+o", "saved"))
+        return (("Enter", "keep"), ("Esc", "clear"), *typed)
     follow = ("f", "hold" if focus.follows else "follow")
     found: list[tuple[str, str]] = []
     if focus.waiting:

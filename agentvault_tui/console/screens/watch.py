@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,7 +16,7 @@ from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.layout import Wanted, plan
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import AgentRow
-from agentvault_tui.console.screens.deciding import Deciding
+from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.footer import Focus, Place, keys
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
@@ -27,24 +27,19 @@ from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
 
-if TYPE_CHECKING:
-    from agentvault_tui.console.widgets.filterbar import FilterBar
-
 _QUIET_SURVEY: Final = 3.0
 """Seconds between looks at all agents while nothing happens."""
 _SURVEY_SHARE: Final = 20
 """Looking at all agents may take one part in this many of the time."""
 
 
-class Watch(Deciding):
+class Watch(Filtering):
     """What an operator keeps open all day."""
 
     DEFAULT_CSS = """
     Watch > * { position: absolute; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Before anything else, so that the very next byte is already text.
-        Binding("slash", "filter", "filter", priority=True, show=False),
         Binding("escape", "out", "one step out", show=False),
         Binding("tab", "next", "next pane", show=False),
         Binding("shift+tab", "previous", "pane before", show=False),
@@ -74,7 +69,6 @@ class Watch(Deciding):
             self.audit,
             self.keybar,
         )
-        self.bar: FilterBar | None = None
         self._big: Pane = self.agents
         self._boxes: object = None
         self._painted: tuple[object, ...] = ()
@@ -92,17 +86,6 @@ class Watch(Deciding):
         self.pulse()
         self.agents.focus()
         self.set_interval(self._pulse, self.pulse)
-
-    async def complete(self) -> None:
-        """Load what the first frame did without: the field a filter is typed in."""
-        from agentvault_tui.console.widgets.filterbar import (  # noqa: PLC0415
-            FilterBar,
-        )
-
-        if self.bar is None:
-            self.bar = FilterBar(id="filter")
-            self.bar.display = False
-            await self.mount(self.bar)
 
     # Time
 
@@ -157,7 +140,7 @@ class Watch(Deciding):
             Wanted(
                 masthead=self.masthead.wanted(width),
                 waiting=bool(self.desk.mirror.open_stepups()),
-                filtering=self._filtering,
+                filtering=self.filtering,
                 big=self._big.id or "agents",
             ),
         )
@@ -170,14 +153,6 @@ class Watch(Deciding):
             if box is not None:
                 widget.styles.offset = (box.x, box.y)
                 widget.styles.width, widget.styles.height = box.width, box.height
-
-    @property
-    def _filtering(self) -> bool:
-        return self._typing or bool(self.view.filter)
-
-    @property
-    def _typing(self) -> bool:
-        return self.bar is not None and self.bar.typing
 
     def on_resize(self) -> None:
         """Put everything in its place for the new size."""
@@ -212,7 +187,7 @@ class Watch(Deciding):
         """Name the keys that fit the focus."""
         status, agent = self.desk.mirror.status, self.agents.agent
         place: Place = "agents"
-        if self._typing:
+        if self.typing:
             place = "filter"
         elif self.focused is self.audit:
             place = "audit"
@@ -233,19 +208,6 @@ class Watch(Deciding):
 
     # Filter
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave a slash alone where it is text."""
-        del parameters
-        return not (action == "filter" and self._typing)
-
-    async def action_filter(self) -> None:
-        """Start typing a filter."""
-        await self.complete()
-        if self.bar is not None:
-            self.bar.display = True
-            self.set_focus(self.bar.field)
-            self.place()
-
     def narrow(self, text: str) -> None:
         """Filter as it is typed."""
         wanted = Filter.parse(text)
@@ -257,20 +219,15 @@ class Watch(Deciding):
         self.paint_all()
         self.audit.fetch_older()
 
-    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        """Filter as it is typed."""
-        self.narrow(message.text)
-
-    def on_filter_bar_kept(self) -> None:
-        """Go back to the pane, with the filter on."""
+    def back(self) -> None:
+        """Give the focus back to the pane that had it."""
         self._focus(self._big)
 
     def action_out(self) -> None:
         """Take one step out: filter, details, hold."""
-        if self.bar is not None and (self._typing or self.view.filter):
-            self.bar.clear()
-            self._focus(self._big)
-        elif self._big is self.details:
+        if self.leave_filter():
+            return
+        if self._big is self.details:
             self._focus(self.agents)
         elif not self.feed.follow:
             self.audit.action_follow()

@@ -30,12 +30,12 @@ class AuditPane(Pane, can_focus=True):
     """The newest at the bottom, as in any log; up holds, End follows again."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "older", show=False),
-        Binding("down,j", "move(1)", "newer", show=False),
+        Binding("up,k", "move(-1)", "older", show=False, id="up"),
+        Binding("down,j", "move(1)", "newer", show=False, id="down"),
         Binding("pageup,ctrl+u", "page(-1)", "page up", show=False),
         Binding("pagedown,ctrl+d", "page(1)", "page down", show=False),
-        Binding("home,g", "oldest", "oldest here", show=False),
-        Binding("end,G", "follow", "follow", show=False),
+        Binding("home,g", "oldest", "oldest here", show=False, id="first"),
+        Binding("end,G", "follow", "follow", show=False, id="last"),
         Binding("enter", "open", "go to its agent", show=False),
     ]
 

@@ -29,6 +29,8 @@ class DetailsPane(Pane, can_focus=True):
         Binding("up,k", "turn(-1)", "up", show=False),
         Binding("pagedown,ctrl+d", "turn(10)", "page down", show=False),
         Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
+        Binding("home,g", "turn(-1000000)", "first", show=False),
+        Binding("end,G", "turn(1000000)", "last", show=False),
     ]
 
     def __init__(self, desk: Desk, agents: AgentPane) -> None:

@@ -14,7 +14,8 @@ class KeyBar(Pane):
     keys: tuple[tuple[str, str], ...] = ()
 
     def show(self, keys: tuple[tuple[str, str], ...]) -> None:
-        """Show these keys."""
+        """Show these keys, the user's own in their place."""
+        keys = tuple((self.key(label), words) for label, words in keys)
         if keys != self.keys:
             self.keys = keys
             self.paint()

@@ -14,13 +14,14 @@ from textual.widget import Widget
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.keyed import Keyed, relabel
 from agentvault_tui.console.lines import Pen, Row, cells
 
 Painted = tuple[Row, Style | None]
 """A row and what is added to all of it, such as the cursor's ground."""
 
 
-class Pane(Widget):
+class Pane(Keyed, Widget):
     """Fixed height, own offset: growing content never costs a layout.
 
     The compositor repaints a dirty row in full whether it changed or not, so the
@@ -43,6 +44,14 @@ class Pane(Widget):
     def pen(self) -> Pen:
         """Return what rows are written with, under the theme that is on now."""
         return Pen(theme.palette(self.app.theme), self.desk.glyphs)
+
+    def key(self, label: str) -> str:
+        """Return the key that the user has for what is shipped under *label*."""
+        if not self.desk.keymap:
+            return label
+        nodes = (self.screen.focused, self.screen, self.app)
+        kinds = [type(node) for node in nodes if node is not None]
+        return relabel(label, kinds, self.desk.keymap)
 
     def heading(self, title: str) -> Row:
         """Write the pane's title, with a mark and a colour where the keys go."""

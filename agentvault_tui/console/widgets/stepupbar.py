@@ -35,7 +35,7 @@ class StepUpBar(Pane):
             (f"  {len(waiting)} waiting", p.strong),
             (f" {g.separator} oldest {age}", p.text),
         )
-        return pen.spread(left, (("s", p.key), (" open ", p.text)), width)
+        return pen.spread(left, ((self.key("s"), p.key), (" open ", p.text)), width)
 
     def _first(self, row: StepUpRow, width: int) -> Row:
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs

@@ -1,0 +1,86 @@
+"""Gives each key binding a name, by which a user's keymap can put it elsewhere.
+
+A name is the action's (``revoke``, ``saved-filters``); where an action takes a number,
+as moving does, it is what the binding is for (``down``, ``page-down``). Bindings of one
+name are moved together: lists everywhere obey the same keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, ClassVar, Final
+
+from textual.binding import Binding, BindingsMap, BindingType
+from textual.keys import key_to_character
+
+_KEYS: Final = {
+    "escape": "Esc",
+    "enter": "Enter",
+    "tab": "Tab",
+    "shift+tab": "Shift+Tab",
+    "space": "Space",
+    "up": "Up",
+    "down": "Down",
+    "left": "Left",
+    "right": "Right",
+    "home": "Home",
+    "end": "End",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "delete": "Del",
+    "slash": "/",
+}
+
+KEYED: list[type] = []
+"""Every class with named bindings that is loaded."""
+
+
+class Keyed:
+    """Names the bindings of each class derived from it."""
+
+    BINDINGS: ClassVar[list[BindingType]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Name them before Textual reads them."""
+        if own := cls.__dict__.get("BINDINGS"):
+            cls.BINDINGS = [_named(binding) for binding in own]
+            KEYED.append(cls)
+        super().__init_subclass__(**options)
+
+
+def key_label(key: str) -> str:
+    """Return what is printed on a key that Textual calls *key*."""
+    return _KEYS.get(key) or key_to_character(key) or key
+
+
+def relabel(
+    label: str, kinds: Iterable[type], keymap: Mapping[str, tuple[str, ...]]
+) -> str:
+    """Return the user's own key in place of a shipped one, where it does the same."""
+    for kind in kinds:
+        for key, name in keys_of(kind).items():
+            if name in keymap and key_label(key) == label:
+                return key_label(keymap[name][0])
+    return label
+
+
+@cache
+def keys_of(kind: type) -> Mapping[str, str]:
+    """Return the names of a class's bindings by their keys, as shipped."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        own = BindingsMap(base.__dict__.get("BINDINGS", ()))
+        for key, binding in own:
+            # Textual's own bindings have no name; where ours has their key, it wins.
+            found[key] = binding.id or ""
+    return found
+
+
+def _named(binding: BindingType) -> BindingType:
+    if not isinstance(binding, Binding) or binding.id:
+        return binding
+    action, _, parameters = binding.action.rpartition(".")[2].partition("(")
+    words = binding.description if parameters else action
+    return replace(binding, id=words.replace("_", "-").replace(" ", "-"))

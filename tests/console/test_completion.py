@@ -1,0 +1,75 @@
+"""What a half-typed filter may become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.console.completion import MOST, complete
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.terms import KEYS
+
+_VALUES = {
+    "outcome": ("allowed", "denied", "escalated"),
+    "agent": ("mail-agent", "pay-agent", "Pay Bot", 'a"b', "-odd"),
+}
+
+
+class _Words:
+    def values(self, key: str) -> Iterable[str]:
+        return _VALUES.get(key, ())
+
+    def saved(self) -> Mapping[str, str]:
+        return {"night shift": "outcome:denied since:8h", "pay": "scope:payment"}
+
+
+def _texts(typed: str) -> list[str]:
+    return [found.text for found in complete(typed, _Words())]
+
+
+@pytest.mark.parametrize(
+    ("typed", "texts"),
+    [
+        ("", []),
+        ("mail ", []),
+        ("ou", ["outcome:"]),
+        ("x -OU", ["x -outcome:"]),
+        ("ow", ["owner:"]),
+        ("outcome:d", ["outcome:denied"]),
+        ("outcome:denied", []),
+        ("outcome:", ["outcome:allowed", "outcome:denied", "outcome:escalated"]),
+        ("x outcome:e", ["x outcome:escalated"]),
+        ("agent:pay", ["agent:pay-agent", 'agent:"Pay Bot"']),
+        ('agent:"pay', ['agent:"pay-agent"', 'agent:"Pay Bot"']),
+        ("agent:-", ['agent:"-odd"', "agent:mail-agent", "agent:pay-agent"]),
+        ('agent:"pay-agent"', []),
+        ('"out', []),
+        ("nokey:x", []),
+        ("@", ["outcome:denied since:8h", "scope:payment"]),
+        ("risk:high @NIGHT", ["risk:high outcome:denied since:8h"]),
+    ],
+)
+def test_completions(typed: str, texts: list[str]) -> None:
+    """Keys, then values that begin so, then values that hold it; saved ones by name."""
+    assert _texts(typed) == texts
+
+
+def test_a_ghost_only_adds() -> None:
+    """What would change a letter typed can be taken, but not shown behind it."""
+    plain, quoted = complete("agent:pay", _Words())
+    assert plain.extends("agent:pay")
+    assert not quoted.extends("agent:pay")
+
+
+@given(st.lists(st.sampled_from([*KEYS, ":", '"', "-", " ", "@", "pay", "d"])))
+def test_any_text_can_be_completed(parts: list[str]) -> None:
+    """Nothing typed breaks it, what stood before stays, and the result is a filter."""
+    typed = "".join(parts)
+    found = complete(typed, _Words())
+    assert len(found) <= MOST
+    stays = Filter.parse(typed).terms[:-1]
+    for each in found:
+        assert Filter.parse(each.text).terms[: len(stays)] == stays
