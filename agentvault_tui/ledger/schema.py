@@ -15,6 +15,8 @@ from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
 VERSION: Final = 3
+_TOLD: Final = 5
+"""Changes of the file's own tables that are named; the others are counted."""
 BUSY_SECONDS: Final = 1.0
 """How long the writer waits for another process before it gives up (503)."""
 
@@ -150,6 +152,19 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
     Raises:
         LedgerDamagedError: not so.
     """
+    check_version(db, path)
+    if changed := changes(db):
+        raise LedgerDamagedError(
+            f"{changed} in {path}", "keep the file as evidence and restore a copy"
+        )
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Check that the file is a ledger of this version.
+
+    Raises:
+        LedgerDamagedError: it is something else, older or newer.
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application == APPLICATION_ID and version > VERSION:
@@ -164,24 +179,31 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
             f"this one knows {VERSION})",
             "start the broker on it once: that brings it up to date",
         )
-    if application == APPLICATION_ID and version in MIGRATIONS:
-        raise LedgerDamagedError(
-            f"{path} was written by an older AgentVault (schema {version}, "
-            f"this one knows {VERSION})",
-            "start the broker on it once: that brings it up to date",
-        )
     if application != APPLICATION_ID or version != VERSION:
         raise LedgerDamagedError(
             f"{path} is not an AgentVault ledger", "restore it, or use another home"
         )
-    if _definitions(db) != _expected():
-        raise LedgerDamagedError(
-            f"the tables or triggers of {path} were changed",
-            "keep the file as evidence and restore a copy",
-        )
 
 
-def _expected() -> set[tuple[str, str]]:
+def changes(db: sqlite3.Connection) -> str | None:
+    """Say which tables, indexes and triggers are gone, changed or added; None if none.
+
+    The triggers stop mistakes: without them the chain still tells what was changed.
+    """
+    expected, found = _expected(), _definitions(db)
+    told = []
+    for (kind, name), sql in sorted((expected | found).items()):
+        if (kind, name) not in found:
+            told.append(f"the {kind} {name} is gone")
+        elif (kind, name) not in expected:
+            told.append(f"the {kind} {name} was added")
+        elif sql != expected[kind, name]:
+            told.append(f"the {kind} {name} was changed")
+    more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
+    return ", ".join(told[:_TOLD] + more) or None
+
+
+def _expected() -> dict[tuple[str, str], str]:
     db = sqlite3.connect(":memory:")
     try:
         db.executescript(_TABLES)
@@ -190,13 +212,12 @@ def _expected() -> set[tuple[str, str]]:
         db.close()
 
 
-def _definitions(db: sqlite3.Connection) -> set[tuple[str, str]]:
-    return set(
-        db.execute(
-            "SELECT name, coalesce(sql, '') FROM sqlite_master"
-            " WHERE name NOT LIKE 'sqlite_%'"
-        )
+def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    rows = db.execute(
+        "SELECT type, name, coalesce(sql, '') FROM sqlite_master"
+        " WHERE name NOT LIKE 'sqlite_%'"
     )
+    return {(kind, name): sql for kind, name, sql in rows}
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

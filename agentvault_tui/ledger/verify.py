@@ -74,11 +74,12 @@ def verify_ledger(home: Home, *, columns: bool = True) -> Verification:
         witness = read_witness(home.head_file)
         db = schema.open_reader(home.database)
         try:
-            schema.check_schema(db, home.database)
+            schema.check_version(db, home.database)
+            walk.changed = schema.changes(db)
             row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
             if row is None:
                 raise _BadError(None, "the ledger id is missing")
-            walk = _Walk(0, genesis(str(row[0])), str(row[0]))
+            walk.start(str(row[0]))
             outside = None if witness is None else witness.head.seq
             at_witness = _walk_store(db, walk, outside, columns=columns)
             if witness is not None:
@@ -156,12 +157,18 @@ class _Walk:
         self.first = self.seq = seq
         self.hash = digest
         self.ledger = ledger
+        self.changed: str | None = None
+        """What the store's own tables and triggers are not, if anything."""
         self.time = ""
         self.eras: list[int] = []
         self.tally: Counter[tuple[str, str, str]] = Counter()
         self.activity: dict[activity.Key, tuple[int, str]] = {}
         self.stored: _Counts | None = None
         """The same as the store says, seen together with its last event."""
+
+    def start(self, ledger: str) -> None:
+        """Start from the genesis of *ledger*."""
+        self.hash, self.ledger = genesis(ledger), ledger
 
     def step(self, seq: Any, digest: Any, body: bytes, *columns: Any) -> None:
         """Take one link, if it follows, and its columns are those of its body."""
@@ -188,13 +195,14 @@ class _Walk:
     def report(self, bad: _BadError | None) -> Verification:
         """Say how far it got."""
         head = Head(self.seq, PREFIX + self.hash.hex())
+        problems = [bad.problem if bad else None, self.changed]
         return Verification(
-            ok=bad is None,
+            ok=bad is None and self.changed is None,
             events=self.seq - self.first,
             head=head,
             ledger=self.ledger,
             first_bad=None if bad is None else bad.seq,
-            problem=None if bad is None else bad.problem,
+            problem="; besides, ".join(filter(None, problems)) or None,
         )
 
 

@@ -71,11 +71,71 @@ def tampered(stored: Home, change: Callable[[sqlite3.Connection], object]) -> Ho
     return home
 
 
+def tampered_for_good(
+    stored: Home, change: Callable[[sqlite3.Connection], object]
+) -> Home:
+    """Return a copy of *stored* that *change* was made to, and nothing mended."""
+    home = tampered(stored, lambda _: None)
+    db = sqlite3.connect(home.database, isolation_level=None)
+    change(db)
+    db.close()
+    return home
+
+
 def test_a_good_store_verifies(stored: Home) -> None:
     """Everything is right, by the full check and by the chain alone."""
     for columns in (True, False):
         report = verify_ledger(stored, columns=columns)
         assert (report.ok, report.events, report.head.seq) == (True, _COUNT, _COUNT)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        (
+            "DROP TRIGGER events_are_not_changed",
+            "the trigger events_are_not_changed is gone",
+        ),
+        (
+            "CREATE TRIGGER quiet AFTER INSERT ON events BEGIN SELECT 1; END",
+            "the trigger quiet was added",
+        ),
+        ("DROP INDEX events_by_type", "the index events_by_type is gone"),
+        ("ALTER TABLE outbox ADD COLUMN x", "the table outbox was changed"),
+    ],
+)
+@pytest.mark.parametrize("bad", [None, 7])
+def test_changed_tables_and_triggers_are_named_and_the_chain_still_checked(
+    stored: Home, sql: str, told: str, bad: int | None
+) -> None:
+    """What is gone, changed or added is named, and with it the first bad event."""
+
+    def change(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE events SET body = body || ' ' WHERE seq = ?", (bad,))
+
+    home = tampered(stored, change)
+    db = sqlite3.connect(home.database, isolation_level=None)
+    db.execute(sql)
+    db.close()
+    report = verify_ledger(home)
+    assert (report.ok, report.first_bad) == (False, bad)
+    assert report.events == (_COUNT if bad is None else bad - 1)
+    assert told in (report.problem or "")
+    assert report.ledger == verify_ledger(stored).ledger
+
+
+def test_all_triggers_gone_and_no_events_table_are_told(stored: Home) -> None:
+    """Many changes are counted, and a store without events is no traceback."""
+
+    def change(db: sqlite3.Connection) -> None:
+        db.execute("DROP TABLE events")
+        for number in range(9):
+            db.execute(f"CREATE TABLE extra_{number} (x)")
+
+    report = verify_ledger(tampered_for_good(stored, change))
+    assert (report.ok, report.first_bad, report.events) == (False, 1, 0)
+    assert "no such table: events" in (report.problem or "")
+    assert " more" in (report.problem or "")
 
 
 def test_no_store_is_no_traceback(tmp_path: Path) -> None:
