@@ -64,6 +64,8 @@ class Broker:
         default_factory=lambda: defaultdict(asyncio.Lock)
     )
     """Two consoles that approve at once share one device flow."""
+    recounted: set[StepUpId] = field(default_factory=set)
+    """Step-ups asked for again since they were last written."""
     registering: set[str] = field(default_factory=set)
     """Names whose registration is being recorded."""
     polled: dict[StepUpId, float] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
+from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.home import Home
@@ -189,6 +190,7 @@ async def _close(rooms: _Rooms) -> None:
     await asyncio.gather(*flows, return_exceptions=True)
     with contextlib.suppress(LedgerError):
         await record_missed(broker)
+        await record_counts(broker)
         await _mark(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
     if rooms.tenant is not None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.model import Draft, EventType
@@ -29,6 +30,7 @@ async def upkeep(broker: Broker) -> None:
         try:
             await expire_due(broker)
             await broker.reload_policy()
+            await record_counts(broker)
             drift = await _clock(broker, drift)
             if looks % _PROBE_EVERY == 0:
                 await _pulse(broker)

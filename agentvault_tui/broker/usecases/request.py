@@ -11,6 +11,7 @@ import rfc8785
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.repeats import count_again
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
@@ -263,13 +264,10 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
 async def _collapse(
     broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
 ) -> Escalated:
-    again = replace(stepup, count=stepup.count + 1)
-    deciding = stepup.id in broker.deciding
-    if not deciding:  # a decision on its way to the disk must not be written over
-        broker.registry.put_stepup(again)
+    again = count_again(broker, stepup)
     draft = _decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail.update(stepup_id=stepup.id, count=again.count)
-    await broker.record(draft, changes=[] if deciding else [again])
+    await broker.record(draft)
     return _escalated(broker, request, verdict, again)
 
 

@@ -1,0 +1,75 @@
+"""An agent that asks for the same thing in a loop is counted, and floods nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.stepups import approve, ask, hold, latched
+
+from agentvault_tui.broker.answers import Escalated
+from agentvault_tui.broker.usecases.repeats import record_counts
+from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import LedgerUnwritableError
+
+
+async def stored_count(bench: Bench, stepup_id: str) -> int:
+    (found,) = [s for s in (await bench.ledger.load()).stepups if s.id == stepup_id]
+    return found.count
+
+
+async def test_repeats_are_written_and_shown_once_with_the_right_count(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """A hundred repeats are a hundred events and one step-up, on wire and disk."""
+    agent, stepup = await hold(bench)
+    async with aclosing(bench.feed.stream(bench.ledger.head.seq)) as frames:
+        assert "event: status" in await anext(frames)
+        answers = await asyncio.gather(*(ask(bench, agent) for _ in range(100)))
+        assert {answer.stepup.id for answer in answers} == {stepup.id}
+        await record_counts(bench.broker)
+        await record_counts(bench.broker)
+        text = ""
+        while '"count": 101' not in text.partition("event: stepup")[2]:
+            text += await asyncio.wait_for(anext(frames), 10)
+    assert text.count("event: stepup") == 1
+    assert text.count("event: audit") == 100
+    assert await stored_count(bench, stepup.id) == 101
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        assert again.broker.registry.stepup(stepup.id).count == 101
+    finally:
+        await again.close()
+
+
+@pytest.mark.parametrize("decide", ["approve", "deny"])
+async def test_a_decision_carries_the_count(bench: Bench, decide: str) -> None:
+    """Decided before the count was written, the record holds it all the same."""
+    agent, stepup = await hold(bench)
+    for _ in range(4):
+        assert isinstance(await ask(bench, agent), Escalated)
+    if decide == "approve":
+        await approve(bench, stepup)
+    else:
+        await deny(bench.broker, stepup.id, "no", OPERATOR)
+    await record_counts(bench.broker)
+    assert bench.broker.registry.stepup(stepup.id).count == 5
+    assert await stored_count(bench, stepup.id) == 5
+
+
+async def test_a_count_that_could_not_be_written_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the ledger latched nothing is lost: the next look writes it."""
+    agent, stepup = await hold(bench)
+    await ask(bench, agent)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "commit", latched)
+        with pytest.raises(LedgerUnwritableError):
+            await record_counts(bench.broker)
+    await record_counts(bench.broker)
+    assert await stored_count(bench, stepup.id) == 2
