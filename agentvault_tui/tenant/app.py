@@ -28,9 +28,14 @@ from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import SCOPES, TokenService
 from agentvault_tui.tenant.users import strong_hasher
 from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
-from agentvault_tui.web import App, Guard
+from agentvault_tui.web import BODY_CAP, App, Guard, Receive, Scope, Send
 
 HOST: Final = "127.0.0.1"
+_DEVICE_PATH: Final = "/oauth/device/code"
+_DEVICE_BODY_CAP: Final = 8 * BODY_CAP
+"""Room for whatever a broker can hold: what an agent sent it in one body comes here
+as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
+and a half times as long, and then the agent's name, the policy's why, and the rest."""
 _CLIENT_NAME: Final = "AgentVault console"
 
 
@@ -86,8 +91,19 @@ class Tenant:
         )
         app.router.redirect_slashes = False
         hosts = frozenset({f"{HOST}:{port}".encode()})
-        guarded = Guard(app, hosts=hosts, navigable=True)
-        return cls(guarded, issuer, _client(store, clock), store)
+        return cls(_guarded(app, hosts), issuer, _client(store, clock), store)
+
+
+def _guarded(app: App, hosts: frozenset[bytes]) -> App:
+    """Put the guard before *app*; one path alone takes large bodies."""
+    usual = Guard(app, hosts=hosts, navigable=True)
+    roomy = Guard(app, hosts=hosts, navigable=True, body_cap=_DEVICE_BODY_CAP)
+
+    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        guard = roomy if scope["path"] == _DEVICE_PATH else usual
+        await guard(scope, receive, send)
+
+    return by_path
 
 
 def _protocol(oauth: OAuth, keys: SigningKeys, issuer: str) -> list[Route]:
@@ -103,7 +119,7 @@ def _protocol(oauth: OAuth, keys: SigningKeys, issuer: str) -> list[Route]:
         Route("/.well-known/openid-configuration", metadata),
         Route("/.well-known/oauth-authorization-server", metadata),
         Route("/.well-known/jwks.json", jwks),
-        Route("/oauth/device/code", oauth.device_code, methods=["POST"]),
+        Route(_DEVICE_PATH, oauth.device_code, methods=["POST"]),
         Route("/oauth/token", oauth.token, methods=["POST"]),
         Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
         Route("/userinfo", oauth.userinfo, methods=["GET", "POST"]),

@@ -63,6 +63,7 @@ class Guard:
         hosts: allowed values of ``Host``; `None` for a Unix socket, which no page
             can reach.
         shape: how an error looks.
+        body_cap: how many bytes a body may have.
         navigable: let a person follow a link here from another site; for pages, and
             only for GET, which changes nothing.
     """
@@ -73,20 +74,22 @@ class Guard:
         *,
         hosts: frozenset[bytes] | None,
         shape: Shape = oauth_error,
+        body_cap: int = BODY_CAP,
         navigable: bool = False,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._shape = shape
+        self._body_cap = body_cap
         self._navigable = navigable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal, or pass the request on."""
         refusal, chunked = self._judge(scope)
         if refusal is None and chunked:
-            whole = await _whole_body(receive)
+            whole = await _whole_body(receive, self._body_cap)
             if whole is None:
-                refusal = self._shape(413, f"a body may have {BODY_CAP} bytes")
+                refusal = self._too_large()
             else:
                 receive = _replay(whole, receive)
         if refusal is None:
@@ -127,9 +130,12 @@ class Guard:
             return self._shape(421, "the Host header does not name this server"), False
         if len(said) > 1 and self._foreign(scope["method"], host, said):
             return self._shape(403, "requests from other sites are refused"), False
-        if int(said.get(b"content-length", 0)) > BODY_CAP:
-            return self._shape(413, f"a body may have {BODY_CAP} bytes"), False
+        if int(said.get(b"content-length", 0)) > self._body_cap:
+            return self._too_large(), False
         return None, b"transfer-encoding" in said
+
+    def _too_large(self) -> Reply:
+        return self._shape(413, f"a body may have {self._body_cap} bytes")
 
     def _foreign(self, method: str, host: bytes, said: dict[bytes, bytes]) -> bool:
         """Tell whether a page of another origin sent this."""
@@ -167,8 +173,8 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(pieces)
 
 
-async def _whole_body(receive: Receive) -> bytes | None:
-    """Read a body of unknown length; `None` as soon as it passes the cap."""
+async def _whole_body(receive: Receive, cap: int) -> bytes | None:
+    """Read a body of unknown length; `None` as soon as it passes the *cap*."""
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -176,7 +182,7 @@ async def _whole_body(receive: Receive) -> bytes | None:
         if message["type"] == "http.disconnect":
             return b""
         size += len(message["body"])
-        if size > BODY_CAP:
+        if size > cap:
             return None
         pieces.append(message["body"])
         if not message.get("more_body"):

@@ -116,6 +116,22 @@ async def test_a_body_has_a_cap(serve: Serve, size: int, chunked: bool) -> None:
         assert (await client.get(listener.url)).status_code == 200
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_guard_can_have_another_cap(serve: Serve, chunked: bool) -> None:
+    """A service that needs room gets it, and says how much there is."""
+
+    async def pieces(size: int):  # type: ignore[no-untyped-def] # noqa: ANN202
+        yield b"x" * size
+
+    listener = await serve(Guard(echo, hosts=None, body_cap=9))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for size, status in ((9, 200), (10, 413)):
+            body = pieces(size) if chunked else b"x" * size
+            answer = await client.post(listener.url, content=body)
+            assert answer.status_code == status
+        assert "9 bytes" in answer.text
+
+
 async def test_an_endless_body_is_refused_early_and_cut(serve: Serve) -> None:
     """413 comes while the client still sends, and then the connection ends."""
     listener = await serve()

@@ -47,7 +47,8 @@ def read_request(
         OAuthError: 400, in the word that fits.
     """
     scopes = _scopes(text_of(form, "scope"), catalogue, openid=backchannel)
-    resource = text_of(form, "resource")
+    # Empty is absent (RFC 6749 section 3.1), in a JSON body as in a form.
+    resource = text_of(form, "resource") or None
     message = text_of(form, "binding_message") if backchannel else None
     raw = form.get("authorization_details")
     if raw is None:
