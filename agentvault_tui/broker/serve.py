@@ -101,14 +101,8 @@ async def _open(
     home: Home, settings: Settings, clock: Clock, ledger: Ledger, policy: Policy
 ) -> _Rooms:
     process = None if settings.tenant.issuer else TenantProcess(home)
-    broker: Broker
-
-    def moved(found: Announcement) -> None:
-        broker.tenant = TenantClient(found.issuer, found.client_id, clock)
-        broker.on_status()
-
     found = (
-        await process.start(moved)
+        await process.start()
         if process
         else Announcement(settings.tenant.issuer, settings.tenant.client_id)
     )

@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.model import new_id
 
 log = logging.getLogger("agentvault.tenant_process")
 
@@ -37,24 +38,33 @@ class TenantProcess:
     """Runs ``python -m agentvault_tui.tenant`` for as long as we live.
 
     The child ends when its stdin closes, so not even ``kill -9`` of the broker leaves
-    it behind.
+    it behind. Two things outlive a child, so that its successor is the same tenant:
+
+    * its listening socket, which we hold: while it is started again nobody else can
+      take the port and answer in its place, and who connects waits for it;
+    * our client id, made for this run and known to us two alone: whoever else finds
+      the port can start no device flow, and so fill nothing.
+
+    Both go over a socket pair that the child inherits.
     """
 
     def __init__(self, home: Home) -> None:
         # A home in two folders is the platform's own, which the child finds by itself.
         one = home.data == home.config
         self._where = ("--home", str(home.data)) if one else ()
+        self._client_id = new_id("app")
+        self._listening: socket.socket | None = None
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self, moved: Callable[[Announcement], None]) -> Announcement:
-        """Start it and return where it is; *moved* is told of later restarts.
+    async def start(self) -> Announcement:
+        """Start it and return where it is, now and after any restart.
 
         Raises:
             TenantUnreachableError: it did not come up.
         """
         announcement = await self._spawn()
-        self._watch = asyncio.create_task(self._keep(moved))
+        self._watch = asyncio.create_task(self._keep())
         return announcement
 
     async def stop(self) -> None:
@@ -62,6 +72,8 @@ class TenantProcess:
         if self._watch is not None:
             self._watch.cancel()
         await self._end()
+        if self._listening is not None:
+            self._listening.close()
 
     async def _end(self) -> None:
         process = self._process
@@ -77,29 +89,55 @@ class TenantProcess:
             await process.wait()
 
     async def _spawn(self) -> Announcement:
-        # -P: a json.py in the folder we were started from must not be imported.
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", "agentvault_tui.tenant", *self._where),
-            stdin=PIPE,
-            stdout=PIPE,
-        )
-        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
-        try:
-            line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
-            said = json.loads(line)
-            return Announcement(said["issuer"], said["client_id"])
-        except (TimeoutError, ValueError, KeyError) as error:
-            await self._end()
-            raise TenantUnreachableError(
-                "the embedded tenant did not start", "its log stands above"
-            ) from error
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            held = [] if self._listening is None else [self._listening.fileno()]
+            known = json.dumps({"client_id": self._client_id}).encode()
+            socket.send_fds(ours, [known], held)
+            # -P: a json.py in the folder we were started from must not be imported.
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", "-m", "agentvault_tui.tenant", *self._where),
+                *("--parent-fd", str(theirs.fileno())),
+                stdin=PIPE,
+                stdout=PIPE,
+                pass_fds=[theirs.fileno()],
+            )
+            theirs.close()
+            assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+            try:
+                line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+                said = json.loads(line)
+                if self._listening is None:
+                    # Sent before the line was, so this does not wait.
+                    self._listening = _received(ours)
+                return Announcement(said["issuer"], said["client_id"])
+            except (TimeoutError, ValueError, KeyError, OSError) as error:
+                await self._end()
+                raise TenantUnreachableError(
+                    "the embedded tenant did not start", "its log stands above"
+                ) from error
 
-    async def _keep(self, moved: Callable[[Announcement], None]) -> None:
+    async def _keep(self) -> None:
         """Start it again whenever it ends."""
         while self._process is not None:
             code = await self._process.wait()
             log.error("the embedded tenant ended with %s; starting it again", code)
             await asyncio.sleep(_PAUSE)
             with contextlib.suppress(TenantUnreachableError):
-                moved(await self._spawn())
+                await self._spawn()
+
+
+def _received(pair: socket.socket) -> socket.socket:
+    """Return the listening socket the child has sent.
+
+    Raises:
+        OSError: it sent none.
+    """
+    pair.setblocking(False)
+    _, descriptors, _, _ = socket.recv_fds(pair, 1, 1)
+    if not descriptors:
+        raise OSError("no socket came")
+    listening = socket.socket(fileno=descriptors[0])
+    listening.set_inheritable(False)
+    return listening

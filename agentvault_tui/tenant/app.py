@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,19 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
-from agentvault_tui.model import new_id
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.guesses import Guesses
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.oauth import DEVICE_GRANT, OAuth, discovery, reply
+from agentvault_tui.tenant.oauth import OAuth, discovery, reply
 from agentvault_tui.tenant.pages import Pages
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.sessions import Sessions
 from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.tokens import SCOPES, TokenService
+from agentvault_tui.tenant.tokens import TokenService
 from agentvault_tui.tenant.users import strong_hasher
 from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
 from agentvault_tui.web import BODY_CAP, App, Guard, Receive, Scope, Send
@@ -36,7 +35,6 @@ _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
 """Room for whatever a broker can hold: what an agent sent it in one body comes here
 as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
 and a half times as long, and then the agent's name, the policy's why, and the rest."""
-_CLIENT_NAME: Final = "AgentVault console"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,7 @@ class Tenant:
         port: int,
         clock: Clock,
         *,
+        client_id: str,
         device_code_ttl: int,
         hasher: PasswordHasher | None = None,
     ) -> Self:
@@ -66,6 +65,10 @@ class Tenant:
             home: where the sealing key is kept.
             port: part of the issuer's name, and so of every token.
             clock: the time.
+            client_id: the console's, for this run. Native and public ("none"), as
+                Auth0 has it for the device flow, and yet nobody's but the broker's:
+                only its hash is stored, so others cannot start flows and fill the
+                room there is for them.
             device_code_ttl: how many seconds a code lives.
             hasher: argon2id, by default at full cost.
 
@@ -76,8 +79,9 @@ class Tenant:
         issuer = f"http://{HOST}:{port}/"
         keys = SigningKeys(store, seal, clock)
         codes = DeviceCodes(store, seal, clock)
-        tokens = TokenService(store, keys, clock, issuer)
-        oauth = OAuth(store, codes, tokens, clock, issuer, lifetime=device_code_ttl)
+        client = Client(client_id)
+        tokens = TokenService(store, keys, clock, issuer, client)
+        oauth = OAuth(client, codes, tokens, clock, issuer, lifetime=device_code_ttl)
         pages = Pages(
             codes,
             SignIn(store, seal, clock, hasher or strong_hasher()),
@@ -91,7 +95,7 @@ class Tenant:
         )
         app.router.redirect_slashes = False
         hosts = frozenset({f"{HOST}:{port}".encode()})
-        return cls(_guarded(app, hosts), issuer, _client(store, clock), store)
+        return cls(_guarded(app, hosts), issuer, client_id, store)
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:
@@ -146,29 +150,6 @@ def _pages(pages: Pages) -> list[Route]:
         routes.append(Route(f"/activate/{name}", submit, methods=["POST"]))
         routes.append(Route(f"/activate/{name}", pages.again))
     return routes
-
-
-def _client(store: Store, clock: Clock) -> str:
-    """Return the console's client, registered at the first start.
-
-    Native and public ("none"), as Auth0 has it for the device flow: what a process
-    that knows the id can start is an assertion about a person, and the broker
-    accepts one only for a code that it asked for itself.
-    """
-    with store.transaction():
-        row = store.one("SELECT client_id FROM clients WHERE name = ?", _CLIENT_NAME)
-        if row is not None:
-            return str(row["client_id"])
-        client_id = new_id("app")
-        store.change(
-            "INSERT INTO clients VALUES (?, ?, ?, ?, ?)",
-            client_id,
-            _CLIENT_NAME,
-            json.dumps([DEVICE_GRANT]),
-            " ".join(SCOPES),
-            iso(clock.now()),
-        )
-    return client_id
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

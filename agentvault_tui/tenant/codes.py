@@ -20,6 +20,8 @@ _ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """RFC 8628 section 6.1: no vowels, so no words, and no Y; 20^8 is 34.5 bits."""
 _LENGTH: Final = 8
 _LIVE_CAP: Final = 256
+_SIGN_IN_CAP: Final = 64
+"""Of these, codes that sign an operator in; the rest is kept for approvals."""
 _TRIES: Final = 5
 _KEPT_SECONDS: Final = 3600.0
 """How long a code that is over is still told apart from one that never was."""
@@ -39,7 +41,8 @@ class DeviceCode:
 
     key: str
     """SHA-256 of the device code."""
-    client_id: str
+    client: str
+    """SHA-256 of the id of the client that asked."""
     scope: str
     details: details.StepUpDetails | None
     created_at: datetime
@@ -81,7 +84,7 @@ class DeviceCodes:
 
     def issue(
         self,
-        client_id: str,
+        client: str,
         scope: str,
         what: details.StepUpDetails | None,
         lifetime: float,
@@ -92,7 +95,9 @@ class DeviceCodes:
             TenantRefusedError: ``too_many_requests``: too many are waiting already.
         """
         self._forget()
-        if self._live() >= _LIVE_CAP:
+        if self._live() >= _LIVE_CAP or (
+            what is None and self._live(sign_ins=True) >= _SIGN_IN_CAP
+        ):
             raise TenantRefusedError(
                 "too_many_requests", "Too many device codes are waiting for a person."
             )
@@ -105,7 +110,7 @@ class DeviceCodes:
                 " boot_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 sha256_hex(pair.device_code),
                 self._hash(pair.user_code),
-                client_id,
+                client,
                 scope,
                 what and what.to_json(),
                 iso(self._clock.now()),
@@ -187,11 +192,13 @@ class DeviceCodes:
             )
         )
 
-    def _live(self) -> int:
+    def _live(self, *, sign_ins: bool = False) -> int:
         row = self._store.one(
             "SELECT count(*) AS n FROM device_codes"
-            " WHERE state = 'pending' AND expires_wall > ?",
+            " WHERE state = 'pending' AND expires_wall > ?"
+            " AND (details IS NULL OR NOT ?)",
             iso(self._clock.now()),
+            sign_ins,
         )
         return 0 if row is None else int(row["n"])
 
@@ -210,7 +217,7 @@ class DeviceCodes:
             return None
         return DeviceCode(
             key=row["device_code_hash"],
-            client_id=row["client_id"],
+            client=row["client_id"],
             scope=row["scope"],
             details=None if row["details"] is None else details.read(row["details"]),
             created_at=parse_iso(row["created_at"]),

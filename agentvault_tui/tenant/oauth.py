@@ -23,13 +23,12 @@ from starlette.responses import Response
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant import details
+from agentvault_tui.tenant.clients import DEVICE_GRANT, Client
 from agentvault_tui.tenant.codes import DeviceCode, DeviceCodes
-from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import LIFETIME, SCOPES, TokenService
 from agentvault_tui.text import visible
 from agentvault_tui.web import BodyError, parse_body, read_body
 
-DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 INTERVAL: Final = 1
 """Seconds between polls. Auth0 says 5; here both ends are on one machine, and an
 approval should be felt at once."""
@@ -69,7 +68,7 @@ class OAuth:
 
     def __init__(
         self,
-        store: Store,
+        client: Client,
         codes: DeviceCodes,
         tokens: TokenService,
         clock: Clock,
@@ -78,7 +77,7 @@ class OAuth:
         lifetime: int,
     ) -> None:
         """Serve device codes that live *lifetime* seconds."""
-        self._store = store
+        self._client = client
         self._codes = codes
         self._tokens = tokens
         self._clock = clock
@@ -90,13 +89,13 @@ class OAuth:
         """Start a device flow (RFC 8628 section 3.1)."""
         try:
             form = _device_form(request, await read_body(request.receive))
-            client = self._client(form, DEVICE_GRANT)
+            self._check_client(form, DEVICE_GRANT)
             self._check_audience(form)
             sent = form.get("authorization_details")
             what = None if sent is None else details.read(sent)
             asked = form.get("scope", "").split()
             scope = " ".join(word for word in SCOPES if word in asked)
-            pair = self._codes.issue(client, scope, what, self._lifetime)
+            pair = self._codes.issue(self._client.key, scope, what, self._lifetime)
         except TenantRefusedError as error:
             return _refusal(error)
         _log.info("device code issued")
@@ -127,13 +126,13 @@ class OAuth:
                     "unsupported_grant_type",
                     f"Unsupported grant type: {visible(grant, 80)}",
                 )
-            client = self._client(form, grant)
+            self._check_client(form, grant)
             device_code = form.get("device_code")
             if not device_code:
                 raise _error(
                     "invalid_request", "Missing required parameter: device_code"
                 )
-            return reply(200, self._poll(client, device_code))
+            return reply(200, self._poll(device_code))
         except TenantRefusedError as error:
             return _refusal(error)
 
@@ -158,10 +157,10 @@ class OAuth:
             return answer
         return reply(200, person)
 
-    def _poll(self, client: str, device_code: str) -> dict[str, Any]:
+    def _poll(self, device_code: str) -> dict[str, Any]:
         code = self._codes.by_device_code(device_code)
         # A foreign client learns nothing: to it the code is unknown.
-        if code is None or code.client_id != client or code.state == "spent":
+        if code is None or code.client != self._client.key or code.state == "spent":
             raise _error("invalid_grant", "Invalid or expired device code.")
         if code.state == "pending" and not code.expires.passed(self._clock):
             raise self._still_pending(code)
@@ -212,21 +211,17 @@ class OAuth:
             pace.answered = now
         return _error("authorization_pending", "User has yet to authorize device code.")
 
-    def _client(self, form: Mapping[str, str], grant: str) -> str:
+    def _check_client(self, form: Mapping[str, str], grant: str) -> None:
         client_id = form.get("client_id")
         if not client_id:
             raise _error("invalid_request", "Missing required parameter: client_id")
-        row = self._store.one(
-            "SELECT grant_types FROM clients WHERE client_id = ?", client_id
-        )
-        if row is None:
+        if not self._client.known_as(client_id):
             raise _error("invalid_client", "Unknown client.")
-        if grant not in json.loads(row["grant_types"]):
+        if grant not in self._client.grants:
             raise _error(
                 "unauthorized_client",
                 f"Grant type '{grant}' not allowed for the client.",
             )
-        return client_id
 
     def _check_audience(self, form: Mapping[str, str]) -> None:
         """There are no APIs here: an ID assertion is all that is given (T-08)."""

@@ -14,7 +14,8 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import (
@@ -24,6 +25,7 @@ from agentvault_tui.errors import (
     SettingsError,
 )
 from agentvault_tui.home import Home, private_file, private_folder
+from agentvault_tui.model import new_id
 from agentvault_tui.process import harden
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.app import HOST, Tenant
@@ -33,6 +35,7 @@ from agentvault_tui.web import Server, run, tcp_socket
 
 _LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
+_LONGEST_WORD: Final = 4096
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -45,22 +48,74 @@ def main(argv: list[str] | None = None) -> int:
         log_to_stderr(clock)
         home = Home.locate(options.home)
         settings = Settings.load(home)
-        return run(_serve(home, settings, options.port, clock))
+        given = Given.of(options)
+        return run(_serve(home, settings, given, clock))
     except AgentVaultError as error:
         sys.stderr.write(f"agentvault tenant: {error.diagnosis()}\n")
         return error.exit_code
 
 
-async def _serve(home: Home, settings: Settings, port: int, clock: Clock) -> int:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the parent decides, so that a restarted tenant is the same one."""
+
+    port: int
+    client_id: str
+    listening: socket.socket | None = None
+    """The socket of the tenant before this one, if there was one."""
+    parent: socket.socket | None = None
+    """Where a socket that we make is handed to, to be held while we restart."""
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """Read it from the socket the parent left us, or make it up without one.
+
+        Raises:
+            SettingsError: what is there is no such socket, or says nothing of use.
+        """
+        if options.parent_fd is None:
+            return cls(options.port, new_id("app"))
+        try:
+            parent = socket.socket(fileno=options.parent_fd)
+            parent.set_inheritable(False)
+            said, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
+            client_id = str(json.loads(said)["client_id"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SettingsError(
+                "--parent-fd is not the socket of a parent", "leave it out"
+            ) from error
+        listening = socket.socket(fileno=descriptors[0]) if descriptors else None
+        return cls(options.port, client_id, listening, parent)
+
+    def bind(self, store: Store) -> socket.socket:
+        """Return the socket to serve on, which the parent then holds as well."""
+        if self.listening is not None:
+            self.listening.set_inheritable(False)
+            return self.listening
+        bound = _bind(store, self.port)
+        if self.parent is not None:
+            # Listening, nobody else can bind the port, not even with SO_REUSEADDR.
+            bound.listen()
+            socket.send_fds(self.parent, [b"\0"], [bound.fileno()])
+            self.parent.close()
+        return bound
+
+
+async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> int:
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_only_one(home))
         store = Store(home, checkpoints=True)
         stack.callback(store.close)
-        bound = _bind(store, port)
+        bound = given.bind(store)
         stack.callback(bound.close)
         port = int(bound.getsockname()[1])
         tenant = Tenant.open(
-            store, home, port, clock, device_code_ttl=settings.stepup.device_code_ttl
+            store,
+            home,
+            port,
+            clock,
+            client_id=given.client_id,
+            device_code_ttl=settings.stepup.device_code_ttl,
         )
         server = await stack.enter_async_context(Server(clock))
         await server.listen(tenant.app, bound)
@@ -147,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--home", help="the vault's folder")
     parser.add_argument("--port", type=_port, default=0, help="0: the one of last time")
+    parser.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
     return parser
 
 

@@ -14,10 +14,6 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS facts (
     name TEXT PRIMARY KEY, value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS clients (
-    client_id TEXT PRIMARY KEY, name TEXT NOT NULL, grant_types TEXT NOT NULL,
-    scopes TEXT NOT NULL, created_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signing_keys (
     use TEXT PRIMARY KEY CHECK (use IN ('current', 'next')),
     kid TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL, created_at TEXT NOT NULL

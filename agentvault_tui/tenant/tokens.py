@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.model import new_secret, sha256_hex
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.keys import SigningKeys
 from agentvault_tui.tenant.store import Store
@@ -32,9 +33,15 @@ class TokenService:
     """Makes tokens of approved codes, and knows the access tokens again."""
 
     def __init__(
-        self, store: Store, keys: SigningKeys, clock: Clock, issuer: str
+        self,
+        store: Store,
+        keys: SigningKeys,
+        clock: Clock,
+        issuer: str,
+        client: Client,
     ) -> None:
-        """Issue as *issuer*."""
+        """Issue as *issuer*, for *client*."""
+        self._client = client
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -51,7 +58,7 @@ class TokenService:
         self._store.change(
             "INSERT INTO access_tokens VALUES (?, ?, ?, ?, ?)",
             sha256_hex(access),
-            code.client_id,
+            code.client,
             user.sub,
             code.scope,
             now + LIFETIME,
@@ -80,7 +87,7 @@ class TokenService:
         self._store.change(
             "DELETE FROM access_tokens WHERE token_hash = ? AND client_id = ?",
             sha256_hex(token),
-            client_id,
+            sha256_hex(client_id),
         )
 
     def _user(self, sub: str | None) -> User | None:
@@ -91,7 +98,7 @@ class TokenService:
         now = int(self._clock.now().timestamp())
         return {
             "iss": self._issuer,
-            "aud": code.client_id,
+            "aud": self._client.client_id,
             "iat": now,
             "exp": now + LIFETIME,
             "auth_time": code.authenticated_at,

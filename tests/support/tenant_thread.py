@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
+from agentvault_tui.model import new_id
 from agentvault_tui.tenant.app import HOST, Tenant
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.store import Store
@@ -45,6 +46,7 @@ class TenantThread:
         self.home = home
         self.clock = ManualClock(START)
         self.port = 0
+        self.client_id = new_id("app")
         self.users = UserStore(home, clock=self.clock, hasher=CHEAP)
         self.http = httpx.Client(trust_env=False, timeout=20)
         self.start()
@@ -62,7 +64,13 @@ class TenantThread:
         bound = tcp_socket(HOST, self.port)
         self.port = bound.getsockname()[1]
         self.tenant = Tenant.open(
-            store, self.home, self.port, self.clock, device_code_ttl=120, hasher=CHEAP
+            store,
+            self.home,
+            self.port,
+            self.clock,
+            client_id=self.client_id,
+            device_code_ttl=120,
+            hasher=CHEAP,
         )
         async with Server(self.clock) as server:
             await server.listen(self.tenant.app, bound)
@@ -88,10 +96,6 @@ class TenantThread:
     @property
     def issuer(self) -> str:
         return self.tenant.issuer
-
-    @property
-    def client_id(self) -> str:
-        return self.tenant.client_id
 
     def post(self, path: str, **form: str) -> httpx.Response:
         return self.http.post(self.issuer + path, data=form)

@@ -98,18 +98,44 @@ def test_an_approval_that_was_never_fetched_expires(
 def test_unknown_and_foreign_codes_look_the_same(
     tenant: TenantThread, alice: NewUser
 ) -> None:
-    """Another client's code is as unknown as an invented one, and stays usable."""
+    """A code of the client of an earlier run is as unknown as an invented one."""
     flow = tenant.flow()
     tenant.approve(flow, alice)
-    tenant.users._store.change(
-        "INSERT INTO clients VALUES ('app_other', 'x', ?, '', '')", json.dumps([GRANT])
-    )
-    foreign = tenant.poll(flow, client_id="app_other")
+    mine, tenant.client_id = tenant.client_id, "app_other"
+    tenant.restart()
+    foreign = tenant.poll(flow)
     unknown = tenant.poll(flow, device_code="av_d_invented")
     assert foreign.status_code == unknown.status_code == 403
     assert foreign.json() == unknown.json()
     assert foreign.json()["error"] == "invalid_grant"
+    tenant.client_id = mine
+    tenant.restart()
     assert tenant.poll(flow).status_code == 200
+
+
+def test_a_stranger_takes_no_room(tenant: TenantThread) -> None:
+    """Who does not know this run's client id starts nothing, and finds it nowhere."""
+    for _ in range(300):
+        answer = tenant.ask(client_id="app_0000000000000000")
+        assert answer.json()["error"] == "invalid_client"
+    tenant.flow()
+    for path in tenant.home.data.rglob("*"):
+        assert path.is_dir() or tenant.client_id.encode() not in path.read_bytes()
+
+
+def test_sign_ins_leave_room_for_approvals(tenant: TenantThread) -> None:
+    """However many sign-ins wait, an approval still gets its code; and again later."""
+    while (answer := tenant.ask()).status_code == 200:
+        pass
+    assert answer.status_code == 429
+    assert answer.json()["error"] == "too_many_requests"
+    for _ in range(192):
+        tenant.flow()
+    details = json.dumps([DETAILS])
+    assert tenant.ask(authorization_details=details).status_code == 429
+    tenant.clock.advance(120)
+    tenant.flow(None)
+    tenant.flow()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""The embedded tenant under the broker: killed and started again, it is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyotp
+import pytest
+from support.tenant_thread import DETAILS
+
+from agentvault_tui.broker import tenant_process
+from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.users import UserStore
+from agentvault_tui.vault import TenantClient, Tokens
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.locate(tmp_path / "home")
+
+
+@pytest.fixture
+async def process(home: Home) -> AsyncIterator[TenantProcess]:
+    process = TenantProcess(home)
+    yield process
+    await process.stop()
+
+
+def pid(process: TenantProcess) -> int:
+    assert process._process is not None
+    return process._process.pid
+
+
+async def kill(process: TenantProcess) -> int:
+    """Kill the child; return once it is gone, well before its successor is there."""
+    killed = pid(process)
+    os.kill(killed, signal.SIGKILL)
+    assert process._process is not None
+    await process._process.wait()
+    return killed
+
+
+def bind_error(found: Announcement) -> int | None:
+    """Try to take the tenant's port as another program would; return the errno."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", urlsplit(found.issuer).port or 0))
+        except OSError as error:
+            return error.errno
+    return None
+
+
+async def test_nobody_takes_its_port_while_it_is_started_again(
+    process: TenantProcess,
+) -> None:
+    """Killed, its port stays ours, and who asks meanwhile is answered by the next."""
+    found = await process.start()
+    client = TenantClient(found.issuer, found.client_id, SystemClock())
+    first = await kill(process)
+    assert bind_error(found) == errno.EADDRINUSE
+    assert await client.probe()  # waits for the successor
+    assert pid(process) != first
+    await kill(process)
+    assert bind_error(found) == errno.EADDRINUSE
+    assert await client.probe()
+    await client.aclose()
+    await process.stop()
+    assert bind_error(found) is None
+
+
+async def test_an_approval_under_way_outlives_the_tenant(
+    process: TenantProcess, home: Home
+) -> None:
+    """The code of a killed tenant is approved at its successor, by the same client."""
+    found = await process.start()
+    client = TenantClient(found.issuer, found.client_id, SystemClock())
+    flow = await client.start_device_flow(authorization_details=[DETAILS], ttl=120)
+    await kill(process)
+    with UserStore(home) as users:
+        ann = users.add("ann", approver=True)
+
+    def approve() -> None:
+        with Activation() as pages:
+            pages.open(found.issuer, flow.user_code)
+            pages.sign_in("ann", ann.password)
+            pages.one_time_code(pyotp.TOTP(ann.otp_secret).now())
+            pages.confirm()
+
+    await asyncio.to_thread(approve)
+    assert isinstance(await client.poll_once(flow), Tokens)
+    await client.aclose()
+
+
+async def test_the_client_id_is_of_one_run(home: Home) -> None:
+    """Each broker has its own, and it stands in no file."""
+    seen = set()
+    for _ in range(2):
+        process = TenantProcess(home)
+        found = await process.start()
+        seen.add(found.client_id)
+        for path in home.data.rglob("*"):
+            if path.is_file():
+                assert found.client_id.encode() not in path.read_bytes()
+        await process.stop()
+    assert len(seen) == 2
+
+
+async def test_a_tenant_that_does_not_start_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended before it was ready, the broker says so and leaves nothing behind."""
+    monkeypatch.setattr(tenant_process.sys, "executable", "/bin/false")
+    process = TenantProcess(home)
+    with pytest.raises(TenantUnreachableError, match="did not start"):
+        await process.start()
+    await process.stop()
