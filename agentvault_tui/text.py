@@ -77,9 +77,14 @@ def visible_lines(raw: str, limit: int, lines: int) -> list[Shown]:
 
 def cell_width(text: str) -> int:
     """Return how many terminal cells *text* takes."""
-    if text.isascii() or _NARROW.fullmatch(text):
+    if narrow(text):
         return len(text)
     return sum(max(_width(character), 0) for character in text)
+
+
+def narrow(text: str) -> bool:
+    """Tell whether each character of *text* is known to take one cell."""
+    return text.isascii() or _NARROW.fullmatch(text) is not None
 
 
 def _width(character: str) -> int:

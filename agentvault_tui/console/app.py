@@ -10,8 +10,9 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -19,10 +20,12 @@ from textual.theme import Theme
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.frugal import Painter
 from agentvault_tui.console.keyed import Keyed
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.terminal import Outlet, TerminalDriver
 from agentvault_tui.console.widgets.pane import Pane
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class ConsoleApp(Keyed, App[int]):
             show=False,
             id="palette",
         ),
+        Binding("ctrl+l", "redraw", "draw the screen anew", show=False, id="redraw"),
     ]
     COMMAND_PALETTE_BINDING: ClassVar[str] = "ctrl+p"
 
@@ -73,13 +77,15 @@ class ConsoleApp(Keyed, App[int]):
         self._themes_known: dict[str, Theme | None] = {}
         # Textual decides before any theme is on how to obey NO_COLOR: told here, it
         # leaves colours out; not told, it would paint grey on grey, or on black.
-        super().__init__(ansi_color=theme.is_ansi(theme_name) or None)
+        super().__init__(TerminalDriver, ansi_color=theme.is_ansi(theme_name) or None)
         self.set_reactive(App.ansi_color, None)
         self.desk = desk
         self.link = link
         self._note = note
         self._config_folder = config_folder
         self._following: asyncio.Task[None] | None = None
+        self.painter = Painter()
+        link.screen_waits = lambda: self._outlet.waits if self._outlet else 0.0
         self.watch_screen = Watch(desk, link, pulse=_PULSES[speed])
         theme.install(self, theme_name)
 
@@ -169,6 +175,36 @@ class ConsoleApp(Keyed, App[int]):
     def copy_to_clipboard(self, text: str) -> None:
         """Keep what is copied in an input for our own inputs; see `clipboard`."""
         self._clipboard = text
+
+    # The terminal
+
+    @property
+    def _outlet(self) -> Outlet | None:
+        driver = self._driver
+        return driver.outlet if isinstance(driver, TerminalDriver) else None
+
+    def _display(self, screen: Screen[object], renderable: Any) -> None:
+        """Draw what has changed, and nothing while the terminal does not read."""
+        if (outlet := self._outlet) is not None:
+            if outlet.behind():
+                return
+            if isinstance(renderable, CompositorUpdate):
+                renderable = self.painter.update(renderable)
+        super()._display(screen, renderable)
+
+    def terminal_resumed(self, stood: float) -> None:
+        """Draw what was missed; after long, believe nothing that was shown."""
+        self.screen.refresh()
+        self.link.screen_stood(stood)
+
+    def on_resize(self) -> None:
+        """Take nothing for painted: each terminal keeps something else."""
+        self.painter.forget()
+
+    def action_redraw(self) -> None:
+        """Draw everything anew, whatever has written to the terminal meanwhile."""
+        self.painter.forget()
+        self.screen.refresh()
 
     async def action_quit(self) -> None:
         """Leave."""

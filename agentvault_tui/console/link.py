@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ from agentvault_tui.proof import Proof
 _BEAT: Final = 1.0
 _STALL: Final = 3.0
 """Seconds without a beat after which this process itself must have stood still."""
+_BLIND: Final = 1.0
+"""Seconds a terminal may owe reading before nothing is decided on what it shows."""
 _CHECK_BEATS: Final = 5
 """The broker is asked for its status this often: a frozen one says nothing."""
 _WAITS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -57,6 +59,9 @@ class Link:
         self._wire = Wire(socket)
         self._memory = memory
         self._beat_at = mirror.clock.boot()
+        self.screen_waits: Callable[[], float] = lambda: 0.0
+        """For how many seconds the operator has not been shown what happens."""
+        self._doubt: asyncio.Future[None] | None = None
 
     # Following
 
@@ -90,8 +95,9 @@ class Link:
             stack.callback(watch.cancel)
             follow = asyncio.ensure_future(self._follow())
             stack.callback(follow.cancel)
+            self._doubt = asyncio.get_running_loop().create_future()
             done, rest = await asyncio.wait(
-                {watch, follow}, return_when=asyncio.FIRST_COMPLETED
+                {watch, follow, self._doubt}, return_when=asyncio.FIRST_COMPLETED
             )
             for task in rest:
                 task.cancel()
@@ -174,6 +180,16 @@ class Link:
                 self.mirror.wants.discard(agent_id)
                 with contextlib.suppress(NotFoundError):
                     self.mirror.apply("agent", await self.agent(agent_id))
+
+    def screen_stood(self, seconds: float) -> None:
+        """Read everything anew when the operator's screen stood still for long.
+
+        Keys typed meanwhile arrive now, and were meant for what was shown before.
+        """
+        if seconds > _STALL and self._doubt is not None and not self._doubt.done():
+            why = f"the terminal stood still for {seconds:.0f} s"
+            self.mirror.set_link(LinkState.STALE, why)
+            self._doubt.set_exception(_ResyncError(why))
 
     def _stood_still(self) -> float:
         return self.mirror.clock.boot() - self._beat_at
@@ -322,6 +338,8 @@ class Link:
         if self.read_only:
             raise RefusedError("this console is read-only")
         link = self.mirror.link
+        if self.screen_waits() > _BLIND:
+            raise RefusedError("the terminal does not show what happens now")
         if self._stood_still() > _STALL:
             # Keys typed into a frozen terminal arrive before the heart beats again.
             self.mirror.set_link(LinkState.STALE, "this console stood still")

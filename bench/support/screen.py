@@ -18,19 +18,19 @@ from typing import Self
 import pyte
 
 COLUMNS, ROWS = 120, 40
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Screen:
     """A child on a 120x40 pty; a thread keeps what it paints."""
 
-    def __init__(self, line: Sequence[str]) -> None:
+    def __init__(self, line: Sequence[str], **more: str) -> None:
         self.master, slave = pty.openpty()
         size = struct.pack("HHHH", ROWS, COLUMNS, 0, 0)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
         env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         env |= {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         env.pop("NO_COLOR", None)
+        env |= more
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             list(line),
@@ -72,16 +72,18 @@ class Screen:
         os.write(self.master, key.encode())
         return time.perf_counter()
 
-    def seen(self, text: str, seconds: float = 20.0) -> float:
-        """Wait for *text*; return the seconds from start to the chunk it ended in."""
+    def seen(self, text: str, seconds: float = 20.0, *, since: float = 0.0) -> float:
+        """Wait for *text* painted *since* then; return when its last chunk came."""
         wanted = text.encode()
         deadline = time.perf_counter() + seconds
+        whole, looked = b"", 0
         while time.perf_counter() < deadline:
-            whole = b""
-            for at, chunk in list(self.chunks):
-                whole += chunk
+            while looked < len(self.chunks):
+                at, chunk = self.chunks[looked]
+                looked += 1
+                whole = whole[-len(wanted) :] + chunk if at >= since else b""
                 if wanted in whole:
-                    return at - self.started
+                    return at
             time.sleep(0.005)
         raise SystemExit(f"'{text}' was not painted within {seconds} s")
 
@@ -91,10 +93,10 @@ class Screen:
 
     @property
     def cpu(self) -> float:
-        """Seconds of processor time used so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2]
-        user, system = fields.split()[11:13]
-        return (int(user) + int(system)) / _TICKS
+        """Seconds of processor time used so far, of all threads, to the nanosecond."""
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        spent = ((each / "schedstat").read_text().split()[0] for each in threads)
+        return sum(map(int, spent)) / 1e9
 
     @property
     def resident(self) -> float:
@@ -108,11 +110,12 @@ class Screen:
         screen = pyte.Screen(COLUMNS, ROWS)
         stream = pyte.ByteStream(screen)
         found: list[float] = []
-        before = ""
+        before: list[str] = []
         for at, chunk in self.chunks:
             stream.feed(chunk.replace(b"\x1b[?2026$p", b""))
-            lines = (screen.display[row][columns.start : columns.stop] for row in rows)
-            if (now := "\n".join(lines)) != before:
+            lines = screen.buffer
+            now = [lines[row][column].data for row in rows for column in columns]
+            if now != before:
                 before = now
                 found.append(at)
         return found

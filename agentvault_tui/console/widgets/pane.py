@@ -39,6 +39,7 @@ class Pane(Keyed, Widget):
         self._painted: list[Painted] = []
         self._strips: list[Strip] = []
         self._ground: tuple[object, ...] = ()
+        self._base: Style | None = None
 
     @property
     def pen(self) -> Pen:
@@ -69,20 +70,36 @@ class Pane(Keyed, Widget):
         width, height = self.size
         if not self.is_attached or not self.display or width < 1 or height < 1:
             return
-        base = self.rich_style  # walks up the tree: once a paint, not once a row
-        ground = (width, height, self.app.theme, base)
+        if self._base is None:  # walks up the tree, and changes with the styles only
+            self._base = self.rich_style
+        filters = self.get_line_filters()
+        ground = (width, height, self.app.theme, self._base, *filters)
         rows = self._drawn(width, height)
         if ground != self._ground:
             self._ground = ground
             self._painted = rows
-            self._strips = [_strip(row, width, base) for row in rows]
+            self._strips = [self._strip(row, width) for row in rows]
             self.refresh()
             return
+        changed: list[Region] = []
         for number, row in enumerate(rows):
             if row != self._painted[number]:
                 self._painted[number] = row
-                self._strips[number] = _strip(row, width, base)
-                self.refresh(Region(0, number, width, 1))
+                self._strips[number] = self._strip(row, width)
+                changed.append(Region(0, number, width, 1))
+        if changed:
+            self.refresh(*changed)
+
+    def notify_style_update(self) -> None:
+        """Look the styles up anew."""
+        self._base = None
+        super().notify_style_update()
+
+    def _strip(self, row: Painted, width: int) -> Strip:
+        strip = _strip(row, width, self._base or self.rich_style)
+        for each in self.get_line_filters():
+            strip = strip.apply_filter(each, self.background_colors[1])
+        return strip
 
     def _drawn(self, width: int, height: int) -> list[Painted]:
         rows = list(self.draw(width, height))[:height]
@@ -100,14 +117,21 @@ class Pane(Keyed, Widget):
         """Show where keys go, once Textual knows it too."""
         self.call_later(self.paint)
 
-    def render_line(self, y: int) -> Strip:
-        """Return a drawn line; the terminal asks for many, most of them known."""
-        if self._ground[:2] != self.size:
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return drawn lines; there is no border to add, so Textual adds nothing."""
+        width, height = self._ground[:2] if self._ground else (0, 0)
+        if crop.right != width or crop.bottom != height:
             # The compositor asks before the resize is told: no blank frame.
             self.paint()
-        if y < len(self._strips):
-            return self._strips[y]
-        return Strip.blank(self.size.width, self.rich_style)
+        if crop.x == crop.y == 0 and (crop.right, crop.bottom) == self._ground[:2]:
+            return self._strips
+        blank = Strip.blank(crop.right, self.rich_style)
+        lines = [*self._strips, *[blank] * (crop.bottom - len(self._strips))]
+        return [line.crop(crop.x, crop.right) for line in lines[crop.y : crop.bottom]]
+
+    def render_line(self, y: int) -> Strip:
+        """Return one drawn line."""
+        return self.render_lines(Region(0, y, self.size.width, 1))[0]
 
 
 def _strip(painted: Painted, width: int, base: Style) -> Strip:

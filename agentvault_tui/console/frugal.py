@@ -1,0 +1,225 @@
+"""What goes over the wire: only the cells that differ, in as few bytes as say it.
+
+Textual repaints a row from edge to edge and spells every style out in full.
+Over SSH that is most of what a console costs, so each frame is compared with the rows
+as the terminal last got them, and a style with the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Final
+
+from rich.color import ColorSystem
+from rich.console import Console
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.strip import Strip
+
+from agentvault_tui.text import narrow
+
+_NEAR: Final = 6
+"""Equal cells between two changes are sent again if fewer: a jump takes that many."""
+_OFF: Final = "\x1b[0m"
+_UNDO: Final = {"1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "7": "27"}
+
+Piece = tuple[str, str]
+"""A text and its SGR parameters."""
+Placed = tuple[int, int, Strip]
+"""Column, row, and what stands there."""
+
+
+class Painter:
+    """Knows what the terminal shows, row by row."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, dict[int, tuple[int, list[Piece]]]] = {}
+        self._size = (0, 0)
+
+    def update(self, frame: CompositorUpdate) -> CompositorUpdate:
+        """Return what paints the same as *frame*, and no more than that."""
+        return _Frame(self, frame)
+
+    def forget(self) -> None:
+        """Take nothing for painted: the terminal may show something else."""
+        self._rows.clear()
+
+    def render(self, frame: CompositorUpdate, console: Console) -> str:
+        """Write what *frame* changes."""
+        if isinstance(frame, ChopsUpdate):
+            strips = _chops(frame)
+        elif isinstance(frame, LayoutUpdate):
+            strips = _whole(frame)
+            if self._size != frame.region.size:
+                self.forget()
+                self._size = frame.region.size
+        else:
+            self.forget()
+            return frame.render_segments(console)
+        system: ColorSystem | None = console._color_system  # noqa: SLF001 - the enum itself is nowhere public
+        out: list[str] = []
+        style = ""
+        for x, y, strip in strips:
+            for column, run in self._changes(x, y, strip, system):
+                out.append(f"\x1b[{y + 1};{column + 1}H")
+                for text, wanted in run:
+                    out += (_turn(style, wanted), text)
+                    style = wanted
+        if style:
+            out.append(_OFF)
+        return "".join(out)
+
+    def _changes(
+        self, x: int, y: int, strip: Strip, system: ColorSystem | None
+    ) -> Sequence[tuple[int, list[Piece]]]:
+        """Return runs that differ from what was painted, and remember them."""
+        pieces = _pieces(strip, system or ColorSystem.TRUECOLOR)
+        width, row = strip.cell_length, self._rows.setdefault(y, {})
+        known = row.get(x)
+        if known is None or known[0] != width:
+            for start, (wide, _) in list(row.items()):
+                if start < x + width and x < start + wide:
+                    del row[start]
+            runs = [(0, pieces)]
+        else:
+            runs = differences(known[1], pieces)
+        row[x] = (width, pieces)
+        return [(x + column, run) for column, run in runs]
+
+
+class _Frame(CompositorUpdate):
+    """A frame that is written by the painter."""
+
+    def __init__(self, painter: Painter, frame: CompositorUpdate) -> None:
+        self._painter = painter
+        self._frame = frame
+
+    def render_segments(self, console: Console) -> str:
+        """Write it."""
+        return self._painter.render(self._frame, console)
+
+
+def _whole(frame: LayoutUpdate) -> Iterator[Placed]:
+    for y, line in enumerate(frame.strips, frame.region.y):
+        x = frame.region.x
+        for strip in line:
+            yield x, y, strip
+            x += strip.cell_length
+
+
+def _chops(frame: ChopsUpdate) -> Iterator[Placed]:
+    """Yield whole chops, also where less of one is asked for: what is equal is free."""
+    for y, left, right in frame.spans:
+        ends = frame.chop_ends[y]
+        for end, (x, strip) in zip(ends, frame.chops[y].items(), strict=False):
+            if strip is not None and x < right and end > left:
+                yield x, y, strip
+
+
+def _pieces(strip: Strip, system: ColorSystem) -> list[Piece]:
+    """Spell styles out: two that look the same are then the same.
+
+    A style's link is left out: nothing here writes OSC 8.
+    """
+    pieces: list[Piece] = []
+    for text, style, control in strip:
+        if text and not control:
+            pieces.append((text, _codes(style, system) if style else ""))
+    return pieces
+
+
+_codes = lru_cache(maxsize=1024)(Strip.render_ansi)
+
+
+def differences(old: list[Piece], new: list[Piece]) -> list[tuple[int, list[Piece]]]:
+    """Return where *new* differs from *old*: columns, and what stands there now.
+
+    Texts are compared by characters, which holds where each takes one cell; a row with
+    any other is written whole.
+    """
+    if old == new:
+        return []
+    if not all(narrow(text) for text, _ in (*old, *new)):
+        return [(0, new)]
+    runs: list[tuple[int, list[Piece]]] = []
+    equal: list[Piece] = []
+    cells, column = _NEAR, 0
+    for text, style, changed in _atoms(old, new):
+        if not changed:
+            equal.append((text, style))
+            cells += len(text)
+        else:
+            if cells >= _NEAR:
+                runs.append((column, []))
+            else:
+                runs[-1][1].extend(equal)
+            runs[-1][1].append((text, style))
+            equal, cells = [], 0
+        column += len(text)
+    return runs
+
+
+def _atoms(old: list[Piece], new: list[Piece]) -> Iterator[tuple[str, str, bool]]:
+    """Cut *new* into what is equal to *old* in its place and what is not."""
+    if [len(text) for text, _ in old] != [len(text) for text, _ in new]:
+        # Other columns: what is equal at both ends, as whole pieces.
+        most = min(len(old), len(new))
+        first = next((n for n in range(most) if old[n] != new[n]), most)
+        most -= first
+        last = next((n for n in range(most) if old[-1 - n] != new[-1 - n]), most)
+        for number, (text, style) in enumerate(new):
+            yield text, style, first <= number < len(new) - last
+        return
+    for (before, worn), (text, style) in zip(old, new, strict=True):
+        if worn != style:
+            yield text, style, True
+            continue
+        size = len(text)
+        first = next((n for n in range(size) if before[n] != text[n]), size)
+        if first:
+            yield text[:first], style, False
+        if first < size:
+            last = next(
+                n for n in range(size, first, -1) if before[n - 1] != text[n - 1]
+            )
+            yield text[first:last], style, True
+            if last < size:
+                yield text[last:], style, False
+
+
+@lru_cache(maxsize=4096)
+def _turn(old: str, new: str) -> str:
+    """Return the shortest sequence from one style to another."""
+    if old == new:
+        return ""
+    (had, *before), (has, *after) = _parts(old), _parts(new)
+    undone = {_UNDO.get(code, "0") for code in had - has}
+    codes = sorted(undone)
+    kept = {code for code in had & has if _UNDO.get(code) not in undone}
+    codes += sorted(has - kept)
+    for was, now, default in zip(before, after, ("39", "49"), strict=True):
+        if was != now:
+            codes.append(now or default)
+    anew = f"\x1b[0;{new}m" if new else _OFF
+    changed = f"\x1b[{';'.join(codes)}m" if codes else ""
+    return anew if "0" in codes or len(changed) > len(anew) else changed
+
+
+def _parts(codes: str) -> tuple[frozenset[str], str, str]:
+    """Split SGR parameters into attributes, foreground and background."""
+    attributes: set[str] = set()
+    front = back = ""
+    rest = iter(codes.split(";") if codes else ())
+    for code in rest:
+        if code in {"38", "48"}:
+            kind = next(rest)
+            colour = [next(rest) for _ in range(3 if kind == "2" else 1)]
+            whole = ";".join((code, kind, *colour))
+            front, back = (whole, back) if code == "38" else (front, whole)
+        elif 30 <= int(code) < 40 or 90 <= int(code) < 98:
+            front = code
+        elif 40 <= int(code) < 50 or 100 <= int(code) < 108:
+            back = code
+        else:
+            attributes.add(code)
+    return frozenset(attributes), front, back

@@ -1,0 +1,146 @@
+"""The terminal's side: writes that never hold the event loop up.
+
+A terminal may stop reading for minutes: a dropped SSH link, a paused tmux.
+Textual's own writer then blocks the whole program, also when it is told to end, and
+for ever when the terminal is gone.
+Here a thread waits in its place, frames that nobody would see are not even drawn, and
+when the terminal reads again it is told the present, not the past.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from textual.drivers.linux_driver import LinuxDriver
+
+_BEHIND: Final = 0.3
+"""Seconds a write may wait before no more frames are drawn."""
+_MUCH: Final = 512 * 1024
+"""Bytes that may wait whatever the time."""
+_PATIENCE: Final = 1.0
+"""Seconds that the last bytes may take when the program ends."""
+_FRAME_BEGINS: Final = "\x1b[?2026h"
+
+
+class Outlet:
+    """Bytes on their way to the terminal."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        resumed: Callable[[float], None],
+        gone: Callable[[], None],
+    ) -> None:
+        """Write to *descriptor*.
+
+        Args:
+            descriptor: of the terminal.
+            resumed: called, from a thread, when it reads again after it was behind;
+                with the seconds it had stood still.
+            gone: called, from a thread, when it is no more.
+        """
+        self._descriptor = descriptor
+        self._resumed, self._gone = resumed, gone
+        self._changed = threading.Condition()
+        self._waiting = bytearray()
+        self._since = 0.0
+        """Since when the terminal owes us reading; 0 when it does not."""
+        self._missed = False
+        self._ended = self._dead = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name="terminal")
+        self._thread.start()
+
+    def put(self, data: str) -> None:
+        """Take *data* to be written; the beginning of a frame waits for the rest."""
+        with self._changed:
+            self._waiting += data.encode(errors="replace")
+            if data != _FRAME_BEGINS:
+                self._changed.notify()
+
+    @property
+    def waits(self) -> float:
+        """For how many seconds the terminal has not taken what it should."""
+        since = self._since
+        return time.monotonic() - since if since else 0.0
+
+    def behind(self) -> bool:
+        """Tell whether to draw nothing now; what is missed is drawn when it reads."""
+        with self._changed:
+            late = self.waits > _BEHIND or len(self._waiting) > _MUCH
+            if late and not self._dead:
+                self._missed = True
+            return late or self._dead
+
+    def close(self) -> None:
+        """Write the rest if the terminal takes it, and end."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(_PATIENCE)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._ended:
+                    self._changed.wait()
+                data, self._waiting = bytes(self._waiting), bytearray()
+                self._since = time.monotonic()
+            if not data:
+                return
+            try:
+                # Not through a file: a thread left in one holds a lock that the
+                # interpreter wants at its end.
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                self._dead = True
+                self._gone()
+                return
+            stood = self.waits
+            with self._changed:
+                self._since = 0.0
+                missed, self._missed = self._missed, False
+            if missed:
+                self._resumed(stood)
+
+
+class TerminalDriver(LinuxDriver):
+    """Textual's driver, writing through an outlet."""
+
+    def __init__(self, app: Any, **more: Any) -> None:
+        super().__init__(app, **more)
+        self.outlet: Outlet | None = None
+
+    def start_application_mode(self) -> None:
+        """Take the terminal over."""
+        if self.outlet is None:
+            app: Any = self._app
+
+            def later(call: Callable[..., object], *values: object) -> None:
+                if not self._loop.is_closed():
+                    self._loop.call_soon_threadsafe(call, *values)
+
+            self.outlet = Outlet(
+                sys.__stderr__.fileno() if sys.__stderr__ else 2,
+                resumed=lambda stood: later(app.terminal_resumed, stood),
+                gone=lambda: later(app.exit, 0),
+            )
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def write(self, data: str) -> None:
+        """Write without waiting."""
+        if self.outlet is not None:
+            self.outlet.put(data)
+
+    def close(self) -> None:
+        """End both writers."""
+        super().close()
+        if self.outlet is not None:
+            self.outlet.close()
+            self.outlet = None
