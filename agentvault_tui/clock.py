@@ -158,6 +158,8 @@ def parse_iso(text: str) -> datetime:
         ValueError: it is not one.
     """
     moment = datetime.fromisoformat(text)
+    if moment.tzinfo is UTC:  # as the wire has it, five hundred times a second
+        return moment
     return (
         moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     )

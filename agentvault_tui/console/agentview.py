@@ -31,7 +31,8 @@ class AgentView:
         """New agents that wait until the order may change."""
         self.attention: dict[str, Attention] = {}
         self._moved_at = float("-inf")
-        self._wanted: list[str] = []
+        self._names: list[str] = []
+        self._roster = -1
 
     @property
     def hidden(self) -> int:
@@ -103,14 +104,30 @@ class AgentView:
             self.cursor = self.order[0] if self.order else None
 
     def _sorted(self, keep: str | None) -> list[str]:
-        agents = self._mirror.agents
-        found = [
-            row
-            for row in agents.values()
-            if row.id == keep or self.filter.agent(row, self._facts)
-        ]
-        found.sort(key=lambda row: (self.look(row.id).order, row.name, row.id))
-        return [row.id for row in found]
+        """List who needs a person, then the quiet by name, then the revoked."""
+        agents, attention = self._mirror.agents, self.attention
+        listed = self._by_name()
+        if self.filter:
+            listed = [
+                agent_id
+                for agent_id in listed
+                if agent_id == keep or self.filter.agent(agents[agent_id], self._facts)
+            ]
+        marked = [agent_id for agent_id in listed if agent_id in attention]
+        if not marked:
+            return list(listed)
+        marked.sort(key=lambda agent_id: attention[agent_id].order)  # names stay so
+        first = sum(attention[agent_id].rank < _QUIET.rank for agent_id in marked)
+        quiet = [agent_id for agent_id in listed if agent_id not in attention]
+        return marked[:first] + quiet + marked[first:]
+
+    def _by_name(self) -> list[str]:
+        """List all agents by name; sorted when one has come or changed."""
+        if self._roster != self._mirror.versions.roster:
+            self._roster = self._mirror.versions.roster
+            rows = self._mirror.agents.values()
+            self._names = [r.id for r in sorted(rows, key=lambda r: (r.name, r.id))]
+        return self._names
 
     def _facts(self, row: AgentRow) -> AgentFacts:
         return AgentFacts(self._mirror.counts(row.id), self.status(row.id))

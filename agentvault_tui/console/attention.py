@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, NamedTuple
+from datetime import datetime, timedelta
+from typing import Final
 
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import AgentRow
@@ -51,62 +50,45 @@ _QUIET: Final = Attention()
 _REVOKED: Final = Attention(revoked=True)
 
 
-class Facts(NamedTuple):
-    """What is looked at, and when."""
-
-    mirror: Mirror
-    agent: AgentRow
-    now: datetime
-
-
 def survey(mirror: Mirror) -> dict[str, Attention]:
-    """Look at every agent."""
+    """Look at every agent that may need a look, and leave the quiet ones out."""
+    now = mirror.clock.now()
     waiting: dict[str, list[datetime]] = {}
     for stepup in mirror.open_stepups():
         waiting.setdefault(stepup.agent_id, []).append(stepup.requested_at)
-    now = mirror.clock.now()
-    paces = mirror.paces(now)
-    busy = [pace for pace in paces.values() if pace]
-    usual = sorted(busy)[(len(busy) - 1) // 2] if len(busy) > 1 else 0
-    return {
-        agent.id: _look(
-            Facts(mirror, agent, now),
-            waiting.get(agent.id, ()),
-            paces.get(agent.id, 0),
-            usual,
-        )
-        for agent in mirror.agents.values()
+    paces, denials = mirror.paces(now), mirror.denials(now)
+    usual = sorted(paces.values())[(len(paces) - 1) // 2] if len(paces) > 1 else 0
+    hasty = max(_BURST, _BURST_FACTOR * usual)
+    ending = mirror.ending(now + timedelta(seconds=SOON))
+    found = dict.fromkeys(mirror.revoked, _REVOKED)
+    suspects = {
+        *waiting,
+        *ending,
+        *(agent_id for agent_id, pace in paces.items() if pace >= hasty),
+        *(agent_id for agent_id, count in denials.items() if count >= _MANY_DENIALS),
     }
+    for agent_id in suspects - mirror.revoked:
+        if (agent := mirror.agents.get(agent_id)) is None:
+            continue
+        waits, pace = waiting.get(agent_id, ()), paces.get(agent_id, 0)
+        denied = denials.get(agent_id, 0)
+        burst = pace >= hasty and pace >= _BURST_FACTOR * _habit(
+            mirror, agent, pace, now
+        )
+        look = Attention(
+            waiting=len(waits),
+            oldest=waits[0] if waits else None,
+            burst=pace if burst else 0,
+            denials=denied if denied >= _MANY_DENIALS else 0,
+            soon=agent_id in ending and mirror.live_tokens(agent_id) == 1,
+        )
+        if look != _QUIET:
+            found[agent_id] = look
+    return found
 
 
-def _look(
-    facts: Facts, waiting: Sequence[datetime], pace: int, usual: int
-) -> Attention:
-    mirror, agent, now = facts
-    if agent.revoked:
-        return _REVOKED
-    denials = mirror.denied_lately(agent.id, now)
-    token = mirror.soonest(agent.id)
-    soon = (
-        token is not None
-        and (token.expires_at - now).total_seconds() < SOON
-        and mirror.live_tokens(agent.id) == 1
-    )
-    if not (waiting or soon or pace >= _BURST or denials >= _MANY_DENIALS):
-        return _QUIET
-    burst = pace >= _BURST and pace >= _BURST_FACTOR * max(_habit(facts, pace), usual)
-    return Attention(
-        waiting=len(waiting),
-        oldest=waiting[0] if waiting else None,
-        burst=pace if burst else 0,
-        denials=denials if denials >= _MANY_DENIALS else 0,
-        soon=soon,
-    )
-
-
-def _habit(facts: Facts, pace: int) -> float:
+def _habit(mirror: Mirror, agent: AgentRow, pace: int, now: datetime) -> float:
     """Return how many tokens a minute the agent got before the last one."""
-    mirror, agent, now = facts
     minutes = (now - agent.created_at).total_seconds() / 60 - 1
     if minutes < 1:
         return 0.0

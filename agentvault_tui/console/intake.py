@@ -119,8 +119,8 @@ class Intake:
         """Read a Token."""
         return TokenRow(
             id=self.shown(data.get("id"), _NAME),
-            agent_id=self.shown(data.get("agent_id") or agent_id, _NAME),
-            scope=self.shown(data.get("scope")),
+            agent_id=self._word(data.get("agent_id") or agent_id),
+            scope=self._word(data.get("scope")),
             elevated=data.get("kind") == "elevated",
             issued_at=moment(data.get("issued_at")) or _EPOCH,
             expires_at=moment(data.get("expires_at")) or _EPOCH,

@@ -7,13 +7,13 @@ before they repaint.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.intake import Intake
-from agentvault_tui.console.rates import Rate
+from agentvault_tui.console.rates import Paces, Rate
 from agentvault_tui.console.records import (
     AgentRow,
     Counts,
@@ -26,7 +26,7 @@ from agentvault_tui.console.records import (
     TokenRow,
     UpstreamStep,
 )
-from agentvault_tui.console.tokens import TokenShelf
+from agentvault_tui.console.tokens import Endings, TokenShelf
 from agentvault_tui.text import Shown
 
 RING: Final = 2_000
@@ -60,6 +60,7 @@ class Mirror:
         self.intake = Intake(ascii_only=ascii_only)
         self.versions = Versions()
         self.agents: dict[str, AgentRow] = {}
+        self.revoked: set[str] = set()
         self.stepups: dict[str, StepUpRow] = {}
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
@@ -80,8 +81,9 @@ class Mirror:
         self._counted_to = 0
         self._asked: dict[str, datetime] = {}
         self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
-        self._allowed: dict[str, Rate] = defaultdict(Rate)
-        self._denied: dict[str, Rate] = defaultdict(Rate)
+        self._endings = Endings()
+        self._allowed = Paces()
+        self._denied = Paces()
         self._readers: dict[str, Callable[[Json], None]] = {
             "agent": self._take_agent,
             "token": self._take_token,
@@ -109,15 +111,17 @@ class Mirror:
         """Return how an agent's requests were answered."""
         return self._counts.get(agent_id) or Counts()
 
-    def paces(self, now: datetime) -> dict[str, int]:
-        """Return how many tokens each agent got in the last minute."""
-        at = now.timestamp()
-        return {agent_id: rate.minute(at) for agent_id, rate in self._allowed.items()}
+    def paces(self, now: datetime) -> Mapping[str, int]:
+        """Return how many tokens each agent got in the last minute, if any."""
+        return self._allowed.minute(now.timestamp())
 
-    def denied_lately(self, agent_id: str, now: datetime) -> int:
-        """Return how often the agent was denied in the last minute."""
-        rate = self._denied.get(agent_id)
-        return rate.minute(now.timestamp()) if rate else 0
+    def denials(self, now: datetime) -> Mapping[str, int]:
+        """Return how often each agent was denied in the last minute, if ever."""
+        return self._denied.minute(now.timestamp())
+
+    def ending(self, moment: datetime) -> set[str]:
+        """Return the agents of whom a token ends before *moment*."""
+        return self._endings.before(moment)
 
     def last_seen(self, agent_id: str) -> datetime | None:
         """Return when an agent last spoke, as far as is known here."""
@@ -144,7 +148,9 @@ class Mirror:
     ) -> None:
         """Replace all but events by a snapshot taken when the head was *head*."""
         self.agents.clear()
+        self.revoked.clear()
         self._shelves.clear()
+        self._endings.clear()
         self._counts.clear()
         self.stepups.clear()
         for agent in agents:
@@ -152,6 +158,7 @@ class Mirror:
         for stepup in stepups:
             self._take_stepup(stepup)
         self._take_status(status)
+        self.versions.roster += 1
         self._counted_to = head
         self.wants.clear()
 
@@ -160,8 +167,7 @@ class Mirror:
         self.events.clear()
         self.last_seq = self._counted_to = 0
         self.decisions = Rate()
-        self._allowed.clear()
-        self._denied.clear()
+        self._allowed, self._denied = Paces(), Paces()
         self.last_hash = ""
         for event in events:
             self._remember(self.intake.event(event))
@@ -181,11 +187,10 @@ class Mirror:
 
     def tick(self, now: datetime) -> None:
         """Let tokens and step-ups that have expired go."""
-        for agent_id, shelf in self._shelves.items():
-            if shelf.expire(now):
+        for agent_id in self._endings.due(now):
+            if self._shelves[agent_id].expire(now):
                 self.versions.agents += 1
-            if shelf.short:
-                self.wants.add(agent_id)
+            self._look(agent_id)
 
     def set_link(self, state: LinkState, reason: str = "") -> None:
         """Say how far what is shown can be trusted."""
@@ -214,12 +219,17 @@ class Mirror:
         self._counts.setdefault(agent.id, self.intake.counts(data))
         rows = (self.intake.token(token, agent.id) for token in data.get("tokens", ()))
         self._shelves[agent.id] = TokenShelf(rows, agent.tokens_live)
+        self._look(agent.id)
+        (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
         self.versions.agents += 1
         self.versions.roster += 1
 
     def _take_token(self, data: Json) -> None:
         token = self.intake.token(data)
-        self._shelves[token.agent_id].add(token)
+        shelf = self._shelves[token.agent_id]
+        shelf.add(token)
+        if shelf.soonest is token:
+            self._endings.note(token.agent_id, token)
         self.versions.agents += 1
 
     def _take_stepup(self, data: Json) -> None:
@@ -235,8 +245,10 @@ class Mirror:
 
     def _take_status(self, data: Json) -> None:
         self._status_json = data
-        self.status = self.intake.status(data)
-        self.versions.status += 1
+        status = self.intake.status(data)
+        if status != self.status:
+            self.status = status
+            self.versions.status += 1
 
     _status_json: Json = {}  # noqa: RUF012 - replaced whole, never changed
 
@@ -255,10 +267,12 @@ class Mirror:
                 self._end_token(row.agent_id, data.get("detail"))
             case "agent.revoked":
                 self._shelves[row.agent_id].clear()
+                self._endings.note(row.agent_id, None)
                 self.versions.agents += 1
             case "panic.on":
                 for shelf in self._shelves.values():
                     shelf.clear()
+                self._endings.clear()
                 self.versions.agents += 1
             case "upstream.revocation":
                 self._confirm(row.agent_id, data.get("detail"))
@@ -274,9 +288,9 @@ class Mirror:
         at = row.time.timestamp()
         self.decisions.add(at)
         if row.outcome == "allowed":
-            self._allowed[row.agent_id].add(at)
+            self._allowed.add(row.agent_id, at)
         elif row.outcome == "denied":
-            self._denied[row.agent_id].add(at)
+            self._denied.add(row.agent_id, at)
 
     def _count(self, row: EventRow) -> None:
         if row.seq <= self._counted_to:
@@ -293,8 +307,16 @@ class Mirror:
         token_id = detail.get("token_id") if isinstance(detail, dict) else None
         if isinstance(token_id, str):
             self._shelves[agent_id].drop(token_id)
+            self._look(agent_id)
             self.versions.agents += 1
         else:
+            self.wants.add(agent_id)
+
+    def _look(self, agent_id: str) -> None:
+        """See what an agent's tokens are now: which ends next, and whether any lack."""
+        shelf = self._shelves[agent_id]
+        self._endings.note(agent_id, shelf.soonest)
+        if shelf.short:
             self.wants.add(agent_id)
 
     def _confirm(self, agent_id: str, detail: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 _SLOTS: Final = 12
@@ -35,3 +36,40 @@ class Rate:
         for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
             self._slots[old % _SLOTS] = 0
         self._tick = tick
+
+
+class Paces:
+    """Counts of many over the last minute, each by its name; nothing for the quiet."""
+
+    __slots__ = ("_counts", "_slots", "_tick")
+
+    def __init__(self) -> None:
+        self._slots: list[dict[str, int]] = [{} for _ in range(_SLOTS)]
+        self._counts: dict[str, int] = {}
+        self._tick = 0
+
+    def add(self, name: str, at: float) -> None:
+        """Count one of *name* that happened at *at*, in epoch seconds."""
+        tick = int(at // _SLOT_SECONDS)
+        if tick > self._tick:
+            self._turn(tick)
+        elif tick <= self._tick - _SLOTS:
+            return
+        slot = self._slots[tick % _SLOTS]
+        slot[name] = slot.get(name, 0) + 1
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def minute(self, now: float) -> Mapping[str, int]:
+        """Return how many there were in the last 55 to 60 seconds, by name."""
+        self._turn(int(now // _SLOT_SECONDS))
+        return self._counts
+
+    def _turn(self, tick: int) -> None:
+        for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
+            slot = self._slots[old % _SLOTS]
+            for name, count in slot.items():
+                self._counts[name] -= count
+                if not self._counts[name]:
+                    del self._counts[name]
+            slot.clear()
+        self._tick = max(tick, self._tick)

@@ -12,6 +12,10 @@ import re
 from typing import Final, NamedTuple
 
 _END: Final = re.compile(r"\r\n|\n|\r")
+_PLAIN: Final = re.compile(
+    r"(?:id: ?([^\r\n\0]*)\n)?event: ?([^\r\n]+)\ndata: ?([^\r\n]*)\n\n"
+)
+"""A whole event as nearly all are written: these three fields, in this order."""
 _CAP: Final = 16 * 1024 * 1024
 """Characters one event may have; no broker of ours comes near."""
 
@@ -45,12 +49,13 @@ class Decoder:
             OverlongError: a line or an event is larger than any that is true.
         """
         text = self._rest + self._utf8.decode(chunk)
+        frames: list[Frame] = []
+        text = text[self._plain(text, frames) :]
         held = ""
         if text.endswith("\r"):  # an LF may follow
             text, held = text[:-1], "\r"
         lines = text.split("\n") if "\r" not in text else _END.split(text)
         self._rest = lines.pop() + held
-        frames: list[Frame] = []
         for line in lines:
             if not line:
                 if self._data:
@@ -62,6 +67,19 @@ class Decoder:
         if len(self._rest) > _CAP or sum(map(len, self._data)) > _CAP:
             raise OverlongError
         return frames
+
+    def _plain(self, text: str, frames: list[Frame]) -> int:
+        """Take plain events for as long as there are; return where they end."""
+        end = 0
+        if self._kind or self._data:
+            return end
+        while found := _PLAIN.match(text, end):
+            given, kind, data = found.groups()
+            if given is not None:
+                self._last_id = given
+            frames.append(Frame(kind, self._last_id, data))
+            end = found.end()
+        return end
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")

@@ -1,10 +1,11 @@
-"""One agent's live tokens: the soonest to expire are kept, the rest counted."""
+"""Live tokens: of one agent the soonest to expire, and of all whose ends next."""
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from heapq import heappop, heappush
 from typing import Final
 
 from agentvault_tui.console.records import TokenRow
@@ -80,3 +81,46 @@ class TokenShelf:
     def short(self) -> bool:
         """Tell whether so few are held that the broker should be asked for more."""
         return self.more > 0 and len(self._rows) < _LOW
+
+
+class Endings:
+    """Which agent's token ends next, without a look at all of them."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[datetime, str]] = []
+        self._true: dict[str, datetime] = {}
+        """When each agent's soonest ends; a heap entry that differs is void."""
+
+    def note(self, agent_id: str, soonest: TokenRow | None) -> None:
+        """Take in what an agent's soonest token is now."""
+        if soonest is None:
+            self._true.pop(agent_id, None)
+        elif self._true.get(agent_id) != soonest.expires_at:
+            self._true[agent_id] = soonest.expires_at
+            heappush(self._heap, (soonest.expires_at, agent_id))
+
+    def clear(self) -> None:
+        """Know of no token."""
+        self._heap.clear()
+        self._true.clear()
+
+    def due(self, now: datetime) -> Iterator[str]:
+        """Yield, and forget, the agents of whom a token has ended."""
+        while self._heap and self._heap[0][0] <= now:
+            ends, agent_id = heappop(self._heap)
+            if self._true.get(agent_id) == ends:
+                del self._true[agent_id]
+                yield agent_id
+
+    def before(self, moment: datetime) -> set[str]:
+        """Return the agents of whom a token ends before *moment*."""
+        found: set[str] = set()
+        places = [0]
+        while places:
+            place = places.pop()
+            if place < len(self._heap) and self._heap[place][0] < moment:
+                ends, agent_id = self._heap[place]
+                if self._true.get(agent_id) == ends:
+                    found.add(agent_id)
+                places += (2 * place + 1, 2 * place + 2)
+        return found

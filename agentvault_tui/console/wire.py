@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT: Final = 5.0
-_PAUSE: Final = 0.04
+_PAUSE: Final = 0.1
 """Between reads of a busy stream, so that many frames cost one wake-up."""
 _MUCH: Final = 16_384
 """Bytes in one read that say there is a backlog."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Final
 
 from rich.segment import Segment
 from rich.style import Style
@@ -15,7 +16,10 @@ from textual.widget import Widget
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.keyed import Keyed, relabel
-from agentvault_tui.console.lines import Pen, Row, cells
+from agentvault_tui.console.lines import Pen, Row
+from agentvault_tui.text import cell_width
+
+_PLAIN: Final = Style()
 
 Painted = tuple[Row, Style | None]
 """A row and what is added to all of it, such as the cursor's ground."""
@@ -40,6 +44,8 @@ class Pane(Keyed, Widget):
         self._strips: list[Strip] = []
         self._ground: tuple[object, ...] = ()
         self._base: Style | None = None
+        self._inks: dict[tuple[Style, Style | None], Style] = {}
+        """Styles as they look on this ground, under these filters."""
 
     @property
     def pen(self) -> Pen:
@@ -77,6 +83,7 @@ class Pane(Keyed, Widget):
         rows = self._drawn(width, height)
         if ground != self._ground:
             self._ground = ground
+            self._inks.clear()
             self._painted = rows
             self._strips = [self._strip(row, width) for row in rows]
             self.refresh()
@@ -95,11 +102,36 @@ class Pane(Keyed, Widget):
         self._base = None
         super().notify_style_update()
 
-    def _strip(self, row: Painted, width: int) -> Strip:
-        strip = _strip(row, width, self._base or self.rich_style)
-        for each in self.get_line_filters():
-            strip = strip.apply_filter(each, self.background_colors[1])
-        return strip
+    def _strip(self, painted: Painted, width: int) -> Strip:
+        row, over = painted
+        segments: list[Segment] = []
+        used = 0
+        # One run of a style is one escape sequence on the wire.
+        for style, run in groupby(row, key=itemgetter(1)):
+            if text := "".join(text for text, _ in run):
+                used += cell_width(text)
+                segments.append(Segment(text, self._ink(style, over)))
+        if used < width:
+            segments.append(Segment(" " * (width - used), self._ink(_PLAIN, over)))
+        strip = Strip(segments, max(used, width))
+        return strip.crop(0, width) if used > width else strip
+
+    def _ink(self, style: Style, over: Style | None) -> Style:
+        """Return a style on this pane's ground, as Textual's filters leave it."""
+        ink = self._inks.get((style, over))
+        if ink is None:
+            base = self._base or self.rich_style
+            ink = base + over if over else base
+            if over and over.reverse:
+                # Colours of single words, reversed, would be patches of every colour.
+                ink += Style(bold=style.bold)
+            else:
+                ink += style
+            strip = Strip([Segment(" ", ink)], 1)
+            for each in self.get_line_filters():
+                strip = strip.apply_filter(each, self.background_colors[1])
+            ink = self._inks[style, over] = next(iter(strip)).style or ink
+        return ink
 
     def _drawn(self, width: int, height: int) -> list[Painted]:
         rows = list(self.draw(width, height))[:height]
@@ -132,23 +164,3 @@ class Pane(Keyed, Widget):
     def render_line(self, y: int) -> Strip:
         """Return one drawn line."""
         return self.render_lines(Region(0, y, self.size.width, 1))[0]
-
-
-def _strip(painted: Painted, width: int, base: Style) -> Strip:
-    row, over = painted
-    if over:
-        base += over
-        if over.reverse:
-            # Colours of single words, reversed, would be patches of every colour.
-            row = tuple((text, Style(bold=style.bold)) for text, style in row)
-    # One run of a style is one escape sequence on the wire.
-    runs = [
-        ("".join(text for text, _ in run), style)
-        for style, run in groupby(row, key=itemgetter(1))
-    ]
-    segments = [Segment(text, base + style) for text, style in runs if text]
-    used = cells(row)
-    if used < width:
-        segments.append(Segment(" " * (width - used), base))
-    strip = Strip(segments, max(used, width))
-    return strip.crop(0, width) if used > width else strip
