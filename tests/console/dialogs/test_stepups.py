@@ -114,7 +114,7 @@ async def test_help_lists_the_keys_of_the_place_it_was_asked_from() -> None:
         assert isinstance(app.screen, HelpDialog)
         shown = text_of(app)
         assert "approve, 2nd factor" in shown
-        assert "On this screen" in shown
+        assert "Decide" in shown
         await pilot.press("question_mark")
         await pilot.pause()
         stand.authorize("sup_7f3a")
