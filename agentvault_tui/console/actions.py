@@ -57,6 +57,10 @@ class Actions(Protocol):
         """
         ...
 
+    async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
+        """Read the last decisions about the same agent and action, latest first."""
+        ...
+
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         """Turn a request down; *reason* reaches the agent."""
         ...

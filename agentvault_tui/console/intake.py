@@ -154,6 +154,8 @@ class Intake:
             denial=self.shown(data.get("denial"), 400),
             device=self._device(data.get("device")),
             gist=self.shown(_gist(data.get("parameters")), _NAME),
+            begun_at=moment(data.get("begun_at")),
+            redeemed_at=moment(data.get("redeemed_at")),
         )
 
     def event(self, data: Json) -> EventRow:

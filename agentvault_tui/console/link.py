@@ -259,6 +259,12 @@ class Link:
         rows = map(self.mirror.intake.event, _objects(page, "events"))
         return list(rows), page.get("complete") is True
 
+    async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
+        """Read the last decisions about the same agent and action, latest first."""
+        page = await self._wire.get(f"/api/agents/stepup/{stepup_id}/before")
+        intake = self.mirror.intake
+        return tuple(intake.stepup(each) for each in _objects(page, "stepups"))
+
     # Deciding: each as `actions.Actions` says
 
     async def approve(self, stepup_id: str, digest: str) -> StepUpRow:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console import find, glyphs, sentences
+from agentvault_tui.console import before, find, glyphs, sentences
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.link import Link
@@ -178,12 +178,24 @@ class Plain:
     async def _show(self, what: str) -> None:
         mirror = self.mirror
         if row := find.stepup(self.mirror, what):
-            self.say(*sentences.facts(row, self._owner(row), mirror.clock.now()))
+            self.say(*await self._facts(row))
             self.say(*sentences.of_device(row, mirror.clock.now()))
         elif agent := find.agent(self.mirror, what):
             self.say(*sentences.agent_facts(mirror, agent))
         else:
             self._unknown("agent or step-up", what)
+
+    async def _facts(self, row: StepUpRow) -> Iterable[str]:
+        """Tell all of a request, and how requests like it were decided."""
+        now = self.mirror.clock.now()
+        try:
+            rows = await self.desk.actions.before(row.id)
+        except AgentVaultError as error:
+            past = [f"  Before: not known: {self.mirror.intake.shown(error.what)}"]
+        else:
+            past = [f"  Before: {before.tally(rows)}"]
+            past += [f"    {line}" for line in before.sentences(rows, row, now)]
+        return sentences.facts(row, self._owner(row), now, past)
 
     async def _events(self, which: str) -> None:
         every = self.teller.all = which == "all"
@@ -201,8 +213,7 @@ class Plain:
         row = self._open_stepup(what)
         if row is None or self._refused():
             return
-        now = self.mirror.clock.now()
-        self.say(*sentences.facts(row, self._owner(row), now))
+        self.say(*await self._facts(row))
 
         async def act() -> Iterable[str]:
             begun = await self.desk.actions.approve(row.id, row.digest)
@@ -215,7 +226,7 @@ class Plain:
         row = self._open_stepup(what)
         if row is None or self._refused():
             return
-        self.say(*sentences.facts(row, self._owner(row), self.mirror.clock.now()))
+        self.say(*await self._facts(row))
 
         async def act() -> Iterable[str]:
             await self.desk.actions.deny(row.id, reason.strip())

@@ -128,6 +128,9 @@ class StepUpRow:
     device: DeviceRow | None
     gist: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
+    begun_at: datetime | None = None
+    """When the tenant gave the last code for it."""
+    redeemed_at: datetime | None = None
 
     @property
     def open(self) -> bool:

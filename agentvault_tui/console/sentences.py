@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from agentvault_tui.console.dialogs.stepup_asked import subject
@@ -70,7 +70,9 @@ def of_device(row: StepUpRow, now: datetime) -> Iterator[str]:
     )
 
 
-def facts(row: StepUpRow, owner: str, now: datetime) -> Iterator[str]:
+def facts(
+    row: StepUpRow, owner: str, now: datetime, past: Iterable[str]
+) -> Iterator[str]:
     """Tell all of a request: trusted facts first, the agent's own words last."""
     yield f"Step-up {row.fingerprint}, {row.status}, id {row.id}"
     yield f"  Agent: {row.agent_name}, id {row.agent_id}, owner {owner or 'unknown'}"
@@ -87,6 +89,7 @@ def facts(row: StepUpRow, owner: str, now: datetime) -> Iterator[str]:
         yield f"  It ends in {countdown(row.remaining(now))}."
     if row.problem:
         yield f"  Last try: {row.problem}"
+    yield from past
     if not row.reason:
         yield "  The agent gives no reason."
         return

@@ -56,6 +56,9 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     assert shown.index("With to: Northwind GmbH") < shown.index("unverified:")
     assert "ABCD" not in shown
     assert "There: 1 code and 1 link masked." in shown
+    assert "Before: last 3 like it: 2 approved, 1 denied" in shown
+    assert "14:04:11Z, denied by bob: amount 390000" in shown
+    assert shown.index("denied by bob") < shown.index("unverified:")
     assert session.asked == []
     shown = await session.type("7F3A")
     assert session.asked == [("approve", "sup_7f3a", DIGEST)]

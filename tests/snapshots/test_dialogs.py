@@ -52,11 +52,19 @@ def lost(stand: Stand) -> None:
 
 def used(stand: Stand) -> None:
     stand.approve(ID, "alice")
-    stand.change(ID, status="redeemed")
+    stand.redeem(ID)
 
 
 def problem(stand: Stand) -> None:
     stand.change(ID, problem="the code ran out before it was used", count=3)
+
+
+def long_value(stand: Stand) -> None:
+    stand.change(ID, parameters={"amount": 420000, "to": "Northwind " * 20})
+
+
+def changed(stand: Stand) -> None:
+    stand.change(ID, digest="sha256:91cc", fingerprint="91CC", rule="new-rule")
 
 
 def crowd(stand: Stand) -> None:
@@ -70,6 +78,8 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "asked": (stepup, nothing, [], nothing),
     "asked_again": (stepup, nothing, [], problem),
     "asked_lost": (stepup, lost, [], nothing),
+    "asked_cut": (stepup, long_value, [], nothing),
+    "asked_changed": (stepup, nothing, [], changed),
     "asked_in_full": (stepup, nothing, ["v"], nothing),
     "deny_why": (stepup, nothing, ["n", *"which"], nothing),
     "factor": (stepup, nothing, ["a"], nothing),

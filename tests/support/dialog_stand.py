@@ -39,6 +39,8 @@ class Scripted:
         self.stand = stand
         self.asked: list[tuple[str, ...]] = []
         """Each decision that reached the broker: what, on which id, with what."""
+        self.read: list[str] = []
+        """Each request whose past was asked for."""
         self.error: Exception | None = None
         self.hold: asyncio.Event | None = None
         """When set, answers wait for it."""
@@ -54,6 +56,22 @@ class Scripted:
         await self._note("approve", stepup_id, digest)
         self.stand.authorize(stepup_id)
         return self.stand.mirror.stepups[stepup_id]
+
+    async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
+        self.read.append(stepup_id)
+        if self.error is not None:
+            raise self.error
+        rows = self.stand.mirror.stepups
+        asked = rows[stepup_id]
+        like = [
+            row
+            for row in rows.values()
+            if not row.open
+            and row.id != stepup_id
+            and (row.agent_id, row.action) == (asked.agent_id, asked.action)
+        ]
+        like.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
+        return tuple(like[:5])
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         await self._note("deny", stepup_id, reason)
@@ -135,6 +153,8 @@ class Stand:
             "decided_at": None,
             "denial": None,
             "device": None,
+            "begun_at": None,
+            "redeemed_at": None,
             **more,
         }
         return self.put(shape)
@@ -156,7 +176,17 @@ class Stand:
             "interval": 2,
             "expires_at": iso(self.clock.now() + timedelta(seconds=120)),
         }
-        return self.change(stepup_id, status="authorizing", device=device, problem=None)
+        return self.change(
+            stepup_id,
+            status="authorizing",
+            device=device,
+            problem=None,
+            begun_at=iso(self.clock.now()),
+        )
+
+    def redeem(self, stepup_id: str) -> StepUpRow:
+        now = iso(self.clock.now())
+        return self.change(stepup_id, status="redeemed", redeemed_at=now)
 
     def approve(self, stepup_id: str, name: str) -> StepUpRow:
         now = iso(self.clock.now())
@@ -236,8 +266,9 @@ def scene(**kind: bool) -> Stand:
     for left in (2467.0, 3520.0):
         stand.state.add_token(raw, "write:calendar", left)
     stand.agent(cal.id)
+    usual = {"amount": 390000, "currency": "USD", "to": "Northwind GmbH"}
     for name, ending in (("alice", "approve"), ("carol", "approve"), ("bob", "deny")):
-        old = stand.ask(pay.id, "send:payment")
+        old = stand.ask(pay.id, "send:payment", parameters={**usual, "invoice": "1881"})
         stand.clock.advance(40)
         getattr(stand, ending)(old.id, name)
     stand.clock.advance(3600)

@@ -87,6 +87,7 @@ class FakeOperator(FakeState):
                 Route("/api/agents/stepup", self._list_stepups),
                 Route("/api/agents/stepup", self._decide, methods=["POST"]),
                 Route("/api/agents/stepup/{id}", self._one_stepup),
+                Route("/api/agents/stepup/{id}/before", self._before),
                 Route("/api/agents/revoke", self._revoke, methods=["POST"]),
                 Route("/api/agents/restore", self._restore, methods=["POST"]),
                 Route("/api/agents/{id}", self._one_agent),
@@ -130,6 +131,19 @@ class FakeOperator(FakeState):
     async def _one_stepup(self, request: Request) -> Response:
         stepup = self.stepups.get(request.path_params["id"])
         return JSONResponse(stepup) if stepup else problem(404, "Not found", "none")
+
+    async def _before(self, request: Request) -> Response:
+        asked = self.stepups.get(request.path_params["id"])
+        if asked is None:
+            return problem(404, "Not found", "none")
+        kind = (asked["agent_id"], asked["action"])
+        like = [
+            other
+            for other in self.stepups.values()
+            if (other["agent_id"], other["action"]) == kind and other["decided_at"]
+        ]
+        like.sort(key=lambda other: other["decided_at"], reverse=True)
+        return JSONResponse({"stepups": like[:5]})
 
     async def _policy(self, _: Request) -> Response:
         return JSONResponse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
 from textual import on
@@ -14,14 +14,17 @@ from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.dialogs.stepup_asked import Asked, brief, whole
+from agentvault_tui.console.dialogs.stepup_asked import Asked, brief, changes, whole
 from agentvault_tui.console.dialogs.stepup_decided import decided
 from agentvault_tui.console.dialogs.stepup_factor import factor
+from agentvault_tui.console.dialogs.stepup_history import History
 from agentvault_tui.console.lines import EMPTY, Pen, Row
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import Shown
 
-_HISTORY: Final = 5
+_CUT: Final = "A value is cut here: v shows it whole, and a waits for that."
+_GONE: Final = "The broker lists this request no more: nothing can be decided here."
+_REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
 """The width a QR code needs whose modules are two cells wide."""
 
@@ -51,8 +54,9 @@ class StepUpDialog(Dialog[None]):
     def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
         self.stepup_id = stepup.id
         self.digest = stepup.digest
-        self.row = stepup
-        """The last that was heard of the request."""
+        self.opened = self.row = stepup
+        """As it was when this was opened, and the last that was heard of it."""
+        self.history = History(desk, stepup)
         self.viewing = False
         self.telling = False
         self._cut = False
@@ -60,7 +64,7 @@ class StepUpDialog(Dialog[None]):
         self._trusted = 0
         now = desk.mirror.clock.now()
         self._code_seen = desk.begun.get(stepup.id, now)
-        self._used_at: datetime | None = None
+        self._asked_here = False
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
@@ -73,7 +77,12 @@ class StepUpDialog(Dialog[None]):
         The count is left out: an agent that repeats itself would otherwise keep the
         keys from ever counting.
         """
-        return (self._latest().status, self.row.problem, self.viewing, self.telling)
+        row, past = self._latest(), self.history.rows
+        return (
+            (row.status, row.problem, row.digest, changes(self.opened, row)),
+            (self.viewing, self.telling),
+            past if past is None else tuple(each.id for each in past),
+        )
 
     def changed(self) -> None:
         """Forget the note of the stage before; remember when things were first seen."""
@@ -81,8 +90,6 @@ class StepUpDialog(Dialog[None]):
         now = self.clock.now()
         if self.row.status == "authorizing" and not self.viewing:
             self._code_seen = self.desk.begun.get(self.stepup_id, now)
-        if self.row.status == "redeemed" and self._used_at is None:
-            self._used_at = now
         if not self.row.open:
             self.viewing = False
             self._stop_telling()
@@ -92,26 +99,26 @@ class StepUpDialog(Dialog[None]):
         """Draw the stage the request is in."""
         pen, row = self.pen, self.row
         asked = self._asked()
-        footer = [*self._notes(pen, width), *self._footer(pen, width)]
+        footer = self._foot(asked, pen, width, height)
         room = height - len(footer)
         title: Row = (
             ("Step-up  ", pen.palette.title),
             (row.fingerprint, pen.palette.accent),
         )
         if self.viewing:
-            full, self._trusted = whole(row, asked.owner, pen, width)
-            body = list(full)
+            body, self._trusted = whole(asked, pen, width)
             title = (*title, (self._in_full(len(body), room), pen.palette.muted))
         elif row.status == "authorizing":
             title = (*title, ("  prove it is you", pen.palette.muted))
-            times = (self.desk.begun.get(self.stepup_id), self._code_seen)
+            shown = row.begun_at or self._code_seen
+            times = (self.desk.begun.get(self.stepup_id), shown)
             # Without colour nobody can know what is dark on light: no code then.
             picture = not self.app.no_color
             body = factor(asked, times, pen, (width, room), picture=picture)
         elif row.open:
-            body, self._cut = brief(asked, pen, width, room)
+            body, _ = brief(asked, pen, width, room)
         else:
-            body = decided(asked, self._used_at, pen, width)
+            body = decided(asked, pen, width, elsewhere=self._elsewhere())
         if not self.viewing:
             self.sheet.top = 0
         places = {"reason": (8, len(body) + len(footer) - 1)} if self.telling else {}
@@ -125,6 +132,10 @@ class StepUpDialog(Dialog[None]):
 
     def update_page(self) -> None:
         """Draw, and note when the last trusted fact has been on the screen."""
+        if self.is_attached and self.desk.mirror.link.live and self.history.stale():
+            # Not called here: what is cancelled before it starts was never made.
+            read: Callable[[], Awaitable[None]] = self._read_history
+            self.run_worker(read, group="history", exclusive=True)
         super().update_page()
         self._note_viewed()
 
@@ -167,13 +178,14 @@ class StepUpDialog(Dialog[None]):
         """Start the second factor for exactly the request captured at the start."""
         if not self.may_decide():
             return
-        if self._latest().digest != self.digest:
+        if self._altered():
             self.say("The request is not the one this was opened for. Go back.")
         elif self._cut and not self._viewed:
             self.say("A value is cut here: press v and read to the end, then approve.")
         else:
             self.desk.begun[self.stepup_id] = self.clock.now()
             self.note = "Asking the tenant for a code."
+            self._asked_here = True
             self.ask(self._approve, self._heard)
 
     def action_deny(self) -> None:
@@ -228,7 +240,12 @@ class StepUpDialog(Dialog[None]):
     async def _approve(self) -> StepUpRow:
         return await self.desk.actions.approve(self.stepup_id, self.digest)
 
+    async def _read_history(self) -> None:
+        await self.history.read()
+        self.update_page()
+
     async def _deny(self, reason: str) -> StepUpRow:
+        self._asked_here = True
         return await self.desk.actions.deny(self.stepup_id, reason)
 
     def _heard(self, answer: StepUpRow) -> None:
@@ -245,20 +262,18 @@ class StepUpDialog(Dialog[None]):
         return self.row
 
     def _asked(self) -> Asked:
-        mirror, row = self.desk.mirror, self.row
-        agent = mirror.agents.get(row.agent_id)
-        like = [
-            other
-            for other in mirror.stepups.values()
-            if not other.open
-            and (other.agent_id, other.action) == (row.agent_id, row.action)
-        ]
-        like.sort(key=lambda other: other.decided_at or other.expires_at, reverse=True)
-        return Asked(
-            row,
-            agent.owner if agent else Shown(""),
-            tuple(like[:_HISTORY]),
-            self.clock.now(),
+        agent = self.desk.mirror.agents.get(self.row.agent_id)
+        owner = agent.owner if agent else Shown("")
+        return Asked(self.row, owner, self.history, self.clock.now())
+
+    def _altered(self) -> bool:
+        """Tell whether this is no longer what was shown when the dialog opened."""
+        row = self._latest()
+        return row.digest != self.digest or bool(changes(self.opened, row))
+
+    def _elsewhere(self) -> bool:
+        return self.opened.open and not (
+            self._asked_here or self.stepup_id in self.desk.begun
         )
 
     def _remark(self, pen: Pen) -> Row:
@@ -273,13 +288,31 @@ class StepUpDialog(Dialog[None]):
         dot = (f" {pen.glyphs.separator} ", pen.palette.muted)
         return (*pen.ends("code", code), dot, *request)
 
+    def _foot(self, asked: Asked, pen: Pen, width: int, height: int) -> list[Row]:
+        """Write notes and keys; a cut value is told before anyone presses a key."""
+        keys = self._footer(pen, width)
+        footer = [*self._notes(pen, width), *keys]
+        if self.row.status != "pending" or self.viewing:
+            return footer
+        _, self._cut = brief(asked, pen, width, height - len(footer))
+        if len(footer) == len(keys) and self._cut and not self._viewed:
+            return [EMPTY, *pen.paragraph(_CUT, width, pen.palette.waiting), *keys]
+        return footer
+
     def _notes(self, pen: Pen, width: int) -> list[Row]:
         if self.note:
             return self.notes(pen, width)
-        refusal = self.desk.refusal() if self.row.open else None
-        if refusal:
-            return [EMPTY, *pen.paragraph(refusal, width, pen.palette.waiting)]
-        return []
+        if not self.row.open:
+            return []
+        said = self.desk.refusal()
+        if said is None and self.stepup_id not in self.desk.mirror.stepups:
+            said = _GONE
+        if said is None and self._altered():
+            what = ", ".join(changes(self.opened, self.row)) or "its digest"
+            said = f"CHANGED since this was opened: {what}. {_REOPEN}"
+        if said is None:
+            return []
+        return [EMPTY, *pen.paragraph(said, width, pen.palette.waiting)]
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.telling:

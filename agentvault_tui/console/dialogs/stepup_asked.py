@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from agentvault_tui.console.dialogs.stepup_history import History, gist, listed
 from agentvault_tui.console.lines import (
     EMPTY,
     LABEL,
@@ -22,6 +23,19 @@ from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import Shown, cell_width, visible_lines
 
 _MANY = 100_000
+_FACTS = (
+    ("the agent", "agent_id"),
+    ("its name", "agent_name"),
+    ("the action", "action"),
+    ("the scope", "scope"),
+    ("the resource", "resource"),
+    ("a parameter", "parameters"),
+    ("the rule", "rule"),
+    ("why it is asked", "why"),
+    ("the risk", "risk"),
+    ("how long it lasts", "ttl"),
+    ("the fingerprint", "digest"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +44,7 @@ class Asked:
 
     row: StepUpRow
     owner: Shown
-    history: tuple[StepUpRow, ...]
-    """Requests for the same action by the same agent that this console has seen
-    decided, the latest first."""
+    history: History
     now: datetime
 
 
@@ -42,13 +54,12 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     What must be seen has its row whatever an agent sends: it is the agent's own words
     that give way first, then blank rows, then the second row of a long value.
     """
-    row, palette = asked.row, pen.palette
+    row = asked.row
     agent, cut_agent = _agent(asked, pen, width)
+    past = listed(asked.history, row, asked.now, pen, width)
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = _on(row, pen, width, 1)
-    tail = [_grant(row, pen)]
-    if before := _before(asked):
-        tail.append(pen.fact("Before", (before, palette.text)))
+    tail = [_grant(row, pen), gist(asked.history, row, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
@@ -56,23 +67,37 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     words_min = 3 if roomy else 1
     with_rows, cut_with = _with(row, pen, width, max(spare - words_min, 1))
     spare -= len(with_rows)
-    why, _ = pen.facts(
-        "Why ask", f"{row.rule}: {row.why}", width, 2 if spare > words_min else 1
-    )
-    rows = [*agent, *wants, *on, *with_rows, *why, *tail, *problem]
+    most_why = 2 if spare > words_min else 1
+    why, cut_why = pen.facts("Why ask", f"{row.rule}: {row.why}", width, most_why)
+    spare -= len(why) - 1
+    past = past[: max(spare - words_min, 0)]
+    rows = [*agent, *wants, *on, *with_rows, *why, *tail, *past, *problem]
     left = height - len(rows)
     words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words):
         rows.append(EMPTY)
-    cut = cut_agent or cut_wants or cut_on or cut_with or len(rows) > height
-    return [*rows, *words][:height], cut
+    cut = cut_agent or cut_wants or cut_on or cut_with or cut_why
+    return [*rows, *words][:height], cut or len(rows) > height
+
+
+def whole(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], int]:
+    """Write everything there is; also say how many of the rows are trusted facts.
+
+    What was before stands after them: it informs, and is not what is granted.
+    """
+    row = asked.row
+    facts, words = _whole(row, asked.owner, pen, width)
+    past = [
+        gist(asked.history, row, pen, width),
+        *listed(asked.history, row, asked.now, pen, width),
+    ]
+    return [*facts, *past, *words], len(facts)
 
 
 @lru_cache(maxsize=2)
-def whole(
+def _whole(
     row: StepUpRow, owner: str, pen: Pen, width: int
-) -> tuple[tuple[Row, ...], int]:
-    """Write everything there is; also say how many of the rows are trusted facts."""
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     facts: list[tuple[str, str]] = [
         ("Agent", row.agent_name),
         ("  id", row.agent_id),
@@ -93,15 +118,22 @@ def whole(
     rows: list[Row] = []
     for label, value in facts:
         rows += _in_full(label, value, pen, width)
-    trusted = len(rows)
+    trusted = tuple(rows)
     text, masked = pen.masked(row.reason)
-    rows += [EMPTY, (("The agent says (unverified)", pen.palette.muted),)]
+    rows = [EMPTY, (("The agent says (unverified)", pen.palette.muted),)]
     rows += [
         ((line, pen.palette.unverified),) for line in wrap(text or "nothing", width)
     ]
     if masked:
         rows.append(((masked, pen.palette.waiting),))
-    return tuple(rows), trusted
+    return trusted, tuple(rows)
+
+
+def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
+    """Name the facts that are no longer what they were; none of them ever may be."""
+    return tuple(
+        words for words, name in _FACTS if getattr(opened, name) != getattr(now, name)
+    )
 
 
 def subject(row: StepUpRow) -> str:
@@ -116,11 +148,13 @@ def _agent(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], bool]:
     room = width - LABEL - cell_width(row.agent_id) - len(dot)
     owner_room = min(cell_width(asked.owner), max(room // 3, 8)) + len(dot)
     name = pen.clip(row.agent_name, max(room - owner_room * bool(asked.owner), 8))
+    cut_owner = False
     pieces: list[Piece] = [(name, palette.strong), (dot + row.agent_id, palette.text)]
     if asked.owner:
         owner_room = room - cell_width(name) - len(dot)
         pieces.append((dot + pen.clip(asked.owner, owner_room), palette.muted))
-    return [pen.fact("Agent", *pieces)], name != row.agent_name
+        cut_owner = pen.clip(asked.owner, owner_room) != asked.owner
+    return [pen.fact("Agent", *pieces)], name != row.agent_name or cut_owner
 
 
 def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
@@ -178,22 +212,6 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
 def _grant(row: StepUpRow, pen: Pen) -> Row:
     once = f"exactly this, once, within {countdown(row.ttl)}"
     return pen.fact("You grant", (once, pen.palette.text))
-
-
-def _before(asked: Asked) -> str:
-    """Say what is known of requests like it; it may be nothing."""
-    parts = []
-    if asked.row.count > 1:
-        parts.append(f"asked {asked.row.count:,} times")
-    if asked.history:
-        approved = sum(r.status in {"approved", "redeemed"} for r in asked.history)
-        denied = sum(r.status == "denied" for r in asked.history)
-        rest = len(asked.history) - approved - denied
-        words = [f"{approved} approved"] * bool(approved)
-        words += [f"{denied} denied"] * bool(denied)
-        words += [f"{rest} lapsed"] * bool(rest)
-        parts.append(f"last {len(asked.history)} like it: {', '.join(words)}")
-    return "; ".join(parts)
 
 
 def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
@@ -11,6 +11,7 @@ from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
 from agentvault_tui.console.records import StepUpRow
 
 _COLUMN: Final = 36
+_ELSEWHERE: Final = "This was decided elsewhere while it was open here."
 _CAUSES: Final = {
     "agent_revoked": "the agent was revoked",
     "panic": "the panic switch was pressed",
@@ -18,15 +19,18 @@ _CAUSES: Final = {
 }
 
 
-def decided(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> list[Row]:
-    """Write how the request ended; *used_at* is when this console saw it redeemed."""
+def decided(asked: Asked, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
+    """Write how the request ended; *elsewhere* when not by a key in this dialog."""
     row, palette = asked.row, pen.palette
     what, _ = pen.facts("For", subject(row), width, 2, palette.text)
     name = pen.clip(row.agent_name, max(width - 40, 8))
     agent = pen.fact(
         "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)
     )
-    return [agent, *what, EMPTY, *_ending(asked, used_at, pen, width)]
+    rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
+    if elsewhere:
+        rows += [EMPTY, *pen.paragraph(_ELSEWHERE, width, palette.waiting)]
+    return rows
 
 
 def summary(row: StepUpRow) -> str:
@@ -49,12 +53,12 @@ def cause(row: StepUpRow) -> str:
     return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
 
 
-def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> list[Row]:
+def _ending(asked: Asked, pen: Pen, width: int) -> list[Row]:
     row = asked.row
     when = clock_time(row.decided_at) if row.decided_at else ""
     match row.status:
         case "approved" | "redeemed":
-            return _approved(asked, used_at, pen, width)
+            return _approved(asked, pen, width)
         case "denied":
             who = row.decided_by.name if row.decided_by else "an operator"
             told = f"It was told: {row.denial}" if row.denial else "It was told no."
@@ -78,29 +82,30 @@ def _ending(asked: Asked, used_at: datetime | None, pen: Pen, width: int) -> lis
     ]
 
 
-def _approved(
-    asked: Asked, used_at: datetime | None, pen: Pen, width: int
-) -> list[Row]:
+def _approved(asked: Asked, pen: Pen, width: int) -> list[Row]:
+    """Write each stage with the time the broker gives for it."""
     row, by = asked.row, asked.row.decided_by
     when = clock_time(row.decided_at) if row.decided_at else ""
     proof = ", ".join(by.amr) if by else ""
     verified = clock_time(by.auth_time) if by and by.auth_time else when
     name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
+    begun = clock_time(row.begun_at) if row.begun_at else ""
     rows = [
-        _stage(pen, "done", f"approved by {name}", when),
+        _stage(pen, "done", "code shown", begun),
         _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
+        _stage(pen, "done", f"approved by {name}", when),
         _stage(pen, "done", "token minted", when),
     ]
     if row.status == "redeemed":
-        at = clock_time(used_at) if used_at else "before this was opened"
-        rows.append(_stage(pen, "done", "used", at))
+        at = clock_time(row.redeemed_at) if row.redeemed_at else ""
+        rows.append(_stage(pen, "done", "redeemed", at))
         return [*rows, EMPTY, *pen.paragraph("The token is spent.", width)]
     minted = row.decided_at or asked.now
     left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
     if left <= 0:
-        rows.append(_stage(pen, "ended", "not used", "token expired"))
+        rows.append(_stage(pen, "ended", "not redeemed", "token expired"))
         return rows
-    rows.append(_stage(pen, "current", "not used yet", f"{countdown(left)} left"))
+    rows.append(_stage(pen, "current", "not redeemed yet", f"{countdown(left)} left"))
     text = "The agent has a token for exactly this. Revoke the agent to take it back."
     return [*rows, EMPTY, *pen.paragraph(text, width)]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from support.dialog_stand import Stand, StandApp, scene, text_of
+from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
@@ -286,6 +286,7 @@ async def test_an_ending_from_elsewhere_is_told_and_swallows_keys(
         await app.workers.wait_for_complete()
         assert stand.actions.asked == []
         assert isinstance(app.screen, StepUpDialog)
+        assert "decided elsewhere while it was open here" in said(app)
         assert words in " ".join(text_of(app).split())
         stand.clock.advance(0.6)
         await pilot.press("escape")
@@ -320,12 +321,35 @@ async def test_after_approval_the_stages_tick_by_with_their_times() -> None:
         shown = text_of(app)
         assert "approved by alice" in shown
         assert "factor verified (otp, mfa)" in shown
-        assert "not used yet" in shown
+        assert "not redeemed yet" in shown
         assert "4:57 left" in shown
-        stand.change(ID, status="redeemed")
+        stand.redeem(ID)
         app.settle()
-        assert "used" in text_of(app)
+        stages = {
+            words: row.partition(words)[2].split()[0]
+            for row in text_of(app).splitlines()
+            for words in ("approved by alice", "code shown", "minted", "redeemed")
+            if words in row
+        }
+        assert stages == {
+            "approved by alice": "15:05:30Z",
+            "code shown": "15:04:59Z",
+            "minted": "15:05:30Z",
+            "redeemed": "15:05:33Z",
+        }
         assert "The token is spent." in text_of(app)
+
+
+async def test_no_stage_is_ahead_of_the_brokers_word() -> None:
+    """Until the broker says approved, verified and minted stand as not yet."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "a")
+        stand.clock.advance(90)
+        app.settle()
+        for words in ("factor verified", "token minted"):
+            assert f"○ {words}" in said(app)
+        assert "redeemed" not in said(app)
 
 
 async def test_an_approval_nobody_used_says_when_it_is_over() -> None:
@@ -343,9 +367,47 @@ async def test_a_request_of_another_digest_is_not_approved() -> None:
     stand = scene()
     async with opened(stand) as (app, pilot):
         stand.change(ID, digest="sha256:ffff" + "09c4" * 15)
+        app.settle()
+        assert "CHANGED since this was opened: the fingerprint" in said(app)
         await decide(app, pilot, "a")
         assert stand.actions.asked == []
         assert "not the one this was opened for" in text_of(app)
+        await decide(app, pilot, "d")
+        assert stand.actions.asked == [("deny", ID, "")]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"parameters": {"amount": 1}}, "a parameter"),
+        ({"resource": "stripe:acct_9"}, "the resource"),
+        ({"agent_name": "payments-agent2"}, "its name"),
+        ({"ttl": 86_400}, "how long it lasts"),
+        ({"rule": "other", "why": "because", "risk": "low"}, "the rule, why it is"),
+    ],
+)
+async def test_any_fact_that_changes_is_named_and_not_approved(
+    change: dict[str, object], words: str
+) -> None:
+    """Even under the same digest: what was read is what is approved, or nothing."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        stand.change(ID, **change)
+        app.dialog.update_page()
+        assert not app.dialog.armed
+        assert f"CHANGED since this was opened: {words}" in said(app)
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+
+
+async def test_a_request_the_broker_lists_no_more_is_told() -> None:
+    """After a resync without it the dialog says so, and counts no time on."""
+    stand = scene()
+    async with opened(stand) as (app, _):
+        del stand.mirror.stepups[ID]
+        app.settle()
+        assert "The broker lists this request no more" in said(app)
 
 
 LONG = {"to": "N" * 400, "amount": 5}
@@ -359,8 +421,9 @@ LONG = {"to": "N" * 400, "amount": 5}
         {"resource": "r" * 300},
         {"agent_name": "n" * 120},
         {"action": "send:" + "x" * 120, "scope": "send:" + "x" * 120},
+        {"why": "because " * 40},
     ],
-    ids=["value", "many", "resource", "name", "action"],
+    ids=["value", "many", "resource", "name", "action", "why"],
 )
 async def test_a_cut_trusted_value_must_be_read_to_its_end_first(
     change: dict[str, object],
@@ -369,6 +432,8 @@ async def test_a_cut_trusted_value_must_be_read_to_its_end_first(
     stand = scene()
     stand.change(ID, **change)
     async with opened(stand) as (app, pilot):
+        app.settle()
+        assert "v shows it whole, and a waits for that" in said(app)
         await decide(app, pilot, "a")
         assert stand.actions.asked == []
         assert "press v" in text_of(app)
@@ -450,11 +515,52 @@ async def test_lures_in_the_agents_words_are_masked_and_counted() -> None:
             await decide(app, pilot, "end")
 
 
-async def test_history_counts_what_was_decided_before() -> None:
-    """The last five like it, by this agent and for this action, are told."""
+async def test_history_tells_what_was_decided_before() -> None:
+    """The last ones like it: how many ended how; with room, each with what differs."""
     stand = scene()
-    async with opened(stand) as (app, _):
+    async with opened(stand) as (app, pilot):
+        assert stand.actions.read == [ID]
         assert "last 3 like it: 2 approved, 1 denied" in text_of(app)
+        await decide(app, pilot, "v")
+        await decide(app, pilot, "end")
+        assert "denied by bob amount 390000" in said(app)
+    stand = scene()
+    async with opened(stand, size=(120, 40)) as (app, _):
+        for row in ("denied by bob amount 390000", "approved by carol amount 39"):
+            assert row in said(app)
+
+
+async def test_history_is_read_again_when_one_like_it_is_decided() -> None:
+    """A decision that falls meanwhile is in it at once, and keys wait anew."""
+    stand = scene()
+    pay = stand.mirror.stepups[ID].agent_id
+    other = stand.ask(pay, "send:payment", parameters={"amount": 7})
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        stand.deny(other.id, "dave")
+        app.dialog.update_page()
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        assert stand.actions.read == [ID, ID]
+        assert "last 4 like it: 2 approved, 2 denied" in text_of(app)
+        assert not app.dialog.armed
+
+
+async def test_a_history_that_cannot_be_read_is_not_made_up() -> None:
+    """The dialog says that it is not known, and why; deciding goes on."""
+    stand = scene()
+    stand.actions.error = TenantUnreachableError("the disk is slow", "try later")
+    async with opened(stand) as (app, _):
+        assert "Before      not known: the disk is slow" in text_of(app)
+
+
+async def test_the_first_of_its_kind_says_so() -> None:
+    """No history is a fact too."""
+    stand = scene()
+    calendar = list(stand.mirror.agents)[1]
+    first = stand.ask(calendar, "write:calendar")
+    async with opened(stand, first.id) as (app, _):
+        assert "the first of its kind" in text_of(app)
 
 
 async def test_repeats_are_told() -> None:
