@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from agentvault_tui.console import day
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -47,6 +49,8 @@ class Glyphs:
     """At the left edge of the row under the cursor."""
     bar_full: str
     bar_empty: str
+    levels: str
+    """Bars by height, nothing first."""
     separator: str
     """Between facts on one line."""
     ellipsis: str
@@ -90,6 +94,7 @@ UNICODE: Final = Glyphs(
     cursor="▌",
     bar_full="▰",
     bar_empty="▱",
+    levels=day.UNICODE_LEVELS,
     separator="·",
     ellipsis="…",
     dash="—",
@@ -114,6 +119,7 @@ ASCII: Final = Glyphs(
     cursor=">",
     bar_full="#",
     bar_empty="-",
+    levels=day.ASCII_LEVELS,
     separator="-",
     ellipsis="~",
     dash="-",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentvault_tui.console.actions import Restored, Revoked, Stopped
+from agentvault_tui.console.activity import ActivityRow, read_activity
 from agentvault_tui.console.memory import Head, Memory
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.records import (
@@ -235,6 +236,11 @@ class Link:
         """Read one agent."""
         return await self._wire.get(f"/api/agents/{agent_id}")
 
+    async def activity(self, agent_id: str) -> ActivityRow:
+        """Read what one agent did, counted by the broker."""
+        data = await self._wire.get(f"/api/agents/{agent_id}/activity")
+        return read_activity(self.mirror.intake, data)
+
     async def audit(self, **query: object) -> EventPage:
         """Read a page of the audit, in the order the broker gives."""
         events, following = await self.audit_objects(**query)
@@ -299,8 +305,10 @@ class Link:
 
     async def restore(self, agent_id: str) -> Restored:
         """Serve an agent again."""
-        _, took = await self._post("/api/agents/restore", {"agent_id": agent_id})
+        data, took = await self._post("/api/agents/restore", {"agent_id": agent_id})
         self.mirror.cuts.pop(agent_id, None)
+        if isinstance(agent := data.get("agent"), dict):
+            self.mirror.apply("agent", agent)
         return Restored(agent_id, took)
 
     async def panic(self, reason: str) -> Stopped:

@@ -17,6 +17,7 @@ from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.text import visible
 
@@ -70,7 +71,7 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         if name and active.enabled and name not in _MOVES | _DECIDES:
             found.setdefault(name, []).append(active)
     for name, several in found.items():
-        if name in _CHANGES and (app.desk.read_only or not _fits(app, name)):
+        if name in _CHANGES and (app.desk.read_only or not _fits(screen, name)):
             continue
         active = several[0]
         words = active.binding.description
@@ -79,9 +80,9 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         yield words[:1].upper() + words[1:], f"key {keys}", act
 
 
-def _fits(app: ConsoleApp, name: str) -> bool:
+def _fits(screen: Screen[object], name: str) -> bool:
     """Tell whether there is an agent under the cursor to which that can be done."""
-    agent = app.watch_screen.agents.agent
+    agent = screen.chosen if isinstance(screen, Deciding) else None
     return name == "panic" or (
         agent is not None and agent.revoked == (name == "restore")
     )

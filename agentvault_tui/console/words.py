@@ -15,6 +15,7 @@ _REFUSALS: Final = {
     "scope_not_granted": "not granted",
     "stepup_denied": "a person said no",
     "too_many_pending": "too many requests wait already",
+    "too_many_tokens": "it holds too many tokens already",
 }
 _EVENTS: Final = {
     "agent.registered": "REGISTERED",
@@ -52,6 +53,11 @@ def word(event: EventRow) -> str:
     if event.outcome:
         return event.outcome.upper()
     return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
+
+
+def refusal(reason: str) -> str:
+    """Say what a reason of refusals means; one that is not ours stands for itself."""
+    return _REFUSALS.get(reason, reason)
 
 
 def loud(event: EventRow) -> bool:

@@ -329,7 +329,7 @@ async def test_escape_is_one_step_out(stage: Stage) -> None:
     """From a filter, then from held, then from the details, and never out of it all."""
     busy(stage.fake)
     async with stage.on():
-        await stage.pilot.press("enter")
+        await stage.pilot.press("tab")
         assert stage.watch.focused is stage.watch.details
         await stage.pilot.press("f", "escape")
         assert stage.watch.focused is stage.watch.agents

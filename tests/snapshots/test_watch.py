@@ -19,7 +19,7 @@ from textual.pilot import Pilot
 SIZES = {"80x24": (80, 24), "120x40": (120, 40), "200x60": (200, 60)}
 KEYS: dict[str, list[str]] = {
     "audit_held": ["shift+tab", "k", "k", "k"],
-    "details": ["j", "j", "enter"],
+    "details": ["j", "j", "tab"],
     "filter": ["slash", *"outcome:den"],
     "filter_mistyped": ["slash", *"staus:x"],
     "revoke": ["j", "r"],

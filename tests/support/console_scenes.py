@@ -99,6 +99,17 @@ def busy(fake: FakeOperator) -> dict[str, Any]:
     return agents
 
 
+def working_day(fake: FakeOperator) -> None:
+    """The same story, after a day of work."""
+    for number, agent in enumerate(busy(fake).values()):
+        hours = range(96)
+        fake.past[agent["id"]] = [
+            [max(0, (n * 7 + number) % 23 - 6) * (20 < n < 85) for n in hours],
+            [3 if n in {30 + number, 61} else 0 for n in hours],
+            [(n + number) % 19 == 0 and n > 40 for n in hours],
+        ]
+
+
 def _answers(fake: FakeOperator, agents: dict[str, Any]) -> None:
     email, records = agents["email-agent"], agents["records-agent"]
     fake.now += timedelta(seconds=4)

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from support.fake_activity import activity_shape
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import iso
@@ -91,6 +92,7 @@ class FakeOperator(FakeState):
                 Route("/api/agents/revoke", self._revoke, methods=["POST"]),
                 Route("/api/agents/restore", self._restore, methods=["POST"]),
                 Route("/api/agents/{id}", self._one_agent),
+                Route("/api/agents/{id}/activity", self._activity),
                 Route("/api/audit", self._audit),
                 Route("/api/policy", self._policy),
                 Route("/api/status", self._status),
@@ -124,6 +126,14 @@ class FakeOperator(FakeState):
     async def _one_agent(self, request: Request) -> Response:
         agent = self.agents.get(request.path_params["id"])
         return JSONResponse(agent) if agent else problem(404, "Not found", "no agent")
+
+    async def _activity(self, request: Request) -> Response:
+        agent = self.agents.get(request.path_params["id"])
+        if agent is None:
+            return problem(404, "Not found", "no agent")
+        self.activity_reads += 1
+        past, stepups = self.past.get(agent["id"]), list(self.stepups.values())
+        return JSONResponse(activity_shape(agent, self.events, stepups, self.now, past))
 
     async def _list_stepups(self, _: Request) -> Response:
         return JSONResponse({"stepups": list(self.stepups.values())})

@@ -65,6 +65,9 @@ class FakeState:
             name: {"description": words, "risk": risk, "revoking": revoking}
             for name, (words, risk, revoking) in CATALOGUE.items()
         }
+        self.past: dict[str, list[list[int]]] = {}
+        """By agent: what its day was before any event there is."""
+        self.activity_reads = 0
         self._subscribers: set[asyncio.Queue[str | None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 

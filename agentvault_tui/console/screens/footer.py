@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Place = Literal["agents", "details", "audit", "filter"]
+Place = Literal["agents", "details", "audit", "filter", "day"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,27 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
         if focus.decides:
             revoked = focus.agent == "revoked"
             found.append(("u", "restore") if revoked else ("r", "revoke"))
-        inside = focus.place == "details"
-        found.append(("Esc", "agents") if inside else ("Enter", "details"))
+        found.append(("Enter", "agent"))
     found += [("/", "filter"), ("Tab", "pane")]
     if focus.place != "audit":
         found.append(follow)
+    found += [(":", "command"), ("y", "copy id")]
+    if focus.decides:
+        found.append(("!", "lift panic" if focus.panic else "panic"))
+    return (*found, ("?", "keys"))
+
+
+def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
+    """Return the same for the screen of one agent."""
+    found: list[tuple[str, str]] = [("Esc", "back")]
+    if focus.decides and focus.agent != "none":
+        revoked = focus.agent == "revoked"
+        found.append(("u", "restore") if revoked else ("r", "revoke"))
+    if focus.waiting:
+        found.append(("s", "step-ups"))
+    if focus.place == "day":
+        found.append(("h l", "quarter"))
+    found += [("Tab", "pane"), ("f", "hold" if focus.follows else "follow")]
     found += [(":", "command"), ("y", "copy id")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))

@@ -256,10 +256,17 @@ class Watch(Filtering):
         self._show_keys()
 
     @on(AgentPane.Opened)
-    def open_details(self) -> None:
-        """Go to the details of the agent under the cursor."""
-        self._focus(self.details)
-        self.details.paint()
+    @on(DetailsPane.Opened)
+    def open_agent(self) -> None:
+        """Show everything about the agent under the cursor, over this screen."""
+        from agentvault_tui.console.screens.agent import (  # noqa: PLC0415 - see Deciding
+            AgentScreen,
+        )
+
+        if agent := self.chosen:
+            self.app.push_screen(
+                AgentScreen(self.desk, self.link, agent.id, pulse=self._pulse)
+            )
 
     @on(AuditPane.Moved)
     def follow_audit(self) -> None:

@@ -37,7 +37,7 @@ class AgentPane(Pane, can_focus=True):
         Binding("pageup,ctrl+u", "page(-1)", "page up", show=False),
         Binding("home,g", "edge(0)", "first", show=False),
         Binding("end,G", "edge(-1)", "last", show=False),
-        Binding("enter", "open", "details", show=False),
+        Binding("enter", "open", "all about the agent", show=False),
     ]
 
     class Moved(Message):
@@ -148,7 +148,7 @@ class AgentPane(Pane, can_focus=True):
         self._after_move()
 
     def action_open(self) -> None:
-        """Ask for the details."""
+        """Ask for the agent's screen."""
         self.post_message(self.Opened())
 
     def _after_move(self) -> None:

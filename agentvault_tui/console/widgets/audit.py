@@ -49,8 +49,15 @@ class AuditPane(Pane, can_focus=True):
     class Opened(Message):
         """The operator wants the agent of the event under the cursor."""
 
-    def __init__(self, desk: Desk, feed: Feed, read: Read) -> None:
-        super().__init__(desk, id="audit")
+    def __init__(
+        self,
+        desk: Desk,
+        feed: Feed,
+        read: Read,
+        *,
+        id: str = "audit",  # noqa: A002 - Textual's word
+    ) -> None:
+        super().__init__(desk, id=id)
         self.feed = feed
         self._read = read
         self._reading: asyncio.Task[None] | None = None

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
+from textual.message import Message
 
 from agentvault_tui.console import words
 from agentvault_tui.console.attention import SOON
@@ -31,7 +32,11 @@ class DetailsPane(Pane, can_focus=True):
         Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
         Binding("home,g", "turn(-1000000)", "first", show=False),
         Binding("end,G", "turn(1000000)", "last", show=False),
+        Binding("enter", "open", "all about the agent", show=False),
     ]
+
+    class Opened(Message):
+        """The operator wants to know everything about the agent."""
 
     def __init__(self, desk: Desk, agents: AgentPane) -> None:
         super().__init__(desk, id="details")
@@ -59,6 +64,10 @@ class DetailsPane(Pane, can_focus=True):
         more = f"{below} more {pen.glyphs.down} " if below > 0 else f"{agent.id} "
         name = pen.clip(agent.name, max(width - len(more) - 6, 4))
         return pen.spread(self.heading(name), ((more, p.muted),), width)
+
+    def action_open(self) -> None:
+        """Ask for the agent's screen."""
+        self.post_message(self.Opened())
 
     def action_turn(self, rows: int) -> None:
         """Move by *rows*."""

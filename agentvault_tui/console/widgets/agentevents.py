@@ -1,0 +1,87 @@
+"""Events of one agent: follows, holds, and pages back as far as the ledger goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agentvault_tui.console import words
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.feed import Feed
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.lines import Row
+from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.widgets.audit import AuditPane, Read
+from agentvault_tui.text import cell_width
+
+
+@dataclass(frozen=True, slots=True)
+class OfAgent(Filter):
+    """Holds for one agent by its id; no name another chose can slip in."""
+
+    agent_id: str = ""
+
+    def __bool__(self) -> bool:
+        """Ask for something, always."""
+        return True
+
+    def event(self, row: EventRow, *_: object, **__: object) -> bool:
+        """Tell whether the event is about the agent."""
+        return row.agent_id == self.agent_id
+
+    def query(self, *_: object, **__: object) -> dict[str, Any]:
+        """Let the broker find them: it has an index for that."""
+        return {"agent": self.agent_id}
+
+
+class EventsPane(AuditPane):
+    """The audit pane, of one agent: without its name, with more of the rest."""
+
+    def __init__(self, desk: Desk, agent_id: str, read: Read) -> None:
+        feed = Feed(desk.mirror)
+        feed.narrow(OfAgent(agent_id=agent_id))
+        super().__init__(desk, feed, read, id="events")
+
+    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
+        pen, p = self.pen, self.pen.palette
+        word, style = words.word(event), p.outcome(event.outcome)
+        if not event.outcome:
+            style = p.danger if words.loud(event) else p.accent
+        left: Row = (
+            (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
+            (f"{self._when(event)} ", p.muted),
+            (pen.clip(event.action or event.type, max(width // 3, 8)), p.text),
+        )
+        where = " ".join(part for part in (event.resource, event.note) if part)
+        if not event.outcome:
+            where = f"{where} {words.why(self.mirror, event)}".strip()
+        if where:
+            left = (*left, (f"  {where}", p.muted))
+        right = ((f" {word} ", style),)
+        rows: list[Row] = [pen.spread(left, right, width)]
+        if self._tall(event) == 2:
+            why = pen.clip(words.why(self.mirror, event), max(width - 13, 4))
+            rows.append(((" " * 12 + why, p.muted),))
+        return rows
+
+    def _when(self, event: EventRow) -> str:
+        """Write the time; the day too, once it is not today's."""
+        now = self.mirror.clock.now()
+        same = event.time.date() == now.date()
+        return f"{event.time:%H:%M:%S}" if same else f"{event.time:%d %b %H:%M}"
+
+    def _title(self, width: int) -> Row:
+        pen, p, feed = self.pen, self.pen.palette, self.feed
+        row: Row = self.heading("Events")
+        if feed.follow:
+            row = (*row, ("  following", p.text))
+        else:
+            row = (*row, ("  HELD", p.waiting))
+            if feed.arrived:
+                more = f"  +{feed.arrived:,} new {pen.glyphs.dash} End"
+                row = (*row, (more, p.waiting))
+        whole = feed.exhausted or not feed.rows
+        count = f"{len(feed.rows):,}" + (" " if whole else " read ")
+        if cell_width(count) > width // 3:
+            count = ""
+        return pen.spread(row, ((count, p.muted),), width)
