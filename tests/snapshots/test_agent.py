@@ -33,7 +33,7 @@ def fake() -> Iterator[FakeOperator]:
 def _read(screen: Any) -> bool:
     screen.pulse()
     events = screen.events
-    return events.feed.wants_older(events.size.height) is None
+    return events.feed.wants(events.size.height) is None
 
 
 def opening(name: str, *keys: str) -> Callable[[Pilot[Any]], Any]:
@@ -49,8 +49,10 @@ def opening(name: str, *keys: str) -> Callable[[Pilot[Any]], Any]:
         await pilot.pause()
         screen = app.screen
         await settle(pilot, lambda: screen.facts.activity is not None)
-        await pilot.press(*keys)
         await settle(pilot, lambda: _read(screen))
+        for key in keys:
+            await pilot.press(key)
+            await settle(pilot, lambda: _read(screen))
         app.screen.pulse()
         await pilot.pause()
 
