@@ -252,6 +252,10 @@ class Link:
         following = page.get("next")
         return _objects(page, "events"), following if _int(following) else None
 
+    async def past(self, **moment: object) -> Json:
+        """Read what the broker knew at a moment."""
+        return await self._wire.get("/api/past", **moment)
+
     async def links(self, seqs: Iterable[int]) -> list[Proof]:
         """Read what it takes to compute links of the chain again."""
         asked = ",".join(map(str, seqs))

@@ -16,10 +16,10 @@ from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger.chain import PREFIX
 from agentvault_tui.ledger.past_agents import Roster, Rosters
-from agentvault_tui.ledger.past_counts import Tallies, last_asked
+from agentvault_tui.ledger.past_counts import last_asked
 from agentvault_tui.ledger.past_spans import seq_at
 from agentvault_tui.ledger.past_stepups import stepups
-from agentvault_tui.ledger.past_tokens import Holding, holdings
+from agentvault_tui.ledger.past_tokens import Holding, Shelf, holdings
 from agentvault_tui.ledger.records import Panic
 from agentvault_tui.model import Agent, AgentCounts, AgentId, EventType, StepUp
 
@@ -89,7 +89,7 @@ class History:
 
     def __init__(self) -> None:
         self._rosters = Rosters()
-        self._tallies = Tallies()
+        self._shelf = Shelf()
 
     def at(
         self,
@@ -117,10 +117,11 @@ class History:
     def _rebuild(self, db: sqlite3.Connection, place: Place, moment: datetime) -> Past:
         seq = place.seq
         roster: Roster = self._rosters.at(db, seq)
-        found, unsure = holdings(db, seq, moment, roster, self._tallies)
+        found, unsure = holdings(db, seq, moment, roster, self._shelf)
         cases, doubts = stepups(db, seq, moment, roster)
-        counts = self._tallies.at(db, seq)
-        earlier = self._tallies.at(db, seq_at(db, moment - _MINUTE, upto=seq) or 0)
+        counts = self._shelf.tallies.at(db, seq)
+        minute = seq_at(db, moment - _MINUTE, upto=seq) or 0
+        earlier = self._shelf.tallies.at(db, minute)
         (digest,) = db.execute(
             "SELECT hash FROM events WHERE seq = ?", (seq,)
         ).fetchone()

@@ -18,6 +18,7 @@ from agentvault_tui.clock import Deadline, parse_iso
 from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.past_agents import Roster, events_of, is_void
 from agentvault_tui.ledger.past_counts import Tallies
+from agentvault_tui.ledger.past_rows import TokenRow, TokenRows
 from agentvault_tui.ledger.past_spans import TOKENS, Span, spans
 from agentvault_tui.model import (
     AgentCounts,
@@ -35,18 +36,28 @@ _BUDGET: Final = 1_600
 _LEAST: Final = 8
 _MOST: Final = 100
 _CHUNK: Final = 256
-_EDGE: Final = 2
+_EDGE: Final = 4
 """Read beyond what is listed: those at the edge may be over."""
+_MANY: Final = 20_000
+"""So many that were handed back are looked at one by one."""
+_SOME: Final = 512
+"""Beyond that, of each agent so many, and the rest is only counted."""
 _COUNT: Final = (
     "SELECT j.key, (SELECT count(*) FROM events e WHERE e.agent_id = j.key"
     " AND e.type = 'token.decision' AND e.outcome = 'allowed'"
     " AND e.seq > j.value AND e.seq <= ?2) FROM json_each(?1) j"
 )
-_READ: Final = (
-    "SELECT seq, time, json_extract(body, '$.detail.token_id'),"
-    " json_extract(body, '$.detail.scope'), json_extract(body, '$.detail.expires_at')"
-    " FROM events WHERE agent_id = ? AND type = 'token.decision'"
+_ISSUED: Final = (
+    "SELECT seq FROM events WHERE agent_id = ? AND type = 'token.decision'"
     " AND outcome = 'allowed' AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+)
+_GIVEN_BACK: Final = (
+    "SELECT seq FROM events WHERE type = 'token.revoked' AND outcome IS NULL"
+    " AND seq BETWEEN ? AND ? LIMIT ?"
+)
+_GIVEN_BACK_BY: Final = (
+    "SELECT {} FROM events WHERE agent_id = ? AND type = 'token.revoked'"
+    " AND outcome IS NULL AND seq > ? AND seq <= ?"
 )
 _APPROVALS: Final = 500
 """Approvals looked at: more within the ten minutes that matter, no people give."""
@@ -61,12 +72,16 @@ class Holding:
     """The soonest to end, in that order."""
 
 
+@dataclass(slots=True)
+class Shelf:
+    """What is known from look to look."""
+
+    tallies: Tallies = field(default_factory=Tallies)
+    rows: TokenRows = field(default_factory=TokenRows)
+
+
 def holdings(
-    db: sqlite3.Connection,
-    seq: int,
-    moment: datetime,
-    roster: Roster,
-    tallies: Tallies,
+    db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster, shelf: Shelf
 ) -> tuple[dict[AgentId, Holding], list[str]]:
     """Return what each agent held after event *seq*, and what is unsure of it."""
     doors = {
@@ -76,10 +91,11 @@ def holdings(
     }
     found: dict[AgentId, Holding] = defaultdict(Holding)
     stretches = spans(db, seq, moment, TOKENS, roster)
-    shelf = _Shelf(db, moment, roster, [span for span in stretches if span.known], seq)
+    known = [span for span in stretches if span.known]
+    look = _Look(db, (seq, moment), roster, shelf, known)
     listed = min(max(_BUDGET // max(len(doors), 1), _LEAST), _MOST)
-    for agent, counts in shelf.counts(doors, tallies).items():
-        found[agent] = shelf.holding(agent, doors[agent], counts, listed)
+    for agent, counts in look.counts(doors).items():
+        found[agent] = look.holding(agent, doors[agent], counts, listed)
     for token in _elevated(db, seq, moment, roster):
         found[token.agent_id].live += 1
         found[token.agent_id].soonest.append(token)
@@ -92,41 +108,42 @@ def holdings(
         for span in stretches
         if not span.known
     ]
-    return {agent: held for agent, held in found.items() if held.live}, unsure
+    if look.rough:
+        unsure.append(
+            f"More than {_MANY:,} tokens were handed back while others lived:"
+            " the numbers of live ones are not exact."
+        )
+    return {agent: held for agent, held in found.items() if held.live > 0}, unsure
 
 
-@dataclass(frozen=True, slots=True)
-class _Issued:
-    """One standard token, as its decision tells it."""
-
-    id: str
-    scope: str
-    issued_at: datetime
-    expires_at: datetime
-
-
-class _Shelf:
+class _Look:
     """The standard tokens of the stretches in which those that live were issued."""
 
     def __init__(
         self,
         db: sqlite3.Connection,
-        moment: datetime,
+        at: tuple[int, datetime],
         roster: Roster,
+        shelf: Shelf,
         stretches: list[Span],
-        seq: int,
     ) -> None:
         self._db = db
-        self._moment = moment
+        self._seq, self._moment = at
         self._roster = roster
+        self._shelf = shelf
         self._spans = stretches
-        self._given_back = self._read_given_back(seq) if stretches else {}
+        low = stretches[0].low if stretches else self._seq
+        rows = db.execute(_GIVEN_BACK, (low, self._seq, _MANY + 1)).fetchall()
+        self.rough = len(rows) > _MANY
+        """Whether hand-backs are too many to be looked at one by one."""
+        self._given_back: dict[AgentId, set[str]] = defaultdict(set)
+        if not self.rough:
+            self._keep_given_back([row[0] for row in rows])
 
-    def counts(
-        self, doors: Mapping[AgentId, int], tallies: Tallies
-    ) -> dict[AgentId, dict[Span, int]]:
+    def counts(self, doors: Mapping[AgentId, int]) -> dict[AgentId, dict[Span, int]]:
         """Count each agent's decisions in each stretch, behind its door."""
         found: dict[AgentId, dict[Span, int]] = defaultdict(dict)
+        tallies, none = self._shelf.tallies, AgentCounts()
         for span in self._spans:
             inside = {agent: door for agent, door in doors.items() if door >= span.low}
             keys = (json.dumps(inside), span.high)
@@ -136,7 +153,6 @@ class _Shelf:
             for agent in doors:
                 count = counted.get(agent)
                 if count is None:
-                    none = AgentCounts()
                     count = upto.get(agent, none).allowed
                     count -= before.get(agent, none).allowed
                 if count:
@@ -147,74 +163,78 @@ class _Shelf:
         self, agent: AgentId, door: int, counts: Mapping[Span, int], listed: int
     ) -> Holding:
         """Return what lives of what was counted, and read the soonest to end."""
-        ended = self._ended(agent, door)
-        held = Holding(live=sum(counts.values()) - len(ended))
-        for span in counts:
+        ended, more = self._ended(agent, door)
+        held = Holding(live=sum(counts.values()) - len(ended) - more)
+        for span in counts if held.live else ():
             after, few = max(door, span.low - 1), listed + _EDGE
             for token in self._walk(agent, after, span.high, few):
                 if self._over(token, span):
-                    held.live -= 1  # read by mistake for the edge is not sharp
+                    held.live -= 1  # counted by mistake, for the edge is not sharp
                 elif token.id not in ended:
-                    held.soonest.append(_token(agent, token))
-                if len(held.soonest) >= listed:
+                    held.soonest.append(_token(token))
+                if len(held.soonest) >= min(listed, held.live):
                     break
         return held
 
-    def _ended(self, agent: AgentId, door: int) -> set[str]:
-        """Return those of the counted ones that ended early, and not by the door."""
+    def _ended(self, agent: AgentId, door: int) -> tuple[set[str], int]:
+        """Return those of the counted that ended early; how many more are not named."""
         ended = set[str]()
-        given_back = self._given_back.get(agent, frozenset())
-        cuts = self._roster.scope_cuts.get(agent, [])
-        batches = self._roster.void
+        more = self._roughly(agent, door) if self.rough else 0
         for span in self._spans:
             after = max(door, span.low - 1)
+            given_back = self._given_back.get(agent, set())
             if not span.shift:
                 # Given back, so alive then: issued since the door last moved.
                 ended |= given_back
             elif given_back:
                 ended |= given_back & self._ids(agent, after, span)
-            for cut in cuts:
+            for cut in self._roster.scope_cuts.get(agent, ()):
                 for token in self._walk(agent, after, min(span.high, cut.seq)):
                     if cut.scopes & set(token.scope.split()):
                         ended |= set() if self._over(token, span) else {token.id}
-            for batch in batches:
+            for batch in self._roster.void:
                 low, high = max(after, batch.start - 1), min(span.high, batch.stop - 1)
                 for token in self._walk(agent, low, high):
                     ended |= set() if self._over(token, span) else {token.id}
-        return ended
+        return ended, more
+
+    def _roughly(self, agent: AgentId, door: int) -> int:
+        """Name the first that the agent handed back; return how many others did end."""
+        after = max(door, self._spans[0].low - 1) if self._spans else door
+        keys = (agent, after, self._seq)
+        sql = _GIVEN_BACK_BY.format("count(*)")
+        (count,) = self._db.execute(sql, keys).fetchone()
+        sql = _GIVEN_BACK_BY.format("seq") + f" ORDER BY seq LIMIT {_SOME}"
+        self._keep_given_back([row[0] for row in self._db.execute(sql, keys)])
+        return max(int(count) - _SOME, 0)
+
+    def _keep_given_back(self, seqs: list[int]) -> None:
+        """Remember those that would live, had their agents not ended them."""
+        for row in self._shelf.rows.read(self._db, seqs):
+            behind = row.seq > (self._roster.door(row.agent) or 0)
+            lived = row.expires_at is None or row.expires_at > self._moment
+            if lived and behind and not row.elevated:
+                self._given_back[row.agent].add(row.id)
 
     def _ids(self, agent: AgentId, after: int, span: Span) -> set[str]:
         walk = self._walk(agent, after, span.high)
         return {token.id for token in walk if not self._over(token, span)}
 
-    def _over(self, token: _Issued, span: Span) -> bool:
-        return token.expires_at + span.shift <= self._moment
+    def _over(self, token: TokenRow, span: Span) -> bool:
+        ends = token.expires_at
+        return ends is None or ends + span.shift <= self._moment
 
     def _walk(
         self, agent: AgentId, after: int, upto: int, chunk: int = _CHUNK
-    ) -> Iterator[_Issued]:
+    ) -> Iterator[TokenRow]:
         """Read an agent's tokens in the order they were issued, *chunk* at a time."""
         while after < upto:
-            rows = self._db.execute(_READ, (agent, after, upto, chunk)).fetchall()
-            for seq, time, token_id, scope, ends in rows:
-                after = seq
-                if token_id and ends:
-                    issued, expires = parse_iso(time), parse_iso(ends)
-                    yield _Issued(token_id, scope or "", issued, expires)
-            if len(rows) < chunk:
+            keys = (agent, after, upto, chunk)
+            seqs = [row[0] for row in self._db.execute(_ISSUED, keys)]
+            yield from self._shelf.rows.read(self._db, seqs)
+            if len(seqs) < chunk:
                 return
-
-    def _read_given_back(self, seq: int) -> dict[AgentId, frozenset[str]]:
-        """Return the ids of those that would live, had their agents not ended them."""
-        found: dict[AgentId, set[str]] = defaultdict(set)
-        low = self._spans[0].low
-        for event in events_of(self._db, [EventType.TOKEN_REVOKED], low, seq):
-            name, ends = event.detail.get("token_id"), event.detail.get("expires_at")
-            behind = event.seq > (self._roster.door(event.agent_id or AgentId("")) or 0)
-            lived = not isinstance(ends, str) or parse_iso(ends) > self._moment
-            if isinstance(name, str) and lived and behind and not _is_elevated(event):
-                found[event.agent_id or AgentId("")].add(name)
-        return {agent: frozenset(names) for agent, names in found.items()}
+            after, chunk = seqs[-1], min(2 * chunk, _CHUNK)
 
 
 def _elevated(
@@ -276,17 +296,13 @@ def _once(event: Event) -> Token | None:
     )
 
 
-def _token(agent: AgentId, told: _Issued) -> Token:
+def _token(told: TokenRow) -> Token:
     return Token(
         id=TokenId(told.id),
         sha256="",
-        agent_id=agent,
+        agent_id=told.agent,
         scope=told.scope,
         kind=TokenKind.STANDARD,
-        issued_at=told.issued_at,
-        expires=Deadline(told.expires_at, 0.0, ""),
+        issued_at=told.time,
+        expires=Deadline(told.expires_at or told.time, 0.0, ""),
     )
-
-
-def _is_elevated(event: Event) -> bool:
-    return "stepup_id" in event.detail

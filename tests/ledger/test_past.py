@@ -13,7 +13,7 @@ from support.ledger_kit import START, SYSTEM, decision, manual_clock
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Past
+from agentvault_tui.ledger import Ledger, Past, past_tokens
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -245,3 +245,25 @@ async def test_answers_are_of_the_moment(book: Book) -> None:
     await book.write(EventType.PANIC_ON, agent_id=None, reason="drill")
     assert await book.live(moment=book.clock.now()) == 0
     assert [await book.live(seq=seq) for seq in range(2, 7)] == first == [1, 2, 3, 4, 5]
+
+
+async def test_handing_back_in_crowds(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where most are handed back the count is exact; beyond a bound that is said."""
+    await book.register()
+    for number in range(150):
+        book.clock.advance(1)
+        await book.issue(f"tok_{number}", 1000)
+        if number % 10:
+            ends = iso(book.clock.now() + timedelta(seconds=1000))
+            detail = {"token_id": f"tok_{number}", "expires_at": ends}
+            await book.write(EventType.TOKEN_REVOKED, detail=detail)
+    past = await book.now()
+    held = past.holdings[AGENT]
+    assert held.live == 15
+    assert [t.id for t in held.soonest] == [f"tok_{n}" for n in range(0, 150, 10)]
+    monkeypatch.setattr(past_tokens, "_MANY", 100)
+    past = await book.now()
+    assert past.holdings[AGENT].live == 15
+    assert "are not exact" in past.unsure[0]

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from support.fake_activity import activity_shape
+from support.fake_past import past_of
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import iso
@@ -94,6 +95,7 @@ class FakeOperator(FakeState):
                 Route("/api/agents/{id}", self._one_agent),
                 Route("/api/agents/{id}/activity", self._activity),
                 Route("/api/audit", self._audit),
+                Route("/api/past", self._past),
                 Route("/api/policy", self._policy),
                 Route("/api/status", self._status),
                 Route("/api/events", self._stream),
@@ -154,6 +156,12 @@ class FakeOperator(FakeState):
         ]
         like.sort(key=lambda other: other["decided_at"], reverse=True)
         return JSONResponse({"stepups": like[:5]})
+
+    async def _past(self, request: Request) -> Response:
+        told = past_of(self, request.query_params)
+        if isinstance(told, str):
+            return problem(404, told, "look elsewhere")
+        return JSONResponse(told)
 
     async def _policy(self, _: Request) -> Response:
         return JSONResponse(

@@ -51,6 +51,10 @@ class FakeState:
         self.writable = True
         self.reachable = True
         self.warnings: list[str] = []
+        self.doubts: list[str] = []
+        """What the past is unsure of."""
+        self.moments: list[dict[str, Any]] = []
+        """What `fake_past.remember` kept."""
         self.panic: dict[str, Any] = {
             "on": False,
             "since": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import ClassVar, Final, TypeVar
 
 from textual.app import ComposeResult
@@ -123,6 +124,9 @@ class Dialog(Keyed, ModalScreen[Result]):
             self.changed()
         width, height = self.room()
         page = self.page(width - 4, height - 2)
+        if self.desk.past:
+            mark = ("PAST  ", self.pen.palette.waiting)
+            page = replace(page, title=(mark, *page.title))
         rows = len(page.body) + len(page.footer) + 2
         self.sheet.show(page, self.pen, width, min(rows, height))
 

@@ -23,6 +23,8 @@ class Desk:
     actions: Actions
     glyphs: Glyphs
     read_only: bool = False
+    past: bool = False
+    """Whether the mirror is one of the past."""
     keymap: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The user's own keys, by the name of what they do."""
     key_problems: list[str] = field(default_factory=list)
@@ -34,6 +36,11 @@ class Desk:
 
     def refusal(self) -> str | None:
         """Say why nothing may be decided now, and what to do; None if it may."""
+        if self.past:
+            return (
+                "This is the past: it is only looked at. "
+                "t goes back to now, where you can decide."
+            )
         if self.read_only:
             return (
                 "This console is read-only: it takes no decision. "

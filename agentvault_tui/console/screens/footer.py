@@ -41,7 +41,7 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     found += [("/", "filter"), ("Tab", "pane")]
     if focus.place != "audit":
         found.append(follow)
-    found += [(":", "command"), ("y", "copy id")]
+    found += [(":", "command"), ("t", "time"), ("y", "copy id")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
     return (*found, ("?", "keys"))

@@ -45,12 +45,13 @@ class Watch(Filtering):
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
         Binding("y", "copy", "copy id"),
+        Binding("t", "time", "time machine", id="time"),
     ]
 
     def __init__(self, desk: Desk, link: Link, *, pulse: float) -> None:
         super().__init__(desk)
         self.link = link
-        self._pulse = pulse
+        self.pulse_seconds = pulse
         self.view = AgentView(desk.mirror)
         self.feed = Feed(desk.mirror)
         self.masthead = Masthead(desk, id="masthead")
@@ -85,7 +86,7 @@ class Watch(Filtering):
         """Start the one clock of this screen."""
         self.pulse()
         self.agents.focus()
-        self.set_interval(self._pulse, self.pulse)
+        self.set_interval(self.pulse_seconds, self.pulse)
 
     # Time
 
@@ -120,7 +121,7 @@ class Watch(Filtering):
         self._surveyed, self._surveyed_agents = standing, versions.agents
         self.view.update()
         took = clock.boot() - started
-        wait = _QUIET_SURVEY if quiet else 1.0 - self._pulse / 2
+        wait = _QUIET_SURVEY if quiet else 1.0 - self.pulse_seconds / 2
         self._survey_due = started + max(wait, took * _SURVEY_SHARE)
 
     def paint_all(self) -> None:
@@ -248,6 +249,14 @@ class Watch(Filtering):
         """Hold the audit, or follow it."""
         self.audit.toggle()
         self._show_keys()
+
+    def action_time(self) -> None:
+        """Look back: to the event that is held, or from the last one."""
+        from agentvault_tui.console.screens.past import (  # noqa: PLC0415 - see Deciding
+            look_back,
+        )
+
+        self.run_worker(look_back(self), group="past", exclusive=True)
 
     @on(AgentPane.Moved)
     def follow_cursor(self) -> None:

@@ -143,7 +143,8 @@ class AuditPane(Pane, can_focus=True):
         pace = self.mirror.decisions.minute(self.mirror.clock.now().timestamp())
         row: Row = self.heading("Audit")
         if feed.follow:
-            row = (*row, ("  following", p.text))
+            words = "up to then" if self.desk.past else "following"
+            row = (*row, (f"  {words}", p.text))
         else:
             row = (*row, ("  HELD", p.waiting))
             if feed.arrived:

@@ -1,0 +1,277 @@
+"""The time machine: the home screen as it was at any moment the ledger remembers.
+
+It lies over the home screen, which goes on following what happens, so that going back
+to now needs nothing but taking this away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import ClassVar, Final
+
+from textual import on
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console.past import (
+    Aim,
+    PastMirror,
+    desk_of,
+    look,
+    reader_of,
+    when,
+)
+from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.widgets.agents import AgentPane
+from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.pastmast import PastMast
+from agentvault_tui.errors import AgentVaultError
+
+_SCRUBS: Final = frozenset({"move", "event", "turn", "start", "back", "ask"})
+_KEYS: Final = (
+    ("t", "now"),
+    ("h l", "minute"),
+    ("H L", "hour"),
+    ("[ ]", "event"),
+    ("{ }", "turn"),
+    ("@", "go to"),
+    ("/", "filter"),
+    ("Tab", "pane"),
+    ("y", "copy id"),
+    ("?", "keys"),
+)
+
+
+class PastScreen(Watch):
+    """Draws a mirror of the past; every key that decides is refused."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Before the panes' own keys: here the ends and pages are those of time.
+        Binding("t,end", "back", "back to now", priority=True),
+        Binding("left,h", "move(-60)", "a minute back", priority=True),
+        Binding("right,l", "move(60)", "a minute on", priority=True),
+        Binding("pageup,H", "move(-3600)", "an hour back", priority=True),
+        Binding("pagedown,L", "move(3600)", "an hour on", priority=True),
+        Binding("left_square_bracket", "event(-1)", "the event before", priority=True),
+        Binding("right_square_bracket", "event(1)", "the event after", priority=True),
+        Binding(
+            "shift+left,left_curly_bracket",
+            "turn(0)",
+            "the turn before: a person, a policy, a start",
+            priority=True,
+        ),
+        Binding(
+            "shift+right,right_curly_bracket",
+            "turn(1)",
+            "the turn after",
+            priority=True,
+        ),
+        Binding("home", "start", "the first event", priority=True),
+        Binding("at", "ask", "go to a time", priority=True),
+    ]
+
+    def __init__(self, live: Watch, past: PastMirror, aim: Aim) -> None:
+        self.past = past
+        reader = reader_of(live.link, past)
+        super().__init__(
+            desk_of(live.desk, self.past, reader), reader, pulse=live.pulse_seconds
+        )
+        self.live = live
+        self.masthead: PastMast = PastMast(
+            self.desk, self.past, live.desk.mirror, id="masthead"
+        )
+        self._fixed = (self.masthead, *self._fixed[1:])
+        self.view.cursor = live.view.cursor
+        self.aim = self.shown = aim
+        self._reading: asyncio.Task[None] | None = None
+
+    def on_mount(self) -> None:
+        """Keep the filter that was on."""
+        self._turned()
+        if self.live.bar is not None and (text := self.live.bar.field.value):
+            self.run_worker(self._filtered_by(text))
+
+    async def _filtered_by(self, text: str) -> None:
+        await self.complete()
+        if self.bar is not None:
+            self.bar.display = True
+            self.bar.field.value = text
+
+    def on_unmount(self) -> None:
+        """Read nothing more."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def pulse(self) -> None:
+        """Follow what goes on beside the moment: the link, and what has come since."""
+        super().pulse()
+        self.place()
+        self.masthead.paint()
+
+    # Time
+
+    def go(self, aim: Aim) -> None:
+        """Show another moment; of those asked for meanwhile only the last counts."""
+        self.aim = aim
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while self.shown is not self.aim:
+            aim, now = self.aim, self.live.desk.mirror.clock.now()
+            self.masthead.aimed = when(aim.at, now) if aim.at else f"event {aim.seq:,}"
+            self.masthead.problem = ""
+            try:
+                told, events = await look(self.link, aim)
+            except AgentVaultError as error:
+                shown = self.past.intake.shown(error.diagnosis(), 300)
+                self.masthead.problem = f"Not read: {shown}"
+                if aim is self.aim:
+                    self.aim = self.shown
+            else:
+                self.past.fill(told, events)
+                self.shown = aim
+                self._turned()
+        self.masthead.aimed = ""
+        self.pulse()
+
+    def _turned(self) -> None:
+        """Draw the new moment: nothing of the one before stays."""
+        self.feed.resume()
+        self.view.update()
+        self.view.narrow(self.view.filter)
+        self.place()
+        self.paint_all()
+
+    def action_move(self, seconds: int) -> None:
+        """Go by that many seconds, as far as there are events."""
+        first, last = self.past.first, self.masthead.last
+        at = (self.aim.at or self.past.clock.now()) + timedelta(seconds=seconds)
+        if at >= last.time:
+            self._edge(last.seq, "That is the last event; t goes back to now.")
+        elif at <= first.time:
+            self._edge(first.seq, "That is the first event.")
+        else:
+            self.go(Aim(at=at))
+
+    def action_event(self, step: int) -> None:
+        """Go to the event before or after."""
+        seq = (self.aim.seq or self.past.place.seq) + step
+        if seq > self.masthead.last.seq:
+            self._edge(seq - 1, "That is the last event; t goes back to now.")
+        elif seq < self.past.first.seq:
+            self._edge(seq + 1, "That is the first event.")
+        else:
+            self.go(Aim(seq=seq))
+
+    def action_turn(self, after: int) -> None:
+        """Go to the nearest event that was no agent's routine."""
+        place = self.past.turns[after]
+        if place is None:
+            where = "after" if after else "before"
+            self._say(f"No person and no policy did anything {where} this.")
+        elif self._reading is None or self._reading.done():
+            self.go(Aim(seq=place.seq))
+
+    def action_start(self) -> None:
+        """Go to the first event."""
+        self.go(Aim(seq=self.past.first.seq))
+
+    def action_ask(self) -> None:
+        """Ask for a moment."""
+        from agentvault_tui.console.dialogs.moment import (  # noqa: PLC0415 - see Deciding
+            MomentDialog,
+        )
+
+        dialog = MomentDialog(self.desk, self.past, self.masthead.last, self.live.desk)
+        self.app.push_screen(dialog, self._asked)
+
+    def _asked(self, aim: Aim | None) -> None:
+        if aim is not None:
+            self.go(aim)
+
+    def action_back(self) -> None:
+        """Go back to now, which has never stopped."""
+        self.dismiss()
+
+    def action_out(self) -> None:
+        """Take one step out: of the filter, then of the past."""
+        if self.bar is not None and (self._typing or self.view.filter):
+            super().action_out()
+        else:
+            self.action_back()
+
+    def _edge(self, seq: int, words: str) -> None:
+        if self.past.place.seq == seq and self.past.clock.now() == self.past.place.time:
+            self._say(words)
+        else:
+            self.go(Aim(seq=seq))
+
+    # What does not happen here
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave letters and arrows alone where a filter is typed."""
+        if action in _SCRUBS and self._typing:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_revoke(self) -> None:
+        """Refuse."""
+        self._refuse()
+
+    def action_restore(self) -> None:
+        """Refuse."""
+        self._refuse()
+
+    def action_panic(self) -> None:
+        """Refuse."""
+        self._refuse()
+
+    def _refuse(self) -> None:
+        self._say(self.desk.refusal() or "")
+
+    def _say(self, words: str) -> None:
+        self.app.notify(words, markup=False, timeout=4)
+
+    @on(AgentPane.Opened)
+    def _stay(self, message: AgentPane.Opened) -> None:
+        """Go to the details: screens of one agent show what is now."""
+        message.prevent_default()
+        self._focus(self.details)
+        self.details.paint()
+
+    @on(AuditPane.Opened)
+    def _go_to_event(self, message: AuditPane.Opened) -> None:
+        """Go to the moment of the event under the cursor."""
+        message.prevent_default()
+        if event := self.feed.under_cursor:
+            self.go(Aim(seq=event.seq))
+
+    def _show_keys(self) -> None:
+        """Name the keys of time."""
+        if self._typing:
+            super()._show_keys()
+        else:
+            self.keybar.show(_KEYS)
+
+
+async def look_back(watch: Watch) -> None:
+    """Open the past where *watch* holds an event, or else at the last one there is.
+
+    The first moment is read before anything is drawn: no frame of it is empty.
+    """
+    mirror = watch.desk.mirror
+    event = None if watch.feed.follow else watch.feed.under_cursor
+    seq = event.seq if event else mirror.last_seq
+    if not seq:
+        watch.app.notify("Nothing is recorded yet.", markup=False, timeout=4)
+        return
+    past, aim = PastMirror(mirror), Aim(seq=seq)
+    try:
+        past.fill(*await look(watch.link, aim))
+    except AgentVaultError as error:
+        shown = mirror.intake.shown(f"The past was not read: {error.diagnosis()}", 300)
+        watch.app.notify(shown, markup=False, severity="warning", timeout=6)
+        return
+    if watch.is_current:
+        watch.app.push_screen(PastScreen(watch, past, aim))

@@ -1,0 +1,151 @@
+"""The masthead of the past: every row of it says so, in a word and in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.style import Style
+
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.lines import Piece, Row, cells, clock_time, wrap
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.past import PastMirror, Place, ago, when
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.pane import Painted
+
+WORD: Final = "PAST"
+_FRAME: Final = 2 + len(WORD) + 3
+"""Cells that frame, word and margins take of each row."""
+_BAR: Final = 12
+_LINES: Final = 2
+
+
+class PastMast(Masthead):
+    """Which moment is shown, where it lies, and what has happened since."""
+
+    def __init__(self, desk: Desk, past: PastMirror, live: Mirror, *, id: str) -> None:  # noqa: A002 - as Textual calls it
+        super().__init__(desk, id=id)
+        self._past = past
+        self._live = live
+        self._left_at = live.last_seq
+        self.problem = ""
+        """Why the moment asked for last is not shown."""
+        self.aimed = ""
+        """The moment that is being read."""
+
+    @property
+    def last(self) -> Place:
+        """The ledger's last event, as far as is known here."""
+        events = self._live.events
+        if not events:
+            return self._past.place
+        return Place(self._live.last_seq, events[-1].time)
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the moment, the way to it, and what was wrong then."""
+        return self._rows(width)[:height]
+
+    def wanted(self, width: int) -> int:
+        """Return how many rows it needs now."""
+        return len(self._rows(width))
+
+    def _rows(self, width: int) -> list[Painted]:
+        room = max(width - _FRAME, 8)
+        p = self.pen.palette
+        panic = self._past.status.panic
+        rows = [self._moment(room), self._way(room)]
+        if panic.on:
+            since = f" since {clock_time(panic.since)}" if panic.since else ""
+            text = f"PANIC then: everything stopped{since} by {panic.by}"
+            why = f": {panic.reason}" if panic.reason else ""
+            rows += self._told(text + why, room, p.danger)
+        for text in (self.problem, *self._now(), *self._past.status.warnings):
+            if text:
+                rows += self._told(text, room, p.waiting)
+        return [self._framed(row, width) for row in rows[:7]]
+
+    def _moment(self, room: int) -> Row:
+        """Say which moment this is, and how to leave it."""
+        pen, p = self.pen, self.pen.palette
+        now, dot = self._live.clock.now(), pen.glyphs.separator
+        moment = self._past.clock.now()
+        link = self._live.link
+        mark = pen.glyphs.live if link.live else pen.glyphs.lost
+        right: Row = ((f"{mark} {link.state.value}", self._style(link.state)),)
+        back = "t or Esc: back to now"
+        for facts in (
+            (when(moment, now), ago(moment, now), "read-only", back),
+            (f"{moment:%H:%M:%S}Z", ago(moment, now), "read-only", "t: now"),
+            (f"{moment:%H:%M:%S}Z", "read-only", "t: now"),
+            (f"{moment:%H:%M:%S}Z", "t: now"),
+        ):
+            left: list[Piece] = [(facts[0], p.strong)]
+            for fact in facts[1:]:
+                style = p.key if fact == facts[-1] else p.text
+                left += [(f" {dot} ", p.muted), (fact, style)]
+            if cells(tuple(left)) + cells(right) + 2 <= room:
+                break
+        return pen.spread(tuple(left), right, room)
+
+    def _way(self, room: int) -> Row:
+        """Show where the moment lies between first and last event, and what came."""
+        pen, p, g = self.pen, self.pen.palette, self.pen.glyphs
+        first, here, last = self._past.first, self._past.place, self.last
+        width = max(min(room - 46, 60), _BAR)
+        whole = max((last.time - first.time).total_seconds(), 1e-6)
+        done = (self._past.clock.now() - first.time).total_seconds() / whole
+        at = round(min(max(done, 0.0), 1.0) * (width - 1))
+        left: Row = (
+            (g.rule(at), p.muted),
+            (g.current, p.waiting),
+            (g.rule(width - 1 - at), p.muted),
+            (f" event {here.seq:,} of {last.seq:,}", p.text),
+        )
+        if self.aimed:
+            return pen.spread(left, ((f"reading {self.aimed}", p.waiting),), room)
+        arrived = self._live.last_seq - self._left_at
+        came = f"+{arrived:,} since" if arrived else "nothing since"
+        return pen.spread(left, ((came, p.text if arrived else p.muted),), room)
+
+    def _now(self) -> list[str]:
+        """Say what must not be missed while looking back."""
+        live, told = self._live, []
+        if live.link.state in {LinkState.LOST, LinkState.STALE}:
+            told.append(f"Now: the link is {live.link.state}: {live.link.reason}")
+        if live.status.panic.on and not self._past.status.panic.on:
+            told.append(f"Now: PANIC by {live.status.panic.by}. t goes back to it.")
+        waiting = len(live.open_stepups())
+        if waiting > len(self._past.open_stepups()):
+            told.append(f"Now: {waiting} waiting for a person. t goes back to them.")
+        return told
+
+    def _told(self, text: str, room: int, style: Style) -> list[Row]:
+        pen = self.pen
+        rows = wrap(pen.own(text), room)
+        if len(rows) > _LINES:
+            rows = [rows[0], pen.clip(" ".join(rows[1:]), room)]
+        return [((row, style),) for row in rows]
+
+    def _framed(self, row: Row, width: int) -> Painted:
+        """Put a row between frames, the word in front."""
+        p, edge = self.pen.palette, self.pen.glyphs.box.vertical
+        turned = p.waiting + Style(reverse=True, bold=True)
+        gap = max(width - _FRAME - cells(row), 0)
+        return (
+            (
+                (f"{edge}{WORD}{edge}", turned),
+                (" ", p.text),
+                *row,
+                (" " * (gap + 1), p.text),
+                (edge, turned),
+            ),
+            None,
+        )
+
+    def _style(self, state: LinkState) -> Style:
+        p = self.pen.palette
+        return {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}.get(
+            state, p.waiting
+        )

@@ -1,0 +1,389 @@
+"""The time machine at the keyboard: marked, read-only, and one key back to now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.console_scenes import console, running, settle
+from support.fake_operator import FakeOperator
+from support.fake_past import incident
+from support.fake_state import START
+from textual.pilot import Pilot
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.dialogs.moment import MomentDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.past import Aim, PastMirror, Place, ago, read_aim
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.screens.past import PastScreen
+from agentvault_tui.console.widgets.pane import Pane
+
+FIRST, LAST = 1, 10
+
+
+class Stage:
+    """A console in front of a scripted broker with a story behind it."""
+
+    def __init__(self, fake: FakeOperator, folder: Path) -> None:
+        self.fake = fake
+        self.app: ConsoleApp = console(fake.socket, folder)
+        self.pilot: Pilot[Any]
+
+    @contextlib.asynccontextmanager
+    async def on(self, *keys: str) -> AsyncIterator[Pilot[Any]]:
+        incident(self.fake)
+        async with running(self.app, (120, 40)) as pilot:
+            self.pilot = pilot
+            await self.press(*keys)
+            yield pilot
+
+    @property
+    def past(self) -> PastScreen:
+        screen = self.app.screen
+        assert isinstance(screen, PastScreen)
+        return screen
+
+    async def press(self, *keys: str) -> None:
+        """Press keys one by one, each settled."""
+        for key in keys:
+            await self.pilot.press(key)
+            await self.pilot.pause()
+            opens = key == "t" and len(self.app.screen_stack) == 1
+            if opens and self.app.desk.mirror.last_seq:
+                await settle(self.pilot, lambda: len(self.app.screen_stack) > 1)
+            if isinstance(self.app.screen, PastScreen):
+                await settle(self.pilot, self._rests)
+
+    def _rests(self) -> bool:
+        reading = self.past._reading
+        return reading is None or reading.done()
+
+    def text(self, name: str) -> str:
+        screen = self.app.screen
+        if isinstance(screen, PastScreen):
+            screen.pulse()
+        pane = screen.query_one(f"#{name}", Pane)
+        rows = (pane.render_line(y).text.rstrip() for y in range(pane.size.height))
+        return "\n".join(rows)
+
+    def names(self) -> set[str]:
+        return {str(agent.name) for agent in self.past.past.agents.values()}
+
+    @property
+    def toast(self) -> str:
+        notes = list(self.app._notifications)
+        return notes[-1].message if notes else ""
+
+
+@pytest.fixture
+def stage(fake: FakeOperator, tmp_path: Path) -> Stage:
+    return Stage(fake, tmp_path)
+
+
+async def test_every_row_of_the_masthead_says_past(stage: Stage) -> None:
+    """A word and a frame on each row, the moment, how long ago, and the way back."""
+    async with stage.on("t", "H"):
+        rows = stage.text("masthead").split("\n")
+        assert len(rows) >= 2
+        assert all(row.startswith("│PAST│") and row.endswith("│") for row in rows)
+        assert "13:00:11Z · 62 min ago · read-only · t or Esc: back to now" in rows[0]
+        assert "● live" in rows[0]
+        assert "event 2 of 10" in rows[1]
+        assert "nothing since" in rows[1]
+
+
+async def test_the_panes_draw_what_was(stage: Stage) -> None:
+    """Agents, tokens with their countdowns, step-ups and panic are of the moment."""
+    async with stage.on("t"):
+        assert stage.names() == {"calendar-agent", "payments-agent", "email-agent"}
+        await stage.press("H")
+        assert stage.names() == {"calendar-agent"}
+        assert "registered" in stage.text("audit").lower()
+        await stage.press("right_curly_bracket")
+        assert stage.names() == {"calendar-agent", "payments-agent"}
+        assert stage.past.past.place.seq == 3
+        await stage.press("right_curly_bracket")
+        assert stage.past.past.place.seq == 6
+        assert "STEP-UP  1 waiting" in stage.text("waiting")
+        assert "46:00" in stage.text("agents")
+        await stage.press("right_curly_bracket")
+        head = stage.text("masthead")
+        assert (
+            "PANIC then: everything stopped since 13:56:11Z by alice: runaway" in head
+        )
+        assert "no live token" in stage.text("agents")
+
+
+async def test_scrub_keys(stage: Stage) -> None:
+    """Minutes, hours, events, turns and the ends, and no further than there is."""
+    async with stage.on("t"):
+        mirror = stage.past.past
+        assert mirror.place.seq == LAST
+        await stage.press("left")
+        assert mirror.clock.now() == START - timedelta(minutes=3)
+        await stage.press("h", "h", "l")
+        assert mirror.clock.now() == START - timedelta(minutes=4)
+        await stage.press("left_square_bracket")
+        assert mirror.place.seq == 6
+        await stage.press("right_square_bracket")
+        assert (mirror.place.seq, mirror.clock.now()) == (7, mirror.place.time)
+        await stage.press("shift+left")
+        assert mirror.place.seq == 6
+        await stage.press("pageup")
+        assert mirror.clock.now() == START - timedelta(minutes=74)
+        await stage.press("pagedown", "home")
+        assert mirror.place.seq == FIRST
+        await stage.press("left")
+        assert stage.toast == "That is the first event."
+        await stage.press("left_square_bracket", "shift+left")
+        assert mirror.place.seq == FIRST
+        assert "before this" in stage.toast
+        await stage.press("L", "L", "L")
+        assert mirror.place.seq == LAST
+        assert "t goes back to now" in stage.toast
+
+
+async def test_a_held_event_is_where_it_begins(stage: Stage) -> None:
+    """t on an event of the held audit goes to its moment, and Enter on one there too."""
+    async with stage.on("shift+tab", "k", "k", "k"):
+        held = stage.app.watch_screen.feed.under_cursor
+        assert held is not None
+        await stage.press("t")
+        assert stage.past.past.place.seq == held.seq
+        await stage.press("shift+tab", "k", "k", "enter")
+        assert stage.past.past.place.seq == held.seq - 2
+
+
+@pytest.mark.parametrize("key", ["r", "u", "exclamation_mark"])
+async def test_deciding_keys_are_refused_in_a_line(stage: Stage, key: str) -> None:
+    """Nothing opens, nothing is sent, and one line says why."""
+    async with stage.on("t", "h", key):
+        assert stage.past.is_current
+        assert stage.toast.startswith("This is the past: it is only looked at.")
+        assert stage.fake.requests == []
+
+
+async def test_step_ups_then_can_be_read_and_not_decided(stage: Stage) -> None:
+    """The dialog is marked as past, its deciding keys refused, whatever is waiting."""
+    async with stage.on("t", "home", "at"):
+        await stage.pilot.press(*"13:50", "enter")
+        await stage.pilot.pause()
+        await settle(stage.pilot, lambda: isinstance(stage.app.screen, PastScreen))
+        await settle(stage.pilot, stage._rests)
+        await stage.pilot.press("s")
+        await stage.pilot.pause()
+        dialog = stage.app.screen
+        assert isinstance(dialog, StepUpDialog | StepUpsDialog)
+        clock = stage.app.desk.mirror.clock
+        assert isinstance(clock, ManualClock)
+        clock.advance(2)
+        await stage.pilot.press("d", "a")
+        await stage.pilot.pause()
+        assert stage.fake.requests == []
+        assert "This is the past" in dialog.note
+        title = dialog.sheet.render_line(0).text
+        assert "PAST" in title
+
+
+@pytest.mark.parametrize("key", ["t", "escape", "end"])
+async def test_one_key_back_and_nothing_was_missed(stage: Stage, key: str) -> None:
+    """Live events go on arriving, are counted, and are there without a reload."""
+    async with stage.on("t", "h", "h"):
+        live = stage.app.watch_screen
+        agent = next(iter(stage.fake.agents.values()))
+        for _ in range(3):
+            await asyncio.to_thread(
+                stage.fake.decide, agent, "write:calendar", "denied"
+            )
+        await settle(stage.pilot, lambda: stage.app.desk.mirror.last_seq == LAST + 3)
+        assert "+3 since" in stage.text("masthead")
+        assert "of 13" in stage.text("masthead")
+        loaded = stage.app.desk.mirror.versions.ledger
+        await stage.press(key)
+        assert stage.app.screen is live
+        live.pulse()
+        assert [row.seq for row in live.feed.rows][-3:] == [11, 12, 13]
+        assert stage.app.desk.mirror.versions.ledger == loaded
+
+
+async def test_what_waits_now_is_not_missed(stage: Stage) -> None:
+    """A step-up that comes while someone looks back is told in the masthead."""
+    async with stage.on("t", "home"):
+        agent = next(iter(stage.fake.agents.values()))
+        await asyncio.to_thread(stage.fake.add_stepup, agent)
+        mirror = stage.app.desk.mirror
+        await settle(stage.pilot, lambda: bool(mirror.open_stepups()))
+        assert "Now: 1 waiting for a person." in stage.text("masthead")
+
+
+async def test_a_lost_link_is_told_and_what_is_shown_stays(stage: Stage) -> None:
+    """With the broker gone the moment stays, and the next one is told to be unread."""
+    async with stage.on("t", "H"):
+        await asyncio.to_thread(stage.fake.stop)
+        mirror = stage.app.desk.mirror
+        await settle(stage.pilot, lambda: mirror.link.state is LinkState.LOST)
+        await stage.press("left")
+        head = stage.text("masthead")
+        assert "○ lost" in head
+        assert "Now: the link is lost" in head
+        assert "Not read: " in head
+        assert "13:00:11Z" in head
+        assert stage.names() == {"calendar-agent"}
+        await asyncio.to_thread(stage.fake.start)
+
+
+async def test_filter_and_cursor_come_along(stage: Stage) -> None:
+    """The place is not lost: same filter, same agent; letters typed are text."""
+    async with stage.on("slash", *"owner:bob", "enter", "t", "h", "h", "h"):
+        assert [str(stage.past.past.agents[i].name) for i in stage.past.view.order] == [
+            "payments-agent"
+        ]
+        moment = stage.past.past.clock.now()
+        await stage.press("slash", "h", "left", "t", "end")
+        assert stage.past.past.clock.now() == moment
+        assert stage.past.bar is not None
+        assert stage.past.bar.field.value == "owner:bobth" or (
+            "h" in stage.past.bar.field.value
+        )
+        await stage.press("escape")
+        assert stage.past.is_current
+
+
+async def test_a_typed_time(stage: Stage) -> None:
+    """A time is typed, bad ones are told in words, Esc stays where it is."""
+    async with stage.on("t", "at"):
+        dialog = stage.app.screen
+        assert isinstance(dialog, MomentDialog)
+        for text, words in (
+            ("lunch", "That is no time."),
+            ("09:00", "before the first event, at 12:02:11Z"),
+            ("#99", "There is no event 99"),
+        ):
+            await stage.pilot.press("ctrl+u", *text, "enter")
+            await stage.pilot.pause()
+            assert words in dialog.note
+        await stage.pilot.press("ctrl+u", *"13:30", "enter")
+        await stage.pilot.pause()
+        await settle(stage.pilot, lambda: isinstance(stage.app.screen, PastScreen))
+        await settle(stage.pilot, stage._rests)
+        assert stage.past.past.clock.now() == START.replace(
+            minute=30, hour=13, second=0
+        )
+        await stage.press("at", "escape")
+        assert stage.past.past.clock.now() == START.replace(
+            minute=30, hour=13, second=0
+        )
+
+
+async def test_nothing_recorded_is_told(fake: FakeOperator, tmp_path: Path) -> None:
+    """In an empty vault there is no past to go to."""
+    app = console(fake.socket, tmp_path)
+    async with running(app) as pilot:
+        await pilot.press("t")
+        await pilot.pause()
+        assert len(app.screen_stack) == 1
+        assert [note.message for note in app._notifications] == [
+            "Nothing is recorded yet."
+        ]
+
+
+async def test_doubts_are_told(stage: Stage) -> None:
+    """What the events do not say stands in the masthead, marked like all of it."""
+    stage.fake.doubts.append("Events 1 to 4 do not say when their tokens ended.")
+    async with stage.on("t", "h"):
+        rows = stage.text("masthead").split("\n")
+        assert any("do not say when their tokens ended" in row for row in rows)
+
+
+def _mirror() -> PastMirror:
+    live = Mirror(ManualClock(START))
+    past = PastMirror(live)
+    first = {"seq": FIRST, "time": iso(START - timedelta(days=3))}
+    here = {"seq": 5, "time": iso(START - timedelta(hours=1))}
+    past.fill({**here, "around": {"first": first}}, [])
+    return past
+
+
+PAST = _mirror()
+END = Place(LAST, START - timedelta(seconds=5))
+
+
+@pytest.mark.parametrize(
+    ("text", "aim"),
+    [
+        ("14:02", Aim(at=START.replace(second=0))),
+        ("13:10:30", Aim(at=START.replace(hour=13, minute=10, second=30))),
+        ("23:59", Aim(at=START.replace(day=23, hour=23, minute=59, second=0))),
+        ("2026-11-23 14:02", Aim(at=START.replace(day=23, second=0))),
+        ("2026-11-23T14:02:11Z", Aim(at=START.replace(day=23))),
+        ("-10m", Aim(at=START - timedelta(minutes=70))),
+        ("+30m", Aim(at=START - timedelta(minutes=30))),
+        ("10m", Aim(at=START - timedelta(minutes=10))),
+        ("2h ago", Aim(at=START - timedelta(hours=2))),
+        ("#7", Aim(seq=7)),
+        ("First", Aim(seq=1)),
+    ],
+)
+def test_moments_are_read(text: str, aim: Aim) -> None:
+    """A time of day, a date, a span from here, a span ago, an event, the first."""
+    assert read_aim(text, PAST, END, START) == aim
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no time"),
+        ("25:00", "no time"),
+        ("#0", "no event 0: they go from 1 to 10"),
+        ("9d ago", "before the first event, at 2026-11-21 14:02:11Z"),
+        ("2027-01-01 10:00", "after the last event, at 14:02:06Z"),
+        ("+2h", "after the last event"),
+        ("-999999w", "no time"),
+    ],
+)
+def test_bad_moments_are_told(text: str, words: str) -> None:
+    """What is none, and what lies beyond the ends, is said in words."""
+    told = read_aim(text, PAST, END, START)
+    assert isinstance(told, str)
+    assert words in told
+
+
+@given(st.text(max_size=30) | st.from_regex(r"[+-]?\d{1,8}[smhdw]|\d\d:\d\d|#\d+"))
+def test_any_text_is_a_bounded_moment_or_words(text: str) -> None:
+    """Whatever is typed: never an error, and never beyond the first or last event."""
+    told = read_aim(text, PAST, END, START)
+    if isinstance(told, str):
+        assert told.endswith(".")
+        return
+    if told.at is not None:
+        assert PAST.first.time <= told.at <= END.time
+    else:
+        assert told.seq is not None
+        assert FIRST <= told.seq <= LAST
+
+
+def test_how_long_ago() -> None:
+    """Seconds, minutes, hours, days: as far as it matters."""
+    spans = [5, 90, 60 * 119, 3600 * 5, 3600 * 50]
+    told = [ago(START - timedelta(seconds=span), START) for span in spans]
+    assert told == ["5 s ago", "1 min ago", "119 min ago", "5 h ago", "2 d ago"]
+
+
+def test_a_mirror_of_the_past_survives_odd_answers() -> None:
+    """Whatever another broker version leaves out, nothing raises."""
+    past = PastMirror(Mirror(ManualClock(START)))
+    past.fill({}, [])
+    past.fill({"seq": "x", "around": {"first": 3}, "at": None, "agents": None}, [])
+    assert past.place.seq == 0
+    assert isinstance(past.clock.now(), datetime)
