@@ -272,8 +272,10 @@ class Link:
     async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
         page = await self._wire.get(f"/api/agents/stepup/{stepup_id}/before")
-        intake = self.mirror.intake
-        return tuple(intake.stepup(each) for each in _objects(page, "stepups"))
+        rows = map(self.mirror.intake.stepup, _objects(page, "stepups"))
+        # In the past, what was decided later had not been decided yet.
+        now = self.mirror.clock.now()
+        return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
 
     # Deciding: each as `actions.Actions` says
 

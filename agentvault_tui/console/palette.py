@@ -14,11 +14,13 @@ from textual.screen import Screen
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.base import key_name
+from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.screens.filtering import Filtering
+from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.text import visible
 
 if TYPE_CHECKING:
@@ -71,13 +73,21 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         if name and active.enabled and name not in _MOVES | _DECIDES:
             found.setdefault(name, []).append(active)
     for name, several in found.items():
-        if name in _CHANGES and (app.desk.read_only or not _fits(screen, name)):
+        desk = _desk(app, screen)
+        if name in _CHANGES and (
+            desk.read_only or desk.past or not _fits(screen, name)
+        ):
             continue
         active = several[0]
         words = active.binding.description
         keys = " ".join(key_name(each.binding) for each in several)
         act = partial(app.run_action, active.binding.action, active.node)
         yield words[:1].upper() + words[1:], f"key {keys}", act
+
+
+def _desk(app: ConsoleApp, screen: Screen[object]) -> Desk:
+    """Return the desk of the screen in front: it may be one of the past."""
+    return screen.desk if isinstance(screen, Deciding) else app.desk
 
 
 def _fits(screen: Screen[object], name: str) -> bool:
@@ -112,7 +122,7 @@ class NamedCommands(Provider):
                 yield Hit(score, Content(text), act, text=text, help=what)
 
     def _stepups(self) -> Iterator[Command]:
-        for row in self._console.desk.mirror.open_stepups():
+        for row in self._desk.mirror.open_stepups():
             text = f"Step-up {row.agent_name}: {subject(row)}"
             yield visible(text, 90), row.fingerprint, partial(self._open, row)
 
@@ -131,7 +141,7 @@ class NamedCommands(Provider):
             )
 
     def _agents(self) -> Iterator[Command]:
-        for agent in self._console.desk.mirror.agents.values():
+        for agent in self._desk.mirror.agents.values():
             yield f"Go to {agent.name}", "agent", partial(self._visit, agent.id)
 
     @property
@@ -139,16 +149,23 @@ class NamedCommands(Provider):
         app: ConsoleApp = self.app  # type: ignore[assignment]
         return app
 
+    @property
+    def _desk(self) -> Desk:
+        return _desk(self._console, self.screen)
+
     def _open(self, row: StepUpRow) -> None:
-        self._console.push_screen(StepUpDialog(self._console.desk, row))
+        self._console.push_screen(StepUpDialog(self._desk, row))
 
     def _delete(self, name: str) -> None:
         problem = self._console.desk.saved.delete(name)
         self._console.notify(problem or f"Deleted filter {name}", markup=False)
 
     def _visit(self, agent_id: str) -> None:
-        """Put the home screen's cursor on an agent."""
+        """Put the home screen's cursor on an agent, now or in the past."""
         app = self._console
+        if isinstance(self.screen, Watch):
+            self.screen.visit(agent_id)
+            return
         while len(app.screen_stack) > 1:
             app.pop_screen()
         app.watch_screen.visit(agent_id)

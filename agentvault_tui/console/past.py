@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -119,20 +119,20 @@ class PastMirror(Mirror):
             head=here.seq,
         )
         minute: dict[str, Json] = told.get("minute") or {}
-        self._paces = {agent: each.get("allowed", 0) for agent, each in minute.items()}
-        self._denials = {agent: each.get("denied", 0) for agent, each in minute.items()}
+        self._paces = _those(minute, "allowed")
+        self._denials = _those(minute, "denied")
         decided = sum(sum(each.values()) for each in minute.values())
         self.decisions = _Minute(decided)
 
-    def paces(self, now: datetime) -> dict[str, int]:
+    def paces(self, now: datetime) -> Mapping[str, int]:
         """Return how many tokens each agent had got in the last minute."""
         del now
         return self._paces
 
-    def denied_lately(self, agent_id: str, now: datetime) -> int:
-        """Return how often the agent had been denied in the last minute."""
+    def denials(self, now: datetime) -> Mapping[str, int]:
+        """Return how often each agent had been denied in the last minute."""
         del now
-        return self._denials.get(agent_id, 0)
+        return self._denials
 
 
 def desk_of(desk: Desk, mirror: PastMirror, reader: Link) -> Desk:
@@ -207,6 +207,13 @@ def ago(time: datetime, now: datetime) -> str:
         return f"{minutes} min ago"
     hours = minutes // 60
     return f"{hours} h ago" if hours < 48 else f"{hours // 24} d ago"
+
+
+def _those(minute: Mapping[str, Json], outcome: str) -> dict[str, int]:
+    """Return how often each agent was answered so, if ever."""
+    return {
+        agent: many for agent, each in minute.items() if (many := each.get(outcome))
+    }
 
 
 def _place(raw: object) -> Place | None:

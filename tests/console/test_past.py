@@ -57,10 +57,10 @@ class Stage:
     async def press(self, *keys: str) -> None:
         """Press keys one by one, each settled."""
         for key in keys:
+            opens = key == "t" and len(self.app.screen_stack) == 1
             await self.pilot.press(key)
             await self.pilot.pause()
-            opens = key == "t" and len(self.app.screen_stack) == 1
-            if opens and self.app.desk.mirror.last_seq:
+            if opens:
                 await settle(self.pilot, lambda: len(self.app.screen_stack) > 1)
             if isinstance(self.app.screen, PastScreen):
                 await settle(self.pilot, self._rests)
@@ -76,6 +76,9 @@ class Stage:
         pane = screen.query_one(f"#{name}", Pane)
         rows = (pane.render_line(y).text.rstrip() for y in range(pane.size.height))
         return "\n".join(rows)
+
+    async def see(self, name: str, text: str) -> None:
+        await settle(self.pilot, lambda: text in self.text(name))
 
     def names(self) -> set[str]:
         return {str(agent.name) for agent in self.past.past.agents.values()}
@@ -155,7 +158,7 @@ async def test_scrub_keys(stage: Stage) -> None:
 
 
 async def test_a_held_event_is_where_it_begins(stage: Stage) -> None:
-    """t on an event of the held audit goes to its moment, and Enter on one there too."""
+    """t on an event of the held audit goes to its moment; Enter on one there too."""
     async with stage.on("shift+tab", "k", "k", "k"):
         held = stage.app.watch_screen.feed.under_cursor
         assert held is not None
@@ -224,7 +227,7 @@ async def test_what_waits_now_is_not_missed(stage: Stage) -> None:
         await asyncio.to_thread(stage.fake.add_stepup, agent)
         mirror = stage.app.desk.mirror
         await settle(stage.pilot, lambda: bool(mirror.open_stepups()))
-        assert "Now: 1 waiting for a person." in stage.text("masthead")
+        await stage.see("masthead", "Now: 1 waiting for a person.")
 
 
 async def test_a_lost_link_is_told_and_what_is_shown_stays(stage: Stage) -> None:
@@ -234,10 +237,10 @@ async def test_a_lost_link_is_told_and_what_is_shown_stays(stage: Stage) -> None
         mirror = stage.app.desk.mirror
         await settle(stage.pilot, lambda: mirror.link.state is LinkState.LOST)
         await stage.press("left")
+        await stage.see("masthead", "Not read: ")
+        await stage.see("masthead", "Now: the link is lost")
         head = stage.text("masthead")
         assert "○ lost" in head
-        assert "Now: the link is lost" in head
-        assert "Not read: " in head
         assert "13:00:11Z" in head
         assert stage.names() == {"calendar-agent"}
         await asyncio.to_thread(stage.fake.start)
@@ -253,9 +256,7 @@ async def test_filter_and_cursor_come_along(stage: Stage) -> None:
         await stage.press("slash", "h", "left", "t", "end")
         assert stage.past.past.clock.now() == moment
         assert stage.past.bar is not None
-        assert stage.past.bar.field.value == "owner:bobth" or (
-            "h" in stage.past.bar.field.value
-        )
+        assert stage.past.bar.text == "owner:bobth"
         await stage.press("escape")
         assert stage.past.is_current
 

@@ -90,6 +90,7 @@ def incident(fake: FakeState) -> dict[str, Any]:
     fake.now = START - timedelta(hours=2)
     fake.add_event("broker.started")
     register("calendar-agent", "write:calendar", "read:contacts")
+    remember(fake)
     fake.now = START - timedelta(minutes=40)
     register("payments-agent", "send:payment", owner="bob@acme.test")
     remember(fake)
@@ -127,6 +128,7 @@ def incident(fake: FakeState) -> dict[str, Any]:
     fake.now = START - timedelta(minutes=2)
     fake.panic = {"on": False, "since": None, "by": None, "reason": None}
     fake.add_event("panic.off")
+    remember(fake)
     register("email-agent", "send:email", "read:email")
     fake.decide(agents["email-agent"], "send:email", "allowed", resource="mail:out")
     fake.add_token(agents["email-agent"], "send:email", 58 * 60)

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
+from textual.message import Message
 
 from agentvault_tui.console.past import (
     Aim,
@@ -24,6 +25,7 @@ from agentvault_tui.console.past import (
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.details import DetailsPane
 from agentvault_tui.console.widgets.pastmast import PastMast
 from agentvault_tui.errors import AgentVaultError
 
@@ -47,7 +49,8 @@ class PastScreen(Watch):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         # Before the panes' own keys: here the ends and pages are those of time.
-        Binding("t,end", "back", "back to now", priority=True),
+        Binding("t", "back", "back to now", priority=True, id="time"),
+        Binding("end", "back", "back to now", priority=True),
         Binding("left,h", "move(-60)", "a minute back", priority=True),
         Binding("right,l", "move(60)", "a minute on", priority=True),
         Binding("pageup,H", "move(-3600)", "an hour back", priority=True),
@@ -57,25 +60,27 @@ class PastScreen(Watch):
         Binding(
             "shift+left,left_curly_bracket",
             "turn(0)",
-            "the turn before: a person, a policy, a start",
+            "the turn before",
             priority=True,
+            tooltip="what a person or a policy did, not an agent's routine",
         ),
         Binding(
             "shift+right,right_curly_bracket",
             "turn(1)",
             "the turn after",
             priority=True,
+            tooltip="what a person or a policy did, not an agent's routine",
         ),
         Binding("home", "start", "the first event", priority=True),
         Binding("at", "ask", "go to a time", priority=True),
     ]
 
-    def __init__(self, live: Watch, past: PastMirror, aim: Aim) -> None:
+    def __init__(
+        self, live: Watch, past: PastMirror, aim: Aim, *, pulse: float
+    ) -> None:
         self.past = past
         reader = reader_of(live.link, past)
-        super().__init__(
-            desk_of(live.desk, self.past, reader), reader, pulse=live.pulse_seconds
-        )
+        super().__init__(desk_of(live.desk, past, reader), reader, pulse=pulse)
         self.live = live
         self.masthead: PastMast = PastMast(
             self.desk, self.past, live.desk.mirror, id="masthead"
@@ -88,14 +93,8 @@ class PastScreen(Watch):
     def on_mount(self) -> None:
         """Keep the filter that was on."""
         self._turned()
-        if self.live.bar is not None and (text := self.live.bar.field.value):
-            self.run_worker(self._filtered_by(text))
-
-    async def _filtered_by(self, text: str) -> None:
-        await self.complete()
-        if self.bar is not None:
-            self.bar.display = True
-            self.bar.field.value = text
+        if self.live.bar is not None and (text := self.live.bar.text):
+            self.run_worker(self.use_filter(text))
 
     def on_unmount(self) -> None:
         """Read nothing more."""
@@ -196,9 +195,7 @@ class PastScreen(Watch):
 
     def action_out(self) -> None:
         """Take one step out: of the filter, then of the past."""
-        if self.bar is not None and (self._typing or self.view.filter):
-            super().action_out()
-        else:
+        if not self.leave_filter():
             self.action_back()
 
     def _edge(self, seq: int, words: str) -> None:
@@ -211,7 +208,7 @@ class PastScreen(Watch):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leave letters and arrows alone where a filter is typed."""
-        if action in _SCRUBS and self._typing:
+        if action in _SCRUBS and self.typing:
             return False
         return super().check_action(action, parameters)
 
@@ -234,8 +231,9 @@ class PastScreen(Watch):
         self.app.notify(words, markup=False, timeout=4)
 
     @on(AgentPane.Opened)
-    def _stay(self, message: AgentPane.Opened) -> None:
-        """Go to the details: screens of one agent show what is now."""
+    @on(DetailsPane.Opened)
+    def _stay(self, message: Message) -> None:
+        """Go to the details: the screen of one agent shows what is now."""
         message.prevent_default()
         self._focus(self.details)
         self.details.paint()
@@ -249,13 +247,13 @@ class PastScreen(Watch):
 
     def _show_keys(self) -> None:
         """Name the keys of time."""
-        if self._typing:
+        if self.typing:
             super()._show_keys()
         else:
             self.keybar.show(_KEYS)
 
 
-async def look_back(watch: Watch) -> None:
+async def look_back(watch: Watch, *, pulse: float) -> None:
     """Open the past where *watch* holds an event, or else at the last one there is.
 
     The first moment is read before anything is drawn: no frame of it is empty.
@@ -274,4 +272,4 @@ async def look_back(watch: Watch) -> None:
         watch.app.notify(shown, markup=False, severity="warning", timeout=6)
         return
     if watch.is_current:
-        watch.app.push_screen(PastScreen(watch, past, aim))
+        watch.app.push_screen(PastScreen(watch, past, aim, pulse=pulse))

@@ -45,13 +45,13 @@ class Watch(Filtering):
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
         Binding("y", "copy", "copy id"),
-        Binding("t", "time", "time machine", id="time"),
+        Binding("t", "time", "look back in time"),
     ]
 
     def __init__(self, desk: Desk, link: Link, *, pulse: float) -> None:
         super().__init__(desk)
         self.link = link
-        self.pulse_seconds = pulse
+        self._pulse = pulse
         self.view = AgentView(desk.mirror)
         self.feed = Feed(desk.mirror)
         self.masthead = Masthead(desk, id="masthead")
@@ -86,7 +86,7 @@ class Watch(Filtering):
         """Start the one clock of this screen."""
         self.pulse()
         self.agents.focus()
-        self.set_interval(self.pulse_seconds, self.pulse)
+        self.set_interval(self._pulse, self.pulse)
 
     # Time
 
@@ -121,7 +121,7 @@ class Watch(Filtering):
         self._surveyed, self._surveyed_agents = standing, versions.agents
         self.view.update()
         took = clock.boot() - started
-        wait = _QUIET_SURVEY if quiet else 1.0 - self.pulse_seconds / 2
+        wait = _QUIET_SURVEY if quiet else 1.0 - self._pulse / 2
         self._survey_due = started + max(wait, took * _SURVEY_SHARE)
 
     def paint_all(self) -> None:
@@ -256,7 +256,9 @@ class Watch(Filtering):
             look_back,
         )
 
-        self.run_worker(look_back(self), group="past", exclusive=True)
+        self.run_worker(
+            look_back(self, pulse=self._pulse), group="past", exclusive=True
+        )
 
     @on(AgentPane.Moved)
     def follow_cursor(self) -> None:

@@ -18,7 +18,9 @@ from agentvault_tui.console.widgets.pane import Painted
 WORD: Final = "PAST"
 _FRAME: Final = 2 + len(WORD) + 3
 """Cells that frame, word and margins take of each row."""
-_BAR: Final = 12
+_BAR: Final = 60
+_LEAST: Final = 8
+"""Cells of the way from the first event to the last."""
 _LINES: Final = 2
 
 
@@ -93,7 +95,16 @@ class PastMast(Masthead):
         """Show where the moment lies between first and last event, and what came."""
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs
         first, here, last = self._past.first, self._past.place, self.last
-        width = max(min(room - 46, 60), _BAR)
+        arrived = self._live.last_seq - self._left_at
+        right: Row = ((f"+{arrived:,} since", p.text),)
+        if self.aimed:
+            right = ((f"reading {self.aimed}", p.waiting),)
+        elif not arrived:
+            right = (("nothing since", p.muted),)
+        words = f" event {here.seq:,} of {last.seq:,}"
+        width = min(room - len(words) - cells(right) - 2, _BAR)
+        if width < _LEAST:
+            words, width = f" {here.seq:,}/{last.seq:,}", _LEAST
         whole = max((last.time - first.time).total_seconds(), 1e-6)
         done = (self._past.clock.now() - first.time).total_seconds() / whole
         at = round(min(max(done, 0.0), 1.0) * (width - 1))
@@ -101,13 +112,9 @@ class PastMast(Masthead):
             (g.rule(at), p.muted),
             (g.current, p.waiting),
             (g.rule(width - 1 - at), p.muted),
-            (f" event {here.seq:,} of {last.seq:,}", p.text),
+            (words, p.text),
         )
-        if self.aimed:
-            return pen.spread(left, ((f"reading {self.aimed}", p.waiting),), room)
-        arrived = self._live.last_seq - self._left_at
-        came = f"+{arrived:,} since" if arrived else "nothing since"
-        return pen.spread(left, ((came, p.text if arrived else p.muted),), room)
+        return pen.spread(left, right, room)
 
     def _now(self) -> list[str]:
         """Say what must not be missed while looking back."""
