@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -82,17 +83,22 @@ class Rosters:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._upto = 0
+        self._last: tuple[int, Roster] = 0, Roster()
+        """What stood after so many of these events."""
 
     def at(self, db: sqlite3.Connection, seq: int) -> Roster:
         """Return what stood after event *seq*."""
         if seq > self._upto:
             self._events += events_of(db, _TYPES, self._upto + 1, seq)
             self._upto = seq
-        known = [event for event in self._events if event.seq <= seq]
-        roster = Roster(void=tuple(_void(known)))
-        for event in known:
-            _apply(roster, event)
-        return roster
+        count = bisect_right(self._events, seq, key=lambda event: event.seq)
+        if count != self._last[0]:
+            known = self._events[:count]
+            roster = Roster(void=tuple(_void(known)))
+            for event in known:
+                _apply(roster, event)
+            self._last = count, roster
+        return self._last[1]
 
 
 def events_of(

@@ -32,8 +32,7 @@ from agentvault_tui.model import (
 )
 
 _BUDGET: Final = 1_600
-"""Tokens listed in all; at least `_LEAST` and at most `_MOST` of each agent."""
-_LEAST: Final = 8
+"""Tokens listed in all; of each agent the soonest to end, and at most `_MOST`."""
 _MOST: Final = 100
 _CHUNK: Final = 256
 _EDGE: Final = 4
@@ -93,7 +92,7 @@ def holdings(
     stretches = spans(db, seq, moment, TOKENS, roster)
     known = [span for span in stretches if span.known]
     look = _Look(db, (seq, moment), roster, shelf, known)
-    listed = min(max(_BUDGET // max(len(doors), 1), _LEAST), _MOST)
+    listed = min(max(_BUDGET // max(len(doors), 1), 1), _MOST)
     for agent, counts in look.counts(doors).items():
         found[agent] = look.holding(agent, doors[agent], counts, listed)
     for token in _elevated(db, seq, moment, roster):

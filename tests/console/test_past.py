@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.console_scenes import console, running, settle
+from support.console_scenes import HOSTILE, console, hostile, running, settle
 from support.fake_operator import FakeOperator
-from support.fake_past import incident
+from support.fake_past import incident, remember
 from support.fake_state import START
 from textual.pilot import Pilot
 
@@ -388,3 +388,23 @@ def test_a_mirror_of_the_past_survives_odd_answers() -> None:
     past.fill({"seq": "x", "around": {"first": 3}, "at": None, "agents": None}, [])
     assert past.place.seq == 0
     assert isinstance(past.clock.now(), datetime)
+
+
+async def test_hostile_names_of_the_past_are_inert(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """Whatever an agent or an operator wrote then, no row holds a control byte."""
+    hostile(fake)
+    fake.panic.update(on=True, since=iso(START), by=HOSTILE[0], reason=HOSTILE[1])
+    fake.doubts.append(HOSTILE[2])
+    remember(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app) as pilot:
+        await pilot.press("t")
+        await settle(pilot, lambda: isinstance(app.screen, PastScreen))
+        panes = list(app.screen.query(Pane))
+        rows = [
+            pane.render_line(y).text for pane in panes for y in range(pane.size.height)
+        ]
+        assert any("PANIC then" in row for row in rows)
+        assert all(row.isprintable() for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -31,7 +32,8 @@ def routes(broker: Broker) -> list[Route]:
         if (seq is None) == (moment is None):
             raise UsageError("give 'at', a time, or 'seq', an event's number")
         found = await broker.ledger.past(seq=seq, moment=moment)
-        return answer(past_shape(found, broker))
+        # Beside the loop: with thousands of agents this takes as long as some requests.
+        return await asyncio.to_thread(lambda: answer(past_shape(found, broker)))
 
     return [Route("/api/past", past, methods=["GET"])]
 
