@@ -1,6 +1,6 @@
 """How quickly the past is rebuilt: a ledger of many events, looked into anywhere.
 
-    python bench/past.py [--events 1000000] [--dir DIR]
+    python bench/past.py [--events 1000000] [--rate 100] [--careful 0.9] [--dir DIR]
 
 Each answer is compared with reading one page of the audit in the same run.
 """
@@ -65,13 +65,31 @@ def decision(chance: random.Random, clock: ManualClock) -> Draft:
     )
 
 
-async def grow(ledger: Ledger, clock: ManualClock, events: int, rate: float) -> None:
-    """Fill the ledger, at *rate* events a second by its own clock."""
+def handed_back(decided: Draft) -> Draft:
+    """Hand the token of a decision back, as a careful agent does."""
+    told = {name: decided.detail[name] for name in ("token_id", "expires_at")}
+    return replace(
+        decided, type=EventType.TOKEN_REVOKED, outcome=None, rule=None, detail=told
+    )
+
+
+async def grow(
+    ledger: Ledger, clock: ManualClock, events: int, rate: float, careful: float = 0.0
+) -> None:
+    """Fill the ledger, at *rate* events a second by its own clock.
+
+    Of the tokens issued the share *careful* is handed back at once.
+    """
     chance = random.Random(1)  # noqa: S311 - a repeatable load, no secret
     await ledger.commit(*register())
     while ledger.head.seq < events:
         clock.advance(500 / rate)
-        await ledger.commit(*(decision(chance, clock) for _ in range(500)))
+        drafts: list[Draft] = []
+        while len(drafts) < 500:
+            drafts.append(made := decision(chance, clock))
+            if "token_id" in made.detail and chance.random() < careful:
+                drafts.append(handed_back(made))
+        await ledger.commit(*drafts)
         await asyncio.sleep(0)
 
 
@@ -95,11 +113,11 @@ def look(
     return statistics.median(times)
 
 
-async def fill(home: Home, events: int, rate: float) -> None:
+async def fill(home: Home, events: int, rate: float, careful: float) -> None:
     """Make the ledger, and close it, which empties the log."""
     ledger = await Ledger.open(home, clock=(clock := ManualClock(START)))
     started = time.perf_counter()
-    await grow(ledger, clock, events, rate)
+    await grow(ledger, clock, events, rate, careful)
     print(
         f"{ledger.head.seq:,} events of {len(AGENTS)} agents at {rate:.0f}/s,"
         f" filled in {time.perf_counter() - started:.0f} s"
@@ -133,12 +151,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--careful", type=float, default=0.0)
     parser.add_argument("--dir", type=Path, default=None)
     asked = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="past-bench-", dir=asked.dir))
     try:
         vault = Home(place / "home", place / "home")
-        uvloop.run(fill(vault, asked.events, asked.rate))
+        uvloop.run(fill(vault, asked.events, asked.rate, asked.careful))
         measure(vault, asked.rate)
     finally:
         shutil.rmtree(place)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from agentvault_tui.clock import Deadline, parse_iso
@@ -39,8 +40,8 @@ _EDGE: Final = 4
 """Read beyond what is listed: those at the edge may be over."""
 _MANY: Final = 20_000
 """So many that were handed back are looked at one by one."""
-_SOME: Final = 512
-"""Beyond that, of each agent so many, and the rest is only counted."""
+_SOME: Final = 32
+"""Beyond that the first so many of each agent, and the rest is only counted."""
 _COUNT: Final = (
     "SELECT j.key, (SELECT count(*) FROM events e WHERE e.agent_id = j.key"
     " AND e.type = 'token.decision' AND e.outcome = 'allowed'"
@@ -166,7 +167,8 @@ class _Look:
         held = Holding(live=sum(counts.values()) - len(ended) - more)
         for span in counts if held.live else ():
             after, few = max(door, span.low - 1), listed + _EDGE
-            for token in self._walk(agent, after, span.high, few):
+            walk = self._walk(agent, after, span.high, few)
+            for token in islice(walk, _SOME if self.rough else None):
                 if self._over(token, span):
                     held.live -= 1  # counted by mistake, for the edge is not sharp
                 elif token.id not in ended:

@@ -148,7 +148,8 @@ def _holds(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
         return _cut(pen, mirror, agent)
     token = mirror.soonest(agent.id)
     if token is None:
-        return (("no live token", p.muted),)
+        live = mirror.live_tokens(agent.id)
+        return ((plural(live, "live token") if live else "no live token", p.muted),)
     left = token.remaining(mirror.clock.now())
     bar = g.bar(left / _BAR_SPAN, BAR)
     style = p.waiting if left < SOON else p.accent
