@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
@@ -59,12 +59,16 @@ class Feed:
             status = self._status()
             self._send(frame("status", status) + frame("tenant", status["tenant"]))
 
+    def tell(self, name: str, data: dict[str, Any]) -> None:
+        """Send what is in no ledger, to those who listen now."""
+        self._send(frame(name, data))
+
     def cut(self) -> None:
         """End every stream: consoles come back and resume by their last id."""
         for listener in self._listeners:
             listener.end()
 
-    async def stream(self, last_event_id: int | None) -> AsyncIterator[str]:
+    async def stream(self, last_event_id: int | None) -> AsyncGenerator[str]:
         """Yield frames for one console: after *last_event_id*, or from now on."""
         listener = _Listener()
         self._listeners.add(listener)

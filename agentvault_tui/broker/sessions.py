@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -48,6 +49,8 @@ class Sessions:
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
         self._starting = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when someone signed in or out."""
 
     def of(self, uid: str) -> Session | None:
         """Return the uid's live session, and count this as use."""
@@ -59,6 +62,13 @@ class Sessions:
         used = replace(session, idle=Deadline.after(clock, _IDLE))
         self._sessions[uid] = used
         return used
+
+    def name_of(self, uid: str) -> str | None:
+        """Return the name the uid is signed in under; asking is no use of it."""
+        session, clock = self._sessions.get(uid), self._broker.clock
+        if session is None or session.ends.passed(clock) or session.idle.passed(clock):
+            return None
+        return session.identity.name
 
     def pending(self, uid: str) -> bool:
         """Tell whether a sign-in of this uid waits for the tenant."""
@@ -99,6 +109,7 @@ class Sessions:
         if login is not None:
             login.task.cancel()
         session = self._sessions.pop(operator.id, None)
+        self.on_change()
         if session is not None:
             await self._broker.record_cut(
                 _draft(EventType.OPERATOR_LOGOUT, session.identity, operator)
@@ -123,6 +134,7 @@ class Sessions:
                 Deadline.after(clock, _ABSOLUTE),
                 Deadline.after(clock, _IDLE),
             )
+            self.on_change()
         except AgentVaultError as error:
             log.warning("sign-in failed: %s", error.what)
             self._problems[operator.id] = error.diagnosis()

@@ -57,8 +57,12 @@ class Actions(Protocol):
         """
         ...
 
-    async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
+    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
+        ...
+
+    def look(self, stepup_id: str | None) -> None:
+        """Let the others know which step-up is open here, or that none is."""
         ...
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agentvault_tui.console.actions import Restored, Revoked, Stopped
 from agentvault_tui.console.activity import ActivityRow, read_activity
+from agentvault_tui.console.looking import Looking
 from agentvault_tui.console.memory import Head, Memory
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.records import (
@@ -25,7 +26,7 @@ from agentvault_tui.console.records import (
     StepUpRow,
 )
 from agentvault_tui.console.sse import Frame
-from agentvault_tui.console.wire import Wire
+from agentvault_tui.console.wire import Wire, integer, objects, real
 from agentvault_tui.errors import (
     AgentVaultError,
     NotFoundError,
@@ -59,6 +60,10 @@ class Link:
         self.mirror = mirror
         self.read_only = read_only
         self._wire = Wire(socket)
+        self._looking = Looking(mirror.presence, self._wire)
+        self.look = self._looking.at
+        self.face = "console"
+        """What this is to the other operators."""
         self._memory = memory
         self._beat_at = mirror.clock.boot()
         self.screen_waits: Callable[[], float] = lambda: 0.0
@@ -86,6 +91,7 @@ class Link:
                 failures += 1
         finally:
             self._keep_head()
+            await self._looking.close()
             await self._wire.close()
 
     async def _session(self) -> None:
@@ -114,14 +120,14 @@ class Link:
         await self._compare(status)
         if not 0 <= head - mirror.last_seq <= RING or not mirror.last_seq:
             page = await wire.get("/api/audit", before=head + 1, limit=200)
-            mirror.load_events(reversed(_objects(page, "events")), after=head)
+            mirror.load_events(reversed(objects(page, "events")), after=head)
         mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
         agents, head = await self._agents(head)
         stepups = await wire.get("/api/agents/stepup")
         mirror.load(
             status,
             agents,
-            _objects(stepups, "stepups"),
+            objects(stepups, "stepups"),
             head=head,
         )
 
@@ -134,16 +140,16 @@ class Link:
         for _ in range(3):
             page = await self._wire.get("/api/agents")
             if isinstance(named := page.get("head"), int):
-                return _objects(page, "agents"), named
+                return objects(page, "agents"), named
             status = self.mirror.intake.status(await self._wire.get("/api/status"))
             if status.head == head:
                 break
             head = status.head
-        return _objects(page, "agents"), head
+        return objects(page, "agents"), head
 
     async def _follow(self) -> None:
         mirror = self.mirror
-        async for frames in self._wire.events(mirror.last_seq):
+        async for frames in self._wire.events(mirror.last_seq, self.face):
             mirror.set_link(LinkState.LIVE)
             for frame, data in zip(frames, _read(frames), strict=True):
                 self._take(frame.kind, data)
@@ -159,6 +165,8 @@ class Link:
         if kind == "audit" and data.get("seq", 0) > last + 1:
             raise _ResyncError("events were missed; reading them")
         self.mirror.apply(kind, data)
+        if kind == "presence":
+            self._looking.update()
 
     async def _watch(self) -> None:
         """Notice that this process stood still, or that the broker does."""
@@ -207,7 +215,7 @@ class Link:
             self._accuse(f"it ends at {now.head:,}, and {seen.seq:,} was seen here")
             return
         page = await self._wire.get("/api/audit", after=seen.seq - 1, limit=1)
-        events = _objects(page, "events")
+        events = objects(page, "events")
         if not events or events[0].get("hash") != seen.hash:
             self._accuse(f"event {seen.seq:,} is not the one that was seen here")
 
@@ -250,7 +258,7 @@ class Link:
         """Read a page of the audit as it comes; also where reading goes on."""
         page = await self._wire.get("/api/audit", **query)
         following = page.get("next")
-        return _objects(page, "events"), following if _int(following) else None
+        return objects(page, "events"), following if integer(following) else None
 
     async def past(self, **moment: object) -> Json:
         """Read what the broker knew at a moment."""
@@ -261,18 +269,19 @@ class Link:
         asked = ",".join(map(str, seqs))
         page = await self._wire.get("/api/audit/links", seq=asked)
         ledger = page.get("ledger")
-        return [Proof.read(link, ledger) for link in _objects(page, "links")]
+        return [Proof.read(link, ledger) for link in objects(page, "links")]
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
         """Read the events that share a decision; also whether that is all."""
         page = await self._wire.get(f"/api/audit/{seq}/story")
-        rows = map(self.mirror.intake.event, _objects(page, "events"))
+        rows = map(self.mirror.intake.event, objects(page, "events"))
         return list(rows), page.get("complete") is True
 
-    async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
+    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
-        page = await self._wire.get(f"/api/agents/stepup/{stepup_id}/before")
-        rows = map(self.mirror.intake.stepup, _objects(page, "stepups"))
+        path = f"/api/agents/stepup/{stepup_id}/before"
+        page = await self._wire.get(path, limit=limit)
+        rows = map(self.mirror.intake.stepup, objects(page, "stepups"))
         # In the past, what was decided later had not been decided yet.
         now = self.mirror.clock.now()
         return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
@@ -296,14 +305,14 @@ class Link:
         body = {"agent_id": agent_id, "reason": reason}
         data, took = await self._post("/api/agents/revoke", body)
         upstream = self.mirror.intake.upstream(data.get("upstream"))
-        effective = _float(data.get("effective_ms"))
+        effective = real(data.get("effective_ms"))
         self.mirror.cut(agent_id, effective, upstream)
         if isinstance(agent := data.get("agent"), dict):
             self.mirror.apply("agent", agent)
         return Revoked(
             agent_id,
-            _int(data.get("tokens_revoked")),
-            _int(data.get("stepups_cancelled")),
+            integer(data.get("tokens_revoked")),
+            integer(data.get("stepups_cancelled")),
             effective,
             took,
             upstream,
@@ -322,10 +331,10 @@ class Link:
         body = {"all": True, "reason": reason}
         data, took = await self._post("/api/agents/revoke", body)
         return Stopped(
-            _int(data.get("agents")),
-            _int(data.get("tokens_revoked")),
-            _int(data.get("stepups_cancelled")),
-            _float(data.get("effective_ms")),
+            integer(data.get("agents")),
+            integer(data.get("tokens_revoked")),
+            integer(data.get("stepups_cancelled")),
+            real(data.get("effective_ms")),
             took,
         )
 
@@ -343,6 +352,7 @@ class Link:
         """Send a decision; return the answer and the milliseconds it took."""
         self.check()
         started = self.mirror.clock.boot()
+        self.mirror.presence.deciding(body)
         data = await self._wire.post(path, body)
         return data, (self.mirror.clock.boot() - started) * 1000
 
@@ -382,16 +392,3 @@ def _read(frames: list[Frame]) -> list[Any]:
         )
     except ValueError as error:
         raise UnreachableError("the broker's stream is not JSON") from error
-
-
-def _objects(page: Json, name: str) -> list[dict[str, Any]]:
-    rows = page.get(name)
-    return [row for row in rows if isinstance(row, dict)] if rows else []
-
-
-def _int(raw: object) -> int:
-    return raw if isinstance(raw, int) else 0
-
-
-def _float(raw: object) -> float:
-    return float(raw) if isinstance(raw, int | float) else 0.0

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.intake import Intake
+from agentvault_tui.console.presence import DECISIONS, Presence
 from agentvault_tui.console.rates import Paces, Rate
 from agentvault_tui.console.records import (
     AgentRow,
@@ -64,6 +65,7 @@ class Mirror:
         self.stepups: dict[str, StepUpRow] = {}
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
+        self.presence = Presence(clock, self.intake)
         self.status = StatusRow()
         self.link = LinkView()
         self.warnings: dict[str, Shown] = {}
@@ -91,6 +93,7 @@ class Mirror:
             "audit": self._take_event,
             "tenant": self._take_tenant,
             "status": self._take_status,
+            "presence": self._take_presence,
         }
 
     # What screens ask
@@ -197,6 +200,8 @@ class Mirror:
         if state is self.link.state and reason == self.link.reason:
             return
         self.link = LinkView(state, self.intake.shown(reason), self.clock.now())
+        if state is LinkState.LOST:
+            self.presence.forget()
         self.versions.status += 1
 
     def warn(self, kind: str, text: str) -> None:
@@ -252,6 +257,10 @@ class Mirror:
 
     _status_json: Json = {}  # noqa: RUF012 - replaced whole, never changed
 
+    def _take_presence(self, data: Json) -> None:
+        self.presence.take(data)
+        self.versions.status += 1
+
     def _take_event(self, data: Json) -> None:
         row = self.intake.event(data)
         if row.seq <= self.last_seq:
@@ -260,6 +269,8 @@ class Mirror:
         self.last_hash = str(data.get("hash") or "")
         self._remember(row)
         self.versions.events += 1
+        if row.type in DECISIONS:
+            self._take_decision(row, data.get("detail"))
         match row.type:
             case "token.decision":
                 self._count(row)
@@ -279,6 +290,18 @@ class Mirror:
             case "broker.started":
                 self.restarted_at = row.time
                 self.versions.status += 1
+
+    def _take_decision(self, row: EventRow, detail: Any) -> None:
+        """Let the others' decisions be news, with what they are about."""
+        if not row.type.startswith("stepup."):
+            what = self.agent_name(row.agent_id) if row.agent_id else ""
+            self.presence.heard(row, row.agent_id, what)
+            return
+        about = detail.get("stepup_id") if isinstance(detail, dict) else None
+        stepup = self.stepups.get(str(about))
+        mark = stepup.fingerprint if stepup else self.intake.shown("a step-up")
+        what = f"{mark}, {row.action} of {self.agent_name(row.agent_id)}"
+        self.presence.heard(row, str(about), what)
 
     def _remember(self, row: EventRow) -> None:
         self.events.append(row)

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.records import StepUpRow
@@ -52,6 +53,9 @@ def commands(app: ConsoleApp, screen: Screen[object]) -> Iterator[SystemCommand]
                 "Save this filter", "under a name (ctrl+s)", screen.name_filter
             )
             yield SystemCommand("Clear the filter", "Esc", screen.leave_filter)
+    yield SystemCommand(
+        "Operators", "who else is connected, and looks at what", partial(_who, app)
+    )
     if "ledger" in app.desk.mirror.warnings:
         yield SystemCommand(
             "Accept this ledger",
@@ -96,6 +100,10 @@ def _fits(screen: Screen[object], name: str) -> bool:
     return name == "panic" or (
         agent is not None and agent.revoked == (name == "restore")
     )
+
+
+def _who(app: ConsoleApp) -> None:
+    app.push_screen(OperatorsDialog(app.desk))
 
 
 def _wear(app: ConsoleApp, name: str) -> None:

@@ -43,6 +43,7 @@ revoke NAME [reason]     cut an agent off
 restore NAME             serve an agent again
 panic [reason]           stop everything
 lift                     end the panic
+who                      the other operators, and what they look at
 events all or few        tell every event, or leave out the daily round of tokens
 help, quit
 ID is a step-up's id or its four-letter fingerprint."""
@@ -60,6 +61,7 @@ def run(
     alphabet = glyphs.choose(settings.console.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
     link = Link(mirror, socket, Memory(socket), read_only=read_only)
+    link.face = "plain"
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     plain = Plain(desk, sys.stdout)
@@ -115,6 +117,7 @@ class Plain:
             "restore": self._restore,
             "panic": self._panic,
             "lift": self._lift,
+            "who": self._who,
             "events": self._events,
             "help": self._help,
             "quit": self._quit,
@@ -162,6 +165,7 @@ class Plain:
             shown = self.mirror.intake.shown(word, 40)
             self.say(f"There is no command {shown}. Type help for those there are.")
             return
+        self.desk.actions.look(None)
         await command(rest.strip())
 
     # Commands that read
@@ -187,6 +191,7 @@ class Plain:
 
     async def _facts(self, row: StepUpRow) -> Iterable[str]:
         """Tell all of a request, and how requests like it were decided."""
+        self.desk.actions.look(row.id)
         now = self.mirror.clock.now()
         try:
             rows = await self.desk.actions.before(row.id)
@@ -200,6 +205,15 @@ class Plain:
     async def _events(self, which: str) -> None:
         every = self.teller.all = which == "all"
         self.say("Every event is told." if every else "The daily round is not told.")
+
+    async def _who(self, _: str) -> None:
+        presence, stepups = self.mirror.presence, self.mirror.stepups
+        self.say(*(sentences.of_operator(row, stepups) for row in presence.others))
+        if presence.unlisted:
+            self.say(f"{plural(presence.unlisted, 'more stream')}, not listed.")
+        if not presence.others:
+            known = "Nobody else is connected." if presence.you else "Nobody knows."
+            self.say(known)
 
     async def _help(self, _: str) -> None:
         self.say(_HELP)

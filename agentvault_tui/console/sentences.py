@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.dialogs.stepup_decided import cause
 from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.presence import OperatorRow
 from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.console.words import why, word
 from agentvault_tui.lures import mask_lures
@@ -97,6 +98,17 @@ def facts(
     yield f"  The agent says, unverified: {masked.text.replace('▒', '#')}"
     if masked.said:
         yield f"  There: {masked.said}."
+
+
+def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
+    """Tell who else is here, and what they have open."""
+    if not row.looking_at:
+        face = {"console": "at a console", "plain": "at a plain console"}
+        return f"{row.title} is here, {face.get(row.face, 'listening to the events')}."
+    stepup = stepups.get(row.looking_at)
+    return (
+        f"{row.title} looks at step-up {stepup.fingerprint if stepup else 'unknown'}."
+    )
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:

@@ -8,6 +8,7 @@ from typing import Final, TextIO
 from agentvault_tui.console import sentences
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.presence import OperatorRow
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.text import Shown
 
@@ -31,6 +32,7 @@ class Teller:
         self._told: dict[Shown, tuple[Shown, Shown]] | None = None
         self._link = ""
         self._warned: tuple[str, ...] = ()
+        self._others: dict[Shown, OperatorRow] | None = None
 
     def say(self, *lines: str) -> None:
         """Print whole lines, at once."""
@@ -47,6 +49,7 @@ class Teller:
     def news(self) -> None:
         """Tell what has changed since the last time."""
         self._tell_link()
+        self._tell_presence()
         if self.mirror.clock.boot() >= self.hold_until:
             self._tell_stepups()
             self._tell_events()
@@ -65,6 +68,28 @@ class Teller:
         told = (*([stopped] if panic.on else []), *warnings)
         self.say(*(text for text in told if text not in self._warned))
         self._warned = told
+
+    def _tell_presence(self) -> None:
+        """Tell who comes, goes, and has which step-up open; at first, who is here."""
+        presence = self.mirror.presence
+        if not presence.you:
+            self._others = None
+            return
+        before, now = self._others, {row.id: row for row in presence.others}
+        self._others = now
+        held = self.mirror.clock.boot() < self.hold_until
+        if before == now or held:
+            self._others = before if held else now
+            return
+        stepups = self.mirror.stepups
+        if before is None:
+            self.say(*(sentences.of_operator(row, stepups) for row in now.values()))
+            return
+        self.say(
+            *(f"{row.title} has left." for row in before.values() if row.id not in now)
+        )
+        changed = [row for row in now.values() if before.get(row.id) != row]
+        self.say(*(sentences.of_operator(row, stepups) for row in changed))
 
     def _tell_stepups(self) -> None:
         """Tell what waits and how it ended; not what had ended before this began."""

@@ -73,8 +73,10 @@ class Wire:
         """Do what *path* does."""
         return await self._request("POST", path, json=body)
 
-    async def events(self, after: int) -> AsyncIterator[list[Frame]]:
+    async def events(self, after: int, face: str) -> AsyncIterator[list[Frame]]:
         """Yield the frames after that number, as they come, many at a time.
+
+        *face* is what this is to the other operators.
 
         The first list is empty: the broker has accepted.
 
@@ -87,7 +89,11 @@ class Wire:
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         try:
             async with self._open().stream(
-                "GET", "/api/events", headers=headers, timeout=timeout
+                "GET",
+                "/api/events",
+                params={"as": face},
+                headers=headers,
+                timeout=timeout,
             ) as answer:
                 await self._refuse(answer)
                 yield []
@@ -161,3 +167,19 @@ def _unreachable(error: Exception) -> UnreachableError:
     if isinstance(error, httpx.ConnectError):
         return UnreachableError("no broker answers at its socket", _REMEDY)
     return UnreachableError("the connection to the broker broke", _REMEDY)
+
+
+def objects(page: Json, name: str) -> list[Json]:
+    """Return the objects listed under *name*, whatever else stands there."""
+    rows = page.get(name)
+    return [row for row in rows if isinstance(row, dict)] if rows else []
+
+
+def integer(raw: object) -> int:
+    """Return a whole number, 0 when it is none."""
+    return raw if isinstance(raw, int) else 0
+
+
+def real(raw: object) -> float:
+    """Return a number, 0 when it is none."""
+    return float(raw) if isinstance(raw, int | float) else 0.0

@@ -66,6 +66,54 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     assert "and enter KDRT-WZNB" in shown
 
 
+PEOPLE = {
+    "you": "con_1",
+    "operators": [
+        {"id": "con_1", "name": "alice", "face": "plain"},
+        {"id": "con_2", "name": "bob", "face": "console", "terminal": "pts/4"},
+    ],
+}
+
+
+async def test_the_others_are_told_in_lines() -> None:
+    """Who is here at first, then who looks at what and who leaves, each once."""
+    session = Session(scene())
+    mirror = session.stand.mirror
+    mirror.apply("presence", PEOPLE)
+    assert "bob on pts/4 is here, at a console." in session.news()
+    bob = {**PEOPLE["operators"][1], "looking_at": "sup_7f3a"}  # type: ignore[dict-item]
+    mirror.apply("presence", {"operators": [bob]})
+    assert "bob on pts/4 looks at step-up 7F3A." in session.news()
+    assert session.news() == ""
+    assert "bob on pts/4 looks at step-up 7F3A." in await session.type("who")
+    mirror.apply("presence", {"operators": []})
+    assert session.news() == "bob on pts/4 has left.\n"
+    assert "Nobody else is connected." in await session.type("who")
+
+
+async def test_nobody_is_said_to_leave_when_the_link_does() -> None:
+    """A lost link is told as one; who is there afterwards is told anew."""
+    session = Session(scene())
+    mirror = session.stand.mirror
+    mirror.apply("presence", PEOPLE)
+    session.news()
+    mirror.set_link(LinkState.LOST, "gone")
+    assert "has left" not in session.news()
+    assert "Nobody knows." in await session.type("who")
+    mirror.set_link(LinkState.LIVE)
+    mirror.apply("presence", PEOPLE)
+    assert "bob on pts/4 is here" in session.news()
+
+
+async def test_what_is_shown_is_what_the_others_see_open() -> None:
+    """Showing a request says so; the next command takes that back."""
+    session = Session(scene())
+    await session.type("show 7F3A")
+    assert session.stand.actions.looked[-1] == "sup_7f3a"
+    await session.type("list")
+    assert session.stand.actions.looked[-1] is None
+
+
 async def test_anything_else_leaves_it_as_it_is() -> None:
     """A wrong word, an empty line or `y` confirms nothing."""
     session = Session(scene())

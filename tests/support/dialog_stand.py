@@ -39,6 +39,8 @@ class Scripted:
         self.stand = stand
         self.asked: list[tuple[str, ...]] = []
         """Each decision that reached the broker: what, on which id, with what."""
+        self.looked: list[str | None] = []
+        """What this console said it has open, one after the other."""
         self.read: list[str] = []
         """Each request whose past was asked for."""
         self.error: Exception | None = None
@@ -57,7 +59,10 @@ class Scripted:
         self.stand.authorize(stepup_id)
         return self.stand.mirror.stepups[stepup_id]
 
-    async def before(self, stepup_id: str) -> tuple[StepUpRow, ...]:
+    def look(self, stepup_id: str | None) -> None:
+        self.looked.append(stepup_id)
+
+    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         self.read.append(stepup_id)
         if self.error is not None:
             raise self.error
@@ -71,7 +76,7 @@ class Scripted:
             and (row.agent_id, row.action) == (asked.agent_id, asked.action)
         ]
         like.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
-        return tuple(like[:5])
+        return tuple(like[:limit])
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         await self._note("deny", stepup_id, reason)

@@ -12,23 +12,30 @@ from agentvault_tui.broker.operators_api import (
     evidence,
     past,
     records,
+    seats,
     session,
     stepups,
 )
 from agentvault_tui.broker.operators_api.wire import foreseen, http_refusal
+from agentvault_tui.broker.presence import Presence
+from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import AgentVaultError
 
 
 def operators_app(broker: Broker, feed: Feed) -> Starlette:
     """Return the application for the Unix socket."""
+    sessions = Sessions(broker)
+    presence = Presence(broker.clock, feed.tell, sessions.name_of)
+    sessions.on_change = presence.changed
     return Starlette(
         routes=[
             *stepups.routes(broker),
             *agents.routes(broker),
-            *records.routes(broker, feed),
+            *records.routes(broker, feed, presence),
             *evidence.routes(broker),
             *past.routes(broker),
-            *session.routes(broker),
+            *session.routes(sessions),
+            *seats.routes(broker, presence),
         ],
         exception_handlers={
             AgentVaultError: foreseen,

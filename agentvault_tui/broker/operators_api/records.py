@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.operators_api.seats import face_of, seated
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
@@ -18,6 +19,7 @@ from agentvault_tui.broker.operators_api.wire import (
     strings_of,
     text_of,
 )
+from agentvault_tui.broker.presence import Presence
 from agentvault_tui.broker.shapes import event_shape
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.usecases.register import check_scopes
@@ -28,7 +30,7 @@ from agentvault_tui.model import Action, AgentId, EventType, Outcome
 _QUESTION = ("agent_id", "scope", "scopes", "action", "resource", "parameters")
 
 
-def routes(broker: Broker, feed: Feed) -> list[Route]:
+def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
     """Return the routes that only read."""
 
     async def audit(request: Request) -> Response:
@@ -43,7 +45,9 @@ def routes(broker: Broker, feed: Feed) -> list[Route]:
             raise UsageError("Last-Event-ID is not a sequence number")
         frames = feed.stream(int(raw) if raw is not None else None)
         return StreamingResponse(
-            frames, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+            seated(request, presence, face_of(request), frames),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
         )
 
     async def status(_: Request) -> Response:

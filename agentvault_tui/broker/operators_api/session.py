@@ -8,15 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import answer, operator_of
 from agentvault_tui.broker.sessions import Session, Sessions
 from agentvault_tui.clock import iso
 
 
-def routes(broker: Broker) -> list[Route]:
+def routes(sessions: Sessions) -> list[Route]:
     """Return the routes about the operator's own session."""
-    sessions = Sessions(broker)
 
     async def login(request: Request) -> Response:
         operator = operator_of(request)

@@ -123,12 +123,16 @@ class Dialog(Keyed, ModalScreen[Result]):
             self.arm()
             self.changed()
         width, height = self.room()
-        page = self.page(width - 4, height - 2)
+        page = replace(self.page(width - 4, height - 2), foot=self.foot())
         if self.desk.past:
             mark = ("PAST  ", self.pen.palette.waiting)
             page = replace(page, title=(mark, *page.title))
         rows = len(page.body) + len(page.footer) + 2
         self.sheet.show(page, self.pen, width, min(rows, height))
+
+    def foot(self) -> str:
+        """Return what the others do: a decision just taken elsewhere."""
+        return self.desk.mirror.presence.latest
 
     def changed(self) -> None:
         """React to a new state, before it is drawn."""

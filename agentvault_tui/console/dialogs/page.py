@@ -19,5 +19,7 @@ class Page:
     """Stays at the bottom, below a body that may scroll."""
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By a child widget's id: its column and its row in the body."""
+    foot: str = ""
+    """In the lower edge of the frame: what others do; it moves no row."""
     danger: bool = False
     """Draws the frame in the colour of what destroys."""

@@ -10,6 +10,7 @@ from textual.widget import Widget
 
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.lines import Pen, Row, cells
+from agentvault_tui.text import cell_width
 
 FRAME: Final = 2
 """Cells between the sheet's edge and its rows: the line and a blank."""
@@ -74,8 +75,7 @@ class Sheet(Widget):
         if y == 0:
             return self._head(width)
         if y == height - 1:
-            bottom = box.bottom_left + box.horizontal * (width - 2) + box.bottom_right
-            return ((bottom, line),)
+            return self._bottom(width)
         inner = width - 2 * FRAME
         row = self.pen.cut(self._row(y - 1, height - 2), inner)
         blank = " " * (inner - cells(row))
@@ -84,6 +84,18 @@ class Sheet(Widget):
             *row,
             (blank, self.pen.palette.text),
             (f" {box.vertical}", line),
+        )
+
+    def _bottom(self, width: int) -> Row:
+        pen, box = self.pen, self.pen.glyphs.box
+        line = pen.palette.danger if self.page.danger else pen.palette.line
+        foot = pen.clip(self.page.foot, width - 8) if self.page.foot else ""
+        words = f" {foot} " if foot else ""
+        rest = pen.glyphs.rule(max(width - 3 - cell_width(words), 0))
+        return (
+            (box.bottom_left + box.horizontal, line),
+            (words, pen.palette.waiting),
+            (rest + box.bottom_right, line),
         )
 
     def _row(self, y: int, height: int) -> Row:

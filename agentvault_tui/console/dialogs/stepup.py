@@ -19,6 +19,7 @@ from agentvault_tui.console.dialogs.stepup_decided import decided
 from agentvault_tui.console.dialogs.stepup_factor import factor
 from agentvault_tui.console.dialogs.stepup_history import History
 from agentvault_tui.console.lines import EMPTY, Pen, Row
+from agentvault_tui.console.presence import listed
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import Shown
 
@@ -138,6 +139,25 @@ class StepUpDialog(Dialog[None]):
             self.run_worker(read, group="history", exclusive=True)
         super().update_page()
         self._note_viewed()
+
+    def on_mount(self) -> None:
+        """Let the others know that someone has this open."""
+        if not self.desk.past:
+            self.desk.actions.look(self.stepup_id)
+
+    def on_unmount(self) -> None:
+        """Let them know that nobody has, here."""
+        if not self.desk.past:
+            self.desk.actions.look(None)
+
+    def foot(self) -> str:
+        """Return who else has this open; a decision just taken comes first."""
+        presence = self.desk.mirror.presence
+        if latest := presence.latest:
+            return latest
+        eyes = presence.looking(self.stepup_id)
+        verb = "has" if len(eyes) == 1 else "have"
+        return f"{listed(eyes)} {verb} this open too" if eyes else ""
 
     def room(self) -> tuple[int, int]:
         """Take more width where the QR code needs it."""

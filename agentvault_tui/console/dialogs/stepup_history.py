@@ -12,6 +12,8 @@ from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown, cell_width
 
+_ROWS: Final = 5
+_LOOKED_THROUGH: Final = 50
 _WHEN: Final = 11
 _ENDED: Final = 30
 
@@ -41,10 +43,20 @@ class History:
     async def read(self) -> None:
         """Read it; what was read before stays when the broker does not answer."""
         try:
-            self.rows = await self._desk.actions.before(self._asked.id)
+            self.rows = await self._before()
             self.problem = Shown("")
         except AgentVaultError as error:
             self.problem = self._desk.mirror.intake.shown(error.what, 80)
+
+    async def _before(self) -> tuple[StepUpRow, ...]:
+        """Read what had been decided by now, which may be a moment of the past."""
+        desk = self._desk
+        if not desk.past:
+            return await desk.actions.before(self._asked.id, _ROWS)
+        now = desk.mirror.clock.now()
+        rows = await desk.actions.before(self._asked.id, _LOOKED_THROUGH)
+        known = [row for row in rows if row.decided_at and row.decided_at <= now]
+        return tuple(known[:_ROWS])
 
     def _decided(self) -> frozenset[tuple[str, str]]:
         kind = (self._asked.agent_id, self._asked.action)

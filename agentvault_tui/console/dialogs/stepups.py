@@ -15,6 +15,7 @@ from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.dialogs.stepup_decided import summary
 from agentvault_tui.console.lines import EMPTY, Pen, Row, cells, clock_time, countdown
+from agentvault_tui.console.presence import listed
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import cell_width
 
@@ -115,6 +116,8 @@ class StepUpsDialog(Dialog[None]):
         left = row.remaining(self.clock.now())
         soon = left < _SOON
         state = "second factor  " if row.status == "authorizing" else ""
+        if eyes := self.desk.mirror.presence.looking(row.id):
+            state = f"{pen.clip(listed(eyes, 1), 20)} looks  {state}"
         style = pen.palette.waiting if soon else pen.palette.text
         end: Row = (
             (state, pen.palette.accent),

@@ -18,6 +18,7 @@ from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.footer import Focus, Place, keys
+from agentvault_tui.console.telling import tell_news
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.details import DetailsPane
@@ -98,6 +99,7 @@ class Watch(Filtering):
         if self._painted[:1] != (second,):
             mirror.tick(now)
         self._survey()
+        tell_news(self.app, mirror.presence)
         streamed = self.feed.update()
         versions = mirror.versions
         stamp = (second, versions.status, versions.stepups, versions.roster)

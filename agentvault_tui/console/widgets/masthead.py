@@ -48,6 +48,7 @@ class Masthead(Pane):
             (2, self._ledger()),
             (4, ((plural(len(mirror.agents), "agent"), p.text),)),
             (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted))),
+            (4, self._others()),
         ]
         right: Row = ((clock_time(now) + " ", p.text),)
         facts = [(rank, row) for rank, row in facts if cells(row)]
@@ -68,6 +69,15 @@ class Masthead(Pane):
         mark = g.live if link.live else g.lost
         style = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
         return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
+
+    def _others(self) -> Row:
+        """Name the one other operator, or count them."""
+        others = self.mirror.presence.colleagues
+        if not others:
+            return ()
+        alone = len(others) == 1
+        who = self.pen.clip(others[0].title, 24) if alone else f"{len(others)} others"
+        return (("with ", self.pen.palette.muted), (who, self.pen.palette.text))
 
     def _ledger(self) -> Row:
         g, p, status = self.pen.glyphs, self.pen.palette, self.mirror.status

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentvault_tui.console.lines import Row, countdown
+from agentvault_tui.console.presence import listed
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
@@ -43,6 +44,8 @@ class StepUpBar(Pane):
         ends = f"ends {countdown(left)}" + (" SOON" if left < 60 else "")
         if row.status == "authorizing":
             ends = f"being proven {g.separator} {ends}"
+        if eyes := self.mirror.presence.looking(row.id):
+            ends = f"{pen.clip(listed(eyes, 1), 24)} looks {g.separator} {ends}"
         what = [row.resource, row.gist]
         start: Row = (
             (g.cursor, p.waiting),

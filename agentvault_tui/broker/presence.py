@@ -1,0 +1,155 @@
+"""Who else is here: the operators' open streams and what each looks at, in memory.
+
+A seat lives as long as its stream of events: nobody has to say goodbye, and nothing
+of it is in the ledger, because nothing follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.model import Actor, new_id
+
+FACES: Final = ("console", "plain", "stream")
+"""What an operator looks through; a stream that does not say is a stream."""
+MOST: Final = 32
+"""Seats of one user that are listed; further streams are served and counted."""
+_GATHER: Final = 0.05
+"""Seconds in which changes become one message."""
+_PTS: Final = range(136, 144)
+_VT: Final = 4
+_VTS: Final = 64
+
+
+@dataclass(slots=True)
+class Seat:
+    """One open stream."""
+
+    id: str
+    operator: Actor
+    face: str
+    since: datetime
+    terminal: str | None
+    """The controlling terminal of the process, as the kernel names it."""
+    looking_at: str | None = None
+
+
+class Presence:
+    """The seats, and the word to all of them when something about them changes."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        tell: Callable[[str, dict[str, Any]], None],
+        signed_in: Callable[[str], str | None],
+    ) -> None:
+        """Begin with nobody here.
+
+        Args:
+            clock: the source of now.
+            tell: sends one event to every stream.
+            signed_in: the name a user has signed in under, if so.
+        """
+        self._clock = clock
+        self._tell = tell
+        self._signed_in = signed_in
+        self._seats: dict[str, Seat] = {}
+        self._unlisted = 0
+        self._due: asyncio.TimerHandle | None = None
+
+    def enter(self, operator: Actor, face: str, pid: int | None) -> Seat | None:
+        """Take a seat; None when the user has so many that this one is not listed."""
+        mine = [
+            seat for seat in self._seats.values() if seat.operator.id == operator.id
+        ]
+        if len(mine) >= MOST:
+            self._unlisted += 1
+            self.changed()
+            return None
+        terminal = terminal_of(pid) if pid else None
+        seat = Seat(new_id("con"), operator, face, self._clock.now(), terminal)
+        self._seats[seat.id] = seat
+        self.changed()
+        return seat
+
+    def leave(self, seat: Seat | None) -> None:
+        """Give the seat back: its stream has ended."""
+        if seat is None:
+            self._unlisted -= 1
+        else:
+            self._seats.pop(seat.id, None)
+        self.changed()
+
+    def look(self, operator: Actor, seat_id: str, stepup_id: str | None) -> None:
+        """Note which step-up someone has open.
+
+        Raises:
+            NotFoundError: that seat is not one of this user's.
+        """
+        seat = self._seats.get(seat_id)
+        if seat is None or seat.operator.id != operator.id:
+            raise NotFoundError("you have no such seat", "it ended with its stream")
+        if seat.looking_at != stepup_id:
+            seat.looking_at = stepup_id
+            self.changed()
+
+    def shape(self) -> dict[str, Any]:
+        """Return everyone who is here, the longest here first."""
+        seats = sorted(self._seats.values(), key=lambda seat: (seat.since, seat.id))
+        return {
+            "operators": [self._seat_shape(seat) for seat in seats],
+            "unlisted": self._unlisted,
+        }
+
+    def changed(self) -> None:
+        """Tell all streams soon, once for all that changes until then."""
+        if self._due is None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(_GATHER, self._send)
+
+    def _send(self) -> None:
+        self._due = None
+        self._tell("presence", self.shape())
+
+    def _seat_shape(self, seat: Seat) -> dict[str, Any]:
+        name = self._signed_in(seat.operator.id)
+        return {
+            "id": seat.id,
+            "uid": seat.operator.id,
+            "name": name or seat.operator.name,
+            "signed_in": name is not None,
+            "face": seat.face,
+            "since": iso(seat.since),
+            "terminal": seat.terminal,
+            "looking_at": seat.looking_at,
+        }
+
+
+def terminal_of(pid: int, proc: Path = Path("/proc")) -> str | None:
+    """Return the controlling terminal of a process, when the kernel tells.
+
+    Not what the process says of itself: field 7 of ``/proc/PID/stat`` (proc(5)).
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        stat = (proc / str(pid) / "stat").read_bytes()
+        # The name of the process may hold blanks and brackets; nothing after it does.
+        number = int(stat.rpartition(b")")[2].split()[4])
+    except (OSError, ValueError, IndexError):
+        return None
+    major = (number >> 8) & 0xFFF
+    minor = (number & 0xFF) | ((number >> 12) & 0xFFF00)
+    if major in _PTS:
+        return f"pts/{minor + 256 * (major - _PTS.start)}"
+    if major == _VT and minor < _VTS:
+        return f"tty{minor}"
+    return None

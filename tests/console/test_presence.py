@@ -1,0 +1,252 @@
+"""Several operators on one real broker: who is here, what they look at and decide."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.vault import PAYMENT, Vault, serving
+
+from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.build import build
+from agentvault_tui.console.dialogs.operators import OperatorsDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.memory import Memory
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.presence import listed
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.settings import ConsoleSettings, Settings
+
+NAME = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    with (
+        tempfile.TemporaryDirectory(prefix="av") as folder,
+        serving(Path(folder)) as vault,
+    ):
+        yield vault
+
+
+def socket_of(vault: Vault) -> Path:
+    return Path(vault.ready["operator_socket"])
+
+
+def ask(vault: Vault, name: str) -> str:
+    agent = vault.register(name, "send:payment")
+    return str(agent.token("send:payment", PAYMENT).json()["auth_req_id"])
+
+
+async def until(done: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def linked(
+    vault: Vault, folder: Path, face: str = "console"
+) -> AsyncIterator[Link]:
+    """A console's link and mirror, without its screen."""
+    socket = socket_of(vault)
+    link = Link(Mirror(SystemClock()), socket, Memory(socket, folder))
+    link.face = face
+    task = asyncio.create_task(link.run())
+    try:
+        await until(lambda: link.mirror.link.live and link.mirror.presence.you)
+        yield link
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_two_links_see_each_other_come_look_and_go(
+    vault: Vault, tmp_path: Path
+) -> None:
+    """Name, terminal if the kernel tells, what is open there; gone with the link."""
+    asked = await asyncio.to_thread(ask, vault, "one")
+    async with linked(vault, tmp_path) as here:
+        presence = here.mirror.presence
+        assert presence.others == ()
+        async with linked(vault, tmp_path, "plain") as there:
+            await until(lambda: presence.others)
+            (other,) = presence.colleagues
+            assert other.id == there.mirror.presence.you
+            assert (other.name, other.face) == (NAME, "plain")
+            there.look(asked)
+            await until(lambda: presence.looking(asked) == presence.others)
+            assert there.mirror.presence.looking(asked) == ()
+            there.look(None)
+            await until(lambda: not presence.looking(asked))
+            await there.deny(asked, "")
+        await until(lambda: not presence.others)
+
+
+async def test_a_decision_is_news_to_the_other_only(
+    vault: Vault, tmp_path: Path
+) -> None:
+    """Who denied and revoked what, at once, and nothing about one's own doing."""
+    asked = await asyncio.to_thread(ask, vault, "two")
+    async with linked(vault, tmp_path) as here, linked(vault, tmp_path) as there:
+        row = here.mirror.stepups[asked]
+        await there.deny(asked, "no")
+        await until(lambda: here.mirror.presence.news)
+        text = f"{NAME} denied {row.fingerprint}, send:payment of two"
+        assert list(here.mirror.presence.news) == [text]
+        assert here.mirror.presence.latest == text
+        await there.revoke(row.agent_id, "why not")
+        await until(lambda: len(here.mirror.presence.news) == 2)
+        assert here.mirror.presence.news[1] == f"{NAME} revoked two"
+        await until(lambda: there.mirror.last_seq == here.mirror.last_seq)
+        assert not there.mirror.presence.news
+
+
+async def test_a_restart_seats_anew_and_says_again_what_is_open(
+    tmp_path: Path,
+) -> None:
+    """After the broker came back everyone is seen again, with what they look at."""
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        home = Path(folder)
+        async with contextlib.AsyncExitStack() as stack:
+            with serving(home) as vault:
+                asked = await asyncio.to_thread(ask, vault, "three")
+                here = await stack.enter_async_context(linked(vault, tmp_path))
+                there = await stack.enter_async_context(linked(vault, tmp_path))
+                there.look(asked)
+                presence = here.mirror.presence
+                await until(lambda: presence.looking(asked))
+                seats = {presence.you, there.mirror.presence.you}
+                await asyncio.to_thread(vault.kill)
+            await until(lambda: here.mirror.link.state is LinkState.LOST)
+            assert (presence.you, presence.others) == ("", ())
+            with serving(home):
+                await until(lambda: presence.looking(asked), 30)
+                assert not seats & {row.id for row in presence.rows}
+
+
+def console(vault: Vault, folder: Path) -> ConsoleApp:
+    return build(
+        socket_of(vault),
+        read_only=False,
+        settings=Settings(console=ConsoleSettings(theme="agentvault", ascii="no")),
+        clock=SystemClock(),
+        memory_folder=folder,
+        environ={},
+    )
+
+
+def drawn(app: ConsoleApp) -> str:
+    strips = app.screen._compositor.render_strips()
+    return " ".join(" ".join(strip.text for strip in strips).split())
+
+
+async def shown(app: ConsoleApp, words: str) -> None:
+    deadline = time.monotonic() + 15
+    while words not in drawn(app):
+        assert time.monotonic() < deadline, drawn(app)
+        await asyncio.sleep(0.05)
+
+
+async def seated(app: ConsoleApp) -> None:
+    presence = app.desk.mirror.presence
+    await until(lambda: app.desk.mirror.link.live and presence.you)
+
+
+async def test_two_screens_on_one_broker(vault: Vault, tmp_path: Path) -> None:
+    """One looks and denies: the other's bar, dialog and toast say so, keys stay."""
+    asked = await asyncio.to_thread(ask, vault, "four")
+    one, two = console(vault, tmp_path / "1"), console(vault, tmp_path / "2")
+    async with (
+        one.run_test(size=(120, 40), notifications=True) as pilot,
+        two.run_test(size=(120, 40)) as second,
+    ):
+        await asyncio.gather(seated(one), seated(two))
+        await until(lambda: asked in one.desk.mirror.stepups)
+        await until(lambda: asked in two.desk.mirror.stepups)
+        await shown(one, f"with {NAME}")
+        await second.press("s")
+        await shown(one, f"{NAME} looks")
+        await pilot.press("s")
+        await shown(one, "has this open too")
+        await shown(two, "has this open too")
+        await pilot.press("escape")
+        focused = one.focused
+        await two.desk.actions.deny(asked, "no")
+        await shown(one, f"{NAME} denied")
+        assert one.focused is focused
+        await shown(two, f"denied by {NAME}")
+        await pilot.press("colon")
+        await pilot.press(*"operators")
+        await shown(one, "who else is connected")
+        await pilot.press("enter")
+        await shown(one, "looks at step-up")
+        assert isinstance(one.screen, OperatorsDialog)
+
+
+async def test_a_decision_elsewhere_stands_in_the_dialog_without_moving_it(
+    vault: Vault, tmp_path: Path
+) -> None:
+    """While one request is read, another's end is told in the frame, not on top."""
+    first = await asyncio.to_thread(ask, vault, "five")
+    second = await asyncio.to_thread(ask, vault, "six")
+    one = console(vault, tmp_path / "1")
+    async with (
+        one.run_test(size=(80, 24), notifications=True),
+        linked(vault, tmp_path) as other,
+    ):
+        await seated(one)
+        await until(lambda: {first, second} <= set(one.desk.mirror.stepups))
+        dialog = StepUpDialog(one.desk, one.desk.mirror.stepups[first])
+        one.push_screen(dialog)
+        await shown(one, "the first of its kind")
+        await until(lambda: dialog.armed)
+        body = dialog.sheet.page.body
+        await other.deny(second, "")
+        await shown(one, "of six")
+        assert "denied" in drawn(one)
+        assert dialog.sheet.page.body == body
+        assert dialog.armed
+        assert not one._notifications
+        await other.deny(first, "")
+        await shown(one, f"denied by {NAME}")
+
+
+HOSTILE = "\x1b[2J[bold]x[/]\u202e" + "w" * 500
+
+
+def test_whatever_a_broker_sends_is_bounded_and_inert() -> None:
+    """Names are text, lists have an end, and what is no list is none."""
+    mirror = Mirror(ManualClock(SystemClock().now()))
+    row = dict.fromkeys(("id", "name", "face", "since", "terminal"), HOSTILE)
+    mirror.apply("presence", {"operators": [row, 3, None] * 1000, "you": "con_1"})
+    presence = mirror.presence
+    assert 0 < len(presence.rows) < 300
+    for each in presence.rows:
+        assert len(each.title) < 80
+        assert "\x1b" not in each.title
+        assert each.since is None
+    assert listed(presence.rows).endswith("more")
+    for odd in ({}, {"operators": "all"}, {"operators": {}, "unlisted": "many"}):
+        mirror.apply("presence", odd)
+        assert (presence.rows, presence.unlisted, presence.you) == ((), 0, "con_1")
+
+
+def test_a_lost_link_knows_of_nobody() -> None:
+    """What was true of the others is not shown on without the broker's word."""
+    mirror = Mirror(ManualClock(SystemClock().now()))
+    mirror.apply("presence", {"operators": [{"id": "con_2", "name": "bob"}]})
+    assert [row.title for row in mirror.presence.others] == ["bob"]
+    mirror.set_link(LinkState.LOST, "gone")
+    assert mirror.presence.others == ()
