@@ -13,9 +13,11 @@ import pytest
 from support.dialog_stand import Stand, StandApp, scene
 from textual.pilot import Pilot
 
+from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.lift import LiftDialog
+from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.panic import PanicDialog
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
@@ -67,6 +69,20 @@ def changed(stand: Stand) -> None:
     stand.change(ID, digest="sha256:91cc", fingerprint="91CC", rule="new-rule")
 
 
+def people(stand: Stand) -> None:
+    """Bob has the same request open, Carol listens, and you are here."""
+    since = iso(stand.clock.now())
+    rows = [
+        {"id": "con_1", "name": "alice", "face": "console"},
+        {"id": "con_2", "name": "bob", "face": "console", "terminal": "pts/4"},
+        {"id": "con_3", "name": "Carol Jones", "face": "plain"},
+        {"id": "con_4", "name": "carol", "face": "stream", "terminal": "tty2"},
+    ]
+    rows[1]["looking_at"] = ID
+    told = [{**row, "since": since} for row in rows]
+    stand.mirror.apply("presence", {"you": "con_1", "operators": told, "unlisted": 2})
+
+
 def crowd(stand: Stand) -> None:
     for number in range(3):
         stand.clock.advance(20)
@@ -80,6 +96,8 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "asked_lost": (stepup, lost, [], nothing),
     "asked_cut": (stepup, long_value, [], nothing),
     "asked_changed": (stepup, nothing, [], changed),
+    "asked_together": (stepup, people, [], nothing),
+    "operators": (OperatorsDialog, people, [], nothing),
     "asked_in_full": (stepup, nothing, ["v"], nothing),
     "deny_why": (stepup, nothing, ["n", *"which"], nothing),
     "factor": (stepup, nothing, ["a"], nothing),
@@ -102,7 +120,10 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "stopped": (PanicDialog, nothing, ["tab", *"panic", "enter"], nothing),
     "lift": (LiftDialog, lambda stand: stand.panic("runaway bookings"), [], nothing),
 }
-PLAIN = ["asked", "factor", "approved", "queue", "revoke", "revoked", "panic"]
+PLAIN = [
+    *("asked", "asked_together", "asked_cut", "factor", "approved", "queue"),
+    *("operators", "revoke", "revoked", "panic"),
+]
 """The main ones: also in mono with ASCII."""
 PAINTED = ["asked", "factor", "revoke"]
 """Also in the other painted themes."""

@@ -89,8 +89,10 @@ class Sheet(Widget):
     def _bottom(self, width: int) -> Row:
         pen, box = self.pen, self.pen.glyphs.box
         line = pen.palette.danger if self.page.danger else pen.palette.line
-        foot = pen.clip(self.page.foot, width - 8) if self.page.foot else ""
-        words = f" {foot} " if foot else ""
+        if not self.page.foot:
+            whole = box.bottom_left + pen.glyphs.rule(width - 2) + box.bottom_right
+            return ((whole, line),)
+        words = f" {pen.clip(self.page.foot, width - 8)} "
         rest = pen.glyphs.rule(max(width - 3 - cell_width(words), 0))
         return (
             (box.bottom_left + box.horizontal, line),
