@@ -1,4 +1,4 @@
-"""``agentvault tenant``: people of the embedded tenant, and their second device."""
+"""``agentvault tenant``: the embedded tenant's people, second devices, and keys."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from agentvault_tui.cli.activate import activate
 from agentvault_tui.cli.device import print_qr
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import Session, lazily, lazy_room
 from agentvault_tui.errors import UsageError
 
 
 @group("tenant", example="agentvault tenant user add alice --approver")
 def tenant() -> None:
-    """Manage people of the embedded tenant, and approve without a browser."""
+    """Manage the embedded tenant's people and keys; approve without a browser."""
 
 
 @group("user", example="agentvault tenant user list")
@@ -92,18 +92,56 @@ def new_otp(session: Session, name: str) -> None:
         _print_otp(session.out, secret, uri)
 
 
+@command("rotate-keys", example="agentvault tenant rotate-keys", prints_data=True)
+@pass_session
+def rotate(session: Session) -> None:
+    """Sign with a new key from now on; the tenant may run or not.
+
+    What the old key signed is accepted until it lapses, a few minutes from now; its
+    private part is deleted at once. If it may have been stolen, restart the broker
+    too: it can know the old key for an hour.
+    """
+    _only_embedded(session, "signing keys")
+    clock = lazily("agentvault_tui.clock", "SystemClock")()
+    done = lazy_room("tenant.keys").rotate_keys(session.home, clock)
+    out = session.out
+    until = lazily("agentvault_tui.clock", "iso")(done.retired_until)
+    if session.json:
+        out.json(
+            {
+                "current": done.current,
+                "next": done.next,
+                "retired": done.retired,
+                "retired_until": until,
+            }
+        )
+        return
+    out.fields(
+        [
+            ("signs now", out.cell(done.current, "strong")),
+            ("next", out.cell(done.next)),
+            ("retired", out.cell(done.retired)),
+            ("accepted until", out.cell(until[:19] + "Z")),
+        ]
+    )
+
+
 for _command in (add_user, list_users, new_otp):
     user.add_command(_command)
-for _member in (user, activate):
+for _member in (user, activate, rotate):
     tenant.add_command(_member)
 
 
-def _users(session: Session) -> Any:
+def _only_embedded(session: Session, what: str) -> None:
     if session.settings.tenant.issuer:
         raise UsageError(
-            f"people are kept by the tenant {session.settings.tenant.issuer}",
+            f"{what} are kept by the tenant {session.settings.tenant.issuer}",
             "manage them there; these commands are for the embedded tenant",
         )
+
+
+def _users(session: Session) -> Any:
+    _only_embedded(session, "people")
     return lazy_room("tenant.users").UserStore(session.home)
 
 

@@ -1,33 +1,56 @@
-"""The tenant's signing keys: RSA, sealed at rest, one in use and the next published."""
+"""The tenant's signing keys: RSA, sealed at rest; current, next, and just retired."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from agentvault_tui.clock import Clock, iso
+from agentvault_tui.home import Home
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
 _BITS: Final = 2048
 _KIND: Final = "signing key"
+_RETIRED: Final = "retired_keys"
+KEPT: Final = timedelta(seconds=360)
+"""How long a retired key stays published: as long as an ID token lives, and a minute
+for clocks that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation did, by the names of the keys."""
+
+    current: str
+    next: str
+    retired: str
+    retired_until: datetime
 
 
 class SigningKeys:
     """Signs ID tokens with RS256, the one algorithm Auth0 offers every client.
 
     Two keys are published, like Auth0's current and next, so that a client which
-    cached the set already knows the key that a rotation brings into use.
+    cached the set already knows the key that a rotation brings into use. What was
+    current before is published until the tokens it signed have lapsed.
     """
 
     def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
         """Read the keys, and make them at the first start."""
-        self._keys = {
-            use: _read(store, seal, use) or _make(store, seal, clock, use)
-            for use in ("current", "next")
-        }
+        self._store = store
+        self._seal = seal
+        self._clock = clock
+        for use in ("current", "next"):
+            if _kid(store, use) is None:
+                _write(store, seal, clock, use, _new_key())
+        self._keys: dict[str, RSAKey] = {}
+        self._read()
 
     def __repr__(self) -> str:
         """Name the keys, not what they are."""
@@ -35,26 +58,88 @@ class SigningKeys:
 
     def sign(self, claims: dict[str, Any]) -> str:
         """Return *claims* as a signed JWT (RFC 7519)."""
+        self._read()
         key = self._keys["current"]
         header = {"alg": "RS256", "typ": "JWT", "kid": key.kid}
         return jwt.encode(header, claims, key, algorithms=["RS256"])
 
     def public(self) -> dict[str, Any]:
         """Return the JWK Set (RFC 7517 section 5): public parts only."""
-        return {"keys": [key.as_dict(private=False) for key in self._keys.values()]}
+        self._read()
+        keys = [key.as_dict(private=False) for key in self._keys.values()]
+        return {"keys": keys + [old["jwk"] for old in self._retired()]}
+
+    def rotate(self) -> Rotation:
+        """Bring the next key into use, and make another next one.
+
+        The private part of the key that was in use is gone with this; its public part
+        is published until what it signed has lapsed. All or nothing, and a tenant
+        that runs on the same store goes on with the new keys at once.
+        """
+        fresh = _new_key()
+        until = self._clock.now() + KEPT
+        with self._store.transaction():
+            self._read()
+            before, current = self._keys["current"], self._keys["next"]
+            retired = [
+                *self._retired(),
+                {"jwk": before.as_dict(private=False), "until": until.timestamp()},
+            ]
+            self._store.remember(_RETIRED, json.dumps(retired))
+            self._store.change("DELETE FROM signing_keys WHERE use = 'current'")
+            self._store.change("UPDATE signing_keys SET use = 'current'")
+            _write(self._store, self._seal, self._clock, "next", fresh)
+        self._read()
+        return Rotation(
+            str(current.kid), str(fresh.kid), str(before.kid), until.astimezone(UTC)
+        )
+
+    def _read(self) -> None:
+        """Know the keys the store holds now: another process may have rotated them."""
+        for use in ("current", "next"):
+            known = self._keys.get(use)
+            if known is None or known.kid != _kid(self._store, use):
+                self._keys[use] = _load(self._store, self._seal, use)
+
+    def _retired(self) -> list[dict[str, Any]]:
+        now = self._clock.now().timestamp()
+        kept = json.loads(self._store.fact(_RETIRED) or "[]")
+        return [old for old in kept if old["until"] > now]
 
 
-def _read(store: Store, seal: Seal, use: str) -> RSAKey | None:
-    row = store.one("SELECT kid, sealed FROM signing_keys WHERE use = ?", use)
-    if row is None:
-        return None
+def rotate_keys(home: Home, clock: Clock) -> Rotation:
+    """Rotate the keys of *home*'s tenant, whether or not it runs.
+
+    Raises:
+        TenantError: its store cannot be used.
+    """
+    store = Store(home, checkpoints=False)
+    try:
+        return SigningKeys(store, Seal.of(home), clock).rotate()
+    finally:
+        store.close()
+
+
+def _kid(store: Store, use: str) -> str | None:
+    row = store.one("SELECT kid FROM signing_keys WHERE use = ?", use)
+    return None if row is None else str(row["kid"])
+
+
+def _load(store: Store, seal: Seal, use: str) -> RSAKey:
+    row = store.all("SELECT kid, sealed FROM signing_keys WHERE use = ?", use)[0]
     pem = seal.open(_KIND, row["kid"], 1, row["sealed"])
-    return _load(pem, row["kid"])
+    return RSAKey.import_key(pem, {"use": "sig", "alg": "RS256", "kid": row["kid"]})
 
 
-def _make(store: Store, seal: Seal, clock: Clock, use: str) -> RSAKey:
+def _new_key() -> RSAKey:
     key = RSAKey.generate_key(_BITS, private=True)
-    kid = key.thumbprint()
+    key.ensure_kid()
+    return key
+
+
+def _write(store: Store, seal: Seal, clock: Clock, use: str, key: RSAKey) -> None:
+    """Keep *key* for *use*, unless another process was first."""
+    kid = str(key.kid)
     box = seal.close(_KIND, kid, 1, key.as_pem(private=True))
     store.change(
         "INSERT OR IGNORE INTO signing_keys VALUES (?, ?, ?, ?)",
@@ -63,9 +148,3 @@ def _make(store: Store, seal: Seal, clock: Clock, use: str) -> RSAKey:
         box,
         iso(clock.now()),
     )
-    # Another process may have been first: what the store holds is the key.
-    return _read(store, seal, use) or key
-
-
-def _load(pem: bytes, kid: str) -> RSAKey:
-    return RSAKey.import_key(pem, {"use": "sig", "alg": "RS256", "kid": kid})

@@ -33,7 +33,7 @@ CONTRACT = {
     *("stepup list", "stepup show", "stepup approve", "stepup deny", "audit tail"),
     *("audit search", "audit export", "audit verify", "policy check", "policy explain"),
     *("login", "logout", "whoami", "tenant user add", "tenant user list"),
-    *("tenant user otp", "tenant activate", "doctor"),
+    *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
 }
 ANSWERS_NOTHING = {"console", "demo", "serve"}
 

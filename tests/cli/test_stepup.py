@@ -245,6 +245,17 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
     assert av("tenant", "user", "add", HOSTILE).code == 2
 
 
+def test_signing_keys_rotate_beside_a_running_tenant(av: Run) -> None:
+    """The next key signs, a new one is next; the running tenant publishes all three."""
+    first = av("tenant", "rotate-keys", "--json").json
+    second = av("tenant", "rotate-keys", "--json").json
+    assert (second["retired"], second["current"]) == (first["current"], first["next"])
+    told = av("tenant", "rotate-keys")
+    assert told.code == 0
+    assert second["next"] in told.out
+    assert "accepted until" in told.out
+
+
 def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:
     """The seed can be scanned from the terminal it is shown on."""
     line = [*PROGRAM, "tenant", "user", "add", "dora", "--approver"]

@@ -29,6 +29,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(START)
+
+
+@pytest.fixture
 def home(tmp_path: Path, template: Path) -> Home:
     return Home.locate(shutil.copytree(template, tmp_path / "home"))
 
