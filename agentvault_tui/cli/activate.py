@@ -154,6 +154,9 @@ def _shape(details: Any) -> dict[str, Any]:
         "action": details.action,
         "scope": details.scope,
         "resource": details.resource,
-        "parameters": dict(details.parameters),
+        "parameters": {
+            name: value
+            for (name, _), value in zip(details.parameters, details.values, strict=True)
+        },
         "risk": details.risk,
     }

@@ -77,13 +77,12 @@ def read(text: str) -> StepUpDetails:
     )
 
 
-def parameter_rows(parameters: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values, strings as they are and the rest as JSON."""
+def parameter_rows(parameters: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return names, values and kinds: ``text`` as it is, the rest as ``json``."""
     return [
-        (
-            name,
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
-        )
+        (name, value, "text")
+        if isinstance(value, str)
+        else (name, json.dumps(value, ensure_ascii=False), "json")
         for name, value in parameters.items()
     ]
 

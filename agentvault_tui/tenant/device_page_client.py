@@ -8,9 +8,10 @@ the tenant but its pages.
 from __future__ import annotations
 
 import ipaddress
+import json
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -42,6 +43,8 @@ class Details:
     requested_on: Shown | None = None
     requested_at: Shown | None = None
     parameters: tuple[tuple[Shown, Shown], ...] = field(default=())
+    values: tuple[Any, ...] = field(default=())
+    """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
 
 
 class Activation:
@@ -169,8 +172,9 @@ class Activation:
             requested_on=shown("requested_on"),
             requested_at=shown("requested_at"),
             parameters=tuple(
-                (_whole(name), _whole(value)) for name, value in page.parameters
+                (_whole(name), _whole(value)) for name, value, _ in page.parameters
             ),
+            values=tuple(_value(text, kind) for _, text, kind in page.parameters),
         )
 
 
@@ -190,6 +194,26 @@ def _origin(issuer: str) -> str:
 
 def _whole(text: str) -> Shown:
     return visible(text, limit=max(10 * len(text), 1))
+
+
+def _value(text: str, kind: str) -> Any:
+    """Return what the page shows as the value it was; texts in it stay inert."""
+    if kind != "json":
+        return _whole(text)
+    try:
+        return _inert(json.loads(text))
+    except (ValueError, RecursionError):
+        return _whole(text)
+
+
+def _inert(value: Any) -> Any:
+    if isinstance(value, str):
+        return _whole(value)
+    if isinstance(value, list):
+        return [_inert(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(name): _inert(item) for name, item in value.items()}
+    return value
 
 
 def _rubbish(status: int | None = None) -> TenantUnreachableError:

@@ -23,7 +23,8 @@ class Page:
     message: str = ""
     forms: dict[str, Form] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
-    parameters: list[tuple[str, str]] = field(default_factory=list)
+    parameters: list[tuple[str, str, str]] = field(default_factory=list)
+    """Names, values, and whether a value is ``text`` or ``json``."""
 
 
 def read_page(html: str) -> Page:
@@ -87,4 +88,4 @@ class _Reader(HTMLParser):
         elif name == "name":
             self._name = text
         else:
-            self.page.parameters.append((self._name, text))
+            self.page.parameters.append((self._name, text, name))

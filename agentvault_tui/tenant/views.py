@@ -54,7 +54,7 @@ class RequestView:
     scope: Shown | None
     """Every scope the token will carry, where that is more than the action."""
     resource: Shown | None
-    parameters: tuple[tuple[Shown, Shown], ...]
+    parameters: tuple[tuple[Shown, Shown, str], ...]
     risk: str
     why: Shown
     requested_on: Shown
@@ -72,8 +72,8 @@ class RequestView:
             scope=None if what.scope == what.action else _whole(what.scope),
             resource=None if what.resource is None else _whole(what.resource),
             parameters=tuple(
-                (_whole(name), _whole(value))
-                for name, value in parameter_rows(what.parameters)
+                (_whole(name), _whole(value), kind)
+                for name, value, kind in parameter_rows(what.parameters)
             ),
             risk=what.risk.value,
             why=_whole(what.why),

@@ -74,10 +74,11 @@ def test_a_step_up_from_request_to_token(
     device = started["device"]
     assert isinstance(device, dict)
     assert started["status"] == "authorizing"
-    approved = activate(av, person, device["user_code"])
+    approved = activate(av, person, device["user_code"], "--json")
     assert approved.code == 0, approved.err
-    assert fingerprint in approved.out
-    assert "send:payment" in approved.out
+    assert approved.json["fingerprint"] == fingerprint
+    assert approved.json["action"] == "send:payment"
+    assert approved.json["parameters"] == PAYMENT
     rest, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
     ended = json.loads(rest)

@@ -73,6 +73,25 @@ def test_the_person_sees_what_they_decide_about(
     assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
 
 
+def test_parameters_are_what_they_were(tenant: TenantThread) -> None:
+    """A program gets numbers, lists and objects as they are, and texts inert."""
+    parameters = {
+        "amount": 4200.5,
+        "digits": "4200",
+        "none": None,
+        "sure": True,
+        "to": ["a\u200b", {"x\u202e": [1, "\x1b[31m"]}],
+        "broken": "[1, 2",
+    }
+    flow = tenant.flow({**DETAILS, "parameters": parameters})
+    with Activation() as pages:
+        shown = pages.open(tenant.issuer, flow["user_code"])
+    assert [name for name, _ in shown.parameters] == list(parameters)
+    assert shown.values[:4] == (4200.5, "4200", None, True)
+    assert shown.values[4] == ["a⟦U+200B⟧", {"x⟦U+202E⟧": [1, "⟦U+001B⟧[31m"]}]
+    assert shown.values[5] == "[1, 2"
+
+
 def test_an_operators_login_names_no_agent(
     tenant: TenantThread, alice: NewUser
 ) -> None:
