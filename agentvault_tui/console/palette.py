@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MOVES: Final = frozenset(
     {"down", "up", "page-down", "page-up", "first", "last", "next", "previous"}
-    | {"out", "leave", "palette", "quit"}
+    | {"out", "leave", "palette", "quit", "refuse"}
 )
 """What only makes sense at the key."""
 _DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "close", "take"})

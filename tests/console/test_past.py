@@ -408,3 +408,23 @@ async def test_hostile_names_of_the_past_are_inert(
         ]
         assert any("PANIC then" in row for row in rows)
         assert all(row.isprintable() for row in rows)
+
+
+async def test_help_and_footer_name_the_keys_of_time(stage: Stage) -> None:
+    """What works in the past is named, and what does not is not offered."""
+    async with stage.on("t"):
+        assert "h l minute" in stage.text("keys")
+        await stage.pilot.press("question_mark")
+        await stage.pilot.pause()
+        dialog: Any = stage.app.screen
+        page = dialog.page(70, 80)
+        told = "\n".join("".join(text for text, _ in row) for row in page.body)
+        for words in (
+            "a minute back",
+            "the turn before",
+            "go to a time",
+            "back to now",
+        ):
+            assert words in told
+        assert "decide nothing: it is past" in told
+        assert "revoke the agent" not in told

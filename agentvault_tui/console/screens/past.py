@@ -73,6 +73,7 @@ class PastScreen(Watch):
         ),
         Binding("home", "start", "the first event", priority=True),
         Binding("at", "ask", "go to a time", priority=True),
+        Binding("r,u,exclamation_mark", "refuse", "decide nothing: it is past"),
     ]
 
     def __init__(
@@ -214,17 +215,18 @@ class PastScreen(Watch):
 
     def action_revoke(self) -> None:
         """Refuse."""
-        self._refuse()
+        self.action_refuse()
 
     def action_restore(self) -> None:
         """Refuse."""
-        self._refuse()
+        self.action_refuse()
 
     def action_panic(self) -> None:
         """Refuse."""
-        self._refuse()
+        self.action_refuse()
 
-    def _refuse(self) -> None:
+    def action_refuse(self) -> None:
+        """Say why nothing is decided here."""
         self._say(self.desk.refusal() or "")
 
     def _say(self, words: str) -> None:
