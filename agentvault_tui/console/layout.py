@@ -53,7 +53,7 @@ def plan(width: int, height: int, wanted: Wanted) -> dict[str, Box]:
     body = Box(0, top, width, max(height - 1 - filtering - top, 1))
     if width < TWO_COLUMNS:
         return boxes | _one(body, wanted.big)
-    return boxes | (_two(body) if width < THREE_COLUMNS else _three(body))
+    return boxes | (_two(body, wanted.big) if width < THREE_COLUMNS else _three(body))
 
 
 def _one(body: Box, big: str) -> dict[str, Box]:
@@ -69,8 +69,8 @@ def _one(body: Box, big: str) -> dict[str, Box]:
     }
 
 
-def _two(body: Box) -> dict[str, Box]:
-    """Agents over details at the left, the audit at the right."""
+def _two(body: Box, big: str) -> dict[str, Box]:
+    """Agents over details at the left, or one of them; the audit at the right."""
     x, y, width, height = body
     left = min(max(width * 43 // 100, 50), 68)
     below = min(max(height * 2 // 5, 10), 24)
@@ -83,6 +83,8 @@ def _two(body: Box) -> dict[str, Box]:
     }
     if below:
         boxes["details"] = Box(x, y + height - below, left, below)
+    elif big == "details":
+        boxes["details"] = boxes.pop("agents")
     return boxes
 
 

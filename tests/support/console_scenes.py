@@ -188,7 +188,12 @@ SCENES: dict[str, Callable[[FakeOperator], object]] = {
 
 
 def console(
-    socket: Path, folder: Path, *, theme: str = "agentvault", alphabet: str = "no"
+    socket: Path,
+    folder: Path,
+    *,
+    theme: str = "agentvault",
+    alphabet: str = "no",
+    config: Path | None = None,
 ) -> ConsoleApp:
     """A console on that socket, with a clock that stands still."""
     return build(
@@ -197,6 +202,7 @@ def console(
         settings=Settings(console=ConsoleSettings(theme=theme, ascii=alphabet)),
         clock=ManualClock(START),
         memory_folder=folder,
+        config_folder=config,
         environ={},
     )
 
