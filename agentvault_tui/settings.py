@@ -8,6 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +77,14 @@ class TenantSettings:
     client_id: str = ""
 
 
+class Switch(StrEnum):
+    """On, off, or as the surroundings suggest."""
+
+    ON = "true"
+    OFF = "false"
+    AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class ConsoleSettings:
     """``[console]``."""
@@ -83,7 +92,8 @@ class ConsoleSettings:
     theme: str = "agentvault"
     link: str = "fast"
     """``fast`` or ``slow``: how often a stream may repaint."""
-    mouse: bool = False
+    mouse: Switch = Switch.OFF
+    """``auto``: on, but not over SSH."""
     ascii: str = "auto"
     """``auto`` (from the locale), ``yes`` or ``no``."""
 
@@ -193,17 +203,15 @@ def _unknown(
 
 def _coerce(value: Any, default: Any, where: str) -> Any:
     """Bring *value* to the type of *default*; environment values are strings."""
+    if isinstance(default, Switch):
+        return _switch(value, where)
     if isinstance(default, tuple):
         items = value.split(",") if isinstance(value, str) else value
         if isinstance(items, list) and all(isinstance(item, str) for item in items):
             return tuple(item.strip() for item in items if item.strip())
     elif isinstance(default, bool):
-        words = {"true": True, "yes": True, "1": True}
-        words |= {"false": False, "no": False, "0": False}
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in words:
-            return words[value.lower()]
+        if (on := _truth(value)) is not None:
+            return on
     elif isinstance(default, int):
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -213,6 +221,20 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
         return value
     kind = "list of strings" if isinstance(default, tuple) else type(default).__name__
     raise SettingsError(f"{where} must be a {kind}, not {value!r:.60}")
+
+
+def _switch(value: Any, where: str) -> Switch:
+    if value == Switch.AUTO:
+        return Switch.AUTO
+    if (on := _truth(value)) is None:
+        raise SettingsError(f"{where} may be true, false or auto, not {value!r:.60}")
+    return Switch.ON if on else Switch.OFF
+
+
+def _truth(value: Any) -> bool | None:
+    words = {"true": True, "yes": True, "1": True}
+    words |= {"false": False, "no": False, "0": False}
+    return value if isinstance(value, bool) else words.get(str(value).lower())
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home, private_file
-from agentvault_tui.settings import Settings, parse_listen
+from agentvault_tui.settings import Settings, Switch, parse_listen
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_each_later_source_wins(home: Home) -> None:
         ("[stepup]\napprovers = 5", "list of strings"),
         ('[broker]\nlisten = "0.0.0.0:7717"', "not a loopback address"),
         ('[console]\nlink = "warp"', "fast, slow"),
+        ("[console]\nmouse = 2", "true, false or auto"),
         ("[tokens", "cannot be read"),
         ("tokens = 1", "not a table"),
     ],
@@ -53,6 +54,25 @@ def test_mistakes_are_named(home: Home, toml: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load(home, {})
     assert words in caught.value.diagnosis()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("true", Switch.ON),
+        ("false", Switch.OFF),
+        ('"auto"', Switch.AUTO),
+        ('"yes"', Switch.ON),
+    ],
+)
+def test_the_mouse_may_be_on_off_or_auto(
+    home: Home, value: str, expected: Switch
+) -> None:
+    """As a TOML truth value, as a word, and from the environment."""
+    home.config_file.write_text(f"[console]\nmouse = {value}")
+    assert Settings.load(home, {}).console.mouse is expected
+    environ = {"AGENTVAULT_CONSOLE_MOUSE": value.strip('"')}
+    assert Settings.load(home, environ).console.mouse is expected
 
 
 @pytest.mark.parametrize(

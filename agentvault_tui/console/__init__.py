@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from agentvault_tui.clock import Clock, SystemClock
-from agentvault_tui.settings import Settings
+from agentvault_tui.settings import Settings, Switch
 
 __all__ = ["run"]
 
@@ -56,5 +57,12 @@ def run(
         config_folder=config_folder,
         note=broker_note,
     )
-    app.run(mouse=settings.console.mouse)
+    app.run(mouse=takes_mouse(settings.console.mouse, os.environ))
     return app.return_code or 0
+
+
+def takes_mouse(wanted: Switch, environ: Mapping[str, str]) -> bool:
+    """Tell whether to take the mouse: it costs bytes, and the terminal's selection."""
+    if wanted is Switch.AUTO:
+        return not (environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"))
+    return wanted is Switch.ON

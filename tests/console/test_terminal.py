@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -21,9 +22,12 @@ from pathlib import Path
 if len(sys.argv) > 3 and sys.argv[3] == "own":
     os.open(os.ttyname(0), os.O_RDWR)  # a session leader's first terminal is its own
 from agentvault_tui.console import run
+from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
-sys.exit(run(Path(sys.argv[1]), read_only="read-only" in sys.argv, settings=Settings(),
-             memory_folder=Path(sys.argv[2])))
+home = Path(sys.argv[2])
+settings = Settings.load(Home.locate(home))
+sys.exit(run(Path(sys.argv[1]), read_only="read-only" in sys.argv, settings=settings,
+             memory_folder=home, config_folder=home))
 """
 _CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _POINTER = "\x1b]22;default\x07"
@@ -96,6 +100,88 @@ def test_the_clipboard_is_written_by_y_alone(
         screen.write("\x11")
         screen.finish()
     assert len(_OSC52.findall(screen.text)) == 1
+
+
+def _press(screen: Terminal, keys: str, seen: str) -> None:
+    """Write keys, and wait until *seen* is painted after that.
+
+    Text must not follow a control key at once: the key takes longer to arrive.
+    """
+    before = len(screen.text)
+    screen.write(keys)
+    screen.read_until(lambda text: seen in text[before:])
+
+
+def test_only_y_writes_the_clipboard_wherever_it_is_pressed(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """Cutting in an input, a filter, the help and the palette write nothing."""
+    busy(fake)
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text and "Holds" in text)
+        _press(screen, "/agent:pay", "ments-agent")
+        _press(screen, "\x1b[1;2H\x03\x18", "quoted")  # shift+home, ctrl+c, ctrl+x
+        _press(screen, "y", "hidden")
+        _press(screen, "\r", "details")
+        _press(screen, "?", "Keys that work here")
+        _press(screen, "y?", "Agents")
+        assert _OSC52.findall(screen.text) == []
+        _press(screen, "y", "Copied agent id")
+        _press(screen, "s", "Step-ups")
+        _press(screen, "y", "Copied step-up id")
+        screen.write("\x11")
+        screen.finish()
+    assert len(_OSC52.findall(screen.text)) == 2
+
+
+def test_completions_and_the_palette_paint_no_control_byte(
+    fake: FakeOperator, terminal: Open, tmp_path: Path
+) -> None:
+    """Names, scopes, resources that agents chose, and names saved by hand."""
+    for number, text in enumerate(HOSTILE):
+        agent = fake.add_agent(f"zz{number}{text}", f"zz{text}", owner=f"zz{text}")
+        fake.decide(agent, text, "denied", resource=f"zz{text}")
+    saved = {f"zz{text}": text for text in HOSTILE}
+    (tmp_path / "filters.json").write_text(json.dumps({"filters": saved}))
+    with terminal() as screen:
+        screen.read_until(lambda text: "live" in text and "Holds" in text)
+        for key in ("agent:", "scope:", "owner:", "resource:", "@"):
+            _press(screen, "/", "keep")
+            _press(screen, f"{key}zz", "Tab ")
+            _press(screen, "\t", "/")
+            _press(screen, "\x1b", "details")
+        _press(screen, "/", "keep")
+        _press(screen, "\x0f", "Saved filters")  # ctrl+o
+        _press(screen, "jjy", "Copied filter")
+        _press(screen, "\x1b", "Agents")
+        _press(screen, "\x1b", "details")
+        _press(screen, ":", "earch for")
+        _press(screen, "zz", "Go to")
+        screen.write("\x11")
+        screen.finish()
+        painted = screen.painted.decode().replace(_POINTER, "")
+    assert len(_OSC52.findall(painted)) == 1
+    painted = _OSC52.sub("", painted)
+    assert "\x1b]" not in painted
+    bad = {c for c in _shown(painted) if unicodedata.category(c) in {"Cc", "Cf"}}
+    assert bad <= {"\r", "\n"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "ssh"), [("true", ""), ('"auto"', ""), ('"auto"', "1.2.3.4 5")]
+)
+def test_the_mouse_is_taken_only_where_asked(
+    fake: FakeOperator, terminal: Open, tmp_path: Path, setting: str, ssh: str
+) -> None:
+    """`auto` leaves it alone over SSH; it is given back at the end."""
+    busy(fake)
+    (tmp_path / "config.toml").write_text(f"[console]\nmouse = {setting}\n")
+    with terminal(SSH_CONNECTION=ssh) as screen:
+        screen.read_until(lambda text: "live" in text)
+        screen.write("\x11")
+        assert screen.finish() == 0
+    assert (_MOUSE[0] in screen.text) is (not ssh)
+    assert (_MOUSE[0].replace("h", "l") in screen.text) is (not ssh)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -221,6 +221,19 @@ class Dialog(Keyed, ModalScreen[Result]):
         else:
             self.app.notify(f"Not done: {shown}", severity="warning", markup=False)
 
+    # The mouse: it moves, and decides nothing
+
+    def wheel(self, rows: int) -> None:
+        """Move by the wheel, where there is something to move."""
+
+    def on_mouse_scroll_down(self) -> None:
+        """Move on."""
+        self.wheel(1)
+
+    def on_mouse_scroll_up(self) -> None:
+        """Move back."""
+        self.wheel(-1)
+
     # Copying
 
     def copies(self) -> tuple[str, str] | None:

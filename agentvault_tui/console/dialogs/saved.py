@@ -57,6 +57,10 @@ class SavedDialog(Dialog[str | None]):
         """Copy the filter under the cursor."""
         return "filter", self.filters[self.cursor]
 
+    def wheel(self, rows: int) -> None:
+        """Move the cursor by the wheel."""
+        self.action_move(rows)
+
     def action_move(self, step: int) -> None:
         """Move the cursor."""
         names = list(self.filters)

@@ -22,6 +22,10 @@ class Scrolled(Dialog[None]):
         Binding("escape,enter", "leave", "close"),
     ]
 
+    def wheel(self, rows: int) -> None:
+        """Move the body by the wheel."""
+        self.action_scroll(3 * rows)
+
     def action_scroll(self, rows: int) -> None:
         """Move the body."""
         self.sheet.scroll_body(rows)

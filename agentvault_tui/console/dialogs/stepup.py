@@ -246,6 +246,11 @@ class StepUpDialog(Dialog[None]):
         self.sheet.scroll_body(rows)
         self.update_page()
 
+    def wheel(self, rows: int) -> None:
+        """Move through what is shown in full by the wheel."""
+        if self.viewing:
+            self.action_scroll(3 * rows)
+
     def action_leave(self) -> None:
         """Take one step out; a flow under way goes on without the dialog."""
         if not self.row.open and not self.armed:

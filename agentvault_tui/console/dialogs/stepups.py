@@ -79,6 +79,10 @@ class StepUpsDialog(Dialog[None]):
         """Copy the id of the request under the cursor."""
         return ("step-up id", self.cursor) if self.cursor else None
 
+    def wheel(self, rows: int) -> None:
+        """Move the cursor by the wheel."""
+        self.action_move(rows)
+
     def action_move(self, step: int) -> None:
         """Move the cursor to the next request."""
         if self.cursor in self._order:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
+from textual.events import Click
 from textual.message import Message
 
 from agentvault_tui.console.agentview import AgentView
@@ -136,6 +137,16 @@ class AgentPane(Pane, can_focus=True):
         """Move the cursor."""
         self.view.move(rows)
         self._after_move()
+
+    def wheel(self, rows: int) -> None:
+        """Move the cursor by the wheel, a card a notch."""
+        self.action_move(1 if rows > 0 else -1)
+
+    def on_click(self, event: Click) -> None:
+        """Put the cursor on the card under the mouse."""
+        if event.y > 0 and self.view.order:
+            self.view.put(self._top + (event.y - 1) // self._pitch)
+            self._after_move()
 
     def action_page(self, direction: int) -> None:
         """Move the cursor by a screenful."""

@@ -165,6 +165,10 @@ class AuditPane(Pane, can_focus=True):
         self.feed.move(rows)
         self.after_move()
 
+    def wheel(self, rows: int) -> None:
+        """Move the cursor by the wheel."""
+        self.action_move(rows)
+
     def action_page(self, direction: int) -> None:
         """Move by a screenful."""
         self.action_move(direction * max(self.size.height - 2, 1))

@@ -69,6 +69,10 @@ class DetailsPane(Pane, can_focus=True):
         """Ask for the agent's screen."""
         self.post_message(self.Opened())
 
+    def wheel(self, rows: int) -> None:
+        """Move by the wheel."""
+        self.action_turn(rows)
+
     def action_turn(self, rows: int) -> None:
         """Move by *rows*."""
         self._top = max(self._top + rows, 0)

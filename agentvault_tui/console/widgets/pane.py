@@ -21,6 +21,8 @@ from agentvault_tui.text import cell_width
 
 _PLAIN: Final = Style()
 
+WHEEL: Final = 3
+"""Rows a notch of the wheel moves."""
 Painted = tuple[Row, Style | None]
 """A row and what is added to all of it, such as the cursor's ground."""
 
@@ -140,6 +142,17 @@ class Pane(Keyed, Widget):
     def on_resize(self) -> None:
         """Draw at the new size."""
         self.paint()
+
+    def wheel(self, rows: int) -> None:
+        """Move by the mouse's wheel, where there is something to move."""
+
+    def on_mouse_scroll_down(self) -> None:
+        """Move on."""
+        self.wheel(WHEEL)
+
+    def on_mouse_scroll_up(self) -> None:
+        """Move back."""
+        self.wheel(-WHEEL)
 
     def on_focus(self) -> None:
         """Show where keys go, once Textual knows it too."""
