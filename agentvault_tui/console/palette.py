@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from textual.app import SystemCommand
@@ -22,7 +23,7 @@ from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.text import visible
+from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:
     from agentvault_tui.console.app import ConsoleApp
@@ -34,6 +35,9 @@ _MOVES: Final = frozenset(
 """What only makes sense at the key."""
 _DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "close", "take"})
 """What a dialog asks its own key for: Enter in a list must never do it."""
+_OFFERED: Final = 5
+"""Step-ups and filters offered before anything is typed; all are found by typing."""
+_LONGEST: Final = 90
 _CHANGES: Final = frozenset({"revoke", "restore", "panic"})
 
 Command = tuple[str, str, Callable[[], object]]
@@ -85,6 +89,8 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         active = several[0]
         words = active.binding.description
         keys = " ".join(key_name(each.binding) for each in several)
+        if "[" in keys:  # the palette reads this as markup
+            keys = " ".join(each.binding.key for each in several)
         act = partial(app.run_action, active.binding.action, active.node)
         yield words[:1].upper() + words[1:], f"key {keys}", act
 
@@ -111,6 +117,11 @@ def _wear(app: ConsoleApp, name: str) -> None:
     app.watch_screen.paint_all()
 
 
+def _shown(text: str, what: str) -> Content:
+    """Draw a name and what it is; Textual would read the latter as markup."""
+    return Content.assemble(text, "\n", (what, "$text-muted"))
+
+
 class NamedCommands(Provider):
     """Step-ups that wait, saved filters, agents: whatever has a name.
 
@@ -119,38 +130,44 @@ class NamedCommands(Provider):
 
     async def discover(self) -> Hits:
         """Offer what waits and what was saved, before anything is typed."""
-        for text, what, act in (*self._stepups(), *self._filters()):
-            yield DiscoveryHit(Content(text), act, text=text, help=what)
+        waiting = islice(self._stepups(), _OFFERED)
+        for text, what, act in (*waiting, *islice(self._filters(), _OFFERED)):
+            yield DiscoveryHit(_shown(text, what), act, text=text)
 
     async def search(self, query: str) -> Hits:
         """Find by name."""
         matcher = self.matcher(query)
-        for text, what, act in (*self._stepups(), *self._filters(), *self._agents()):
+        named = chain(
+            self._stepups(), self._filters(), self._deletions(), self._agents()
+        )
+        for text, what, act in named:
             if (score := matcher.match(text)) > 0:
-                yield Hit(score, Content(text), act, text=text, help=what)
+                yield Hit(score, _shown(text, what), act, text=text)
 
     def _stepups(self) -> Iterator[Command]:
         for row in self._desk.mirror.open_stepups():
             text = f"Step-up {row.agent_name}: {subject(row)}"
-            yield visible(text, 90), row.fingerprint, partial(self._open, row)
+            yield self._clip(text), row.fingerprint, partial(self._open, row)
 
     def _filters(self) -> Iterator[Command]:
         if not isinstance(self.screen, Filtering):
             return
-        saved = self._console.desk.saved
-        for name, text in saved.all().items():
+        for name, text in self._console.desk.saved.all().items():
             act: Callable[[], Awaitable[None]] = partial(self.screen.use_filter, text)
-            yield f"Filter {name}", text, act
-        for name in saved.own():
-            yield (
-                f"Delete filter {name}",
-                "it can be saved again",
-                partial(self._delete, name),
-            )
+            yield self._clip(f"Filter {name}"), self._clip(text), act
+
+    def _deletions(self) -> Iterator[Command]:
+        for name in self._console.desk.saved.own():
+            act = partial(self._delete, name)
+            yield self._clip(f"Delete filter {name}"), "saved by name", act
 
     def _agents(self) -> Iterator[Command]:
         for agent in self._desk.mirror.agents.values():
-            yield f"Go to {agent.name}", "agent", partial(self._visit, agent.id)
+            act = partial(self._visit, agent.id)
+            yield self._clip(f"Go to {agent.name}"), agent.owner, act
+
+    def _clip(self, text: str) -> Shown:
+        return self._desk.mirror.intake.shown(text, _LONGEST)
 
     @property
     def _console(self) -> ConsoleApp:

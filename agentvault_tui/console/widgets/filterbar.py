@@ -107,6 +107,7 @@ class FilterBar(Horizontal):
         self.completions: list[Completion] = []
         self.naming = False
         """Whether a name is typed, and not a filter."""
+        self._ascii = desk.glyphs.ascii_only
         self._saved = desk.saved
         self._known = Known(desk.mirror, desk.saved)
         self._chosen = 0
@@ -185,7 +186,7 @@ class FilterBar(Horizontal):
         used = 6
         for number in range(count):
             word = self.completions[(self._chosen + number) % count].word
-            word = visible(word, max(room - used, 8))
+            word = visible(word, max(room - used, 8), ascii_only=self._ascii)
             used += cell_width(word) + 2
             if words and used > room:
                 break
