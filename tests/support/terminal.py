@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
+import pyte
+
 
 class Terminal:
     """A child process on a pty of a given size; use it as a context manager."""
@@ -39,6 +41,9 @@ class Terminal:
         )
         os.close(slave)
         self.painted = b""
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self._fed = 0
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +65,17 @@ class Terminal:
             if left <= 0 or not self._read(left):
                 raise AssertionError(f"not seen within {seconds} s: {self.text!r}")
         return self.text
+
+    def see(self, seen: str, seconds: float = 20.0) -> None:
+        """Read until *seen* stands on the screen: only what differs is painted."""
+        self.read_until(lambda _: any(seen in row for row in self.display), seconds)
+
+    @property
+    def display(self) -> list[str]:
+        """The screen's rows, as a terminal would show what was painted so far."""
+        self._stream.feed(self.painted[self._fed :])
+        self._fed = len(self.painted)
+        return list(self._screen.display)
 
     def finish(self, seconds: float = 20.0) -> int:
         """Read to the end and return the exit code."""
