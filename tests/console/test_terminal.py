@@ -121,9 +121,9 @@ def test_only_y_writes_the_clipboard_wherever_it_is_pressed(
         _press(screen, "/agent:pay", " / agent:payments-agent")
         _press(screen, "\x1b[1;2H\x03\x18", '"quoted"')  # shift+home, ctrl+c, ctrl+x
         _press(screen, "y", " / y ")
-        _press(screen, "\r", "Enter details")
+        _press(screen, "\r", "Enter agent")
         _press(screen, "?", "Keys that work here")
-        _press(screen, "y?", "Enter details")
+        _press(screen, "y?", "Enter agent")
         assert _OSC52.findall(screen.text) == []
         _press(screen, "y", "Copied agent id")
         _press(screen, "s", "Step-ups  2 waiting")
@@ -147,12 +147,12 @@ def test_completions_and_the_palette_paint_no_control_byte(
         for key in ("agent:", "scope:", "owner:", "resource:", "@"):
             _press(screen, "/", "Enter keep")
             _press(screen, f"{key}zz", " Tab ")
-            _press(screen, "\t\x1b", "Enter details")
+            _press(screen, "\t\x1b", "Enter agent")
         _press(screen, "/", "Enter keep")
         _press(screen, "\x0f", "Saved filters")  # ctrl+o
         _press(screen, "jjy", "Copied filter")
         _press(screen, "\x1b", "Enter keep")
-        _press(screen, "\x1b", "Enter details")
+        _press(screen, "\x1b", "Enter agent")
         _press(screen, ":", "earch for commands")
         _press(screen, "go to zz", "Go to zz")
         screen.write("\x11")
