@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from agentvault_tui.errors import AgentVaultError, RefusedError, UsageError
 
 AGENTVAULT: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 """What the installed script ``agentvault`` runs, whether or not it is on the PATH."""
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+"""Loaded here: between fork and exec nothing should be."""
 _START: Final = 30.0
 _STOP: Final = 15.0
 
@@ -42,7 +47,8 @@ async def serving(home: Path) -> AsyncIterator[Ready]:
         process = await asyncio.create_subprocess_exec(
             *AGENTVAULT,
             *("--home", str(home), "serve", "--listen", "127.0.0.1:0"),
-            stdin=asyncio.subprocess.DEVNULL,
+            "--until-stdin-closes",  # which it does even if we are killed
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             process_group=0,
@@ -85,8 +91,17 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 async def console(home: Path) -> asyncio.subprocess.Process:
     """Open ``agentvault console`` on *home* in this terminal."""
     return await asyncio.create_subprocess_exec(
-        *AGENTVAULT, "--home", str(home), "console"
+        *AGENTVAULT, "--home", str(home), "console", preexec_fn=_end_with_parent
     )
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this child when its parent is killed (Linux; prctl(2)).
+
+    The console's stdin is the terminal, so it cannot watch a pipe as the broker does.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 async def ask(home: Path, *arguments: str) -> dict[str, Any]:

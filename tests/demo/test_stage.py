@@ -101,8 +101,8 @@ def left_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
-    """On a terminal: how to approve and a QR, then the console; ctrl+q ends it all."""
+def on_a_terminal(short: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the demo on a terminal; return it and our end of that terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     process = subprocess.Popen(
@@ -114,6 +114,29 @@ def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
         env={**os.environ, "TMPDIR": str(short), "TERM": "xterm-256color"},
     )
     os.close(slave)
+    return process, master
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is Linux's")
+def test_a_killed_demo_leaves_nothing_running(short: Path) -> None:
+    """After SIGKILL broker and tenant let go of the home, and the console ends."""
+    process, master = on_a_terminal(short)
+    with os.fdopen(master, "r+b", buffering=0) as terminal:
+        read_until(terminal, b"Press Enter")
+        terminal.write(b"\r")
+        read_until(terminal, b"calendar-agent")
+        process.kill()
+        process.wait()
+        read_until(terminal, None)  # the console was the last that held it
+    (home,) = left_in(short)
+    for lock in ("run/broker.lock", "tenant/tenant.lock"):
+        with (home / lock).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # waits until its holder has ended
+
+
+def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
+    """On a terminal: how to approve and a QR, then the console; ctrl+q ends it all."""
+    process, master = on_a_terminal(short)
     with os.fdopen(master, "r+b", buffering=0) as terminal:
         page = read_until(terminal, b"Press Enter")
         assert b"/demo/approve" in page
