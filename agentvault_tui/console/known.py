@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from agentvault_tui.console.filters import EventFacts
+from agentvault_tui.console.filters import AgentFacts, EventFacts, Filter
 from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import OUTCOMES, RISKS, EventRow
+from agentvault_tui.console.records import OUTCOMES, RISKS, AgentRow, EventRow
 from agentvault_tui.console.saved import SavedFilters
 from agentvault_tui.console.terms import STATUSES
 from agentvault_tui.console.words import TYPES
@@ -24,6 +24,23 @@ def event_facts(mirror: Mirror) -> Callable[[EventRow], EventFacts]:
         return EventFacts(agent.owner if agent else "", risk)
 
     return facts
+
+
+def agent_facts(mirror: Mirror) -> Callable[[AgentRow], AgentFacts]:
+    """Return what tells a `Filter` how an agent stands and how it was answered."""
+    waiting = {row.agent_id for row in mirror.open_stepups()}
+
+    def facts(row: AgentRow) -> AgentFacts:
+        status = "waiting" if row.id in waiting else "active"
+        return AgentFacts(mirror.counts(row.id), "revoked" if row.revoked else status)
+
+    return facts
+
+
+def read_filter(text: str, saved: SavedFilters) -> Filter:
+    """Read a filter, or by ``@name`` one that was saved."""
+    named = saved.all() if text.startswith("@") else {}
+    return Filter.parse(named.get(text[1:], text))
 
 
 class Known:

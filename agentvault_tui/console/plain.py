@@ -20,6 +20,8 @@ from typing import Final, TextIO
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console import before, find, glyphs, sentences
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.known import agent_facts, read_filter
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
@@ -35,7 +37,7 @@ _WORD: Final = "panic"
 _PATIENCE: Final = 60.0
 """Seconds a question waits for its word, while what happens is held back."""
 _HELP: Final = """\
-list                     agents, and the step-ups that wait
+list [filter]            agents, and the step-ups that wait
 show NAME or ID          all about an agent or a step-up
 approve ID               approve a step-up with a second factor
 deny ID [reason]         deny a step-up; the agent reads the reason
@@ -45,6 +47,7 @@ panic [reason]           stop everything
 lift                     end the panic
 who                      the other operators, and what they look at
 events all or few        tell every event, or leave out the daily round of tokens
+events FILTER            tell only events that match, as in outcome:denied agent:mail
 help, quit
 ID is a step-up's id or its four-letter fingerprint."""
 
@@ -170,14 +173,20 @@ class Plain:
 
     # Commands that read
 
-    async def _list(self, _: str) -> None:
+    async def _list(self, text: str) -> None:
         mirror = self.mirror
         waiting = mirror.open_stepups()
         now = mirror.clock.now()
         self.say(*(sentences.of_stepup(row, now) for row in waiting))
         self.say(f"{plural(len(waiting), 'step-up')} waiting.")
-        self.say(*(sentences.agent_line(mirror, a) for a in mirror.agents.values()))
-        self.say(f"{plural(len(mirror.agents), 'agent')}.")
+        wanted, facts = self._filter(text), agent_facts(mirror)
+        found = [a for a in mirror.agents.values() if wanted.agent(a, facts)]
+        self.say(*(sentences.agent_line(mirror, agent) for agent in found))
+        total = plural(len(mirror.agents), "agent")
+        hidden = len(mirror.agents) - len(found)
+        self.say(
+            f"{len(found):,} of {total}, {hidden:,} hidden." if text else f"{total}."
+        )
 
     async def _show(self, what: str) -> None:
         mirror = self.mirror
@@ -203,8 +212,23 @@ class Plain:
         return sentences.facts(row, self._owner(row), now, past)
 
     async def _events(self, which: str) -> None:
+        wanted = Filter() if which in {"all", "few", ""} else self._filter(which)
         every = self.teller.all = which == "all"
-        self.say("Every event is told." if every else "The daily round is not told.")
+        self.teller.filter = wanted
+        if wanted:
+            self.say("Only what matches is told. events few ends that.")
+        else:
+            self.say(
+                "Every event is told." if every else "The daily round is not told."
+            )
+
+    def _filter(self, text: str) -> Filter:
+        """Read a filter, or a saved one by its name, and tell what is wrong with it."""
+        wanted = read_filter(text, self.desk.saved)
+        if wanted.problem:
+            shown = self.mirror.intake.shown(wanted.problem, 200)
+            self.say(f"In the filter, {shown}.")
+        return wanted
 
     async def _who(self, _: str) -> None:
         presence, stepups = self.mirror.presence, self.mirror.stepups

@@ -6,6 +6,8 @@ import asyncio
 from typing import Final, TextIO
 
 from agentvault_tui.console import sentences
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.known import event_facts
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.presence import OperatorRow
@@ -24,6 +26,8 @@ class Teller:
         self.mirror = mirror
         self.all = False
         """Whether what needs nobody is told too."""
+        self.filter = Filter()
+        """What events must match to be told; the empty one leaves it to `all`."""
         self.hold_until = 0.0
         """While a question waits for its word, by the boot clock, only the link is
         told: nothing may bury what was asked."""
@@ -115,13 +119,20 @@ class Teller:
             return
         new = [event for event in mirror.events if event.seq > self._told_seq]
         self._told_seq = mirror.last_seq
-        if not self.all:
-            new = [event for event in new if _notable(event)]
+        new = [event for event in new if self._asked_for(event)]
         # A step-up is told by its own sentence, which says more.
         new = [event for event in new if not event.type.startswith("stepup.")]
         self.say(*(sentences.of_event(mirror, event) for event in new[:_FLOOD]))
         if len(new) > _FLOOD:
             self.say(f"and {plural(len(new) - _FLOOD, 'event')} more.")
+
+    def _asked_for(self, event: EventRow) -> bool:
+        """Tell whether an event is to be told: by the filter, if there is one."""
+        if not self.filter:
+            return self.all or _notable(event)
+        mirror = self.mirror
+        name, now = mirror.agent_name(event.agent_id), mirror.clock.now()
+        return self.filter.event(event, name, now, event_facts(mirror))
 
 
 def _notable(event: EventRow) -> bool:
