@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 from support.console_scenes import HOSTILE, busy
 from support.fake_operator import FakeOperator
+from support.fake_past import remember
+from support.fake_state import START
 from support.terminal import Terminal
+
+from agentvault_tui.clock import iso
 
 _PROGRAM = """
 import os, sys
@@ -85,6 +89,28 @@ def test_no_control_an_agent_chose_reaches_the_terminal(
     }
     assert bad <= {"\r", "\n"}
     assert "⟦U+001B⟧" in painted
+
+
+def test_the_past_paints_no_control_byte(fake: FakeOperator, terminal: Open) -> None:
+    """Looked back to, hostile names stay inert, and t comes back to now."""
+    for text in HOSTILE:
+        agent = fake.add_agent(text, text, owner=text)
+        fake.decide(agent, text, "denied", resource=text, reason=text, rule=text)
+    fake.panic.update(on=True, since=iso(START), by=HOSTILE[0], reason=HOSTILE[1])
+    fake.doubts.append(HOSTILE[2])
+    remember(fake)
+    fake.panic.update(on=False)
+    with terminal() as screen:
+        screen.see(f"{len(HOSTILE)} agents")
+        _press(screen, "t", "PANIC then")
+        _press(screen, "[", "event 7 of 8")
+        _press(screen, "t", "t time")
+        screen.write("\x11")
+        assert screen.finish() == 0
+        painted = screen.painted.decode().replace(_POINTER, "")
+    assert "\x1b]" not in painted
+    bad = {c for c in _shown(painted) if unicodedata.category(c) in {"Cc", "Cf"}}
+    assert bad <= {"\r", "\n"}
 
 
 def test_the_clipboard_is_written_by_y_alone(
