@@ -126,11 +126,15 @@ class ConsoleApp(Keyed, App[int]):
         folder = self._config_folder
         if folder is None or not (folder / "keymap.toml").exists():
             return
-        from agentvault_tui.console.keymap import load  # noqa: PLC0415 - needs every key
+        # What is shipped is known only once every screen is loaded.
+        from agentvault_tui.console.keymap import Place, load  # noqa: PLC0415
+        from agentvault_tui.console.screens import audit  # noqa: PLC0415
 
         watch = self.watch_screen
         panes = {type(pane) for pane in watch.query(Pane) if pane.can_focus}
-        keymap = load(folder, [(pane, Watch, ConsoleApp) for pane in panes])
+        places: list[Place] = [(pane, Watch, ConsoleApp) for pane in panes]
+        places += [(pane, audit.AuditScreen, ConsoleApp) for pane in audit.PANES]
+        keymap = load(folder, places)
         self.set_keymap(keymap.textual())
         self.desk.keymap = keymap.keys
         self.desk.key_problems = keymap.problems

@@ -101,3 +101,60 @@ def _three(body: Box) -> dict[str, Box]:
         "rule2": Box(x + left + 1 + middle, y, 1, height),
         "audit": Box(x + left + middle + 2, y, rest, height),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the layout of the audit screen depends on beside the size."""
+
+    masthead: int = 1
+    waiting: bool = False
+    line: str = ""
+    """What stands above the keys: ``prompt``, ``filter`` or nothing."""
+    open: bool = False
+    """Whether one event is shown in full."""
+    inside: bool = False
+    """Whether that has the focus."""
+
+
+_BESIDE: Final = 150
+"""From here on the event stands beside the list."""
+_BELOW: Final = 24
+"""With so many rows it stands below; with fewer, one of the two is shown."""
+_LIST: Final = 9
+
+
+def plan_audit(width: int, height: int, shape: Shape) -> dict[str, Box]:
+    """Return a box for everything on the audit screen that is shown."""
+    head = min(shape.masthead, max(height // 3, 1))
+    boxes = {
+        "masthead": Box(0, 0, width, head),
+        "keys": Box(0, height - 1, width, 1),
+    }
+    top = head
+    if shape.waiting:
+        boxes["waiting"] = Box(0, top, width, 1)
+        top += 1
+    if shape.line:
+        boxes[shape.line] = Box(0, height - 2, width, 1)
+    room = max(height - 1 - bool(shape.line) - top, 1)
+    if room > _TIGHT and not shape.waiting:
+        top, room = top + 1, room - 1
+    if not shape.open:
+        return boxes | {"audit": Box(0, top, width, room)}
+    if width >= _BESIDE:
+        left = width * 56 // 100
+        return boxes | {
+            "audit": Box(0, top, left, room),
+            "rule": Box(left, top, 1, room),
+            "evidence": Box(left + 1, top, width - left - 1, room),
+        }
+    if room < _BELOW:
+        return boxes | {
+            "evidence" if shape.inside else "audit": Box(0, top, width, room)
+        }
+    upper = max(room * 2 // 5, _LIST)
+    return boxes | {
+        "audit": Box(0, top, width, upper),
+        "evidence": Box(0, top + upper + 1, width, room - upper - 1),
+    }

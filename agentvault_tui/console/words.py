@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import EventRow
+from agentvault_tui.lures import mask_lures
+from agentvault_tui.text import Shown
 
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
@@ -48,6 +51,11 @@ TYPES: Final = ("token.decision", *_EVENTS)
 _LOUD: Final = frozenset({"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump"})
 
 
+@lru_cache(maxsize=64)
+def _masked(reason: Shown) -> str:
+    return mask_lures(reason).text
+
+
 def word(event: EventRow) -> str:
     """Return the one word an event is known by in the audit."""
     if event.outcome:
@@ -76,6 +84,8 @@ def why(mirror: Mirror, event: EventRow) -> str:
         elif event.rule and event.reason == "policy_forbids":
             text = f"{text}: {event.rule}"
         return text
+    if event.type == "stepup.requested":
+        return _masked(event.reason)  # the agent's own words
     if event.outcome == "escalated":
         return f"waits for a person: {event.rule}" if event.rule else ""
     return event.reason if not event.outcome else ""

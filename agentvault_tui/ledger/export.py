@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import BinaryIO, Literal
 
 from agentvault_tui.clock import iso
+from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
@@ -20,14 +21,6 @@ from agentvault_tui.ledger.chain import PREFIX, genesis
 from agentvault_tui.ledger.opening import foreseen, read_ledger_id
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.verify import FORMAT, lines_of
-from agentvault_tui.text import visible
-
-_COLUMNS: Final = (
-    *("seq", "time", "type", "actor_kind", "actor_id", "actor_name", "agent_id"),
-    *("action", "resource", "outcome", "reason", "rule", "decision_id", "detail"),
-    "hash",
-)
-_FORMULA: Final = frozenset("=+-@\t\r＝＋－＠")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +78,6 @@ def export_ledger(
     return exported
 
 
-def safe_cell(value: str) -> str:
-    """Return *value* so that no spreadsheet runs it and no terminal obeys it."""
-    if not value.isprintable():
-        value = visible(value, limit=len(value) * 10)
-    # OWASP: a leading apostrophe makes it text.
-    return (
-        f"'{value}"
-        if value[:1] in _FORMULA or value.lstrip()[:1] in _FORMULA
-        else value
-    )
-
-
 def _extent(db: sqlite3.Connection, ledger_id: str, after: int) -> Exported:
     row = db.execute(
         "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
@@ -144,21 +125,9 @@ def _write_lines(
 def _write_csv(file: BinaryIO, lines: Iterator[bytes]) -> None:
     text = _Encoder(file)
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow(COLUMNS)
     for line in lines:
-        writer.writerow(_cells(json.loads(line)))
-
-
-def _cells(value: dict[str, Any]) -> list[str]:
-    actor = value["actor"]
-    value |= {
-        "actor_kind": actor["kind"],
-        "actor_id": actor["id"],
-        "actor_name": actor["name"],
-        "detail": json.dumps(value["detail"], ensure_ascii=False, sort_keys=True),
-    }
-    cells = (value[name] for name in _COLUMNS)
-    return ["" if cell is None else safe_cell(str(cell)) for cell in cells]
+        writer.writerow(cells(json.loads(line)))
 
 
 class _Encoder:

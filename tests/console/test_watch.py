@@ -316,10 +316,10 @@ async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
 
 
 async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
-    """Enter in the audit puts the agent pane's cursor on the event's agent."""
+    """o in the audit puts the agent pane's cursor on the event's agent."""
     busy(stage.fake)
     async with stage.on():
-        await stage.pilot.press("tab", "tab", "up", "up", "up", "enter")
+        await stage.pilot.press("tab", "tab", "up", "up", "up", "o")
         await stage.pilot.pause()
         assert stage.chosen() == "records-agent"
         assert stage.watch.focused is stage.watch.agents
@@ -401,7 +401,7 @@ async def test_the_footer_fits_the_focus(stage: Stage) -> None:
         assert "u restore" in stage.text("keys")
         await stage.pilot.press("tab", "tab")
         await stage.pilot.pause()
-        assert "Enter its agent" in stage.text("keys")
+        assert "Enter event" in stage.text("keys")
         await stage.pilot.press("slash")
         await stage.pilot.pause()
         assert "Esc clear" in stage.text("keys")

@@ -19,6 +19,7 @@ from support import independent_verifier
 from support.ledger_kit import decision, manual_clock, note
 
 from agentvault_tui.clock import ManualClock
+from agentvault_tui.csvrows import safe_cell
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
@@ -27,7 +28,6 @@ from agentvault_tui.ledger import (
     verify_export,
     verify_ledger,
 )
-from agentvault_tui.ledger.export import safe_cell
 
 _COUNT = 40
 _REST = "time, type, agent_id, outcome, text, body, hash FROM events"

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from support.fake_activity import activity_shape
 from support.fake_past import past_of
-from support.fake_state import START, FakeState
+from support.fake_state import LEDGER, START, FakeState
 
 from agentvault_tui.clock import iso
 
@@ -96,6 +96,8 @@ class FakeOperator(FakeState):
                 Route("/api/agents/{id}/activity", self._activity),
                 Route("/api/audit", self._audit),
                 Route("/api/past", self._past),
+                Route("/api/audit/links", self._links),
+                Route("/api/audit/{seq:int}/story", self._story),
                 Route("/api/policy", self._policy),
                 Route("/api/status", self._status),
                 Route("/api/events", self._stream),
@@ -179,6 +181,8 @@ class FakeOperator(FakeState):
             events = [e for e in events if e["agent_id"] == agent]
         if outcome := query.get("outcome"):
             events = [e for e in events if e["outcome"] == outcome]
+        if since := query.get("since"):
+            events = [e for e in events if e["time"] >= since]
         if text := query.get("q"):
             events = [e for e in events if text.lower() in json.dumps(e).lower()]
         if "after" in query:
@@ -189,6 +193,26 @@ class FakeOperator(FakeState):
         page = found[:limit]
         more = page[-1]["seq"] if len(found) > limit else None
         return JSONResponse({"events": page, "next": more})
+
+    async def _links(self, request: Request) -> Response:
+        wanted = [int(each) for each in request.query_params["seq"].split(",")]
+        links = [
+            {
+                "seq": event["seq"],
+                "body": self.bodies[event["seq"]],
+                "hash": event["hash"],
+                "previous_hash": self.befores[event["seq"]],
+            }
+            for event in self.events
+            if event["seq"] in wanted
+        ]
+        return JSONResponse({"ledger": LEDGER, "links": links})
+
+    async def _story(self, request: Request) -> Response:
+        seq = request.path_params["seq"]
+        (anchor,) = (event for event in self.events if event["seq"] == seq)
+        same = [e for e in self.events if e["decision_id"] == anchor["decision_id"]]
+        return JSONResponse({"events": same, "complete": True})
 
     async def _noted(self, request: Request) -> tuple[dict[str, Any], Response | None]:
         body = await request.json()

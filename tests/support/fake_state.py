@@ -12,8 +12,10 @@ from typing import Any
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
+from agentvault_tui.proof import genesis, link
 
 START = datetime(2026, 11, 24, 14, 2, 11, tzinfo=UTC)
+LEDGER = "000102030405060708090a0b0c0d0e0f"
 CATALOGUE = {
     "read:calendar": ("read calendars", "low", "It no longer sees calendars."),
     "write:calendar": (
@@ -47,6 +49,9 @@ class FakeState:
         self.agents: dict[str, dict[str, Any]] = {}
         self.stepups: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
+        self.bodies: dict[int, str] = {}
+        self.befores: dict[int, str] = {}
+        """The hash before each event."""
         self.first_seq = 1
         self.writable = True
         self.reachable = True
@@ -223,9 +228,12 @@ class FakeState:
             "rule": None,
             "decision_id": f"dec_{seq:016d}",
             "detail": {},
-            "hash": f"sha256:{seq:064x}",
             **more,
         }
+        self.bodies[seq] = json.dumps(event, sort_keys=True, separators=(",", ":"))
+        before = self.events[-1]["hash"] if self.events else genesis(LEDGER)
+        self.befores[seq] = before
+        event = {**event, "hash": link(before, seq, self.bodies[seq])}
         self.events.append(event)
         self.send("audit", event)
         return event

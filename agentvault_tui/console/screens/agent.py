@@ -122,7 +122,7 @@ class AgentScreen(Deciding):
             self.paint_all()
         elif streamed:
             self.events.paint()
-        self.events.fetch_older()
+        self.events.fetch()
 
     def _did(self) -> object:
         """Return what differs once the agent did something that is counted."""
@@ -230,6 +230,16 @@ class AgentScreen(Deciding):
         """Hold the events, or follow them."""
         self.events.toggle()
         self._show_keys()
+
+    @on(AuditPane.Opened)
+    def _open_event(self) -> None:
+        """Show the event in full, among the others of this agent."""
+        from agentvault_tui.console.app import ConsoleApp  # noqa: PLC0415 - a cycle
+
+        event = self.events.feed.under_cursor
+        if event is not None and isinstance(self.app, ConsoleApp):
+            of_agent = f"agent:{self.agent_id}"
+            self.app.watch_screen.open_audit(event.seq, full=True, filter_=of_agent)
 
     @on(AuditPane.Moved)
     def _moved(self) -> None:

@@ -32,7 +32,7 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     if focus.waiting:
         found.append(("s", "step-ups"))
     if focus.place == "audit":
-        found += [follow, ("Enter", "its agent")]
+        found += [follow, ("Enter", "event"), ("o", "agent")]
     elif focus.agent != "none":
         if focus.decides:
             revoked = focus.agent == "revoked"
@@ -41,10 +41,10 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     found += [("/", "filter"), ("Tab", "pane")]
     if focus.place != "audit":
         found.append(follow)
-    found += [(":", "command"), ("t", "time"), ("y", "copy id")]
+    found += [("L", "audit"), (":", "command"), ("t", "time")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
-    return (*found, ("?", "keys"))
+    return (*found, ("y", "copy id"), ("?", "keys"))
 
 
 def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
@@ -61,4 +61,34 @@ def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     found += [(":", "command"), ("y", "copy id")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
+    return (*found, ("?", "keys"))
+
+
+def audit_keys(
+    *,
+    typing: bool,
+    asking: bool,
+    waiting: bool,
+    follows: bool,
+    open: bool,  # noqa: A002 - the word of the screen
+    inside: bool,
+    decides: bool,
+) -> tuple[tuple[str, str], ...]:
+    """Return keys and words for the audit screen, the most useful first."""
+    if typing:
+        return (("Enter", "keep"), ("Esc", "clear"))
+    if asking:
+        return (("Enter", "go"), ("Esc", "back"))
+    found = [("s", "step-ups")] if waiting else []
+    if open:
+        found += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
+        found += [] if inside else [("Tab", "into it")]
+    else:
+        found.append(("Enter", "event"))
+    found += [("f", "hold" if follows else "follow"), ("g", "go to"), ("/", "filter")]
+    if decides:
+        found.append(("r", "revoke agent"))
+    found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
+    if not open:
+        found.append(("Esc", "home"))
     return (*found, ("?", "keys"))

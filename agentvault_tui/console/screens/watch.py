@@ -45,6 +45,8 @@ class Watch(Filtering):
         Binding("tab", "next", "next pane", show=False),
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
+        Binding("L", "audit", "the audit at full size"),
+        Binding("o", "agent", "go to the event's agent"),
         Binding("y", "copy", "copy id"),
         Binding("t", "time", "look back in time"),
     ]
@@ -110,7 +112,7 @@ class Watch(Filtering):
         elif streamed:
             self.audit.paint()
         if self.feed.filter:
-            self.audit.fetch_older()
+            self.audit.fetch()
 
     def _survey(self) -> None:
         """Look who needs a person: once a second, seldomer if there are very many."""
@@ -220,7 +222,7 @@ class Watch(Filtering):
         self.feed.narrow(wanted)
         self.place()
         self.paint_all()
-        self.audit.fetch_older()
+        self.audit.fetch()
 
     def back(self) -> None:
         """Give the focus back to the pane that had it."""
@@ -287,7 +289,31 @@ class Watch(Filtering):
         self._show_keys()
 
     @on(AuditPane.Opened)
-    def go_to_agent(self) -> None:
+    def open_event(self) -> None:
+        """Show the event under the cursor in full, on the audit screen."""
+        if event := self.feed.under_cursor:
+            self.open_audit(event.seq, full=True)
+
+    def action_audit(self) -> None:
+        """Show the audit at full size, where it is held."""
+        self.open_audit(None if self.feed.follow else self.feed.cursor)
+
+    def open_audit(
+        self, seq: int | None, *, full: bool = False, filter_: str | None = None
+    ) -> None:
+        """Open the audit screen, at an event and with a filter; or as it is here."""
+        from agentvault_tui.console.screens.audit import (  # noqa: PLC0415 - no first
+            AuditScreen,
+        )
+
+        here = self.bar.text if self.bar else ""
+        text = here if filter_ is None else filter_
+        screen = AuditScreen(self.desk, self.link, pulse=self._pulse, filter_=text)
+        if seq is not None:
+            screen.begin_at(seq, full=full)
+        self.app.push_screen(screen)
+
+    def action_agent(self) -> None:
         """Put the cursor on the agent of the event under the cursor."""
         event = self.feed.under_cursor
         if event is not None and event.agent_id:

@@ -54,7 +54,8 @@ class EventsPane(AuditPane):
         )
         where = " ".join(part for part in (event.resource, event.note) if part)
         if not event.outcome:
-            where = f"{where} {words.why(self.mirror, event)}".strip()
+            why = pen.own(words.why(self.mirror, event))
+            where = f"{where} {why}".strip()
         if where:
             left = (*left, (f"  {where}", p.muted))
         right = ((f" {word} ", style),)
@@ -72,14 +73,7 @@ class EventsPane(AuditPane):
 
     def _title(self, width: int) -> Row:
         pen, p, feed = self.pen, self.pen.palette, self.feed
-        row: Row = self.heading("Events")
-        if feed.follow:
-            row = (*row, ("  following", p.text))
-        else:
-            row = (*row, ("  HELD", p.waiting))
-            if feed.arrived:
-                more = f"  +{feed.arrived:,} new {pen.glyphs.dash} End"
-                row = (*row, (more, p.waiting))
+        row: Row = (*self.heading("Events"), *self._standing())
         whole = feed.exhausted or not feed.rows
         count = f"{len(feed.rows):,}" + (" " if whole else " read ")
         if cell_width(count) > width // 3:

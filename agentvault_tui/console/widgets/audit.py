@@ -36,7 +36,7 @@ class AuditPane(Pane, can_focus=True):
         Binding("pagedown,ctrl+d", "page(1)", "page down", show=False),
         Binding("home,g", "oldest", "oldest here", show=False, id="first"),
         Binding("end,G", "follow", "follow", show=False, id="last"),
-        Binding("enter", "open", "go to its agent", show=False),
+        Binding("enter", "open", "the event in full", show=False),
     ]
 
     class Moved(Message):
@@ -47,7 +47,7 @@ class AuditPane(Pane, can_focus=True):
             return isinstance(message, AuditPane.Moved)
 
     class Opened(Message):
-        """The operator wants the agent of the event under the cursor."""
+        """The operator wants to see the event under the cursor in full."""
 
     def __init__(
         self,
@@ -59,6 +59,10 @@ class AuditPane(Pane, can_focus=True):
     ) -> None:
         super().__init__(desk, id=id)
         self.feed = feed
+        self.on_screen: list[EventRow] = []
+        """The events in sight."""
+        self.unread = ""
+        """Why a page could not be read, the last time one was needed."""
         self._read = read
         self._reading: asyncio.Task[None] | None = None
         self._bottom = 0
@@ -71,27 +75,58 @@ class AuditPane(Pane, can_focus=True):
         title: Painted = (self._title(width), None)
         rows = self.feed.rows
         if not rows:
-            text = "Nothing matches." if self.feed.filter else "Nothing has happened."
-            return [title, ((), None), (((f" {text}", self.pen.palette.muted),), None)]
-        roster = self.mirror.versions.roster
-        key = (width, height, self.feed.version, roster, self.has_focus, self.pen)
+            self.on_screen = []
+            text = self.pen.own(f" {self._nothing()}")
+            return [title, ((), None), (((text, self.pen.palette.muted),), None)]
+        key = (width, height, self.has_focus, self.pen, *self._depends())
         if key != self._key:
             self._key, self._lines = key, self._window(rows, width, height - 1)
         return [title, *self._lines]
+
+    def _depends(self) -> tuple[object, ...]:
+        """Return what, when it changes, makes the lines be drawn anew."""
+        return (self.feed.version, self.mirror.versions.roster, self.unread)
+
+    def _nothing(self) -> str:
+        """Say why there is no row; what was not looked at yet is never passed over."""
+        feed = self.feed
+        if self.unread:
+            return f"Not read: {self.unread}"
+        if not feed.filter:
+            return "Nothing has happened." if feed.exhausted else "Reading…"
+        if feed.exhausted or not feed.looked_at:
+            return "Nothing matches."
+        return f"Nothing matches from event {feed.floor:,} on; looking further back…"
 
     def _window(self, rows: list[EventRow], width: int, height: int) -> list[Painted]:
         """Fill *height* lines upwards from the lowest event in sight."""
         index = self.feed.index
         low = index if self.feed.follow else self._lowest(index, height, len(rows))
         lines: list[Painted] = []
+        bottom = low
         while low >= 0 and len(lines) < height:
             event = rows[low]
             here = not self.feed.follow and low == index
             over = self.pen.palette.cursor if here and self.has_focus else None
             drawn = [(row, over) for row in self._event(event, width, here=here)]
-            lines = [*drawn, *lines]
+            gap = self._gap(rows[low - 1] if low else None, event)
+            lines = [*gap, *drawn, *lines]
             low -= 1
+        self.on_screen = rows[low + 1 : bottom + 1]
         return lines[-height:]
+
+    def _gap(self, before: EventRow | None, event: EventRow) -> list[Painted]:
+        """Say what is missing before an event: numbers have no gaps of their own."""
+        p = self.pen.palette
+        if before is None:
+            if self.unread and not self.feed.exhausted:
+                return [(((f"   not read: {self.unread}", p.waiting),), None)]
+            return []
+        missing = event.seq - before.seq - 1
+        if missing <= 0 or self.feed.filter:
+            return []
+        text = f"   {missing:,} missing: {before.seq + 1:,} to {event.seq - 1:,}"
+        return [(((text, p.danger),), None)]
 
     def _lowest(self, index: int, height: int, count: int) -> int:
         """Return the lowest row to show so that the cursor is in sight."""
@@ -121,14 +156,15 @@ class AuditPane(Pane, can_focus=True):
         left: list[Piece] = [
             (mark, p.accent if here else p.muted),
             (f"{event.time:%H:%M:%S} ", p.muted),
-            (_pad(pen.clip(name or " ", who), who + 1), p.text),
+            (pad(pen.clip(name or " ", who), who + 1), p.text),
         ]
         if what:
             left.append(
-                (_pad(pen.clip(event.action or event.type, what), what + 1), p.text)
+                (pad(pen.clip(event.action or event.type, what), what + 1), p.text)
             )
             where = " ".join(part for part in (event.resource, event.note) if part)
-            where = where or ("" if event.outcome else words.why(self.mirror, event))
+            if not where and not event.outcome:
+                where = pen.own(words.why(self.mirror, event))
             left.append((pen.clip(where, max(room - who - what - 2, 1)), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
@@ -142,21 +178,28 @@ class AuditPane(Pane, can_focus=True):
         pen, p, feed = self.pen, self.pen.palette, self.feed
         pace = self.mirror.decisions.minute(self.mirror.clock.now().timestamp())
         row: Row = self.heading("Audit")
-        if feed.follow:
-            words = "up to then" if self.desk.past else "following"
-            row = (*row, (f"  {words}", p.text))
-        else:
-            row = (*row, ("  HELD", p.waiting))
-            if feed.arrived:
-                row = (
-                    *row,
-                    (f"  +{feed.arrived:,} new {pen.glyphs.dash} End", p.waiting),
-                )
+        row = (*row, *self._standing())
         if feed.filter:
             shown = f"  {len(feed.rows):,} of {feed.looked_at:,}"
             row = (*row, (shown, p.text), (f", {feed.hidden:,} hidden", p.waiting))
         rate = f"{pace / 60:.0f}/s " if pace >= 120 else f"{pace:,}/min "
         return pen.spread(row, ((rate, p.muted),), width)
+
+    def _standing(self) -> Row:
+        """Say whether it follows, or holds while something arrives."""
+        p, feed, dash = self.pen.palette, self.feed, self.pen.glyphs.dash
+        if feed.follow:
+            words = "up to then" if self.desk.past else "following"
+            return ((f"  {words}", p.text),)
+        if feed.foreign:
+            text = f"  OF A LEDGER THAT WAS REPLACED {dash} End shows the new one"
+            return ((text, p.danger),)
+        held: Row = (("  HELD", p.waiting),)
+        if feed.uncounted:
+            return (*held, (f"  many new {dash} End", p.waiting))
+        if feed.arrived:
+            return (*held, (f"  +{feed.arrived:,} new {dash} End", p.waiting))
+        return held
 
     def action_move(self, rows: int) -> None:
         """Move the cursor; the first move holds."""
@@ -183,7 +226,7 @@ class AuditPane(Pane, can_focus=True):
         self.after_move()
 
     def action_open(self) -> None:
-        """Ask for the agent."""
+        """Ask for the event."""
         self.post_message(self.Opened())
 
     def toggle(self) -> None:
@@ -196,26 +239,41 @@ class AuditPane(Pane, can_focus=True):
     def after_move(self) -> None:
         """Draw, and read older events if the screen is about to need them."""
         self.paint()
-        self.fetch_older()
+        self.fetch()
         self.post_message(self.Moved())
 
-    def fetch_older(self) -> None:
-        """Read older events when the screen is about to need them."""
-        idle = self._reading is None or self._reading.done()
-        if idle and self.feed.wants(self.size.height):
+    @property
+    def idle(self) -> bool:
+        """Tell whether no page is being read."""
+        return self._reading is None or self._reading.done()
+
+    def fetch(self) -> None:
+        """Read a page when the screen is about to need it."""
+        if self.idle and self.feed.wants(self.size.height):
             self._reading = asyncio.create_task(self._fetch())
 
     async def _fetch(self) -> None:
         for _ in range(_PAGES_AT_ONCE):
             want = self.feed.wants(self.size.height)
             if want is None:
-                return
+                break
             try:
                 page = await self._read(**want.query)
-            except AgentVaultError:
-                return  # the masthead says what is wrong with the link
+            except AgentVaultError as error:
+                self.unread = self.mirror.intake.shown(error.diagnosis())
+                break
+            self.unread = ""
             self.feed.take(page, want)
-            self.paint()
+            self.took()
+        self.settled()
+
+    def took(self) -> None:
+        """Show what has been read."""
+        self.paint()
+
+    def settled(self) -> None:
+        """Show what has been read, now that it is all."""
+        self.paint()
 
     def on_unmount(self) -> None:
         """Ask for nothing more."""
@@ -231,6 +289,7 @@ def _columns(room: int) -> tuple[int, int]:
     return who, min(max(room * 3 // 10, 14), 18)
 
 
-def _pad(text: str, width: int) -> str:
+def pad(text: str, width: int) -> str:
+    """Fill *text* up to that many cells."""
     blank = width - cell_width(text)
     return text + " " * max(blank, 0)

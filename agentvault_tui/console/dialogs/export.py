@@ -1,0 +1,145 @@
+"""Exporting what the filter shows: where to, how far it is, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import ClassVar, Final
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.clock import span
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.export import Export, default_path, read_path
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.lines import EMPTY, LABEL, Row, plural
+from agentvault_tui.console.link import Link
+from agentvault_tui.errors import AgentVaultError, UsageError
+
+_BAR: Final = 24
+
+
+class ExportDialog(Dialog[None]):
+    """A path, a bar, a count; Esc stops it and leaves no file."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "close", "close")]
+
+    def __init__(self, desk: Desk, link: Link, wanted: Filter) -> None:
+        self._export = Export(link, wanted)
+        self._filter = wanted
+        self._path: Path | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self.done = ""
+        """What came of it, in words."""
+        super().__init__(desk)
+
+    def inputs(self) -> list[Widget]:
+        """Return the line for the path."""
+        return [LineInput("path", 58, longest=400)]
+
+    def on_mount(self) -> None:
+        """Suggest a path."""
+        super().on_mount()
+        field = self.sheet.query_one(LineInput)
+        field.value = str(default_path(self.clock.now()))
+        field.cursor_position = len(field.value)
+        self.set_focus(field)
+
+    def page(self, width: int, height: int) -> Page:
+        """Write what will be, is being, or was written."""
+        pen, p = self.pen, self.pen.palette
+        what = str(self._filter) or "every event"
+        upto = f"up to event {self._export.upto:,}"
+        body: list[Row] = [*pen.facts("What", pen.clip(what, 400), width, 3)[0]]
+        body.append(pen.fact("", (upto, p.muted)))
+        places = {}
+        if self._path is None:
+            places["path"] = (LABEL, len(body))
+            body.append(pen.fact("File"))
+            text = ".jsonl or .csv; only you may read it; it must not exist yet"
+            body += pen.facts("", text, width, 2, p.muted)[0]
+            body += self.notes(pen, width)
+            footer = [EMPTY, pen.keys([("Enter", "export"), ("Esc", "back")])]
+        else:
+            body += pen.facts("File", pen.clip(str(self._path), 800), width, 6)[0]
+            body += [EMPTY, *self._progress(width)]
+            keys = (
+                [("Esc", "close")] if self.done else [("Esc", "stop; leaves no file")]
+            )
+            footer = [EMPTY, pen.keys(keys)]
+        title = (("Export", p.title),)
+        return Page(title, (), tuple(body[: height - 2]), tuple(footer), places)
+
+    def _progress(self, width: int) -> list[Row]:
+        pen, p, export = self.pen, self.pen.palette, self._export
+        if self.done:
+            return pen.facts("Done" if self._ok else "Not done", self.done, width, 4)[0]
+        fraction = export.looked / max(export.upto, 1)
+        return [
+            pen.fact("Written", (plural(export.written, "event"), p.strong)),
+            pen.fact(
+                "Looked at",
+                (pen.glyphs.bar(fraction, _BAR), p.accent),
+                (f" {export.looked:,} of {export.upto:,}", p.text),
+            ),
+        ]
+
+    _ok = False
+
+    @on(Input.Submitted)
+    def begin(self, event: Input.Submitted) -> None:
+        """Write there, or say why not."""
+        event.stop()
+        try:
+            self._path = read_path(event.value)
+        except UsageError as error:
+            shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)
+            self.say(f"Not there: {shown}")
+            return
+        self.set_focus(None)
+        self._began = self.clock.boot()
+        self._writing = asyncio.create_task(self._run(self._path))
+        self.update_page()
+
+    async def _run(self, path: Path) -> None:
+        export = self._export
+        try:
+            await export.run(path)
+        except AgentVaultError as error:
+            shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)
+            self.done = f"{shown}. No file was left."
+        else:
+            took = span(self.clock.boot() - self._began)
+            self._ok = True
+            self.done = f"{plural(export.written, 'event')}, mode 0600, in {took}"
+        self.update_page()
+
+    @on(LineInput.Left)
+    def _left(self, event: LineInput.Left) -> None:
+        event.stop()
+        self.dismiss()
+
+    def action_close(self) -> None:
+        """Close, once it is over: Enter held a moment too long stops nothing."""
+        if self.done:
+            self.dismiss()
+
+    def action_leave(self) -> None:
+        """Stop, or close."""
+        stopped = self._writing is not None and not self._writing.done()
+        self.dismiss()
+        if self._writing is not None and stopped:
+            self._writing.cancel()
+            self.app.notify("Stopped. No file was left.", markup=False, timeout=4)
+
+    def on_unmount(self) -> None:
+        """Leave nothing half written behind."""
+        if self._writing is not None:
+            self._writing.cancel()

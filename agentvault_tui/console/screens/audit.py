@@ -1,0 +1,391 @@
+"""The audit screen: any event of the ledger, in full, with its story and its proof."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, Final
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.clock import iso
+from agentvault_tui.console.checked import Checked
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.feed import Feed
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.goto import EXAMPLES, Place, read_place
+from agentvault_tui.console.layout import Shape, plan_audit
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.screens.filtering import Filtering
+from agentvault_tui.console.screens.footer import audit_keys
+from agentvault_tui.console.screens.reading import Reading
+from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.evidence import EvidencePane
+from agentvault_tui.console.widgets.keybar import KeyBar
+from agentvault_tui.console.widgets.ledgerlist import LedgerList
+from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.pane import Pane
+from agentvault_tui.console.widgets.prompt import Prompt
+from agentvault_tui.console.widgets.rule import Rule
+from agentvault_tui.console.widgets.stepupbar import StepUpBar
+from agentvault_tui.errors import AgentVaultError
+
+PANES: Final = (LedgerList, EvidencePane)
+"""What may have the focus on it."""
+
+
+class AuditScreen(Filtering):
+    """A list of events, and beside or below it the one under the cursor."""
+
+    DEFAULT_CSS = """
+    AuditScreen > * { position: absolute; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "out", "one step out", show=False),
+        Binding("tab,shift+tab", "next", "list or event", show=False),
+        Binding("f", "follow", "follow or hold"),
+        Binding("g", "go", "go to a time or a number"),
+        Binding(
+            "left_square_bracket",
+            "story(-1)",
+            "event before, of its story",
+            id="story-before",
+        ),
+        Binding(
+            "right_square_bracket",
+            "story(1)",
+            "next event of its story",
+            id="story-next",
+        ),
+        Binding("v", "raw", "the body as hashed"),
+        Binding("e", "export", "export what the filter shows"),
+        Binding("o", "agent", "its agent"),
+        Binding("y", "copy", "copy id"),
+    ]
+
+    def __init__(self, desk: Desk, link: Link, *, pulse: float, filter_: str) -> None:
+        super().__init__(desk)
+        self.link = link
+        self._pulse = pulse
+        self._text = filter_
+        self.feed = Feed(desk.mirror)
+        self.feed.narrow(Filter.parse(filter_))
+        checked = Checked(desk.mirror)
+        self.masthead = Masthead(desk, id="masthead")
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.list = LedgerList(desk, self.feed, link.audit, checked)
+        self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
+        self.rule = Rule(desk, id="rule")
+        self.keybar = KeyBar(desk, id="keys")
+        self.prompt = Prompt("go to", EXAMPLES, id="prompt")
+        self.reading = Reading(link, checked, self.list, self.evidence)
+        self._panes: tuple[Pane, ...] = (
+            self.masthead,
+            self.waiting,
+            self.list,
+            self.rule,
+            self.evidence,
+            self.keybar,
+        )
+        self.open = False
+        """Whether the event under the cursor is shown in full."""
+        self._first: int | None = None
+        self._asking = False
+        self._placed: object = None
+        self._painted: object = None
+        self._going: asyncio.Task[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out everything; `place` says where."""
+        self.place()
+        yield from (*self._panes, self.prompt)
+
+    async def on_mount(self) -> None:
+        """Take over the filter, and start the one clock of this screen."""
+        self.set_focus(self.list)
+        await self.use_filter(self._text)
+        self.pulse()
+        if self._first is not None:
+            self.call_after_refresh(self.list.go, self._first)
+        self.set_interval(self._pulse, self.pulse)
+
+    def on_unmount(self) -> None:
+        """Ask for nothing more."""
+        self.reading.stop()
+        if self._going is not None:
+            self._going.cancel()
+
+    def begin_at(self, seq: int, *, full: bool) -> None:
+        """Hold at an event once on screen, and show it in *full*."""
+        self.open = full
+        self._first = seq
+
+    # Time
+
+    def pulse(self) -> None:
+        """Take what has changed since the last pulse, and repaint that."""
+        if not self.is_current:
+            return
+        mirror = self.desk.mirror
+        streamed = self.feed.update()
+        second = int(mirror.clock.now().timestamp())
+        versions = mirror.versions
+        stamp = (second, versions.status, versions.stepups, versions.roster)
+        if stamp != self._painted:
+            self._painted = stamp
+            self.place()
+            self.paint_all()
+        elif streamed:
+            self.list.paint()
+            if self.feed.follow:
+                self.evidence.paint()
+        if not self.list.unread or mirror.link.live:
+            self.list.fetch()
+        self.reading.look(wanted=self.open)
+
+    def paint_all(self) -> None:
+        """Repaint what differs."""
+        for pane in self._panes:
+            pane.paint()
+        self._show_keys()
+
+    # Place
+
+    def place(self) -> None:
+        """Put everything in its place for this size."""
+        width, height = self.app.size
+        boxes = plan_audit(
+            width,
+            height,
+            Shape(
+                masthead=self.masthead.wanted(width),
+                waiting=bool(self.desk.mirror.open_stepups()),
+                line="prompt" if self._asking else "filter" if self.filtering else "",
+                open=self.open,
+                inside=self.focused is self.evidence,
+            ),
+        )
+        if boxes == self._placed:
+            return
+        self._placed = boxes
+        bars = [self.bar] if self.bar else []
+        for widget in (*self._panes, *bars, self.prompt):
+            box = boxes.get(widget.id or "")
+            widget.display = box is not None
+            if box is not None:
+                widget.styles.offset = (box.x, box.y)
+                widget.styles.width, widget.styles.height = box.width, box.height
+
+    @property
+    def _apart(self) -> bool:
+        """Whether list and event have no room beside each other."""
+        boxes = self._placed
+        return not (isinstance(boxes, dict) and {"audit", "evidence"} <= boxes.keys())
+
+    def on_resize(self) -> None:
+        """Put everything in its place for the new size."""
+        self.place()
+
+    def on_descendant_focus(self) -> None:
+        """Give room to what has the focus."""
+        self.place()
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        self.keybar.show(
+            audit_keys(
+                typing=self.typing,
+                asking=self._asking,
+                waiting=bool(self.desk.mirror.open_stepups()),
+                follows=self.feed.follow,
+                open=self.open,
+                inside=self.focused is self.evidence,
+                decides=not self.desk.read_only and self.chosen is not None,
+            )
+        )
+
+    # Moving
+
+    @on(AuditPane.Moved)
+    def follow_cursor(self) -> None:
+        """Show the event under the cursor."""
+        self.evidence.paint()
+        self.reading.look(wanted=self.open)
+        self._show_keys()
+
+    @on(AuditPane.Opened)
+    def open_event(self) -> None:
+        """Show the event in full; once more, go into it."""
+        self.feed.hold()
+        again, self.open = self.open, True
+        self.place()
+        if again or self._apart:
+            self.evidence.display = True
+            self.set_focus(self.evidence)
+        self.paint_all()
+        self.reading.look(wanted=True)
+
+    def action_next(self) -> None:
+        """Go to the other pane."""
+        if self.open and self.focused is self.list:
+            self.open_event()
+        else:
+            self.set_focus(self.list)
+
+    def action_out(self) -> None:
+        """Take one step out: event, filter, screen."""
+        if (self.typing or not self.open) and self.leave_filter():
+            return
+        if self.focused is self.evidence and not self._apart:
+            self.set_focus(self.list)
+        elif self.open:
+            self.open = False
+            self.set_focus(self.list)
+        else:
+            self.dismiss()
+        self.place()
+        self.paint_all()
+
+    def action_follow(self) -> None:
+        """Hold, or follow."""
+        self.list.toggle()
+
+    def action_story(self, step: int) -> None:
+        """Go to the next event, or the one before, of the same story."""
+        row = self.feed.under_cursor
+        known = self.evidence.known.get(row.seq) if row else None
+        if row is None or known is None:
+            return
+        seqs = [event.seq for event in known.story]
+        at = seqs.index(row.seq) + step if row.seq in seqs else -1
+        if 0 <= at < len(seqs):
+            if self.feed.filter and not self._shows(seqs[at]):
+                self.app.notify("The filter hides it; Esc clears the filter.")
+            self.list.go(seqs[at])
+
+    def _shows(self, seq: int) -> bool:
+        return any(row.seq == seq for row in self.feed.rows)
+
+    def action_raw(self) -> None:
+        """Show the body as it was hashed, or hide it again."""
+        if not self.open:
+            self.open_event()
+        self.evidence.toggle_raw()
+
+    # Going to a place
+
+    def action_go(self) -> None:
+        """Ask where to."""
+        self._asking = True
+        self.prompt.field.value = ""
+        self.prompt.refuse("")
+        self.place()
+        self.set_focus(self.prompt.field)
+
+    @on(Prompt.Closed)
+    def stop_asking(self) -> None:
+        """Go back to the list."""
+        self._asking = False
+        self.set_focus(self.list)
+        self.place()
+        self.paint_all()
+
+    @on(Prompt.Answered)
+    def go_there(self, message: Prompt.Answered) -> None:
+        """Go where was said, or say why not."""
+        place = read_place(message.text, self.desk.mirror.clock.now())
+        if isinstance(place, str):
+            self.prompt.refuse(place)
+        elif place.seq is None and place.moment is None:
+            self.stop_asking()
+            self.list.action_follow()
+        else:
+            self._going = asyncio.create_task(self._go(place))
+
+    async def _go(self, place: Place) -> None:
+        seq, said = place.seq, ""
+        last = self.desk.mirror.last_seq
+        if place.moment is not None:
+            try:
+                page = await self.link.audit(after=0, since=iso(place.moment), limit=1)
+            except AgentVaultError as error:
+                shown = self.desk.mirror.intake.shown(error.diagnosis())
+                self.prompt.refuse(f"not found out: {shown}")
+                return
+            seq = page.rows[0].seq if page.rows else last
+            if not page.rows:
+                said = f"Nothing was recorded since {place.moment:%Y-%m-%d %H:%M:%S}Z."
+            elif seq == 1 and page.rows[0].time > place.moment:
+                said = f"The ledger begins at {page.rows[0].time:%Y-%m-%d %H:%M:%S}Z."
+        elif seq is not None and seq > last:
+            said = f"The last event is {last:,}."
+        if said:
+            self.app.notify(said, markup=False, timeout=5)
+        self.stop_asking()
+        self.list.go(seq or 1)
+
+    # Filter
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave a slash alone where it is text."""
+        asking = self._asking and action == "filter"
+        return not asking and super().check_action(action, parameters)
+
+    def narrow(self, text: str) -> None:
+        """Filter as it is typed, and stay where the cursor is."""
+        wanted = Filter.parse(text)
+        if self.bar is not None:
+            self.bar.complain(wanted.problem)
+        if wanted == self.feed.filter:
+            self.place()
+            return
+        self.feed.narrow(wanted, stay=True)
+        self.place()
+        if self.feed.follow:
+            self.list.fetch()
+        else:
+            self.list.go(self.feed.cursor)
+        self.paint_all()
+
+    def back(self) -> None:
+        """Give the focus back to the list."""
+        self.set_focus(self.list)
+
+    # What keys act on
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        """The agent of the event under the cursor."""
+        row = self.feed.under_cursor
+        return self.desk.mirror.agents.get(row.agent_id) if row else None
+
+    def action_agent(self) -> None:
+        """Show everything about the event's agent, over this screen."""
+        from agentvault_tui.console.screens.agent import (  # noqa: PLC0415 - seldom
+            AgentScreen,
+        )
+
+        if agent := self.chosen:
+            self.app.push_screen(
+                AgentScreen(self.desk, self.link, agent.id, pulse=self._pulse)
+            )
+
+    def action_copy(self) -> None:
+        """Copy what the event is known by."""
+        if row := self.feed.under_cursor:
+            if self.focused is self.evidence and row.hash:
+                self.copy(f"hash of event {row.seq:,}", row.hash)
+            elif row.decision_id:
+                self.copy("decision", row.decision_id)
+            else:
+                self.copy("event number", f"{row.seq}")
+
+    def action_export(self) -> None:
+        """Ask where to, and write what the filter shows."""
+        from agentvault_tui.console.dialogs.export import (  # noqa: PLC0415 - seldom
+            ExportDialog,
+        )
+
+        self.app.push_screen(ExportDialog(self.desk, self.link, self.feed.filter))

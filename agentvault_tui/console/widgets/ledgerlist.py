@@ -1,0 +1,125 @@
+"""The audit at full size: any event by number or time, and whether it holds."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console import words
+from agentvault_tui.console.checked import Checked
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.feed import Feed
+from agentvault_tui.console.lines import Piece, Row, cells
+from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.widgets.audit import AuditPane, Read, pad
+
+_OUTCOME: Final = 10
+_WIDE: Final = 96
+"""From here on numbers, milliseconds and reasons have columns of their own."""
+
+
+class LedgerList(AuditPane):
+    """The same window as on the home screen, with room to say more."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("g", "screen.go", "go to a time or a number", show=False),
+        Binding("home", "oldest", "the first event", show=False, id="first"),
+    ]
+
+    def __init__(self, desk: Desk, feed: Feed, read: Read, checked: Checked) -> None:
+        super().__init__(desk, feed, read)
+        self._checked = checked
+        self._going = False
+
+    def go(self, seq: int) -> None:
+        """Hold at an event, with what is around it in sight."""
+        self.feed.jump(seq)
+        self._going = True
+        if self.feed.wants(self.size.height):
+            self.fetch()
+        else:
+            self.settled()
+
+    def action_oldest(self) -> None:
+        """Go to the first event there is."""
+        self.go(1)
+
+    def took(self) -> None:
+        """Wait with the picture for both sides of a place just gone to."""
+        if not self._going:
+            self.paint()
+
+    def settled(self) -> None:
+        """Put a place just gone to in the middle."""
+        if self._going:
+            self._going = False
+            rows, below = self.feed.rows, (self.size.height - 1) // 2
+            low = min(self.feed.index + below, len(rows) - 1)
+            self._bottom = rows[low].seq if rows else 0
+            self.post_message(self.Moved())
+        self.paint()
+
+    def _depends(self) -> tuple[object, ...]:
+        return (*super()._depends(), self._checked.version)
+
+    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
+        if width < _WIDE:
+            return self._flagged(event, super()._event(event, width, here=here))
+        pen, p = self.pen, self.pen.palette
+        word, outcome = words.word(event), p.outcome(event.outcome)
+        if not event.outcome:
+            outcome = p.danger if words.loud(event) else p.accent
+        name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+        number = max(len(f"{self.mirror.last_seq:,}"), 7)
+        room = width - 2 - 13 - number - 1 - _OUTCOME - 1
+        who, what = room * 22 // 100, room * 20 // 100
+        where = " ".join(part for part in (event.resource, event.note) if part)
+        why = pen.own(words.why(self.mirror, event))
+        left: list[Piece] = [
+            (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
+            (f"{event.seq:>{number},} {self._time(event)} ", p.muted),
+            (pad(pen.clip(name or " ", who), who + 1), p.text),
+            (pad(pen.clip(event.action or event.type, what), what + 1), p.text),
+        ]
+        rest = width - 1 - cells(tuple(left)) - _OUTCOME - 1
+        left.append((pen.clip("  ".join(w for w in (where, why) if w), rest), p.muted))
+        gap = width - 1 - len(word) - cells(tuple(left))
+        row: Row = (*left, (" " * max(gap, 1), p.muted), (f"{word} ", outcome))
+        return self._flagged(event, [row])
+
+    def _tall(self, event: EventRow) -> int:
+        return 1 if self.size.width >= _WIDE else super()._tall(event)
+
+    def _time(self, event: EventRow) -> str:
+        """Write the time of day, or the date and a rough time if it was another day."""
+        if event.time.date() == self.mirror.clock.now().date():
+            return f"{event.time:%H:%M:%S.%f}"[:12]
+        return f"{event.time:%m-%d %H:%M} "
+
+    def _flagged(self, event: EventRow, rows: list[Row]) -> list[Row]:
+        """Mark an event whose link does not hold."""
+        if not self._checked.problem(event.seq):
+            return rows
+        mark = (self.pen.glyphs.failed, self.pen.palette.danger)
+        return [(mark, *rows[0][1:]), *rows[1:]]
+
+    def _title(self, width: int) -> Row:
+        pen, p, feed = self.pen, self.pen.palette, self.feed
+        row: Row = (*self.heading("Audit"), *self._standing())
+        if feed.filter:
+            shown = f"  {len(feed.rows):,} of {feed.looked_at:,} looked at"
+            row = (*row, (shown, p.text), (f", {feed.hidden:,} hidden", p.waiting))
+        return pen.spread(row, self._verified(width), width)
+
+    def _verified(self, width: int) -> Row:
+        """Say for what is in sight whether it was computed again here, and holds."""
+        p, g = self.pen.palette, self.pen.glyphs
+        right, wrong, unknown = self._checked.count(self.on_screen)
+        if wrong:
+            verb = "does" if wrong == 1 else "do"
+            return ((f"{g.failed} {wrong} of these {verb} not match ", p.danger),)
+        if unknown or not right:
+            return (("not checked " if unknown else "", p.muted),)
+        words = "verified here " if width < _WIDE else "on screen verified here "
+        return ((f"{g.done} {right} {words}", p.accent),)
