@@ -72,7 +72,7 @@ def load(folder: Path, together: Iterable[Place]) -> Keymap:
     except (OSError, ValueError, RecursionError) as error:
         keymap.problems.append(f"it cannot be read: {visible(error, 120)}")
         return keymap
-    _load_all()
+    load_all()
     places: list[Place] = [*((kind,) for kind in KEYED), *together]
     known = {name for kind in KEYED for name in keys_of(kind).values() if name}
     for name, value in wanted.items():
@@ -85,7 +85,7 @@ def load(folder: Path, together: Iterable[Place]) -> Keymap:
     return keymap
 
 
-def _load_all() -> None:
+def load_all() -> None:
     """Load whatever has keys: only then every name is known."""
     for package in _PACKAGES:
         home = importlib.import_module(f"agentvault_tui.console.{package}")

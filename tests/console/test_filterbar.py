@@ -143,6 +143,9 @@ async def test_a_name_is_no_filter(bar: Any) -> None:
     async with bar() as at:
         await at.type(*"status:w", "ctrl+s", *"zzz")
         assert str(at.app.watch_screen.view.filter) == "status:w"
+        assert (
+            "Esc back to the filter" in at.app.watch_screen.keybar.render_line(0).text
+        )
         await at.type("escape")
         assert at.bar.text == at.bar.field.value == "status:w"
         assert at.bar.typing

@@ -21,6 +21,7 @@ from agentvault_tui.console.dialogs.saved import SavedDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.keyed import KEYED
+from agentvault_tui.console.keymap import load_all
 
 LISTS = ("agents", "audit", "details", "queue", "saved", "help", "view")
 _LEADING: dict[str, list[str]] = {
@@ -316,6 +317,7 @@ async def test_the_palette_finds_by_name(
 
 def test_every_key_has_a_name_and_words() -> None:
     """So that the palette, the help and a keymap know it."""
+    load_all()
     for kind in KEYED:
         for binding in kind.__dict__["BINDINGS"]:
             assert binding.id

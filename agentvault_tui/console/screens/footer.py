@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Place = Literal["agents", "details", "audit", "filter", "day"]
+Place = Literal["agents", "details", "audit", "filter", "naming", "day"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Focus:
 
 def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     """Return keys and words, the most useful first, help last."""
+    if focus.place == "naming":
+        return (("Enter", "save"), ("Esc", "back to the filter"))
     if focus.place == "filter":
         typed = (("Tab", "complete"), ("ctrl+s", "save"), ("ctrl+o", "saved"))
         return (("Enter", "keep"), ("Esc", "clear"), *typed)

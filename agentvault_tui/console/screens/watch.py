@@ -192,8 +192,8 @@ class Watch(Filtering):
         """Name the keys that fit the focus."""
         status, agent = self.desk.mirror.status, self.agents.agent
         place: Place = "agents"
-        if self.typing:
-            place = "filter"
+        if self.bar is not None and self.bar.typing:
+            place = "naming" if self.bar.naming else "filter"
         elif self.focused is self.audit:
             place = "audit"
         elif self.focused is self.details:

@@ -203,6 +203,8 @@ class FilterBar(Horizontal):
         self._text = self._field.value
         self._set_naming(naming=True)
         self._field.value = ""
+        # The same filter again: so that the screen names the keys of a name.
+        self.post_message(self.Changed(self._text))
 
     def end_naming(self) -> None:
         """Go back to the filter."""
