@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.home import Home
@@ -52,6 +53,8 @@ class Broker:
     registry: Registry
     line: Turnstile = field(default_factory=lambda: Turnstile(_DECISIONS_A_TURN))
     """Where requests for tokens wait their turn; it is held while an operator cuts."""
+    replays: ReplayStore = field(default_factory=ReplayStore)
+    """Assertions of clients that count no more."""
     tenant_kind: str = "auth0"
     policy_problem: str | None = None
     """Why the policy on disk is not the one in force, if so."""

@@ -34,6 +34,7 @@ async def take_over(broker: Broker) -> None:
     that can expire is taken over.
     """
     loaded = await broker.ledger.load()
+    broker.replays.take_over(loaded.assertions)
     last = await broker.ledger.event(broker.ledger.head.seq)
     now = broker.clock.now()
     if last is None or now >= last.time - _SKEW:
@@ -94,6 +95,9 @@ async def record_missed(broker: Broker) -> None:
                 *drafts, changes=[c for c in known if c is not None], urgent=True
             )
             broker.unrecorded.pop(0)
+        if unsaved := broker.replays.unsaved:
+            await broker.record(changes=unsaved)
+            broker.replays.saved(unsaved)
 
 
 def _as_known(broker: Broker, change: Change) -> Change | None:

@@ -36,7 +36,8 @@ async def upkeep(broker: Broker) -> None:
                 await _pulse(broker)
             if looks % _SWEEP_EVERY == 0:
                 broker.registry.sweep()
-            if broker.unrecorded and broker.ledger.writable:
+            missed = broker.unrecorded or broker.replays.unsaved
+            if missed and broker.ledger.writable:
                 await record_missed(broker)
         except LedgerError as error:
             log.warning("upkeep waits for the ledger: %s", error.what)

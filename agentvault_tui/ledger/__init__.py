@@ -22,6 +22,7 @@ from agentvault_tui.ledger.records import (
     Panic,
     Recovery,
     Story,
+    UsedAssertion,
 )
 from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
 
@@ -50,6 +51,7 @@ __all__ = [
     "Place",
     "Recovery",
     "Story",
+    "UsedAssertion",
     "Verification",
     "accept_rollback",
     "export_ledger",

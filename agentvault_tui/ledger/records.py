@@ -68,6 +68,17 @@ class Cooldown:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedAssertion:
+    """An assertion a client has used: it counts once, also after a restart."""
+
+    client_id: str
+    digest: str
+    """Stands for its ``jti``, in hexadecimal."""
+    expires: datetime
+    """From when on it is refused for its age anyway, and this is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxStep:
     """One slower step of a revocation, at the tenant."""
 
@@ -98,6 +109,7 @@ Change: TypeAlias = (
     | DropAgentTokens
     | Panic
     | Cooldown
+    | UsedAssertion
     | OutboxStep
     | Meta
 )
@@ -147,6 +159,8 @@ class Loaded:
     panic: Panic | None
     """Set only while the switch is on."""
     cooldowns: tuple[Cooldown, ...]
+    assertions: tuple[UsedAssertion, ...]
+    """Those that could still be used again."""
     outbox: tuple[OutboxStep, ...]
     meta: dict[str, str] = field(default_factory=dict)
 

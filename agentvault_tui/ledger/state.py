@@ -24,6 +24,7 @@ from agentvault_tui.ledger.records import (
     Meta,
     OutboxStep,
     Panic,
+    UsedAssertion,
 )
 from agentvault_tui.model import (
     Agent,
@@ -41,6 +42,8 @@ _PANIC: Final = "panic"
 _CHUNK: Final = 64
 """Rows a statement may have: few enough sizes for SQLite to keep all prepared."""
 _COOLDOWN: Final = "cooldown:"
+_ASSERTION: Final = "jti:"
+"""Then comes when it expires, so that those expired lie together."""
 _LATEST: Final = 50
 _CONFIRMED: Final = 100
 
@@ -73,6 +76,7 @@ _PRUNE: Final = (
     "DELETE FROM tokens WHERE expires < ? AND n IN"
     " (SELECT n FROM tokens ORDER BY n LIMIT ?)"
 )
+_FORGET: Final = "DELETE FROM meta WHERE key > ? AND key < ?"
 _WIDTH: Final = {
     "agents": 3,
     "tokens": 5,
@@ -99,15 +103,24 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
             return "agents", (change.id, docs.write_agent(change), n)
         case StepUp():
             return "stepups", _stepup_row(change, n)
-        case Panic():
-            return "meta", (_PANIC, docs.write_panic(change), n)
-        case Cooldown():
-            key = f"{_COOLDOWN}{change.agent_id}"
-            return "meta", (key, docs.write_cooldown(change), n)
         case OutboxStep():
             return "outbox", (change.id, change.status, docs.write_outbox(change), n)
+        case _:
+            return "meta", (*_named(change), n)
+
+
+def _named(change: Panic | Cooldown | UsedAssertion | Meta) -> tuple[str, str | None]:
+    """Return the name a small thing is kept under, and its value."""
+    match change:
+        case Panic():
+            return _PANIC, docs.write_panic(change)
+        case Cooldown():
+            return f"{_COOLDOWN}{change.agent_id}", docs.write_cooldown(change)
+        case UsedAssertion():
+            key = f"{_ASSERTION}{iso(change.expires)}"
+            return f"{key} {change.client_id} {change.digest}", ""
         case Meta():
-            return "meta", (f"app:{change.key}", change.value, n)
+            return f"app:{change.key}", change.value
 
 
 def state_statements(rows: Iterable[tuple[str, Row]]) -> Iterator[Statement]:
@@ -156,6 +169,7 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
                 docs.read_cooldown(agent_id, value)
                 for agent_id, value in _under(_COOLDOWN, meta)
             ),
+            assertions=tuple(_assertions(meta, clock)),
             outbox=tuple(_outbox(db)),
             meta=dict(_under("app:", meta)),
         )
@@ -182,7 +196,8 @@ def stepups_before(
 def prune(now: str, rows: int) -> list[Statement]:
     """Return what deletes tokens expired by *now* among the oldest *rows*.
 
-    With them go the drops that were only needed while their tokens' rows were there.
+    With them go the drops that were only needed while their tokens' rows were there,
+    and the used assertions that have expired.
     Events are never pruned.
     """
     drops = (
@@ -192,6 +207,7 @@ def prune(now: str, rows: int) -> list[Statement]:
     return [
         (_PRUNE, (now, rows)),
         *((sql, ()) for sql in drops),
+        (_FORGET, (_ASSERTION, _ASSERTION + now)),
     ]
 
 
@@ -236,6 +252,14 @@ def _under(prefix: str, meta: dict[str, str]) -> Iterator[tuple[str, str]]:
     for key, value in meta.items():
         if key.startswith(prefix):
             yield key.removeprefix(prefix), value
+
+
+def _assertions(meta: dict[str, str], clock: Clock) -> Iterator[UsedAssertion]:
+    for key, _ in _under(_ASSERTION, meta):
+        expires, client_id, digest = key.split(" ")
+        used = UsedAssertion(client_id, digest, parse_iso(expires))
+        if used.expires > clock.now():
+            yield used
 
 
 def _counts(

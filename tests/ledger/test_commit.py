@@ -7,11 +7,13 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
 
-from agentvault_tui.clock import Deadline, ManualClock
+from agentvault_tui.clock import Deadline, ManualClock, iso
 from agentvault_tui.errors import HomeInUseError, LedgerBusyError, LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
@@ -23,7 +25,9 @@ from agentvault_tui.ledger import (
     Meta,
     OutboxStep,
     Panic,
+    UsedAssertion,
 )
+from agentvault_tui.ledger.state import prune
 from agentvault_tui.ledger.writer import MAX_BATCH, MAX_QUEUE
 from agentvault_tui.model import (
     AgentCounts,
@@ -66,6 +70,7 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     panic = Panic(True, clock.now(), "alice", "test\ud800")
     step = OutboxStep("out_1", AgentId("agt_1"), "revoke", "pending", 2, clock.now())
     cooldown = Cooldown(AgentId("agt_1"), 3, Deadline.after(clock, 120))
+    used = UsedAssertion("agt_1", "cd", clock.now() + timedelta(seconds=1))
     first = await Ledger.open(home, clock=clock)
     changes = [
         agent(),
@@ -76,6 +81,8 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
         step,
         cooldown,
         Cooldown(AgentId("agt_2")),
+        used,
+        replace(used, digest="ef", expires=clock.now()),
         Meta("k", "v"),
         Meta("gone", None),
     ]
@@ -94,8 +101,28 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     assert one == stepup(clock)
     assert (loaded.panic, loaded.outbox, loaded.meta) == (panic, (step,), {"k": "v"})
     assert loaded.cooldowns == (cooldown,)
+    assert loaded.assertions == (used,)
     assert loaded.counts == {AgentId("agt_1"): AgentCounts(1, 0, 0)}
     assert loaded.last_seen == {AgentId("agt_1"): clock.now()}
+
+
+async def test_used_assertions_are_kept_until_they_expire(
+    home: Home, ledger: Ledger, clock: ManualClock
+) -> None:
+    """Chores delete those that have expired, and nothing else that has a name."""
+    early = UsedAssertion("agt_1", "ab", clock.now() + timedelta(seconds=1))
+    late = replace(early, expires=clock.now() + timedelta(seconds=3))
+    cooldown = Cooldown(AgentId("agt_1"), 1, Deadline.after(clock, 30))
+    await ledger.commit(changes=[early, late, cooldown, Meta("zz", "v")])
+    with sqlite3.connect(home.database) as other:
+        before = other.execute("SELECT count(*) FROM meta").fetchone()[0]
+        for sql, values in prune(iso(clock.now() + timedelta(seconds=2)), 100):
+            other.execute(sql, values)
+        assert other.execute("SELECT count(*) FROM meta").fetchone()[0] == before - 1
+    other.close()
+    loaded = await ledger.load()
+    assert loaded.assertions == (late,)
+    assert (loaded.cooldowns, loaded.meta) == ((cooldown,), {"zz": "v"})
 
 
 async def test_only_live_tokens_load(ledger: Ledger, clock: ManualClock) -> None:

@@ -115,11 +115,11 @@ class Live:
 
 
 @asynccontextmanager
-async def live_broker(bench: Bench) -> AsyncIterator[Live]:
-    """Serve *bench* on a free port."""
+async def live_broker(bench: Bench, issuer: str = "") -> AsyncIterator[Live]:
+    """Serve *bench* on a free port, as *issuer* or as the port says."""
     bound = tcp_socket("127.0.0.1", 0)
     port = bound.getsockname()[1]
-    app = agents_app(bench.broker, f"http://127.0.0.1:{port}")
+    app = agents_app(bench.broker, issuer or f"http://127.0.0.1:{port}")
     async with Server(bench.clock) as server:
         guarded = Guard(app, hosts=loopback_hosts(port))
         listener = await server.listen(guarded, bound)

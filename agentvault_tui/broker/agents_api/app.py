@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -33,7 +34,8 @@ from agentvault_tui.broker.agents_api.faults import (
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
-from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
+from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
+from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import Agent
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
@@ -66,7 +68,7 @@ class AgentsApi:
         self._issuer = issuer
         self._authenticate = ClientAuth(
             broker.registry.agent_by_client_id,
-            Assertions(broker.clock, _audiences(issuer)),
+            Assertions(broker.clock, _audiences(issuer), broker.replays),
         )
         self._posts: dict[str, Post] = {
             TOKEN: self._token,
@@ -120,7 +122,30 @@ class AgentsApi:
         if path in _IN_LINE:
             await self._broker.line.enter()
         form = parse_body(content_type or b"", body)
-        return await post(self._authenticate(authorization, form), form)
+        agent, used = self._authenticate(authorization, form)
+        if used is None:
+            return await post(agent, form)
+        noting = asyncio.create_task(self._note(used, path))
+        try:
+            # Side by side: the ledger writes both with one flush.
+            return await post(agent, form)
+        finally:
+            await noting
+
+    async def _note(self, used: UsedAssertion, path: str) -> None:
+        """Record that *used* counts no more; no answer leaves before.
+
+        While the ledger cannot write nothing is issued. What issues nothing goes on,
+        as it does for clients with a secret, and the record follows.
+        """
+        broker = self._broker
+        try:
+            await broker.record(changes=[used])
+        except LedgerError:
+            if path not in {INTROSPECT, REVOKE}:
+                raise
+            if not broker.replays.save_later(used, broker.clock.now()):
+                raise
 
     # Token endpoint and its kin
 

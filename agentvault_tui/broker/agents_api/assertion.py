@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,8 +13,9 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from agentvault_tui.broker.agents_api.public_key import Verifier, verifier
-from agentvault_tui.broker.agents_api.replay import ReplayStore
+from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.clock import Clock
+from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.web.forms import BodyError, parse_json
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -109,33 +109,36 @@ def check_claims(
 class Assertions:
     """Checks assertions against registered keys, each of them once."""
 
-    def __init__(self, clock: Clock, audiences: frozenset[str]) -> None:
-        """Accept assertions meant for one of *audiences*."""
+    def __init__(
+        self, clock: Clock, audiences: frozenset[str], replays: ReplayStore
+    ) -> None:
+        """Accept assertions meant for one of *audiences*, each once."""
         self._clock = clock
         self._audiences = audiences
-        self._replays = ReplayStore()
-        # What was used before a restart is forgotten, so nothing from then counts.
-        self._since = math.floor(clock.now().timestamp())
+        self._replays = replays
 
-    def accept(self, assertion: Assertion, client_id: str, jwk: str | None) -> bool:
-        """Tell whether the client with the registered key *jwk* made it just now.
+    def accept(
+        self, assertion: Assertion, client_id: str, jwk: str | None
+    ) -> UsedAssertion | None:
+        """Use *assertion*, if the client with the registered key *jwk* made it.
+
+        Returns:
+            what to record before the answer leaves; None when it is refused.
 
         Raises:
             FullError: the client has used too many in five minutes.
         """
         key = verifier(jwk) if jwk else assertion.stand_in()
         if not assertion.signed_by(key) or not jwk:
-            return False
+            return None
         now = self._clock.now().timestamp()
         try:
             expires = check_claims(assertion.claims, client_id, self._audiences, now)
         except UnprovenError:
-            return False
-        if _time(assertion.claims, "iat", now) < self._since:
-            return False
+            return None
         jti = assertion.claims.get("jti")
         if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI:
-            return False
+            return None
         return self._replays.use(client_id, jti, expires + SKEW, now)
 
 

@@ -15,7 +15,8 @@ from agentvault_tui.broker.agents_api.assertion import (
     UnprovenError,
 )
 from agentvault_tui.broker.agents_api.faults import bad_client, malformed, unavailable
-from agentvault_tui.broker.agents_api.replay import FullError
+from agentvault_tui.broker.replay import FullError
+from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import Agent, sha256_hex
 from agentvault_tui.web.forms import BodyError, form_value
 
@@ -23,6 +24,8 @@ METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt"
 _NOBODY: Final = "0" * 64
 """Compared with when there is nothing to compare with; no secret hashes to it."""
 
+Caller = tuple[Agent, UsedAssertion | None]
+"""Who calls, and the assertion that was used up for it."""
 Find = Callable[[str], Agent | None]
 
 
@@ -34,8 +37,10 @@ class ClientAuth:
         self._find = find
         self._assertions = assertions
 
-    def __call__(self, authorization: bytes | None, form: dict[str, Any]) -> Agent:
+    def __call__(self, authorization: bytes | None, form: dict[str, Any]) -> Caller:
         """Return the agent that sent a request with these credentials.
+
+        With an assertion, also that one: it is to be recorded before the answer.
 
         Raises:
             OAuthError: 401 ``invalid_client``; 400 when more than one method was used
@@ -49,9 +54,9 @@ class ClientAuth:
             client_id, secret = _basic(authorization)
             if named is not None and named != client_id:
                 raise bad_client()
-            return self._by_secret(client_id, secret)
+            return self._by_secret(client_id, secret), None
         if secret is not None:
-            return self._by_secret(named, secret)
+            return self._by_secret(named, secret), None
         if assertion is not None:
             kind = form.get("client_assertion_type")
             return self._by_assertion(named, assertion, kind)
@@ -67,7 +72,7 @@ class ClientAuth:
             raise bad_client()
         return agent
 
-    def _by_assertion(self, named: object, text: object, kind: object) -> Agent:
+    def _by_assertion(self, named: object, text: object, kind: object) -> Caller:
         if kind != ASSERTION_TYPE or not isinstance(text, str):
             raise bad_client()
         try:
@@ -80,13 +85,13 @@ class ClientAuth:
         agent = self._find(client_id)
         key = agent.credential.public_key if agent else None
         try:
-            accepted = self._assertions.accept(assertion, client_id, key)
+            used = self._assertions.accept(assertion, client_id, key)
         except FullError:
             text = "too many assertions in five minutes; reuse tokens while they last"
             raise unavailable(text, 30) from None
-        if not accepted or agent is None:
+        if used is None or agent is None:
             raise bad_client()
-        return agent
+        return agent, used
 
 
 def _basic(header: bytes) -> tuple[str, str]:

@@ -1,0 +1,91 @@
+"""Which assertions were already used: each counts once (RFC 7523 section 3, jti)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from agentvault_tui.ledger import UsedAssertion
+
+_SPAN: Final = 30
+"""Seconds of expiry that share a bucket; a bucket is dropped whole."""
+_UNSAVED_CAP: Final = 10_000
+
+
+class FullError(Exception):
+    """A client has used as many assertions as are remembered for one."""
+
+
+class ReplayStore:
+    """Remembers ``jti`` until its assertion has expired, bounded for each client.
+
+    The bound is a client's own, so that one agent in a loop cannot keep another from
+    authenticating; at the bound nothing is forgotten early, the client waits.
+    The ledger has each as well, before the answer leaves, for the next process.
+    """
+
+    def __init__(self, per_client: int = 65_536) -> None:
+        """Remember at most *per_client* live assertions of one client."""
+        self._per_client = per_client
+        self._buckets: dict[int, dict[str, set[str]]] = {}
+        self._unsaved: list[UsedAssertion] = []
+
+    def take_over(self, used: Iterable[UsedAssertion]) -> None:
+        """Know what the last process knew."""
+        for one in used:
+            self._note(one)
+
+    def use(
+        self, client_id: str, jti: str, expires: float, now: float
+    ) -> UsedAssertion | None:
+        """Note that *jti* was used; return what to record, or None: not the first time.
+
+        Args:
+            client_id: a client known to us, so that strangers fill nothing.
+            jti: the assertion's own name.
+            expires: when, in epoch seconds, it is refused for its age anyway.
+            now: epoch seconds.
+
+        Raises:
+            FullError: too many live ones of that client.
+        """
+        for index in [i for i in self._buckets if (i + 1) * _SPAN < now]:
+            del self._buckets[index]
+        digest = hashlib.sha256(jti.encode()).hexdigest()[:32]
+        used = 0
+        for bucket in self._buckets.values():
+            seen = bucket.get(client_id)
+            if seen is not None:
+                if digest in seen:
+                    return None
+                used += len(seen)
+        if used >= self._per_client:
+            raise FullError
+        one = UsedAssertion(client_id, digest, datetime.fromtimestamp(expires, UTC))
+        self._note(one)
+        return one
+
+    def save_later(self, used: UsedAssertion, now: datetime) -> bool:
+        """Keep what the ledger could not take; False when there is no room for it."""
+        if len(self._unsaved) >= _UNSAVED_CAP:
+            self._unsaved = [one for one in self._unsaved if one.expires > now]
+        if len(self._unsaved) >= _UNSAVED_CAP:
+            return False
+        self._unsaved.append(used)
+        return True
+
+    @property
+    def unsaved(self) -> tuple[UsedAssertion, ...]:
+        """What the ledger has not got yet."""
+        return tuple(self._unsaved)
+
+    def saved(self, used: Iterable[UsedAssertion]) -> None:
+        """Let go of what the ledger has now."""
+        done = set(used)
+        self._unsaved = [one for one in self._unsaved if one not in done]
+
+    def _note(self, used: UsedAssertion) -> None:
+        bucket = self._buckets.setdefault(int(used.expires.timestamp() // _SPAN), {})
+        bucket.setdefault(used.client_id, set()).add(used.digest)

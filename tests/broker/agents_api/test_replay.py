@@ -1,0 +1,150 @@
+"""An assertion counts once: over restarts, and while nothing can be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from joserfc.jwk import ECKey
+from support.agents_http import BEARER, CIBA, Live, live_broker, public, sign
+from support.bench import Bench
+from support.stepups import latched
+
+from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.replay import ReplayStore
+from agentvault_tui.clock import ManualClock
+
+KEY = ECKey.generate_key("P-256")
+SAID = {"/oauth/introspect": {"token": "av_t_x"}, "/oauth/revoke": {"token": "av_t_x"}}
+
+
+async def send(live: Live, path: str, text: str, **form: str) -> httpx.Response:
+    form = {"client_assertion_type": BEARER, "client_assertion": text, **form}
+    return await live.http.post(path, data=form)
+
+
+@asynccontextmanager
+async def restarted(bench: Bench, clock: ManualClock, url: str) -> AsyncIterator[Live]:
+    """Close *bench* and serve its home anew, under the name it had."""
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        async with live_broker(again, url) as live:
+            yield live
+    finally:
+        await again.close()
+
+
+@pytest.mark.parametrize("iat", ["absent", "now", "ahead"])
+async def test_a_captured_assertion_is_worthless_after_a_restart(
+    live: Live, bench: Bench, clock: ManualClock, iat: str
+) -> None:
+    """With or without iat, and made by a clock ahead of ours: used is used."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    now = int(clock.now().timestamp())
+    said = {"absent": None, "now": now, "ahead": now + 29}[iat]
+    used = sign(live.claims(client_id, iat=said, exp=now + 290), KEY, "ES256")
+    unused = sign(live.claims(client_id, iat=said, exp=now + 290), KEY, "ES256")
+    assert (await live.assertion(used)).status_code == 200
+    async with restarted(bench, clock, live.url) as again:
+        assert (await again.assertion(used)).status_code == 401
+        # What an honest client made just before the restart is as good as ever.
+        assert (await again.assertion(unused)).status_code == 200
+
+
+@pytest.mark.parametrize("path", SAID)
+async def test_what_records_nothing_else_records_the_assertion(
+    live: Live, bench: Bench, clock: ManualClock, path: str
+) -> None:
+    """An introspection or a revocation uses its assertion up as well."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    text = sign(live.claims(client_id, iat=None), KEY, "ES256")
+    assert (await send(live, path, text, **SAID[path])).status_code == 200
+    async with restarted(bench, clock, live.url) as again:
+        assert (await again.assertion(text)).status_code == 401
+
+
+async def test_a_refused_request_uses_its_assertion_up(
+    live: Live, bench: Bench, clock: ManualClock
+) -> None:
+    """Whatever the answer was, what was shown counts no more."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    text = sign(live.claims(client_id, iat=None), KEY, "ES256")
+    assert (await live.assertion(text, scope="no:such")).status_code == 400
+    async with restarted(bench, clock, live.url) as again:
+        assert (await again.assertion(text)).status_code == 401
+
+
+async def test_nothing_is_issued_for_an_assertion_that_cannot_be_recorded(
+    live: Live, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the ledger latched tokens and polls get 503, and the next try works."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+
+    def fresh() -> str:
+        return sign(live.claims(client_id, iat=None), KEY, "ES256")
+
+    poll = {"grant_type": CIBA, "auth_req_id": "sup_none"}
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "commit", latched)
+        for answer in (
+            await live.assertion(fresh()),
+            await send(live, "/oauth/token", fresh(), **poll),
+        ):
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+    assert (await live.assertion(fresh())).status_code == 200
+
+
+@pytest.mark.parametrize("path", SAID)
+async def test_what_issues_nothing_goes_on_and_is_recorded_later(
+    live: Live,
+    bench: Bench,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    """Introspecting and revoking work with the ledger latched, and nothing replays."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    text = sign(live.claims(client_id, iat=None), KEY, "ES256")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "commit", latched)
+        assert (await send(live, path, text, **SAID[path])).status_code == 200
+        assert (await send(live, path, text, **SAID[path])).status_code == 401
+    await record_missed(bench.broker)
+    assert bench.broker.replays.unsaved == ()
+    async with restarted(bench, clock, live.url) as again:
+        assert (await again.assertion(text)).status_code == 401
+
+
+async def test_expired_assertions_are_forgotten(
+    live: Live, bench: Bench, clock: ManualClock
+) -> None:
+    """Past its end, which refuses it anyway, an assertion is loaded no more."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    assert (await live.assertion(_short(live, client_id))).status_code == 200
+    assert len((await bench.ledger.load()).assertions) == 1
+    clock.advance(60 + 30)
+    assert (await bench.ledger.load()).assertions == ()
+
+
+def _short(live: Live, client_id: str) -> str:
+    return sign(live.claims(client_id), KEY, "ES256")
+
+
+def test_what_waits_to_be_recorded_is_bounded(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the bound those expired make room; with none expired there is none."""
+    monkeypatch.setattr("agentvault_tui.broker.replay._UNSAVED_CAP", 2)
+    store, now = ReplayStore(), clock.now().timestamp()
+    used = [store.use("a", str(n), now + n, now) for n in range(1, 5)]
+    assert all(used)
+    kept = [store.save_later(one, clock.now()) for one in used[:3] if one]
+    assert kept == [True, True, False]
+    clock.advance(1)
+    assert used[3] is not None
+    assert store.save_later(used[3], clock.now())
+    assert store.unsaved == (used[1], used[3])
