@@ -187,9 +187,8 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     if agent.revoked:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
         return [pen.fact("Revoked", (f"closed here{when}; u restores", p.muted))]
-    rows = [
-        pen.fact("Revoking", (cuts(pen, seen.mirror, agent, seen.activity), p.strong))
-    ]
+    cut = ends(mirror, agent, seen.activity)
+    rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
     waiting = mirror.open_stepups(agent.id)
     rows += [waits(pen, stepup, seen.now, width) for stepup in waiting[:_WAITING]]
     if len(waiting) > _WAITING:
@@ -200,17 +199,15 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     return rows
 
 
-def cuts(
-    pen: Pen, mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None
-) -> str:
-    """Say what a revocation would cut now, by the broker's numbers."""
+def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -> str:
+    """Say what a revocation would end now, by the broker's numbers."""
     tokens = mirror.live_tokens(agent.id)
     elevated = sum(token.elevated for token in mirror.tokens(agent.id))
     if activity is not None:
         elevated = min(max(elevated, activity.elevated), tokens)
     kind = f" ({elevated} elevated)" if elevated else ""
     waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
-    return pen.own(f"cuts {plural(tokens, 'token')}{kind}, {waiting}")
+    return f"{plural(tokens, 'token')}{kind}, {waiting}"
 
 
 def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:

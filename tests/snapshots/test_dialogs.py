@@ -116,13 +116,31 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
         [],
         nothing,
     ),
+    "restored": (
+        restore,
+        lambda stand: stand.agent(CALENDAR, status="revoked"),
+        ["y"],
+        nothing,
+    ),
+    "undone": (
+        restore,
+        lambda stand: stand.agent(CALENDAR, status="revoked"),
+        ["y", "z"],
+        nothing,
+    ),
+    "revoke_waiting": (
+        lambda desk: RevokeDialog(desk, desk.mirror.agents["agt_0000000000000001"]),
+        nothing,
+        [],
+        lost,
+    ),
     "panic": (PanicDialog, nothing, ["tab", *"pan"], nothing),
     "stopped": (PanicDialog, nothing, ["tab", *"panic", "enter"], nothing),
     "lift": (LiftDialog, lambda stand: stand.panic("runaway bookings"), [], nothing),
 }
 PLAIN = [
     *("asked", "asked_together", "asked_cut", "factor", "approved", "queue"),
-    *("operators", "revoke", "revoked", "panic"),
+    *("operators", "revoke", "revoked", "restored", "panic"),
 ]
 """The main ones: also in mono with ASCII."""
 PAINTED = ["asked", "factor", "revoke"]

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.clipboard import copy
-from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
+from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk, undone
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.sheet import Sheet
 from agentvault_tui.console.keyed import Keyed, key_label
@@ -217,9 +217,10 @@ class Dialog(Keyed, ModalScreen[Result]):
         shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)
         if self.is_attached:
             self.arm()
-            self.say(f"Not done: {shown}")
+            self.say(f"{undone(error)}: {shown}")
         else:
-            self.app.notify(f"Not done: {shown}", severity="warning", markup=False)
+            text = f"{undone(error)}: {shown}"
+            self.app.notify(text, severity="warning", markup=False)
 
     # The mouse: it moves, and decides nothing
 

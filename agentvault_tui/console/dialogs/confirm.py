@@ -108,10 +108,11 @@ class Confirm(Dialog[None]):
             rows += [EMPTY, pen.fact("Reason")]
         if self.busy:
             rows += [EMPTY, stage(pen, "current", self.UNDER_WAY, "")]
-        elif self.note:
-            rows += self.notes(pen, width)
-        elif refusal := self.obstacle() or self.desk.refusal():
+        elif refusal := self.desk.refusal():
+            # Before any older note: a link that drops is told while it is dropped.
             rows += [EMPTY, *pen.paragraph(refusal, width, pen.palette.waiting)]
+        elif words := self.note or self.obstacle():
+            rows += [EMPTY, *pen.paragraph(words, width, pen.palette.waiting)]
         return [*rows, EMPTY, self.answers(pen)]
 
     def answers(self, pen: Pen) -> Row:
@@ -121,8 +122,8 @@ class Confirm(Dialog[None]):
         if typing:
             keys = [("Enter", "keeps the text"), ("Esc", "leaves it")]
             return (blank, *pen.keys(keys))
-        armed = self.armed and not self.busy
-        return (blank, *pen.keys(self.hints("confirm", "reason"), armed=armed))
+        sure = self.armed and not self.busy and self.desk.refusal() is None
+        return (blank, *pen.keys(self.hints("confirm", "reason"), armed=sure))
 
     # Keys
 

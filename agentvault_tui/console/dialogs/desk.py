@@ -10,6 +10,8 @@ from agentvault_tui.console.actions import Actions
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.saved import SavedFilters
+from agentvault_tui.console.undo import Undo
+from agentvault_tui.errors import AgentVaultError, UnreachableError
 
 ARM_SECONDS: Final = 0.6
 """How long something stands before what is typed may decide about it."""
@@ -30,6 +32,8 @@ class Desk:
     key_problems: list[str] = field(default_factory=list)
     """What of the user's keymap was not taken, and why."""
     saved: SavedFilters = field(default_factory=SavedFilters)
+    undo: Undo | None = None
+    """The last restore, while it can be taken back; see `undo.offered`."""
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
@@ -53,3 +57,13 @@ class Desk:
                 "not confirmed. It resumes by itself; agentvault doctor says more."
             )
         return None
+
+
+def undone(error: AgentVaultError) -> str:
+    """Say how sure it is that nothing was decided.
+
+    A connection that broke may have carried the decision: then nobody here can know.
+    """
+    if isinstance(error, UnreachableError):
+        return "Not confirmed, so look before trying again"
+    return "Not done"

@@ -1,4 +1,4 @@
-"""Serving a revoked agent again."""
+"""Serving a revoked agent again, and taking that back within ten seconds."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.actions import Restored
+from agentvault_tui.console.actions import Restored, Revoked
 from agentvault_tui.console.dialogs.confirm import Confirm
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time
+from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.undo import KEY, Undo, bar, offer, offered, take_back
 
 
 class RestoreDialog(Confirm):
     """Says what the agent may do again, and that what was cut stays cut."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "restore")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "confirm", "restore"),
+        Binding("z", "undo", "undo: revoke it again"),
+    ]
     UNDER_WAY: ClassVar[str] = "restoring"
 
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
         self.agent = agent
         self.restored: Restored | None = None
+        self.cut: Revoked | None = None
+        """Set once the restore was taken back."""
         super().__init__(desk)
 
     def heading(self, pen: Pen) -> Row:
         """Name the agent."""
         word = "Restored  " if self.finished else "Restore  "
+        if self.cut is not None:
+            word = "Revoked again  "
         return ((word, pen.palette.title), (self.agent.name, pen.palette.strong))
 
     def obstacle(self) -> str | None:
@@ -53,9 +61,26 @@ class RestoreDialog(Confirm):
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Say that it is served, and since when."""
+        if (cut := self.cut) is not None:
+            ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+            here = f"{cut.effective_ms:.1f} ms"
+            return [
+                stage(pen, "done", "closed here", here),
+                EMPTY,
+                pen.fact("Cut", (ended, pen.palette.strong)),
+            ]
         took = f"{self.restored.round_trip_ms:.1f} ms" if self.restored else ""
         rows = [stage(pen, "done", "served again", took), EMPTY]
-        return [*rows, *pen.paragraph("It has to ask for new tokens.", width)]
+        rows += pen.paragraph("It has to ask for new tokens.", width)
+        undo = self._undo
+        if self.busy:
+            rows += [EMPTY, stage(pen, "current", "revoking again", "")]
+        elif undo is not None:
+            key = next((key for key, _ in self.hints("undo")), KEY)
+            rows += [EMPTY, pen.cut(bar(pen, undo, self.clock.boot(), key), width)]
+        if words := (undo and self.desk.refusal()) or self.note:
+            rows += [EMPTY, *pen.paragraph(words, width, pen.palette.waiting)]
+        return rows
 
     def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
         """Restore the agent."""
@@ -65,3 +90,35 @@ class RestoreDialog(Confirm):
         """Keep the measure."""
         if isinstance(answer, Restored):
             self.restored = answer
+            offer(self.desk, self.agent)
+
+    # Taking it back
+
+    def state(self) -> object:
+        """Let keys wait after it has happened, and after it was taken back."""
+        return self.finished, self.cut is not None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave out taking back what was not done, or not just now."""
+        if action == "undo":
+            return self._undo is not None
+        return super().check_action(action, parameters)
+
+    @property
+    def _undo(self) -> Undo | None:
+        """The restore made here, while it can be taken back."""
+        undo = offered(self.desk) if self.restored is not None else None
+        return undo if undo and undo.agent_id == self.agent.id else None
+
+    def action_undo(self) -> None:
+        """Revoke again the agent that was restored here."""
+        undo = self._undo
+        if undo is not None and self.may_decide():
+            self.ask(lambda: take_back(self.desk, undo), self._taken_back)
+
+    def _taken_back(self, cut: Revoked) -> None:
+        self.cut = cut
+        if not self.is_attached:
+            ended = f"{self.agent.name} revoked again"
+            said = f"{ended}, closed here {cut.effective_ms:.1f} ms"
+            self.app.notify(said, markup=False)

@@ -8,12 +8,15 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.actions import Revoked
+from agentvault_tui.console.agentwords import ends, waits
 from agentvault_tui.console.dialogs.confirm import Confirm
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, plural
 from agentvault_tui.console.records import AgentRow, UpstreamStep
 
+_WAITING = 3
+"""Requests that would be cancelled, named one by one; an agent may have no more."""
 _STATES = {"confirmed": "done", "failed": "failed"}
 
 
@@ -45,14 +48,13 @@ class RevokeDialog(Confirm):
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
         """Say what is cut now, what happens at the tenant, and what is not undone."""
         mirror, palette = self.desk.mirror, pen.palette
-        tokens = mirror.live_tokens(self.agent.id)
-        waiting = len(mirror.open_stepups(self.agent.id))
         dot = f" {pen.glyphs.separator} "
-        cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')}"
+        waiting = mirror.open_stepups(self.agent.id)
         who = (f"{self.agent.id}{dot}{self.agent.owner}", palette.text)
         rows: list[Row] = [
             pen.fact("Agent", who),
-            pen.fact("Cuts now", (cuts, palette.strong)),
+            pen.fact("Cuts now", (ends(mirror, self.agent), palette.strong)),
+            *(waits(pen, row, self.clock.now(), width) for row in waiting[:_WAITING]),
             pen.fact("", ("and refuses whatever it asks from then on", palette.text)),
             pen.fact(
                 "At tenant",

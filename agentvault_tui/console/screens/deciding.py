@@ -7,15 +7,18 @@ Dialogs are imported when one is opened: the first frame does without them.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentvault_tui.console.clipboard import copy
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.desk import Desk, undone
 from agentvault_tui.console.keyed import Keyed
+from agentvault_tui.console.lines import plural
 from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.undo import Undo, offered, take_back
+from agentvault_tui.errors import AgentVaultError
 
 
 class Deciding(Keyed, Screen[None]):
@@ -25,6 +28,7 @@ class Deciding(Keyed, Screen[None]):
         Binding("s", "stepups", "step-ups", id="step-ups"),
         Binding("r", "revoke", "revoke the agent"),
         Binding("u", "restore", "restore the agent"),
+        Binding("z", "undo", "undo a restore, within 10 s"),
         Binding("exclamation_mark", "panic", "panic: stop everything, or lift that"),
         Binding("question_mark", "help", "keys that work here"),
     ]
@@ -57,6 +61,35 @@ class Deciding(Keyed, Screen[None]):
 
         if agent := self.chosen:
             self.app.push_screen(RestoreDialog(self.desk, agent))
+
+    def action_undo(self) -> None:
+        """Revoke again the agent that was restored a moment ago; that one, no other."""
+        undo = offered(self.desk)
+        if undo is None:
+            self._tell("Nothing to undo: a restore can be taken back for 10 s.")
+        elif refusal := self.desk.refusal():
+            self._tell(refusal, wrong=True)
+        else:
+            self.app.run_worker(self._take_back(undo), group="decisions")
+
+    async def _take_back(self, undo: Undo) -> None:
+        try:
+            cut = await take_back(self.desk, undo)
+        except AgentVaultError as error:
+            shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)
+            self._tell(f"{undone(error)}: {shown}", wrong=True)
+        else:
+            ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+            self._tell(
+                f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms: "
+                f"cut {ended}"
+            )
+
+    def _tell(self, text: str, *, wrong: bool = False) -> None:
+        severity: Literal["warning", "information"] = (
+            "warning" if wrong else "information"
+        )
+        self.app.notify(text, severity=severity, markup=False)
 
     def action_panic(self) -> None:
         """Ask before stopping everything, or before lifting that."""

@@ -221,6 +221,10 @@ class PastScreen(Watch):
         """Refuse."""
         self.action_refuse()
 
+    def action_undo(self) -> None:
+        """Refuse."""
+        self._refuse()
+
     def action_panic(self) -> None:
         """Refuse."""
         self.action_refuse()

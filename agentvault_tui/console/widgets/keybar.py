@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentvault_tui.console.lines import cells
+from agentvault_tui.console.undo import KEY, bar, offered
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 
 class KeyBar(Pane):
-    """Shows the keys it is given, as many as fit."""
+    """Shows the keys it is given, as many as fit; or that a restore can be undone."""
 
     keys: tuple[tuple[str, str], ...] = ()
 
@@ -23,6 +24,11 @@ class KeyBar(Pane):
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """Draw whole keys only."""
         del height
+        pen, undo = self.pen, offered(self.desk)
+        if undo is not None:
+            now = self.mirror.clock.boot()
+            row = ((" ", pen.palette.text), *bar(pen, undo, now, self.key(KEY)))
+            return [(pen.cut(row, width), None)]
         keys = list(self.keys)
         while keys and cells(self.pen.keys(keys)) > width - 2:
             # The last one is help, which leads to all the others.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentvault_tui.console.agentwords import cuts
+from agentvault_tui.console.agentwords import ends
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.lines import Piece, Row, cells, plural
 from agentvault_tui.console.records import AgentRow
@@ -60,7 +60,7 @@ class WhoPane(Pane):
         counts = self.mirror.counts(agent.id)
         words = [
             f"seen {ago(now, last)}" if last else "never seen",
-            *([] if agent.revoked else [f"revoking {cuts(pen, self.mirror, agent)}"]),
+            *([] if agent.revoked else [f"revoking cuts {ends(self.mirror, agent)}"]),
             *(["resource server"] if agent.resource_server else []),
             f"{counts.allowed:,} allowed",
             f"{counts.denied:,} denied",

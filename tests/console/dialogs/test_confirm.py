@@ -19,10 +19,11 @@ from agentvault_tui.console.dialogs.panic import PanicDialog
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.records import LinkState, UpstreamStep
-from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 from agentvault_tui.text import Shown
 
 CALENDAR = "agt_0000000000000002"
+PAYMENTS = "agt_0000000000000001"
 
 
 def revoke(desk: Desk) -> Dialog[Any]:
@@ -220,6 +221,55 @@ async def test_stale_and_read_only_refuse_in_words(
         await pilot.press("y")
         assert "read-only" in await finish(app, pilot)
         assert stand.actions.asked == []
+
+
+@pytest.mark.parametrize(
+    ("make", "start"),
+    [
+        (revoke, scene),
+        (restore, revoked_scene),
+        (PanicDialog, scene),
+        (LiftDialog, stopped_scene),
+    ],
+    ids=["revoke", "restore", "panic", "lift"],
+)
+async def test_a_link_that_drops_is_told_while_the_dialog_stands(
+    make: Callable[[Desk], Dialog[Any]], start: Callable[[], Stand]
+) -> None:
+    """Without a key, over an older note, and it goes when the link is back."""
+    stand = start()
+    async with opened(stand, make) as (app, pilot):
+        app.dialog.say("an older note")
+        stand.mirror.set_link(LinkState.LOST, "gone")
+        assert "The link is lost" in await finish(app, pilot)
+        stand.mirror.set_link(LinkState.LIVE)
+        shown = await finish(app, pilot)
+        assert "The link is lost" not in shown
+        assert "an older note" in shown
+
+
+async def test_a_link_that_breaks_under_way_is_not_called_a_failure() -> None:
+    """It may have been cut: that is said, and nothing else is claimed."""
+    stand = scene()
+    stand.actions.error = UnreachableError("the connection to the broker broke")
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        shown = await finish(app, pilot)
+        assert "Not confirmed, so look before trying again" in shown
+        assert "Not done" not in shown
+        assert "closed here" not in shown
+
+
+async def test_requests_that_would_be_cancelled_are_named() -> None:
+    """What waits for a person ends with the agent: action, resource, time left."""
+    stand = scene()
+    async with opened(
+        stand, lambda desk: RevokeDialog(desk, desk.mirror.agents[PAYMENTS])
+    ) as (app, _):
+        shown = said(app)
+        assert "Cuts now 0 tokens, 1 step-up" in shown
+        assert "ends 4:12 send:payment stripe:acct_42" in shown
 
 
 async def test_what_is_revoked_already_is_said() -> None:

@@ -1,0 +1,70 @@
+"""Taking a restore back: for ten seconds, one key, for the agent that was restored.
+
+Revoking is free, so nothing more is asked; what is undone is captured when the agent
+was restored, whatever the cursor is on by then.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agentvault_tui.console.lines import Pen, Row
+from agentvault_tui.text import Shown
+
+if TYPE_CHECKING:
+    from agentvault_tui.console.actions import Revoked
+    from agentvault_tui.console.dialogs.desk import Desk
+    from agentvault_tui.console.records import AgentRow
+
+SECONDS: Final = 10.0
+KEY: Final = "z"
+REASON: Final = "the restore was undone"
+_BAR: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """A restore that can still be taken back."""
+
+    agent_id: str
+    name: Shown
+    until: float
+    """In boot seconds: a clock that is set changes nothing."""
+
+
+def offer(desk: Desk, agent: AgentRow) -> None:
+    """Let the restore of *agent*, made just now, be taken back for a while."""
+    until = desk.mirror.clock.boot() + SECONDS
+    desk.undo = Undo(agent.id, agent.name, until)
+
+
+def offered(desk: Desk) -> Undo | None:
+    """Return what can be taken back now; nothing once someone revoked it anyway."""
+    undo = desk.undo
+    if undo is None or desk.mirror.clock.boot() >= undo.until:
+        return None
+    agent = desk.mirror.agents.get(undo.agent_id)
+    return None if agent is None or agent.revoked else undo
+
+
+async def take_back(desk: Desk, undo: Undo) -> Revoked:
+    """Revoke the agent that was restored; offered again if that was refused."""
+    desk.undo = None
+    try:
+        return await desk.actions.revoke(undo.agent_id, REASON)
+    except BaseException:
+        desk.undo = undo
+        raise
+
+
+def bar(pen: Pen, undo: Undo, now: float, key: str = KEY) -> Row:
+    """Draw the time left, the key, and whom it cuts off."""
+    p, left = pen.palette, max(undo.until - now, 0.0)
+    return (
+        (f"{pen.glyphs.bar(left / SECONDS, _BAR)} ", p.waiting),
+        (f"undo {math.ceil(left)} s  ", p.waiting),
+        (key, p.key),
+        (f" revokes {pen.clip(undo.name, 40)} again", p.text),
+    )

@@ -1,0 +1,205 @@
+"""A restore can be taken back for ten seconds: by one key, for that agent, and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.console_scenes import busy, console, running, settle
+from support.dialog_stand import Stand, StandApp, said, scene
+from support.fake_operator import FakeOperator
+from textual.pilot import Pilot
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.records import LinkState
+from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
+
+CALENDAR = "agt_0000000000000002"
+
+
+def revoked_scene() -> Stand:
+    stand = scene()
+    stand.agent(CALENDAR, status="revoked", revoked_at="2026-11-24T14:02:11Z")
+    return stand
+
+
+def restore(desk: Desk) -> RestoreDialog:
+    return RestoreDialog(desk, desk.mirror.agents[CALENDAR])
+
+
+async def finish(app: StandApp, pilot: Pilot[None]) -> str:
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+    app.dialog.update_page()
+    return said(app)
+
+
+async def restored(app: StandApp, pilot: Pilot[None]) -> str:
+    await pilot.pause()
+    app.settle()
+    await pilot.press("y")
+    return await finish(app, pilot)
+
+
+async def test_the_bar_counts_down_and_goes() -> None:
+    """Ten seconds from the broker's word, then the key does nothing."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        shown = await restored(app, pilot)
+        assert "served again 2.8 ms" in shown
+        assert "undo 10 s z revokes calendar-agent again" in shown
+        stand.clock.advance(2.5)
+        assert "undo 8 s" in await finish(app, pilot)
+        stand.clock.advance(7.5)
+        assert "undo" not in await finish(app, pilot)
+        await pilot.press("z")
+        assert stand.actions.asked == [("restore", CALENDAR)]
+
+
+async def test_the_key_revokes_the_agent_that_was_restored() -> None:
+    """With the time the broker measured, and what was cut; once."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await restored(app, pilot)
+        app.settle()
+        await pilot.press("z")
+        shown = await finish(app, pilot)
+        assert "Revoked again calendar-agent" in shown
+        assert "closed here 1.2 ms" in shown
+        app.settle()
+        await pilot.press("z")
+        await finish(app, pilot)
+        assert [asked[:2] for asked in stand.actions.asked] == [
+            ("restore", CALENDAR),
+            ("revoke", CALENDAR),
+        ]
+
+
+async def test_it_does_not_count_within_600_ms_of_the_restore() -> None:
+    """`y` and `z` struck together leave the agent restored."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await restored(app, pilot)
+        await pilot.press("z")
+        assert "Too soon" in await finish(app, pilot)
+        assert stand.actions.asked == [("restore", CALENDAR)]
+
+
+async def test_a_link_that_drops_is_told_and_refuses() -> None:
+    """Live, over any older note, and no key acts; once it is back so is the undo."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await restored(app, pilot)
+        await pilot.press("z")
+        stand.mirror.set_link(LinkState.LOST, "gone")
+        assert "The link is lost" in await finish(app, pilot)
+        app.settle()
+        await pilot.press("z")
+        await finish(app, pilot)
+        assert stand.actions.asked == [("restore", CALENDAR)]
+        stand.mirror.set_link(LinkState.LIVE)
+        assert "undo 10 s" in await finish(app, pilot)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (LedgerUnwritableError("the disk is full"), "Not done: the disk is full"),
+        (UnreachableError("it broke"), "Not confirmed, so look before trying again"),
+    ],
+)
+async def test_a_failed_undo_claims_nothing_and_can_be_tried_again(
+    error: Exception, words: str
+) -> None:
+    """What is not known is not said; the same undo stays offered while it lasts."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await restored(app, pilot)
+        app.settle()
+        stand.actions.error = error
+        await pilot.press("z")
+        shown = await finish(app, pilot)
+        assert words in shown
+        assert "Revoked again" not in shown
+        stand.actions.error = None
+        app.settle()
+        await pilot.press("z")
+        assert "Revoked again" in await finish(app, pilot)
+
+
+async def test_an_agent_someone_else_revoked_needs_no_undo() -> None:
+    """The bar goes as soon as it would be pointless."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        assert "undo 10 s" in await restored(app, pilot)
+        stand.agent(CALENDAR, status="revoked")
+        assert "undo" not in await finish(app, pilot)
+
+
+async def _restore_research(app: ConsoleApp, pilot: Pilot[Any]) -> str:
+    watch = app.watch_screen
+    agents = app.desk.mirror.agents.values()
+    agent = next(each for each in agents if each.name == "research-agent")
+    watch.visit(agent.id)
+    await pilot.press("u")
+    await pilot.pause()
+    clock = app.desk.mirror.clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(1)
+    await pilot.press("y")
+    await settle(pilot, lambda: app.desk.undo is not None)
+    clock.advance(1)
+    await pilot.press("escape")
+    await pilot.pause()
+    watch.pulse()
+    return str(agent.id)
+
+
+async def test_the_home_screen_offers_it_too_and_acts_on_that_id(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """With the cursor on another agent the key still revokes the one restored."""
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app) as pilot:
+        agent_id = await _restore_research(app, pilot)
+        keys = app.watch_screen.keybar
+        line = keys.render_line(0).text
+        assert "undo 9 s  z revokes research-agent again" in line
+        app.watch_screen.view.put(0)
+        await pilot.press("z")
+        await settle(pilot, lambda: len(fake.requests) == 2)
+        _, path, body = fake.requests[-1]
+        assert path == "/api/agents/revoke"
+        assert body["agent_id"] == agent_id
+        await settle(pilot, lambda: app.desk.mirror.agents[agent_id].revoked)
+        app.watch_screen.pulse()
+        assert "undo" not in keys.render_line(0).text
+        await pilot.press("z")
+        await pilot.pause()
+        assert len(fake.requests) == 2
+
+
+async def test_the_home_screen_refuses_it_without_a_link(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """No cut on old news, not even this one; nothing reaches the broker."""
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app) as pilot:
+        await _restore_research(app, pilot)
+        app.desk.mirror.set_link(LinkState.STALE, "catching up")
+        await pilot.press("z")
+        await pilot.pause()
+        assert len(fake.requests) == 1
+        assert app.desk.undo is not None
