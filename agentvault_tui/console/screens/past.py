@@ -73,7 +73,7 @@ class PastScreen(Watch):
         ),
         Binding("home", "start", "the first event", priority=True),
         Binding("at", "ask", "go to a time", priority=True),
-        Binding("r,u,exclamation_mark", "refuse", "decide nothing: it is past"),
+        Binding("r,u,z,exclamation_mark", "refuse", "decide nothing: it is past"),
     ]
 
     def __init__(
@@ -223,7 +223,7 @@ class PastScreen(Watch):
 
     def action_undo(self) -> None:
         """Refuse."""
-        self._refuse()
+        self.action_refuse()
 
     def action_panic(self) -> None:
         """Refuse."""
