@@ -410,6 +410,18 @@ async def test_hostile_names_of_the_past_are_inert(
         assert all(row.isprintable() for row in rows)
 
 
+async def test_no_screen_of_now_opens_over_the_past(stage: Stage) -> None:
+    """Neither the audit at full size nor an agent's screen: both tell what is now."""
+    async with stage.on("t"):
+        stage.past.action_audit()
+        await stage.pilot.pause()
+        assert "shows what is now" in stage.toast
+        await stage.press("enter", "enter")
+        assert stage.past.is_current
+        await stage.press("shift+tab", "k", "enter")
+        assert stage.past.is_current
+
+
 async def test_help_and_footer_name_the_keys_of_time(stage: Stage) -> None:
     """What works in the past is named, and what does not is not offered."""
     async with stage.on("t"):

@@ -236,6 +236,10 @@ class PastScreen(Watch):
     def _say(self, words: str) -> None:
         self.app.notify(words, markup=False, timeout=4)
 
+    def action_audit(self) -> None:
+        """Refuse: the audit at full size is not of the past, and would not say so."""
+        self._say("The audit at full size shows what is now; t goes back to it.")
+
     @on(AgentPane.Opened)
     @on(DetailsPane.Opened)
     def _stay(self, message: Message) -> None:
