@@ -20,7 +20,7 @@ from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.saved import SavedDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.keyed import KEYED
+from agentvault_tui.console.keyed import KEYED, keys_of
 from agentvault_tui.console.keymap import load_all
 
 LISTS = ("agents", "audit", "details", "queue", "saved", "help", "view")
@@ -313,6 +313,30 @@ async def test_the_palette_finds_by_name(
         )
         await stage.press("enter")
         await settle(stage.pilot, lambda: does(stage))
+
+
+_LIST_KEYS = {
+    **dict.fromkeys(("j", "down"), "down"),
+    **dict.fromkeys(("k", "up"), "up"),
+    **dict.fromkeys(("pagedown", "ctrl+d"), "page-down"),
+    **dict.fromkeys(("pageup", "ctrl+u"), "page-up"),
+    **dict.fromkeys(("home", "g"), "first"),
+    **dict.fromkeys(("end", "G"), "last"),
+}
+_GO_TO = {"LedgerList", "EvidencePane"}
+"""On the audit screen g asks for a time or a number to go to, as in a pager."""
+
+
+def test_no_list_leaves_a_moving_key_out() -> None:
+    """Whatever moves down moves by all the usual keys, on screens to come as well."""
+    load_all()
+    for kind in KEYED:
+        bound = keys_of(kind)
+        if "down" in bound.values():
+            wanted = dict(_LIST_KEYS)
+            if kind.__name__ in _GO_TO:
+                del wanted["g"]
+            assert {key: bound.get(key) for key in wanted} == wanted, kind
 
 
 def test_every_key_has_a_name_and_words() -> None:

@@ -23,8 +23,8 @@ class EvidencePane(Pane, can_focus=True):
         Binding("up,k", "turn(-1)", "up", show=False),
         Binding("pagedown,ctrl+d,space", "turn(10)", "page down", show=False),
         Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
-        Binding("home", "turn(-100000)", "start", show=False),
-        Binding("end", "turn(100000)", "end", show=False),
+        Binding("home", "turn(-100000)", "first", show=False),
+        Binding("end,G", "turn(100000)", "last", show=False),
     ]
 
     def __init__(
