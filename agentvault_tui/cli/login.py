@@ -48,12 +48,29 @@ def logout(session: Session) -> None:
 @command("whoami", example="agentvault whoami --json", prints_data=True)
 @pass_session
 def whoami(session: Session) -> None:
-    """Say who is signed in, and which local user the broker sees."""
-    me = session.client.get("/api/auth/me")
+    """Say who is signed in, which local user the broker sees, and who else is here."""
+    client, out = session.client, session.out
+    me = client.get("/api/auth/me")
+    here = client.get("/api/presence")
     if session.json:
-        session.out.json(me)
+        out.json({**me, "operators": here["operators"]})
     else:
-        _print_me(session.out, me)
+        _print_me(out, me)
+        _print_here(out, here)
+
+
+def _print_here(out: Output, here: dict[str, Any]) -> None:
+    """Print each open console and stream, and what is looked at there."""
+    rows = []
+    for each in here["operators"]:
+        terminal = f" on {each['terminal']}" if each["terminal"] else ""
+        looks = f", looks at {each['looking_at']}" if each["looking_at"] else ""
+        since = each["since"][11:19]
+        line = f"{each['name']}{terminal}, {each['face']} since {since}Z{looks}"
+        rows.append(("connected", out.cell(line)))
+    if here["unlisted"]:
+        rows.append(("connected", out.cell(f"and {here['unlisted']} more streams")))
+    out.fields(rows or [("connected", out.cell("nobody"))])
 
 
 def _print_me(out: Output, me: dict[str, Any]) -> None:

@@ -100,6 +100,29 @@ def test_show_tells_what_was_decided_before(av: Run, agent: Agent) -> None:
     assert [each["id"] for each in before] == [first["auth_req_id"]]
 
 
+def test_whoami_names_who_else_is_connected(av: Run, start: Start) -> None:
+    """An open stream is listed with its face, and is gone when it ends."""
+    assert av("whoami", "--json").json["operators"] == []
+    following = start("audit", "tail", "--follow", "--json")
+    first_line(following)
+    (here,) = _until(av, 1)
+    assert here["face"] == "stream"
+    assert f"{here['name']}" in av("whoami").out
+    following.terminate()
+    assert _until(av, 0) == []
+    assert "nobody" in av("whoami").out
+
+
+def _until(av: Run, count: int) -> list[dict[str, str]]:
+    """Ask until so many are connected: a stream's end reaches the broker after us."""
+    deadline = time.monotonic() + 10
+    while True:
+        here: list[dict[str, str]] = av("whoami", "--json").json["operators"]
+        if len(here) == count:
+            return here
+        assert time.monotonic() < deadline, here
+
+
 def test_cancelling_at_the_page_is_a_no_with_its_reason(
     start: Start, broker: Broker, agent: Agent, person: Person
 ) -> None:
