@@ -40,6 +40,7 @@ from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.intake import Intake
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
 
 
 class Room:
@@ -259,6 +260,21 @@ async def test_events_are_this_agents_and_page_back(
         await here.pilot.press("escape")
         await here.pilot.pause()
         assert here.app.screen is here.app.watch_screen
+
+
+async def test_enter_shows_an_event_in_full(fake: FakeOperator, tmp_path: Path) -> None:
+    """On the audit screen, among this agent's events; Esc comes back here."""
+    busy(fake)
+    async with room(fake, tmp_path, "calendar-agent") as here:
+        await here.pilot.press("tab", "k", "k")
+        event = here.screen.events.feed.under_cursor
+        assert event is not None
+        await here.pilot.press("enter")
+        await settle(here.pilot, lambda: isinstance(here.app.screen, AuditScreen))
+        audit: Any = here.app.screen
+        await settle(here.pilot, lambda: audit.feed.cursor == event.seq)
+        assert audit.open
+        assert {row.agent_id for row in audit.feed.rows} == {event.agent_id}
 
 
 async def test_another_agents_name_cannot_slip_in(

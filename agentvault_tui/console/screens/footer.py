@@ -59,6 +59,8 @@ def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
         found.append(("s", "step-ups"))
     if focus.place == "day":
         found.append(("h l", "quarter"))
+    if focus.place == "audit":
+        found.append(("Enter", "event"))
     found += [("Tab", "pane"), ("f", "hold" if focus.follows else "follow")]
     found += [(":", "command"), ("y", "copy id")]
     if focus.decides:
