@@ -24,6 +24,9 @@ PAGE: Final = 200
 MARGIN: Final = 3 * PAGE
 """Rows held on either side of the cursor, once pages were read."""
 
+_AHEAD: Final = 3
+"""Screens read ahead, so that a page key held down finds its rows there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -177,11 +180,13 @@ class Feed:
         """Return the page to read next, when the screen is about to need it."""
         if self.foreign or (self.follow and not self.filter):
             return None
-        above = len(self.rows) if self.follow else self.index
-        below = len(self.rows) - self.index
-        if above < height and not self.exhausted:
+        if self.follow:
+            short = len(self.rows) < height and not self.exhausted
+            return self._want(before=self.floor) if short else None
+        near = height * _AHEAD
+        if self.index < near and not self.exhausted:
             return self._want(before=self.floor)
-        if not self.follow and below <= height and self.top < self._limit:
+        if len(self.rows) - self.index <= near and self.top < self._limit:
             return self._want(after=self.top)
         return None
 
