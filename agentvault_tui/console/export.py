@@ -18,7 +18,8 @@ from agentvault_tui.console.records import Json
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
 
-_PAGE: Final = 500
+_PAGE: Final = 250
+"""So few that keys are answered while pages are written."""
 _FORMS: Final = (".jsonl", ".csv")
 
 
