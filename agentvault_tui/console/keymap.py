@@ -32,7 +32,9 @@ _STAYS: Final = {
 }
 _ALWAYS: Final = {"quit": ("ctrl+q",), "out": ("escape",), "leave": ("escape",)}
 """Keys that an action keeps whatever else it is given."""
-_DECIDES: Final = frozenset({"approve", "deny", "reason", "revoke", "restore", "panic"})
+_DECIDES: Final = frozenset(
+    {"approve", "deny", "reason", "revoke", "restore", "undo", "panic"}
+)
 _CARELESS: Final = frozenset({"enter", "space", "tab", "shift+tab"})
 Place = tuple[type, ...]
 """Classes whose keys work at the same time."""

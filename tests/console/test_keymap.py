@@ -60,6 +60,7 @@ def test_two_may_change_places(tmp_path: Path) -> None:
         ('help = "ctrl+p"', "ctrl+p always opens the palette"),
         ('down = "escape"', "Esc always goes one step out"),
         ('approve = "enter"', "pressed without looking"),
+        ('undo = "space"', "pressed without looking"),
         ('panic = "space"', "pressed without looking"),
         ('down = "pagedwn"', "no such key, did you mean pagedown"),
         ('down = "hyper+x"', "no such key"),

@@ -32,7 +32,8 @@ _LOOK: Final = "Look"
 _MOVE: Final = "Move"
 _ANYWHERE: Final = "Everywhere"
 _DECIDES: Final = frozenset(
-    {"step-ups", "revoke", "restore", "panic", "approve", "deny", "reason", "confirm"}
+    {"step-ups", "revoke", "restore", "undo", "panic"}
+    | {"approve", "deny", "reason", "confirm"}
 )
 _MOVES: Final = frozenset(
     {"down", "up", "page-down", "page-up", "first", "last", "next", "previous", "out"}

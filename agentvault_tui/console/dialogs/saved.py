@@ -22,7 +22,7 @@ class SavedDialog(Dialog[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "use", "use it"),
         Binding("x,delete", "delete", "delete"),
-        Binding("u", "undo", "bring it back"),
+        Binding("u", "undo", "bring it back", id="bring-back"),
         Binding("down,j", "move(1)", "down", show=False),
         Binding("up,k", "move(-1)", "up", show=False),
         Binding("pagedown,ctrl+d", "move(10)", "page down", show=False),
