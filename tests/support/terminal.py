@@ -62,7 +62,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while not done(self.text):
             left = deadline - time.monotonic()
-            if left <= 0 or not self._read(left):
+            if left <= 0 or not self.read(left):
                 raise AssertionError(f"not seen within {seconds} s: {self.text!r}")
         return self.text
 
@@ -80,7 +80,7 @@ class Terminal:
     def finish(self, seconds: float = 20.0) -> int:
         """Read to the end and return the exit code."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and self._read(left):
+        while (left := deadline - time.monotonic()) > 0 and self.read(left):
             pass
         return self.process.wait(max(deadline - time.monotonic(), 0.1))
 
@@ -91,7 +91,8 @@ class Terminal:
     def text(self) -> str:
         return self.painted.decode("utf-8", "replace").replace("\r\n", "\n")
 
-    def _read(self, seconds: float) -> bool:
+    def read(self, seconds: float) -> bool:
+        """Read what is painted within *seconds*; tell whether there was anything."""
         ready, _, _ = select.select([self.master], [], [], seconds)
         if not ready:
             return False

@@ -58,6 +58,7 @@ class AgentScreen(Deciding):
         Binding("tab", "next", "next pane", show=False),
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
+        Binding("L", "audit", "its audit at full size"),
         Binding("y", "copy", "copy id"),
     ]
 
@@ -234,12 +235,20 @@ class AgentScreen(Deciding):
     @on(AuditPane.Opened)
     def _open_event(self) -> None:
         """Show the event in full, among the others of this agent."""
+        if event := self.events.feed.under_cursor:
+            self._open_audit(event.seq, full=True)
+
+    def action_audit(self) -> None:
+        """Show all that this agent did at full size, where it is held."""
+        feed = self.events.feed
+        self._open_audit(None if feed.follow else feed.cursor)
+
+    def _open_audit(self, seq: int | None, *, full: bool = False) -> None:
         from agentvault_tui.console.app import ConsoleApp  # noqa: PLC0415 - a cycle
 
-        event = self.events.feed.under_cursor
-        if event is not None and isinstance(self.app, ConsoleApp):
+        if isinstance(self.app, ConsoleApp):
             of_agent = f"agent:{self.agent_id}"
-            self.app.watch_screen.open_audit(event.seq, full=True, filter_=of_agent)
+            self.app.watch_screen.open_audit(seq, full=full, filter_=of_agent)
 
     @on(AuditPane.Moved)
     def _moved(self) -> None:

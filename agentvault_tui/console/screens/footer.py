@@ -62,7 +62,7 @@ def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     if focus.place == "audit":
         found.append(("Enter", "event"))
     found += [("Tab", "pane"), ("f", "hold" if focus.follows else "follow")]
-    found += [(":", "command"), ("y", "copy id")]
+    found += [("L", "audit"), (":", "command"), ("y", "copy id")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
     return (*found, ("?", "keys"))
