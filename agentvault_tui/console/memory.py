@@ -35,6 +35,7 @@ class Memory:
         self._folder = folder or platformdirs.user_state_path("agentvault") / "console"
         key = hashlib.sha256(self._socket.encode()).hexdigest()[:16]
         self._file = self._folder / f"{key}.json"
+        self._kept: Head | None = None
 
     def recall(self) -> Head | None:
         """Return the head seen last; none when there is no readable memory."""
@@ -46,6 +47,8 @@ class Memory:
 
     def keep(self, head: Head) -> bool:
         """Remember *head*, 0600; tell whether that worked."""
+        if head == self._kept:
+            return True
         data = {"socket": self._socket, "seq": head.seq, "hash": head.hash}
         new = self._file.with_suffix(".new")
         try:
@@ -55,6 +58,7 @@ class Memory:
             os.replace(new, self._file)  # noqa: PTH105 - atomic, which matters here
         except (OSError, SettingsError):
             return False
+        self._kept = head
         return True
 
     def tidy(self) -> None:

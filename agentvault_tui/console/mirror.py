@@ -35,6 +35,10 @@ RING: Final = 2_000
 _DECIDED_KEPT: Final = 200
 
 
+def _nothing() -> None:
+    """Do it."""
+
+
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
@@ -79,6 +83,8 @@ class Mirror:
         self.decisions = Rate()
         self.wants: set[str] = set()
         """Agents that have to be read anew; `link` empties it."""
+        self.stirred: Callable[[], object] = _nothing
+        """Called whenever something may have changed."""
         self._counts: dict[str, Counts] = {}
         self._counted_to = 0
         self._asked: dict[str, datetime] = {}
@@ -164,6 +170,7 @@ class Mirror:
         self.versions.roster += 1
         self._counted_to = head
         self.wants.clear()
+        self.stirred()
 
     def load_events(self, events: Iterable[Json], *, after: int) -> None:
         """Start the recent events anew, to be continued *after* that number."""
@@ -182,6 +189,7 @@ class Mirror:
         """Take one frame of the event stream; an unknown kind means nothing."""
         if reader := self._readers.get(kind):
             reader(data)
+            self.stirred()
 
     def cut(self, agent_id: str, ms: float, steps: tuple[UpstreamStep, ...]) -> None:
         """Remember how a revocation from here went."""

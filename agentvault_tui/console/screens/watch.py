@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import ClassVar, Final
 
 from textual import on
@@ -89,9 +91,22 @@ class Watch(Filtering):
         """Start the one clock of this screen."""
         self.pulse()
         self.agents.focus()
-        self.set_interval(self._pulse, self.pulse)
+        self.run_worker(self._beat(), name="pulse")
 
     # Time
+
+    async def _beat(self) -> None:
+        """Pulse at each second, and sooner when there is news, but not too often."""
+        news = asyncio.Event()
+        mirror = self.desk.mirror
+        mirror.stirred = news.set
+        while True:
+            news.clear()
+            self.pulse()
+            await asyncio.sleep(self._pulse)
+            left = 1 - mirror.clock.now().timestamp() % 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), left)
 
     def pulse(self) -> None:
         """Take what has changed since the last pulse, and repaint that."""
