@@ -1,4 +1,4 @@
-"""Take the README's pictures from the running console over the running demo.
+"""Take the README's pictures and its film from the console over the running demo.
 
 Starts `agentvault demo --headless`, waits for its story to unfold, then drives the
 console as an operator would and saves what it shows: ``make screenshots``.
@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, chdir
 from pathlib import Path
 
 import httpx
+from film import Frame, film
 from textual.pilot import Pilot
 
 from agentvault_tui.clock import SystemClock
@@ -75,12 +76,21 @@ async def console(home: Home, size: tuple[int, int]) -> AsyncIterator[Pilot[int]
         yield pilot
 
 
+async def picture(pilot: Pilot[int]) -> str:
+    """Return what the console shows now, as SVG."""
+    await pilot.pause()
+    return pilot.app.export_screenshot(title="AgentVault")
+
+
+def save(name: str, svg: str) -> None:
+    """Write one picture beside this program."""
+    (FOLDER / f"{name}.svg").write_text(svg)
+    print(f"screenshots/{name}.svg")
+
+
 async def take(pilot: Pilot[int], name: str) -> None:
     """Save what the console shows now."""
-    await pilot.pause()
-    picture = pilot.app.export_screenshot(title="AgentVault")
-    (FOLDER / f"{name}.svg").write_text(picture)
-    print(f"screenshots/{name}.svg")
+    save(name, await picture(pilot))
 
 
 async def press(pilot: Pilot[int], *keys: str) -> None:
@@ -107,6 +117,37 @@ async def decide(home: Home) -> None:
         await take(pilot, "revoke")
         await press(pilot, "escape", "question_mark")
         await take(pilot, "keys")
+        await press(pilot, "escape", "t", *["left_curly_bracket"] * 6)
+        await asyncio.sleep(1)
+        await take(pilot, "past")
+
+
+INCIDENT = (
+    ("", "a payment and a mail to 500 people wait for someone", 5.0),
+    ("s j enter", "the mail: what is certain first, the agent's own words last", 5.0),
+    ("d", "denied; the agent is told", 3.0),
+    ("escape escape colon e m a i l", "everything by name: find the agent", 3.0),
+    ("enter enter", "all there is to know of it", 4.0),
+    ("r", "what revoking cuts, and what it cannot undo", 4.5),
+    ("y", "another key confirms: closed", 3.5),
+    ("escape L", "its audit; every link on screen is computed again here", 4.5),
+    ("e enter", "the evidence, in a file that only you can read", 4.5),
+)
+"""Keys, what is said about them, and how long that stands."""
+_SHOWN = {"escape": "Esc", "enter": "Enter", "colon": ":"}
+
+
+async def play(home: Home) -> None:
+    """Go through a whole incident, and save it as a film."""
+    frames: list[Frame] = []
+    async with console(home, (110, 32)) as pilot:
+        for keys, said, seconds in INCIDENT:
+            await press(pilot, *keys.split())
+            await asyncio.sleep(1)
+            shown = " ".join(_SHOWN.get(key, key) for key in keys.split())
+            caption = f"{shown}  -  {said}" if shown else said
+            frames.append(Frame(await picture(pilot), caption, seconds))
+    save("incident", film(frames))
 
 
 async def main() -> None:
@@ -117,6 +158,9 @@ async def main() -> None:
                 async with console(home, (width, height)) as pilot:
                     await take(pilot, f"watch-{width}x{height}")
             await decide(home)
+    with tempfile.TemporaryDirectory(prefix="av") as folder, chdir(folder):
+        async with demo(Path(folder)) as home:
+            await play(home)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import PROGRAM, plain_environment
-from support.operator import Operator, bare, tmux
+from support.person import Operator, bare, tmux
 from support.vault import PAYMENT, Vault
 
 Run = Callable[[Sequence[str], Mapping[str, str]], AbstractContextManager[Operator]]

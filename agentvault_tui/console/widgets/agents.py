@@ -26,6 +26,7 @@ _WELCOME: Final = (
     "",
     "It prints a client id and a secret, once.",
 )
+_NONE_THEN: Final = ("No agent was registered yet.",)
 
 
 class AgentPane(Pane, can_focus=True):
@@ -126,7 +127,8 @@ class AgentPane(Pane, can_focus=True):
 
     def _empty(self, width: int) -> list[Painted]:
         pen, p = self.pen, self.pen.palette
-        lines = ("", *(_WELCOME if self.mirror.link.live else ()))
+        said = _NONE_THEN if self.desk.past else _WELCOME
+        lines = ("", *(said if self.mirror.link.live else ()))
         rows: list[Painted] = []
         for line in lines:
             style = p.key if line.startswith("  ") else p.text
