@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from agentvault_tui import __version__
-from agentvault_tui.cli.framework import LazyGroup, Room, pass_session
+from agentvault_tui.cli.framework import LazyGroup, Room, link_option, pass_session
 from agentvault_tui.cli.session import Session, lazily
 from agentvault_tui.errors import AgentVaultError
 
@@ -69,6 +69,7 @@ class _Root(LazyGroup):
     invoke_without_command=True,
     example="agentvault demo\nagentvault agents revoke calendar-agent",
 )
+@link_option
 @click.version_option(__version__, message="agentvault %(version)s")
 @pass_session
 @click.pass_context

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import command, link_option, pass_session
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import require_screen
 from agentvault_tui.errors import UnreachableError
@@ -23,6 +23,7 @@ _STARTED: Final = (
 @click.option(
     "--plain", is_flag=True, help="Line by line, for screen readers and logs."
 )
+@link_option
 @pass_session
 def console(session: Session, read_only: bool, plain: bool) -> int:
     """Open the console on a running broker."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import command, link_option, pass_session
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import require_screen
 
@@ -18,6 +18,7 @@ from agentvault_tui.cli.terminal import require_screen
     "--headless", is_flag=True, help="No console; print the counts at the end."
 )
 @click.option("--for", "seconds", type=float, help="Seconds to run.")
+@link_option
 @pass_session
 def demo(
     session: Session, agents: int, rate: float, headless: bool, seconds: float | None
@@ -36,5 +37,6 @@ def demo(
             rate=rate,
             headless=headless,
             seconds=seconds,
+            link=session.link,
         )
     )

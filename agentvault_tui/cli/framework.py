@@ -26,6 +26,21 @@ def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.ensure_object(Session).json = True
 
 
+def _remember_link(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Session).link = value
+
+
+link_option = click.option(
+    "--link",
+    type=click.Choice(["fast", "slow"]),
+    expose_value=False,
+    callback=_remember_link,
+    help="How often the console repaints a stream, instead of console.link.",
+)
+"""For what opens the console."""
+
+
 def _home_option() -> click.Option:
     return click.Option(
         ["--home"],

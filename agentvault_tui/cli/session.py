@@ -33,6 +33,8 @@ class Session:
     """``--home``, wherever on the line it stood; the last one counts."""
     json: bool = False
     """``--json``: data for a program instead of a person."""
+    link: str | None = None
+    """``--link``: instead of the setting ``console.link``."""
 
     @cached_property
     def home(self) -> Home:
@@ -42,13 +44,13 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings as file and environment give them.
+        """The settings as file, environment and the command line give them.
 
         Raises:
             SettingsError: one of them is unknown or malformed.
         """
         load = lazily("agentvault_tui.settings", "Settings").load
-        return cast("Settings", load(self.home))
+        return cast("Settings", load(self.home, flags={"console.link": self.link}))
 
     @cached_property
     def client(self) -> OperatorClient:

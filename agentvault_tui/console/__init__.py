@@ -64,5 +64,10 @@ def run(
 def takes_mouse(wanted: Switch, environ: Mapping[str, str]) -> bool:
     """Tell whether to take the mouse: it costs bytes, and the terminal's selection."""
     if wanted is Switch.AUTO:
-        return not (environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"))
+        return not over_ssh(environ)
     return wanted is Switch.ON
+
+
+def over_ssh(environ: Mapping[str, str]) -> bool:
+    """Tell whether each byte painted travels."""
+    return bool(environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"))

@@ -23,6 +23,7 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.frugal import Painter
 from agentvault_tui.console.keyed import Keyed
 from agentvault_tui.console.link import Link
+from agentvault_tui.console.pace import PULSES
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.terminal import Outlet, TerminalDriver
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _GONE: Final = 2.0
 """Seconds between looks whether the terminal is still there."""
-_PULSES: Final = {"fast": 0.25, "slow": 0.5}
 
 
 def _named_commands() -> type[Provider]:
@@ -86,7 +86,7 @@ class ConsoleApp(Keyed, App[int]):
         self._following: asyncio.Task[None] | None = None
         self.painter = Painter()
         link.screen_waits = lambda: self._outlet.waits if self._outlet else 0.0
-        self.watch_screen = Watch(desk, link, pulse=_PULSES[speed])
+        self.watch_screen = Watch(desk, link, pulse=PULSES[speed])
         theme.install(self, theme_name)
 
     def get_default_screen(self) -> Screen[None]:

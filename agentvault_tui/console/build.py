@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console import glyphs, theme
+from agentvault_tui.console import glyphs, over_ssh, theme
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.link import Link
@@ -37,7 +37,7 @@ def build(
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     said = ". ".join(text for text in (note, complaint) if text)
-    return ConsoleApp(
+    app = ConsoleApp(
         desk,
         link,
         theme_name=name,
@@ -45,3 +45,7 @@ def build(
         note=said,
         config_folder=config_folder,
     )
+    if over_ssh(environ) or settings.console.link == "slow":
+        # Whatever TEXTUAL_ANIMATIONS asks for: motion is bytes that say nothing.
+        app.animation_level = "none"
+    return app

@@ -88,11 +88,12 @@ async def stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def console(home: Path) -> asyncio.subprocess.Process:
-    """Open ``agentvault console`` on *home* in this terminal."""
-    return await asyncio.create_subprocess_exec(
-        *AGENTVAULT, "--home", str(home), "console", preexec_fn=_end_with_parent
-    )
+async def console(home: Path, link: str | None) -> asyncio.subprocess.Process:
+    """Open ``agentvault console`` on *home* in this terminal, for that kind of link."""
+    line = [*AGENTVAULT, "--home", str(home), "console"]
+    if link is not None:
+        line += ["--link", link]
+    return await asyncio.create_subprocess_exec(*line, preexec_fn=_end_with_parent)
 
 
 def _end_with_parent() -> None:

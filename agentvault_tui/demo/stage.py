@@ -36,6 +36,7 @@ class Plan:
     rate: float = 5.0
     headless: bool = False
     seconds: float | None = None
+    link: str | None = None
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -62,6 +63,7 @@ def run(
     rate: float = 5.0,
     headless: bool = False,
     seconds: float | None = None,
+    link: str | None = None,
 ) -> int:
     """Run the demo until its console closes, its time is up, or a signal comes.
 
@@ -71,6 +73,7 @@ def run(
         rate: ordinary decisions a second that all agents together aim at.
         headless: without a console; prints what the ledger holds as JSON at the end.
         seconds: how long; by default until something ends it.
+        link: the console's ``--link``, if it was given.
 
     Returns:
         an exit code.
@@ -79,7 +82,7 @@ def run(
         AgentVaultError: something did not start, or what the agents saw is not what
             the ledger holds.
     """
-    plan = Plan(home, agents, rate, headless, seconds)
+    plan = Plan(home, agents, rate, headless, seconds, link)
     plan.check()
     with _home(home) as folder:
         return asyncio.run(_play(plan, folder, SystemClock()))
@@ -167,7 +170,7 @@ async def _with_console(
         return 0
     async with asyncio.TaskGroup() as whole:
         whole.create_task(company.work(plan.rate))
-        console = await processes.console(home)
+        console = await processes.console(home, plan.link)
         closed = whole.create_task(console.wait())
         ended = asyncio.create_task(ending.wait())
         await asyncio.wait(

@@ -14,6 +14,10 @@ import pytest
 from support.command_line import PROGRAM, Answer, Broker, plain_environment
 from support.terminal import Terminal
 
+from agentvault_tui.cli.app import run
+from agentvault_tui.cli.operator_client import OperatorClient
+from agentvault_tui.cli.session import Session
+
 Run = Callable[..., Answer]
 CTRL_Q = "\x11"
 LEFT_ALTERNATE_SCREEN = "\x1b[?1049l"
@@ -68,6 +72,42 @@ def test_a_dumb_terminal_is_wrong_usage(line: list[str], tmp_path: Path) -> None
         assert terminal.finish() == 2
     assert terminal.text.count("\n") == 1
     assert "--plain" in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("line", "link"),
+    [
+        ([], "fast"),
+        (["--link", "slow"], "slow"),
+        (["console", "--link", "slow"], "slow"),
+        (["--link", "slow", "console", "--link", "fast"], "fast"),
+        (["demo", "--link", "slow"], "slow"),
+    ],
+)
+def test_the_link_flag_counts_more_than_the_setting(
+    line: list[str], link: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What opens the console takes --link, before or after the command."""
+    seen: list[str] = []
+
+    def opened(session: Session, *_: object, **__: object) -> int:
+        seen.append(session.settings.console.link)
+        return 0
+
+    def demo(*, link: str, **_: object) -> int:
+        seen.append(link)
+        return 0
+
+    monkeypatch.setattr("agentvault_tui.cli.console.require_screen", lambda: None)
+    monkeypatch.setattr("agentvault_tui.cli.demo.require_screen", lambda: None)
+    monkeypatch.setattr("agentvault_tui.cli.console.open_console", opened)
+    monkeypatch.setattr("agentvault_tui.demo.run", demo)
+    monkeypatch.setattr(OperatorClient, "reachable", lambda _: True)
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text('[console]\nlink = "fast"\n')
+    assert run(["--home", str(home), *line]) == 0
+    assert seen == [link]
 
 
 def test_stderr_must_be_the_terminal_too(broker: Broker, tmp_path: Path) -> None:

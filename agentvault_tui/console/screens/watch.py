@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import ClassVar, Final
 
 from textual import on
@@ -17,6 +15,7 @@ from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.layout import Wanted, plan
 from agentvault_tui.console.link import Link
+from agentvault_tui.console.pace import beats
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.footer import Focus, Place, keys
@@ -96,17 +95,8 @@ class Watch(Filtering):
     # Time
 
     async def _beat(self) -> None:
-        """Pulse at each second, and sooner when there is news, but not too often."""
-        news = asyncio.Event()
-        mirror = self.desk.mirror
-        mirror.stirred = news.set
-        while True:
-            news.clear()
+        async for _ in beats(self.desk.mirror, self._pulse):
             self.pulse()
-            await asyncio.sleep(self._pulse)
-            left = 1 - mirror.clock.now().timestamp() % 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), left)
 
     def pulse(self) -> None:
         """Take what has changed since the last pulse, and repaint that."""

@@ -1,0 +1,26 @@
+"""When to look for something to paint: at news, at each second, and not too often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from agentvault_tui.console.mirror import Mirror
+
+PULSES: Final = {"fast": 0.25, "slow": 0.5}
+"""Seconds that at least pass between two looks, by the kind of link."""
+
+
+async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
+    """Yield at each second and sooner when *mirror* has news, *pulse* apart."""
+    news = asyncio.Event()
+    mirror.stirred = news.set
+    while True:
+        news.clear()
+        yield
+        await asyncio.sleep(pulse)
+        left = 1 - mirror.clock.now().timestamp() % 1
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), left)

@@ -1,0 +1,89 @@
+"""How often the console paints: by the kind of link, and never for show over SSH."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support.fake_state import START, FakeState
+from support.virtual_time import VirtualLoop
+from textual import constants
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.console.build import build
+from agentvault_tui.console.feed import Feed
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.pace import PULSES, beats
+from agentvault_tui.settings import ConsoleSettings, Settings
+
+SECONDS = 30
+
+
+def _frames(speed: str, every: float) -> int:
+    """How many frames a stream of events, so far apart, makes in half a minute."""
+    clock, state = ManualClock(START), FakeState(START)
+    agent = state.add_agent("calendar-agent", "read:calendar")
+    mirror = Mirror(clock)
+    mirror.apply("agent", agent)
+    feed, frames = Feed(mirror), 0
+
+    async def paint() -> None:
+        nonlocal frames
+        async for _ in beats(mirror, PULSES[speed]):
+            frames += feed.update()
+
+    async def stream() -> None:
+        painting = asyncio.create_task(paint())
+        for _ in range(int(SECONDS / every)):
+            await asyncio.sleep(every)
+            mirror.apply("audit", state.decide(agent, "read:calendar", "allowed"))
+        await asyncio.sleep(1)
+        painting.cancel()
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(stream())
+    return frames
+
+
+@pytest.mark.parametrize("every", [0.01, 0.05])
+def test_a_slow_link_halves_the_frames(every: float) -> None:
+    """Over the same half minute of events a slow console paints half as often."""
+    fast, slow = _frames("fast", every), _frames("slow", every)
+    assert fast <= SECONDS * 4 + 4
+    assert SECONDS <= slow <= fast / 2 + 1
+
+
+def test_few_events_are_painted_one_by_one() -> None:
+    """One event every two seconds: each is seen, on either link."""
+    assert _frames("fast", 2.0) == _frames("slow", 2.0) == SECONDS // 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "link", "still"),
+    [
+        ({}, "fast", False),
+        ({}, "slow", True),
+        ({"SSH_CONNECTION": "192.0.2.1 5 192.0.2.2 22"}, "fast", True),
+        ({"SSH_TTY": "/dev/pts/4"}, "fast", True),
+    ],
+)
+def test_nothing_animates_over_ssh(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    link: str,
+    still: bool,
+) -> None:
+    """Over SSH or a slow link nothing moves, whatever TEXTUAL_ANIMATIONS asks for."""
+    monkeypatch.setattr(constants, "TEXTUAL_ANIMATIONS", "full")
+    app = build(
+        tmp_path / "s.sock",
+        read_only=False,
+        settings=Settings(console=ConsoleSettings(link=link)),
+        clock=ManualClock(START),
+        memory_folder=tmp_path,
+        environ=environ,
+    )
+    assert app.animation_level == ("none" if still else "full")
+    assert app.watch_screen._pulse == PULSES[link]
