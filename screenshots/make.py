@@ -117,7 +117,7 @@ async def decide(home: Home) -> None:
         await take(pilot, "revoke")
         await press(pilot, "escape", "question_mark")
         await take(pilot, "keys")
-        await press(pilot, "escape", "t", *["left_curly_bracket"] * 6)
+        await press(pilot, "escape", "t", *["left_square_bracket"] * 12)
         await asyncio.sleep(1)
         await take(pilot, "past")
 

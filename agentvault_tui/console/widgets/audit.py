@@ -159,13 +159,16 @@ class AuditPane(Pane, can_focus=True):
             (pad(pen.clip(name or " ", who), who + 1), p.text),
         ]
         if what:
-            left.append(
-                (pad(pen.clip(event.action or event.type, what), what + 1), p.text)
-            )
             where = " ".join(part for part in (event.resource, event.note) if part)
             if not where and not event.outcome:
                 where = pen.own(words.why(self.mirror, event))
-            left.append((pen.clip(where, max(room - who - what - 2, 1)), p.muted))
+            rest = max(room - who - what - 2, 1)
+            if not where:  # with nothing beside it, a long word need not be cut
+                what, rest = what + rest, 0
+            action = pen.clip(event.action or event.type, what)
+            left.append((pad(action, what + 1), p.text))
+            if rest:
+                left.append((pen.clip(where, rest), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
         rows: list[Row] = [(*left, (" " * gap, p.muted), (f"{word} ", style))]
