@@ -131,16 +131,26 @@ ASCII: Final = Glyphs(
 )
 
 
+_COERCED: Final = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
+
+
 def choose(wanted: str, environ: Mapping[str, str]) -> Glyphs:
     """Return the alphabet for `[console] ascii` (``auto``, ``yes``, ``no``).
 
     ``auto`` goes by the locale as the user set it, in POSIX order: the first of
     LC_ALL, LC_CTYPE and LANG that is not empty decides. Python's own view is no use:
-    it coerces the C locale to UTF-8, while the terminal stays what it is.
+    it coerces the C locale to UTF-8, while the terminal stays what it is; and it puts
+    that into LC_CTYPE (PEP 538), so such a word beside a LANG is not the user's.
+    The Linux console takes UTF-8, but its fonts of 256 glyphs have no bars or ticks.
     """
     if wanted != "auto":
         return ASCII if wanted == "yes" else UNICODE
-    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+    if environ.get("TERM") == "linux":
+        return ASCII
+    names = ["LC_ALL", "LC_CTYPE", "LANG"]
+    if environ.get("LC_CTYPE") in _COERCED and environ.get("LANG"):
+        names.remove("LC_CTYPE")
+    for name in names:
         if locale := environ.get(name, ""):
             codeset = locale.partition(".")[2].partition("@")[0]
             utf8 = codeset.lower().replace("-", "") == "utf8"

@@ -30,7 +30,11 @@ def test_every_glyph_has_a_twin_of_the_same_width() -> None:
         ({"LANG": "C"}, True),
         ({"LANG": "de_DE.ISO-8859-1"}, True),
         ({"LANG": "en_GB.UTF-8", "LC_ALL": "C"}, True),
-        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, False),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, True),  # as Python coerces it
+        ({"LANG": "C", "LC_CTYPE": "de_DE.UTF-8"}, False),
+        ({"LC_CTYPE": "C.UTF-8"}, False),
+        ({"LANG": "en_GB.UTF-8", "TERM": "linux"}, True),
+        ({"LANG": "en_GB.UTF-8", "TERM": "tmux-256color"}, False),
         ({"LANG": "en_GB.UTF-8", "LC_CTYPE": "POSIX"}, True),
         ({"LANG": "sr_RS.UTF-8@latin"}, False),
         ({"LC_ALL": "", "LANG": "en_GB.UTF-8"}, False),

@@ -6,52 +6,23 @@ import json
 import os
 import re
 import signal
-import sys
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.console_scenes import HOSTILE, busy
+from support.console_terminal import LEAVING, Open, press
 from support.fake_operator import FakeOperator
 from support.fake_past import remember
 from support.fake_state import START
-from support.terminal import Terminal
 
 from agentvault_tui.clock import iso
 
-_PROGRAM = """
-import os, sys
-from pathlib import Path
-if len(sys.argv) > 3 and sys.argv[3] == "own":
-    os.open(os.ttyname(0), os.O_RDWR)  # a session leader's first terminal is its own
-from agentvault_tui.console import run
-from agentvault_tui.home import Home
-from agentvault_tui.settings import Settings
-home = Path(sys.argv[2])
-settings = Settings.load(Home.locate(home))
-sys.exit(run(Path(sys.argv[1]), read_only="read-only" in sys.argv, settings=settings,
-             memory_folder=home, config_folder=home))
-"""
 _CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _POINTER = "\x1b]22;default\x07"
 """Textual's own, before the first frame: the shape of the mouse pointer."""
 _OSC52 = re.compile(r"\x1b\]52;c;[A-Za-z0-9+/=]*(?:\x07|\x1b\\)")
-_LEAVING = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?2004l")
 _MOUSE = ("\x1b[?1000h", "\x1b[?1003h", "\x1b[?1015h", "\x1b[?1006h")
-
-Open = Callable[..., Terminal]
-
-
-@pytest.fixture
-def terminal(fake: FakeOperator, tmp_path: Path) -> Open:
-    def opened(*more: str, **env: str) -> Terminal:
-        line = [sys.executable, "-c", _PROGRAM, str(fake.socket), str(tmp_path), *more]
-        kept = {name: os.environ[name] for name in ("PATH", "HOME")}
-        base = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"}
-        return Terminal(line, {**kept, **base, **env}, columns=120, rows=40)
-
-    return opened
 
 
 def _shown(text: str) -> str:
@@ -102,9 +73,9 @@ def test_the_past_paints_no_control_byte(fake: FakeOperator, terminal: Open) -> 
     fake.panic.update(on=False)
     with terminal() as screen:
         screen.see(f"{len(HOSTILE)} agents")
-        _press(screen, "t", "PANIC then")
-        _press(screen, "[", "event 7 of 8")
-        _press(screen, "t", "t time")
+        press(screen, "t", "PANIC then")
+        press(screen, "[", "event 7 of 8")
+        press(screen, "t", "t time")
         screen.write("\x11")
         assert screen.finish() == 0
         painted = screen.painted.decode().replace(_POINTER, "")
@@ -128,15 +99,6 @@ def test_the_clipboard_is_written_by_y_alone(
     assert len(_OSC52.findall(screen.text)) == 1
 
 
-def _press(screen: Terminal, keys: str, seen: str) -> None:
-    """Write keys, and wait until *seen* stands on the screen.
-
-    Text must not follow a control key at once: the key takes longer to arrive.
-    """
-    screen.write(keys)
-    screen.see(seen)
-
-
 def test_only_y_writes_the_clipboard_wherever_it_is_pressed(
     fake: FakeOperator, terminal: Open
 ) -> None:
@@ -144,16 +106,16 @@ def test_only_y_writes_the_clipboard_wherever_it_is_pressed(
     busy(fake)
     with terminal() as screen:
         screen.see("6 agents")
-        _press(screen, "/agent:pay", " / agent:payments-agent")
-        _press(screen, "\x1b[1;2H\x03\x18", '"quoted"')  # shift+home, ctrl+c, ctrl+x
-        _press(screen, "y", " / y ")
-        _press(screen, "\r", "Enter agent")
-        _press(screen, "?", "Keys that work here")
-        _press(screen, "y?", "Enter agent")
+        press(screen, "/agent:pay", " / agent:payments-agent")
+        press(screen, "\x1b[1;2H\x03\x18", '"quoted"')  # shift+home, ctrl+c, ctrl+x
+        press(screen, "y", " / y ")
+        press(screen, "\r", "Enter agent")
+        press(screen, "?", "Keys that work here")
+        press(screen, "y?", "Enter agent")
         assert _OSC52.findall(screen.text) == []
-        _press(screen, "y", "Copied agent id")
-        _press(screen, "s", "Step-ups  2 waiting")
-        _press(screen, "y", "Copied step-up id")
+        press(screen, "y", "Copied agent id")
+        press(screen, "s", "Step-ups  2 waiting")
+        press(screen, "y", "Copied step-up id")
         screen.write("\x11")
         screen.finish()
     assert len(_OSC52.findall(screen.text)) == 2
@@ -171,16 +133,16 @@ def test_completions_and_the_palette_paint_no_control_byte(
     with terminal() as screen:
         screen.see("8 agents")
         for key in ("agent:", "scope:", "owner:", "resource:", "@"):
-            _press(screen, "/", "Enter keep")
-            _press(screen, f"{key}zz", " Tab ")
-            _press(screen, "\t\x1b", "Enter agent")
-        _press(screen, "/", "Enter keep")
-        _press(screen, "\x0f", "Saved filters")  # ctrl+o
-        _press(screen, "jjy", "Copied filter")
-        _press(screen, "\x1b", "Enter keep")
-        _press(screen, "\x1b", "Enter agent")
-        _press(screen, ":", "earch for commands")
-        _press(screen, "go to zz", "Go to zz")
+            press(screen, "/", "Enter keep")
+            press(screen, f"{key}zz", " Tab ")
+            press(screen, "\t\x1b", "Enter agent")
+        press(screen, "/", "Enter keep")
+        press(screen, "\x0f", "Saved filters")  # ctrl+o
+        press(screen, "jjy", "Copied filter")
+        press(screen, "\x1b", "Enter keep")
+        press(screen, "\x1b", "Enter agent")
+        press(screen, ":", "earch for commands")
+        press(screen, "go to zz", "Go to zz")
         screen.write("\x11")
         screen.finish()
         painted = screen.painted.decode().replace(_POINTER, "")
@@ -218,7 +180,7 @@ def test_signals_leave_the_terminal_clean(
         screen.read_until(lambda text: "live" in text)
         screen.signal(number)
         assert screen.finish() == 0
-    assert all(sequence in screen.text for sequence in _LEAVING)
+    assert all(sequence in screen.text for sequence in LEAVING)
 
 
 def test_ctrl_q_leaves_the_terminal_clean(fake: FakeOperator, terminal: Open) -> None:
@@ -228,7 +190,7 @@ def test_ctrl_q_leaves_the_terminal_clean(fake: FakeOperator, terminal: Open) ->
         screen.read_until(lambda text: "live" in text)
         screen.write("\x11")
         assert screen.finish() == 0
-    assert all(sequence in screen.text for sequence in _LEAVING)
+    assert all(sequence in screen.text for sequence in LEAVING)
     assert not any(sequence in screen.text for sequence in _MOUSE)
     assert "Traceback" not in screen.text
 

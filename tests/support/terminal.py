@@ -77,6 +77,20 @@ class Terminal:
         self._fed = len(self.painted)
         return list(self._screen.display)
 
+    @property
+    def unreadable(self) -> list[str]:
+        """Each row with letters in the colour of what is behind them."""
+        rows = self.display
+        return [
+            rows[y]
+            for y, row in self._screen.buffer.items()
+            if any(
+                cell.fg == cell.bg and cell.data.isalnum()
+                for cell in row.values()
+                if cell.fg != "default"
+            )
+        ]
+
     def finish(self, seconds: float = 20.0) -> int:
         """Read to the end and return the exit code."""
         deadline = time.monotonic() + seconds
