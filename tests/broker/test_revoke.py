@@ -190,6 +190,89 @@ async def test_taking_a_scope_away_ends_the_tokens_that_carry_it(bench: Bench) -
     assert not await active(bench, server, cut)
 
 
+async def test_a_scope_taken_away_stays_so_though_the_grant_beside_it_fails(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on disk at once, the cut is written later and outlives a restart."""
+    agent = await bench.agent()
+    await token(bench, agent)
+    held = await request_token(
+        bench.broker, agent, PAYMENT, resource=None, details=None
+    )
+    assert isinstance(held, Escalated)
+    commit = bench.ledger.commit
+
+    async def broken(*_: object, **__: object) -> None:
+        raise LedgerUnwritableError("no space left")
+
+    monkeypatch.setattr(bench.ledger, "commit", broken)
+    with pytest.raises(LedgerUnwritableError):
+        await change_scopes(
+            bench.broker,
+            agent.id,
+            frozenset({"read:email"}),
+            frozenset(agent.scopes),
+            OPERATOR,
+        )
+    monkeypatch.setattr(bench.ledger, "commit", commit)
+    await record_missed(bench.broker)
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        registry = again.broker.registry
+        assert registry.agent(agent.id).scopes == ()
+        assert registry.tokens_of(agent.id) == []
+        assert registry.stepup(held.stepup.id).status is StepUpStatus.CANCELLED
+        (event,) = await again.events("agent.scopes_changed")
+        assert event.detail["ungranted"] == sorted(agent.scopes)
+        assert event.detail["granted"] == []
+    finally:
+        await again.close()
+
+
+async def test_the_cut_is_written_though_only_the_grant_fails(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two have their own records, the cut first: a crash between keeps the cut."""
+    agent = await bench.agent()
+    commit = bench.ledger.commit
+
+    async def grants_fail(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        if any(draft.detail.get("granted") for draft in drafts):
+            raise LedgerUnwritableError("no space left")
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", grants_fail)
+    gone = frozenset({"write:calendar"})
+    with pytest.raises(LedgerUnwritableError):
+        await change_scopes(
+            bench.broker, agent.id, frozenset({"read:email"}), gone, OPERATOR
+        )
+    assert not bench.broker.unrecorded
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        assert again.broker.registry.agent(agent.id).scopes == ("send:payment",)
+    finally:
+        await again.close()
+
+
+async def test_both_at_once_are_both_in_force(bench: Bench) -> None:
+    """Taking one scope and giving another in one request does both."""
+    agent = await bench.agent()
+    after = await change_scopes(
+        bench.broker,
+        agent.id,
+        frozenset({"read:email"}),
+        frozenset({"write:calendar"}),
+        OPERATOR,
+    )
+    assert after.scopes == ("read:email", "send:payment")
+    cut, given = await bench.events("agent.scopes_changed")
+    assert cut.detail["scopes"] == ["send:payment"]
+    assert given.detail["scopes"] == list(after.scopes)
+
+
 async def test_an_agent_can_give_back_its_own_token_only(bench: Bench) -> None:
     """RFC 7009: its own token ends; anyone else's, or none, changes nothing."""
     agent, other = await bench.agent("one"), await bench.agent("two")

@@ -9,7 +9,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import ConflictError
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import Change, DropAgentTokens, DropToken, Panic
 from agentvault_tui.model import (
     Actor,
@@ -187,39 +187,69 @@ async def change_scopes(
 ) -> Agent:
     """Give and take scopes; taking one away ends live tokens that carry it.
 
+    What is taken away has its own record: a grant beside it may fail, and then the
+    cut is kept for later all the same.
+
     Raises:
         NotFoundError: no such agent.
         ConflictError: it was revoked while the grant was being recorded.
         LedgerUnwritableError: a grant could not be recorded; what was taken away
             is cut all the same.
     """
-    registry = broker.registry
-    agent = registry.agent(agent_id)
-    before = frozenset(agent.scopes)
-    narrowed = replace(agent, scopes=tuple(sorted(before - ungrant)))
-    after = replace(agent, scopes=tuple(sorted((before - ungrant) | grant)))
-    registry.put_agent(narrowed)
+    agent = broker.registry.agent(agent_id)
+    recorded = await _ungrant(broker, agent, ungrant, operator)
+    narrowed = broker.registry.agent(agent_id)
+    if not grant - set(narrowed.scopes):
+        return narrowed
+    if not recorded:
+        # A grant written before it would be undone by the cut's own record.
+        raise LedgerUnwritableError(
+            "what was taken away is not on disk yet, so nothing was granted",
+            "grant again when the ledger can write",
+        )
+    return await _grant(broker, narrowed, grant, operator)
+
+
+async def _ungrant(
+    broker: Broker, agent: Agent, ungrant: frozenset[str], operator: Actor
+) -> bool:
+    """Take scopes away, in memory first; tell whether that is durable now."""
+    narrowed = _with_scopes(agent, frozenset(agent.scopes) - ungrant)
+    broker.registry.put_agent(narrowed)
     ended, stepups = _cut_scopes(broker, agent, ungrant)
+    gone = ungrant & set(agent.scopes)
+    if not (gone or ended or stepups):
+        return True
+    draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, narrowed, None)
+    draft.detail.update(granted=[], ungranted=sorted(gone), tokens_revoked=len(ended))
+    drops = [DropToken(token.id) for token in ended]
+    with broker.line.held():
+        return await broker.record_cut(
+            draft,
+            *(cancelled_draft(stepup, operator) for stepup in stepups),
+            changes=[narrowed, *drops, *stepups],
+        )
+
+
+async def _grant(
+    broker: Broker, agent: Agent, grant: frozenset[str], operator: Actor
+) -> Agent:
+    """Give scopes, once that is on disk; a cut meanwhile wins."""
+    given = grant - set(agent.scopes)
+    after = _with_scopes(agent, given.union(agent.scopes))
     draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, after, None)
-    draft.detail.update(
-        granted=sorted(grant - before),
-        ungranted=sorted(ungrant & before),
-        tokens_revoked=len(ended),
-    )
-    drafts = (draft, *(cancelled_draft(stepup, operator) for stepup in stepups))
-    drops: list[Change] = [DropToken(token.id) for token in ended]
-    changes = [after, *drops, *stepups]
-    epoch = registry.epoch(agent.id)
-    if grant - before:
-        await broker.record(*drafts, changes=changes, urgent=True)
-        await _unless_overtaken(broker, agent, epoch, operator)
-    else:
-        with broker.line.held():
-            await broker.record_cut(*drafts, changes=changes)
-    current = registry.agent(agent.id)
-    scopes = (frozenset(current.scopes) - ungrant) | grant
-    registry.put_agent(replace(current, scopes=tuple(sorted(scopes))))
-    return registry.agent(agent.id)
+    draft.detail.update(granted=sorted(given), ungranted=[], tokens_revoked=0)
+    epoch = broker.registry.epoch(agent.id)
+    await broker.record(draft, changes=[after], urgent=True)
+    await _unless_overtaken(broker, agent, epoch, operator)
+    current = broker.registry.agent(agent.id)
+    wider = _with_scopes(current, grant.union(current.scopes))
+    broker.registry.put_agent(wider)
+    return wider
+
+
+def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
+    return replace(agent, scopes=tuple(sorted(scopes)))
 
 
 def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[list[Token], list[StepUp]]:
