@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHES = ("broker", "revoke", "ledger", "console")
+BENCHES = ("broker", "revoke", "ledger", "mirror", "console")
 
 
 def main(names: list[str]) -> int:

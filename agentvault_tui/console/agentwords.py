@@ -125,7 +125,7 @@ def _holds(pen: Pen, seen: Seen, width: int) -> list[Row]:
     ended = [_ended(pen, token, width) for token in seen.expired[:_WAITING]]
     if not live:
         return [pen.fact("Holds", ("no live token", p.muted)), *ended]
-    elevated = sum(token.elevated for token in tokens)
+    elevated = mirror.elevated(agent.id)
     extra = f"{elevated} elevated" if elevated else "none elevated"
     row = pen.fact(
         "Holds",
@@ -202,7 +202,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
 def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -> str:
     """Say what a revocation would end now, by the broker's numbers."""
     tokens = mirror.live_tokens(agent.id)
-    elevated = sum(token.elevated for token in mirror.tokens(agent.id))
+    elevated = mirror.elevated(agent.id)
     if activity is not None:
         elevated = min(max(elevated, activity.elevated), tokens)
     kind = f" ({elevated} elevated)" if elevated else ""

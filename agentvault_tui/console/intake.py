@@ -26,6 +26,7 @@ from agentvault_tui.console.records import (
     ScopeRow,
     StatusRow,
     StepUpRow,
+    TokenKind,
     TokenRow,
     UpstreamStep,
 )
@@ -35,8 +36,8 @@ _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
 _LINE: Final = 200
-_WORDS: Final = 4_000
-"""Short texts remembered with what they become."""
+_WORDS: Final = 24_000
+"""Short texts remembered with what they become: ids and names of 10,000 agents fit."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Final = Shown("")
 _UNKNOWN: Final = Shown("not in the catalogue")
@@ -48,7 +49,8 @@ class Intake:
     def __init__(self, *, ascii_only: bool = False) -> None:
         self._ascii = ascii_only
         self._catalogue: dict[str, ScopeRow] = {}
-        self._words: dict[str, Shown] = {}
+        self._words: dict[object, Shown] = {}
+        self._kinds: dict[tuple[Shown, bool], TokenKind] = {}
 
     def shown(self, raw: object, limit: int = _LINE) -> Shown:
         """Make anything displayable; nothing becomes the empty text."""
@@ -56,15 +58,16 @@ class Intake:
             return _NOTHING
         return visible(raw, limit, ascii_only=self._ascii)
 
-    def _word(self, raw: object) -> Shown:
+    def word(self, raw: object) -> Shown:
         """Make a short text displayable, by memory if it was seen before."""
-        if not isinstance(raw, str) or len(raw) > _NAME:
-            return self.shown(raw, _NAME)
-        known = self._words.get(raw)
-        if known is None:
+        try:
+            return self._words[raw]
+        except (KeyError, TypeError):  # new, or nothing that can be remembered
+            known = self.shown(raw, _NAME)
+        if raw is None or (isinstance(raw, str) and len(raw) <= _NAME):
             if len(self._words) >= _WORDS:
                 self._words.clear()
-            known = self._words[raw] = self.shown(raw, _NAME)
+            self._words[raw] = known
         return known
 
     def learn(self, catalogue: object) -> None:
@@ -115,16 +118,17 @@ class Intake:
         counts = _mapping(data.get("counts"))
         return Counts(*(_number(counts.get(word)) for word in OUTCOMES))
 
-    def token(self, data: Json, agent_id: str = "") -> TokenRow:
-        """Read a Token."""
-        return TokenRow(
-            id=self.shown(data.get("id"), _NAME),
-            agent_id=self._word(data.get("agent_id") or agent_id),
-            scope=self._word(data.get("scope")),
-            elevated=data.get("kind") == "elevated",
-            issued_at=moment(data.get("issued_at")) or _EPOCH,
-            expires_at=moment(data.get("expires_at")) or _EPOCH,
-        )
+    def token(self, data: Json) -> TokenRow:
+        """Read a Token; on the hot path, so what it is good for is kept."""
+        scope, elevated = self.word(data.get("scope")), data.get("kind") == "elevated"
+        kind = self._kinds.get((scope, elevated))
+        if kind is None:
+            if len(self._kinds) >= _WORDS:
+                self._kinds.clear()
+            kind = TokenKind(scope, elevated)
+            self._kinds[kind] = kind
+        ends = moment(data.get("expires_at")) or _EPOCH
+        return TokenRow(token_key(data.get("id")), kind, ends.timestamp())
 
     def stepup(self, data: Json) -> StepUpRow:
         """Read a StepUp, whole."""
@@ -160,24 +164,28 @@ class Intake:
 
     def event(self, data: Json) -> EventRow:
         """Read an Event; on the hot path, so words that come again are kept."""
-        shown = self._word
-        detail = data.get("detail")
-        outcome = data.get("outcome")
+        get, word, actor, detail = (
+            data.get,
+            self.word,
+            data.get("actor"),
+            data.get("detail"),
+        )
+        outcome = get("outcome")
         parameters = detail.get("parameters") if isinstance(detail, dict) else None
         return EventRow(
-            seq=_number(data.get("seq")),
-            time=moment(data.get("time")) or _EPOCH,
-            type=shown(data.get("type")),
-            agent_id=shown(data.get("agent_id")),
-            actor=shown(_mapping(data.get("actor")).get("name")),
-            action=shown(data.get("action")),
-            resource=shown(data.get("resource")),
-            outcome=outcome if outcome in OUTCOMES else "",
-            reason=self.shown(data.get("reason")),
-            rule=shown(data.get("rule")),
-            decision_id=self.shown(data.get("decision_id"), _NAME),
-            note=self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
-            hash=self.shown(data.get("hash"), _NAME),
+            _number(get("seq")),
+            moment(get("time")) or _EPOCH,
+            word(get("type")),
+            word(get("agent_id")),
+            word(actor.get("name") if isinstance(actor, dict) else None),
+            word(get("action")),
+            word(get("resource")),
+            outcome if outcome in OUTCOMES else "",
+            self.shown(get("reason")),
+            word(get("rule")),
+            self.shown(get("decision_id"), _NAME),
+            self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
+            self.shown(get("hash"), _NAME),
         )
 
     def status(self, data: Json) -> StatusRow:
@@ -253,6 +261,11 @@ def moment(raw: object) -> datetime | None:
         return parse_iso(raw)
     except ValueError:
         return None
+
+
+def token_key(token_id: object) -> int:
+    """Return 32 bits that stand for a token's id, which no screen shows."""
+    return hash(token_id) & 0xFFFF_FFFF if isinstance(token_id, str) else 0
 
 
 def _gist(parameters: object) -> str:

@@ -151,7 +151,7 @@ class Link:
         mirror = self.mirror
         async for frames in self._wire.events(mirror.last_seq, self.face):
             mirror.set_link(LinkState.LIVE)
-            for frame, data in zip(frames, _read(frames), strict=True):
+            for frame, data in zip(frames, read_frames(frames), strict=True):
                 self._take(frame.kind, data)
 
     def _take(self, kind: str, data: Any) -> None:
@@ -378,7 +378,7 @@ class Link:
         )
 
 
-def _read(frames: list[Frame]) -> list[Any]:
+def read_frames(frames: list[Frame]) -> list[Any]:
     """Read the JSON of many frames at once, which takes half the time.
 
     Raises:

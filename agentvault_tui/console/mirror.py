@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console.intake import Intake
+from agentvault_tui.console.intake import Intake, token_key
 from agentvault_tui.console.presence import DECISIONS, Presence
 from agentvault_tui.console.rates import Paces, Rate
 from agentvault_tui.console.records import (
@@ -112,6 +112,10 @@ class Mirror:
         """Return how many live tokens an agent has."""
         return self._shelves[agent_id].live
 
+    def elevated(self, agent_id: str) -> int:
+        """Return how many of them a person approved."""
+        return self._shelves[agent_id].elevated
+
     def soonest(self, agent_id: str) -> TokenRow | None:
         """Return the agent's token that expires next."""
         return self._shelves[agent_id].soonest
@@ -130,7 +134,7 @@ class Mirror:
 
     def ending(self, moment: datetime) -> set[str]:
         """Return the agents of whom a token ends before *moment*."""
-        return self._endings.before(moment)
+        return self._endings.before(moment.timestamp())
 
     def last_seen(self, agent_id: str) -> datetime | None:
         """Return when an agent last spoke, as far as is known here."""
@@ -198,8 +202,9 @@ class Mirror:
 
     def tick(self, now: datetime) -> None:
         """Let tokens and step-ups that have expired go."""
-        for agent_id in self._endings.due(now):
-            if self._shelves[agent_id].expire(now):
+        moment = now.timestamp()
+        for agent_id in self._endings.due(moment):
+            if self._shelves[agent_id].expire(moment):
                 self.versions.agents += 1
             self._look(agent_id)
 
@@ -230,7 +235,7 @@ class Mirror:
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.
         self._counts.setdefault(agent.id, self.intake.counts(data))
-        rows = (self.intake.token(token, agent.id) for token in data.get("tokens", ()))
+        rows = map(self.intake.token, data.get("tokens", ()))
         self._shelves[agent.id] = TokenShelf(rows, agent.tokens_live)
         self._look(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
@@ -238,11 +243,10 @@ class Mirror:
         self.versions.roster += 1
 
     def _take_token(self, data: Json) -> None:
-        token = self.intake.token(data)
-        shelf = self._shelves[token.agent_id]
-        shelf.add(token)
-        if shelf.soonest is token:
-            self._endings.note(token.agent_id, token)
+        agent_id = self.intake.word(data.get("agent_id"))
+        shelf = self._shelves[agent_id]
+        shelf.add(self.intake.token(data))
+        self._endings.note(agent_id, shelf.ends)
         self.versions.agents += 1
 
     def _take_stepup(self, data: Json) -> None:
@@ -337,7 +341,7 @@ class Mirror:
     def _end_token(self, agent_id: str, detail: Any) -> None:
         token_id = detail.get("token_id") if isinstance(detail, dict) else None
         if isinstance(token_id, str):
-            self._shelves[agent_id].drop(token_id)
+            self._shelves[agent_id].drop(token_key(token_id))
             self._look(agent_id)
             self.versions.agents += 1
         else:
@@ -346,7 +350,7 @@ class Mirror:
     def _look(self, agent_id: str) -> None:
         """See what an agent's tokens are now: which ends next, and whether any lack."""
         shelf = self._shelves[agent_id]
-        self._endings.note(agent_id, shelf.soonest)
+        self._endings.note(agent_id, shelf.ends)
         if shelf.short:
             self.wants.add(agent_id)
 

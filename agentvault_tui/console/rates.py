@@ -20,22 +20,21 @@ class Rate:
 
     def add(self, at: float) -> None:
         """Count one that happened at *at*, in epoch seconds."""
-        self._turn(at)
-        if int(at // _SLOT_SECONDS) > self._tick - _SLOTS:
-            self._slots[int(at // _SLOT_SECONDS) % _SLOTS] += 1
+        tick = int(at // _SLOT_SECONDS)
+        if tick > self._tick:
+            self._turn(tick)
+        if tick > self._tick - _SLOTS:
+            self._slots[tick % _SLOTS] += 1
 
     def minute(self, now: float) -> int:
         """Return how many there were in the last 55 to 60 seconds."""
-        self._turn(now)
+        self._turn(int(now // _SLOT_SECONDS))
         return sum(self._slots)
 
-    def _turn(self, at: float) -> None:
-        tick = int(at // _SLOT_SECONDS)
-        if tick <= self._tick:
-            return
+    def _turn(self, tick: int) -> None:
         for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
             self._slots[old % _SLOTS] = 0
-        self._tick = tick
+        self._tick = max(tick, self._tick)
 
 
 class Paces:

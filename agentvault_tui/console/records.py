@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.text import Shown
 
@@ -30,24 +30,38 @@ class ScopeRow:
     revoking: Shown
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A live token, without anything that could use it."""
+class TokenKind(NamedTuple):
+    """What a token is good for; the tokens of one kind share it."""
 
-    id: Shown
-    agent_id: Shown
     scope: Shown
     elevated: bool
-    issued_at: datetime
-    expires_at: datetime
+
+
+class TokenRow(NamedTuple):
+    """A live token, without anything that could use it."""
+
+    key: int
+    """Tells it from the others of its agent."""
+    kind: TokenKind
+    ends: float
+    """When, in epoch seconds."""
+
+    @property
+    def scope(self) -> Shown:
+        """What it is for."""
+        return self.kind.scope
+
+    @property
+    def elevated(self) -> bool:
+        """Tell whether a person approved it, for one use."""
+        return self.kind.elevated
 
     def remaining(self, now: datetime) -> float:
         """Return the seconds left; never below 0."""
-        return max((self.expires_at - now).total_seconds(), 0.0)
+        return max(self.ends - now.timestamp(), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How token requests were answered."""
 
     allowed: int = 0
@@ -146,8 +160,7 @@ class StepUpRow:
         return max((now - self.requested_at).total_seconds(), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(NamedTuple):
     """One line of the audit."""
 
     seq: int

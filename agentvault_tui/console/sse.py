@@ -12,10 +12,8 @@ import re
 from typing import Final, NamedTuple
 
 _END: Final = re.compile(r"\r\n|\n|\r")
-_PLAIN: Final = re.compile(
-    r"(?:id: ?([^\r\n\0]*)\n)?event: ?([^\r\n]+)\ndata: ?([^\r\n]*)\n\n"
-)
-"""A whole event as nearly all are written: these three fields, in this order."""
+_HEAD: Final = re.compile(r"(?:id: ?([^\n\0]*)\n)?event: ?([^\n]+)")
+"""What stands before the data of nearly all events: these fields, in this order."""
 _CAP: Final = 16 * 1024 * 1024
 """Characters one event may have; no broker of ours comes near."""
 
@@ -71,14 +69,19 @@ class Decoder:
     def _plain(self, text: str, frames: list[Frame]) -> int:
         """Take plain events for as long as there are; return where they end."""
         end = 0
-        if self._kind or self._data:
+        if self._kind or self._data or "\r" in text:
             return end
-        while found := _PLAIN.match(text, end):
-            given, kind, data = found.groups()
+        # Finding the ends of a long line is several times faster than matching it.
+        while (stop := text.find("\n\n", end)) >= 0:
+            head, data_follows, data = text[end:stop].partition("\ndata: ")
+            found = _HEAD.fullmatch(head)
+            if not found or not data_follows or "\n" in data:
+                break
+            given, kind = found.groups()
             if given is not None:
                 self._last_id = given
             frames.append(Frame(kind, self._last_id, data))
-            end = found.end()
+            end = stop + 2
         return end
 
     def _field(self, line: str) -> None:

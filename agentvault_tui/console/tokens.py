@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from heapq import heappop, heappush
 from typing import Final
 
-from agentvault_tui.console.records import TokenRow
+from agentvault_tui.console.records import TokenKind, TokenRow
 
 KEPT: Final = 100
 """As many as the broker lists; an agent may hold thousands."""
@@ -16,95 +16,119 @@ _LOW: Final = 50
 
 
 class TokenShelf:
-    """Live tokens by expiry."""
+    """Live tokens by expiry, in twenty bytes each: thousands of agents hold some.
 
-    __slots__ = ("_by_expiry", "_rows", "more")
+    Three columns in one order; rows are made of them when somebody looks.
+    """
+
+    __slots__ = ("_ends", "_keys", "_kinds", "more")
 
     def __init__(self, rows: Iterable[TokenRow] = (), live: int = 0) -> None:
-        self._rows: dict[str, TokenRow] = {row.id: row for row in rows}
-        self._by_expiry = sorted((r.expires_at, r.id) for r in self._rows.values())
-        self.more = max(live - len(self._rows), 0)
+        self._ends = array("d")
+        self._keys = array("I")
+        self._kinds: list[TokenKind] = []
+        self.more = 0
         """How many are not held; all of them expire later than those held."""
+        for row in rows:
+            self.add(row)
+        self.more = max(self.more, live - len(self._ends))
 
     def add(self, row: TokenRow) -> None:
         """Take a new token."""
-        if row.id in self._rows:
-            return
-        if len(self._rows) >= KEPT:
-            self.more += 1
-            if row.expires_at >= self._by_expiry[-1][0]:
+        place = bisect_right(self._ends, row.ends)
+        same = place - 1
+        while same >= 0 and self._ends[same] == row.ends:
+            if self._keys[same] == row.key:
                 return
-            _, latest = self._by_expiry.pop()
-            del self._rows[latest]
-        self._rows[row.id] = row
-        insort(self._by_expiry, (row.expires_at, row.id))
+            same -= 1
+        if len(self._ends) >= KEPT:
+            self.more += 1
+            if place == len(self._ends):
+                return
+            self._remove(len(self._ends) - 1)
+        self._ends.insert(place, row.ends)
+        self._keys.insert(place, row.key)
+        self._kinds.insert(place, row.kind)
 
-    def drop(self, token_id: str) -> None:
+    def drop(self, key: int) -> None:
         """Let go of one token that was revoked or used."""
-        row = self._rows.pop(token_id, None)
-        if row is not None:
-            self._by_expiry.remove((row.expires_at, row.id))
+        if key in self._keys:
+            self._remove(self._keys.index(key))
         elif self.more:
             self.more -= 1
 
     def clear(self) -> None:
         """Let go of all."""
-        self._rows.clear()
-        self._by_expiry.clear()
+        self._keep_from(len(self._ends))
         self.more = 0
 
-    def expire(self, now: datetime) -> bool:
+    def expire(self, now: float) -> bool:
         """Let go of what has expired; tell whether anything had."""
-        gone = 0
-        while gone < len(self._by_expiry) and self._by_expiry[gone][0] <= now:
-            del self._rows[self._by_expiry[gone][1]]
-            gone += 1
-        del self._by_expiry[:gone]
+        gone = bisect_right(self._ends, now)
+        self._keep_from(gone)
         return gone > 0
 
     @property
     def live(self) -> int:
         """How many there are."""
-        return len(self._rows) + self.more
+        return len(self._ends) + self.more
+
+    @property
+    def elevated(self) -> int:
+        """How many of those held are elevated."""
+        return sum(kind.elevated for kind in self._kinds)
 
     @property
     def soonest(self) -> TokenRow | None:
         """The next to expire."""
-        return self._rows[self._by_expiry[0][1]] if self._by_expiry else None
+        if not self._ends:
+            return None
+        return TokenRow(self._keys[0], self._kinds[0], self._ends[0])
+
+    @property
+    def ends(self) -> float | None:
+        """When the next expires, in epoch seconds."""
+        return self._ends[0] if self._ends else None
 
     @property
     def rows(self) -> list[TokenRow]:
         """Those held, the soonest to expire first."""
-        return [self._rows[token_id] for _, token_id in self._by_expiry]
+        return list(map(TokenRow, self._keys, self._kinds, self._ends))
 
     @property
     def short(self) -> bool:
         """Tell whether so few are held that the broker should be asked for more."""
-        return self.more > 0 and len(self._rows) < _LOW
+        return self.more > 0 and len(self._ends) < _LOW
+
+    def _remove(self, place: int) -> None:
+        del self._ends[place], self._keys[place], self._kinds[place]
+
+    def _keep_from(self, place: int) -> None:
+        del self._ends[:place], self._keys[:place], self._kinds[:place]
 
 
 class Endings:
     """Which agent's token ends next, without a look at all of them."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[datetime, str]] = []
-        self._true: dict[str, datetime] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._true: dict[str, float] = {}
         """When each agent's soonest ends; a heap entry that differs is void."""
 
-    def note(self, agent_id: str, soonest: TokenRow | None) -> None:
-        """Take in what an agent's soonest token is now."""
-        if soonest is None:
+    def note(self, agent_id: str, ends: float | None) -> None:
+        """Take in when an agent's soonest token ends now, in epoch seconds."""
+        if ends is None:
             self._true.pop(agent_id, None)
-        elif self._true.get(agent_id) != soonest.expires_at:
-            self._true[agent_id] = soonest.expires_at
-            heappush(self._heap, (soonest.expires_at, agent_id))
+        elif self._true.get(agent_id) != ends:
+            self._true[agent_id] = ends
+            heappush(self._heap, (ends, agent_id))
 
     def clear(self) -> None:
         """Know of no token."""
         self._heap.clear()
         self._true.clear()
 
-    def due(self, now: datetime) -> Iterator[str]:
+    def due(self, now: float) -> Iterator[str]:
         """Yield, and forget, the agents of whom a token has ended."""
         while self._heap and self._heap[0][0] <= now:
             ends, agent_id = heappop(self._heap)
@@ -112,7 +136,7 @@ class Endings:
                 del self._true[agent_id]
                 yield agent_id
 
-    def before(self, moment: datetime) -> set[str]:
+    def before(self, moment: float) -> set[str]:
         """Return the agents of whom a token ends before *moment*."""
         found: set[str] = set()
         places = [0]

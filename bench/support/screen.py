@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -13,11 +14,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import pyte
 
 COLUMNS, ROWS = 120, 40
+_ASKED: Final = b"\x1b[?2026$p"
+"""Is there synchronised output? pyte would print the end of it."""
 
 
 class Screen:
@@ -42,6 +45,9 @@ class Screen:
         )
         os.close(slave)
         self.chunks: list[tuple[float, bytes]] = []
+        self._shown = pyte.Screen(COLUMNS, ROWS)
+        self._stream = pyte.ByteStream(self._shown)
+        self._fed = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -64,7 +70,7 @@ class Screen:
             except OSError:
                 return
             self.chunks.append((time.perf_counter(), chunk))
-            if b"\x1b[?2026$p" in chunk:  # synchronised output: yes, we can
+            if _ASKED in chunk:  # synchronised output: yes, we can
                 os.write(self.master, b"\x1b[?2026;2$y")
 
     def press(self, key: str) -> float:
@@ -86,6 +92,34 @@ class Screen:
                     return at
             time.sleep(0.005)
         raise SystemExit(f"'{text}' was not painted within {seconds} s")
+
+    def found(self, pattern: str) -> str:
+        """Return what *pattern* finds on the screen as it is now, or nothing."""
+        while self._fed < len(self.chunks):
+            self._feed()
+        return self._find(pattern)
+
+    def turned(self, pattern: str, was: str, seconds: float = 20.0) -> float:
+        """Wait until *pattern* finds something else than it did; return since when."""
+        deadline = time.perf_counter() + seconds
+        while time.perf_counter() < deadline:
+            while self._fed < len(self.chunks):
+                at = self._feed()
+                if self._find(pattern) not in {"", was}:
+                    return at
+            time.sleep(0.005)
+        raise SystemExit(f"'{pattern}' still finds '{was}' after {seconds} s")
+
+    def _feed(self) -> float:
+        """Show one more chunk; return when it came."""
+        at, chunk = self.chunks[self._fed]
+        self._fed += 1
+        self._stream.feed(chunk.replace(_ASKED, b""))
+        return at
+
+    def _find(self, pattern: str) -> str:
+        found = re.search(pattern, "\n".join(self._shown.display))
+        return found.group() if found else ""
 
     def painted(self, since: float) -> int:
         """Return how many bytes were painted since then."""
@@ -112,7 +146,7 @@ class Screen:
         found: list[float] = []
         before: list[str] = []
         for at, chunk in self.chunks:
-            stream.feed(chunk.replace(b"\x1b[?2026$p", b""))
+            stream.feed(chunk.replace(_ASKED, b""))
             lines = screen.buffer
             now = [lines[row][column].data for row in rows for column in columns]
             if now != before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console.intake import Intake
+from agentvault_tui.console.intake import Intake, token_key
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.rates import Rate
 from agentvault_tui.console.records import Counts, LinkState
@@ -89,7 +90,8 @@ def test_tokens_end_when_used_revoked_or_expired(told: Told) -> None:
     mirror, clock = told.mirror, told.mirror.clock
     assert isinstance(clock, ManualClock)
     told.add_event("token.revoked", agent, detail={"token_id": first["id"]})
-    assert [row.id for row in mirror.tokens(agent["id"])] == [second["id"], third["id"]]
+    held = [token_key(token["id"]) for token in (second, third)]
+    assert [row.key for row in mirror.tokens(agent["id"])] == held
     told.add_event("token.redeemed", agent, detail={"token_id": second["id"]})
     assert mirror.live_tokens(agent["id"]) == 1
     clock.advance(91)
@@ -171,10 +173,57 @@ def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -
     assert len(shelf.rows) == min(len(lefts), KEPT)
     if lefts:
         assert shelf.soonest is not None
-        assert shelf.soonest.expires_at == START + timedelta(seconds=min(lefts))
-    shelf.expire(START + timedelta(seconds=gone))
+        assert shelf.soonest.ends == START.timestamp() + min(lefts)
+    shelf.expire(START.timestamp() + gone)
     kept = sorted(lefts)[:KEPT]
     assert len(shelf.rows) == sum(left > gone for left in kept)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=KEPT))
+def test_a_shelf_holds_each_token_once_until_it_ends(
+    steps: list[tuple[int, bool]],
+) -> None:
+    """A token told twice is one, and the one that ends is the one that leaves."""
+    intake, shelf = Intake(), TokenShelf()
+    held: dict[int, dict[str, str]] = {}
+    for number, comes in steps:
+        token = {
+            "id": f"tok_{number}",
+            "scope": f"read:{number % 3}",
+            "kind": "elevated" if number % 5 == 0 else "standard",
+            "expires_at": iso(START + timedelta(seconds=number // 4)),
+        }
+        if comes:
+            shelf.add(intake.token(token))
+            held[token_key(token["id"])] = token
+        else:
+            shelf.drop(token_key(token["id"]))
+            held.pop(token_key(token["id"]), None)
+        assert {row.key: row.scope for row in shelf.rows} == {
+            key: each["scope"] for key, each in held.items()
+        }
+        ends = [row.ends for row in shelf.rows]
+        assert ends == sorted(ends)
+        assert shelf.elevated == sum(t["kind"] == "elevated" for t in held.values())
+    assert shelf.live == len(held)
+
+
+def test_a_live_token_takes_next_to_no_memory(told: Told) -> None:
+    """Thousands of agents with many tokens each do not make the console grow."""
+    agents = [told.add_agent(f"a{number}", "read:email") for number in range(50)]
+    told.add_token(agents[0], "read:email", 600)
+    tracemalloc.start()
+    try:
+        for number in range(50 * KEPT):
+            token = {"id": f"tok_{number}", "agent_id": agents[number % 50]["id"]}
+            left = timedelta(seconds=60 + number)
+            told.send("token", {**token, "expires_at": iso(START + left)})
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert told.mirror.live_tokens(agents[1]["id"]) == KEPT
+    assert grown < 50 * KEPT * 50
 
 
 @settings(max_examples=50)

@@ -37,7 +37,7 @@ class FactsPane(Pane, can_focus=True):
         self.problem = ""
         """Why the counts are not the latest; in words that can be shown."""
         self._top = 0
-        self._known: dict[str, TokenRow] = {}
+        self._known: dict[int, TokenRow] = {}
 
     def take(self, activity: ActivityRow) -> None:
         """Show other counts."""
@@ -74,18 +74,16 @@ class FactsPane(Pane, can_focus=True):
 
     def _expired(self) -> list[TokenRow]:
         """Return tokens that ended by themselves a moment ago, the latest first."""
-        now = self.mirror.clock.now()
+        now = self.mirror.clock.now().timestamp()
         tokens = self.mirror.tokens(self._agent_id)
-        live: dict[str, TokenRow] = {token.id: token for token in tokens}
+        live: dict[int, TokenRow] = {token.key: token for token in tokens}
         ended = [
             token
             for token in self._known.values()
-            if token.id not in live
-            and token.expires_at <= now
-            and (now - token.expires_at).total_seconds() < _GONE
+            if token.key not in live and 0 <= now - token.ends < _GONE
         ]
-        self._known = live | {token.id: token for token in ended}
-        return sorted(ended, key=lambda token: token.expires_at, reverse=True)
+        self._known = live | {token.key: token for token in ended}
+        return sorted(ended, key=lambda token: token.ends, reverse=True)
 
     def action_turn(self, rows: int) -> None:
         """Move by *rows*."""

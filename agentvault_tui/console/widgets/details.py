@@ -132,7 +132,7 @@ def _holds(
     live = mirror.live_tokens(agent.id)
     if not live:
         return [pen.fact("Holds", ("no live token", p.muted))]
-    elevated = sum(token.elevated for token in tokens)
+    elevated = mirror.elevated(agent.id)
     extra = f"{elevated} elevated" if elevated else "none elevated"
     rows = [
         pen.fact(
