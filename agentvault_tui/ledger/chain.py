@@ -124,7 +124,13 @@ def read_event(body: bytes | str, digest: bytes) -> Event:
             detail=value["detail"],
             hash=PREFIX + digest.hex(),
         )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"not an event ({error!r:.80})") from error
 
 

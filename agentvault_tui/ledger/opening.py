@@ -149,7 +149,7 @@ def compare(
 
 @contextmanager
 def foreseen(path: Path) -> Iterator[None]:
-    """Turn what SQLite says about a file into errors with a remedy."""
+    """Turn what is wrong with a file, or with what stands in it, into a remedy."""
     try:
         yield
     except LedgerError:
@@ -165,7 +165,8 @@ def foreseen(path: Path) -> Iterator[None]:
             f"{path} is damaged ({error})",
             "keep it as evidence and restore the newest copy",
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # Whoever changed a row may have changed it to any type: none is trusted.
         raise LedgerDamagedError(
             f"{path} is damaged ({error!r:.100})",
             "keep it as evidence and restore the newest copy",

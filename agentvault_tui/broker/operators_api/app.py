@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
@@ -16,7 +17,7 @@ from agentvault_tui.broker.operators_api import (
     session,
     stepups,
 )
-from agentvault_tui.broker.operators_api.wire import foreseen, http_refusal
+from agentvault_tui.broker.operators_api.wire import Unforeseen, foreseen, http_refusal
 from agentvault_tui.broker.presence import Presence
 from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import AgentVaultError
@@ -37,6 +38,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *session.routes(sessions),
             *seats.routes(broker, presence),
         ],
+        middleware=[Middleware(Unforeseen)],
         exception_handlers={
             AgentVaultError: foreseen,
             HTTPException: http_refusal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pwd
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
@@ -25,6 +26,10 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.web.forms import BodyError, parse_object
+from agentvault_tui.web.guard import ClientGoneError
+from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
+
+log = logging.getLogger("agentvault.operators")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -60,6 +65,33 @@ async def foreseen(_: Request, error: Exception) -> Response:
     assert isinstance(error, AgentVaultError)  # noqa: S101 - how it is registered
     status = next(code for kind, code in _STATUS if isinstance(error, kind))
     return problem(status, error.what, error.remedy, error=type(error).__name__)
+
+
+class Unforeseen:
+    """ASGI middleware: a fault of ours is logged once, and told without details."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer for it if nothing did."""
+        started = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noticed)
+        except ClientGoneError:
+            raise
+        except Exception:
+            if started:
+                raise  # too late for another answer; the server logs it
+            log.exception("a request of an operator failed")
+            told = problem(500, "this is our fault: see the log")
+            await told(scope, receive, noticed)
 
 
 async def http_refusal(_: Request, error: Exception) -> Response:
