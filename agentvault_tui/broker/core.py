@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +34,7 @@ log = logging.getLogger("agentvault.broker")
 
 _DECISIONS_A_TURN: Final = 4
 """Of the event loop: about a millisecond, which is what a revocation waits for."""
+_OTHERS_A_TURN: Final = 8
 _CUT_WAIT: Final = 0.25
 """Seconds a revocation waits for its record before it answers without."""
 
@@ -52,7 +54,9 @@ class Broker:
     tenant: TenantClient
     registry: Registry
     line: Turnstile = field(default_factory=lambda: Turnstile(_DECISIONS_A_TURN))
-    """Where requests for tokens wait their turn; it is held while an operator cuts."""
+    """Where agents' requests for tokens wait their turn."""
+    side_line: Turnstile = field(default_factory=lambda: Turnstile(_OTHERS_A_TURN))
+    """Where all their other requests do, so that no flood of one delays the other."""
     replays: ReplayStore = field(default_factory=ReplayStore)
     """Assertions of clients that count no more."""
     tenant_kind: str = "auth0"
@@ -92,6 +96,12 @@ class Broker:
             LedgerBusyError: too much waits before the writer.
         """
         return await self.ledger.commit(*drafts, changes=changes, urgent=urgent)
+
+    @contextmanager
+    def cutting(self) -> Iterator[None]:
+        """Let no agent's request begin in a block: a revocation has the machine."""
+        with self.line.held(), self.side_line.held():
+            yield
 
     async def record_cut(self, *drafts: Draft, changes: Sequence[Change] = ()) -> bool:
         """Record what was already cut; never wait long for it, never lose it.

@@ -11,6 +11,10 @@ from typing import Any, Final, NoReturn
 DEPTH_CAP: Final = 6
 MEMBER_CAP: Final = 64
 FIELD_CAP: Final = 4_000
+VALUE_CAP: Final = 4_096
+"""Values in one JSON text: reading more would hold up everyone else."""
+_MARK_CAP: Final = 2 * VALUE_CAP
+"""Commas and brackets, also those in texts: counted before anything is read."""
 INTEGER_CAP: Final = 2**53 - 1
 """What every JSON reader agrees on (RFC 8259 section 6), and RFC 8785 can write."""
 
@@ -21,6 +25,7 @@ _HEX: Final = {
 }
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONGEST_INTEGER: Final = 17
+_TOO_MANY: Final = f"JSON may have {VALUE_CAP} values"
 
 
 class BodyError(Exception):
@@ -128,6 +133,8 @@ def parse_json(text: str, depth: int = DEPTH_CAP) -> Any:
 
 
 def _loads(text: str) -> Any:
+    if text.count(",") + text.count("{") + text.count("[") > _MARK_CAP:
+        raise BodyError(400, _TOO_MANY)
     try:
         return _DECODER.decode(text)
     except RecursionError:
@@ -166,7 +173,11 @@ def _checked(text: str) -> str:
 def _check(value: Any, depth: int) -> None:
     """Hold the caps on everything inside *value*, level by level."""
     level: list[Any] = [value]
+    count = 0
     while level:
+        count += len(level)
+        if count > VALUE_CAP:
+            raise BodyError(400, _TOO_MANY)
         inner: list[Any] = []
         for item in level:
             if isinstance(item, str):

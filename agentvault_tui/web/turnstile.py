@@ -16,24 +16,33 @@ class Turnstile:
     """A line of requests, first come first served.
 
     Args:
-        each_turn: how many may begin in one turn of the loop.
+        each_turn: how much may begin in one turn of the loop, in units of work.
     """
 
     def __init__(self, each_turn: int) -> None:
         self._each_turn = self._left = each_turn
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[tuple[asyncio.Future[None], int]] = deque()
         self._holds = 0
         self._turning = False
 
-    async def enter(self) -> None:
-        """Return when it is this request's turn, which is at once if few ask."""
+    async def enter(self, units: int = 1) -> None:
+        """Return when it is this request's turn, which is at once if few ask.
+
+        Args:
+            units: how much work it is. What is more than a turn takes a whole one.
+        """
         self._keep_turning()
         if self._left > 0 and not self._holds:
-            self._left -= 1
+            self._left -= units
             return
         place = asyncio.get_running_loop().create_future()
-        self._line.append(place)
+        self._line.append((place, units))
         await place
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -52,10 +61,10 @@ class Turnstile:
             return
         self._left = self._each_turn
         while self._line and self._left > 0:
-            place = self._line.popleft()
+            place, units = self._line.popleft()
             if not place.done():  # a client that hung up has left the line
                 place.set_result(None)
-                self._left -= 1
+                self._left -= units
         if self._left < self._each_turn:
             self._keep_turning()
 

@@ -187,3 +187,27 @@ def test_a_fault_names_the_member_it_is_about() -> None:
     with pytest.raises(BodyError) as caught:
         parse_body(JSON, b'{"ok":1,"bad":[[[[[[[1]]]]]]]}')
     assert caught.value.member == "bad"
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [("1", 4096), ("{}", 21_000), ('{"":0}', 3000)],
+    ids=["numbers", "objects", "members"],
+)
+def test_so_many_values_that_reading_takes_long_are_refused(
+    value: str, count: int
+) -> None:
+    """A legal size is not enough: what holds up everyone else is refused."""
+    body = '{"a":[' + ",".join([value] * count) + "]}"
+    with pytest.raises(BodyError) as caught:
+        parse_body(JSON, body.encode())
+    assert (caught.value.status, caught.value.text) == (
+        400,
+        "JSON may have 4096 values",
+    )
+
+
+def test_a_list_of_two_thousand_recipients_is_read() -> None:
+    """As many as a body can hold are no flood."""
+    sent = {"to": [f"user{n}@customers.example" for n in range(2000)]}
+    assert parse_body(JSON, json.dumps(sent).encode()) == sent

@@ -77,6 +77,28 @@ async def test_who_hangs_up_leaves_the_line() -> None:
     assert gone.cancelled()
 
 
+async def test_much_work_takes_a_turn_for_itself() -> None:
+    """A request of many units begins alone, and is not put off for ever."""
+    turnstile = Turnstile(4)
+    begun: list[str] = []
+
+    async def ask(name: str, units: int) -> None:
+        await turnstile.enter(units)
+        begun.append(name)
+
+    await turnstile.enter(4)
+    wanted = {"large": 16, "small": 1, "other": 1}
+    asked = [asyncio.create_task(ask(name, n)) for name, n in wanted.items()]
+    await asyncio.sleep(0)
+    counts = []
+    while len(begun) < len(wanted):
+        await asyncio.sleep(0)
+        counts.append(len(begun))
+    await asyncio.gather(*asked)
+    assert begun == ["large", "small", "other"]
+    assert 1 in counts
+
+
 async def test_while_it_is_held_nobody_gets_in() -> None:
     """Whoever holds the line has the machine; those who wait go on behind it."""
     turnstile = Turnstile(2)

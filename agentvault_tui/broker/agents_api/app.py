@@ -43,8 +43,10 @@ from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_repl
 
 _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1
-_IN_LINE: Final = frozenset({TOKEN, BACKCHANNEL})
-"""Granting waits its turn; introspection and revocation go past it."""
+_GRANTING: Final = frozenset({TOKEN, BACKCHANNEL})
+_UNIT: Final = 4096
+"""Bytes of body that are one unit of work: a body is read before its sender is known,
+so that whoever reaches this port could otherwise keep the loop busy with large ones."""
 
 Form = dict[str, Any]
 Post = Callable[[Agent, Form], Awaitable[Reply]]
@@ -109,6 +111,7 @@ class AgentsApi:
                 raise OAuthError(404, "not_found", "there is nothing at this path")
             if method not in {"GET", "HEAD"}:
                 raise _wrong_method(b"GET, HEAD")
+            await self._broker.side_line.enter()
             return get(scope)
         if method != "POST":
             raise _wrong_method(b"POST")
@@ -119,8 +122,8 @@ class AgentsApi:
             elif name == b"authorization":
                 authorization = value
         body = await read_body(receive)
-        if path in _IN_LINE:
-            await self._broker.line.enter()
+        line = self._broker.line if path in _GRANTING else self._broker.side_line
+        await line.enter(1 + len(body) // _UNIT)
         form = parse_body(content_type or b"", body)
         agent, used = self._authenticate(authorization, form)
         if used is None:

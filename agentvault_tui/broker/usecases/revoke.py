@@ -59,7 +59,7 @@ async def revoke_agent(
         tokens_revoked=len(tokens),
         stepups_cancelled=len(stepups),
     )
-    with broker.line.held():
+    with broker.cutting():
         recorded = await broker.record_cut(
             draft,
             *(cancelled_draft(stepup, operator) for stepup in stepups),
@@ -104,7 +104,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
                 },
             ),
         )
-    with broker.line.held():
+    with broker.cutting():
         recorded = await broker.record_cut(*drafts, changes=[*changes, *stepups])
     broker.on_status()
     agents = tuple(registry.agents())
@@ -223,7 +223,7 @@ async def _ungrant(
     draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, narrowed, None)
     draft.detail.update(granted=[], ungranted=sorted(gone), tokens_revoked=len(ended))
     drops = [DropToken(token.id) for token in ended]
-    with broker.line.held():
+    with broker.cutting():
         return await broker.record_cut(
             draft,
             *(cancelled_draft(stepup, operator) for stepup in stepups),
