@@ -58,7 +58,8 @@ def run(
         note=broker_note,
     )
     app.run(mouse=takes_mouse(settings.console.mouse, os.environ))
-    return app.return_code or 0
+    # Whoever leaves leaves with a code; without one it broke.
+    return 1 if app.return_code is None else app.return_code
 
 
 def takes_mouse(wanted: Switch, environ: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""The terminal's side: writes that never hold the event loop up.
+"""The terminal's side: writes that never hold the event loop up, bytes of any kind.
 
 A terminal may stop reading for minutes: a dropped SSH link, a paused tmux.
 Textual's own writer then blocks the whole program, also when it is told to end, and
@@ -9,13 +9,16 @@ when the terminal reads again it is told the present, not the past.
 
 from __future__ import annotations
 
+import codecs
 import os
+import select
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
 _BEHIND: Final = 0.3
@@ -25,6 +28,10 @@ _MUCH: Final = 512 * 1024
 _PATIENCE: Final = 1.0
 """Seconds that the last bytes may take when the program ends."""
 _FRAME_BEGINS: Final = "\x1b[?2026h"
+_TYPED: Final = 4096
+"""Bytes of what is typed that are read at once."""
+_PAUSE: Final = 0.1
+"""Seconds without a byte after which a lone Esc is the key."""
 
 
 class Outlet:
@@ -111,7 +118,7 @@ class Outlet:
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver, writing through an outlet."""
+    """Textual's driver, writing through an outlet; no byte that is typed ends it."""
 
     def __init__(self, app: Any, **more: Any) -> None:
         super().__init__(app, **more)
@@ -132,6 +139,26 @@ class TerminalDriver(LinuxDriver):
                 gone=lambda: later(app.exit, 0),
             )
         super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def run_input_thread(self) -> None:
+        """Read what is typed: bytes that are no UTF-8 are unknown letters, no error."""
+        parser = XTermParser(self._debug)
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        while not self.exit_event.is_set():
+            ready, _, _ = select.select([self.fileno], [], [], _PAUSE)
+            if ready:
+                try:
+                    data = os.read(self.fileno, _TYPED)
+                except OSError:
+                    data = b""
+                if not data:
+                    return  # the terminal is gone, which `ConsoleApp` looks for
+                # Of a letter that has only begun nothing comes, and the parser takes
+                # nothing for the end.
+                for event in parser.feed(text) if (text := decode(data)) else ():
+                    self.process_message(event)
+            for event in parser.tick():
+                self.process_message(event)
 
     def write(self, data: str) -> None:
         """Write without waiting."""

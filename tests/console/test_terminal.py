@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -17,6 +18,10 @@ from support.fake_past import remember
 from support.fake_state import START
 
 from agentvault_tui.clock import iso
+from agentvault_tui.console import run
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.home import Home
+from agentvault_tui.settings import Settings
 
 _CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _POINTER = "\x1b]22;default\x07"
@@ -260,3 +265,35 @@ def test_read_only_is_said(fake: FakeOperator, terminal: Open) -> None:
         screen.read_until(lambda text: "read-only" in text)
         screen.write("\x11")
         screen.finish()
+
+
+@pytest.mark.parametrize(
+    "typed", [b"\xe9", b"\x1b[200~ab\x9b31m\xffcd\x1b[201~", b"\xf0\x9f"]
+)
+def test_bytes_that_are_no_utf8_end_nothing(
+    fake: FakeOperator, terminal: Open, typed: bytes
+) -> None:
+    """Typed or pasted, they are unknown letters: the next key still does its work."""
+    busy(fake)
+    with terminal() as screen:
+        screen.see("6 agents")
+        screen.write(typed)
+        press(screen, "/", "Enter keep")
+        screen.write(typed)
+        press(screen, "zz", "zz")
+        screen.write("\x11")
+        assert screen.finish() == 0
+    assert "Traceback" not in screen.text
+
+
+def test_what_breaks_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeOperator, tmp_path: Path
+) -> None:
+    """A console that ends without having been left has failed, also for scripts."""
+    monkeypatch.setattr(ConsoleApp, "run", lambda *_, **__: None)
+    settings = Settings.load(Home.locate(tmp_path))
+    try:
+        ended = run(fake.socket, read_only=True, settings=settings)
+    finally:
+        gc.enable()
+    assert ended == 1

@@ -54,8 +54,8 @@ class Terminal:
         self.process.wait()
         os.close(self.master)
 
-    def write(self, text: str) -> None:
-        os.write(self.master, text.encode())
+    def write(self, text: str | bytes) -> None:
+        os.write(self.master, text.encode() if isinstance(text, str) else text)
 
     def read_until(self, done: Callable[[str], bool], seconds: float = 20.0) -> str:
         """Read until *done* says yes to everything painted so far."""
