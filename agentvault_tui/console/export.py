@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -17,9 +18,12 @@ from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import Json
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
+from agentvault_tui.text import visible
 
 _PAGE: Final = 250
 """So few that keys are answered while pages are written."""
+LONGEST: Final = 400
+"""Cells of a path that is typed."""
 _FORMS: Final = (".jsonl", ".csv")
 
 
@@ -92,9 +96,18 @@ class Export:
         return self._filter.event(row, name, self._now, self._facts)
 
 
-def default_path(now: datetime) -> Path:
-    """Return a name that tells what it is and when it was made."""
-    return Path.cwd() / f"agentvault-audit-{now:%Y%m%dT%H%M%SZ}.jsonl"
+def suggestion(now: datetime) -> str:
+    """Return where to write: a name that tells what it is and when it was made.
+
+    In the working folder, which is left out where it could not be shown as it is:
+    spelled out it would be another one.
+    """
+    name = f"agentvault-audit-{now:%Y%m%dT%H%M%SZ}.jsonl"
+    with contextlib.suppress(OSError):  # the folder is gone
+        path = str(Path.cwd() / name)
+        if visible(path, LONGEST) == path:
+            return path
+    return name
 
 
 def read_path(text: str) -> Path:

@@ -19,11 +19,13 @@ from textual.pilot import Pilot
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.export import ExportDialog
 from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.mirror import RING
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.text import visible
 
 MANY = RING + 1_500
 
@@ -423,6 +425,24 @@ async def test_export_to_csv_is_safe_in_a_spreadsheet(
         rows = list(csv.DictReader(file))
     assert len(rows) == stage.fake.head
     assert rows[-1]["resource"] == "'=HYPERLINK(1)"
+
+
+@pytest.mark.parametrize("name", ["plain", "\x1b]2;owned\x07", "\u202e", "\udcff"])
+async def test_export_suggests_the_working_folder_whatever_its_name(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No control of its name is drawn, and Enter alone writes into it."""
+    busy(stage.fake)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    async with stage.on():
+        await stage.pilot.press("e")
+        suggested = stage.app.screen.query_one(LineInput).value
+        assert visible(suggested, 400) == suggested
+        assert suggested.startswith(str(tmp_path)) is (name == "plain")
+        await stage.pilot.press("enter")
+        assert "mode 0600" in await Exporting(stage).done()
+    assert len(list((tmp_path / name).glob("*.jsonl"))) == 1
 
 
 async def test_export_never_writes_over_a_file(stage: Stage, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.export import Export, default_path, read_path
+from agentvault_tui.console.export import LONGEST, Export, read_path, suggestion
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.lines import EMPTY, LABEL, Row, plural
 from agentvault_tui.console.link import Link
@@ -42,13 +42,13 @@ class ExportDialog(Dialog[None]):
 
     def inputs(self) -> list[Widget]:
         """Return the line for the path."""
-        return [LineInput("path", 58, longest=400)]
+        return [LineInput("path", 58, longest=LONGEST)]
 
     def on_mount(self) -> None:
         """Suggest a path."""
         super().on_mount()
         field = self.sheet.query_one(LineInput)
-        field.value = str(default_path(self.clock.now()))
+        field.value = suggestion(self.clock.now())
         field.cursor_position = len(field.value)
         self.set_focus(field)
 

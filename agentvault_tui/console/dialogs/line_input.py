@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -11,9 +11,12 @@ from textual.widgets import Input
 from agentvault_tui.console.keyed import Keyed
 from agentvault_tui.text import visible
 
+_SPELLED: Final = 12
+"""Cells that a spelled out character takes at most."""
+
 
 class LineInput(Keyed, Input):
-    """An input without a frame; what is pasted into it is made displayable first."""
+    """An input without a frame; whatever gets into it is made displayable first."""
 
     DEFAULT_CSS = """
     LineInput, LineInput:focus {
@@ -50,6 +53,10 @@ class LineInput(Keyed, Input):
         )
         self.cursor_blink = False
         self.styles.width = width
+
+    def validate_value(self, value: str) -> str:
+        """Spell out what would not be seen, however it came in."""
+        return visible(value, max(_SPELLED * len(value), 1))
 
     def insert_text_at_cursor(self, text: str) -> None:
         """Insert *text*, spelled out where it would not be seen."""
