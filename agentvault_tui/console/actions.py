@@ -9,9 +9,14 @@ broker has not confirmed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentvault_tui.console.records import StepUpRow, UpstreamStep
+
+UNRECORDED: Final = (
+    "In force, but NOT recorded yet: a broker that restarts before it is recorded "
+    "serves again. agentvault doctor says why."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Revoked:
     round_trip_ms: float
     """Measured here: from the key to the broker's word."""
     upstream: tuple[UpstreamStep, ...]
+    recorded: bool = True
+    """Whether it outlives the broker; see `UNRECORDED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class Stopped:
     stepups: int
     effective_ms: float
     round_trip_ms: float
+    recorded: bool = True
+    """Whether it outlives the broker; see `UNRECORDED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,12 @@ class Restored:
 
     agent_id: str
     round_trip_ms: float
+
+
+def caution(answer: object) -> tuple[str, ...]:
+    """Return what has to be said with a cut that could still be lost."""
+    lost = isinstance(answer, Revoked | Stopped) and not answer.recorded
+    return (UNRECORDED,) if lost else ()
 
 
 class Actions(Protocol):

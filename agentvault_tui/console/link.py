@@ -316,6 +316,7 @@ class Link:
             effective,
             took,
             upstream,
+            data.get("recorded") is not False,
         )
 
     async def restore(self, agent_id: str) -> Restored:
@@ -336,6 +337,7 @@ class Link:
             integer(data.get("stepups_cancelled")),
             real(data.get("effective_ms")),
             took,
+            data.get("recorded") is not False,
         )
 
     async def lift(self) -> Restored:

@@ -19,6 +19,7 @@ from typing import Final, TextIO
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console import before, find, glyphs, sentences
+from agentvault_tui.console.actions import caution
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.known import agent_facts, read_filter
@@ -293,7 +294,7 @@ class Plain:
                 what = (
                     f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
                 )
-                return (f"{done}{what} cut.", *steps)
+                return (f"{done}{what} cut.", *steps, *caution(cut))
 
             self._ask("revoke it", {agent.name, agent.id}, act, cuts)
 
@@ -321,7 +322,7 @@ class Plain:
                 cut = await self.desk.actions.panic(reason)
                 tokens = plural(cut.tokens, "token")
                 after = f"Everything is stopped after {cut.effective_ms:.1f} ms"
-                return (f"{after}, {tokens} cut. lift ends it.",)
+                return (f"{after}, {tokens} cut. lift ends it.", *caution(cut))
 
             self._ask("stop everything", {_WORD}, act, cuts)
 

@@ -152,6 +152,18 @@ async def test_revoking_is_measured(fake: FakeOperator, console: Console) -> Non
     assert reasons == ["runaway", None]
 
 
+@pytest.mark.parametrize("told", [{}, {"recorded": True}, {"recorded": False}])
+async def test_whether_a_cut_was_recorded_is_kept(
+    fake: FakeOperator, console: Console, told: dict[str, bool]
+) -> None:
+    """Of one agent and of all; a broker that does not say so has recorded it."""
+    fake.answers["/api/agents/revoke"] = lambda: JSONResponse(told)
+    async with console.running():
+        one = await console.link.revoke("agt_1", "x")
+        everyone = await console.link.panic("x")
+    assert one.recorded is everyone.recorded is told.get("recorded", True)
+
+
 async def test_panic_and_lifting_it(fake: FakeOperator, console: Console) -> None:
     """The banner's state arrives by the stream, for every console."""
     fake.add_agent("mailer", "read:email")

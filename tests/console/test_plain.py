@@ -182,6 +182,17 @@ async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
     assert "revoked already" in await session.type("revoke calendar-agent")
 
 
+@pytest.mark.parametrize(
+    ("line", "confirmed"), [("revoke calendar-agent", CALENDAR), ("panic", "panic")]
+)
+async def test_what_could_still_be_lost_is_told(line: str, confirmed: str) -> None:
+    """In force but not in the ledger: a restart would serve again."""
+    session = Session(scene())
+    session.stand.actions.recorded = False
+    shown = await session.type(line, confirmed)
+    assert "In force, but NOT recorded yet" in shown
+
+
 async def test_restore_panic_and_lift_take_their_words() -> None:
     """Each is confirmed by typing what it is about."""
     session = Session(scene())

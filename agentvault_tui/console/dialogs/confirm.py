@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
+from agentvault_tui.console.actions import caution
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.choice import Choice
 from agentvault_tui.console.dialogs.line_input import LineInput
@@ -187,3 +188,14 @@ class Confirm(Dialog[None]):
         if self.is_attached:
             self.set_focus(None)
             self.refresh_bindings()
+        elif words := caution(answer):
+            self.app.notify(*words, severity="warning", markup=False, timeout=15)
+
+
+def cautioned(pen: Pen, answer: object, width: int) -> list[Row]:
+    """Say that what is in force could still be lost, if it could."""
+    return [
+        row
+        for text in caution(answer)
+        for row in (EMPTY, *pen.paragraph(text, width, pen.palette.waiting))
+    ]

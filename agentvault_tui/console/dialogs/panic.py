@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from agentvault_tui.console.actions import Stopped
 from agentvault_tui.console.dialogs.choice import Choice
-from agentvault_tui.console.dialogs.confirm import Confirm
+from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup_factor import stage
@@ -99,6 +99,7 @@ class PanicDialog(Confirm):
         agents = plural(cut.agents, "agent")
         return [
             stage(pen, "done", "closed here", f"{cut.effective_ms:.1f} ms"),
+            *cautioned(pen, cut, width),
             EMPTY,
             pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.actions import Restored, Revoked
-from agentvault_tui.console.dialogs.confirm import Confirm
+from agentvault_tui.console.actions import Restored, Revoked, caution
+from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
@@ -66,6 +66,7 @@ class RestoreDialog(Confirm):
             here = f"{cut.effective_ms:.1f} ms"
             return [
                 stage(pen, "done", "closed here", here),
+                *cautioned(pen, cut, width),
                 EMPTY,
                 pen.fact("Cut", (ended, pen.palette.strong)),
             ]
@@ -121,4 +122,4 @@ class RestoreDialog(Confirm):
         if not self.is_attached:
             ended = f"{self.agent.name} revoked again"
             said = f"{ended}, closed here {cut.effective_ms:.1f} ms"
-            self.app.notify(said, markup=False)
+            self.app.notify(". ".join((said, *caution(cut))), markup=False)

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.actions import Revoked
 from agentvault_tui.console.agentwords import ends, waits
-from agentvault_tui.console.dialogs.confirm import Confirm
+from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, plural
@@ -75,6 +75,7 @@ class RevokeDialog(Confirm):
         return [
             stage(pen, "done", "closed here", here),
             *(steps or [stage(pen, "done", "tenant", "has nothing to do")]),
+            *cautioned(pen, cut, width),
             EMPTY,
             pen.fact("Cut", (cuts, pen.palette.strong)),
             pen.fact(

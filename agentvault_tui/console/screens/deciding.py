@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from agentvault_tui.console.actions import caution
 from agentvault_tui.console.clipboard import copy
 from agentvault_tui.console.dialogs.desk import Desk, undone
 from agentvault_tui.console.keyed import Keyed
@@ -80,10 +81,9 @@ class Deciding(Keyed, Screen[None]):
             self._tell(f"{undone(error)}: {shown}", wrong=True)
         else:
             ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
-            self._tell(
-                f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms: "
-                f"cut {ended}"
-            )
+            said = f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms"
+            said = ". ".join((f"{said}: cut {ended}", *caution(cut)))
+            self._tell(said, wrong=not cut.recorded)
 
     def _tell(self, text: str, *, wrong: bool = False) -> None:
         severity: Literal["warning", "information"] = (

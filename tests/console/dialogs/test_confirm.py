@@ -168,6 +168,25 @@ async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
         assert "refresh token confirmed 900 ms" in await finish(app, pilot)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    ("make", "keys"), [(revoke, ["y"]), (PanicDialog, ["tab", *"panic", "enter"])]
+)
+async def test_what_could_still_be_lost_is_said(
+    make: Callable[[Desk], Dialog[Any]], keys: list[str], *, recorded: bool
+) -> None:
+    """In force but not in the ledger: a restart would serve again; else not a word."""
+    stand = scene()
+    stand.actions.recorded = recorded
+    async with opened(stand, make) as (app, pilot):
+        app.settle()
+        await pilot.press(*keys)
+        shown = await finish(app, pilot)
+        assert "closed here" in shown
+        assert ("In force, but NOT recorded yet" in shown) is not recorded
+        assert ("serves again" in shown) is not recorded
+
+
 async def test_the_outcome_swallows_keys_then_closes() -> None:
     """Keys in flight when it happens do not close what says so."""
     stand = scene()

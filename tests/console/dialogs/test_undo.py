@@ -81,6 +81,20 @@ async def test_the_key_revokes_the_agent_that_was_restored() -> None:
         ]
 
 
+async def test_an_undo_that_could_still_be_lost_says_so() -> None:
+    """Revoked again, in force, and not in the ledger yet."""
+    stand = revoked_scene()
+    stand.actions.recorded = False
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await restored(app, pilot)
+        app.settle()
+        await pilot.press("z")
+        shown = await finish(app, pilot)
+        assert "Revoked again calendar-agent" in shown
+        assert "In force, but NOT recorded yet" in shown
+
+
 async def test_it_does_not_count_within_600_ms_of_the_restore() -> None:
     """`y` and `z` struck together leave the agent restored."""
     stand = revoked_scene()
