@@ -80,6 +80,10 @@ class Mirror:
         """When the broker last started while this console watched."""
         self.last_seq = 0
         self.last_hash = ""
+        self.read_from = 0
+        """After which event every one was seen here."""
+        self.revoked_by: dict[str, int] = {}
+        """The last event that revoked an agent, of those seen here."""
         self.decisions = Rate()
         self.wants: set[str] = set()
         """Agents that have to be read anew; `link` empties it."""
@@ -186,7 +190,8 @@ class Mirror:
         for event in events:
             self._remember(self.intake.event(event))
             self.last_hash = str(event.get("hash") or "")
-        self.last_seq = after
+        self.last_seq = self.read_from = after
+        self.revoked_by.clear()
         self.versions.events += 1
 
     def apply(self, kind: str, data: Json) -> None:
@@ -289,6 +294,7 @@ class Mirror:
             case "token.revoked" | "token.redeemed":
                 self._end_token(row.agent_id, data.get("detail"))
             case "agent.revoked":
+                self.revoked_by[row.agent_id] = row.seq
                 self._shelves[row.agent_id].clear()
                 self._endings.note(row.agent_id, None)
                 self.versions.agents += 1

@@ -32,30 +32,51 @@ class Undo:
     name: Shown
     until: float
     """In boot seconds: a clock that is set changes nothing."""
+    since: int
+    """The last event seen before the restore was asked for."""
 
 
-def offer(desk: Desk, agent: AgentRow) -> None:
-    """Let the restore of *agent*, made just now, be taken back for a while."""
+def offer(desk: Desk, agent: AgentRow, since: int) -> None:
+    """Let the restore of *agent*, made just now, be taken back for a while.
+
+    *since* is the last event that had been seen when it was asked for.
+    """
     until = desk.mirror.clock.boot() + SECONDS
-    desk.undo = Undo(agent.id, agent.name, until)
+    desk.undo = Undo(agent.id, agent.name, until, since)
 
 
 def offered(desk: Desk) -> Undo | None:
-    """Return what can be taken back now; nothing once someone revoked it anyway."""
-    undo = desk.undo
-    if undo is None or desk.mirror.clock.boot() >= undo.until:
+    """Return what can be taken back now.
+
+    Nothing any more once the agent was revoked anyway: who serves it again after
+    that has decided anew, and it is not ours to take back.
+    """
+    undo, mirror = desk.undo, desk.mirror
+    if undo is None:
         return None
-    agent = desk.mirror.agents.get(undo.agent_id)
-    return None if agent is None or agent.revoked else undo
+    agent = mirror.agents.get(undo.agent_id)
+    if (
+        mirror.clock.boot() >= undo.until
+        or agent is None
+        or agent.revoked
+        or mirror.revoked_by.get(undo.agent_id, 0) > undo.since
+        or mirror.read_from > undo.since  # what happened between was not seen
+    ):
+        desk.undo = None
+    return desk.undo
 
 
 async def take_back(desk: Desk, undo: Undo) -> Revoked:
-    """Revoke the agent that was restored; offered again if that was refused."""
+    """Revoke the agent that was restored.
+
+    Offered again if that was refused, unless a newer restore is offered by then.
+    """
     desk.undo = None
     try:
         return await desk.actions.revoke(undo.agent_id, REASON)
     except BaseException:
-        desk.undo = undo
+        if offered(desk) is None:
+            desk.undo = undo
         raise
 
 

@@ -27,6 +27,7 @@ class RestoreDialog(Confirm):
 
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
         self.agent = agent
+        self._since = 0
         self.restored: Restored | None = None
         self.cut: Revoked | None = None
         """Set once the restore was taken back."""
@@ -85,13 +86,14 @@ class RestoreDialog(Confirm):
 
     def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
         """Restore the agent."""
+        self._since = self.desk.mirror.last_seq
         return self.desk.actions.restore(self.agent.id)
 
     def happened(self, answer: object) -> None:
         """Keep the measure."""
         if isinstance(answer, Restored):
             self.restored = answer
-            offer(self.desk, self.agent)
+            offer(self.desk, self.agent, self._since)
 
     # Taking it back
 

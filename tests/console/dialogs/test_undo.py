@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.undo import offer, offered, take_back
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 
 CALENDAR = "agt_0000000000000002"
@@ -158,6 +160,68 @@ async def test_an_agent_someone_else_revoked_needs_no_undo() -> None:
         assert "undo 10 s" in await restored(app, pilot)
         stand.agent(CALENDAR, status="revoked")
         assert "undo" not in await finish(app, pilot)
+
+
+def _event(stand: Stand, kind: str, agent_id: str) -> None:
+    agent = stand.state.agents[agent_id]
+    stand.mirror.apply("audit", stand.state.record(kind, agent))
+
+
+async def test_a_restore_of_someone_else_is_not_taken_back() -> None:
+    """Revoked and restored by a colleague meanwhile, it is no longer our restore."""
+    stand = revoked_scene()
+    app = StandApp(stand, restore)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await restored(app, pilot)
+        _event(stand, "agent.restored", CALENDAR)
+        assert offered(stand.desk) is not None
+        _event(stand, "agent.revoked", CALENDAR)
+        _event(stand, "agent.restored", CALENDAR)
+        assert "undo" not in await finish(app, pilot)
+        await pilot.press("z")
+        assert stand.actions.asked == [("restore", CALENDAR)]
+
+
+async def test_once_seen_revoked_it_never_comes_back() -> None:
+    """Also where only the agent's state told it."""
+    stand = revoked_scene()
+    offer(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
+    assert offered(stand.desk) is None
+    stand.agent(CALENDAR, status="active")
+    assert offered(stand.desk) is None
+
+
+async def test_events_that_were_missed_end_it() -> None:
+    """Nobody knows then whether the restore is still ours."""
+    stand = revoked_scene()
+    agent = stand.agent(CALENDAR, status="active")
+    offer(stand.desk, agent, stand.mirror.last_seq)
+    assert offered(stand.desk) is not None
+    stand.mirror.load_events([], after=stand.mirror.last_seq + 5_000)
+    assert offered(stand.desk) is None
+
+
+async def test_a_refused_undo_leaves_a_newer_one_alone() -> None:
+    """The key goes on acting on the agent that was restored last."""
+    stand = revoked_scene()
+    mirror, desk = stand.mirror, stand.desk
+    first, second = (mirror.agents[each] for each in list(mirror.agents)[:2])
+    stand.agent(first.id, status="active")
+    stand.agent(second.id, status="active")
+    offer(desk, first, mirror.last_seq)
+    undo = offered(desk)
+    assert undo is not None
+    stand.actions.hold = asyncio.Event()
+    stand.actions.error = LedgerUnwritableError("the disk is full")
+    under_way = asyncio.create_task(take_back(desk, undo))
+    await asyncio.sleep(0)
+    offer(desk, second, mirror.last_seq)
+    stand.actions.hold.set()
+    with pytest.raises(LedgerUnwritableError):
+        await under_way
+    again = offered(desk)
+    assert again is not None
+    assert again.agent_id == second.id
 
 
 async def _restore_research(app: ConsoleApp, pilot: Pilot[Any]) -> str:
