@@ -60,11 +60,13 @@ def export(session: Session, file: Path, form: str) -> None:
 def verify(session: Session, file: Path | None) -> int:
     """Check the ledger, or an export in FILE, and name the first bad event.
 
+    Of the ledger also that agents, scopes, panic and tokens are as its events say.
+
     Needs no broker. Exits 1 when the record is not the one that was written.
     """
     ledger = lazy_room("ledger")
     if file is None:
-        found = ledger.verify_ledger(session.home)
+        found = ledger.verify_home(session.home)
     else:
         found = ledger.verify_export(file)
     out = session.out

@@ -25,6 +25,7 @@ from agentvault_tui.ledger.records import (
     UsedAssertion,
 )
 from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
+from agentvault_tui.ledger.verify_state import verify_home
 
 __all__ = [
     "REDEEMED",
@@ -56,5 +57,6 @@ __all__ = [
     "accept_rollback",
     "export_ledger",
     "verify_export",
+    "verify_home",
     "verify_ledger",
 ]

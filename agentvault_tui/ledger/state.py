@@ -177,6 +177,12 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         db.execute("COMMIT")
 
 
+def read_panic(db: sqlite3.Connection) -> Panic | None:
+    """Return what the row of the panic switch says, if there is one."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_PANIC,)).fetchone()
+    return None if row is None or row[0] is None else docs.read_panic(row[0])
+
+
 def stepups_before(
     db: sqlite3.Connection, stepup: StepUp, limit: int
 ) -> tuple[StepUp, ...]:

@@ -147,10 +147,8 @@ def test_verify_live_beside_the_broker(av: Run) -> None:
     assert answer.json["head"] == answer.json["events"]
 
 
-def test_verify_names_a_changed_event(
-    av: Run, cli: Run, broker: Broker, tmp_path: Path
-) -> None:
-    """A row changed behind the broker's back is named, with no broker running."""
+def _copied(broker: Broker, tmp_path: Path) -> Path:
+    """Return a copy of the broker's home, as far as a verification reads it."""
     copy = tmp_path / "copy"
     (copy / "keys").mkdir(parents=True)
     with sqlite3.connect(broker.home / "agentvault.db") as source:
@@ -159,6 +157,33 @@ def test_verify_names_a_changed_event(
         target.close()
     source.close()
     shutil.copy(broker.home / "keys" / "ledger-head.json", copy / "keys")
+    return copy
+
+
+def test_verify_names_an_agent_whose_row_was_changed(
+    av: Run, cli: Run, broker: Broker, agent: Agent, tmp_path: Path
+) -> None:
+    """A whole chain does not hide that the state beside it says otherwise."""
+    copy = _copied(broker, tmp_path)
+    line = ("--home", str(copy), "audit", "verify", "--json")
+    assert cli(*line).code == 0
+    with sqlite3.connect(copy / "agentvault.db") as db:
+        db.execute(
+            "UPDATE agents SET doc = replace(doc, 'send:payment', 'send:all')"
+            " WHERE id = ?",
+            (agent.id,),
+        )
+    db.close()
+    answer = cli(*line)
+    assert answer.code == 1
+    assert f"{agent.id} has send:all" in answer.json["problem"]
+
+
+def test_verify_names_a_changed_event(
+    av: Run, cli: Run, broker: Broker, tmp_path: Path
+) -> None:
+    """A row changed behind the broker's back is named, with no broker running."""
+    copy = _copied(broker, tmp_path)
     line = ("--home", str(copy), "audit", "verify", "--json")
     assert cli(*line).code == 0
     with sqlite3.connect(copy / "agentvault.db") as db:
