@@ -33,8 +33,10 @@ _MOVES: Final = frozenset(
     | {"out", "leave", "palette", "quit", "refuse"}
 )
 """What only makes sense at the key."""
-_DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "close", "take"})
-"""What a dialog asks its own key for: Enter in a list must never do it."""
+_DECIDES: Final = frozenset(
+    {"approve", "deny", "reason", "confirm", "close", "take", "undo"}
+)
+"""What is done by its own key and at once: Enter in a list must never do it."""
 _OFFERED: Final = 5
 """Step-ups and filters offered before anything is typed; all are found by typing."""
 _LONGEST: Final = 90

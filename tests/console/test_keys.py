@@ -22,6 +22,7 @@ from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.keyed import KEYED, keys_of
 from agentvault_tui.console.keymap import load_all
+from agentvault_tui.console.undo import offer
 
 LISTS = ("agents", "audit", "details", "queue", "saved", "help", "view")
 _LEADING: dict[str, list[str]] = {
@@ -272,6 +273,21 @@ async def test_the_palette_decides_nothing(opened: Opened, keys: list[str]) -> N
         app = stage.app
         titles = {c.title.lower() for c in app.get_system_commands(app.screen)}
         assert not titles & {"revoke", "deny", "approve, 2nd factor", "deny, say why"}
+
+
+@pytest.mark.parametrize(("read_only", "past"), [(0, 0), (1, 0), (0, 1)])
+async def test_the_palette_takes_no_restore_back(
+    opened: Opened, read_only: int, past: int
+) -> None:
+    """That cuts an agent off with no question asked, so its own key alone does it."""
+    async with opened() as stage:
+        app = stage.app
+        app.desk.read_only, app.desk.past = bool(read_only), bool(past)
+        agent = next(iter(app.desk.mirror.agents.values()))
+        offer(app.desk, agent, app.desk.mirror.last_seq)
+        titles = [c.title.lower() for c in app.get_system_commands(app.screen)]
+        assert titles
+        assert not [title for title in titles if "undo" in title]
 
 
 async def test_the_palette_saves_and_clears_a_filter(opened: Opened) -> None:
