@@ -35,7 +35,10 @@ _ALWAYS: Final = {"quit": ("ctrl+q",), "out": ("escape",), "leave": ("escape",)}
 _DECIDES: Final = frozenset(
     {"approve", "deny", "reason", "revoke", "restore", "undo", "panic"}
 )
-_CARELESS: Final = frozenset({"enter", "space", "tab", "shift+tab"})
+_CARELESS: Final = frozenset({"enter", "return", "space", "tab", "backspace"})
+"""Pressed without looking, whatever is held with them."""
+_CONTROLLED: Final = frozenset({"m", "j", "i", "h", "at", "@"})
+"""With ctrl the same bytes as Enter, Tab, Backspace and ctrl+space."""
 Place = tuple[type, ...]
 """Classes whose keys work at the same time."""
 _MODIFIERS: Final = frozenset({"ctrl", "shift", "alt", "super"})
@@ -132,9 +135,14 @@ def _unfit(name: str, key: str) -> str:
         return "ctrl+p always opens the palette"
     if key == "escape" and name not in {"out", "leave"}:
         return "Esc always goes one step out"
-    if key in _CARELESS and name in _DECIDES:
+    if name in _DECIDES and _careless(last.lower(), modifiers):
         return "nothing is decided by a key that is pressed without looking"
     return ""
+
+
+def _careless(last: str, modifiers: list[str]) -> bool:
+    """Tell whether a key, or what a terminal sends for it, is pressed so easily."""
+    return last in _CARELESS or ("ctrl" in modifiers and last in _CONTROLLED)
 
 
 def _settle(keymap: Keymap, places: list[Place]) -> None:

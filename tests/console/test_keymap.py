@@ -14,6 +14,11 @@ from agentvault_tui.console.keymap import FILE, Keymap, load
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.widgets.agents import AgentPane
 
+_EASY = (
+    *("enter", "return", "space", "tab", "shift+tab", "backspace"),
+    *("ctrl+m", "ctrl+M", "ctrl+j", "ctrl+i", "ctrl+h", "ctrl+space", "ctrl+at"),
+    *("ctrl+@", "ctrl+shift+m", "shift+enter", "alt+space"),
+)
 _HOME = [(AgentPane, Watch, ConsoleApp)]
 
 
@@ -82,6 +87,18 @@ def test_what_is_not_taken_is_told(tmp_path: Path, line: str, words: str) -> Non
     assert len(keymap.problems) == 1
     assert words in keymap.problems[0]
     assert keymap.keys == {}
+
+
+@pytest.mark.parametrize("name", ["approve", "deny", "undo", "panic"])
+@pytest.mark.parametrize("key", _EASY)
+def test_nothing_is_decided_by_what_a_terminal_sends_for_enter(
+    tmp_path: Path, name: str, key: str
+) -> None:
+    """Nor for Tab, Space and Backspace: under any of their names, with any modifier."""
+    keymap = _load(tmp_path, f'{name} = "{key}"\n')
+    assert keymap.keys == {}
+    assert len(keymap.problems) == 1
+    assert "without looking" in keymap.problems[0]
 
 
 def test_of_two_on_one_key_the_first_has_it(tmp_path: Path) -> None:
