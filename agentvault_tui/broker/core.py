@@ -62,6 +62,8 @@ class Broker:
     tenant_kind: str = "auth0"
     policy_problem: str | None = None
     """Why the policy on disk is not the one in force, if so."""
+    state_problem: str | None = None
+    """What at the start was not as the events say, if anything."""
     flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
     """Device flows under way, one a step-up."""
     recording_missed: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -10,11 +10,21 @@ from typing import Final
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
-from agentvault_tui.ledger import Change, Cooldown, DropAgentTokens, Panic, Recovery
+from agentvault_tui.ledger import (
+    Astray,
+    Change,
+    Cooldown,
+    DropAgentTokens,
+    DropToken,
+    Loaded,
+    Panic,
+    Recovery,
+)
 from agentvault_tui.model import (
     Agent,
     AgentStatus,
     Draft,
+    Event,
     EventType,
     StepUp,
     StepUpStatus,
@@ -22,6 +32,8 @@ from agentvault_tui.model import (
 )
 
 _SKEW: Final = timedelta(seconds=2)
+_NAMED: Final = 100
+"""So many of a kind an event names."""
 
 log = logging.getLogger("agentvault.recovery")
 
@@ -31,11 +43,20 @@ async def take_over(broker: Broker) -> None:
 
     A deadline of an earlier boot is judged by the wall clock alone. Set back to
     before the ledger's last event it would revive what had expired, so then nothing
-    that can expire is taken over.
+    that can expire is taken over. What the rows would serve although events say
+    otherwise is not: rows are outside the chain, so whoever can write the file can
+    change them while no broker runs.
     """
     loaded = await broker.ledger.load()
-    broker.replays.take_over(loaded.assertions)
+    found = await broker.ledger.astray(loaded)
     last = await broker.ledger.event(broker.ledger.head.seq)
+    await _take_over(broker, _without(loaded, found), last)
+    if found:
+        await _record_astray(broker, found)
+
+
+async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None:
+    broker.replays.take_over(loaded.assertions)
     now = broker.clock.now()
     if last is None or now >= last.time - _SKEW:
         broker.registry.take_over(loaded)
@@ -61,6 +82,50 @@ async def take_over(broker: Broker) -> None:
             detail={"tokens_revoked": len(loaded.tokens)},
         ),
         changes=[*(DropAgentTokens(agent.id) for agent in loaded.agents), *ended],
+    )
+
+
+def _without(loaded: Loaded, found: Astray) -> Loaded:
+    """Return what was loaded, with the stricter word of events where they differ."""
+    cut = {agent.id: agent for agent in found.agents}
+    gone = {token.id for token in found.tokens}
+    kept = tuple(t for t in loaded.tokens if t.id not in gone and t.agent_id not in cut)
+    return replace(
+        loaded,
+        agents=tuple(cut.get(agent.id, agent) for agent in loaded.agents),
+        panic=loaded.panic or found.panic,
+        tokens=() if found.panic else kept,
+    )
+
+
+async def _record_astray(broker: Broker, found: Astray) -> None:
+    """Record what the rows said otherwise, put them right, and tell operators."""
+    stopped = broker.registry.agents() if found.panic else found.agents
+    told = [f"{len(found.agents)} agents"] if found.agents else []
+    told += ["the panic"] if found.panic else []
+    told += [f"{len(found.tokens)} elevated tokens"] if found.tokens else []
+    broker.state_problem = (
+        f"The ledger's state was changed behind its events ({', '.join(told)}): "
+        "it is taken as the events say. Run agentvault audit verify."
+    )
+    log.warning("%s", broker.state_problem)
+    await broker.record_cut(
+        Draft(
+            EventType.AUDIT_AMBIGUOUS,
+            SYSTEM,
+            reason="state_changed",
+            detail={
+                "agents": [agent.id for agent in found.agents][:_NAMED],
+                "panic": found.panic is not None,
+                "tokens": [token.id for token in found.tokens][:_NAMED],
+            },
+        ),
+        changes=[
+            *found.agents,
+            *(DropAgentTokens(agent.id) for agent in stopped),
+            *(DropToken(token.id) for token in found.tokens),
+            *([found.panic] if found.panic else ()),
+        ],
     )
 
 

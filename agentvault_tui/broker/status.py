@@ -44,6 +44,8 @@ def warnings(broker: Broker) -> list[str]:
         found.append(
             f"{len(broker.unrecorded)} revocations are in force but not yet recorded."
         )
+    if broker.state_problem:
+        found.append(broker.state_problem)
     if broker.policy_problem:
         found.append(
             f"The policy on disk is broken, the one before stays in force: "

@@ -25,12 +25,13 @@ from agentvault_tui.ledger.records import (
     UsedAssertion,
 )
 from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
-from agentvault_tui.ledger.verify_state import verify_home
+from agentvault_tui.ledger.verify_state import Astray, verify_home
 
 __all__ = [
     "REDEEMED",
     "Activity",
     "Around",
+    "Astray",
     "Attempt",
     "Change",
     "Cooldown",

@@ -41,6 +41,7 @@ from agentvault_tui.ledger.records import (
 )
 from agentvault_tui.ledger.search import Indexer, open_searcher
 from agentvault_tui.ledger.story import read_story
+from agentvault_tui.ledger.verify_state import Astray, astray
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepUpId
 
@@ -181,6 +182,10 @@ class Ledger:
     async def load(self) -> Loaded:
         """Read all state, without expired, dropped and voided tokens."""
         return await self._read(state.load, self._clock)
+
+    async def astray(self, loaded: Loaded) -> Astray:
+        """Return what of *loaded* would be served although events say otherwise."""
+        return await self._read(astray, loaded)
 
     async def events(self, query: EventQuery) -> Page:
         """Read one page of events.

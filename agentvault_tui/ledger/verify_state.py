@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.errors import LedgerError
@@ -18,6 +18,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import docs, schema, state
 from agentvault_tui.ledger.opening import foreseen
 from agentvault_tui.ledger.past_agents import Roster, Rosters
+from agentvault_tui.ledger.records import Loaded, Panic
 from agentvault_tui.ledger.verify import Verification, verify_ledger
 from agentvault_tui.model import (
     Agent,
@@ -52,6 +53,22 @@ class _Issued(NamedTuple):
     kind: TokenKind
 
 
+@dataclass(frozen=True, slots=True)
+class Astray:
+    """What is served by the rows although events say otherwise."""
+
+    agents: tuple[Agent, ...] = ()
+    """Those served though revoked or never registered, as they must be: revoked."""
+    panic: Panic | None = None
+    """The panic that no row tells of."""
+    tokens: tuple[Token, ...] = ()
+    """Elevated ones that no approval gave life to."""
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything."""
+        return bool(self.agents or self.panic or self.tokens)
+
+
 def verify_home(home: Home) -> Verification:
     """Check a home's ledger, and that its state is what its events tell of.
 
@@ -73,6 +90,31 @@ def verify_home(home: Home) -> Verification:
     if not problems:
         return found
     return replace(found, ok=False, problem=_BESIDES.join(problems))
+
+
+def astray(db: sqlite3.Connection, loaded: Loaded) -> Astray:
+    """Compare what was loaded with the events, before anything is served.
+
+    Only the few events about agents and approvals are read, so that a start is quick.
+    """
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    roster = Rosters().at(db, head)
+    elevated = {t.id: _told(t) for t in loaded.tokens if t.kind is TokenKind.ELEVATED}
+    foreign = dict(_not_issued(db, elevated, _ISSUES[:2]))
+    return Astray(
+        agents=tuple(
+            replace(
+                agent,
+                status=AgentStatus.REVOKED,
+                revoked_at=known.revoked_at if known else agent.created_at,
+            )
+            for agent in loaded.agents
+            for known in (roster.agents.get(agent.id),)
+            if agent.status is AgentStatus.ACTIVE and not _active(known)
+        ),
+        panic=roster.panic if loaded.panic is None else None,
+        tokens=tuple(token for token in loaded.tokens if token.id in foreign),
+    )
 
 
 def _problems(db: sqlite3.Connection) -> list[str]:

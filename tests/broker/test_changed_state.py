@@ -1,0 +1,113 @@
+"""A start on rows that were changed while no broker ran: the events' word holds."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from support.bench import OPERATOR, Bench
+from support.stepups import approve, ask, hold
+
+from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
+from agentvault_tui.ledger import verify_home
+from agentvault_tui.model import Action, Agent, AgentStatus, EventType
+
+CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
+_UNREVOKE = """UPDATE agents SET doc = replace(doc, '"revoked"', '"active"')"""
+
+
+async def restarted(bench: Bench, *changes: str) -> Bench:
+    await bench.close()
+    db = sqlite3.connect(bench.home.database)
+    for sql in changes:
+        assert db.execute(sql).rowcount
+    db.commit()
+    db.close()
+    return await Bench.open(bench.home, bench.clock)
+
+
+async def told(bench: Bench) -> dict[str, object]:
+    (event,) = await bench.events(EventType.AUDIT_AMBIGUOUS)
+    assert event.reason == "state_changed"
+    assert any("audit verify" in warning for warning in warnings(bench.broker))
+    return dict(event.detail)
+
+
+async def test_a_revoked_agent_stays_revoked(bench: Bench) -> None:
+    """Whatever its row says; it is recorded, warned of, put right, and restorable."""
+    agent, other = await bench.agent("one"), await bench.agent("two")
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    again = await restarted(bench, _UNREVOKE)
+    try:
+        registry = again.broker.registry
+        assert not registry.serves(agent.id)
+        assert registry.serves(other.id)
+        assert await told(again) == {"agents": [agent.id], "panic": False, "tokens": []}
+        assert verify_home(again.home).ok
+        await restore_agent(again.broker, agent.id, OPERATOR)
+        again = await restarted(again)
+        assert again.broker.registry.serves(agent.id)
+        assert warnings(again.broker) == []
+    finally:
+        await again.close()
+
+
+async def test_an_agent_no_event_registered_is_not_served(bench: Bench) -> None:
+    """A forged row brings no agent in."""
+    agent = await bench.agent()
+    forged = f"""INSERT INTO agents
+        SELECT 'agt_x', replace(doc, '{agent.id}', 'agt_x'), n + 1000 FROM agents"""
+    again = await restarted(bench, forged)
+    try:
+        assert again.broker.registry.agent("agt_x").status is AgentStatus.REVOKED
+        assert again.broker.registry.serves(agent.id)
+        assert (await told(again))["agents"] == ["agt_x"]
+    finally:
+        await again.close()
+
+
+async def test_a_panic_stays_until_it_is_lifted(bench: Bench) -> None:
+    """Its row deleted, everything still stands still."""
+    agent = await bench.agent()
+    await panic(bench.broker, "drill", OPERATOR)
+    again = await restarted(bench, "DELETE FROM meta WHERE key = 'panic'")
+    try:
+        assert not again.broker.registry.serves(agent.id)
+        assert again.broker.registry.panic is not None
+        assert again.broker.registry.panic.reason == "drill"
+        assert (await told(again))["panic"] is True
+        assert verify_home(again.home).ok
+    finally:
+        await again.close()
+
+
+async def test_an_elevated_token_without_an_approval_is_dropped(bench: Bench) -> None:
+    """One made of a standard token dies; the approved one lives on."""
+    payer, stepup = await hold(bench)
+    await approve(bench, stepup)
+    await ask(bench, payer, CALENDAR)
+    assert len(bench.broker.registry.tokens_of(payer.id)) == 2
+    again = await restarted(
+        bench, """UPDATE tokens SET doc = replace(doc, '"standard"', '"elevated"')"""
+    )
+    try:
+        (left,) = again.broker.registry.tokens_of(payer.id)
+        assert left.stepup_id == stepup.id
+        assert len((await told(again))["tokens"]) == 1  # type: ignore[arg-type]
+    finally:
+        await again.close()
+
+
+async def test_an_untouched_store_starts_without_a_word(bench: Bench) -> None:
+    """Revoked, restored and approved as events say: nothing is recorded or warned."""
+    payer, stepup = await hold(bench)
+    await approve(bench, stepup)
+    cut: Agent = await bench.agent("cut")
+    await revoke_agent(bench.broker, cut.id, "", OPERATOR)
+    again = await restarted(bench)
+    try:
+        assert await again.events(EventType.AUDIT_AMBIGUOUS) == []
+        assert warnings(again.broker) == []
+        assert len(again.broker.registry.tokens_of(payer.id)) == 1
+    finally:
+        await again.close()
