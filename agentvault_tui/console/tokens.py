@@ -13,19 +13,23 @@ from agentvault_tui.console.records import TokenKind, TokenRow
 KEPT: Final = 100
 """As many as the broker lists; an agent may hold thousands."""
 _LOW: Final = 50
+_MOST_KINDS: Final = 200
+"""More than are ever held, and fewer than a byte can number."""
 
 
 class TokenShelf:
-    """Live tokens by expiry, in twenty bytes each: thousands of agents hold some.
+    """Live tokens by expiry, in 13 bytes each: thousands of agents hold some.
 
     Three columns in one order; rows are made of them when somebody looks.
     """
 
-    __slots__ = ("_ends", "_keys", "_kinds", "more")
+    __slots__ = ("_ends", "_keys", "_kinds", "_which", "more")
 
     def __init__(self, rows: Iterable[TokenRow] = (), live: int = 0) -> None:
         self._ends = array("d")
         self._keys = array("I")
+        self._which = bytearray()
+        """Of each, the place of its kind in `_kinds`: an agent has few."""
         self._kinds: list[TokenKind] = []
         self.more = 0
         """How many are not held; all of them expire later than those held."""
@@ -46,9 +50,10 @@ class TokenShelf:
             if place == len(self._ends):
                 return
             self._remove(len(self._ends) - 1)
+        which = self._kind(row.kind)  # may put another column in place of the old
         self._ends.insert(place, row.ends)
         self._keys.insert(place, row.key)
-        self._kinds.insert(place, row.kind)
+        self._which.insert(place, which)
 
     def drop(self, key: int) -> None:
         """Let go of one token that was revoked or used."""
@@ -76,14 +81,14 @@ class TokenShelf:
     @property
     def elevated(self) -> int:
         """How many of those held are elevated."""
-        return sum(kind.elevated for kind in self._kinds)
+        return sum(self._kinds[which].elevated for which in self._which)
 
     @property
     def soonest(self) -> TokenRow | None:
         """The next to expire."""
         if not self._ends:
             return None
-        return TokenRow(self._keys[0], self._kinds[0], self._ends[0])
+        return TokenRow(self._keys[0], self._kinds[self._which[0]], self._ends[0])
 
     @property
     def ends(self) -> float | None:
@@ -93,7 +98,8 @@ class TokenShelf:
     @property
     def rows(self) -> list[TokenRow]:
         """Those held, the soonest to expire first."""
-        return list(map(TokenRow, self._keys, self._kinds, self._ends))
+        kinds = (self._kinds[which] for which in self._which)
+        return list(map(TokenRow, self._keys, kinds, self._ends))
 
     @property
     def short(self) -> bool:
@@ -101,10 +107,21 @@ class TokenShelf:
         return self.more > 0 and len(self._ends) < _LOW
 
     def _remove(self, place: int) -> None:
-        del self._ends[place], self._keys[place], self._kinds[place]
+        del self._ends[place], self._keys[place], self._which[place]
 
     def _keep_from(self, place: int) -> None:
-        del self._ends[:place], self._keys[:place], self._kinds[:place]
+        del self._ends[:place], self._keys[:place], self._which[:place]
+
+    def _kind(self, kind: TokenKind) -> int:
+        """Return a kind's place; forget those no token is of before they are many."""
+        if kind in self._kinds:
+            return self._kinds.index(kind)
+        if len(self._kinds) > _MOST_KINDS:
+            used = [self._kinds[which] for which in self._which]
+            self._kinds = list(dict.fromkeys(used))
+            self._which = bytearray(map(self._kinds.index, used))
+        self._kinds.append(kind)
+        return len(self._kinds) - 1
 
 
 class Endings:

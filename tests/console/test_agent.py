@@ -324,7 +324,7 @@ async def test_without_a_link_it_says_what_is_old(
         mirror = here.app.desk.mirror
         await settle(here.pilot, lambda: mirror.link.state is LinkState.LOST)
         here.screen.pulse()
-        assert "LINK LOST" in here.text("masthead")
+        await settle(here.pilot, lambda: "LINK LOST" in here.text("masthead"))
         assert "2 tokens · none elevated unconfirmed" in here.text("facts")
         assert "used 15 times" in here.text("facts")
         await asyncio.to_thread(fake.start)

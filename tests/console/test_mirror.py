@@ -209,6 +209,20 @@ def test_a_shelf_holds_each_token_once_until_it_ends(
     assert shelf.live == len(held)
 
 
+def test_a_shelf_knows_what_each_token_is_for_among_very_many() -> None:
+    """Kinds that come and go by the hundred never change what a held one is for."""
+    intake, shelf = Intake(), TokenShelf()
+    for number in range(1_000):
+        at = START + timedelta(seconds=number)
+        token = {"id": f"tok_{number}", "scope": f"s:{number}", "expires_at": iso(at)}
+        shelf.expire(at.timestamp() - 70)
+        shelf.add(intake.token(token))
+        assert shelf.soonest is not None
+        first = max(number - 69, 0)
+        assert shelf.soonest.scope == f"s:{first}"
+    assert [row.scope for row in shelf.rows] == [f"s:{n}" for n in range(930, 1_000)]
+
+
 def test_a_live_token_takes_next_to_no_memory(told: Told) -> None:
     """Thousands of agents with many tokens each do not make the console grow."""
     agents = [told.add_agent(f"a{number}", "read:email") for number in range(50)]
