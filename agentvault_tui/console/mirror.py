@@ -221,6 +221,7 @@ class Mirror:
         if state is LinkState.LOST:
             self.presence.forget()
         self.versions.status += 1
+        self.stirred()
 
     def warn(self, kind: str, text: str) -> None:
         """Keep a warning on the screen until `unwarn`."""

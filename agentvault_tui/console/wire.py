@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT: Final = 5.0
+_AT_ONCE: Final = 0.001
+"""Seconds within which a chunk comes that was here already."""
 _PAUSE: Final = 0.1
 """Between reads of a busy stream, so that many frames cost one wake-up."""
 _MUCH: Final = 16_384
@@ -97,11 +99,16 @@ class Wire:
             ) as answer:
                 await self._refuse(answer)
                 yield []
-                decoder = Decoder()
+                decoder, loop = Decoder(), asyncio.get_running_loop()
+                asked = loop.time()
                 async for chunk in answer.aiter_bytes():
+                    waited = loop.time() - asked > _AT_ONCE
                     yield decoder.feed(chunk)
-                    if len(chunk) < _MUCH:
+                    # What is here already is taken at once, however small its chunks:
+                    # a pause after each would let a flood run ever further ahead.
+                    if waited and len(chunk) < _MUCH:
                         await asyncio.sleep(_PAUSE)
+                    asked = loop.time()
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         except OverlongError as error:

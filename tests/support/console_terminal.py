@@ -11,17 +11,21 @@ from support.terminal import Terminal
 
 _PROGRAM = """
 import os, sys
+from datetime import UTC, datetime
 from pathlib import Path
 if len(sys.argv) > 3 and sys.argv[3] == "own":
     os.open(os.ttyname(0), os.O_RDWR)  # a session leader's first terminal is its own
+from agentvault_tui.clock import ManualClock
 from agentvault_tui.console import run
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
 home = Path(sys.argv[2])
 settings = Settings.load(Home.locate(home))
 sys.exit(run(Path(sys.argv[1]), read_only="read-only" in sys.argv, settings=settings,
-             memory_folder=home, config_folder=home))
+             memory_folder=home, config_folder=home,
+             clock=ManualClock(datetime.now(UTC)) if "still" in sys.argv else None))
 """
+"""With the word ``still`` its clock stands: two paints of the same are the same."""
 LEAVING = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?2004l")
 CTRL_Q = "\x11"
 

@@ -29,8 +29,7 @@ class Terminal:
         rows: int = 50,
     ) -> None:
         self.master, slave = pty.openpty()
-        size = struct.pack("HHHH", rows, columns, 0, 0)
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        _size(slave, columns, rows)
         self.process = subprocess.Popen(
             list(line),
             stdin=slave,
@@ -39,6 +38,7 @@ class Terminal:
             env=dict(env),
             start_new_session=True,
         )
+        self._name = os.ttyname(slave)
         os.close(slave)
         self.painted = b""
         self._screen = pyte.Screen(columns, rows)
@@ -76,6 +76,28 @@ class Terminal:
         self._stream.feed(self.painted[self._fed :])
         self._fed = len(self.painted)
         return list(self._screen.display)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Be another size, and say so."""
+        _ = self.display
+        _size(self.master, columns, rows)
+        self._screen.resize(rows, columns)
+        # The child has no controlling terminal whose kernel side would tell it.
+        self.process.send_signal(signal.SIGWINCH)
+
+    def painted_since(self, start: int) -> list[str]:
+        """What a blank terminal shows of the bytes painted after *start*."""
+        screen = pyte.Screen(self._screen.columns, self._screen.lines)
+        pyte.ByteStream(screen).feed(self.painted[start:])
+        return list(screen.display)
+
+    def hold(self) -> None:
+        """Take nothing more from the child, as after ctrl+s; reading finds no more."""
+        slave = os.open(self._name, os.O_RDWR | os.O_NOCTTY)
+        termios.tcflow(slave, termios.TCOOFF)
+        os.close(slave)
+        while self.read(0):
+            pass
 
     @property
     def unreadable(self) -> list[str]:
@@ -116,3 +138,8 @@ class Terminal:
             return False
         self.painted += chunk
         return bool(chunk)
+
+
+def _size(descriptor: int, columns: int, rows: int) -> None:
+    size = struct.pack("HHHH", rows, columns, 0, 0)
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, size)
