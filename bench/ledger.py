@@ -103,6 +103,7 @@ async def commits(ledger: Ledger, waiters: int, seconds: float, flush: float) ->
     end = time.perf_counter() + seconds
 
     async def wait() -> None:
+        """Be one of those who wait, until time is up."""
         while time.perf_counter() < end:
             made = draft(chance)
             agent_id = made.agent_id or AgentId("")

@@ -9,10 +9,9 @@ import json
 import logging
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
@@ -42,10 +41,6 @@ from agentvault_tui.web.sockets import tcp_socket, unix_socket
 
 log = logging.getLogger("agentvault.serve")
 
-_SWITCH: Final = 0.001
-"""Seconds. The ledger's thread asks for the interpreter back after each statement;
-by default a busy loop would let it wait 5 ms every time, and a revocation with it."""
-
 
 def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
     """Serve until SIGTERM or SIGINT.
@@ -62,7 +57,6 @@ def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
     """
     harden()
     log_json_lines()
-    sys.setswitchinterval(_SWITCH)
     path = socket or home.socket
     home.prepare(path)
     return run_loop(_serve(home, settings, path))

@@ -115,6 +115,8 @@ class ConsoleApp(Keyed, App[int]):
             gc.freeze()
             gc.enable()
         await self.watch_screen.complete()
+        if not self.watch_screen.is_attached:
+            return
         self._take_keymap()
         self._following = asyncio.create_task(self.link.run())
         self._following.add_done_callback(self._ended)

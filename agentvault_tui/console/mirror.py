@@ -35,10 +35,6 @@ RING: Final = 2_000
 _DECIDED_KEPT: Final = 200
 
 
-def _nothing() -> None:
-    """Do it."""
-
-
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
@@ -87,7 +83,7 @@ class Mirror:
         self.decisions = Rate()
         self.wants: set[str] = set()
         """Agents that have to be read anew; `link` empties it."""
-        self.stirred: Callable[[], object] = _nothing
+        self.listeners: set[Callable[[], object]] = set()
         """Called whenever something may have changed."""
         self._counts: dict[str, Counts] = {}
         self._counted_to = 0
@@ -178,7 +174,7 @@ class Mirror:
         self.versions.roster += 1
         self._counted_to = head
         self.wants.clear()
-        self.stirred()
+        self._stir()
 
     def load_events(self, events: Iterable[Json], *, after: int) -> None:
         """Start the recent events anew, to be continued *after* that number."""
@@ -198,7 +194,11 @@ class Mirror:
         """Take one frame of the event stream; an unknown kind means nothing."""
         if reader := self._readers.get(kind):
             reader(data)
-            self.stirred()
+            self._stir()
+
+    def _stir(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     def cut(self, agent_id: str, ms: float, steps: tuple[UpstreamStep, ...]) -> None:
         """Remember how a revocation from here went."""
@@ -221,7 +221,7 @@ class Mirror:
         if state is LinkState.LOST:
             self.presence.forget()
         self.versions.status += 1
-        self.stirred()
+        self._stir()
 
     def warn(self, kind: str, text: str) -> None:
         """Keep a warning on the screen until `unwarn`."""

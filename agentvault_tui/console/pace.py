@@ -16,11 +16,14 @@ PULSES: Final = {"fast": 0.25, "slow": 0.5}
 async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
     """Yield at each second and sooner when *mirror* has news, *pulse* apart."""
     news = asyncio.Event()
-    mirror.stirred = news.set
-    while True:
-        news.clear()
-        yield
-        await asyncio.sleep(pulse)
-        left = 1 - mirror.clock.now().timestamp() % 1
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), left)
+    mirror.listeners.add(news.set)
+    try:
+        while True:
+            news.clear()
+            yield
+            await asyncio.sleep(pulse)
+            left = 1 - mirror.clock.now().timestamp() % 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), left)
+    finally:
+        mirror.listeners.discard(news.set)

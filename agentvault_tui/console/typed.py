@@ -28,6 +28,7 @@ async def typed_lines(descriptor: int) -> AsyncIterator[str]:
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
     def read() -> None:
+        """Wait for bytes in a thread of its own, and hand over whole lines."""
         rest = b""
         try:
             while chunk := os.read(descriptor, _CHUNK):

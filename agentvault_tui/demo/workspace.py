@@ -166,6 +166,7 @@ def application(guard: Guard, store: Store) -> Starlette:
 
 def _endpoint(operation: Operation, guard: Guard, store: Store) -> Callable[..., Any]:
     async def answer(request: Request) -> Response:
+        """Read what is asked, let the guard judge the token, then do it."""
         try:
             body = await _body(request, operation)
         except ValueError as error:

@@ -19,6 +19,7 @@ class _JsonLines(logging.Formatter):
         self._clock = clock
 
     def format(self, record: logging.LogRecord) -> str:
+        """Write one record as one line, with nothing in it that acts on a terminal."""
         line = {
             "time": iso(self._clock.now()),
             "level": record.levelname.lower(),

@@ -49,6 +49,7 @@ class _Reader(HTMLParser):
         self._name = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the page's step, a form or field of it, and where marked text begins."""
         held = {name: value or "" for name, value in attrs}
         if tag == "main":
             self.page.step = held.get("data-step", "")

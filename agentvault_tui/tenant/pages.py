@@ -125,6 +125,7 @@ class Pages:
         async def act(
             session: Session, code: DeviceCode, form: Mapping[str, str]
         ) -> Response:
+            """Note when the person was authenticated, and ask whether they approve."""
             if session.user is None:
                 return self._over(_STALE)
             try:

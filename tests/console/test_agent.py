@@ -107,6 +107,29 @@ async def test_enter_opens_and_escape_goes_back(
         assert chosen.name == "email-agent"
 
 
+async def test_the_screen_below_is_drawn_when_it_is_seen_again(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """Nothing is drawn where nobody looks; what came meanwhile is there on return."""
+    agents = busy(fake)
+    async with room(fake, tmp_path, "email-agent") as here:
+        home = here.app.watch_screen
+        email = agents["email-agent"]
+        fake.decide(email, "read:email", "allowed", resource="mailbox:late")
+        await here.see("events", "mailbox:late")
+        drawn = []
+        for pane in home.panes:
+            pane.paint = lambda pane=pane: drawn.append(pane.id)  # type: ignore[method-assign, misc]
+        home.pulse()
+        assert drawn == []
+        for pane in home.panes:
+            del pane.paint
+        await here.pilot.press("escape")
+        await here.pilot.pause()
+        rows = range(home.audit.size.height)
+        assert any("mailbox:late" in home.audit.render_line(y).text for y in rows)
+
+
 async def test_it_says_who_may_holds_was_refused(
     fake: FakeOperator, tmp_path: Path
 ) -> None:

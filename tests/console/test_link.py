@@ -316,6 +316,7 @@ async def test_reset_is_told(fake: FakeOperator, console: Console) -> None:
         await asyncio.to_thread(fake.push, "reset", {"head": 0})
         await console.until(lambda: "ledger" in console.mirror.warnings)
         await console.until(lambda: console.mirror.link.live)
+        assert "does not know the last event" in console.mirror.warnings["ledger"]
 
 
 async def test_events_that_were_skipped_are_read(

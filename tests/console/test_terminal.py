@@ -210,7 +210,7 @@ def test_a_terminal_that_closes_ends_the_console(
     screen.read_until(lambda text: "live" in text)
     os.close(screen.master)
     try:
-        screen.process.wait(10)
+        assert screen.process.wait(10) == 0
     finally:
         screen.process.kill()
         screen.process.wait()
@@ -264,7 +264,7 @@ def test_read_only_is_said(fake: FakeOperator, terminal: Open) -> None:
     with terminal("read-only") as screen:
         screen.read_until(lambda text: "read-only" in text)
         screen.write("\x11")
-        screen.finish()
+        assert screen.finish() == 0
 
 
 @pytest.mark.parametrize(

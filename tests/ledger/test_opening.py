@@ -133,6 +133,7 @@ async def test_a_crash_before_the_first_head_file_is_no_alarm(
     await fill(home, clock, 0)
     home.database.unlink()
     await fill(home, clock, 1)
+    assert verify_ledger(home).ok
 
 
 async def test_accepting_a_rollback_is_explicit_and_on_the_record(

@@ -115,7 +115,8 @@ async def test_a_list_of_audiences_needs_us_as_its_party(
     """Several audiences are fine when the token says that it was made for us."""
     for aud in (["avConsole01"], ["avConsole01", "other"]):
         raw = tenant.sign(changed(claims, aud=aud, azp="avConsole01"))
-        await client.verify_id_token(raw, not_before=clock.now())
+        known = await client.verify_id_token(raw, not_before=clock.now())
+        assert known.sub == claims["sub"]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def _keeping(broker: Broker) -> list[Route]:
         return answer(shape, 201)
 
     async def scopes(request: Request) -> Response:
+        """Give and take scopes of one agent."""
         body = await body_of(request, ("agent_id", "grant", "ungrant"))
         grant = strings_of(body, "grant")
         ungrant = strings_of(body, "ungrant")

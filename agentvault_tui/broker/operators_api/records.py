@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -15,6 +15,7 @@ from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
     integer_of,
+    limit_of,
     moment_of,
     strings_of,
     text_of,
@@ -27,7 +28,9 @@ from agentvault_tui.errors import UsageError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Action, AgentId, EventType, Outcome
 
-_QUESTION = ("agent_id", "scope", "scopes", "action", "resource", "parameters")
+_PAGE: Final = 100
+_MOST: Final = 1000
+_QUESTION: Final = ("agent_id", "scope", "scopes", "action", "resource", "parameters")
 
 
 def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
@@ -54,6 +57,7 @@ def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
         return answer(status_shape(broker))
 
     async def policy(_: Request) -> Response:
+        """Give the policy in force, as text, and the catalogue of scopes."""
         return answer(
             {
                 "version": broker.policy.version,
@@ -86,11 +90,8 @@ def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
 
 def _query(request: Request) -> EventQuery:
     after, before = integer_of(request, "after"), integer_of(request, "before")
-    limit = integer_of(request, "limit")
     if after is not None and before is not None:
         raise UsageError("give 'after' or 'before', not both")
-    if limit is not None and not 1 <= limit <= 1000:
-        raise UsageError("'limit' may be 1 to 1000")
     query = request.query_params
     return EventQuery(
         after=after,
@@ -101,7 +102,7 @@ def _query(request: Request) -> EventQuery:
         outcome=_word(Outcome, query.get("outcome"), "outcome"),
         type=_word(EventType, query.get("type"), "type"),
         q=query.get("q") or None,
-        limit=limit or 100,
+        limit=limit_of(request, _PAGE, _MOST),
     )
 
 

@@ -12,7 +12,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
-    integer_of,
+    limit_of,
     operator_of,
     text_of,
 )
@@ -26,6 +26,8 @@ from agentvault_tui.broker.usecases.stepup import (
 from agentvault_tui.errors import UsageError
 from agentvault_tui.model import StepUpStatus
 
+_LATEST: Final = 50
+_MOST: Final = 1000
 _BEFORE: Final = 5
 _MOST_BEFORE: Final = 50
 
@@ -34,8 +36,9 @@ def routes(broker: Broker) -> list[Route]:
     """Return the routes about step-ups."""
 
     async def index(request: Request) -> Response:
+        """List what waits, then the latest that was decided."""
         await expire_due(broker)
-        limit = integer_of(request, "limit") or 50
+        limit = limit_of(request, _LATEST, _MOST)
         agent = request.query_params.get("agent")
         status = request.query_params.get("status")
         if status is not None and status not in set(StepUpStatus):
@@ -48,7 +51,7 @@ def routes(broker: Broker) -> list[Route]:
             for stepup in known
             if agent in {None, stepup.agent_id} and status in {None, stepup.status}
         ]
-        shapes = [stepup_shape(stepup) for stepup in picked[: min(limit, 1000)]]
+        shapes = [stepup_shape(stepup) for stepup in picked[:limit]]
         return answer({"stepups": shapes})
 
     async def show(request: Request) -> Response:
@@ -56,14 +59,12 @@ def routes(broker: Broker) -> list[Route]:
 
     async def before(request: Request) -> Response:
         stepup = await known_stepup(broker, _id(request))
-        limit = integer_of(request, "limit")
-        limit = _BEFORE if limit is None else limit
-        if not 1 <= limit <= _MOST_BEFORE:
-            raise UsageError(f"'limit' may be 1 to {_MOST_BEFORE}")
+        limit = limit_of(request, _BEFORE, _MOST_BEFORE)
         found = await broker.ledger.stepups_before(stepup, limit)
         return answer({"stepups": [stepup_shape(each) for each in found]})
 
     async def decide(request: Request) -> Response:
+        """Begin to approve (202, the second factor follows), or deny."""
         body = await body_of(request, ("id", "decision", "digest", "reason"))
         stepup_id = text_of(body, "id")
         match body.get("decision"):

@@ -162,6 +162,20 @@ def integer_of(request: Request, name: str) -> int | None:
     return int(value)
 
 
+def limit_of(request: Request, usual: int, most: int) -> int:
+    """Return how many are asked for, as many as is *usual* when nothing is said.
+
+    Raises:
+        UsageError: it is not a number from 1 to *most*.
+    """
+    limit = integer_of(request, "limit")
+    if limit is None:
+        return usual
+    if not 1 <= limit <= most:
+        raise UsageError(f"'limit' may be 1 to {most}")
+    return limit
+
+
 def moment_of(request: Request, name: str) -> datetime | None:
     """Return the query parameter *name* as a moment.
 

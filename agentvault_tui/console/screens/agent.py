@@ -7,16 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final, Protocol
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widget import Widget
 
 from agentvault_tui.console.activity import ActivityRow
 from agentvault_tui.console.agentlayout import Wanted, plan
 from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.layout import Box
 from agentvault_tui.console.records import AgentRow, EventPage
-from agentvault_tui.console.screens.deciding import Deciding
-from agentvault_tui.console.screens.footer import Focus, Place, agent_keys
+from agentvault_tui.console.screens.footer import Place, agent_keys
+from agentvault_tui.console.screens.placed import Placed
 from agentvault_tui.console.widgets.agentevents import EventsPane
 from agentvault_tui.console.widgets.agentfacts import FactsPane
 from agentvault_tui.console.widgets.audit import AuditPane
@@ -47,27 +46,18 @@ class Reader(Protocol):
         ...
 
 
-class AgentScreen(Deciding):
+class AgentScreen(Placed):
     """Stands over the home screen, and stays on the agent it was opened for."""
 
-    DEFAULT_CSS = """
-    AgentScreen > * { position: absolute; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "out", "back", show=False),
-        Binding("tab", "next", "next pane", show=False),
-        Binding("shift+tab", "previous", "pane before", show=False),
-        Binding("f", "follow", "follow or hold"),
         Binding("L", "audit", "its audit at full size"),
-        Binding("y", "copy", "copy id"),
     ]
 
     def __init__(
         self, desk: Desk, reader: Reader, agent_id: str, *, pulse: float
     ) -> None:
-        super().__init__(desk)
+        super().__init__(desk, pulse=pulse)
         self.agent_id = agent_id
-        self._pulse = pulse
         self.masthead = Masthead(desk, id="masthead")
         self.waiting = StepUpBar(desk, id="waiting")
         self.who = WhoPane(desk, agent_id)
@@ -75,7 +65,7 @@ class AgentScreen(Deciding):
         self.facts = FactsPane(desk, agent_id)
         self.events = EventsPane(desk, agent_id, reader.audit)
         self.keybar = KeyBar(desk, id="keys")
-        self._fixed: tuple[Pane, ...] = (
+        self.panes = (
             self.masthead,
             self.waiting,
             self.who,
@@ -85,21 +75,13 @@ class AgentScreen(Deciding):
             self.events,
             self.keybar,
         )
-        self._big: Pane = self.facts
-        self._boxes: object = None
-        self._painted: object = None
+        self.big = self.facts
         self._counts = _Counts(lambda: reader.activity(agent_id), self._take)
-
-    def compose(self) -> ComposeResult:
-        """Lay out everything, in its place from the first frame on."""
-        self.place()
-        yield from self._fixed
 
     def on_mount(self) -> None:
         """Start the one clock of this screen."""
         self.facts.focus()
-        self.pulse()
-        self.set_interval(self._pulse, self.pulse)
+        self.begin()
 
     def on_unmount(self) -> None:
         """Ask for nothing more."""
@@ -114,14 +96,9 @@ class AgentScreen(Deciding):
             self._did(), mirror.clock.boot(), self._pulse, mirror.link.live
         )
         streamed = self.events.feed.update()
-        versions = mirror.versions
-        second = int(mirror.clock.now().timestamp())
-        stamp = (second, versions.status, versions.stepups, versions.roster)
-        if stamp != self._painted:
-            self._painted = stamp
-            self.place()
-            self.paint_all()
-        elif streamed:
+        if self.covered:
+            return
+        if not self.repaint() and streamed:
             self.events.paint()
         self.events.fetch()
 
@@ -140,78 +117,30 @@ class AgentScreen(Deciding):
             shown = self.desk.mirror.intake.shown(found.diagnosis(), 80)
             self.facts.complain(shown)
 
-    def paint_all(self) -> None:
-        """Repaint what differs."""
-        for pane in self._fixed:
-            pane.paint()
-        self._show_keys()
-
     # Place
 
-    def place(self) -> None:
-        """Put everything in its place for this size."""
-        width, height = self.app.size
+    def plan(self, width: int, height: int) -> dict[str, Box]:
+        """Return a box for everything that is shown."""
         wanted = Wanted(
             masthead=self.masthead.wanted(width),
             waiting=bool(self.desk.mirror.open_stepups()),
-            big=self._big.id or "facts",
+            big=(self.big and self.big.id) or "facts",
         )
-        boxes = plan(width, height, wanted)
-        if boxes == self._boxes:
-            return
-        self._boxes = boxes
-        for widget in self._fixed:
-            box = boxes.get(widget.id or "")
-            widget.display = box is not None
-            if box is not None:
-                widget.styles.offset = (box.x, box.y)
-                widget.styles.width, widget.styles.height = box.width, box.height
+        return plan(width, height, wanted)
 
-    def on_resize(self) -> None:
-        """Put everything in its place for the new size."""
-        self.place()
+    def stops(self) -> list[Pane]:
+        """Return all panes that take keys."""
+        return [self.facts, self.events, self.day]
 
-    def on_descendant_focus(self) -> None:
-        """Let the pane with the focus be the large one."""
-        if isinstance(self.focused, DayPane | FactsPane | EventsPane):
-            self._big = self.focused
-        self.place()
-        self._show_keys()
-
-    def action_next(self) -> None:
-        """Go to the next pane."""
-        self._step(1)
-
-    def action_previous(self) -> None:
-        """Go to the pane before."""
-        self._step(-1)
-
-    def _step(self, step: int) -> None:
-        panes: list[Pane] = [self.facts, self.events, self.day]
-        here = panes.index(self._big)
-        self._focus(panes[(here + step) % len(panes)])
-
-    def _focus(self, pane: Widget) -> None:
-        if isinstance(pane, Pane):
-            self._big = pane
-            self.place()
-        self.set_focus(pane)
-
-    def _show_keys(self) -> None:
-        agent, mirror = self.chosen, self.desk.mirror
-        places: dict[Pane, Place] = {self.day: "day", self.events: "audit"}
-        self.keybar.show(
-            agent_keys(
-                Focus(
-                    places.get(self._big, "details"),
-                    "none" if not agent else "revoked" if agent.revoked else "active",
-                    bool(mirror.open_stepups()),
-                    self.events.feed.follow,
-                    mirror.status.panic.on,
-                    not self.desk.read_only,
-                )
-            )
-        )
+    def show_keys(self) -> None:
+        """Name the keys that fit the focus."""
+        place: Place = "details"
+        if self.big is self.day:
+            place = "day"
+        elif self.big is self.events:
+            place = "audit"
+        follows = self.events.feed.follow
+        self.keybar.show(agent_keys(self.standing(place, follows=follows)))
 
     # What keys act on
 
@@ -222,7 +151,7 @@ class AgentScreen(Deciding):
 
     def action_out(self) -> None:
         """Take one step out: of held events, then back."""
-        if self._big is self.events and not self.events.feed.follow:
+        if self.big is self.events and not self.events.feed.follow:
             self.events.action_follow()
         else:
             self.dismiss()
@@ -230,7 +159,7 @@ class AgentScreen(Deciding):
     def action_follow(self) -> None:
         """Hold the events, or follow them."""
         self.events.toggle()
-        self._show_keys()
+        self.show_keys()
 
     @on(AuditPane.Opened)
     def _open_event(self) -> None:
@@ -252,16 +181,15 @@ class AgentScreen(Deciding):
 
     @on(AuditPane.Moved)
     def _moved(self) -> None:
-        self._show_keys()
+        self.show_keys()
 
     def action_copy(self) -> None:
         """Copy the id of what is under the cursor; never a secret, there is none."""
-        agent, event = self.chosen, self.events.feed.under_cursor
-        if self._big is self.events and event is not None:
-            kind = "decision" if event.decision_id else "event number"
-            self.copy(kind, event.decision_id or f"{event.seq}")
-        elif agent is not None:
-            self.copy(f"agent id of {agent.name}", agent.id)
+        event = self.events.feed.under_cursor
+        if self.big is self.events and event is not None:
+            self.copy_event(event)
+        else:
+            self.copy_agent()
 
 
 class _Counts:

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.widget import Widget
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.checked import Checked
@@ -15,7 +16,7 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.goto import EXAMPLES, Place, read_place
-from agentvault_tui.console.layout import Shape, plan_audit
+from agentvault_tui.console.layout import Box, Shape, plan_audit
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.console.screens.filtering import Filtering
@@ -39,13 +40,7 @@ PANES: Final = (LedgerList, EvidencePane)
 class AuditScreen(Filtering):
     """A list of events, and beside or below it the one under the cursor."""
 
-    DEFAULT_CSS = """
-    AuditScreen > * { position: absolute; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "out", "one step out", show=False),
-        Binding("tab,shift+tab", "next", "list or event", show=False),
-        Binding("f", "follow", "follow or hold"),
         Binding("g", "go", "go to a time or a number"),
         Binding(
             "left_square_bracket",
@@ -62,13 +57,10 @@ class AuditScreen(Filtering):
         Binding("v", "raw", "the body as hashed"),
         Binding("e", "export", "export what the filter shows"),
         Binding("o", "agent", "its agent"),
-        Binding("y", "copy", "copy id"),
     ]
 
     def __init__(self, desk: Desk, link: Link, *, pulse: float, filter_: str) -> None:
-        super().__init__(desk)
-        self.link = link
-        self._pulse = pulse
+        super().__init__(desk, link, pulse=pulse)
         self._text = filter_
         self.feed = Feed(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
@@ -81,7 +73,7 @@ class AuditScreen(Filtering):
         self.keybar = KeyBar(desk, id="keys")
         self.prompt = Prompt("go to", EXAMPLES, id="prompt")
         self.reading = Reading(link, checked, self.list, self.evidence)
-        self._panes: tuple[Pane, ...] = (
+        self.panes = (
             self.masthead,
             self.waiting,
             self.list,
@@ -93,23 +85,20 @@ class AuditScreen(Filtering):
         """Whether the event under the cursor is shown in full."""
         self._first: int | None = None
         self._asking = False
-        self._placed: object = None
-        self._painted: object = None
         self._going: asyncio.Task[None] | None = None
 
     def compose(self) -> ComposeResult:
-        """Lay out everything; `place` says where."""
-        self.place()
-        yield from (*self._panes, self.prompt)
+        """Lay out everything, and the line that asks where to go."""
+        yield from super().compose()
+        yield self.prompt
 
     async def on_mount(self) -> None:
         """Take over the filter, and start the one clock of this screen."""
         self.set_focus(self.list)
         await self.use_filter(self._text)
-        self.pulse()
+        self.begin()
         if self._first is not None:
             self.call_after_refresh(self.list.go, self._first)
-        self.set_interval(self._pulse, self.pulse)
 
     def on_unmount(self) -> None:
         """Ask for nothing more."""
@@ -126,37 +115,22 @@ class AuditScreen(Filtering):
 
     def pulse(self) -> None:
         """Take what has changed since the last pulse, and repaint that."""
-        if not self.is_current:
-            return
-        mirror = self.desk.mirror
         streamed = self.feed.update()
-        second = int(mirror.clock.now().timestamp())
-        versions = mirror.versions
-        stamp = (second, versions.status, versions.stepups, versions.roster)
-        if stamp != self._painted:
-            self._painted = stamp
-            self.place()
-            self.paint_all()
-        elif streamed:
+        if self.covered:
+            return
+        if not self.repaint() and streamed:
             self.list.paint()
             if self.feed.follow:
                 self.evidence.paint()
-        if not self.list.unread or mirror.link.live:
+        if not self.list.unread or self.desk.mirror.link.live:
             self.list.fetch()
         self.reading.look(wanted=self.open)
 
-    def paint_all(self) -> None:
-        """Repaint what differs."""
-        for pane in self._panes:
-            pane.paint()
-        self._show_keys()
-
     # Place
 
-    def place(self) -> None:
-        """Put everything in its place for this size."""
-        width, height = self.app.size
-        boxes = plan_audit(
+    def plan(self, width: int, height: int) -> dict[str, Box]:
+        """Return a box for everything that is shown."""
+        return plan_audit(
             width,
             height,
             Shape(
@@ -167,33 +141,22 @@ class AuditScreen(Filtering):
                 inside=self.focused is self.evidence,
             ),
         )
-        if boxes == self._placed:
-            return
-        self._placed = boxes
-        bars = [self.bar] if self.bar else []
-        for widget in (*self._panes, *bars, self.prompt):
-            box = boxes.get(widget.id or "")
-            widget.display = box is not None
-            if box is not None:
-                widget.styles.offset = (box.x, box.y)
-                widget.styles.width, widget.styles.height = box.width, box.height
+
+    def lines(self) -> list[Widget]:
+        """Return the filter's line, and the one that asks where to go."""
+        return [*super().lines(), self.prompt]
+
+    def stops(self) -> list[Pane]:
+        """Return the list and the event."""
+        return [self.list, self.evidence]
 
     @property
     def _apart(self) -> bool:
         """Whether list and event have no room beside each other."""
-        boxes = self._placed
-        return not (isinstance(boxes, dict) and {"audit", "evidence"} <= boxes.keys())
+        return not {"audit", "evidence"} <= self._boxes.keys()
 
-    def on_resize(self) -> None:
-        """Put everything in its place for the new size."""
-        self.place()
-
-    def on_descendant_focus(self) -> None:
-        """Give room to what has the focus."""
-        self.place()
-        self._show_keys()
-
-    def _show_keys(self) -> None:
+    def show_keys(self) -> None:
+        """Name the keys that fit."""
         self.keybar.show(
             audit_keys(
                 typing=self.typing,
@@ -213,7 +176,7 @@ class AuditScreen(Filtering):
         """Show the event under the cursor."""
         self.evidence.paint()
         self.reading.look(wanted=self.open)
-        self._show_keys()
+        self.show_keys()
 
     @on(AuditPane.Opened)
     def open_event(self) -> None:
@@ -226,6 +189,10 @@ class AuditScreen(Filtering):
             self.set_focus(self.evidence)
         self.paint_all()
         self.reading.look(wanted=True)
+
+    def action_previous(self) -> None:
+        """Go to the other pane: there are two."""
+        self.action_next()
 
     def action_next(self) -> None:
         """Go to the other pane."""
@@ -363,24 +330,15 @@ class AuditScreen(Filtering):
 
     def action_agent(self) -> None:
         """Show everything about the event's agent, over this screen."""
-        from agentvault_tui.console.screens.agent import (  # noqa: PLC0415 - seldom
-            AgentScreen,
-        )
-
-        if agent := self.chosen:
-            self.app.push_screen(
-                AgentScreen(self.desk, self.link, agent.id, pulse=self._pulse)
-            )
+        self.show_agent()
 
     def action_copy(self) -> None:
         """Copy what the event is known by."""
         if row := self.feed.under_cursor:
             if self.focused is self.evidence and row.hash:
                 self.copy(f"hash of event {row.seq:,}", row.hash)
-            elif row.decision_id:
-                self.copy("decision", row.decision_id)
             else:
-                self.copy("event number", f"{row.seq}")
+                self.copy_event(row)
 
     def action_export(self) -> None:
         """Ask where to, and write what the filter shows."""

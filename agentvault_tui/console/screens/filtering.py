@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.widget import Widget
 
 from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.screens.deciding import Deciding
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.screens.placed import Placed
 
 if TYPE_CHECKING:
     from agentvault_tui.console.widgets.filterbar import FilterBar
 
 
-class Filtering(Deciding):
+class Filtering(Placed):
     """A screen whose panes are narrowed by one line of the filter language."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -21,8 +24,9 @@ class Filtering(Deciding):
         Binding("slash", "filter", "filter", priority=True, show=False),
     ]
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
+    def __init__(self, desk: Desk, link: Link, *, pulse: float) -> None:
+        super().__init__(desk, pulse=pulse)
+        self.link = link
         self.bar: FilterBar | None = None
 
     # What a screen says
@@ -31,15 +35,15 @@ class Filtering(Deciding):
         """Filter the panes by what is typed, and show what was not understood."""
         raise NotImplementedError
 
-    def place(self) -> None:
-        """Put everything in its place, with or without the bar."""
-        raise NotImplementedError
-
     def back(self) -> None:
         """Give the focus back to the pane that had it."""
         raise NotImplementedError
 
     # The bar
+
+    def lines(self) -> Sequence[Widget]:
+        """Return the bar, once there is one."""
+        return [self.bar] if self.bar else []
 
     @property
     def typing(self) -> bool:
@@ -57,7 +61,8 @@ class Filtering(Deciding):
             FilterBar,
         )
 
-        if self.bar is None:
+        # Whoever leaves at once leaves before there is anything to put it on.
+        if self.bar is None and self.is_attached:
             self.bar = FilterBar(self.desk, id="filter")
             self.bar.display = False
             await self.mount(self.bar)
@@ -119,3 +124,16 @@ class Filtering(Deciding):
     async def _chosen_filter(self, text: str | None) -> None:
         if text is not None:
             await self.use_filter(text)
+
+    # The agent
+
+    def show_agent(self) -> None:
+        """Show everything about the agent that keys act on, over this screen."""
+        from agentvault_tui.console.screens.agent import (  # noqa: PLC0415
+            AgentScreen,
+        )
+
+        if agent := self.chosen:
+            self.app.push_screen(
+                AgentScreen(self.desk, self.link, agent.id, pulse=self._pulse)
+            )

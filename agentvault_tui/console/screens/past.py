@@ -86,7 +86,7 @@ class PastScreen(Watch):
         self.masthead: PastMast = PastMast(
             self.desk, self.past, live.desk.mirror, id="masthead"
         )
-        self._fixed = (self.masthead, *self._fixed[1:])
+        self.panes = (self.masthead, *self.panes[1:])
         self.view.cursor = live.view.cursor
         self.aim = self.shown = aim
         self._reading: asyncio.Task[None] | None = None
@@ -245,7 +245,7 @@ class PastScreen(Watch):
     def _stay(self, message: Message) -> None:
         """Go to the details: the screen of one agent shows what is now."""
         message.prevent_default()
-        self._focus(self.details)
+        self.focus_on(self.details)
         self.details.paint()
 
     @on(AuditPane.Opened)
@@ -255,10 +255,10 @@ class PastScreen(Watch):
         if event := self.feed.under_cursor:
             self.go(Aim(seq=event.seq))
 
-    def _show_keys(self) -> None:
+    def show_keys(self) -> None:
         """Name the keys of time."""
         if self.typing:
-            super()._show_keys()
+            super().show_keys()
         else:
             self.keybar.show(_KEYS)
 

@@ -121,7 +121,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         runner.run(bench.close())
 
 
-def check(status: int, headers: dict[bytes, bytes], body: bytes) -> dict[str, Any]:
+def assert_answer(
+    status: int, headers: dict[bytes, bytes], body: bytes
+) -> dict[str, Any]:
     """Hold what every answer owes."""
     assert status in {200, 400, 401, 403, 404, 405, 413, 415}, (status, body)
     assert headers[b"cache-control"] == b"no-store"
@@ -159,7 +161,7 @@ def test_strangers_get_an_answer_whatever_they_send(  # noqa: PLR0917 - all of H
     headers = [(b"content-type", kind)]
     if authorization is not None:
         headers.append((b"authorization", authorization))
-    check(*world.ask(path, method, body, headers))
+    assert_answer(*world.ask(path, method, body, headers))
 
 
 @given(path=st.sampled_from(PATHS[:4]), table=tables, as_json=st.booleans())
@@ -177,6 +179,6 @@ def test_a_rogue_agent_gets_an_answer_whatever_it_sends(
         kind = b"application/x-www-form-urlencoded"
         body = urlencode(table, errors="replace").encode()
     status, headers, answer = world.ask(path, "POST", body, [(b"content-type", kind)])
-    told = check(status, headers, answer)
+    told = assert_answer(status, headers, answer)
     assert told.get("error") != "invalid_client"
     world.bench.clock.advance(1)

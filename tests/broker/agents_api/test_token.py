@@ -14,7 +14,7 @@ from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
 
 
-def refusal(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
+def assert_refusal(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
     """Check an error answer and return its body."""
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
@@ -69,7 +69,7 @@ async def test_details_are_echoed_as_sent(caller: Caller, as_json: bool) -> None
 
 async def test_a_denied_request_says_why(caller: Caller) -> None:
     """403 with a stable code, a sentence and the decision."""
-    body = refusal(await caller.token("delete:records"), 403, "access_denied")
+    body = assert_refusal(await caller.token("delete:records"), 403, "access_denied")
     assert body["reason"] == "scope_not_granted"
     assert body["decision_id"].startswith("dec_")
     assert "delete:records" in body["error_description"]
@@ -77,7 +77,9 @@ async def test_a_denied_request_says_why(caller: Caller) -> None:
 
 async def test_an_escalated_request_names_what_to_poll(caller: Caller) -> None:
     """403 that a CIBA client can go on with (RFC 9470's word for it)."""
-    body = refusal(await caller.payment(), 403, "insufficient_user_authentication")
+    body = assert_refusal(
+        await caller.payment(), 403, "insufficient_user_authentication"
+    )
     assert body["auth_req_id"].startswith("sup_")
     assert (body["expires_in"], body["interval"]) == (300, 2)
     assert body["decision_id"].startswith("dec_")
@@ -100,7 +102,7 @@ async def test_a_revoked_agent_authenticates_and_is_told(
 ) -> None:
     """Revoked is a denial with its own code, and so is a panic."""
     await revoke_agent(bench.broker, caller.agent.id, "test", OPERATOR)
-    body = refusal(await caller.token(), 403, "access_denied")
+    body = assert_refusal(await caller.token(), 403, "access_denied")
     assert body["reason"] == "agent_revoked"
     await panic(bench.broker, "test", OPERATOR)
     assert (await caller.token()).json()["reason"] == "panic"
@@ -123,7 +125,7 @@ NO_SUCH_SCOPE = [
 async def test_a_scope_there_is_not_is_named_with_the_nearest(caller: Caller) -> None:
     """Unknown and malformed scopes never reach policy; the answer helps."""
     for scope, said in NO_SUCH_SCOPE:
-        body = refusal(await caller.token(scope), 400, "invalid_scope")
+        body = assert_refusal(await caller.token(scope), 400, "invalid_scope")
         assert said in body["error_description"]
 
 
@@ -160,7 +162,7 @@ async def test_details_that_are_not_one_exact_action_are_refused(
     """RFC 9396 section 5: nothing unknown, nothing of another type, nothing twice."""
     for details in NOT_ONE_ACTION:
         answer = await caller.token("send:payment", authorization_details=details)
-        refusal(answer, 400, "invalid_authorization_details")
+        assert_refusal(answer, 400, "invalid_authorization_details")
     assert not bench.broker.registry.open_stepups()
 
 
@@ -172,14 +174,14 @@ async def test_json_details_over_a_cap_are_refused_in_the_same_word(
         "/oauth/token",
         json={"authorization_details": [{**DETAIL, "reason": "x" * 4001}]},
     )
-    refusal(answer, 400, "invalid_authorization_details")
+    assert_refusal(answer, 400, "invalid_authorization_details")
 
 
 async def test_nulls_in_details_count_as_absent(caller: Caller, bench: Bench) -> None:
     """Clients that write out their unset fields are understood."""
     sent = [{"type": DETAIL["type"], "action": None, "reason": None}]
     answer = await caller.token("send:payment", authorization_details=json.dumps(sent))
-    body = refusal(answer, 403, "insufficient_user_authentication")
+    body = assert_refusal(answer, 403, "insufficient_user_authentication")
     stepup = bench.broker.registry.stepup(body["auth_req_id"])
     assert (stepup.action, stepup.reason) == ("send:payment", None)
 
@@ -197,7 +199,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
 async def test_a_request_that_makes_no_sense_is_named(caller: Caller) -> None:
     """Unknown grants, parameters sent twice, and fields over the caps get 400."""
     for form, error in SENSELESS:
-        refusal(await caller.token(**form), 400, error)
+        assert_refusal(await caller.token(**form), 400, error)
 
 
 async def test_json_of_the_wrong_type_is_refused(caller: Caller) -> None:
@@ -208,7 +210,7 @@ async def test_json_of_the_wrong_type_is_refused(caller: Caller) -> None:
         for value in (1, True, ["write:calendar"], {"a": 1}):
             body = {**form, name: value}
             answer = await caller.http.post("/oauth/token", json=body, auth=basic)
-            refusal(answer, 400, "invalid_request")
+            assert_refusal(answer, 400, "invalid_request")
 
 
 async def test_what_an_auth0_client_adds_is_passed_over(caller: Caller) -> None:
@@ -236,21 +238,21 @@ async def test_statuses_that_are_about_http(live: Live, caller: Caller) -> None:
     """405 names the method, 415 the types, 413 the cap, 404 and 421 themselves."""
     http = live.http
     answer = await http.get("/oauth/token")
-    refusal(answer, 405, "method_not_allowed")
+    assert_refusal(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     answer = await http.post("/healthz")
     assert answer.headers["allow"] == "GET, HEAD"
-    refusal(answer, 405, "method_not_allowed")
+    assert_refusal(answer, 405, "method_not_allowed")
     plain = {"content-type": "text/plain"}
     answer = await http.post("/oauth/token", content="a=1", headers=plain)
-    refusal(answer, 415, "invalid_request")
+    assert_refusal(answer, 415, "invalid_request")
     answer = await http.post("/oauth/token", data={"a": "x" * 70_000})
-    refusal(answer, 413, "request_too_large")
-    refusal(await http.get("/nothing"), 404, "not_found")
+    assert_refusal(answer, 413, "request_too_large")
+    assert_refusal(await http.get("/nothing"), 404, "not_found")
     answer = await http.post("/oauth/token", headers={"host": "evil.example"})
-    refusal(answer, 421, "misdirected_request")
+    assert_refusal(answer, 421, "misdirected_request")
     answer = await http.post("/oauth/token", headers={"origin": "https://evil.example"})
-    refusal(answer, 403, "access_denied")
+    assert_refusal(answer, 403, "access_denied")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ async def test_no_record_no_answer(
 
     monkeypatch.setattr(bench.ledger, "commit", fails)
     answer = await caller.token()
-    refusal(answer, 503, "temporarily_unavailable")
+    assert_refusal(answer, 503, "temporarily_unavailable")
     assert answer.headers["retry-after"] == seconds
 
 
@@ -282,10 +284,10 @@ async def test_hostile_text_leaves_inert(caller: Caller, live: Live) -> None:
         json={"grant_type": "client_credentials", "scope": f"write:calendar{nasty}"},
         auth=(caller.agent.client_id, caller.secret),
     )
-    refusal(answer, 400, "invalid_scope")
+    assert_refusal(answer, 400, "invalid_scope")
     details = json.dumps([{**DETAIL, nasty: 1}])
     answer = await caller.token("send:payment", authorization_details=details)
-    body = refusal(answer, 400, "invalid_authorization_details")
+    body = assert_refusal(answer, 400, "invalid_authorization_details")
     assert "[U+001B]" in body["error_description"]
 
 
@@ -302,7 +304,7 @@ async def test_a_token_is_good_for_the_resource_that_was_decided_about(
         "resource": "https://bank.example",
         "authorization_details": json.dumps([details]),
     }
-    refusal(await caller.token(**form), 400, "invalid_target")
+    assert_refusal(await caller.token(**form), 400, "invalid_target")
 
 
 async def test_a_client_id_of_another_type_is_a_bad_client(live: Live) -> None:
@@ -310,4 +312,4 @@ async def test_a_client_id_of_another_type_is_a_bad_client(live: Live) -> None:
     answer = await live.http.post(
         "/oauth/token", json={"client_id": [1]}, auth=("agt_x", "secret")
     )
-    refusal(answer, 401, "invalid_client")
+    assert_refusal(answer, 401, "invalid_client")
