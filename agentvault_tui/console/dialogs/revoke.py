@@ -56,10 +56,7 @@ class RevokeDialog(Confirm):
             pen.fact("Cuts now", (ends(mirror, self.agent), palette.strong)),
             *(waits(pen, row, self.clock.now(), width) for row in waiting[:_WAITING]),
             pen.fact("", ("and refuses whatever it asks from then on", palette.text)),
-            pen.fact(
-                "At tenant",
-                ("any step it needs follows and is listed here", palette.text),
-            ),
+            pen.fact("At tenant", ("nothing: agents hold nothing there", palette.text)),
         ]
         return [*rows, *self._not_undone(pen, width, height - len(rows))]
 
@@ -74,7 +71,7 @@ class RevokeDialog(Confirm):
         steps = [_upstream(pen, step) for step in latest]
         return [
             stage(pen, "done", "closed here", here),
-            *(steps or [stage(pen, "done", "tenant", "has nothing to do")]),
+            *(steps or [stage(pen, "done", "tenant", "holds nothing of it")]),
             *cautioned(pen, cut, width),
             EMPTY,
             pen.fact("Cut", (cuts, pen.palette.strong)),

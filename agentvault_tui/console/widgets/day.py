@@ -15,6 +15,7 @@ from agentvault_tui.console.lines import Piece, Row
 from agentvault_tui.console.records import OUTCOMES
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
+_NOW: Final = "now"
 _WORD: Final = 11
 """Cells of the column of words, with the margin."""
 _PEAK: Final = 12
@@ -100,7 +101,8 @@ class DayPane(Pane, can_focus=True):
         p, levels = self.pen.palette, self.pen.glyphs.levels
         peak = f" at most {max(numbers):,}" if any(numbers) else ""
         here = self.index // fold if self.has_focus else -1
-        under = Style(reverse=True)
+        # A full block in reverse would be a hole: there the arrow below is the mark.
+        under = Style(bold=True) if p.cursor.reverse else p.cursor
         # What is nothing stays quiet; `_strip` joins what is of one style.
         pieces = (
             (
@@ -121,11 +123,15 @@ class DayPane(Pane, can_focus=True):
         for index in range(QUARTERS):
             begins, _ = day.span(index)
             place = index // fold
-            if begins.minute == 0 and begins.hour % every == 0 and place + 2 < size:
+            free = place + 2 < size - len(_NOW)
+            if begins.minute == 0 and begins.hour % every == 0 and free:
                 line[place : place + 2] = f"{begins:%H}"
-        line[-3:] = "now"
+        line[-len(_NOW) :] = _NOW
         if self.has_focus:
-            line[self.index // fold] = pen.glyphs.up
+            here = self.index // fold
+            for place in _word_at(line, here):
+                line[place] = " "
+            line[here] = pen.glyphs.up
         axis = "".join(line)
         size_of_one = f"{fold * 15} min" if fold < 4 else f"{fold // 4} h"
         return (
@@ -133,3 +139,13 @@ class DayPane(Pane, can_focus=True):
             (axis, p.muted),
             (f" {size_of_one} each", p.muted),
         )
+
+
+def _word_at(line: list[str], place: int) -> range:
+    """Return where the word that stands at a place begins and ends, if one does."""
+    begins = ends = place
+    while begins > 0 and line[begins - 1] != " " and line[place] != " ":
+        begins -= 1
+    while ends < len(line) and line[ends] != " ":
+        ends += 1
+    return range(begins, ends)

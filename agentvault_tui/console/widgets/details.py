@@ -171,8 +171,7 @@ def _revoking(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
     waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
     rows = pen.facts(
         "Revoking",
-        f"cuts {tokens} and {waits} here at once, and refuses the next request."
-        " What the tenant has to do for it follows and is listed.",
+        f"cuts {tokens} and {waits} here at once, and refuses the next request.",
         width,
         4,
     )[0]
