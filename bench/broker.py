@@ -17,6 +17,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 
+from support.disk import flushes
 from support.load import Result, ask_many, run
 from support.peers import UnavailableError, oidc_provider, openbao, workplace
 from support.vault import Vault, filesystem, vault
@@ -67,11 +68,12 @@ async def measure(rounds: int, *, peers: bool) -> bool:
                     continue
                 systems.append(System(peer.name, peer.address, [peer.token_request]))
         print(f"home on {filesystem(ours.home)}; median of {rounds} rounds")
+        flush = statistics.median(flushes(ours.home, 1_000))
         for system in systems:
             await system.ask(16)  # warm up
         for connections in LEVELS:
             await _level(systems, connections, rounds, ours)
-    return _report(systems)
+    return _report(systems, flush)
 
 
 async def _level(
@@ -92,7 +94,7 @@ async def _level(
             system.rounds.setdefault(connections, []).append(result)
 
 
-def _report(systems: list[System]) -> bool:
+def _report(systems: list[System], flush: float) -> bool:
     ours = systems[0]
     print(f"{'':14}{'conns':>6}{'p50 ms':>9}{'p99 ms':>9}{'per s':>9}   ours/theirs")
     for connections in LEVELS:
@@ -103,6 +105,10 @@ def _report(systems: list[System]) -> bool:
                 f"{system.name:14}{connections:6}{row[0]:9.3f}{row[1]:9.3f}{row[2]:9.0f}"
                 + ("" if system is ours else f"   {ratio:.2f} x the rate")
             )
+    share = ours.median(1, "p50") / flush
+    print(
+        f"one flush of this disk takes {flush:.3f} ms; ours at 1 is {share:.1f} x that"
+    )
     print(f"broker's CPU a decision at 64: {ours.median(64, 'cpu'):.0f} µs")
     p50, rate = ours.median(1, "p50"), ours.median(64, "rate")
     met = p50 <= 0.9 and rate >= 4_000

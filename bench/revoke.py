@@ -7,7 +7,8 @@ token is introspected and a new one is asked for. Timed from sending the revocat
 the answer that says no: idle, and worst of 200 while 64 connections are asking for
 tokens, or flood it with bodies that are slow to read, of nobody known. OpenBao, where
 it can be installed: revoke a token, then use it and get 403.
-Targets: p50 idle at or below 1.6 ms, worst of 200 under load below 20 ms.
+Targets: p50 idle at or below 1.6 ms, worst of 200 under load below 20 ms. The answer
+waits for its record, so the disk's own worst flush in that time is printed beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from support.disk import probe
 from support.load import Connection, ask_many, connect, request, run
 from support.peers import (
     Peer,
@@ -153,12 +155,14 @@ async def measure(*, peers: bool) -> bool:
         ]
         idle = await revoke_all(ours, door, victims[:IDLE])
         asked = await token_requests(ours)
-        loaded = await beside(asked, ours, door, victims[IDLE : IDLE + LOADED])
+        with probe(ours.home) as flushed:
+            loaded = await beside(asked, ours, door, victims[IDLE : IDLE + LOADED])
         flooded = await beside(slow_bodies(ours), ours, door, victims[IDLE + LOADED :])
     print(f"{'ms, median / worst':24}{'revoke answered':16}  token inactive    refused")
     print(idle.line("AgentVault, idle"))
     print(loaded.line(f"AgentVault, {CONNECTIONS} asking"))
     print(flooded.line(f"AgentVault, {CONNECTIONS} flooding"))
+    print(f"the disk's own flush meanwhile: {_spread(flushed)}")
     if peers:
         await _beside(idle)
     p50, worst = statistics.median(idle.inactive), max(loaded.inactive)
@@ -169,6 +173,11 @@ async def measure(*, peers: bool) -> bool:
         f"worst of {LOADED} under load is {worst:.1f} ms (below 20)"
     )
     return met
+
+
+def _spread(times: list[float]) -> str:
+    median = statistics.median(times)
+    return f"median {median:.2f}, worst {max(times):.1f} ms of {len(times)}"
 
 
 async def _beside(idle: Times) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import rfc8785
 
-from agentvault_tui.ledger.encoder import compact_encoder, encode_basestring
+from agentvault_tui.encoder import compact_encoder, encode_basestring
 
 MAX_BODY: Final = 8192
 """Bytes a body may have."""

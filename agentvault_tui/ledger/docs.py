@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from agentvault_tui.clock import Deadline, iso, parse_iso
-from agentvault_tui.ledger.encoder import compact_encoder, encode_basestring_ascii
+from agentvault_tui.encoder import compact_encoder, encode_basestring_ascii
 from agentvault_tui.ledger.records import Cooldown, OutboxStep, Panic
 from agentvault_tui.model import (
     Agent,

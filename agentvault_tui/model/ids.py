@@ -23,7 +23,7 @@ _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 def new_id(prefix: str) -> str:
     """Return a fresh identifier with 80 random bits."""
-    number = secrets.randbits(80)
+    number = int.from_bytes(secrets.token_bytes(10))
     pairs = [_PAIRS[number >> shift & 1023] for shift in range(0, 80, 10)]
     return f"{prefix}_{''.join(pairs)}"
 

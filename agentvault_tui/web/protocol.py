@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from agentvault_tui.web.limits import Limits
@@ -38,6 +42,43 @@ class Port(Protocol):
     def tick(self, now: float) -> None:
         """Keep the ``Date`` header right."""
         ...
+
+
+class _Joined:
+    """One answer's way out: the head waits for the body, so that both leave at once.
+
+    One write instead of two, and a client that wakes up once. Only where the body's
+    length is known does it follow by itself; a stream's head goes ahead.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, or keep it if it is the head of a body to come."""
+        cycle = self._cycle
+        if self._head is not None:
+            data, self._head = self._head + data, b""
+        elif (
+            cycle.response_started
+            and cycle.expected_content_length > 0
+            and cycle.scope["method"] != "HEAD"
+        ):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether it is being closed."""
+        return self._transport.is_closing()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -175,6 +216,7 @@ class BoundedProtocol(HttpToolsProtocol):
         now = self._now()
         self._port.tick(now)
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", _Joined(self.cycle))
         self._arm(self._began + self._limits.request_seconds - now)
 
     def on_body(self, body: bytes) -> None:

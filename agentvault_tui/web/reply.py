@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from agentvault_tui.encoder import compact_encoder, encode_basestring_ascii
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -18,8 +19,8 @@ _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-"""ASCII alone leaves, so that no log or pipe can be hurt; made once, it is hot."""
+_encode: Final = compact_encoder(encode_basestring_ascii)
+"""ASCII alone leaves, so that no log or pipe can be hurt."""
 
 _CODES: Final = {
     400: "invalid_request",

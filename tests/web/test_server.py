@@ -349,3 +349,25 @@ async def _peek(receive: Receive) -> str:
             return str((await receive())["type"])
     except TimeoutError:
         return ""
+
+
+async def test_an_answer_leaves_head_and_body_together(serve: Serve) -> None:
+    """The first read holds the whole answer, so that a client wakes up once."""
+    listener = await serve(limits=QUICK)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    try:
+        for _ in range(20):
+            writer.write(GET.replace(b"@", b"127.0.0.1:%d" % listener.port))
+            head, _, body = (await reader.read(65_536)).partition(b"\r\n\r\n")
+            assert body.startswith(b'{"method"')
+            assert b"content-length: %d" % len(body) in head.lower()
+    finally:
+        writer.close()
+
+
+async def test_a_head_without_a_body_to_come_leaves_at_once(serve: Serve) -> None:
+    """HEAD names the length of a body that never comes, and is answered."""
+    listener = await serve(limits=QUICK)
+    answer = await talk(listener, GET.replace(b"GET", b"HEAD"))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")
