@@ -15,7 +15,12 @@
     * HomeInUseError          another broker has this home
   * TenantError
     * TenantUnreachableError  the tenant is down, slow or answers rubbish
-    * TenantRefusedError      the tenant answered no, with an OAuth error
+      * TenantBusyError       the tenant's rate limit is spent: try again later
+    * TenantRefusedError      the tenant answered no, with its error code
+      * TenantCredentialError it does not accept the credential or token we sent
+      * TenantScopeError      the credential may not do that: scopes are missing
+      * TenantNotFoundError   the tenant has no such object
+      * TenantConflictError   the tenant has such an object already
     * IdentityError           an ID token proves less than is needed
 
 Every error can say what happened and what to do: CLI and console print
@@ -105,13 +110,67 @@ class TenantUnreachableError(TenantError):
     """The tenant is down, slow, or answers rubbish."""
 
 
-class TenantRefusedError(TenantError):
-    """The tenant answered no, with an OAuth error code."""
+class TenantBusyError(TenantUnreachableError):
+    """The tenant's rate limit is spent.
 
-    def __init__(self, error: str, what: str, remedy: str = "") -> None:
-        """Keep the tenant's *error* code beside the sentence."""
+    Attributes:
+        retry_after: seconds until it is worth asking again, as far as it said.
+    """
+
+    def __init__(self, what: str, remedy: str = "", *, retry_after: float = 0) -> None:
+        """Keep how long to wait beside the sentence."""
+        super().__init__(what, remedy)
+        self.retry_after = retry_after
+
+
+class TenantRefusedError(TenantError):
+    """The tenant answered no.
+
+    Attributes:
+        error: its own stable code, such as ``access_denied``; displayable.
+        status: the HTTP status, 0 when no answer of HTTP's was refused.
+    """
+
+    def __init__(
+        self, error: str, what: str, remedy: str = "", *, status: int = 0
+    ) -> None:
+        """Keep the tenant's *error* code and *status* beside the sentence."""
         super().__init__(what, remedy)
         self.error = error
+        self.status = status
+
+
+class TenantCredentialError(TenantRefusedError):
+    """The tenant does not accept the credential or token we sent."""
+
+
+class TenantScopeError(TenantRefusedError):
+    """The credential may not do that.
+
+    Attributes:
+        scopes: the scopes of which one is needed, as far as the tenant named them.
+    """
+
+    def __init__(
+        self,
+        error: str,
+        what: str,
+        remedy: str = "",
+        *,
+        status: int = 403,
+        scopes: tuple[str, ...] = (),
+    ) -> None:
+        """Keep the missing *scopes* beside the sentence."""
+        super().__init__(error, what, remedy, status=status)
+        self.scopes = scopes
+
+
+class TenantNotFoundError(TenantRefusedError):
+    """The tenant has no such object."""
+
+
+class TenantConflictError(TenantRefusedError):
+    """The tenant has such an object already."""
 
 
 class IdentityError(TenantError):

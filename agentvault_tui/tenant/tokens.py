@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.model import new_secret, sha256_hex
+from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.keys import SigningKeys
@@ -16,8 +17,6 @@ from agentvault_tui.tenant.users import User, user_of
 SCOPES: Final = ("openid", "profile", "email")
 LIFETIME: Final = 300
 MFA_ACR: Final = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
-MFA_AT: Final = "https://agentvault.dev/mfa_at"
-ROLES: Final = "https://agentvault.dev/roles"
 
 
 @dataclass(frozen=True, slots=True)

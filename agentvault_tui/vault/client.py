@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import IdentityError, TenantError, TenantUnreachableError
+from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault.device import (
-    GRANT_TYPE,
     SLOWER,
     Cancelled,
     DeviceFlow,
@@ -24,12 +23,12 @@ from agentvault_tui.vault.device import (
     read_poll,
     read_start,
 )
-from agentvault_tui.vault.discovery import Keys, Metadata, read_keys, read_metadata
+from agentvault_tui.vault.discovery import Keys, read_keys
 from agentvault_tui.vault.identity import Identity, key_id, verify
 from agentvault_tui.vault.refreshed import Refreshed
-from agentvault_tui.vault.wire import Wire, check_issuer
-
-T = TypeVar("T")
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.urns import DEVICE_GRANT
+from agentvault_tui.vault.waiting import Sleep, nap, unless
 
 SCOPE: Final = "openid profile email"
 """An assertion of identity, and nothing that could be used against an API."""
@@ -46,33 +45,27 @@ class TenantClient:
         clock: Clock,
         *,
         timeout: float = 10.0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         """Name the tenant; nothing is sent yet.
 
         Raises:
             SettingsError: *issuer* is not one we may talk to.
         """
-        self.issuer: Final = check_issuer(issuer)
+        self.tenant: Final = Tenant(issuer, clock, timeout=timeout, sleep=sleep)
+        self.issuer: Final = self.tenant.issuer
         self.client_id: Final = client_id
         self._clock = clock
-        self._sleep = sleep
-        self._wire = Wire(self.issuer, timeout)
-        self._metadata = Refreshed(self._fetch_metadata, clock)
         self._keys = Refreshed(self._fetch_keys, clock)
 
     @property
     def reachable(self) -> bool | None:
         """Whether the last exchange was answered; nothing before the first."""
-        return self._wire.reachable
+        return self.tenant.reachable
 
     async def probe(self) -> bool:
         """Ask the tenant for its discovery document; tell whether it is well."""
-        try:
-            await self._fetch_metadata()
-        except TenantError:
-            return False
-        return True
+        return await self.tenant.probe()
 
     async def start_device_flow(
         self,
@@ -94,26 +87,25 @@ class TenantClient:
         form = {"client_id": self.client_id, "scope": scope}
         if authorization_details is not None:
             form["authorization_details"] = json.dumps(list(authorization_details))
-        metadata = await self._metadata.get()
-        reply = await self._wire.post(metadata.device_authorization_endpoint, form)
-        if reply.status >= 500:
-            raise TenantUnreachableError(
-                f"the tenant answered {reply.status}", "try again in a moment"
-            )
+        metadata = await self.tenant.metadata()
+        reply = await self.tenant.send(
+            "POST", metadata.device_authorization_endpoint, form=form
+        )
         return read_start(reply, self.issuer, ttl, self._clock)
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
         form = {
-            "grant_type": GRANT_TYPE,
+            "grant_type": DEVICE_GRANT,
             "device_code": flow.device_code,
             "client_id": self.client_id,
         }
         try:
-            metadata = await self._metadata.get()
-            return read_poll(await self._wire.post(metadata.token_endpoint, form))
+            metadata = await self.tenant.metadata()
+            reply = await self.tenant.send("POST", metadata.token_endpoint, form=form)
         except TenantError as error:
             return Unavailable(error.what)
+        return read_poll(reply, self._clock.now())
 
     async def wait(
         self,
@@ -135,12 +127,12 @@ class TenantClient:
         pause = interval
         while True:
             left = flow.expires.remaining(self._clock)
-            await _unless(cancel, self._nap(min(pause, left)))
+            await unless(cancel, nap(self.tenant.sleep, min(pause, left)))
             if cancel.is_set():
                 return Cancelled()
             if flow.expires.passed(self._clock):
                 return Expired()
-            result = await _unless(cancel, self.poll_once(flow))
+            result = await unless(cancel, self.poll_once(flow))
             if result is None or cancel.is_set():
                 return Cancelled()
             if on_poll is not None:
@@ -185,28 +177,8 @@ class TenantClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._wire.aclose()
-
-    async def _fetch_metadata(self) -> Metadata:
-        url = f"{self.issuer}.well-known/openid-configuration"
-        return read_metadata(await self._wire.get(url), self.issuer)
+        await self.tenant.aclose()
 
     async def _fetch_keys(self) -> Keys:
-        metadata = await self._metadata.get()
-        return read_keys(await self._wire.get(metadata.jwks_uri))
-
-    async def _nap(self, seconds: float) -> None:
-        await self._sleep(seconds)
-
-
-async def _unless(cancel: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Await *work*, but drop it as soon as *cancel* is set."""
-    task = asyncio.ensure_future(work)
-    stop = asyncio.ensure_future(cancel.wait())
-    try:
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        for one in (task, stop):
-            one.cancel()
-        await asyncio.gather(task, stop, return_exceptions=True)
+        metadata = await self.tenant.metadata()
+        return read_keys(await self.tenant.send("GET", metadata.jwks_uri))

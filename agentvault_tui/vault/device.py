@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.errors import TenantError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.wire import Reply, origin
+from agentvault_tui.vault.issuer import origin
+from agentvault_tui.vault.refusals import refused
+from agentvault_tui.vault.reply import Reply
 
-GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL: Final = 5
 """RFC 8628 section 3.2, when the tenant names none."""
 SLOWER: Final = 5
@@ -100,7 +101,7 @@ def read_start(reply: Reply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
     """
     body = reply.body
     if reply.status != 200 or body is None:
-        raise refusal(reply, "start the device flow")
+        raise refused(reply, "start the device flow", clock.now())
     device_code, user_code = body.get("device_code"), body.get("user_code")
     if not isinstance(device_code, str) or not _DEVICE_CODE.fullmatch(device_code):
         raise _odd("device code")
@@ -125,7 +126,7 @@ def read_start(reply: Reply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
     )
 
 
-def read_poll(reply: Reply) -> Poll:
+def read_poll(reply: Reply, now: datetime) -> Poll:
     """Say what one answer of the token endpoint means.
 
     ``error`` is read before the status: Auth0 answers 403 and 429 where RFC 8628 has
@@ -133,7 +134,7 @@ def read_poll(reply: Reply) -> Poll:
     """
     body, error = reply.body, reply.error
     if reply.status >= 500 or body is None:
-        return Unavailable(f"the tenant answered {reply.status}", reply.retry_after)
+        return Unavailable(f"the tenant answered {reply.status}", reply.wait(now))
     if reply.status == 200:
         token = body.get("id_token")
         if isinstance(token, str):
@@ -150,26 +151,11 @@ def read_poll(reply: Reply) -> Poll:
         case "access_denied":
             return Denied(reply.description or "cancelled at the tenant")
         case "":
-            return Unavailable(answered, reply.retry_after)
+            return Unavailable(answered, reply.wait(now))
         case _ if reply.status in {408, 425, 429}:
-            return Unavailable(answered, reply.retry_after)
+            return Unavailable(answered, reply.wait(now))
         case _:
             return Failed(visible(error, 60), reply.description or "no reason given")
-
-
-def refusal(reply: Reply, what: str) -> TenantError:
-    """Return the error for a refused request to *what*."""
-    if not reply.error:
-        return TenantError(f"the tenant would not {what} (status {reply.status})")
-    remedy = ""
-    if reply.error == "unauthorized_client":
-        remedy = "enable the Device Code grant for the client, a native application"
-    code = visible(reply.error, 60)
-    return TenantRefusedError(
-        code,
-        f"the tenant would not {what}: {code} {reply.description}".rstrip(),
-        remedy,
-    )
 
 
 def _is_user_code(code: str) -> bool:

@@ -11,7 +11,8 @@ from joserfc.jwk import RSAKey
 
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.wire import Reply, origin
+from agentvault_tui.vault.issuer import origin
+from agentvault_tui.vault.reply import Reply
 
 MAX_KEYS: Final = 20
 _MAX_KID: Final = 256

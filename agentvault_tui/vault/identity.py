@@ -17,11 +17,10 @@ from joserfc.jwk import RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
 from agentvault_tui.errors import IdentityError
+from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.text import visible
-from agentvault_tui.vault.wire import strict_json
+from agentvault_tui.vault.reply import strict_json
 
-MFA_AT: Final = "https://agentvault.dev/mfa_at"
-ROLES: Final = "https://agentvault.dev/roles"
 APPROVER: Final = "approver"
 SKEW: Final = 30
 """Seconds by which the tenant's clock may be ahead of ours, or ours of its."""

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from agentvault_tui.vault import (
     Unavailable,
 )
 from agentvault_tui.vault.device import read_poll
-from agentvault_tui.vault.wire import Reply
+from agentvault_tui.vault.reply import Reply
 
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
@@ -249,7 +251,7 @@ def test_only_a_200_with_an_id_token_is_success(
     status: int, body: dict[str, Any] | None
 ) -> None:
     """No other answer, however made up, reads as an approval."""
-    result = read_poll(Reply(status, body))
+    result = read_poll(Reply(status, body), NOON)
     success = status == 200 and body is not None and type(body.get("id_token")) is str
     assert isinstance(result, Tokens) is success
     if isinstance(result, Denied | Failed):

@@ -19,7 +19,8 @@ from support.rogue_tenant import (
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import SettingsError, TenantUnreachableError
 from agentvault_tui.vault import TenantClient
-from agentvault_tui.vault.wire import check_issuer, origin, strict_json
+from agentvault_tui.vault.issuer import check_issuer, origin
+from agentvault_tui.vault.reply import strict_json
 
 GARBAGE = [
     Answer(raw=b"\x00\xff\x16\x03\x01 this is no HTTP\r\n\r\n"),

@@ -1,0 +1,13 @@
+"""The claims our post-login Action sets, named once for all who write or read them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MFA_AT: Final = "https://agentvault.dev/mfa_at"
+"""When the second factor of this very sign-in was proved, in seconds since 1970.
+
+Auth0's device flow gives no ``auth_time``, and an Action cannot set reserved names.
+"""
+ROLES: Final = "https://agentvault.dev/roles"
+"""What the person may do here: a list of ``viewer``, ``operator``, ``approver``."""

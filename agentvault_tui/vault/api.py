@@ -1,0 +1,224 @@
+"""One of the tenant's APIs behind a bearer token: requests, and lists as iterators."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from agentvault_tui.errors import TenantError, TenantUnreachableError
+from agentvault_tui.vault.budget import Budget, Priority
+from agentvault_tui.vault.issuer import is_path
+from agentvault_tui.vault.refusals import refused
+from agentvault_tui.vault.reply import Json, Reply
+from agentvault_tui.vault.retries import IDEMPOTENT, Patience, persist
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import TokenSource
+
+Value = str | int | bool | None
+Query = Mapping[str, Value]
+"""Parameters of a request; what is None is left out."""
+
+MAX_ANSWER: Final = 4 * 1024 * 1024
+"""A hundred log rows with their details are about a megabyte."""
+REACHABLE: Final = 1000
+"""Rows that Auth0 shows by page; what is beyond them it never does."""
+_MAX_PAGES: Final = 10_000
+
+
+class Api:
+    """Requests to one API of *tenant*, within its budget, with its errors typed."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        base: str,
+        tokens: TokenSource,
+        *,
+        budget: Budget | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Reach what lies under *base*, a URL of the tenant's that ends in a slash.
+
+        Args:
+            tenant: how it is reached.
+            base: ``<issuer>api/v2/`` for example.
+            tokens: where the access token comes from.
+            budget: shared by all clients of this tenant; none of its own without.
+            patience: how often a request is tried, and how long that may take.
+        """
+        self.tenant: Final = tenant
+        self._base = base
+        self._tokens = tokens
+        self._budget = budget
+        self._patience = patience or Patience()
+
+    async def scopes(self) -> frozenset[str]:
+        """Return the scopes our token has; empty when the tenant did not say.
+
+        Raises:
+            TenantError: it gives us no token.
+        """
+        return (await self._tokens.access()).scopes
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Any = None,
+        priority: Priority = Priority.OPERATOR,
+        expect: Collection[int] = (200,),
+        what: str = "",
+        scope: str = "",
+        repeatable: bool | None = None,
+        cap: int = MAX_ANSWER,
+    ) -> Reply:
+        """Send one request and return its answer, whose status is one of *expect*.
+
+        Args:
+            method: as HTTP has it, in capitals.
+            path: below the base; ids in it quoted by `vault.path`.
+            query: its parameters.
+            body: sent as JSON; nothing when it is None.
+            priority: who waits for it.
+            expect: the statuses that are a success.
+            what: what it does, as in "the tenant would not *what*".
+            scope: what it needs, told when the tenant names no scope itself.
+            repeatable: whether twice is as good as once; by default all but POST is.
+            cap: the most bytes of an answer that are read.
+
+        Raises:
+            TenantUnreachableError: no answer, or none of use.
+            TenantBusyError: the rate limit stayed spent.
+            TenantRefusedError: the tenant said no; see its kinds.
+        """
+        if not is_path(path):
+            raise ValueError("a path of the API's is quoted by vault.path")
+        url = self._base + path
+        asked = _parameters(query or {})
+        if asked:
+            url += f"?{urlencode(asked)}"
+        if repeatable is None:
+            repeatable = method in IDEMPOTENT
+
+        async def send() -> Reply:
+            return await self._send(method, url, body, priority, cap)
+
+        reply = await persist(send, self.tenant, self._patience, repeatable=repeatable)
+        if reply.status not in expect:
+            now = self.tenant.clock.now()
+            raise refused(reply, what or f"{method} {path}", now, scope=scope)
+        return reply
+
+    async def _send(
+        self, method: str, url: str, body: Any, priority: Priority, cap: int
+    ) -> Reply:
+        """Send once; with a fresh token once more, when ours is not taken any more."""
+        for last in (False, True):
+            access = await self._tokens.access()
+            if self._budget is not None:
+                await self._budget.take(priority)
+            reply = await self.tenant.send(
+                method, url, body=body, bearer=access.token, cap=cap
+            )
+            if self._budget is not None:
+                self._budget.heed(reply)
+            if reply.status != 401 or last:
+                break
+            # RFC 6750 section 3.1: refused before anything was done.
+            self._tokens.drop(access)
+        return reply
+
+    async def by_page(
+        self,
+        path: str,
+        key: str,
+        *,
+        query: Query | None = None,
+        per_page: int = 100,
+        priority: Priority = Priority.OPERATOR,
+        what: str = "",
+        scope: str = "",
+    ) -> AsyncIterator[Json]:
+        """Yield the rows of a list that is paged by number, under *key* or bare.
+
+        Raises:
+            TenantError: as `request`; also after the last row that can be reached,
+                when the tenant has more: a list that is cut short is never silent.
+        """
+        seen, page, total = 0, 0, None
+        while True:
+            asked = {"page": page, "per_page": per_page, "include_totals": True}
+            reply = await self.request(
+                "GET",
+                path,
+                query={**(query or {}), **asked},
+                priority=priority,
+                what=what,
+                scope=scope,
+            )
+            rows = reply.rows(key)
+            if reply.body is not None and type(reply.body.get("total")) is int:
+                total = reply.body["total"]
+            for row in rows:
+                yield row
+            seen, page = seen + len(rows), page + 1
+            done = len(rows) < per_page if total is None else seen >= total
+            if done or not rows:
+                break
+            if seen >= REACHABLE:
+                raise TenantError(
+                    f"the tenant shows {REACHABLE} rows of this list and has more",
+                    "narrow the question",
+                )
+        if total is not None and seen < total:
+            raise TenantUnreachableError(
+                f"the tenant promised {total} rows and showed {seen}", "try again"
+            )
+
+    async def by_checkpoint(
+        self,
+        path: str,
+        key: str,
+        *,
+        query: Query | None = None,
+        take: int = 100,
+        priority: Priority = Priority.OPERATOR,
+        what: str = "",
+        scope: str = "",
+    ) -> AsyncIterator[Json]:
+        """Yield the rows of a list under *key* that is paged by a ``next`` mark.
+
+        Raises:
+            TenantError: as `request`; also when the marks go round in a circle.
+        """
+        mark: str | None = None
+        marks: set[str] = set()
+        while len(marks) < _MAX_PAGES:
+            reply = await self.request(
+                "GET",
+                path,
+                query={**(query or {}), "take": take, "from": mark},
+                priority=priority,
+                what=what,
+                scope=scope,
+            )
+            for row in reply.rows(key):
+                yield row
+            mark = (reply.body or {}).get("next")
+            if not isinstance(mark, str) or not mark:
+                return
+            if mark in marks:
+                break
+            marks.add(mark)
+        raise TenantUnreachableError("the tenant's list has no end")
+
+
+def _parameters(query: Query) -> list[tuple[str, str]]:
+    return [
+        (name, str(value).lower() if isinstance(value, bool) else str(value))
+        for name, value in query.items()
+        if value is not None
+    ]

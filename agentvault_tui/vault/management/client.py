@@ -1,0 +1,50 @@
+"""The Management API's client: `Api` with its base and its audience."""
+
+from __future__ import annotations
+
+from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.budget import Budget
+from agentvault_tui.vault.credentials import Credential
+from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import ClientCredentials, TokenSource
+
+
+class Management(Api):
+    """What an administrator of the tenant may do, as far as our scopes go."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        credential: Credential | TokenSource,
+        *,
+        budget: Budget | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Use *tenant* as the client of *credential*, or with tokens got elsewhere.
+
+        Args:
+            tenant: how it is reached.
+            credential: of a client that may use the Management API
+                (``client_credentials``), or where its access tokens come from.
+            budget: shared by all who use this tenant's Management API; by default
+                one of its own, of a free tenant's two requests a second.
+            patience: how often a request is tried, and how long that may take.
+        """
+        tokens = (
+            ClientCredentials(tenant, credential, audience(tenant))
+            if isinstance(credential, Credential)
+            else credential
+        )
+        super().__init__(
+            tenant,
+            audience(tenant),
+            tokens,
+            budget=budget or Budget(tenant.clock, sleep=tenant.sleep),
+            patience=patience,
+        )
+
+
+def audience(tenant: Tenant) -> str:
+    """Return the Management API's identifier, which is its base URL too."""
+    return f"{tenant.issuer}api/v2/"

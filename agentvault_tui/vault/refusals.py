@@ -1,0 +1,191 @@
+"""What a refusal says: the tenant's three error envelopes told apart, with remedies.
+
+* the Authentication API (RFC 6749 section 5.2): ``error``, ``error_description``
+* the Management API: ``statusCode``, ``error``, ``message``, ``errorCode``
+* the My Account API (RFC 9457): ``type``, ``status``, ``title``, ``detail``,
+  ``validation_errors``
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from agentvault_tui.errors import (
+    TenantBusyError,
+    TenantConflictError,
+    TenantCredentialError,
+    TenantError,
+    TenantNotFoundError,
+    TenantRefusedError,
+    TenantScopeError,
+    TenantUnreachableError,
+)
+from agentvault_tui.text import visible
+from agentvault_tui.vault.reply import Json, Reply
+from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
+
+
+class Envelope(StrEnum):
+    """Which of the tenant's APIs worded a refusal."""
+
+    AUTHENTICATION = "authentication"
+    MANAGEMENT = "management"
+    MY_ACCOUNT = "my_account"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal, read; every text of it is displayable."""
+
+    envelope: Envelope
+    status: int
+    code: str
+    """Stable, such as ``insufficient_scope``; the status in words when none came."""
+    message: str = ""
+    scopes: tuple[str, ...] = ()
+    """The scopes of which one would have been enough, when the tenant named them."""
+
+
+_SCOPES: Final = re.compile(r"[Ii]nsufficient scope.*?:\s*([\w:./, -]{1,1000})")
+_GRANT: Final = re.compile(r"Grant type '([^']{1,200})'")
+_WORDS: Final = re.compile(r"[^a-z0-9]+")
+_KINDS: Final[dict[int, type[TenantRefusedError]]] = {
+    401: TenantCredentialError,
+    404: TenantNotFoundError,
+    409: TenantConflictError,
+}
+_REMEDIES: Final = {
+    "access_denied": "see whether an Action, a client grant or the policy forbids it",
+    "invalid_client": "check the client id, and its secret or key",
+    "invalid_grant": "sign in again: what was shown is spent, revoked or unknown",
+    "invalid_token": "get a new token: this one is expired or for another API",
+    "mfa_required": "set the tenant's MFA policy to Never; our Actions ask for it",
+    "unauthorized_client": "enable the grant for the client",
+    "unmet_authentication_requirements": "sign in again with a second factor",
+    "inexistent_user": "check the user id",
+}
+_GRANTS: Final = {
+    DEVICE_GRANT: ("enable the Device Code grant for the client, a native application"),
+    VAULT_GRANT: (
+        "enable the Token Vault grant for the client, a confidential first-party one"
+    ),
+    "client_credentials": "enable the Client Credentials grant for the client",
+    "refresh_token": "enable the Refresh Token grant for the client",
+}
+
+
+def read_refusal(reply: Reply) -> Refusal:
+    """Read an answer that is no success, in whichever envelope it came."""
+    body = reply.body or {}
+    if type(body.get("statusCode")) is int:
+        code = body.get("errorCode") or body.get("error")
+        return _refusal(Envelope.MANAGEMENT, reply, code, body.get("message"))
+    if isinstance(body.get("title"), str) and ("type" in body or "status" in body):
+        return _refusal(
+            Envelope.MY_ACCOUNT, reply, _tail(body.get("type")), _problem(body)
+        )
+    if reply.error:
+        return _refusal(
+            Envelope.AUTHENTICATION, reply, reply.error, body.get("error_description")
+        )
+    return Refusal(Envelope.NONE, reply.status, f"status_{reply.status}")
+
+
+def refused(reply: Reply, what: str, now: datetime, *, scope: str = "") -> TenantError:
+    """Return the error for a reply that is no success.
+
+    Args:
+        reply: what came back.
+        what: what was asked for, as in "the tenant would not *what*".
+        now: the time, for how long to wait.
+        scope: what the call needs, for when the tenant does not say.
+    """
+    found = read_refusal(reply)
+    if reply.status == 429 and found.code != "slow_down":
+        pause = reply.wait(now) or 0.0
+        told = f" for {pause:.0f} s" if pause else ""
+        return TenantBusyError(
+            f"the tenant's rate limit is spent{told}; it would not {what}",
+            "wait, or ask for less at a time",
+            retry_after=pause,
+        )
+    if reply.status >= 500 or reply.status in {408, 425}:
+        return TenantUnreachableError(
+            f"the tenant answered {reply.status}", "try again in a moment"
+        )
+    if reply.status < 400:
+        return TenantUnreachableError(
+            f"the tenant answered {reply.status} where nothing does",
+            "check that tenant.issuer is the tenant you mean",
+        )
+    sentence = f"the tenant would not {what}: {found.code} {found.message}".rstrip()
+    if _is_scope(found):
+        scopes = found.scopes or tuple(filter(None, [scope]))
+        return TenantScopeError(
+            found.code,
+            sentence,
+            f"grant the client the scope {' or '.join(scopes)}" if scopes else "",
+            status=reply.status,
+            scopes=scopes,
+        )
+    kind = TenantRefusedError
+    if found.code in {"invalid_client", "invalid_token"}:
+        kind = TenantCredentialError
+    kind = _KINDS.get(reply.status, kind)
+    return kind(found.code, sentence, _remedy(found), status=reply.status)
+
+
+def _is_scope(found: Refusal) -> bool:
+    return bool(found.scopes) or found.code == "insufficient_scope"
+
+
+def _remedy(found: Refusal) -> str:
+    grant = _GRANT.search(found.message)
+    if grant is not None:
+        return _GRANTS.get(grant[1], "enable that grant for the client")
+    if "Service not found" in found.message:
+        return "make an API with this identifier on the tenant"
+    if "client-grant" in found.message or "is not authorized" in found.message:
+        return "authorize the client for that API with a client grant"
+    return _REMEDIES.get(found.code, "")
+
+
+def _refusal(envelope: Envelope, reply: Reply, code: Any, message: Any) -> Refusal:
+    text = visible(message, 300) if isinstance(message, str) else ""
+    scopes: tuple[str, ...] = ()
+    listed = _SCOPES.search(text)
+    if listed is not None:
+        words = re.split(r"[,\s]+", listed[1].strip(" .,"))
+        scopes = tuple(word for word in words if word)[:20]
+    return Refusal(envelope, reply.status, _code(code, reply), text, scopes)
+
+
+def _code(code: Any, reply: Reply) -> str:
+    """Return *code* as a stable word: ``Not Found`` is ``not_found``."""
+    if not isinstance(code, str) or not code.strip():
+        return f"status_{reply.status}"
+    if " " in code:
+        code = _WORDS.sub("_", code.lower()).strip("_")
+    return visible(code, 60)
+
+
+def _tail(uri: Any) -> Any:
+    """Return the last word of a problem type, which is a URI (RFC 9457 3.1.1)."""
+    if not isinstance(uri, str) or uri == "about:blank":
+        return ""
+    return re.split(r"[/#:]", uri.rstrip("/"))[-1]
+
+
+def _problem(body: Json) -> str:
+    """Return title, detail and what was invalid, as one sentence."""
+    texts = [body.get("title"), body.get("detail")]
+    errors = body.get("validation_errors")
+    for error in errors[:5] if isinstance(errors, list) else []:
+        if isinstance(error, dict):
+            texts += [error.get("field") or error.get("pointer"), error.get("detail")]
+    return ": ".join(one for one in texts if isinstance(one, str) and one)

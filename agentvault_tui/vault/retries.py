@@ -1,0 +1,107 @@
+"""Which answers are worth a second try, and how long to wait before it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Final
+
+from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.tenant import Tenant
+
+Jitter = Callable[[], float]
+"""Returns a number from 0 to 1, another each time."""
+
+IDEMPOTENT: Final = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+"""PATCH too: all of ours set values, and none adds to any."""
+_FIRST, _LONGEST = 0.5, 20.0
+_FAILURES: Final = 3
+_random: Final[Jitter] = SystemRandom().random
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often to try, and how many seconds to wait in all between the tries."""
+
+    attempts: int = 10
+    seconds: float = 90.0
+    jitter: Jitter = _random
+
+
+ONCE: Final = Patience(attempts=1, seconds=0.0)
+
+
+async def persist(
+    send: Callable[[], Awaitable[Reply]],
+    tenant: Tenant,
+    patience: Patience,
+    *,
+    repeatable: bool,
+) -> Reply:
+    """Send until the answer is one to keep, or *patience* ends; return the last.
+
+    A 429 was not carried out and is always tried again; after a 408, a 5xx or no
+    answer at all it may have been, so only what is *repeatable* is.
+
+    Raises:
+        TenantUnreachableError: no answer came, the last time.
+    """
+    waited, attempt = 0.0, 0
+    while True:
+        attempt += 1
+        outcome = await _tried(send)
+        pause = _pause(outcome, attempt, tenant, patience.jitter)
+        if (
+            not _is_worth_more(outcome, attempt, repeatable=repeatable)
+            or attempt >= patience.attempts
+            or waited + pause > patience.seconds
+        ):
+            break
+        await tenant.sleep(pause)
+        waited += pause
+    if isinstance(outcome, TenantUnreachableError):
+        raise outcome
+    return outcome
+
+
+async def _tried(
+    send: Callable[[], Awaitable[Reply]],
+) -> Reply | TenantUnreachableError:
+    try:
+        return await send()
+    except TenantUnreachableError as error:
+        return error
+
+
+def _is_worth_more(
+    outcome: Reply | TenantUnreachableError, attempt: int, *, repeatable: bool
+) -> bool:
+    if isinstance(outcome, Reply):
+        if outcome.status == 429:
+            return True
+        if outcome.status < 500 and outcome.status not in {408, 425}:
+            return False
+    return repeatable and attempt < _FAILURES
+
+
+def _pause(
+    outcome: Reply | TenantUnreachableError,
+    attempt: int,
+    tenant: Tenant,
+    jitter: Jitter,
+) -> float:
+    """Return how long to wait: what the tenant said and a little, or longer each time.
+
+    Everybody is told the same moment at which a limit is renewed, hence the little.
+    """
+    said: float | None = None
+    if isinstance(outcome, Reply):
+        # Every answer has the limit's reset; only a 429 is about it.
+        limited = outcome.status == 429
+        said = outcome.wait(tenant.clock.now()) if limited else outcome.retry_after
+    backoff: float = min(_FIRST * 2.0 ** (attempt - 1), _LONGEST)
+    if said is None:
+        return backoff * (0.5 + jitter() / 2)
+    return said + min(backoff, 1.0) * jitter()

@@ -1,0 +1,99 @@
+"""One tenant: how it is reached, where its endpoints are, how its clock runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import TenantError
+from agentvault_tui.vault.discovery import Metadata, read_metadata
+from agentvault_tui.vault.issuer import check_issuer
+from agentvault_tui.vault.refreshed import Refreshed
+from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.waiting import Sleep
+from agentvault_tui.vault.wire import MAX_BODY, Wire
+
+
+class Tenant:
+    """What every client of one tenant shares; which product it is nobody asks."""
+
+    def __init__(
+        self,
+        issuer: str,
+        clock: Clock,
+        *,
+        timeout: float = 10.0,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Name the tenant; nothing is sent yet.
+
+        Args:
+            issuer: as its discovery document has it, with or without the slash.
+            clock: the only source of now.
+            timeout: seconds for each exchange, from the first byte to the last.
+            sleep: how to wait.
+
+        Raises:
+            SettingsError: *issuer* is not one we may talk to.
+        """
+        self.issuer: Final = check_issuer(issuer)
+        self.clock: Final = clock
+        self.sleep: Final = sleep
+        self.skew: float | None = None
+        """Seconds by which the tenant's clock was ahead, at its last answer."""
+        self._wire = Wire(self.issuer, timeout)
+        self._metadata = Refreshed(self._fetch_metadata, clock)
+
+    @property
+    def reachable(self) -> bool | None:
+        """Whether the last exchange was answered; nothing before the first."""
+        return self._wire.reachable
+
+    async def metadata(self) -> Metadata:
+        """Return the endpoints, at most a day old.
+
+        Raises:
+            TenantError: the tenant's discovery document cannot be had or trusted.
+        """
+        return await self._metadata.get()
+
+    async def probe(self) -> bool:
+        """Ask the tenant for its discovery document; tell whether it is well."""
+        try:
+            await self._fetch_metadata()
+        except TenantError:
+            return False
+        return True
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        body: Any = None,
+        bearer: Secret | None = None,
+        cap: int = MAX_BODY,
+    ) -> Reply:
+        """Send one request, once; see `Wire.request`.
+
+        Raises:
+            TenantUnreachableError: no answer, a redirect, or too large an answer.
+        """
+        reply = await self._wire.request(
+            method, url, form=form, body=body, bearer=bearer, cap=cap
+        )
+        if reply.date is not None:
+            self.skew = (reply.date - self.clock.now()).total_seconds()
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._wire.aclose()
+
+    async def _fetch_metadata(self) -> Metadata:
+        url = f"{self.issuer}.well-known/openid-configuration"
+        return read_metadata(await self.send("GET", url), self.issuer)

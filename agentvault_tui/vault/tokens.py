@@ -1,0 +1,213 @@
+"""Access tokens for the tenant's APIs: asked for, kept until shortly before expiry."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.text import visible
+from agentvault_tui.vault.credentials import Credential
+from agentvault_tui.vault.refusals import refused
+from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.retries import Patience, persist
+from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.tenant import Tenant
+
+_MARGIN: Final = 60.0
+_MAX_LIFE: Final = 30 * 86_400
+BRIEF: Final = Patience(attempts=4, seconds=20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An access token, what it is good for, and until when."""
+
+    token: Secret
+    scopes: frozenset[str]
+    """As the tenant granted them; empty when it did not say."""
+    expires: Deadline
+    refresh_token: Secret | None = None
+    """A new one, when the tenant rotates them."""
+
+
+class TokenSource(Protocol):
+    """Where an API's access token comes from."""
+
+    async def access(self) -> Access:
+        """Return a token that is not about to expire."""
+        ...
+
+    def drop(self, access: Access) -> None:
+        """Forget *access*: the API does not take it any more."""
+        ...
+
+
+class FixedToken:
+    """A token that someone else got, by a device login for example."""
+
+    def __init__(self, access: Access) -> None:
+        """Use *access* as long as it lives."""
+        self._access = access
+
+    async def access(self) -> Access:
+        """Return the token."""
+        return self._access
+
+    def drop(self, access: Access) -> None:
+        """Do nothing: there is no other."""
+
+
+class _Kept(ABC):
+    """A token of one grant, fetched once for all who wait for it, and kept."""
+
+    def __init__(self, tenant: Tenant, credential: Credential) -> None:
+        """Ask *tenant*, as the client of *credential*."""
+        self._tenant = tenant
+        self._credential = credential
+        self._lock = asyncio.Lock()
+        self._access: Access | None = None
+
+    async def access(self) -> Access:
+        """Return a token that is not about to expire.
+
+        Raises:
+            TenantError: the tenant gives none.
+        """
+        async with self._lock:
+            if self._access is None or self._access.expires.passed(self._tenant.clock):
+                self._access = await self._fetch()
+            return self._access
+
+    def drop(self, access: Access) -> None:
+        """Forget *access*, unless another has taken its place already."""
+        if self._access is access:
+            self._access = None
+
+    @abstractmethod
+    async def _fetch(self) -> Access:
+        """Ask the token endpoint."""
+
+    async def _ask(self, form: Mapping[str, str], *, repeatable: bool) -> Access:
+        reply = await ask_token(
+            self._tenant, self._credential, form, repeatable=repeatable
+        )
+        if reply.status != 200:
+            what = f"give {visible(self._credential.client_id, 60)} a token"
+            raise refused(reply, what, self._tenant.clock.now())
+        return read_access(reply, self._tenant.clock)
+
+
+class ClientCredentials(_Kept):
+    """Tokens of RFC 6749 section 4.4, for one audience."""
+
+    def __init__(self, tenant: Tenant, credential: Credential, audience: str) -> None:
+        """Ask for *audience*, as the client of *credential*."""
+        super().__init__(tenant, credential)
+        self._audience = audience
+
+    async def _fetch(self) -> Access:
+        form = {"grant_type": "client_credentials", "audience": self._audience}
+        return await self._ask(form, repeatable=True)
+
+
+class RefreshedToken(_Kept):
+    """Tokens of a refresh token, also for another audience (Auth0's MRRT)."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        credential: Credential,
+        refresh_token: Secret,
+        *,
+        audience: str = "",
+        scope: str = "",
+        rotated: Callable[[Secret], None] | None = None,
+    ) -> None:
+        """Use *refresh_token*; *rotated* is told of each that takes its place."""
+        super().__init__(tenant, credential)
+        self._refresh_token = refresh_token
+        self._asked = {"audience": audience, "scope": scope}
+        self._rotated = rotated
+
+    async def _fetch(self) -> Access:
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": self._refresh_token.reveal(),
+            **{name: text for name, text in self._asked.items() if text},
+        }
+        # Where tokens rotate, sending one a second time revokes the whole family.
+        access = await self._ask(form, repeatable=False)
+        if access.refresh_token is not None:
+            self._refresh_token = access.refresh_token
+            if self._rotated is not None:
+                self._rotated(access.refresh_token)
+        return access
+
+
+async def ask_token(
+    tenant: Tenant,
+    credential: Credential,
+    form: Mapping[str, str],
+    patience: Patience = BRIEF,
+    *,
+    repeatable: bool = True,
+) -> Reply:
+    """Send *form* to the token endpoint with the client's authentication.
+
+    Raises:
+        TenantError: the tenant does not answer.
+    """
+    metadata = await tenant.metadata()
+
+    async def send() -> Reply:
+        # Anew each time: an assertion is good once.
+        fields = credential.fields(tenant.issuer, tenant.clock.now())
+        return await tenant.send(
+            "POST", metadata.token_endpoint, form={**form, **fields}
+        )
+
+    return await persist(send, tenant, patience, repeatable=repeatable)
+
+
+def read_access(reply: Reply, clock: Clock) -> Access:
+    """Read a token endpoint's success (RFC 6749 section 5.1).
+
+    Raises:
+        TenantUnreachableError: it holds no token we know how to use.
+    """
+    body = reply.json()
+    token, kind = body.get("access_token"), body.get("token_type", "Bearer")
+    # RFC 6749 section 7.1: a type that is not understood must not be used.
+    if not isinstance(token, str) or not isinstance(kind, str):
+        raise _odd()
+    if not token or kind.lower() != "bearer":
+        raise _odd()
+    renewed = body.get("refresh_token")
+    life = seconds(body.get("expires_in"))
+    return Access(
+        token=Secret(token),
+        scopes=frozenset(words(body.get("scope"))),
+        expires=Deadline.after(clock, life - min(_MARGIN, life / 10)),
+        refresh_token=Secret(renewed) if isinstance(renewed, str) and renewed else None,
+    )
+
+
+def seconds(value: Any) -> int:
+    """Read ``expires_in``; 0, which keeps nothing, when it is none."""
+    return min(value, _MAX_LIFE) if type(value) is int and value > 0 else 0
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Read a ``scope``: words with spaces between them, displayable and bounded."""
+    if not isinstance(value, str):
+        return ()
+    return tuple(visible(word, 200) for word in value.split()[:200])
+
+
+def _odd() -> TenantUnreachableError:
+    return TenantUnreachableError("the tenant sent an answer without a bearer token")
