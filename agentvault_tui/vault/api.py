@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Any, Final
+from copy import copy
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 from agentvault_tui.errors import TenantError, TenantUnreachableError
@@ -52,6 +53,13 @@ class Api:
         self._tokens = tokens
         self._budget = budget
         self._patience = patience or Patience()
+        self._priority = Priority.OPERATOR
+
+    def at(self, priority: Priority) -> Self:
+        """Return this client for requests of another *priority*."""
+        other = copy(self)
+        other._priority = priority  # noqa: SLF001 - it is one of us
+        return other
 
     async def scopes(self) -> frozenset[str]:
         """Return the scopes our token has; empty when the tenant did not say.
@@ -68,7 +76,7 @@ class Api:
         *,
         query: Query | None = None,
         body: Any = None,
-        priority: Priority = Priority.OPERATOR,
+        priority: Priority | None = None,
         expect: Collection[int] = (200,),
         what: str = "",
         scope: str = "",
@@ -82,7 +90,7 @@ class Api:
             path: below the base; ids in it quoted by `vault.path`.
             query: its parameters.
             body: sent as JSON; nothing when it is None.
-            priority: who waits for it.
+            priority: who waits for it; by default as `at` said, an operator.
             expect: the statuses that are a success.
             what: what it does, as in "the tenant would not *what*".
             scope: what it needs, told when the tenant names no scope itself.
@@ -103,8 +111,10 @@ class Api:
         if repeatable is None:
             repeatable = method in IDEMPOTENT
 
+        urgency = self._priority if priority is None else priority
+
         async def send() -> Reply:
-            return await self._send(method, url, body, priority, cap)
+            return await self._send(method, url, body, urgency, cap)
 
         reply = await persist(send, self.tenant, self._patience, repeatable=repeatable)
         if reply.status not in expect:
@@ -138,11 +148,13 @@ class Api:
         *,
         query: Query | None = None,
         per_page: int = 100,
-        priority: Priority = Priority.OPERATOR,
+        totals: bool = True,
         what: str = "",
         scope: str = "",
     ) -> AsyncIterator[Json]:
         """Yield the rows of a list that is paged by number, under *key* or bare.
+
+        Auth0 refuses parameters it does not know: *totals* asks for ``include_totals``.
 
         Raises:
             TenantError: as `request`; also after the last row that can be reached,
@@ -150,12 +162,15 @@ class Api:
         """
         seen, page, total = 0, 0, None
         while True:
-            asked = {"page": page, "per_page": per_page, "include_totals": True}
+            asked: Query = {
+                "page": page,
+                "per_page": per_page,
+                "include_totals": totals or None,
+            }
             reply = await self.request(
                 "GET",
                 path,
                 query={**(query or {}), **asked},
-                priority=priority,
                 what=what,
                 scope=scope,
             )
@@ -185,7 +200,6 @@ class Api:
         *,
         query: Query | None = None,
         take: int = 100,
-        priority: Priority = Priority.OPERATOR,
         what: str = "",
         scope: str = "",
     ) -> AsyncIterator[Json]:
@@ -201,7 +215,6 @@ class Api:
                 "GET",
                 path,
                 query={**(query or {}), "take": take, "from": mark},
-                priority=priority,
                 what=what,
                 scope=scope,
             )

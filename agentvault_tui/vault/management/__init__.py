@@ -4,6 +4,6 @@ Every call is a function whose first argument is the client; it has Auth0's stat
 names the scope it needs, and returns what the tenant sent without secrets in it.
 """
 
-from agentvault_tui.vault.management.client import Management, audience
+from agentvault_tui.vault.management.management import Management, audience
 
 __all__ = ["Management", "audience"]

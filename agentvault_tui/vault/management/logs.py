@@ -1,0 +1,71 @@
+"""The tenant's own log, read forward from a row one has seen (``/logs``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.management.rows import text
+from agentvault_tui.vault.reply import Json, Reply
+
+MOST: Final = 100
+"""Rows in one answer, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Some rows, oldest first, and from where to go on."""
+
+    rows: tuple[Json, ...]
+    """As the tenant wrote them; every text is untrusted. Each has a ``log_id``."""
+    resume: str
+    """The row to ask on from; keep it, also when nothing new came."""
+
+
+async def latest(api: Api) -> LogPage:
+    """Return the newest row, to start reading from. Scope ``read:logs``.
+
+    An empty log gives no row, and nothing to resume from.
+    """
+    reply = await api.request(
+        "GET",
+        "logs",
+        query={"sort": "date:-1", "per_page": 1, "page": 0},
+        what="show its log",
+        scope="read:logs",
+    )
+    rows = reply.rows("logs")[:1]
+    return LogPage(tuple(rows), text(rows[0], "log_id", "_id") if rows else "")
+
+
+async def after(api: Api, row: str, take: int = MOST) -> LogPage:
+    """Return the rows after *row*, none when there are none yet. ``read:logs``.
+
+    Auth0 heeds nothing else in such a request, and pages it with a ``Link``; of that
+    only the row to go on from is taken, and the URL never followed.
+    """
+    reply = await api.request(
+        "GET",
+        "logs",
+        query={"from": row, "take": take},
+        what="show its log",
+        scope="read:logs",
+    )
+    rows = tuple(reply.rows("logs"))
+    for one in rows:
+        one.setdefault("log_id", one.get("_id"))
+        text(one, "log_id")
+    if not rows:
+        return LogPage((), row)
+    return LogPage(rows, _mark(reply) or rows[-1]["log_id"])
+
+
+def _mark(reply: Reply) -> str:
+    """Return the ``from`` of the link to the next rows."""
+    try:
+        asked = parse_qs(urlsplit(reply.following).query, max_num_fields=20)
+    except ValueError:
+        return ""
+    return asked.get("from", [""])[0][:200]

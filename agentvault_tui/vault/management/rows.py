@@ -1,0 +1,78 @@
+"""What the calls have in common: objects without secrets, deletions, sure ids."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agentvault_tui.errors import TenantNotFoundError, TenantUnreachableError
+from agentvault_tui.vault.api import Api, Query
+from agentvault_tui.vault.reply import Json
+
+DONE: Final = (200, 202, 204)
+"""A deletion's statuses: done, or accepted to be done soon."""
+_SECRET: Final = frozenset(
+    {
+        "app_secret",
+        "client_secret",
+        "encryption_key",
+        "password",
+        "private_key",
+        "refresh_token",
+        "signing_keys",
+        "tls_client_auth_key",
+    }
+)
+
+
+def without_secrets(value: Any) -> Any:
+    """Return *value* without the members in which Auth0 gives secrets away."""
+    if isinstance(value, dict):
+        return {
+            name: without_secrets(inner)
+            for name, inner in value.items()
+            if name not in _SECRET
+        }
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value]
+    return value
+
+
+def text(row: Json, *names: str) -> str:
+    """Return the first of *names* that *row* has, which it must.
+
+    Raises:
+        TenantUnreachableError: it has none that is a string.
+    """
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and value:
+            return value
+    raise TenantUnreachableError(f"the tenant sent an object without its {names[0]}")
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """Return the strings of a list, or the words of a string."""
+    listed = value.split() if isinstance(value, str) else value
+    if not isinstance(listed, list):
+        return ()
+    return tuple(one for one in listed if isinstance(one, str))
+
+
+async def delete(
+    api: Api, path: str, *, what: str, scope: str, query: Query | None = None
+) -> bool:
+    """Delete the object at *path*; tell whether it was there.
+
+    What is gone already is what was wanted: a second try of a deletion whose answer
+    was lost ends well.
+
+    Raises:
+        TenantError: as `Api.request`.
+    """
+    try:
+        await api.request(
+            "DELETE", path, query=query, expect=DONE, what=what, scope=scope
+        )
+    except TenantNotFoundError:
+        return False
+    return True
