@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from agentvault_tui.clock import Clock
+from agentvault_tui.clock import Clock, span
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault.device import (
     SLOWER,
@@ -24,7 +25,7 @@ from agentvault_tui.vault.device import (
     read_start,
 )
 from agentvault_tui.vault.discovery import Keys, read_keys
-from agentvault_tui.vault.identity import Identity, key_id, verify
+from agentvault_tui.vault.identity import SKEW, Identity, key_id, verify
 from agentvault_tui.vault.refreshed import Refreshed
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.urns import DEVICE_GRANT
@@ -44,15 +45,26 @@ class TenantClient:
         client_id: str,
         clock: Clock,
         *,
+        mfa_at_required: bool = False,
         timeout: float = 10.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         """Name the tenant; nothing is sent yet.
 
+        Args:
+            issuer: as its discovery document has it, with or without the slash.
+            client_id: our client there, which may use the device flow.
+            clock: the only source of now.
+            mfa_at_required: whether its Action stamps the time of the second factor
+                (`model.claims.MFA_AT`): then no other claim stands in for it.
+            timeout: seconds for each exchange.
+            sleep: how to wait.
+
         Raises:
             SettingsError: *issuer* is not one we may talk to.
         """
         self.tenant: Final = Tenant(issuer, clock, timeout=timeout, sleep=sleep)
+        self._mfa_at_required = mfa_at_required
         self.issuer: Final = self.tenant.issuer
         self.client_id: Final = client_id
         self._clock = clock
@@ -73,25 +85,34 @@ class TenantClient:
         authorization_details: Sequence[dict[str, Any]] | None = None,
         *,
         ttl: int,
+        audience: str = "",
     ) -> DeviceFlow:
         """Begin a flow (RFC 8628 section 3.1) whose code lives at most *ttl* seconds.
 
         Args:
             scope: what is asked for.
-            authorization_details: RFC 9396, what the person is to approve.
+            authorization_details: RFC 9396, what the person is to approve; sent when
+                the tenant says that it shows such.
             ttl: the cap on the tenant's own ``expires_in``.
+            audience: the API an access token is wanted for, if any.
 
         Raises:
             TenantError: it is unreachable, refuses, or sent what cannot be shown.
         """
-        form = {"client_id": self.client_id, "scope": scope}
-        if authorization_details is not None:
-            form["authorization_details"] = json.dumps(list(authorization_details))
         metadata = await self.tenant.metadata()
+        form = {"client_id": self.client_id, "scope": scope}
+        if audience:
+            form["audience"] = audience
+        types = {one.get("type") for one in authorization_details or ()}
+        # Auth0 has no details in its device flow, and whether it ignores or refuses
+        # what it does not know is not written anywhere (RFC 9396 section 10).
+        if shown := bool(types) and types <= metadata.details_types:
+            form["authorization_details"] = json.dumps(authorization_details)
         reply = await self.tenant.send(
             "POST", metadata.device_authorization_endpoint, form=form
         )
-        return read_start(reply, self.issuer, ttl, self._clock)
+        flow = read_start(reply, self.issuer, ttl, self._clock)
+        return replace(flow, details_shown=shown)
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
@@ -105,7 +126,7 @@ class TenantClient:
             reply = await self.tenant.send("POST", metadata.token_endpoint, form=form)
         except TenantError as error:
             return Unavailable(error.what)
-        return read_poll(reply, self._clock.now())
+        return read_poll(reply, self._clock)
 
     async def wait(
         self,
@@ -142,7 +163,7 @@ class TenantClient:
                     pause = interval
                 case SlowDown():
                     interval += SLOWER
-                    pause = interval
+                    pause = max(result.retry_after or 0.0, interval)
                 case Unavailable():
                     slower = max(min(pause * 2, _SLOWEST), interval)
                     pause = max(result.retry_after or 0.0, slower)
@@ -166,14 +187,23 @@ class TenantClient:
                 "signature",
                 "the ID token is signed with a key the tenant does not list",
             )
-        return verify(
-            raw,
-            keys[kid],
-            issuer=self.issuer,
-            client_id=self.client_id,
-            now=self._clock.now(),
-            not_before=not_before,
-        )
+        try:
+            return verify(
+                raw,
+                keys[kid],
+                issuer=self.issuer,
+                client_id=self.client_id,
+                now=self._clock.now(),
+                not_before=not_before,
+                mfa_at_required=self._mfa_at_required,
+            )
+        except IdentityError as error:
+            skew = self.tenant.skew or 0.0
+            if error.reason in {"claims", "stale"} and abs(skew) > SKEW:
+                error.remedy = (
+                    f"the tenant's clock and ours are {span(abs(skew))} apart: set ours"
+                )
+            raise
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import TenantError
+from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.refusals import refused
 from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.tokens import Access, read_access
 
 DEFAULT_INTERVAL: Final = 5
 """RFC 8628 section 3.2, when the tenant names none."""
@@ -36,6 +37,8 @@ class DeviceFlow:
     interval: int
     started_at: datetime
     expires: Deadline
+    details_shown: bool = False
+    """Whether the tenant's page shows what is approved; else only we do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Tokens:
     """The person approved; the ID token still has to be verified."""
 
     id_token: str = field(repr=False)
+    access: Access | None = field(default=None, compare=False)
+    """For the audience that was asked for, with a refresh token if that was too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Pending:
 @dataclass(frozen=True, slots=True)
 class SlowDown:
     """We poll too fast."""
+
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,36 +133,49 @@ def read_start(reply: Reply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
     )
 
 
-def read_poll(reply: Reply, now: datetime) -> Poll:
+def read_poll(reply: Reply, clock: Clock) -> Poll:
     """Say what one answer of the token endpoint means.
 
     ``error`` is read before the status: Auth0 answers 403 and 429 where RFC 8628 has
     400, and its 429 for slow_down is no rate limit.
     """
-    body, error = reply.body, reply.error
-    if reply.status >= 500 or body is None:
-        return Unavailable(f"the tenant answered {reply.status}", reply.wait(now))
+    if reply.status >= 500 or reply.body is None:
+        return Unavailable(
+            f"the tenant answered {reply.status}", reply.wait(clock.now())
+        )
     if reply.status == 200:
-        token = body.get("id_token")
+        token = reply.body.get("id_token")
         if isinstance(token, str):
-            return Tokens(token)
+            return Tokens(token, _access(reply, clock))
         return Failed("no_id_token", "the tenant sent no ID token; it needs openid")
-    answered = f"the tenant answered {visible(error or reply.status, 60)}"
+    return _refusal(reply, clock)
+
+
+def _refusal(reply: Reply, clock: Clock) -> Poll:
+    error = reply.error
     match error:
         case "authorization_pending":
             return Pending()
         case "slow_down":
-            return SlowDown()
+            return SlowDown(reply.retry_after)
         case "expired_token":
             return Expired()
+        case "invalid_grant":
+            # After the one expired_token, or a success whose answer was lost.
+            return Failed(error, "the code is used or expired: start again")
         case "access_denied":
             return Denied(reply.description or "cancelled at the tenant")
-        case "":
-            return Unavailable(answered, reply.wait(now))
-        case _ if reply.status in {408, 425, 429}:
-            return Unavailable(answered, reply.wait(now))
-        case _:
-            return Failed(visible(error, 60), reply.description or "no reason given")
+    if not error or reply.status in {408, 425, 429}:
+        answered = f"the tenant answered {visible(error or reply.status, 60)}"
+        return Unavailable(answered, reply.wait(clock.now()))
+    return Failed(visible(error, 60), reply.description or "no reason given")
+
+
+def _access(reply: Reply, clock: Clock) -> Access | None:
+    try:
+        return read_access(reply, clock)
+    except TenantUnreachableError:
+        return None  # Who the person is does not hang on it.
 
 
 def _is_user_code(code: str) -> bool:

@@ -30,6 +30,10 @@ class Metadata:
     device_authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
+    revocation_endpoint: str = ""
+    """RFC 7009; empty where there is none."""
+    details_types: frozenset[str] = frozenset()
+    """RFC 9396 section 10: what may be shown to the person who approves."""
 
 
 def read_metadata(reply: Reply, issuer: str) -> Metadata:
@@ -66,11 +70,15 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
             )
         return value
 
+    listed = body.get("authorization_details_types_supported")
+    types = listed if isinstance(listed, list) else []
     return Metadata(
         issuer=issuer,
         device_authorization_endpoint=endpoint("device_authorization_endpoint"),
         token_endpoint=endpoint("token_endpoint"),
         jwks_uri=endpoint("jwks_uri"),
+        revocation_endpoint=body.get("revocation_endpoint", ""),
+        details_types=frozenset(one for one in types if isinstance(one, str)),
     )
 
 

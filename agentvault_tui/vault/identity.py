@@ -103,6 +103,7 @@ def verify(
     client_id: str,
     now: datetime,
     not_before: datetime,
+    mfa_at_required: bool = False,
 ) -> Identity:
     """Verify an ID token (OpenID Connect Core section 3.1.3.7) and ours on top.
 
@@ -113,6 +114,7 @@ def verify(
         client_id: whom it must be for.
         now: the time.
         not_before: the person must have proved their second factor since then.
+        mfa_at_required: whether only our Action's claim says when that was.
 
     Raises:
         IdentityError: with the stable reason.
@@ -134,14 +136,8 @@ def verify(
     since = math.floor(not_before.timestamp())
     if claims["iat"] < since:
         raise _stale("the ID token is older than the request")
-    amr = claims.get("amr")
-    if not isinstance(amr, list) or "mfa" not in amr:
-        raise IdentityError(
-            "no_mfa",
-            "the sign-in used no second factor",
-            "sign in with a one-time code; on Auth0, require MFA for this client",
-        )
-    authenticated = _authenticated_at(claims, seconds)
+    _second_factor(claims)
+    authenticated = _authenticated_at(claims, seconds, required=mfa_at_required)
     if authenticated < since:
         raise _stale("the second factor was proved before the request was made")
     return _identity(claims, authenticated)
@@ -185,9 +181,24 @@ def _party(claims: dict[str, Any], client_id: str) -> None:
             raise _claims(f"{name} belongs to a token of another kind")
 
 
-def _authenticated_at(claims: dict[str, Any], now: int) -> int:
-    """Return when the person proved who they are, in whole seconds."""
-    name = MFA_AT if MFA_AT in claims else "auth_time"
+def _second_factor(claims: dict[str, Any]) -> None:
+    """Check that there was one, by `amr` (RFC 8176 section 2)."""
+    amr = claims.get("amr")
+    if isinstance(amr, list) and "mfa" in amr:
+        return
+    remedy = "sign in with a one-time code; on Auth0, require MFA for this client"
+    if MFA_AT in claims:
+        # That alone is not enough; that the tenant sends it and no amr is worth a word.
+        remedy = f"the tenant sends {MFA_AT} but no amr: agentvault auth0 doctor"
+    raise IdentityError("no_mfa", "the sign-in used no second factor", remedy)
+
+
+def _authenticated_at(claims: dict[str, Any], now: int, *, required: bool) -> int:
+    """Return when the person proved who they are, in whole seconds.
+
+    Auth0's device flow has no `auth_time`, so our Action's claim comes first.
+    """
+    name = MFA_AT if required or MFA_AT in claims else "auth_time"
     value = claims.get(name)
     if value is None:
         raise _stale(

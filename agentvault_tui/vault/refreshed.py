@@ -56,12 +56,17 @@ class Refreshed(Generic[T]):
                 return
             now = self._clock.boot()
             usable = self._value is not None and self._age() <= STALE
+            if usable and now - self._tried < PAUSE:
+                return
+            before = self._tried
             if usable:
-                if now - self._tried < PAUSE:
-                    return
                 self._tried = now
             try:
                 self._value = await self._fetch()
+            except asyncio.CancelledError:
+                # Whoever asked gave up; the next one is not to wait a minute for it.
+                self._tried = before
+                raise
             except TenantError as error:
                 self._failure = error
             else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import Credential
 from agentvault_tui.vault.refusals import refused
@@ -94,7 +94,7 @@ class _Kept(ABC):
 
     async def _ask(self, form: Mapping[str, str], *, repeatable: bool) -> Access:
         reply = await ask_token(
-            self._tenant, self._credential, form, repeatable=repeatable
+            self._tenant, self._credential, lambda: form, repeatable=repeatable
         )
         if reply.status != 200:
             what = f"give {visible(self._credential.client_id, 60)} a token"
@@ -152,12 +152,14 @@ class RefreshedToken(_Kept):
 async def ask_token(
     tenant: Tenant,
     credential: Credential,
-    form: Mapping[str, str],
+    form: Callable[[], Mapping[str, str]],
     patience: Patience = BRIEF,
     *,
     repeatable: bool = True,
 ) -> Reply:
     """Send *form* to the token endpoint with the client's authentication.
+
+    Both are made anew for each try: an assertion is good once.
 
     Raises:
         TenantError: the tenant does not answer.
@@ -165,10 +167,9 @@ async def ask_token(
     metadata = await tenant.metadata()
 
     async def send() -> Reply:
-        # Anew each time: an assertion is good once.
         fields = credential.fields(tenant.issuer, tenant.clock.now())
         return await tenant.send(
-            "POST", metadata.token_endpoint, form={**form, **fields}
+            "POST", metadata.token_endpoint, form={**form(), **fields}
         )
 
     return await persist(send, tenant, patience, repeatable=repeatable)
@@ -211,3 +212,28 @@ def words(value: Any) -> tuple[str, ...]:
 
 def _odd() -> TenantUnreachableError:
     return TenantUnreachableError("the tenant sent an answer without a bearer token")
+
+
+async def revoke_token(
+    tenant: Tenant, credential: Credential, refresh_token: Secret
+) -> None:
+    """Revoke a refresh token one holds (RFC 7009), at once; 200 also when it was.
+
+    Access tokens made of it live on: Auth0 cannot revoke those.
+
+    Raises:
+        TenantError: the tenant does not answer, refuses, or names no such endpoint.
+    """
+    metadata = await tenant.metadata()
+    endpoint = metadata.revocation_endpoint
+    if not endpoint:
+        raise TenantError("the tenant names no revocation endpoint")
+
+    async def send() -> Reply:
+        fields = credential.fields(tenant.issuer, tenant.clock.now())
+        form = {"token": refresh_token.reveal(), **fields}
+        return await tenant.send("POST", endpoint, form=form)
+
+    reply = await persist(send, tenant, BRIEF, repeatable=True)
+    if reply.status != 200:
+        raise refused(reply, "revoke the refresh token", tenant.clock.now())

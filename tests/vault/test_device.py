@@ -251,7 +251,7 @@ def test_only_a_200_with_an_id_token_is_success(
     status: int, body: dict[str, Any] | None
 ) -> None:
     """No other answer, however made up, reads as an approval."""
-    result = read_poll(Reply(status, body), NOON)
+    result = read_poll(Reply(status, body), ManualClock(NOON))
     success = status == 200 and body is not None and type(body.get("id_token")) is str
     assert isinstance(result, Tokens) is success
     if isinstance(result, Denied | Failed):

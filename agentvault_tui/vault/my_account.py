@@ -1,0 +1,238 @@
+"""Accounts a user connects for Token Vault (Auth0's My Account API), as that user.
+
+Connecting is two calls with a browser between them: `connect` gives the page to
+open, the page ends at our redirect URI with a code, and `complete` spends it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode
+
+from agentvault_tui.clock import Deadline
+from agentvault_tui.errors import (
+    TenantError,
+    TenantRefusedError,
+    TenantUnreachableError,
+)
+from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.budget import Budget
+from agentvault_tui.vault.issuer import origin, path
+from agentvault_tui.vault.management.rows import delete, strings, text
+from agentvault_tui.vault.management.users import ConnectedAccount, account
+from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import TokenSource
+
+SCOPES: Final = (
+    "create:me:connected_accounts",
+    "read:me:connected_accounts",
+    "delete:me:connected_accounts",
+)
+"""What a token for this API needs; got with a refresh token (`RefreshedToken`)."""
+MAX_TAKE: Final = 20
+MAX_SCOPES: Final = 100
+_ACCOUNTS: Final = "connected-accounts/accounts"
+_MAX_LIFE: Final = 3600
+_MAX_CODE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """A connection under way: what to open, and what `complete` must know again."""
+
+    page: str = field(repr=False)
+    """Where to send the user, on the tenant's own origin; holds a ticket."""
+    redirect_uri: str
+    state: str = field(repr=False)
+    auth_session: Secret
+    verifier: Secret
+    expires: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Connectable:
+    """A connection whose accounts can be connected."""
+
+    name: str
+    strategy: str
+    scopes: tuple[str, ...]
+
+
+class MyAccount(Api):
+    """The accounts of the one user whose token *tokens* gives."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        tokens: TokenSource,
+        *,
+        budget: Budget | None = None,
+        patience: Patience | None = None,
+        unguessable: Callable[[], str] = lambda: secrets.token_urlsafe(32),
+    ) -> None:
+        """Act as that user; *unguessable* makes states and PKCE verifiers."""
+        base = f"{tenant.issuer}me/v1/"
+        super().__init__(tenant, base, tokens, budget=budget, patience=patience)
+        self._unguessable = unguessable
+
+    async def connect(
+        self, connection: str, redirect_uri: str, scopes: Sequence[str] = ()
+    ) -> Connecting:
+        """Begin to connect an account at *connection*'s provider (201).
+
+        Args:
+            connection: ``google-oauth2`` for example.
+            redirect_uri: where the tenant's page ends; the client lists it.
+            scopes: what to ask the provider for, at most 100.
+
+        Raises:
+            TenantError: the tenant refuses, or sent what must not be opened.
+        """
+        verifier, state = self._unguessable(), self._unguessable()
+        asked: Json = {
+            "connection": connection,
+            "redirect_uri": redirect_uri,
+            "state": state,
+            "code_challenge": _challenge(verifier),
+            "code_challenge_method": "S256",
+        }
+        if scopes:
+            asked["scopes"] = list(scopes[:MAX_SCOPES])
+        reply = await self.request(
+            "POST",
+            "connected-accounts/connect",
+            body=asked,
+            expect=(200, 201),
+            what="begin to connect the account",
+            scope=SCOPES[0],
+        )
+        body = reply.json()
+        life = body.get("expires_in")
+        if type(life) is not int or not 0 < life <= _MAX_LIFE:
+            raise TenantUnreachableError("the tenant sent an odd time to connect in")
+        return Connecting(
+            page=self._page(body),
+            redirect_uri=redirect_uri,
+            state=state,
+            auth_session=Secret(text(body, "auth_session")),
+            verifier=Secret(verifier),
+            expires=Deadline.after(self.tenant.clock, life),
+        )
+
+    async def complete(
+        self, connecting: Connecting, *, code: str, state: str
+    ) -> ConnectedAccount:
+        """Spend the code the browser came back with (201).
+
+        Args:
+            connecting: what `connect` returned; good once.
+            code: the ``connect_code`` of the redirect.
+            state: its ``state``.
+
+        Raises:
+            TenantRefusedError: the answer is another's (``wrong_state``), too late
+                (``expired``), or the tenant says no.
+        """
+        # RFC 6749 section 10.12: the browser must come back from our own request.
+        if not hmac.compare_digest(state.encode(), connecting.state.encode()):
+            raise TenantRefusedError(
+                "wrong_state",
+                "the browser came back from a connection that was not begun here",
+                "begin again, and follow the link that is shown",
+            )
+        if connecting.expires.passed(self.tenant.clock):
+            raise TenantRefusedError(
+                "expired", "the time to connect is over", "begin again"
+            )
+        reply = await self.request(
+            "POST",
+            "connected-accounts/complete",
+            body={
+                "auth_session": connecting.auth_session.reveal(),
+                "connect_code": code[:_MAX_CODE],
+                "redirect_uri": connecting.redirect_uri,
+                "code_verifier": connecting.verifier.reveal(),
+            },
+            # The reference says 201, the guide 200.
+            expect=(200, 201),
+            what="connect the account",
+            scope=SCOPES[0],
+        )
+        return account(reply.json())
+
+    async def accounts(
+        self, *, connection: str | None = None
+    ) -> AsyncIterator[ConnectedAccount]:
+        """Yield what is connected. Scope ``read:me:connected_accounts``."""
+        rows = self.by_checkpoint(
+            _ACCOUNTS,
+            "accounts",
+            query={"connection": connection},
+            take=MAX_TAKE,
+            what="list the connected accounts",
+            scope=SCOPES[1],
+        )
+        async for row in rows:
+            yield account(row)
+
+    async def connections(self) -> AsyncIterator[Connectable]:
+        """Yield where accounts can be connected. ``read:me:connected_accounts``."""
+        rows = self.by_checkpoint(
+            "connected-accounts/connections",
+            "connections",
+            take=MAX_TAKE,
+            what="list what can be connected",
+            scope=SCOPES[1],
+        )
+        async for row in rows:
+            strategy = row.get("strategy")
+            yield Connectable(
+                name=text(row, "name"),
+                strategy=strategy if isinstance(strategy, str) else "",
+                scopes=strings(row.get("scopes")),
+            )
+
+    async def disconnect(self, account_id: str) -> bool:
+        """Delete an account's tokens from the vault (204); was it there?
+
+        The provider's own tokens live on: revoke them there.
+        """
+        return await delete(
+            self,
+            f"{_ACCOUNTS}/{path(account_id)}",
+            what="disconnect the account",
+            scope=SCOPES[2],
+        )
+
+    def _page(self, body: Json) -> str:
+        """Return the page to open, with its ticket; a person is about to open it."""
+        uri, parameters = body.get("connect_uri"), body.get("connect_params")
+        ticket = parameters.get("ticket") if isinstance(parameters, dict) else None
+        page = f"{uri}?{urlencode({'ticket': ticket})}"
+        plain = isinstance(uri, str) and isinstance(ticket, str) and "?" not in uri
+        if not plain or "#" in page or origin(page) != origin(self.tenant.issuer):
+            raise TenantError(
+                "the tenant sent a page to connect at that is not on its own origin",
+                "check that tenant.issuer is the tenant you mean",
+            )
+        return page
+
+
+def audience(tenant: Tenant) -> str:
+    """Return the My Account API's identifier, for the token it needs."""
+    return f"{tenant.issuer}me/"
+
+
+def _challenge(verifier: str) -> str:
+    """Return the S256 challenge of *verifier* (RFC 7636 section 4.2)."""
+    digest = hashlib.sha256(verifier.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,256 @@
+"""Token Vault: a user's own token at a provider, for a token of the tenant's.
+
+The exchange takes no scope (the worker's does): what comes back carries all that the
+user once allowed, so what an agent may do with it is decided before, by our policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.text import visible
+from agentvault_tui.vault.credentials import Credential, SigningKey, new_jti
+from agentvault_tui.vault.refusals import Refusal, read_refusal, refused
+from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
+from agentvault_tui.vault.urns import (
+    TYPE_ACCESS,
+    TYPE_JWT,
+    TYPE_PROVIDER,
+    TYPE_REFRESH,
+    TYPE_WORKER,
+    VAULT_GRANT,
+)
+
+MAX_CONTEXT: Final = 256
+"""Characters of a worker's ``audit_context``."""
+WORKER_TYP: Final = "token-vault-req+jwt"
+_WORKER_LIFE: Final = 60
+_PROMPT: Final = Patience(attempts=3, seconds=5.0)
+"""An agent waits for the answer, and would rather be told to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderToken:
+    """A token for a provider's API; it is in no repr, and belongs in no log."""
+
+    access_token: Secret
+    scopes: tuple[str, ...]
+    expires_in: int
+    """Seconds left of it; 0 when the tenant did not say: then keep nothing."""
+    issued_token_type: str
+
+
+class Cause(StrEnum):
+    """Why there is no provider token."""
+
+    NOT_CONNECTED = "not_connected"
+    """The user connected no account there, or disconnected it."""
+    PROVIDER_REFUSED = "provider_refused"
+    """The provider does not renew it: the user took the consent back there."""
+    NO_SUCH_ACCOUNT = "no_such_account"
+    """No connected account has this ``login_hint``."""
+    CLIENT_REFUSED = "client_refused"
+    """Our client, or the token it showed, is not accepted."""
+    GRANT_DISABLED = "grant_disabled"
+    """The client may not use Token Vault: that is what a revocation makes of it."""
+    DENIED = "denied"
+    """The tenant does not let this client have it."""
+    FACTOR_REQUIRED = "factor_required"
+    """The tenant asks for a second factor, which nobody here can give."""
+    SUBJECT_REFUSED = "subject_refused"
+    """The token that stands for the user is spent, revoked or unknown."""
+    SCOPE_REFUSED = "scope_refused"
+    """The provider cannot narrow the scope, so nothing is given."""
+    UNAVAILABLE = "unavailable"
+    """No answer of use; worth asking again."""
+    OTHER = "other"
+    """Something that no document names."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoToken:
+    """There is no provider token, and why; displayable."""
+
+    cause: Cause
+    error: str
+    message: str
+    remedy: str
+    retry_after: float | None = None
+
+
+_CAUSES: Final = {
+    "federated_connection_refresh_token_not_found": Cause.NOT_CONNECTED,
+    "tokenset_not_found": Cause.NOT_CONNECTED,
+    "federated_connection_refresh_token_flow_failed": Cause.PROVIDER_REFUSED,
+    "user_not_found": Cause.NO_SUCH_ACCOUNT,
+    "invalid_client": Cause.CLIENT_REFUSED,
+    "invalid_token": Cause.CLIENT_REFUSED,
+    "unauthorized_client": Cause.GRANT_DISABLED,
+    "access_denied": Cause.DENIED,
+    "mfa_required": Cause.FACTOR_REQUIRED,
+    "invalid_grant": Cause.SUBJECT_REFUSED,
+    "invalid_scope": Cause.SCOPE_REFUSED,
+}
+_REMEDIES: Final = {
+    Cause.NOT_CONNECTED: "connect the account: agentvault connections add",
+    Cause.PROVIDER_REFUSED: "connect the account again, and allow offline access",
+    Cause.NO_SUCH_ACCOUNT: "leave the account out, or name one that is connected",
+    Cause.SUBJECT_REFUSED: "sign the vault user in again",
+    Cause.SCOPE_REFUSED: "ask for all the account's scopes, or for none",
+}
+
+
+class TokenVault:
+    """Exchanges tokens as one confidential, first-party client of *tenant*."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        credential: Credential,
+        *,
+        patience: Patience = _PROMPT,
+        jti: Callable[[], str] = new_jti,
+    ) -> None:
+        """Ask as the client of *credential*; *jti* makes a worker's identifiers."""
+        self._tenant = tenant
+        self._credential = credential
+        self._patience = patience
+        self._jti = jti
+
+    async def for_refresh_token(
+        self, refresh_token: Secret, connection: str, *, login_hint: str = ""
+    ) -> ProviderToken | NoToken:
+        """Exchange a refresh token of this client's, which must not rotate.
+
+        Args:
+            refresh_token: the user's.
+            connection: the provider's, ``google-oauth2`` for example.
+            login_hint: the user's id there, when several accounts are connected.
+        """
+        return await self._exchange(
+            refresh_token.reveal, TYPE_REFRESH, connection, login_hint
+        )
+
+    async def for_access_token(
+        self, access_token: Secret, connection: str, *, login_hint: str = ""
+    ) -> ProviderToken | NoToken:
+        """Exchange an access token whose audience is the API this client is of."""
+        return await self._exchange(
+            access_token.reveal, TYPE_ACCESS, connection, login_hint
+        )
+
+    async def for_worker(
+        self,
+        key: SigningKey,
+        user_id: str,
+        connection: str,
+        *,
+        audit_context: str,
+        scopes: Sequence[str] = (),
+    ) -> ProviderToken | NoToken:
+        """Have a privileged worker's token: nobody is there, the client vouches.
+
+        Args:
+            key: one of the client's ``token_vault_privileged_access`` credentials.
+            user_id: whose account.
+            connection: which.
+            audit_context: why; cut to 256 characters, and in the tenant's log.
+            scopes: fewer than the user allowed; refused where that cannot be had.
+
+        Raises:
+            ValueError: no reason is given.
+            SettingsError: the key cannot be used.
+        """
+        # 256 cells may be more characters, where some have no width.
+        context = visible(audit_context.strip(), MAX_CONTEXT)[:MAX_CONTEXT]
+        if not context:
+            raise ValueError("a privileged worker says why")
+
+        def subject() -> str:
+            # Anew for each try: its jti is good once, and it for a minute.
+            issued = int(self._tenant.clock.now().timestamp())
+            claims = {
+                "iss": self._credential.client_id,
+                "sub": user_id,
+                "aud": self._tenant.issuer,
+                "iat": issued,
+                "exp": issued + _WORKER_LIFE,
+                "jti": self._jti(),
+                "audit_context": context,
+            }
+            return key.sign(WORKER_TYP, claims)
+
+        return await self._exchange(
+            subject, TYPE_JWT, connection, scope=" ".join(scopes)
+        )
+
+    async def _exchange(
+        self,
+        subject: Callable[[], str],
+        kind: str,
+        connection: str,
+        login_hint: str = "",
+        scope: str = "",
+    ) -> ProviderToken | NoToken:
+        def form() -> Mapping[str, str]:
+            fields = {
+                "grant_type": VAULT_GRANT,
+                "subject_token": subject(),
+                "subject_token_type": kind,
+                "requested_token_type": (
+                    TYPE_WORKER if kind == TYPE_JWT else TYPE_PROVIDER
+                ),
+                "connection": connection,
+                "login_hint": login_hint,
+                "scope": scope,
+            }
+            return {name: text for name, text in fields.items() if text}
+
+        try:
+            reply = await ask_token(
+                self._tenant, self._credential, form, self._patience
+            )
+            return self._read(reply)
+        except TenantUnreachableError as error:
+            return NoToken(
+                Cause.UNAVAILABLE,
+                "temporarily_unavailable",
+                visible(error.what, 300),
+                error.remedy,
+                getattr(error, "retry_after", None),
+            )
+
+    def _read(self, reply: Reply) -> ProviderToken | NoToken:
+        if reply.status == 200:
+            access = read_access(reply, self._tenant.clock)
+            body = reply.json()
+            issued = body.get("issued_token_type")
+            return ProviderToken(
+                access_token=access.token,
+                scopes=words(body.get("scope")),
+                expires_in=seconds(body.get("expires_in")),
+                issued_token_type=visible(issued, 200) if issued else "",
+            )
+        error = refused(reply, "exchange the token", self._tenant.clock.now())
+        if isinstance(error, TenantUnreachableError):
+            raise error
+        found = read_refusal(reply)
+        cause = _cause(found)
+        return NoToken(
+            cause, found.code, found.message, _REMEDIES.get(cause) or error.remedy
+        )
+
+
+def _cause(found: Refusal) -> Cause:
+    known = _CAUSES.get(found.code)
+    if known is None and found.status == 401:
+        return Cause.CLIENT_REFUSED
+    return known or Cause.OTHER
