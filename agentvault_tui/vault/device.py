@@ -162,7 +162,7 @@ def _refusal(reply: Reply, clock: Clock) -> Poll:
             return Expired()
         case "invalid_grant":
             # After the one expired_token, or a success whose answer was lost.
-            return Failed(error, "the code is used or expired: start again")
+            return Failed(error, reply.description or "the code is used or expired")
         case "access_denied":
             return Denied(reply.description or "cancelled at the tenant")
     if not error or reply.status in {408, 425, 429}:

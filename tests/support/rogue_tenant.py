@@ -62,8 +62,11 @@ class Request:
 
     method: str
     path: str
+    """Still quoted, without the query."""
+    query: dict[str, str]
     headers: Mapping[str, str]
     form: dict[str, str]
+    json: Any
 
 
 Script = Answer | Callable[[Request], Answer]
@@ -80,6 +83,7 @@ class RogueTenant:
         """Set by each request; a test that waits for one clears it first."""
         self.keys = {"kid-1": rsa_key(1)}
         self._scripts: dict[str, list[Script]] = defaultdict(list)
+        self._issued = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -104,7 +108,11 @@ class RogueTenant:
 
     def asked(self, path: str) -> int:
         """Count the requests for *path*."""
-        return sum(request.path == path for request in self.requests)
+        return len(self.sent(path))
+
+    def sent(self, path: str) -> list[Request]:
+        """Return the requests for *path*, in order."""
+        return [request for request in self.requests if request.path == path]
 
     def discovery(self, **changes: Any) -> dict[str, Any]:
         """Return the discovery document, in Auth0's shape (a part of it)."""
@@ -139,6 +147,17 @@ class RogueTenant:
         }
         document.update(changes)
         return {name: value for name, value in document.items() if value is not None}
+
+    def access(self, **changes: Any) -> dict[str, Any]:
+        """Return the answer to a request for an API's token; each is another."""
+        self._issued += 1
+        document = {
+            "access_token": f"at-{self._issued}",
+            "expires_in": 86_400,
+            "scope": "read:clients update:clients",
+            "token_type": "Bearer",
+        }
+        return {**document, **changes}
 
     def sign(
         self,
@@ -182,6 +201,8 @@ class RogueTenant:
                 return Answer(self.jwks())
             case "/oauth/device/code":
                 return Answer(self.device())
+            case "/oauth/token" if request.form["grant_type"] == "client_credentials":
+                return Answer(self.access())
         return Answer({"error": "not_found"}, 404)
 
 
@@ -234,12 +255,21 @@ def encode_segment(value: Any) -> str:
 async def _read(reader: asyncio.StreamReader) -> Request:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     first, *lines = head.rstrip().split("\r\n")
-    method, path, _ = first.split(" ")
+    method, target, _ = first.split(" ")
     headers = {
         name.lower(): value for name, _, value in (one.partition(": ") for one in lines)
     }
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(method, path, headers, dict(parse_qsl(body.decode())))
+    is_json = headers.get("content-type") == "application/json"
+    path, _, query = target.partition("?")
+    return Request(
+        method,
+        path,
+        dict(parse_qsl(query)),
+        headers,
+        {} if is_json else dict(parse_qsl(body.decode())),
+        json.loads(body) if is_json else None,
+    )
 
 
 async def _send(writer: asyncio.StreamWriter, answer: Answer) -> None:

@@ -12,7 +12,14 @@ from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
-from agentvault_tui.vault import TenantClient
+from agentvault_tui.vault import (
+    ClientSecret,
+    Management,
+    Patience,
+    Secret,
+    Tenant,
+    TenantClient,
+)
 
 MFA_AT = "https://agentvault.dev/mfa_at"
 ROLES = "https://agentvault.dev/roles"
@@ -39,16 +46,39 @@ def naps() -> list[float]:
 
 
 @pytest.fixture
-async def client(
-    tenant: RogueTenant, clock: ManualClock, naps: list[float]
-) -> AsyncIterator[TenantClient]:
-    """A client whose sleep moves the test's clock instead of waiting."""
+def sleep(clock: ManualClock, naps: list[float]) -> Any:
+    """A sleep that moves the test's clock instead of waiting."""
 
-    async def sleep(seconds: float) -> None:
+    async def nap(seconds: float) -> None:
         naps.append(seconds)
         clock.advance(seconds)
         await asyncio.sleep(0)
 
+    return nap
+
+
+@pytest.fixture
+async def wired(
+    tenant: RogueTenant, clock: ManualClock, sleep: Any
+) -> AsyncIterator[Tenant]:
+    """The tenant as its clients reach it."""
+    reached = Tenant(tenant.issuer, clock, timeout=5.0, sleep=sleep)
+    yield reached
+    await reached.aclose()
+
+
+@pytest.fixture
+def api(wired: Tenant) -> Management:
+    """The Management API, without chance in its pauses."""
+    credential = ClientSecret("avMgmt01", Secret("the-management-secret"))
+    return Management(wired, credential, patience=Patience(jitter=lambda: 1.0))
+
+
+@pytest.fixture
+async def client(
+    tenant: RogueTenant, clock: ManualClock, sleep: Any
+) -> AsyncIterator[TenantClient]:
+    """A client whose sleep moves the test's clock instead of waiting."""
     made = TenantClient(tenant.issuer, CLIENT_ID, clock, timeout=5.0, sleep=sleep)
     yield made
     await made.aclose()

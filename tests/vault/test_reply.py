@@ -1,0 +1,99 @@
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.exchanges import NOON
+
+from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.vault.reply import LONGEST_WAIT, Reply, next_link, read_reply
+
+RESET = int(NOON.timestamp()) + 40
+DATE = "Tue, 24 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry-after": "17"}, 17.0),
+        ({"retry-after": "17", "x-ratelimit-reset": str(RESET)}, 17.0),
+        ({"x-ratelimit-reset": str(RESET), "date": DATE}, 40.0),
+        ({"x-ratelimit-reset": str(RESET - 100), "date": DATE}, 0.0),
+        ({"x-ratelimit-reset": str(RESET * 1000), "date": DATE}, LONGEST_WAIT),
+        ({"retry-after": "99999999"}, LONGEST_WAIT),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "1e9"}, None),
+        ({"retry-after": "９"}, None),
+        ({"x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-reset": "9" * 40}, None),
+    ],
+)
+def test_how_long_to_wait_is_taken_from_the_headers(
+    headers: dict[str, str], wait: float | None
+) -> None:
+    """The reset is an epoch, never a delta; what is odd or endless is not believed."""
+    assert read_reply(429, headers, b"").wait(NOON) == wait
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_wrong_clock_of_ours_does_not_change_the_wait(minutes: int) -> None:
+    """Ten minutes of skew cancel out: the tenant's Date is the other end."""
+    headers = {"x-ratelimit-reset": str(RESET), "date": DATE}
+    ours = NOON + timedelta(minutes=minutes)
+    assert read_reply(429, headers, b"").wait(ours) == 40.0
+
+
+@pytest.mark.parametrize(
+    ("header", "target"),
+    [
+        ('<https://t.test/api/v2/logs?from=9&take=2>; rel="next"', "?from=9&take=2"),
+        ("<https://t.test/api/v2/logs?from=9>; rel=next", "?from=9"),
+        ('<https://t.test/a>; rel="prev", <https://t.test/b>; rel="next"', "b"),
+        ('<https://t.test/a,b;c>; title="x, y"; REL="Next last"', "a,b;c"),
+        ('<https://t.test/a>; rel="prev"', ""),
+        ('<https://t.test/a>; title="rel=next"', ""),
+        ("https://t.test/a; rel=next", ""),
+        ("<>; rel=next", ""),
+        ("", ""),
+    ],
+)
+def test_the_next_link_is_found_among_others(header: str, target: str) -> None:
+    """RFC 8288: several links, quoted or not, and only ``rel=next`` counts."""
+    found = next_link(header)
+    assert found.endswith(target)
+    assert bool(found) is bool(target)
+
+
+@given(st.text() | st.from_regex(r'(<[^>]*>; ?(rel|title)="?next"?,? ?){0,4}'))
+def test_any_link_header_gives_a_target_or_none(header: str) -> None:
+    """Whatever stands in the header, there is a string without a bracket."""
+    found = next_link(header)
+    assert not set(found) & set('<>" \n')
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["date", "link", "retry-after", "x-ratelimit-reset"]), st.text()
+    ),
+    st.binary(max_size=200),
+)
+def test_any_answer_is_read(headers: dict[str, str], content: bytes) -> None:
+    """No header and no body ends in an exception."""
+    found = read_reply(200, headers, content)
+    assert 0 <= (found.wait(NOON) or 0) <= LONGEST_WAIT
+    assert found.empty is (not content)
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [1], [{}, "x"], {"rows": {}}, {}])
+def test_something_else_than_rows_is_an_outage(value: object) -> None:
+    """A list that is none is told, and is never an empty one."""
+    with pytest.raises(TenantUnreachableError, match="something else than a list"):
+        Reply(200, value).rows("rows")
+
+
+def test_rows_stand_bare_or_under_their_key() -> None:
+    """Both of Auth0's ways to send a list are read."""
+    assert Reply(200, [{"a": 1}]).rows("rows") == [{"a": 1}]
+    assert Reply(200, {"rows": [{"a": 1}]}).rows("rows") == [{"a": 1}]
