@@ -1,7 +1,9 @@
 """The Auth0 wire, client side: device flow, ID tokens, and what comes to use them.
 
-A `Tenant` is how one is reached; `TenantClient` signs people in; `Management`
-administers it. `wire` alone knows HTTP, and nobody asks which product a tenant is.
+A `Tenant` is how one is reached. `TenantClient` signs people in, `Management`
+administers it (its calls are the modules of `vault.management`), `TokenVault`
+exchanges tokens, `MyAccount` connects accounts. `wire` alone knows HTTP, and nobody
+asks which product a tenant is.
 """
 
 from agentvault_tui.vault.api import Api
@@ -30,16 +32,19 @@ from agentvault_tui.vault.device import (
 from agentvault_tui.vault.identity import Identity, is_approver
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management import Management
+from agentvault_tui.vault.my_account import Connecting, MyAccount
 from agentvault_tui.vault.reply import Json, Reply
 from agentvault_tui.vault.retries import Patience
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.token_vault import Cause, NoToken, ProviderToken, TokenVault
 from agentvault_tui.vault.tokens import (
     Access,
     ClientCredentials,
     FixedToken,
     RefreshedToken,
     TokenSource,
+    revoke_token,
 )
 
 __all__ = [
@@ -48,8 +53,10 @@ __all__ = [
     "Api",
     "Budget",
     "Cancelled",
+    "Cause",
     "ClientCredentials",
     "ClientSecret",
+    "Connecting",
     "Credential",
     "Denied",
     "DeviceFlow",
@@ -60,11 +67,14 @@ __all__ = [
     "Identity",
     "Json",
     "Management",
+    "MyAccount",
+    "NoToken",
     "Patience",
     "Pending",
     "Poll",
     "Priority",
     "PrivateKey",
+    "ProviderToken",
     "PublicClient",
     "RefreshedToken",
     "Reply",
@@ -74,8 +84,10 @@ __all__ = [
     "Tenant",
     "TenantClient",
     "TokenSource",
+    "TokenVault",
     "Tokens",
     "Unavailable",
     "is_approver",
     "path",
+    "revoke_token",
 ]

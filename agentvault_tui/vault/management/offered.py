@@ -13,7 +13,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.text import Shown, visible
 
-_GONE: Final = frozenset({402, 405, 410, 501})
+_GONE: Final = frozenset({402, 405, 410})
 _PLAN: Final = frozenset(
     {"feature_not_enabled", "insufficient_plan", "operation_not_supported"}
 )

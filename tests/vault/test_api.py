@@ -1,0 +1,220 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
+
+from agentvault_tui.errors import (
+    TenantCredentialError,
+    TenantError,
+    TenantUnreachableError,
+)
+from agentvault_tui.vault import Management, path
+from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.issuer import is_path
+
+GRANTS = "/api/v2/grants"
+CONNECTIONS = "/api/v2/connections"
+
+
+async def rows_of(listing: Any) -> list[Any]:
+    """Return all rows of a listing."""
+    return [row async for row in listing]
+
+
+def by_number(total: int, *, limit: int = 100, bare: bool = False) -> Any:
+    """Answer as a list of *total* rows that is paged by number."""
+
+    def answer(request: Request) -> Answer:
+        start = int(request.query["page"]) * limit
+        rows = [{"id": n} for n in range(start, min(start + limit, total))]
+        if bare:
+            return Answer(rows)
+        return Answer({"start": start, "limit": limit, "total": total, "grants": rows})
+
+    return answer
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("total", [0, 1, 99, 100, 101, 250, 1000])
+async def test_every_page_of_a_numbered_list_is_read(
+    tenant: RogueTenant, api: Management, total: int, bare: bool
+) -> None:
+    """With totals or without, each row comes once and in order."""
+    tenant.script(GRANTS, by_number(total, bare=bare))
+    if bare and total == 1000:
+        with pytest.raises(TenantError, match="shows 1000 rows"):
+            await rows_of(api.by_page("grants", "grants"))
+        return
+    found = await rows_of(api.by_page("grants", "grants", query={"user_id": "u"}))
+    assert [row["id"] for row in found] == list(range(total))
+    first = tenant.sent(GRANTS)[0]
+    assert first.query == {
+        "user_id": "u",
+        "page": "0",
+        "per_page": "100",
+        "include_totals": "true",
+    }
+
+
+async def test_a_page_that_the_tenant_makes_smaller_ends_nothing(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """With a total, a short page is not taken for the last one."""
+    tenant.script(GRANTS, by_number(120, limit=50))
+    assert len(await rows_of(api.by_page("grants", "grants"))) == 120
+
+
+async def test_rows_beyond_a_thousand_are_never_silently_missing(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """What Auth0 does not show by page is said, after what it does show."""
+    tenant.script(GRANTS, by_number(1001))
+    rows = api.by_page("grants", "grants")
+    seen = [await anext(rows) for _ in range(1000)]
+    assert [row["id"] for row in seen] == list(range(1000))
+    with pytest.raises(TenantError, match="has more"):
+        await anext(rows)
+
+
+async def test_a_list_that_ends_before_its_total_is_an_outage(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """An empty page where rows were promised is not taken for the end."""
+    tenant.script(GRANTS, Answer({"total": 7, "grants": []}))
+    with pytest.raises(TenantUnreachableError, match="promised 7 rows"):
+        await rows_of(api.by_page("grants", "grants"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_every_page_of_a_checkpoint_list_is_read(
+    tenant: RogueTenant, api: Management, count: int
+) -> None:
+    """The mark of one answer asks for the next; without a mark it ends."""
+
+    def answer(request: Request) -> Answer:
+        at = int(request.query.get("from", "0"))
+        rows = [{"id": at}] if count else []
+        following = {"next": str(at + 1)} if at + 1 < count else {}
+        return Answer({"connections": rows, **following})
+
+    tenant.script(CONNECTIONS, answer)
+    found = await rows_of(api.by_checkpoint("connections", "connections"))
+    assert [row["id"] for row in found] == list(range(count))
+    assert tenant.sent(CONNECTIONS)[0].query == {"take": "100"}
+
+
+async def test_marks_that_go_round_in_a_circle_end(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A tenant that never says the end costs two answers, not a loop."""
+    tenant.script(CONNECTIONS, Answer({"connections": [{"id": 1}], "next": "a"}))
+    with pytest.raises(TenantUnreachableError, match="has no end"):
+        await rows_of(api.by_checkpoint("connections", "connections"))
+    assert tenant.asked(CONNECTIONS) == 2
+
+
+@pytest.mark.parametrize("body", [{}, {"grants": {}}, [1], "x", None, {"grants": [1]}])
+async def test_a_list_that_is_none_is_never_an_empty_one(
+    tenant: RogueTenant, api: Management, body: Any
+) -> None:
+    """Rubbish where rows should be does not read as nothing being there."""
+    tenant.script(GRANTS, Answer(json.dumps(body).encode()))
+    with pytest.raises(TenantUnreachableError, match="something else than a list"):
+        await rows_of(api.by_page("grants", "grants"))
+
+
+@pytest.mark.parametrize(
+    ("segments", "written"),
+    [
+        (("users", "auth0|u1"), "users/auth0%7Cu1"),
+        (("resource-servers", "https://a.test/"), "https%3A%2F%2Fa.test%2F"),
+        (("users", "../clients"), "users/..%2Fclients"),
+        (("users", "a?b#c&d e"), "users/a%3Fb%23c%26d%20e"),
+        (("users", "ü%2f"), "users/%C3%BC%252f"),
+    ],
+)
+async def test_an_id_stays_one_segment_on_the_wire(
+    tenant: RogueTenant, api: Management, segments: tuple[str, ...], written: str
+) -> None:
+    """Whatever an id holds, it climbs nowhere, asks nothing, and arrives whole."""
+    where = f"/api/v2/{path(*segments)}"
+    tenant.script(where, Answer({"ok": True}))
+    assert (await api.request("GET", path(*segments))).body == {"ok": True}
+    assert tenant.requests[-1].path.endswith(written)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "/", "a//b", "../x", "a/../b", "a/./b", "a?b", "a b", "/a", "http://x"]
+)
+async def test_a_path_that_is_not_quoted_is_a_mistake(
+    api: Management, bad: str
+) -> None:
+    """Text that was put into a path by hand is refused before anything is sent."""
+    with pytest.raises(ValueError, match=r"vault\.path"):
+        await api.request("GET", bad)
+
+
+@given(st.lists(st.text(), max_size=4))
+def test_any_segments_make_a_path_or_none(segments: list[str]) -> None:
+    """A path that `path` makes is one that requests take."""
+    try:
+        made = path(*segments)
+    except (ValueError, UnicodeEncodeError):
+        return
+    assert is_path(made)
+    assert made.count("/") == len(segments) - 1
+
+
+async def test_a_token_that_is_not_taken_any_more_is_replaced_once(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A 401 costs one fresh token and one more try, also for what makes things."""
+    refused = Answer({"statusCode": 401, "message": "Invalid token"}, 401)
+    tenant.script(GRANTS, Answer({}), refused, Answer({"ok": 1}, 201), refused)
+    await api.request("GET", "grants")
+    reply = await api.request("POST", "grants", body={}, expect=(201,))
+    assert reply.body == {"ok": 1}
+    sent = [one.headers["authorization"] for one in tenant.sent(GRANTS)]
+    assert sent == ["Bearer at-1", "Bearer at-1", "Bearer at-2"]
+    with pytest.raises(TenantCredentialError):
+        await api.request("GET", "grants")
+    assert tenant.asked(TOKEN) == 3
+
+
+async def test_answers_may_be_larger_here_and_the_caller_says_how_large(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Log rows fill a megabyte; who expects less gives a smaller cap."""
+    rows = [{"id": "x" * 10_000}] * 100
+    tenant.script(GRANTS, Answer(rows))
+    assert len((await api.request("GET", "grants")).rows()) == 100
+    with pytest.raises(TenantUnreachableError, match="more than 64 KiB"):
+        await api.request("GET", "grants", cap=65_536)
+
+
+async def test_a_success_of_another_kind_is_not_taken_for_one(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A 200 where a 204 is the answer means that something else answered."""
+    tenant.script(GRANTS, Answer({}))
+    with pytest.raises(TenantUnreachableError, match="answered 200 where nothing does"):
+        await api.request("DELETE", "grants", expect=(204,))
+
+
+async def test_parameters_are_written_as_auth0_reads_them(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Truths are lower-case words, nothing is left out, marks are quoted."""
+    tenant.script(GRANTS, Answer({}))
+    query = {"a": True, "b": False, "c": None, "d": 5, "e": "x&y=z +ü"}
+    await api.request("GET", "grants", query=query)
+    expected = {"a": "true", "b": "false", "d": "5", "e": "x&y=z +ü"}
+    assert tenant.requests[-1].query == expected
+
+
+async def test_an_api_knows_its_scopes(tenant: RogueTenant, api: Api) -> None:
+    """What may be done can be looked up before it is tried."""
+    assert await api.scopes() == {"read:clients", "update:clients"}

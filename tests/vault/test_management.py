@@ -1,0 +1,453 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.exchanges import answer
+from support.rogue_tenant import Answer, Request, RogueTenant
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import (
+    TenantConflictError,
+    TenantNotFoundError,
+    TenantRefusedError,
+    TenantScopeError,
+    TenantUnreachableError,
+)
+from agentvault_tui.vault import Management, Secret
+from agentvault_tui.vault.management import (
+    actions,
+    client_grants,
+    clients,
+    connections,
+    device_credentials,
+    grants,
+    guardian,
+    logs,
+    refresh_tokens,
+    resource_servers,
+    tenant_settings,
+    users,
+)
+from agentvault_tui.vault.management.offered import NotOffered
+
+U1 = "auth0|u1"
+BASE = "/api/v2/"
+
+
+async def all_of(listing: AsyncIterator[Any]) -> list[Any]:
+    """Return all rows of a listing."""
+    return [row async for row in listing]
+
+
+def replay(tenant: RogueTenant, path: str, *names: str) -> str:
+    """Answer *path* with recorded exchanges, in turn; return the whole path."""
+    where = BASE + path
+    tenant.script(where, *(answer("management", name, tenant.issuer) for name in names))
+    return where
+
+
+def last(tenant: RogueTenant) -> tuple[str, str, Any]:
+    """Return the last request: method, path below the API, and JSON."""
+    sent = tenant.requests[-1]
+    return sent.method, sent.path.removeprefix(BASE), sent.json
+
+
+async def test_clients_are_listed_and_shown_without_their_secrets(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Even a secret that is sent goes no further; it is asked not to be."""
+    replay(tenant, "clients", "clients")
+    found = await all_of(clients.every(api))
+    assert [one["client_id"] for one in found] == ["avConsole01", "agent7"]
+    assert "should-not-be-here" not in repr(found)
+    assert "signing_keys" not in found[1]
+    assert tenant.requests[-1].query["include_fields"] == "false"
+    replay(tenant, "clients/agent7", "client_rotated")
+    assert await clients.get(api, "agent7") == {
+        "client_id": "agent7",
+        "name": "Agent: calendar-bot",
+    }
+
+
+async def test_a_new_client_and_a_rotated_one_give_their_secret_once(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """201 and 200: the secret comes apart from the client, and hidden."""
+    replay(tenant, "clients", "client_created")
+    made = await clients.create(api, {"name": "mail-bot", "oidc_conformant": True})
+    assert made.client["client_id"] == "agent8"
+    assert made.secret is not None
+    assert made.secret.reveal() == "made-once"
+    assert "made-once" not in repr(made)
+    assert last(tenant)[2] == {"name": "mail-bot", "oidc_conformant": True}
+    replay(tenant, "clients/agent7/rotate-secret", "client_rotated")
+    rotated = await clients.rotate_secret(api, "agent7")
+    assert rotated.reveal() == "rotated-secret"
+    assert last(tenant)[0] == "POST"
+
+
+async def test_a_clients_grants_keys_and_itself_can_be_taken(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Patched with 200, deleted with 204; what is gone already is no error."""
+    replay(tenant, "clients/agent7", "client_patched")
+    await clients.patch(api, "agent7", {"grant_types": ["authorization_code"]})
+    expected = ("PATCH", "clients/agent7", {"grant_types": ["authorization_code"]})
+    assert last(tenant) == expected
+    replay(tenant, "clients/agent7/credentials", "credentials")
+    assert [one["id"] for one in await clients.credentials(api, "agent7")] == ["cred_1"]
+    replay(tenant, "clients/agent7/credentials", "credential_added")
+    added = await clients.add_credential(api, "agent7", name="w", pem="-----")
+    assert added["id"] == "cred_1"
+    assert last(tenant)[2]["credential_type"] == "public_key"
+    replay(tenant, "clients/agent7/credentials/cred_1", "deleted", "no_such_path")
+    assert await clients.delete_credential(api, "agent7", "cred_1") is True
+    assert await clients.delete_credential(api, "agent7", "cred_1") is False
+    replay(tenant, "clients/agent7", "deleted")
+    assert await clients.delete(api, "agent7") is True
+
+
+async def test_grants_are_read_as_their_endpoint_spells_them(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """`clientID` here, and nowhere else."""
+    replay(tenant, "grants", "grants")
+    (found,) = await all_of(grants.every(api, user_id=U1))
+    assert (found.id, found.user_id, found.client_id) == ("5f1", U1, "agent7")
+    assert found.audience == f"{tenant.issuer}me/"
+    assert tenant.requests[-1].query["user_id"] == U1
+    replay(tenant, "grants/5f1", "deleted")
+    assert await grants.delete(api, "5f1") is True
+    replay(tenant, "grants", "deleted")
+    await grants.delete_all_of_user(api, U1)
+    assert tenant.requests[-1].query == {"user_id": U1}
+
+
+async def test_a_missing_scope_is_named_with_what_was_tried(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """The error names scope and deed, not an endpoint."""
+    replay(tenant, "grants/5f1", "insufficient_scope")
+    with pytest.raises(TenantScopeError, match="would not delete the grant") as caught:
+        await grants.delete(api, "5f1")
+    assert caught.value.scopes == ("delete:grants",)
+
+
+async def test_refresh_tokens_are_listed_by_every_way(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """`tokens` here, `refresh_tokens` there, device credentials everywhere."""
+    replay(tenant, "users/auth0%7Cu1/refresh-tokens", "user_refresh_tokens")
+    mine = await all_of(refresh_tokens.every_of_user(api, U1))
+    assert [(one.id, one.client_id) for one in mine] == [
+        ("rt_1", "agent7"),
+        ("rt_2", "other9"),
+    ]
+    replay(tenant, "refresh-tokens", "refresh_tokens", "refresh_tokens_end")
+    listed = await all_of(refresh_tokens.every(api, U1, client_id="agent7"))
+    assert [one.id for one in listed] == ["rt_1", "rt_3"]
+    assert tenant.requests[-1].query["from"] == "mark1"
+    replay(tenant, "device-credentials", "device_credentials")
+    credentials = await all_of(device_credentials.every(api, U1, "agent7"))
+    assert {one.id for one in credentials} == {"dcr_1"}
+    kinds = [one.query["type"] for one in tenant.sent(BASE + "device-credentials")]
+    assert kinds == ["refresh_token", "rotating_refresh_token"]
+
+
+async def test_others_device_credentials_are_not_taken_for_ours(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A list that ignores whom was asked for does not end somebody else's sign-in."""
+    replay(tenant, "device-credentials", "device_credentials")
+    assert await all_of(device_credentials.every(api, "auth0|u2", "agent7")) == []
+    assert await all_of(device_credentials.every(api, U1, "agent8")) == []
+
+
+async def test_refresh_tokens_end_with_auth0s_statuses(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """204 for one, 202 for all of a person's, and 404 once they are gone."""
+    replay(tenant, "refresh-tokens/rt_1", "deleted")
+    assert await refresh_tokens.delete(api, "rt_1") is True
+    where = "users/auth0%7Cu1/refresh-tokens"
+    replay(tenant, where, "user_refresh_tokens_deleted", "inexistent_user")
+    assert await refresh_tokens.delete_all_of_user(api, U1) is True
+    assert last(tenant)[:2] == ("DELETE", where)
+    assert await refresh_tokens.delete_all_of_user(api, U1) is False
+    replay(tenant, "refresh-tokens/rt_1", "no_such_path")
+    with pytest.raises(TenantNotFoundError):
+        await refresh_tokens.get(api, "rt_1")
+
+
+async def test_connected_accounts_are_read_to_the_last_page(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Both pages, with the scopes that an exchange will carry."""
+    where = "users/auth0%7Cu1/connected-accounts"
+    replay(tenant, where, "connected_accounts", "connected_accounts_end")
+    found = await all_of(users.connected_accounts(api, U1))
+    assert [(one.id, one.connection) for one in found] == [
+        ("cac_1", "google-oauth2"),
+        ("cac_2", "github"),
+    ]
+    assert found[0].scopes == ("https://www.googleapis.com/auth/calendar",)
+
+
+async def test_tokensets_are_deleted_where_the_tenant_still_has_the_call(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Deleted, not there, or not offered any more: three answers and no error."""
+    where = "users/auth0%7Cu1/federated-connections-tokensets"
+    replay(tenant, where, "tokensets")
+    replay(tenant, f"{where}/tks_1", "deleted")
+    assert await users.delete_tokenset(api, U1, "tks_1") is True
+    assert await users.delete_tokenset(api, U1, "tks_2") is False
+    replay(tenant, where, "no_such_path")
+    gone = await users.delete_tokenset(api, U1, "tks_1")
+    assert isinstance(gone, NotOffered)
+    assert "Not Found" in gone.why
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "offered"),
+    [
+        (402, None, False),
+        (405, None, False),
+        (410, None, False),
+        (400, "operation_not_supported", False),
+        (403, "feature_not_enabled", False),
+        (404, "inexistent_user", True),
+        (403, "insufficient_scope", True),
+        (401, "invalid_token", True),
+        (400, "invalid_query", True),
+    ],
+)
+async def test_only_a_call_that_is_not_there_is_not_offered(
+    tenant: RogueTenant, api: Management, status: int, code: str, offered: bool
+) -> None:
+    """A missing scope or person is an error; a missing call is an answer."""
+    where = BASE + "users/auth0%7Cu1/federated-connections-tokensets"
+    body = {"statusCode": status, "error": "No", "message": "no", "errorCode": code}
+    tenant.script(where, Answer(body, status))
+    if offered:
+        with pytest.raises(TenantRefusedError):
+            await users.tokensets(api, U1)
+    else:
+        assert isinstance(await users.tokensets(api, U1), NotOffered)
+
+
+async def test_users_are_made_blocked_and_shown_without_secrets(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A password goes out and never back; a provider's tokens are dropped."""
+    replay(tenant, "users", "user_created", "conflict")
+    profile = {"connection": "c", "email": "bot@acme.test"}
+    made = await users.create(api, profile, password=Secret("hunter2"))
+    assert made["user_id"] == "auth0|u9"
+    assert last(tenant)[2] == {**profile, "password": "hunter2"}
+    with pytest.raises(TenantConflictError) as caught:
+        await users.create(api, profile, password=Secret("hunter2"))
+    assert "hunter2" not in caught.value.diagnosis()
+    replay(tenant, "users/google-oauth2%7C7", "user")
+    shown = await users.get(api, "google-oauth2|7")
+    assert shown["identities"] == [{"provider": "google-oauth2", "user_id": "7"}]
+    blocked = await users.patch(api, "google-oauth2|7", {"blocked": True})
+    assert blocked == shown
+    assert last(tenant)[2] == {"blocked": True}
+
+
+async def test_connections_are_cut_without_reading_their_secrets(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A client off a connection is 204; the provider's secret is nowhere."""
+    replay(tenant, "connections", "connections")
+    (found,) = await all_of(connections.every(api))
+    assert found["options"] == {"client_id": "g", "scope": ["email"]}
+    replay(tenant, "connections/con_1", "connection_patched")
+    changes = {"connected_accounts": {"active": False}}
+    changed = await connections.patch(api, "con_1", changes)
+    assert "the-provider-secret" not in repr(changed)
+    assert last(tenant)[2] == changes
+    replay(tenant, "connections/con_1/clients", "connection_clients", "deleted")
+    enabled = await all_of(connections.clients(api, "con_1"))
+    assert enabled == ["agent7", "avBroker01"]
+    await connections.set_clients(api, "con_1", {"agent7": False})
+    assert last(tenant)[2] == [{"client_id": "agent7", "status": False}]
+
+
+async def test_apis_are_found_by_their_identifier(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """The identifier is a URL and stays one segment, its last slash too."""
+    replay(tenant, "resource-servers", "resource_server_created")
+    identifier = "https://broker.agentvault.test/"
+    made = await resource_servers.create(api, {"identifier": identifier})
+    assert made["token_lifetime"] == 86_400
+    where = "resource-servers/https%3A%2F%2Fbroker.agentvault.test%2F"
+    replay(tenant, where, "inexistent_resource_server")
+    with pytest.raises(TenantNotFoundError) as caught:
+        await resource_servers.get(api, identifier)
+    assert caught.value.error == "inexistent_resource_server"
+    tenant.script(BASE + where, Answer(made))
+    assert await resource_servers.patch(api, identifier, {"token_lifetime": 300})
+    tenant.script(BASE + where, Answer(b"", 204))
+    assert await resource_servers.delete(api, identifier) is True
+
+
+async def test_a_client_grant_is_read_again_after_it_was_written(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Auth0 once stored `user` as `client`: that is found out, not believed."""
+    wanted = {
+        "client_id": "agent7",
+        "audience": f"{tenant.issuer}me/",
+        "scope": ["a"],
+        "subject_type": "user",
+    }
+    replay(tenant, "client-grants", "client_grant_created", "client_grants")
+    assert (await client_grants.create(api, wanted))["subject_type"] == "user"
+    assert tenant.requests[-1].query["client_id"] == "agent7"
+    as_client = ("client_grant_created", "client_grants_as_client")
+    replay(tenant, "client-grants", *as_client)
+    with pytest.raises(TenantRefusedError, match="another subject_type") as caught:
+        await client_grants.create(api, wanted)
+    assert caught.value.error == "stored_otherwise"
+
+
+async def test_a_changed_client_grant_is_read_again_too(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Scopes in another order are the same scopes; others are not."""
+    replay(tenant, "client-grants/cgr_1", "client_grant_created")
+    tenant.script(
+        BASE + "client-grants/cgr_1",
+        Answer({"id": "cgr_1", "client_id": "agent7", "audience": "x"}),
+    )
+    row = {"id": "cgr_1", "scope": ["b", "a"], "subject_type": "user"}
+    tenant.script(BASE + "client-grants", Answer({"client_grants": [row]}))
+    await client_grants.patch(api, "cgr_1", {"scope": ["a", "b"]})
+    with pytest.raises(TenantRefusedError, match="another scope"):
+        await client_grants.patch(api, "cgr_1", {"scope": ["a"]})
+    tenant.script(BASE + "client-grants", Answer({"client_grants": []}))
+    with pytest.raises(TenantUnreachableError, match="does not list"):
+        await client_grants.patch(api, "cgr_1", {"scope": ["a"]})
+    tenant.script(BASE + "client-grants/cgr_1", Answer(b"", 204))
+    assert await client_grants.delete(api, "cgr_1") is True
+
+
+async def test_an_action_is_made_built_deployed_and_bound(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Deployed once it is built; binding replaces the whole list, in order."""
+    replay(tenant, "actions/actions", "action_created")
+    made = await actions.create(api, {"name": "stamp"})
+    one = f"actions/actions/{made['id']}"
+    replay(tenant, one, "action_building", "action_building", "action_built")
+    assert (await actions.until_built(api, "act_1"))["status"] == "built"
+    assert tenant.asked(BASE + one) == 3
+    replay(tenant, f"{one}/deploy", "action_deployed")
+    assert (await actions.deploy(api, "act_1"))["number"] == 1
+    bindings = "actions/triggers/post-login/bindings"
+    replay(tenant, bindings, "bindings")
+    assert [one["id"] for one in await actions.bindings(api)] == ["bnd_1"]
+    assert "include_totals" not in tenant.requests[-1].query
+    await actions.bind(api, [("act_0", "theirs"), ("act_1", "stamp")])
+    bound = [one["ref"]["value"] for one in last(tenant)[2]["bindings"]]
+    assert bound == ["act_0", "act_1"]
+
+
+async def test_an_action_that_does_not_build_says_why(
+    tenant: RogueTenant, api: Management, clock: ManualClock
+) -> None:
+    """A failed build is a refusal with its reason; an endless one is an outage."""
+    replay(tenant, "actions/actions/act_1", "action_building", "action_failed")
+    with pytest.raises(TenantRefusedError, match="no such package"):
+        await actions.until_built(api, "act_1")
+    replay(tenant, "actions/actions/act_1", "action_building")
+    began = clock.boot()
+    with pytest.raises(TenantUnreachableError, match="not built after 60 s"):
+        await actions.until_built(api, "act_1")
+    assert 60 <= clock.boot() - began < 70
+    replay(tenant, "actions/actions/act_1", "action_not_found", "deleted")
+    assert await actions.delete(api, "act_1") is False
+    assert await actions.delete(api, "act_1", force=True) is True
+    assert tenant.requests[-1].query == {"force": "true"}
+
+
+async def test_factors_and_the_policy_are_read_and_set(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """The policy is a bare list; Always is what breaks Token Vault, Never is none."""
+    replay(tenant, "guardian/factors", "factors")
+    assert await guardian.factors(api) == {"otp": True, "push-notification": False}
+    replay(tenant, "guardian/factors/otp", "factor_set")
+    await guardian.set_factor(api, "otp", enabled=True)
+    assert last(tenant) == ("PUT", "guardian/factors/otp", {"enabled": True})
+    replay(tenant, "guardian/policies", "policies")
+    assert await guardian.policies(api) == guardian.ALWAYS
+    tenant.script(BASE + "guardian/policies", Answer([]))
+    await guardian.set_policies(api, guardian.NEVER)
+    assert last(tenant) == ("PUT", "guardian/policies", [])
+    assert await guardian.policies(api) == guardian.NEVER
+    tenant.script(BASE + "guardian/policies", Answer({"policies": []}))
+    with pytest.raises(TenantUnreachableError, match="no list"):
+        await guardian.policies(api)
+
+
+async def test_the_tenants_settings_are_read_and_changed(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """User codes and Actions' factors are settings of the tenant."""
+    replay(tenant, "tenants/settings", "settings")
+    assert (await tenant_settings.get(api))["device_flow"]["charset"] == "base20"
+    await tenant_settings.patch(api, {"customize_mfa_in_postlogin_action": True})
+    assert last(tenant)[0] == "PATCH"
+
+
+async def test_the_log_is_read_forward_from_its_newest_row(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """Start at the newest, go on by the link's row, and stay there when idle."""
+    replay(tenant, "logs", "log_latest", "logs", "logs_none")
+    start = await logs.latest(api)
+    assert start.resume == "90020261118110640"
+    page = await logs.after(api, start.resume, take=2)
+    assert [row["type"] for row in page.rows] == ["seta", "feta"]
+    assert tenant.requests[-1].query == {"from": start.resume, "take": "2"}
+    idle = await logs.after(api, page.resume)
+    assert (idle.rows, idle.resume) == ((), "90020261118110642")
+
+
+@pytest.mark.parametrize(
+    ("link", "resume"),
+    [
+        ("", "b"),
+        ("<https://evil.test/api/v2/logs?from=c>; rel=next", "c"),
+        ("<https://evil.test/?take=2>; rel=next", "b"),
+        ("<http://[::1/?from=c>; rel=next", "b"),
+    ],
+)
+async def test_a_link_is_read_and_never_followed(
+    tenant: RogueTenant, api: Management, link: str, resume: str
+) -> None:
+    """Of the link only the row counts; where it points is not asked."""
+
+    def answered(_: Request) -> Answer:
+        return Answer([{"log_id": "a"}, {"_id": "b"}], headers={"Link": link})
+
+    tenant.script(BASE + "logs", answered)
+    page = await logs.after(api, "0")
+    assert page.resume == resume
+    assert [row["log_id"] for row in page.rows] == ["a", "b"]
+    await logs.after(api, page.resume)
+    assert tenant.requests[-1].headers["host"] in tenant.issuer
+
+
+async def test_an_empty_log_has_nowhere_to_start(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """A new tenant's log gives no row; one without an id is rubbish."""
+    tenant.script(BASE + "logs", Answer([]), Answer([{"type": "s"}]))
+    assert await logs.latest(api) == logs.LogPage((), "")
+    with pytest.raises(TenantUnreachableError, match="without its log_id"):
+        await logs.after(api, "0")

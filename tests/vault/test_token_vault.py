@@ -1,0 +1,232 @@
+import logging
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from joserfc import jwt
+from support.exchanges import answer, names
+from support.rogue_tenant import TOKEN, Answer, RogueTenant, rsa_key
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.vault import (
+    Cause,
+    ClientSecret,
+    NoToken,
+    Patience,
+    ProviderToken,
+    Secret,
+    SigningKey,
+    Tenant,
+    TokenVault,
+)
+from agentvault_tui.vault.urns import (
+    TYPE_ACCESS,
+    TYPE_JWT,
+    TYPE_PROVIDER,
+    TYPE_REFRESH,
+    TYPE_WORKER,
+    VAULT_GRANT,
+)
+
+GOOGLE = "google-oauth2"
+REFUSALS = [name for name in names("token_vault") if not name.endswith("ok")]
+
+
+@pytest.fixture
+def key() -> SigningKey:
+    """A privileged worker's key."""
+    raw = rsa_key(2).private_key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return SigningKey(Secret(raw.decode()), kid="w1")
+
+
+@pytest.fixture
+def token_vault(wired: Tenant) -> TokenVault:
+    """The exchange, as the client of one agent."""
+    numbers = iter(range(100))
+    return TokenVault(
+        wired,
+        ClientSecret("agent7", Secret("agent-secret")),
+        patience=Patience(attempts=3, seconds=5.0, jitter=lambda: 1.0),
+        jti=lambda: f"jti-{next(numbers)}",
+    )
+
+
+async def test_a_refresh_token_is_exchanged_as_every_sdk_does(
+    tenant: RogueTenant, token_vault: TokenVault
+) -> None:
+    """Grant, types and connection word for word, and never a scope."""
+    tenant.script(TOKEN, answer("token_vault", "ok"))
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    assert isinstance(found, ProviderToken)
+    assert found.access_token.reveal() == "ya29.provider-token"
+    assert found.scopes == ("https://www.googleapis.com/auth/calendar", "openid")
+    assert found.expires_in == 1377
+    assert found.issued_token_type == TYPE_PROVIDER
+    assert tenant.sent(TOKEN)[0].form == {
+        "client_id": "agent7",
+        "client_secret": "agent-secret",
+        "grant_type": VAULT_GRANT,
+        "subject_token": "v1.rt",
+        "subject_token_type": TYPE_REFRESH,
+        "requested_token_type": TYPE_PROVIDER,
+        "connection": GOOGLE,
+    }
+
+
+async def test_an_access_token_is_exchanged_for_one_of_several_accounts(
+    tenant: RogueTenant, token_vault: TokenVault
+) -> None:
+    """The other subject, with a hint at which account is meant."""
+    tenant.script(TOKEN, answer("token_vault", "ok"))
+    await token_vault.for_access_token(Secret("at"), GOOGLE, login_hint="108")
+    form = tenant.sent(TOKEN)[0].form
+    assert (form["subject_token"], form["subject_token_type"]) == ("at", TYPE_ACCESS)
+    assert form["login_hint"] == "108"
+
+
+async def test_a_privileged_worker_vouches_with_a_jwt_of_its_own_kind(
+    tenant: RogueTenant, token_vault: TokenVault, key: SigningKey, clock: ManualClock
+) -> None:
+    """Type, key, audience with its slash, a minute's life, a reason, and a scope."""
+    tenant.script(TOKEN, answer("token_vault", "worker_ok"))
+    found = await token_vault.for_worker(
+        key, "auth0|u1", "github", audit_context="triage", scopes=["repo"]
+    )
+    assert isinstance(found, ProviderToken)
+    assert found.issued_token_type == TYPE_WORKER
+    form = tenant.sent(TOKEN)[0].form
+    assert form["subject_token_type"] == TYPE_JWT
+    assert form["requested_token_type"] == TYPE_WORKER
+    assert form["scope"] == "repo"
+    read = jwt.decode(form["subject_token"], rsa_key(2), algorithms=["RS256"])
+    assert read.header == {"alg": "RS256", "typ": "token-vault-req+jwt", "kid": "w1"}
+    now = int(clock.now().timestamp())
+    assert read.claims == {
+        "iss": "agent7",
+        "sub": "auth0|u1",
+        "aud": tenant.issuer,
+        "iat": now,
+        "exp": now + 60,
+        "jti": "jti-0",
+        "audit_context": "triage",
+    }
+
+
+async def test_a_workers_jwt_is_never_sent_twice(
+    tenant: RogueTenant, token_vault: TokenVault, key: SigningKey
+) -> None:
+    """After a 5xx the next try has another `jti`: the tenant checks for replays."""
+    tenant.script(TOKEN, Answer({}, 503), answer("token_vault", "worker_ok"))
+    await token_vault.for_worker(key, "auth0|u1", "github", audit_context="x")
+    raw = [one.form["subject_token"] for one in tenant.sent(TOKEN)]
+    claims = [jwt.decode(one, rsa_key(2)).claims for one in raw]
+    assert [one["jti"] for one in claims] == ["jti-0", "jti-1"]
+
+
+@pytest.mark.parametrize("reason", ["a\u202eb" * 400, "e\u0301\u0301" * 400, "x" * 900])
+async def test_a_workers_reason_is_displayable_and_bounded(
+    tenant: RogueTenant, token_vault: TokenVault, key: SigningKey, reason: str
+) -> None:
+    """An agent's own words reach the tenant's log inert, in 256 characters."""
+    tenant.script(TOKEN, answer("token_vault", "worker_ok"))
+    await token_vault.for_worker(key, "auth0|u1", "github", audit_context=reason)
+    raw = tenant.sent(TOKEN)[0].form["subject_token"]
+    context = jwt.decode(raw, rsa_key(2)).claims["audit_context"]
+    assert 0 < len(context) <= 256
+    assert "\u202e" not in context
+    with pytest.raises(ValueError, match="says why"):
+        await token_vault.for_worker(key, "auth0|u1", "x", audit_context="  ")
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_each_refusal_is_told_apart_with_a_remedy(
+    tenant: RogueTenant, token_vault: TokenVault, name: str
+) -> None:
+    """Ten misconfigurations are ten causes, not one opaque error."""
+    recorded = answer("token_vault", name)
+    tenant.script(TOKEN, recorded)
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    assert isinstance(found, NoToken)
+    assert found.cause is Cause(name)
+    assert found.error == recorded.body["error"]
+    assert found.message == recorded.body["error_description"]
+    assert found.remedy
+    assert "mfa-token-secret" not in repr(found)
+    assert tenant.asked(TOKEN) == 1
+
+
+def test_every_cause_is_known_from_a_recorded_refusal() -> None:
+    """No cause is without its exchange, but for the two that have none."""
+    assert set(Cause) == {*map(Cause, REFUSALS), Cause.UNAVAILABLE, Cause.OTHER}
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [
+        (Answer({"error": "something_new"}, 401), Cause.CLIENT_REFUSED),
+        (Answer({"error": "something_new"}, 400), Cause.OTHER),
+        (Answer(b"<html>", 403), Cause.OTHER),
+        (Answer({"access_token": "x", "token_type": "DPoP"}), Cause.UNAVAILABLE),
+        (Answer({"expires_in": 5}), Cause.UNAVAILABLE),
+        (Answer(b"garbage"), Cause.UNAVAILABLE),
+        (Answer({}, 503), Cause.UNAVAILABLE),
+        (Answer(raw=b""), Cause.UNAVAILABLE),
+    ],
+)
+async def test_what_no_document_names_gives_no_token(
+    tenant: RogueTenant, token_vault: TokenVault, reply: Answer, cause: Cause
+) -> None:
+    """Whatever else comes back is no token, and an outcome rather than a crash."""
+    tenant.script(TOKEN, reply)
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    assert isinstance(found, NoToken)
+    assert found.cause is cause
+
+
+async def test_a_spent_limit_says_when_to_come_again(
+    tenant: RogueTenant, token_vault: TokenVault, naps: list[float]
+) -> None:
+    """An agent is not kept for a minute: it is told how long that will be."""
+    tenant.script(TOKEN, answer("authentication", "prose_rate_limit"))
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    assert isinstance(found, NoToken)
+    assert (found.cause, found.retry_after) == (Cause.UNAVAILABLE, 60.0)
+    assert sum(naps) <= 5.0
+
+
+async def test_a_tenant_that_is_down_is_an_outcome(
+    tenant: RogueTenant, token_vault: TokenVault
+) -> None:
+    """Nothing listens: no token, and worth asking again."""
+    await tenant.stop()
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    assert isinstance(found, NoToken)
+    assert found.cause is Cause.UNAVAILABLE
+
+
+async def test_a_provider_token_is_in_no_repr_and_no_log(
+    tenant: RogueTenant, token_vault: TokenVault, caplog: Any
+) -> None:
+    """What an exchange gives is in nothing that is printed."""
+    caplog.set_level(logging.DEBUG)
+    tenant.script(TOKEN, answer("token_vault", "ok"))
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    written = f"{found!r} {found} {caplog.text}"
+    for secret in ("ya29", "v1.rt", "agent-secret"):
+        assert secret not in written
+
+
+@pytest.mark.parametrize("life", [None, "1377", -1, True])
+async def test_a_token_of_unknown_life_is_kept_no_moment(
+    tenant: RogueTenant, token_vault: TokenVault, life: Any
+) -> None:
+    """Without `expires_in` the token is for this once."""
+    body = {**answer("token_vault", "ok").body, "expires_in": life}
+    tenant.script(TOKEN, Answer(body))
+    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
+    assert isinstance(found, ProviderToken)
+    assert found.expires_in == 0
