@@ -106,7 +106,7 @@ def refused(reply: Reply, what: str, now: datetime, *, scope: str = "") -> Tenan
         scope: what the call needs, for when the tenant does not say.
     """
     found = read_refusal(reply)
-    if reply.status == 429 and found.code != "slow_down":
+    if reply.status == 429:
         pause = reply.wait(now) or 0.0
         told = f" for {pause:.0f} s" if pause else ""
         return TenantBusyError(

@@ -11,7 +11,7 @@ from agentvault_tui.errors import (
     TenantError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault import Management, path
+from agentvault_tui.vault import Management, Priority, path
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import is_path
 
@@ -213,6 +213,22 @@ async def test_parameters_are_written_as_auth0_reads_them(
     await api.request("GET", "grants", query=query)
     expected = {"a": "true", "b": "false", "d": "5", "e": "x&y=z +ü"}
     assert tenant.requests[-1].query == expected
+
+
+async def test_what_runs_in_the_background_leaves_the_operators_request(
+    tenant: RogueTenant, api: Management, naps: list[float]
+) -> None:
+    """The same client at another priority shares token and budget, and waits."""
+    tenant.script(GRANTS, Answer({}))
+    log = api.at(Priority.BACKGROUND)
+    for _ in range(4):
+        await log.request("GET", "grants")
+    assert naps == [0.5, 0.5, 0.5]
+    await api.request("GET", "grants")
+    assert len(naps) == 3
+    await log.request("GET", "grants", priority=Priority.OPERATOR)
+    assert naps[3:] == [0.5]
+    assert tenant.asked(TOKEN) == 1
 
 
 async def test_an_api_knows_its_scopes(tenant: RogueTenant, api: Api) -> None:

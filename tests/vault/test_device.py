@@ -1,12 +1,12 @@
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
-from support.rogue_tenant import DEVICE, TOKEN, Answer, RogueTenant
+from support.exchanges import NOON, answer
+from support.rogue_tenant import DEVICE, DISCOVERY, TOKEN, Answer, RogueTenant
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantError, TenantRefusedError
@@ -24,7 +24,6 @@ from agentvault_tui.vault import (
 from agentvault_tui.vault.device import read_poll
 from agentvault_tui.vault.reply import Reply
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
@@ -44,7 +43,58 @@ async def test_the_request_says_what_is_to_be_approved(
     assert json.loads(sent.form.pop("authorization_details")) == [details]
     assert sent.form == {"client_id": "avConsole01", "scope": "openid profile email"}
     assert flow.user_code == "KDRT-WZNB"
+    assert flow.details_shown
     assert flow.verification_uri_complete.endswith("/activate?user_code=KDRT-WZNB")
+
+
+@pytest.mark.parametrize("types", [None, [], ["payment"], "agentvault:stepup", 5])
+async def test_details_go_only_where_they_are_shown(
+    tenant: RogueTenant, client: TenantClient, types: Any
+) -> None:
+    """Auth0's device flow has none (RFC 9396 section 10): then we alone show them."""
+    document = tenant.discovery(authorization_details_types_supported=types)
+    tenant.script(DISCOVERY, Answer(document))
+    details = {"type": "agentvault:stepup", "action": "send:payment"}
+    flow = await client.start_device_flow("openid", [details], ttl=120)
+    assert flow.details_shown is False
+    assert "authorization_details" not in tenant.sent(DEVICE)[0].form
+
+
+async def test_a_flow_can_be_for_an_api_and_a_refresh_token(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """A sign-in that needs more than to know who: audience out, tokens in, hidden."""
+    api = f"{tenant.issuer}api/v2/"
+    flow = await client.start_device_flow(
+        "openid offline_access read:clients", ttl=120, audience=api
+    )
+    assert tenant.sent(DEVICE)[0].form["audience"] == api
+    body = {**tenant.access(refresh_token="v1.secret-rt"), "id_token": "ey.a.b"}
+    tenant.script(TOKEN, Answer(body))
+    result = await client.poll_once(flow)
+    assert isinstance(result, Tokens)
+    assert result.access is not None
+    assert result.access.token.reveal() == "at-1"
+    assert result.access.expires.remaining(clock) == 86_400 - 60
+    assert result.access.refresh_token is not None
+    assert result.access.refresh_token.reveal() == "v1.secret-rt"
+    assert "v1.secret-rt" not in repr(result)
+
+
+@pytest.mark.parametrize("name", ["pending", "slow_down", "expired", "cancelled"])
+async def test_recorded_polls_are_read_by_their_error_first(
+    tenant: RogueTenant, client: TenantClient, name: str
+) -> None:
+    """403 and 429 mean four things; a limit's headers beside slow_down change none."""
+    kinds = {
+        "pending": Pending,
+        "slow_down": SlowDown,
+        "expired": Expired,
+        "cancelled": Denied,
+    }
+    flow = await start(client)
+    tenant.script(TOKEN, answer("authentication", name))
+    assert type(await client.poll_once(flow)) is kinds[name]
 
 
 async def test_the_codes_life_is_capped(

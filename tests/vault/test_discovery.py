@@ -95,6 +95,48 @@ async def test_a_rotated_key_is_found_at_once(
         await verify(client, clock, token(tenant, clock, "kid-1"))
 
 
+async def test_a_rotation_amid_verifications_fails_none_of_them(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """Tokens of the old key and of the new, all at once, cost one more fetch."""
+    old = [token(tenant, clock) for _ in range(10)]
+    await verify(client, clock, old[0])
+    tenant.keys = {"kid-2": rsa_key(2), "kid-1": tenant.keys["kid-1"]}
+    new = [token(tenant, clock, "kid-2") for _ in range(10)]
+    done = await asyncio.gather(*(verify(client, clock, raw) for raw in old + new))
+    assert set(done) == {"auth0|u1"}
+    assert tenant.asked(JWKS) == 2
+
+
+async def test_a_verification_that_is_given_up_costs_the_next_no_minute(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """A fetch that was cancelled is not counted as the one of this minute."""
+    await verify(client, clock, token(tenant, clock))
+    tenant.keys["kid-2"] = rsa_key(2)
+    raw = token(tenant, clock, "kid-2")
+    tenant.script(JWKS, Answer(hang=True), Answer(tenant.jwks()))
+    tenant.arrived.clear()
+    given_up = asyncio.create_task(verify(client, clock, raw))
+    await tenant.arrived.wait()
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    assert await verify(client, clock, raw) == "auth0|u1"
+
+
+async def test_a_key_taken_back_is_no_key_once_the_set_is_fresh(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """A revoked signing key counts until the set is an hour old, and no longer."""
+    raw = token(tenant, clock)
+    await verify(client, clock, raw)
+    tenant.keys = {"kid-2": rsa_key(2)}
+    clock.advance(3601)
+    with pytest.raises(IdentityError) as caught:
+        await verify(client, clock, raw)
+    assert caught.value.reason == "signature"
+
+
 async def test_unknown_keys_cost_at_most_one_fetch_a_minute(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:

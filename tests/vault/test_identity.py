@@ -1,16 +1,17 @@
 import json
-from datetime import timedelta
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from support.rogue_tenant import RogueTenant, sign_raw
+from support.rogue_tenant import CLIENT_ID, JWKS, Answer, RogueTenant, sign_raw
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
+from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.vault import TenantClient
 
-MFA_AT = "https://agentvault.dev/mfa_at"
-ROLES = "https://agentvault.dev/roles"
 GONE = object()
 
 
@@ -45,6 +46,84 @@ async def test_auth_time_counts_when_the_tenant_has_no_claim_of_ours(
     raw = tenant.sign(changed(claims, **{MFA_AT: GONE, "auth_time": claims["iat"]}))
     found = await client.verify_id_token(raw, not_before=clock.now())
     assert found.authenticated_at == clock.now().replace(microsecond=0)
+
+
+@pytest.fixture
+async def stamped(
+    tenant: RogueTenant, clock: ManualClock
+) -> AsyncIterator[TenantClient]:
+    """A client of a tenant whose Action stamps the second factor's time."""
+    made = TenantClient(tenant.issuer, CLIENT_ID, clock, mfa_at_required=True)
+    yield made
+    await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({MFA_AT: GONE, "auth_time": 0}, "stale"),
+        ({MFA_AT: None, "auth_time": 0}, "stale"),
+        ({MFA_AT: -1, "auth_time": 0}, "stale"),
+        ({MFA_AT: 0, "auth_time": -3600}, None),
+        ({"amr": GONE}, "no_mfa"),
+    ],
+)
+async def test_where_the_action_stamps_a_time_nothing_stands_in_for_it(
+    tenant: RogueTenant,
+    stamped: TenantClient,
+    claims: Any,
+    changes: dict[str, Any],
+    reason: str | None,
+) -> None:
+    """`auth_time` may be of the browser's session: the Action's claim is required."""
+    now = claims["iat"]
+    since = datetime.fromtimestamp(now, UTC)
+    moved = {
+        name: now + value if isinstance(value, int) else value
+        for name, value in changes.items()
+    }
+    raw = tenant.sign(changed(claims, **moved))
+    if reason is None:
+        found = await stamped.verify_id_token(raw, not_before=since)
+        assert found.authenticated_at == since
+        return
+    with pytest.raises(IdentityError) as caught:
+        await stamped.verify_id_token(raw, not_before=since)
+    assert caught.value.reason == reason
+
+
+async def test_a_tenant_that_sends_the_time_and_no_amr_is_told_apart(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """Refused all the same; but the remedy is the tenant's, not the person's."""
+    for changes, said in [({}, "but no amr"), ({MFA_AT: GONE}, "one-time code")]:
+        raw = tenant.sign(changed(claims, amr=GONE, **changes))
+        with pytest.raises(IdentityError, match="no second factor") as caught:
+            await client.verify_id_token(raw, not_before=clock.now())
+        assert said in caught.value.remedy
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_clocks_that_are_minutes_apart_are_named_as_the_cause(
+    tenant: RogueTenant,
+    client: TenantClient,
+    clock: ManualClock,
+    claims: Any,
+    minutes: int,
+) -> None:
+    """A good sign-in under a wrong clock is refused, and the remedy is the clock."""
+    theirs = clock.now() + timedelta(minutes=minutes)
+    headers = {"Date": format_datetime(theirs, usegmt=True)}
+    tenant.script(JWKS, Answer(tenant.jwks(), headers=headers))
+    moved = {name: claims[name] + 60 * minutes for name in ("iat", "exp", MFA_AT)}
+    with pytest.raises(IdentityError) as caught:
+        await client.verify_id_token(
+            tenant.sign(changed(claims, **moved)), not_before=clock.now()
+        )
+    assert caught.value.reason in {"claims", "stale"}
+    assert "clock and ours are" in caught.value.remedy
+    assert "apart: set ours" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
-from support.rogue_tenant import TOKEN, Answer, RogueTenant
+from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.vault import (
@@ -43,6 +44,45 @@ async def test_slow_down_slows_down_for_good(
     tenant.script(TOKEN, SLOW_DOWN, PENDING, SLOW_DOWN, PENDING, GOOD)
     assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
     assert naps == [5, 10, 10, 15, 15]
+
+
+async def test_a_slow_down_that_names_a_longer_wait_gets_it(
+    tenant: RogueTenant, client: TenantClient, naps: list[float]
+) -> None:
+    """`Retry-After` beside slow_down is honoured once; the pace grows by five."""
+    flow = await start(client)
+    slow = Answer({"error": "slow_down"}, 429, {"Retry-After": "30"})
+    tenant.script(TOKEN, slow, PENDING, GOOD)
+    assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
+    assert naps == [5, 30, 10]
+
+
+async def test_the_interval_counts_from_the_receipt_of_the_last_answer(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock
+) -> None:
+    """An answer that takes three seconds puts the next request off by three."""
+    asked: list[float] = []
+
+    def slowly(_: Request) -> Answer:
+        asked.append(clock.boot())
+        clock.advance(3)
+        return PENDING
+
+    flow = await start(client, ttl=30)
+    tenant.script(TOKEN, slowly)
+    assert await client.wait(flow, asyncio.Event()) == Expired()
+    gaps = {later - earlier for earlier, later in pairwise(asked)}
+    assert gaps == {8.0}
+
+
+async def test_an_expiry_whose_one_answer_was_lost_still_ends_it(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """Auth0 says expired_token once; who missed it hears invalid_grant."""
+    flow = await start(client)
+    tenant.script(TOKEN, Answer(raw=b""), oauth_error(403, "invalid_grant"))
+    end = await client.wait(flow, asyncio.Event())
+    assert end == Failed("invalid_grant", "the code is used or expired")
 
 
 async def test_an_outage_is_waited_out_with_growing_pauses(

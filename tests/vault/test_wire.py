@@ -83,6 +83,15 @@ async def test_a_tenant_that_is_down_is_told_and_comes_back(
     await client.aclose()
 
 
+async def test_a_name_that_does_not_resolve_is_an_outage(clock: ManualClock) -> None:
+    """A wrong domain, or no DNS at all, is told in one sentence."""
+    client = TenantClient("https://nowhere.invalid/", CLIENT_ID, clock, timeout=3.0)
+    with pytest.raises(TenantUnreachableError, match="the tenant") as caught:
+        await client.start_device_flow(ttl=120)
+    assert caught.value.diagnosis().isprintable()
+    await client.aclose()
+
+
 @pytest.mark.parametrize("answer", [Answer(hang=True), Answer({}, drip=0.01)])
 async def test_a_slow_tenant_is_cut_off_at_the_deadline(
     tenant: RogueTenant, clock: ManualClock, answer: Answer

@@ -1,0 +1,65 @@
+import ast
+from pathlib import Path
+
+from agentvault_tui import vault
+
+ROOM = Path(vault.__file__).parent
+FILES = sorted(ROOM.rglob("*.py"))
+NEIGHBOURS = {"model", "text", "clock", "errors", "vault", "__version__"}
+
+
+def imported(file: Path) -> set[str]:
+    """Return the modules that *file* imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_the_door_names_what_is_there() -> None:
+    """`__all__` is true: each name once, and all that the room's face imports."""
+    tree = ast.parse((ROOM / "__init__.py").read_text())
+    names = [
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert sorted(vault.__all__) == sorted(names)
+
+
+def test_only_the_wire_knows_httpx() -> None:
+    """One file sends bytes; all others are about what they mean."""
+    knowing = {
+        file.name
+        for file in FILES
+        if any(name.split(".")[0] == "httpx" for name in imported(file))
+    }
+    assert knowing == {"wire.py"}
+
+
+def test_the_room_knows_only_words_text_time_and_errors() -> None:
+    """The vault imports nothing of ours but model, text, clock and errors."""
+    rooms = {
+        name.split(".")[1]
+        for file in FILES
+        for name in imported(file)
+        if name.split(".")[0] == "agentvault_tui"
+    }
+    assert rooms <= NEIGHBOURS
+
+
+def test_nobody_asks_which_product_a_tenant_is() -> None:
+    """No line of code compares an issuer or a name with Auth0's."""
+    asking = [
+        node
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Compare)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and "auth0" in str(part.value).lower()
+    ]
+    assert asking == []
