@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.vault.budget import Budget, Priority
 from agentvault_tui.vault.issuer import is_path
-from agentvault_tui.vault.refusals import refused
+from agentvault_tui.vault.refusals import is_scope, read_refusal, refused
 from agentvault_tui.vault.reply import Json, Reply
 from agentvault_tui.vault.retries import IDEMPOTENT, Patience, persist
 from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.tokens import TokenSource
+from agentvault_tui.vault.tokens import Access, TokenSource
 
 Value = str | int | bool | None
 Query = Mapping[str, Value]
@@ -135,11 +135,21 @@ class Api:
             )
             if self._budget is not None:
                 self._budget.heed(reply)
-            if reply.status != 401 or last:
+            if last or not self._is_outdated(access, reply):
                 break
             # RFC 6750 section 3.1: refused before anything was done.
             self._tokens.drop(access)
         return reply
+
+    def _is_outdated(self, access: Access, reply: Reply) -> bool:
+        """Tell whether another token may be taken where *access* was not.
+
+        A token has the scopes of the moment it was made; one of yesterday knows
+        nothing of the scope that was granted since.
+        """
+        if reply.status != 403 or access.young is None:
+            return reply.status == 401
+        return access.young.passed(self.tenant.clock) and is_scope(read_refusal(reply))
 
     async def by_page(
         self,

@@ -124,7 +124,7 @@ def refused(reply: Reply, what: str, now: datetime, *, scope: str = "") -> Tenan
             "check that tenant.issuer is the tenant you mean",
         )
     sentence = f"the tenant would not {what}: {found.code} {found.message}".rstrip()
-    if _is_scope(found):
+    if is_scope(found):
         scopes = found.scopes or tuple(filter(None, [scope]))
         return TenantScopeError(
             found.code,
@@ -140,7 +140,8 @@ def refused(reply: Reply, what: str, now: datetime, *, scope: str = "") -> Tenan
     return kind(found.code, sentence, _remedy(found), status=reply.status)
 
 
-def _is_scope(found: Refusal) -> bool:
+def is_scope(found: Refusal) -> bool:
+    """Tell whether it is a scope that is missing."""
     return bool(found.scopes) or found.code == "insufficient_scope"
 
 

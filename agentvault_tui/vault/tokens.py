@@ -33,6 +33,8 @@ class Access:
     expires: Deadline
     refresh_token: Secret | None = None
     """A new one, when the tenant rotates them."""
+    young: Deadline | None = None
+    """Until then another token would have the same scopes; tokens are counted too."""
 
 
 class TokenSource(Protocol):
@@ -195,6 +197,7 @@ def read_access(reply: Reply, clock: Clock) -> Access:
         scopes=frozenset(words(body.get("scope"))),
         expires=Deadline.after(clock, life - min(_MARGIN, life / 10)),
         refresh_token=Secret(renewed) if isinstance(renewed, str) and renewed else None,
+        young=Deadline.after(clock, _MARGIN),
     )
 
 

@@ -4,11 +4,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.exchanges import answer
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
+from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
     TenantCredentialError,
     TenantError,
+    TenantScopeError,
     TenantUnreachableError,
 )
 from agentvault_tui.vault import Management, Priority, path
@@ -182,6 +185,22 @@ async def test_a_token_that_is_not_taken_any_more_is_replaced_once(
     with pytest.raises(TenantCredentialError):
         await api.request("GET", "grants")
     assert tenant.asked(TOKEN) == 3
+
+
+async def test_a_scope_granted_since_needs_no_restart(
+    tenant: RogueTenant, api: Management, clock: ManualClock
+) -> None:
+    """A day's token has old scopes: after a minute a fresh one is tried, once."""
+    missing = answer("management", "insufficient_scope")
+    tenant.script(GRANTS, missing, missing, Answer({"ok": 1}), missing)
+    with pytest.raises(TenantScopeError):
+        await api.request("GET", "grants")
+    assert tenant.asked(TOKEN) == 1
+    clock.advance(60)
+    assert (await api.request("GET", "grants")).body == {"ok": 1}
+    with pytest.raises(TenantScopeError):
+        await api.request("GET", "grants")
+    assert tenant.asked(TOKEN) == 2
 
 
 async def test_answers_may_be_larger_here_and_the_caller_says_how_large(
