@@ -1,7 +1,7 @@
 """Recorded exchanges with Auth0, replayed byte for byte: status, headers, body.
 
-Each file under tests/vault/exchanges/ says at its top where its entries come from.
-Ids, names and tokens are invented; statuses, headers, member names and texts are not.
+Each file under tests/vault/exchanges/ says at its top where its entries come from,
+and what of them is inferred. Ids, names and tokens are invented.
 """
 
 from __future__ import annotations
