@@ -16,9 +16,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.lockout import Factor, Lockouts
+from agentvault_tui.tenant.people import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
 
 _PARALLEL: Final = 2
 """Each check takes 64 MiB: more at once would let logins eat the machine's memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +15,10 @@ from argon2 import PasswordHasher
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
-from agentvault_tui.model import new_id
 from agentvault_tui.tenant.app import HOST, Tenant
 from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.faults import FaultSwitch
+from agentvault_tui.tenant.parts import Run
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore
 from agentvault_tui.web import Server, run, tcp_socket
@@ -46,7 +48,9 @@ class TenantThread:
         self.home = home
         self.clock = ManualClock(START)
         self.port = 0
-        self.client_id = new_id("app")
+        self.run = Run()
+        self.client_id = self.run.client_id
+        self.faults = FaultSwitch()
         self.users = UserStore(home, clock=self.clock, hasher=CHEAP)
         self.http = httpx.Client(trust_env=False, timeout=20)
         self.start()
@@ -68,8 +72,9 @@ class TenantThread:
             self.home,
             self.port,
             self.clock,
-            client_id=self.client_id,
+            run=replace(self.run, client_id=self.client_id),
             device_code_ttl=120,
+            faults=self.faults,
             hasher=CHEAP,
         )
         async with Server(self.clock) as server:
