@@ -16,7 +16,10 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.faults import FaultSwitch
 from agentvault_tui.tenant.guesses import Guesses
+from agentvault_tui.tenant.login.errands import Errands
+from agentvault_tui.tenant.login.pages import PATH, LoginPages
 from agentvault_tui.tenant.management.bodies import BODY_CAP as MANAGEMENT_BODY_CAP
+from agentvault_tui.tenant.oauth.codes import CodeGrant
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.pages import Pages
 from agentvault_tui.tenant.parts import Parts, Run
@@ -84,15 +87,17 @@ class Tenant:
             faults=switch,
             hasher=hasher or strong_hasher(),
         )
-        pages = Pages(
-            parts.codes,
-            parts.sign_in,
-            Sessions(clock),
-            Guesses(clock),
-            Views(issuer),
-        )
+        views = Views(issuer)
+        pages = Pages(parts, Sessions(clock), Guesses(clock), views)
+        codes = CodeGrant(parts)
+        login = LoginPages(parts, codes, Errands(Seal.of(home), clock), views)
         app = Starlette(
-            routes=[*protocol(parts, device_code_ttl), *apis(parts), *_pages(pages)],
+            routes=[
+                *protocol(parts, codes, device_code_ttl),
+                *apis(parts),
+                *_pages(pages),
+                *_login(login),
+            ],
             exception_handlers={HTTPException: _http_error},
         )
         app.router.redirect_slashes = False
@@ -138,6 +143,17 @@ def _pages(pages: Pages) -> list[Route]:
         routes.append(Route(f"/activate/{name}", submit, methods=["POST"]))
         routes.append(Route(f"/activate/{name}", pages.again))
     return routes
+
+
+def _login(pages: LoginPages) -> list[Route]:
+    return [
+        Route("/authorize", pages.authorize),
+        Route("/connected-accounts/connect", pages.connect),
+        Route(f"{PATH}/login", pages.login, methods=["POST"]),
+        Route(f"{PATH}/mfa", pages.one_time_code, methods=["POST"]),
+        Route(f"{PATH}/consent", pages.consent, methods=["POST"]),
+        Route(f"{PATH}/cancel", pages.cancel, methods=["POST"]),
+    ]
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

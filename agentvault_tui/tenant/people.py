@@ -218,6 +218,14 @@ class People:
                 "UPDATE users SET profile = ? WHERE sub = ?", json.dumps(kept), sub
             )
 
+    def note_login(self, sub: str) -> None:
+        """Count a sign-in."""
+        user = self.find(sub)
+        if user is not None:
+            count = int(user.profile.get("logins_count", 0)) + 1
+            now = iso(self._clock.now())
+            self.describe(sub, last_login=now, logins_count=count)
+
     def delete(self, sub: str) -> bool:
         """Forget a user; tell whether there was one."""
         self._store.change("DELETE FROM lockouts WHERE who = ?", sub)

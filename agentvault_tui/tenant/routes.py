@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from agentvault_tui.tenant.clients import (
+    AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
     DEVICE_CODE,
     REFRESH_TOKEN,
@@ -26,6 +27,7 @@ from agentvault_tui.tenant.management.tokensets import TokensetCalls
 from agentvault_tui.tenant.management.users import UserCalls
 from agentvault_tui.tenant.my_account import MyAccount
 from agentvault_tui.tenant.oauth.absent import Absent
+from agentvault_tui.tenant.oauth.codes import CodeGrant
 from agentvault_tui.tenant.oauth.device import DeviceFlow
 from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
 from agentvault_tui.tenant.oauth.grants import Grant, MachineGrant, RefreshGrant
@@ -44,10 +46,11 @@ DEVICE_PATH = "/oauth/device/code"
 MANAGEMENT_PATH = "/api/v2"
 
 
-def protocol(parts: Parts, device_code_ttl: int) -> list[BaseRoute]:
+def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseRoute]:
     """Return the Authentication API."""
     device = DeviceFlow(parts, device_code_ttl)
     grants = {
+        AUTHORIZATION_CODE: Grant(codes, "seacft", "feacft"),
         DEVICE_CODE: Grant(device.poll, "sede", "fede"),
         CLIENT_CREDENTIALS: Grant(
             MachineGrant(parts.apis, parts.tokens), "seccft", "feccft"
@@ -91,7 +94,7 @@ def endpoints(parts: Parts) -> list[Endpoint]:
         CredentialCalls(parts.clients, parts.credentials, parts.clock),
         UserGrantCalls(parts.consents, parts.refresh, parts.apis),
         ClientGrantCalls(parts.apis, parts.clients),
-        RefreshTokenCalls(parts.refresh),
+        RefreshTokenCalls(parts.refresh, parts.apis.userinfo),
         UserCalls(parts),
         ConnectionCalls(parts.connections, parts.clients),
         ApiCalls(parts.apis),

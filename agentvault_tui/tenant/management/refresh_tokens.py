@@ -19,9 +19,10 @@ _KINDS: Final = ("refresh_token", "rotating_refresh_token", "public_key")
 class RefreshTokenCalls:
     """The calls about refresh tokens; deletions are eventually true, as at Auth0."""
 
-    def __init__(self, refresh: RefreshTokens) -> None:
-        """Act on *refresh* tokens."""
+    def __init__(self, refresh: RefreshTokens, userinfo: str) -> None:
+        """Act on *refresh* tokens; those for no API are for *userinfo*."""
         self._refresh = refresh
+        self._userinfo = userinfo
 
     def endpoints(self) -> list[Endpoint]:
         """Return the calls."""
@@ -50,12 +51,14 @@ class RefreshTokenCalls:
         found = self._refresh.list(
             user_id=user_id, client_id=call.query.get("client_id")
         )
-        shapes = [shape(held) for held in found]
+        shapes = [self._shape(held) for held in found]
         return Answer(200, paging.by_checkpoint(call.query, "refresh_tokens", shapes))
 
     def _list_of_user(self, call: Call) -> Answer:
         # Another key than the list over all users has: "tokens".
-        shapes = [shape(held) for held in self._refresh.list(user_id=call.path["id"])]
+        shapes = [
+            self._shape(held) for held in self._refresh.list(user_id=call.path["id"])
+        ]
         page = paging.by_checkpoint(call.query, "tokens", shapes)
         if paging.flagged(call.query, "include_totals"):
             page["total"] = len(shapes)
@@ -67,7 +70,7 @@ class RefreshTokenCalls:
             raise not_found(
                 "The refresh token does not exist", "inexistent_refresh_token"
             )
-        return Answer(200, shape(held))
+        return Answer(200, self._shape(held))
 
     def _delete(self, call: Call) -> Answer:
         self._refresh.revoke(call.path["id"])
@@ -124,25 +127,24 @@ class RefreshTokenCalls:
         self._refresh.revoke("rt_" + call.path["id"].removeprefix("dcr_"))
         return Answer(204)
 
-
-def shape(held: RefreshToken) -> dict[str, Any]:
-    """Return a refresh token as the API shows it, which is never the token."""
-    return {
-        "id": held.id,
-        "user_id": held.user_id,
-        "created_at": moment(held.created_at),
-        "idle_expires_at": _when(held.idle_expires_at),
-        "expires_at": _when(held.expires_at),
-        "client_id": held.client_id,
-        "session_id": held.session_id,
-        "rotating": held.rotating,
-        "resource_servers": [
-            {"audience": audience, "scopes": scopes}
-            for audience, scopes in held.reach.items()
-        ],
-        "device": {},
-        "last_exchanged_at": _when(held.last_exchanged_at),
-    }
+    def _shape(self, held: RefreshToken) -> dict[str, Any]:
+        """Return a refresh token as the API shows it, which is never the token."""
+        return {
+            "id": held.id,
+            "user_id": held.user_id,
+            "created_at": moment(held.created_at),
+            "idle_expires_at": _when(held.idle_expires_at),
+            "expires_at": _when(held.expires_at),
+            "client_id": held.client_id,
+            "session_id": held.session_id,
+            "rotating": held.rotating,
+            "resource_servers": [
+                {"audience": audience or self._userinfo, "scopes": scopes}
+                for audience, scopes in held.reach.items()
+            ],
+            "device": {},
+            "last_exchanged_at": _when(held.last_exchanged_at),
+        }
 
 
 def _when(seconds: float | None) -> str | None:

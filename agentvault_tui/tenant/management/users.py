@@ -222,6 +222,9 @@ def shape(user: User) -> dict[str, Any]:
         shown |= {"email": user.email, "email_verified": user.email_verified}
     if user.blocked:
         shown["blocked"] = True
+    for name in ("last_login", "logins_count"):
+        if name in user.profile:
+            shown[name] = user.profile[name]
     return shown
 
 
