@@ -192,8 +192,9 @@ class LoginPages:
             answer.headers["content-security-policy"] = policy.replace(
                 "form-action 'self'", f"form-action 'self' {to}"
             )
-        # As on the activation pages: http on loopback, so no Secure.
-        answer.set_cookie(COOKIE, cookie, path=PATH, httponly=True, samesite="strict")
+        # As on the activation pages: http on loopback, so no Secure. The path is the
+        # whole tenant's, so that a second tab keeps the first one's cookie.
+        answer.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict")
         return answer
 
     def _shown(self, errand: Errand) -> dict[str, Any] | None:

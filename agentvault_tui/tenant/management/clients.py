@@ -147,7 +147,7 @@ class ClientCalls:
         _check(doc)
         client, secret = self._clients.add(_without_keys(doc))
         try:
-            client = self._with_keys(client, body)
+            client = self._with_keys(client, merged({}, body))
         except BaseException:
             self._clients.delete(client)
             raise

@@ -1,4 +1,4 @@
-"""Authorization codes (RFC 6749 section 4.1): issued, then redeemed once, with proof."""
+"""Authorization codes (RFC 6749 section 4.1): issued, and redeemed once with proof."""
 
 from __future__ import annotations
 
