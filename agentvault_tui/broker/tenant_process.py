@@ -12,12 +12,12 @@ import logging
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
-from agentvault_tui.model import new_id
+from agentvault_tui.model import new_id, new_secret
 
 log = logging.getLogger("agentvault.tenant_process")
 
@@ -27,11 +27,21 @@ _PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class ManagementCredential:
+    """A client of the Management API, made for one run, and in no file."""
+
+    client_id: str = field(repr=False)
+    client_secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """What the tenant says once it is ready."""
 
     issuer: str
     client_id: str
+    management: ManagementCredential | None = None
+    """With which we manage the embedded tenant; none of a tenant we did not start."""
 
 
 class TenantProcess:
@@ -43,7 +53,8 @@ class TenantProcess:
     * its listening socket, which we hold: while it is started again nobody else can
       take the port and answer in its place, and who connects waits for it;
     * our client id, made for this run and known to us two alone: whoever else finds
-      the port can start no device flow, and so fill nothing.
+      the port can start no device flow, and so fill nothing; and, as secret, the
+      credential with which we manage it.
 
     Both go over a socket pair that the child inherits.
     """
@@ -53,6 +64,7 @@ class TenantProcess:
         one = home.data == home.config
         self._where = ("--home", str(home.data)) if one else ()
         self._client_id = new_id("app")
+        self._management = ManagementCredential(new_id("app"), new_secret("av_m"))
         self._listening: socket.socket | None = None
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -92,7 +104,9 @@ class TenantProcess:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             held = [] if self._listening is None else [self._listening.fileno()]
-            known = json.dumps({"client_id": self._client_id}).encode()
+            known = json.dumps(
+                {"client_id": self._client_id, "management": asdict(self._management)}
+            ).encode()
             socket.send_fds(ours, [known], held)
             # -P: a json.py in the folder we were started from must not be imported.
             self._process = process = await asyncio.create_subprocess_exec(
@@ -111,7 +125,8 @@ class TenantProcess:
                 if self._listening is None:
                     # Sent before the line was, so this does not wait.
                     self._listening = _received(ours)
-                return Announcement(said["issuer"], said["client_id"])
+                # The secret comes from us: nobody says it back.
+                return Announcement(said["issuer"], said["client_id"], self._management)
             except (TimeoutError, ValueError, KeyError, OSError) as error:
                 await self._end()
                 raise TenantUnreachableError(

@@ -14,23 +14,24 @@ from starlette.routing import Route
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.codes import DeviceCodes
+from agentvault_tui.tenant.faults import FaultSwitch
 from agentvault_tui.tenant.guesses import Guesses
-from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.oauth import OAuth, discovery, reply
+from agentvault_tui.tenant.login.errands import Errands
+from agentvault_tui.tenant.login.pages import PATH, LoginPages
+from agentvault_tui.tenant.management.bodies import BODY_CAP as MANAGEMENT_BODY_CAP
+from agentvault_tui.tenant.oauth.codes import CodeGrant
+from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.pages import Pages
+from agentvault_tui.tenant.parts import Parts, Run
+from agentvault_tui.tenant.routes import DEVICE_PATH, MANAGEMENT_PATH, apis, protocol
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.sessions import Sessions
-from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.tokens import TokenService
 from agentvault_tui.tenant.users import strong_hasher
 from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
 from agentvault_tui.web import BODY_CAP, App, Guard, Receive, Scope, Send
 
 HOST: Final = "127.0.0.1"
-_DEVICE_PATH: Final = "/oauth/device/code"
 _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
 """Room for whatever a broker can hold: what an agent sent it in one body comes here
 as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
@@ -43,7 +44,8 @@ class Tenant:
 
     app: App
     issuer: str
-    client_id: str
+    run: Run
+    faults: FaultSwitch
     store: Store
 
     @classmethod
@@ -54,8 +56,9 @@ class Tenant:
         port: int,
         clock: Clock,
         *,
-        client_id: str,
+        run: Run,
         device_code_ttl: int,
+        faults: FaultSwitch | None = None,
         hasher: PasswordHasher | None = None,
     ) -> Self:
         """Make the tenant of *home* that is reached at *port*.
@@ -65,69 +68,59 @@ class Tenant:
             home: where the sealing key is kept.
             port: part of the issuer's name, and so of every token.
             clock: the time.
-            client_id: the console's, for this run. Native and public ("none"), as
-                Auth0 has it for the device flow, and yet nobody's but the broker's:
-                only its hash is stored, so others cannot start flows and fill the
-                room there is for them.
+            run: what the broker decides for this run.
             device_code_ttl: how many seconds a code lives.
+            faults: what goes wrong on purpose; by default nothing.
             hasher: argon2id, by default at full cost.
 
         Raises:
             TenantError: store or keys cannot be used.
         """
-        seal = Seal.of(home)
         issuer = f"http://{HOST}:{port}/"
-        keys = SigningKeys(store, seal, clock)
-        codes = DeviceCodes(store, seal, clock)
-        client = Client(client_id)
-        tokens = TokenService(store, keys, clock, issuer, client)
-        oauth = OAuth(client, codes, tokens, clock, issuer, lifetime=device_code_ttl)
-        pages = Pages(
-            codes,
-            SignIn(store, seal, clock, hasher or strong_hasher()),
-            Sessions(clock),
-            Guesses(clock),
-            Views(issuer),
+        switch = faults or FaultSwitch()
+        parts = Parts(
+            store,
+            Seal.of(home),
+            clock,
+            issuer,
+            run=run,
+            faults=switch,
+            hasher=hasher or strong_hasher(),
         )
+        views = Views(issuer)
+        pages = Pages(parts, Sessions(clock), Guesses(clock), views)
+        codes = CodeGrant(parts)
+        login = LoginPages(parts, codes, Errands(Seal.of(home), clock), views)
         app = Starlette(
-            routes=[*_protocol(oauth, keys, issuer), *_pages(pages)],
+            routes=[
+                *protocol(parts, codes, device_code_ttl),
+                *apis(parts),
+                *_pages(pages),
+                *_login(login),
+            ],
             exception_handlers={HTTPException: _http_error},
         )
         app.router.redirect_slashes = False
         hosts = frozenset({f"{HOST}:{port}".encode()})
-        return cls(_guarded(app, hosts), issuer, client_id, store)
+        return cls(_guarded(switch.before(app), hosts), issuer, run, switch, store)
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:
-    """Put the guard before *app*; one path alone takes large bodies."""
+    """Put the guard before *app*; few paths take large bodies."""
     usual = Guard(app, hosts=hosts, navigable=True)
-    roomy = Guard(app, hosts=hosts, navigable=True, body_cap=_DEVICE_BODY_CAP)
+    device = Guard(app, hosts=hosts, navigable=True, body_cap=_DEVICE_BODY_CAP)
+    management = Guard(app, hosts=hosts, body_cap=MANAGEMENT_BODY_CAP)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
-        guard = roomy if scope["path"] == _DEVICE_PATH else usual
+        path = scope["path"]
+        guard = usual
+        if path == DEVICE_PATH:
+            guard = device
+        elif path.startswith(MANAGEMENT_PATH):
+            guard = management
         await guard(scope, receive, send)
 
     return by_path
-
-
-def _protocol(oauth: OAuth, keys: SigningKeys, issuer: str) -> list[Route]:
-    async def metadata(_: Request) -> Response:
-        return reply(200, discovery(issuer))
-
-    async def jwks(_: Request) -> Response:
-        answer = reply(200, keys.public())
-        answer.headers["cache-control"] = "public, max-age=300"
-        return answer
-
-    return [
-        Route("/.well-known/openid-configuration", metadata),
-        Route("/.well-known/oauth-authorization-server", metadata),
-        Route("/.well-known/jwks.json", jwks),
-        Route(_DEVICE_PATH, oauth.device_code, methods=["POST"]),
-        Route("/oauth/token", oauth.token, methods=["POST"]),
-        Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
-        Route("/userinfo", oauth.userinfo, methods=["GET", "POST"]),
-    ]
 
 
 def _pages(pages: Pages) -> list[Route]:
@@ -150,6 +143,17 @@ def _pages(pages: Pages) -> list[Route]:
         routes.append(Route(f"/activate/{name}", submit, methods=["POST"]))
         routes.append(Route(f"/activate/{name}", pages.again))
     return routes
+
+
+def _login(pages: LoginPages) -> list[Route]:
+    return [
+        Route("/authorize", pages.authorize),
+        Route("/connected-accounts/connect", pages.connect),
+        Route(f"{PATH}/login", pages.login, methods=["POST"]),
+        Route(f"{PATH}/mfa", pages.one_time_code, methods=["POST"]),
+        Route(f"{PATH}/consent", pages.consent, methods=["POST"]),
+        Route(f"{PATH}/cancel", pages.cancel, methods=["POST"]),
+    ]
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

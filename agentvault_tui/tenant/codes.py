@@ -52,6 +52,8 @@ class DeviceCode:
     sub: str | None
     sid: str | None
     authenticated_at: int | None
+    audience: str | None = None
+    """The API the tokens are for; None for /userinfo."""
 
     @property
     def exhausted(self) -> bool:
@@ -88,6 +90,8 @@ class DeviceCodes:
         scope: str,
         what: details.StepUpDetails | None,
         lifetime: float,
+        *,
+        audience: str | None = None,
     ) -> Issued:
         """Make a pair of codes that live *lifetime* seconds.
 
@@ -107,7 +111,7 @@ class DeviceCodes:
             inserted = self._store.change(
                 "INSERT OR IGNORE INTO device_codes (device_code_hash, user_code_hash,"
                 " client_id, scope, details, created_at, expires_wall, expires_boot,"
-                " boot_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " boot_id, audience) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 sha256_hex(pair.device_code),
                 self._hash(pair.user_code),
                 client,
@@ -117,6 +121,7 @@ class DeviceCodes:
                 iso(deadline.wall),
                 deadline.boot,
                 deadline.boot_id,
+                audience,
             )
             if inserted:
                 return pair
@@ -229,6 +234,7 @@ class DeviceCodes:
             sub=row["sub"],
             sid=row["sid"],
             authenticated_at=row["authenticated_at"],
+            audience=row["audience"],
         )
 
 

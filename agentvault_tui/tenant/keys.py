@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, RSAKey
 
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.home import Home
@@ -56,12 +57,24 @@ class SigningKeys:
         """Name the keys, not what they are."""
         return f"SigningKeys({', '.join(str(key.kid) for key in self._keys.values())})"
 
-    def sign(self, claims: dict[str, Any]) -> str:
+    def sign(self, claims: dict[str, Any], typ: str = "JWT") -> str:
         """Return *claims* as a signed JWT (RFC 7519)."""
         self._read()
         key = self._keys["current"]
-        header = {"alg": "RS256", "typ": "JWT", "kid": key.kid}
+        header = {"alg": "RS256", "typ": typ, "kid": key.kid}
         return jwt.encode(header, claims, key, algorithms=["RS256"])
+
+    def verified(self, token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return header and claims of what one of the published keys signed.
+
+        RS256 alone (RFC 8725 section 3.1): what the header asks for decides nothing.
+        """
+        known = KeySet.import_key_set({"keys": self.public()["keys"]})
+        try:
+            found = jwt.decode(token, known, algorithms=["RS256"])
+        except (JoseError, ValueError, TypeError, RecursionError):
+            return None
+        return found.header, found.claims
 
     def public(self) -> dict[str, Any]:
         """Return the JWK Set (RFC 7517 section 5): public parts only."""

@@ -12,10 +12,12 @@ from starlette.responses import RedirectResponse, Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.tenant.codes import DeviceCode, DeviceCodes, normal_user_code
+from agentvault_tui.tenant.codes import DeviceCode, normal_user_code
 from agentvault_tui.tenant.guesses import Guesses
+from agentvault_tui.tenant.oauth.wire import peer_of
+from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.sessions import Session, Sessions
-from agentvault_tui.tenant.signin import SignIn
+from agentvault_tui.tenant.signing import SignInLog
 from agentvault_tui.tenant.views import Problem, Views
 from agentvault_tui.web import BodyError, parse_form, read_body
 
@@ -44,16 +46,15 @@ class Pages:
     """
 
     def __init__(
-        self,
-        codes: DeviceCodes,
-        sign_in: SignIn,
-        sessions: Sessions,
-        guesses: Guesses,
-        views: Views,
+        self, parts: Parts, sessions: Sessions, guesses: Guesses, views: Views
     ) -> None:
-        """Serve what these hold."""
-        self._codes = codes
-        self._sign_in = sign_in
+        """Serve a tenant's *parts*."""
+        self._codes = parts.codes
+        self._sign_in = parts.sign_in
+        self._clients = parts.clients
+        self._people = parts.people
+        self._journal = parts.journal
+        self._log = SignInLog(parts.journal)
         self._sessions = sessions
         self._guesses = guesses
         self._views = views
@@ -113,7 +114,7 @@ class Pages:
             try:
                 session.user = await self._sign_in.password(name, password)
             except TenantRefusedError as error:
-                return self._failed(session, code, error)
+                return self._failed(request, session, code, error)
             session.step = "one-time-code"
             return self._show(session, code)
 
@@ -133,7 +134,9 @@ class Pages:
                     session.user, form.get("otp", "")
                 )
             except TenantRefusedError as error:
-                return self._failed(session, code, error)
+                return self._failed(request, session, code, error)
+            client = self._clients.by_key(code.client)
+            self._log.succeeded(session.user, client, peer_of(request), mfa=True)
             session.step = "confirm"
             return self._show(session, code)
 
@@ -149,6 +152,7 @@ class Pages:
                 return self._over(_STALE)
             self._sessions.end(session)
             sub, sid = session.user.sub, secrets.token_urlsafe(24)
+            self._people.note_login(sub)
             if not self._codes.approve(code, sub, sid, session.authenticated_at):
                 return self._over(_OVER)
             _log.info("device code approved", extra={"sub": sub})
@@ -166,6 +170,7 @@ class Pages:
             if not self._codes.deny(code):
                 return self._over(_OVER)
             _log.info("device code cancelled")
+            self._note("fdecc", request, code, "User cancelled the confirmation")
             return self._views.step("cancelled", code, session.user_code, "")
 
         return await self._submitted(request, None, act)
@@ -189,18 +194,35 @@ class Pages:
         return await act(session, code, form)
 
     def _failed(
-        self, session: Session, code: DeviceCode, error: TenantRefusedError
+        self,
+        request: Request,
+        session: Session,
+        code: DeviceCode,
+        error: TenantRefusedError,
     ) -> Response:
         """Show the same step again, and count what was a guess against the code."""
         _log.warning("sign-in refused", extra={"why": error.error})
+        self._log.refused(error, peer_of(request), session.user)
         if error.error in {"wrong_sign_in", "wrong_otp"}:
             self._codes.failed(code)
             now = self._codes.by_key(code.key)
             if now is None or not self._codes.open(now):
                 self._sessions.end(session)
+                self._note("fdeac", request, code, "Too many failed sign-ins")
                 return self._over(_OVER)
         text = f"{error.what} {error.remedy}".strip()
         return self._show(session, code, Problem(error.error, text))
+
+    def _note(
+        self, kind: str, request: Request, code: DeviceCode, description: str
+    ) -> None:
+        client = self._clients.by_key(code.client)
+        self._journal.write(
+            kind,
+            description=description,
+            client=(None, None) if client is None else client.log_name,
+            peer=peer_of(request),
+        )
 
     def _show(
         self, session: Session, code: DeviceCode, problem: Problem | None = None

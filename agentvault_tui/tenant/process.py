@@ -14,8 +14,8 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import (
@@ -25,11 +25,12 @@ from agentvault_tui.errors import (
     SettingsError,
 )
 from agentvault_tui.home import Home, private_file, private_folder
-from agentvault_tui.model import new_id
 from agentvault_tui.process import harden
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.app import HOST, Tenant
+from agentvault_tui.tenant.faults import Faults, FaultSwitch
 from agentvault_tui.tenant.logs import log_to_stderr
+from agentvault_tui.tenant.parts import Run
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.web import Server, run, tcp_socket
 
@@ -60,7 +61,8 @@ class Given:
     """What the parent decides, so that a restarted tenant is the same one."""
 
     port: int
-    client_id: str
+    run: Run
+    faults: Faults = field(default_factory=Faults)
     listening: socket.socket | None = None
     """The socket of the tenant before this one, if there was one."""
     parent: socket.socket | None = None
@@ -74,18 +76,18 @@ class Given:
             SettingsError: what is there is no such socket, or says nothing of use.
         """
         if options.parent_fd is None:
-            return cls(options.port, new_id("app"))
+            return cls(options.port, Run())
         try:
             parent = socket.socket(fileno=options.parent_fd)
             parent.set_inheritable(False)
             said, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
-            client_id = str(json.loads(said)["client_id"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            run, faults = _read_run(json.loads(said))
+        except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
             raise SettingsError(
                 "--parent-fd is not the socket of a parent", "leave it out"
             ) from error
         listening = socket.socket(fileno=descriptors[0]) if descriptors else None
-        return cls(options.port, client_id, listening, parent)
+        return cls(options.port, run, faults, listening, parent)
 
     def bind(self, store: Store) -> socket.socket:
         """Return the socket to serve on, which the parent then holds as well."""
@@ -114,16 +116,18 @@ async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> 
             home,
             port,
             clock,
-            client_id=given.client_id,
+            run=given.run,
             device_code_ttl=settings.stepup.device_code_ttl,
+            faults=FaultSwitch(given.faults),
         )
         server = await stack.enter_async_context(Server(clock))
         await server.listen(tenant.app, bound)
         store.remember("port", port)
-        stopped = _stop_requested(stack)
+        stopped = _stop_requested(stack, tenant.faults)
+        # The management secret is never said: whoever may have it has sent it.
         ready = {
             "issuer": tenant.issuer,
-            "client_id": tenant.client_id,
+            "client_id": given.run.client_id,
             "pid": os.getpid(),
         }
         with contextlib.suppress(BrokenPipeError):
@@ -151,8 +155,29 @@ def _bind(store: Store, port: int) -> socket.socket:
     return tcp_socket(HOST, 0)
 
 
-def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:
-    """Return what is set when a signal comes or stdin ends."""
+def _read_run(said: Any) -> tuple[Run, Faults]:
+    """Read what the parent says: ids, the management credential, faults if any."""
+    management = said.get("management") or {}
+    run = Run(client_id=str(said["client_id"]))
+    if management:
+        run = replace(
+            run,
+            management_id=str(management["client_id"]),
+            management_secret=str(management["client_secret"]),
+        )
+    if isinstance(management.get("scopes"), list):
+        run = replace(run, management_scopes=[str(s) for s in management["scopes"]])
+    run = replace(run, legacy_tokensets=said.get("legacy_tokensets") is True)
+    return run, Faults.read(said.get("faults") or {})
+
+
+def _stop_requested(
+    stack: contextlib.AsyncExitStack, faults: FaultSwitch
+) -> asyncio.Event:
+    """Return what is set when a signal comes or stdin ends.
+
+    Stdin is the parent's pipe; a line on it sets what goes wrong on purpose.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -161,14 +186,25 @@ def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:
 
     def watch() -> None:
         # os.read, not sys.stdin: its lock would be held when the interpreter ends.
-        with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
+        rest = b""
+        with contextlib.suppress(OSError, RuntimeError):
+            while said := os.read(0, _LONGEST_WORD):
+                *lines, rest = (rest + said).split(b"\n")
+                for line in lines:
+                    loop.call_soon_threadsafe(_switch, faults, line)
+                rest = rest[-_LONGEST_WORD:]
         with contextlib.suppress(RuntimeError):  # the loop is closed: we stop anyway
             loop.call_soon_threadsafe(stopped.set)
 
     threading.Thread(target=watch, name="stdin", daemon=True).start()
     return stopped
+
+
+def _switch(faults: FaultSwitch, line: bytes) -> None:
+    try:
+        faults.read_line(line)
+    except SettingsError as error:
+        _log.warning("a line of the parent's says nothing of use", extra={"why": error})
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.tenant.users import User
+from agentvault_tui.tenant.people import User
 
 Step = Literal["details", "sign-in", "one-time-code", "confirm"]
 

@@ -16,9 +16,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.lockout import Factor, Lockouts
+from agentvault_tui.tenant.people import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
 
 _PARALLEL: Final = 2
 """Each check takes 64 MiB: more at once would let logins eat the machine's memory."""
@@ -49,7 +49,7 @@ class SignIn:
         """Check the first factor.
 
         Raises:
-            TenantRefusedError: ``wrong_sign_in``, ``locked`` or ``busy``.
+            TenantRefusedError: ``wrong_sign_in``, ``blocked``, ``locked`` or ``busy``.
         """
         name = normal_name(name)
         row = self._store.one("SELECT * FROM users WHERE name = ?", name)
@@ -67,7 +67,10 @@ class SignIn:
                 "wrong_sign_in", "The user name or the password is not right."
             )
         self._lockouts.clear(who, "password")
-        return user_of(row)
+        user = user_of(row)
+        if user.blocked:
+            raise TenantRefusedError("blocked", "This user is blocked.")
+        return user
 
     def one_time_code(self, user: User, code: str) -> int:
         """Check the second factor and use it up.

@@ -1,4 +1,4 @@
-"""The tenant's SQLite file: its schema, its modes, and short transactions on it."""
+"""The tenant's SQLite file: its version, its modes, and short transactions on it."""
 
 from __future__ import annotations
 
@@ -9,41 +9,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import TenantError
 from agentvault_tui.home import Home, private_file, private_folder
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS facts (
-    name TEXT PRIMARY KEY, value TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signing_keys (
-    use TEXT PRIMARY KEY CHECK (use IN ('current', 'next')),
-    kid TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL, created_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS users (
-    sub TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    approver INTEGER NOT NULL CHECK (approver IN (0, 1)),
-    password_hash TEXT NOT NULL, otp_sealed BLOB NOT NULL,
-    otp_version INTEGER NOT NULL, otp_last_step INTEGER NOT NULL,
-    created_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lockouts (
-    who TEXT NOT NULL, factor TEXT NOT NULL CHECK (factor IN ('password', 'otp')),
-    failures INTEGER NOT NULL, locked_until REAL NOT NULL, last_at REAL NOT NULL,
-    PRIMARY KEY (who, factor)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS device_codes (
-    device_code_hash TEXT PRIMARY KEY, user_code_hash TEXT NOT NULL UNIQUE,
-    client_id TEXT NOT NULL, scope TEXT NOT NULL, details TEXT,
-    created_at TEXT NOT NULL, expires_wall TEXT NOT NULL, expires_boot REAL NOT NULL,
-    boot_id TEXT NOT NULL, failures INTEGER NOT NULL DEFAULT 0,
-    state TEXT NOT NULL DEFAULT 'pending'
-        CHECK (state IN ('pending', 'approved', 'denied', 'spent')),
-    sub TEXT, sid TEXT, authenticated_at INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS access_tokens (
-    token_hash TEXT PRIMARY KEY, client_id TEXT NOT NULL, sub TEXT NOT NULL,
-    scope TEXT NOT NULL, expires_at REAL NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
+from agentvault_tui.tenant.schema import MIGRATIONS
 
 _BUSY_SECONDS: Final = 5.0
 
@@ -82,6 +48,9 @@ class Store:
         except sqlite3.Error as error:
             self._db.close()
             raise self._unusable(error) from error
+        except TenantError:
+            self._db.close()
+            raise
 
     def _prepare(self, *, checkpoints: bool) -> None:
         self._db.row_factory = sqlite3.Row
@@ -92,8 +61,24 @@ class Store:
         if not checkpoints:
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
         with self.transaction():
-            for statement in _SCHEMA.split(";\n"):
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring the tables to our version, keeping what they hold.
+
+        Raises:
+            TenantError: a later release has brought them further.
+        """
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise TenantError(
+                f"the tenant's store {self._path} is of a later release",
+                "use that release, or restore the store from a backup",
+            )
+        for migration in MIGRATIONS[version:]:
+            for statement in migration.split(";\n"):
                 self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def close(self) -> None:
         """Let the file go."""

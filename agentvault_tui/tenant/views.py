@@ -28,6 +28,8 @@ _STATUSES: Final = {
     "wrong_otp": 403,
     "locked": 429,
     "busy": 503,
+    "blocked": 403,
+    "bad_request": 400,
 }
 _HEADERS: Final = {
     "cache-control": "no-store",

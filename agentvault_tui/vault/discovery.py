@@ -54,7 +54,7 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
     home = origin(issuer)
     for name, value in body.items():
         if (name.endswith("_endpoint") or name == "jwks_uri") and (
-            not isinstance(value, str) or origin(value) != home
+            not isinstance(value, str) or origin(_expanded(value)) != home
         ):
             raise TenantError(
                 f"the tenant's {visible(name, 60)} is not on its own origin",
@@ -80,6 +80,11 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
         revocation_endpoint=body.get("revocation_endpoint", ""),
         details_types=frozenset(one for one in types if isinstance(one, str)),
     )
+
+
+def _expanded(endpoint: str) -> str:
+    """Fill the one template that Auth0's tenants have: a connection in a path."""
+    return endpoint.removesuffix("/{connectionName}")
 
 
 def read_keys(reply: Reply) -> Keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +15,11 @@ from argon2 import PasswordHasher
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
-from agentvault_tui.model import new_id
 from agentvault_tui.tenant.app import HOST, Tenant
 from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.faults import FaultSwitch
+from agentvault_tui.tenant.parts import Run
+from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore
 from agentvault_tui.web import Server, run, tcp_socket
@@ -46,10 +49,19 @@ class TenantThread:
         self.home = home
         self.clock = ManualClock(START)
         self.port = 0
-        self.client_id = new_id("app")
+        self.run = Run()
+        self.client_id = self.run.client_id
+        self.faults = FaultSwitch()
         self.users = UserStore(home, clock=self.clock, hasher=CHEAP)
         self.http = httpx.Client(trust_env=False, timeout=20)
+        self.browsers: list[httpx.Client] = []
         self.start()
+
+    def browser(self) -> httpx.Client:
+        """Return a client with cookies of its own, closed with the tenant."""
+        made = httpx.Client(base_url=self.issuer, trust_env=False, timeout=20)
+        self.browsers.append(made)
+        return made
 
     def start(self) -> None:
         ready = threading.Event()
@@ -68,8 +80,9 @@ class TenantThread:
             self.home,
             self.port,
             self.clock,
-            client_id=self.client_id,
+            run=replace(self.run, client_id=self.client_id),
             device_code_ttl=120,
+            faults=self.faults,
             hasher=CHEAP,
         )
         async with Server(self.clock) as server:
@@ -91,6 +104,8 @@ class TenantThread:
 
     def close(self) -> None:
         self.users.close()
+        for browser in self.browsers:
+            browser.close()
         self.stop()
 
     @property
@@ -123,6 +138,19 @@ class TenantThread:
     def otp(self, user: NewUser, steps: int = 0) -> str:
         """Return the code the user's app shows, now or some 30-second steps off."""
         return pyotp.TOTP(user.otp_secret).at(self.clock.now(), counter_offset=steps)
+
+    def provider_refresh_token(self, user_id: str) -> str:
+        """Return what the vault holds, as a thief of store and key would read it."""
+        store = Store(self.home, checkpoints=False)
+        row = store.all(
+            "SELECT id, version, sealed FROM connected_accounts WHERE user_id = ?",
+            user_id,
+        )[0]
+        store.close()
+        seal = Seal.of(self.home)
+        raw = seal.open("provider tokens", row["id"], row["version"], row["sealed"])
+        token: str = json.loads(raw)["refresh_token"]
+        return token
 
     def approve(self, flow: dict[str, Any], user: NewUser) -> None:
         """Walk all the pages."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.page_browser import Browser
+from support.tenant_admin import Admin
 from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.clock import ManualClock
@@ -42,6 +43,15 @@ def home(tmp_path: Path, template: Path) -> Home:
 def tenant(home: Home) -> Iterator[TenantThread]:
     running = TenantThread(home)
     yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def admin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
+    """One tenant for a module's tests, and the program that manages it."""
+    folder = tmp_path_factory.mktemp("managed") / "home"
+    running = TenantThread(Home.locate(shutil.copytree(template, folder)))
+    yield Admin(running)
     running.close()
 
 

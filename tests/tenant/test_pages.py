@@ -261,7 +261,7 @@ def test_the_code_is_checked_at_every_step(
 
 def test_unknown_paths(tenant: TenantThread) -> None:
     """What is not there is a plain 404 in the usual envelope."""
-    answer = tenant.http.get(tenant.issuer + "authorize")
+    answer = tenant.http.get(tenant.issuer + "nowhere")
     assert (answer.status_code, answer.json()) == (404, {"error": "not_found"})
 
 

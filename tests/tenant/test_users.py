@@ -18,8 +18,9 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.people import OTP_KIND
 from agentvault_tui.tenant.sealing import Seal
-from agentvault_tui.tenant.users import OTP_KIND, UserStore, strong_hasher
+from agentvault_tui.tenant.users import UserStore, strong_hasher
 
 
 def test_a_user_is_added_once_and_listed(home: Home) -> None:

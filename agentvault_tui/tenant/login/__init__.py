@@ -1,0 +1,1 @@
+"""The pages where a person signs in for a client, or connects an account."""

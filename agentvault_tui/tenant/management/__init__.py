@@ -1,0 +1,1 @@
+"""The Management API: what an administrator's program sees and changes."""

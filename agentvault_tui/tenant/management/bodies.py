@@ -1,0 +1,201 @@
+"""Management bodies: read strictly as JSON, checked member by member."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agentvault_tui.tenant.management.problems import ApiError, bad_body
+
+BODY_CAP: Final = 262_144
+"""Bytes: an Action's code alone may have 100 kB."""
+_DEPTH: Final = 12
+_VALUES: Final = 8192
+_SECRET: Final = frozenset(
+    ("password", "client_secret", "secrets", "code", "pem", "value")
+)
+_LOGGED: Final = 2000
+
+Check = Callable[[Any], str | None]
+"""Returns what is wrong with a value, or None."""
+
+
+def read_json(content_type: str, raw: bytes) -> Any:
+    """Read a body; an empty one is an empty object.
+
+    Raises:
+        ApiError: it is not JSON, not UTF-8, or says a thing twice.
+    """
+    if not raw:
+        return {}
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "Unsupported Media Type", "invalid_content_type")
+    try:
+        value = json.loads(
+            raw, object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
+        json.dumps(value, ensure_ascii=False).encode()  # no half surrogate pair
+    except (ValueError, RecursionError):
+        raise ApiError(400, "Invalid request payload JSON format", None) from None
+    _bounded(value)
+    return value
+
+
+def checked(body: Any, members: Mapping[str, Check], *needed: str) -> dict[str, Any]:
+    """Return the *members* of *body* that are known; others are passed over.
+
+    Raises:
+        ApiError: it is no object, a *needed* member is missing, or one is wrong.
+    """
+    if not isinstance(body, dict):
+        raise ApiError(
+            400, "Payload validation error: 'Expected object'", "invalid_body"
+        )
+    for name in needed:
+        if body.get(name) is None:
+            raise ApiError(
+                400, f"Payload validation error: 'Missing required property: {name}'.",
+                "invalid_body",
+            )  # fmt: skip
+    kept = {}
+    for name, check in members.items():
+        if name not in body:
+            continue
+        value = body[name]
+        if value is not None and (why := check(value)) is not None:
+            raise bad_body(name, why)
+        kept[name] = value
+    return kept
+
+
+def merged(doc: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *doc* with *changes*; a null takes a member away."""
+    whole = {**doc, **changes}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def text(most: int = 256, least: int = 1) -> Check:
+    """Return the check of a string."""
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, str):
+            return "Expected type string"
+        if not least <= len(value) <= most or "\0" in value:
+            return f"String must have {least} to {most} characters"
+        return None
+
+    return check
+
+
+def flag(value: Any) -> str | None:
+    """Check a boolean."""
+    return None if isinstance(value, bool) else "Expected type boolean"
+
+
+def whole(least: int = 0, most: int = 2_592_000) -> Check:
+    """Return the check of an integer."""
+
+    def check(value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return "Expected type integer"
+        return None if least <= value <= most else f"Must be {least} to {most}"
+
+    return check
+
+
+def one_of(*words: str) -> Check:
+    """Return the check of one of some words."""
+
+    def check(value: Any) -> str | None:
+        return None if value in words else f"Must be one of {', '.join(words)}"
+
+    return check
+
+
+def texts(most: int = 100, each: int = 1000) -> Check:
+    """Return the check of a list of strings, none of them twice."""
+    of_each = text(each)
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list) or len(value) > most:
+            return f"Expected an array of at most {most} strings"
+        for item in value:
+            if (why := of_each(item)) is not None:
+                return why
+        return None if len(set(value)) == len(value) else "Array items must be unique"
+
+    return check
+
+
+def table(members: Mapping[str, Check], *needed: str) -> Check:
+    """Return the check of an object with these members; others are let be."""
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, dict):
+            return "Expected type object"
+        for name in needed:
+            if value.get(name) is None:
+                return f"Missing required property: {name}"
+        for name, of_member in members.items():
+            if value.get(name) is not None and (why := of_member(value[name])):
+                return f"{name}: {why}"
+        return None
+
+    return check
+
+
+def tables(of_each: Check, most: int = 100) -> Check:
+    """Return the check of a list of objects."""
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list) or len(value) > most:
+            return f"Expected an array of at most {most} objects"
+        return next((why for item in value if (why := of_each(item))), None)
+
+    return check
+
+
+def redacted(body: Any) -> Any:
+    """Return *body* for the log: without secrets, and not at any length."""
+    shown = _without_secrets(body)
+    return shown if len(json.dumps(shown)) <= _LOGGED else {"truncated": True}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: "*****" if name in _SECRET else _without_secrets(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
+def _bounded(value: Any) -> None:
+    level, depth, count = [value], 0, 0
+    while level:
+        count += len(level)
+        depth += 1
+        if depth > _DEPTH or count > _VALUES:
+            raise ApiError(400, "The payload is too deep or too large.", "invalid_body")
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = inner
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate name")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

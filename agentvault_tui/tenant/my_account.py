@@ -1,0 +1,234 @@
+"""The My Account API: a user connects accounts at providers, sees them, drops them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui.tenant.access import Access
+from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.management import paging
+from agentvault_tui.tenant.management.bodies import (
+    checked,
+    one_of,
+    read_json,
+    table,
+    text,
+    texts,
+)
+from agentvault_tui.tenant.management.problems import ApiError
+from agentvault_tui.tenant.oauth.wire import peer_of
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.redirects import allowed
+from agentvault_tui.tenant.vault.accounts import shape
+from agentvault_tui.web import read_body
+
+_MOST, _USUAL = 20, 10
+_BASE: Final = "/connected-accounts"
+_CONNECT: Final = {
+    "connection": text(128),
+    "redirect_uri": text(2000),
+    "state": text(1000),
+    "scopes": texts(100, 500),
+    "code_challenge": text(128, 43),
+    "code_challenge_method": one_of("S256"),
+    "authorization_params": table({}),
+}
+_COMPLETE: Final = {
+    "auth_session": text(64),
+    "connect_code": text(46),
+    "redirect_uri": text(2000),
+    "code_verifier": text(128, 43),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request of a user, through a client of theirs."""
+
+    request: Request
+    user: User
+    client: Client
+    body: Any = field(repr=False)
+
+
+_Act = Callable[[_Call], tuple[int, Any]]
+
+
+class MyAccount:
+    """``/me/v1/``: for holders of a user's token, never for machines."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Serve the users of a tenant's *parts*."""
+        self._access = parts.access
+        self._people = parts.people
+        self._clients = parts.clients
+        self._connections = parts.connections
+        self._accounts = parts.accounts
+        self._connecting = parts.connecting
+        self._journal = parts.journal
+        self._limit = parts.limit
+        self._audience = parts.apis.me
+
+    def app(self) -> Starlette:
+        """Return the routes as an app to be mounted."""
+        calls: tuple[tuple[str, str, str, _Act], ...] = (
+            ("POST", f"{_BASE}/connect", "create", self._connect),
+            ("POST", f"{_BASE}/complete", "create", self._complete),
+            ("GET", f"{_BASE}/accounts", "read", self._list),
+            ("GET", f"{_BASE}/connections", "read", self._offered),
+            ("DELETE", f"{_BASE}/accounts/{{id}}", "delete", self._delete),
+        )
+        routes = [
+            Route(path, self._handler(f"{verb}:me:connected_accounts", act),
+                  methods=[method])
+            for method, path, verb, act in calls
+        ]  # fmt: skip
+        made = Starlette(
+            routes=routes, exception_handlers={HTTPException: self._no_route}
+        )
+        made.router.redirect_slashes = False
+        return made
+
+    def _handler(
+        self, scope: str, act: _Act
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            turn = self._limit.take()
+            try:
+                turn.check()
+                user, client = self._caller(request, scope)
+                raw = await read_body(request.receive)
+                kind = request.headers.get("content-type", "")
+                body = read_json(kind, raw) if request.method == "POST" else None
+                status, said = act(_Call(request, user, client, body))
+            except ApiError as error:
+                answer = _problem(error)
+                if error.status == 429:
+                    answer.headers["x-auth0-error-kind"] = "global-rate-limit"
+            else:
+                answer = _write(status, said)
+            answer.headers.update(turn.headers)
+            return answer
+
+        return handle
+
+    def _caller(self, request: Request, scope: str) -> tuple[User, Client]:
+        authorization = request.headers.get("authorization", "")
+        found: Access | None = self._access.bearer(authorization, self._audience)
+        user = None if found is None else self._people.find(found.sub)
+        client = None if found is None else self._clients.find(found.client_id)
+        if found is None or user is None or client is None or user.blocked:
+            raise ApiError(401, "Invalid or expired token.", None)
+        if scope not in found.scopes:
+            raise ApiError(403, f"Insufficient scope, expected: {scope}", None)
+        return user, client
+
+    def _connect(self, call: _Call) -> tuple[int, Any]:
+        body = checked(call.body, _CONNECT, "connection", "redirect_uri")
+        connection = self._connections.for_vault(body["connection"], call.client)
+        if connection is None:
+            raise ApiError(404, "The connection is not offered to this client.", None)
+        if not allowed(body["redirect_uri"], call.client.callbacks):
+            raise ApiError(400, "The redirect_uri is not registered.", None)
+        challenged = body.get("code_challenge") is not None
+        if challenged != (body.get("code_challenge_method") is not None):
+            raise ApiError(400, "Send code_challenge and its method together.", None)
+        if any(" " in scope for scope in body.get("scopes") or ()):
+            raise ApiError(400, "A scope has no spaces.", None)
+        started = self._connecting.start(call.user, call.client, body)
+        return 201, started
+
+    def _complete(self, call: _Call) -> tuple[int, Any]:
+        names = ("auth_session", "connect_code", "redirect_uri")
+        body = checked(call.body, _COMPLETE, *names)
+        done = self._connecting.complete(call.user, call.client, body)
+        connection = self._connections.for_vault(done.connection, call.client)
+        if connection is None:
+            raise ApiError(409, "The connection is not offered any more.", None)
+        account = self._accounts.connect(
+            call.user.sub, connection, done.account, done.scope
+        )
+        self._note(call, "connected_accounts_connection_succeeded", account.connection,
+                   account.id, account.account)  # fmt: skip
+        return 201, shape(account)
+
+    def _list(self, call: _Call) -> tuple[int, Any]:
+        query = dict(call.request.query_params)
+        found = self._accounts.list(call.user.sub, query.get("connection"))
+        shapes = [shape(account) for account in found]
+        return 200, paging.by_checkpoint(
+            query, "accounts", shapes, most=_MOST, usual=_USUAL
+        )
+
+    def _offered(self, call: _Call) -> tuple[int, Any]:
+        listed = [
+            {"name": doc["name"], "strategy": doc["strategy"]}
+            for doc in self._connections.objects.all()
+            if self._connections.for_vault(doc["name"], call.client) is not None
+        ]
+        return 200, paging.by_checkpoint(
+            dict(call.request.query_params), "connections", listed,
+            name="name", most=_MOST, usual=_USUAL,
+        )  # fmt: skip
+
+    def _delete(self, call: _Call) -> tuple[int, Any]:
+        account = self._accounts.get(call.request.path_params["id"])
+        # Another user's account is as unknown as an invented one.
+        if account is None or account.user_id != call.user.sub:
+            raise ApiError(404, "The connected account does not exist.", None)
+        self._accounts.delete(account.id)
+        self._note(call, "connected_accounts_delete_succeeded", account.connection,
+                   account.id, account.account)  # fmt: skip
+        return 204, None
+
+    def _note(
+        self, call: _Call, kind: str, connection: str, key: str, account: str
+    ) -> None:
+        self._journal.write(
+            kind,
+            client=call.client.log_name,
+            user=call.user,
+            peer=peer_of(call.request),
+            connection=connection,
+            details={"connected_account": {"id": key, "idp_user_id": account}},
+        )
+
+    async def _no_route(self, _: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        answer = _problem(ApiError(404, "Not Found", None))
+        answer.headers.update(self._limit.take().headers)
+        return answer
+
+
+def _problem(error: ApiError) -> Response:
+    """Write a refusal as the My Account API does: a third envelope, near RFC 9457."""
+    said: dict[str, Any] = {
+        "type": f"https://auth0.com/api-errors/{error.status}",
+        "status": error.status,
+        "title": HTTPStatus(error.status).phrase,
+        "detail": error.message,
+    }
+    if error.code == "invalid_body":
+        said["validation_errors"] = [{"detail": error.message}]
+    return _write(error.status, said)
+
+
+def _write(status: int, body: Any) -> Response:
+    return Response(
+        b"" if body is None else json.dumps(body).encode(),
+        status,
+        headers={"cache-control": "no-store"},
+        media_type=None if body is None else "application/json",
+    )

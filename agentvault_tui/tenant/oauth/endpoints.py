@@ -1,0 +1,182 @@
+"""The endpoints every grant shares: token, revocation, userinfo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.access import AccessTokens
+from agentvault_tui.tenant.client_auth import ClientAuth
+from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.journal import Journal
+from agentvault_tui.tenant.oauth.grants import Exchange, Grant, Outcome
+from agentvault_tui.tenant.oauth.wire import (
+    ExchangeError,
+    body_of,
+    missing,
+    peer_of,
+    refusal,
+    refused,
+    reply,
+)
+from agentvault_tui.tenant.people import People
+from agentvault_tui.tenant.refresh import RefreshTokens, ReusedError
+from agentvault_tui.tenant.tokens import TokenService, person
+from agentvault_tui.text import visible
+
+_NOT_OFFERED: Final = frozenset(
+    (
+        "implicit",
+        "password",
+        "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "urn:ietf:params:oauth:grant-type:token-exchange",
+        "urn:openid:params:grant-type:ciba",
+    )
+)
+"""Auth0 knows them; no client here may use them."""
+_NOT_YET: Final = frozenset({"authorization_pending", "slow_down"})
+
+
+class TokenEndpoint:
+    """``POST /oauth/token`` and ``POST /oauth/revoke``."""
+
+    def __init__(
+        self,
+        auth: ClientAuth,
+        grants: Mapping[str, Grant],
+        tokens: TokenService,
+        refresh: RefreshTokens,
+        journal: Journal,
+    ) -> None:
+        """Dispatch to *grants*."""
+        self._auth = auth
+        self._grants = grants
+        self._tokens = tokens
+        self._refresh = refresh
+        self._journal = journal
+
+    async def token(self, request: Request) -> Response:
+        """Answer a token request (RFC 6749 section 3.2)."""
+        client: Client | None = None
+        grant: Grant | None = None
+        form: dict[str, str] = {}
+        try:
+            form = await body_of(request)
+            kind = form.get("grant_type")
+            if not kind:
+                raise missing("grant_type")
+            grant = self._grants.get(kind)
+            if grant is None and kind not in _NOT_OFFERED:
+                raise refused(
+                    "unsupported_grant_type",
+                    f"Unsupported grant type: {visible(kind, 80)}",
+                )
+            client = self._client(request, form)
+            if grant is None or kind not in client.grants:
+                raise refused(
+                    "unauthorized_client",
+                    f"Grant type '{kind}' not allowed for the client.",
+                )
+            outcome = grant.act(Exchange(form, client, peer_of(request)))
+        except TenantRefusedError as error:
+            self._failed(request, error, grant, client, form)
+            return refusal(error)
+        self._succeeded(request, grant, client, outcome)
+        return reply(200, outcome.answer)
+
+    async def revoke(self, request: Request) -> Response:
+        """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
+        try:
+            form = await body_of(request)
+            if not form.get("token"):
+                raise missing("token")
+            client = self._client(request, form)
+        except TenantRefusedError as error:
+            return refusal(error)
+        self._tokens.revoke(form["token"], client)
+        held = self._refresh.revoke_secret(form["token"], client)
+        if held is not None:
+            self._journal.write(
+                "srrt",
+                client=client.log_name,
+                peer=peer_of(request),
+                details={"credential_id": held.id, "user_id": held.user_id},
+            )
+        return Response(status_code=200, headers={"cache-control": "no-store"})
+
+    def _client(self, request: Request, form: Mapping[str, str]) -> Client:
+        return self._auth.client(form, request.headers.get("authorization", ""))
+
+    def _succeeded(
+        self, request: Request, grant: Grant, client: Client, outcome: Outcome
+    ) -> None:
+        self._journal.write(
+            grant.succeeded,
+            client=client.log_name,
+            user=outcome.user,
+            peer=peer_of(request),
+            details=outcome.details,
+            connection=outcome.connection,
+            audience=outcome.audience,
+            scope=outcome.answer.get("scope"),
+        )
+
+    def _failed(
+        self,
+        request: Request,
+        error: TenantRefusedError,
+        grant: Grant | None,
+        client: Client | None,
+        form: Mapping[str, str],
+    ) -> None:
+        if error.error in _NOT_YET or grant is None:
+            return
+        reason = error.reason if isinstance(error, ExchangeError) else error.error
+        self._journal.write(
+            "ferrt" if isinstance(error, ReusedError) else grant.failed,
+            description=error.what,
+            client=(None, None) if client is None else client.log_name,
+            peer=peer_of(request),
+            details={"error": error.error, "failure_reason": reason},
+            connection=None if client is None else form.get("connection"),
+        )
+
+
+class UserInfo:
+    """``/userinfo`` (OpenID Connect Core section 5.3)."""
+
+    def __init__(
+        self,
+        tokens: TokenService,
+        access: AccessTokens,
+        people: People,
+        audience: str,
+    ) -> None:
+        """Take tokens for *audience*, and those that are for nothing else."""
+        self._tokens = tokens
+        self._access = access
+        self._people = people
+        self._audience = audience
+
+    async def answer(self, request: Request) -> Response:
+        """Say who an access token is about."""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        said = None
+        if kind.lower() == "bearer":
+            said = self._tokens.userinfo(token) or self._signed(token)
+        if said is None:
+            answer = reply(401, {"error": "invalid_token"})
+            answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
+            return answer
+        return reply(200, said)
+
+    def _signed(self, token: str) -> dict[str, object] | None:
+        access = self._access.read(token, self._audience)
+        user = None if access is None else self._people.find(access.sub)
+        if access is None or user is None or user.blocked:
+            return None
+        return person(user, sorted(access.scopes))

@@ -1,0 +1,92 @@
+"""Bodies in, answers out: the Authentication API's one envelope, with its statuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.journal import Peer
+from agentvault_tui.web import BodyError, parse_body, read_body
+
+_GRANTS_DOC: Final = "https://auth0.com/docs/clients/client-grant-types"
+_STATUS: Final = {
+    # Auth0's own, where RFC 8628 section 3.5 has 400 (facts measured on its traffic).
+    "authorization_pending": 403,
+    "slow_down": 429,
+    "expired_token": 403,
+    "access_denied": 403,
+    "invalid_grant": 403,
+    "unauthorized_client": 403,
+    "mfa_required": 403,
+    "too_many_requests": 429,
+    "invalid_client": 401,
+    "invalid_token": 401,
+    "user_not_found": 401,
+    "federated_connection_refresh_token_not_found": 401,
+    "federated_connection_refresh_token_flow_failed": 401,
+    "unsupported_media_type": 415,
+    "not_found": 404,
+}
+
+
+class ExchangeError(TenantRefusedError):
+    """A refusal whose true reason the log tells, and the answer does not."""
+
+    def __init__(self, error: str, what: str, reason: str) -> None:
+        """Keep the *reason* beside Auth0's words."""
+        super().__init__(error, what)
+        self.reason = reason
+
+
+def refused(error: str, description: str) -> TenantRefusedError:
+    """Return a refusal as OAuth words it."""
+    return TenantRefusedError(error, description)
+
+
+def missing(parameter: str) -> TenantRefusedError:
+    """Return the refusal of a request without a parameter it needs."""
+    return refused("invalid_request", f"Missing required parameter: {parameter}")
+
+
+def reply(status: int, body: Mapping[str, Any]) -> Response:
+    """Write a JSON answer that no cache keeps (RFC 6749 section 5.1)."""
+    return Response(
+        json.dumps(body),
+        status,
+        headers={"cache-control": "no-store", "pragma": "no-cache"},
+        media_type="application/json",
+    )
+
+
+def refusal(error: TenantRefusedError) -> Response:
+    """Write a refusal in Auth0's envelope, with its status."""
+    body = {"error": error.error, "error_description": error.what}
+    if error.error == "unauthorized_client":
+        body["error_uri"] = _GRANTS_DOC
+    return reply(_STATUS.get(error.error, 400), body)
+
+
+async def body_of(request: Request) -> dict[str, str]:
+    """Read a form or JSON, of which Auth0 takes both; what is no text is passed over.
+
+    Raises:
+        TenantRefusedError: ``invalid_request`` or ``unsupported_media_type``.
+    """
+    try:
+        kind = request.headers.get("content-type", "").encode("latin-1")
+        found = parse_body(kind, await read_body(request.receive))
+    except BodyError as error:
+        code = "unsupported_media_type" if error.status == 415 else "invalid_request"
+        raise refused(code, error.text) from None
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def peer_of(request: Request) -> Peer:
+    """Return who sent a request, for the log."""
+    ip = "" if request.client is None else request.client.host
+    return Peer(ip, request.headers.get("user-agent", ""))

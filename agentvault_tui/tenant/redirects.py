@@ -1,0 +1,82 @@
+"""Where a browser may be sent back to, and the proof that the sender may redeem."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+_URI_CAP: Final = 2000
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+
+
+def allowed(uri: str, registered: Iterable[str]) -> bool:
+    """Tell whether *uri* is one of the *registered* (RFC 9700 section 2.1).
+
+    Compared as strings, but for the port of a loopback address, which a program picks
+    when it starts (RFC 8252 section 7.3).
+    """
+    if len(uri) > _URI_CAP or not uri.isascii() or not uri.isprintable():
+        return False
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.fragment or parts.username is not None or parts.password is not None:
+        return False
+    loopback = parts.scheme == "http" and _loopback(parts.hostname)
+    if parts.scheme != "https" and not loopback:
+        # Neither a script nor another program's scheme is a place to send codes to.
+        return False
+    for known in registered:
+        if hmac.compare_digest(known.encode(), uri.encode()):
+            return True
+        if loopback and port is not None and _without_port(known) == _without_port(uri):
+            return True
+    return False
+
+
+def with_query(uri: str, **members: str | None) -> str:
+    """Add *members* to the query of *uri*."""
+    parts = urlsplit(uri)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs += [(name, value) for name, value in members.items() if value is not None]
+    return urlunsplit(parts._replace(query=urlencode(pairs)))
+
+
+def origin_of(uri: str) -> str:
+    """Return the origin of a redirect URI that was allowed."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def proves(verifier: str, challenge: str, method: str) -> bool:
+    """Tell whether *verifier* is the one behind *challenge* (RFC 7636 section 4.6)."""
+    if not _VERIFIER.fullmatch(verifier):
+        return False
+    if method == "S256":
+        digest = hashlib.sha256(verifier.encode()).digest()
+        made = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    else:
+        made = verifier
+    return hmac.compare_digest(made.encode(), challenge.encode())
+
+
+def _loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _without_port(uri: str) -> str | None:
+    parts = urlsplit(uri)
+    if parts.scheme != "http" or not _loopback(parts.hostname):
+        return None
+    return urlunsplit(parts._replace(netloc=parts.hostname or ""))

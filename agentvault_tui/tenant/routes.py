@@ -1,0 +1,142 @@
+"""The endpoints of one tenant and their paths."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from agentvault_tui.tenant.clients import (
+    AUTHORIZATION_CODE,
+    CLIENT_CREDENTIALS,
+    DEVICE_CODE,
+    REFRESH_TOKEN,
+    TOKEN_VAULT,
+)
+from agentvault_tui.tenant.management.actions import ActionCalls
+from agentvault_tui.tenant.management.api import Endpoint, ManagementApi, Surface
+from agentvault_tui.tenant.management.clients import ClientCalls
+from agentvault_tui.tenant.management.connections import ConnectionCalls
+from agentvault_tui.tenant.management.credentials import CredentialCalls
+from agentvault_tui.tenant.management.grants import ClientGrantCalls, UserGrantCalls
+from agentvault_tui.tenant.management.logs import LogCalls
+from agentvault_tui.tenant.management.refresh_tokens import RefreshTokenCalls
+from agentvault_tui.tenant.management.resource_servers import ApiCalls
+from agentvault_tui.tenant.management.settings import SettingsCalls
+from agentvault_tui.tenant.management.tokensets import TokensetCalls
+from agentvault_tui.tenant.management.users import UserCalls
+from agentvault_tui.tenant.my_account import MyAccount
+from agentvault_tui.tenant.oauth.absent import Absent
+from agentvault_tui.tenant.oauth.codes import CodeGrant
+from agentvault_tui.tenant.oauth.device import DeviceFlow
+from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
+from agentvault_tui.tenant.oauth.grants import Grant, MachineGrant, RefreshGrant
+from agentvault_tui.tenant.oauth.metadata import (
+    EXTENSIONS_PATH,
+    discovery,
+    extensions,
+)
+from agentvault_tui.tenant.oauth.wire import reply
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.vault.exchange import VaultGrant
+from agentvault_tui.tenant.vault.provider_api import PATH as PROVIDER
+from agentvault_tui.tenant.vault.provider_api import ProviderApi
+
+DEVICE_PATH = "/oauth/device/code"
+MANAGEMENT_PATH = "/api/v2"
+
+
+def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseRoute]:
+    """Return the Authentication API."""
+    device = DeviceFlow(parts, device_code_ttl)
+    grants = {
+        AUTHORIZATION_CODE: Grant(codes, "seacft", "feacft"),
+        DEVICE_CODE: Grant(device.poll, "sede", "fede"),
+        CLIENT_CREDENTIALS: Grant(
+            MachineGrant(parts.apis, parts.tokens), "seccft", "feccft"
+        ),
+        REFRESH_TOKEN: Grant(
+            RefreshGrant(parts.apis, parts.tokens, parts.refresh), "sertft", "fertft"
+        ),
+        TOKEN_VAULT: Grant(VaultGrant(parts), "seta", "feta"),
+    }
+    endpoint = TokenEndpoint(
+        parts.auth, grants, parts.tokens, parts.refresh, parts.journal
+    )
+    userinfo = UserInfo(parts.tokens, parts.access, parts.people, parts.apis.userinfo)
+    return [
+        *_documents(parts),
+        *_absent(parts),
+        Route(DEVICE_PATH, device.start, methods=["POST"]),
+        Route("/oauth/token", endpoint.token, methods=["POST"]),
+        Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
+        Route("/userinfo", userinfo.answer, methods=["GET", "POST"]),
+    ]
+
+
+def apis(parts: Parts) -> list[BaseRoute]:
+    """Return the tenant's own APIs, and what stands in for a provider."""
+    management = ManagementApi(endpoints(parts), parts)
+    account = MyAccount(parts)
+    provider = ProviderApi(parts.provider)
+    return [
+        Mount(MANAGEMENT_PATH, management.app()),
+        Mount("/me/v1", account.app()),
+        Route(f"{PROVIDER}/tokeninfo", provider.token_info),
+        Route(f"{PROVIDER}/revoke", provider.revoke, methods=["POST"]),
+    ]
+
+
+def endpoints(parts: Parts) -> list[Endpoint]:
+    """Return every call of the Management API."""
+    surfaces: list[Surface] = [
+        ClientCalls(parts.clients, parts.credentials, parts.refresh, parts.consents),
+        CredentialCalls(parts.clients, parts.credentials, parts.clock),
+        UserGrantCalls(parts.consents, parts.refresh, parts.apis),
+        ClientGrantCalls(parts.apis, parts.clients),
+        RefreshTokenCalls(parts.refresh, parts.apis.userinfo),
+        UserCalls(parts),
+        ConnectionCalls(parts.connections, parts.clients),
+        ApiCalls(parts.apis),
+        ActionCalls(parts.store, parts.clock),
+        SettingsCalls(parts.settings),
+        LogCalls(parts.journal),
+        *([TokensetCalls(parts.people, parts.accounts)]
+          if parts.run.legacy_tokensets else []),
+    ]  # fmt: skip
+    return [endpoint for surface in surfaces for endpoint in surface.endpoints()]
+
+
+def _documents(parts: Parts) -> list[BaseRoute]:
+    async def metadata(_: Request) -> Response:
+        return reply(200, discovery(parts.issuer))
+
+    async def more(_: Request) -> Response:
+        return reply(200, extensions(parts.issuer))
+
+    async def jwks(_: Request) -> Response:
+        answer = reply(200, parts.keys.public())
+        answer.headers["cache-control"] = "public, max-age=300"
+        return answer
+
+    return [
+        Route("/.well-known/openid-configuration", metadata),
+        Route("/.well-known/oauth-authorization-server", metadata),
+        Route("/.well-known/jwks.json", jwks),
+        Route(EXTENSIONS_PATH, more),
+    ]
+
+
+def _absent(parts: Parts) -> list[BaseRoute]:
+    absent = Absent(parts.auth)
+    return [
+        Route("/bc-authorize", absent.backchannel, methods=["POST"]),
+        Route("/mfa/challenge", absent.mfa_challenge, methods=["POST"]),
+        Route("/oidc/register", absent.register, methods=["POST"]),
+        Route("/oidc/logout", absent.logout, methods=["GET", "POST"]),
+        Route(
+            "/oauth/global-token-revocation/connection/{name}",
+            absent.global_revocation,
+            methods=["POST"],
+        ),
+    ]

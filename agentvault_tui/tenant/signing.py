@@ -1,0 +1,47 @@
+"""Tells the log how sign-ins went, on the activation pages and on the login pages."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.journal import Journal, Peer
+from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.tokens import MFA_ACR
+
+_CODES: Final = {"wrong_sign_in": "fp", "wrong_otp": "gd_auth_failed"}
+
+
+class SignInLog:
+    """Writes the rows that Auth0 writes."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Write to *journal*."""
+        self._journal = journal
+
+    def succeeded(
+        self, user: User, client: Client | None, peer: Peer, *, mfa: bool
+    ) -> None:
+        """Note that *user* showed every factor that was asked for."""
+        prompts: list[dict[str, Any]] = [{"name": "login"}]
+        if mfa:
+            self._journal.write("gd_auth_succeed", user=user, peer=peer)
+            prompts.append(
+                {"name": "mfa", "performed_amr": ["mfa"], "performed_acr": [MFA_ACR]}
+            )
+        details = {"prompts": prompts}
+        name = (None, None) if client is None else client.log_name
+        self._journal.write("s", client=name, user=user, peer=peer, details=details)
+
+    def refused(
+        self, error: TenantRefusedError, peer: Peer, user: User | None = None
+    ) -> None:
+        """Note a failed sign-in; what was typed as a name is nobody's business."""
+        self._journal.write(
+            _CODES.get(error.error, "f"),
+            description=error.what,
+            user=user,
+            peer=peer,
+            details={"error": error.error},
+        )

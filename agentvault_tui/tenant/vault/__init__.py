@@ -1,0 +1,1 @@
+"""Token Vault: provider tokens kept for users, and exchanged for by clients."""

@@ -1,0 +1,44 @@
+"""The stand-in provider's endpoints, under ``/agentvault/workspace``: not Auth0's."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.oauth.wire import body_of, missing, refusal, reply
+from agentvault_tui.tenant.vault.provider import Provider
+
+PATH = "/agentvault/workspace"
+
+
+class ProviderApi:
+    """What a workspace asks of its provider, and what revokes there."""
+
+    def __init__(self, provider: Provider) -> None:
+        """Answer for *provider*."""
+        self._provider = provider
+
+    async def token_info(self, request: Request) -> Response:
+        """Say what the bearer's token is good for; who holds it may know.
+
+        The token has 256 bits, so asking cannot be guessing (RFC 7662 section 4).
+        """
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        found = self._provider.info(token) if kind.lower() == "bearer" else None
+        if found is None:
+            answer = reply(401, {"active": False})
+            answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
+            return answer
+        return reply(200, found)
+
+    async def revoke(self, request: Request) -> Response:
+        """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
+        try:
+            form = await body_of(request)
+            if not form.get("token"):
+                raise missing("token")
+        except TenantRefusedError as error:
+            return refusal(error)
+        self._provider.revoke(form["token"])
+        return Response(status_code=200, headers={"cache-control": "no-store"})

@@ -1,0 +1,262 @@
+"""What an operator takes back: grants, refresh tokens, devices, users, clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.tenant_admin import Admin, Agent
+
+from agentvault_tui.model import new_id
+from agentvault_tui.tenant.faults import Faults
+
+
+@pytest.fixture
+def agent(admin: Admin) -> Agent:
+    return Agent(admin, f"bot-{new_id('x')[2:]}")
+
+
+@pytest.fixture
+def token(agent: Agent) -> str:
+    found: str = agent.tokens()["refresh_token"]
+    return found
+
+
+def refreshes(agent: Agent, token: str) -> bool:
+    answer = agent.refresh(token)
+    if answer.status_code != 200:
+        assert answer.status_code == 403, answer.text
+        assert answer.json() == {
+            "error": "invalid_grant",
+            "error_description": "Unknown or invalid refresh token.",
+        }
+    return answer.status_code == 200
+
+
+def held(agent: Agent) -> list[dict[str, Any]]:
+    path = f"users/{agent.user['user_id']}/refresh-tokens"
+    found: list[dict[str, Any]] = agent.admin.call("GET", path).json()["tokens"]
+    return found
+
+
+def test_the_two_lists_have_different_keys(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Of a user: tokens; over all: refresh_tokens; and each as recorded."""
+    user_id = agent.user["user_id"]
+    of_user = admin.call(
+        "GET", f"users/{user_id}/refresh-tokens", include_totals="true"
+    ).json()
+    overall = admin.call("GET", "refresh-tokens", user_id=user_id).json()
+    assert of_user == {"tokens": of_user["tokens"], "total": 1}
+    assert overall == {"refresh_tokens": of_user["tokens"]}
+    one = of_user["tokens"][0]
+    assert admin.call("GET", f"refresh-tokens/{one['id']}").json() == one
+    assert one == {
+        "id": one["id"],
+        "user_id": user_id,
+        "created_at": one["created_at"],
+        "idle_expires_at": None,
+        "expires_at": None,
+        "client_id": agent.client["client_id"],
+        "session_id": one["session_id"],
+        "rotating": False,
+        "resource_servers": [
+            {
+                "audience": f"{admin.tenant.issuer}userinfo",
+                "scopes": "openid profile offline_access",
+            }
+        ],
+        "device": {},
+        "last_exchanged_at": None,
+    }
+    assert token not in str(one)
+
+
+def test_deleting_one_is_204(admin: Admin, agent: Agent, token: str) -> None:
+    """Also a second time; and it refreshes no more."""
+    path = f"refresh-tokens/{held(agent)[0]['id']}"
+    assert refreshes(agent, token)
+    for _ in range(2):
+        answer = admin.call("DELETE", path)
+        assert (answer.status_code, answer.content) == (204, b"")
+    assert admin.call("GET", path).status_code == 404
+    assert not refreshes(agent, token)
+
+
+def test_deleting_a_users_is_202(admin: Admin, agent: Agent, token: str) -> None:
+    """An empty object, and all of them are gone."""
+    path = f"users/{agent.user['user_id']}/refresh-tokens"
+    answer = admin.call("DELETE", path)
+    assert (answer.status_code, answer.json()) == (202, {})
+    assert held(agent) == []
+    assert not refreshes(agent, token)
+
+
+@pytest.mark.parametrize("by", ["ids", "user", "client", "audience"])
+def test_revoking_in_bulk(admin: Admin, agent: Agent, token: str, by: str) -> None:
+    """By ids, by user, by user and client; another client's or audience's stays."""
+    body: dict[str, Any] = {"user_id": agent.user["user_id"]}
+    stays = {**body, "client_id": "app_other"}
+    if by == "ids":
+        body = {"ids": [one["id"] for one in held(agent)]}
+        stays = {"ids": ["rt_other"]}
+    if by == "client":
+        body["client_id"] = agent.client["client_id"]
+    if by == "audience":
+        body |= {"client_id": agent.client["client_id"], "audience": ""}
+        body.pop("audience")
+        stays["audience"] = "https://other.test/"
+    assert admin.call("POST", "refresh-tokens/revoke", stays).status_code == 202
+    assert refreshes(agent, token)
+    assert admin.call("POST", "refresh-tokens/revoke", body).status_code == 202
+    assert not refreshes(agent, token)
+    both = {"ids": ["rt_1"], "user_id": "x"}
+    assert admin.call("POST", "refresh-tokens/revoke", both).status_code == 400
+
+
+def test_deletions_can_become_true_later(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Answered 204, the token works until the lag is over: eventually consistent."""
+    admin.tenant.faults.set(Faults(deletion_lag=30))
+    try:
+        path = f"refresh-tokens/{held(agent)[0]['id']}"
+        assert admin.call("DELETE", path).status_code == 204
+        assert admin.call("GET", path).status_code == 200
+        assert refreshes(agent, token)
+        admin.tenant.clock.advance(20)
+        # Asking again does not put it off.
+        assert admin.call("DELETE", path).status_code == 204
+        admin.tenant.clock.advance(11)
+        assert not refreshes(agent, token)
+        assert admin.call("GET", path).status_code == 404
+    finally:
+        admin.tenant.faults.set(Faults())
+
+
+def test_the_clients_own_revocation(admin: Admin, agent: Agent, token: str) -> None:
+    """RFC 7009: 200 and nothing else, also again, also for a token nobody knows."""
+    stranger = Agent(admin, f"bot-{new_id('x')[2:]}")
+    foreign = admin.tenant.post("oauth/revoke", token=token, **stranger.auth)
+    assert foreign.status_code == 200
+    assert refreshes(agent, token)
+    for said in (token, token, "v1.invented"):
+        answer = admin.tenant.http.post(
+            admin.tenant.issuer + "oauth/revoke", json={"token": said, **agent.auth}
+        )
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert not refreshes(agent, token)
+    row = admin.rows("srrt")[0]
+    assert row["client_id"] == agent.client["client_id"]
+    bad = {"client_id": agent.client["client_id"], "client_secret": "x"}
+    assert admin.tenant.post("oauth/revoke", token=token, **bad).status_code == 401
+
+
+def test_a_grant_taken_back_ends_its_refresh_tokens(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Listed with Auth0's clientID; deleted by id or by user with 204."""
+    user_id = agent.user["user_id"]
+    found = admin.call("GET", "grants", user_id=user_id, include_totals="true").json()
+    assert found == {
+        "total": 1,
+        "start": 0,
+        "limit": 50,
+        "grants": [
+            {
+                "id": found["grants"][0]["id"],
+                "clientID": agent.client["client_id"],
+                "user_id": user_id,
+                "audience": f"{admin.tenant.issuer}userinfo",
+                "scope": ["openid", "profile", "offline_access"],
+            }
+        ],
+    }
+    assert admin.call("DELETE", f"grants/{found['grants'][0]['id']}").status_code == 204
+    assert not refreshes(agent, token)
+    again = agent.tokens()["refresh_token"]
+    assert admin.call("DELETE", "grants").status_code == 400
+    assert admin.call("DELETE", "grants", user_id=user_id).status_code == 204
+    assert not refreshes(agent, again)
+    assert admin.call("GET", "grants", user_id=user_id).json() == []
+
+
+def test_unlinking_a_device(admin: Admin, agent: Agent, token: str) -> None:
+    """Device credentials name the refresh tokens, by kind; deleting one is 204."""
+    user_id = agent.user["user_id"]
+    query = {"user_id": user_id, "include_totals": "true"}
+    found = admin.call("GET", "device-credentials", type="refresh_token", **query)
+    one = found.json()["device_credentials"][0]
+    assert found.json()["total"] == 1
+    assert one["type"] == "refresh_token"
+    assert one["client_id"] == agent.client["client_id"]
+    rotating = admin.call(
+        "GET", "device-credentials", type="rotating_refresh_token", **query
+    )
+    assert rotating.json()["total"] == 0
+    assert admin.call("DELETE", f"device-credentials/{one['id']}").status_code == 204
+    assert not refreshes(agent, token)
+
+
+def test_a_blocked_user_is_let_in_nowhere(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """No refresh, no sign-in, no exchange, until unblocked; statuses as Auth0's."""
+    path = f"users/{agent.user['user_id']}"
+    blocked = admin.call("PATCH", path, {"blocked": True})
+    assert (blocked.status_code, blocked.json()["blocked"]) == (200, True)
+    refused = agent.refresh(token)
+    assert (refused.status_code, refused.json()) == (
+        403,
+        {"error": "access_denied", "error_description": "user is blocked"},
+    )
+    assert agent.exchange(token).status_code == 403
+    agent.person.open("authorize", **agent.authorize_query())
+    page = agent.person.send(
+        "login", user=agent.person.name, password=agent.person.password
+    )
+    assert page.status_code == 403
+    assert 'data-error="blocked"' in page.text
+    assert admin.call("PATCH", path, {"blocked": False}).status_code == 200
+    assert refreshes(agent, token)
+
+
+def test_a_deleted_user_leaves_nothing(admin: Admin, agent: Agent, token: str) -> None:
+    """Refresh tokens, grants and accounts go with the user."""
+    user_id = agent.user["user_id"]
+    agent.connect(agent.me_token(token))
+    assert admin.call("DELETE", f"users/{user_id}").status_code == 204
+    assert admin.call("DELETE", f"users/{user_id}").status_code == 204
+    assert agent.refresh(token).status_code == 403
+    assert admin.call("GET", "grants", user_id=user_id).json() == []
+    assert admin.call("GET", f"users/{user_id}/connected-accounts").status_code == 404
+
+
+def test_a_deleted_client_leaves_nothing(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Its refresh tokens end with it, and the next call does not know it."""
+    client_id = agent.client["client_id"]
+    assert admin.call("DELETE", f"clients/{client_id}").status_code == 204
+    assert held(agent) == []
+    assert agent.refresh(token).json()["error"] == "invalid_client"
+
+
+def test_revoking_access_and_sessions(admin: Admin, agent: Agent, token: str) -> None:
+    """202 {} for both; there are no sessions to list, since none outlives its page."""
+    path = f"users/{agent.user['user_id']}"
+    assert admin.call("GET", f"{path}/sessions").json() == {"sessions": []}
+    gone = admin.call("DELETE", f"{path}/sessions")
+    assert (gone.status_code, gone.json()) == (202, {})
+    kept = {"preserve_refresh_tokens": True}
+    assert admin.call("POST", f"{path}/revoke-access", kept).status_code == 202
+    assert refreshes(agent, token)
+    assert admin.call("POST", f"{path}/revoke-access", {}).status_code == 202
+    assert not refreshes(agent, token)
+    only = admin.machine_token(scope="delete:sessions").json()["access_token"]
+    answer = admin.tenant.http.post(
+        f"{admin.tenant.issuer}api/v2/{path}/revoke-access",
+        headers={"authorization": f"Bearer {only}"},
+    )
+    assert "expected all of" in answer.json()["message"]

@@ -1,0 +1,309 @@
+"""The Token Vault exchange: who may, what comes, and each of Auth0's refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.tenant_admin import VAULT, Admin, Agent, Person
+
+from agentvault_tui.model import new_id
+
+ACCESS = "urn:ietf:params:oauth:token-type:access_token"
+
+
+@pytest.fixture(scope="module")
+def agent(admin: Admin) -> Agent:
+    return Agent(admin, "vault-bot")
+
+
+@pytest.fixture(scope="module")
+def token(agent: Agent) -> str:
+    """A refresh token of a user with a connected account."""
+    found: str = agent.tokens()["refresh_token"]
+    agent.connect(agent.me_token(found))
+    return found
+
+
+def info(admin: Admin, token: str) -> Any:
+    return admin.tenant.http.get(
+        admin.tenant.issuer + "agentvault/workspace/tokeninfo",
+        headers={"authorization": f"Bearer {token}"},
+    )
+
+
+def test_the_answer_is_as_recorded(admin: Admin, agent: Agent, token: str) -> None:
+    """Five members, nulls in the request tolerated, and a token the provider knows."""
+    answer = agent.exchange(token, organization=None, login_hint=None)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body == {
+        "access_token": body["access_token"],
+        "scope": "calendar.read calendar.write",
+        "expires_in": body["expires_in"],
+        "issued_token_type": (
+            "http://auth0.com/oauth/token-type/federated-connection-access-token"
+        ),
+        "token_type": "Bearer",
+    }
+    assert info(admin, body["access_token"]).json()["sub"] == "vault-bot"
+    row = admin.rows("seta")[0]
+    assert row["connection"] == "workspace"
+    assert row["client_id"] == agent.client["client_id"]
+    assert row["details"]["is_privileged_worker"] is False
+    assert body["access_token"] not in str(row)
+
+
+def test_expires_in_is_what_is_left(admin: Admin, agent: Agent, token: str) -> None:
+    """The stored token ages; when it is nearly over the provider gives another."""
+    first = agent.exchange(token).json()
+    admin.tenant.clock.advance(100)
+    second = agent.exchange(token).json()
+    assert second["access_token"] == first["access_token"]
+    assert second["expires_in"] == first["expires_in"] - 100
+    admin.tenant.clock.advance(second["expires_in"] - 4)
+    third = agent.exchange(token).json()
+    assert third["access_token"] != first["access_token"]
+    assert third["expires_in"] == 600
+    admin.tenant.clock.advance(5)
+    assert info(admin, first["access_token"]).status_code == 401
+
+
+def test_json_form_and_basic_are_the_same(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Whatever way an SDK sends it, the exchange is the same."""
+    form = {
+        "grant_type": VAULT,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token",
+        "subject_token": token,
+        "requested_token_type": (
+            "http://auth0.com/oauth/token-type/federated-connection-access-token"
+        ),
+        "connection": "workspace",
+    }
+    url = admin.tenant.issuer + "oauth/token"
+    pair = (agent.auth["client_id"], agent.auth["client_secret"])
+    for answer in (
+        admin.tenant.http.post(url, data={**form, **agent.auth}),
+        admin.tenant.http.post(url, data=form, auth=pair),
+        admin.tenant.http.post(url, json={**form, "subject_token": token}, auth=pair),
+    ):
+        assert answer.status_code == 200, answer.text
+
+
+NOT_FOUND = {
+    "error": "federated_connection_refresh_token_not_found",
+    "error_description": "Federated connection Refresh Token not found.",
+}
+
+
+def test_not_connected_is_401(admin: Admin, agent: Agent, token: str) -> None:
+    """The one error for all that is missing; the log tells the reason."""
+    stranger = Agent(admin, "not-connected")
+    fresh = stranger.tokens()["refresh_token"]
+    answer = stranger.exchange(fresh)
+    assert (answer.status_code, answer.json()) == (401, NOT_FOUND)
+    reason = admin.rows("feta")[0]["details"]["failure_reason"]
+    assert reason == "tokenset_not_found"
+    unknown = agent.exchange(token, connection="google-oauth2")
+    assert (unknown.status_code, unknown.json()) == (401, NOT_FOUND)
+
+
+def test_a_link_cut_is_felt_at_the_next_exchange(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Client unlinked, connection switched off, or grant removed: and back again."""
+    admin.enable(agent.client, status=False)
+    assert agent.exchange(token).json() == NOT_FOUND
+    admin.enable(agent.client)
+    path = f"connections/{admin.connection()['id']}"
+    off = {"connected_accounts": {"active": False}}
+    assert admin.call("PATCH", path, off).status_code == 200
+    assert agent.exchange(token).json() == NOT_FOUND
+    on = {"connected_accounts": {"active": True}}
+    assert admin.call("PATCH", path, on).status_code == 200
+    client = f"clients/{agent.client['client_id']}"
+    grants = agent.client["grant_types"]
+    less = {"grant_types": [g for g in grants if g != VAULT]}
+    assert admin.call("PATCH", client, less).status_code == 200
+    answer = agent.exchange(token)
+    assert answer.status_code == 403
+    assert answer.json() == {
+        "error": "unauthorized_client",
+        "error_description": f"Grant type '{VAULT}' not allowed for the client.",
+        "error_uri": "https://auth0.com/docs/clients/client-grant-types",
+    }
+    assert admin.call("PATCH", client, {"grant_types": grants}).status_code == 200
+    assert agent.exchange(token).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"is_first_party": False},
+        {"oidc_conformant": False},
+        {"token_endpoint_auth_method": "none"},
+    ],
+    ids=str,
+)
+def test_clients_of_the_wrong_kind(admin: Admin, members: dict[str, Any]) -> None:
+    """First-party, confidential and OIDC-conformant, or the grant is not theirs."""
+    client = admin.client(**members)
+    auth = {"client_id": client["client_id"]}
+    if "client_secret" in client:
+        auth["client_secret"] = client["client_secret"]
+    body = {
+        "grant_type": VAULT,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token",
+        "subject_token": "v1.x",
+        "requested_token_type": (
+            "http://auth0.com/oauth/token-type/federated-connection-access-token"
+        ),
+        "connection": "workspace",
+        **auth,
+    }
+    answer = admin.tenant.http.post(admin.tenant.issuer + "oauth/token", json=body)
+    assert answer.status_code == 403
+    assert answer.json()["error"] == "unauthorized_client"
+
+
+def test_a_refresh_token_is_its_clients_alone(admin: Admin, token: str) -> None:
+    """In another client's hands, or invented, it is unknown; and it is not hurt."""
+    thief = Agent(admin, "thief")
+    for stolen in (token, "v1.invented"):
+        answer = thief.exchange(stolen)
+        assert (answer.status_code, answer.json()) == (
+            403,
+            {
+                "error": "invalid_grant",
+                "error_description": "Unknown or invalid refresh token.",
+            },
+        )
+
+
+def test_rotation_breaks_it(admin: Admin) -> None:
+    """A client that rotates its refresh tokens gets the catch-all, as people report."""
+    rules = {"rotation_type": "rotating", "expiration_type": "expiring"}
+    agent = Agent(admin, "rotating-bot", refresh_token=rules)
+    assert agent.exchange(agent.tokens()["refresh_token"]).json() == NOT_FOUND
+    reason = admin.rows("feta")[0]["details"]["failure_reason"]
+    assert reason == "refresh_token_rotation_is_on"
+
+
+def test_mfa_always_breaks_it(admin: Admin, agent: Agent, token: str) -> None:
+    """With the tenant's policy Always each exchange with a user is mfa_required."""
+    assert admin.call("PUT", "guardian/policies", ["all-applications"]).json() == [
+        "all-applications"
+    ]
+    answer = agent.exchange(token)
+    assert (answer.status_code, answer.json()["error"]) == (403, "mfa_required")
+    assert admin.call("PUT", "guardian/policies", []).json() == []
+    assert agent.exchange(token).status_code == 200
+
+
+def test_a_login_hint_picks_an_account(admin: Admin, agent: Agent, token: str) -> None:
+    """Two accounts on one connection are told apart; an unknown one is named so."""
+    other = admin.user(f"second-{new_id('x')[2:]}")
+    mine = agent.person
+    agent.person = Person(admin.tenant, other["username"], mine.password)
+    second = agent.connect(agent.me_token(token), scopes=["calendar.read"])
+    agent.person = mine
+    hinted = agent.exchange(token, login_hint=other["username"]).json()
+    assert hinted["scope"] == "calendar.read"
+    assert (
+        agent.exchange(token, login_hint="vault-bot").json()["scope"]
+        != (hinted["scope"])
+    )
+    unknown = agent.exchange(token, login_hint="nobody")
+    assert (unknown.status_code, unknown.json()) == (
+        401,
+        {"error": "user_not_found", "error_description": "Identity User not found."},
+    )
+    me = agent.me_token(token)
+    assert agent.me(me, "DELETE", f"accounts/{second['id']}").status_code == 204
+
+
+def test_revoked_at_the_provider(admin: Admin) -> None:
+    """The next refresh fails with its own word; an access token is dead at once."""
+    agent = Agent(admin, "revoked-bot")
+    token = agent.tokens()["refresh_token"]
+    agent.connect(agent.me_token(token))
+    access = agent.exchange(token).json()["access_token"]
+    url = admin.tenant.issuer + "agentvault/workspace/revoke"
+    for _ in range(2):
+        answer = admin.tenant.http.post(url, data={"token": access})
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert info(admin, access).status_code == 401
+    # The vault does not know, and gives its copy until that is over.
+    assert agent.exchange(token).json()["access_token"] == access
+    secret = admin.tenant.provider_refresh_token(agent.user["user_id"])
+    admin.tenant.http.post(url, json={"token": secret})
+    admin.tenant.clock.advance(600)
+    admin.token = admin.machine_token().json()["access_token"]
+    answer = agent.exchange(token)
+    assert (answer.status_code, answer.json()) == (
+        401,
+        {
+            "error": "federated_connection_refresh_token_flow_failed",
+            "error_description": "Federated connection Refresh Token flow failed.",
+        },
+    )
+    account = agent.me(agent.me_token(token), "GET", "accounts").json()["accounts"][0]
+    assert secret not in str(account)
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "error"),
+    [
+        ({"connection": None}, 400, "invalid_request"),
+        ({"subject_token": None}, 400, "invalid_request"),
+        ({"subject_token_type": "urn:x"}, 400, "invalid_request"),
+        ({"requested_token_type": "urn:x"}, 400, "invalid_request"),
+        ({"subject_token_type": ACCESS}, 401, "invalid_token"),
+        ({"client_secret": "wrong"}, 401, "invalid_client"),
+    ],
+    ids=str,
+)
+def test_bad_exchanges(
+    agent: Agent, token: str, form: dict[str, Any], status: int, error: str
+) -> None:
+    """Each mistake has its own status and code."""
+    answer = agent.exchange(token, **form)
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+
+
+def test_the_access_token_variant(admin: Admin, agent: Agent, token: str) -> None:
+    """A Custom API Client exchanges tokens for its own API, and for no other."""
+    for name in ("broker", "other"):
+        admin.made("resource-servers", {"identifier": f"https://{name}.test/"})
+    broker = admin.client(
+        name="Broker API client",
+        app_type="resource_server",
+        resource_server_identifier="https://broker.test/",
+        grant_types=[VAULT],
+    )
+    admin.enable(broker)
+    auth = {key: broker[key] for key in ("client_id", "client_secret")}
+    for name, status in (("broker", 200), ("other", 401)):
+        query = {"audience": f"https://{name}.test/", "scope": "openid"}
+        subject = agent.tokens(**query)["access_token"]
+        answer = agent.exchange(subject, subject_token_type=ACCESS, **auth)
+        assert answer.status_code == status, answer.text
+    id_token = agent.tokens(scope="openid")["id_token"]
+    refused = agent.exchange(id_token, subject_token_type=ACCESS, **auth)
+    assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
+    no_api = admin.call("POST", "clients", {"name": "x", "app_type": "resource_server"})
+    assert no_api.status_code == 400
+
+
+def test_an_unused_account_is_dropped_after_a_year(admin: Admin) -> None:
+    """Auth0 keeps what is exchanged; the rest goes."""
+    agent = Agent(admin, "yearly-bot")
+    token = agent.tokens()["refresh_token"]
+    agent.connect(agent.me_token(token))
+    admin.tenant.clock.advance(364 * 86_400)
+    assert agent.exchange(token).status_code == 200
+    admin.tenant.clock.advance(366 * 86_400)
+    assert agent.exchange(token).json() == NOT_FOUND
+    admin.token = admin.machine_token().json()["access_token"]
