@@ -1,0 +1,28 @@
+"""What stands on a tenant, as far as it concerns AgentVault: plain data, no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentvault_tui.vault.provision.needs import Systems
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One reading of the tenant."""
+
+    systems: Systems
+    objects: Mapping[str, Json] = field(default_factory=dict)
+    """Address to the object, brought to the members that rules name."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Address to its id on the tenant."""
+    marked: Mapping[str, str] = field(default_factory=dict)
+    """Address of every client with our mark to its name, wanted or not."""
+    by_hand: Mapping[str, str] = field(default_factory=dict)
+    """What only a person can do there: address to what."""
+    bound: Mapping[str, str] = field(default_factory=dict)
+    """Id of every Action bound to the login flow to its name."""
