@@ -10,6 +10,7 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Systems
 from agentvault_tui.vault.provision.rules import AtLeast, Is, Rule, SameSet
+from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 _NAME: Final = 80
 
@@ -36,7 +37,7 @@ def console() -> Application:
         {
             **_ours("AgentVault console", names.CONSOLE, "none"),
             "app_type": Is("native"),
-            "grant_types": SameSet((names.DEVICE_GRANT,)),
+            "grant_types": SameSet((DEVICE_GRANT,)),
         },
     )
 
@@ -51,7 +52,7 @@ def broker() -> Application:
         "AgentVault broker",
         {
             **_ours("AgentVault broker", names.BROKER, "client_secret_post"),
-            "grant_types": SameSet((names.VAULT_GRANT,)),
+            "grant_types": SameSet((VAULT_GRANT,)),
             "kept": Is(True),
         },
         {
@@ -82,9 +83,7 @@ def agent(one: AgentNeed, needs: Needs, systems: Systems) -> Application:
         **_ours(name, names.AGENT, "client_secret_post"),
         f"client_metadata.{names.MARK_AGENT}": Is(one.id),
         "app_type": Is("regular_web"),
-        "grant_types": SameSet(
-            ("authorization_code", "refresh_token", names.VAULT_GRANT)
-        ),
+        "grant_types": SameSet(("authorization_code", "refresh_token", VAULT_GRANT)),
         "callbacks": AtLeast((names.CALLBACK,)),
         # A rotating token is spent by the first exchange; Token Vault refuses it.
         "refresh_token.rotation_type": Is("non-rotating"),

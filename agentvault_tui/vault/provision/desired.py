@@ -222,7 +222,8 @@ def _grant(
 def _connections(needs: Needs) -> Iterator[Wanted]:
     agents = [Ref(f"{Kind.CLIENT}.agents/{one.id}") for one in needs.agents]
     for name in dict.fromkeys((*needs.sign_in, *needs.connections)):
-        clients, fields = [], {}
+        clients: list[Ref] = []
+        fields: dict[str, Rule] = {}
         if name in needs.sign_in:
             clients.append(Ref(f"{Kind.CLIENT}.console"))
         if name in needs.connections:

@@ -26,3 +26,5 @@ class Found:
     """What only a person can do there: address to what."""
     bound: Mapping[str, str] = field(default_factory=dict)
     """Id of every Action bound to the login flow to its name."""
+    misfiled: Mapping[str, str] = field(default_factory=dict)
+    """Address of a grant that stands for another kind of subject: for which."""

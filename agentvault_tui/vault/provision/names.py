@@ -35,10 +35,6 @@ APPROVER: Final = "approver"
 FACTORS: Final = ("otp", "webauthn-roaming", "webauthn-platform")
 """Second factors that prove presence; the Actions ask for these alone."""
 
-DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
-VAULT_GRANT: Final = (
-    "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
-)
 CONNECTED_ACCOUNTS: Final = (
     "create:me:connected_accounts",
     "read:me:connected_accounts",

@@ -59,9 +59,9 @@ class SameSet:
 
     def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
         """Return *now* when it holds the same, so that order is no difference."""
-        if isinstance(now, list) and len(now) == len(self.items):
-            if all(item in now for item in self.items):
-                return now
+        same = isinstance(now, list) and len(now) == len(self.items)
+        if same and all(item in now for item in self.items):
+            return now
         return list(self.items)
 
 

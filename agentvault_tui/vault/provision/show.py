@@ -126,8 +126,10 @@ def _value(value: Any) -> Shown:
             return Shown(f"[{', '.join(_value(one) for one in value)}]")
         case dict():
             return _object(value)
-        case bool() | None:
-            return Shown({True: "true", False: "false"}.get(value, "null"))
+        case True | False:
+            return Shown(str(value).lower())
+        case None:
+            return Shown("null")
         case str():
             return visible(value, _WIDE)
         case _:
