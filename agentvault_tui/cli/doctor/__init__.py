@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from agentvault_tui.cli.doctor.files import check_files, check_policy, check_settings
-from agentvault_tui.cli.doctor.finding import Finding, Level
 from agentvault_tui.cli.doctor.machine import check_terminal, check_versions
 from agentvault_tui.cli.doctor.record import check_clock, check_ledger
 from agentvault_tui.cli.doctor.running import check_broker, check_people, check_tenant
@@ -14,6 +13,7 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
 from agentvault_tui.errors import AgentVaultError, SettingsError
+from agentvault_tui.model.finding import Finding, Level
 
 _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] = (
     ("versions", check_versions),

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentvault_tui.cli.doctor.finding import Finding, fault, ok, warning
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.home import Home, check_socket_path
+from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 _LEAST_FREE = 200 * 1024 * 1024
 """Below this a busy broker may run out of disk within hours."""
