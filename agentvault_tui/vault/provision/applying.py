@@ -8,11 +8,12 @@ from typing import Final
 
 from agentvault_tui.errors import TenantError, TenantNotFoundError
 from agentvault_tui.vault.provision.desired import Kind, Wanted
-from agentvault_tui.vault.provision.found import Found, Json
+from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.plan import Item, Plan
 from agentvault_tui.vault.provision.reading import Reader
-from agentvault_tui.vault.provision.rules import FieldChange, body, compare
+from agentvault_tui.vault.provision.rules import FieldChange, Ids, body, compare
 from agentvault_tui.vault.provision.writing import Writer
+from agentvault_tui.vault.reply import Json
 
 _TRIES: Final = 3
 _PAUSE: Final = 1.0
@@ -44,18 +45,17 @@ async def carry_out(
         changes = compare(rules, standing or {}, ids)
         if wanted.kind is Kind.FLOW:
             _room_in_flow(changes[0].after if changes else [])
+            standing = _with_names(standing or {}, plan, ids)
         if changes:
             made = body(changes, standing or {}, ids)
             ids[address] = await writer.write(
                 wanted, made, standing, ids.get(address, "")
             )
-        await _confirm(reader, writer, wanted, ids)
+        await _confirm(reader, wanted, ids)
         yield replace(item, changes=changes)
 
 
-async def _confirm(
-    reader: Reader, writer: Writer, wanted: Wanted, ids: dict[str, str]
-) -> None:
+async def _confirm(reader: Reader, wanted: Wanted, ids: dict[str, str]) -> None:
     """Read back what was written.
 
     Raises:
@@ -74,29 +74,10 @@ async def _confirm(
         wrong = compare(rules, standing, ids)
         if not wrong:
             return
-        if any(change.path == "subject_type" for change in wrong):
-            await _take_back(writer, wanted, identity)
     paths = ", ".join(change.path for change in wrong) or "nothing at all"
     raise TenantError(
         f"{wanted.address} was written, and what reads back differs: {paths}",
         "see it in the Dashboard; apply goes on from here when it is right",
-    )
-
-
-async def _take_back(writer: Writer, wanted: Wanted, identity: str) -> None:
-    """Undo a grant stored for machines where one for persons was asked for.
-
-    Seen on real tenants: ``subject_type`` is dropped without a word, and what stands
-    then lets the client in without anyone.
-
-    Raises:
-        TenantError: always, with the remedy.
-    """
-    await writer.delete_grant(identity)
-    raise TenantError(
-        f"{wanted.address} was stored for another kind of subject; it is deleted again",
-        "in the Dashboard open the API, Application Access, and authorize the "
-        "application under User Access",
     )
 
 
@@ -107,12 +88,13 @@ async def _fetch(reader: Reader, wanted: Wanted, identity: str) -> Json:
         Kind.ROLE: reader.role,
         Kind.CLIENT: reader.client,
         Kind.GRANT: reader.grant,
-        Kind.CONNECTION: reader.connection_by_id,
         Kind.ACTION: reader.action,
     }
     if wanted.kind in by_id:
         return await by_id[wanted.kind](identity)
     match wanted.kind:
+        case Kind.CONNECTION:
+            return await reader.connection(wanted.key) or {}
         case Kind.FACTOR:
             return (await reader.factors()).get(wanted.key, {})
         case Kind.SETTINGS:
@@ -120,11 +102,17 @@ async def _fetch(reader: Reader, wanted: Wanted, identity: str) -> Json:
         case Kind.POLICY:
             return await reader.policies()
         case _:
-            rows = await reader.bindings()
-            actions = [row.get("action") for row in rows]
-            return {
-                "bindings": [one.get("id") for one in actions if isinstance(one, dict)]
-            }
+            return await reader.flow()
+
+
+def _with_names(flow: Json, plan: Plan, ids: Ids) -> Json:
+    """Add the names of our own Actions to those that others' are shown by."""
+    ours = {
+        ids[item.address]: item.title
+        for item in plan.items
+        if item.address.startswith(f"{Kind.ACTION}.") and item.address in ids
+    }
+    return {**flow, "shown": {**ours, **flow.get("shown", {})}}
 
 
 def _room_in_flow(bound: list[str]) -> None:

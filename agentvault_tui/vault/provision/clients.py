@@ -98,9 +98,8 @@ def agent(one: AgentNeed, needs: Needs, systems: Systems) -> Application:
         }
         fields["refresh_token.policies"] = AtLeast((policy,), key="audience")
     if one.pins:
-        worker = "token_vault_privileged_access"
-        fields[f"{worker}.ip_allowlist"] = SameSet(needs.worker_ips)
-        fields[f"{worker}.grants"] = SameSet(
+        fields[f"{names.WORKER}.ip_allowlist"] = SameSet(needs.worker_ips)
+        fields[f"{names.WORKER}.grants"] = SameSet(
             tuple(
                 {"connection": pin.connection, "scopes": sorted(pin.scopes)}
                 for pin in one.pins

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from agentvault_tui.vault.provision.needs import Systems
-
-Json = dict[str, Any]
+from agentvault_tui.vault.reply import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,5 @@ class Found:
     """Address of every client with our mark to its name, wanted or not."""
     by_hand: Mapping[str, str] = field(default_factory=dict)
     """What only a person can do there: address to what."""
-    bound: Mapping[str, str] = field(default_factory=dict)
-    """Id of every Action bound to the login flow to its name."""
     misfiled: Mapping[str, str] = field(default_factory=dict)
     """Address of a grant that stands for another kind of subject: for which."""

@@ -62,7 +62,7 @@ async def sign_in(
         )
         if reply.status == 200:
             return read_access(reply, tenant.clock)
-        match read_poll(reply, tenant.clock.now()):
+        match read_poll(reply, tenant.clock):
             case Pending() | Unavailable():
                 continue
             case SlowDown():

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from agentvault_tui.vault.issuer import path
-from agentvault_tui.vault.management import Management
+from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.vault.management import (
+    Management,
+    actions,
+    client_grants,
+    clients,
+    connections,
+    guardian,
+    resource_servers,
+    roles,
+    tenant_settings,
+)
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.found import Json
 from agentvault_tui.vault.provision.kept import Keeper
 from agentvault_tui.vault.provision.lasting import lasting
-
-_SECRETS: Final = {
-    "fields": "client_secret,signing_keys,encryption_key",
-    "include_fields": False,
-}
-"""Asked not to be sent at all: what does not come cannot leak."""
-BINDINGS: Final = f"actions/triggers/{names.TRIGGER}/bindings"
+from agentvault_tui.vault.reply import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,118 +33,102 @@ class Reader:
 
     async def apis(self) -> list[Json]:
         """Return every API of the tenant, Auth0's own among them."""
-        return await self._every("resource-servers", "resource_servers")
+        return [one async for one in resource_servers.every(self.management)]
 
     async def api(self, identity: str) -> Json:
         """Return one API by its id."""
-        return await self._get(path("resource-servers", identity), "resource_servers")
+        return await resource_servers.get(self.management, identity)
 
     async def clients(self) -> list[Json]:
         """Return every application with our mark."""
-        found = await self._every(
-            "clients", "clients", {**_SECRETS, "is_global": False}
-        )
-        return [await self._client(one) for one in found if key_of(one)]
+        found = [one async for one in clients.every(self.management) if key_of(one)]
+        return [await self._client(one) for one in found]
 
     async def client(self, identity: str) -> Json:
         """Return one application by its client id."""
-        found = await self._get(path("clients", identity), "clients", _SECRETS)
-        return await self._client(found)
+        return await self._client(await clients.get(self.management, identity))
 
     async def grants(self) -> list[Json]:
         """Return every client grant of the tenant."""
-        return [
-            grant(one) for one in await self._every("client-grants", "client_grants")
-        ]
+        return [_grant(one) async for one in client_grants.every(self.management)]
 
     async def grant(self, identity: str) -> Json:
-        """Return one client grant by its id."""
-        return grant(await self._get(path("client-grants", identity), "client_grants"))
+        """Return one client grant by its id.
+
+        Raises:
+            TenantNotFoundError: there is none.
+        """
+        for one in await self.grants():
+            if one.get("id") == identity:
+                return one
+        raise TenantNotFoundError(
+            "inexistent_grant", f"the tenant has no client grant {identity}", status=404
+        )
 
     async def roles(self) -> list[Json]:
         """Return the roles with our prefix, without their permissions."""
-        query = {"name_filter": names.ROLE_PREFIX}
-        return await self._every("roles", "roles", query)
+        found = roles.every(self.management, prefix=names.ROLE_PREFIX)
+        return [one async for one in found]
 
     async def role(self, identity: str) -> Json:
         """Return one role by its id, with its permissions."""
-        found = await self._get(path("roles", identity), "roles")
-        permissions = await self._every(
-            path("roles", identity, "permissions"), "permissions", scope="read:roles"
-        )
-        return {
-            **found,
-            "permissions": [
-                {
-                    "resource_server_identifier": one.get("resource_server_identifier"),
-                    "permission_name": one.get("permission_name"),
-                }
-                for one in permissions
-            ],
-        }
+        role = await roles.get(self.management, identity)
+        role["permissions"] = [
+            {
+                "resource_server_identifier": one.get("resource_server_identifier"),
+                "permission_name": one.get("permission_name"),
+            }
+            async for one in roles.permissions(self.management, identity)
+        ]
+        return role
 
     async def factors(self) -> dict[str, Json]:
         """Return each second factor by name."""
-        reply = await self.management.request(
-            "GET",
-            "guardian/factors",
-            what="list second factors",
-            scope="read:guardian_factors",
-        )
-        return {str(one.get("name")): one for one in reply.rows()}
+        found = await guardian.factors(self.management)
+        return {name: {"enabled": on} for name, on in found.items()}
 
     async def policies(self) -> Json:
         """Return the tenant's own MFA policies: none means never."""
-        reply = await self.management.request(
-            "GET",
-            "guardian/policies",
-            what="read the MFA policy",
-            scope="read:mfa_policies",
-        )
-        listed = reply.value if isinstance(reply.value, list) else []
-        return {"policies": [str(one) for one in listed]}
+        return {"policies": list(await guardian.policies(self.management))}
 
     async def settings(self) -> Json:
         """Return the tenant's settings."""
-        return await self._get("tenants/settings", "tenant_settings")
+        return await tenant_settings.get(self.management)
 
     async def connection(self, name: str) -> Json | None:
         """Return one connection by name, without its options, or nothing."""
-        query = {"name": name}
-        for one in await self._every("connections", "connections", query):
+        async for one in connections.every(self.management, name=name):
             if one.get("name") == name:
                 return await self._connection(one)
         return None
 
-    async def connection_by_id(self, identity: str) -> Json:
-        """Return one connection by its id, without its options."""
-        return await self._connection(
-            await self._get(path("connections", identity), "connections")
-        )
-
     async def actions(self) -> list[Json]:
-        """Return the tenant's Actions of the login flow."""
-        query = {"triggerId": names.TRIGGER}
-        return await self._every("actions/actions", "actions", query)
+        """Return every Action of the tenant."""
+        return [one async for one in actions.every(self.management)]
 
     async def action(self, identity: str) -> Json:
         """Return one Action by its id, with the code that is deployed."""
-        found = await self._get(path("actions", "actions", identity), "actions")
+        found = await actions.get(self.management, identity)
         deployed = found.get("deployed_version")
         if isinstance(deployed, dict):
             found["deployed_code"] = deployed.get("code")
         return found
 
-    async def bindings(self) -> list[Json]:
-        """Return what is bound to the login flow, in order."""
-        return await self._every(BINDINGS, "bindings", scope="read:actions")
+    async def flow(self) -> Json:
+        """Return what is bound to the login flow, in order, and how it is shown."""
+        shown: dict[str, str] = {}
+        for row in await actions.bindings(self.management):
+            action = row.get("action")
+            if isinstance(action, dict) and isinstance(action.get("id"), str):
+                name = row.get("display_name") or action.get("name") or ""
+                shown[action["id"]] = str(name)
+        return {"bindings": list(shown), "shown": shown}
 
-    async def _client(self, raw: Json) -> Json:
+    async def _client(self, client: Json) -> Json:
         """Add what we know of a client ourselves: whether its credentials are here."""
-        client = {name: raw[name] for name in raw if name not in _SECRET_MEMBERS}
         key, identity = key_of(client), str(client.get("client_id", ""))
         client["kept"] = self.keeper.has_secret(key, identity)
-        worker = client.get("token_vault_privileged_access")
+        worker = client.get(names.WORKER)
         if isinstance(worker, dict):
             for pin in worker.get("grants") or []:
                 pin["scopes"] = sorted(pin.get("scopes") or [])
@@ -154,64 +141,23 @@ class Reader:
         name = self.keeper.worker_key(key)
         if not name:
             return False
-        reply = await self.management.request(
-            "GET",
-            path("clients", identity, "credentials"),
-            what="list a client's keys",
-            scope="read:client_credentials",
-        )
         return any(
-            one.get("name") == name and one.get("id") in ids for one in reply.rows()
+            one.get("name") == name and one.get("id") in ids
+            for one in await clients.credentials(self.management, identity)
         )
 
     async def _connection(self, raw: Json) -> Json:
         identity = str(raw.get("id", ""))
-        clients = [
-            one.get("client_id")
-            async for one in self.management.by_checkpoint(
-                path("connections", identity, "clients"),
-                "clients",
-                what="list a connection's clients",
-                scope="read:connections",
-            )
-        ]
-        # The options hold the provider's secret: what we need of them, and no more.
         return {
             "id": identity,
             "name": raw.get("name"),
             "strategy": raw.get("strategy"),
             "connected_accounts": raw.get("connected_accounts") or {"active": False},
-            "clients": clients,
+            "clients": [
+                one async for one in connections.clients(self.management, identity)
+            ],
             "lasting": lasting(raw),
         }
-
-    async def _get(
-        self, where: str, scope: str, query: dict[str, Any] | None = None
-    ) -> Json:
-        reply = await self.management.request(
-            "GET", where, query=query, what=f"read {where}", scope=f"read:{scope}"
-        )
-        return reply.json()
-
-    async def _every(
-        self,
-        where: str,
-        key: str,
-        query: dict[str, Any] | None = None,
-        *,
-        scope: str = "",
-    ) -> list[Json]:
-        rows: AsyncIterator[Json] = self.management.by_page(
-            where,
-            key,
-            query=query,
-            what=f"list {where}",
-            scope=scope or f"read:{key}",
-        )
-        return [row async for row in rows]
-
-
-_SECRET_MEMBERS: Final = frozenset({"client_secret", "signing_keys", "encryption_key"})
 
 
 def key_of(client: Json) -> str:
@@ -226,6 +172,6 @@ def key_of(client: Json) -> str:
     return mark if mark in {names.CONSOLE, names.BROKER, names.MANAGEMENT} else ""
 
 
-def grant(raw: Json) -> Json:
+def _grant(raw: Json) -> Json:
     """Return a grant with its subject type, which old ones do not say."""
     return {**raw, "subject_type": raw.get("subject_type", "client")}

@@ -26,6 +26,7 @@ _WORDS: Final = {
     Step.BY_HAND: "to do by hand",
 }
 _INNER: Final = {"kept": "secret", "worker_key": "worker's key"}
+_CALLED: Final = {**_INNER, "deployed_code": "deployed"}
 """Members that are ours and not the tenant's, as a person calls them."""
 _WIDE: Final = 120
 _LISTED: Final = 6
@@ -86,7 +87,7 @@ def shape(plan: Plan) -> dict[str, Any]:
 
 
 def _name(change: FieldChange) -> str:
-    return _INNER.get(change.path, change.path)
+    return _CALLED.get(change.path, change.path)
 
 
 def _becomes(item: Item, change: FieldChange) -> Shown:

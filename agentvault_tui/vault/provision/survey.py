@@ -9,10 +9,11 @@ from typing import Final
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import Kind, Wanted, desired
-from agentvault_tui.vault.provision.found import Found, Json
+from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.lasting import DEFAULT_REMEDY, REMEDY, Lasting
 from agentvault_tui.vault.provision.needs import Needs, Systems
 from agentvault_tui.vault.provision.reading import Reader, key_of
+from agentvault_tui.vault.reply import Json
 
 _MY_ACCOUNT: Final = (
     "activate the My Account API in the Dashboard, under Applications, APIs: without "
@@ -29,7 +30,6 @@ class _Survey:
     ids: dict[str, str] = field(default_factory=dict)
     marked: dict[str, str] = field(default_factory=dict)
     by_hand: dict[str, str] = field(default_factory=dict)
-    bound: dict[str, str] = field(default_factory=dict)
     misfiled: dict[str, str] = field(default_factory=dict)
 
     def add(self, wanted: Wanted, found: Json | None, key: str = "id") -> None:
@@ -67,7 +67,6 @@ async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Foun
         so_far.ids,
         so_far.marked,
         so_far.by_hand,
-        so_far.bound,
         so_far.misfiled,
     )
 
@@ -188,10 +187,5 @@ async def _actions(
     for one in by_kind[Kind.ACTION]:
         if one.address in so_far.ids:
             so_far.add(one, await reader.action(so_far.ids[one.address]))
-    for row in await reader.bindings():
-        action = row.get("action")
-        if isinstance(action, dict) and isinstance(action.get("id"), str):
-            named = row.get("display_name") or action.get("name")
-            so_far.bound[action["id"]] = str(named)
     for one in by_kind[Kind.FLOW]:
-        so_far.add(one, {"bindings": list(so_far.bound)})
+        so_far.add(one, await reader.flow())

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentvault_tui.errors import TenantError
-from agentvault_tui.vault.issuer import path
-from agentvault_tui.vault.management import Management
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.vault.management import (
+    Management,
+    actions,
+    client_grants,
+    clients,
+    connections,
+    guardian,
+    resource_servers,
+    roles,
+    tenant_settings,
+)
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import Kind, Wanted
-from agentvault_tui.vault.provision.found import Json
 from agentvault_tui.vault.provision.kept import Keeper
-from agentvault_tui.vault.provision.reading import BINDINGS
-from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.reply import Json
 
 _BATCH: Final = 50
-"""Clients in one change of a connection; permissions go in the same measure."""
-_BUILD_TRIES: Final = 30
-_BUILD_PAUSE: Final = 1.0
-_DONE: Final = (200, 201, 202, 204)
-_PLACES: Final = {
-    Kind.API: ("resource-servers", "resource_servers"),
-    Kind.ROLE: ("roles", "roles"),
-    Kind.CLIENT: ("clients", "clients"),
-    Kind.GRANT: ("client-grants", "client_grants"),
-}
+"""Clients in one change of a connection."""
 _OURS: Final = ("kept", "worker_key")
-_WORKER: Final = "token_vault_privileged_access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,201 +48,150 @@ class Writer:
         Raises:
             TenantError: the tenant would not; a scope that is missing is named.
         """
+        now = standing or {}
         match wanted.kind:
-            case Kind.FACTOR:
-                place = path("guardian", "factors", wanted.key)
-                await self._send("PUT", place, body, "update:guardian_factors")
-            case Kind.SETTINGS:
-                place = "tenants/settings"
-                await self._send("PATCH", place, body, "update:tenant_settings")
-            case Kind.POLICY:
-                place = "guardian/policies"
-                await self._send("PUT", place, body["policies"], "update:mfa_policies")
-            case Kind.FLOW:
-                await self._bind(body["bindings"])
-            case Kind.CONNECTION:
-                await self._connection(identity, body, standing or {})
             case Kind.ACTION:
                 return await self._action(identity, body)
-            case Kind.ROLE:
-                return await self._role(identity, body, standing or {})
+            case Kind.API:
+                return await self._api(identity, body)
             case Kind.CLIENT:
-                return await self._client(wanted.key, identity, body, standing or {})
-            case Kind.API | Kind.GRANT:
-                return await self._plain(wanted.kind, identity, body)
-        return identity or wanted.key
+                return await self._client(wanted.key, identity, body, now)
+            case Kind.GRANT:
+                return await self._grant(identity, body)
+            case Kind.ROLE:
+                return await self._role(identity, body, now)
+            case Kind.CONNECTION:
+                await self._connection(identity, body, now)
+            case _:
+                await self._tenant_wide(wanted, body, now)
+        return identity
 
-    async def delete_grant(self, identity: str) -> None:
-        """Take back a client grant that the tenant stored as another than we asked."""
-        place = path("client-grants", identity)
-        await self._send("DELETE", place, None, "delete:client_grants")
+    async def _tenant_wide(self, wanted: Wanted, body: Json, standing: Json) -> None:
+        """Change what a tenant has one of."""
+        api = self.management
+        match wanted.kind:
+            case Kind.FACTOR:
+                on = bool(body["enabled"])
+                await guardian.set_factor(api, wanted.key, enabled=on)
+            case Kind.SETTINGS:
+                await tenant_settings.patch(api, body)
+            case Kind.POLICY:
+                await guardian.set_policies(api, body["policies"])
+            case Kind.FLOW:
+                # The list is sent whole: others' Actions stand in it, and keep the
+                # names they are shown by.
+                shown = standing.get("shown", {})
+                bound = [(one, shown.get(one, "")) for one in body["bindings"]]
+                await actions.bind(api, bound)
+            case _:
+                raise AssertionError(wanted.kind)
 
-    async def _plain(self, kind: Kind, identity: str, body: Json) -> str:
-        place, scope = _PLACES[kind]
+    async def _api(self, identity: str, body: Json) -> str:
         if identity:
-            await self._send("PATCH", path(place, identity), body, f"update:{scope}")
+            await resource_servers.patch(self.management, identity, body)
             return identity
-        made = await self._send("POST", place, body, f"create:{scope}")
-        return _id(made, "id")
+        return str((await resource_servers.create(self.management, body))["id"])
+
+    async def _grant(self, identity: str, body: Json) -> str:
+        """Let a client use an API, and take back what was stored as something else.
+
+        Seen on real tenants: ``subject_type`` is dropped without a word, and what
+        stands then lets the client in without anyone.
+        """
+        if identity:
+            await client_grants.patch(self.management, identity, body)
+            return identity
+        before = {one.get("id") async for one in self._like(body)}
+        try:
+            return str((await client_grants.create(self.management, body))["id"])
+        except TenantRefusedError as error:
+            if error.error != "stored_otherwise":
+                raise
+            after = [str(one.get("id")) async for one in self._like(body)]
+            for made in after:
+                if made not in before:
+                    await client_grants.delete(self.management, made)
+            raise TenantRefusedError(
+                error.error,
+                f"{error.what}; it is deleted again",
+                "in the Dashboard open the API, Application Access, and authorize the "
+                "application under User Access",
+                status=error.status,
+            ) from error
+
+    def _like(self, body: Json) -> Any:
+        """Yield the grants of the same client on the same API."""
+        return client_grants.every(
+            self.management, client_id=body["client_id"], audience=body["audience"]
+        )
 
     async def _role(self, identity: str, body: Json, standing: Json) -> str:
         """Make a role, then give it the permissions it lacks."""
         permissions = body.pop("permissions", [])
-        if body:
-            identity = await self._plain(Kind.ROLE, identity, body)
+        if body and identity:
+            await roles.patch(self.management, identity, body)
+        elif body:
+            identity = str((await roles.create(self.management, body))["id"])
         has = standing.get("permissions", [])
         missing = [one for one in permissions if one not in has]
-        place = path("roles", identity, "permissions")
-        for batch in _batches(missing):
-            await self._send("POST", place, {"permissions": batch}, "update:roles")
+        await roles.permit(self.management, identity, missing)
         return identity
 
     async def _client(self, key: str, identity: str, body: Json, standing: Json) -> str:
         """Make or change an application; its secret goes straight to the keeper."""
+        api, keeper = self.management, self.keeper
         wants = {name: body.pop(name) for name in _OURS if name in body}
-        worker = body.pop(_WORKER, None)
+        worker = body.pop(names.WORKER, None)
         if not identity:
             # Not sent a second time when the answer is lost: the next run finds the
             # application by its mark, and makes a new secret.
-            made = await self._send("POST", "clients", body, "create:clients")
-            identity = _id(made, "client_id")
-            self.keeper.keep(key, identity, _secret(made) if wants else None)
+            made = await clients.create(api, body)
+            identity = str(made.client["client_id"])
+            keeper.keep(key, identity, made.secret if "kept" in wants else None)
         elif body:
-            place = path("clients", identity)
-            await self._send("PATCH", place, body, "update:clients")
-        if "kept" in wants and not self.keeper.has_secret(key, identity):
-            place = path("clients", identity, "rotate-secret")
-            made = await self._send("POST", place, None, "update:client_keys")
-            self.keeper.keep(key, identity, _secret(made))
-        if "kept" not in wants and not self.keeper.client_id(key):
-            self.keeper.keep(key, identity, None)
+            await clients.patch(api, identity, body)
+        if "kept" in wants and not keeper.has_secret(key, identity):
+            keeper.keep(key, identity, await clients.rotate_secret(api, identity))
+        if keeper.client_id(key) != identity:
+            keeper.keep(key, identity, None)
         if worker is not None or "worker_key" in wants:
-            access = {**standing.get(_WORKER, {}), **(worker or {})}
-            await self._worker(key, identity, access, new="worker_key" in wants)
+            access = {**standing.get(names.WORKER, {}), **(worker or {})}
+            if "worker_key" in wants:
+                access["credentials"] = [await self._new_key(key, identity)]
+            # The tenant replaces it as a whole, so it is sent as a whole.
+            await clients.patch(api, identity, {names.WORKER: access})
         return identity
 
-    async def _worker(
-        self, key: str, identity: str, access: Json, *, new: bool
-    ) -> None:
-        """Let a client exchange as a privileged worker, with a key made here."""
-        if new:
-            name, pem = self.keeper.new_worker_key(key)
-            credential = {
-                "name": name,
-                "credential_type": "public_key",
-                "pem": pem,
-                "alg": "RS256",
-            }
-            made = await self._send(
-                "POST",
-                path("clients", identity, "credentials"),
-                credential,
-                "create:client_credentials",
-            )
-            access["credentials"] = [{"id": _id(made, "id")}]
-        place = path("clients", identity)
-        await self._send("PATCH", place, {_WORKER: access}, f"update:client_{_WORKER}")
+    async def _new_key(self, key: str, identity: str) -> Json:
+        """Give a client a worker's key made here; return how it is referred to."""
+        name, pem = self.keeper.new_worker_key(key)
+        made = await clients.add_credential(
+            self.management, identity, name=name, pem=pem
+        )
+        return {"id": made.get("id")}
 
     async def _connection(self, identity: str, body: Json, standing: Json) -> None:
-        """Switch a connection's purpose, and let clients use it; nothing else."""
-        clients = body.pop("clients", [])
-        place = path("connections", identity)
+        """Switch a connection's purpose, and let clients use it; nothing else.
+
+        Its options are never sent: they hold the provider's secret.
+        """
+        wanted = body.pop("clients", [])
         if body:
-            await self._send("PATCH", place, body, "update:connections")
-        missing = [one for one in clients if one not in standing.get("clients", [])]
-        for batch in _batches(missing):
-            enabled = [{"client_id": one, "status": True} for one in batch]
-            place = path("connections", identity, "clients")
-            await self._send("PATCH", place, enabled, "update:connections")
+            await connections.patch(self.management, identity, body)
+        missing = [one for one in wanted if one not in standing.get("clients", [])]
+        for start in range(0, len(missing), _BATCH):
+            enabled = dict.fromkeys(missing[start : start + _BATCH], True)
+            await connections.set_clients(self.management, identity, enabled)
 
     async def _action(self, identity: str, body: Json) -> str:
         """Store an Action, wait until it is built, and deploy it."""
         body.pop("deployed_code", None)
-        place = "actions/actions"
         if identity and body:
-            where = path("actions", "actions", identity)
-            await self._send("PATCH", where, body, "update:actions")
+            await actions.patch(self.management, identity, body)
         elif not identity:
             trigger = {"id": names.TRIGGER, "version": "v3"}
-            whole = {**body, "supported_triggers": [trigger], "secrets": []}
-            made = await self._send("POST", place, whole, "create:actions")
-            identity = _id(made, "id")
-        await self._built(identity)
-        where = path("actions", "actions", identity, "deploy")
-        await self._send("POST", where, None, "create:actions")
+            whole = {**body, "supported_triggers": [trigger]}
+            identity = str((await actions.create(self.management, whole))["id"])
+        await actions.until_built(self.management, identity)
+        await actions.deploy(self.management, identity)
         return identity
-
-    async def _built(self, identity: str) -> None:
-        for _ in range(_BUILD_TRIES):
-            reply = await self.management.request(
-                "GET",
-                path("actions", "actions", identity),
-                what="read an Action",
-                scope="read:actions",
-            )
-            status = reply.json().get("status")
-            if status == "built":
-                return
-            if status == "failed":
-                raise TenantError(
-                    "the tenant could not build an Action of ours",
-                    "see its build log in the Dashboard, under Actions, Library",
-                )
-            await self.management.tenant.sleep(_BUILD_PAUSE)
-        raise TenantError(
-            f"the tenant did not build an Action within {_BUILD_TRIES} s",
-            "run apply again: it goes on from here",
-        )
-
-    async def _bind(self, actions: Sequence[str]) -> None:
-        """Replace the login flow's bindings: the list is sent whole.
-
-        Those of others stand in *actions*, which was settled on a reading from just
-        before, and keep the names they are shown by.
-        """
-        reply = await self.management.request(
-            "GET", BINDINGS, what="read the login flow", scope="read:actions"
-        )
-        shown: dict[str, str] = {}
-        for row in reply.rows("bindings"):
-            action = row.get("action")
-            if isinstance(action, dict):
-                shown[str(action.get("id"))] = str(row.get("display_name") or "")
-        bindings = [
-            {
-                "ref": {"type": "action_id", "value": one},
-                **({"display_name": shown[one]} if shown.get(one) else {}),
-            }
-            for one in actions
-        ]
-        await self._send("PATCH", BINDINGS, {"bindings": bindings}, "update:actions")
-
-    async def _send(self, method: str, place: str, body: Any, scope: str) -> Json:
-        verb = {"POST": "make", "DELETE": "delete"}.get(method, "change")
-        reply = await self.management.request(
-            method,
-            place,
-            body=body,
-            expect=_DONE,
-            what=f"{verb} {place}",
-            scope=scope,
-        )
-        return reply.body or {}
-
-
-def _secret(made: Mapping[str, Any]) -> Secret | None:
-    value = made.get("client_secret")
-    return Secret(value) if isinstance(value, str) and value else None
-
-
-def _id(made: Mapping[str, Any], member: str) -> str:
-    value = made.get(member)
-    if not isinstance(value, str) or not value:
-        raise TenantError("the tenant made an object and did not name it")
-    return value
-
-
-def _batches(items: Sequence[Any]) -> list[list[Any]]:
-    return [
-        list(items[start : start + _BATCH]) for start in range(0, len(items), _BATCH)
-    ]
