@@ -4,7 +4,9 @@
 `applying` makes it so; `checks` names what is wrong, and the remedy.
 """
 
+from agentvault_tui.vault.provision import checks, scopes, show
 from agentvault_tui.vault.provision.kept import Keeper, KeptClients
+from agentvault_tui.vault.provision.login import sign_in
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin
 from agentvault_tui.vault.provision.plan import Item, Plan, Step
 from agentvault_tui.vault.provision.provisioner import Provisioner
@@ -19,4 +21,8 @@ __all__ = [
     "Plan",
     "Provisioner",
     "Step",
+    "checks",
+    "scopes",
+    "show",
+    "sign_in",
 ]

@@ -28,7 +28,7 @@ Resolve = Callable[[str, int], Awaitable[object]]
 
 _NOTABLE: Final = 5.0
 _AT_PROVIDER: Final = "GitHub: an App with expiring user tokens; Slack: token rotation"
-_GRANT_IT: Final = (
+GRANT_IT: Final = (
     "authorize it for the credential's application, in the Dashboard under APIs, "
     "Auth0 Management API, Application Access"
 )
@@ -89,10 +89,10 @@ async def rights(management: Management, needs: Needs) -> AsyncIterator[Check]:
         return
     lacks = scopes.lacking(scopes.reading(needs), held)
     for scope in lacks:
-        yield "credential", fault(f"the credential lacks {scope}", _GRANT_IT)
+        yield "credential", fault(f"the credential lacks {scope}", GRANT_IT)
     for scope in scopes.lacking(scopes.writing(needs), held):
         what = f"the credential lacks {scope}, which apply needs"
-        yield "credential", warning(what, _GRANT_IT)
+        yield "credential", warning(what, GRANT_IT)
     if not lacks:
         yield "credential", ok("the tenant takes the credential")
 
