@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentvault_tui.model.claims import MFA_AT, ROLES
 
+from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.vault.provision import actions, names
 
 NODE = shutil.which("node")
@@ -73,10 +73,8 @@ def stamped(calls: Calls) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_device_flow_of_the_console_is_challenged_with_factors_that_prove_presence() -> (
-    None
-):
-    """Every sign-in is challenged, also one with a factor met earlier in the session."""
+def test_each_device_flow_of_the_console_is_challenged() -> None:
+    """By factors that prove presence, also with one met earlier in the session."""
     (first, again) = run(actions.CHALLENGE, [login(), proved(3600)])
     factors = [{"type": t} for t in ("webauthn-roaming", "webauthn-platform", "otp")]
     assert first == [["challengeWithAny", factors]]
@@ -96,7 +94,7 @@ def test_a_device_flow_of_the_console_is_challenged_with_factors_that_prove_pres
     ids=["other", "no metadata", "refresh", "exchange", "web", "none"],
 )
 def test_nothing_else_of_the_tenant_is_challenged(event: dict[str, Any]) -> None:
-    """Other applications, refreshes and exchanges pass: a challenge would break them."""
+    """Other applications, refreshes and exchanges pass: it would break them."""
     assert run(actions.CHALLENGE, [event]) == [[]]
 
 

@@ -6,7 +6,6 @@ Shapes and statuses are those recorded from real tenants; faults are switches.
 from __future__ import annotations
 
 import json
-
 import threading
 import time
 from collections.abc import Iterator
@@ -64,8 +63,12 @@ class DictTenant:
     writes: list[tuple[str, str, Any]] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     """Every secret it gave out."""
+    granted: str = ""
+    """What the token's answer says it may do; nothing: it does not say."""
     without: frozenset[str] = frozenset()
-    """Scopes its token lacks."""
+    """Scopes its token lacks, whatever it says."""
+    deaf: frozenset[str] = frozenset()
+    """Members of APIs it takes a change of and does not store."""
     drop_subject_type: bool = False
     fail_after: int = -1
     """Writes until it answers 503 to each; -1: never."""
@@ -131,7 +134,7 @@ class DictTenant:
         )
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         self.answer = (
             status,
@@ -147,6 +150,7 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     tenant: DictTenant
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # one write an answer: two would wait for each other's ACK
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -160,10 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         try:
             status, body = self._route(url.path, parse_qs(url.query), raw)
-        except _Refused as refused:
+        except _RefusedError as refused:
             status, body = refused.answer
         except KeyError:
-            status, body = _Refused(404, "inexistent", "no such object").answer
+            status, body = _RefusedError(404, "inexistent", "no such object").answer
         content = b"" if status == 204 else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -174,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer  # noqa: N815
 
     def _route(self, path: str, query: Any, raw: bytes) -> tuple[int, Any]:
         here = self.tenant
@@ -192,14 +196,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._token({k: v[0] for k, v in parse_qs(raw.decode()).items()})
         if here.busy:
             here.busy -= 1
-            raise _Refused(429, "too_many_requests", "Global limit has been reached")
+            raise _RefusedError(
+                429, "too_many_requests", "Global limit has been reached"
+            )
         if self.headers.get("authorization") != "Bearer management-token":
-            raise _Refused(401, "invalid_token", "Invalid token")
+            raise _RefusedError(401, "invalid_token", "Invalid token")
         body = json.loads(raw) if raw else None
         method = self.command
         if method != "GET":
             if here.fail_after == 0:
-                raise _Refused(503, "unavailable", "try later")
+                raise _RefusedError(503, "unavailable", "try later")
             here.fail_after -= 1
             here.writes.append((method, path, body))
         parts = [unquote(part) for part in path.removeprefix("/api/v2/").split("/")]
@@ -215,6 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             "access_token": "management-token",
             "token_type": "Bearer",
             "expires_in": 86400,
+            **({"scope": self.tenant.granted} if self.tenant.granted else {}),
         }
 
 
@@ -225,49 +232,61 @@ class _Calls:
     def call(
         self, method: str, parts: list[str], query: dict[str, str], body: Any
     ) -> tuple[int, Any]:
-        match [method, *parts]:
-            case ["GET", "guardian", "factors"]:
-                self._may("read:guardian_factors")
-                listed = self.here.factors.items()
-                return 200, [{"name": one, "enabled": on} for one, on in listed]
-            case ["PUT", "guardian", "factors", name]:
-                self._may("update:guardian_factors")
-                self.here.factors[name] = body["enabled"]
-                return 200, body
-            case ["GET", "guardian", "policies"]:
-                self._may("read:mfa_policies")
-                return 200, self.here.policies
-            case ["PUT", "guardian", "policies"]:
-                self._may("update:mfa_policies")
-                self.here.policies = body
-                return 200, body
-            case [_, "tenants", "settings"]:
+        match parts:
+            case ["guardian", *rest]:
+                return self._guardian(method, rest, body)
+            case ["tenants", "settings"]:
                 self._may(f"{_verb(method)}:tenant_settings")
                 self.here.settings.update(body or {})
                 return 200, self.here.settings
-            case [_, "actions", "triggers", "post-login", "bindings"]:
+            case ["actions", "triggers", "post-login", "bindings"]:
                 return self._bindings(method, body, query)
-            case [_, "actions", "actions", *rest]:
+            case ["actions", "actions", *rest]:
                 return self._actions(method, rest, query, body)
-            case [_, "roles", identity, "permissions"]:
+            case [table, identity, inner]:
+                return self._inner(method, (table, inner), identity, body, query)
+            case [table, *rest] if table in PAGED:
+                return self._rows(method, table, rest, query, body)
+        raise KeyError(parts)
+
+    def _guardian(self, method: str, rest: list[str], body: Any) -> tuple[int, Any]:
+        kind = "mfa_policies" if rest == ["policies"] else "guardian_factors"
+        self._may(f"{_verb(method)}:{kind}")
+        match method, rest:
+            case "GET", ["factors"]:
+                listed = self.here.factors.items()
+                return 200, [{"name": one, "enabled": on} for one, on in listed]
+            case "PUT", ["factors", name]:
+                self.here.factors[name] = body["enabled"]
+                return 200, body
+            case "GET", ["policies"]:
+                return 200, self.here.policies
+            case "PUT", ["policies"]:
+                self.here.policies = body
+                return 200, body
+        raise KeyError(rest)
+
+    def _inner(
+        self, method: str, what: tuple[str, str], identity: str, body: Any, query: Any
+    ) -> tuple[int, Any]:
+        match what:
+            case "roles", "permissions":
                 return self._permissions(method, identity, body, query)
-            case [_, "connections", identity, "clients"]:
+            case "connections", "clients":
                 return self._enabled(method, identity, body)
-            case [_, "clients", identity, "credentials"]:
+            case "clients", "credentials":
                 return self._credentials(method, identity, body)
-            case ["POST", "clients", identity, "rotate-secret"]:
+            case "clients", "rotate-secret":
                 self._may("update:client_keys")
                 row = self.here.tables["clients"][identity]
                 row["client_secret"] = self.here.new_secret()
                 return 200, row
-            case [_, table, *rest] if table in PAGED:
-                return self._rows(method, table, rest, query, body)
-        raise KeyError(parts)
+        raise KeyError(what)
 
     def _may(self, scope: str) -> None:
         if scope in self.here.without:
             message = f"Insufficient scope, expected any of: {scope}"
-            raise _Refused(403, "insufficient_scope", message)
+            raise _RefusedError(403, "insufficient_scope", message)
 
     def _rows(
         self, method: str, table: str, rest: list[str], query: Any, body: Any
@@ -285,7 +304,8 @@ class _Calls:
                 worker = "token_vault_privileged_access"
                 if worker in body:
                     self._may(f"update:client_{worker}")
-                _merge(rows[identity], body)
+                stored = {k: v for k, v in body.items() if k not in self.here.deaf}
+                _merge(rows[identity], stored)
                 return 200, rows[identity]
             case "DELETE", [identity]:
                 del rows[identity]
