@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,6 +125,15 @@ class DictTenant:
         """Return a secret nobody had before, and remember it."""
         self.secrets.append(f"given-secret-{next(self.numbers)}")
         return self.secrets[-1]
+
+    @contextmanager
+    def kept_whole(self) -> Iterator[None]:
+        """Put everything back afterwards as it stood."""
+        names = ("tables", "bindings", "factors", "policies", "settings", "enabled")
+        before = {name: deepcopy(getattr(self, name)) for name in names}
+        yield
+        for name, value in before.items():
+            setattr(self, name, value)
 
     def named(self, table: str, name: str) -> Json:
         """Return the row of that name or identifier."""
