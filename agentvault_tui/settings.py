@@ -86,6 +86,12 @@ class TenantSettings:
     """``AGENT CONNECTION SCOPE`` each: agents that exchange with nobody there."""
     worker_ips: tuple[str, ...] = ()
     """Addresses or networks from which they may."""
+    rate: int = 2
+    """Management API requests a second that the tenant's plan answers; Free: 2."""
+
+    def __post_init__(self) -> None:
+        """Hold the bounds."""
+        _within("tenant.rate", self.rate, 1, 1000)
 
 
 class Switch(StrEnum):

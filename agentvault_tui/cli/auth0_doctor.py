@@ -49,8 +49,7 @@ def _note(session: Session, found: list[checks.Check], check: checks.Check) -> N
 
 async def _findings(session: Session, **credential: Any) -> AsyncIterator[checks.Check]:
     """Yield findings; what cannot be reached or may not be read ends it."""
-    settings = session.settings.tenant
-    for issuer in dict.fromkeys((tenant_issuer(session), management_issuer(settings))):
+    for issuer in dict.fromkeys((tenant_issuer(session), management_issuer(session))):
         async with reached(issuer) as tenant:
             async for check in checks.reach(tenant):
                 yield check

@@ -14,6 +14,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, AgentStatus
 from agentvault_tui.settings import TenantSettings
 from agentvault_tui.text import visible
+from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?")
@@ -22,10 +23,11 @@ _MOST_CONNECTIONS, _MOST_SCOPES, _MOST_IPS = 5, 20, 10
 
 
 def tenant_issuer(session: Session) -> str:
-    """Return the issuer the settings name.
+    """Return the issuer the settings name, as the tenant writes it.
 
     Raises:
         UsageError: they name none.
+        SettingsError: it is not one we may talk to.
     """
     issuer = session.settings.tenant.issuer
     if not issuer:
@@ -34,20 +36,24 @@ def tenant_issuer(session: Session) -> str:
             'put [tenant] issuer = "https://acme.eu.auth0.com/" into '
             f"{session.home.config_file}",
         )
-    return issuer
+    return check_issuer(issuer)
 
 
-def management_issuer(settings: TenantSettings) -> str:
-    """Return where the Management API is: never on a custom domain."""
-    if not settings.domain:
-        return settings.issuer
-    if not _HOST.fullmatch(settings.domain):
+def management_issuer(session: Session) -> str:
+    """Return where the Management API is: never on a custom domain.
+
+    Raises:
+        SettingsError: it is not one we may talk to.
+    """
+    issuer, domain = tenant_issuer(session), session.settings.tenant.domain
+    if not domain:
+        return issuer
+    if not _HOST.fullmatch(domain):
         raise SettingsError(
-            f"tenant.domain is {visible(settings.domain, 80)}",
+            f"tenant.domain is {visible(domain, 80)}",
             "a host name alone, such as acme.eu.auth0.com",
         )
-    scheme = settings.issuer.partition(":")[0]
-    return f"{scheme}://{settings.domain}/"
+    return check_issuer(f"{issuer.partition(':')[0]}://{domain}/")
 
 
 def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
@@ -58,6 +64,7 @@ def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
     """
     settings = session.settings
     policy = lazy_room("policy").Policy.load(session.home)
+    ips = _ips(settings.tenant)
     agents, stopped = served_agents(session.home)
     pins = _pins(settings.tenant, agents)
     if stopped:
@@ -71,7 +78,7 @@ def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
         ),
         connections=settings.tenant.connections,
         sign_in=settings.tenant.sign_in,
-        worker_ips=_ips(settings.tenant),
+        worker_ips=ips,
         client_id=settings.tenant.client_id,
         standard_ttl=settings.tokens.standard_ttl,
         elevated_ttl=settings.tokens.elevated_ttl,

@@ -19,6 +19,7 @@ from agentvault_tui.cli.session import Session
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UsageError
 from agentvault_tui.vault import (
+    Budget,
     Credential,
     DeviceFlow,
     FixedToken,
@@ -81,7 +82,7 @@ async def opened(
     issuer = tenant_issuer(session)
     wanted = needs(session, change_mfa_policy=change_mfa_policy)
     kept = TellingClients(session.home, issuer)
-    async with reached(management_issuer(session.settings.tenant)) as tenant:
+    async with reached(management_issuer(session)) as tenant:
         source: Credential | TokenSource
         if device:
             source = await _by_device(session, tenant, kept, wanted)
@@ -89,7 +90,9 @@ async def opened(
             source = usable(from_descriptor(credential_fd))
         else:
             source = usable(from_keyring(issuer) or from_prompt())
-        yield Opened(Management(tenant, source), kept, wanted)
+        rate = session.settings.tenant.rate
+        budget = Budget(tenant.clock, rate=rate, burst=max(2.0, rate))
+        yield Opened(Management(tenant, source, budget=budget), kept, wanted)
 
 
 @asynccontextmanager
