@@ -110,8 +110,10 @@ class Reader:
         """Return one Action by its id, with the code that is deployed."""
         found = await actions.get(self.management, identity)
         deployed = found.get("deployed_version")
-        if isinstance(deployed, dict):
-            found["deployed_code"] = deployed.get("code")
+        if isinstance(deployed, dict) and "code" in deployed:
+            found["deployed_code"] = deployed["code"]
+        elif found.get("all_changes_deployed") is True:
+            found["deployed_code"] = found.get("code")
         return found
 
     async def flow(self) -> Json:
