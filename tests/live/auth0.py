@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ from agentvault_tui.home import Home
 from agentvault_tui.vault.provision import KeptClients
 
 PROGRAM: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
-AGENT: Final = "live-payments-agent"
+AGENT: Final = f"live-{secrets.token_hex(4)}"
+"""Another each time: names of agents are given once."""
 PAYMENT: Final = {
     "type": "agentvault:action",
     "action": "send:payment",
@@ -116,7 +118,7 @@ class Live:
             os.close(reader)
 
     def learn(self, row: str) -> None:
-        """Know the secrets of this home, and of a *row* of JSON, before it is written."""
+        """Know the secrets of this home and of a *row*, before it is written."""
         for path in (self.home / "keys").glob("auth0-*.json"):
             for one in json.loads(path.read_text()).values():
                 self.transcript.secrets |= secrets_in(one)
@@ -161,6 +163,8 @@ def payment(live: Live, agents_url: str) -> None:
         "agents", "add", AGENT, "--owner", "live@agentvault.test",
         "--scope", "send:payment", "--json",
     )  # fmt: skip
+    # The agent's own application on the tenant, which the revocation is about.
+    live.run("auth0", "apply", "--yes", manages=True)
     agent = json.loads(made[-1])
     auth = (agent["client_id"], agent["client_secret"])
 
