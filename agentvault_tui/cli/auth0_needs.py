@@ -73,7 +73,7 @@ def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
     return Needs(
         scopes=tuple((one.name, one.description) for one in policy.catalogue),
         agents=tuple(
-            AgentNeed(agent.id, agent.name, pins.get(agent.name, ()))
+            AgentNeed(agent.id, agent.name, pins.get(agent.id, ()))
             for agent in (() if stopped else agents)
         ),
         connections=settings.tenant.connections,
@@ -109,7 +109,7 @@ def served_agents(home: Home) -> tuple[list[Agent], bool]:
 
 
 def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin, ...]]:
-    """Read ``tenant.workers``: agent, connection, and one scope of the provider's."""
+    """Read ``tenant.workers``, an agent, a connection and a provider's scope each."""
     found: dict[str, dict[str, list[str]]] = {}
     for entry in settings.workers:
         words = entry.split()
@@ -118,25 +118,19 @@ def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin,
                 f"tenant.workers has {visible(entry, 80)}",
                 'write "AGENT CONNECTION SCOPE", one scope each',
             )
-        agent, connection, scope = words
+        name, connection, scope = words
         if connection not in settings.connections:
             raise SettingsError(
                 f"tenant.workers names the connection {visible(connection, 60)}",
                 "put it into tenant.connections too",
             )
-        found.setdefault(agent, {}).setdefault(connection, []).append(scope)
-    unknown = set(found) - {agent.name for agent in agents}
-    if unknown:
-        raise SettingsError(
-            f"tenant.workers names {visible(min(unknown), 60)}, which is no agent that "
-            "is served",
-            "agentvault agents list",
-        )
+        pinned = found.setdefault(_served(name, agents), {})
+        pinned.setdefault(connection, []).append(scope)
     for agent, by_connection in found.items():
         scopes = sum(map(len, by_connection.values()))
         if len(by_connection) > _MOST_CONNECTIONS or scopes > _MOST_SCOPES:
             raise SettingsError(
-                f"tenant.workers gives {visible(agent, 60)} too much",
+                f"tenant.workers gives {agent} too much",
                 f"at most {_MOST_CONNECTIONS} connections and {_MOST_SCOPES} scopes",
             )
     return {
@@ -145,6 +139,18 @@ def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin,
         )
         for agent, pinned in found.items()
     }
+
+
+def _served(name: str, agents: list[Agent]) -> str:
+    """Return the id of the one agent of that id or name: two would share the pins."""
+    found = [agent.id for agent in agents if name in (agent.id, agent.name)]
+    if len(found) != 1:
+        what = "several agents" if found else "no agent that is served"
+        raise SettingsError(
+            f"tenant.workers names {visible(name, 60)}, which is {what}",
+            "agentvault agents list; an id is never two agents'",
+        )
+    return found[0]
 
 
 def _ips(settings: TenantSettings) -> tuple[str, ...]:

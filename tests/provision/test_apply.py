@@ -8,7 +8,7 @@ import stat
 import pytest
 from support.provisioning import SIGN_IN, Vault, steps
 
-from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.errors import TenantBusyError, TenantError, TenantRefusedError
 from agentvault_tui.vault.provision import Step, names
 from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
@@ -292,8 +292,16 @@ async def test_the_application_the_settings_name_is_adopted(vault: Vault) -> Non
     assert vault.kept().client_id("console") == made["client_id"]
 
 
-async def test_a_rate_limit_is_waited_for(vault: Vault) -> None:
-    """Answers of 429 are tried again, and none of them ends the run."""
-    vault.tenant.busy = 4
+async def test_a_rate_limit_of_a_minute_is_waited_for(vault: Vault) -> None:
+    """Answers of 429 are tried again when the tenant says, and none ends the run."""
+    vault.tenant.busy, vault.tenant.busy_seconds = 1, 60
     assert steps(await vault.plan(), Step.CREATE)
-    assert vault.tenant.busy == 0
+    assert 55 < vault.waited < 90
+
+
+async def test_a_rate_limit_without_end_ends_the_run(vault: Vault) -> None:
+    """It says so, and that trying later is what helps."""
+    vault.tenant.busy, vault.tenant.busy_seconds = 100, 60
+    with pytest.raises(TenantBusyError, match="rate limit is spent"):
+        await vault.plan()
+    assert vault.tenant.writes == []

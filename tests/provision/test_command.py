@@ -182,6 +182,18 @@ def test_a_wrong_secret_is_refused_in_one_line_without_it(
     assert "wrong-secret" not in answer.err
 
 
+def test_a_token_that_is_expired_is_told_and_one_that_is_good_is_used(
+    home: Path, auth0: Call
+) -> None:
+    """Someone else got it, so what to do is to get another."""
+    assert auth0("plan", credential={"access_token": "management-token"}).code == 0
+    answer = auth0("plan", credential={"access_token": "old-token"})
+    assert answer.code == 1
+    assert "invalid_token" in answer.err
+    assert "old-token" not in answer.err
+    assert auth0("doctor", credential={"access_token": "old-token"}).code == 1
+
+
 @pytest.mark.parametrize(
     "given",
     [

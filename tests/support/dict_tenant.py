@@ -75,6 +75,8 @@ class DictTenant:
     """Writes until it answers 503 to each; -1: never."""
     busy: int = 0
     """Requests it answers 429 before it answers any."""
+    busy_seconds: int = 0
+    """How far ahead it says that its limit is renewed."""
     skew: float = 0.0
     token_answer: tuple[int, Json] | None = None
     discovery: Json = field(default_factory=dict)
@@ -182,7 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         if status == 429:
-            self.send_header("x-ratelimit-reset", str(int(time.time())))
+            renewed = int(time.time() + self.tenant.skew) + self.tenant.busy_seconds
+            self.send_header("x-ratelimit-reset", str(renewed))
         if status != 204:
             self.send_header("content-length", str(len(content)))
         self.end_headers()

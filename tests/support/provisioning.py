@@ -8,7 +8,7 @@ from typing import Any
 
 from support.dict_tenant import ADMIN, DictTenant
 
-from agentvault_tui.clock import SystemClock
+from agentvault_tui.clock import ManualClock, SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.vault import (
     Budget,
@@ -38,6 +38,8 @@ class Vault:
 
     tenant: DictTenant
     home: Home
+    waited: float = 0.0
+    """Seconds, by the clock that is moved."""
 
     def needs(self, **changes: Any) -> Needs:
         """What it needs: two scopes, one agent, people who sign in by password."""
@@ -53,17 +55,19 @@ class Vault:
         return KeptClients(self.home, self.tenant.issuer)
 
     def management(self) -> Management:
-        """A client of the tenant that waits for nothing."""
-        clock = SystemClock()
+        """A client of the tenant for which waiting is moving a clock."""
+        clock = ManualClock(SystemClock().now())
 
-        async def at_once(_: float) -> None:
+        async def at_once(seconds: float) -> None:
+            self.waited += seconds
+            clock.advance(seconds)
             await asyncio.sleep(0)
 
         return Management(
             Tenant(self.tenant.issuer, clock, sleep=at_once),
             ClientSecret(ADMIN[0], Secret(ADMIN[1])),
-            budget=Budget(clock, rate=1e6, burst=1000),
-            patience=Patience(attempts=5, jitter=lambda: 0.0),
+            budget=Budget(clock, rate=1e6, burst=1000, sleep=at_once),
+            patience=Patience(jitter=lambda: 0.0),
         )
 
     async def plan(self, **changes: Any) -> Plan:

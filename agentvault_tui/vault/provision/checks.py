@@ -85,7 +85,7 @@ async def rights(management: Management, needs: Needs) -> AsyncIterator[Check]:
         held = await management.scopes()
     except TenantError as error:
         remedy = error.remedy or "check the credential: client id, secret, and grants"
-        yield "credential", fault(error.what, remedy)
+        yield "credential", fault(error.what, remedy + _on_custom_domain(management))
         return
     lacks = scopes.lacking(scopes.reading(needs), held)
     for scope in lacks:
@@ -95,6 +95,14 @@ async def rights(management: Management, needs: Needs) -> AsyncIterator[Check]:
         yield "credential", warning(what, GRANT_IT)
     if not lacks:
         yield "credential", ok("the tenant takes the credential")
+
+
+def _on_custom_domain(management: Management) -> str:
+    """Return what else may be wrong where the host is none of Auth0's own."""
+    host = urlsplit(management.tenant.issuer).hostname or ""
+    if host.endswith(".auth0.com"):
+        return ""
+    return "; if this is a custom domain, set tenant.domain to the tenant's own"
 
 
 def examine(plan: Plan, found: Found, needs: Needs) -> Iterator[Check]:

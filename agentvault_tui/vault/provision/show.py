@@ -47,7 +47,8 @@ def lines(plan: Plan) -> Iterator[Line]:
         if item.step is Step.NOTHING:
             continue
         title = f"  {visible(item.title, 80)}" if item.title else ""
-        yield Line(2, _MARKS[item.step], Shown(f"{item.address}{title}"))
+        address = visible(item.address, 120)
+        yield Line(2, _MARKS[item.step], Shown(f"{address}{title}"))
         if item.note:
             yield Line(6, "", visible(item.note, 300))
         wide = max((len(_name(change)) for change in item.changes), default=0)
