@@ -22,17 +22,19 @@ def auth0() -> None:
     """
 
 
+_descriptor_option = click.option(
+    "--credential-fd",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Read the credential, as JSON, from this open descriptor.",
+)
+
+
 def _credential_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    fd = click.option(
-        "--credential-fd",
-        type=click.IntRange(0),
-        metavar="N",
-        help="Read the credential, as JSON, from this open descriptor.",
-    )
     device = click.option(
         "--device", is_flag=True, help="Sign in by device flow instead."
     )
-    return fd(device(function))
+    return _descriptor_option(device(function))
 
 
 _policy_option = click.option(
@@ -51,7 +53,7 @@ _policy_option = click.option(
 @_policy_option
 @pass_session
 def plan(session: Session, /, **given: Any) -> None:
-    """Show what apply would make or change on the tenant; writes nothing."""
+    """Show what apply would do to the tenant; writes nothing."""
     lazy_room("cli.auth0_work").show_plan(session, **given)
 
 
@@ -99,8 +101,9 @@ def doctor(session: Session, /, **credential: Any) -> int:
 @command(
     "remember",
     example="agentvault auth0 remember --credential-fd 3 3< management.json",
+    prints_data=True,
 )
-@click.option("--credential-fd", type=click.IntRange(0), metavar="N")
+@_descriptor_option
 @pass_session
 def remember(session: Session, credential_fd: int | None) -> None:
     """Keep the credential in the OS keyring, for the other commands."""
@@ -109,16 +112,22 @@ def remember(session: Session, credential_fd: int | None) -> None:
     given = credential_fd is not None
     found = room.from_descriptor(credential_fd) if given else room.from_prompt()
     room.remember(issuer, found)
-    session.out.line("kept in the OS keyring; `agentvault auth0 forget` takes it out")
+    if session.json:
+        session.out.json({"kept": True, "tenant": issuer})
+    else:
+        session.out.line("kept in the OS keyring; `auth0 forget` takes it out")
 
 
-@command("forget", example="agentvault auth0 forget")
+@command("forget", example="agentvault auth0 forget", prints_data=True)
 @pass_session
 def forget(session: Session) -> int:
     """Take the credential out of the OS keyring."""
     issuer = lazy_room("cli.auth0_needs").tenant_issuer(session)
     was_there = lazy_room("cli.auth0_credential").forget(issuer)
-    session.out.line("taken out" if was_there else "there was none")
+    if session.json:
+        session.out.json({"forgotten": was_there, "tenant": issuer})
+    else:
+        session.out.line("taken out" if was_there else "there was none")
     return 0 if was_there else 4
 
 

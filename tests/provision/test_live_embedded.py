@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.tenant.users import NewUser
 
 SCRIPT = Path(__file__).parents[1] / "live" / "auth0.py"
+NAMES = ("alice@acme.test", "bob@acme.test")
 CODE = re.compile(r"and enter +(\S+)")
 
 
@@ -37,7 +39,7 @@ def test_from_an_empty_tenant_to_an_approved_payment_and_a_revocation(
     tenant: TenantThread, tmp_path: Path
 ) -> None:
     """Two people approve on the pages; the transcript tells it all, and no secret."""
-    people = [tenant.users.add(name, approver=True) for name in ("alice", "bob")]
+    people = [tenant.users.add(name, approver=True) for name in NAMES]
     transcript = tmp_path / "transcript.txt"
     ended = run_live(tenant, people, tmp_path, transcript)
     told = transcript.read_text()
@@ -47,9 +49,14 @@ def test_from_an_empty_tenant_to_an_approved_payment_and_a_revocation(
     assert '"access_token": "[removed]"' in told
     assert '"status":"revoked"' in told
     assert "left alone" in told
-    secrets = [tenant.run.management_secret, *(one.password for one in people)]
+    (kept,) = (tmp_path / "home" / "keys").glob("auth0-*.json")
+    given = [one.get("client_secret") for one in json.loads(kept.read_text()).values()]
+    secrets = [tenant.run.management_secret, *filter(None, given)]
+    assert len(secrets) > 2
     assert not [secret for secret in secrets if secret in told]
     assert "av_t_" not in told
+    assert "alice@acme.test" not in told
+    assert stat.S_IMODE(transcript.stat().st_mode) == 0o600
 
 
 def run_live(
