@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test check bench screenshots lock clean
+.PHONY: demo test check bench screenshots live-auth0 lock clean
 
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/agentvault demo
@@ -24,6 +24,10 @@ bench: $(VENV)/dev.stamp
 
 screenshots: $(VENV)/dev.stamp
 	@$(BIN)/python screenshots/make.py
+
+# Opt-in, and changes a real tenant: see docs/auth0.md, "A live run".
+live-auth0: $(VENV)/dev.stamp
+	@$(BIN)/python tests/live/auth0.py $(LIVE)
 
 lock: $(VENV)/dev.stamp
 	$(LOCK) --group build pyproject.toml -o requirements/runtime.txt

@@ -75,6 +75,23 @@ class TenantSettings:
 
     issuer: str = ""
     client_id: str = ""
+    """The console's application; empty: the one that `agentvault auth0 apply` made."""
+    domain: str = ""
+    """The tenant's own host name, where ``issuer`` is a custom domain of it."""
+    sign_in: tuple[str, ...] = ("Username-Password-Authentication",)
+    """Connections by which operators sign in."""
+    connections: tuple[str, ...] = ()
+    """Connections whose accounts agents use through Token Vault."""
+    workers: tuple[str, ...] = ()
+    """``AGENT CONNECTION SCOPE`` each: agents that exchange with nobody there."""
+    worker_ips: tuple[str, ...] = ()
+    """Addresses or networks from which they may."""
+    rate: int = 2
+    """Management API requests a second that the tenant's plan answers; Free: 2."""
+
+    def __post_init__(self) -> None:
+        """Hold the bounds."""
+        _within("tenant.rate", self.rate, 1, 1000)
 
 
 class Switch(StrEnum):

@@ -33,6 +33,7 @@ from agentvault_tui.policy import Policy
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
+from agentvault_tui.vault.provision.kept import KeptClients
 from agentvault_tui.web.guard import Guard, loopback_hosts
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.server import Listener, Server
@@ -91,6 +92,12 @@ async def _serve(home: Home, settings: Settings, socket: Path) -> int:
     return 0
 
 
+def _client_id(home: Home, settings: Settings) -> str:
+    """Return the console's client: the one named, else the one provisioned."""
+    tenant = settings.tenant
+    return tenant.client_id or KeptClients(home, tenant.issuer).client_id("console")
+
+
 async def _open(
     home: Home, settings: Settings, clock: Clock, ledger: Ledger, policy: Policy
 ) -> _Rooms:
@@ -98,7 +105,7 @@ async def _open(
     found = (
         await process.start()
         if process
-        else Announcement(settings.tenant.issuer, settings.tenant.client_id)
+        else Announcement(settings.tenant.issuer, _client_id(home, settings))
     )
     broker = Broker(
         home=home,

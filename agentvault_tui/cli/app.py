@@ -42,6 +42,7 @@ SECTIONS: Final = {
         "logout": _room("login", "logout", "Sign out."),
         "whoami": _room("login", "whoami", "Say who is signed in."),
         "tenant": _room("tenant", "tenant", "People of the embedded tenant."),
+        "auth0": _room("auth0", "auth0", "Prepare and examine an Auth0 tenant."),
     },
 }
 

@@ -22,6 +22,7 @@ from agentvault_tui.tenant.management.grants import ClientGrantCalls, UserGrantC
 from agentvault_tui.tenant.management.logs import LogCalls
 from agentvault_tui.tenant.management.refresh_tokens import RefreshTokenCalls
 from agentvault_tui.tenant.management.resource_servers import ApiCalls
+from agentvault_tui.tenant.management.roles import RoleCalls
 from agentvault_tui.tenant.management.settings import SettingsCalls
 from agentvault_tui.tenant.management.tokensets import TokensetCalls
 from agentvault_tui.tenant.management.users import UserCalls
@@ -99,6 +100,7 @@ def endpoints(parts: Parts) -> list[Endpoint]:
         ConnectionCalls(parts.connections, parts.clients),
         ApiCalls(parts.apis),
         ActionCalls(parts.store, parts.clock),
+        RoleCalls(parts.store),
         SettingsCalls(parts.settings),
         LogCalls(parts.journal),
         *([TokensetCalls(parts.people, parts.accounts)]

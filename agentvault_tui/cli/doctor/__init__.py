@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from agentvault_tui.cli.doctor.files import check_files, check_policy, check_settings
-from agentvault_tui.cli.doctor.finding import Finding, Level
 from agentvault_tui.cli.doctor.machine import check_terminal, check_versions
 from agentvault_tui.cli.doctor.record import check_clock, check_ledger
 from agentvault_tui.cli.doctor.running import check_broker, check_people, check_tenant
@@ -14,6 +13,7 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
 from agentvault_tui.errors import AgentVaultError, SettingsError
+from agentvault_tui.model.finding import Finding, Level
 
 _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] = (
     ("versions", check_versions),
@@ -27,6 +27,7 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] =
     ("clock", check_clock),
     ("terminal", check_terminal),
 )
+_AREA: Final = 10
 _WITHOUT_HOME: Final = frozenset({"versions", "files", "terminal"})
 """What is looked at where the home is refused; ``files`` says why it was."""
 
@@ -43,7 +44,7 @@ def doctor(session: Session) -> int:
         for finding in _examine(session, check):
             found.append((area, finding))
             if not session.json:
-                _print(session.out, area, finding)
+                print_finding(session.out, area, finding)
     healthy = all(finding.level is not Level.FAULT for _, finding in found)
     if session.json:
         findings = [{"area": area, **finding.shape()} for area, finding in found]
@@ -76,15 +77,16 @@ def _examine(
         yield Finding(Level.FAULT, f"it cannot be looked at ({error})")
 
 
-def _print(out: Output, area: str, finding: Finding) -> None:
+def print_finding(out: Output, area: str, finding: Finding) -> None:
+    """Print one line of a report, and its remedy below it."""
     out.row(
         (8, out.word(finding.level.value)),
-        (9, out.cell(area, "quiet")),
+        (_AREA, out.cell(area, "quiet")),
         (0, out.cell(finding.what, limit=500)),
     )
     if finding.remedy:
         out.row(
             (8, out.cell(" ")),
-            (9, out.cell(" ")),
+            (_AREA, out.cell(" ")),
             (0, out.cell(f"-> {finding.remedy}", "strong", 500)),
         )

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentvault_tui.cli.doctor.finding import Finding, fault, ok, warning
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.home import Home, check_socket_path
+from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 _LEAST_FREE = 200 * 1024 * 1024
 """Below this a busy broker may run out of disk within hours."""
@@ -43,10 +43,12 @@ def check_settings(session: Session) -> Iterator[Finding]:
     tenant = settings.tenant.issuer or "embedded"
     yield ok(f"from {where}: listen {settings.broker.listen}, tenant {tenant}")
     if settings.tenant.issuer and not settings.tenant.client_id:
-        yield fault(
-            "tenant.issuer is set and tenant.client_id is not",
-            "set both in config.toml, or neither for the embedded tenant",
-        )
+        kept = lazy_room("vault.provision.kept").KeptClients
+        if not kept(session.home, settings.tenant.issuer).client_id("console"):
+            yield fault(
+                "tenant.issuer is set, and no application of it is known",
+                "agentvault auth0 apply makes one; or set tenant.client_id",
+            )
 
 
 def check_policy(session: Session) -> Iterator[Finding]:

@@ -12,9 +12,9 @@ from importlib import metadata
 from typing import Final
 
 from agentvault_tui import __version__
-from agentvault_tui.cli.doctor.finding import Finding, ok, warning
 from agentvault_tui.cli.output import ascii_terminal
 from agentvault_tui.cli.session import Session
+from agentvault_tui.model.finding import Finding, ok, warning
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
 _RESET_RACE: Final = (3, 7, 0)

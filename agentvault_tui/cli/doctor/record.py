@@ -8,9 +8,9 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Final
 
-from agentvault_tui.cli.doctor.finding import Finding, fault, ok, warning
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock, iso, parse_iso
+from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 _TAIL: Final = 1000
 _JITTER: Final = timedelta(seconds=5)

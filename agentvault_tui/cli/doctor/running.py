@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentvault_tui import __version__
-from agentvault_tui.cli.doctor.finding import Finding, fault, ok, warning
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UnreachableError
+from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 
 def check_broker(session: Session) -> Iterator[Finding]:

@@ -136,7 +136,11 @@ class ClientCalls:
                 found = [doc for doc in found if str(doc[name]).lower() == wanted]
         fields = call.query.get("fields")
         page = paging.either(call.query, "clients", found, name="client_id")
-        return Answer(200, page if fields is None else _only(page, fields))
+        if fields is None:
+            return Answer(200, page)
+        # Auth0's default: the named members are the ones that come.
+        keep = call.query.get("include_fields", "true").lower() != "false"
+        return Answer(200, _only(page, fields, keep=keep))
 
     def _get(self, call: Call) -> Answer:
         return Answer(200, shape(self._found(call)))
@@ -290,8 +294,8 @@ def _check_power(call: Call, body: Iterable[str]) -> None:
         )
 
 
-def _only(page: Any, fields: str) -> Any:
-    wanted = set(fields.split(","))
+def _only(page: Any, fields: str, *, keep: bool) -> Any:
+    named = set(fields.split(","))
     docs = page["clients"] if isinstance(page, dict) else page
-    cut = [{n: v for n, v in doc.items() if n in wanted} for doc in docs]
+    cut = [{n: v for n, v in doc.items() if (n in named) is keep} for doc in docs]
     return {**page, "clients": cut} if isinstance(page, dict) else cut

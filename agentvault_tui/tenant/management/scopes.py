@@ -6,7 +6,7 @@ from typing import Final
 
 _ALL_VERBS: Final = (
     "client_grants", "clients", "connections", "resource_servers", "users",
-    "actions", "client_credentials",
+    "actions", "client_credentials", "roles",
 )  # fmt: skip
 SCOPES: Final = (
     *(f"{verb}:{what}" for what in _ALL_VERBS

@@ -1,4 +1,4 @@
-"""One line of the doctor's report."""
+"""One line of a doctor's report, whichever doctor it is."""
 
 from __future__ import annotations
 

@@ -1,0 +1,158 @@
+"""The Management API credential: from a descriptor, the OS keyring, or a prompt.
+
+Never from an argument or the environment, which other processes can read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+import keyring
+from keyring.errors import KeyringError
+
+from agentvault_tui.clock import Deadline, SystemClock
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.vault import (
+    Access,
+    ClientSecret,
+    Credential,
+    FixedToken,
+    PrivateKey,
+    Secret,
+    SigningKey,
+    TokenSource,
+)
+
+_SERVICE: Final = "agentvault auth0"
+_MAX: Final = 64 * 1024
+_DAY: Final = 86_400
+_FORMS: Final = (
+    'JSON: {"client_id": …, "client_secret": …}, or "private_key" (PEM) instead, or '
+    '{"access_token": …}'
+)
+_KNOWN: Final = (
+    frozenset({"client_id", "client_secret"}),
+    frozenset({"client_id", "private_key"}),
+    frozenset({"client_id", "private_key", "kid"}),
+    frozenset({"access_token"}),
+)
+
+
+def from_descriptor(descriptor: int) -> dict[str, str]:
+    """Read a credential, to the end, from an open descriptor.
+
+    Raises:
+        UsageError: the descriptor is not open, or what it gives is no credential.
+    """
+    try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(_MAX + 1)
+    except OSError as error:
+        raise UsageError(
+            f"descriptor {descriptor} cannot be read",
+            "open one: agentvault auth0 plan --credential-fd 3 3< FILE",
+        ) from error
+    return parse(content)
+
+
+def parse(content: bytes | str) -> dict[str, str]:
+    """Read a credential; what is wrong with it is told without quoting it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    value: Any = None
+    try:
+        value = json.loads(content) if len(content) <= _MAX else None
+    except (ValueError, RecursionError):
+        value = None
+    if not _is_credential(value):
+        raise UsageError("this is no credential", _FORMS) from None
+    return dict(value)
+
+
+def from_prompt() -> dict[str, str]:
+    """Ask for client id and secret at the terminal, the secret unseen.
+
+    Raises:
+        UsageError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "no credential for the Management API, and no terminal to ask at",
+            "give --credential-fd N, or keep one: agentvault auth0 remember",
+        )
+    client_id = click.prompt("Client id of the Management API client", err=True)
+    secret = click.prompt("Client secret", hide_input=True, err=True)
+    return {"client_id": str(client_id).strip(), "client_secret": str(secret).strip()}
+
+
+def from_keyring(issuer: str) -> dict[str, str] | None:
+    """Return the credential kept for *issuer*, or nothing where none can be kept."""
+    if not _has_keyring():
+        return None
+    try:
+        kept = keyring.get_password(_SERVICE, issuer)
+    except KeyringError:
+        return None
+    return None if kept is None else parse(kept)
+
+
+def remember(issuer: str, credential: Mapping[str, str]) -> None:
+    """Keep a credential in the OS keyring.
+
+    Raises:
+        NotFoundError: there is no keyring that keeps secrets sealed.
+    """
+    if not _has_keyring():
+        raise _no_keyring()
+    try:
+        keyring.set_password(_SERVICE, issuer, json.dumps(dict(credential)))
+    except KeyringError as error:
+        raise _no_keyring() from error
+
+
+def forget(issuer: str) -> bool:
+    """Take a credential out of the OS keyring; tell whether there was one."""
+    if from_keyring(issuer) is None:
+        return False
+    keyring.delete_password(_SERVICE, issuer)
+    return True
+
+
+def usable(found: Mapping[str, str]) -> Credential | TokenSource:
+    """Make of a credential what the wire client takes."""
+    if "access_token" in found:
+        expires = Deadline.after(SystemClock(), _DAY)
+        token = Secret(found["access_token"])
+        return FixedToken(Access(token=token, scopes=frozenset(), expires=expires))
+    client_id = found["client_id"]
+    if "private_key" in found:
+        key = SigningKey(Secret(found["private_key"]), found.get("kid", ""))
+        return PrivateKey(client_id, key)
+    return ClientSecret(client_id, Secret(found["client_secret"]))
+
+
+def _is_credential(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and frozenset(value) in _KNOWN
+        and all(isinstance(one, str) and one for one in value.values())
+    )
+
+
+def _has_keyring() -> bool:
+    """Tell whether the system has one: priority 1 and more keep secrets sealed."""
+    return keyring.get_keyring().priority >= 1
+
+
+def _no_keyring() -> NotFoundError:
+    return NotFoundError(
+        "this system has no keyring that keeps secrets sealed",
+        "give the credential each time, with --credential-fd N",
+    )

@@ -1,0 +1,65 @@
+"""``agentvault auth0 doctor``: what is misconfigured on the tenant, from outside in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agentvault_tui.cli.auth0_needs import management_issuer, tenant_issuer
+from agentvault_tui.cli.auth0_reach import opened, reached
+from agentvault_tui.cli.doctor import print_finding
+from agentvault_tui.cli.session import Session
+from agentvault_tui.errors import SettingsError, TenantError, TenantScopeError
+from agentvault_tui.model.finding import Level, fault
+from agentvault_tui.vault.provision import checks
+
+
+def doctor(session: Session, **credential: Any) -> int:
+    """Print what is wrong on the tenant; return 1 when there is a fault."""
+    found = asyncio.run(_all(session, **credential))
+    healthy = all(finding.level is not Level.FAULT for _, finding in found)
+    if session.json:
+        findings = [{"area": area, **finding.shape()} for area, finding in found]
+        session.out.json({"ok": healthy, "findings": findings})
+    return 0 if healthy else 1
+
+
+async def _all(session: Session, **credential: Any) -> list[checks.Check]:
+    found: list[checks.Check] = []
+    try:
+        async for check in _findings(session, **credential):
+            _note(session, found, check)
+    except SettingsError as error:
+        _note(session, found, ("settings", fault(error.what, error.remedy)))
+    except TenantScopeError as error:
+        for scope in error.scopes or ("a scope the tenant does not name",):
+            finding = fault(f"the credential lacks {scope}", checks.GRANT_IT)
+            _note(session, found, ("credential", finding))
+    except TenantError as error:
+        _note(session, found, ("tenant", fault(error.what, error.remedy)))
+    return found
+
+
+def _note(session: Session, found: list[checks.Check], check: checks.Check) -> None:
+    found.append(check)
+    if not session.json:
+        print_finding(session.out, *check)
+
+
+async def _findings(session: Session, **credential: Any) -> AsyncIterator[checks.Check]:
+    """Yield findings; what cannot be reached or may not be read ends it."""
+    for issuer in dict.fromkeys((tenant_issuer(session), management_issuer(session))):
+        async with reached(issuer) as tenant:
+            async for check in checks.reach(tenant):
+                yield check
+                if check[1].level is Level.FAULT and check[0] == "tenant":
+                    return
+    async with opened(session, **credential) as there:
+        async for check in checks.rights(there.management, there.needs):
+            yield check
+            if check[1].level is Level.FAULT and "lacks" not in check[1].what:
+                return
+        plan, found = await there.provisioner.plan(there.needs)
+        for check in checks.examine(plan, found, there.needs):
+            yield check

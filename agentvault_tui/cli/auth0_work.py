@@ -1,0 +1,125 @@
+"""``agentvault auth0 plan`` and ``apply``: what they do, and print."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from agentvault_tui.cli.auth0_reach import Opened, TellingClients, opened
+from agentvault_tui.cli.session import Session
+from agentvault_tui.errors import TenantScopeError
+from agentvault_tui.vault.provision import Plan, checks, scopes, show
+
+
+def show_plan(session: Session, **given: Any) -> None:
+    """Print what apply would do."""
+
+    async def work() -> Plan:
+        async with opened(session, **given) as there:
+            await _must_have(there, scopes.reading(there.needs))
+            plan, _ = await there.provisioner.plan(there.needs)
+            return plan
+
+    plan = asyncio.run(work())
+    if session.json:
+        session.out.json(show.shape(plan))
+    else:
+        _print_plan(session, plan)
+
+
+def apply(
+    session: Session,
+    *,
+    asks: bool,
+    print_secrets: bool,
+    **given: Any,
+) -> int:
+    """Carry a plan out, printing each object once it has been read back."""
+
+    async def work() -> int:
+        async with opened(session, **given) as there:
+            wanted = scopes.reading(there.needs) + scopes.writing(there.needs)
+            await _must_have(there, wanted)
+            plan, found = await there.provisioner.plan(there.needs)
+            if not session.json:
+                _print_plan(session, plan)
+            if not plan.writes:
+                _print_end(session, there)
+                return 0
+            if asks and not await asyncio.to_thread(_agreed, len(plan.writes)):
+                session.out.line("nothing was changed")
+                return 1
+            try:
+                async for item in there.provisioner.apply(plan, found):
+                    _print_done(session, item.step.value, item.address)
+            finally:
+                # Also when it stopped half-way: what was made is made.
+                if print_secrets:
+                    _print_secrets(session, there.kept)
+            _print_end(session, there)
+            return 0
+
+    return asyncio.run(work())
+
+
+async def _must_have(there: Opened, wanted: tuple[str, ...]) -> None:
+    """Refuse before the first call what would fail half-way, every scope by name.
+
+    Raises:
+        TenantScopeError: the credential lacks some.
+    """
+    lacks = scopes.lacking(wanted, await there.management.scopes())
+    if lacks:
+        raise TenantScopeError(
+            "insufficient_scope",
+            f"the credential lacks {', '.join(lacks)}",
+            checks.GRANT_IT,
+            scopes=lacks,
+        )
+
+
+def _agreed(count: int) -> bool:
+    return click.confirm(f"Do these {count} on the tenant?", default=False, err=True)
+
+
+def _print_plan(session: Session, plan: Plan) -> None:
+    out = session.out
+    for line in show.lines(plan):
+        style = {"+": "good", "~": "wait", "!": "bad"}.get(line.mark, "")
+        mark = out.cell(f"{line.mark:1} ", style)
+        # The padding is ours; everything after it has been made displayable.
+        out.line(" " * line.indent, mark, out.cell(line.text, limit=2000))
+    out.line(show.summary(plan))
+
+
+def _print_done(session: Session, step: str, address: str) -> None:
+    if session.json:
+        session.out.json({"step": step, "address": address})
+    else:
+        session.out.line(
+            session.out.word("ok"), f": {step} ", session.out.cell(address)
+        )
+
+
+def _print_secrets(session: Session, kept: TellingClients) -> None:
+    """Print what was asked for, this once."""
+    for key, (client_id, secret) in kept.fresh.items():
+        if session.json:
+            shown = {"client_id": client_id, "client_secret": secret.reveal()}
+            session.out.json({"application": key, **shown})
+        else:
+            pairs = [("client_id", client_id), ("client_secret", secret.reveal())]
+            session.out.line(session.out.cell(key, "strong"))
+            session.out.fields(pairs)
+
+
+def _print_end(session: Session, there: Opened) -> None:
+    out, kept = session.out, there.kept
+    client_id = kept.client_id("console")
+    if session.json:
+        out.json({"ok": True, "client_id": client_id, "kept_in": str(kept.path)})
+        return
+    out.line("the console's application is ", out.cell(client_id, "strong"))
+    out.line("secrets are in ", out.cell(kept.path, limit=500))

@@ -1,0 +1,33 @@
+"""The two post-login Actions that ship with AgentVault, as files of JavaScript."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+RUNTIME: Final = "node22"
+_FOLDER: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Action: its name on the tenant, and its file."""
+
+    name: str
+    key: str
+    """In our addresses."""
+    path: Path
+
+    @property
+    def code(self) -> str:
+        """The JavaScript as it is sent."""
+        return self.path.read_text(encoding="utf-8")
+
+
+CHALLENGE: Final = Script(
+    "AgentVault step-up challenge", "challenge", _FOLDER / "step-up-challenge.js"
+)
+PROOF: Final = Script("AgentVault step-up proof", "proof", _FOLDER / "step-up-proof.js")
+IN_ORDER: Final = (CHALLENGE, PROOF)
+"""As they must be bound: the proof looks at what the challenge brought about."""

@@ -1,0 +1,123 @@
+"""Carries out a plan, object by object, and believes no write it has not read back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from agentvault_tui.errors import TenantError, TenantNotFoundError
+from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.found import Found
+from agentvault_tui.vault.provision.plan import Item, Plan
+from agentvault_tui.vault.provision.reading import Reader
+from agentvault_tui.vault.provision.rules import FieldChange, Ids, body, compare
+from agentvault_tui.vault.provision.writing import Writer
+from agentvault_tui.vault.reply import Json
+
+_TRIES: Final = 3
+_PAUSE: Final = 1.0
+"""What was written may be read a moment later only."""
+_MAX_BOUND: Final = 20
+_REREAD: Final = frozenset({Kind.FLOW, Kind.API})
+"""Lists of these are replaced whole: what others put there since must not be lost."""
+
+
+async def carry_out(
+    plan: Plan, found: Found, reader: Reader, writer: Writer
+) -> AsyncIterator[Item]:
+    """Do what *plan* says, in its order, and yield each item once it is true.
+
+    It can be stopped anywhere and planned anew: what is done is found done.
+
+    Raises:
+        TenantError: the tenant would not, or stored something else than it was sent.
+    """
+    ids = dict(found.ids)
+    for item in plan.writes:
+        wanted = item.wanted
+        assert wanted is not None  # noqa: S101 - what `writes` means
+        address = wanted.address
+        standing = found.objects.get(address)
+        if wanted.kind in _REREAD and standing is not None:
+            standing = await _fetch(reader, wanted, ids.get(address, ""))
+        rules = wanted.fields if standing else {**wanted.fixed, **wanted.fields}
+        changes = compare(rules, standing or {}, ids)
+        if wanted.kind is Kind.FLOW:
+            _room_in_flow(changes[0].after if changes else [])
+            standing = _with_names(standing or {}, plan, ids)
+        if changes:
+            made = body(changes, standing or {}, ids)
+            ids[address] = await writer.write(
+                wanted, made, standing, ids.get(address, "")
+            )
+        await _confirm(reader, wanted, ids)
+        yield replace(item, changes=changes)
+
+
+async def _confirm(reader: Reader, wanted: Wanted, ids: dict[str, str]) -> None:
+    """Read back what was written.
+
+    Raises:
+        TenantError: it is another thing than was asked for.
+    """
+    identity = ids.get(wanted.address, "")
+    rules = {**wanted.fixed, **wanted.fields}
+    wrong: tuple[FieldChange, ...] = ()
+    for attempt in range(_TRIES):
+        if attempt:
+            await reader.management.tenant.sleep(_PAUSE)
+        try:
+            standing = await _fetch(reader, wanted, identity)
+        except TenantNotFoundError:
+            continue
+        wrong = compare(rules, standing, ids)
+        if not wrong:
+            return
+    paths = ", ".join(change.path for change in wrong) or "nothing at all"
+    raise TenantError(
+        f"{wanted.address} was written, and what reads back differs: {paths}",
+        "see it in the Dashboard; apply goes on from here when it is right",
+    )
+
+
+async def _fetch(reader: Reader, wanted: Wanted, identity: str) -> Json:
+    """Read one object anew."""
+    by_id: dict[Kind, Callable[[str], Awaitable[Json]]] = {
+        Kind.API: reader.api,
+        Kind.ROLE: reader.role,
+        Kind.CLIENT: reader.client,
+        Kind.GRANT: reader.grant,
+        Kind.ACTION: reader.action,
+    }
+    if wanted.kind in by_id:
+        return await by_id[wanted.kind](identity)
+    match wanted.kind:
+        case Kind.CONNECTION:
+            return await reader.connection(wanted.key) or {}
+        case Kind.FACTOR:
+            return (await reader.factors()).get(wanted.key, {})
+        case Kind.SETTINGS:
+            return await reader.settings()
+        case Kind.POLICY:
+            return await reader.policies()
+        case _:
+            return await reader.flow()
+
+
+def _with_names(flow: Json, plan: Plan, ids: Ids) -> Json:
+    """Add the names of our own Actions to those that others' are shown by."""
+    ours = {
+        ids[item.address]: item.title
+        for item in plan.items
+        if item.address.startswith(f"{Kind.ACTION}.") and item.address in ids
+    }
+    return {**flow, "shown": {**ours, **flow.get("shown", {})}}
+
+
+def _room_in_flow(bound: list[str]) -> None:
+    if len(bound) > _MAX_BOUND:
+        raise TenantError(
+            f"the login flow would have {len(bound)} Actions, and {_MAX_BOUND} fit",
+            "unbind one in the Dashboard, under Actions, Triggers",
+        )

@@ -1,0 +1,170 @@
+"""What is wrong on a tenant, and its remedy: the doctor's eyes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
+
+from agentvault_tui.errors import TenantError
+from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
+from agentvault_tui.text import visible
+from agentvault_tui.vault.identity import SKEW
+from agentvault_tui.vault.management import Management
+from agentvault_tui.vault.provision import scopes
+from agentvault_tui.vault.provision.found import Found
+from agentvault_tui.vault.provision.lasting import Lasting
+from agentvault_tui.vault.provision.needs import Needs
+from agentvault_tui.vault.provision.plan import Item, Plan, Step
+from agentvault_tui.vault.provision.reasons import all_reasons, missing
+from agentvault_tui.vault.tenant import Tenant
+
+Area = str
+Check = tuple[Area, Finding]
+Resolve = Callable[[str, int], Awaitable[object]]
+
+_NOTABLE: Final = 5.0
+_AT_PROVIDER: Final = "GitHub: an App with expiring user tokens; Slack: token rotation"
+GRANT_IT: Final = (
+    "authorize it for the credential's application, in the Dashboard under APIs, "
+    "Auth0 Management API, Application Access"
+)
+
+
+async def resolve(host: str, port: int) -> object:
+    """Ask the system for the addresses of *host*."""
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+async def reach(tenant: Tenant, look_up: Resolve = resolve) -> AsyncIterator[Check]:
+    """Yield whether the tenant is found, answers as itself, and shares our time."""
+    parts = urlsplit(tenant.issuer)
+    host, port = parts.hostname or "", parts.port or 443
+    try:
+        await look_up(host, port)
+    except OSError as error:
+        what = f"DNS has no address for {visible(host, 100)} ({visible(error, 80)})"
+        remedy = "look for a typing error in tenant.issuer; try another resolver"
+        yield "tenant", fault(what, remedy)
+        return
+    try:
+        await tenant.metadata()
+    except TenantError as error:
+        yield "tenant", fault(error.what, error.remedy or "check tenant.issuer")
+        return
+    yield "tenant", ok(f"{tenant.issuer} answers, and as itself")
+    if parts.scheme == "http":
+        yield "tenant", warning("it is reached by http, which loopback alone may be")
+    yield "clock", skew(tenant.skew)
+
+
+def skew(seconds: float | None) -> Finding:
+    """Say how far the tenant's clock, by its Date header, is from ours."""
+    if seconds is None:
+        return warning(
+            "the tenant does not say what time it is", "compare clocks yourself"
+        )
+    told = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the tenant"
+    if abs(seconds) > SKEW:
+        return fault(
+            f"this machine's clock is {told}; from {SKEW} s on ID tokens are refused",
+            "set it: timedatectl set-ntp true",
+        )
+    if abs(seconds) > _NOTABLE:
+        return warning(f"this machine's clock is {told}", "check its synchronisation")
+    return ok("this machine's clock agrees with the tenant's")
+
+
+async def rights(management: Management, needs: Needs) -> AsyncIterator[Check]:
+    """Yield whether the credential is taken, and each scope it lacks."""
+    try:
+        held = await management.scopes()
+    except TenantError as error:
+        remedy = error.remedy or "check the credential: client id, secret, and grants"
+        yield "credential", fault(error.what, remedy + _on_custom_domain(management))
+        return
+    lacks = scopes.lacking(scopes.reading(needs), held)
+    for scope in lacks:
+        yield "credential", fault(f"the credential lacks {scope}", GRANT_IT)
+    for scope in scopes.lacking(scopes.writing(needs), held):
+        what = f"the credential lacks {scope}, which apply needs"
+        yield "credential", warning(what, GRANT_IT)
+    if not lacks:
+        yield "credential", ok("the tenant takes the credential")
+
+
+def _on_custom_domain(management: Management) -> str:
+    """Return what else may be wrong where the host is none of Auth0's own."""
+    host = urlsplit(management.tenant.issuer).hostname or ""
+    if host.endswith(".auth0.com"):
+        return ""
+    return "; if this is a custom domain, set tenant.domain to the tenant's own"
+
+
+def examine(plan: Plan, found: Found, needs: Needs) -> Iterator[Check]:
+    """Yield what *plan* would change or cannot, as findings, and what is well."""
+    well: dict[Area, int] = {}
+    for item in plan.items:
+        area = item.address.partition(".")[0]
+        findings = list(_item(item, found))
+        if not findings:
+            well[area] = well.get(area, 0) + 1
+        for finding in findings:
+            yield area, finding
+    for area, count in well.items():
+        yield area, ok(f"{count} as {'it' if count == 1 else 'they'} should be")
+    yield from _connections(found, needs)
+    yield from _client_id(found, needs)
+
+
+def _item(item: Item, found: Found) -> Iterator[Finding]:
+    match item.step:
+        case Step.CREATE:
+            yield missing(item, found.misfiled.get(item.address, ""))
+        case Step.CHANGE:
+            yield from all_reasons(item)
+        case Step.BY_HAND:
+            for_fixed = list(all_reasons(item))
+            for finding in for_fixed:
+                yield replace(finding, remedy=item.note)
+            if not for_fixed:
+                what, _, remedy = item.note.partition(": ")
+                yield fault(f"{item.address}: {what}", remedy)
+        case Step.LEAVE if item.changes:
+            for finding in all_reasons(item):
+                # Adaptive MFA asks only now and then; Always breaks each exchange.
+                always = item.changes[0].before == ["all-applications"]
+                level = Level.FAULT if always else Level.WARNING
+                yield replace(finding, level=level, remedy=item.note)
+        case Step.LEAVE:
+            yield ok(f"{item.address} is left alone: {item.note}")
+        case Step.NOTHING:
+            return
+
+
+def _connections(found: Found, needs: Needs) -> Iterator[Check]:
+    for name in needs.connections:
+        one = found.objects.get(f"connection.{name}")
+        if one is not None and one["lasting"] is Lasting.UNSEEN:
+            what = (
+                f"whether {visible(name, 60)} gives refresh tokens is set at its "
+                "provider, where the tenant does not see it"
+            )
+            yield "connection", warning(what, _AT_PROVIDER)
+    if not needs.sign_in:
+        what = "no connection is named by which operators sign in"
+        remedy = "set tenant.sign_in to the names of one or more connections"
+        yield "connection", fault(what, remedy)
+
+
+def _client_id(found: Found, needs: Needs) -> Iterator[Check]:
+    there = visible(found.ids.get("client.console", ""), 60)
+    said = visible(needs.client_id, 60)
+    if there and said and said != there:
+        what = f"tenant.client_id is {said}, and the console's application is {there}"
+        remedy = f'set client_id = "{there}" under [tenant], or leave it out'
+        yield "client", fault(what, remedy)

@@ -1,0 +1,26 @@
+"""What stands on a tenant, as far as it concerns AgentVault: plain data, no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentvault_tui.vault.provision.needs import Systems
+from agentvault_tui.vault.reply import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One reading of the tenant."""
+
+    systems: Systems
+    objects: Mapping[str, Json] = field(default_factory=dict)
+    """Address to the object, brought to the members that rules name."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Address to its id on the tenant."""
+    marked: Mapping[str, str] = field(default_factory=dict)
+    """Address of every client with our mark to its name, wanted or not."""
+    by_hand: Mapping[str, str] = field(default_factory=dict)
+    """What only a person can do there: address to what."""
+    misfiled: Mapping[str, str] = field(default_factory=dict)
+    """Address of a grant that stands for another kind of subject: for which."""

@@ -1,0 +1,186 @@
+"""The credentials of our applications on a tenant: one private file in the home."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from agentvault_tui.errors import NotFoundError, SettingsError
+from agentvault_tui.home import Home, private_folder
+from agentvault_tui.vault.issuer import origin
+from agentvault_tui.vault.secret import Secret
+
+_BITS: Final = 3072
+_PUBLIC: Final = 65537
+
+
+class Keeper(Protocol):
+    """Where secrets go the moment the tenant gives them, and where they are known."""
+
+    def client_id(self, key: str) -> str:
+        """Return the client kept under *key*, or ``""``."""
+        ...
+
+    def has_secret(self, key: str, client_id: str) -> bool:
+        """Tell whether the secret of *client_id* is kept under *key*."""
+        ...
+
+    def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
+        """Keep a client, and its secret if it has one; on disk when this returns."""
+        ...
+
+    def worker_key(self, key: str) -> str:
+        """Return the name of the worker's key kept under *key*, or ``""``."""
+        ...
+
+    def new_worker_key(self, key: str) -> tuple[str, str]:
+        """Make and keep a worker's key; return its name and public part in PEM."""
+        ...
+
+
+class KeptClients:
+    """One file for one tenant, 0600 in ``keys/``, replaced in one step.
+
+    A member for each application: ``console``, ``broker``, ``management`` and
+    ``agents/<id>``, with ``client_id`` and, where there are such, ``client_secret``
+    and ``worker_key``, a private key in PEM.
+    """
+
+    def __init__(self, home: Home, issuer: str) -> None:
+        """Keep the clients of the tenant *issuer* in *home*."""
+        scheme, host, port = origin(issuer) or ("", "", 0)
+        if not scheme:
+            raise SettingsError(f"{issuer} names no tenant", "set tenant.issuer")
+        # A host is letters, digits, dots, hyphens and colons: a plain file name.
+        self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
+
+    def client_id(self, key: str) -> str:
+        """Return the client kept under *key*, or ``""``."""
+        return str(self._one(key).get("client_id", ""))
+
+    def secret(self, key: str) -> Secret:
+        """Return the secret kept under *key*, read when it is used.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if "client_secret" not in self._one(key):
+            raise NotFoundError(
+                f"the secret of {key} is not in this home", "agentvault auth0 apply"
+            )
+        return Secret(lambda: str(self._one(key)["client_secret"]))
+
+    def has_secret(self, key: str, client_id: str) -> bool:
+        """Tell whether the secret of *client_id* is kept under *key*."""
+        one = self._one(key)
+        return one.get("client_id") == client_id and "client_secret" in one
+
+    def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
+        """Keep a client, and its secret if it has one; on disk when this returns."""
+        everything = self._read()
+        one = everything.get(key, {})
+        if one.get("client_id") != client_id:
+            one = {}
+        one["client_id"] = client_id
+        if secret is not None:
+            one["client_secret"] = secret.reveal()
+        self._write({**everything, key: one})
+
+    def worker_key(self, key: str) -> str:
+        """Return the name of the worker's key kept under *key*, or ``""``."""
+        pem = self._one(key).get("worker_key")
+        return _name(_load(pem)) if isinstance(pem, str) else ""
+
+    def worker_pem(self, key: str) -> Secret:
+        """Return the private key of the worker *key*, read when it signs.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if "worker_key" not in self._one(key):
+            raise NotFoundError(
+                f"the key of {key} is not in this home", "agentvault auth0 apply"
+            )
+        return Secret(lambda: str(self._one(key)["worker_key"]))
+
+    def new_worker_key(self, key: str) -> tuple[str, str]:
+        """Make and keep a worker's key; return its name and public part in PEM."""
+        made = rsa.generate_private_key(public_exponent=_PUBLIC, key_size=_BITS)
+        pem = made.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        ).decode()
+        everything = self._read()
+        # Kept before the tenant has heard of it: a crash between loses nothing.
+        one = {**everything.get(key, {}), "worker_key": pem}
+        self._write({**everything, key: one})
+        return _name(made), _public(made).decode()
+
+    def _one(self, key: str) -> dict[str, Any]:
+        found = self._read().get(key, {})
+        return found if isinstance(found, dict) else {}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            # Without its cause: what a parser says may quote the file.
+            raise self._damaged() from (error if isinstance(error, OSError) else None)
+        if not isinstance(value, dict):
+            raise self._damaged()
+        return value
+
+    def _damaged(self) -> SettingsError:
+        return SettingsError(
+            f"{self.path} cannot be read",
+            "restore it, or move it away: apply then makes new secrets",
+        )
+
+    def _write(self, value: dict[str, Any]) -> None:
+        private_folder(self.path.parent)
+        # mkstemp gives 0600 under any umask.
+        descriptor, draft = tempfile.mkstemp(dir=self.path.parent, prefix=".auth0-")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(value, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).replace(self.path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def _load(pem: str) -> rsa.RSAPrivateKey:
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise SettingsError("a worker's key in this home cannot be read", "restore it")
+    return key
+
+
+def _name(key: rsa.RSAPrivateKey) -> str:
+    """Name a key by its public part, so that the tenant's copy can be told by name."""
+    return f"agentvault {hashlib.sha256(_public(key)).hexdigest()[:16]}"
+
+
+def _public(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )

@@ -1,0 +1,51 @@
+"""What AgentVault's objects on a tenant are called, in one place."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BROKER_API: Final = "https://agentvault.dev/broker"
+"""The API of the broker: ``aud`` of what an operator's console sends it.
+
+A name and no address: nothing is fetched from there.
+"""
+ELEVATED_API: Final = "https://agentvault.dev/elevated"
+"""The API of elevated tokens: short lives, no refresh, a fresh factor each time."""
+STEP_UP: Final = "stepup:"
+"""Before a scope of the catalogue: permission to approve one use of it."""
+
+MARK: Final = "agentvault"
+"""The key in a client's metadata by which we know our own, whatever its name."""
+MARK_AGENT: Final = "agentvault_agent"
+"""The key in a client's metadata with the agent's id."""
+CONSOLE: Final = "console"
+BROKER: Final = "broker"
+MANAGEMENT: Final = "management"
+AGENT: Final = "agent"
+
+ROLE_PREFIX: Final = "agentvault-"
+"""Before a role's name, so that another application's "operator" is none of ours."""
+ROLES: Final = {
+    "viewer": "Sees AgentVault's console, and decides nothing.",
+    "operator": "May deny and revoke in AgentVault's console.",
+    "approver": "May approve step-ups in AgentVault, with a second factor each time.",
+}
+APPROVER: Final = "approver"
+
+FACTORS: Final = ("otp", "webauthn-roaming", "webauthn-platform")
+"""Second factors that prove presence; the Actions ask for these alone."""
+
+CONNECTED_ACCOUNTS: Final = (
+    "create:me:connected_accounts",
+    "read:me:connected_accounts",
+    "delete:me:connected_accounts",
+)
+"""Scopes of the My Account API that connecting an account takes."""
+CALLBACK: Final = "http://127.0.0.1:7719/callback"
+"""Where a browser comes back to when an account is connected for an agent.
+
+The port is fixed because Auth0 compares a confidential client's callbacks whole.
+"""
+TRIGGER: Final = "post-login"
+WORKER: Final = "token_vault_privileged_access"
+"""The member of a client that lets it exchange without a person there."""

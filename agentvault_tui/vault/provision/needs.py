@@ -1,0 +1,56 @@
+"""What a vault needs from a tenant: the input of the desired state, plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A connection, and the provider's scopes an agent may use there at most."""
+
+    connection: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNeed:
+    """An agent that is served; its name is untrusted text."""
+
+    id: str
+    name: str
+    pins: tuple[Pin, ...] = ()
+    """With any: it uses Token Vault as a privileged worker, held to these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Everything the desired state depends on besides the tenant itself."""
+
+    scopes: tuple[tuple[str, str], ...]
+    """Name and description of each scope of the catalogue."""
+    agents: tuple[AgentNeed, ...] = ()
+    connections: tuple[str, ...] = ()
+    """Connections whose accounts agents may use through Token Vault."""
+    sign_in: tuple[str, ...] = ()
+    """Connections by which operators sign in."""
+    worker_ips: tuple[str, ...] = ()
+    """Addresses from which privileged workers may exchange."""
+    client_id: str = ""
+    """The console's client where one is named already."""
+    standard_ttl: int = 3600
+    elevated_ttl: int = 300
+    change_mfa_policy: bool = False
+    """Whether the policy of the whole tenant may be changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Systems:
+    """Auth0's own APIs on this tenant, as it lists them."""
+
+    management: str
+    """Identifier of the Management API."""
+    offered: frozenset[str]
+    """The scopes it has; empty when the tenant does not say."""
+    my_account: str = ""
+    """Identifier of the My Account API; empty until it is activated."""

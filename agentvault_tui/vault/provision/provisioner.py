@@ -1,0 +1,52 @@
+"""Plan and apply, on one tenant with one credential."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from agentvault_tui.vault.management import Management
+from agentvault_tui.vault.provision.applying import carry_out
+from agentvault_tui.vault.provision.desired import Wanted
+from agentvault_tui.vault.provision.found import Found
+from agentvault_tui.vault.provision.kept import Keeper
+from agentvault_tui.vault.provision.needs import Needs
+from agentvault_tui.vault.provision.plan import Item, Plan, make_plan
+from agentvault_tui.vault.provision.reading import Reader
+from agentvault_tui.vault.provision.survey import survey
+from agentvault_tui.vault.provision.writing import Writer
+
+
+class Provisioner:
+    """Reads a tenant, says what is to do there, and does it."""
+
+    def __init__(self, management: Management, keeper: Keeper) -> None:
+        """Use *management*; secrets the tenant gives go to *keeper* alone."""
+        self._reader: Final = Reader(management, keeper)
+        self._writer: Final = Writer(management, keeper)
+
+    async def look(self, needs: Needs) -> tuple[tuple[Wanted, ...], Found]:
+        """Return what should stand on the tenant, and what does.
+
+        Raises:
+            TenantError: it cannot be read; a scope that is missing is named.
+        """
+        return await survey(self._reader, needs)
+
+    async def plan(self, needs: Needs) -> tuple[Plan, Found]:
+        """Return what is to do, and the reading it rests on; writes nothing.
+
+        Raises:
+            TenantError: as `look`.
+        """
+        wanted, found = await self.look(needs)
+        return make_plan(wanted, found), found
+
+    def apply(self, plan: Plan, found: Found) -> AsyncIterator[Item]:
+        """Carry out *plan*; yields each item once it has been read back.
+
+        Raises:
+            TenantError: the tenant would not; what was done stays, and a new plan
+                goes on from there.
+        """
+        return carry_out(plan, found, self._reader, self._writer)

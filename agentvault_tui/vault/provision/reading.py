@@ -1,0 +1,179 @@
+"""Reads what stands on a tenant, kind by kind, without any secret in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.vault.management import (
+    Management,
+    actions,
+    client_grants,
+    clients,
+    connections,
+    guardian,
+    resource_servers,
+    roles,
+    tenant_settings,
+)
+from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.kept import Keeper
+from agentvault_tui.vault.provision.lasting import lasting
+from agentvault_tui.vault.reply import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One object or one list at a time, brought to the members that rules name."""
+
+    management: Management
+    keeper: Keeper
+
+    async def apis(self) -> list[Json]:
+        """Return every API of the tenant, Auth0's own among them."""
+        return [one async for one in resource_servers.every(self.management)]
+
+    async def api(self, identity: str) -> Json:
+        """Return one API by its id."""
+        return await resource_servers.get(self.management, identity)
+
+    async def clients(self) -> list[Json]:
+        """Return every application with our mark."""
+        found = [one async for one in clients.every(self.management) if key_of(one)]
+        return [await self._client(one) for one in found]
+
+    async def client(self, identity: str) -> Json:
+        """Return one application by its client id."""
+        return await self._client(await clients.get(self.management, identity))
+
+    async def grants(self) -> list[Json]:
+        """Return every client grant of the tenant."""
+        return [_grant(one) async for one in client_grants.every(self.management)]
+
+    async def grant(self, identity: str) -> Json:
+        """Return one client grant by its id.
+
+        Raises:
+            TenantNotFoundError: there is none.
+        """
+        for one in await self.grants():
+            if one.get("id") == identity:
+                return one
+        raise TenantNotFoundError(
+            "inexistent_grant", f"the tenant has no client grant {identity}", status=404
+        )
+
+    async def roles(self) -> list[Json]:
+        """Return the roles with our prefix, without their permissions."""
+        found = roles.every(self.management, prefix=names.ROLE_PREFIX)
+        return [one async for one in found]
+
+    async def role(self, identity: str) -> Json:
+        """Return one role by its id, with its permissions."""
+        role = await roles.get(self.management, identity)
+        role["permissions"] = [
+            {
+                "resource_server_identifier": one.get("resource_server_identifier"),
+                "permission_name": one.get("permission_name"),
+            }
+            async for one in roles.permissions(self.management, identity)
+        ]
+        return role
+
+    async def factors(self) -> dict[str, Json]:
+        """Return each second factor by name."""
+        found = await guardian.factors(self.management)
+        return {name: {"enabled": on} for name, on in found.items()}
+
+    async def policies(self) -> Json:
+        """Return the tenant's own MFA policies: none means never."""
+        return {"policies": list(await guardian.policies(self.management))}
+
+    async def settings(self) -> Json:
+        """Return the tenant's settings."""
+        return await tenant_settings.get(self.management)
+
+    async def connection(self, name: str) -> Json | None:
+        """Return one connection by name, without its options, or nothing."""
+        async for one in connections.every(self.management, name=name):
+            if one.get("name") == name:
+                return await self._connection(one)
+        return None
+
+    async def actions(self) -> list[Json]:
+        """Return every Action of the tenant."""
+        return [one async for one in actions.every(self.management)]
+
+    async def action(self, identity: str) -> Json:
+        """Return one Action by its id, with the code that is deployed."""
+        found = await actions.get(self.management, identity)
+        deployed = found.get("deployed_version")
+        if isinstance(deployed, dict) and "code" in deployed:
+            found["deployed_code"] = deployed["code"]
+        elif found.get("all_changes_deployed") is True:
+            found["deployed_code"] = found.get("code")
+        return found
+
+    async def flow(self) -> Json:
+        """Return what is bound to the login flow, in order, and how it is shown."""
+        shown: dict[str, str] = {}
+        for row in await actions.bindings(self.management):
+            action = row.get("action")
+            if isinstance(action, dict) and isinstance(action.get("id"), str):
+                name = row.get("display_name") or action.get("name") or ""
+                shown[action["id"]] = str(name)
+        return {"bindings": list(shown), "shown": shown}
+
+    async def _client(self, client: Json) -> Json:
+        """Add what we know of a client ourselves: whether its credentials are here."""
+        key, identity = key_of(client), str(client.get("client_id", ""))
+        client["kept"] = self.keeper.has_secret(key, identity)
+        worker = client.get(names.WORKER)
+        if isinstance(worker, dict):
+            for pin in worker.get("grants") or []:
+                pin["scopes"] = sorted(pin.get("scopes") or [])
+            ids = [one.get("id") for one in worker.get("credentials") or []]
+            client["worker_key"] = await self._has_key(identity, key, ids)
+        return client
+
+    async def _has_key(self, identity: str, key: str, ids: Sequence[Any]) -> bool:
+        """Tell whether the worker's key of this home is one the tenant takes."""
+        name = self.keeper.worker_key(key)
+        if not name:
+            return False
+        return any(
+            one.get("name") == name and one.get("id") in ids
+            for one in await clients.credentials(self.management, identity)
+        )
+
+    async def _connection(self, raw: Json) -> Json:
+        identity = str(raw.get("id", ""))
+        return {
+            "id": identity,
+            "name": raw.get("name"),
+            "strategy": raw.get("strategy"),
+            "connected_accounts": raw.get("connected_accounts") or {"active": False},
+            "clients": [
+                one async for one in connections.clients(self.management, identity)
+            ],
+            "lasting": lasting(raw),
+        }
+
+
+def key_of(client: Json) -> str:
+    """Return the key of a client of ours by its mark, or ``""``."""
+    marks = client.get("client_metadata")
+    if not isinstance(marks, dict):
+        return ""
+    mark = marks.get(names.MARK)
+    if mark == names.AGENT:
+        agent = marks.get(names.MARK_AGENT)
+        return f"agents/{agent}" if isinstance(agent, str) and agent else ""
+    return mark if mark in {names.CONSOLE, names.BROKER, names.MANAGEMENT} else ""
+
+
+def _grant(raw: Json) -> Json:
+    """Return a grant with its subject type, which old ones do not say."""
+    return {**raw, "subject_type": raw.get("subject_type", "client")}

@@ -1,0 +1,213 @@
+"""What should stand in one field of a tenant's object, given what stands there now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.errors import TenantError
+
+Ids = Mapping[str, str]
+"""Address of an object to its id on the tenant, as far as it stands there."""
+
+
+class _Missing:
+    """Nothing stands there: another thing than null."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+MISSING: Final = _Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The id of an object that is yet to be made."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The id of another object of ours, by its address."""
+
+    address: str
+
+    def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
+        """Return the id, or `Unknown`."""
+        return ids.get(self.address) or Unknown(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Is:
+    """Exactly this value."""
+
+    value: Any
+
+    def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
+        """Return the value."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class SameSet:
+    """A list of exactly these, in whatever order."""
+
+    items: tuple[Any, ...]
+
+    def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
+        """Return *now* when it holds the same, so that order is no difference."""
+        same = isinstance(now, list) and len(now) == len(self.items)
+        if same and all(item in now for item in self.items):
+            return now
+        return list(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """A list that holds these; what others put beside them stays.
+
+    Objects are the same when their *key* is; lists in them are joined, other members
+    of one that stands there are left as they are.
+    """
+
+    items: tuple[Any, ...]
+    key: str = ""
+
+    def settle(self, now: Any, ids: Ids) -> Any:
+        """Return *now* with what is missing after it."""
+        found = list(now) if isinstance(now, list) else []
+        for item in self.items:
+            wanted = item.settle(None, ids) if isinstance(item, Ref) else item
+            place = _place(found, wanted, self.key)
+            if place is None:
+                found.append(wanted)
+            elif self.key:
+                found[place] = _joined(found[place], wanted)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class InOrder:
+    """A list that holds these ids in this order, among whatever others put there.
+
+    If they stand so already, nothing moves; else they go to the end, where nothing
+    of others' runs after them.
+    """
+
+    items: tuple[Ref, ...]
+
+    def settle(self, now: Any, ids: Ids) -> Any:
+        """Return *now* with these in order."""
+        found = list(now) if isinstance(now, list) else []
+        wanted = [item.settle(None, ids) for item in self.items]
+        if [one for one in found if one in wanted] == wanted:
+            return found
+        return [*(one for one in found if one not in wanted), *wanted]
+
+
+Rule = Is | SameSet | AtLeast | Ref | InOrder
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field that is not as it should be."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def compare(
+    rules: Mapping[str, Rule], now: Mapping[str, Any], ids: Ids
+) -> tuple[FieldChange, ...]:
+    """Return what would change, field by field, in the order of *rules*.
+
+    Args:
+        rules: dotted path of a field to what should stand there.
+        now: the object as the tenant has it; empty when there is none.
+        ids: of the objects others refer to.
+    """
+    changes = []
+    for path, rule in rules.items():
+        before = at(now, path)
+        after = rule.settle(None if before is MISSING else before, ids)
+        if before is MISSING or before != after:
+            changes.append(FieldChange(path, before, after))
+    return tuple(changes)
+
+
+def at(value: Any, path: str) -> Any:
+    """Return what stands at a dotted *path*, or `MISSING`."""
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return MISSING
+        value = value[name]
+    return value
+
+
+def body(
+    changes: Sequence[FieldChange], now: Mapping[str, Any], ids: Ids
+) -> dict[str, Any]:
+    """Return the JSON that makes *changes*: whole top-level members.
+
+    The Management API replaces a member as a whole, so what stands beside a changed
+    field in it is sent along.
+
+    Raises:
+        TenantError: a field needs the id of an object that does not stand yet.
+    """
+    made: dict[str, Any] = {}
+    for change in changes:
+        *parents, last = change.path.split(".")
+        where = made
+        standing: Any = now
+        for name in parents:
+            beside = standing.get(name) if isinstance(standing, Mapping) else None
+            standing = beside if isinstance(beside, Mapping) else {}
+            where = where.setdefault(name, dict(standing))
+        where[last] = known(change.after, ids)
+    return made
+
+
+def known(value: Any, ids: Ids) -> Any:
+    """Return *value* with every reference resolved.
+
+    Raises:
+        TenantError: one of them does not stand yet.
+    """
+    match value:
+        case Unknown(address):
+            if address not in ids:
+                raise TenantError(f"{address} does not stand on the tenant yet")
+            return ids[address]
+        case list():
+            return [known(item, ids) for item in value]
+        case dict():
+            return {name: known(item, ids) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _place(found: list[Any], wanted: Any, key: str) -> int | None:
+    same: Callable[[Any], bool]
+    if key:
+        name = wanted[key]
+        same = lambda one: isinstance(one, Mapping) and one.get(key) == name  # noqa: E731
+    else:
+        same = lambda one: bool(one == wanted)  # noqa: E731
+    return next((index for index, one in enumerate(found) if same(one)), None)
+
+
+def _joined(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the lists of *standing* what *wanted* has beyond them."""
+    joined = dict(standing)
+    for name, value in wanted.items():
+        beside = joined.get(name)
+        if name not in joined:
+            joined[name] = value
+        elif isinstance(value, list) and isinstance(beside, list):
+            joined[name] = [*beside, *(one for one in value if one not in beside)]
+    return joined

@@ -1,0 +1,162 @@
+"""A plan as a person reads it, and as a program does; every text made displayable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.text import Shown, visible
+from agentvault_tui.vault.provision.plan import Item, Plan, Step
+from agentvault_tui.vault.provision.rules import MISSING, FieldChange, Unknown
+
+_MARKS: Final = {
+    Step.CREATE: "+",
+    Step.CHANGE: "~",
+    Step.NOTHING: "=",
+    Step.LEAVE: ".",
+    Step.BY_HAND: "!",
+}
+_WORDS: Final = {
+    Step.CREATE: "to create",
+    Step.CHANGE: "to change",
+    Step.NOTHING: "as they should be",
+    Step.LEAVE: "left alone",
+    Step.BY_HAND: "to do by hand",
+}
+_INNER: Final = {"kept": "secret", "worker_key": "worker's key"}
+_CALLED: Final = {**_INNER, "deployed_code": "deployed"}
+"""Members that are ours and not the tenant's, as a person calls them."""
+_WIDE: Final = 120
+_LISTED: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: how far in, its mark, and the rest."""
+
+    indent: int
+    mark: str
+    text: Shown
+
+
+def lines(plan: Plan) -> Iterator[Line]:
+    """Yield the plan like a diff; what is as it should be is only counted."""
+    for item in plan.items:
+        if item.step is Step.NOTHING:
+            continue
+        title = f"  {visible(item.title, 80)}" if item.title else ""
+        address = visible(item.address, 120)
+        yield Line(2, _MARKS[item.step], Shown(f"{address}{title}"))
+        if item.note:
+            yield Line(6, "", visible(item.note, 300))
+        wide = max((len(_name(change)) for change in item.changes), default=0)
+        for change in item.changes:
+            label = _name(change).ljust(wide)
+            yield Line(6, "", Shown(f"{label}  {_becomes(item, change)}"))
+
+
+def summary(plan: Plan) -> str:
+    """Return the last line: how much of what."""
+    told = [f"{count} {_WORDS[step]}" for step, count in plan.counts.items() if count]
+    return f"Plan: {', '.join(told)}."
+
+
+def shape(plan: Plan) -> dict[str, Any]:
+    """Return the plan for ``--json``."""
+    return {
+        "items": [
+            {
+                "step": item.step.value,
+                "address": item.address,
+                "title": item.title,
+                "note": item.note,
+                "changes": [
+                    {
+                        "field": _name(change),
+                        "before": _plain(change.before),
+                        "after": _plain(change.after),
+                    }
+                    for change in item.changes
+                ],
+            }
+            for item in plan.items
+        ],
+        "counts": {step.value: count for step, count in plan.counts.items()},
+    }
+
+
+def _name(change: FieldChange) -> str:
+    return _CALLED.get(change.path, change.path)
+
+
+def _becomes(item: Item, change: FieldChange) -> Shown:
+    if change.path in _INNER:
+        fresh = item.step is Step.CREATE
+        return Shown("kept in this home" if fresh else "not in this home -> a new one")
+    before, after = change.before, change.after
+    if isinstance(before, list) and isinstance(after, list):
+        return _list_change(before, after)
+    if before is MISSING:
+        return _value(after)
+    return Shown(f"{_value(before)} -> {_value(after)}")
+
+
+def _list_change(before: list[Any], after: list[Any]) -> Shown:
+    """Say what comes and goes; a long list stands nowhere in full."""
+    come = [one for one in after if one not in before]
+    gone = [one for one in before if one not in after]
+    told = [
+        f"{sign} {_value(some)}" for sign, some in (("-", gone), ("+", come)) if some
+    ]
+    # Neither: the same, in another order.
+    return Shown(" ".join(told)) if told else Shown(f"-> {_value(after)}")
+
+
+def _value(value: Any) -> Shown:
+    match value:
+        case Unknown(address):
+            return Shown(f"(id of {address})")
+        case str() if "\n" in value:
+            digest = hashlib.sha256(value.encode()).hexdigest()[:12]
+            return Shown(f"{value.count(chr(10))} lines, sha256 {digest}")
+        case list() if len(value) > _LISTED:
+            some = ", ".join(_value(one) for one in value[: _LISTED - 1])
+            return Shown(f"[{some}, and {len(value) - _LISTED + 1} more]")
+        case list():
+            return Shown(f"[{', '.join(_value(one) for one in value)}]")
+        case dict():
+            return _object(value)
+        case True | False:
+            return Shown(str(value).lower())
+        case None:
+            return Shown("null")
+        case str():
+            return visible(value, _WIDE)
+        case _:
+            return visible(value, _WIDE)
+
+
+def _object(value: dict[str, Any]) -> Shown:
+    """Name a scope by its value; anything else by all its members."""
+    if "value" in value:
+        return visible(value["value"], _WIDE)
+    if "permission_name" in value:
+        return visible(value["permission_name"], _WIDE)
+    return Shown(" ".join(f"{visible(k, 40)}={_value(v)}" for k, v in value.items()))
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as JSON has it; an id that is not known yet by its address."""
+    if value is MISSING:
+        return None
+    match value:
+        case Unknown(address):
+            return {"id_of": address}
+        case list():
+            return [_plain(one) for one in value]
+        case dict():
+            return {name: _plain(one) for name, one in value.items()}
+        case _:
+            return value

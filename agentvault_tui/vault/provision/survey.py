@@ -1,0 +1,191 @@
+"""One reading of a whole tenant, in as few requests as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.desired import Kind, Wanted, desired
+from agentvault_tui.vault.provision.found import Found
+from agentvault_tui.vault.provision.lasting import DEFAULT_REMEDY, REMEDY, Lasting
+from agentvault_tui.vault.provision.needs import Needs, Systems
+from agentvault_tui.vault.provision.reading import Reader, key_of
+from agentvault_tui.vault.reply import Json
+
+_MY_ACCOUNT: Final = (
+    "activate the My Account API in the Dashboard, under Applications, APIs: without "
+    "it no account can be connected"
+)
+
+
+@dataclass
+class _Survey:
+    """What has been found so far."""
+
+    systems: Systems
+    objects: dict[str, Json] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    marked: dict[str, str] = field(default_factory=dict)
+    by_hand: dict[str, str] = field(default_factory=dict)
+    misfiled: dict[str, str] = field(default_factory=dict)
+
+    def add(self, wanted: Wanted, found: Json | None, key: str = "id") -> None:
+        """Note that *wanted* stands, as *found*."""
+        if found is None:
+            return
+        self.objects[wanted.address] = found
+        if isinstance(found.get(key), str):
+            self.ids[wanted.address] = found[key]
+
+
+async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Found]:
+    """Read the tenant; return what should stand there, and what does.
+
+    Raises:
+        TenantError: it cannot be read; a scope that is missing is named.
+    """
+    apis = await reader.apis()
+    systems = _systems(apis, reader.management.tenant.issuer)
+    wanted = desired(needs, systems)
+    by_kind = {kind: [one for one in wanted if one.kind is kind] for kind in Kind}
+    so_far = _Survey(systems)
+    _match(so_far, by_kind[Kind.API], apis, "identifier")
+    await _tenant_wide(so_far, by_kind, reader)
+    await _roles(so_far, by_kind[Kind.ROLE], reader)
+    await _clients(so_far, by_kind[Kind.CLIENT], reader, needs)
+    _grants(so_far, by_kind[Kind.GRANT], await reader.grants())
+    await _connections(so_far, by_kind[Kind.CONNECTION], reader, needs)
+    await _actions(so_far, by_kind, reader)
+    if needs.connections and not systems.my_account:
+        so_far.by_hand["api.my-account"] = _MY_ACCOUNT
+    return wanted, Found(
+        systems,
+        so_far.objects,
+        so_far.ids,
+        so_far.marked,
+        so_far.by_hand,
+        so_far.misfiled,
+    )
+
+
+def _systems(apis: list[Json], issuer: str) -> Systems:
+    """Find Auth0's own APIs: on a custom domain their identifiers have another host."""
+    listed: Mapping[str, Json] = {
+        str(one.get("identifier")): one for one in apis if one.get("is_system")
+    }
+    manage = next((one for one in listed if one.endswith("/api/v2/")), "")
+    offered = listed[manage].get("scopes") if manage else None
+    return Systems(
+        management=manage or f"{issuer}api/v2/",
+        offered=frozenset(
+            str(one.get("value"))
+            for one in (offered if isinstance(offered, list) else [])
+            if isinstance(one, dict)
+        ),
+        my_account=next((one for one in listed if one.endswith("/me/")), ""),
+    )
+
+
+def _match(
+    so_far: _Survey, wanted: list[Wanted], rows: list[Json], member: str
+) -> None:
+    """Match by the value of a *member* that cannot change."""
+    for one in wanted:
+        rule = one.fixed[member]
+        value = rule.settle(None, {})
+        found = next((row for row in rows if row.get(member) == value), None)
+        so_far.add(one, found)
+
+
+async def _tenant_wide(
+    so_far: _Survey, by_kind: Mapping[Kind, list[Wanted]], reader: Reader
+) -> None:
+    factors = await reader.factors()
+    for one in by_kind[Kind.FACTOR]:
+        so_far.add(one, factors.get(one.key, {}))
+    for one in by_kind[Kind.SETTINGS]:
+        so_far.add(one, await reader.settings())
+    for one in by_kind[Kind.POLICY]:
+        so_far.add(one, await reader.policies())
+
+
+async def _roles(so_far: _Survey, wanted: list[Wanted], reader: Reader) -> None:
+    _match(so_far, wanted, await reader.roles(), "name")
+    for one in wanted:
+        if one.address in so_far.ids and "permissions" in one.fields:
+            so_far.add(one, await reader.role(so_far.ids[one.address]))
+
+
+async def _clients(
+    so_far: _Survey, wanted: list[Wanted], reader: Reader, needs: Needs
+) -> None:
+    """Match by our mark; of several, the one whose credentials are here."""
+    marked = await reader.clients()
+    for one in wanted:
+        ours = [client for client in marked if key_of(client) == one.key]
+        if not ours and one.key == names.CONSOLE and needs.client_id:
+            ours = await _named(reader, needs.client_id)
+        kept = reader.keeper.client_id(one.key)
+        ours.sort(
+            key=lambda client: client.get("client_id") not in (kept, needs.client_id)
+        )
+        so_far.add(one, ours[0] if ours else None, "client_id")
+    chosen = set(so_far.ids.values())
+    for client in marked:
+        address = f"{Kind.CLIENT}.{key_of(client)}"
+        if client.get("client_id") not in chosen:
+            if address in so_far.ids:
+                address += f" ({client.get('client_id')})"
+            so_far.marked[address] = str(client.get("name"))
+
+
+async def _named(reader: Reader, client_id: str) -> list[Json]:
+    """Return the client the settings name: made by hand, it has no mark yet."""
+    try:
+        return [await reader.client(client_id)]
+    except TenantNotFoundError:
+        return []
+
+
+def _grants(so_far: _Survey, wanted: list[Wanted], rows: list[Json]) -> None:
+    for one in wanted:
+        fixed = {
+            name: rule.settle(None, so_far.ids) for name, rule in one.fixed.items()
+        }
+        same = [
+            row
+            for row in rows
+            if row.get("client_id") == fixed["client_id"]
+            and row.get("audience") == fixed["audience"]
+        ]
+        right = [row for row in same if row["subject_type"] == fixed["subject_type"]]
+        so_far.add(one, right[0] if right else None)
+        if same and not right:
+            so_far.misfiled[one.address] = str(same[0]["subject_type"])
+
+
+async def _connections(
+    so_far: _Survey, wanted: list[Wanted], reader: Reader, needs: Needs
+) -> None:
+    for one in wanted:
+        found = await reader.connection(one.key)
+        so_far.add(one, found)
+        if found and one.key in needs.connections and found["lasting"] is Lasting.NO:
+            remedy = REMEDY.get(str(found["strategy"]), DEFAULT_REMEDY)
+            so_far.by_hand[f"{one.address}.refresh-tokens"] = (
+                f"its provider gives no refresh token: {remedy}, in the Dashboard"
+            )
+
+
+async def _actions(
+    so_far: _Survey, by_kind: Mapping[Kind, list[Wanted]], reader: Reader
+) -> None:
+    _match(so_far, by_kind[Kind.ACTION], await reader.actions(), "name")
+    for one in by_kind[Kind.ACTION]:
+        if one.address in so_far.ids:
+            so_far.add(one, await reader.action(so_far.ids[one.address]))
+    for one in by_kind[Kind.FLOW]:
+        so_far.add(one, await reader.flow())

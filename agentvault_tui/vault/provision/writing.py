@@ -1,0 +1,197 @@
+"""Makes and changes one object on a tenant, by the call its kind takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.vault.management import (
+    Management,
+    actions,
+    client_grants,
+    clients,
+    connections,
+    guardian,
+    resource_servers,
+    roles,
+    tenant_settings,
+)
+from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.kept import Keeper
+from agentvault_tui.vault.reply import Json
+
+_BATCH: Final = 50
+"""Clients in one change of a connection."""
+_OURS: Final = ("kept", "worker_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Sends what makes an object as it should be; secrets go to the keeper alone."""
+
+    management: Management
+    keeper: Keeper
+
+    async def write(
+        self, wanted: Wanted, body: Json, standing: Json | None, identity: str
+    ) -> str:
+        """Make *wanted*, or change it where it is *standing*; return its id.
+
+        Args:
+            wanted: the object.
+            body: the members to send, references resolved.
+            standing: the object as it was read just now, or None.
+            identity: its id where it stands, else ``""``.
+
+        Raises:
+            TenantError: the tenant would not; a scope that is missing is named.
+        """
+        now = standing or {}
+        match wanted.kind:
+            case Kind.ACTION:
+                return await self._action(identity, body)
+            case Kind.API:
+                return await self._api(identity, body)
+            case Kind.CLIENT:
+                return await self._client(wanted.key, identity, body, now)
+            case Kind.GRANT:
+                return await self._grant(identity, body)
+            case Kind.ROLE:
+                return await self._role(identity, body, now)
+            case Kind.CONNECTION:
+                await self._connection(identity, body, now)
+            case _:
+                await self._tenant_wide(wanted, body, now)
+        return identity
+
+    async def _tenant_wide(self, wanted: Wanted, body: Json, standing: Json) -> None:
+        """Change what a tenant has one of."""
+        api = self.management
+        match wanted.kind:
+            case Kind.FACTOR:
+                on = bool(body["enabled"])
+                await guardian.set_factor(api, wanted.key, enabled=on)
+            case Kind.SETTINGS:
+                await tenant_settings.patch(api, body)
+            case Kind.POLICY:
+                await guardian.set_policies(api, body["policies"])
+            case Kind.FLOW:
+                # The list is sent whole: others' Actions stand in it, and keep the
+                # names they are shown by.
+                shown = standing.get("shown", {})
+                bound = [(one, shown.get(one, "")) for one in body["bindings"]]
+                await actions.bind(api, bound)
+            case _:
+                raise AssertionError(wanted.kind)
+
+    async def _api(self, identity: str, body: Json) -> str:
+        if identity:
+            await resource_servers.patch(self.management, identity, body)
+            return identity
+        return str((await resource_servers.create(self.management, body))["id"])
+
+    async def _grant(self, identity: str, body: Json) -> str:
+        """Let a client use an API, and take back what was stored as something else.
+
+        Seen on real tenants: ``subject_type`` is dropped without a word, and what
+        stands then lets the client in without anyone.
+        """
+        if identity:
+            await client_grants.patch(self.management, identity, body)
+            return identity
+        before = {one.get("id") async for one in self._like(body)}
+        try:
+            return str((await client_grants.create(self.management, body))["id"])
+        except TenantRefusedError as error:
+            if error.error != "stored_otherwise":
+                raise
+            after = [str(one.get("id")) async for one in self._like(body)]
+            for made in after:
+                if made not in before:
+                    await client_grants.delete(self.management, made)
+            raise TenantRefusedError(
+                error.error,
+                f"{error.what}; it is deleted again",
+                "in the Dashboard open the API, Application Access, and authorize the "
+                "application under User Access",
+                status=error.status,
+            ) from error
+
+    def _like(self, body: Json) -> Any:
+        """Yield the grants of the same client on the same API."""
+        return client_grants.every(
+            self.management, client_id=body["client_id"], audience=body["audience"]
+        )
+
+    async def _role(self, identity: str, body: Json, standing: Json) -> str:
+        """Make a role, then give it the permissions it lacks."""
+        permissions = body.pop("permissions", [])
+        if body and identity:
+            await roles.patch(self.management, identity, body)
+        elif body:
+            identity = str((await roles.create(self.management, body))["id"])
+        has = standing.get("permissions", [])
+        missing = [one for one in permissions if one not in has]
+        await roles.permit(self.management, identity, missing)
+        return identity
+
+    async def _client(self, key: str, identity: str, body: Json, standing: Json) -> str:
+        """Make or change an application; its secret goes straight to the keeper."""
+        api, keeper = self.management, self.keeper
+        wants = {name: body.pop(name) for name in _OURS if name in body}
+        worker = body.pop(names.WORKER, None)
+        if not identity:
+            # Not sent a second time when the answer is lost: the next run finds the
+            # application by its mark, and makes a new secret.
+            made = await clients.create(api, body)
+            identity = str(made.client["client_id"])
+            keeper.keep(key, identity, made.secret if "kept" in wants else None)
+        elif body:
+            await clients.patch(api, identity, body)
+        if "kept" in wants and not keeper.has_secret(key, identity):
+            keeper.keep(key, identity, await clients.rotate_secret(api, identity))
+        if keeper.client_id(key) != identity:
+            keeper.keep(key, identity, None)
+        if worker is not None or "worker_key" in wants:
+            access = {**standing.get(names.WORKER, {}), **(worker or {})}
+            if "worker_key" in wants:
+                access["credentials"] = [await self._new_key(key, identity)]
+            # The tenant replaces it as a whole, so it is sent as a whole.
+            await clients.patch(api, identity, {names.WORKER: access})
+        return identity
+
+    async def _new_key(self, key: str, identity: str) -> Json:
+        """Give a client a worker's key made here; return how it is referred to."""
+        name, pem = self.keeper.new_worker_key(key)
+        made = await clients.add_credential(
+            self.management, identity, name=name, pem=pem
+        )
+        return {"id": made.get("id")}
+
+    async def _connection(self, identity: str, body: Json, standing: Json) -> None:
+        """Switch a connection's purpose, and let clients use it; nothing else.
+
+        Its options are never sent: they hold the provider's secret.
+        """
+        wanted = body.pop("clients", [])
+        if body:
+            await connections.patch(self.management, identity, body)
+        missing = [one for one in wanted if one not in standing.get("clients", [])]
+        for start in range(0, len(missing), _BATCH):
+            enabled = dict.fromkeys(missing[start : start + _BATCH], True)
+            await connections.set_clients(self.management, identity, enabled)
+
+    async def _action(self, identity: str, body: Json) -> str:
+        """Store an Action, wait until it is built, and deploy it."""
+        body.pop("deployed_code", None)
+        if identity and body:
+            await actions.patch(self.management, identity, body)
+        elif not identity:
+            trigger = {"id": names.TRIGGER, "version": "v3"}
+            whole = {**body, "supported_triggers": [trigger]}
+            identity = str((await actions.create(self.management, whole))["id"])
+        await actions.until_built(self.management, identity)
+        await actions.deploy(self.management, identity)
+        return identity

@@ -1,0 +1,196 @@
+"""The Actions' JavaScript, run under node with an event and an api that writes down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentvault_tui.model.claims import MFA_AT, ROLES
+from agentvault_tui.vault.provision import actions, names
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
+RUNNER = Path(__file__).with_name("run-action.mjs")
+DEVICE = "oauth2-device-code"
+
+Calls = list[list[Any]]
+Run = Callable[[dict[str, Any]], Calls]
+
+
+def run(script: actions.Script, events: list[dict[str, Any]]) -> list[Calls]:
+    asked = [{"action": str(script.path), "event": event} for event in events]
+    done = subprocess.run(
+        [str(NODE), str(RUNNER)],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers: list[Calls] = json.loads(done.stdout)
+    return answers
+
+
+def login(**changes: Any) -> dict[str, Any]:
+    """The event of a device-flow sign-in at the console by someone with a code."""
+    event: dict[str, Any] = {
+        "client": {
+            "client_id": "c1",
+            "name": "x",
+            "metadata": {"agentvault": "console"},
+        },
+        "transaction": {"protocol": DEVICE, "requested_scopes": ["openid"]},
+        "user": {"user_id": "auth0|1", "enrolledFactors": [{"type": "otp"}]},
+        "authentication": {"methods": [{"name": "pwd", "timestamp": ago(1)}]},
+    }
+    return {**event, **changes}
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+def proved(seconds: float, kind: str = "otp", **changes: Any) -> dict[str, Any]:
+    """The same sign-in, a second factor having been met so many seconds ago."""
+    methods = [
+        {"name": "pwd", "timestamp": ago(seconds + 5)},
+        {"name": "mfa", "type": kind, "timestamp": ago(seconds)},
+    ]
+    return login(authentication={"methods": methods}, **changes)
+
+
+def stamped(calls: Calls) -> dict[str, dict[str, Any]]:
+    """The claims on each token."""
+    found: dict[str, dict[str, Any]] = {"idToken": {}, "accessToken": {}}
+    for token, name, value in calls:
+        found[token][name] = value
+    return found
+
+
+def test_each_device_flow_of_the_console_is_challenged() -> None:
+    """By factors that prove presence, also with one met earlier in the session."""
+    (first, again) = run(actions.CHALLENGE, [login(), proved(3600)])
+    factors = [{"type": t} for t in ("webauthn-roaming", "webauthn-platform", "otp")]
+    assert first == [["challengeWithAny", factors]]
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        login(client={"client_id": "other", "name": "AgentVault", "metadata": {}}),
+        login(client={"client_id": "other", "name": "x"}),
+        login(transaction={"protocol": "oauth2-refresh-token"}),
+        login(transaction={"protocol": "oauth2-token-exchange"}),
+        login(transaction={"protocol": "oidc-basic-profile"}),
+        login(transaction=None),
+    ],
+    ids=["other", "no metadata", "refresh", "exchange", "web", "none"],
+)
+def test_nothing_else_of_the_tenant_is_challenged(event: dict[str, Any]) -> None:
+    """Other applications, refreshes and exchanges pass: it would break them."""
+    assert run(actions.CHALLENGE, [event]) == [[]]
+
+
+def test_a_person_without_a_factor_is_refused_and_never_enrolled() -> None:
+    """A stolen password must not be enough to enrol a factor and approve with it."""
+    without = login(user={"enrolledFactors": []})
+    by_phone = login(user={"enrolledFactors": [{"type": "phone"}]})
+    for calls in run(actions.CHALLENGE, [without, by_phone]):
+        assert [call[0] for call in calls] == ["deny"]
+        assert "second factor" in calls[0][1]
+
+
+def test_a_fresh_factor_is_stamped_with_its_time_and_the_roles_on_both_tokens() -> None:
+    """The broker reads the claims by the names of the model, in whole seconds."""
+    roles = {"roles": ["agentvault-approver", "operator", "agentvault-root", "x"]}
+    before = int(datetime.now(UTC).timestamp()) - 3
+    (calls,) = run(actions.PROOF, [proved(2, authorization=roles)])
+    found = stamped(calls)
+    assert found["idToken"] == found["accessToken"]
+    assert before <= found["idToken"][MFA_AT] <= before + 3
+    assert found["idToken"][ROLES] == ["approver"]
+
+
+def test_the_newest_factor_counts_whatever_the_order() -> None:
+    """An old factor of the session beside the fresh one does no harm."""
+    methods = [
+        {"name": "mfa", "type": "otp", "timestamp": ago(2)},
+        {"name": "mfa", "type": "otp", "timestamp": ago(7200)},
+    ]
+    (calls,) = run(actions.PROOF, [login(authentication={"methods": methods})])
+    assert MFA_AT in stamped(calls)["idToken"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        login(),
+        login(authentication=None),
+        proved(61),
+        proved(3600),
+        proved(-60),
+        proved(1, kind="phone"),
+        login(authentication={"methods": [{"name": "mfa", "timestamp": ago(1)}]}),
+        login(
+            authentication={
+                "methods": [{"name": "mfa", "type": "otp", "timestamp": "soon"}]
+            }
+        ),
+    ],
+    ids=[
+        "no factor",
+        "no methods",
+        "a minute old",
+        "an hour old",
+        "from the future",
+        "by phone",
+        "of no kind",
+        "without a time",
+    ],
+)
+def test_without_a_fresh_factor_nobody_gets_in(event: dict[str, Any]) -> None:
+    """Whatever is missing, old or unreadable ends the sign-in, with no claim set."""
+    (calls,) = run(actions.PROOF, [event])
+    assert [call[0] for call in calls] == ["deny"]
+
+
+def test_a_refreshed_token_of_the_console_has_roles_and_no_time() -> None:
+    """A refresh proves nothing about a person, but the roles are those of now."""
+    event = proved(
+        1,
+        transaction={"protocol": "oauth2-refresh-token"},
+        authorization={"roles": ["agentvault-viewer"]},
+    )
+    (calls,) = run(actions.PROOF, [event])
+    assert stamped(calls)["idToken"] == {ROLES: ["viewer"]}
+
+
+def test_an_elevated_token_comes_from_a_device_flow_with_a_fresh_factor_alone() -> None:
+    """Also for a client that is not marked as the console's."""
+    api = {"resource_server": {"identifier": names.ELEVATED_API}}
+    other = {"client": {"client_id": "other", "name": "x", "metadata": {}}}
+    web = {"transaction": {"protocol": "oidc-basic-profile"}}
+    ends = run(
+        actions.PROOF,
+        [
+            proved(1, **api, **other, **web),
+            proved(600, **api, **other),
+            proved(1, **api, **web),
+            proved(1, **api, **other),
+        ],
+    )
+    assert [calls[0][0] for calls in ends[:3]] == ["deny"] * 3
+    assert MFA_AT in stamped(ends[3])["accessToken"]
+
+
+def test_other_applications_get_no_claim_of_ours() -> None:
+    """What is not the console's passes through without a mark."""
+    other = {"client_id": "other", "name": "x", "metadata": {"agentvault": "agent"}}
+    assert run(actions.PROOF, [login(client=other)]) == [[]]

@@ -1,0 +1,307 @@
+"""An empty tenant becomes what is wanted, and stays so, whatever happens between."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+from support.provisioning import SIGN_IN, Vault, steps
+
+from agentvault_tui.errors import TenantBusyError, TenantError, TenantRefusedError
+from agentvault_tui.vault.provision import Step, names
+from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
+from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
+
+WRITES = (Step.CREATE, Step.CHANGE)
+
+
+async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> None:
+    """Applications, APIs, factors and settings: each as the wire wants it."""
+    await vault.apply()
+    tenant = vault.tenant
+    console = tenant.named("clients", "AgentVault console")
+    assert console["app_type"] == "native"
+    assert console["token_endpoint_auth_method"] == "none"
+    assert console["grant_types"] == [DEVICE_GRANT]
+    broker = tenant.named("clients", "AgentVault broker")
+    assert broker["app_type"] == "resource_server"
+    assert broker["resource_server_identifier"] == names.BROKER_API
+    agent = tenant.named("clients", "AgentVault agent calendar-agent")
+    assert VAULT_GRANT in agent["grant_types"]
+    assert agent["refresh_token"]["rotation_type"] == "non-rotating"
+    assert agent["refresh_token"]["policies"][0]["audience"] == f"{tenant.issuer}me/"
+    for client in (console, broker, agent):
+        assert client["oidc_conformant"] is client["is_first_party"] is True
+    standard = tenant.named("resource-servers", names.BROKER_API)
+    elevated = tenant.named("resource-servers", names.ELEVATED_API)
+    assert (standard["token_lifetime"], elevated["token_lifetime"]) == (3600, 300)
+    assert elevated["allow_offline_access"] is False
+    assert [one["value"] for one in elevated["scopes"]] == [
+        "stepup:read:calendar",
+        "stepup:send:payment",
+    ]
+    assert tenant.factors["otp"]
+    assert tenant.factors["webauthn-roaming"]
+    assert tenant.settings["customize_mfa_in_postlogin_action"] is True
+    sign_in = tenant.named("connections", SIGN_IN)["id"]
+    assert tenant.enabled[sign_in] == [console["client_id"]]
+
+
+async def test_the_actions_run_in_force_and_in_order(vault: Vault) -> None:
+    """Each is deployed once it is built, and the proof runs after the challenge."""
+    await vault.apply()
+    ids = {row["id"]: row for row in vault.tenant.tables["actions"].values()}
+    bound = [ids[one["action"]["id"]] for one in vault.tenant.bindings]
+    assert [one["name"] for one in bound] == [CHALLENGE.name, PROOF.name]
+    assert [one["deployed_version"]["code"] for one in bound] == [
+        CHALLENGE.code,
+        PROOF.code,
+    ]
+    assert [one["display_name"] for one in vault.tenant.bindings] == [
+        CHALLENGE.name,
+        PROOF.name,
+    ]
+
+
+async def test_a_second_apply_writes_nothing(vault: Vault) -> None:
+    """What stands is found, by mark and identifier, and left as it is."""
+    await vault.apply()
+    vault.tenant.writes.clear()
+    assert await vault.apply() == []
+    assert vault.tenant.writes == []
+    assert steps(await vault.plan(), *WRITES) == []
+
+
+async def test_a_run_that_breaks_is_taken_up_where_it_broke(vault: Vault) -> None:
+    """Whatever write fails, later runs finish it, and nothing stands there twice."""
+    runs = 0
+    for _ in range(40):
+        vault.tenant.fail_after = 2
+        runs += 1
+        try:
+            done = await vault.apply()
+        except TenantError:
+            continue
+        if not done:
+            break
+    vault.tenant.fail_after = -1
+    assert runs > 5
+    assert steps(await vault.plan(), *WRITES) == []
+    for table, key in (("clients", "name"), ("resource-servers", "identifier")):
+        found = [row[key] for row in vault.tenant.tables[table].values()]
+        assert len(found) == len(set(found))
+
+
+async def test_secrets_go_into_one_private_file_and_work_there(vault: Vault) -> None:
+    """Every secret that is in force is kept, 0600, under the key of its application."""
+    await vault.apply()
+    path = vault.kept().path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    kept = json.loads(path.read_text())
+    for key, name in (
+        ("broker", "AgentVault broker"),
+        ("management", "AgentVault management"),
+        ("agents/agt_1", "AgentVault agent calendar-agent"),
+    ):
+        client = vault.tenant.named("clients", name)
+        assert kept[key]["client_id"] == client["client_id"]
+        assert kept[key]["client_secret"] == client["client_secret"]
+    assert "client_secret" not in kept["console"]
+
+
+async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
+    """Without the file the plan says so, and apply rotates what no longer is known."""
+    await vault.apply()
+    old = vault.tenant.named("clients", "AgentVault broker")["client_secret"]
+    vault.kept().path.unlink()
+    lost = steps(await vault.plan(), Step.CHANGE)
+    assert lost == ["client.broker", "client.management", "client.agents/agt_1"]
+    await vault.apply()
+    new = vault.tenant.named("clients", "AgentVault broker")["client_secret"]
+    assert new != old
+    assert vault.kept().secret("broker").reveal() == new
+
+
+async def test_a_grant_stored_for_machines_is_taken_back(vault: Vault) -> None:
+    """A tenant that drops subject_type has let a client in without anyone."""
+    vault.tenant.drop_subject_type = True
+    with pytest.raises(TenantRefusedError) as caught:
+        await vault.apply()
+    assert "deleted again" in caught.value.what
+    assert "User Access" in caught.value.remedy
+    assert vault.tenant.tables["client-grants"] == {}
+
+
+async def test_actions_of_others_stay_bound_under_their_names(vault: Vault) -> None:
+    """The list is replaced as a whole, so all of it is sent, in its order."""
+    others = [
+        vault.tenant.add("actions", name=name, code="", status="built")["id"]
+        for name in ("audit", "consent")
+    ]
+    vault.tenant.bindings = [
+        {"id": f"b{n}", "display_name": f"Shown {n}", "action": {"id": one}}
+        for n, one in enumerate(others)
+    ]
+    await vault.apply()
+    bound = [one["action"]["id"] for one in vault.tenant.bindings]
+    assert bound[:2] == others
+    assert [one["display_name"] for one in vault.tenant.bindings][:2] == [
+        "Shown 0",
+        "Shown 1",
+    ]
+    # Bound between and after ours by someone, they stay there.
+    late = vault.tenant.add("actions", name="late", code="", status="built")["id"]
+    vault.tenant.bindings.append({"display_name": "Late", "action": {"id": late}})
+    assert steps(await vault.plan(), *WRITES) == []
+
+
+async def test_a_flow_without_room_is_said_before_it_is_written(vault: Vault) -> None:
+    """Twenty Actions fit into a flow."""
+    vault.tenant.bindings = [
+        {"display_name": str(n), "action": {"id": f"act_{n}"}} for n in range(19)
+    ]
+    with pytest.raises(TenantError, match="20 fit"):
+        await vault.apply()
+    assert len(vault.tenant.bindings) == 19
+
+
+async def test_an_action_edited_there_is_put_back_and_deployed(vault: Vault) -> None:
+    """Both a draft that was changed and one that was deployed are found."""
+    await vault.apply()
+    row = vault.tenant.named("actions", PROOF.name)
+    row["code"] = row["deployed_version"]["code"] = "exports.onExecutePostLogin = 0;"
+    assert steps(await vault.plan(), Step.CHANGE) == ["action.proof"]
+    await vault.apply()
+    assert row["deployed_version"]["code"] == PROOF.code
+    row["deployed_version"] = {"code": "old"}
+    assert steps(await vault.plan(), Step.CHANGE) == ["action.proof"]
+    await vault.apply()
+    assert row["deployed_version"]["code"] == PROOF.code
+
+
+async def test_what_others_put_beside_ours_stays(vault: Vault) -> None:
+    """Scopes, callbacks and refresh policies are added to, never replaced."""
+    await vault.apply()
+    api = vault.tenant.named("resource-servers", names.BROKER_API)
+    api["scopes"] = [{"value": "theirs", "description": "x"}, api["scopes"][0]]
+    api["token_lifetime"] = 86400
+    agent = vault.tenant.named("clients", "AgentVault agent calendar-agent")
+    agent["refresh_token"]["leeway"] = 7
+    agent["refresh_token"]["rotation_type"] = "rotating"
+    agent["refresh_token"]["policies"].insert(0, {"audience": "theirs", "scope": ["a"]})
+    await vault.apply()
+    assert [one["value"] for one in api["scopes"]] == [
+        "theirs",
+        "read:calendar",
+        "send:payment",
+    ]
+    assert api["token_lifetime"] == 3600
+    assert agent["refresh_token"]["leeway"] == 7
+    assert agent["refresh_token"]["rotation_type"] == "non-rotating"
+    assert [one["audience"] for one in agent["refresh_token"]["policies"]] == [
+        "theirs",
+        f"{vault.tenant.issuer}me/",
+    ]
+
+
+async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
+    vault: Vault,
+) -> None:
+    """Loosening it sooner would leave every application without a second factor."""
+    vault.tenant.policies = ["all-applications"]
+    await vault.apply()
+    assert vault.tenant.policies == ["all-applications"]
+    assert steps(await vault.plan(), Step.LEAVE) == ["policy.mfa"]
+    vault.tenant.writes.clear()
+    vault.tenant.bindings.clear()
+    await vault.apply(change_mfa_policy=True)
+    assert vault.tenant.policies == []
+    paths = [path for _, path, _ in vault.tenant.writes]
+    assert paths[-2:] == [
+        "/api/v2/actions/triggers/post-login/bindings",
+        "/api/v2/guardian/policies",
+    ]
+
+
+async def test_an_agent_that_is_cut_off_gets_nothing_back(vault: Vault) -> None:
+    """Its application is told and left as the revocation left it."""
+    await vault.apply()
+    client = vault.tenant.named("clients", "AgentVault agent calendar-agent")
+    client["grant_types"] = []
+    plan = await vault.plan(agents=())
+    assert steps(plan, *WRITES) == []
+    assert steps(plan, Step.LEAVE) == ["client.agents/agt_1"]
+    await vault.apply(agents=())
+    assert client["grant_types"] == []
+
+
+async def test_a_connection_is_switched_on_and_its_options_never_sent(
+    vault: Vault,
+) -> None:
+    """They hold the provider's secret, and a change replaces them whole."""
+    google = vault.tenant.connect("google-oauth2", "google-oauth2", offline_access=True)
+    await vault.apply(connections=("google-oauth2",))
+    row = vault.tenant.tables["connections"][google]
+    assert row["connected_accounts"] == {"active": True}
+    assert row["options"]["client_secret"] == "provider-secret"
+    agent = vault.tenant.named("clients", "AgentVault agent calendar-agent")
+    broker = vault.tenant.named("clients", "AgentVault broker")
+    assert vault.tenant.enabled[google] == [broker["client_id"], agent["client_id"]]
+    assert "options" not in json.dumps(vault.tenant.writes)
+
+
+async def test_what_only_a_person_can_do_is_said(vault: Vault) -> None:
+    """A missing connection, refresh tokens not asked for, an API to activate."""
+    vault.tenant.connect("google-oauth2", "google-oauth2")
+    me = vault.tenant.named("resource-servers", f"{vault.tenant.issuer}me/")
+    del vault.tenant.tables["resource-servers"][me["id"]]
+    plan = await vault.plan(connections=("google-oauth2", "github"))
+    assert sorted(steps(plan, Step.BY_HAND)) == [
+        "api.my-account",
+        "connection.github",
+        "connection.google-oauth2.refresh-tokens",
+    ]
+    await vault.apply(connections=("google-oauth2", "github"))
+
+
+async def test_a_client_linked_to_another_api_is_not_bent(vault: Vault) -> None:
+    """What is given at the making cannot be changed: a person deletes it."""
+    await vault.apply()
+    broker = vault.tenant.named("clients", "AgentVault broker")
+    broker["resource_server_identifier"] = "https://other.test/"
+    plan = await vault.plan()
+    assert steps(plan, Step.BY_HAND) == ["client.broker"]
+    assert steps(plan, *WRITES) == []
+
+
+async def test_a_write_that_reads_back_otherwise_is_a_fault(vault: Vault) -> None:
+    """A tenant that says yes and stores nothing is not believed."""
+    await vault.apply()
+    vault.tenant.named("resource-servers", names.ELEVATED_API)["token_lifetime"] = 900
+    vault.tenant.deaf = frozenset({"token_lifetime"})
+    with pytest.raises(TenantError, match="token_lifetime"):
+        await vault.apply()
+
+
+async def test_the_application_the_settings_name_is_adopted(vault: Vault) -> None:
+    """One made by hand becomes the console's, instead of a second one beside it."""
+    made = vault.tenant.add("clients", name="By hand", app_type="native")
+    await vault.apply(client_id=made["client_id"])
+    assert made["client_metadata"] == {names.MARK: names.CONSOLE}
+    assert vault.kept().client_id("console") == made["client_id"]
+
+
+async def test_a_rate_limit_of_a_minute_is_waited_for(vault: Vault) -> None:
+    """Answers of 429 are tried again when the tenant says, and none ends the run."""
+    vault.tenant.busy, vault.tenant.busy_seconds = 1, 60
+    assert steps(await vault.plan(), Step.CREATE)
+    assert 55 < vault.waited < 90
+
+
+async def test_a_rate_limit_without_end_ends_the_run(vault: Vault) -> None:
+    """It says so, and that trying later is what helps."""
+    vault.tenant.busy, vault.tenant.busy_seconds = 100, 60
+    with pytest.raises(TenantBusyError, match="rate limit is spent"):
+        await vault.plan()
+    assert vault.tenant.writes == []

@@ -1,0 +1,388 @@
+"""`agentvault auth0` as it is typed: credentials, exit codes, and no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keyring
+import keyring.backend
+import pytest
+from support.command_line import PROGRAM, Answer, plain_environment
+from support.dict_tenant import ADMIN, DictTenant, dict_tenant
+from support.ledger_kit import START, agent, manual_clock, note
+from support.terminal import Terminal
+
+from agentvault_tui.cli.app import run
+from agentvault_tui.cli.auth0_needs import served_agents
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger.records import Panic
+from agentvault_tui.model import AgentStatus
+from agentvault_tui.vault.provision import scopes
+
+Call = Callable[..., Answer]
+CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}
+
+
+@pytest.fixture
+def tenant() -> Iterator[DictTenant]:
+    """An empty tenant."""
+    with dict_tenant() as made:
+        made.seed()
+        yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path, tenant: DictTenant, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose settings name the tenant."""
+    folder = tmp_path / "home"
+    folder.mkdir(0o700)
+    monkeypatch.setenv("AGENTVAULT_HOME", str(folder))
+    monkeypatch.setenv("AGENTVAULT_TENANT_RATE", "1000")
+    configure(folder, issuer=tenant.issuer)
+    return folder
+
+
+def configure(home: Path, **tenant: Any) -> None:
+    lines = (f"{name} = {json.dumps(value)}" for name, value in tenant.items())
+    (home / "config.toml").write_text("\n".join(["[tenant]", *lines]))
+
+
+@pytest.fixture
+def auth0(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run one command line, with a credential on a descriptor of its own."""
+
+    def call(*argv: str, credential: Any = CREDENTIAL) -> Answer:
+        capfd.readouterr()
+        given = credential if isinstance(credential, str) else json.dumps(credential)
+        reader, writer = os.pipe()
+        os.write(writer, given.encode())
+        os.close(writer)
+        try:
+            code = run(["auth0", *argv, "--credential-fd", str(reader)])
+        finally:
+            os.close(reader)
+        out, err = capfd.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+def test_plan_apply_and_doctor_agree(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """What plan says apply does, then plan has nothing left and the doctor no fault."""
+    planned = auth0("plan", "--json")
+    assert planned.code == 0
+    assert tenant.writes == []
+    counts = planned.json["counts"]
+    applied = auth0("apply", "--yes", "--json")
+    assert applied.code == 0, applied.err
+    *done, end = applied.lines
+    assert len(done) == counts["create"] + counts["change"]
+    console = tenant.named("clients", "AgentVault console")["client_id"]
+    assert (end["ok"], end["client_id"]) == (True, console)
+    assert Path(end["kept_in"]).parent == home / "keys"
+    again = auth0("plan", "--json").json["counts"]
+    assert (again["create"], again["change"]) == (0, 0)
+    doctor = auth0("doctor", "--json")
+    assert (doctor.code, doctor.json["ok"]) == (0, True)
+    everything = [planned, applied, doctor]
+    for secret in (*tenant.secrets, ADMIN[1], "provider-secret", "management-token"):
+        assert all(secret not in one.out + one.err for one in everything)
+
+
+def test_people_read_a_diff_and_then_what_was_done(home: Path, auth0: Call) -> None:
+    """The plan with its marks, a line for each object, and where the secrets are."""
+    answer = auth0("apply", "--yes")
+    lines = answer.out.splitlines()
+    assert "  + client.console  AgentVault console" in lines
+    assert "ok: create client.console" in lines
+    assert lines[-1].startswith("secrets are in ")
+
+
+def test_secrets_are_printed_when_asked_for_and_then_no_more(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """Once, each with its application; the next run has none to print."""
+    first = auth0("apply", "--yes", "--json", "--print-secrets")
+    printed = [line for line in first.lines if "client_secret" in line]
+    assert [one["application"] for one in printed] == ["broker", "management"]
+    assert [one["client_secret"] for one in printed] == tenant.secrets
+    second = auth0("apply", "--yes", "--json", "--print-secrets")
+    assert "client_secret" not in second.out
+
+
+def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
+    home: Path, tenant: DictTenant, auth0: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, exit 1; what was done stays done."""
+    tenant.fail_after = 6
+    broken = auth0("apply", "--yes", "--json")
+    assert broken.code == 1
+    assert broken.err.count("\n") == 1
+    assert len(broken.lines) > 0
+    tenant.fail_after = -1
+    ended = auth0("apply", "--yes", "--json")
+    assert ended.code == 0
+    assert not {line["address"] for line in broken.lines} & {
+        line.get("address") for line in ended.lines
+    }
+
+
+def test_nothing_is_applied_without_a_yes(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """Without a terminal there is nobody to ask."""
+    answer = auth0("apply")
+    assert answer.code == 2
+    assert "--yes" in answer.err
+    assert tenant.writes == []
+
+
+def test_every_scope_that_is_missing_is_named_before_the_first_write(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """A run that would fail half-way does not begin."""
+    tenant.granted = " ".join({*scopes.READING, "create:clients"})
+    answer = auth0("apply", "--yes")
+    assert answer.code == 1
+    for scope in ("create:roles", "update:actions", "update:tenant_settings"):
+        assert scope in answer.err
+    assert "read:clients" not in answer.err
+    assert tenant.writes == []
+
+
+def test_a_scope_the_tenant_names_only_when_called_is_named(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """Its own refusal is read: which scope, and what to do."""
+    tenant.without = frozenset({"read:connections"})
+    answer = auth0("plan")
+    assert answer.code == 1
+    assert "read:connections" in answer.err
+    doctor = auth0("doctor", "--json")
+    lacking = [one for one in doctor.json["findings"] if one["level"] == "fault"]
+    assert lacking[-1]["what"] == "the credential lacks read:connections"
+
+
+def test_a_wrong_secret_is_refused_in_one_line_without_it(
+    home: Path, auth0: Call
+) -> None:
+    """Exit 1, the tenant's word, and the secret nowhere."""
+    wrong = {"client_id": "admin", "client_secret": "wrong-secret"}
+    answer = auth0("plan", credential=wrong)
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert "wrong-secret" not in answer.err
+
+
+def test_a_token_that_is_expired_is_told_and_one_that_is_good_is_used(
+    home: Path, auth0: Call
+) -> None:
+    """Someone else got it, so what to do is to get another."""
+    assert auth0("plan", credential={"access_token": "management-token"}).code == 0
+    answer = auth0("plan", credential={"access_token": "old-token"})
+    assert answer.code == 1
+    assert "invalid_token" in answer.err
+    assert "old-token" not in answer.err
+    assert auth0("doctor", credential={"access_token": "old-token"}).code == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "s3cret-by-itself",
+        '{"client_id": "x"}',
+        '{"client_id": "x", "client_secret": ""}',
+        '{"client_id": "x", "client_secret": "s3cret", "more": "y"}',
+        '["s3cret"]',
+        "[" * 50_000,
+        "x" * 70_000,
+    ],
+)
+def test_what_is_no_credential_is_told_and_not_quoted(
+    home: Path, auth0: Call, given: str
+) -> None:
+    """What was given by mistake may be a secret all the same."""
+    answer = auth0("plan", credential=given[:60_000])
+    assert answer.code == 2
+    assert "client_id" in answer.err
+    assert "s3cret" not in answer.err
+
+
+def test_a_descriptor_that_is_not_open_is_a_wrong_usage(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the way to open one."""
+    assert run(["auth0", "plan", "--credential-fd", "973"]) == 2
+    assert "3< FILE" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "no Auth0 tenant is set"),
+        ({"issuer": "http://acme.eu.auth0.com/"}, "does not use https"),
+        ({"issuer": "acme.eu.auth0.com"}, "is not an issuer"),
+        ({"issuer": "https://a.test/", "domain": "https://b.test"}, "tenant.domain"),
+        ({"issuer": "https://a.test/", "rate": 0}, "tenant.rate"),
+        ({"issuer": "https://a.test/", "workers": ["a b c"]}, "go together"),
+        (
+            {
+                "issuer": "https://a.test/",
+                "workers": ["a b"],
+                "worker_ips": ["203.0.113.7"],
+            },
+            "tenant.workers",
+        ),
+        (
+            {
+                "issuer": "https://a.test/",
+                "connections": ["b"],
+                "workers": ["a b c"],
+                "worker_ips": ["203.0.113.7"],
+            },
+            "no agent that is served",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    home: Path, auth0: Call, settings: dict[str, Any], said: str
+) -> None:
+    """Exit 2, and which one it is."""
+    configure(home, **settings)
+    answer = auth0("plan")
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_a_doctor_with_no_tenant_to_see_has_one_fault(home: Path, auth0: Call) -> None:
+    """It says that nothing answers, and guesses at nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    configure(home, issuer=f"http://127.0.0.1:{port}/")
+    answer = auth0("doctor", "--json")
+    assert answer.code == 1
+    (finding,) = answer.json["findings"]
+    assert finding["level"] == "fault"
+    assert "cannot be reached" in finding["what"]
+
+
+def test_a_doctor_names_plain_http(home: Path, auth0: Call) -> None:
+    """It is a finding like any other, with its remedy."""
+    configure(home, issuer="http://acme.eu.auth0.com/")
+    answer = auth0("doctor", "--json")
+    assert answer.code == 1
+    (finding,) = answer.json["findings"]
+    assert "does not use https" in finding["what"]
+
+
+def test_a_person_is_asked_and_the_secret_is_not_shown(
+    home: Path, tenant: DictTenant
+) -> None:
+    """Client id, secret without echo, the plan, and a yes."""
+    env = plain_environment(
+        AGENTVAULT_HOME=str(home),
+        AGENTVAULT_TENANT_RATE="1000",
+        PYTHON_KEYRING_BACKEND="keyring.backends.fail.Keyring",
+    )
+    with Terminal([*PROGRAM, "auth0", "apply"], env) as terminal:
+        terminal.see("Client id")
+        terminal.write(f"{ADMIN[0]}\n")
+        terminal.see("Client secret")
+        terminal.write(f"{ADMIN[1]}\n")
+        terminal.see("Do these")
+        terminal.write("n\n")
+        assert terminal.finish() == 1
+        assert ADMIN[1] not in terminal.text
+    assert tenant.writes == []
+
+
+class _Memory(keyring.backend.KeyringBackend):
+    """A keyring that lasts as long as a test."""
+
+    priority = 5  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.held.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.held[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.held[service, username]
+
+
+class _Weak(_Memory):
+    """One that writes what it is given in clear."""
+
+    priority = 0.5  # type: ignore[assignment]
+
+
+@pytest.fixture
+def ring() -> Iterator[_Memory]:
+    """The system's keyring, for a while."""
+    before = keyring.get_keyring()
+    made = _Memory()
+    keyring.set_keyring(made)
+    yield made
+    keyring.set_keyring(before)
+
+
+def test_a_credential_in_the_keyring_is_used_and_taken_out(
+    home: Path, ring: _Memory, auth0: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Kept once, then no descriptor is needed until it is forgotten."""
+    assert auth0("remember").code == 0
+    assert run(["auth0", "plan", "--json"]) == 0
+    assert "create" in capfd.readouterr().out
+    assert run(["auth0", "forget"]) == 0
+    assert ring.held == {}
+    assert run(["auth0", "plan"]) == 2
+    assert run(["auth0", "forget"]) == 4
+
+
+def test_without_a_keyring_nothing_is_kept(home: Path, auth0: Call) -> None:
+    """A file in clear is no keyring: the person is told to give it each time."""
+    before = keyring.get_keyring()
+    weak = _Weak()
+    keyring.set_keyring(weak)
+    try:
+        answer = auth0("remember")
+    finally:
+        keyring.set_keyring(before)
+    assert answer.code == 4
+    assert weak.held == {}
+
+
+async def test_the_agents_are_those_the_ledger_serves(tmp_path: Path) -> None:
+    """Read without a broker: neither who is revoked, nor resource servers."""
+    home = Home(tmp_path, tmp_path)
+    assert served_agents(home) == ([], False)
+    home.prepare()
+    ledger = await Ledger.open(home, clock=manual_clock())
+    await ledger.commit(
+        note(),
+        changes=[
+            agent("agt_1"),
+            agent("agt_2", status=AgentStatus.REVOKED),
+            agent("agt_3", resource_server=True),
+        ],
+    )
+    served, stopped = served_agents(home)
+    assert [one.id for one in served] == ["agt_1"]
+    assert not stopped
+    await ledger.commit(note(), changes=[Panic(True, START, "uid:1", "why")])
+    assert served_agents(home)[1]
+    await ledger.close()

@@ -1,0 +1,45 @@
+"""docs/auth0.md names what the commands need, and the code what the docs name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from agentvault_tui.model.claims import MFA_AT, ROLES
+from agentvault_tui.settings import TenantSettings
+from agentvault_tui.vault.provision import AgentNeed, Needs, Pin, actions, names, scopes
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "auth0.md").read_text()
+ALL = Needs(
+    scopes=(),
+    agents=(AgentNeed("agt_1", "a", (Pin("c", ("s",)),)),),
+    change_mfa_policy=True,
+)
+
+
+def test_every_scope_a_person_has_to_grant_stands_there() -> None:
+    """No more and no fewer than the commands ask for."""
+    said = set(re.findall(r"\b(?:create|read|update|delete):[a-z_]+", TEXT))
+    assert said == {*scopes.reading(ALL), *scopes.writing(ALL)}
+
+
+def test_every_setting_of_the_tenant_stands_there() -> None:
+    """Each key has its row."""
+    missing = [
+        one.name for one in fields(TenantSettings) if f"`{one.name}`" not in TEXT
+    ]
+    assert missing == []
+
+
+def test_the_actions_speak_of_the_same_names_as_the_code() -> None:
+    """Claims, roles, API and mark are written in two languages: here they meet."""
+    proof, challenge = actions.PROOF.code, actions.CHALLENGE.code
+    for word in (MFA_AT, ROLES, names.ELEVATED_API, names.ROLE_PREFIX, *names.ROLES):
+        assert f'"{word}"' in proof, word
+    for code in (proof, challenge):
+        assert f'metadata?.{names.MARK} === "{names.CONSOLE}"' in code
+        listed = re.search(r"const FACTORS = \[(.*?)\]", code)
+        assert listed is not None
+        assert set(re.findall(r'"([^"]+)"', listed[1])) == set(names.FACTORS)

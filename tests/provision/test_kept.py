@@ -1,0 +1,77 @@
+"""The one file with secrets: private, whole, and told apart by tenant."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from agentvault_tui.errors import NotFoundError, SettingsError
+from agentvault_tui.home import Home
+from agentvault_tui.vault import Secret
+from agentvault_tui.vault.provision import KeptClients
+
+ACME = "https://acme.eu.auth0.com/"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptClients:
+    return KeptClients(Home(tmp_path, tmp_path), ACME)
+
+
+def test_it_is_private_under_any_umask(kept: KeptClients) -> None:
+    """File 0600 and folder 0700, also where everything may be read by default."""
+    before = os.umask(0)
+    try:
+        kept.keep("broker", "c1", Secret("s1"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(kept.path.parent.stat().st_mode) == 0o700
+    assert list(kept.path.parent.iterdir()) == [kept.path]
+
+
+def test_a_secret_belongs_to_its_client(kept: KeptClients) -> None:
+    """A client made anew does not go by the secret of the one before it."""
+    kept.keep("broker", "c1", Secret("s1"))
+    assert kept.has_secret("broker", "c1")
+    assert not kept.has_secret("broker", "c2")
+    kept.keep("broker", "c2", None)
+    assert not kept.has_secret("broker", "c2")
+    with pytest.raises(NotFoundError, match="not in this home"):
+        kept.secret("broker")
+
+
+def test_tenants_do_not_share_a_file(kept: KeptClients, tmp_path: Path) -> None:
+    """Secrets of one are neither read nor overwritten for another."""
+    kept.keep("broker", "c1", Secret("s1"))
+    other = KeptClients(Home(tmp_path, tmp_path), "https://other.eu.auth0.com/")
+    assert other.client_id("broker") == ""
+    other.keep("broker", "c9", Secret("s9"))
+    assert kept.secret("broker").reveal() == "s1"
+
+
+def test_a_damaged_file_is_said_and_not_quoted(kept: KeptClients) -> None:
+    """A person restores it; what it holds is in no message and no traceback."""
+    kept.keep("broker", "c1", Secret("s1"))
+    kept.path.write_text('{"broker": {"client_secret": "s1-very-secret"')
+    with pytest.raises(SettingsError) as caught:
+        kept.client_id("broker")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "very-secret" not in repr(error)
+        error = error.__cause__
+    assert "move it away" in caught.value.remedy
+
+
+def test_a_workers_key_has_one_name(kept: KeptClients) -> None:
+    """The name follows from the key, so the tenant's copy can be told by it."""
+    kept.keep("agents/agt_1", "c1", Secret("s1"))
+    assert kept.worker_key("agents/agt_1") == ""
+    name, pem = kept.new_worker_key("agents/agt_1")
+    assert kept.worker_key("agents/agt_1") == name
+    assert "PRIVATE" not in pem
+    assert kept.has_secret("agents/agt_1", "c1")
+    assert "PRIVATE" in kept.worker_pem("agents/agt_1").reveal()

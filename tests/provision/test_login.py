@@ -1,0 +1,73 @@
+"""A Management token by device flow: who signs in, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.auth0_answers import CANCELLED, PENDING, SLOW_DOWN, oauth_error
+from support.rogue_tenant import CLIENT_ID, DEVICE, TOKEN, Answer, rogue_tenant
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.vault import Access, Tenant
+from agentvault_tui.vault.provision import sign_in
+
+GIVEN = Answer(
+    {
+        "access_token": "management-token",
+        "token_type": "Bearer",
+        "expires_in": 7200,
+        "scope": "read:clients read:actions",
+    }
+)
+
+
+async def signed_in(*answers: Answer) -> tuple[Access, list[float], Any]:
+    """Sign in at a tenant that answers so; return the token, the waits, the tenant."""
+    async with rogue_tenant() as tenant:
+        tenant.script(DEVICE, Answer(tenant.device(interval=5)))
+        tenant.script(TOKEN, *answers)
+        waits: list[float] = []
+
+        async def wait(seconds: float) -> None:
+            waits.append(seconds)
+
+        reached = Tenant(tenant.issuer, SystemClock(), sleep=wait)
+        try:
+            shown: list[Any] = []
+            scopes = ("read:clients", "read:actions")
+            access = await sign_in(reached, CLIENT_ID, scopes, shown.append)
+            assert shown[0].user_code
+            return access, waits, tenant
+        finally:
+            await reached.aclose()
+
+
+async def test_the_token_is_for_the_management_api_and_says_what_it_may() -> None:
+    """Asked for by audience; what the tenant gave less is known from its scope."""
+    access, waits, tenant = await signed_in(PENDING, SLOW_DOWN, PENDING, GIVEN)
+    (asked,) = tenant.sent(DEVICE)
+    assert asked.form["audience"] == f"{tenant.issuer}api/v2/"
+    assert asked.form["scope"] == "read:clients read:actions"
+    assert access.scopes == {"read:clients", "read:actions"}
+    assert access.token.reveal() == "management-token"
+    # RFC 8628 section 3.5: slower for good.
+    assert waits == [5, 5, 10, 10]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [CANCELLED, oauth_error(403, "expired_token"), oauth_error(403, "invalid_grant")],
+    ids=["cancelled", "expired", "spent"],
+)
+async def test_a_sign_in_that_ends_otherwise_gives_no_token(answer: Answer) -> None:
+    """The tenant's own word is told."""
+    with pytest.raises(TenantRefusedError, match="ended the sign-in"):
+        await signed_in(PENDING, answer)
+
+
+async def test_an_outage_amid_it_is_waited_out() -> None:
+    """A 503 ends nothing: the code lives on at the tenant."""
+    access, _, _ = await signed_in(Answer(b"", 503), PENDING, GIVEN)
+    assert access.token.reveal() == "management-token"

@@ -1,0 +1,76 @@
+"""A plan as it is read: by people, by programs, and by nobody's terminal escapes."""
+
+from __future__ import annotations
+
+import json
+
+from support.command_line import HOSTILE
+from support.provisioning import Vault
+
+from agentvault_tui.vault.provision import AgentNeed, show
+
+
+def text_of(plan: object) -> str:
+    shown = [
+        f"{' ' * line.indent}{line.mark} {line.text}".rstrip()
+        for line in show.lines(plan)  # type: ignore[arg-type]
+    ]
+    return "\n".join(shown)
+
+
+async def test_a_change_stands_field_by_field(vault: Vault) -> None:
+    """What is and what will be, by the tenant's own names; what is well is counted."""
+    await vault.apply()
+    api = vault.tenant.named("resource-servers", "https://agentvault.dev/elevated")
+    api["token_lifetime"] = 86400
+    console = vault.tenant.named("clients", "AgentVault console")
+    console["grant_types"].append("implicit")
+    plan = await vault.plan()
+    assert text_of(plan) == (
+        "  ~ api.elevated  https://agentvault.dev/elevated\n"
+        "       token_lifetime  86400 -> 300\n"
+        "  ~ client.console  AgentVault console\n"
+        "       grant_types  - [implicit]"
+    )
+    assert show.summary(plan) == "Plan: 2 to change, 20 as they should be."
+
+
+async def test_what_is_yet_to_be_made_is_named_by_its_address(vault: Vault) -> None:
+    """An id that nobody knows yet is no blank, and long code is a digest."""
+    told = text_of(await vault.plan())
+    assert "client_id     (id of client.console)" in told
+    assert "secret                      kept in this home" in told
+    assert "lines, sha256 " in told
+    assert "onExecutePostLogin" not in told
+
+
+async def test_an_agents_name_moves_no_cursor(vault: Vault) -> None:
+    """It is an agent's own words, on the screen and at the tenant."""
+    named = (AgentNeed("agt_1", f"<b>{HOSTILE}"),)
+    plan = await vault.plan(agents=named)
+    assert all(line.text.isprintable() for line in show.lines(plan))
+    await vault.apply(agents=named)
+    (name,) = [
+        row["name"]
+        for row in vault.tenant.tables["clients"].values()
+        if row["client_metadata"]["agentvault"] == "agent"
+    ]
+    assert name.isascii()
+    assert name.isprintable()
+    assert "<" not in name
+    assert len(name) <= 100
+
+
+async def test_a_program_reads_the_same_plan(vault: Vault) -> None:
+    """JSON holds each step with what is and what will be, and no secret."""
+    shape = show.shape(await vault.plan())
+    assert json.loads(json.dumps(shape)) == shape
+    assert shape["counts"]["create"] == 15
+    grant = next(
+        item for item in shape["items"] if item["address"] == "grant.console.elevated"
+    )
+    assert grant["changes"][0] == {
+        "field": "client_id",
+        "before": None,
+        "after": {"id_of": "client.console"},
+    }

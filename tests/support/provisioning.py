@@ -1,0 +1,105 @@
+"""A vault beside a tenant it provisions, with no waiting in between."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from support.dict_tenant import ADMIN, DictTenant
+
+from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.home import Home
+from agentvault_tui.vault import (
+    Budget,
+    ClientSecret,
+    Management,
+    Patience,
+    Secret,
+    Tenant,
+)
+from agentvault_tui.vault.provision import (
+    AgentNeed,
+    KeptClients,
+    Needs,
+    Plan,
+    Provisioner,
+    Step,
+    checks,
+)
+
+SCOPES = (("read:calendar", "See events."), ("send:payment", "Pay money."))
+SIGN_IN = "Username-Password-Authentication"
+
+
+@dataclass
+class Vault:
+    """What a test provisions with."""
+
+    tenant: DictTenant
+    home: Home
+    waited: float = 0.0
+    """Seconds, by the clock that is moved."""
+
+    def needs(self, **changes: Any) -> Needs:
+        """What it needs: two scopes, one agent, people who sign in by password."""
+        values: dict[str, Any] = {
+            "scopes": SCOPES,
+            "agents": (AgentNeed("agt_1", "calendar-agent"),),
+            "sign_in": (SIGN_IN,),
+        }
+        return Needs(**{**values, **changes})
+
+    def kept(self) -> KeptClients:
+        """The file with the secrets."""
+        return KeptClients(self.home, self.tenant.issuer)
+
+    def management(self) -> Management:
+        """A client of the tenant for which waiting is moving a clock."""
+        clock = ManualClock(SystemClock().now())
+
+        async def at_once(seconds: float) -> None:
+            self.waited += seconds
+            clock.advance(seconds)
+            await asyncio.sleep(0)
+
+        return Management(
+            Tenant(self.tenant.issuer, clock, sleep=at_once),
+            ClientSecret(ADMIN[0], Secret(ADMIN[1])),
+            budget=Budget(clock, rate=1e6, burst=1000, sleep=at_once),
+            patience=Patience(jitter=lambda: 0.0),
+        )
+
+    async def plan(self, **changes: Any) -> Plan:
+        """What would be done."""
+        management = self.management()
+        try:
+            provisioner = Provisioner(management, self.kept())
+            return (await provisioner.plan(self.needs(**changes)))[0]
+        finally:
+            await management.tenant.aclose()
+
+    async def apply(self, **changes: Any) -> list[str]:
+        """Do it; return the addresses in the order they were done."""
+        management = self.management()
+        try:
+            provisioner = Provisioner(management, self.kept())
+            plan, found = await provisioner.plan(self.needs(**changes))
+            return [item.address async for item in provisioner.apply(plan, found)]
+        finally:
+            await management.tenant.aclose()
+
+    async def findings(self, **changes: Any) -> list[checks.Check]:
+        """What the doctor says of the objects."""
+        management = self.management()
+        try:
+            wanted = self.needs(**changes)
+            provisioner = Provisioner(management, self.kept())
+            return list(checks.examine(*await provisioner.plan(wanted), wanted))
+        finally:
+            await management.tenant.aclose()
+
+
+def steps(plan: Plan, *kinds: Step) -> list[str]:
+    """The addresses of a plan that take one of these steps."""
+    return [item.address for item in plan.items if item.step in kinds]
