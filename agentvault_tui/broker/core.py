@@ -12,6 +12,7 @@ from typing import Final
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
+from agentvault_tui.broker.upstream import Outbox, TenantAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.home import Home
@@ -87,6 +88,18 @@ class Broker:
     """Records of revocations that are still on their way to the disk."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Small values that the last process left, by name."""
+    access: TenantAccess = field(init=False)
+    """The tenant's administration."""
+    outbox: Outbox = field(init=False)
+    """What revocations still have to do there."""
+
+    def __post_init__(self) -> None:
+        """Join the rooms that work on others."""
+        rate = self.settings.tenant.rate
+        self.access = TenantAccess(self.home, self.tenant.tenant, rate)
+        self.outbox = Outbox(self.clock, self.registry, self.access, self._record_step)
 
     async def record(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
@@ -120,6 +133,11 @@ class Broker:
         task.add_done_callback(self._late.discard)
         done, _ = await asyncio.wait({task}, timeout=_CUT_WAIT)
         return bool(done) and task.result()
+
+    async def _record_step(self, draft: Draft | None, change: Change) -> None:
+        await self.record_cut(*([draft] if draft else []), changes=[change])
+        if draft is not None:
+            self.on_status()
 
     async def _record_or_keep(
         self, drafts: tuple[Draft, ...], changes: tuple[Change, ...]

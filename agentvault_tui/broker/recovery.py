@@ -17,6 +17,7 @@ from agentvault_tui.ledger import (
     DropAgentTokens,
     DropToken,
     Loaded,
+    OutboxStep,
     Panic,
     Recovery,
 )
@@ -48,6 +49,7 @@ async def take_over(broker: Broker) -> None:
     change them while no broker runs.
     """
     loaded = await broker.ledger.load()
+    broker.kept = loaded.meta
     found = await broker.ledger.astray(loaded)
     last = await broker.ledger.event(broker.ledger.head.seq)
     await _take_over(broker, _without(loaded, found), last)
@@ -195,6 +197,8 @@ def _as_known(broker: Broker, change: Change) -> Change | None:
             return registry.panic or replace(change, on=False)
         case Cooldown():
             return registry.cooldowns.of(change.agent_id)
+        case OutboxStep():
+            return registry.step(change.agent_id, change.id)
         case Token():
             return None  # the ledger voided the batch's tokens itself
         case _:

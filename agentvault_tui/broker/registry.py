@@ -18,7 +18,7 @@ from typing import Final
 from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.ledger import Loaded, Panic
+from agentvault_tui.ledger import Loaded, OutboxStep, Panic
 from agentvault_tui.model import (
     Agent,
     AgentCounts,
@@ -57,6 +57,7 @@ class Registry:
         self._counts: dict[AgentId, AgentCounts] = defaultdict(AgentCounts)
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, int] = defaultdict(int)
+        self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
 
     # Agents
 
@@ -138,6 +139,8 @@ class Registry:
         self._last_seen.update(loaded.last_seen)
         for agent in loaded.agents:
             self.put_agent(agent)
+        for step in loaded.outbox:
+            self.put_step(step)
         for token in loaded.tokens:
             self.put_token(token)
         for stepup in loaded.stepups:
@@ -152,6 +155,26 @@ class Registry:
                 )
             else:
                 self.put_stepup(stepup)
+
+    # Steps at the tenant
+
+    def put_step(self, step: OutboxStep) -> None:
+        """Remember *step*, in place of an earlier one of the same name."""
+        self._steps[step.agent_id].pop(step.id, None)
+        self._steps[step.agent_id][step.id] = step
+
+    def step(self, agent_id: AgentId, step_id: str) -> OutboxStep | None:
+        """Return the step with that id, as it stands."""
+        return self._steps[agent_id].get(step_id)
+
+    def steps_of(self, agent_id: AgentId) -> list[OutboxStep]:
+        """Return what was, is or could not be done for the agent at the tenant."""
+        return list(self._steps[agent_id].values())
+
+    def steps(self) -> Iterator[OutboxStep]:
+        """Yield every agent's steps."""
+        for steps in self._steps.values():
+            yield from steps.values()
 
     # Tokens
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,17 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
+from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Recovery
+from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.policy import Policy
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
-from agentvault_tui.vault import TenantClient
+from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.provision.kept import KeptClients
 from agentvault_tui.web.guard import Guard, loopback_hosts
 from agentvault_tui.web.reply import problem
@@ -117,6 +119,10 @@ async def _open(
         registry=Registry(clock),
         tenant_kind="embedded" if process else "auth0",
     )
+    if found.management is not None:
+        known = found.management
+        secret = Secret(known.client_secret)
+        broker.access.give(ClientSecret(known.client_id, secret))
     await take_over(broker)
     feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
     broker.on_status = feed.publish_status
@@ -158,12 +164,30 @@ async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
         await _mark(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker)
         _spare_the_collector()
-        keeper = asyncio.create_task(upkeep(broker))
+        follower = _tenant_log(broker)
+        tasks = [
+            asyncio.create_task(work)
+            for work in (upkeep(broker), broker.outbox.run(), follower.run())
+        ]
         try:
             await stop.wait()
         finally:
-            keeper.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             rooms.feed.cut()
+
+
+def _tenant_log(broker: Broker) -> TenantLog:
+    async def record(drafts: Iterable[Draft], mark: Meta) -> None:
+        await broker.record(*drafts, changes=[mark])
+
+    return TenantLog(
+        broker.access,
+        record,
+        console=broker.tenant.client_id,
+        mark=broker.kept.get(MARK, ""),
+    )
 
 
 async def _agents_listener(server: Server, broker: Broker) -> Listener:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import iso
-from agentvault_tui.ledger import Panic
+from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
     Agent,
     AgentCounts,
@@ -29,13 +29,28 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
     """Return *agent* with its live tokens and counts."""
     tokens = registry.tokens_of(agent.id)
     soonest = nsmallest(TOKENS_SHOWN, tokens, key=lambda token: token.expires.wall)
-    return told_of(
+    told = told_of(
         agent,
         registry.counts(agent.id),
         registry.last_seen(agent.id),
         soonest,
         len(tokens),
     )
+    told["upstream"] = [step_shape(step) for step in registry.steps_of(agent.id)]
+    return told
+
+
+def step_shape(step: OutboxStep) -> dict[str, Any]:
+    """Return a step at the tenant as it stands."""
+    return {
+        "step": step.step,
+        "status": step.status,
+        "ms": step.ms,
+        "attempts": step.attempts,
+        "problem": step.problem,
+        "begun_at": iso(step.begun_at),
+        "next_at": _moment(step.next_at),
+    }
 
 
 def told_of(

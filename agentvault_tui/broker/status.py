@@ -51,6 +51,12 @@ def warnings(broker: Broker) -> list[str]:
             f"The policy on disk is broken, the one before stays in force: "
             f"{broker.policy_problem}"
         )
+    given_up = [s for s in broker.registry.steps() if s.status == "failed"]
+    if given_up:
+        found.append(
+            f"{len(given_up)} steps of revocations were given up at the tenant, "
+            f"such as {given_up[0].step}: {given_up[0].problem}"
+        )
     if broker.tenant.reachable is False:
         found.append("The tenant does not answer: nothing that needs a person can be.")
     return found

@@ -190,15 +190,31 @@ def read_cooldown(agent_id: str, doc: str) -> Cooldown:
 def write_outbox(step: OutboxStep) -> str:
     """Return an outbox row as text."""
     return _encode(
-        [step.agent_id, step.step, step.attempts, _moment(step.next_at), step.ms]
+        [
+            step.agent_id,
+            step.step,
+            iso(step.begun_at),
+            step.attempts,
+            _moment(step.next_at),
+            step.ms,
+            step.problem,
+        ]
     )
 
 
 def read_outbox(step_id: str, status: Any, doc: str) -> OutboxStep:
     """Return the row `write_outbox` wrote."""
-    agent_id, step, attempts, next_at, ms = json.loads(doc)
+    agent_id, step, begun_at, attempts, next_at, ms, problem = json.loads(doc)
     return OutboxStep(
-        step_id, AgentId(agent_id), step, status, attempts, _parse(next_at), ms
+        id=step_id,
+        agent_id=AgentId(agent_id),
+        step=step,
+        begun_at=parse_iso(begun_at),
+        status=status,
+        attempts=attempts,
+        next_at=_parse(next_at),
+        ms=ms,
+        problem=problem,
     )
 
 

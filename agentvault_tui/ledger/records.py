@@ -80,17 +80,23 @@ class UsedAssertion:
 
 @dataclass(frozen=True, slots=True)
 class OutboxStep:
-    """One slower step of a revocation, at the tenant."""
+    """One slower step of a revocation or a restore, at the tenant."""
 
     id: str
+    """Of the agent and the step: a later revocation takes an earlier one's place."""
     agent_id: AgentId
     step: str
-    status: Literal["pending", "confirmed", "failed"]
+    begun_at: datetime
+    """When the operator decided it."""
+    status: Literal["pending", "confirmed", "failed", "withdrawn"] = "pending"
+    """Withdrawn when the agent was restored before it was done."""
     attempts: int = 0
     next_at: datetime | None = None
     """When to try again; only while pending."""
     ms: float | None = None
-    """How long it took from the revocation, once it is over."""
+    """How long it took from then on, once it is over."""
+    problem: str | None = None
+    """Why it is not done yet, or was given up; displayable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,6 +315,7 @@ def _stepups(db: sqlite3.Connection) -> Iterator[StepUp]:
 
 def _outbox(db: sqlite3.Connection) -> Iterator[OutboxStep]:
     sql = "SELECT id, status, doc FROM outbox WHERE status {} ORDER BY n DESC LIMIT ?"
-    for which, limit in (("<> 'confirmed'", -1), ("= 'confirmed'", _CONFIRMED)):
+    open_ones = "IN ('pending', 'failed')"
+    for which, limit in ((open_ones, -1), (f"NOT {open_ones}", _CONFIRMED)):
         for row in db.execute(sql.format(which), (limit,)):
             yield docs.read_outbox(*row)

@@ -37,6 +37,9 @@ class EventType(StrEnum):
     OPERATOR_LOGOUT = "operator.logout"
     POLICY_CHANGED = "policy.changed"
     UPSTREAM_REVOCATION = "upstream.revocation"
+    """A step of a revocation or restore at the tenant: done, given up, or stuck."""
+    TENANT_LOG = "tenant.log"
+    """A row of the tenant's own log about a client, an agent or a user of ours."""
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
     AUDIT_AMBIGUOUS = "audit.ambiguous"
@@ -49,6 +52,7 @@ class ActorKind(StrEnum):
     AGENT = "agent"
     OPERATOR = "operator"
     SYSTEM = "system"
+    TENANT = "tenant"
 
 
 @dataclass(frozen=True, slots=True)

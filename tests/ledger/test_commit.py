@@ -68,7 +68,15 @@ async def test_what_commit_returns_is_what_is_read_back(ledger: Ledger) -> None:
 async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     """Agents, tokens, step-ups, panic, outbox and values survive a restart."""
     panic = Panic(True, clock.now(), "alice", "test\ud800")
-    step = OutboxStep("out_1", AgentId("agt_1"), "revoke", "pending", 2, clock.now())
+    step = OutboxStep(
+        "agt_1/vault grant",
+        AgentId("agt_1"),
+        "vault grant",
+        clock.now(),
+        attempts=2,
+        next_at=clock.now(),
+        problem="no answer",
+    )
     cooldown = Cooldown(AgentId("agt_1"), 3, Deadline.after(clock, 120))
     used = UsedAssertion("agt_1", "cd", clock.now() + timedelta(seconds=1))
     first = await Ledger.open(home, clock=clock)

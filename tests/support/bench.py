@@ -34,9 +34,11 @@ PAYMENT = Action(
 class Bench:
     """The broker under test, and short words for what tests do with it."""
 
-    def __init__(self, home: Home, clock: ManualClock, ledger: Ledger) -> None:
+    def __init__(
+        self, home: Home, clock: ManualClock, ledger: Ledger, issuer: str = ""
+    ) -> None:
         self.home, self.clock, self.ledger = home, clock, ledger
-        self.tenant = ScriptedTenant(clock)
+        self.tenant = ScriptedTenant(clock, issuer)
         self.broker = Broker(
             home=home,
             settings=Settings(),
@@ -52,9 +54,9 @@ class Bench:
         ledger.on_written = self.feed.publish
 
     @classmethod
-    async def open(cls, home: Home, clock: ManualClock) -> Bench:
+    async def open(cls, home: Home, clock: ManualClock, issuer: str = "") -> Bench:
         home.prepare()
-        bench = cls(home, clock, await Ledger.open(home, clock=clock))
+        bench = cls(home, clock, await Ledger.open(home, clock=clock), issuer)
         await take_over(bench.broker)
         return bench
 

@@ -6,9 +6,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.clock import Deadline, ManualClock
 from agentvault_tui.errors import IdentityError, TenantUnreachableError
-from agentvault_tui.vault import DeviceFlow, End, Identity, Tokens
+from agentvault_tui.vault import DeviceFlow, End, Identity, Tenant, Tokens
 
 ALICE = {"sub": "agentvault|alice", "roles": ("approver",), "amr": ("mfa", "otp")}
 
@@ -21,13 +21,20 @@ class ScriptedTenant:
     issuer = "http://127.0.0.1:1/"
     reachable = True
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: ManualClock, issuer: str = "") -> None:
         self.clock = clock
+        self.issuer = issuer or self.issuer
+        self.tenant = Tenant(self.issuer, clock, sleep=self._pass)
         self.flows: list[DeviceFlow] = []
         self.shown: list[Any] = []
         self.down = False
         self._ends: list[asyncio.Future[End]] = []
         self._who: dict[str, dict[str, Any] | IdentityError] = {}
+
+    async def _pass(self, seconds: float) -> None:
+        """Let time pass for whoever waits to ask again."""
+        self.clock.advance(seconds)
+        await asyncio.sleep(0)
 
     async def probe(self) -> bool:
         return not self.down

@@ -18,7 +18,7 @@ from agentvault_tui.broker.operators_api.wire import (
     strings_of,
     text_of,
 )
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_shape, step_shape
 from agentvault_tui.broker.usecases.register import (
     Registration,
     check_scopes,
@@ -168,5 +168,5 @@ def _cut(cut: Cut) -> dict[str, Any]:
         "stepups_cancelled": cut.stepups,
         "effective_ms": round(cut.effective_ms, 3),
         "recorded": cut.recorded,
-        "upstream": [],
+        "upstream": [step_shape(s) for s in cut.steps if s.status != "withdrawn"],
     }

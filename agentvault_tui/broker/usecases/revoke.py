@@ -10,7 +10,13 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
-from agentvault_tui.ledger import Change, DropAgentTokens, DropToken, Panic
+from agentvault_tui.ledger import (
+    Change,
+    DropAgentTokens,
+    DropToken,
+    OutboxStep,
+    Panic,
+)
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -33,6 +39,8 @@ class Cut:
     """From the call until nothing was served any more."""
     recorded: bool
     """Whether its record is durable; if not, it will be written when that works."""
+    steps: tuple[OutboxStep, ...] = ()
+    """What is still to be done at the tenant."""
 
 
 async def revoke_agent(
@@ -53,6 +61,8 @@ async def revoke_agent(
     broker.registry.put_agent(revoked)
     tokens, stepups = _cut(broker, revoked, "agent_revoked")
     effective_ms = (broker.clock.boot() - started) * 1000
+    steps = broker.outbox.cut(revoked.id)
+    broker.outbox.take(steps)
     draft = _draft(EventType.AGENT_REVOKED, operator, revoked, reason)
     draft.detail.update(
         tokens=[token.id for token in tokens][:100],
@@ -63,9 +73,9 @@ async def revoke_agent(
         recorded = await broker.record_cut(
             draft,
             *(cancelled_draft(stepup, operator) for stepup in stepups),
-            changes=[revoked, DropAgentTokens(revoked.id), *stepups],
+            changes=[revoked, DropAgentTokens(revoked.id), *stepups, *steps],
         )
-    return Cut((revoked,), len(tokens), len(stepups), effective_ms, recorded)
+    return Cut((revoked,), len(tokens), len(stepups), effective_ms, recorded, steps)
 
 
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
@@ -124,11 +134,14 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
         return agent
     active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
     epoch = broker.registry.epoch(agent.id)
+    steps = broker.outbox.restore(agent.id)
     await broker.record(
-        _draft(EventType.AGENT_RESTORED, operator, active, None), changes=[active]
+        _draft(EventType.AGENT_RESTORED, operator, active, None),
+        changes=[active, *steps],
     )
     await _unless_overtaken(broker, agent, epoch, operator)
     broker.registry.put_agent(active)
+    broker.outbox.take(steps)
     return active
 
 

@@ -29,15 +29,12 @@ async def latest(api: Api) -> LogPage:
 
     An empty log gives no row, and nothing to resume from.
     """
-    reply = await api.request(
-        "GET",
-        "logs",
-        query={"sort": "date:-1", "per_page": 1, "page": 0},
-        what="show its log",
-        scope="read:logs",
-    )
-    rows = reply.rows("logs")[:1]
-    return LogPage(tuple(rows), text(rows[0], "log_id", "_id") if rows else "")
+    return await _end(api, "date:-1", 1)
+
+
+async def earliest(api: Api, take: int = MOST) -> LogPage:
+    """Return the oldest rows there are, of a log that was empty when last seen."""
+    return await _end(api, "date:1", take)
 
 
 async def after(api: Api, row: str, take: int = MOST) -> LogPage:
@@ -60,6 +57,20 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
     if not rows:
         return LogPage((), row)
     return LogPage(rows, _mark(reply) or rows[-1]["log_id"])
+
+
+async def _end(api: Api, sort: str, take: int) -> LogPage:
+    reply = await api.request(
+        "GET",
+        "logs",
+        query={"sort": sort, "per_page": take, "page": 0},
+        what="show its log",
+        scope="read:logs",
+    )
+    rows = tuple(reply.rows("logs")[:take])
+    for one in rows:
+        one["log_id"] = text(one, "log_id", "_id")
+    return LogPage(rows, rows[-1]["log_id"] if rows else "")
 
 
 def _mark(reply: Reply) -> str:

@@ -67,6 +67,10 @@ class KeptClients:
         # A host is letters, digits, dots, hyphens and colons: a plain file name.
         self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the applications that are kept."""
+        return tuple(self._read())
+
     def client_id(self, key: str) -> str:
         """Return the client kept under *key*, or ``""``."""
         return str(self._one(key).get("client_id", ""))

@@ -1,0 +1,117 @@
+"""How the broker administers its tenant: credentials kept in the home, read anew."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from agentvault_tui.broker.upstream.holdings import Account, Holding, Holdings
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.home import Home
+from agentvault_tui.model import AgentId
+from agentvault_tui.vault import (
+    Budget,
+    ClientSecret,
+    Credential,
+    Management,
+    Secret,
+    Tenant,
+)
+from agentvault_tui.vault.provision.kept import KeptClients
+
+_AGENTS: Final = "agents/"
+
+AccountsOf = Callable[[AgentId], tuple[Account, ...]]
+Disconnect = Callable[[AgentId, Account], Awaitable[bool]]
+
+
+class TenantAccess:
+    """The Management API as the client that ``auth0 apply`` made for the broker.
+
+    The credentials are looked for each time, for ``apply`` may run beside the broker;
+    the client they belong to is kept, and with it its budget and its token.
+    """
+
+    def __init__(self, home: Home, tenant: Tenant, rate: float) -> None:
+        """Administer *tenant* with what *home* keeps, *rate* requests a second."""
+        self._tenant = tenant
+        self._kept = KeptClients(home, tenant.issuer)
+        self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
+        self._known: tuple[str, Management] | None = None
+        self._given: Credential | None = None
+        self.holdings: Holdings = KeptHoldings(self._kept)
+
+    def give(self, credential: Credential) -> None:
+        """Use *credential*, which the embedded tenant made for this run."""
+        self._given = credential
+
+    @property
+    def management(self) -> Management | None:
+        """The Management API, when there is a credential for it."""
+        credential = self._given or self._credential()
+        if credential is None:
+            return None
+        if self._known is None or self._known[0] != credential.client_id:
+            api = Management(self._tenant, credential, budget=self._budget)
+            self._known = credential.client_id, api
+        return self._known[1]
+
+    def _credential(self) -> Credential | None:
+        client_id = self._kept.client_id("management")
+        if not client_id or not self._kept.has_secret("management", client_id):
+            return None
+        return ClientSecret(client_id, self._kept.secret("management"))
+
+
+class KeptHoldings:
+    """What agents have at the tenant, as far as this home knows."""
+
+    def __init__(self, kept: KeptClients) -> None:
+        """Read clients from *kept*; accounts come from whoever connects them."""
+        self._kept = kept
+        self.accounts_of: AccountsOf = lambda _: ()
+        self.disconnecting: Disconnect = _cannot
+
+    def of(self, agent_id: AgentId) -> Holding | None:
+        """Return what the agent has there; nothing when it has no client."""
+        key = f"{_AGENTS}{agent_id}"
+        client_id = self._kept.client_id(key)
+        if not client_id:
+            return None
+        return Holding(
+            client_id,
+            self._kept.has_secret(key, client_id),
+            self.accounts_of(agent_id),
+        )
+
+    def keep_secret(self, agent_id: AgentId, secret: Secret) -> None:
+        """Keep the new secret of the agent's client, for when it is restored."""
+        key = f"{_AGENTS}{agent_id}"
+        self._kept.keep(key, self._kept.client_id(key), secret)
+
+    async def disconnect(self, agent_id: AgentId, account: Account) -> bool:
+        """Delete a connected account as its user; tell whether it is gone."""
+        return await self.disconnecting(agent_id, account)
+
+    def clients(self) -> dict[str, AgentId | None]:
+        """Return our clients at the tenant, and whose each is."""
+        return {
+            client_id: AgentId(key.removeprefix(_AGENTS))
+            if key.startswith(_AGENTS)
+            else None
+            for key in self._kept.names()
+            if (client_id := self._kept.client_id(key))
+        }
+
+    def users(self) -> dict[str, AgentId]:
+        """Return the vault users, and whose each is."""
+        return {
+            account.user_id: agent_id
+            for agent_id in self.clients().values()
+            if agent_id is not None
+            for account in self.accounts_of(agent_id)
+        }
+
+
+async def _cannot(_agent_id: AgentId, _account: Account) -> bool:
+    raise AgentVaultError("the account's user is not known here")

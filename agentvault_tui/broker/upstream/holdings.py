@@ -1,0 +1,65 @@
+"""What an agent has at the tenant: its client, and the accounts it can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentvault_tui.model import AgentId
+from agentvault_tui.vault import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account a vault user of the agent's connected."""
+
+    user_id: str
+    connection: str
+    account_id: str
+    """``cac_…``."""
+    shared: bool
+    """Whether another agent's exchanges use it too: then it is left, see `steps`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One agent at the tenant."""
+
+    client_id: str
+    has_secret: bool
+    """Whether its client authenticates with a secret, which can be rotated."""
+    accounts: tuple[Account, ...] = ()
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The vault users whose refresh tokens its client may have."""
+        return tuple(dict.fromkeys(account.user_id for account in self.accounts))
+
+
+class Holdings(Protocol):
+    """Who knows what agents have at the tenant."""
+
+    def of(self, agent_id: AgentId) -> Holding | None:
+        """Return what the agent has there; nothing when it has no client."""
+        ...
+
+    def keep_secret(self, agent_id: AgentId, secret: Secret) -> None:
+        """Keep the new secret of the agent's client, for when it is restored."""
+        ...
+
+    def disconnect(self, agent_id: AgentId, account: Account) -> Awaitable[bool]:
+        """Delete a connected account as its user; tell whether it is gone.
+
+        Raises:
+            TenantError: the tenant does not do it, or not now.
+        """
+        ...
+
+    def clients(self) -> dict[str, AgentId | None]:
+        """Return our clients at the tenant, and whose each is."""
+        ...
+
+    def users(self) -> dict[str, AgentId]:
+        """Return the vault users, and whose each is."""
+        ...

@@ -1,0 +1,120 @@
+"""What a revocation does at the tenant, in the order that stops most, soonest.
+
+Each step may be done twice with the same outcome, looks again afterwards, and counts
+as done only when it was seen to be: Auth0 answers 202 and 204 to what is true later.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from agentvault_tui.broker.upstream.holdings import Holding, Holdings
+from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.model import AgentId
+from agentvault_tui.vault import Management
+from agentvault_tui.vault.management import clients
+from agentvault_tui.vault.management.revoking import revoke_refresh_tokens
+from agentvault_tui.vault.urns import VAULT_GRANT
+
+_SETTLING: Final = 5.0
+"""Seconds to wait for a deletion to become true; the outbox asks again later."""
+
+
+class Step(StrEnum):
+    """A step, by the name people read; cutting ones stand in the order of doing."""
+
+    VAULT_GRANT = "vault grant"
+    """The client may not use Token Vault any more: holds at its next exchange."""
+    ACCOUNTS = "connected accounts"
+    """Accounts that no other agent uses are disconnected, while the user's refresh
+    token still lives: only the user can, the Management API cannot."""
+    REFRESH_TOKENS = "refresh tokens"
+    SECRET = "client secret"  # noqa: S105 - a step's name
+    """Whoever copied the agent's secret at the tenant is left with nothing."""
+    GRANT_BACK = "vault grant back"
+    """After a restore: the client may use Token Vault again."""
+
+
+ORDER: Final = {step: number for number, step in enumerate(Step)}
+
+
+def needed(holding: Holding | None) -> tuple[Step, ...]:
+    """Return the steps that cut what an agent holds at the tenant."""
+    if holding is None:
+        return ()
+    found = [Step.VAULT_GRANT]
+    if any(not account.shared for account in holding.accounts):
+        found.append(Step.ACCOUNTS)
+    if holding.users:
+        found.append(Step.REFRESH_TOKENS)
+    if holding.has_secret:
+        found.append(Step.SECRET)
+    return tuple(found)
+
+
+async def do(
+    step: Step, api: Management, holdings: Holdings, agent_id: AgentId
+) -> bool:
+    """Do *step* for an agent; tell whether it is true now.
+
+    Raises:
+        TenantError: the tenant refused, or did not answer.
+    """
+    holding = holdings.of(agent_id)
+    if holding is None:
+        return True  # its client is gone from here: nothing is left to cut
+    match step:
+        case Step.VAULT_GRANT:
+            return await _vault_grant(api, holding.client_id, given=False)
+        case Step.GRANT_BACK:
+            return await _vault_grant(api, holding.client_id, given=True)
+        case Step.ACCOUNTS:
+            return await _accounts(holdings, holding, agent_id)
+        case Step.REFRESH_TOKENS:
+            return await _refresh_tokens(api, holding)
+        case Step.SECRET:
+            try:
+                secret = await clients.rotate_secret(api, holding.client_id)
+            except TenantNotFoundError:
+                return True
+            holdings.keep_secret(agent_id, secret)
+            return True
+
+
+async def _vault_grant(api: Management, client_id: str, *, given: bool) -> bool:
+    """Give or take the client's Token Vault grant, and read whether it is so."""
+    try:
+        listed = _grants(await clients.get(api, client_id))
+        wanted = [grant for grant in listed if grant != VAULT_GRANT]
+        if given:
+            wanted.append(VAULT_GRANT)
+        if sorted(wanted) != sorted(listed):
+            await clients.patch(api, client_id, {"grant_types": wanted})
+            listed = _grants(await clients.get(api, client_id))
+    except TenantNotFoundError:
+        if given:
+            raise
+        return True
+    return (VAULT_GRANT in listed) is given
+
+
+async def _accounts(holdings: Holdings, holding: Holding, agent_id: AgentId) -> bool:
+    own = [account for account in holding.accounts if not account.shared]
+    gone = [await holdings.disconnect(agent_id, account) for account in own]
+    return all(gone)
+
+
+async def _refresh_tokens(api: Management, holding: Holding) -> bool:
+    confirmed = True
+    for user_id in holding.users:
+        done = await revoke_refresh_tokens(
+            api, user_id, holding.client_id, seconds=_SETTLING
+        )
+        confirmed = confirmed and done.confirmed
+    return confirmed
+
+
+def _grants(client: dict[str, object]) -> list[str]:
+    found = client.get("grant_types")
+    return [str(grant) for grant in found] if isinstance(found, list) else []

@@ -1,0 +1,167 @@
+"""The tenant's own log in the audit: what happened to our clients, agents and users.
+
+Read forward from a row one has seen. The place and the events it led to are written in
+one transaction, so that a restart neither repeats a row nor loses one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from agentvault_tui.broker.upstream.holdings import Holdings
+from agentvault_tui.broker.upstream.outbox import Access
+from agentvault_tui.errors import (
+    LedgerError,
+    SettingsError,
+    TenantBusyError,
+    TenantError,
+)
+from agentvault_tui.ledger import Meta
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    AgentId,
+    Draft,
+    EventType,
+    sha256_hex,
+)
+from agentvault_tui.text import visible
+from agentvault_tui.vault import Priority
+from agentvault_tui.vault.management import logs
+
+log = logging.getLogger("agentvault.tenant_log")
+
+MARK: Final = "tenant_log"
+"""The name the place is kept under."""
+_EVERY: Final = 10.0
+_LONGEST: Final = 300.0
+_TEXT: Final = 300
+_TOLD: Final = (
+    "scope",
+    "failure_reason",
+    "audit_context",
+    "subject_token_type",
+    "is_privileged_worker",
+    "expires_at",
+    "token_thumbprint",
+    "error",
+)
+"""Of a row's details: what says who got what, and why not. None holds a secret."""
+
+Record = Callable[[Iterable[Draft], Meta], Awaitable[None]]
+
+
+class TenantLog:
+    """Follows the log while there is a credential that may read it."""
+
+    def __init__(
+        self,
+        access: Access,
+        record: Record,
+        *,
+        console: str = "",
+        mark: str = "",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Go on behind *mark*; *console* is the client that operators sign in with."""
+        self._access = access
+        self._record = record
+        # A tenant that treats the id as a secret logs a part of its hash.
+        alias = f"run_{sha256_hex(console)[:16]}"
+        self._consoles = (console, alias) if console else ()
+        self._mark = mark
+        self._sleep = sleep
+        self._was_empty = False
+        self.problem: str | None = None
+        """Why it cannot be read now, if so; displayable."""
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        pause = _EVERY
+        while True:
+            await self._sleep(pause)
+            try:
+                full = await self.read()
+            except (TenantError, LedgerError, SettingsError) as error:
+                self._failed(error.diagnosis())
+                wait = error.retry_after if isinstance(error, TenantBusyError) else 0.0
+                pause = min(max(pause * 2, wait), _LONGEST)
+            else:
+                self.problem = None
+                pause = 0.0 if full else _EVERY
+
+    async def read(self) -> bool:
+        """Read one page; tell whether another waits.
+
+        Raises:
+            TenantError: the tenant does not let us.
+            LedgerError: it could not be recorded; the same rows are read again.
+        """
+        management = self._access.management
+        if management is None:
+            return False
+        api = management.at(Priority.BACKGROUND)
+        if self._mark:
+            page = await logs.after(api, self._mark)
+        elif self._was_empty:
+            page = await logs.earliest(api)
+        else:
+            # Behind the newest row: what was before us is not ours to tell.
+            newest = await logs.latest(api)
+            self._was_empty = not newest.rows
+            page = logs.LogPage((), newest.resume)
+        if page.resume != self._mark:
+            rows = [row for row in page.rows if str(row["log_id"]) > self._mark]
+            drafts = self._drafts(rows, self._access.holdings)
+            await self._record(drafts, Meta(MARK, page.resume))
+            self._mark = page.resume
+        return len(page.rows) >= logs.MOST
+
+    def _drafts(self, rows: list[dict[str, Any]], holdings: Holdings) -> list[Draft]:
+        clients, users = holdings.clients(), holdings.users()
+        clients.update(dict.fromkeys(self._consoles))
+        found = []
+        for row in rows:
+            client_id, user_id = row.get("client_id"), row.get("user_id")
+            if client_id in clients or user_id in users:
+                agent_id = clients.get(str(client_id)) or users.get(str(user_id))
+                found.append(_draft(row, agent_id))
+        return found
+
+    def _failed(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("the tenant's log cannot be read: %s", problem)
+        self.problem = problem
+
+
+def _draft(row: dict[str, Any], agent_id: AgentId | None) -> Draft:
+    """Write a row as an event of the tenant's; every text of it is untrusted."""
+    kind = visible(str(row.get("type") or "?"), 60)
+    details = row.get("details")
+    told = {
+        name: details[name] if isinstance(details[name], bool) else _text(details[name])
+        for name in _TOLD
+        if isinstance(details, dict) and details.get(name) not in (None, "")
+    }
+    named = {
+        name: _text(row[name])
+        for name in ("log_id", "date", "client_id", "user_id", "connection", "ip")
+        if row.get(name)
+    }
+    description = row.get("description")
+    return Draft(
+        EventType.TENANT_LOG,
+        Actor(ActorKind.TENANT, "tenant", "tenant"),
+        agent_id=agent_id,
+        action=kind,
+        resource=named.get("connection"),
+        reason=_text(description) if description else None,
+        detail={"type": kind, **named, **({"details": told} if told else {})},
+    )
+
+
+def _text(value: object) -> str:
+    return visible(value if isinstance(value, str) else str(value), _TEXT)

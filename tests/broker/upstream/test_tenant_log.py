@@ -1,0 +1,113 @@
+"""The tenant's own log in the audit: ours alone, each row once, whatever it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.tenant_admin import Agent as AtTenant
+from support.upstream import Site
+
+from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
+from agentvault_tui.errors import TenantError
+from agentvault_tui.ledger import Meta
+from agentvault_tui.model import Draft, new_id
+
+
+def follower(site: Site, **more: Any) -> TenantLog:
+    async def record(drafts: list[Draft], mark: Meta) -> None:
+        await site.bench.broker.record(*drafts, changes=[mark])
+
+    broker = site.bench.broker
+    return TenantLog(broker.access, record, mark=broker.kept.get(MARK, ""), **more)
+
+
+async def told(site: Site) -> list[tuple[str | None, str | None]]:
+    events = await site.bench.events("tenant.log")
+    return [(event.agent_id, event.action) for event in events]
+
+
+async def test_rows_about_our_agents_are_events_of_the_tenant(site: Site) -> None:
+    """What happened before we looked, and to others' clients, is not told."""
+    agent, there, token = await site.agent()
+    log = follower(site)
+    await log.read()
+    assert await told(site) == []
+    stranger = AtTenant(site.admin, new_id("stranger").replace("_", "-"))
+    stranger.tokens()
+    assert there.refresh(token).status_code == 200
+    await log.read()
+    rows = await told(site)
+    assert (agent.id, "sertft") in rows
+    assert {agent_id for agent_id, _ in rows} == {agent.id}
+    event = (await site.bench.events("tenant.log"))[-1]
+    assert event.actor.kind.value == "tenant"
+    assert event.detail["client_id"] == there.client["client_id"]
+
+
+async def test_each_row_is_told_once_over_restarts(site: Site) -> None:
+    """The place is written with the events, so that none repeats and none is lost."""
+    _, there, token = await site.agent()
+    log = follower(site)
+    await log.read()
+    there.refresh(token)
+    await log.read()
+    first = await told(site)
+    await log.read()
+    assert await told(site) == first
+    await site.restart()
+    again = follower(site)
+    await again.read()
+    assert await told(site) == first
+    there.refresh(token)
+    await again.read()
+    assert len(await told(site)) == len(first) + 1
+
+
+async def test_signing_in_at_the_console_is_told(site: Site) -> None:
+    """The client that operators sign in with is ours, though no agent's."""
+    log = follower(site, console=site.tenant.client_id)
+    await log.read()
+    flow = site.tenant.flow()
+    alice = site.tenant.users.add(f"{new_id('alice')}@acme.test", approver=True)
+    site.tenant.approve(flow, alice)
+    site.tenant.clock.advance(10)
+    assert site.tenant.poll(flow).status_code == 200
+    await log.read()
+    assert (None, "sede") in await told(site)
+
+
+async def test_what_a_row_says_is_inert(site: Site) -> None:
+    """A name or description with escapes comes out visible and bounded."""
+    agent, there, token = await site.agent()
+    log = follower(site)
+    await log.read()
+    site.tenant.http.post(
+        site.tenant.issuer + "oauth/token",
+        json={
+            "grant_type": "refresh_token",
+            "refresh_token": token + "\x1b]52;c;aGk=\x07" + "x" * 3000,
+            **there.auth,
+        },
+    )
+    await log.read()
+    events = [e for e in await site.bench.events("tenant.log") if e.action == "fertft"]
+    assert len(events) == 1
+    assert events[0].agent_id == agent.id
+    assert "\x1b" not in str(events[0].detail) + str(events[0].reason)
+    assert len(str(events[0].detail)) < 4000
+
+
+async def test_a_log_that_cannot_be_read_changes_nothing(site: Site) -> None:
+    """While the tenant fails nothing is told, and reading goes on where it was."""
+    _, there, token = await site.agent()
+    log = follower(site)
+    await log.read()
+    there.refresh(token)
+    site.fault(status=500, paths=("/api/v2/logs",))
+    with pytest.raises(TenantError):
+        await log.read()
+    assert await told(site) == []
+    site.fault()
+    await log.read()
+    assert len(await told(site)) == 1

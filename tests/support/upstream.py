@@ -1,0 +1,80 @@
+"""A broker in process, its embedded tenant on a real socket, an agent at both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from support.bench import OPERATOR, Bench
+from support.tenant_admin import Admin
+from support.tenant_admin import Agent as AtTenant
+
+from agentvault_tui.broker.upstream import Account
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.model import Agent, AgentId, new_id
+from agentvault_tui.tenant.faults import Faults
+from agentvault_tui.vault import ClientSecret, Secret
+from agentvault_tui.vault.provision.kept import KeptClients
+
+
+class Site:
+    """One broker on one home, and what its agents have at the tenant."""
+
+    def __init__(self, admin: Admin, home: Home, clock: ManualClock) -> None:
+        self.admin, self.home, self.clock = admin, home, clock
+        self.tenant = admin.tenant
+        self.bench: Bench
+        self.accounts: dict[AgentId, tuple[Account, ...]] = {}
+        self.disconnected: list[Account] = []
+
+    async def start(self) -> None:
+        self.bench = await Bench.open(self.home, self.clock, self.tenant.issuer)
+        run = self.tenant.run
+        access = self.bench.broker.access
+        secret = Secret(run.management_secret)
+        access.give(ClientSecret(run.management_id, secret))
+        access.holdings.accounts_of = lambda agent_id: self.accounts.get(agent_id, ())
+        access.holdings.disconnecting = self._disconnect
+
+    async def close(self) -> None:
+        self.fault()
+        await self.bench.broker.tenant.tenant.aclose()
+        await self.bench.close()
+
+    async def restart(self) -> None:
+        await self.close()
+        await self.start()
+
+    def fault(self, **members: Any) -> None:
+        """Let the tenant fail so from now on; without members, not at all."""
+        self.tenant.faults.now = replace(Faults(), **members)
+
+    async def agent(self, *, shared: bool = False) -> tuple[Agent, AtTenant, str]:
+        """Register an agent with a client, a vault user and a refresh token there."""
+        agent = await self.bench.agent(new_id("bot").replace("_", "-"))
+        there = AtTenant(self.admin, agent.name)
+        kept = KeptClients(self.home, self.tenant.issuer)
+        secret = Secret(there.client["client_secret"])
+        kept.keep(f"agents/{agent.id}", there.client["client_id"], secret)
+        token = there.tokens()["refresh_token"]
+        account = Account(there.user["user_id"], "workspace", "cac_1", shared)
+        self.accounts[agent.id] = (account,)
+        return agent, there, token
+
+    async def revoke(self, agent: Agent) -> None:
+        await revoke_agent(self.bench.broker, agent.id, "test", OPERATOR)
+
+    async def work(self) -> None:
+        """Do all that is due."""
+        while await self.bench.broker.outbox.work():
+            pass
+
+    def steps(self, agent: Agent) -> dict[str, str]:
+        steps = self.bench.broker.registry.steps_of(agent.id)
+        return {step.step: step.status for step in steps}
+
+    async def _disconnect(self, _agent_id: AgentId, account: Account) -> bool:
+        self.disconnected.append(account)
+        return True
