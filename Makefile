@@ -10,8 +10,9 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/agentvault demo
 
+# Bytecode is kept whatever the environment says: ours is started a hundred times.
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

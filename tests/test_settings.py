@@ -106,9 +106,9 @@ def test_other_addresses_are_refused(text: str) -> None:
         parse_listen(text)
 
 
-def test_modes_are_private_under_any_umask(tmp_path: Path) -> None:
+def test_modes_are_private_under_any_umask(short: Path) -> None:
     """Directories are 0700 and files 0600 even when the umask is 000."""
-    home = Home.locate(tmp_path / "a" / "b" / "c")
+    home = Home.locate(short / "a" / "b" / "c")
     before = os.umask(0)
     try:
         home.prepare()

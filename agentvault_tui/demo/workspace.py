@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.demo.guard import Demand, Guard
 from agentvault_tui.demo.store import Store, latest
+from agentvault_tui.web import Server, tcp_socket
 
 _BODY_CAP: Final = 65_536
 
@@ -223,35 +222,8 @@ def _problem(status: int, detail: str) -> Response:
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that says when it listens and leaves signals to its program."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
 @contextlib.asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[str]:
     """Serve *app* on a loopback port the system picks; yield its base URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = _Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-    )
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        await server.listening.wait()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-        listener.close()
+    async with Server(SystemClock()) as server:
+        yield (await server.listen(app, tcp_socket("127.0.0.1", 0))).url

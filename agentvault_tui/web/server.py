@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Coroutine
 from email.utils import format_datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -22,7 +23,7 @@ from agentvault_tui.web.reply import App, Shape, oauth_error
 from agentvault_tui.web.sockets import Peer, peer_of
 
 _BACKLOG: Final = 1024
-_STEP: Final = 0.02
+_STEPS: Final = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02)
 _CANCEL_SECONDS: Final = 0.5
 T = TypeVar("T")
 
@@ -131,9 +132,10 @@ class Listener:
     async def _emptied(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                # uvicorn's two sets have no event to wait for.
+                # uvicorn's two sets have no event to wait for; most are empty at once.
+                steps = chain(_STEPS, repeat(_STEPS[-1]))
                 while self.state.connections or self.state.tasks:  # noqa: ASYNC110
-                    await asyncio.sleep(_STEP)
+                    await asyncio.sleep(next(steps))
 
     # What a connection asks of its listener
 

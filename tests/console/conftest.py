@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import idle
 from support.console_terminal import Open, opener
 from support.fake_operator import FakeOperator, short_socket
 from support.fake_state import START
 
 from agentvault_tui.clock import ManualClock
+
+idle.install()
 
 
 @pytest.fixture

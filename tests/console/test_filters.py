@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.fake_state import START
 
@@ -233,10 +233,12 @@ def test_what_is_written_reads_back(text: str) -> None:
 
 
 @given(_TYPED, st.booleans())
+@example("\x1c-action", False)  # white space to Python, and then a dash of its own
 def test_a_dash_asks_for_the_opposite(text: str, quoted: bool) -> None:
     """What one term holds for, its negation does not; unless it asks for nothing."""
-    word = text.replace('"', "").lstrip("-")
-    word = f'"{word}"' if quoted else "".join(word.split())
+    word = text.replace('"', "")
+    word = (word if quoted else "".join(word.split())).lstrip("-")
+    word = f'"{word}"' if quoted else word
     plain, opposite = Filter.parse(word), Filter.parse(f"-{word}")
     if len(plain.terms) == len(opposite.terms) == 1 and not plain.terms[0].key:
         held = plain.agent(_AGENT, _facts)

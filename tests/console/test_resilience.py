@@ -92,7 +92,10 @@ def test_a_broker_that_comes_back_leaves_no_gap(
     with terminal() as screen:
         screen.see("● live")
         screen.write("jj")
-        screen.read_until(lambda _: _cursor(screen) == "finance-agent")
+        # Whose third card that is changes as the tokens of the scene run out.
+        above = {"", "payments-agent", "email-agent"}
+        screen.read_until(lambda _: _cursor(screen) not in above)
+        marked = _cursor(screen)
         fake.stop()
         screen.see("LOST")
         for number in range(8):
@@ -104,7 +107,7 @@ def test_a_broker_that_comes_back_leaves_no_gap(
         screen.see("mailbox:7")
         shown = re.findall(r"mailbox:(\d)", "\n".join(screen.display))
         assert "".join(shown) == "01234567"
-        assert _cursor(screen) == "finance-agent"
+        assert _cursor(screen) == marked
         _leave(screen)
 
 

@@ -12,10 +12,9 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,14 @@ async def run(home: Path | None, *arguments: str) -> tuple[int, str, str]:
 
 async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
     """The summary equals the exported ledger, which verifies; a second run adds."""
-    code, out, err = await run(tmp_path / "h", *("demo", "--headless", "--for", "5"))
-    assert (code, err) == (0, "")
-    summary = json.loads(out)
+    process = await start(tmp_path / "h", "demo", "--headless")
+    async with operators_of(tmp_path / "h") as operators:
+        await stepup(operators, "send:payment", "pending")
+        await denial(operators)
+    process.send_signal(signal.SIGINT)
+    said = await process.communicate()
+    assert (process.returncode, said[1]) == (0, b"")
+    summary = json.loads(said[0])
     await run(tmp_path / "h", "audit", "export", str(tmp_path / "x.jsonl"))
     lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]
     events = [json.loads(line) for line in lines]
@@ -74,13 +78,6 @@ def _outcome(event: dict[str, Any]) -> str | None:
     found = json.loads(body) if isinstance(body, str) else body
     outcome: str | None = found["outcome"]
     return outcome
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A temporary folder whose path leaves room for a socket's."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
-        yield Path(folder)
 
 
 async def test_a_temporary_home_is_gone_afterwards(short: Path) -> None:
@@ -170,15 +167,20 @@ async def appears(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
+def operators_of(home: Path) -> httpx.AsyncClient:
+    """Return a client of the operators' side of the broker on *home*."""
+    transport = httpx.AsyncHTTPTransport(uds=str(home / "run" / "agentvault.sock"))
+    return httpx.AsyncClient(
+        transport=transport, base_url="http://agentvault", trust_env=False
+    )
+
+
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[tuple[Path, httpx.AsyncClient]]:
     """Run a demo until the test ends; it must then agree with its ledger."""
     home = tmp_path / "h"
     process = await start(home, "demo", "--headless")
-    transport = httpx.AsyncHTTPTransport(uds=str(home / "run" / "agentvault.sock"))
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://agentvault", trust_env=False
-    ) as operators:
+    async with operators_of(home) as operators:
         yield home, operators
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
@@ -199,6 +201,15 @@ async def stepup(
         for found in reply.json()["stepups"]:
             if found["action"] == action and found["status"] in statuses:
                 return dict(found)
+        await asyncio.sleep(0.1)
+
+
+async def denial(operators: httpx.AsyncClient) -> None:
+    """Wait until an agent was refused something."""
+    while True:
+        reply = await operators.get("/api/audit", params={"outcome": "denied"})
+        if reply.json()["events"]:
+            return
         await asyncio.sleep(0.1)
 
 

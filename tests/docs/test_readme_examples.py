@@ -8,18 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
-import pyotp
 import pytest
+from support.vault import Vault, serving
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-AGENTVAULT = (sys.executable, "-P", "-m", "agentvault_tui.cli")
+NUMBERS = count(1)
 
 
 def example(name: str) -> str:
@@ -33,67 +34,42 @@ def example(name: str) -> str:
     return found[1]
 
 
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+        yield vault
+
+
 @dataclass(frozen=True)
-class Running:
-    """A real broker with one agent."""
+class Reader:
+    """Who types an example: an agent of its own."""
 
-    home: Path
+    agent: str
     environment: dict[str, str]
-    operators: httpx.Client
-
-    def agentvault(self, *arguments: str, ending: int = 0) -> str:
-        """Run a command of the command line; it must end with *ending*."""
-        done = subprocess.run(
-            [*AGENTVAULT, "--home", str(self.home), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == ending, done.stderr
-        return done.stdout
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    process = subprocess.Popen(
-        [*AGENTVAULT, "--home", str(tmp_path), "serve", "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    said = json.loads(process.stdout.readline())
-    operators = httpx.Client(
-        transport=httpx.HTTPTransport(uds=said["operator_socket"]),
-        base_url="http://agentvault",
-        trust_env=False,
-    )
-    agent = operators.post(
-        "/api/agents",
-        json={
-            "name": "readme-agent",
-            "owner": "alice@acme.test",
-            "scopes": ["write:calendar", "send:payment"],
+def reader(vault: Vault) -> Reader:
+    name = f"readme-agent-{next(NUMBERS)}"
+    agent = vault.register(name, "write:calendar", "send:payment")
+    kept = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
+    return Reader(
+        agent.id,
+        {
+            **kept,
+            "AGENTVAULT_URL": vault.ready["agents_url"].rstrip("/"),
+            "CLIENT_ID": agent.id,
+            "CLIENT_SECRET": agent.secret,
         },
-    ).json()
-    environment = {
-        **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
-        "AGENTVAULT_URL": said["agents_url"].rstrip("/"),
-        "CLIENT_ID": agent["client_id"],
-        "CLIENT_SECRET": agent["client_secret"],
-    }
-    yield Running(tmp_path, environment, operators)
-    operators.close()
-    process.terminate()
-    process.wait(20)
-    process.stdout.close()
+    )
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_example_gets_a_token(running: Running) -> None:
+def test_the_curl_example_gets_a_token(reader: Reader) -> None:
     """The curl command prints a token for the scope it asks for."""
     done = subprocess.run(
         ["/bin/sh", "-euc", example("curl")],
-        env=running.environment,
+        env=reader.environment,
         capture_output=True,
         text=True,
         check=True,
@@ -104,10 +80,10 @@ def test_the_curl_example_gets_a_token(running: Running) -> None:
 
 
 @pytest.fixture
-def python_example(running: Running) -> Iterator[subprocess.Popen[str]]:
+def python_example(reader: Reader) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", example("python")],
-        env=running.environment,
+        env=reader.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,10 +92,13 @@ def python_example(running: Running) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def waiting(running: Running, process: subprocess.Popen[str]) -> dict[str, Any]:
+def waiting(
+    vault: Vault, reader: Reader, process: subprocess.Popen[str]
+) -> dict[str, Any]:
     """Wait until the example's request waits for a person."""
     while process.poll() is None:
-        reply = running.operators.get("/api/agents/stepup").json()
+        query = {"agent": reader.agent}
+        reply = vault.operator.get("/api/agents/stepup", params=query).json()
         if reply["stepups"]:
             return dict(reply["stepups"][0])
         time.sleep(0.05)
@@ -127,37 +106,28 @@ def waiting(running: Running, process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def test_the_python_example_waits_and_gets_its_token(
-    running: Running, python_example: subprocess.Popen[str]
+    vault: Vault, reader: Reader, python_example: subprocess.Popen[str]
 ) -> None:
     """The program polls until a person approves, then holds a token of one use."""
-    user = json.loads(
-        running.agentvault("tenant", "user", "add", "alice", "--approver", "--json")
-    )
-    stepup = waiting(running, python_example)
+    user = vault.approver("alice")
+    stepup = waiting(vault, reader, python_example)
     assert stepup["action"] == "send:payment"
-    reply = running.operators.post(
+    reply = vault.operator.post(
         "/api/agents/stepup",
         json={"id": stepup["id"], "decision": "approve", "digest": stepup["digest"]},
     )
-    password = running.home / "password"
-    password.write_text(user["password"])
-    password.chmod(0o600)
-    running.agentvault(
-        *("tenant", "activate", reply.json()["device"]["user_code"]),
-        *("--user", "alice", "--password-file", str(password)),
-        *("--otp", pyotp.TOTP(user["otp_secret"]).now(), "--yes"),
-    )
+    vault.activate(reply.json()["device"], user)
     out, err = python_example.communicate()
     assert out.startswith("av_e_"), (out, err)
     assert python_example.returncode == 0
 
 
 def test_the_python_example_reads_a_refusal(
-    running: Running, python_example: subprocess.Popen[str]
+    vault: Vault, reader: Reader, python_example: subprocess.Popen[str]
 ) -> None:
     """A denial ends the program's wait, with the reason the person gave."""
-    stepup = waiting(running, python_example)
-    running.operators.post(
+    stepup = waiting(vault, reader, python_example)
+    vault.operator.post(
         "/api/agents/stepup",
         json={"id": stepup["id"], "decision": "deny", "reason": "ask me in January"},
     )

@@ -1,8 +1,7 @@
-"""A home whose socket path fits, whatever the temporary folder is called."""
+"""A real vault, in a home whose socket path fits."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from support.vault import Vault, serving
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
-        yield Path(folder)
+def home(short: Path) -> Path:
+    return short
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,13 @@ from httpx_sse import ServerSentEvent, connect_sse
 from support.vault import CIBA, PAYMENT, Client, Vault, serving
 
 from agentvault_tui.tenant.device_page_client import Activation
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    """One for all: agents and approvers have another name in each test."""
+    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+        yield vault
 
 
 def stepup_until(vault: Vault, stepup_id: str, *statuses: str) -> dict[str, Any]:
@@ -52,8 +61,8 @@ def test_an_approved_payment_from_the_request_to_its_one_redemption(
 ) -> None:
     """Held, shown, approved with a second factor, polled, redeemed once."""
     agent = vault.register("payer", "send:payment")
-    server = vault.register("api", resource_server=True)
-    user = vault.approver()
+    server = vault.register("payments-api", resource_server=True)
+    user = vault.approver("alice")
     request_id = hold(agent)
     assert agent.poll(request_id).json()["error"] == "authorization_pending"
     stepup = start(vault, request_id)
@@ -85,8 +94,8 @@ def test_an_approved_payment_from_the_request_to_its_one_redemption(
 
 def test_cancelled_at_the_tenant_it_waits_again_and_says_why(vault: Vault) -> None:
     """The person's no on the page leaves the request pending, with the problem."""
-    agent = vault.register("payer", "send:payment")
-    user = vault.approver()
+    agent = vault.register("cancelled", "send:payment")
+    user = vault.approver("bob")
     request_id = hold(agent)
     device = start(vault, request_id)["device"]
     with Activation() as page:
@@ -98,7 +107,7 @@ def test_cancelled_at_the_tenant_it_waits_again_and_says_why(vault: Vault) -> No
 
 def test_denied_with_a_reason_that_reaches_the_agent(vault: Vault) -> None:
     """The agent's poll carries the operator's words and a stable code."""
-    agent = vault.register("payer", "send:payment")
+    agent = vault.register("denied", "send:payment")
     request_id = hold(agent)
     body = {"id": request_id, "decision": "deny", "reason": "not this month"}
     assert vault.operator.post("/api/agents/stepup", json=body).status_code == 200
@@ -112,9 +121,9 @@ def test_denied_with_a_reason_that_reaches_the_agent(vault: Vault) -> None:
 
 def test_a_revocation_is_felt_by_the_very_next_call(vault: Vault) -> None:
     """After the reply tokens are inactive and requests refused; so in a panic."""
-    agent = vault.register("cal", "write:calendar")
-    other = vault.register("two", "write:calendar")
-    server = vault.register("api", resource_server=True)
+    agent = vault.register("runaway", "write:calendar")
+    other = vault.register("beside", "write:calendar")
+    server = vault.register("calendar-api", resource_server=True)
     token = agent.token("write:calendar").json()["access_token"]
     assert server.introspect(token)["active"]
     body = {"agent_id": agent.id, "reason": "runaway"}
@@ -146,7 +155,7 @@ def read(vault: Vault, last: int | None, count: int) -> list[ServerSentEvent]:
 
 def test_the_stream_resumes_without_gap_or_repeat(vault: Vault) -> None:
     """Cut anywhere and resumed by id, the events read are the ledger's, in order."""
-    agent = vault.register("cal", "write:calendar")
+    agent = vault.register("followed", "write:calendar")
     asking = threading.Thread(
         target=lambda: [agent.token("write:calendar") for _ in range(80)]
     )
@@ -165,13 +174,14 @@ def test_the_stream_resumes_without_gap_or_repeat(vault: Vault) -> None:
 
 def test_counts_come_with_the_head_they_are_true_for(vault: Vault) -> None:
     """Counts of a listing are the ledger's decisions up to the head it names."""
-    agent = vault.register("cal", "write:calendar")
+    agent = vault.register("counted", "write:calendar")
     for _ in range(5):
         agent.token("write:calendar")
     listed = vault.operator.get("/api/agents").json()
     query = {"agent": agent.id, "outcome": "allowed", "before": listed["head"] + 1}
     events = vault.operator.get("/api/audit", params=query).json()["events"]
-    assert listed["agents"][0]["counts"]["allowed"] == len(events) == 5
+    (shown,) = (row for row in listed["agents"] if row["id"] == agent.id)
+    assert shown["counts"]["allowed"] == len(events) == 5
 
 
 def test_an_id_above_the_head_is_told_loudly(vault: Vault) -> None:
@@ -206,18 +216,29 @@ def test_a_second_broker_on_the_home_says_which_process_has_it(vault: Vault) -> 
 
 def test_everything_on_disk_is_private_and_holds_no_secret(vault: Vault) -> None:
     """Files and socket are 0600, folders 0700; no token or secret stands there."""
-    agent = vault.register("cal", "write:calendar")
+    agent = vault.register("private", "write:calendar")
     token = agent.token("write:calendar").json()["access_token"]
-    user = vault.approver()
+    user = vault.approver("carol")
     auth = agent.http.auth
     assert isinstance(auth, httpx.BasicAuth)
-    for path in [vault.home, *vault.home.rglob("*")]:
+    secrets = (token, user["password"], user["otp_secret"])
+    looked_at = [
+        path for path in [vault.home, *vault.home.rglob("*")] if private(path, secrets)
+    ]
+    assert {vault.home, vault.home / "agentvault.db"} <= set(looked_at)
+
+
+def private(path: Path, secrets: tuple[str, ...]) -> bool:
+    """Look at one path; False if it has gone, as what is to replace a file does."""
+    try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o700 if path.is_dir() else 0o600), path
-        if path.is_file():
-            content = path.read_bytes()
-            for secret in (token, user["password"], user["otp_secret"]):
-                assert secret.encode() not in content, path
+        content = path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return False
+    assert mode == (0o700 if path.is_dir() else 0o600), path
+    for secret in secrets:
+        assert secret.encode() not in content, path
+    return True
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from agentvault_tui.ledger import Ledger
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home", tmp_path / "home")
+def home(short: Path) -> Home:
+    return Home(short / "home", short / "home")
 
 
 @pytest.fixture

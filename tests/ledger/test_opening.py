@@ -185,7 +185,7 @@ async def test_missing_triggers_are_told(home: Home, clock: ManualClock) -> None
     db = sqlite3.connect(home.database, isolation_level=None)
     db.execute("DROP TRIGGER events_are_not_deleted")
     db.close()
-    assert "triggers" in await refused(home, clock)
+    assert "trigger events_are_not_deleted is gone" in await refused(home, clock)
     assert not verify_ledger(home).ok
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -212,7 +213,8 @@ async def settle(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "the console did not get there"
-        await pilot.pause(0.01)
+        await pilot.pause()
+        await asyncio.sleep(0 if condition() else 0.002)
     app: Any = pilot.app
     app.watch_screen.pulse()
     await pilot.pause()

@@ -10,12 +10,11 @@ import contextlib
 import json
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -23,8 +22,10 @@ from starlette.routing import Route
 from support.fake_activity import activity_shape
 from support.fake_past import past_of
 from support.fake_state import LEDGER, START, FakeState
+from support.idle import SERVED
 
-from agentvault_tui.clock import iso
+from agentvault_tui.clock import SystemClock, iso
+from agentvault_tui.web import Server, unix_socket
 
 
 def problem(status: int, title: str, detail: str) -> JSONResponse:
@@ -35,16 +36,6 @@ def problem(status: int, title: str, detail: str) -> JSONResponse:
     )
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._listening = listening
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self._listening()
-
-
 class FakeOperator(FakeState):
     """The server over that state; a context manager."""
 
@@ -52,7 +43,7 @@ class FakeOperator(FakeState):
         super().__init__(now)
         self.socket = socket
         self._started = threading.Event()
-        self._server: uvicorn.Server | None = None
+        self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
     # Lifetime
@@ -72,18 +63,32 @@ class FakeOperator(FakeState):
 
     def stop(self) -> None:
         """Go away, as a broker that is killed does."""
-        server, loop, thread = self._server, self._loop, self._thread
-        assert server is not None
+        stopping, loop, thread = self._stopping, self._loop, self._thread
+        assert stopping is not None
         assert loop is not None
         assert thread is not None
-        loop.call_soon_threadsafe(self._hang_up)
-        server.should_exit = True
+        loop.call_soon_threadsafe(stopping.set)
         thread.join(10)
         assert not thread.is_alive(), "the fake broker did not stop"
-        self._loop = None
 
     def _run(self) -> None:
-        app = Starlette(
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._stopping = asyncio.Event()
+        self._loop = loop = asyncio.get_running_loop()
+        async with Server(SystemClock()) as server:
+            await server.listen(self._app(), unix_socket(self.socket))
+            SERVED.add(loop)
+            self._started.set()
+            await self._stopping.wait()
+            self._loop = None
+            for queue in self._subscribers:
+                queue.put_nowait(None)
+        SERVED.discard(loop)
+
+    def _app(self) -> Starlette:
+        return Starlette(
             routes=[
                 Route("/api/agents", self._list_agents),
                 Route("/api/agents/stepup", self._list_stepups),
@@ -103,24 +108,6 @@ class FakeOperator(FakeState):
                 Route("/api/events", self._stream),
             ]
         )
-        config = uvicorn.Config(
-            app,
-            uds=str(self.socket),
-            log_level="error",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config, self.listening)
-
-        asyncio.run(self._server.serve())
-
-    def listening(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._started.set()
-
-    def _hang_up(self) -> None:
-        for queue in self._subscribers:
-            queue.put_nowait(None)
 
     # The faces
 

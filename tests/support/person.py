@@ -112,6 +112,7 @@ class _Tmux:
 
     def lines(self) -> list[str]:
         line = [*self._server, "capture-pane", "-p"]
+        time.sleep(0.05)  # as on a bare terminal: a look is a process
         # What a pane holds may end in half a character while it is painted.
         found = subprocess.run(line, capture_output=True, check=True)
         return found.stdout.decode(errors="replace").splitlines()

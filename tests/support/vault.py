@@ -31,7 +31,7 @@ class Client:
     """One registered OAuth client."""
 
     def __init__(self, url: str, client_id: str, secret: str) -> None:
-        self.id = client_id
+        self.id, self.secret = client_id, secret
         self.http = httpx.Client(
             base_url=url, auth=(client_id, secret), trust_env=False, timeout=20
         )
@@ -85,8 +85,8 @@ class Vault:
         self._clients.append(client)
         return client
 
-    def approver(self) -> dict[str, str]:
-        argv = ("tenant", "user", "add", "alice", "--approver", "--json")
+    def approver(self, name: str) -> dict[str, str]:
+        argv = ("tenant", "user", "add", name, "--approver", "--json")
         return dict(json.loads(self.cli(*argv).stdout))
 
     def cli(self, *argv: str) -> subprocess.CompletedProcess[str]:
