@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentvault_tui.console.actions import Restored, Revoked, Stopped
-from agentvault_tui.console.activity import ActivityRow, read_activity
 from agentvault_tui.console.looking import Looking
 from agentvault_tui.console.memory import Head, Memory
 from agentvault_tui.console.mirror import RING, Mirror
@@ -31,7 +30,10 @@ from agentvault_tui.errors import (
     NotFoundError,
     RefusedError,
 )
-from agentvault_tui.proof import Proof
+
+if TYPE_CHECKING:
+    from agentvault_tui.console.activity import ActivityRow
+    from agentvault_tui.proof import Proof
 
 _BEAT: Final = 1.0
 _STALL: Final = 3.0
@@ -255,6 +257,9 @@ class Link:
 
     async def activity(self, agent_id: str) -> ActivityRow:
         """Read what one agent did, counted by the broker."""
+        # Loaded by whoever shows it; the first frame does without.
+        from agentvault_tui.console.activity import read_activity  # noqa: PLC0415
+
         data = await self._wire.get(f"/api/agents/{agent_id}/activity")
         return read_activity(self.mirror.intake, data)
 
@@ -275,6 +280,8 @@ class Link:
 
     async def links(self, seqs: Iterable[int]) -> list[Proof]:
         """Read what it takes to compute links of the chain again."""
+        from agentvault_tui.proof import Proof  # noqa: PLC0415 - as above
+
         asked = ",".join(map(str, seqs))
         page = await self._wire.get("/api/audit/links", seq=asked)
         ledger = page.get("ledger")
