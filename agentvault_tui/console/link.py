@@ -109,6 +109,8 @@ class Link:
         self._beat_at = self.mirror.clock.boot()
         await self._snapshot()
         self.loaded()
+        # However long that took: what came meanwhile is read from where it ends.
+        self._beat_at = self.mirror.clock.boot()
         async with contextlib.AsyncExitStack() as stack:
             watch = asyncio.ensure_future(self._watch())
             stack.callback(watch.cancel)
