@@ -77,7 +77,7 @@ def visible_lines(raw: str, limit: int, lines: int) -> list[Shown]:
 
 def cell_width(text: str) -> int:
     """Return how many terminal cells *text* takes."""
-    if narrow(text):
+    if text.isascii() or narrow(text):  # the first is nearly all, and no call
         return len(text)
     return sum(max(_width(character), 0) for character in text)
 

@@ -22,9 +22,8 @@ from typing import Final
 
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.link import read_frames
 from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.sse import Decoder
+from agentvault_tui.console.sse import Decoder, read_frames
 
 _START: Final = datetime(2026, 11, 24, 10, tzinfo=UTC)
 _RATE: Final = 500

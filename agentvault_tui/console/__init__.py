@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.settings import Settings, Switch
@@ -14,6 +15,8 @@ __all__ = ["run"]
 
 _TEXTUAL = {"TEXTUAL_ANIMATIONS": "none", "TEXTUAL_SMOOTH_SCROLL": "0"}
 """Read by Textual when it is imported, so they are set before that."""
+_YOUNG: Final = 20_000
+"""Objects made before the collector looks: hardly any here are in a circle."""
 
 
 def run(
@@ -42,8 +45,9 @@ def run(
     """
     for name, value in _TEXTUAL.items():
         os.environ.setdefault(name, value)
-    # Loading makes many objects and no garbage; the app turns this on again.
+    # Loading makes many objects and no garbage; `_keep` turns this on again.
     gc.disable()
+    gc.set_threshold(_YOUNG)
     # Textual is imported here and not above: see `_TEXTUAL`, and the CLI's other
     # commands need none of it.
     from agentvault_tui.console.build import build  # noqa: PLC0415
@@ -57,9 +61,17 @@ def run(
         config_folder=config_folder,
         note=broker_note,
     )
+    app.loaded = _keep
     app.run(mouse=takes_mouse(settings.console.mouse, os.environ))
     # Whoever leaves leaves with a code; without one it broke.
     return 1 if app.return_code is None else app.return_code
+
+
+def _keep() -> None:
+    """Let the collector pass over what is loaded now: it stays, and looking costs."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def takes_mouse(wanted: Switch, environ: Mapping[str, str]) -> bool:

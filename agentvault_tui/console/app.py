@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -85,6 +84,8 @@ class ConsoleApp(Keyed, App[int]):
         self._config_folder = config_folder
         self._following: asyncio.Task[None] | None = None
         self.painter = Painter()
+        self.loaded: Callable[[], object] = lambda: None
+        """Called when much has been loaded that stays."""
         link.screen_waits = lambda: self._outlet.waits if self._outlet else 0.0
         self.watch_screen = Watch(desk, link, pulse=PULSES[speed])
         theme.install(self, theme_name)
@@ -110,14 +111,12 @@ class ConsoleApp(Keyed, App[int]):
                 self.exit(0)
 
     async def _begin(self) -> None:
-        if not gc.isenabled():
-            # What is loaded stays: the collector need not look at it again, ever.
-            gc.freeze()
-            gc.enable()
+        self.loaded()
         await self.watch_screen.complete()
         if not self.watch_screen.is_attached:
             return
         self._take_keymap()
+        self.link.loaded = self.loaded
         self._following = asyncio.create_task(self.link.run())
         self._following.add_done_callback(self._ended)
         if self._note:

@@ -13,6 +13,7 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.pace import PULSES
 from agentvault_tui.console.saved import SavedFilters
 from agentvault_tui.settings import Settings
 
@@ -33,7 +34,10 @@ def build(
     alphabet = glyphs.choose(settings.console.ascii, environ)
     name, complaint = theme.choose(settings.console.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
-    link = Link(mirror, socket, Memory(socket, memory_folder), read_only=read_only)
+    memory = Memory(socket, memory_folder)
+    # Nobody sees more often than the screen looks.
+    pause = PULSES[settings.console.link]
+    link = Link(mirror, socket, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     said = ". ".join(text for text in (note, complaint) if text)

@@ -163,28 +163,34 @@ def _atoms(old: list[Piece], new: list[Piece]) -> Iterator[tuple[str, str, bool]
     """Cut *new* into what is equal to *old* in its place and what is not."""
     if [len(text) for text, _ in old] != [len(text) for text, _ in new]:
         # Other columns: what is equal at both ends, as whole pieces.
-        most = min(len(old), len(new))
-        first = next((n for n in range(most) if old[n] != new[n]), most)
-        most -= first
-        last = next((n for n in range(most) if old[-1 - n] != new[-1 - n]), most)
+        first = _alike(old, new)
+        last = len(new) - min(_alike(old[::-1], new[::-1]), len(new) - first)
         for number, (text, style) in enumerate(new):
-            yield text, style, first <= number < len(new) - last
+            yield text, style, first <= number < last
         return
     for (before, worn), (text, style) in zip(old, new, strict=True):
         if worn != style:
             yield text, style, True
-            continue
-        size = len(text)
-        first = next((n for n in range(size) if before[n] != text[n]), size)
-        if first:
-            yield text[:first], style, False
-        if first < size:
-            last = next(
-                n for n in range(size, first, -1) if before[n - 1] != text[n - 1]
-            )
+        elif before == text:
+            yield text, style, False
+        else:
+            first = _alike(before, text)
+            last = len(text) - _alike(before[:first:-1], text[:first:-1])
+            if first:
+                yield text[:first], style, False
             yield text[first:last], style, True
-            if last < size:
+            if last < len(text):
                 yield text[last:], style, False
+
+
+def _alike(old: Sequence[object], new: Sequence[object]) -> int:
+    """Return how many are the same from the beginning on."""
+    count = 0
+    for before, now in zip(old, new, strict=False):
+        if before != now:
+            break
+        count += 1
+    return count
 
 
 @lru_cache(maxsize=4096)

@@ -10,14 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.style import Style
 
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.theme import Palette
-from agentvault_tui.lures import Masked, mask_lures
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
+
+if TYPE_CHECKING:
+    from agentvault_tui.lures import Masked
 
 Piece = tuple[str, Style]
 Row = tuple[Piece, ...]
@@ -37,9 +39,14 @@ def countdown(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def hms(moment: datetime) -> str:
+    """Write a time of day; a quarter of the time that strftime takes."""
+    return f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
+
+
 def clock_time(moment: datetime) -> str:
     """Write a time of day; the ``Z`` says that it is UTC."""
-    return f"{moment:%H:%M:%S}Z"
+    return f"{hms(moment)}Z"
 
 
 def plural(count: int, word: str) -> str:
@@ -49,7 +56,7 @@ def plural(count: int, word: str) -> str:
 
 def cells(row: Row) -> int:
     """Return how wide *row* is."""
-    return sum(cell_width(text) for text, _ in row)
+    return sum([cell_width(text) for text, _ in row])
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -63,6 +70,9 @@ def wrap(text: str, width: int) -> list[str]:
             continue
         if used:
             rows.append(row)
+        if size <= width and word.isascii() and word.isprintable():
+            row, used = word, size
+            continue
         *full, row = visible_lines(word, max(width, 2), _MANY)
         rows += full
         used = cell_width(row)
@@ -71,6 +81,9 @@ def wrap(text: str, width: int) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _mask(reason: Shown) -> Masked:
+    # What it looks for takes time to load, and the first frame has no such words.
+    from agentvault_tui.lures import mask_lures  # noqa: PLC0415
+
     return mask_lures(reason)
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentvault_tui.console.actions import Restored, Revoked, Stopped
-from agentvault_tui.console.activity import ActivityRow, read_activity
 from agentvault_tui.console.looking import Looking
 from agentvault_tui.console.memory import Head, Memory
 from agentvault_tui.console.mirror import RING, Mirror
@@ -25,19 +23,23 @@ from agentvault_tui.console.records import (
     LinkState,
     StepUpRow,
 )
-from agentvault_tui.console.sse import Frame
+from agentvault_tui.console.sse import read_frames
 from agentvault_tui.console.wire import Wire, integer, objects, real
 from agentvault_tui.errors import (
     AgentVaultError,
     NotFoundError,
     RefusedError,
-    UnreachableError,
 )
-from agentvault_tui.proof import Proof
+
+if TYPE_CHECKING:
+    from agentvault_tui.console.activity import ActivityRow
+    from agentvault_tui.proof import Proof
 
 _BEAT: Final = 1.0
 _STALL: Final = 3.0
 """Seconds without a beat after which this process itself must have stood still."""
+_PAUSE: Final = 0.1
+"""Seconds between reads of a busy stream, so that many frames cost one wake-up."""
 _BLIND: Final = 1.0
 """Seconds a terminal may owe reading before nothing is decided on what it shows."""
 _CHECK_BEATS: Final = 5
@@ -55,11 +57,17 @@ class Link:
     """Implements `actions.Actions` over the operators' socket."""
 
     def __init__(
-        self, mirror: Mirror, socket: Path, memory: Memory, *, read_only: bool = False
+        self,
+        mirror: Mirror,
+        socket: Path,
+        memory: Memory,
+        *,
+        read_only: bool = False,
+        pause: float = _PAUSE,
     ) -> None:
         self.mirror = mirror
         self.read_only = read_only
-        self._wire = Wire(socket)
+        self._wire = Wire(socket, pause)
         self._looking = Looking(mirror.presence, self._wire)
         self.look = self._looking.at
         self.face = "console"
@@ -68,6 +76,8 @@ class Link:
         self._beat_at = mirror.clock.boot()
         self.screen_waits: Callable[[], float] = lambda: 0.0
         """For how many seconds the operator has not been shown what happens."""
+        self.loaded: Callable[[], object] = lambda: None
+        """Called when everything has been read anew."""
         self._doubt: asyncio.Future[None] | None = None
 
     # Following
@@ -98,6 +108,9 @@ class Link:
         """Read everything, then follow until something ends it."""
         self._beat_at = self.mirror.clock.boot()
         await self._snapshot()
+        self.loaded()
+        # However long that took: what came meanwhile is read from where it ends.
+        self._beat_at = self.mirror.clock.boot()
         async with contextlib.AsyncExitStack() as stack:
             watch = asyncio.ensure_future(self._watch())
             stack.callback(watch.cancel)
@@ -153,6 +166,7 @@ class Link:
             mirror.set_link(LinkState.LIVE)
             for frame, data in zip(frames, read_frames(frames), strict=True):
                 self._take(frame.kind, data)
+            mirror.stir()
 
     def _take(self, kind: str, data: Any) -> None:
         if not isinstance(data, dict):
@@ -161,10 +175,9 @@ class Link:
             self._accuse("the broker does not know the last event seen here")
             self.mirror.last_seq = 0
             raise _ResyncError("the ledger is another one; reading it anew")
-        last = self.mirror.last_seq
-        if kind == "audit" and data.get("seq", 0) > last + 1:
+        if kind == "audit" and data.get("seq", 0) > self.mirror.last_seq + 1:
             raise _ResyncError("events were missed; reading them")
-        self.mirror.apply(kind, data)
+        self.mirror.take(kind, data)
         if kind == "presence":
             self._looking.update()
 
@@ -246,6 +259,9 @@ class Link:
 
     async def activity(self, agent_id: str) -> ActivityRow:
         """Read what one agent did, counted by the broker."""
+        # Loaded by whoever shows it; the first frame does without.
+        from agentvault_tui.console.activity import read_activity  # noqa: PLC0415
+
         data = await self._wire.get(f"/api/agents/{agent_id}/activity")
         return read_activity(self.mirror.intake, data)
 
@@ -266,6 +282,8 @@ class Link:
 
     async def links(self, seqs: Iterable[int]) -> list[Proof]:
         """Read what it takes to compute links of the chain again."""
+        from agentvault_tui.proof import Proof  # noqa: PLC0415 - as above
+
         asked = ",".join(map(str, seqs))
         page = await self._wire.get("/api/audit/links", seq=asked)
         ledger = page.get("ledger")
@@ -378,19 +396,3 @@ class Link:
             f"the link is {self.mirror.link.state.value}, so nothing is decided",
             "what is shown may be old; agentvault agents revoke works without it",
         )
-
-
-def read_frames(frames: list[Frame]) -> list[Any]:
-    """Read the JSON of many frames at once, which takes half the time.
-
-    Raises:
-        UnreachableError: one of them is none.
-    """
-    try:
-        read = json.loads(f"[{','.join(frame.data for frame in frames)}]")
-        # Halves that only together are JSON would come out as fewer, or as more.
-        return (
-            read if len(read) == len(frames) else [json.loads(f.data) for f in frames]
-        )
-    except ValueError as error:
-        raise UnreachableError("the broker's stream is not JSON") from error

@@ -174,7 +174,7 @@ class Mirror:
         self.versions.roster += 1
         self._counted_to = head
         self.wants.clear()
-        self._stir()
+        self.stir()
 
     def load_events(self, events: Iterable[Json], *, after: int) -> None:
         """Start the recent events anew, to be continued *after* that number."""
@@ -191,12 +191,17 @@ class Mirror:
         self.versions.events += 1
 
     def apply(self, kind: str, data: Json) -> None:
-        """Take one frame of the event stream; an unknown kind means nothing."""
+        """Take one frame of the event stream, and tell of it."""
+        self.take(kind, data)
+        self.stir()
+
+    def take(self, kind: str, data: Json) -> None:
+        """Take one of many frames; an unknown kind means nothing. `stir` comes last."""
         if reader := self._readers.get(kind):
             reader(data)
-            self._stir()
 
-    def _stir(self) -> None:
+    def stir(self) -> None:
+        """Tell the listeners that something may have changed."""
         for listener in self.listeners:
             listener()
 
@@ -221,7 +226,7 @@ class Mirror:
         if state is LinkState.LOST:
             self.presence.forget()
         self.versions.status += 1
-        self._stir()
+        self.stir()
 
     def warn(self, kind: str, text: str) -> None:
         """Keep a warning on the screen until `unwarn`."""

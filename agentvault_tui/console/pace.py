@@ -11,6 +11,8 @@ from agentvault_tui.console.mirror import Mirror
 
 PULSES: Final = {"fast": 0.25, "slow": 0.5}
 """Seconds that at least pass between two looks, by the kind of link."""
+_AFTER: Final = 0.01
+"""Seconds after a new second, for whoever looks before it shows it a second late."""
 
 
 async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
@@ -22,8 +24,9 @@ async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
             news.clear()
             yield
             await asyncio.sleep(pulse)
-            left = 1 - mirror.clock.now().timestamp() % 1
+            left = 1 - mirror.clock.now().timestamp() % 1 + _AFTER
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), left)
+                async with asyncio.timeout(left):
+                    await news.wait()
     finally:
         mirror.listeners.discard(news.set)

@@ -8,12 +8,17 @@ Written for bursts: one pass over a chunk, no call for each line.
 from __future__ import annotations
 
 import codecs
+import json
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from agentvault_tui.errors import UnreachableError
 
 _END: Final = re.compile(r"\r\n|\n|\r")
-_HEAD: Final = re.compile(r"(?:id: ?([^\n\0]*)\n)?event: ?([^\n]+)")
-"""What stands before the data of nearly all events: these fields, in this order."""
+_PLAIN: Final = re.compile(
+    r"(?:id: ?([^\n\0]*)\n)?event: ?([^\n]+)\ndata: ([^\n]*)\n\n"
+)
+"""How nearly all events are written: these fields, in this order."""
 _CAP: Final = 16 * 1024 * 1024
 """Characters one event may have; no broker of ours comes near."""
 
@@ -71,17 +76,12 @@ class Decoder:
         end = 0
         if self._kind or self._data or "\r" in text:
             return end
-        # Finding the ends of a long line is several times faster than matching it.
-        while (stop := text.find("\n\n", end)) >= 0:
-            head, data_follows, data = text[end:stop].partition("\ndata: ")
-            found = _HEAD.fullmatch(head)
-            if not found or not data_follows or "\n" in data:
-                break
-            given, kind = found.groups()
+        while found := _PLAIN.match(text, end):
+            given, kind, data = found.groups()
             if given is not None:
                 self._last_id = given
             frames.append(Frame(kind, self._last_id, data))
-            end = stop + 2
+            end = found.end()
         return end
 
     def _field(self, line: str) -> None:
@@ -93,3 +93,19 @@ class Decoder:
             self._kind = value
         elif name == "id" and "\0" not in value:
             self._last_id = value
+
+
+def read_frames(frames: list[Frame]) -> list[Any]:
+    """Read the JSON of many frames at once, which takes half the time.
+
+    Raises:
+        UnreachableError: one of them is none.
+    """
+    try:
+        read = json.loads(f"[{','.join(frame.data for frame in frames)}]")
+        # Halves that only together are JSON would come out as fewer, or as more.
+        return (
+            read if len(read) == len(frames) else [json.loads(f.data) for f in frames]
+        )
+    except ValueError as error:
+        raise UnreachableError("the broker's stream is not JSON") from error

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from textual._xterm_parser import XTermParser
+from textual.constants import ESCAPE_DELAY
 from textual.drivers.linux_driver import LinuxDriver
 
 _BEHIND: Final = 0.3
@@ -31,7 +32,9 @@ _FRAME_BEGINS: Final = "\x1b[?2026h"
 _TYPED: Final = 4096
 """Bytes of what is typed that are read at once."""
 _PAUSE: Final = 0.1
-"""Seconds without a byte after which a lone Esc is the key."""
+"""Seconds between looks whether a lone Esc is the key, while it may be one."""
+_SETTLED: Final = ESCAPE_DELAY + _PAUSE
+"""Seconds after the last byte from which on what was typed is whole."""
 
 
 class Outlet:
@@ -117,8 +120,28 @@ class Outlet:
                 self._resumed(stood)
 
 
+class Ending(threading.Event):
+    """An event that also wakes whoever waits for a descriptor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken, self._wake = os.pipe()
+
+    def set(self) -> None:
+        """Set it, and let `woken` be readable."""
+        super().set()
+        os.write(self._wake, b"\0")
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        os.close(self.woken)
+        os.close(self._wake)
+
+
 class TerminalDriver(LinuxDriver):
     """Textual's driver, writing through an outlet; no byte that is typed ends it."""
+
+    exit_event: Ending
 
     def __init__(self, app: Any, **more: Any) -> None:
         super().__init__(app, **more)
@@ -138,15 +161,24 @@ class TerminalDriver(LinuxDriver):
                 resumed=lambda stood: later(app.terminal_resumed, stood),
                 gone=lambda: later(app.exit, 0),
             )
+            self.exit_event = Ending()
         super().start_application_mode()  # type: ignore[no-untyped-call]
 
     def run_input_thread(self) -> None:
         """Read what is typed: bytes that are no UTF-8 are unknown letters, no error."""
         parser = XTermParser(self._debug)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        settled = 0.0
         while not self.exit_event.is_set():
-            ready, _, _ = select.select([self.fileno], [], [], _PAUSE)
-            if ready:
+            # An Esc is known by the silence after it; all else waits for a byte.
+            wait = _PAUSE if time.monotonic() < settled else None
+            ready, _, _ = select.select(
+                [self.fileno, self.exit_event.woken], [], [], wait
+            )
+            if self.exit_event.woken in ready:
+                os.read(self.exit_event.woken, 1)
+            if self.fileno in ready:
+                settled = time.monotonic() + _SETTLED
                 try:
                     data = os.read(self.fileno, _TYPED)
                 except OSError:
@@ -171,3 +203,4 @@ class TerminalDriver(LinuxDriver):
         if self.outlet is not None:
             self.outlet.close()
             self.outlet = None
+            self.exit_event.close()

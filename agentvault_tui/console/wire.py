@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 _TIMEOUT: Final = 5.0
 _AT_ONCE: Final = 0.001
 """Seconds within which a chunk comes that was here already."""
-_PAUSE: Final = 0.1
-"""Between reads of a busy stream, so that many frames cost one wake-up."""
-_MUCH: Final = 16_384
+_MUCH: Final = 32_768
 """Bytes in one read that say there is a backlog."""
 _REMEDY: Final = "start one with: agentvault serve"
 
@@ -41,8 +39,10 @@ _REMEDY: Final = "start one with: agentvault serve"
 class Wire:
     """The socket."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, pause: float) -> None:
+        """Speak through *socket*; read a busy stream only every *pause* seconds."""
         self.socket = socket
+        self._pause = pause
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -107,7 +107,7 @@ class Wire:
                     # What is here already is taken at once, however small its chunks:
                     # a pause after each would let a flood run ever further ahead.
                     if waited and len(chunk) < _MUCH:
-                        await asyncio.sleep(_PAUSE)
+                        await asyncio.sleep(self._pause)
                     asked = loop.time()
         except httpx.HTTPError as error:
             raise _unreachable(error) from error

@@ -7,7 +7,6 @@ from typing import Final
 
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import EventRow
-from agentvault_tui.lures import mask_lures
 from agentvault_tui.text import Shown
 
 _REFUSALS: Final = {
@@ -53,6 +52,8 @@ _LOUD: Final = frozenset({"panic.on", "agent.revoked", "audit.ambiguous", "clock
 
 @lru_cache(maxsize=64)
 def _masked(reason: Shown) -> str:
+    from agentvault_tui.lures import mask_lures  # noqa: PLC0415 - see `lines`
+
     return mask_lures(reason).text
 
 

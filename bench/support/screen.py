@@ -33,6 +33,8 @@ class Screen:
         env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         env |= {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         env.pop("NO_COLOR", None)
+        # What is installed is compiled: once here too, and not at every start.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         env |= more
         self.started = time.perf_counter()
         self.process = subprocess.Popen(

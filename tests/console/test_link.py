@@ -75,6 +75,24 @@ async def test_a_snapshot_then_the_stream(fake: FakeOperator, console: Console) 
         assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5, 6]
 
 
+async def test_a_snapshot_that_takes_long_is_read_once(
+    fake: FakeOperator, console: Console, clock: ManualClock
+) -> None:
+    """The time it takes to read very many agents is no stall to read them anew for."""
+    agent, loads = fake.add_agent("mailer", "read:email"), []
+
+    def loaded() -> None:
+        clock.advance(9)
+        loads.append(clock.now())
+
+    console.link.loaded = loaded
+    async with console.running():
+        console.mirror.wants.add(agent["id"])  # read at the first beat
+        await console.until(lambda: not console.mirror.wants)
+        assert console.mirror.link.live
+        assert len(loads) == 1
+
+
 async def test_a_broker_restart_is_survived_without_a_gap(
     fake: FakeOperator, console: Console
 ) -> None:

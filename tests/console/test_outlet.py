@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agentvault_tui.console.terminal import Outlet
+from agentvault_tui.console.terminal import Ending, Outlet
 
 
 class Ends:
@@ -94,3 +95,20 @@ def test_a_terminal_that_is_gone_is_told() -> None:
         assert ends.gone.wait(10)
         ends.outlet.put("y" * 1_000_000)
         assert ends.outlet.behind()
+
+
+def test_an_ending_wakes_whoever_waits_for_a_key() -> None:
+    """A reader that waits for a byte without end is woken by the end, and knows it."""
+    ending, seen = Ending(), []
+
+    def wait() -> None:
+        select.select([ending.woken], [], [])
+        seen.append(ending.is_set())
+
+    reader = threading.Thread(target=wait)
+    reader.start()
+    assert not ending.is_set()
+    ending.set()
+    reader.join(10)
+    ending.close()
+    assert seen == [True]

@@ -13,7 +13,7 @@ from textual.message import Message
 from agentvault_tui.console import words
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.lines import Piece, Row, cells
+from agentvault_tui.console.lines import Piece, Row, cells, hms
 from agentvault_tui.console.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
@@ -102,31 +102,31 @@ class AuditPane(Pane, can_focus=True):
         """Fill *height* lines upwards from the lowest event in sight."""
         index = self.feed.index
         low = index if self.feed.follow else self._lowest(index, height, len(rows))
-        lines: list[Painted] = []
+        upwards: list[Painted] = []
         bottom = low
-        while low >= 0 and len(lines) < height:
+        while low >= 0 and len(upwards) < height:
             event = rows[low]
             here = not self.feed.follow and low == index
             over = self.pen.palette.cursor if here and self.has_focus else None
             drawn = [(row, over) for row in self._event(event, width, here=here)]
-            gap = self._gap(rows[low - 1] if low else None, event)
-            lines = [*gap, *drawn, *lines]
+            upwards += reversed(drawn)
+            upwards += self._gap(rows[low - 1] if low else None, event)
             low -= 1
         self.on_screen = rows[low + 1 : bottom + 1]
-        return lines[-height:]
+        return upwards[:height][::-1]
 
     def _gap(self, before: EventRow | None, event: EventRow) -> list[Painted]:
         """Say what is missing before an event: numbers have no gaps of their own."""
-        p = self.pen.palette
         if before is None:
             if self.unread and not self.feed.exhausted:
-                return [(((f"   not read: {self.unread}", p.waiting),), None)]
+                waiting = self.pen.palette.waiting
+                return [(((f"   not read: {self.unread}", waiting),), None)]
             return []
         missing = event.seq - before.seq - 1
         if missing <= 0 or self.feed.filter:
             return []
         text = f"   {missing:,} missing: {before.seq + 1:,} to {event.seq - 1:,}"
-        return [(((text, p.danger),), None)]
+        return [(((text, self.pen.palette.danger),), None)]
 
     def _lowest(self, index: int, height: int, count: int) -> int:
         """Return the lowest row to show so that the cursor is in sight."""
@@ -144,7 +144,8 @@ class AuditPane(Pane, can_focus=True):
         return 2 if event.outcome == "denied" and words.why(self.mirror, event) else 1
 
     def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
-        pen, p = self.pen, self.pen.palette
+        pen = self.pen
+        p = pen.palette
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
         word = words.word(event)
         style = p.outcome(event.outcome)
@@ -155,7 +156,7 @@ class AuditPane(Pane, can_focus=True):
         who, what = _columns(room)
         left: list[Piece] = [
             (mark, p.accent if here else p.muted),
-            (f"{event.time:%H:%M:%S} ", p.muted),
+            (f"{hms(event.time)} ", p.muted),
             (pad(pen.clip(name or " ", who), who + 1), p.text),
         ]
         if what:

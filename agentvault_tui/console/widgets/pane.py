@@ -20,6 +20,7 @@ from agentvault_tui.console.lines import Pen, Row
 from agentvault_tui.text import cell_width
 
 _PLAIN: Final = Style()
+_style: Final = itemgetter(1)
 
 WHEEL: Final = 3
 """Rows a notch of the wheel moves."""
@@ -46,13 +47,17 @@ class Pane(Keyed, Widget):
         self._strips: list[Strip] = []
         self._ground: tuple[object, ...] = ()
         self._base: Style | None = None
+        self._pen: Pen | None = None
         self._inks: dict[tuple[Style, Style | None], Style] = {}
         """Styles as they look on this ground, under these filters."""
 
     @property
     def pen(self) -> Pen:
         """Return what rows are written with, under the theme that is on now."""
-        return Pen(theme.palette(self.app.theme), self.desk.glyphs)
+        palette = theme.palette(self.app.theme)
+        if self._pen is None or self._pen.palette is not palette:
+            self._pen = Pen(palette, self.desk.glyphs)
+        return self._pen
 
     def key(self, label: str) -> str:
         """Return the key that the user has for what is shipped under *label*."""
@@ -90,14 +95,12 @@ class Pane(Keyed, Widget):
             self._strips = [self._strip(row, width) for row in rows]
             self.refresh()
             return
-        changed: list[Region] = []
-        for number, row in enumerate(rows):
-            if row != self._painted[number]:
-                self._painted[number] = row
-                self._strips[number] = self._strip(row, width)
-                changed.append(Region(0, number, width, 1))
+        changed = [n for n, row in enumerate(rows) if row != self._painted[n]]
+        for number in changed:
+            self._painted[number] = rows[number]
+            self._strips[number] = self._strip(rows[number], width)
         if changed:
-            self.refresh(*changed)
+            self.refresh(*_regions(changed, width))
 
     def notify_style_update(self) -> None:
         """Look the styles up anew."""
@@ -109,8 +112,8 @@ class Pane(Keyed, Widget):
         segments: list[Segment] = []
         used = 0
         # One run of a style is one escape sequence on the wire.
-        for style, run in groupby(row, key=itemgetter(1)):
-            if text := "".join(text for text, _ in run):
+        for style, run in groupby(row, _style):
+            if text := "".join([text for text, _ in run]):
                 used += cell_width(text)
                 segments.append(Segment(text, self._ink(style, over)))
         if used < width:
@@ -177,3 +180,10 @@ class Pane(Keyed, Widget):
     def render_line(self, y: int) -> Strip:
         """Return one drawn line."""
         return self.render_lines(Region(0, y, self.size.width, 1))[0]
+
+
+def _regions(rows: list[int], width: int) -> list[Region]:
+    """Return what *rows*, in order, cover, in the fewest rectangles."""
+    runs = groupby(enumerate(rows), lambda pair: pair[1] - pair[0])
+    blocks = [[row for _, row in run] for _, run in runs]
+    return [Region(0, block[0], width, len(block)) for block in blocks]
