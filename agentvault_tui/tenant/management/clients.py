@@ -153,7 +153,7 @@ class ClientCalls:
         try:
             client = self._with_keys(client, merged({}, body))
         except BaseException:
-            self._clients.delete(client)
+            self._forget(client)
             raise
         shown = shape(client)
         return Answer(
@@ -175,13 +175,16 @@ class ClientCalls:
     def _delete(self, call: Call) -> Answer:
         client = self._clients.find(call.path["id"])
         if client is not None and not client.of_run:
-            self._clients.delete(client)
+            self._forget(client)
             self._consents.delete_client(client.client_id)
             for held in self._refresh.list(client_id=client.client_id):
                 self._refresh.revoke(held.id, at_once=True)
-            for key in self._credentials.of_client(client.client_id):
-                self._credentials.delete(client.client_id, key["id"])
         return Answer(204)
+
+    def _forget(self, client: Client) -> None:
+        self._clients.delete(client)
+        for key in self._credentials.of_client(client.client_id):
+            self._credentials.delete(client.client_id, key["id"])
 
     def _rotate(self, call: Call) -> Answer:
         client = self._of_store(call)
