@@ -134,16 +134,11 @@ class ClientCalls:
         for name in ("app_type", "is_first_party"):
             if (wanted := call.query.get(name)) is not None:
                 found = [doc for doc in found if str(doc[name]).lower() == wanted]
-        fields = call.query.get("fields")
         page = paging.either(call.query, "clients", found, name="client_id")
-        if fields is None:
-            return Answer(200, page)
-        # Auth0's default: the named members are the ones that come.
-        keep = call.query.get("include_fields", "true").lower() != "false"
-        return Answer(200, _only(page, fields, keep=keep))
+        return Answer(200, paging.chosen(call.query, page, "clients"))
 
     def _get(self, call: Call) -> Answer:
-        return Answer(200, shape(self._found(call)))
+        return Answer(200, paging.chosen(call.query, shape(self._found(call))))
 
     def _add(self, call: Call) -> Answer:
         body = checked(call.body, _MEMBERS, "name")
@@ -295,10 +290,3 @@ def _check_power(call: Call, body: Iterable[str]) -> None:
             f"Insufficient scope, expected any of: {','.join(sorted(needed))}",
             "insufficient_scope",
         )
-
-
-def _only(page: Any, fields: str, *, keep: bool) -> Any:
-    named = set(fields.split(","))
-    docs = page["clients"] if isinstance(page, dict) else page
-    cut = [{n: v for n, v in doc.items() if (n in named) is keep} for doc in docs]
-    return {**page, "clients": cut} if isinstance(page, dict) else cut
