@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.tenant_admin import DATABASE, PASSWORD, VAULT, Admin
+from support.tenant_admin import DATABASE, PASSWORD, VAULT, Admin, Agent
+from support.tenant_thread import CHEAP, START, TenantThread
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.faults import FaultSwitch
+from agentvault_tui.tenant.management.scopes import SCOPES
+from agentvault_tui.tenant.parts import Parts, Run
+from agentvault_tui.tenant.routes import endpoints
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
 
 
 def test_a_client_made_over_the_api_has_the_recorded_defaults(admin: Admin) -> None:
@@ -357,6 +367,46 @@ def test_settings_factors_and_policies(admin: Admin) -> None:
     for bad in ({}, ["sometimes"], ["all-applications", "confidence-score"]):
         assert admin.call("PUT", "guardian/policies", bad).status_code == 400
     assert admin.call("GET", "guardian/policies").json() == []
+
+
+def test_every_scope_opens_something(home: Home) -> None:
+    """What the API offers as scopes is what its calls ask for, no more and no less."""
+    store = Store(home, checkpoints=True)
+    parts = Parts(
+        store,
+        Seal.of(home),
+        ManualClock(START),
+        "http://127.0.0.1:1/",
+        run=Run(legacy_tokensets=True),
+        faults=FaultSwitch(),
+        hasher=CHEAP,
+    )
+    asked = {scope for endpoint in endpoints(parts) for scope in endpoint.scopes}
+    assert asked == set(SCOPES)
+    assert len(SCOPES) == len(set(SCOPES))
+    store.close()
+
+
+def test_the_legacy_tokensets_when_they_are_on(home: Home) -> None:
+    """An array as the older SDKs knew it; deleting is 204 and ends the exchange."""
+    tenant = TenantThread(home, Run(legacy_tokensets=True))
+    try:
+        admin = Admin(tenant)
+        agent = Agent(admin, "legacy-bot")
+        token = agent.tokens()["refresh_token"]
+        agent.connect(agent.me_token(token))
+        path = f"users/{agent.user['user_id']}/federated-connections-tokensets"
+        found = admin.call("GET", path).json()
+        assert [set(one) for one in found] == [
+            {"id", "connection", "scope", "issued_at", "expires_at", "last_used_at"}
+        ]
+        assert agent.exchange(token).status_code == 200
+        gone = admin.call("DELETE", f"{path}/{found[0]['id']}")
+        assert (gone.status_code, gone.content) == (204, b"")
+        assert agent.exchange(token).status_code == 401
+        assert admin.call("GET", path).json() == []
+    finally:
+        tenant.close()
 
 
 def test_the_legacy_tokensets_are_off(admin: Admin) -> None:
