@@ -273,7 +273,7 @@ def test_discovery_tells_the_truth(tenant: TenantThread) -> None:
 
 
 def test_what_is_switched_off_says_so(tenant: TenantThread) -> None:
-    """Endpoints that Auth0 names and this tenant does not serve refuse as Auth0's do."""
+    """Endpoints that Auth0 names and this tenant does not serve refuse like Auth0's."""
     form = {"client_id": tenant.client_id, "audience": "None", "scope": "openid"}
     for path in ("bc-authorize", "mfa/challenge"):
         answer = tenant.post(path, **form)
