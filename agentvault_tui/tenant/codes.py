@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,10 +14,9 @@ from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.usercodes import CodeFormat
 
-_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"
-"""RFC 8628 section 6.1: no vowels, so no words, and no Y; 20^8 is 34.5 bits."""
-_LENGTH: Final = 8
+_FORM: Final = CodeFormat()
 _LIVE_CAP: Final = 256
 _SIGN_IN_CAP: Final = 64
 """Of these, codes that sign an operator in; the rest is kept for approvals."""
@@ -61,20 +59,6 @@ class DeviceCode:
         return self.failures >= _TRIES
 
 
-def normal_user_code(typed: str) -> str | None:
-    """Map what was typed to the 20 letters, or return None: no such code.
-
-    RFC 8628 section 6.1 lets case and separators be forgiven, and only those are:
-    Unicode folding would take full-width and zero-width forms for the same code.
-    """
-    if len(typed) > 4 * _LENGTH or not typed.isascii():
-        return None
-    letters = typed.replace(" ", "").replace("-", "").upper()
-    if len(letters) != _LENGTH or any(letter not in _ALPHABET for letter in letters):
-        return None
-    return f"{letters[:4]}-{letters[4:]}"
-
-
 class DeviceCodes:
     """The device codes of one store."""
 
@@ -92,6 +76,7 @@ class DeviceCodes:
         lifetime: float,
         *,
         audience: str | None = None,
+        form: CodeFormat = _FORM,
     ) -> Issued:
         """Make a pair of codes that live *lifetime* seconds.
 
@@ -107,7 +92,7 @@ class DeviceCodes:
             )
         deadline = Deadline.after(self._clock, lifetime)
         while True:
-            pair = Issued(new_secret("av_d"), _new_user_code())
+            pair = Issued(new_secret("av_d"), form.make())
             inserted = self._store.change(
                 "INSERT OR IGNORE INTO device_codes (device_code_hash, user_code_hash,"
                 " client_id, scope, details, created_at, expires_wall, expires_boot,"
@@ -236,8 +221,3 @@ class DeviceCodes:
             authenticated_at=row["authenticated_at"],
             audience=row["audience"],
         )
-
-
-def _new_user_code() -> str:
-    letters = "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
-    return f"{letters[:4]}-{letters[4:]}"

@@ -104,10 +104,9 @@ class MyAccount:
         self, scope: str, act: _Act
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
-            turn = self._limit.take()
             try:
-                turn.check()
                 user, client = self._caller(request, scope)
+                self._limit.take()
                 raw = await read_body(request.receive)
                 kind = request.headers.get("content-type", "")
                 body = read_json(kind, raw) if request.method == "POST" else None
@@ -118,7 +117,7 @@ class MyAccount:
                     answer.headers["x-auth0-error-kind"] = "global-rate-limit"
             else:
                 answer = _write(status, said)
-            answer.headers.update(turn.headers)
+            answer.headers.update(self._limit.headers(answer.status_code))
             return answer
 
         return handle
@@ -208,7 +207,7 @@ class MyAccount:
         if not isinstance(error, HTTPException):
             raise error
         answer = _problem(ApiError(404, "Not Found", None))
-        answer.headers.update(self._limit.take().headers)
+        answer.headers.update(self._limit.headers(404))
         return answer
 
 

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.tenant.codes import DeviceCode, normal_user_code
+from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.guesses import Guesses
 from agentvault_tui.tenant.oauth.wire import peer_of
 from agentvault_tui.tenant.parts import Parts
@@ -54,6 +54,7 @@ class Pages:
         self._clients = parts.clients
         self._people = parts.people
         self._journal = parts.journal
+        self._settings = parts.settings
         self._log = SignInLog(parts.journal)
         self._sessions = sessions
         self._guesses = guesses
@@ -65,7 +66,7 @@ class Pages:
         RFC 8628 section 5.4: nothing is known of the code yet, and nothing is said.
         """
         typed = request.query_params.get("user_code", "")
-        return self._code_page(request, normal_user_code(typed) or "")
+        return self._code_page(request, self._normal(typed) or "")
 
     async def again(self, _request: Request) -> Response:
         """Send whoever reloads a later page to the first: a GET shows no session."""
@@ -82,7 +83,7 @@ class Pages:
         browser = sha256_hex(cookie)
         if self._guesses.spent(browser):
             return self._code_page(request, "", _TOO_MANY_TRIES)
-        user_code = normal_user_code(form.get("user_code", ""))
+        user_code = self._normal(form.get("user_code", ""))
         code = user_code and self._codes.by_user_code(user_code)
         if not user_code or not code:
             self._guesses.wrong(browser)
@@ -212,6 +213,9 @@ class Pages:
                 return self._over(_OVER)
         text = f"{error.what} {error.remedy}".strip()
         return self._show(session, code, Problem(error.error, text))
+
+    def _normal(self, typed: str) -> str | None:
+        return self._settings.code_format().normal(typed)
 
     def _note(
         self, kind: str, request: Request, code: DeviceCode, description: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.clock import Clock
@@ -13,25 +12,13 @@ USUAL: Final = 1000
 """Requests a second: what one process can answer anyway. The switch sets less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """Whether a request may go on, and the headers that say how many more."""
-
-    allowed: bool
-    headers: dict[str, str]
-
-    def check(self) -> None:
-        """Pass, or not.
-
-        Raises:
-            ApiError: 429: the bucket is empty.
-        """
-        if not self.allowed:
-            raise ApiError(429, "Global limit has been reached", "too_many_requests")
-
-
 class RateLimit:
-    """A bucket that is filled at the top of each second."""
+    """A bucket that is filled at the top of each second.
+
+    Only whoever showed a valid token takes out of it. At Auth0 everyone does, but
+    there a stranger has another tenant; here any process of the machine could so
+    keep the broker from revoking.
+    """
 
     def __init__(self, clock: Clock, faults: FaultSwitch) -> None:
         """Begin with a full bucket."""
@@ -40,20 +27,32 @@ class RateLimit:
         self._second = 0
         self._used = 0
 
-    def take(self) -> Turn:
-        """Take one request out of the bucket."""
-        limit = self._faults.now.rate or USUAL
+    def take(self) -> None:
+        """Take one request out of the bucket.
+
+        Raises:
+            ApiError: 429: it is empty.
+        """
+        self._fill()
+        self._used += 1
+        if self._used > self._limit():
+            raise ApiError(429, "Global limit has been reached", "too_many_requests")
+
+    def headers(self, status: int) -> dict[str, str]:
+        """Return what an answer says of the bucket."""
+        self._fill()
+        said = {
+            "x-ratelimit-limit": str(self._limit()),
+            "x-ratelimit-remaining": str(max(self._limit() - self._used, 0)),
+            # Epoch seconds, not a delta.
+            "x-ratelimit-reset": str(self._second + 1),
+        }
+        return {**said, "retry-after": "1"} if status == 429 else said
+
+    def _limit(self) -> int:
+        return self._faults.now.rate or USUAL
+
+    def _fill(self) -> None:
         second = int(self._clock.now().timestamp())
         if second != self._second:
             self._second, self._used = second, 0
-        self._used += 1
-        left = limit - self._used
-        headers = {
-            "x-ratelimit-limit": str(limit),
-            "x-ratelimit-remaining": str(max(left, 0)),
-            # Epoch seconds, not a delta.
-            "x-ratelimit-reset": str(second + 1),
-        }
-        if left < 0:
-            headers["retry-after"] = "1"
-        return Turn(left >= 0, headers)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.usercodes import CodeFormat
 
 _SETTINGS, _FACTORS, _POLICIES = "tenant_settings", "guardian_factors", "mfa_policies"
 FACTORS: Final = (
@@ -40,6 +41,10 @@ class TenantSettings:
     def change(self, changes: dict[str, Any]) -> None:
         """Set some; a null goes back to the default."""
         self._write(_SETTINGS, merged(self._read(_SETTINGS, {}), changes))
+
+    def code_format(self) -> CodeFormat:
+        """Return what user codes look like."""
+        return CodeFormat.of(self.all()["device_flow"])
 
     def factors(self) -> dict[str, bool]:
         """Return which factors may be used; one-time codes, to begin with."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pyotp
 import pytest
 from support.tenant_thread import DETAILS
@@ -126,3 +127,43 @@ async def test_a_tenant_that_does_not_start_is_told(
     with pytest.raises(TenantUnreachableError, match="did not start"):
         await process.start()
     await process.stop()
+
+
+async def test_the_broker_can_manage_it(home: Home) -> None:
+    """With a credential of this run, which no file, argument or environment has."""
+    process = TenantProcess(home)
+    found = await process.start()
+    assert found.management is not None
+    secret = found.management.client_secret
+    async with httpx.AsyncClient(base_url=found.issuer, trust_env=False) as http:
+        said = await http.post("oauth/token", data=_management(found))
+        token = said.json()["access_token"]
+        headers = {"authorization": f"Bearer {token}"}
+        answer = await http.get("api/v2/users", headers=headers)
+        assert (answer.status_code, answer.json()) == (200, [])
+        await kill(process)
+        # The successor knows the same credential, and so the same broker.
+        again = await http.post("oauth/token", data=_management(found))
+        assert again.status_code == 200
+    assert secret.encode() not in arguments(pid(process))
+    for path in home.data.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes()
+    assert secret not in repr(found)
+    await process.stop()
+
+
+def arguments(pid: int) -> bytes:
+    """Return a process's arguments; nothing where there is no /proc."""
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_bytes() if path.exists() else b""
+
+
+def _management(found: Announcement) -> dict[str, str]:
+    assert found.management is not None
+    return {
+        "grant_type": "client_credentials",
+        "audience": f"{found.issuer}api/v2/",
+        "client_id": found.management.client_id,
+        "client_secret": found.management.client_secret,
+    }

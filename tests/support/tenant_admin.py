@@ -152,7 +152,7 @@ def carried(answer: httpx.Response) -> dict[str, str]:
 class Agent:
     """A client with its own vault user."""
 
-    def __init__(self, admin: Admin, name: str, **members: Any) -> None:
+    def __init__(self, admin: Admin, name: str, /, **members: Any) -> None:
         self.admin = admin
         self.tenant = admin.tenant
         self.client = admin.client(**members)
@@ -179,7 +179,7 @@ class Agent:
             **query,
         }
 
-    def redeem(self, code: str, **form: str) -> httpx.Response:
+    def redeem(self, code: str, /, **form: str) -> httpx.Response:
         base = {
             "grant_type": "authorization_code",
             "code": code,

@@ -45,11 +45,11 @@ DETAILS = {
 class TenantThread:
     """One tenant; `stop` and `start` are a restart on the same port."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, run: Run | None = None) -> None:
         self.home = home
         self.clock = ManualClock(START)
         self.port = 0
-        self.run = Run()
+        self.run = run or Run()
         self.client_id = self.run.client_id
         self.faults = FaultSwitch()
         self.users = UserStore(home, clock=self.clock, hasher=CHEAP)

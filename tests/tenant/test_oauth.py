@@ -252,9 +252,45 @@ def test_discovery_tells_the_truth(tenant: TenantThread) -> None:
     for name in named - {"authorization_endpoint"}:
         assert found[name].startswith(tenant.issuer)
         assert tenant.http.post(found[name]).status_code != 404
+    assert tenant.http.get(found["authorization_endpoint"]).status_code == 400
+    # As Auth0's: neither introspection, nor grant types, nor "none".
+    assert set(found) - named == {
+        "issuer", "jwks_uri", "backchannel_token_delivery_modes_supported",
+        "global_token_revocation_endpoint_auth_methods_supported",
+        "scopes_supported", "response_types_supported", "response_modes_supported",
+        "code_challenge_methods_supported", "subject_types_supported",
+        "id_token_signing_alg_values_supported",
+        "token_endpoint_auth_methods_supported",
+        "token_endpoint_auth_signing_alg_values_supported", "claims_supported",
+        "authorization_details_types_supported", "request_uri_parameter_supported",
+        "request_parameter_supported", "tls_client_certificate_bound_access_tokens",
+        "backchannel_logout_supported", "backchannel_logout_session_supported",
+    }  # fmt: skip
+    assert "none" not in found["token_endpoint_auth_methods_supported"]
     keys = tenant.http.get(found["jwks_uri"]).json()["keys"]
     assert len({key["kid"] for key in keys}) == 2
     assert all(key["alg"] == "RS256" and len(key["n"]) >= 342 for key in keys)
+
+
+def test_what_is_switched_off_says_so(tenant: TenantThread) -> None:
+    """Endpoints that Auth0 names and this tenant does not serve refuse like Auth0's."""
+    form = {"client_id": tenant.client_id, "audience": "None", "scope": "openid"}
+    for path in ("bc-authorize", "mfa/challenge"):
+        answer = tenant.post(path, **form)
+        assert (answer.status_code, answer.json()["error"]) == (
+            403,
+            "unauthorized_client",
+        )
+        stranger = tenant.post(path, client_id="app_none")
+        assert stranger.json()["error"] == "invalid_client"
+    assert tenant.post("oidc/register").status_code == 403
+    revocation = "oauth/global-token-revocation/connection/workspace"
+    assert tenant.post(revocation).status_code == 401
+    assert tenant.http.get(tenant.issuer + "oidc/logout").text == "You are signed out."
+    extensions = tenant.http.get(tenant.issuer + "agentvault/metadata").json()
+    assert extensions["kind"] == "embedded"
+    for path in ("oauth/introspect", "introspect"):
+        assert tenant.post(path).status_code == 404
 
 
 def _with(**changes: Any) -> str:

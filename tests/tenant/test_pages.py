@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support.page_browser import Browser
 from support.tenant_thread import DETAILS, TenantThread
 
-from agentvault_tui.tenant.codes import normal_user_code
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.tenant.usercodes import CodeFormat
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.text import visible
 
@@ -220,7 +220,7 @@ def test_those_who_guess_do_not_keep_the_owner_out(tenant: TenantThread) -> None
 @given(st.text(max_size=40))
 def test_only_the_twenty_letters_make_a_code(typed: str) -> None:
     """Case, spaces and hyphens are forgiven; any other character is no code."""
-    found = normal_user_code(typed)
+    found = CodeFormat().normal(typed)
     if found is not None:
         kept = [c for c in typed if c not in " -"]
         assert "".join(kept).upper() == found.replace("-", "")
@@ -243,8 +243,8 @@ def test_only_the_twenty_letters_make_a_code(typed: str) -> None:
 )
 def test_look_alikes_are_no_codes(typed: str) -> None:
     """Full-width, zero-width, Cyrillic and Lisu forms fold onto no code (T-17)."""
-    assert normal_user_code(typed) is None
-    assert normal_user_code(" bcdf ghjk") == "BCDF-GHJK"
+    assert CodeFormat().normal(typed) is None
+    assert CodeFormat().normal(" bcdf ghjk") == "BCDF-GHJK"
 
 
 def test_the_code_is_checked_at_every_step(

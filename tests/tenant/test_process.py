@@ -218,3 +218,19 @@ def test_it_ends_with_its_parent(home: Home) -> None:
     # Its end of the pipe closes when the tenant has ended.
     assert parent.stdout.read() == ""
     parent.communicate()
+
+
+def test_the_parents_pipe_sets_faults(home: Home) -> None:
+    """A line on stdin puts faults in force; rubbish is logged and ends nothing."""
+    with running(home) as tenant:
+        assert tenant.process.stdin
+        tenant.process.stdin.write("rubbish\n")
+        tenant.process.stdin.write('{"faults": {"status": 503}}\n')
+        tenant.process.stdin.flush()
+        url = tenant.issuer + ".well-known/jwks.json"
+        while httpx.get(url, trust_env=False).status_code == 200:
+            pass
+        assert httpx.get(url, trust_env=False).status_code == 503
+        code, log = tenant.end()
+    assert code == 0
+    assert "says nothing of use" in log

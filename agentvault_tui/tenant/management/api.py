@@ -112,12 +112,11 @@ class ManagementApi:
         return handle
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        turn = self._limit.take()
         caller: Access | None = None
         body: Any = None
         try:
-            turn.check()
             caller = self._caller(request)
+            self._limit.take()
             _check_scopes(caller, endpoint)
             raw = await read_body(request.receive)
             if endpoint.method in {"POST", "PUT", "PATCH"}:
@@ -126,7 +125,7 @@ class ManagementApi:
         except ApiError as error:
             answer = Answer(error.status, error.envelope())
         self._note(request, endpoint, caller, body, answer)
-        return _write(answer, turn.headers)
+        return _write(answer, self._limit.headers(answer.status))
 
     async def _act(
         self, request: Request, endpoint: Endpoint, caller: Access, body: Any
@@ -200,7 +199,7 @@ class ManagementApi:
             raise error
         return _write(
             Answer(404, ApiError(404, "Not Found", None).envelope()),
-            self._limit.take().headers,
+            self._limit.headers(404),
         )
 
 

@@ -134,16 +134,11 @@ class ClientCalls:
         for name in ("app_type", "is_first_party"):
             if (wanted := call.query.get(name)) is not None:
                 found = [doc for doc in found if str(doc[name]).lower() == wanted]
-        fields = call.query.get("fields")
         page = paging.either(call.query, "clients", found, name="client_id")
-        if fields is None:
-            return Answer(200, page)
-        # Auth0's default: the named members are the ones that come.
-        keep = call.query.get("include_fields", "true").lower() != "false"
-        return Answer(200, _only(page, fields, keep=keep))
+        return Answer(200, paging.chosen(call.query, page, "clients"))
 
     def _get(self, call: Call) -> Answer:
-        return Answer(200, shape(self._found(call)))
+        return Answer(200, paging.chosen(call.query, shape(self._found(call))))
 
     def _add(self, call: Call) -> Answer:
         body = checked(call.body, _MEMBERS, "name")
@@ -153,7 +148,7 @@ class ClientCalls:
         try:
             client = self._with_keys(client, merged({}, body))
         except BaseException:
-            self._clients.delete(client)
+            self._forget(client)
             raise
         shown = shape(client)
         return Answer(
@@ -175,13 +170,16 @@ class ClientCalls:
     def _delete(self, call: Call) -> Answer:
         client = self._clients.find(call.path["id"])
         if client is not None and not client.of_run:
-            self._clients.delete(client)
+            self._forget(client)
             self._consents.delete_client(client.client_id)
             for held in self._refresh.list(client_id=client.client_id):
                 self._refresh.revoke(held.id, at_once=True)
-            for key in self._credentials.of_client(client.client_id):
-                self._credentials.delete(client.client_id, key["id"])
         return Answer(204)
+
+    def _forget(self, client: Client) -> None:
+        self._clients.delete(client)
+        for key in self._credentials.of_client(client.client_id):
+            self._credentials.delete(client.client_id, key["id"])
 
     def _rotate(self, call: Call) -> Answer:
         client = self._of_store(call)
@@ -292,10 +290,3 @@ def _check_power(call: Call, body: Iterable[str]) -> None:
             f"Insufficient scope, expected any of: {','.join(sorted(needed))}",
             "insufficient_scope",
         )
-
-
-def _only(page: Any, fields: str, *, keep: bool) -> Any:
-    named = set(fields.split(","))
-    docs = page["clients"] if isinstance(page, dict) else page
-    cut = [{n: v for n, v in doc.items() if (n in named) is keep} for doc in docs]
-    return {**page, "clients": cut} if isinstance(page, dict) else cut

@@ -65,7 +65,8 @@ class ConnectionCalls:
         for name in ("name", "strategy"):
             if (wanted := call.query.get(name)) is not None:
                 found = [doc for doc in found if doc[name] == wanted]
-        return Answer(200, paging.either(call.query, "connections", found))
+        page = paging.either(call.query, "connections", found)
+        return Answer(200, paging.chosen(call.query, page, "connections"))
 
     def _get(self, call: Call) -> Answer:
         return Answer(200, self._found(call))

@@ -60,16 +60,7 @@ class LogCalls:
 
     def _page(self, call: Call, rows: list[dict[str, Any]]) -> Any:
         page = paging.by_offset(call.query, "logs", rows, length=True)
-        if "fields" not in call.query:
-            return page
-        wanted = set(call.query["fields"].split(","))
-        keep = call.query.get("include_fields", "true") != "false"
-        listed = page["logs"] if isinstance(page, dict) else page
-        cut = [
-            {name: value for name, value in row.items() if (name in wanted) is keep}
-            for row in listed
-        ]
-        return {**page, "logs": cut} if isinstance(page, dict) else cut
+        return paging.chosen(call.query, page, "logs")
 
     def _get(self, call: Call) -> Answer:
         row = self._journal.one(call.path["id"])

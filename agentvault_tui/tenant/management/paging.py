@@ -93,3 +93,27 @@ def either(
     if "from" in query or "take" in query:
         return by_checkpoint(query, key, items, name=name)
     return by_offset(query, key, items)
+
+
+def chosen(query: Mapping[str, str], body: Any, key: str | None = None) -> Any:
+    """Keep the members that ``fields`` names, or with ``include_fields`` off drop them.
+
+    Args:
+        query: the request's.
+        body: one object, a list of them, or a page that has the list under *key*.
+        key: where a page has its list.
+    """
+    said = query.get("fields")
+    if not said:
+        return body
+    names = set(said.split(","))
+    keep = query.get("include_fields", "true").lower() != "false"
+    if isinstance(body, list):
+        return [_cut(item, names, keep=keep) for item in body]
+    if key is not None and key in body:
+        return {**body, key: [_cut(item, names, keep=keep) for item in body[key]]}
+    return _cut(body, names, keep=keep)
+
+
+def _cut(item: Mapping[str, Any], names: set[str], *, keep: bool) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if (name in names) is keep}

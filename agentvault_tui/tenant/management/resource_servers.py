@@ -75,7 +75,8 @@ class ApiCalls:
         found = [api.doc for api in self._apis.all()]
         if (wanted := call.query.get("identifiers")) is not None:
             found = [doc for doc in found if doc["identifier"] in wanted.split(",")]
-        return Answer(200, paging.either(call.query, "resource_servers", found))
+        page = paging.either(call.query, "resource_servers", found)
+        return Answer(200, paging.chosen(call.query, page, "resource_servers"))
 
     def _get(self, call: Call) -> Answer:
         return Answer(200, self._found(call).doc)

@@ -15,6 +15,7 @@ from agentvault_tui.tenant.management.bodies import (
 )
 from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
 from agentvault_tui.tenant.tenant_settings import ALWAYS, FACTORS, TenantSettings
+from agentvault_tui.tenant.usercodes import CodeFormat
 
 _MEMBERS: Final = {
     "friendly_name": text(128, 0),
@@ -59,7 +60,12 @@ class SettingsCalls:
         return Answer(200, self._settings.all())
 
     def _change(self, call: Call) -> Answer:
-        self._settings.change(checked(call.body, _MEMBERS))
+        body = checked(call.body, _MEMBERS)
+        if body.get("device_flow") is not None:
+            problem = CodeFormat.of(body["device_flow"]).problem
+            if problem is not None:
+                raise bad_body("device_flow", problem)
+        self._settings.change(body)
         return Answer(200, self._settings.all())
 
     def _factors(self, _: Call) -> Answer:

@@ -20,9 +20,10 @@ class TokensetCalls:
         """Return the calls."""
         path = "/users/{id}/federated-connections-tokensets"
         return [
-            Endpoint("GET", path, ("read:users",),
+            Endpoint("GET", path, ("read:federated_connections_tokens",),
                      "Get tokensets for a user", self._list),
-            Endpoint("DELETE", f"{path}/{{key}}", ("update:users",),
+            Endpoint("DELETE", f"{path}/{{key}}",
+                     ("delete:federated_connections_tokens",),
                      "Delete a tokenset for a user", self._delete),
         ]  # fmt: skip
 

@@ -88,7 +88,7 @@ class UserCalls:
             page = paging.by_checkpoint(call.query, "users", shapes, name="user_id")
         else:
             page = paging.by_offset(call.query, "users", shapes, length=True)
-        return Answer(200, page)
+        return Answer(200, paging.chosen(call.query, page, "users"))
 
     def _by_email(self, call: Call) -> Answer:
         email = call.query.get("email")
@@ -123,7 +123,7 @@ class UserCalls:
         return Answer(201, shape(self._people.find(user.sub) or user))
 
     def _get(self, call: Call) -> Answer:
-        return Answer(200, shape(self._found(call)))
+        return Answer(200, paging.chosen(call.query, shape(self._found(call))))
 
     def _change(self, call: Call) -> Answer:
         body = checked(call.body, _CHANGES)

@@ -50,6 +50,7 @@ class DeviceFlow:
         self._clients = parts.clients
         self._apis = parts.apis
         self._codes = parts.codes
+        self._settings = parts.settings
         self._tokens = parts.tokens
         self._journal = parts.journal
         self._clock = parts.clock
@@ -79,6 +80,7 @@ class DeviceFlow:
                 what,
                 self._lifetime,
                 audience=None if api is None else api.identifier,
+                form=self._settings.code_format(),
             )
         except TenantRefusedError as error:
             self._journal.write(

@@ -1,0 +1,405 @@
+"""Signing in for a client: what is refused, who is asked what, what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from support.tenant_admin import (
+    CALLBACK,
+    CHALLENGE,
+    PASSWORD,
+    VERIFIER,
+    Admin,
+    Agent,
+    Person,
+    carried,
+)
+
+from agentvault_tui.tenant.redirects import allowed, proves, with_query
+
+MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
+
+
+@pytest.fixture(scope="module")
+def agent(admin: Admin) -> Agent:
+    return Agent(admin, "auth-bot")
+
+
+def claims(admin: Admin, token: str) -> dict[str, Any]:
+    keys = admin.tenant.http.get(admin.tenant.issuer + ".well-known/jwks.json").json()
+    found = jwt.decode(token, KeySet.import_key_set(keys), ["RS256"])
+    return dict(found.claims)
+
+
+def test_a_password_alone_proves_no_second_factor(admin: Admin, agent: Agent) -> None:
+    """Code, state back, tokens once; the ID token has nonce and roles, and no amr."""
+    found = agent.person.allow("authorize", **agent.authorize_query(nonce="n1"))
+    assert found["state"] == "s1"
+    answer = agent.redeem(found["code"])
+    body = answer.json()
+    assert answer.status_code == 200
+    assert set(body) == {
+        "access_token", "id_token", "refresh_token", "scope", "expires_in",
+        "token_type",
+    }  # fmt: skip
+    said = claims(admin, body["id_token"])
+    assert said["nonce"] == "n1"
+    assert said["https://agentvault.dev/roles"] == []
+    assert "amr" not in said
+    assert "acr" not in said
+    assert "https://agentvault.dev/mfa_at" not in said
+    row = admin.rows("s")[0]
+    assert row["user_name"] == "auth-bot"
+    assert [prompt["name"] for prompt in row["details"]["prompts"]] == ["login"]
+
+
+def test_a_code_used_twice_ends_what_it_gave(agent: Agent) -> None:
+    """RFC 6749 section 4.1.2: the second use is refused and revokes the first's."""
+    code = agent.person.allow("authorize", **agent.authorize_query())["code"]
+    token = agent.redeem(code).json()["refresh_token"]
+    assert agent.refresh(token).status_code == 200
+    again = agent.redeem(code)
+    assert (again.status_code, again.json()) == (
+        403,
+        {
+            "error": "invalid_grant",
+            "error_description": "Invalid authorization code",
+        },
+    )
+    assert agent.refresh(token).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"code": "invented"},
+        {"redirect_uri": "http://127.0.0.1:9/other"},
+        {"code_verifier": "w" * 43},
+        {"code_verifier": ""},
+        {"code_verifier": "short"},
+    ],
+    ids=str,
+)
+def test_codes_need_their_proof(agent: Agent, form: dict[str, str]) -> None:
+    """The code, its redirect_uri and its verifier, or 403; the right ones work."""
+    code = agent.person.allow("authorize", **agent.authorize_query())["code"]
+    wrong = agent.redeem(code, **form)
+    assert (wrong.status_code, wrong.json()["error"]) == (403, "invalid_grant")
+    assert agent.redeem(code).status_code == 200
+
+
+def test_a_code_is_its_clients_and_lives_a_minute(admin: Admin, agent: Agent) -> None:
+    """Another client's code is unknown, and a late one over."""
+    thief = Agent(admin, "code-thief")
+    code = agent.person.allow("authorize", **agent.authorize_query())["code"]
+    assert agent.redeem(code, **thief.auth).json()["error"] == "invalid_grant"
+    admin.tenant.clock.advance(61)
+    assert agent.redeem(code).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"client_id": "app_nobody"},
+        {"redirect_uri": "http://127.0.0.1:9/other"},
+        {"redirect_uri": "https://evil.test/"},
+        {"redirect_uri": ""},
+        {"redirect_uri": CALLBACK + "#x"},
+        {"state": "x" * 501},
+    ],
+    ids=str,
+)
+def test_nobody_unregistered_is_sent_anything(
+    agent: Agent, query: dict[str, str]
+) -> None:
+    """Without a known client and address the person is told, and not sent on."""
+    answer = agent.person.open("authorize", **agent.authorize_query(**query))
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+    assert 'data-error="bad_request"' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_mode": "form_post"}, "invalid_request"),
+        ({"code_challenge_method": "S512"}, "invalid_request"),
+        ({"audience": "https://nowhere.test/"}, "access_denied"),
+        ({"prompt": "none"}, "login_required"),
+    ],
+    ids=str,
+)
+def test_the_client_is_told_the_rest(
+    agent: Agent, query: dict[str, str], error: str
+) -> None:
+    """A wrong request of a known client goes back to it, with its state."""
+    answer = agent.person.open("authorize", **agent.authorize_query(**query))
+    assert carried(answer)["error"] == error
+    assert carried(answer)["state"] == "s1"
+    assert answer.headers["location"].startswith(CALLBACK)
+
+
+def test_a_parameter_twice_is_refused(agent: Agent) -> None:
+    """RFC 6749 section 3.1: of two values nobody guesses which is meant."""
+    pairs = [*agent.authorize_query().items(), ("scope", "openid")]
+    answer = agent.person.http.get("authorize", params=pairs)  # type: ignore[arg-type]
+    assert answer.status_code == 400
+
+
+def test_a_public_client_needs_pkce(admin: Admin) -> None:
+    """Without a secret only the challenge binds the code (RFC 9700 section 2.1.1)."""
+    agent = Agent(
+        admin, "spa-user", app_type="spa", token_endpoint_auth_method="none",
+        grant_types=["authorization_code"],
+    )  # fmt: skip
+    query = agent.authorize_query(code_challenge="")
+    del query["code_challenge"]
+    assert carried(agent.person.open("authorize", **query))["error"] == (
+        "invalid_request"
+    )
+    code = agent.person.allow("authorize", **agent.authorize_query())["code"]
+    answer = admin.tenant.post(
+        "oauth/token", grant_type="authorization_code", code=code,
+        redirect_uri=CALLBACK, code_verifier=VERIFIER,
+        client_id=agent.client["client_id"],
+    )  # fmt: skip
+    assert answer.status_code == 200
+    assert "refresh_token" not in answer.json()
+
+
+def test_a_second_factor_when_it_is_asked_for(admin: Admin, agent: Agent) -> None:
+    """By acr_values: amr, acr and its time; and a refresh drops all three."""
+    ann = admin.tenant.users.add("mfa-ann", roles=["approver", "viewer"])
+    person = Person(admin.tenant, "mfa-ann", ann.password)
+    query = agent.authorize_query(acr_values=MFA)
+    found = person.allow("authorize", otp=admin.tenant.otp(ann), **query)
+    body = agent.redeem(found["code"]).json()
+    said = claims(admin, body["id_token"])
+    now = int(admin.tenant.clock.now().timestamp())
+    assert said["amr"] == ["mfa", "pwd", "otp"]
+    assert said["acr"] == MFA
+    assert said["https://agentvault.dev/mfa_at"] == now
+    assert said["https://agentvault.dev/roles"] == ["viewer", "approver"]
+    assert admin.rows("gd_auth_succeed")[0]["user_name"] == "mfa-ann"
+    fresh = claims(admin, agent.refresh(body["refresh_token"]).json()["id_token"])
+    assert said["sub"] == fresh["sub"]
+    assert {"amr", "acr", "auth_time", "https://agentvault.dev/mfa_at"} & set(
+        fresh
+    ) == set()
+
+
+def test_a_wrong_second_factor_is_no_consent(admin: Admin, agent: Agent) -> None:
+    """After it the page asks again; and its form cannot be sent on as a consent."""
+    ann = admin.tenant.users.add("mfa-bob")
+    person = Person(admin.tenant, "mfa-bob", ann.password)
+    person.open("authorize", **agent.authorize_query(acr_values=MFA))
+    person.send("login", user="mfa-bob", password=ann.password)
+    page = person.send("login-otp", otp="000000")
+    assert page.status_code == 403
+    assert 'data-error="wrong_otp"' in page.text
+    assert admin.rows("gd_auth_failed")[0]["user_name"] == "mfa-bob"
+    errand = page.text.split('name="errand" value="')[1].split('"')[0]
+    skipped = person.http.post("u/consent", data={"errand": errand})
+    assert skipped.status_code == 403
+    assert "location" not in skipped.headers
+
+
+def test_a_wrong_password_is_told_once_for_all(admin: Admin, agent: Agent) -> None:
+    """A stranger and a wrong password look the same, and the log names neither."""
+    pages = []
+    for name in ("auth-bot", "nobody-at-all"):
+        agent.person.open("authorize", **agent.authorize_query())
+        pages.append(agent.person.send("login", user=name, password="wrong" * 3))
+    assert {page.status_code for page in pages} == {403}
+    assert all('data-error="wrong_sign_in"' in page.text for page in pages)
+    assert "nobody-at-all" not in str(admin.rows("fp"))
+    assert admin.rows("fp")[0]["user_name"] is None
+
+
+def test_cancelling_tells_the_client(agent: Agent) -> None:
+    """At the first page as at the last: access_denied, with the state."""
+    agent.person.open("authorize", **agent.authorize_query())
+    assert carried(agent.person.send("cancel"))["error"] == "access_denied"
+    agent.person.open("authorize", **agent.authorize_query())
+    agent.person.send("login", user="auth-bot", password=PASSWORD)
+    said = carried(agent.person.send("cancel"))
+    assert said == {
+        "error": "access_denied",
+        "error_description": "User did not authorize the request",
+        "state": "s1",
+    }
+
+
+def test_a_form_is_its_browsers_and_not_for_ever(admin: Admin, agent: Agent) -> None:
+    """T-22: without the cookie of the page, or ten minutes later, it does nothing."""
+    page = agent.person.open("authorize", **agent.authorize_query())
+    errand = page.text.split('name="errand" value="')[1].split('"')[0]
+    form = {"errand": errand, "user": "auth-bot", "password": PASSWORD}
+    other = admin.tenant.browser()
+    for browser, cookies in ((other, {}), (other, {"agentvault_login": "x" * 43})):
+        browser.cookies.update(cookies)
+        answer = browser.post("u/login", data=form)
+        assert answer.status_code == 403
+        assert 'data-error="stale_form"' in answer.text
+    for forged in ("", "AAAA", errand[:-4] + "AAAA", "é", "x" * 3999):
+        answer = agent.person.http.post("u/login", data={**form, "errand": forged})
+        assert answer.status_code == 403
+    cross = agent.person.http.post(
+        "u/login", data=form, headers={"origin": "https://evil.test"}
+    )
+    assert cross.status_code == 403
+    admin.tenant.clock.advance(601)
+    late = agent.person.http.post("u/login", data=form)
+    assert 'data-error="stale_form"' in late.text
+
+
+def test_two_tabs_side_by_side(agent: Agent) -> None:
+    """A second request in the same browser does not spoil the first one's page."""
+    first = agent.person.open("authorize", **agent.authorize_query(state="one"))
+    agent.person.open("authorize", **agent.authorize_query(state="two"))
+    agent.person.last = first
+    agent.person.send("login", user="auth-bot", password=PASSWORD)
+    assert carried(agent.person.send("consent"))["state"] == "one"
+
+
+def test_the_pages_are_safe_to_look_at(admin: Admin) -> None:
+    """Markup, controls and tricks in a client's name are shown and do nothing."""
+    name = "<script>x</script>\x1b[31m\u202egnp"
+    agent = Agent(admin, "shown-bot", name=name)
+    page = agent.person.open("authorize", **agent.authorize_query())
+    assert "<script>" not in page.text
+    assert "&lt;script&gt;x&lt;/script&gt;⟦U+001B⟧[31m⟦U+202E⟧gnp" in page.text
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "form-action 'self';" in policy
+    cookie = page.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    agent.person.send("login", user="shown-bot", password=PASSWORD)
+    policy = agent.person.last.headers["content-security-policy"]
+    assert "form-action 'self' http://127.0.0.1:9;" in policy
+
+
+def test_access_tokens_of_apis(admin: Admin, agent: Agent) -> None:
+    """Auth0's dialect and RFC 9068's: type, client, jti, aud with openid, lifetime."""
+    base = {"scopes": [{"value": "read:a"}, {"value": "stepup:pay"}]}
+    for number, dialect in enumerate(("access_token", "rfc9068_profile_authz")):
+        admin.made(
+            "resource-servers",
+            {
+                "identifier": f"https://dialect{number}.test/",
+                "token_lifetime": 300,
+                "token_dialect": dialect,
+                "enforce_policies": bool(number),
+                **base,
+            },
+        )
+    ann = admin.tenant.users.add("dialect-ann", roles=["viewer"])
+    person = Person(admin.tenant, "dialect-ann", ann.password)
+    found = []
+    for number in (0, 1):
+        api = f"https://dialect{number}.test/"
+        scope = "openid read:a stepup:pay offline_access"
+        query = agent.authorize_query(audience=api, scope=scope)
+        admin.tenant.clock.advance(30)
+        code = person.allow("authorize", otp=admin.tenant.otp(ann), **query)["code"]
+        body = agent.redeem(code).json()
+        assert body["expires_in"] == 300
+        assert "refresh_token" not in body  # the API gives none
+        token = body["access_token"]
+        found.append(claims(admin, token))
+        assert found[-1]["aud"] == [api, f"{admin.tenant.issuer}userinfo"]
+        assert found[-1]["exp"] - found[-1]["iat"] == 300
+        url = admin.tenant.issuer + "userinfo"
+        bearer = {"authorization": f"Bearer {token}"}
+        said = admin.tenant.http.get(url, headers=bearer).json()
+        assert said["sub"] == ann.user.sub
+    auth0, profiled = found
+    assert auth0["azp"] == agent.client["client_id"]
+    assert auth0["scope"] == "openid read:a stepup:pay"
+    assert {"jti", "client_id", "permissions", "amr", "gty"} & set(auth0) == set()
+    assert profiled["client_id"] == agent.client["client_id"]
+    assert profiled["jti"]
+    # RBAC: a viewer reads, whatever was asked for.
+    assert profiled["scope"] == "openid read:a"
+    assert profiled["permissions"] == ["read:a"]
+    assert "azp" not in profiled
+
+
+def test_an_api_that_wants_a_client_grant(admin: Admin, agent: Agent) -> None:
+    """Auth0's words without one; with one, its scopes and no more."""
+    policy = {"user": {"policy": "require_client_grant"}}
+    api = admin.made(
+        "resource-servers",
+        {
+            "identifier": "https://granted.test/",
+            "scopes": [{"value": "a"}, {"value": "b"}],
+            "subject_type_authorization": policy,
+        },
+    )["identifier"]
+    client_id = agent.client["client_id"]
+    query = agent.authorize_query(audience=api, scope="a b")
+    refused = carried(agent.person.open("authorize", **query))
+    assert refused["error_description"] == (
+        f'Client "{client_id}" is not authorized to access resource server "{api}".'
+    )
+    grant = {
+        "client_id": client_id, "audience": api, "scope": ["a"],
+        "subject_type": "user",
+    }  # fmt: skip
+    admin.made("client-grants", grant)
+    assert agent.tokens(audience=api, scope="a b")["scope"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("uri", "fits"),
+    [
+        ("http://127.0.0.1:9/callback", True),
+        ("http://127.0.0.1:41234/callback", True),
+        ("http://127.0.0.1/callback", False),
+        ("http://127.0.0.2:9/callback", False),
+        ("http://localhost:9/callback", False),
+        ("http://127.0.0.1:9/callback?x=1", False),
+        ("http://user@127.0.0.1:9/callback", False),
+        ("http://127.0.0.1:99999/callback", False),
+        ("https://app.test/cb", True),
+        ("https://app.test:8443/cb", False),
+        ("https://app.test/cb/..", False),
+        ("javascript:alert(1)", False),
+        ("com.app:/cb", False),
+        ("http://app.test/cb", False),
+    ],
+)
+def test_redirect_uris_are_compared_whole(uri: str, fits: bool) -> None:
+    """Only a loopback port may differ (RFC 8252 section 7.3)."""
+    registered = (CALLBACK, "https://app.test/cb", "javascript:alert(1)",
+                  "com.app:/cb", "http://app.test/cb")  # fmt: skip
+    assert allowed(uri, registered) is fits
+
+
+@given(st.text(max_size=80))
+def test_no_text_is_an_address_by_accident(text: str) -> None:
+    """What was not registered is refused, and nothing crashes on it."""
+    registered = ("https://app.test/cb", "http://127.0.0.1/cb")
+    assert not allowed(text, registered) or text in registered
+
+
+def test_a_verifier_proves_its_challenge() -> None:
+    """RFC 7636 appendix B's example, plain, and what is too short."""
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+    assert proves(verifier, challenge, "S256")
+    assert proves(verifier, verifier, "plain")
+    assert not proves(verifier, challenge, "plain")
+    assert not proves("short", "short", "plain")
+    assert proves(VERIFIER, CHALLENGE, "S256")
+    assert with_query("https://a.test/?x=1", y="é&", z=None) == (
+        "https://a.test/?x=1&y=%C3%A9%26"
+    )

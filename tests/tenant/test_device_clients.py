@@ -1,0 +1,182 @@
+"""The device flow for configured clients: who may, for which API, with which codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from support.tenant_admin import Admin
+
+from agentvault_tui.tenant.usercodes import BASE20, CodeFormat
+from agentvault_tui.tenant.users import NewUser
+
+GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+NATIVE = {
+    "app_type": "native",
+    "oidc_conformant": True,
+    "token_endpoint_auth_method": "none",
+    "grant_types": [GRANT, "refresh_token"],
+}
+
+
+@pytest.fixture(scope="module")
+def ann(admin: Admin) -> NewUser:
+    return admin.tenant.users.add("device-ann", approver=True)
+
+
+def approved(admin: Admin, user: NewUser, client_id: str, **form: str) -> Any:
+    """Walk a whole device flow; return the token answer."""
+    tenant = admin.tenant
+    tenant.clock.advance(30)  # a one-time code of its own
+    flow = tenant.post("oauth/device/code", client_id=client_id, **form)
+    assert flow.status_code == 200, flow.text
+    tenant.approve(flow.json(), user)
+    return tenant.poll(flow.json(), client_id=client_id)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"app_type": "regular_web"},
+        {"oidc_conformant": False},
+        {"token_endpoint_auth_method": "client_secret_post"},
+        {"grant_types": ["refresh_token"]},
+    ],
+    ids=str,
+)
+def test_native_public_conformant_and_granted(
+    admin: Admin, members: dict[str, Any]
+) -> None:
+    """Anything else is 403 unauthorized_client with Auth0's text and link."""
+    client = admin.made("clients", {"name": "x", **NATIVE, **members})
+    answer = admin.tenant.post("oauth/device/code", client_id=client["client_id"])
+    assert answer.status_code == 403
+    assert answer.json() == {
+        "error": "unauthorized_client",
+        "error_description": f"Grant type '{GRANT}' not allowed for the client.",
+        "error_uri": "https://auth0.com/docs/clients/client-grant-types",
+    }
+    assert admin.rows("fdeaz")[0]["client_id"] == client["client_id"]
+
+
+def test_the_elevated_api(admin: Admin, ann: NewUser) -> None:
+    """300 seconds, RFC 9068 with permissions, no refresh token; MFA in the ID token."""
+    client = admin.made("clients", {"name": "console", **NATIVE})["client_id"]
+    api = admin.made(
+        "resource-servers",
+        {
+            "identifier": "https://elevated.agentvault.test/",
+            "token_lifetime": 300,
+            "token_dialect": "rfc9068_profile_authz",
+            "enforce_policies": True,
+            "scopes": [{"value": "stepup:pay"}, {"value": "stepup:mail"}],
+            "subject_type_authorization": {"user": {"policy": "require_client_grant"}},
+        },
+    )["identifier"]
+    form = {"audience": api, "scope": "openid stepup:pay offline_access"}
+    refused = admin.tenant.post("oauth/device/code", client_id=client, **form)
+    assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
+    grant = {"client_id": client, "audience": api, "subject_type": "user",
+             "scope": ["stepup:pay", "stepup:mail"]}  # fmt: skip
+    admin.made("client-grants", grant)
+    body = approved(admin, ann, client, **form).json()
+    assert (body["expires_in"], body["scope"]) == (300, "openid stepup:pay")
+    assert "refresh_token" not in body
+    keys = admin.tenant.http.get(admin.tenant.issuer + ".well-known/jwks.json").json()
+    known = KeySet.import_key_set(keys)
+    access = jwt.decode(body["access_token"], known)
+    now = int(admin.tenant.clock.now().timestamp())
+    assert access.header["typ"] == "at+jwt"
+    assert access.claims == {
+        "iss": admin.tenant.issuer,
+        "sub": ann.user.sub,
+        "aud": [api, f"{admin.tenant.issuer}userinfo"],
+        "iat": now,
+        "exp": now + 300,
+        "scope": "openid stepup:pay",
+        "client_id": client,
+        "jti": access.claims["jti"],
+        "permissions": ["stepup:pay", "stepup:mail"],
+    }
+    said = jwt.decode(body["id_token"], known).claims
+    assert said["https://agentvault.dev/mfa_at"] == now
+    assert said["amr"] == ["mfa", "pwd", "otp"]
+    assert said["exp"] == now + 36_000
+    row = admin.rows("sede")[0]
+    assert row["details"]["access_token_jti"] == access.claims["jti"]
+
+
+def test_a_refresh_token_when_api_and_client_allow_it(
+    admin: Admin, ann: NewUser
+) -> None:
+    """offline_access is granted; the refreshed ID token knows no second factor."""
+    client = admin.made("clients", {"name": "console", **NATIVE})["client_id"]
+    api = admin.made(
+        "resource-servers",
+        {"identifier": "https://offline.test/", "allow_offline_access": True},
+    )["identifier"]
+    form = {"audience": api, "scope": "openid offline_access"}
+    body = approved(admin, ann, client, **form).json()
+    answer = admin.tenant.post(
+        "oauth/token", grant_type="refresh_token", client_id=client,
+        refresh_token=body["refresh_token"],
+    )  # fmt: skip
+    assert answer.status_code == 200
+    keys = admin.tenant.http.get(admin.tenant.issuer + ".well-known/jwks.json").json()
+    known = KeySet.import_key_set(keys)
+    said = jwt.decode(answer.json()["id_token"], known).claims
+    assert {"amr", "acr", "https://agentvault.dev/mfa_at"} & set(said) == set()
+
+
+def test_another_clients_code_is_unknown(admin: Admin, ann: NewUser) -> None:
+    """A code is polled for by the client that asked, and by no other."""
+    one, two = (admin.made("clients", {"name": n, **NATIVE})["client_id"] for n in "ab")
+    flow = admin.tenant.post("oauth/device/code", client_id=one).json()
+    foreign = admin.tenant.poll(flow, client_id=two)
+    assert (foreign.status_code, foreign.json()["error"]) == (403, "invalid_grant")
+    mine = admin.tenant.poll(flow, client_id=one)
+    assert mine.json()["error"] == "authorization_pending"
+
+
+def test_codes_look_as_the_tenant_is_set(admin: Admin, ann: NewUser) -> None:
+    """Nine digits in a mask of the owner's, on the wire and on the page."""
+    setting = {"charset": "digits", "mask": "***-***-***"}
+    for bad in ({"mask": "****"}, {"charset": "digits"}, {"mask": "*" * 21},
+                {"mask": "****-****x"}):  # fmt: skip
+        answer = admin.call("PATCH", "tenants/settings", {"device_flow": bad})
+        assert answer.status_code == 400, bad
+    admin.call("PATCH", "tenants/settings", {"device_flow": setting})
+    try:
+        client = admin.made("clients", {"name": "c", **NATIVE})["client_id"]
+        flow = admin.tenant.post("oauth/device/code", client_id=client).json()
+        assert len(flow["user_code"]) == 11
+        assert flow["user_code"].replace("-", "").isdigit()
+        assert approved(admin, ann, client, scope="openid").status_code == 200
+    finally:
+        admin.call("PATCH", "tenants/settings", {"device_flow": None})
+
+
+@given(st.text(max_size=30))
+def test_what_is_typed_is_a_code_or_nothing(typed: str) -> None:
+    """T-17: only ASCII letters of the alphabet, case and separators forgiven."""
+    found = CodeFormat().normal(typed)
+    bare = typed.replace(" ", "").replace("-", "").upper()
+    valid = typed.isascii() and len(bare) == 8 and set(bare) <= set(BASE20)
+    assert (found is not None) is valid
+    if found is not None:
+        assert found.replace("-", "") == bare
+
+
+@given(st.sampled_from(["base20", "digits"]), st.text("*- ", min_size=9, max_size=20))
+def test_a_code_made_is_a_code_read(charset: str, mask: str) -> None:
+    """Whatever mask is allowed, what it makes it also takes back, typed anyhow."""
+    form = CodeFormat(charset, mask)
+    if form.problem is None:
+        code = form.make()
+        assert form.normal(code) == code
+        assert form.normal(code.lower().replace("-", "").replace(" ", "")) == code
+        assert len(code) == len(mask)

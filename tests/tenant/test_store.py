@@ -1,0 +1,111 @@
+"""The tenant's store through its versions: older homes keep what they hold."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.tenant_admin import Admin
+from support.tenant_thread import CHEAP, TenantThread
+
+from agentvault_tui.errors import NotFoundError, TenantError, UsageError
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.objects import rebase
+from agentvault_tui.tenant.people import OTP_KIND
+from agentvault_tui.tenant.schema import MIGRATIONS
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import UserStore
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Home:
+    """A home as the first release left it, with two people and an open code."""
+    home = Home.locate(tmp_path / "old")
+    for folder in (home.data, home.tenant, home.keys):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seal = Seal.of(home)
+    database = sqlite3.connect(home.tenant / "tenant.db")
+    database.executescript(MIGRATIONS[0])
+    for name, approver in (("ann", 1), ("bob", 0)):
+        sub = f"agentvault|usr_{name}"
+        box = seal.close(OTP_KIND, sub, 1, b"JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP")
+        database.execute(
+            "INSERT INTO users VALUES (?, ?, ?, ?, ?, 1, 0, '2026-01-01T00:00:00Z')",
+            (sub, name, approver, CHEAP.hash("her-old-password"), box),
+        )
+    database.commit()
+    database.close()
+    return home
+
+
+def test_people_of_an_older_home_stay(old: Home) -> None:
+    """Names, passwords, seeds; who could approve has the role, others have none."""
+    with UserStore(old, hasher=CHEAP) as users:
+        found = {user.name: user.roles for user in users.list()}
+    assert found == {"ann": ("approver",), "bob": ()}
+    tenant = TenantThread(old)
+    try:
+        store = Store(old, checkpoints=False)
+        row = store.one("SELECT * FROM users WHERE name = 'ann'")
+        store.close()
+        assert row is not None
+        assert CHEAP.verify(row["password_hash"], "her-old-password")
+        opened = Seal.of(old).open(OTP_KIND, row["sub"], 1, row["otp_sealed"])
+        assert opened.startswith(b"JBSWY3DP")
+        assert Admin(tenant).call("GET", "users").json()[0]["username"] == "ann"
+    finally:
+        tenant.close()
+
+
+def test_opening_twice_migrates_once(old: Home) -> None:
+    """Two processes may come at the same time; the second finds it done."""
+    stores = [Store(old, checkpoints=False) for _ in range(2)]
+    for store in stores:
+        row = store.one("PRAGMA user_version")
+        assert row is not None
+        assert row[0] == len(MIGRATIONS)
+        store.close()
+
+
+def test_a_later_releases_store_is_left_alone(home: Home) -> None:
+    """It says so, and changes nothing."""
+    database = sqlite3.connect(home.tenant / "tenant.db")
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.commit()
+    database.close()
+    with pytest.raises(TenantError, match="later release"):
+        Store(home, checkpoints=False)
+
+
+def test_another_port_is_the_same_tenant(home: Home) -> None:
+    """What was configured under the old issuer's name has the new one's."""
+    store = Store(home, checkpoints=True)
+    rebase(store, "http://127.0.0.1:1/")
+    store.change(
+        "INSERT INTO objects (kind, id, name, doc) VALUES ('client-grant', 'c', 'n',"
+        ' \'{"audience": "http://127.0.0.1:1/me/"}\')'
+    )
+    rebase(store, "http://127.0.0.1:2/")
+    row = store.one("SELECT doc FROM objects WHERE id = 'c'")
+    assert row is not None
+    assert row["doc"] == '{"audience": "http://127.0.0.1:2/me/"}'
+    store.close()
+
+
+def test_roles_are_set_and_listed(home: Home) -> None:
+    """In the order of their weight, once each; approver is one of them."""
+    with UserStore(home, hasher=CHEAP) as users:
+        ann = users.add("ann", roles=["approver", "viewer", "viewer"])
+        assert ann.user.roles == ("viewer", "approver")
+        assert users.add("bob", approver=True, roles=["operator"]).user.roles == (
+            "operator",
+            "approver",
+        )
+        assert users.set_roles("ann", ["operator"]).roles == ("operator",)
+        assert [user.approver for user in users.list()] == [False, True]
+        with pytest.raises(UsageError, match="no role"):
+            users.set_roles("ann", ["admin"])
+        with pytest.raises(NotFoundError, match="no such user"):
+            users.set_roles("nobody", [])

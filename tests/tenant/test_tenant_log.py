@@ -1,0 +1,181 @@
+"""The tenant's log: one row an event, checkpoints, search, caps and delay."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support.tenant_admin import Admin, query_of
+from support.tenant_thread import START, TenantThread
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant import journal as journal_module
+from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.faults import Faults, FaultSwitch
+from agentvault_tui.tenant.journal import Journal
+from agentvault_tui.tenant.store import Store
+
+KEYS = {
+    "_id", "log_id", "date", "type", "description", "connection", "connection_id",
+    "organization_id", "organization_name", "client_id", "client_name", "ip",
+    "hostname", "details", "user_id", "user_name", "user_agent", "audience", "scope",
+    "strategy", "strategy_type", "isMobile", "location_info",
+}  # fmt: skip
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(START)
+
+
+@pytest.fixture
+def store(home: Home) -> Store:
+    return Store(home, checkpoints=True)
+
+
+def journal(store: Store, clock: ManualClock, faults: Faults | None = None) -> Journal:
+    return Journal(store, clock, "tenant.test", FaultSwitch(faults))
+
+
+def test_rows_have_the_recorded_keys(admin: Admin) -> None:
+    """Every key of Auth0's rows, and an id of 56 digits that equals _id."""
+    admin.user("row")
+    row = admin.rows("sapi")[0]
+    assert set(row) == KEYS
+    assert row["_id"] == row["log_id"]
+    assert re.fullmatch(r"900\d{53}", row["log_id"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["date"])
+    assert admin.call("GET", f"logs/{row['log_id']}").json() == row
+
+
+def test_a_checkpoint_is_followed_without_gap_or_repeat(admin: Admin) -> None:
+    """From the newest row on: only newer ones, oldest first, next by Link."""
+    start = admin.call("GET", "logs", sort="date:-1", per_page=1).json()[0]["log_id"]
+    for number in range(5):
+        admin.user(f"checkpoint-{number}")
+    seen: list[str] = []
+    query = {"from": start, "take": "2", "q": "type:nothing"}
+    while True:
+        answer = admin.call("GET", "logs", **query)
+        rows = answer.json()
+        link = answer.headers["link"]
+        assert link.endswith('>; rel="next"')
+        query = query_of(link.partition(">")[0][1:])
+        if not rows:
+            break
+        seen += [row["log_id"] for row in rows]
+        assert len(rows) <= 2
+    assert len(seen) == 5
+    assert seen == sorted(seen)
+    assert start not in seen
+    # At the end the link stays, and what comes later is found by it.
+    assert query == {"from": seen[-1], "take": "2"}
+    admin.user("checkpoint-later")
+    assert len(admin.call("GET", "logs", **query).json()) == 1
+
+
+def test_search_by_fields(admin: Admin) -> None:
+    """Terms joined by AND, case and all, a star at the end; with totals if asked."""
+    admin.user("searched")
+    found = admin.call(
+        "GET", "logs", q='type:sapi AND description:"Create a User"',
+        include_totals="true", per_page=1,
+    ).json()  # fmt: skip
+    assert set(found) == {"start", "limit", "length", "total", "logs"}
+    assert found["logs"][0]["description"] == "Create a User"
+    starred = admin.call("GET", "logs", q="description:Create*", per_page=1).json()
+    assert starred == found["logs"]
+    assert admin.call("GET", "logs", q="type:SAPI").json() == []
+    fields = admin.call("GET", "logs", fields="type,date", per_page=1).json()
+    assert set(fields[0]) == {"type", "date"}
+    oldest = admin.call("GET", "logs", sort="date:1", per_page=1).json()[0]
+    assert oldest["log_id"] < found["logs"][0]["log_id"]
+    assert admin.call("GET", "logs", sort="type:1").status_code == 400
+    quoted = admin.call("GET", "logs", q='type:"x\' OR 1=1 --"')
+    assert (quoted.status_code, quoted.json()) == (200, [])
+
+
+def test_the_device_flow_is_told(tenant: TenantThread) -> None:
+    """gd_auth_succeed, s and sede; fdecc on cancel; fdeac when tries ran out; fdeaz."""
+    admin = Admin(tenant)
+    alice = tenant.users.add("alice", approver=True)
+    flow = tenant.flow()
+    tenant.approve(flow, alice)
+    assert tenant.poll(flow).status_code == 200
+    for kind in ("gd_auth_succeed", "s", "sede"):
+        assert admin.rows(kind)[0]["user_name"] == "alice", kind
+    prompts = admin.rows("s")[0]["details"]["prompts"]
+    assert prompts[1]["performed_amr"] == ["mfa"]
+    cancelled = tenant.flow()
+    with Activation() as pages:
+        pages.open(tenant.issuer, cancelled["user_code"])
+        pages.cancel()
+    assert tenant.poll(cancelled).json()["error"] == "access_denied"
+    assert admin.rows("fdecc")[0]["client_name"] == "AgentVault Console"
+    assert admin.rows("fede")[0]["details"]["error"] == "access_denied"
+    assert admin.rows("fp") == []
+    tenant.ask(audience="https://nowhere.test/")
+    assert admin.rows("fdeaz")[0]["description"].startswith("Service not found")
+    # Its id is the broker's secret of this run: the log has another name for it.
+    assert tenant.client_id not in str(admin.call("GET", "logs").json())
+
+
+def test_ids_grow_even_when_the_clock_goes_back(
+    store: Store, clock: ManualClock
+) -> None:
+    """Also over a restart: whoever resumes from an id misses nothing."""
+    first = journal(store, clock)
+    for _ in range(3):
+        first.write("s", client=("c", "c"))
+    clock.jump_wall(-3600)
+    second = journal(store, clock)
+    clock.advance(1)
+    second.write("f", client=("c", "c"))
+    ids = [row["log_id"] for row in second.search([], newest_first=False)]
+    clock.jump_wall(3600)
+    rows = second.after("", 10)
+    assert len(rows) == 4
+    assert ids == sorted(ids)
+    assert rows[-1]["type"] == "f"
+    store.close()
+
+
+def test_rows_can_come_late(store: Store, clock: ManualClock) -> None:
+    """With a delay a row is found by nobody until it is over."""
+    late = journal(store, clock, Faults(log_delay=30))
+    late.write("s", client=("c", "c"))
+    row = {"log_id": f"900{clock.now():%Y%m%d%H%M%S}000{0:036d}"}
+    assert late.after("", 10) == late.search([]) == []
+    assert late.one(row["log_id"]) is None
+    clock.advance(30)
+    assert [found["log_id"] for found in late.after("", 10)] == [row["log_id"]]
+    assert late.one(row["log_id"]) is not None
+    store.close()
+
+
+def test_the_log_is_capped(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest rows go, the newest stay."""
+    monkeypatch.setattr(journal_module, "KEPT", 50)
+    kept = journal(store, clock)
+    for number in range(202):
+        kept.write(f"t{number}", client=("c", "c"))
+    rows = kept.search([])
+    assert len(rows) <= 151
+    assert rows[0]["type"] == "t201"
+    store.close()
+
+
+def test_strangers_push_nothing_out(store: Store, clock: ManualClock) -> None:
+    """Rows of nobody are sixty a minute; those of clients are never held back."""
+    flooded = journal(store, clock)
+    for _ in range(100):
+        flooded.write("feccft")
+    flooded.write("feccft", client=("c", "c"))
+    assert len(flooded.search([])) == 61
+    clock.advance(60)
+    flooded.write("feccft")
+    assert len(flooded.search([])) == 62
+    store.close()

@@ -1,0 +1,245 @@
+"""The broker's own client of Auth0 against the tenant: neither knows of the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from joserfc.jwk import RSAKey
+from support.tenant_admin import CALLBACK, PASSWORD, VAULT, Admin, Agent
+from support.tenant_admin import Person as Browser
+
+from agentvault_tui.tenant.faults import Faults
+from agentvault_tui.vault import (
+    Budget,
+    ClientSecret,
+    Management,
+    MyAccount,
+    NoToken,
+    ProviderToken,
+    RefreshedToken,
+    Secret,
+    SigningKey,
+    Tenant,
+    TokenVault,
+)
+from agentvault_tui.vault.management import (
+    actions,
+    client_grants,
+    clients,
+    connections,
+    grants,
+    guardian,
+    logs,
+    refresh_tokens,
+    resource_servers,
+    revoking,
+    tenant_settings,
+    users,
+)
+from agentvault_tui.vault.my_account import SCOPES
+
+
+class Clock:
+    """The tenant's manual clock, which waiting advances: no test waits."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._clock = admin.tenant.clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+    async def sleep(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def tenant(admin: Admin) -> AsyncIterator[Tenant]:
+    clock = Clock(admin)
+    made = Tenant(admin.tenant.issuer, clock, sleep=clock.sleep)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def api(tenant: Tenant, admin: Admin) -> Management:
+    run = admin.tenant.run
+    credential = ClientSecret(run.management_id, Secret(run.management_secret))
+    budget = Budget(tenant.clock, rate=1000, burst=1000, sleep=tenant.sleep)
+    return Management(tenant, credential, budget=budget)
+
+
+async def test_it_provisions(api: Management) -> None:
+    """Client, API, grant, connection, Action, factor, policy: made, read, changed."""
+    made = await clients.create(
+        api,
+        {"name": "provisioned", "oidc_conformant": True, "grant_types": [VAULT]},
+    )
+    assert made.secret is not None
+    client_id = made.client["client_id"]
+    assert (await clients.get(api, client_id))["name"] == "provisioned"
+    assert client_id in [row["client_id"] async for row in clients.every(api)]
+    assert (
+        await clients.rotate_secret(api, client_id)
+    ).reveal() != made.secret.reveal()
+    await resource_servers.create(
+        api, {"identifier": "https://made.test/", "scopes": [{"value": "a"}]}
+    )
+    changed = await resource_servers.patch(
+        api, "https://made.test/", {"token_lifetime": 300}
+    )
+    assert changed["token_lifetime"] == 300
+    grant = {
+        "client_id": client_id,
+        "audience": "https://made.test/",
+        "scope": ["a"],
+        "subject_type": "user",
+    }
+    stored = await client_grants.create(api, grant)
+    assert stored["subject_type"] == "user"
+    found = [row async for row in connections.every(api, name="workspace")]
+    await connections.set_clients(api, found[0]["id"], {client_id: True})
+    assert client_id in [one async for one in connections.clients(api, found[0]["id"])]
+    action = await actions.create(
+        api,
+        {
+            "name": "made",
+            "supported_triggers": [{"id": "post-login", "version": "v3"}],
+            "code": "exports.onExecutePostLogin = async () => {};",
+        },
+    )
+    await actions.until_built(api, action["id"])
+    await actions.deploy(api, action["id"])
+    await actions.bind(api, [(action["id"], "Made")])
+    assert [b["display_name"] for b in await actions.bindings(api)] == ["Made"]
+    await guardian.set_factor(api, "push-notification", enabled=True)
+    assert (await guardian.factors(api))["push-notification"] is True
+    assert await guardian.policies(api) == ()
+    settings = await tenant_settings.patch(api, {"friendly_name": "Acme"})
+    assert settings["friendly_name"] == "Acme"
+    assert await clients.delete(api, client_id)
+
+
+async def test_it_follows_the_log(api: Management, admin: Admin) -> None:
+    """From the newest row on, each later one once, however the rows are paged."""
+    start = await logs.latest(api)
+    for number in range(5):
+        admin.user(f"followed-{number}")
+    seen, mark = [], start.resume
+    while (page := await logs.after(api, mark, take=2)).rows:
+        seen += [row["log_id"] for row in page.rows]
+        mark = page.resume
+    assert len(seen) == len(set(seen)) == 5
+    assert (await logs.after(api, mark)).rows == ()
+
+
+async def test_it_connects_exchanges_and_revokes(
+    tenant: Tenant, api: Management, admin: Admin
+) -> None:
+    """A whole life of an agent's access, with a deletion that becomes true later."""
+    agent = Agent(admin, "wired-bot")
+    first = Secret(agent.tokens()["refresh_token"])
+    credential = ClientSecret(
+        agent.client["client_id"], Secret(agent.client["client_secret"])
+    )
+    me = MyAccount(
+        tenant,
+        RefreshedToken(
+            tenant,
+            credential,
+            first,
+            audience=f"{tenant.issuer}me/",
+            scope=" ".join(SCOPES),
+        ),
+        budget=Budget(tenant.clock, rate=1000, burst=1000, sleep=tenant.sleep),
+    )
+    assert [one.name async for one in me.connections()] == ["workspace"]
+    begun = await me.connect("workspace", CALLBACK, ["calendar.read"])
+    browser = Browser(admin.tenant, "wired-bot", PASSWORD)
+    ticket = begun.page.rpartition("=")[2]
+    back = await asyncio.to_thread(
+        browser.allow, "connected-accounts/connect", ticket=ticket
+    )
+    account = await me.complete(begun, code=back["connect_code"], state=back["state"])
+    assert account.connection == "workspace"
+    vault = TokenVault(tenant, credential)
+    token = await vault.for_refresh_token(first, "workspace")
+    assert isinstance(token, ProviderToken)
+    user_id = agent.user["user_id"]
+    shown = [one async for one in users.connected_accounts(api, user_id)]
+    assert [one.id for one in shown] == [account.id]
+    owned = [one async for one in grants.every(api, user_id=user_id)]
+    assert {one.client_id for one in owned} == {agent.client["client_id"]}
+    admin.tenant.faults.set(Faults(deletion_lag=3))
+    try:
+        done = await revoking.revoke_refresh_tokens(
+            api, user_id, agent.client["client_id"], seconds=10
+        )
+    finally:
+        admin.tenant.faults.set(Faults())
+    assert done.confirmed
+    assert [t async for t in refresh_tokens.every_of_user(api, user_id)] == []
+    ended = await vault.for_refresh_token(first, "workspace")
+    assert isinstance(ended, NoToken)
+    assert await me.disconnect(account.id)
+
+
+async def test_a_worker_of_it(tenant: Tenant, api: Management, admin: Admin) -> None:
+    """Our signed request passes; beyond its pins it is told why not."""
+    agent = Agent(admin, "wired-worker")
+    agent.connect(agent.me_token(agent.tokens()["refresh_token"]))
+    key = RSAKey.generate_key(2048)
+    made = await clients.create(
+        api,
+        {
+            "name": "worker",
+            "oidc_conformant": True,
+            "grant_types": [VAULT],
+            "token_vault_privileged_access": {
+                "credentials": [
+                    {
+                        "credential_type": "public_key",
+                        "name": "k",
+                        "pem": key.as_pem(private=False).decode(),
+                    }
+                ],
+                "ip_allowlist": ["127.0.0.1"],
+                "grants": [{"connection": "workspace", "scopes": ["calendar.read"]}],
+            },
+        },
+    )
+    client_id = made.client["client_id"]
+    assert made.secret is not None
+    found = [row async for row in connections.every(api, name="workspace")]
+    await connections.set_clients(api, found[0]["id"], {client_id: True})
+    vault = TokenVault(tenant, ClientSecret(client_id, made.secret))
+    signing = SigningKey(Secret(key.as_pem(private=True).decode()))
+    user_id = agent.user["user_id"]
+    token = await vault.for_worker(
+        signing, user_id, "workspace", audit_context="why", scopes=["calendar.read"]
+    )
+    assert isinstance(token, ProviderToken)
+    wide = await vault.for_worker(
+        signing, user_id, "workspace", audit_context="why", scopes=["calendar.write"]
+    )
+    assert isinstance(wide, NoToken)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(paths=("/api/v2",), status=503, every=2), Faults(rate=2)],
+    ids=["503", "429"],
+)
+async def test_it_lives_with_faults(
+    api: Management, admin: Admin, faults: Faults
+) -> None:
+    """Each second request fails, or 429s come: the client reads on until it has it."""
+    admin.tenant.faults.set(faults)
+    try:
+        for _ in range(4):
+            assert [row async for row in clients.every(api)]
+    finally:
+        admin.tenant.faults.set(Faults())
