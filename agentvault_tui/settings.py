@@ -19,12 +19,26 @@ STANDARD_TTL_CAP: Final = 86_400
 ELEVATED_TTL_CAP: Final = 300
 
 
+class Switch(StrEnum):
+    """On, off, or as the surroundings suggest."""
+
+    ON = "true"
+    OFF = "false"
+    AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """``[broker]``."""
 
     listen: str = "127.0.0.1:7717"
     """Where agents reach the broker; loopback only; port 0 picks one."""
+    tls: Switch = Switch.AUTO
+    """``auto``: with a certificate named below, or made by ``agentvault tls init``."""
+    tls_cert: str = ""
+    """A certificate in PEM, with what leads to its authority."""
+    tls_key: str = ""
+    """Its key, mode 0600."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address."""
@@ -92,14 +106,6 @@ class TenantSettings:
     def __post_init__(self) -> None:
         """Hold the bounds."""
         _within("tenant.rate", self.rate, 1, 1000)
-
-
-class Switch(StrEnum):
-    """On, off, or as the surroundings suggest."""
-
-    ON = "true"
-    OFF = "false"
-    AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
