@@ -109,6 +109,24 @@ class TenantSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """``[operators]``; ``broker.authority`` says what follows."""
+
+    roles: str = "auto"
+    """``auto``: the role of whoever is signed in counts, and without one the socket
+    alone. ``claim``: restoring, registering and giving need a role of the tenant's."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words."""
+        _one_of("operators.roles", self.roles, ("auto", "claim"))
+
+    @property
+    def by_claim(self) -> bool:
+        """Tell whether giving needs a role."""
+        return self.roles == "claim"
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleSettings:
     """``[console]``."""
 
@@ -134,6 +152,7 @@ class Settings:
     tokens: TokenSettings = field(default_factory=TokenSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
+    operators: OperatorSettings = field(default_factory=OperatorSettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
 
     @classmethod
@@ -193,6 +212,7 @@ def _sections() -> dict[str, type]:
         "tokens": TokenSettings,
         "stepup": StepUpSettings,
         "tenant": TenantSettings,
+        "operators": OperatorSettings,
         "console": ConsoleSettings,
     }
 
