@@ -50,7 +50,7 @@ _ROLES: Final = {
 }
 _DEEDS: Final = {
     Need.CUT: "cutting off",
-    Need.GIVE: "restoring, registering and giving scopes",
+    Need.GIVE: "restoring, registering or giving scopes",
     Need.APPROVE: "approving",
 }
 

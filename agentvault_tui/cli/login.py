@@ -91,9 +91,8 @@ def _print_me(out: Output, me: dict[str, Any]) -> None:
     else:
         out.line("not signed in: `agentvault login`; reading, denying and revoking")
         out.line("need only this socket")
-    out.fields([("local user", me.get("local") or me["uid"])])
-    out.fields(
-        [("may not", out.cell(why, "wait", 300)) for why in me["refused"].values()]
-    )
+    refused = [out.cell(why, "wait", 300) for why in me["refused"].values()]
+    local = ("local user", me.get("local") or me["uid"])
+    out.fields([local, *(("may not", why) for why in refused)])
     if me["problem"]:
         out.fields([("last sign-in", out.cell(me["problem"], "wait", 500))])
