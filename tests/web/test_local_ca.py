@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import stat
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from agentvault_tui.errors import ConflictError, SettingsError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import BrokerSettings, Switch
+from agentvault_tui.web import local_ca
 from agentvault_tui.web.certificates import host_name, pem_of, read_certificate
 from agentvault_tui.web.local_ca import LEAF_LIFE, CaFiles, chosen_files, renew
+from agentvault_tui.web.tls import server_context
 
 
 @pytest.fixture
@@ -56,14 +58,26 @@ def test_a_stolen_authority_vouches_for_no_other_site(home: Home) -> None:
     """A leaf for another name, signed by its key, is refused by who trusts it."""
     renew(home)
     files = CaFiles.of(home)
-    from agentvault_tui.web import local_ca  # noqa: PLC0415
-
     ca, ca_key = local_ca._authority(files)
-    local_ca._make_leaf(files.leaf, ca, ca_key, ("api.openai.com",))
-    openssl = ["openssl", "verify", "-CAfile", str(files.ca), str(files.leaf.cert)]
-    done = subprocess.run(openssl, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "permitted subtree violation" in done.stderr + done.stdout
+    trust = ssl.create_default_context(cafile=str(files.ca))
+    shake_hands(trust, files, "127.0.0.1")
+    for forged in ("api.example.com", "93.184.216.34", "notlocalhost"):
+        local_ca._make_leaf(files.leaf, ca, ca_key, (forged,))
+        with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree"):
+            shake_hands(trust, files, forged)
+
+
+def shake_hands(trust: ssl.SSLContext, files: CaFiles, name: str) -> None:
+    """Let a client that trusts the authority meet a server with the leaf."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trust.wrap_bio(down, up, server_hostname=name)
+    context = server_context(files.leaf)
+    server = context.wrap_bio(up, down, server_side=True)
+    for _ in range(4):
+        for end in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    assert client.version() == "TLSv1.3"
 
 
 def test_modes_hold_under_any_umask(home: Home) -> None:

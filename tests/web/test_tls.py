@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import replace
@@ -291,6 +292,11 @@ def test_a_key_that_others_can_read_is_refused(files: CaFiles, tmp_path: Path) -
         with pytest.raises(SettingsError, match="open to others"):
             ServerTls(TlsFiles(files.leaf.cert, key))
     key.chmod(0o400)
+    if os.geteuid() == 0:
+        os.chown(key, 12_345, -1)
+        with pytest.raises(SettingsError, match="belongs to uid 12345"):
+            ServerTls(TlsFiles(files.leaf.cert, key))
+        os.chown(key, 0, -1)
     assert ServerTls(TlsFiles(files.leaf.cert, key)).context()
 
 
