@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from agentvault_tui.cli.doctor.finding import Finding, fault, ok, warning
 from agentvault_tui.cli.session import Session, lazily, lazy_room
 from agentvault_tui.clock import SystemClock
+from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 _SOON: Final = timedelta(days=30)
 
