@@ -6,6 +6,7 @@
   * NotFoundError             no such agent, step-up or user (exit 4)
   * RefusedError              it ran and the answer is no (exit 1)
     * ConflictError           someone or something was first
+    * ForbiddenError          whoever asks has not the role it needs
   * UnreachableError          no broker answers (exit 3)
   * PolicyError               a policy or catalogue cannot be put in force
   * LedgerError
@@ -70,6 +71,19 @@ class RefusedError(AgentVaultError):
 
 class ConflictError(RefusedError):
     """Someone or something was first."""
+
+
+class ForbiddenError(RefusedError):
+    """Whoever asks has not the role it needs.
+
+    Attributes:
+        role: the role that is needed.
+    """
+
+    def __init__(self, role: str, what: str, remedy: str = "") -> None:
+        """Keep the needed *role* beside the sentence."""
+        super().__init__(what, remedy)
+        self.role = role
 
 
 class UnreachableError(AgentVaultError):

@@ -19,12 +19,26 @@ STANDARD_TTL_CAP: Final = 86_400
 ELEVATED_TTL_CAP: Final = 300
 
 
+class Switch(StrEnum):
+    """On, off, or as the surroundings suggest."""
+
+    ON = "true"
+    OFF = "false"
+    AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """``[broker]``."""
 
     listen: str = "127.0.0.1:7717"
     """Where agents reach the broker; loopback only; port 0 picks one."""
+    tls: Switch = Switch.AUTO
+    """``auto``: with a certificate named below, or made by ``agentvault tls init``."""
+    tls_cert: str = ""
+    """A certificate in PEM, with what leads to its authority."""
+    tls_key: str = ""
+    """Its key, mode 0600."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address."""
@@ -94,12 +108,22 @@ class TenantSettings:
         _within("tenant.rate", self.rate, 1, 1000)
 
 
-class Switch(StrEnum):
-    """On, off, or as the surroundings suggest."""
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """``[operators]``; ``broker.authority`` says what follows."""
 
-    ON = "true"
-    OFF = "false"
-    AUTO = "auto"
+    roles: str = "auto"
+    """``auto``: the role of whoever is signed in counts, and without one the socket
+    alone. ``claim``: restoring, registering and giving need a role of the tenant's."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words."""
+        _one_of("operators.roles", self.roles, ("auto", "claim"))
+
+    @property
+    def by_claim(self) -> bool:
+        """Tell whether giving needs a role."""
+        return self.roles == "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +152,7 @@ class Settings:
     tokens: TokenSettings = field(default_factory=TokenSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
+    operators: OperatorSettings = field(default_factory=OperatorSettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
 
     @classmethod
@@ -187,6 +212,7 @@ def _sections() -> dict[str, type]:
         "tokens": TokenSettings,
         "stepup": StepUpSettings,
         "tenant": TenantSettings,
+        "operators": OperatorSettings,
         "console": ConsoleSettings,
     }
 

@@ -128,3 +128,15 @@ def test_a_socket_path_too_long_is_refused_with_the_remedy(tmp_path: Path) -> No
         home.prepare()
     assert "shorter --home" in caught.value.diagnosis()
     assert not home.data.exists()
+
+
+def test_roles_are_auto_or_claim(home: Home) -> None:
+    """From file and environment; another word is refused with those there are."""
+    assert Settings.load(home, {}).operators.by_claim is False
+    home.config_file.write_text('[operators]\nroles = "claim"')
+    assert Settings.load(home, {}).operators.by_claim is True
+    environ = {"AGENTVAULT_OPERATORS_ROLES": "auto"}
+    assert Settings.load(home, environ).operators.by_claim is False
+    for word in ("off", "Claim", ""):
+        with pytest.raises(SettingsError, match=r"operators\.roles"):
+            Settings.load(home, {"AGENTVAULT_OPERATORS_ROLES": word})

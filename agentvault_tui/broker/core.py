@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -86,6 +86,8 @@ class Broker:
     """Revocations that took effect while the ledger could not write."""
     _late: set[asyncio.Task[bool]] = field(default_factory=set)
     """Records of revocations that are still on their way to the disk."""
+    chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
     kept: dict[str, str] = field(default_factory=dict)

@@ -50,6 +50,7 @@ class Presence:
         clock: Clock,
         tell: Callable[[str, dict[str, Any]], None],
         signed_in: Callable[[str], str | None],
+        standing: Callable[[str], dict[str, Any]] = lambda _: {},
     ) -> None:
         """Begin with nobody here.
 
@@ -57,10 +58,12 @@ class Presence:
             clock: the source of now.
             tell: sends one event to every stream.
             signed_in: the name a user has signed in under, if so.
+            standing: what else is known of a user: role, and what is refused.
         """
         self._clock = clock
         self._tell = tell
         self._signed_in = signed_in
+        self._standing = standing
         self._seats: dict[str, Seat] = {}
         self._unlisted = 0
         self._due: asyncio.TimerHandle | None = None
@@ -130,6 +133,7 @@ class Presence:
             "since": iso(seat.since),
             "terminal": seat.terminal,
             "looking_at": seat.looking_at,
+            **self._standing(seat.operator.id),
         }
 
 

@@ -37,10 +37,12 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.provision.kept import KeptClients
 from agentvault_tui.web.guard import Guard, loopback_hosts
+from agentvault_tui.web.local_ca import chosen_files
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.server import Listener, Server
 from agentvault_tui.web.server import run as run_loop
 from agentvault_tui.web.sockets import tcp_socket, unix_socket
+from agentvault_tui.web.tls import ServerTls, server_context
 
 log = logging.getLogger("agentvault.serve")
 
@@ -78,6 +80,8 @@ class _Rooms:
 async def _serve(home: Home, settings: Settings, socket: Path) -> int:
     clock = SystemClock()
     policy = Policy.load(home)
+    if files := chosen_files(home, settings.broker):
+        server_context(files)  # now, before anything is opened
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -192,13 +196,14 @@ def _tenant_log(broker: Broker) -> TenantLog:
 
 async def _agents_listener(server: Server, broker: Broker) -> Listener:
     host, port = broker.settings.broker.address
+    files = chosen_files(broker.home, broker.settings.broker)
+    tls = ServerTls(files) if files else None
     bound = tcp_socket(host, port)
     port = bound.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    app = Guard(
-        agents_app(broker, f"http://{shown}:{port}"), hosts=loopback_hosts(port, host)
-    )
-    return await server.listen(app, bound)
+    issuer = f"{'https' if tls else 'http'}://{shown}:{port}"
+    app = Guard(agents_app(broker, issuer), hosts=loopback_hosts(port, host))
+    return await server.listen(app, bound, tls=tls)
 
 
 async def _close(rooms: _Rooms) -> None:

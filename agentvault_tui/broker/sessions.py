@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.stepup import problem_of
-from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.clock import Clock, Deadline, iso
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Actor, ActorKind, Draft, EventType
 from agentvault_tui.vault import DeviceFlow, Identity, Tokens
@@ -33,6 +33,12 @@ class Session:
     ends: Deadline
     idle: Deadline
 
+    def over(self, clock: Clock) -> str | None:
+        """Say why it is over, if it is: on both clocks, so that suspend counts."""
+        if self.ends.passed(clock):
+            return "12 hours are over"
+        return "15 minutes without a decision" if self.idle.passed(clock) else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Login:
@@ -48,27 +54,45 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
+        self._over: list[Draft] = []
+        """Sessions that ended by themselves and are not recorded yet."""
         self._starting = asyncio.Lock()
         self.on_change: Callable[[], None] = lambda: None
         """Called when someone signed in or out."""
 
     def of(self, uid: str) -> Session | None:
-        """Return the uid's live session, and count this as use."""
+        """Return the uid's live session; asking is no use of it.
+
+        A console asks by itself, all the time: only what a person decides is use.
+        """
         session = self._sessions.get(uid)
-        clock = self._broker.clock
-        if session is None or session.ends.passed(clock) or session.idle.passed(clock):
-            self._sessions.pop(uid, None)
-            return None
-        used = replace(session, idle=Deadline.after(clock, _IDLE))
-        self._sessions[uid] = used
-        return used
+        why = session.over(self._broker.clock) if session else None
+        if session is None or why is None:
+            return session
+        # Gone for good at the first look: no clock set back revives it.
+        del self._sessions[uid]
+        self._over.append(_draft(EventType.OPERATOR_LOGOUT, session.identity, uid, why))
+        return None
+
+    def used(self, uid: str) -> None:
+        """Begin the idle time of a live session anew."""
+        if session := self.of(uid):
+            idle = Deadline.after(self._broker.clock, _IDLE)
+            self._sessions[uid] = replace(session, idle=idle)
+
+    async def end_due(self) -> None:
+        """End what is over, and record it."""
+        for uid in tuple(self._sessions):
+            self.of(uid)
+        over, self._over = self._over, []
+        if over:
+            self.on_change()
+            await self._broker.record_cut(*over)
 
     def name_of(self, uid: str) -> str | None:
-        """Return the name the uid is signed in under; asking is no use of it."""
-        session, clock = self._sessions.get(uid), self._broker.clock
-        if session is None or session.ends.passed(clock) or session.idle.passed(clock):
-            return None
-        return session.identity.name
+        """Return the name the uid is signed in under."""
+        session = self.of(uid)
+        return session.identity.name if session else None
 
     def pending(self, uid: str) -> bool:
         """Tell whether a sign-in of this uid waits for the tenant."""
@@ -108,11 +132,11 @@ class Sessions:
         login = self._logins.pop(operator.id, None)
         if login is not None:
             login.task.cancel()
-        session = self._sessions.pop(operator.id, None)
-        self.on_change()
-        if session is not None:
+        if session := self.of(operator.id):
+            del self._sessions[operator.id]
+            self.on_change()
             await self._broker.record_cut(
-                _draft(EventType.OPERATOR_LOGOUT, session.identity, operator)
+                _draft(EventType.OPERATOR_LOGOUT, session.identity, operator.id)
             )
 
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
@@ -124,30 +148,47 @@ class Sessions:
             identity = await self._broker.tenant.verify_id_token(
                 end.id_token, not_before=flow.started_at
             )
-            await self._broker.record(
-                _draft(EventType.OPERATOR_LOGIN, identity, operator)
-            )
-            clock = self._broker.clock
-            self._sessions[operator.id] = Session(
-                identity,
-                clock.now(),
-                Deadline.after(clock, _ABSOLUTE),
-                Deadline.after(clock, _IDLE),
-            )
-            self.on_change()
+            await self._begin(operator, identity)
         except AgentVaultError as error:
             log.warning("sign-in failed: %s", error.what)
             self._problems[operator.id] = error.diagnosis()
         finally:
-            self._logins.pop(operator.id, None)
+            # After a sign-out another may have begun: that one is not ours to end.
+            login = self._logins.get(operator.id)
+            if login is not None and login.task is asyncio.current_task():
+                del self._logins[operator.id]
+
+    async def _begin(self, operator: Actor, identity: Identity) -> None:
+        """Seat *identity* in the place of whoever was signed in under that uid."""
+        drafts = [_draft(EventType.OPERATOR_LOGIN, identity, operator.id)]
+        before = self.of(operator.id)
+        if before is not None and before.identity.sub != identity.sub:
+            why = "someone else signed in"
+            drafts.insert(
+                0,
+                _draft(EventType.OPERATOR_LOGOUT, before.identity, operator.id, why),
+            )
+        await self._broker.record(*drafts)
+        clock = self._broker.clock
+        self._sessions[operator.id] = Session(
+            identity,
+            clock.now(),
+            Deadline.after(clock, _ABSOLUTE),
+            Deadline.after(clock, _IDLE),
+        )
+        self.on_change()
 
 
-def _draft(kind: EventType, identity: Identity, operator: Actor) -> Draft:
+def _draft(
+    kind: EventType, identity: Identity, uid: str, reason: str | None = None
+) -> Draft:
     return Draft(
         kind,
         Actor(ActorKind.OPERATOR, identity.sub, identity.name),
+        reason=reason,
         detail={
-            "uid": operator.id,
+            "uid": uid,
+            "roles": list(identity.roles),
             "amr": list(identity.amr),
             "auth_time": iso(identity.authenticated_at),
         },

@@ -31,6 +31,8 @@ async def upkeep(broker: Broker) -> None:
             await expire_due(broker)
             await broker.reload_policy()
             await record_counts(broker)
+            for chore in broker.chores:
+                await chore()
             drift = await _clock(broker, drift)
             if looks % _PROBE_EVERY == 0:
                 await _pulse(broker)

@@ -27,6 +27,7 @@ SECTIONS: Final = {
         "console": _room("console", "console", "Open the console on a running broker."),
         "demo": _room("demo", "demo", "Watch example agents that really ask."),
         "serve": _room("serve", "serve", "Run the broker in the foreground."),
+        "tls": _room("tls", "tls", "Speak https to agents: make certificates."),
     },
     "Decide": {
         "agents": _room("agents", "agents", "Register agents, cut them off, restore."),

@@ -81,14 +81,18 @@ def _print_me(out: Output, me: dict[str, Any]) -> None:
                 ("signed in", out.cell(user["name"], "strong")),
                 ("subject", user["sub"]),
                 ("e-mail", user["email"]),
+                ("role", me["role"]),
                 ("roles", ", ".join(user["roles"])),
                 ("factors", ", ".join(user["amr"])),
                 ("until", user["expires_at"]),
+                ("locks", f"{user['idle_at']}, unless something is decided"),
             ]
         )
     else:
         out.line("not signed in: `agentvault login`; reading, denying and revoking")
         out.line("need only this socket")
-    out.fields([("local user", me.get("local") or me["uid"])])
+    refused = [out.cell(why, "wait", 300) for why in me["refused"].values()]
+    local = ("local user", me.get("local") or me["uid"])
+    out.fields([local, *(("may not", why) for why in refused)])
     if me["problem"]:
         out.fields([("last sign-in", out.cell(me["problem"], "wait", 500))])

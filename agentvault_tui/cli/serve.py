@@ -25,12 +25,31 @@ from agentvault_tui.cli.session import Session, lazily, lazy_room
     type=click.Path(path_type=Path),
     help="Where operators ask, instead of the home's run folder.",
 )
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path),
+    help="Speak https with this certificate (PEM), instead of the one of `tls init`.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(path_type=Path),
+    help="The certificate's key (PEM, mode 0600).",
+)
+@click.option(
+    "--tls/--no-tls",
+    default=None,
+    help="Insist on https, or on plain http; else https where there is a certificate.",
+)
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @pass_session
 def serve(
     session: Session,
+    *,
     listen: str | None,
     socket: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls: bool | None,
     until_stdin_closes: bool,
 ) -> int:
     """Run the broker until SIGTERM or Ctrl-C.
@@ -38,15 +57,27 @@ def serve(
     The first line on stdout is JSON, printed when it is ready. Logs go to stderr.
     """
     load = lazily("agentvault_tui.settings", "Settings").load
-    settings = load(session.home, flags={"broker.listen": listen})
+    flags = {
+        "broker.listen": listen,
+        "broker.tls": tls,
+        "broker.tls_cert": _absolute(tls_cert),
+        "broker.tls_key": _absolute(tls_key),
+    }
+    settings = load(session.home, flags=flags)
     run = lazy_room("broker.serve").run
     if until_stdin_closes:
         threading.Thread(target=_follow_stdin, daemon=True).start()
-    chosen = socket.expanduser().absolute() if socket else None
+    named = _absolute(socket)
+    where = Path(named) if named else None
     if not session.client.reachable():
         session.home.prepare()
-        lazy_room("cli.operator_client").remember_socket(session.home, chosen)
-    return int(run(session.home, settings, socket=chosen))
+        lazy_room("cli.operator_client").remember_socket(session.home, where)
+    return int(run(session.home, settings, socket=where))
+
+
+def _absolute(path: Path | None) -> str | None:
+    """Take a path of the command line as one from where the command was typed."""
+    return str(path.expanduser().absolute()) if path else None
 
 
 def _follow_stdin() -> None:

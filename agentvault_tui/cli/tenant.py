@@ -26,12 +26,21 @@ def user() -> None:
 
 @command("add", example="agentvault tenant user add alice --approver", prints_data=True)
 @click.argument("name")
-@click.option("--approver", is_flag=True, help="May approve step-ups.")
+@click.option("--approver", is_flag=True, help="The same as --role approver.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["viewer", "operator", "approver"]),
+    help="What they may do once signed in; each includes those before it.",
+)
 @pass_session
-def add_user(session: Session, name: str, approver: bool) -> None:
+def add_user(
+    session: Session, name: str, approver: bool, roles: tuple[str, ...]
+) -> None:
     """Add a person; password and one-time code seed are shown this once."""
     with _users(session) as users:
-        added = users.add(name, approver=approver)
+        added = users.add(name, approver=approver, roles=roles)
     out = session.out
     if session.json:
         out.json(
@@ -46,7 +55,7 @@ def add_user(session: Session, name: str, approver: bool) -> None:
     out.fields(
         [
             ("user", out.cell(added.user.name, "strong")),
-            ("may approve", "yes" if approver else "no"),
+            ("roles", ", ".join(added.user.roles)),
             ("password", added.password),
         ]
     )
@@ -66,11 +75,11 @@ def list_users(session: Session) -> None:
         out.line("nobody yet: `agentvault tenant user add NAME --approver`")
     else:
         out.table(
-            ("NAME", "MAY APPROVE", "SUBJECT", "ADDED"),
+            ("NAME", "ROLES", "SUBJECT", "ADDED"),
             [
                 [
                     out.cell(person.name, "strong"),
-                    out.cell("yes" if person.approver else "no"),
+                    out.cell(", ".join(person.roles)),
                     out.cell(person.sub),
                     out.cell(person.created_at[:19] + "Z"),
                 ]
@@ -150,6 +159,7 @@ def _shape(person: Any) -> dict[str, Any]:
         "sub": person.sub,
         "name": person.name,
         "approver": person.approver,
+        "roles": list(person.roles),
         "created_at": person.created_at,
     }
 

@@ -239,6 +239,8 @@ class Plain:
         if not presence.others:
             known = "Nobody else is connected." if presence.you else "Nobody knows."
             self.say(known)
+        if presence.me and presence.me.signed_in:
+            self.say(f"You are {presence.me.known_as}.")
 
     async def _help(self, _: str) -> None:
         self.say(_HELP)
@@ -250,7 +252,7 @@ class Plain:
 
     async def _approve(self, what: str) -> None:
         row = self._open_stepup(what)
-        if row is None or self._refused():
+        if row is None or self._refused("approve"):
             return
         self.say(*await self._facts(row))
 
@@ -263,7 +265,7 @@ class Plain:
     async def _deny(self, rest: str) -> None:
         what, _, reason = rest.partition(" ")
         row = self._open_stepup(what)
-        if row is None or self._refused():
+        if row is None or self._refused("revoke"):
             return
         self.say(*await self._facts(row))
 
@@ -281,7 +283,7 @@ class Plain:
             self._unknown("agent", what)
         elif agent.revoked:
             self.say(f"{agent.name} is revoked already. restore serves it again.")
-        elif not self._refused():
+        elif not self._refused("revoke"):
             tokens = plural(self.mirror.live_tokens(agent.id), "token")
             waiting = plural(len(self.mirror.open_stepups(agent.id)), "step-up")
             self.say(*sentences.agent_facts(self.mirror, agent))
@@ -304,7 +306,7 @@ class Plain:
             self._unknown("agent", what)
         elif not agent.revoked:
             self.say(f"{agent.name} is served: there is nothing to restore.")
-        elif not self._refused():
+        elif not self._refused("restore"):
 
             async def act() -> Iterable[str]:
                 await self.desk.actions.restore(agent.id)
@@ -315,7 +317,7 @@ class Plain:
     async def _panic(self, reason: str) -> None:
         if self.mirror.status.panic.on:
             self.say("Everything is stopped already. lift ends it.")
-        elif not self._refused():
+        elif not self._refused("revoke"):
             cuts = f"This stops {plural(len(self.mirror.agents), 'agent')} now. "
 
             async def act() -> Iterable[str]:
@@ -329,7 +331,7 @@ class Plain:
     async def _lift(self, _: str) -> None:
         if not self.mirror.status.panic.on:
             self.say("The panic switch is off: there is nothing to lift.")
-        elif not self._refused():
+        elif not self._refused("restore"):
 
             async def act() -> Iterable[str]:
                 await self.desk.actions.lift()
@@ -372,8 +374,8 @@ class Plain:
                 shown = self.mirror.intake.shown(error.diagnosis(), 300)
                 self.say(f"Not done: {shown}")
 
-    def _refused(self) -> bool:
-        refusal = self.desk.refusal()
+    def _refused(self, need: str = "") -> bool:
+        refusal = self.desk.refusal(need)
         if refusal:
             self.say(refusal)
         return refusal is not None

@@ -16,6 +16,9 @@ _SHOWN: Final = 256
 """Seats that are kept, whatever a broker sends."""
 _NAME: Final = 40
 _ID: Final = 64
+_REASON: Final = 300
+NEEDS: Final = ("revoke", "restore", "approve")
+"""Kinds of decisions, as the broker names what an operator may not do."""
 _NEWS: Final = 20
 _FRESH: Final = 8.0
 """Seconds a decision of someone else stands as news."""
@@ -46,6 +49,16 @@ class OperatorRow:
     """As the broker's kernel names it; empty when it does not."""
     looking_at: Shown
     """A step-up's id, or empty."""
+    signed_in: bool = False
+    role: Shown | None = None
+    """As the tenant says; None when it says nothing."""
+    refused: tuple[tuple[str, Shown], ...] = ()
+    """What this operator may not do, each with the broker's reason."""
+
+    @property
+    def known_as(self) -> str:
+        """The name, and what the tenant says they are."""
+        return f"{self.name} ({self.role})" if self.role else str(self.name)
 
     @property
     def title(self) -> str:
@@ -82,6 +95,11 @@ class Presence:
     def colleagues(self) -> tuple[OperatorRow, ...]:
         """The others who sit at a console, plain or not."""
         return tuple(row for row in self.others if row.face != "stream")
+
+    @property
+    def me(self) -> OperatorRow | None:
+        """This console's own seat, while it has one."""
+        return next((row for row in self.rows if row.id == self.you), None)
 
     def looking(self, stepup_id: str) -> tuple[OperatorRow, ...]:
         """Return the others who have that step-up open."""
@@ -136,6 +154,17 @@ class Presence:
             moment(data.get("since")),
             shown(data.get("terminal"), 20),
             shown(data.get("looking_at"), _ID),
+            data.get("signed_in") is True,
+            shown(data["role"], 20) if data.get("role") else None,
+            self._refused(data.get("refused")),
+        )
+
+    def _refused(self, raw: object) -> tuple[tuple[str, Shown], ...]:
+        given = raw if isinstance(raw, dict) else {}
+        return tuple(
+            (need, self._intake.shown(given[need], _REASON))
+            for need in NEEDS
+            if need in given
         )
 
 

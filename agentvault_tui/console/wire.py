@@ -154,8 +154,8 @@ class Wire:
             problem = None
         if not isinstance(problem, dict):
             problem = {"title": f"the broker answered {answer.status_code}"}
-        what = visible(problem.get("detail") or problem.get("title") or "refused", 300)
-        remedy = visible(problem.get("remedy") or "", 300)
+        what = visible(problem.get("title") or "refused", 300)
+        remedy = visible(problem.get("detail") or "", 300)
         raise _ERRORS.get(answer.status_code, RefusedError)(what, remedy)
 
 

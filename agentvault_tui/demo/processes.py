@@ -46,7 +46,7 @@ async def serving(home: Path) -> AsyncIterator[Ready]:
         # agents finish before it stops the broker.
         process = await asyncio.create_subprocess_exec(
             *AGENTVAULT,
-            *("--home", str(home), "serve", "--listen", "127.0.0.1:0"),
+            *("--home", str(home), "serve", "--listen", "127.0.0.1:0", "--no-tls"),
             "--until-stdin-closes",  # which it does even if we are killed
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

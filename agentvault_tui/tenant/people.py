@@ -15,13 +15,14 @@ import pyotp
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.model import new_id
+from agentvault_tui.model.role import Role
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
 OTP_KIND: Final = "one-time code secret"
 CONNECTION: Final = "Username-Password-Authentication"
 """What Auth0 calls the connection of users it keeps itself."""
-ROLES: Final = ("viewer", "operator", "approver")
+ROLES: Final = tuple(role.value for role in Role)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]*(@[a-z0-9-]+(\.[a-z0-9-]+)*)?")
 _NAME_CAP: Final = 64
 _OTP_BASE32: Final = 32

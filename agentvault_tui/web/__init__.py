@@ -25,6 +25,7 @@ from agentvault_tui.web.reply import (
 )
 from agentvault_tui.web.server import Listener, Server, peer, run
 from agentvault_tui.web.sockets import Peer, tcp_socket, unix_socket
+from agentvault_tui.web.tls import ServerTls, TlsFiles
 
 __all__ = [
     "BODY_CAP",
@@ -40,7 +41,9 @@ __all__ = [
     "Scope",
     "Send",
     "Server",
+    "ServerTls",
     "Shape",
+    "TlsFiles",
     "json_reply",
     "loopback_hosts",
     "oauth_error",

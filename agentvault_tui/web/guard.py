@@ -128,7 +128,7 @@ class Guard:
         host = said.get(b"host", b"").lower()
         if self._hosts is not None and host not in self._hosts:
             return self._shape(421, "the Host header does not name this server"), False
-        if len(said) > 1 and self._foreign(scope["method"], host, said):
+        if len(said) > 1 and self._foreign(scope, host, said):
             return self._shape(403, "requests from other sites are refused"), False
         if int(said.get(b"content-length", 0)) > self._body_cap:
             return self._too_large(), False
@@ -137,14 +137,15 @@ class Guard:
     def _too_large(self) -> Reply:
         return self._shape(413, f"a body may have {self._body_cap} bytes")
 
-    def _foreign(self, method: str, host: bytes, said: dict[bytes, bytes]) -> bool:
+    def _foreign(self, scope: Scope, host: bytes, said: dict[bytes, bytes]) -> bool:
         """Tell whether a page of another origin sent this."""
         origin = said.get(b"origin")
-        if origin is not None and origin.lower() != b"http://" + host:
+        ours = b"%s://%s" % (scope["scheme"].encode(), host)
+        if origin is not None and origin.lower() != ours:
             return True
         followed = (
             self._navigable
-            and method == "GET"
+            and scope["method"] == "GET"
             and said.get(b"sec-fetch-mode", b"").lower() == b"navigate"
         )
         site = said.get(b"sec-fetch-site", b"").lower()

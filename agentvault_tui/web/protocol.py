@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from agentvault_tui.web.limits import Limits
-from agentvault_tui.web.reply import Shape
+from agentvault_tui.web.reply import Reply, Shape
 
 _SINGLE: Final = frozenset(
     {b"authorization", b"host", b"content-length", b"content-type"}
@@ -84,8 +84,12 @@ class _Joined:
 class BoundedProtocol(HttpToolsProtocol):
     """One connection: a deadline for every phase, a cap on every buffer."""
 
-    def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, port: Port, loop: asyncio.AbstractEventLoop, since: float | None = None
+    ) -> None:
         super().__init__(port.config, port.state, {}, loop)
+        self._since = since
+        """When the peer connected, if that was before its handshake."""
         self._port = port
         self._limits = port.limits
         self._now = loop.time
@@ -112,7 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(503, "too many connections")
         else:
             self.app_state = known
-            self._arm(self._limits.head_seconds)
+            shaken = self._now() - self._since if self._since is not None else 0.0
+            self._arm(max(self._limits.head_seconds - shaken, 0.0))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every clock of this connection."""
@@ -308,12 +313,16 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._answering():
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            reply = self._port.shape(status, text)
-            lines = [b"%s: %s\r\n" % header for header in reply.headers]
-            lines += [b"connection: close\r\n\r\n", reply.body]
-            self.transport.write(STATUS_LINE[status] + b"".join(lines))
+            self.transport.write(written(self._port.shape(status, text)))
             self.transport.close()
 
     def _answering(self) -> bool:
         """Tell whether a handler is at work; uvicorn has no cycle before the first."""
         return bool(self.cycle) and not self.cycle.response_complete
+
+
+def written(reply: Reply) -> bytes:
+    """Return *reply* as the last one of its connection."""
+    lines = [b"%s: %s\r\n" % header for header in reply.headers]
+    lines += [b"connection: close\r\n\r\n", reply.body]
+    return STATUS_LINE[reply.status] + b"".join(lines)

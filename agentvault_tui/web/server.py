@@ -17,10 +17,12 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.web.handshakes import Handshakes
 from agentvault_tui.web.limits import Limits, file_limit
-from agentvault_tui.web.protocol import BoundedProtocol
+from agentvault_tui.web.protocol import BoundedProtocol, written
 from agentvault_tui.web.reply import App, Shape, oauth_error
 from agentvault_tui.web.sockets import Peer, peer_of
+from agentvault_tui.web.tls import ServerTls
 
 _BACKLOG: Final = 1024
 _STEPS: Final = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02)
@@ -36,7 +38,14 @@ class Listener:
     """
 
     def __init__(
-        self, app: App, bound: socket.socket, clock: Clock, limits: Limits, shape: Shape
+        self,
+        app: App,
+        bound: socket.socket,
+        clock: Clock,
+        limits: Limits,
+        shape: Shape,
+        *,
+        tls: ServerTls | None,
     ) -> None:
         self.limits = limits
         self.shape = shape
@@ -59,7 +68,8 @@ class Listener:
         self._unix = bound.family == socket.AF_UNIX
         self._address = bound.getsockname()
         self._inode = _inode(self.path) if self._unix else None
-        self._server: asyncio.Server | None = None
+        self._tls = tls
+        self._server: asyncio.Server | Handshakes | None = None
         self._most = file_limit(limits.connections)
         self._dated = -1.0
 
@@ -77,11 +87,8 @@ class Listener:
     def url(self) -> str:
         """Where a TCP listener is reached, without a slash at the end."""
         host = self._address[0]
-        return (
-            f"http://[{host}]:{self.port}"
-            if ":" in host
-            else (f"http://{host}:{self.port}")
-        )
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def connections(self) -> int:
@@ -95,7 +102,10 @@ class Listener:
         def connect() -> asyncio.Protocol:
             return BoundedProtocol(self, loop)
 
-        if self._unix:
+        if self._tls is not None:
+            self._server = self._handshakes(self._tls, loop)
+            self._server.start(_BACKLOG)
+        elif self._unix:
             self._server = await loop.create_unix_server(
                 connect, sock=self._socket, backlog=_BACKLOG
             )
@@ -103,6 +113,19 @@ class Listener:
             self._server = await loop.create_server(
                 connect, sock=self._socket, backlog=_BACKLOG
             )
+
+    def _handshakes(
+        self, tls: ServerTls, loop: asyncio.AbstractEventLoop
+    ) -> Handshakes:
+        told = self.shape(400, "this port speaks TLS: ask with https")
+        return Handshakes(
+            self._socket,
+            tls,
+            self.limits,
+            connect=lambda since: BoundedProtocol(self, loop, since),
+            room=lambda more: more + len(self.state.connections) < self._most,
+            plain=written(told),
+        )
 
     async def stop(self, grace: float) -> None:
         """Let running requests finish for *grace* seconds, then end them.
@@ -192,9 +215,10 @@ class Server:
         *,
         limits: Limits | None = None,
         shape: Shape = oauth_error,
+        tls: ServerTls | None = None,
     ) -> Listener:
-        """Serve *app* on *bound*, which is closed by `stop`."""
-        listener = Listener(app, bound, self._clock, limits or Limits(), shape)
+        """Serve *app* on *bound*, which is closed by `stop`; over TLS where given."""
+        listener = Listener(app, bound, self._clock, limits or Limits(), shape, tls=tls)
         self._listeners.append(listener)
         await listener.start()
         return listener

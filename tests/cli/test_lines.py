@@ -34,6 +34,7 @@ CONTRACT = {
     *("audit search", "audit export", "audit verify", "policy check", "policy explain"),
     *("login", "logout", "whoami", "tenant user add", "tenant user list"),
     *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
+    *("tls init", "tls show"),
 }
 ANSWERS_NOTHING = {"console", "demo", "serve"}
 

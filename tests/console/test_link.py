@@ -20,6 +20,7 @@ from agentvault_tui.console.memory import Head, Memory
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import Counts, LinkState
 from agentvault_tui.errors import (
+    AgentVaultError,
     ConflictError,
     NotFoundError,
     RefusedError,
@@ -204,8 +205,9 @@ async def test_approving_sends_the_digest_that_was_shown(
         assert row.status == "authorizing"
         assert row.device is not None
         assert row.device.user_code == "KDRT-WZNB"
-        with pytest.raises(ConflictError, match="look again"):
+        with pytest.raises(ConflictError) as caught:
             await console.link.approve(stepup["id"], "sha256:00")
+    assert "look again" in caught.value.diagnosis()
 
 
 async def test_denying_reaches_the_agent(fake: FakeOperator, console: Console) -> None:
@@ -224,14 +226,16 @@ async def test_denying_reaches_the_agent(fake: FakeOperator, console: Console) -
 async def test_problem_documents_become_errors(
     fake: FakeOperator, console: Console, status: int, kind: type[Exception]
 ) -> None:
-    """RFC 9457: the detail is what the operator reads, made displayable."""
+    """RFC 9457: title and detail are what the operator reads, made displayable."""
     fake.answers["/api/agents/revoke"] = lambda: problem(
         status, "No", "the disk\x1b[2J is full"
     )
     async with console.running():
         with pytest.raises(kind) as caught:
             await console.link.revoke("agt_1", "x")
-    assert "the disk⟦U+001B⟧[2J is full" in str(caught.value)
+    said = caught.value
+    assert isinstance(said, AgentVaultError)
+    assert said.diagnosis() == "No: the disk⟦U+001B⟧[2J is full"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import Agent, StepUpStatus
-from agentvault_tui.web import Guard, Server, loopback_hosts, tcp_socket
+from agentvault_tui.web import Guard, Server, ServerTls, loopback_hosts, tcp_socket
 
 CIBA = "urn:openid:params:grant-type:ciba"
 BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -115,16 +116,22 @@ class Live:
 
 
 @asynccontextmanager
-async def live_broker(bench: Bench, issuer: str = "") -> AsyncIterator[Live]:
+async def live_broker(
+    bench: Bench,
+    issuer: str = "",
+    tls: ServerTls | None = None,
+    verify: ssl.SSLContext | bool = True,
+) -> AsyncIterator[Live]:
     """Serve *bench* on a free port, as *issuer* or as the port says."""
     bound = tcp_socket("127.0.0.1", 0)
     port = bound.getsockname()[1]
-    app = agents_app(bench.broker, issuer or f"http://127.0.0.1:{port}")
+    scheme = "https" if tls else "http"
+    app = agents_app(bench.broker, issuer or f"{scheme}://127.0.0.1:{port}")
     async with Server(bench.clock) as server:
         guarded = Guard(app, hosts=loopback_hosts(port))
-        listener = await server.listen(guarded, bound)
+        listener = await server.listen(guarded, bound, tls=tls)
         async with httpx.AsyncClient(
-            base_url=listener.url, trust_env=False, timeout=10
+            base_url=listener.url, trust_env=False, timeout=10, verify=verify
         ) as http:
             yield Live(bench, http)
 

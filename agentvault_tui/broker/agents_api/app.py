@@ -213,7 +213,9 @@ class AgentsApi:
     def _metadata(self, scope: Scope) -> Reply:
         """Name the issuer as the client reached it (RFC 8414 section 3.3)."""
         host = dict(scope["headers"]).get(b"host")
-        issuer = f"http://{host.decode('latin-1').lower()}" if host else self._issuer
+        scheme = urlsplit(self._issuer).scheme
+        named = host.decode("latin-1").lower() if host else None
+        issuer = f"{scheme}://{named}" if named else self._issuer
         return json_reply(200, metadata(issuer, self._broker.policy.catalogue))
 
 
@@ -222,9 +224,9 @@ def _audiences(issuer: str) -> frozenset[str]:
 
     RFC 7523 section 3 and CIBA Core section 7.1. All names are this one listener.
     """
-    port = urlsplit(issuer).port
+    ours = urlsplit(issuer)
     names = ("127.0.0.1", "[::1]", "localhost")
-    issuers = {issuer, *(f"http://{name}:{port}" for name in names)}
+    issuers = {issuer, *(f"{ours.scheme}://{name}:{ours.port}" for name in names)}
     return frozenset(
         base + path for base in issuers for path in ("", "/", TOKEN, BACKCHANNEL)
     )

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.activity import activity_of
+from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
@@ -37,12 +38,12 @@ from agentvault_tui.errors import UsageError
 _NEW = ("name", "owner", "purpose", "scopes", "public_key", "resource_server")
 
 
-def routes(broker: Broker) -> list[Route]:
+def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about agents."""
-    return [*_cutting(broker), *_keeping(broker)]
+    return [*_cutting(broker, authority), *_keeping(broker, authority)]
 
 
-def _keeping(broker: Broker) -> list[Route]:
+def _keeping(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes that list, register and grant."""
 
     async def index(_: Request) -> Response:
@@ -64,11 +65,9 @@ def _keeping(broker: Broker) -> list[Route]:
         return answer(await activity_of(broker, agent))
 
     async def add(request: Request) -> Response:
-        registered = await register(
-            broker,
-            _registration(await body_of(request, _NEW)),
-            operator_of(request),
-        )
+        operator = authority.actor(operator_of(request), Need.GIVE)
+        wanted = _registration(await body_of(request, _NEW))
+        registered = await register(broker, wanted, operator)
         shape = agent_shape(registered.agent, broker.registry)
         if registered.client_secret is not None:
             shape["client_secret"] = registered.client_secret
@@ -84,12 +83,13 @@ def _keeping(broker: Broker) -> list[Route]:
             raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
         if set(grant) & set(ungrant):
             raise UsageError("a scope cannot be granted and taken away at once")
+        need = Need.GIVE if grant else Need.CUT
         agent = await change_scopes(
             broker,
             text_of(body, "agent_id"),
             frozenset(grant),
             frozenset(ungrant),
-            operator_of(request),
+            authority.actor(operator_of(request), need),
         )
         return answer(agent_shape(agent, broker.registry))
 
@@ -102,30 +102,27 @@ def _keeping(broker: Broker) -> list[Route]:
     ]
 
 
-def _cutting(broker: Broker) -> list[Route]:
+def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes that cut off and let back in."""
 
     async def revoke(request: Request) -> Response:
         body = await body_of(request, ("agent_id", "all", "reason"))
         reason = text_of(body, "reason", required=False, cap=1000)
+        operator = authority.actor(operator_of(request), Need.CUT)
         if _all(body):
-            cut = await panic(broker, reason, operator_of(request))
+            cut = await panic(broker, reason, operator)
             return answer({"agents": len(cut.agents), **_cut(cut)})
-        cut = await revoke_agent(
-            broker, text_of(body, "agent_id"), reason, operator_of(request)
-        )
+        cut = await revoke_agent(broker, text_of(body, "agent_id"), reason, operator)
         return answer(
             {"agent": agent_shape(cut.agents[0], broker.registry), **_cut(cut)}
         )
 
     async def restore(request: Request) -> Response:
         body = await body_of(request, ("agent_id", "all"))
+        operator = authority.actor(operator_of(request), Need.GIVE)
         if _all(body):
-            served = await lift_panic(broker, operator_of(request))
-            return answer({"agents": served})
-        agent = await restore_agent(
-            broker, text_of(body, "agent_id"), operator_of(request)
-        )
+            return answer({"agents": await lift_panic(broker, operator)})
+        agent = await restore_agent(broker, text_of(body, "agent_id"), operator)
         return answer({"agent": agent_shape(agent, broker.registry)})
 
     return [

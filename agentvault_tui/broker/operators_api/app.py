@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
@@ -17,6 +20,7 @@ from agentvault_tui.broker.operators_api import (
     session,
     stepups,
 )
+from agentvault_tui.broker.operators_api.session import standing_shape
 from agentvault_tui.broker.operators_api.wire import Unforeseen, foreseen, http_refusal
 from agentvault_tui.broker.presence import Presence
 from agentvault_tui.broker.sessions import Sessions
@@ -26,16 +30,22 @@ from agentvault_tui.errors import AgentVaultError
 def operators_app(broker: Broker, feed: Feed) -> Starlette:
     """Return the application for the Unix socket."""
     sessions = Sessions(broker)
-    presence = Presence(broker.clock, feed.tell, sessions.name_of)
+    authority = Authority(sessions, broker.settings)
+
+    def standing(uid: str) -> dict[str, Any]:
+        return standing_shape(authority.standing(uid))
+
+    presence = Presence(broker.clock, feed.tell, sessions.name_of, standing)
     sessions.on_change = presence.changed
+    broker.chores.append(sessions.end_due)
     return Starlette(
         routes=[
-            *stepups.routes(broker),
-            *agents.routes(broker),
+            *stepups.routes(broker, authority),
+            *agents.routes(broker, authority),
             *records.routes(broker, feed, presence),
             *evidence.routes(broker),
             *past.routes(broker),
-            *session.routes(sessions),
+            *session.routes(sessions, authority),
             *seats.routes(broker, presence),
         ],
         middleware=[Middleware(Unforeseen)],

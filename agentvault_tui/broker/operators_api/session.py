@@ -8,27 +8,36 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentvault_tui.broker.authority import Authority, Standing
 from agentvault_tui.broker.operators_api.wire import answer, operator_of
 from agentvault_tui.broker.sessions import Session, Sessions
 from agentvault_tui.clock import iso
 
 
-def routes(sessions: Sessions) -> list[Route]:
+def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     """Return the routes about the operator's own session."""
+
+    def about(uid: str) -> dict[str, Any]:
+        return {
+            "uid": uid,
+            **_me(authority.standing(uid)),
+            "pending": sessions.pending(uid),
+            "problem": sessions.problem(uid),
+        }
 
     async def login(request: Request) -> Response:
         operator = operator_of(request)
         device = await sessions.login(operator)
-        return answer({"device": device, **_me(operator.id, sessions)}, 202)
+        return answer({"device": device, **about(operator.id)}, 202)
 
     async def logout(request: Request) -> Response:
         operator = operator_of(request)
         await sessions.logout(operator)
-        return answer(_me(operator.id, sessions))
+        return answer(about(operator.id))
 
     async def me(request: Request) -> Response:
         operator = operator_of(request)
-        return answer({"local": operator.name, **_me(operator.id, sessions)})
+        return answer({"local": operator.name, **about(operator.id)})
 
     return [
         Route("/api/auth/login", login, methods=["POST"]),
@@ -37,14 +46,17 @@ def routes(sessions: Sessions) -> list[Route]:
     ]
 
 
-def _me(uid: str, sessions: Sessions) -> dict[str, Any]:
-    session = sessions.of(uid)
+def standing_shape(standing: Standing) -> dict[str, Any]:
+    """Return the role, and what is refused with the reason, as a console reads it."""
     return {
-        "uid": uid,
-        "user": _user(session) if session else None,
-        "pending": sessions.pending(uid),
-        "problem": sessions.problem(uid),
+        "role": standing.role,
+        "refused": {need.value: why for need, why in standing.refused.items()},
     }
+
+
+def _me(standing: Standing) -> dict[str, Any]:
+    session = standing.session
+    return {"user": _user(session) if session else None, **standing_shape(standing)}
 
 
 def _user(session: Session) -> dict[str, Any]:
@@ -56,4 +68,5 @@ def _user(session: Session) -> dict[str, Any]:
         "amr": list(session.identity.amr),
         "since": iso(session.since),
         "expires_at": iso(session.ends.wall),
+        "idle_at": iso(session.idle.wall),
     }

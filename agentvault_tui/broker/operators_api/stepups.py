@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
@@ -32,7 +33,7 @@ _BEFORE: Final = 5
 _MOST_BEFORE: Final = 50
 
 
-def routes(broker: Broker) -> list[Route]:
+def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about step-ups."""
 
     async def index(request: Request) -> Response:
@@ -69,13 +70,15 @@ def routes(broker: Broker) -> list[Route]:
         stepup_id = text_of(body, "id")
         match body.get("decision"):
             case "approve":
+                operator = authority.actor(operator_of(request), Need.APPROVE)
                 stepup = await begin_approval(
-                    broker, stepup_id, text_of(body, "digest"), operator_of(request)
+                    broker, stepup_id, text_of(body, "digest"), operator
                 )
                 return answer(stepup_shape(stepup), 202)
             case "deny":
+                operator = authority.actor(operator_of(request), Need.CUT)
                 reason = text_of(body, "reason", required=False, cap=1000)
-                stepup = await deny(broker, stepup_id, reason, operator_of(request))
+                stepup = await deny(broker, stepup_id, reason, operator)
                 return answer(stepup_shape(stepup))
             case _:
                 raise UsageError("'decision' must be approve or deny")

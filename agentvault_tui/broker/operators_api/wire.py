@@ -18,6 +18,7 @@ from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
+    ForbiddenError,
     LedgerBusyError,
     LedgerUnwritableError,
     NotFoundError,
@@ -36,6 +37,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _STATUS: tuple[tuple[type[AgentVaultError], int], ...] = (
     (NotFoundError, 404),
     (UsageError, 400),
+    (ForbiddenError, 403),
     (ConflictError, 409),
     (LedgerUnwritableError, 503),
     (LedgerBusyError, 503),
@@ -64,7 +66,10 @@ async def foreseen(_: Request, error: Exception) -> Response:
     """Turn an error of ours into its problem document."""
     assert isinstance(error, AgentVaultError)  # noqa: S101 - how it is registered
     status = next(code for kind, code in _STATUS if isinstance(error, kind))
-    return problem(status, error.what, error.remedy, error=type(error).__name__)
+    more = {"error": type(error).__name__}
+    if isinstance(error, ForbiddenError):
+        more["needed_role"] = error.role
+    return problem(status, error.what, error.remedy, **more)
 
 
 class Unforeseen:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.request import digest_of
@@ -48,7 +49,6 @@ from agentvault_tui.vault import (
     Expired,
     Failed,
     Tokens,
-    is_approver,
 )
 
 log = logging.getLogger("agentvault.stepup")
@@ -246,7 +246,7 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         identity = await broker.tenant.verify_id_token(
             result.id_token, not_before=flow.started_at
         )
-        if not is_approver(identity, broker.settings.stepup.approvers):
+        if not may_approve(identity, broker.settings):
             raise IdentityError(
                 "not_an_approver", f"{identity.sub} is not an allowed approver"
             )

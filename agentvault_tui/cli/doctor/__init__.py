@@ -9,6 +9,7 @@ from agentvault_tui.cli.doctor.files import check_files, check_policy, check_set
 from agentvault_tui.cli.doctor.machine import check_terminal, check_versions
 from agentvault_tui.cli.doctor.record import check_clock, check_ledger
 from agentvault_tui.cli.doctor.running import check_broker, check_people, check_tenant
+from agentvault_tui.cli.doctor.tls import check_tls
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
@@ -20,6 +21,7 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] =
     ("files", check_files),
     ("settings", check_settings),
     ("policy", check_policy),
+    ("tls", check_tls),
     ("broker", check_broker),
     ("tenant", check_tenant),
     ("people", check_people),

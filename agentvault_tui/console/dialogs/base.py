@@ -171,14 +171,17 @@ class Dialog(Keyed, ModalScreen[Result]):
         """Let decision keys wait from now."""
         self._armed_at = self.clock.boot() + ARM_SECONDS
 
-    def may_decide(self) -> bool:
-        """Tell whether a decision key counts, and say why not if it does not."""
+    def may_decide(self, need: str) -> bool:
+        """Tell whether a decision key counts, and say why not if it does not.
+
+        *need* is the kind of decision, as in `Desk.refusal`.
+        """
         if self.busy:
             return self.say("The broker is being asked. One decision at a time.")
         if not self.armed:
             self.arm()
             return self.say("Too soon: this has just changed. Look, then press again.")
-        if refusal := self.desk.refusal():
+        if refusal := self.desk.refusal(need):
             return self.say(refusal)
         self.say("")
         return True

@@ -37,6 +37,8 @@ class Confirm(Dialog[None]):
         Binding("enter", "close", "close", show=False),
     ]
     DANGER: ClassVar[bool] = False
+    NEED: ClassVar[str] = "revoke"
+    """The kind of decision, as in `Desk.refusal`."""
     REASON: ClassVar[bool] = False
     """Whether it takes a reason."""
     UNDER_WAY: ClassVar[str] = "under way"
@@ -109,7 +111,7 @@ class Confirm(Dialog[None]):
             rows += [EMPTY, pen.fact("Reason")]
         if self.busy:
             rows += [EMPTY, stage(pen, "current", self.UNDER_WAY, "")]
-        elif refusal := self.desk.refusal():
+        elif refusal := self.desk.refusal(self.NEED):
             # Before any older note: a link that drops is told while it is dropped.
             rows += [EMPTY, *pen.paragraph(refusal, width, pen.palette.waiting)]
         elif words := self.note or self.obstacle():
@@ -123,7 +125,7 @@ class Confirm(Dialog[None]):
         if typing:
             keys = [("Enter", "keeps the text"), ("Esc", "leaves it")]
             return (blank, *pen.keys(keys))
-        sure = self.armed and not self.busy and self.desk.refusal() is None
+        sure = self.armed and not self.busy and self.desk.refusal(self.NEED) is None
         return (blank, *pen.keys(self.hints("confirm", "reason"), armed=sure))
 
     # Keys
@@ -145,7 +147,7 @@ class Confirm(Dialog[None]):
 
     def action_confirm(self) -> None:
         """Do it."""
-        if not self.may_decide():
+        if not self.may_decide(self.NEED):
             return
         if obstacle := self.obstacle():
             self.say(obstacle)

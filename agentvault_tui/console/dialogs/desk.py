@@ -38,8 +38,11 @@ class Desk:
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
 
-    def refusal(self) -> str | None:
-        """Say why nothing may be decided now, and what to do; None if it may."""
+    def refusal(self, need: str = "") -> str | None:
+        """Say why nothing may be decided now, and what to do; None if it may.
+
+        *need* is the kind of decision, one of `presence.NEEDS`, or none yet.
+        """
         if self.past:
             return (
                 "This is the past: it is only looked at. "
@@ -56,7 +59,10 @@ class Desk:
                 f"The link is {link.state}: nothing is decided on what the broker has "
                 "not confirmed. It resumes by itself; agentvault doctor says more."
             )
-        return None
+        me = self.mirror.presence.me
+        # Told here so that nobody has to try; it is the broker that refuses.
+        why = dict(me.refused).get(need) if me else None
+        return f"Not for you: {why}. agentvault login, as who may." if why else None
 
 
 def undone(error: AgentVaultError) -> str:

@@ -17,6 +17,7 @@ class LiftDialog(Confirm):
     """Says who is served again, and who stays revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "lift")]
+    NEED: ClassVar[str] = "restore"
     UNDER_WAY: ClassVar[str] = "lifting"
 
     took = 0.0

@@ -31,11 +31,20 @@ class OperatorsDialog(Scrolled):
             more = f"{plural(presence.unlisted, 'more stream')}, not listed"
             body.append(((more, pen.palette.muted),))
         if presence.you:
-            body += [EMPTY, (("You are here too.", pen.palette.muted),)]
+            body += [EMPTY, *self._own(pen, width)]
         title = (("Operators", pen.palette.title),)
         count = ((plural(len(others), "other"), pen.palette.muted),)
         footer = (EMPTY, pen.keys(self.hints("leave")))
         return Page(title, count, tuple(body), footer)
+
+    def _own(self, pen: Pen, width: int) -> list[Row]:
+        """Say who one is here, and what one may not do."""
+        me = self.desk.mirror.presence.me
+        known = f", as {me.known_as}" if me and me.signed_in else ""
+        rows: list[Row] = [((f"You are here too{known}.", pen.palette.muted),)]
+        for _, why in me.refused if me else ():
+            rows += pen.paragraph(f"Not for you: {why}.", width, pen.palette.waiting)
+        return rows
 
     def _rows(self, pen: Pen, row: OperatorRow, column: int, width: int) -> list[Row]:
         palette = pen.palette

@@ -23,6 +23,7 @@ class RestoreDialog(Confirm):
         Binding("y", "confirm", "restore"),
         Binding("z", "undo", "undo: revoke it again"),
     ]
+    NEED: ClassVar[str] = "restore"
     UNDER_WAY: ClassVar[str] = "restoring"
 
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
@@ -80,7 +81,7 @@ class RestoreDialog(Confirm):
         elif undo is not None:
             key = next((key for key, _ in self.hints("undo")), KEY)
             rows += [EMPTY, pen.cut(bar(pen, undo, self.clock.boot(), key), width)]
-        if words := (undo and self.desk.refusal()) or self.note:
+        if words := (undo and self.desk.refusal("revoke")) or self.note:
             rows += [EMPTY, *pen.paragraph(words, width, pen.palette.waiting)]
         return rows
 
@@ -116,7 +117,7 @@ class RestoreDialog(Confirm):
     def action_undo(self) -> None:
         """Revoke again the agent that was restored here."""
         undo = self._undo
-        if undo is not None and self.may_decide():
+        if undo is not None and self.may_decide("revoke"):
             self.ask(lambda: take_back(self.desk, undo), self._taken_back)
 
     def _taken_back(self, cut: Revoked) -> None:

@@ -196,7 +196,7 @@ class StepUpDialog(Dialog[None]):
 
     def action_approve(self) -> None:
         """Start the second factor for exactly the request captured at the start."""
-        if not self.may_decide():
+        if not self.may_decide("approve"):
             return
         if self._altered():
             self.say("The request is not the one this was opened for. Go back.")
@@ -210,12 +210,12 @@ class StepUpDialog(Dialog[None]):
 
     def action_deny(self) -> None:
         """Turn it down without a word."""
-        if self.may_decide():
+        if self.may_decide("revoke"):
             self.ask(lambda: self._deny(""), self._heard)
 
     def action_reason(self) -> None:
         """Ask for the reason first."""
-        if self.may_decide():
+        if self.may_decide("revoke"):
             self.telling = True
             self.viewing = False
             self.update_page()
@@ -224,7 +224,7 @@ class StepUpDialog(Dialog[None]):
     @on(Input.Submitted)
     def _told(self, event: Input.Submitted) -> None:
         event.stop()
-        if self.may_decide():
+        if self.may_decide("revoke"):
             reason = event.value
             self._stop_telling()
             self.ask(lambda: self._deny(reason), self._heard)

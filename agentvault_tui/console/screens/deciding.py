@@ -68,7 +68,7 @@ class Deciding(Keyed, Screen[None]):
         undo = offered(self.desk)
         if undo is None:
             self._tell("Nothing to undo: a restore can be taken back for 10 s.")
-        elif refusal := self.desk.refusal():
+        elif refusal := self.desk.refusal("revoke"):
             self._tell(refusal, wrong=True)
         else:
             self.app.run_worker(self._take_back(undo), group="decisions")

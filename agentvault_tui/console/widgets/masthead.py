@@ -45,6 +45,7 @@ class Masthead(Pane):
             ),
             (0, self._link()),
             (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
+            (3, self._me()),
             (2, self._ledger()),
             (4, ((plural(len(mirror.agents), "agent"), p.text),)),
             (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted))),
@@ -69,6 +70,14 @@ class Masthead(Pane):
         mark = g.live if link.live else g.lost
         style = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
         return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
+
+    def _me(self) -> Row:
+        """Name who is signed in here, and what they are."""
+        me, p = self.mirror.presence.me, self.pen.palette
+        if me is None or not me.signed_in:
+            return ()
+        decides = p.waiting if me.refused else p.text
+        return ((self.pen.clip(me.known_as, 30), decides),)
 
     def _others(self) -> Row:
         """Name the one other operator, or count them."""

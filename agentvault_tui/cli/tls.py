@@ -1,0 +1,136 @@
+"""``agentvault tls``: https for agents whose SDK insists on it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import Session, lazily, lazy_room
+from agentvault_tui.errors import NotFoundError
+
+_TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+"""What requests, OpenSSL and httpx, and Node read."""
+
+
+@group("tls", example="agentvault tls init")
+def tls() -> None:
+    """Make the agents' listener speak https, with an authority of this home."""
+
+
+@command("init", example="agentvault tls init --name 127.0.0.2", prints_data=True)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Another address or DNS name the certificate holds, beside loopback's.",
+)
+@click.option(
+    "--new-ca", is_flag=True, help="Replace the authority; agents need the new one."
+)
+@pass_session
+def init(session: Session, names: tuple[str, ...], new_ca: bool) -> None:
+    """Make a certificate for `serve`, or renew it; the first time, an authority too.
+
+    A running broker that shows such a certificate shows the new one from the next
+    connection on. An authority is never replaced unless --new-ca says so.
+    """
+    session.home.prepare()
+    made = lazy_room("web.local_ca").renew(session.home, names, new_ca=new_ca)
+    shape = _shape(session)
+    if session.json:
+        session.out.json({"new_ca": made, **shape})
+        return
+    _print(session.out, shape)
+    _print_environment(session.out, shape)
+    if not session.client.reachable():
+        session.out.note("`agentvault serve` speaks https from now on")
+    else:
+        session.out.note("a broker that speaks http speaks https once restarted")
+
+
+@command("show", example="agentvault tls show", prints_data=True)
+@click.option("--ca", is_flag=True, help="Print the authority itself, in PEM.")
+@pass_session
+def show(session: Session, ca: bool) -> None:
+    """Say what `serve` shows to agents, until when, and what agents must trust."""
+    if ca:
+        # For a file of the agents' own: other users cannot read in this home.
+        path = lazy_room("web.local_ca").CaFiles.of(session.home).ca
+        for line in lazy_room("web.certificates").pem_of(path).splitlines():
+            session.out.line(line)
+        return
+    shape = _shape(session)
+    if session.json:
+        session.out.json(shape)
+    else:
+        _print(session.out, shape)
+        _print_environment(session.out, shape)
+
+
+for _command in (init, show):
+    tls.add_command(_command)
+
+
+def _shape(session: Session) -> dict[str, Any]:
+    """Describe the certificate that `serve` would show.
+
+    Raises:
+        NotFoundError: it would show none.
+    """
+    room = lazy_room("web.local_ca")
+    files = room.chosen_files(session.home, session.settings.broker)
+    if files is None:
+        raise NotFoundError(
+            "the agents' listener speaks plain http", "agentvault tls init"
+        )
+    read = lazily("agentvault_tui.web.certificates", "read_certificate")
+    iso = lazily("agentvault_tui.clock", "iso")
+    found = read(files.cert)
+    own = room.CaFiles.of(session.home)
+    ours = files == own.leaf
+    return {
+        "cert": str(files.cert),
+        "key": str(files.key),
+        "names": list(found.names),
+        "issuer": found.issuer,
+        "not_before": iso(found.starts),
+        "not_after": iso(found.ends),
+        "sha256": found.fingerprint,
+        "ca": str(own.ca) if ours else None,
+        "ca_not_after": iso(read(own.ca).ends) if ours else None,
+        "environment": dict.fromkeys(_TRUST, str(own.ca)) if ours else {},
+    }
+
+
+def _print(out: Output, shape: dict[str, Any]) -> None:
+    rows = [
+        ("certificate", out.cell(shape["cert"], "strong", 500)),
+        ("for", out.cell(", ".join(shape["names"]), limit=500)),
+        ("ends", out.cell(shape["not_after"][:19] + "Z")),
+        ("made by", out.cell(shape["issuer"], limit=200)),
+        ("sha-256", out.cell(shape["sha256"], limit=64)),
+    ]
+    if shape["ca"]:
+        rows.append(("authority", out.cell(shape["ca"], limit=500)))
+        rows.append(("it ends", out.cell(shape["ca_not_after"][:19] + "Z")))
+    out.fields(rows)
+
+
+def _print_environment(out: Output, shape: dict[str, Any]) -> None:
+    """Print what an agent's environment needs, ready to paste."""
+    if not shape["environment"]:
+        return
+    out.line()
+    quote = lazily("shlex", "quote")
+    for name, path in shape["environment"].items():
+        out.line(f"export {name}={quote(path)}")
+    out.line()
+    out.note("agents of other users: `agentvault tls show --ca` prints it for a file")
+    out.note(
+        "the first two take the place of an agent's own list: if it also calls the "
+        "internet, name a file that holds both"
+    )

@@ -1,0 +1,118 @@
+"""What a certificate says, and the names that one may hold."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from agentvault_tui.errors import SettingsError, UsageError
+
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DNS: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says."""
+
+    names: tuple[str, ...]
+    issuer: str
+    starts: datetime
+    ends: datetime
+    fingerprint: str
+    """SHA-256 of the whole, in hexadecimal."""
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Read the first certificate of a PEM file.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    return _described(load_certificate(path))
+
+
+def pem_of(path: Path) -> str:
+    """Return the first certificate of a PEM file, and nothing else of it.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    encoded = load_certificate(path).public_bytes(serialization.Encoding.PEM)
+    return encoded.decode("ascii")
+
+
+def host_name(text: str) -> str:
+    """Return *text* as one spelling of a DNS name or an address.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    name = text.strip().lower().removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        # A last label of digits alone is an address gone wrong (RFC 3696 section 2).
+        named = _DNS.fullmatch(name) and not name.rpartition(".")[2].isdigit()
+    else:
+        named = None
+        if getattr(address, "scope_id", None) is None:
+            return str(address)
+    if not named:
+        raise UsageError(
+            f"{text!r:.80} is no name of a host",
+            "a DNS name without * or port, or an IP address",
+        )
+    return name
+
+
+def general_name(name: str) -> x509.GeneralName:
+    """Return a `host_name` as a certificate holds it (RFC 5280 section 4.2.1.6)."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _described(certificate: x509.Certificate) -> Certificate:
+    try:
+        found = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+        names = tuple(
+            str(each.value)
+            for each in found
+            if isinstance(each, x509.DNSName | x509.IPAddress)
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        names = ()
+    return Certificate(
+        names,
+        certificate.issuer.rfc4514_string(),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        certificate.fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """Read the first certificate of a PEM file.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise SettingsError(
+            f"{path} is no certificate in PEM", "agentvault tls init makes one"
+        ) from error

@@ -1,0 +1,313 @@
+"""A certificate authority for one machine: for agents whose SDK insists on https."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from agentvault_tui.errors import ConflictError, SettingsError
+from agentvault_tui.home import Home
+from agentvault_tui.settings import BrokerSettings, Switch
+from agentvault_tui.web.certificates import (
+    general_name,
+    host_name,
+    load_certificate,
+    read_certificate,
+)
+from agentvault_tui.web.tls import TlsFiles, check_key
+
+LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+CA_LIFE: Final = timedelta(days=3650)
+LEAF_LIFE: Final = timedelta(days=365)
+_SKEW: Final = timedelta(minutes=5)
+_LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
+
+
+@dataclass(frozen=True, slots=True)
+class CaFiles:
+    """Where a home keeps its authority, and the certificate that made."""
+
+    ca: Path
+    ca_key: Path
+    leaf: TlsFiles
+
+    @classmethod
+    def of(cls, home: Home) -> CaFiles:
+        """Name the files of *home*; they need not exist."""
+        keys = home.keys
+        leaf = TlsFiles(keys / "tls-cert.pem", keys / "tls-key.pem")
+        return cls(keys / "tls-ca.pem", keys / "tls-ca-key.pem", leaf)
+
+
+def chosen_files(home: Home, settings: BrokerSettings) -> TlsFiles | None:
+    """Return what the agents' listener shows; None when it speaks plain HTTP.
+
+    Raises:
+        SettingsError: half of a pair is named, or TLS is asked for and there is none.
+    """
+    if settings.tls is Switch.OFF:
+        return None
+    if settings.tls_cert and settings.tls_key:
+        named = (Path(settings.tls_cert), Path(settings.tls_key))
+        return TlsFiles(*(home.config / path.expanduser() for path in named))
+    if settings.tls_cert or settings.tls_key:
+        raise SettingsError(
+            "a certificate and its key are named together",
+            "give --tls-cert and --tls-key, or broker.tls_cert and broker.tls_key",
+        )
+    files = CaFiles.of(home).leaf
+    if files.cert.exists():
+        return files
+    if settings.tls is Switch.ON:
+        raise SettingsError(
+            "TLS is asked for and there is no certificate",
+            "agentvault tls init makes one; --tls-cert and --tls-key name another",
+        )
+    return None
+
+
+def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> bool:
+    """Make the certificate of this home's listener, and its authority if need be.
+
+    Without *names*, those of the certificate before stay.
+
+    Args:
+        home: whose ``keys`` folder is written; private already.
+        names: DNS names and addresses beside those of loopback.
+        new_ca: put a new authority in the place of the one there is.
+
+    Returns:
+        whether the authority is a new one, which agents do not know yet.
+
+    Raises:
+        UsageError: a name is none.
+        ConflictError: the authority may not vouch for these names, or half of it is
+            missing.
+        SettingsError: a file cannot be read or written.
+    """
+    files = CaFiles.of(home)
+    more = [host_name(name) for name in names]
+    wanted = tuple(dict.fromkeys((*LOCAL_NAMES, *more)))
+    if not more and files.leaf.cert.exists() and not new_ca:
+        wanted = read_certificate(files.leaf.cert).names
+    present = files.ca.exists(), files.ca_key.exists()
+    if any(present) and not all(present) and not new_ca:
+        lost = files.ca_key if present[0] else files.ca
+        raise ConflictError(
+            f"half of the authority is missing: {lost}",
+            "put it back, or replace the authority with --new-ca: agents must then "
+            "be given the new one",
+        )
+    made = new_ca or not any(present)
+    if made:
+        _make_ca(files, wanted, replace=new_ca)
+    ca, ca_key = _authority(files)
+    _check_may_vouch(ca, wanted)
+    _make_leaf(files.leaf, ca, ca_key, wanted)
+    return made
+
+
+def _make_ca(files: CaFiles, names: tuple[str, ...], *, replace: bool) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    # A name of its own: a verifier finds an issuer by name, and there may be a next.
+    name = _subject(f"AgentVault local CA {secrets.token_hex(4)}")
+    now = datetime.now(UTC)
+    ca = (
+        _builder(name, name, key.public_key(), now, now + CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        # RFC 5280 section 4.2.1.10: a stolen key vouches for this machine alone, and
+        # not for the sites an agent that trusts it talks to.
+        .add_extension(x509.NameConstraints(_permitted(names), None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write(files.ca_key, _pem_key(key), replace=replace)
+    _write(files.ca, ca.public_bytes(serialization.Encoding.PEM), replace=replace)
+
+
+def _authority(files: CaFiles) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Read the authority, and see that it still is one.
+
+    Raises:
+        ConflictError: it has ended.
+        SettingsError: a file cannot be used, or they do not belong together.
+    """
+    ca, key = load_certificate(files.ca), _load_key(files.ca_key)
+    if ca.public_key() != key.public_key():
+        raise SettingsError(
+            f"{files.ca_key} is not the key of {files.ca}",
+            "put the right one back, or replace the authority with --new-ca",
+        )
+    if ca.not_valid_after_utc <= datetime.now(UTC):
+        raise ConflictError(
+            f"this home's authority ended on {ca.not_valid_after_utc:%Y-%m-%d}",
+            "add --new-ca to make another: agents must then be given it",
+        )
+    return ca, key
+
+
+def _make_leaf(
+    files: TlsFiles,
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    names: tuple[str, ...],
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    ends = min(now + LEAF_LIFE, ca.not_valid_after_utc)
+    subject = _subject("AgentVault agents' listener")
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    alternative = x509.SubjectAlternativeName([general_name(name) for name in names])
+    leaf = (
+        _builder(subject, ca.subject, key.public_key(), now, ends)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+        .add_extension(alternative, critical=False)
+        .add_extension(authority, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    # The key first: a broker that reads between the two keeps what it had.
+    _write(files.key, _pem_key(key), replace=True)
+    _write(files.cert, leaf.public_bytes(serialization.Encoding.PEM), replace=True)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    ends: datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(ends)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _permitted(names: tuple[str, ...]) -> list[x509.GeneralName]:
+    found: list[x509.GeneralName] = [x509.IPAddress(_LOOPBACK)]
+    for name in names:
+        general = general_name(name)
+        if isinstance(general, x509.DNSName):
+            found.append(general)
+        elif (address := ipaddress.ip_address(name)) not in _LOOPBACK:
+            found.append(x509.IPAddress(ipaddress.ip_network(address)))
+    return found
+
+
+def _check_may_vouch(ca: x509.Certificate, names: tuple[str, ...]) -> None:
+    """Say beforehand what a client would refuse without saying why."""
+    try:
+        limits = ca.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return  # not one of ours; it has no limits
+    permitted = limits.permitted_subtrees or []
+    for name in names:
+        if not any(_covers(tree, name) for tree in permitted):
+            raise ConflictError(
+                f"this home's authority may not vouch for {name}",
+                "add --new-ca to make another that may: agents must then be given it",
+            )
+
+
+def _covers(tree: x509.GeneralName, name: str) -> bool:
+    general = general_name(name)
+    if isinstance(tree, x509.DNSName) and isinstance(general, x509.DNSName):
+        return name == tree.value or name.endswith("." + tree.value)
+    if isinstance(tree, x509.IPAddress) and isinstance(general, x509.IPAddress):
+        return ipaddress.ip_address(name) in ipaddress.ip_network(tree.value)
+    return False
+
+
+def _subject(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    check_key(path)
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # Not chained: what cannot be parsed could still be half a key.
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(
+            f"{path} is not the key of an authority of ours",
+            "put it back, or replace the authority with --new-ca",
+        )
+    return key
+
+
+def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write(path: Path, content: bytes, *, replace: bool) -> None:
+    """Put a whole file in place, 0600 from its first moment.
+
+    Raises:
+        ConflictError: there is one, and it is not to be replaced.
+        SettingsError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        descriptor = os.open(draft, flags, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            draft.replace(path)
+        else:
+            path.hardlink_to(draft)
+    except FileExistsError as error:
+        raise ConflictError(
+            f"{path} exists already", "it is not overwritten"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({error.strerror})") from error
+    finally:
+        draft.unlink(missing_ok=True)

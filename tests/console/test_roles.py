@@ -1,0 +1,135 @@
+"""A viewer at the console and the command line, on a real broker and a real tenant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.vault import PAYMENT, Vault, serving
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.build import build
+from agentvault_tui.console.dialogs.desk import ARM_SECONDS
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.settings import ConsoleSettings, Settings
+
+WHY = "Not for you: cutting off needs the role operator; victor is viewer."
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    """A broker where victor, a viewer, has signed in, and an agent waits."""
+    with (
+        tempfile.TemporaryDirectory(prefix="av") as folder,
+        serving(Path(folder)) as vault,
+    ):
+        vault.register("payer", "send:payment").token("send:payment", PAYMENT)
+        sign_in(vault, "victor", "--role", "viewer")
+        yield vault
+
+
+def sign_in(vault: Vault, name: str, *options: str) -> dict[str, Any]:
+    argv = ("tenant", "user", "add", name, *options, "--json")
+    user = json.loads(vault.cli(*argv).stdout)
+    started = vault.operator.post("/api/auth/login").json()
+    vault.activate(started["device"], user)
+    while (me := vault.operator.get("/api/auth/me").json())["pending"]:
+        pass
+    assert me["user"]["name"] == name, me
+    return dict(me)
+
+
+def app_of(vault: Vault, folder: Path) -> ConsoleApp:
+    return build(
+        Path(vault.ready["operator_socket"]),
+        read_only=False,
+        settings=Settings(console=ConsoleSettings(theme="agentvault", ascii="no")),
+        clock=SystemClock(),
+        memory_folder=folder,
+        environ={},
+    )
+
+
+def drawn(app: ConsoleApp) -> str:
+    strips = app.screen._compositor.render_strips()
+    return " ".join(" ".join(strip.text for strip in strips).split())
+
+
+async def until(done: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not done():  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.02)
+
+
+async def test_the_console_says_who_one_is_and_refuses_with_the_reason(
+    vault: Vault, tmp_path: Path
+) -> None:
+    """Nothing is hidden: revoke, deny and approve each open, and each say why not."""
+    app = app_of(vault, tmp_path)
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(lambda: "victor (viewer)" in drawn(app))
+        await pilot.press("r")
+        await until(lambda: isinstance(app.screen, RevokeDialog))
+        await until(lambda: WHY in unboxed(app))
+        await asyncio.sleep(ARM_SECONDS)
+        await pilot.press("y")
+        await pilot.press("escape")
+        await until(lambda: isinstance(app.screen, Watch))
+        await pilot.press("s")
+        await until(lambda: isinstance(app.screen, StepUpDialog))
+        for key, word in (("d", "cutting off"), ("a", "approving needs the role")):
+            await asyncio.sleep(ARM_SECONDS)
+            await pilot.press(key)
+            await until(lambda word=word: f"Not for you: {word}" in unboxed(app))  # type: ignore[misc]
+    (agent,) = vault.operator.get("/api/agents").json()["agents"]
+    assert agent["status"] == "active"
+    (stepup,) = vault.operator.get("/api/agents/stepup").json()["stepups"]
+    assert stepup["status"] == "pending"
+
+
+def unboxed(app: ConsoleApp) -> str:
+    return " ".join(drawn(app).replace("│", " ").split())
+
+
+def test_the_broker_refuses_whatever_a_face_lets_through(vault: Vault) -> None:
+    """The decision is the broker's: the same by HTTP and by the command line."""
+    answer = vault.operator.post("/api/agents/revoke", json={"all": True, "reason": ""})
+    assert (answer.status_code, answer.json()["needed_role"]) == (403, "operator")
+    done = vault.cli("agents", "revoke", "payer")
+    assert done.returncode == 1
+    assert "cutting off needs the role operator; victor is viewer" in done.stderr
+    assert "agentvault login" in done.stderr
+    assert vault.cli("agents", "list").returncode == 0
+
+
+def test_whoami_says_role_and_what_is_refused(vault: Vault) -> None:
+    """The role, when it locks, and each refusal with its reason."""
+    told = vault.cli("whoami").stdout
+    for words in (
+        "role       viewer",
+        "unless something is decided",
+        "may not     approving needs the role approver; victor is viewer",
+    ):
+        assert words in told, told
+
+
+def test_an_approver_in_the_same_seat_may(vault: Vault) -> None:
+    """Signing in as someone else takes the viewer's place, and the cut is theirs."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(vault.operator.post, "/api/auth/logout")
+        me = sign_in(vault, "olga", "--approver")
+        assert (me["role"], me["refused"]) == ("approver", {})
+        vault.cli("agents", "revoke", "payer")
+        page = vault.operator.get("/api/audit?type=agent.revoked&before=9999")
+        (event,) = page.json()["events"]
+        assert event["actor"]["id"] == me["user"]["sub"]
+        assert event["actor"]["name"] == "olga"
