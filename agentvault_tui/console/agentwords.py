@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from agentvault_tui.console import words
+from agentvault_tui.console import tenantwords, words
 from agentvault_tui.console.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.attention import SOON
 from agentvault_tui.console.lines import EMPTY, Pen, Row, cells, countdown, plural, wrap
@@ -186,7 +186,8 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
-        return [pen.fact("Revoked", (f"closed here{when}; u restores", p.muted))]
+        row = pen.fact("Revoked", (f"closed here{when}; u restores", p.muted))
+        return [row, *tenantwords.steps(pen, agent, seen.now, width)]
     cut = ends(mirror, agent, seen.activity)
     rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
     waiting = mirror.open_stepups(agent.id)

@@ -111,6 +111,8 @@ class Intake:
             revoked_at=moment(data.get("revoked_at")),
             last_seen_at=moment(data.get("last_seen_at")),
             tokens_live=_number(live, len(_list(data.get("tokens")))),
+            upstream=self.upstream(data.get("upstream")),
+            outside_until=moment(data.get("outside_until")),
         )
 
     def counts(self, data: Json) -> Counts:
@@ -217,6 +219,8 @@ class Intake:
                 self.shown(step.get("step"), _NAME),
                 self.shown(step.get("status"), 20),
                 ms if isinstance(ms := step.get("ms"), int | float) else None,
+                _number(step.get("attempts")),
+                self.shown(step.get("problem")),
             )
             for step in steps
         )

@@ -324,7 +324,7 @@ class Link:
         data, took = await self._post("/api/agents/revoke", body)
         upstream = self.mirror.intake.upstream(data.get("upstream"))
         effective = real(data.get("effective_ms"))
-        self.mirror.cut(agent_id, effective, upstream)
+        self.mirror.cut(agent_id, effective)
         if isinstance(agent := data.get("agent"), dict):
             self.mirror.apply("agent", agent)
         return Revoked(

@@ -25,7 +25,6 @@ from agentvault_tui.console.records import (
     StatusRow,
     StepUpRow,
     TokenRow,
-    UpstreamStep,
 )
 from agentvault_tui.console.tokens import Endings, TokenShelf
 from agentvault_tui.text import Shown
@@ -70,7 +69,7 @@ class Mirror:
         self.link = LinkView()
         self.warnings: dict[str, Shown] = {}
         """The console's own, by kind; they stay until what they warn of ends."""
-        self.cuts: dict[str, tuple[float, tuple[UpstreamStep, ...]]] = {}
+        self.cuts: dict[str, float] = {}
         """Revocations this console asked for: milliseconds here, steps elsewhere."""
         self.restarted_at: datetime | None = None
         """When the broker last started while this console watched."""
@@ -205,9 +204,9 @@ class Mirror:
         for listener in self.listeners:
             listener()
 
-    def cut(self, agent_id: str, ms: float, steps: tuple[UpstreamStep, ...]) -> None:
-        """Remember how a revocation from here went."""
-        self.cuts[agent_id] = (ms, steps)
+    def cut(self, agent_id: str, ms: float) -> None:
+        """Remember how many milliseconds a revocation from here took."""
+        self.cuts[agent_id] = ms
         self.versions.agents += 1
 
     def tick(self, now: datetime) -> None:
@@ -309,8 +308,6 @@ class Mirror:
                     shelf.clear()
                 self._endings.clear()
                 self.versions.agents += 1
-            case "upstream.revocation":
-                self._confirm(row.agent_id, data.get("detail"))
             case "broker.started":
                 self.restarted_at = row.time
                 self.versions.status += 1
@@ -365,14 +362,6 @@ class Mirror:
         self._endings.note(agent_id, shelf.ends)
         if shelf.short:
             self.wants.add(agent_id)
-
-    def _confirm(self, agent_id: str, detail: Any) -> None:
-        """Put a step that the tenant has answered in its place."""
-        if agent_id in self.cuts:
-            ms, steps = self.cuts[agent_id]
-            for new in self.intake.upstream([detail]):
-                steps = (*(old for old in steps if old.step != new.step), new)
-            self.cut(agent_id, ms, steps)
 
     def _forget_decided(self) -> None:
         decided = [row for row in self.stepups.values() if not row.open]

@@ -19,6 +19,9 @@ _OPEN: Final = frozenset({"pending", "authorizing"})
 _NOTHING: Final = Shown("")
 
 
+_NOTHING: Final = Shown("")
+
+
 @dataclass(frozen=True, slots=True)
 class ScopeRow:
     """A scope as the broker's catalogue describes it."""
@@ -70,6 +73,19 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamStep:
+    """One step of a revocation that the tenant has to confirm."""
+
+    step: Shown
+    status: Shown
+    """``pending``, ``confirmed``, ``failed`` or ``withdrawn``."""
+    ms: float | None
+    attempts: int = 0
+    problem: Shown = _NOTHING
+    """Why it is not done yet, or was given up."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRow:
     """A registered agent; its live tokens and counts are the mirror's."""
 
@@ -86,6 +102,10 @@ class AgentRow:
     last_seen_at: datetime | None
     tokens_live: int
     """How many there are; the mirror may hold only the soonest to expire."""
+    upstream: tuple[UpstreamStep, ...] = ()
+    """What its last revocation or restore does at the tenant, as it stands."""
+    outside_until: datetime | None = None
+    """Until when a provider's token that was handed out can still be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,16 +260,6 @@ class LinkView:
     def live(self) -> bool:
         """Tell whether decisions may be taken on what is shown."""
         return self.state is LinkState.LIVE
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamStep:
-    """One step of a revocation that the tenant has to confirm."""
-
-    step: Shown
-    status: Shown
-    """``pending``, ``confirmed`` or ``failed``."""
-    ms: float | None
 
 
 Json = dict[str, Any]

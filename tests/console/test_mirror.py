@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console import tenantwords
 from agentvault_tui.console.intake import Intake, token_key
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.rates import Rate
@@ -129,13 +130,23 @@ def test_what_waits_is_listed_oldest_first(told: Told) -> None:
 def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     """A revocation from here says a step is confirmed only when its event says so."""
     agent = told.add_agent("a", "read:email")
-    mirror = told.mirror
-    steps = mirror.intake.upstream([{"step": "grant", "status": "pending"}])
-    mirror.cut(agent["id"], 1.2, steps)
+    until = iso(START + timedelta(seconds=42))
+    asked = {"step": "grant", "status": "pending", "attempts": 2, "problem": "no"}
+    revoked = {**agent, "status": "revoked", "outside_until": until}
+    told.mirror.apply("agent", {**revoked, "upstream": [asked]})
+    row = told.mirror.agents[agent["id"]]
+    assert tenantwords.headline(row) == "tenant 0 of 1"
+    assert tenantwords.state(row.upstream[0]) == "retry 2"
+    assert tenantwords.outside(row, START) == 42
     done = {"step": "grant", "status": "confirmed", "ms": 212}
-    told.add_event("upstream.revocation", agent, detail=done)
-    _, (step,) = mirror.cuts[agent["id"]]
-    assert (step.status, step.ms) == ("confirmed", 212)
+    gone = {"step": "vault grant back", "status": "withdrawn"}
+    told.mirror.apply("agent", {**revoked, "upstream": [done, gone]})
+    row = told.mirror.agents[agent["id"]]
+    assert tenantwords.headline(row) == "tenant confirmed 212 ms"
+    failed = {"step": "client secret", "status": "failed", "ms": 9e7}
+    told.mirror.apply("agent", {**revoked, "upstream": [done, failed]})
+    row = told.mirror.agents[agent["id"]]
+    assert tenantwords.headline(row) == "tenant: client secret given up"
 
 
 def test_an_agent_is_seen_when_it_asks(told: Told) -> None:

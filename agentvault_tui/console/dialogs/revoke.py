@@ -14,6 +14,7 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, plural
 from agentvault_tui.console.records import AgentRow, UpstreamStep
+from agentvault_tui.console.tenantwords import state
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
@@ -67,8 +68,9 @@ class RevokeDialog(Confirm):
             return []
         cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         here = f"{cut.effective_ms:.1f} ms"
-        _, latest = self.desk.mirror.cuts.get(self.agent.id, (0.0, cut.upstream))
-        steps = [_upstream(pen, step) for step in latest]
+        row = self.desk.mirror.agents.get(self.agent.id)
+        latest = row.upstream if row and row.upstream else cut.upstream
+        steps = [_upstream(pen, s) for s in latest if s.status != "withdrawn"]
         return [
             stage(pen, "done", "closed here", here),
             *(steps or [stage(pen, "done", "tenant", "holds nothing of it")]),
@@ -117,6 +119,5 @@ class RevokeDialog(Confirm):
 
 
 def _upstream(pen: Pen, step: UpstreamStep) -> Row:
-    took = f" {step.ms:.0f} ms" if step.ms is not None else ""
-    state = _STATES.get(step.status, "current")
-    return stage(pen, state, pen.clip(step.step, 30), f"{step.status}{took}")
+    mark = _STATES.get(step.status, "current")
+    return stage(pen, mark, pen.clip(step.step, 30), state(step))

@@ -6,6 +6,7 @@ from typing import Final
 
 from rich.style import Style
 
+from agentvault_tui.console import tenantwords
 from agentvault_tui.console.attention import SOON, Attention
 from agentvault_tui.console.lines import Pen, Piece, Row, cells, countdown, plural
 from agentvault_tui.console.mirror import Mirror
@@ -43,7 +44,8 @@ class Cards:
         token = mirror.soonest(agent.id)
         left = int(token.remaining(mirror.clock.now())) if token else -1
         counts, cut = mirror.counts(agent.id), mirror.cuts.get(agent.id)
-        state = (left, counts, look, cut, mirror.link.live, size, theme)
+        out = int(tenantwords.outside(agent, mirror.clock.now()))
+        state = (left, counts, look, cut, out, mirror.link.live, size, theme)
         known = self._drawn.get(agent.id)
         # Two revisions of an agent are two objects; all else compares by value.
         if known is not None and known[0] is agent and known[1] == state:
@@ -167,19 +169,14 @@ def _cut(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
     """Say what is known of a revocation, and nothing that is not."""
     p, g = pen.palette, pen.glyphs
     since = f" {agent.revoked_at:%H:%M}" if agent.revoked_at else ""
-    known = mirror.cuts.get(agent.id)
-    if known is None:
-        return ((f"closed here{since}", p.muted),)
-    ms, steps = known
-    text = f"closed here {ms:.1f} ms"
-    waits = [step for step in steps if step.status != "confirmed"]
-    if steps and not waits:
-        text += f" {g.separator} tenant confirmed"
-    elif any(step.status == "failed" for step in waits):
-        text += f" {g.separator} tenant failed, trying again"
-    elif waits:
-        text += f" {g.separator} tenant not yet confirmed"
-    return ((text, p.muted),)
+    ms = mirror.cuts.get(agent.id)
+    text = f"closed here{since}" if ms is None else f"closed here {ms:.1f} ms"
+    if told := tenantwords.headline(agent):
+        text += f" {g.separator} {told}"
+    row: Row = ((text, p.muted),)
+    if left := tenantwords.outside(agent, mirror.clock.now()):
+        row = (*row, (f" {g.separator} outside {countdown(left)}", p.waiting))
+    return row
 
 
 def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,7 +165,8 @@ async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
         assert "refresh token pending" in shown
         assert "after 3.4 ms" in shown
         done = UpstreamStep(Shown("refresh token"), Shown("confirmed"), 900.0)
-        stand.mirror.cut(CALENDAR, 1.2, (done,))
+        agents = stand.mirror.agents
+        agents[CALENDAR] = replace(agents[CALENDAR], upstream=(done,))
         assert "refresh token confirmed 900 ms" in await finish(app, pilot)
 
 
