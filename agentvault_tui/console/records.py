@@ -19,9 +19,6 @@ _OPEN: Final = frozenset({"pending", "authorizing"})
 _NOTHING: Final = Shown("")
 
 
-_NOTHING: Final = Shown("")
-
-
 @dataclass(frozen=True, slots=True)
 class ScopeRow:
     """A scope as the broker's catalogue describes it."""
