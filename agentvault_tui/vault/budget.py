@@ -13,6 +13,8 @@ from agentvault_tui.vault.waiting import Sleep, nap, unless
 FREE_RATE: Final = 2.0
 """Management requests a second that a free Auth0 tenant answers."""
 _RESERVED: Final = 1.0
+_INSTANT: Final = 1e-9
+"""Seconds that are no wait: added to a clock they may leave it where it is."""
 
 
 class Priority(IntEnum):
@@ -72,7 +74,7 @@ class Budget:
                     await news.wait()
                     continue
                 pause = self._pause(priority)
-                if pause <= 0:
+                if pause <= _INSTANT:
                     self._left -= 1
                     return
                 # The first in the queue sleeps for all; whoever overtakes wakes it.

@@ -19,7 +19,7 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Bench]:
-    bench = await Bench.open(Home.locate(tmp_path / "home"), clock)
+async def bench(short: Path, clock: ManualClock) -> AsyncIterator[Bench]:
+    bench = await Bench.open(Home.locate(short / "home"), clock)
     yield bench
     await bench.close()

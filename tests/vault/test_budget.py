@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.exchanges import NOON
 
@@ -145,6 +145,9 @@ def test_a_budget_that_serves_nobody_is_refused(
         Budget(clock, rate=rate, burst=burst)
 
 
+@example(
+    [(OPERATOR, 0.0, 200), (OPERATOR, 0.5 - 2**-54, 200), (OPERATOR, 0.0, 200)]
+)  # what is left to wait is too short to move any clock
 @given(
     st.lists(
         st.tuples(
