@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 _TEXTUAL = {"TEXTUAL_ANIMATIONS": "none", "TEXTUAL_SMOOTH_SCROLL": "0"}
 """Read by Textual when it is imported, so they are set before that."""
-_YOUNG: Final = 20_000
+_YOUNG: Final = 5_000
 """Objects made before the collector looks: hardly any here are in a circle."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from typing import Final
 
 _SLOTS: Final = 12
 _SLOT_SECONDS: Final = 5
+_INT: Final = array("I").itemsize
 
 
 class Rate:
@@ -43,7 +45,7 @@ class Paces:
     __slots__ = ("_counts", "_slots", "_tick")
 
     def __init__(self) -> None:
-        self._slots: list[dict[str, int]] = [{} for _ in range(_SLOTS)]
+        self._slots: dict[str, array[int]] = {}
         self._counts: dict[str, int] = {}
         self._tick = 0
 
@@ -54,9 +56,12 @@ class Paces:
             self._turn(tick)
         elif tick <= self._tick - _SLOTS:
             return
-        slot = self._slots[tick % _SLOTS]
-        slot[name] = slot.get(name, 0) + 1
-        self._counts[name] = self._counts.get(name, 0) + 1
+        slots = self._slots.get(name)
+        if slots is None:
+            slots = self._slots[name] = array("I", bytes(_SLOTS * _INT))
+            self._counts[name] = 0
+        slots[tick % _SLOTS] += 1
+        self._counts[name] += 1
 
     def minute(self, now: float) -> Mapping[str, int]:
         """Return how many there were in the last 55 to 60 seconds, by name."""
@@ -65,10 +70,11 @@ class Paces:
 
     def _turn(self, tick: int) -> None:
         for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
-            slot = self._slots[old % _SLOTS]
-            for name, count in slot.items():
-                self._counts[name] -= count
+            place = old % _SLOTS
+            over = [(n, slots) for n, slots in self._slots.items() if slots[place]]
+            for name, slots in over:
+                self._counts[name] -= slots[place]
+                slots[place] = 0
                 if not self._counts[name]:
-                    del self._counts[name]
-            slot.clear()
+                    del self._counts[name], self._slots[name]
         self._tick = max(tick, self._tick)
