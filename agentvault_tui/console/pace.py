@@ -22,11 +22,14 @@ async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
     try:
         while True:
             news.clear()
+            second = mirror.clock.now().timestamp() // 1 + 1 + _AFTER
             yield
             await asyncio.sleep(pulse)
-            left = 1 - mirror.clock.now().timestamp() % 1 + _AFTER
+            # News just before a second is no reason to miss it, nor is a clock set back
+            # one to wait for the second that was.
+            left = second - mirror.clock.now().timestamp()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(max(left, 0), 1 + _AFTER)):
                     await news.wait()
     finally:
         mirror.listeners.discard(news.set)

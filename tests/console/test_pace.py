@@ -59,6 +59,30 @@ def test_few_events_are_painted_one_by_one() -> None:
     assert _frames("fast", 2.0) == _frames("slow", 2.0) == SECONDS // 2
 
 
+def test_no_second_is_missed() -> None:
+    """News just before each second: every one of them is looked at as it begins."""
+    clock = ManualClock(START)
+    mirror, first = Mirror(clock), dict[int, float]()
+
+    async def look() -> None:
+        async for _ in beats(mirror, PULSES["fast"]):
+            second, part = divmod((clock.now() - START).total_seconds(), 1)
+            first.setdefault(int(second), part)
+
+    async def stream() -> None:
+        looking = asyncio.create_task(look())
+        await asyncio.sleep(0.9)
+        for _ in range(SECONDS):
+            mirror.stir()
+            await asyncio.sleep(1)
+        looking.cancel()
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(stream())
+    assert list(first) == list(range(SECONDS + 1))
+    assert max(first.values()) < PULSES["fast"]
+
+
 @pytest.mark.parametrize(
     ("environ", "link", "still"),
     [
