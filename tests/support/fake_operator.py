@@ -116,12 +116,14 @@ class FakeOperator(FakeState):
 
     async def _one_agent(self, request: Request) -> Response:
         agent = self.agents.get(request.path_params["id"])
-        return JSONResponse(agent) if agent else problem(404, "Not found", "no agent")
+        return (
+            JSONResponse(agent) if agent else problem(404, "no agent has that id", "")
+        )
 
     async def _activity(self, request: Request) -> Response:
         agent = self.agents.get(request.path_params["id"])
         if agent is None:
-            return problem(404, "Not found", "no agent")
+            return problem(404, "no agent has that id", "")
         self.activity_reads += 1
         past, stepups = self.past.get(agent["id"]), list(self.stepups.values())
         return JSONResponse(activity_shape(agent, self.events, stepups, self.now, past))
@@ -131,12 +133,16 @@ class FakeOperator(FakeState):
 
     async def _one_stepup(self, request: Request) -> Response:
         stepup = self.stepups.get(request.path_params["id"])
-        return JSONResponse(stepup) if stepup else problem(404, "Not found", "none")
+        return (
+            JSONResponse(stepup)
+            if stepup
+            else problem(404, "no step-up has that id", "")
+        )
 
     async def _before(self, request: Request) -> Response:
         asked = self.stepups.get(request.path_params["id"])
         if asked is None:
-            return problem(404, "Not found", "none")
+            return problem(404, "no step-up has that id", "")
         kind = (asked["agent_id"], asked["action"])
         like = [
             other
@@ -213,9 +219,9 @@ class FakeOperator(FakeState):
             return answer
         stepup = self.stepups.get(body["id"])
         if stepup is None:
-            return problem(404, "Not found", "no step-up has that id")
+            return problem(404, "no step-up has that id", "")
         if stepup["status"] not in {"pending", "authorizing"}:
-            return problem(409, "Already decided", f"it is {stepup['status']}")
+            return problem(409, f"it is {stepup['status']} already", "")
         if body["decision"] == "deny":
             stepup = {
                 **stepup,
@@ -265,7 +271,7 @@ class FakeOperator(FakeState):
             )
         agent = self.agents.get(body["agent_id"])
         if agent is None:
-            return problem(404, "Not found", "no agent has that id")
+            return problem(404, "no agent has that id", "")
         cut = len(agent["tokens"])
         agent.update(status="revoked", tokens=[], revoked_at=iso(self.now))
         self.put_agent(agent)
