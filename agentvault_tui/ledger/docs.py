@@ -231,13 +231,14 @@ def write_outbox(step: OutboxStep) -> str:
             _moment(step.next_at),
             step.ms,
             step.problem,
+            step.users,
         ]
     )
 
 
 def read_outbox(step_id: str, status: Any, doc: str) -> OutboxStep:
     """Return the row `write_outbox` wrote."""
-    agent_id, step, begun_at, attempts, next_at, ms, problem = json.loads(doc)
+    agent_id, step, begun_at, attempts, next_at, ms, problem, users = json.loads(doc)
     return OutboxStep(
         id=step_id,
         agent_id=AgentId(agent_id),
@@ -248,6 +249,7 @@ def read_outbox(step_id: str, status: Any, doc: str) -> OutboxStep:
         next_at=_parse(next_at),
         ms=ms,
         problem=problem,
+        users=tuple(users),
     )
 
 

@@ -107,6 +107,8 @@ class OutboxStep:
     """How long it took from then on, once it is over."""
     problem: str | None = None
     """Why it is not done yet, or was given up; displayable."""
+    users: tuple[str, ...] = ()
+    """Whom at the tenant it is about: an earlier step may make the broker forget."""
 
 
 @dataclass(frozen=True, slots=True)
