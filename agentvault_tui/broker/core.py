@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentvault_tui.broker.connecting import Flows
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.upstream import Outbox, TenantAccess
+from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.home import Home
@@ -94,6 +96,10 @@ class Broker:
     """Small values that the last process left, by name."""
     access: TenantAccess = field(init=False)
     """The tenant's administration."""
+    vault: VaultAccess = field(init=False)
+    """Where the provider tokens of connected accounts are."""
+    flows_to_accounts: Flows = field(init=False)
+    """Connections that people are making."""
     outbox: Outbox = field(init=False)
     """What revocations still have to do there."""
 
@@ -101,6 +107,8 @@ class Broker:
         """Join the rooms that work on others."""
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
+        self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
+        self.flows_to_accounts = Flows(self.clock)
         self.outbox = Outbox(self.clock, self.registry, self.access, self._record_step)
 
     async def record(

@@ -15,7 +15,10 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Final
 
+from agentvault_tui.broker.accounts import Accounts
 from agentvault_tui.broker.cooldowns import Cooldowns
+from agentvault_tui.broker.leases import Leases
+from agentvault_tui.broker.provider_tokens import ProviderTokens
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
@@ -47,6 +50,9 @@ class Registry:
         self._clock = clock
         self.panic: Panic | None = None
         self.cooldowns = Cooldowns(clock)
+        self.accounts = Accounts()
+        self.leases = Leases(clock, self.accounts)
+        self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
         self._tokens: dict[str, Token] = {}
         self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
@@ -104,6 +110,7 @@ class Registry:
     def void_decisions(self, agent_id: AgentId) -> None:
         """Let nothing that is being decided for the agent right now take effect."""
         self._epochs[agent_id] += 1
+        self.provider_tokens.drop(agent_id)
 
     def seen(self, agent_id: AgentId) -> None:
         """Note that the agent has just spoken."""
@@ -135,6 +142,8 @@ class Registry:
         """
         self.panic = loaded.panic
         self.cooldowns.take_over(loaded.cooldowns)
+        self.accounts.take_over(loaded.accounts)
+        self.leases.take_over(loaded.leases)
         self._counts.update(loaded.counts)
         self._last_seen.update(loaded.last_seen)
         for agent in loaded.agents:
@@ -227,13 +236,14 @@ class Registry:
         return [token for token in cut if not token.expires.passed(self._clock)]
 
     def sweep(self) -> None:
-        """Forget expired tokens and the oldest decided step-ups."""
+        """Forget expired tokens, leases that are over, the oldest decided step-ups."""
         # Oldest first and of few lifetimes: those after the first live one can wait.
         expired = takewhile(
             lambda token: token.expires.passed(self._clock), self._tokens.values()
         )
         for token in list(expired):
             self.drop_token(token)
+        self.provider_tokens.sweep()
         decided = [s for s in self._stepups.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at)
         for stepup in decided[:-KEPT_DECIDED]:

@@ -75,6 +75,8 @@ class Site:
         steps = self.bench.broker.registry.steps_of(agent.id)
         return {step.step: step.status for step in steps}
 
-    async def _disconnect(self, _agent_id: AgentId, account: Account) -> bool:
+    async def _disconnect(self, agent_id: AgentId, account: Account) -> bool:
+        """Forget the account, as the broker does once it is gone."""
         self.disconnected.append(account)
+        del self.accounts[agent_id]
         return True

@@ -90,9 +90,10 @@ class Outbox:
         """
         held = self._held(agent_id)
         back = [] if held is None else [self._new(agent_id, Step.GRANT_BACK)]
+        users = () if held is None else held.users
         return (
             *(replace(step, status="withdrawn") for step in back),
-            *(self._new(agent_id, name) for name in needed(held)),
+            *(replace(self._new(agent_id, name), users=users) for name in needed(held)),
         )
 
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
@@ -172,7 +173,7 @@ class Outbox:
             else:
                 api = management.at(Priority.REVOCATION)
                 known = self._access.holdings
-                done = await do(Step(step.step), api, known, step.agent_id)
+                done = await do(step, api, known)
                 problem = None if done else "accepted, and not true yet"
         except TenantBusyError as error:
             problem, wait = error.diagnosis(), error.retry_after or 0.0

@@ -6,11 +6,13 @@ as done only when it was seen to be: Auth0 answers 202 and 204 to what is true l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
 from agentvault_tui.broker.upstream.holdings import Holding, Holdings
 from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import AgentId
 from agentvault_tui.vault import Management
 from agentvault_tui.vault.management import clients
@@ -53,18 +55,17 @@ def needed(holding: Holding | None) -> tuple[Step, ...]:
     return tuple(found)
 
 
-async def do(
-    step: Step, api: Management, holdings: Holdings, agent_id: AgentId
-) -> bool:
-    """Do *step* for an agent; tell whether it is true now.
+async def do(row: OutboxStep, api: Management, holdings: Holdings) -> bool:
+    """Do the step of *row*; tell whether it is true now.
 
     Raises:
         TenantError: the tenant refused, or did not answer.
     """
+    agent_id = row.agent_id
     holding = holdings.of(agent_id)
     if holding is None:
         return True  # its client is gone from here: nothing is left to cut
-    match step:
+    match Step(row.step):
         case Step.VAULT_GRANT:
             return await _vault_grant(api, holding.client_id, given=False)
         case Step.GRANT_BACK:
@@ -72,7 +73,7 @@ async def do(
         case Step.ACCOUNTS:
             return await _accounts(holdings, holding, agent_id)
         case Step.REFRESH_TOKENS:
-            return await _refresh_tokens(api, holding)
+            return await _refresh_tokens(api, holding.client_id, row.users)
         case Step.SECRET:
             try:
                 secret = await clients.rotate_secret(api, holding.client_id)
@@ -105,12 +106,12 @@ async def _accounts(holdings: Holdings, holding: Holding, agent_id: AgentId) -> 
     return all(gone)
 
 
-async def _refresh_tokens(api: Management, holding: Holding) -> bool:
+async def _refresh_tokens(
+    api: Management, client_id: str, users: Iterable[str]
+) -> bool:
     confirmed = True
-    for user_id in holding.users:
-        done = await revoke_refresh_tokens(
-            api, user_id, holding.client_id, seconds=_SETTLING
-        )
+    for user_id in users:
+        done = await revoke_refresh_tokens(api, user_id, client_id, seconds=_SETTLING)
         confirmed = confirmed and done.confirmed
     return confirmed
 
