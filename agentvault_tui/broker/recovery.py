@@ -14,6 +14,7 @@ from agentvault_tui.ledger import (
     Astray,
     Change,
     Cooldown,
+    DropAccount,
     DropAgentTokens,
     DropToken,
     Loaded,
@@ -22,6 +23,7 @@ from agentvault_tui.ledger import (
     Recovery,
 )
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentStatus,
     Draft,
@@ -199,6 +201,9 @@ def _as_known(broker: Broker, change: Change) -> Change | None:
             return registry.cooldowns.of(change.agent_id)
         case OutboxStep():
             return registry.step(change.agent_id, change.id)
+        case Account() | DropAccount():
+            known = registry.accounts.get(change.agent_id, change.connection)
+            return known or DropAccount(change.agent_id, change.connection)
         case Token():
             return None  # the ledger voided the batch's tokens itself
         case _:

@@ -15,7 +15,9 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Final
 
+from agentvault_tui.broker.accounts import Accounts
 from agentvault_tui.broker.cooldowns import Cooldowns
+from agentvault_tui.broker.leases import Leases
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
@@ -47,6 +49,8 @@ class Registry:
         self._clock = clock
         self.panic: Panic | None = None
         self.cooldowns = Cooldowns(clock)
+        self.accounts = Accounts()
+        self.leases = Leases(clock, self.accounts)
         self._agents: dict[AgentId, Agent] = {}
         self._tokens: dict[str, Token] = {}
         self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
@@ -135,6 +139,8 @@ class Registry:
         """
         self.panic = loaded.panic
         self.cooldowns.take_over(loaded.cooldowns)
+        self.accounts.take_over(loaded.accounts)
+        self.leases.take_over(loaded.leases)
         self._counts.update(loaded.counts)
         self._last_seen.update(loaded.last_seen)
         for agent in loaded.agents:

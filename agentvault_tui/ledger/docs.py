@@ -1,4 +1,4 @@
-"""Agents, tokens and step-ups as JSON text and back, exactly."""
+"""Agents, tokens, step-ups and their like as JSON text and back, exactly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from agentvault_tui.clock import Deadline, iso, parse_iso
 from agentvault_tui.encoder import compact_encoder, encode_basestring_ascii
 from agentvault_tui.ledger.records import Cooldown, OutboxStep, Panic
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentId,
     AgentStatus,
@@ -112,7 +113,7 @@ def write_stepup(stepup: StepUp) -> str:
     plain = (
         "id agent_id agent_name scope action resource parameters reason rule why risk "
         "policy_version nonce digest decision_id ttl count status problem denial "
-        "authorization_details resource_indicator"
+        "authorization_details resource_indicator connection"
     )
     value: dict[str, Any] = {name: getattr(stepup, name) for name in plain.split()}
     value["requested_at"] = iso(stepup.requested_at)
@@ -185,6 +186,36 @@ def read_cooldown(agent_id: str, doc: str) -> Cooldown:
     """Return the cool-down `write_cooldown` wrote."""
     denials, *until = json.loads(doc)
     return Cooldown(AgentId(agent_id), denials, _read_deadline(until))
+
+
+def write_account(account: Account) -> str:
+    """Return *account* as text."""
+    return _encode(
+        [
+            account.id,
+            account.issuer,
+            account.user,
+            account.user_name,
+            account.scopes,
+            iso(account.since),
+        ]
+    )
+
+
+def read_account(key: str, doc: str) -> Account:
+    """Return the account `write_account` wrote."""
+    agent_id, _, connection = key.partition(" ")
+    account_id, issuer, user, user_name, scopes, since = json.loads(doc)
+    return Account(
+        AgentId(agent_id),
+        connection,
+        account_id,
+        issuer,
+        user,
+        user_name,
+        tuple(scopes),
+        parse_iso(since),
+    )
 
 
 def write_outbox(step: OutboxStep) -> str:

@@ -8,12 +8,14 @@ from typing import Literal, TypeAlias
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentCounts,
     AgentId,
     Draft,
     Event,
     EventType,
+    Lease,
     Outcome,
     StepUp,
     Token,
@@ -79,6 +81,14 @@ class UsedAssertion:
 
 
 @dataclass(frozen=True, slots=True)
+class DropAccount:
+    """Forget a connected account: the vault keeps it no more."""
+
+    agent_id: AgentId
+    connection: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxStep:
     """One slower step of a revocation or a restore, at the tenant."""
 
@@ -116,6 +126,9 @@ Change: TypeAlias = (
     | Panic
     | Cooldown
     | UsedAssertion
+    | Account
+    | DropAccount
+    | Lease
     | OutboxStep
     | Meta
 )
@@ -169,6 +182,9 @@ class Loaded:
     """Those that could still be used again."""
     outbox: tuple[OutboxStep, ...]
     meta: dict[str, str] = field(default_factory=dict)
+    accounts: tuple[Account, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    """Those not over yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from agentvault_tui.ledger import docs
 from agentvault_tui.ledger.records import (
     Change,
     Cooldown,
+    DropAccount,
     DropAgentTokens,
     DropToken,
     Loaded,
@@ -27,9 +28,11 @@ from agentvault_tui.ledger.records import (
     UsedAssertion,
 )
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentCounts,
     AgentId,
+    Lease,
     StepUp,
     StepUpStatus,
     Token,
@@ -44,6 +47,8 @@ _CHUNK: Final = 64
 _COOLDOWN: Final = "cooldown:"
 _ASSERTION: Final = "jti:"
 """Then comes when it expires, so that those expired lie together."""
+_ACCOUNT: Final = "account:"
+_LEASE: Final = "lease:"
 _LATEST: Final = 50
 _CONFIRMED: Final = 100
 
@@ -109,7 +114,9 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
             return "meta", (*_named(change), n)
 
 
-def _named(change: Panic | Cooldown | UsedAssertion | Meta) -> tuple[str, str | None]:
+def _named(
+    change: Panic | Cooldown | UsedAssertion | Account | DropAccount | Lease | Meta,
+) -> tuple[str, str | None]:
     """Return the name a small thing is kept under, and its value."""
     match change:
         case Panic():
@@ -119,6 +126,13 @@ def _named(change: Panic | Cooldown | UsedAssertion | Meta) -> tuple[str, str | 
         case UsedAssertion():
             key = f"{_ASSERTION}{iso(change.expires)}"
             return f"{key} {change.client_id} {change.digest}", ""
+        case Account():
+            return _account_key(change), docs.write_account(change)
+        case DropAccount():
+            return _account_key(change), None
+        case Lease():
+            key = f"{_LEASE}{change.agent_id} {change.connection}"
+            return key, iso(change.until)
         case Meta():
             return f"app:{change.key}", change.value
 
@@ -172,6 +186,10 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
             assertions=tuple(_assertions(meta, clock)),
             outbox=tuple(_outbox(db)),
             meta=dict(_under("app:", meta)),
+            accounts=tuple(
+                docs.read_account(key, value) for key, value in _under(_ACCOUNT, meta)
+            ),
+            leases=tuple(_leases(meta, clock)),
         )
     finally:
         db.execute("COMMIT")
@@ -266,6 +284,18 @@ def _assertions(meta: dict[str, str], clock: Clock) -> Iterator[UsedAssertion]:
         used = UsedAssertion(client_id, digest, parse_iso(expires))
         if used.expires > clock.now():
             yield used
+
+
+def _account_key(change: Account | DropAccount) -> str:
+    return f"{_ACCOUNT}{change.agent_id} {change.connection}"
+
+
+def _leases(meta: dict[str, str], clock: Clock) -> Iterator[Lease]:
+    for key, value in _under(_LEASE, meta):
+        agent_id, _, connection = key.partition(" ")
+        lease = Lease(AgentId(agent_id), connection, parse_iso(value))
+        if lease.until > clock.now():
+            yield lease
 
 
 def _counts(

@@ -1,5 +1,6 @@
 """The words of the product: frozen, slotted, without I/O, standard library only."""
 
+from agentvault_tui.model.account import Account, Lease
 from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential
 from agentvault_tui.model.decision import Action, Outcome, Verdict
 from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
@@ -23,6 +24,7 @@ from agentvault_tui.model.stepup import (
 from agentvault_tui.model.token import Token, TokenKind
 
 __all__ = [
+    "Account",
     "Action",
     "Actor",
     "ActorKind",
@@ -37,6 +39,7 @@ __all__ = [
     "Event",
     "EventType",
     "Evidence",
+    "Lease",
     "Outcome",
     "Risk",
     "Scope",

@@ -100,6 +100,8 @@ class StepUp:
     """RFC 8707, as the agent sent it."""
     fetched_at: datetime | None = None
     """When the agent was given the approved token."""
+    connection: str | None = None
+    """Of the provider whose token is asked for; else a token of our own is."""
 
 
 def fingerprint(digest: str) -> str:

@@ -1,0 +1,89 @@
+"""Accounts and leases: who shares what, and until when something is outside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from support.bench import Bench
+
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.ledger import DropAccount
+from agentvault_tui.model import Account, AgentId
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def account(agent: str, user: str = "auth0|u", connection: str = "google") -> Account:
+    return Account(
+        agent_id=AgentId(agent),
+        connection=connection,
+        id=f"cac_{agent}",
+        issuer="https://tenant.test/",
+        user=user,
+        user_name="Ursula",
+        scopes=("calendar",),
+        since=NOON,
+    )
+
+
+def test_agents_of_one_user_and_connection_share() -> None:
+    """Same user and connection: one set of tokens, so each is told of the other."""
+    registry = Registry(ManualClock(NOON))
+    for agent, user, connection in (
+        ("a", "u", "google"),
+        ("b", "u", "google"),
+        ("c", "u", "github"),
+        ("d", "v", "google"),
+    ):
+        registry.accounts.put(account(agent, user, connection))
+    assert registry.leases.sharing(AgentId("a")) == ("b",)
+    assert registry.leases.sharing(AgentId("c")) == ()
+    registry.accounts.put(account("b", "v"))
+    assert registry.leases.sharing(AgentId("a")) == ()
+    assert registry.leases.sharing(AgentId("b")) == ("d",)
+
+
+def test_another_issuer_is_another_vault() -> None:
+    """A user of the same name at another tenant shares nothing."""
+    registry = Registry(ManualClock(NOON))
+    registry.accounts.put(account("a"))
+    registry.accounts.put(replace(account("b"), issuer="https://other.test/"))
+    assert registry.leases.sharing(AgentId("a")) == ()
+
+
+def test_the_latest_end_counts_until_it_is_over() -> None:
+    """An earlier end never shortens what is outside; when all is over it is nothing."""
+    clock = ManualClock(NOON)
+    leases = Registry(clock).leases
+    agent = AgentId("a")
+    assert leases.outside_until(agent) is None
+    leases.note(agent, "google", NOON + timedelta(seconds=600))
+    noted = leases.note(agent, "google", NOON + timedelta(seconds=60))
+    assert noted.until == NOON + timedelta(seconds=600)
+    leases.note(agent, "github", NOON + timedelta(seconds=900))
+    assert leases.outside_until(agent) == NOON + timedelta(seconds=900)
+    assert leases.outside_until(AgentId("b")) is None
+    clock.advance(901)
+    assert leases.outside_until(agent) is None
+
+
+async def test_a_restart_knows_accounts_and_leases(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """What is outside is known to the next process, and what was dropped is not."""
+    agent = await bench.agent()
+    lease = bench.broker.registry.leases.note(
+        agent.id, "google", clock.now() + timedelta(seconds=600)
+    )
+    over = bench.broker.registry.leases.note(agent.id, "github", clock.now())
+    kept, dropped = account(agent.id), account(agent.id, connection="github")
+    await bench.broker.record(changes=[lease, over, kept, dropped])
+    await bench.broker.record(changes=[DropAccount(agent.id, "github")])
+    loaded = await bench.ledger.load()
+    again = Registry(clock)
+    again.take_over(loaded)
+    assert again.accounts.all() == [kept]
+    assert loaded.leases == (lease,)
+    assert again.leases.outside_until(agent.id) == lease.until
