@@ -76,6 +76,11 @@ class Home:
         return self.data / "tenant"
 
     @property
+    def vault_users(self) -> Path:
+        """The refresh tokens of agents' vault users, sealed."""
+        return self.data / "vault-users.json"
+
+    @property
     def run(self) -> Path:
         """Sockets and the lock."""
         return self.data / "run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +18,9 @@ from agentvault_tui.home import Home
 
 STANDARD_TTL_CAP: Final = 86_400
 ELEVATED_TTL_CAP: Final = 300
+LEASE_CAP: Final = 3600
+CONNECTION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
+"""What a connection of the tenant's may be called."""
 
 
 class Switch(StrEnum):
@@ -56,11 +60,14 @@ class TokenSettings:
 
     standard_ttl: int = 3600
     elevated_ttl: int = 300
+    lease: int = 60
+    """How long an agent is told to keep a provider's token before it asks again."""
 
     def __post_init__(self) -> None:
         """Hold the caps."""
         _within("tokens.standard_ttl", self.standard_ttl, 1, STANDARD_TTL_CAP)
         _within("tokens.elevated_ttl", self.elevated_ttl, 1, ELEVATED_TTL_CAP)
+        _within("tokens.lease", self.lease, 1, LEASE_CAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,25 @@ class TenantSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """``[connections.NAME]``: what using an account at a provider stands for."""
+
+    scopes: tuple[str, ...] = ()
+    """Scopes of the catalogue: all that the provider's token can do.
+
+    It carries everything the person allowed there, so an exchange needs all of them.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse a connection that stands for nothing: nothing would be decided."""
+        if not self.scopes:
+            raise SettingsError(
+                "a connection needs scopes of the catalogue",
+                'for example scopes = ["read:calendar", "write:calendar"]',
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorSettings:
     """``[operators]``; ``broker.authority`` says what follows."""
 
@@ -154,6 +180,8 @@ class Settings:
     tenant: TenantSettings = field(default_factory=TenantSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
+    connections: Mapping[str, ConnectionSettings] = field(default_factory=dict)
+    """By the tenant's name of the connection; in ``config.toml`` alone."""
 
     @classmethod
     def load(
@@ -220,20 +248,56 @@ def _sections() -> dict[str, type]:
 def _overlay(settings: Settings, table: Mapping[str, Any], source: str) -> Settings:
     for section, values in table.items():
         known = _sections()
+        if section == "connections":
+            settings = replace(settings, connections=_connections(values, source))
+            continue
         if section not in known:
-            raise _unknown(f"[{section}]", section, known, source)
+            names = {*known, "connections"}
+            raise _unknown(f"[{section}]", section, names, source)
         if not isinstance(values, Mapping):
             raise SettingsError(f"[{section}] in {source} is not a table")
         current = getattr(settings, section)
-        names = {item.name for item in fields(current)}
-        changes = {}
-        for key, value in values.items():
+        changed = _changed(current, values, section, source)
+        settings = replace(settings, **{section: changed})
+    return settings
+
+
+def _changed(current: Any, values: Mapping[str, Any], section: str, source: str) -> Any:
+    names = {item.name for item in fields(current)}
+    changes = {}
+    for key, value in values.items():
+        if key not in names:
+            raise _unknown(f"{section}.{key}", key, names, source)
+        where = f"{section}.{key} in {source}"
+        changes[key] = _coerce(value, getattr(current, key), where)
+    return replace(current, **changes)
+
+
+def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
+    """Read ``[connections.NAME]`` tables."""
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"[connections] in {source} is not a table")
+    names = {item.name for item in fields(ConnectionSettings)}
+    read: dict[str, ConnectionSettings] = {}
+    for name, values in table.items():
+        section = f"connections.{name}"
+        if not CONNECTION.fullmatch(name):
+            raise SettingsError(
+                f"{name!r:.60} in {source} is no name of a connection",
+                "it has letters, digits and hyphens",
+            )
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"[{section}] in {source} is not a table")
+        for key in values:
             if key not in names:
                 raise _unknown(f"{section}.{key}", key, names, source)
-            where = f"{section}.{key} in {source}"
-            changes[key] = _coerce(value, getattr(current, key), where)
-        settings = replace(settings, **{section: replace(current, **changes)})
-    return settings
+        scopes = _coerce(values.get("scopes", []), (), f"{section}.scopes in {source}")
+        try:
+            read[name] = ConnectionSettings(scopes)
+        except SettingsError as error:
+            what = f"[{section}] in {source}: {error.what}"
+            raise SettingsError(what, error.remedy) from None
+    return read
 
 
 def _unknown(
