@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agentvault_tui.model import DecisionId, StepUp, Token
+from agentvault_tui.vault import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +73,34 @@ class Introspection:
     """
 
     token: Token | None
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A provider's token, from Token Vault; it was recorded that the agent has it."""
+
+    access_token: Secret
+    scope: str
+    """In the provider's words."""
+    expires_in: int
+    """Seconds until the agent is to ask again: no more than a lease."""
+    decision_id: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """There is no account to have a token of: a person connects it, again or first."""
+
+    error: str
+    """Auth0's own code, which its SDKs match."""
+    message: str
+    decision_id: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The tenant gives no answer of use: ``temporarily_unavailable``."""
+
+    message: str
+    retry_after: int
+    decision_id: DecisionId

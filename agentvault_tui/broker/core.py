@@ -13,6 +13,7 @@ from typing import Final
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.upstream import Outbox, TenantAccess
+from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.home import Home
@@ -94,6 +95,8 @@ class Broker:
     """Small values that the last process left, by name."""
     access: TenantAccess = field(init=False)
     """The tenant's administration."""
+    vault: VaultAccess = field(init=False)
+    """Where the provider tokens of connected accounts are."""
     outbox: Outbox = field(init=False)
     """What revocations still have to do there."""
 
@@ -101,6 +104,7 @@ class Broker:
         """Join the rooms that work on others."""
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
+        self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
         self.outbox = Outbox(self.clock, self.registry, self.access, self._record_step)
 
     async def record(

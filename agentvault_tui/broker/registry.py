@@ -18,6 +18,7 @@ from typing import Final
 from agentvault_tui.broker.accounts import Accounts
 from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.broker.leases import Leases
+from agentvault_tui.broker.provider_tokens import ProviderTokens
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
@@ -51,6 +52,7 @@ class Registry:
         self.cooldowns = Cooldowns(clock)
         self.accounts = Accounts()
         self.leases = Leases(clock, self.accounts)
+        self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
         self._tokens: dict[str, Token] = {}
         self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
@@ -108,6 +110,7 @@ class Registry:
     def void_decisions(self, agent_id: AgentId) -> None:
         """Let nothing that is being decided for the agent right now take effect."""
         self._epochs[agent_id] += 1
+        self.provider_tokens.drop(agent_id)
 
     def seen(self, agent_id: AgentId) -> None:
         """Note that the agent has just spoken."""
@@ -233,13 +236,14 @@ class Registry:
         return [token for token in cut if not token.expires.passed(self._clock)]
 
     def sweep(self) -> None:
-        """Forget expired tokens and the oldest decided step-ups."""
+        """Forget expired tokens, leases that are over, the oldest decided step-ups."""
         # Oldest first and of few lifetimes: those after the first live one can wait.
         expired = takewhile(
             lambda token: token.expires.passed(self._clock), self._tokens.values()
         )
         for token in list(expired):
             self.drop_token(token)
+        self.provider_tokens.sweep()
         decided = [s for s in self._stepups.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at)
         for stepup in decided[:-KEPT_DECIDED]:

@@ -217,6 +217,7 @@ async def _close(rooms: _Rooms) -> None:
         await record_counts(broker)
         await _mark(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
+    await broker.vault.aclose()
     if rooms.tenant is not None:
         await rooms.tenant.stop()
 

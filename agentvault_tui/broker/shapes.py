@@ -128,6 +128,7 @@ def stepup_shape(stepup: StepUp) -> dict[str, Any]:
         "fingerprint": fingerprint(stepup.digest),
         "ttl": stepup.ttl,
         "count": stepup.count,
+        "connection": stepup.connection,
         "problem": stepup.problem,
         "requested_at": iso(stepup.requested_at),
         "expires_at": iso(stepup.expires.wall),

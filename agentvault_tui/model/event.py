@@ -25,6 +25,10 @@ class EventType(StrEnum):
     """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
+    TOKEN_EXCHANGED = "token.exchanged"  # noqa: S105 - same
+    """A provider's token was given to an agent, out of Token Vault."""
+    TOKEN_NOT_EXCHANGED = "token.not_exchanged"  # noqa: S105 - same
+    """What was allowed led to no provider's token: none there, or the tenant's no."""
     STEPUP_REQUESTED = "stepup.requested"
     STEPUP_AUTHORIZING = "stepup.authorizing"
     STEPUP_NOT_APPROVED = "stepup.not_approved"
@@ -36,6 +40,9 @@ class EventType(StrEnum):
     OPERATOR_LOGIN = "operator.login"
     OPERATOR_LOGOUT = "operator.logout"
     POLICY_CHANGED = "policy.changed"
+    CONNECTION_ADDED = "connection.added"
+    """A person connected an account for an agent."""
+    CONNECTION_REMOVED = "connection.removed"
     UPSTREAM_REVOCATION = "upstream.revocation"
     """A step of a revocation or restore at the tenant: done, given up, or stuck."""
     TENANT_LOG = "tenant.log"

@@ -6,16 +6,20 @@ from typing import Any, assert_never
 
 from agentvault_tui.broker.agents_api.faults import error_reply
 from agentvault_tui.broker.answers import (
+    Away,
     Denied,
+    Disconnected,
     Escalated,
     Expired,
     Granted,
     Introspection,
+    Provided,
     SlowDown,
     Spent,
     Waiting,
 )
 from agentvault_tui.model import TokenKind
+from agentvault_tui.vault.urns import TYPE_PROVIDER
 from agentvault_tui.web.reply import Reply, json_reply
 
 
@@ -43,13 +47,62 @@ def token_reply(answer: Granted | Denied | Escalated) -> Reply:
             assert_never(answer)
 
 
+def exchange_reply(
+    answer: Provided | Denied | Disconnected | Away | Escalated,
+) -> Reply:
+    """Answer a Token Vault exchange, as Auth0's clients expect it.
+
+    They take any 4xx for "a person connects the account again" and a 5xx for an
+    outage: so a refusal and a missing account are 4xx, and a tenant that is away is
+    503, for connecting anew would help nobody and teach people to consent twice.
+    """
+    match answer:
+        case Provided():
+            body = {
+                "access_token": answer.access_token.reveal(),
+                "scope": answer.scope,
+                "expires_in": answer.expires_in,
+                "issued_token_type": TYPE_PROVIDER,
+                "token_type": "Bearer",
+                "decision_id": answer.decision_id,
+            }
+            return json_reply(200, body)
+        case Disconnected():
+            # No challenge, as Auth0 sends none: clients would read that and not why.
+            return error_reply(
+                401, answer.error, answer.message, decision_id=answer.decision_id
+            )
+        case Away():
+            return error_reply(
+                503,
+                "temporarily_unavailable",
+                answer.message,
+                ((b"retry-after", b"%d" % answer.retry_after),),
+                decision_id=answer.decision_id,
+            )
+        case Denied() | Escalated():
+            return token_reply(answer)
+        case _:
+            assert_never(answer)
+
+
 def poll_reply(
-    answer: Granted | Denied | Waiting | SlowDown | Expired | Spent,
+    answer: Granted
+    | Provided
+    | Denied
+    | Disconnected
+    | Away
+    | Waiting
+    | SlowDown
+    | Expired
+    | Spent,
 ) -> Reply:
     """Answer a CIBA poll (CIBA Core sections 10.1.1 and 11)."""
     match answer:
         case Granted():
             return _granted(answer)
+        case Provided() | Disconnected() | Away():
+            return exchange_reply(answer)
         case Denied():
             return _denied(400, answer)
         case Waiting():

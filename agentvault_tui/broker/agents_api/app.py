@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from agentvault_tui.broker.agents_api.action import read_request, text_of
 from agentvault_tui.broker.agents_api.answers import (
     backchannel_reply,
+    exchange_reply,
     introspection_reply,
     poll_reply,
     token_reply,
@@ -31,12 +32,15 @@ from agentvault_tui.broker.agents_api.faults import (
     malformed,
     unavailable,
 )
+from agentvault_tui.broker.agents_api.vault_form import read_connection
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.exchange import exchange
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import Agent
+from agentvault_tui.vault.urns import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_reply
@@ -168,9 +172,12 @@ class AgentsApi:
         if grant == CIBA:
             auth_req_id = _needed(form, "auth_req_id")
             return poll_reply(await poll(self._broker, agent, auth_req_id))
+        if grant == VAULT_GRANT:
+            connection = read_connection(form)
+            return exchange_reply(await exchange(self._broker, agent, connection))
         if grant is None:
             raise malformed("grant_type is missing")
-        text = f"grant_type may be {CLIENT_CREDENTIALS} or {CIBA}"
+        text = f"grant_type may be {CLIENT_CREDENTIALS}, {CIBA} or {VAULT_GRANT}"
         raise OAuthError(400, "unsupported_grant_type", text)
 
     async def _backchannel(self, agent: Agent, form: Form) -> Reply:
@@ -216,7 +223,9 @@ class AgentsApi:
         scheme = urlsplit(self._issuer).scheme
         named = host.decode("latin-1").lower() if host else None
         issuer = f"{scheme}://{named}" if named else self._issuer
-        return json_reply(200, metadata(issuer, self._broker.policy.catalogue))
+        broker = self._broker
+        vault = bool(broker.settings.connections)
+        return json_reply(200, metadata(issuer, broker.policy.catalogue, vault=vault))
 
 
 def _audiences(issuer: str) -> frozenset[str]:

@@ -8,6 +8,7 @@ from agentvault_tui.broker.agents_api.action import DETAIL_TYPE
 from agentvault_tui.broker.agents_api.assertion import ALGORITHMS
 from agentvault_tui.broker.agents_api.client_auth import METHODS
 from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.vault.urns import VAULT_GRANT
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 CIBA: Final = "urn:openid:params:grant-type:ciba"
@@ -17,9 +18,10 @@ REVOKE: Final = "/oauth/revoke"
 BACKCHANNEL: Final = "/bc-authorize"
 
 
-def metadata(issuer: str, catalogue: Catalogue) -> dict[str, Any]:
+def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any]:
     """Return the metadata of the authorization server at *issuer*.
 
+    With *vault* there are connections whose tokens can be exchanged for.
     There is no ``jwks_uri``: tokens are opaque, so nothing is signed.
     """
     metadata: dict[str, Any] = {
@@ -30,7 +32,11 @@ def metadata(issuer: str, catalogue: Catalogue) -> dict[str, Any]:
         "backchannel_authentication_endpoint": issuer + BACKCHANNEL,
         "backchannel_token_delivery_modes_supported": ["poll"],
         "backchannel_user_code_parameter_supported": False,
-        "grant_types_supported": [CLIENT_CREDENTIALS, CIBA],
+        "grant_types_supported": [
+            CLIENT_CREDENTIALS,
+            CIBA,
+            *([VAULT_GRANT] if vault else ()),
+        ],
         "response_types_supported": [],
         "scopes_supported": [scope.name for scope in catalogue],
         "authorization_details_types_supported": [DETAIL_TYPE],

@@ -6,15 +6,19 @@ from dataclasses import replace
 from typing import Final
 
 from agentvault_tui.broker.answers import (
+    Away,
     Denied,
+    Disconnected,
     Expired,
     Granted,
     Introspection,
+    Provided,
     SlowDown,
     Spent,
     Waiting,
 )
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
 from agentvault_tui.broker.usecases.stepup import expire_due
@@ -39,7 +43,17 @@ _EARLY: Final = 0.5
 
 async def poll(
     broker: Broker, agent: Agent, auth_req_id: str
-) -> Granted | Denied | Waiting | SlowDown | Expired | Spent:
+) -> (
+    Granted
+    | Provided
+    | Denied
+    | Disconnected
+    | Away
+    | Waiting
+    | SlowDown
+    | Expired
+    | Spent
+):
     """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once."""
     broker.registry.seen(agent.id)
     await expire_due(broker)
@@ -54,6 +68,8 @@ async def poll(
     if refusal := refused(broker, agent):
         return Denied(*refusal, stepup.decision_id)
     match stepup.status:
+        case StepUpStatus.APPROVED if stepup.connection is not None:
+            return await deliver_approved(broker, agent, stepup)
         case StepUpStatus.APPROVED:
             return await _deliver(broker, agent, stepup)
         case StepUpStatus.EXPIRED:

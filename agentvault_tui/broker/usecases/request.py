@@ -48,6 +48,8 @@ class Request:
     details: tuple[dict[str, Any], ...] | None
     """RFC 9396 ``authorization_details`` as sent, to be echoed."""
     decision_id: DecisionId
+    connection: str | None = None
+    """Of the provider whose token is asked for, if it is one."""
 
     @property
     def scope(self) -> str:
@@ -72,17 +74,15 @@ async def request_token(
     request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
-        return await _deny(broker, request, *refusal)
+        return await deny(broker, request, *refusal)
     verdict = broker.policy.decide(agent, action)
     match verdict.outcome:
         case Outcome.ALLOWED:
             return await _issue(broker, request, verdict)
         case Outcome.DENIED:
-            return await _deny(
-                broker, request, verdict.reason, verdict.message, verdict
-            )
+            return await deny(broker, request, verdict.reason, verdict.message, verdict)
         case Outcome.ESCALATED:
-            return await _escalate(broker, request, verdict)
+            return await escalate(broker, request, verdict)
 
 
 async def start_backchannel(
@@ -97,11 +97,11 @@ async def start_backchannel(
     request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
-        return await _deny(broker, request, *refusal)
+        return await deny(broker, request, *refusal)
     verdict = broker.policy.decide(agent, action)
     if verdict.outcome is Outcome.DENIED:
-        return await _deny(broker, request, verdict.reason, verdict.message, verdict)
-    return await _escalate(broker, request, verdict)
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    return await escalate(broker, request, verdict)
 
 
 def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
@@ -120,17 +120,18 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
 
 def digest_of(stepup: StepUp) -> str:
     """Return the digest that fixes what a person decides about (RFC 8785, SHA-256)."""
-    canonical = rfc8785.dumps(
-        {
-            "agent_id": stepup.agent_id,
-            "action": stepup.action,
-            "resource": stepup.resource,
-            "parameters": stepup.parameters,
-            "scope": stepup.scope,
-            "policy_version": stepup.policy_version,
-            "nonce": stepup.nonce,
-        }
-    )
+    decided = {
+        "agent_id": stepup.agent_id,
+        "action": stepup.action,
+        "resource": stepup.resource,
+        "parameters": stepup.parameters,
+        "scope": stepup.scope,
+        "policy_version": stepup.policy_version,
+        "nonce": stepup.nonce,
+    }
+    if stepup.connection is not None:
+        decided["connection"] = stepup.connection
+    canonical = rfc8785.dumps(decided)
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
 
@@ -140,7 +141,7 @@ async def _issue(
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     if not registry.may_hold_more(request.agent.id):
         message = "This agent holds too many live tokens. Use them, or revoke some."
-        return await _deny(broker, request, "too_many_tokens", message, verdict)
+        return await deny(broker, request, "too_many_tokens", message, verdict)
     secret = new_secret("av_t")
     token = Token(
         id=TokenId(new_id("tok")),
@@ -154,7 +155,7 @@ async def _issue(
         resource=request.resource,
     )
     epoch = registry.epoch(request.agent.id)
-    draft = _decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
+    draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
     draft.detail.update(token_id=token.id, expires_at=iso(token.expires.wall))
     await broker.record(draft, changes=[token])
     if registry.epoch(request.agent.id) != epoch:
@@ -184,22 +185,24 @@ async def _voided(broker: Broker, request: Request, token: Token) -> Denied:
     return Denied(reason, message, request.decision_id)
 
 
-async def _deny(
+async def deny(
     broker: Broker,
     request: Request,
     reason: str,
     message: str,
     verdict: Verdict | None = None,
 ) -> Denied:
-    draft = _decision(broker, request, Outcome.DENIED, reason, verdict)
+    """Record a no, and return it."""
+    draft = decision(broker, request, Outcome.DENIED, reason, verdict)
     draft.detail["message"] = message
     await broker.record(draft)
     return Denied(reason, message, request.decision_id)
 
 
-async def _escalate(
+async def escalate(
     broker: Broker, request: Request, verdict: Verdict
 ) -> Escalated | Denied:
+    """Hold the request for a person, or say why not: record either, and return it."""
     registry, limit = broker.registry, broker.settings.stepup.max_pending
     waiting = [
         stepup
@@ -207,7 +210,7 @@ async def _escalate(
         if not stepup.expires.passed(broker.clock)
     ]
     for stepup in waiting:
-        if _same(stepup, request):
+        if is_same(stepup, request):
             return await _collapse(broker, request, verdict, stepup)
     if wait := registry.cooldowns.remaining(request.agent.id):
         message = (
@@ -215,13 +218,13 @@ async def _escalate(
             "more; "
             "do not repeat what was denied."
         )
-        return await _deny(broker, request, "cooling_down", message, verdict)
+        return await deny(broker, request, "cooling_down", message, verdict)
     if len(waiting) >= limit:
         message = (
             f"{len(waiting)} requests of this agent already wait for a person, "
             f"the most there may be is {limit}. Wait for one to be decided."
         )
-        return await _deny(broker, request, "too_many_pending", message, verdict)
+        return await deny(broker, request, "too_many_pending", message, verdict)
     return await _hold(broker, request, verdict)
 
 
@@ -229,8 +232,8 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
     """Create the step-up, in memory first so that a twin collapses into it."""
     stepup = _new_stepup(broker, request, verdict)
     broker.registry.put_stepup(stepup)
-    decision = _decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
-    decision.detail["stepup_id"] = stepup.id
+    draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
+    draft.detail["stepup_id"] = stepup.id
     asked = Draft(
         EventType.STEPUP_REQUESTED,
         broker.actor(request.agent),
@@ -251,10 +254,11 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "risk": stepup.risk.value,
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
+            **_connection(request),
         },
     )
     try:
-        await broker.record(decision, asked, changes=[stepup])
+        await broker.record(draft, asked, changes=[stepup])
     except BaseException:
         broker.registry.forget_stepup(stepup)
         raise
@@ -265,7 +269,7 @@ async def _collapse(
     broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
 ) -> Escalated:
     again = count_again(broker, stepup)
-    draft = _decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
+    draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail.update(stepup_id=stepup.id, count=again.count)
     await broker.record(draft)
     return _escalated(broker, request, verdict, again)
@@ -301,12 +305,13 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         expires=Deadline.after(broker.clock, broker.settings.stepup.expires_in),
         authorization_details=request.details,
         resource_indicator=request.resource,
+        connection=request.connection,
     )
     return replace(stepup, digest=digest_of(stepup))
 
 
-def _same(stepup: StepUp, request: Request) -> bool:
-    """Tell whether a waiting step-up is about exactly this request."""
+def is_same(stepup: StepUp, request: Request) -> bool:
+    """Tell whether a step-up is about exactly this request."""
     action = request.action
     return (
         stepup.scope == request.scope
@@ -315,18 +320,20 @@ def _same(stepup: StepUp, request: Request) -> bool:
         # Not ==, to which 1, 1.0 and True are the same.
         and rfc8785.dumps(stepup.parameters) == rfc8785.dumps(action.parameters)
         and stepup.resource_indicator == request.resource
+        and stepup.connection == request.connection
     )
 
 
-def _decision(
+def decision(
     broker: Broker,
     request: Request,
     outcome: Outcome,
     reason: str,
     verdict: Verdict | None,
 ) -> Draft:
+    """Return the event of a decision about *request*."""
     action = request.action
-    detail: dict[str, Any] = {"scope": request.scope}
+    detail: dict[str, Any] = {"scope": request.scope, **_connection(request)}
     if action.parameters:
         detail["parameters"] = action.parameters
     if action.reason:
@@ -337,7 +344,7 @@ def _decision(
         EventType.TOKEN_DECISION,
         broker.actor(request.agent),
         agent_id=request.agent.id,
-        action=action.action,
+        action=action.action or None,
         resource=action.resource or request.resource,
         outcome=outcome,
         reason=reason,
@@ -345,3 +352,7 @@ def _decision(
         decision_id=request.decision_id,
         detail=detail,
     )
+
+
+def _connection(request: Request) -> dict[str, str]:
+    return {"connection": request.connection} if request.connection else {}

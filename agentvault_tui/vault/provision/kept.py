@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -19,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from agentvault_tui.errors import NotFoundError, SettingsError
-from agentvault_tui.home import Home, private_folder
+from agentvault_tui.home import Home, private_folder, replace_private
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.secret import Secret
 
@@ -156,17 +153,7 @@ class KeptClients:
 
     def _write(self, value: dict[str, Any]) -> None:
         private_folder(self.path.parent)
-        # mkstemp gives 0600 under any umask.
-        descriptor, draft = tempfile.mkstemp(dir=self.path.parent, prefix=".auth0-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(value, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).replace(self.path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        replace_private(self.path, json.dumps(value, indent=1))
 
 
 def _load(pem: str) -> rsa.RSAPrivateKey:

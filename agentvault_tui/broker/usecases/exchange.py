@@ -1,0 +1,361 @@
+"""An agent asks for a provider's token: decided here, then had from Token Vault.
+
+A provider's token carries every scope its owner allowed and the vault cannot narrow
+it, so what is decided is the strictest answer over all that the connection stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from agentvault_tui.broker.answers import (
+    Away,
+    Denied,
+    Disconnected,
+    Escalated,
+    Expired,
+    Provided,
+    Spent,
+)
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.provider_tokens import Held
+from agentvault_tui.broker.usecases.request import (
+    Request,
+    decision,
+    deny,
+    escalate,
+    is_same,
+    refused,
+)
+from agentvault_tui.broker.vault_access import CrowdedError
+from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.ledger import Change, DropToken
+from agentvault_tui.model import (
+    Account,
+    Action,
+    Agent,
+    DecisionId,
+    Draft,
+    EventType,
+    Outcome,
+    Risk,
+    StepUp,
+    StepUpStatus,
+    Token,
+    Verdict,
+    new_id,
+    sha256_hex,
+)
+from agentvault_tui.text import visible
+from agentvault_tui.vault import Cause, NoToken, ProviderToken
+
+NOT_CONNECTED: Final = "federated_connection_refresh_token_not_found"
+"""Auth0's code: its SDKs and samples match it."""
+_RETRY: Final = 5
+_RECONNECT: Final = {
+    Cause.NOT_CONNECTED: NOT_CONNECTED,
+    Cause.NO_SUCH_ACCOUNT: NOT_CONNECTED,
+    Cause.SUBJECT_REFUSED: NOT_CONNECTED,
+    Cause.PROVIDER_REFUSED: "federated_connection_refresh_token_flow_failed",
+}
+"""What connecting the account again makes good."""
+
+Answer = Provided | Denied | Disconnected | Away
+
+
+@dataclass(frozen=True, slots=True)
+class _Permit:
+    """What allows one delivery, and as of when: a revocation since then voids it."""
+
+    agent: Agent
+    account: Account
+    scope: str
+    """The catalogue's scopes that were decided about."""
+    decision_id: DecisionId
+    epoch: tuple[int, bool]
+    stepup: StepUp | None = None
+    """The approval this uses up, if a person gave one, as it is afterwards."""
+    minted: Token | None = None
+    """The token that stood for the approval."""
+
+
+async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Escalated:
+    """Decide, record, and only then have the provider's token.
+
+    Args:
+        broker: the broker.
+        agent: who asks.
+        connection: as the agent names it.
+
+    Raises:
+        LedgerUnwritableError: decision or delivery could not be recorded.
+        LedgerBusyError: too many decisions wait to be recorded.
+    """
+    registry = broker.registry
+    registry.seen(agent.id)
+    account = registry.accounts.get(agent.id, connection)
+    request = _request(broker, agent, connection, account)
+    if refusal := refused(broker, agent):
+        return await deny(broker, request, *refusal)
+    if not request.action.scopes:
+        message = (
+            f"Nobody has said what the connection {visible(connection, 60)} stands for."
+        )
+        return await deny(broker, request, "unknown_connection", message)
+    verdict = broker.policy.decide(agent, request.action)
+    if verdict.outcome is Outcome.DENIED:
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    if account is None:
+        return await _disconnected(broker, request, verdict)
+    epoch = registry.epoch(agent.id)
+    if verdict.outcome is Outcome.ESCALATED:
+        return await _as_approved(broker, request, verdict, account, epoch)
+    await broker.record(
+        decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
+    )
+    permit = _Permit(agent, account, request.scope, request.decision_id, epoch)
+    try:
+        async with broker.vault.turn(account):
+            return await _deliver(broker, permit)
+    except CrowdedError:
+        return await _missed(broker, permit, _queue())
+
+
+async def deliver_approved(
+    broker: Broker, agent: Agent, stepup: StepUp
+) -> Answer | Expired | Spent:
+    """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
+    account = broker.registry.accounts.get(agent.id, stepup.connection or "")
+    epoch = broker.registry.epoch(agent.id)
+    if account is None or stepup.parameters != _whose(account):
+        return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
+    permit = _Permit(agent, account, stepup.scope, stepup.decision_id, epoch)
+    try:
+        async with broker.vault.turn(account):
+            current = broker.registry.stepup(stepup.id)
+            if current.status is not StepUpStatus.APPROVED:
+                return Spent()
+            minted = broker.registry.elevated(stepup.id)
+            if minted is None:
+                return Expired(approved=True)
+            return await _spend(broker, permit, current, minted)
+    except CrowdedError:
+        return await _missed(broker, permit, _queue())
+
+
+def _request(
+    broker: Broker, agent: Agent, connection: str, account: Account | None
+) -> Request:
+    """Say what is decided about: all of the connection's scopes, its riskiest first."""
+    settings = broker.settings.connections.get(connection)
+    scopes = settings.scopes if settings else ()
+
+    def rank(name: str) -> int:
+        known = broker.policy.catalogue.get(name)
+        return known.risk.rank if known else len(Risk)
+
+    performs = max(scopes, key=rank, default="")
+    resource = f"connection:{connection}"
+    action = Action(scopes, performs, resource, _whose(account), None)
+    decision_id = DecisionId(new_id("dec"))
+    return Request(agent, action, None, None, decision_id, connection)
+
+
+def _whose(account: Account | None) -> dict[str, Any]:
+    """Say whose account it is: an approval is for that one and no other."""
+    if account is None:
+        return {}
+    return {"account": account.id, "user": account.user, "name": account.user_name}
+
+
+async def _as_approved(
+    broker: Broker,
+    request: Request,
+    verdict: Verdict,
+    account: Account,
+    epoch: tuple[int, bool],
+) -> Answer | Escalated:
+    """Deliver on an approval that waits for exactly this request; else ask for one."""
+    permit = _Permit(request.agent, account, request.scope, request.decision_id, epoch)
+    try:
+        async with broker.vault.turn(account):
+            if _overtaken(broker, permit):
+                return await _void(broker, permit)
+            for stepup in broker.registry.decided_stepups():
+                minted = broker.registry.elevated(stepup.id)
+                if minted and _approves(stepup, request):
+                    permit = replace(permit, decision_id=stepup.decision_id)
+                    return await _spend(broker, permit, stepup, minted)
+            return await escalate(broker, request, verdict)
+    except CrowdedError:
+        return await _missed(broker, permit, _queue())
+
+
+def _approves(stepup: StepUp, request: Request) -> bool:
+    return (
+        stepup.status is StepUpStatus.APPROVED
+        and stepup.agent_id == request.agent.id
+        and is_same(stepup, request)
+    )
+
+
+async def _spend(
+    broker: Broker, permit: _Permit, approved: StepUp, minted: Token
+) -> Answer:
+    """Use an approval up for one delivery; where there is none, it stays as it was."""
+    registry, now = broker.registry, broker.clock.now()
+    spent = replace(
+        approved, status=StepUpStatus.REDEEMED, fetched_at=now, redeemed_at=now
+    )
+    registry.put_stepup(spent)  # before the wait: whoever polls finds it spent
+    registry.drop_token(minted)
+    delivered = False
+    try:
+        answer = await _deliver(broker, replace(permit, stepup=spent, minted=minted))
+        delivered = isinstance(answer, Provided)
+        return answer
+    finally:
+        # A revocation has ended the approval with the rest: nothing to put back.
+        if not delivered and not _overtaken(broker, permit):
+            registry.put_stepup(approved)
+            registry.put_token(minted)
+
+
+async def _deliver(broker: Broker, permit: _Permit) -> Answer:
+    """Have the token and record that the agent has it: the record comes first.
+
+    The tenant is the one network wait there is. What came back for an agent that was
+    cut off meanwhile is dropped: it never leaves this function.
+    """
+    registry, account = broker.registry, permit.account
+    if _overtaken(broker, permit):
+        return await _void(broker, permit)
+    held = registry.provider_tokens.get(account)
+    fresh = held is None
+    if held is None:
+        found = await broker.vault.exchange(account)
+        if isinstance(found, NoToken):
+            return await _missed(broker, permit, found)
+        held = _held(broker, account, found)
+    if _overtaken(broker, permit):
+        return await _void(broker, permit)
+    lease = registry.leases.note(account.agent_id, account.connection, held.until)
+    expires_in = max(1, int(held.lease.remaining(broker.clock)))
+    changes: list[Change] = [lease]
+    if permit.stepup and permit.minted:
+        changes += [permit.stepup, DropToken(permit.minted.id)]
+    drafts = _deliveries(broker, permit, held, expires_in, fresh=fresh)
+    await broker.record(*drafts, changes=changes)
+    if _overtaken(broker, permit):
+        return await _void(broker, permit)
+    registry.provider_tokens.put(held)
+    return Provided(held.token, held.scope, expires_in, permit.decision_id)
+
+
+def _held(broker: Broker, account: Account, found: ProviderToken) -> Held:
+    lease = min(found.expires_in, broker.settings.tokens.lease)
+    return Held(
+        account=account,
+        token=found.access_token,
+        scope=" ".join(found.scopes),
+        thumbprint=sha256_hex(found.access_token.reveal())[:16],
+        until=broker.clock.now() + timedelta(seconds=found.expires_in),
+        lease=Deadline.after(broker.clock, lease),
+    )
+
+
+def _overtaken(broker: Broker, permit: _Permit) -> bool:
+    """Tell whether the agent, its scopes or its account were cut since the decision."""
+    return broker.registry.epoch(permit.agent.id) != permit.epoch
+
+
+async def _void(broker: Broker, permit: _Permit) -> Denied:
+    """Record that a revocation overtook the delivery: the agent never had it."""
+    reason, message = refused(broker, permit.agent) or (
+        "scope_not_granted",
+        "What this agent may use was changed while it asked. Ask again.",
+    )
+    draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, reason)
+    await broker.record_cut(draft)
+    return Denied(reason, message, permit.decision_id)
+
+
+async def _missed(
+    broker: Broker, permit: _Permit, found: NoToken
+) -> Denied | Disconnected | Away:
+    """Record that what was allowed led to no token, and say what helps."""
+    draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, found.cause.value)
+    draft.detail.update(error=found.error, message=found.message)
+    await broker.record(draft)
+    if found.cause is Cause.UNAVAILABLE:
+        pause = max(1, min(round(found.retry_after or _RETRY), 3600))
+        return Away(found.message, pause, permit.decision_id)
+    if found.cause in _RECONNECT:
+        message = f"{_CONNECT} ({found.error})"
+        return Disconnected(_RECONNECT[found.cause], message, permit.decision_id)
+    message = (
+        f"The tenant gives no token of this connection: {found.error} {found.message}"
+    )
+    return Denied(f"tenant_{found.cause}", message.strip(), permit.decision_id)
+
+
+async def _disconnected(
+    broker: Broker, request: Request, verdict: Verdict
+) -> Disconnected:
+    """Say that there is no account: nobody is asked to approve the use of none."""
+    denied = await deny(broker, request, "not_connected", _CONNECT, verdict)
+    return Disconnected(NOT_CONNECTED, denied.message, denied.decision_id)
+
+
+def _deliveries(
+    broker: Broker, permit: _Permit, held: Held, expires_in: int, *, fresh: bool
+) -> list[Draft]:
+    draft = _draft(broker, permit, EventType.TOKEN_EXCHANGED, None)
+    draft.detail.update(
+        scope=permit.scope,
+        provider_scope=held.scope,
+        expires_in=expires_in,
+        expires_at=iso(held.until),
+        token_sha256=held.thumbprint,
+        fresh=fresh,
+    )
+    if permit.minted is None:
+        return [draft]
+    redeemed = _draft(broker, permit, EventType.TOKEN_REDEEMED, None)
+    redeemed.detail["token_id"] = permit.minted.id
+    return [redeemed, draft]
+
+
+def _draft(
+    broker: Broker, permit: _Permit, kind: EventType, reason: str | None
+) -> Draft:
+    detail: dict[str, Any] = {
+        "connection": permit.account.connection,
+        "account": permit.account.id,
+    }
+    if permit.stepup is not None:
+        detail["stepup_id"] = permit.stepup.id
+    delivered = kind is not EventType.TOKEN_NOT_EXCHANGED
+    return Draft(
+        kind,
+        broker.actor(permit.agent) if delivered else SYSTEM,
+        agent_id=permit.agent.id,
+        action=permit.scope,
+        resource=f"connection:{permit.account.connection}",
+        reason=reason,
+        decision_id=permit.decision_id,
+        detail=detail,
+    )
+
+
+def _queue() -> NoToken:
+    message = "requests before this one still wait for the tenant"
+    return NoToken(Cause.UNAVAILABLE, "temporarily_unavailable", message, "ask again")
+
+
+_CONNECT: Final = (
+    "No account is connected that would give a token. Its owner connects one: "
+    "agentvault connections add"
+)
