@@ -38,6 +38,8 @@ class Answer:
     """Seconds between single bytes."""
     hang: bool = False
     """Never answer."""
+    after: asyncio.Event | None = None
+    """Answer once this is set."""
 
     def encode(self) -> bytes:
         """Return the bytes to send."""
@@ -182,6 +184,8 @@ class RogueTenant:
             if answer.hang:
                 await reader.read()  # Until the client hangs up.
             else:
+                if answer.after is not None:
+                    await answer.after.wait()
                 await _send(writer, answer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
