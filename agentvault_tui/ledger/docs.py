@@ -198,6 +198,7 @@ def write_account(account: Account) -> str:
             account.user_name,
             account.scopes,
             iso(account.since),
+            account.removing,
         ]
     )
 
@@ -205,7 +206,7 @@ def write_account(account: Account) -> str:
 def read_account(key: str, doc: str) -> Account:
     """Return the account `write_account` wrote."""
     agent_id, _, connection = key.partition(" ")
-    account_id, issuer, user, user_name, scopes, since = json.loads(doc)
+    account_id, issuer, user, user_name, scopes, since, removing = json.loads(doc)
     return Account(
         AgentId(agent_id),
         connection,
@@ -215,6 +216,7 @@ def read_account(key: str, doc: str) -> Account:
         user_name,
         tuple(scopes),
         parse_iso(since),
+        removing=removing,
     )
 
 

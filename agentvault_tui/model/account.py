@@ -29,6 +29,8 @@ class Account:
     scopes: tuple[str, ...]
     """What the person allowed there, in the provider's words: untrusted."""
     since: datetime
+    removing: bool = False
+    """Not used any more; that the tenant has deleted it is not confirmed yet."""
 
 
 @dataclass(frozen=True, slots=True)

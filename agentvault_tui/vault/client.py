@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from joserfc.jwk import RSAKey
+
 from agentvault_tui.clock import Clock, span
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault.device import (
@@ -25,7 +27,13 @@ from agentvault_tui.vault.device import (
     read_start,
 )
 from agentvault_tui.vault.discovery import Keys, read_keys
-from agentvault_tui.vault.identity import SKEW, Identity, key_id, verify
+from agentvault_tui.vault.identity import (
+    SKEW,
+    Identity,
+    key_id,
+    verify,
+    verify_nonce,
+)
 from agentvault_tui.vault.refreshed import Refreshed
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.urns import DEVICE_GRANT
@@ -177,20 +185,11 @@ class TenantClient:
             IdentityError: it proves less than is needed; `reason` says what.
             TenantError: the tenant's keys cannot be had.
         """
-        kid = key_id(raw)
-        keys = await self._keys.get()
-        if kid not in keys:
-            await self._keys.renew()
-            keys = await self._keys.get()
-        if kid not in keys:
-            raise IdentityError(
-                "signature",
-                "the ID token is signed with a key the tenant does not list",
-            )
+        key = await self._key(raw)
         try:
             return verify(
                 raw,
-                keys[kid],
+                key,
                 issuer=self.issuer,
                 client_id=self.client_id,
                 now=self._clock.now(),
@@ -205,9 +204,42 @@ class TenantClient:
                 )
             raise
 
+    async def verify_login(
+        self, raw: str, *, client_id: str, nonce: str
+    ) -> tuple[str, str]:
+        """Verify the ID token of a sign-in at *client_id*; return subject and name.
+
+        Raises:
+            IdentityError: it is not that sign-in's.
+            TenantError: the tenant's keys cannot be had.
+        """
+        key = await self._key(raw)
+        return verify_nonce(
+            raw,
+            key,
+            issuer=self.issuer,
+            client_id=client_id,
+            now=self._clock.now(),
+            nonce=nonce,
+        )
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self.tenant.aclose()
+
+    async def _key(self, raw: str) -> RSAKey:
+        """Return the tenant's key that *raw* names; one it rotated to is fetched."""
+        kid = key_id(raw)
+        keys = await self._keys.get()
+        if kid not in keys:
+            await self._keys.renew()
+            keys = await self._keys.get()
+        if kid not in keys:
+            raise IdentityError(
+                "signature",
+                "the ID token is signed with a key the tenant does not list",
+            )
+        return keys[kid]
 
     async def _fetch_keys(self) -> Keys:
         metadata = await self.tenant.metadata()

@@ -30,6 +30,8 @@ class Metadata:
     device_authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
+    authorization_endpoint: str = ""
+    """RFC 6749 section 3.1; empty where there is none."""
     revocation_endpoint: str = ""
     """RFC 7009; empty where there is none."""
     details_types: frozenset[str] = frozenset()
@@ -77,6 +79,7 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
         device_authorization_endpoint=endpoint("device_authorization_endpoint"),
         token_endpoint=endpoint("token_endpoint"),
         jwks_uri=endpoint("jwks_uri"),
+        authorization_endpoint=body.get("authorization_endpoint", ""),
         revocation_endpoint=body.get("revocation_endpoint", ""),
         details_types=frozenset(one for one in types if isinstance(one, str)),
     )

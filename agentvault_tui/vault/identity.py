@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import math
 import re
 from collections.abc import Sequence
@@ -119,16 +120,7 @@ def verify(
     Raises:
         IdentityError: with the stable reason.
     """
-    try:
-        payload = jws.deserialize_compact(raw, key, algorithms=["RS256"]).payload
-    except (JoseError, ValueError, TypeError) as error:
-        raise _unsigned("its signature is not the tenant's") from error
-    try:
-        claims = strict_json(payload)
-    except ValueError as error:
-        raise _claims(f"they cannot be read ({visible(error, 80)})") from error
-    if not isinstance(claims, dict):
-        raise _claims("they are not an object")
+    claims = _signed(raw, key)
     seconds = math.floor(now.timestamp())
     _standard(claims, issuer, client_id, seconds)
     # RFC 8628 gives no nonce: that the token is newer than the flow binds it instead.
@@ -141,6 +133,50 @@ def verify(
     if authenticated < since:
         raise _stale("the second factor was proved before the request was made")
     return _identity(claims, authenticated)
+
+
+def verify_nonce(
+    raw: str, key: RSAKey, *, issuer: str, client_id: str, now: datetime, nonce: str
+) -> tuple[str, str]:
+    """Verify the ID token of a sign-in we began; return subject and name, untrusted.
+
+    It says who it was and proves nothing for an approval: no factor is looked for.
+
+    Args:
+        raw: the token; call `key_id` first.
+        key: the tenant's key of that name.
+        issuer: whose token it must be.
+        client_id: whom it must be for.
+        now: the time.
+        nonce: what was sent (OpenID Connect Core section 3.1.2.1).
+
+    Raises:
+        IdentityError: with the stable reason.
+    """
+    claims = _signed(raw, key)
+    _standard(claims, issuer, client_id, math.floor(now.timestamp()))
+    said = claims.get("nonce")
+    # OpenID Connect Core section 3.1.3.7, number 11: it answers this sign-in alone.
+    if not isinstance(said, str) or not hmac.compare_digest(
+        said.encode(), nonce.encode()
+    ):
+        raise _claims("its nonce is not the one that was sent")
+    return claims["sub"], _name(claims)
+
+
+def _signed(raw: str, key: RSAKey) -> dict[str, Any]:
+    """Return the claims, once their signature is known to be the tenant's."""
+    try:
+        payload = jws.deserialize_compact(raw, key, algorithms=["RS256"]).payload
+    except (JoseError, ValueError, TypeError) as error:
+        raise _unsigned("its signature is not the tenant's") from error
+    try:
+        claims = strict_json(payload)
+    except ValueError as error:
+        raise _claims(f"they cannot be read ({visible(error, 80)})") from error
+    if not isinstance(claims, dict):
+        raise _claims("they are not an object")
+    return claims
 
 
 def _standard(claims: dict[str, Any], issuer: str, client_id: str, now: int) -> None:
@@ -218,20 +254,27 @@ def _identity(claims: dict[str, Any], authenticated: int) -> Identity:
         listed = value if isinstance(value, list) else []
         return tuple(word[:100] for word in listed if isinstance(word, str))[:50]
 
-    def text(name: str) -> str:
-        value = claims.get(name)
-        return value[:200] if isinstance(value, str) else ""
-
     return Identity(
         sub=claims["sub"],
-        name=text("name") or text("nickname") or text("email") or claims["sub"],
-        email=text("email"),
+        name=_name(claims),
+        email=_text(claims, "email"),
         email_verified=claims.get("email_verified") is True,
         roles=words(ROLES),
         amr=words("amr"),
         authenticated_at=datetime.fromtimestamp(authenticated, UTC),
         claims={name: claims[name] for name in _EVIDENCE if name in claims},
     )
+
+
+def _name(claims: dict[str, Any]) -> str:
+    """Return what the person is called, as far as the tenant says."""
+    texts = (_text(claims, name) for name in ("name", "nickname", "email"))
+    return next(filter(None, texts), claims["sub"])
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    return value[:200] if isinstance(value, str) else ""
 
 
 def _unsigned(what: str) -> IdentityError:

@@ -6,8 +6,6 @@ open, the page ends at our redirect URI with a code, and `complete` spends it.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,6 +21,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget
+from agentvault_tui.vault.code_flow import challenge
 from agentvault_tui.vault.issuer import origin, path
 from agentvault_tui.vault.management.rows import delete, strings, text
 from agentvault_tui.vault.management.users import ConnectedAccount, account
@@ -102,7 +101,7 @@ class MyAccount(Api):
             "connection": connection,
             "redirect_uri": redirect_uri,
             "state": state,
-            "code_challenge": _challenge(verifier),
+            "code_challenge": challenge(verifier),
             "code_challenge_method": "S256",
         }
         if scopes:
@@ -231,8 +230,3 @@ def audience(tenant: Tenant) -> str:
     """Return the My Account API's identifier, for the token it needs."""
     return f"{tenant.issuer}me/"
 
-
-def _challenge(verifier: str) -> str:
-    """Return the S256 challenge of *verifier* (RFC 7636 section 4.2)."""
-    digest = hashlib.sha256(verifier.encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

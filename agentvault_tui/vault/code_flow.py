@@ -1,0 +1,135 @@
+"""Signing a person in through their browser: the authorization code flow with PKCE."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode
+
+from agentvault_tui.clock import Deadline
+from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.vault.credentials import Credential
+from agentvault_tui.vault.refusals import refused
+from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import ask_token, read_access
+
+SCOPE: Final = "openid profile offline_access"
+"""Who it is, and a refresh token; no API."""
+_LIFE: Final = 600.0
+_MAX_CODE: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class SigningIn:
+    """A sign-in under way: what to open, and what `finish` must know again."""
+
+    page: str = field(repr=False)
+    redirect_uri: str
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: Secret
+    expires: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What the tenant gave for the code; who it was is yet to be verified."""
+
+    id_token: str = field(repr=False)
+    refresh_token: Secret
+
+
+async def begin(
+    tenant: Tenant,
+    client_id: str,
+    redirect_uri: str,
+    *,
+    unguessable: Callable[[], str] = lambda: secrets.token_urlsafe(32),
+) -> SigningIn:
+    """Return the page that signs someone in for the client, whoever is signed in there.
+
+    Args:
+        tenant: where.
+        client_id: for which client; it lists *redirect_uri*.
+        redirect_uri: where the browser ends.
+        unguessable: makes states, nonces and PKCE verifiers.
+
+    Raises:
+        TenantError: the tenant cannot be reached, or signs nobody in like this.
+    """
+    endpoint = (await tenant.metadata()).authorization_endpoint
+    if not endpoint or "?" in endpoint or "#" in endpoint:
+        raise TenantError("the tenant names no page to sign in at")
+    verifier, state, nonce = unguessable(), unguessable(), unguessable()
+    query = {
+        "response_type": "code",
+        "client_id": client_id,
+        "redirect_uri": redirect_uri,
+        "scope": SCOPE,
+        "state": state,
+        "nonce": nonce,
+        "code_challenge": challenge(verifier),
+        "code_challenge_method": "S256",
+        # Not whoever this browser happens to be signed in as.
+        "prompt": "login",
+    }
+    return SigningIn(
+        page=f"{endpoint}?{urlencode(query)}",
+        redirect_uri=redirect_uri,
+        state=state,
+        nonce=nonce,
+        verifier=Secret(verifier),
+        expires=Deadline.after(tenant.clock, _LIFE),
+    )
+
+
+async def finish(
+    tenant: Tenant, credential: Credential, begun: SigningIn, *, code: str, state: str
+) -> SignedIn:
+    """Spend the code the browser came back with (RFC 6749 section 4.1.3).
+
+    Raises:
+        TenantRefusedError: the answer is another's (``wrong_state``), too late
+            (``expired``), or the tenant says no.
+        TenantError: the tenant does not answer, or gives no refresh token.
+    """
+    # RFC 6749 section 10.12: the browser must come back from our own request.
+    if not hmac.compare_digest(state.encode(), begun.state.encode()):
+        raise TenantRefusedError(
+            "wrong_state",
+            "the browser came back from a sign-in that was not begun here",
+            "begin again, and follow the link that is shown",
+        )
+    if begun.expires.passed(tenant.clock):
+        raise TenantRefusedError(
+            "expired", "the time to sign in is over", "begin again"
+        )
+    form = {
+        "grant_type": "authorization_code",
+        "code": code[:_MAX_CODE],
+        "redirect_uri": begun.redirect_uri,
+        "code_verifier": begun.verifier.reveal(),
+    }
+    # A code sent twice ends what came of it (RFC 6749 section 4.1.2).
+    reply = await ask_token(tenant, credential, lambda: form, repeatable=False)
+    if reply.status != 200:
+        raise refused(reply, "take the sign-in", tenant.clock.now())
+    access, id_token = read_access(reply, tenant.clock), reply.json().get("id_token")
+    if access.refresh_token is None or not isinstance(id_token, str):
+        raise TenantError(
+            "the tenant gave no refresh token for the sign-in",
+            "allow the agent's application the Refresh Token grant",
+        )
+    return SignedIn(id_token, access.refresh_token)
+
+
+def challenge(verifier: str) -> str:
+    """Return the S256 challenge of *verifier* (RFC 7636 section 4.2)."""
+    digest = hashlib.sha256(verifier.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
