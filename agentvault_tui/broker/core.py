@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentvault_tui.broker.connecting import Flows
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.upstream import Outbox, TenantAccess
@@ -97,6 +98,8 @@ class Broker:
     """The tenant's administration."""
     vault: VaultAccess = field(init=False)
     """Where the provider tokens of connected accounts are."""
+    flows_to_accounts: Flows = field(init=False)
+    """Connections that people are making."""
     outbox: Outbox = field(init=False)
     """What revocations still have to do there."""
 
@@ -105,6 +108,7 @@ class Broker:
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
         self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
+        self.flows_to_accounts = Flows(self.clock)
         self.outbox = Outbox(self.clock, self.registry, self.access, self._record_step)
 
     async def record(

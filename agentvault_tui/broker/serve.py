@@ -25,6 +25,8 @@ from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
+from agentvault_tui.broker.usecases.disconnect import join_accounts
+from agentvault_tui.broker.usecases.exchange import check_connections
 from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError
@@ -82,6 +84,7 @@ async def _serve(home: Home, settings: Settings, socket: Path) -> int:
     policy = Policy.load(home)
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
+    check_connections(settings, policy.catalogue)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -127,6 +130,7 @@ async def _open(
         known = found.management
         secret = Secret(known.client_secret)
         broker.access.give(ClientSecret(known.client_id, secret))
+    join_accounts(broker)
     await take_over(broker)
     feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
     broker.on_status = feed.publish_status

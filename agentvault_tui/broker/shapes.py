@@ -11,8 +11,10 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import iso
 from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentCounts,
+    AgentId,
     DeviceCode,
     Event,
     Evidence,
@@ -37,7 +39,31 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
         len(tokens),
     )
     told["upstream"] = [step_shape(step) for step in registry.steps_of(agent.id)]
+    accounts = registry.accounts.of(agent.id)
+    told["connections"] = [account_shape(account, registry) for account in accounts]
+    told["outside_until"] = _moment(registry.leases.outside_until(agent.id))
+    told["shared_with"] = _named(registry.leases.sharing(agent.id), registry)
     return told
+
+
+def account_shape(account: Account, registry: Registry) -> dict[str, Any]:
+    """Return a connected account; what could use it is not known here."""
+    lease = registry.leases.of(account.agent_id, account.connection)
+    return {
+        "connection": account.connection,
+        "account": account.id,
+        "user": account.user,
+        "user_name": account.user_name,
+        "provider_scopes": list(account.scopes),
+        "since": iso(account.since),
+        "removing": account.removing,
+        "outside_until": _moment(lease.until if lease else None),
+        "shared_with": _named(registry.accounts.sharing(account), registry),
+    }
+
+
+def _named(agents: Iterable[AgentId], registry: Registry) -> list[dict[str, str]]:
+    return [{"id": one, "name": registry.agent(one).name} for one in agents]
 
 
 def step_shape(step: OutboxStep) -> dict[str, Any]:

@@ -97,8 +97,9 @@ class VaultAccess:
             return NoToken(Cause.OTHER, "server_error", error.what, error.remedy)
 
     async def _exchange(self, account: Account) -> ProviderToken | NoToken:
-        token = self.users.refresh_token(account.agent_id)
-        if token is None or account.issuer != self.issuer:
+        user = self.users.of(account.agent_id)
+        whose = (account.issuer, account.user)
+        if user is None or whose != (self.issuer, user.sub):
             return NoToken(
                 Cause.SUBJECT_REFUSED,
                 "invalid_grant",
@@ -106,7 +107,7 @@ class VaultAccess:
                 "agentvault connections add",
             )
         vault = TokenVault(self._tenant, self.credential(account.agent_id))
-        found = await vault.for_refresh_token(token, account.connection)
+        found = await vault.for_refresh_token(user.refresh_token, account.connection)
         if isinstance(found, ProviderToken) and not found.expires_in:
             # What ends nobody knows when cannot be said to be over after a revocation.
             return _unavailable("the tenant does not say how long the token lives")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from agentvault_tui import sealing
@@ -29,40 +30,61 @@ class Seal(sealing.Seal):
     LOST: ClassVar[str] = "every vault user has to sign in again"
 
 
+@dataclass(frozen=True, slots=True)
+class VaultUser:
+    """Whose accounts an agent uses, as the tenant knows them."""
+
+    sub: str
+    name: str
+    """What the tenant calls them: untrusted."""
+    refresh_token: Secret
+    """Good for the agent's own client alone."""
+
+
 class VaultUsers:
-    """One refresh token an agent, bound to the agent and the tenant it is good at."""
+    """One vault user an agent; the seal binds the token to both and to the tenant."""
 
     def __init__(self, home: Home, issuer: str) -> None:
-        """Keep the tokens of the tenant *issuer* in *home*."""
+        """Keep the users of the tenant *issuer* in *home*."""
         self._home = home
         self._issuer = issuer
 
-    def refresh_token(self, agent_id: AgentId) -> Secret | None:
-        """Return the token of the agent's vault user, opened when it is sent.
+    def of(self, agent_id: AgentId) -> VaultUser | None:
+        """Return the agent's vault user, its token opened when it is sent.
 
         None when there is none, or none that opens: moved, changed, or another's.
+
+        Raises:
+            SettingsError: the file cannot be read.
         """
-        box = self._read().get(agent_id)
-        if not isinstance(box, str):
-            return None
+        match self._read().get(agent_id):
+            case {"sub": str(sub), "name": str(name), "token": str(box)}:
+                owner = self._owner(agent_id, sub)
+            case _:
+                return None
         try:
-            self._open(agent_id, box)
+            self._open(owner, box)
         except (TenantError, ValueError):
             log.warning("the refresh token kept for %s does not open", agent_id)
             return None
-        return Secret(lambda: self._open(agent_id, box))
+        return VaultUser(sub, name, Secret(lambda: self._open(owner, box)))
 
-    def keep(self, agent_id: AgentId, token: Secret) -> None:
-        """Keep *token* in place of any other; on disk when this returns.
+    def keep(self, agent_id: AgentId, user: VaultUser) -> None:
+        """Keep *user* in place of any other; on disk when this returns.
 
         Raises:
             SettingsError: the file cannot be read or written.
             TenantError: the sealing key is damaged.
         """
         box = Seal.of(self._home).close(
-            _KIND, self._owner(agent_id), _VERSION, token.reveal().encode()
+            _KIND,
+            self._owner(agent_id, user.sub),
+            _VERSION,
+            user.refresh_token.reveal().encode(),
         )
-        self._write({**self._read(), agent_id: base64.b64encode(box).decode()})
+        token = base64.b64encode(box).decode()
+        one = {"sub": user.sub, "name": user.name, "token": token}
+        self._write({**self._read(), agent_id: one})
 
     def forget(self, agent_id: AgentId) -> None:
         """Keep none for the agent.
@@ -74,16 +96,12 @@ class VaultUsers:
         if kept.pop(agent_id, None) is not None:
             self._write(kept)
 
-    def _open(self, agent_id: AgentId, box: str) -> str:
+    def _open(self, owner: str, box: str) -> str:
         sealed = base64.b64decode(box, validate=True)
-        opened = Seal.of(self._home).open(
-            _KIND, self._owner(agent_id), _VERSION, sealed
-        )
-        return opened.decode()
+        return Seal.of(self._home).open(_KIND, owner, _VERSION, sealed).decode()
 
-    def _owner(self, agent_id: AgentId) -> str:
-        # An issuer has no space: two owners never read the same.
-        return f"{self._issuer} {agent_id}"
+    def _owner(self, agent_id: AgentId, sub: str) -> str:
+        return json.dumps([self._issuer, agent_id, sub])
 
     def _read(self) -> dict[str, Any]:
         path = self._home.vault_users

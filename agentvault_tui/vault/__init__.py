@@ -9,6 +9,12 @@ asks which product a tenant is.
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget, Priority
 from agentvault_tui.vault.client import SCOPE, TenantClient
+from agentvault_tui.vault.code_flow import (
+    SignedIn,
+    SigningIn,
+    begin_sign_in,
+    finish_sign_in,
+)
 from agentvault_tui.vault.credentials import (
     ClientSecret,
     Credential,
@@ -32,6 +38,7 @@ from agentvault_tui.vault.device import (
 from agentvault_tui.vault.identity import Identity, is_approver
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management import Management
+from agentvault_tui.vault.management.users import ConnectedAccount
 from agentvault_tui.vault.my_account import Connecting, MyAccount
 from agentvault_tui.vault.reply import Json, Reply
 from agentvault_tui.vault.retries import Patience
@@ -56,6 +63,7 @@ __all__ = [
     "Cause",
     "ClientCredentials",
     "ClientSecret",
+    "ConnectedAccount",
     "Connecting",
     "Credential",
     "Denied",
@@ -79,6 +87,8 @@ __all__ = [
     "RefreshedToken",
     "Reply",
     "Secret",
+    "SignedIn",
+    "SigningIn",
     "SigningKey",
     "SlowDown",
     "Tenant",
@@ -87,6 +97,8 @@ __all__ = [
     "TokenVault",
     "Tokens",
     "Unavailable",
+    "begin_sign_in",
+    "finish_sign_in",
     "is_approver",
     "path",
     "revoke_token",

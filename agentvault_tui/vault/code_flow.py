@@ -27,7 +27,7 @@ _MAX_CODE: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class SigningIn:
-    """A sign-in under way: what to open, and what `finish` must know again."""
+    """A sign-in under way: what to open, and what `finish_sign_in` must know again."""
 
     page: str = field(repr=False)
     redirect_uri: str
@@ -45,7 +45,7 @@ class SignedIn:
     refresh_token: Secret
 
 
-async def begin(
+async def begin_sign_in(
     tenant: Tenant,
     client_id: str,
     redirect_uri: str,
@@ -89,7 +89,7 @@ async def begin(
     )
 
 
-async def finish(
+async def finish_sign_in(
     tenant: Tenant, credential: Credential, begun: SigningIn, *, code: str, state: str
 ) -> SignedIn:
     """Spend the code the browser came back with (RFC 6749 section 4.1.3).

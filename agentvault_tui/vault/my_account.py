@@ -229,4 +229,3 @@ class MyAccount(Api):
 def audience(tenant: Tenant) -> str:
     """Return the My Account API's identifier, for the token it needs."""
     return f"{tenant.issuer}me/"
-

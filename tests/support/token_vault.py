@@ -14,6 +14,7 @@ from support.exchanges import answer
 from support.rogue_tenant import TOKEN, Answer, RogueTenant
 
 from agentvault_tui.broker.vault_access import VaultAccess
+from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import Secret
@@ -49,7 +50,8 @@ class Vaulted(Live):
         agent_id = caller.agent.id
         kept = KeptClients(self.bench.home, self.auth0.issuer)
         kept.keep(f"agents/{agent_id}", f"app-{name}", Secret(f"secret-of-{name}"))
-        self.broker.vault.users.keep(agent_id, Secret(REFRESH))
+        user = VaultUser("auth0|ursula", "Ursula", Secret(REFRESH))
+        self.broker.vault.users.keep(agent_id, user)
         for connection in connections:
             account = Account(
                 agent_id=agent_id,

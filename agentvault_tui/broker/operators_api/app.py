@@ -13,6 +13,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
     agents,
+    connections,
     evidence,
     past,
     records,
@@ -42,6 +43,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
         routes=[
             *stepups.routes(broker, authority),
             *agents.routes(broker, authority),
+            *connections.routes(broker, authority),
             *records.routes(broker, feed, presence),
             *evidence.routes(broker),
             *past.routes(broker),

@@ -22,6 +22,7 @@ from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerUnwritableError,
     NotFoundError,
+    RefusedError,
     TenantError,
     UsageError,
 )
@@ -39,6 +40,7 @@ _STATUS: tuple[tuple[type[AgentVaultError], int], ...] = (
     (UsageError, 400),
     (ForbiddenError, 403),
     (ConflictError, 409),
+    (RefusedError, 403),
     (LedgerUnwritableError, 503),
     (LedgerBusyError, 503),
     (TenantError, 502),

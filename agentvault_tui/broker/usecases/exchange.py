@@ -31,11 +31,13 @@ from agentvault_tui.broker.usecases.request import (
 )
 from agentvault_tui.broker.vault_access import CrowdedError
 from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.errors import SettingsError
 from agentvault_tui.ledger import Change, DropToken
 from agentvault_tui.model import (
     Account,
     Action,
     Agent,
+    AgentId,
     DecisionId,
     Draft,
     EventType,
@@ -48,6 +50,8 @@ from agentvault_tui.model import (
     new_id,
     sha256_hex,
 )
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.settings import Settings
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Cause, NoToken, ProviderToken
 
@@ -95,7 +99,7 @@ async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Es
     """
     registry = broker.registry
     registry.seen(agent.id)
-    account = registry.accounts.get(agent.id, connection)
+    account = usable(broker, agent.id, connection)
     request = _request(broker, agent, connection, account)
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
@@ -127,7 +131,7 @@ async def deliver_approved(
     broker: Broker, agent: Agent, stepup: StepUp
 ) -> Answer | Expired | Spent:
     """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
-    account = broker.registry.accounts.get(agent.id, stepup.connection or "")
+    account = usable(broker, agent.id, stepup.connection or "")
     epoch = broker.registry.epoch(agent.id)
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
@@ -143,6 +147,28 @@ async def deliver_approved(
             return await _spend(broker, permit, current, minted)
     except CrowdedError:
         return await _missed(broker, permit, _queue())
+
+
+def check_connections(settings: Settings, catalogue: Catalogue) -> None:
+    """Refuse connections that stand for scopes nobody knows.
+
+    Raises:
+        SettingsError: with the unknown scope and the nearest known ones.
+    """
+    for name, connection in settings.connections.items():
+        for scope in connection.scopes:
+            if scope not in catalogue:
+                near = " or ".join(catalogue.nearest(scope))
+                raise SettingsError(
+                    f"connections.{name} names the unknown scope {visible(scope, 60)}",
+                    f"did you mean {near}" if near else "agentvault policy check",
+                )
+
+
+def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None:
+    """Return the agent's account there, unless it is being removed."""
+    account = broker.registry.accounts.get(agent_id, connection)
+    return None if account is None or account.removing else account
 
 
 def _request(

@@ -1,0 +1,322 @@
+"""A person connects an account for an agent: signs in, allows it, and it is recorded.
+
+Two pages of the tenant's, each ending at a loopback address of the operator's: the
+first says who the agent's vault user is, the second allows the account. The agent's
+own client asks both times, so that what it is given is good for that agent alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hmac
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from agentvault_tui.broker.connecting import Consent, Flow, Wanted
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.vault_users import VaultUser
+from agentvault_tui.errors import (
+    ConflictError,
+    RefusedError,
+    TenantConflictError,
+    TenantError,
+    TenantRefusedError,
+    TenantUnreachableError,
+    UsageError,
+)
+from agentvault_tui.ledger import DropAccount
+from agentvault_tui.model import Account, Actor, Agent, Draft, EventType, new_id
+from agentvault_tui.text import visible
+from agentvault_tui.vault import (
+    ConnectedAccount,
+    MyAccount,
+    RefreshedToken,
+    Secret,
+    SigningIn,
+    begin_sign_in,
+    finish_sign_in,
+    revoke_token,
+)
+from agentvault_tui.vault.my_account import SCOPES, audience
+
+log = logging.getLogger("agentvault.connect")
+
+_PATIENCE: Final = 30.0
+"""Seconds an operator waits for the tenant; their client waits a little longer."""
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_MOST_SCOPES: Final = 100
+_LONGEST_SCOPE: Final = 500
+
+
+async def begin(broker: Broker, wanted: Wanted) -> Flow:
+    """Begin, or begin at the second page when the vault user is known already.
+
+    Raises:
+        NotFoundError: no such agent, or it has no client at the tenant.
+        UsageError: nobody said what the connection stands for, or what was sent makes
+            no sense.
+        ConflictError: the agent is not served, or too many are under way.
+        TenantError: the tenant refuses, or does not answer.
+    """
+    agent = _checked(broker, wanted)
+    async with _patience():
+        user = broker.vault.users.of(agent.id)
+        if user is not None:
+            try:
+                return await _to_consent(broker, wanted, user)
+            except TenantRefusedError as error:
+                if error.error != "invalid_grant":
+                    raise
+                broker.vault.users.forget(agent.id)
+        credential = broker.vault.credential(agent.id)
+        page = await begin_sign_in(
+            broker.tenant.tenant, credential.client_id, wanted.redirect_uri
+        )
+        return broker.flows_to_accounts.put(Flow(new_id("cfl"), wanted, page))
+
+
+async def proceed(
+    broker: Broker, flow_id: str, address: str, operator: Actor
+) -> Flow | Account:
+    """Take the address at which the browser ended; return what comes next.
+
+    Args:
+        broker: the broker.
+        flow_id: of the flow `begin` returned.
+        address: whole, or its query alone.
+        operator: who is recorded to have connected the account.
+
+    Raises:
+        NotFoundError: no such flow, or its time is up.
+        UsageError: the address is not where this flow's page ended; try again.
+        RefusedError: the person, or the tenant, said no.
+        ConflictError: someone else than the agent's vault user signed in, or the
+            agent was cut off meanwhile.
+        TenantError: the tenant refuses, or does not answer.
+    """
+    flow = broker.flows_to_accounts.take(flow_id)
+    answer = _answer(address)
+    # RFC 6749 section 10.12: what a browser brings must be from our own request.
+    # Anyone can call a loopback address, so what is not ours ends nothing.
+    state = answer.get("state", "")
+    if not hmac.compare_digest(state.encode(), flow.at.state.encode()):
+        broker.flows_to_accounts.put(flow)
+        raise UsageError(
+            "that is not the address at which this page ended",
+            "paste the whole address from the browser",
+        )
+    if error := answer.get("error"):
+        said = visible(answer.get("error_description", ""), 200)
+        raise RefusedError(f"refused there: {visible(error, 60)} {said}".strip())
+    _checked(broker, flow.wanted)
+    async with _patience():
+        if isinstance(flow.at, SigningIn):
+            user = await _signed_in(broker, flow, flow.at, answer)
+            return await _to_consent(broker, flow.wanted, user)
+        return await _connected(broker, flow.wanted, flow.at, answer, operator)
+
+
+def my_account(broker: Broker, account: Agent | Account, user: VaultUser) -> MyAccount:
+    """Return the My Account API of an agent's vault user.
+
+    Raises:
+        NotFoundError: the agent has no client at the tenant.
+    """
+    tenant = broker.tenant.tenant
+    agent_id = account.id if isinstance(account, Agent) else account.agent_id
+
+    def rotated(token: Secret) -> None:
+        broker.vault.users.keep(agent_id, replace(user, refresh_token=token))
+
+    tokens = RefreshedToken(
+        tenant,
+        broker.vault.credential(agent_id),
+        user.refresh_token,
+        audience=audience(tenant),
+        scope=" ".join(SCOPES),
+        rotated=rotated,
+    )
+    return MyAccount(tenant, tokens)
+
+
+def account_draft(
+    kind: EventType, account: Account, actor: Actor, **detail: str
+) -> Draft:
+    """Return the event about a connected account."""
+    return Draft(
+        kind,
+        actor,
+        agent_id=account.agent_id,
+        action=None,
+        resource=f"connection:{account.connection}",
+        detail={
+            "connection": account.connection,
+            "account": account.id,
+            "user": account.user,
+            "provider_scopes": list(account.scopes),
+            **detail,
+        },
+    )
+
+
+def _checked(broker: Broker, wanted: Wanted) -> Agent:
+    """Refuse what cannot lead anywhere, before anybody is sent to a browser."""
+    agent = broker.registry.agent(wanted.agent_id)
+    known = broker.settings.connections
+    if wanted.connection not in known:
+        near = difflib.get_close_matches(wanted.connection, known, n=1)
+        hint = f"did you mean {near[0]}; or put" if near else "put"
+        raise UsageError(
+            f"nobody said what the connection {visible(wanted.connection, 60)} stands "
+            "for",
+            f"{hint} [connections.NAME] with its scopes into config.toml",
+        )
+    if not broker.registry.serves(agent.id):
+        raise ConflictError("the agent is not served", "restore it first")
+    parts = urlsplit(wanted.redirect_uri)
+    if (
+        parts.scheme != "http"
+        or parts.hostname not in _LOOPBACK
+        or parts.path != "/callback"
+        or parts.query
+        or parts.fragment
+    ):
+        # RFC 8252 section 7.3: a code is sent to this machine and nowhere else.
+        raise UsageError(
+            "'redirect_uri' is not a loopback address",
+            "for example http://127.0.0.1:7719/callback",
+        )
+    if len(wanted.scopes) > _MOST_SCOPES or any(
+        not 0 < len(scope) <= _LONGEST_SCOPE for scope in wanted.scopes
+    ):
+        raise UsageError(f"a provider is asked for at most {_MOST_SCOPES} scopes")
+    return agent
+
+
+async def _signed_in(
+    broker: Broker, flow: Flow, begun: SigningIn, answer: dict[str, str]
+) -> VaultUser:
+    """Spend the code; keep whose refresh token came of it."""
+    agent_id, tenant = flow.wanted.agent_id, broker.tenant.tenant
+    credential = broker.vault.credential(agent_id)
+    code, state = answer.get("code", ""), answer["state"]
+    found = await finish_sign_in(tenant, credential, begun, code=code, state=state)
+    sub, name = await broker.tenant.verify_login(
+        found.id_token, client_id=credential.client_id, nonce=begun.nonce
+    )
+    others = {
+        account.user: account.user_name
+        for account in broker.registry.accounts.of(agent_id)
+        if account.issuer == broker.vault.issuer
+    }
+    if others and sub not in others:
+        try:
+            await revoke_token(tenant, credential, found.refresh_token)
+        except TenantError as error:
+            log.warning("a refresh token nobody uses stays: %s", error.what)
+        known = visible(next(iter(others.values())), 60)
+        raise ConflictError(
+            f"{visible(name, 60)} signed in, and the agent uses {known}'s accounts",
+            f"sign in as {known}, or remove the agent's connections first",
+        )
+    user = VaultUser(sub, visible(name, 120), found.refresh_token)
+    broker.vault.users.keep(agent_id, user)
+    return user
+
+
+async def _to_consent(broker: Broker, wanted: Wanted, user: VaultUser) -> Flow:
+    """Have the page at which the vault user allows the account."""
+    agent = broker.registry.agent(wanted.agent_id)
+    accounts = my_account(broker, agent, user)
+    connecting = await accounts.connect(
+        wanted.connection, wanted.redirect_uri, wanted.scopes
+    )
+    consent = Consent(user, accounts, connecting)
+    return broker.flows_to_accounts.put(Flow(new_id("cfl"), wanted, consent))
+
+
+async def _connected(
+    broker: Broker,
+    wanted: Wanted,
+    consent: Consent,
+    answer: dict[str, str],
+    operator: Actor,
+) -> Account:
+    """Complete, record, and only then let the agent use it."""
+    registry, agent_id = broker.registry, wanted.agent_id
+    epoch = registry.epoch(agent_id)
+    found = await _completed(consent, wanted, answer)
+    account = Account(
+        agent_id=agent_id,
+        connection=wanted.connection,
+        id=found.id,
+        issuer=broker.vault.issuer,
+        user=consent.user.sub,
+        user_name=consent.user.name,
+        scopes=found.scopes,
+        since=broker.clock.now(),
+    )
+    before = registry.accounts.get(agent_id, wanted.connection)
+    await broker.record(
+        account_draft(EventType.CONNECTION_ADDED, account, operator),
+        changes=[account],
+    )
+    if registry.epoch(agent_id) != epoch:
+        back = before or DropAccount(agent_id, wanted.connection)
+        draft = account_draft(EventType.CONNECTION_REMOVED, account, operator)
+        await broker.record_cut(draft, changes=[back])
+        raise ConflictError(
+            "the agent was cut off meanwhile", "look at it before connecting again"
+        )
+    registry.accounts.put(account)
+    # What is on its way was decided about another account, if about any.
+    registry.void_decisions(agent_id)
+    return account
+
+
+async def _completed(
+    consent: Consent, wanted: Wanted, answer: dict[str, str]
+) -> ConnectedAccount:
+    """Spend the code; an account that is connected already is as good as a new one."""
+    code, state = answer.get("connect_code", ""), answer["state"]
+    try:
+        return await consent.accounts.complete(
+            consent.connecting, code=code, state=state
+        )
+    except TenantConflictError:
+        async for known in consent.accounts.accounts(connection=wanted.connection):
+            return known
+        raise
+
+
+def _answer(address: str) -> dict[str, str]:
+    """Read what a page sent back; a name that stands twice is nobody's answer."""
+    text = address.strip()
+    query = urlsplit(text).query if "://" in text else text.lstrip("?")
+    try:
+        pairs = parse_qsl(query, max_num_fields=32, strict_parsing=True)
+    except ValueError:
+        return {}
+    answer = dict(pairs)
+    return answer if len(answer) == len(pairs) else {}
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """Wait for the tenant no longer than an operator does.
+
+    Raises:
+        TenantUnreachableError: it takes longer.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            yield
+    except TimeoutError:
+        raise TenantUnreachableError(
+            f"the tenant took longer than {_PATIENCE:.0f} s", "begin again"
+        ) from None
