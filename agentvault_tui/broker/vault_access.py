@@ -47,7 +47,7 @@ class VaultAccess:
         self._tenant = Tenant(issuer, clock, timeout=deadline)
         self.issuer: Final = self._tenant.issuer
         self.users: Final = VaultUsers(home, self.issuer)
-        self._clients = KeptClients(home, self.issuer)
+        self.clients: Final = KeptClients(home, self.issuer)
         self._deadline = deadline
         self._places = asyncio.Semaphore(_PLACES)
         self._turns: dict[tuple[AgentId, str], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -59,12 +59,12 @@ class VaultAccess:
             NotFoundError: it has none, or its secret is not in this home.
         """
         key = f"agents/{agent_id}"
-        client_id = self._clients.client_id(key)
+        client_id = self.clients.client_id(key)
         if not client_id:
             raise NotFoundError(
                 "the agent has no application at the tenant", "agentvault auth0 apply"
             )
-        return ClientSecret(client_id, self._clients.secret(key))
+        return ClientSecret(client_id, self.clients.secret(key))
 
     @asynccontextmanager
     async def turn(self, account: Account) -> AsyncIterator[None]:

@@ -31,6 +31,9 @@ SECTIONS: Final = {
     },
     "Decide": {
         "agents": _room("agents", "agents", "Register agents, cut them off, restore."),
+        "connections": _room(
+            "connections", "connections", "Connect accounts agents use, take them away."
+        ),
         "stepup": _room("stepup", "stepup", "Decide requests that wait for a person."),
         "policy": _room("policy", "policy", "Check the policy, explain an answer."),
     },

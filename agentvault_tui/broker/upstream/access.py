@@ -38,17 +38,18 @@ class TenantAccess:
         self._kept = KeptClients(home, tenant.issuer)
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
         self._known: tuple[str, Management] | None = None
-        self._given: Credential | None = None
+        self.given: Credential | None = None
+        """What may make objects there too: the embedded tenant's, for this run."""
         self.holdings: Holdings = KeptHoldings(self._kept)
 
     def give(self, credential: Credential) -> None:
         """Use *credential*, which the embedded tenant made for this run."""
-        self._given = credential
+        self.given = credential
 
     @property
     def management(self) -> Management | None:
         """The Management API, when there is a credential for it."""
-        credential = self._given or self._credential()
+        credential = self.given or self._credential()
         if credential is None:
             return None
         if self._known is None or self._known[0] != credential.client_id:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from agentvault_tui.broker.connecting import Consent, Flow, Wanted
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.upstream.own_client import make_own_client
 from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.errors import (
     ConflictError,
@@ -65,6 +66,14 @@ async def begin(broker: Broker, wanted: Wanted) -> Flow:
     """
     agent = _checked(broker, wanted)
     async with _patience():
+        if broker.access.given is not None:
+            await make_own_client(
+                broker.tenant.tenant,
+                broker.access.given,
+                broker.vault.clients,
+                agent,
+                wanted.connection,
+            )
         user = broker.vault.users.of(agent.id)
         if user is not None:
             try:

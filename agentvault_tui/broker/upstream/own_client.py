@@ -1,0 +1,70 @@
+"""An agent's own client on the embedded tenant, as `auth0 apply` makes it on Auth0.
+
+There it takes a person's credential; here the tenant gave this run one that may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.model import Agent
+from agentvault_tui.text import visible
+from agentvault_tui.vault import Budget, Credential, Management, Tenant
+from agentvault_tui.vault.provision import AgentNeed, KeptClients, Needs, Provisioner
+from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.plan import Step, make_plan
+from agentvault_tui.vault.provision.rules import AtLeast, Is, Ref, Rule
+
+_RATE: Final = 500.0
+"""Requests a second: it is a process on this machine."""
+
+
+async def make_own_client(
+    tenant: Tenant,
+    credential: Credential,
+    kept: KeptClients,
+    agent: Agent,
+    connection: str,
+) -> None:
+    """Make or mend the agent's client, and let it use *connection*; idempotent.
+
+    Raises:
+        NotFoundError: the tenant has no such connection.
+        TenantError: the tenant would not, or does not answer.
+    """
+    budget = Budget(tenant.clock, rate=_RATE, burst=int(_RATE), sleep=tenant.sleep)
+    provisioner = Provisioner(Management(tenant, credential, budget=budget), kept)
+    needs = Needs(
+        scopes=(),
+        agents=(AgentNeed(agent.id, agent.name),),
+        connections=(connection,),
+    )
+    wanted, found = await provisioner.look(needs)
+    plan = make_plan(tuple(_of_one(wanted, agent)), found)
+    address = f"{Kind.CONNECTION}.{connection}"
+    for item in plan.items:
+        if item.address == address and item.step is Step.BY_HAND:
+            raise NotFoundError(
+                f"the tenant has no connection {visible(connection, 60)}",
+                "the embedded tenant's own is called workspace",
+            )
+    async for _ in provisioner.apply(plan, found):
+        pass
+
+
+def _of_one(wanted: tuple[Wanted, ...], agent: Agent) -> Iterator[Wanted]:
+    """Pick what one agent needs; the rest an embedded tenant does without."""
+    key = f"agents/{agent.id}"
+    for one in wanted:
+        if one.kind in {Kind.CLIENT, Kind.GRANT} and one.key.startswith(key):
+            yield one
+        elif one.kind is Kind.CONNECTION:
+            client = AtLeast((Ref(f"{Kind.CLIENT}.{key}"),))
+            fields: dict[str, Rule] = {
+                "connected_accounts.active": Is(value=True),
+                "clients": client,
+            }
+            yield replace(one, fields=fields)

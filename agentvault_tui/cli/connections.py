@@ -1,0 +1,217 @@
+"""``agentvault connections``: accounts at providers that agents use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from agentvault_tui.cli.callback import PORT, Callback, listening
+from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import Session
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.errors import UsageError
+
+
+@group("connections", example="agentvault connections list")
+def connections() -> None:
+    """Connect accounts that agents use through Token Vault, and take them away."""
+
+
+@command(
+    "add",
+    example="agentvault connections add calendar-agent google-oauth2 "
+    "--scope https://www.googleapis.com/auth/calendar",
+    prints_data=True,
+)
+@click.argument("ref", metavar="AGENT")
+@click.argument("connection", metavar="CONNECTION")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="What to ask the provider for, in its own words; repeat it.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="Where the browser comes back to, on this machine.",
+)
+@pass_session
+def add_connection(
+    session: Session, ref: str, connection: str, scopes: tuple[str, ...], port: int
+) -> None:
+    """Connect an account: a page to sign in at, then one to allow it.
+
+    The vault user is whoever signs in first: a user of the tenant's whose accounts
+    this agent is to use. Without a browser on this machine, open the pages on
+    another and paste the address at which each of them ends.
+    """
+    client, out = session.client, session.out
+    agent = find_agent(client, ref)
+    with listening(port) as callback:
+        step = client.post(
+            "/api/connections",
+            agent_id=agent["id"],
+            connection=connection,
+            scopes=list(scopes) or None,
+            redirect_uri=callback.address,
+        )
+        while step["step"] != "done":
+            _show_step(session, step, callback)
+            step = _next(session, step, callback)
+    if session.json:
+        out.json(step)
+    else:
+        _print_account(out, step["connection"])
+
+
+@command("list", example="agentvault connections list --json", prints_data=True)
+@click.option("--agent", help="Only this agent's: id or unique name.")
+@pass_session
+def list_connections(session: Session, agent: str | None) -> None:
+    """List accounts: whose they are, what they allow, and which agents share one."""
+    client, out = session.client, session.out
+    agent_id = find_agent(client, agent)["id"] if agent else None
+    answer = client.get("/api/connections", agent=agent_id)
+    if session.json:
+        out.json(answer)
+        return
+    if not answer["connections"]:
+        out.line("no accounts yet: `agentvault connections add AGENT CONNECTION`")
+        return
+    out.table(
+        (
+            *("AGENT", "CONNECTION", "ACCOUNT", "USER", "STANDS FOR"),
+            *("AT THE PROVIDER", "SINCE", "SHARED WITH"),
+        ),
+        [
+            [
+                out.cell(one["agent_name"], "strong", 40),
+                out.cell(one["connection"]),
+                out.cell(one["account"]),
+                out.cell(one["user_name"] or one["user"], limit=40),
+                out.cell(" ".join(one["scopes"])),
+                out.cell(" ".join(one["provider_scopes"]), limit=60),
+                out.cell("being removed" if one["removing"] else one["since"][:19]),
+                out.cell(_names(one["shared_with"])),
+            ]
+            for one in answer["connections"]
+        ],
+        keep=("ACCOUNT",),
+    )
+
+
+@command(
+    "remove",
+    example="agentvault connections remove calendar-agent google-oauth2",
+    prints_data=True,
+)
+@click.argument("ref", metavar="AGENT")
+@click.argument("connection", metavar="CONNECTION")
+@click.option(
+    "--shared", is_flag=True, help="Also when other agents use the same account."
+)
+@pass_session
+def remove_connection(
+    session: Session, ref: str, connection: str, shared: bool
+) -> None:
+    """Take an account away: closed here at once, then deleted in Token Vault.
+
+    Asked again after the tenant did not answer, it goes on where it was.
+    """
+    client, out = session.client, session.out
+    agent = find_agent(client, ref)
+    removed = client.post(
+        "/api/connections/remove",
+        agent_id=agent["id"],
+        connection=connection,
+        shared=shared,
+    )
+    if session.json:
+        out.json(removed)
+        return
+    out.line("closed here: no token of this account is given out any more")
+    out.line(
+        {
+            "deleted": "deleted in Token Vault",
+            "gone": "it was gone from Token Vault already",
+            "left": "left in Token Vault: its user is not signed in here, "
+            "and nobody else can delete it",
+        }[removed["at_tenant"]]
+    )
+    if removed["also"]:
+        out.line("cut too: ", out.cell(_names(removed["also"]), "strong"))
+    if removed["outside_until"]:
+        until = out.cell(removed["outside_until"], "wait")
+        out.line("a token handed out before works at the provider until ", until)
+
+
+for _command in (add_connection, list_connections, remove_connection):
+    connections.add_command(_command)
+
+
+def _show_step(session: Session, step: dict[str, Any], callback: Callback) -> None:
+    """Say what to open; nothing is opened by itself."""
+    out = session.out
+    if session.json:
+        out.json(step)
+        return
+    what = (
+        "Sign in as the agent's vault user"
+        if step["step"] == "sign_in"
+        else "Allow the account at its provider"
+    )
+    out.line(f"{what}. Open in a browser:")
+    out.line()
+    out.line(out.cell(step["page"], "strong", 4000))
+    out.line()
+    if callback.listens:
+        out.line("and come back here. With the browser on another machine, paste")
+        out.line("the address at which it ended:")
+    else:
+        out.line("Its last address cannot be reached here: another program has the")
+        out.line("port. Paste that address:")
+
+
+def _next(session: Session, step: dict[str, Any], callback: Callback) -> dict[str, Any]:
+    """Wait for the browser; an address that is not this page's is asked for again."""
+    ends = parse_iso(step["expires_at"])
+    while True:
+        left = (ends - datetime.now(UTC)).total_seconds()
+        address = callback.next(left)
+        try:
+            reached: dict[str, Any] = session.client.post(
+                "/api/connections/continue", id=step["id"], address=address
+            )
+        except UsageError as error:
+            session.out.note(error.diagnosis())
+        else:
+            return reached
+
+
+def _print_account(out: Output, account: dict[str, Any]) -> None:
+    out.fields(
+        [
+            ("connected", out.cell(account["connection"], "strong")),
+            ("account", account["account"]),
+            ("agent", out.cell(account["agent_name"])),
+            ("vault user", out.cell(account["user_name"])),
+            ("at the provider", " ".join(account["provider_scopes"])),
+            ("stands for", " ".join(account["scopes"])),
+            *(
+                [("shared with", out.cell(_names(account["shared_with"])))]
+                if account["shared_with"]
+                else []
+            ),
+        ]
+    )
+
+
+def _names(agents: list[dict[str, str]]) -> str:
+    return ", ".join(agent["name"] for agent in agents)
