@@ -1,0 +1,34 @@
+"""One tenant for the room's tests, and a broker of its own for each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from support.agents_http import Live, live_broker
+from support.connecting import Office
+from support.tenant_admin import Admin
+from support.tenant_thread import TenantThread
+
+from agentvault_tui.home import Home
+
+
+@pytest.fixture(scope="module")
+def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
+    running = TenantThread(Home.locate(tmp_path_factory.mktemp("tenant") / "home"))
+    yield Admin(running)
+    running.close()
+
+
+@pytest.fixture
+async def office(admin: Admin, tmp_path: Path) -> AsyncIterator[Office]:
+    office = await Office.open(admin, Home.locate(tmp_path / "home"))
+    yield office
+    await office.close()
+
+
+@pytest.fixture
+async def live(office: Office) -> AsyncIterator[Live]:
+    async with live_broker(office.bench) as live:
+        yield live

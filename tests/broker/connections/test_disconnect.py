@@ -1,0 +1,146 @@
+"""An account is taken away: here at once, at the tenant when it answers."""
+
+from __future__ import annotations
+
+import pytest
+from support.agents_http import Live
+from support.bench import OPERATOR
+from support.connecting import WORKSPACE, Office, caller
+from support.token_vault import exchange
+
+from agentvault_tui.broker.usecases.connect import my_account
+from agentvault_tui.broker.usecases.disconnect import disconnect
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.errors import ConflictError, NotFoundError, TenantError
+from agentvault_tui.model import Agent
+
+
+async def remove(office: Office, agent: Agent, *, shared: bool = False) -> str:
+    found = await disconnect(
+        office.broker, agent.id, WORKSPACE, OPERATOR, shared=shared
+    )
+    return found.at_tenant
+
+
+def left_at_tenant(office: Office, user: str) -> list[str]:
+    path = f"users/{user.replace('|', '%7C')}/connected-accounts"
+    answer = office.admin.call("GET", path).json()
+    return [one["id"] for one in answer["connected_accounts"]]
+
+
+async def test_an_account_is_deleted_where_it_is_kept(
+    office: Office, live: Live
+) -> None:
+    """Gone from the vault, and with it the sign-in; a token outside lives on, said."""
+    agent = await caller(live)
+    account = await office.connect(agent.agent, office.person(), "calendar.read")
+    token = (await exchange(agent, WORKSPACE)).json()["access_token"]
+    assert left_at_tenant(office, account.user) == [account.id]
+    removed = await disconnect(
+        office.broker, agent.agent.id, WORKSPACE, OPERATOR, shared=False
+    )
+    assert removed.at_tenant == "deleted"
+    assert removed.outside_until is not None
+    assert office.provider_says(token)["active"] is True
+    assert left_at_tenant(office, account.user) == []
+    refused = await exchange(agent, WORKSPACE)
+    assert refused.status_code == 401
+    assert office.broker.vault.users.of(agent.agent.id) is None
+    kinds = [
+        event.detail["at_tenant"]
+        for event in await office.bench.events("connection.removed")
+    ]
+    assert kinds == ["pending", "deleted"]
+    with pytest.raises(NotFoundError):
+        await remove(office, agent.agent)
+
+
+async def test_what_is_gone_already_is_fine(office: Office, live: Live) -> None:
+    """Deleted by its user meanwhile, it is forgotten here as well."""
+    agent = await caller(live)
+    account = await office.connect(agent.agent, office.person(), "calendar.read")
+    user = office.broker.vault.users.of(agent.agent.id)
+    assert user is not None
+    assert await my_account(office.broker, account, user).disconnect(account.id)
+    assert (await exchange(agent, WORKSPACE)).status_code == 401
+    assert await remove(office, agent.agent) == "gone"
+
+
+async def test_a_shared_account_is_not_taken_unasked(
+    office: Office, live: Live
+) -> None:
+    """Whoever removes it is told whom else it cuts; then it cuts them too."""
+    first, second = await caller(live), await caller(live)
+    person = office.person()
+    await office.connect(first.agent, person, "calendar.read")
+    await office.connect(second.agent, person, "calendar.read")
+    with pytest.raises(ConflictError, match=second.agent.name):
+        await remove(office, first.agent)
+    assert (await exchange(first, WORKSPACE)).status_code == 200
+    assert await remove(office, first.agent, shared=True) == "deleted"
+    assert (await exchange(second, WORKSPACE)).status_code == 401
+    assert office.broker.registry.accounts.all() == []
+
+
+async def test_a_tenant_that_is_away_keeps_nothing_open(
+    office: Office, live: Live
+) -> None:
+    """Closed here although the tenant has not deleted it; asked again, it goes on."""
+    agent = await caller(live)
+    account = await office.connect(agent.agent, office.person(), "calendar.read")
+    assert (await exchange(agent, WORKSPACE)).status_code == 200
+    office.fault(status=503)
+    with pytest.raises(TenantError):
+        await remove(office, agent.agent)
+    assert (await exchange(agent, WORKSPACE)).status_code == 401
+    kept = office.broker.registry.accounts.get(agent.agent.id, WORKSPACE)
+    assert kept is not None
+    assert kept.removing
+    assert (await office.bench.ledger.load()).accounts == (kept,)
+    office.fault()
+    assert await remove(office, agent.agent) == "deleted"
+    assert left_at_tenant(office, account.user) == []
+
+
+async def test_without_the_sign_in_it_is_left_and_said(
+    office: Office, live: Live
+) -> None:
+    """Only its user can delete an account: that nobody did is no success."""
+    agent = await caller(live)
+    account = await office.connect(agent.agent, office.person(), "calendar.read")
+    office.broker.vault.users.forget(agent.agent.id)
+    assert await remove(office, agent.agent) == "left"
+    assert left_at_tenant(office, account.user) == [account.id]
+    assert office.broker.registry.accounts.of(agent.agent.id) == ()
+
+
+async def test_a_revocation_takes_the_account_at_the_tenant(
+    office: Office, live: Live
+) -> None:
+    """The outbox deletes what only this agent used, and it is forgotten here."""
+    agent = await caller(live)
+    account = await office.connect(agent.agent, office.person(), "calendar.read")
+    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    while await office.broker.outbox.work():
+        pass
+    steps = office.broker.registry.steps_of(agent.agent.id)
+    assert {step.step: step.status for step in steps}["connected accounts"] == (
+        "confirmed"
+    )
+    assert left_at_tenant(office, account.user) == []
+    assert office.broker.registry.accounts.of(agent.agent.id) == ()
+    assert office.broker.vault.users.of(agent.agent.id) is None
+
+
+async def test_a_revocation_leaves_what_another_uses(
+    office: Office, live: Live
+) -> None:
+    """A shared account stays: the other agent was not revoked."""
+    first, second = await caller(live), await caller(live)
+    person = office.person()
+    await office.connect(first.agent, person, "calendar.read")
+    await office.connect(second.agent, person, "calendar.read")
+    await revoke_agent(office.broker, first.agent.id, "", OPERATOR)
+    while await office.broker.outbox.work():
+        pass
+    assert (await exchange(second, WORKSPACE)).status_code == 200

@@ -1,0 +1,98 @@
+"""A broker in process, the embedded tenant on a socket, and people with browsers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from support.agents_http import Caller, Live
+from support.bench import OPERATOR, Bench
+from support.tenant_admin import PASSWORD, Admin, Person, query_of
+
+from agentvault_tui.broker.connecting import Flow, Wanted
+from agentvault_tui.broker.usecases.connect import begin, proceed
+from agentvault_tui.broker.usecases.disconnect import join_accounts
+from agentvault_tui.home import Home
+from agentvault_tui.model import Account, Agent, new_id
+from agentvault_tui.settings import ConnectionSettings
+from agentvault_tui.tenant.faults import Faults
+from agentvault_tui.vault import ClientSecret, Secret, TenantClient
+
+BACK = "http://127.0.0.1:7719/callback"
+WORKSPACE = "workspace"
+CONNECTIONS = {WORKSPACE: ConnectionSettings(("read:calendar", "write:calendar"))}
+
+
+class Office:
+    """One broker whose agents get accounts at the embedded tenant's own provider."""
+
+    def __init__(self, admin: Admin, bench: Bench) -> None:
+        self.admin, self.bench = admin, bench
+        self.tenant, self.broker = admin.tenant, bench.broker
+
+    @classmethod
+    async def open(cls, admin: Admin, home: Home) -> Office:
+        tenant = admin.tenant
+        bench = await Bench.open(home, tenant.clock, tenant.issuer)
+        broker, run = bench.broker, tenant.run
+        broker.settings = replace(broker.settings, connections=CONNECTIONS)
+        broker.tenant = TenantClient(tenant.issuer, run.client_id, tenant.clock)
+        secret = Secret(run.management_secret)
+        broker.access.give(ClientSecret(run.management_id, secret))
+        join_accounts(broker)
+        return cls(admin, bench)
+
+    async def close(self) -> None:
+        self.fault()
+        await self.broker.tenant.aclose()
+        await self.broker.vault.aclose()
+        await self.bench.tenant.tenant.aclose()
+        await self.bench.close()
+
+    def fault(self, **members: Any) -> None:
+        """Let the tenant fail so from now on; without members, not at all."""
+        self.tenant.faults.now = replace(Faults(), **members)
+
+    def person(self, name: str = "") -> Person:
+        """Return a new user of the tenant's, in a browser of their own."""
+        name = name or new_id("user").replace("_", "-")
+        self.admin.user(name)
+        return Person(self.tenant, name, PASSWORD)
+
+    async def begin(self, agent: Agent, *scopes: str, **changes: Any) -> Flow:
+        wanted = Wanted(agent.id, WORKSPACE, scopes, BACK)
+        return await begin(self.broker, replace(wanted, **changes))
+
+    async def visit(self, flow: Flow, person: Person) -> str:
+        """Let *person* say yes at the flow's page; return where the browser ended."""
+        path = flow.at.page.removeprefix(self.tenant.issuer).partition("?")[0]
+        query = query_of(flow.at.page)
+        found = await asyncio.to_thread(person.allow, path, **query)
+        return f"{BACK}?{urlencode(found)}"
+
+    async def proceed(self, flow: Flow, address: str) -> Flow | Account:
+        return await proceed(self.broker, flow.id, address, OPERATOR)
+
+    async def connect(self, agent: Agent, person: Person, *scopes: str) -> Account:
+        """Walk the whole way."""
+        reached: Flow | Account = await self.begin(agent, *scopes)
+        while isinstance(reached, Flow):
+            reached = await self.proceed(reached, await self.visit(reached, person))
+        return reached
+
+    def provider_says(self, token: str) -> dict[str, Any]:
+        """Ask the provider what a token of its is good for."""
+        answer = self.tenant.http.get(
+            f"{self.tenant.issuer}agentvault/workspace/tokeninfo",
+            headers={"authorization": f"Bearer {token}"},
+        )
+        return dict(answer.json())
+
+
+async def caller(live: Live, name: str = "") -> Caller:
+    """Register an agent that may use the calendar."""
+    return await live.caller(
+        name or new_id("bot").replace("_", "-"), "read:calendar", "write:calendar"
+    )
