@@ -1,0 +1,127 @@
+"""`agentvault connections` with real processes: two pages, a token, and taken away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from support.command_line import plain_environment
+from support.token_vault import TO_PROVIDER, VAULT
+from support.vault import Client, Vault
+
+from agentvault_tui.tenant.page_reader import read_page
+
+CONFIG = """
+[connections.workspace]
+scopes = ["read:calendar", "write:calendar"]
+"""
+
+
+@pytest.fixture
+def home(short: Path) -> Path:
+    short.mkdir(exist_ok=True)
+    (short / "config.toml").write_text(CONFIG)
+    return short
+
+
+@contextmanager
+def adding(vault: Vault, agent: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `connections add` as an operator would whose terminal is a program."""
+    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(vault.home)]
+    wanted = ["connections", "add", agent, "workspace", "--scope", "calendar.read"]
+    with subprocess.Popen(
+        [*line, *wanted, "--port", "0", "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=plain_environment(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def step(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    return dict(json.loads(process.stdout.readline()))
+
+
+def allowed(page: str, user: dict[str, str]) -> str:
+    """Sign in and say yes, as a person does; return where the browser is sent."""
+    parts = urlsplit(page)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    with httpx.Client(base_url=origin, trust_env=False, timeout=20) as browser:
+        last = browser.get(page)
+        fields = {"user": user["user"], "password": user["password"]}
+        for form, given in (("login", fields), ("consent", {})):
+            found = read_page(last.text).forms[form]
+            last = browser.post(
+                found.action, data={**found.fields, **given}, headers={"origin": origin}
+            )
+        return str(last.headers["location"])
+
+
+def exchange(client: Client) -> httpx.Response:
+    form = {"requested_token_type": TO_PROVIDER, "connection": "workspace"}
+    return client.http.post("/oauth/token", data={"grant_type": VAULT, **form})
+
+
+def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
+    """One page comes back by itself, the other is pasted; the agent has a token."""
+    user = vault.approver("ursula")
+    client = vault.register("calendar-agent", "read:calendar", "write:calendar")
+    refused = exchange(client).json()
+    assert refused["error"] == "federated_connection_refresh_token_not_found"
+    with adding(vault, "calendar-agent") as process:
+        first = step(process)
+        assert first["step"] == "sign_in"
+        callback = first["redirect_uri"]
+        with httpx.Client(trust_env=False, timeout=20) as browser:
+            # Another site's page, by another name, and an empty visit end nothing.
+            assert browser.get(callback).status_code == 404
+            elsewhere = {"host": "evil.test"}
+            assert (
+                browser.get(callback + "?code=x", headers=elsewhere).status_code == 404
+            )
+            assert browser.get(callback + "?code=x&state=y").status_code == 200
+            back = browser.get(allowed(first["page"], user))
+        assert back.status_code == 200
+        assert back.headers["cache-control"] == "no-store"
+        second = step(process)
+        assert second["step"] == "consent"
+        assert process.stdin is not None
+        process.stdin.write(allowed(second["page"], user) + "\n")
+        process.stdin.flush()
+        done = step(process)
+        assert process.wait(20) == 0
+    assert done["connection"]["provider_scopes"] == ["calendar.read"]
+    given = exchange(client)
+    assert given.status_code == 200, given.text
+    shown = vault.cli("connections", "list", "--json")
+    (listed,) = json.loads(shown.stdout)["connections"]
+    assert listed["agent_name"] == "calendar-agent"
+    assert listed["user_name"] == user["user"]
+    assert listed["outside_until"]
+    agent = vault.operator.get(f"/api/agents/{client.id}").json()
+    assert agent["connections"][0]["account"] == listed["account"]
+    assert agent["outside_until"] == listed["outside_until"]
+    assert "calendar-agent" in vault.cli("connections", "list").stdout
+    removed = vault.cli("connections", "remove", "calendar-agent", "workspace")
+    assert removed.returncode == 0
+    assert "deleted in Token Vault" in removed.stdout
+    assert "works at the provider until" in removed.stdout
+    assert exchange(client).status_code == 401
+    assert (
+        vault.cli("connections", "remove", "calendar-agent", "workspace").returncode
+        == 4
+    )
