@@ -113,6 +113,13 @@ class Intake:
             tokens_live=_number(live, len(_list(data.get("tokens")))),
             upstream=self.upstream(data.get("upstream")),
             outside_until=moment(data.get("outside_until")),
+            connections=self._named(data.get("connections"), "connection"),
+            shared_with=self._named(data.get("shared_with"), "name"),
+        )
+
+    def _named(self, rows: object, member: str) -> tuple[Shown, ...]:
+        return tuple(
+            self.shown(_mapping(row).get(member), _NAME) for row in _list(rows)
         )
 
     def counts(self, data: Json) -> Counts:

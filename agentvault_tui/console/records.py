@@ -103,6 +103,10 @@ class AgentRow:
     """What its last revocation or restore does at the tenant, as it stands."""
     outside_until: datetime | None = None
     """Until when a provider's token that was handed out can still be used."""
+    connections: tuple[Shown, ...] = ()
+    """Providers at which it uses an account, through Token Vault."""
+    shared_with: tuple[Shown, ...] = ()
+    """Names of other agents that use one of these accounts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from agentvault_tui.text import Shown
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
     "cooling_down": "asked again too soon after a denial",
+    "not_connected": "no account is connected",
     "panic": "everything is stopped",
     "policy_forbids": "policy forbids it",
     "scope_not_granted": "not granted",
     "stepup_denied": "a person said no",
     "too_many_pending": "too many requests wait already",
     "too_many_tokens": "it holds too many tokens already",
+    "unknown_connection": "nobody said what that connection is for",
 }
 _EVENTS: Final = {
     "agent.registered": "REGISTERED",
@@ -28,6 +30,8 @@ _EVENTS: Final = {
     "broker.started": "STARTED",
     "broker.stopped": "STOPPED",
     "clock.jump": "CLOCK",
+    "connection.added": "CONNECTED",
+    "connection.removed": "REMOVED",
     "operator.login": "LOGIN",
     "operator.logout": "LOGOUT",
     "panic.off": "LIFTED",
@@ -41,6 +45,8 @@ _EVENTS: Final = {
     "stepup.not_approved": "UNPROVEN",
     "stepup.requested": "WAITS",
     "token.delivered": "FETCHED",
+    "token.exchanged": "PROVIDED",
+    "token.not_exchanged": "WITHHELD",
     "token.redeemed": "USED",
     "token.revoked": "ENDED",
     "upstream.revocation": "TENANT",

@@ -12,7 +12,7 @@ from agentvault_tui.console.agentwords import ends, waits
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, Pen, Row, plural
+from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.records import AgentRow, UpstreamStep
 from agentvault_tui.console.tenantwords import state
 
@@ -57,7 +57,7 @@ class RevokeDialog(Confirm):
             pen.fact("Cuts now", (ends(mirror, self.agent), palette.strong)),
             *(waits(pen, row, self.clock.now(), width) for row in waiting[:_WAITING]),
             pen.fact("", ("and refuses whatever it asks from then on", palette.text)),
-            pen.fact("At tenant", ("nothing: agents hold nothing there", palette.text)),
+            *self._at_tenant(pen, width),
         ]
         return [*rows, *self._not_undone(pen, width, height - len(rows))]
 
@@ -96,6 +96,30 @@ class RevokeDialog(Confirm):
         """Keep the measure."""
         if isinstance(answer, Revoked):
             self.cut = answer
+
+    def _at_tenant(self, pen: Pen, width: int) -> list[Row]:
+        """Say which accounts it loses, who shares them, and what nobody can end."""
+        agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
+        palette = pen.palette
+        if not agent.connections:
+            held = ("nothing: agents hold nothing there", palette.text)
+            return [pen.fact("At tenant", held)]
+        accounts = plural(len(agent.connections), "account")
+        named = f"{accounts}: {', '.join(agent.connections)}"
+        shared = (
+            f"none: {', '.join(agent.shared_with)} keep what they share with it"
+            if agent.shared_with
+            else "none share its accounts"
+        )
+        rows = [
+            *pen.facts("At tenant", named, width, 2)[0],
+            *pen.facts("Affects too", shared, width, 2)[0],
+        ]
+        ends = agent.outside_until
+        if ends is not None and ends > self.clock.now():
+            text = f"a provider's token works until {clock_time(ends)}"
+            rows.append(pen.fact("Outside", (text, palette.danger)))
+        return rows
 
     def _not_undone(self, pen: Pen, width: int, height: int) -> list[Row]:
         """Write what the catalogue says of each scope, the riskiest first."""

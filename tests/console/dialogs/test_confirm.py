@@ -78,6 +78,25 @@ async def test_the_plan_says_exactly_what_is_cut_and_what_is_not_undone() -> Non
         assert "Cuts now 0 tokens" in " ".join(text_of(app).split())
 
 
+async def test_the_plan_names_accounts_and_what_works_outside() -> None:
+    """Whose accounts it uses, with whom it shares them, and until when a token works."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, _):
+        assert "At tenant nothing" in " ".join(text_of(app).split())
+        stand.agent(
+            CALENDAR,
+            connections=[{"connection": "google-oauth2"}, {"connection": "\x1b[1m"}],
+            shared_with=[{"id": "agt_9", "name": "mail-agent"}],
+            outside_until="2099-01-01T10:23:45Z",
+        )
+        app.dialog.update_page()
+        shown = " ".join(text_of(app).split())
+        assert "At tenant 2 accounts: google-oauth2" in shown
+        assert "Affects too none: mail-agent keep what they share" in shown
+        assert "a provider's token works until 10:23:45Z" in shown
+        assert "\x1b" not in shown
+
+
 async def test_the_focus_starts_on_cancel_and_enter_cancels() -> None:
     """A hand on Enter leaves everything as it was."""
     for make in (revoke, PanicDialog):
