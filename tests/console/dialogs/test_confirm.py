@@ -79,7 +79,7 @@ async def test_the_plan_says_exactly_what_is_cut_and_what_is_not_undone() -> Non
 
 
 async def test_the_plan_names_accounts_and_what_works_outside() -> None:
-    """Whose accounts it uses, with whom it shares them, and until when a token works."""
+    """Whose accounts it uses, who shares them, and until when a token works."""
     stand = scene()
     async with opened(stand, revoke) as (app, _):
         assert "At tenant nothing" in " ".join(text_of(app).split())
