@@ -28,53 +28,20 @@ from agentvault_tui.model import Account
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about connected accounts."""
+    return [*_known(broker, authority), *_connecting(broker, authority)]
 
-    def listed(account: Account) -> dict[str, Any]:
-        agent = broker.registry.agent(account.agent_id)
-        named = broker.settings.connections.get(account.connection)
-        return {
-            "agent_id": agent.id,
-            "agent_name": agent.name,
-            "scopes": list(named.scopes) if named else [],
-            **account_shape(account, broker.registry),
-        }
+
+def _known(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the routes that list accounts and take them away."""
 
     async def index(request: Request) -> Response:
-        wanted = request.query_params.get("agent")
-        accounts = broker.registry.accounts.all()
-        if wanted is not None:
-            accounts = list(
-                broker.registry.accounts.of(broker.registry.agent(wanted).id)
-            )
-        return answer({"connections": [listed(account) for account in accounts]})
-
-    async def start(request: Request) -> Response:
-        """Begin to connect an account: a page for a browser comes back."""
-        known = ("agent_id", "connection", "scopes", "redirect_uri")
-        authority.actor(operator_of(request), Need.GIVE)
-        body = await body_of(request, known)
-        agent = broker.registry.agent(text_of(body, "agent_id"))
-        wanted = Wanted(
-            agent_id=agent.id,
-            connection=text_of(body, "connection", cap=128),
-            scopes=strings_of(body, "scopes"),
-            redirect_uri=text_of(body, "redirect_uri", cap=200),
+        accounts, wanted = broker.registry.accounts, request.query_params.get("agent")
+        listed = (
+            accounts.all()
+            if wanted is None
+            else accounts.of(broker.registry.agent(wanted).id)
         )
-        return answer(_flow(await begin(broker, wanted)), 201)
-
-    async def go_on(request: Request) -> Response:
-        """Take where the browser ended: another page, or the connected account."""
-        operator = authority.actor(operator_of(request), Need.GIVE)
-        body = await body_of(request, ("id", "address"))
-        reached = await proceed(
-            broker,
-            text_of(body, "id", cap=64),
-            text_of(body, "address"),
-            operator,
-        )
-        if isinstance(reached, Flow):
-            return answer(_flow(reached))
-        return answer({"step": "done", "connection": listed(reached)}, 201)
+        return answer({"connections": [_account(broker, one) for one in listed]})
 
     async def remove(request: Request) -> Response:
         operator = authority.actor(operator_of(request), Need.CUT)
@@ -93,10 +60,53 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
     return [
         Route("/api/connections", index, methods=["GET"]),
-        Route("/api/connections", start, methods=["POST"]),
-        Route("/api/connections/continue", go_on, methods=["POST"]),
         Route("/api/connections/remove", remove, methods=["POST"]),
     ]
+
+
+def _connecting(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the routes of a connection that is being made."""
+
+    async def start(request: Request) -> Response:
+        """Begin to connect an account: a page for a browser comes back."""
+        authority.actor(operator_of(request), Need.GIVE)
+        known = ("agent_id", "connection", "scopes", "redirect_uri")
+        body = await body_of(request, known)
+        wanted = Wanted(
+            agent_id=broker.registry.agent(text_of(body, "agent_id")).id,
+            connection=text_of(body, "connection", cap=128),
+            scopes=strings_of(body, "scopes"),
+            redirect_uri=text_of(body, "redirect_uri", cap=200),
+        )
+        return answer(_flow(await begin(broker, wanted)), 201)
+
+    async def go_on(request: Request) -> Response:
+        """Take where the browser ended: another page, or the connected account."""
+        operator = authority.actor(operator_of(request), Need.GIVE)
+        body = await body_of(request, ("id", "address"))
+        flow_id, address = text_of(body, "id", cap=64), text_of(body, "address")
+        reached = await proceed(broker, flow_id, address, operator)
+        if isinstance(reached, Flow):
+            return answer(_flow(reached))
+        account = _account(broker, reached)
+        return answer({"step": "done", "connection": account}, 201)
+
+    return [
+        Route("/api/connections", start, methods=["POST"]),
+        Route("/api/connections/continue", go_on, methods=["POST"]),
+    ]
+
+
+def _account(broker: Broker, account: Account) -> dict[str, Any]:
+    """Return an account, with its agent and what it stands for."""
+    agent = broker.registry.agent(account.agent_id)
+    named = broker.settings.connections.get(account.connection)
+    return {
+        "agent_id": agent.id,
+        "agent_name": agent.name,
+        "scopes": list(named.scopes) if named else [],
+        **account_shape(account, broker.registry),
+    }
 
 
 def _flow(flow: Flow) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import asyncio
 import difflib
 import hmac
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from agentvault_tui.broker.connecting import Consent, Flow, Wanted
 from agentvault_tui.broker.core import Broker
@@ -49,7 +50,9 @@ log = logging.getLogger("agentvault.connect")
 
 _PATIENCE: Final = 30.0
 """Seconds an operator waits for the tenant; their client waits a little longer."""
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_REDIRECT: Final = re.compile(
+    r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?/callback", re.ASCII
+)
 _MOST_SCOPES: Final = 100
 _LONGEST_SCOPE: Final = 500
 
@@ -187,14 +190,7 @@ def _checked(broker: Broker, wanted: Wanted) -> Agent:
         )
     if not broker.registry.serves(agent.id):
         raise ConflictError("the agent is not served", "restore it first")
-    parts = urlsplit(wanted.redirect_uri)
-    if (
-        parts.scheme != "http"
-        or parts.hostname not in _LOOPBACK
-        or parts.path != "/callback"
-        or parts.query
-        or parts.fragment
-    ):
+    if not _REDIRECT.fullmatch(wanted.redirect_uri):
         # RFC 8252 section 7.3: a code is sent to this machine and nowhere else.
         raise UsageError(
             "'redirect_uri' is not a loopback address",
@@ -305,8 +301,8 @@ async def _completed(
 
 def _answer(address: str) -> dict[str, str]:
     """Read what a page sent back; a name that stands twice is nobody's answer."""
-    text = address.strip()
-    query = urlsplit(text).query if "://" in text else text.lstrip("?")
+    text = address.strip().partition("#")[0]
+    query = text.rpartition("?")[2]
     try:
         pairs = parse_qsl(query, max_num_fields=32, strict_parsing=True)
     except ValueError:

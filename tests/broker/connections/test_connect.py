@@ -114,6 +114,7 @@ NOT_THIS_PAGES = (
     f"{BACK}?error=access_denied&state=another",
     f"{BACK}?code=x&state=a&state=b",
     "\u202e" * 50,
+    "http://[::1?code=x&state=y",
 )
 
 
@@ -195,6 +196,8 @@ async def test_what_cannot_lead_anywhere_is_refused_at_once(
         {"redirect_uri": "http://evil.test/callback"},
         {"redirect_uri": "https://127.0.0.1:7719/callback"},
         {"redirect_uri": "http://127.0.0.1:7719/callback?x=1"},
+        {"redirect_uri": "http://[::1/callback"},
+        {"redirect_uri": "http://127.0.0.1@evil.test/callback"},
         {"scopes": ("",)},
         {"scopes": ("x",) * 101},
     ):
