@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test check bench screenshots live-auth0 lock clean
+.PHONY: demo test interop check bench screenshots live-auth0 lock clean
 
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/agentvault demo
@@ -13,6 +13,10 @@ demo: $(VENV)/runtime.stamp
 # Bytecode is kept whatever the environment says: ours is started a hundred times.
 test: $(VENV)/dev.stamp
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Other people's clients, unmodified: what make test skips until they are here.
+interop: $(VENV)/dev.stamp $(VENV)/interop.stamp
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -33,6 +37,7 @@ live-auth0: $(VENV)/dev.stamp
 lock: $(VENV)/dev.stamp
 	$(LOCK) --group build pyproject.toml -o requirements/runtime.txt
 	$(LOCK) -c requirements/runtime.txt --group dev --group build pyproject.toml -o requirements/dev.txt
+	$(LOCK) tests/interop/requirements.in -o tests/interop/requirements.txt
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -49,4 +54,11 @@ $(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/interop.stamp: tests/interop/requirements.txt tests/interop/package-lock.json | $(BIN)/python
+	@echo "installing Auth0's SDKs into $(VENV)/interop and tests/interop/node_modules"
+	@$(PYTHON) -m venv $(VENV)/interop
+	@$(VENV)/interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/requirements.txt
+	@if command -v npm >/dev/null; then npm ci --prefix tests/interop --silent --no-audit --no-fund; else echo "no npm here: the JavaScript ones are left out"; fi
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.provision.kept import KeptClients
+from agentvault_tui.web import ServerTls
 
 VAULT = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
@@ -101,12 +103,17 @@ async def exchange(
 
 
 @asynccontextmanager
-async def vaulted(bench: Bench, tenant: RogueTenant) -> AsyncIterator[Vaulted]:
+async def vaulted(
+    bench: Bench,
+    tenant: RogueTenant,
+    tls: ServerTls | None = None,
+    trust: ssl.SSLContext | None = None,
+) -> AsyncIterator[Vaulted]:
     """Serve *bench*, with *tenant* as its Token Vault."""
     broker = bench.broker
     broker.settings = replace(broker.settings, connections=CONNECTIONS)
     broker.vault = VaultAccess(bench.home, tenant.issuer, bench.clock)
-    async with live_broker(bench) as live:
+    async with live_broker(bench, tls=tls, verify=trust or True) as live:
         try:
             yield Vaulted(live, tenant)
         finally:
