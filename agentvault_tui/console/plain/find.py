@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import AgentRow, StepUpRow
 
@@ -24,3 +26,22 @@ def agent(mirror: Mirror, what: str) -> AgentRow | None:
         return agents[what]
     found = [agent for agent in agents.values() if agent.name == what]
     return found[0] if len(found) == 1 else None
+
+
+def agent_first(mirror: Mirror, text: str) -> tuple[AgentRow | None, str]:
+    """Find the agent a line begins with, and what follows; names may have spaces."""
+    what, _, rest = text.partition(" ")
+    if what in mirror.agents:
+        return mirror.agents[what], rest.strip()
+    names = {agent.name for agent in mirror.agents.values()}
+    begun = [name for name in names if f"{text} ".startswith(f"{name} ")]
+    name = max(begun, key=len, default=what)
+    return agent(mirror, name), text[len(name) :].strip()
+
+
+def nearest(mirror: Mirror, what: str) -> str:
+    """Return the agent's name a word was meant for, most likely; empty if none is."""
+    names = sorted({agent.name for agent in mirror.agents.values()})
+    begun = [name for name in names if what and name.startswith(what)]
+    near = begun or difflib.get_close_matches(what, names, n=1)
+    return near[0] if near else ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Final, TextIO
 
-from agentvault_tui.console import sentences
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.known import event_facts
 from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.presence import OperatorRow
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.text import Shown
@@ -31,6 +31,8 @@ class Teller:
         self.hold_until = 0.0
         """While a question waits for its word, by the boot clock, only the link is
         told: nothing may bury what was asked."""
+        self._held: int | None = None
+        """How many events were held back; None while they are told."""
         self._out = out
         self._told_seq: int | None = None
         self._told: dict[Shown, tuple[Shown, Shown]] | None = None
@@ -57,6 +59,15 @@ class Teller:
         if self.mirror.clock.boot() >= self.hold_until:
             self._tell_stepups()
             self._tell_events()
+
+    def hold(self) -> None:
+        """Count events instead of telling them."""
+        self._held = self._held or 0
+
+    def follow(self) -> int:
+        """Tell events again; return how many were held back."""
+        missed, self._held = self._held or 0, None
+        return missed
 
     def _tell_link(self) -> None:
         """Tell how far what is told can be trusted, and what everyone must know."""
@@ -122,6 +133,9 @@ class Teller:
         new = [event for event in new if self._asked_for(event)]
         # A step-up is told by its own sentence, which says more.
         new = [event for event in new if not event.type.startswith("stepup.")]
+        if self._held is not None:
+            self._held += len(new)
+            return
         self.say(*(sentences.of_event(mirror, event) for event in new[:_FLOOD]))
         if len(new) > _FLOOD:
             self.say(f"and {plural(len(new) - _FLOOD, 'event')} more.")

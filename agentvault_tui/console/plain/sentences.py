@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
+from agentvault_tui.console.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.dialogs.stepup_decided import cause
 from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.presence import OperatorRow
 from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
-from agentvault_tui.console.words import why, word
+from agentvault_tui.console.widgets.details import ago
+from agentvault_tui.console.words import refusal, why, word
 from agentvault_tui.lures import mask_lures
 
 
@@ -56,6 +58,20 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "expired":
             return f"Step-up {mark}: expired. Nobody decided, which counts as no."
     return f"Step-up {mark}: cancelled, because {cause(row)}."
+
+
+def gist(row: StepUpRow) -> str:
+    """Tell a request in a line: its mark, whose it is, and what it wants."""
+    return (
+        f"Step-up {row.fingerprint}: {row.agent_name} wants {subject(row)}, "
+        f"risk {row.risk}."
+    )
+
+
+def waited(row: StepUpRow, then: datetime) -> str:
+    """Tell a request that waited at a moment of the past."""
+    left = countdown(row.remaining(then))
+    return f"{gist(row)} It was {row.status}, and would have ended in {left}."
 
 
 def of_device(row: StepUpRow, now: datetime) -> Iterator[str]:
@@ -126,15 +142,64 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
     )
 
 
-def agent_facts(mirror: Mirror, agent: AgentRow) -> Iterator[str]:
-    """Tell what an agent may do, and what taking that away does not undo."""
+def agent_facts(
+    mirror: Mirror, agent: AgentRow, did: ActivityRow | None
+) -> Iterator[str]:
+    """Tell what an agent may do and did, and what taking that away does not undo."""
+    now = mirror.clock.now()
     yield agent_line(mirror, agent)
     if agent.purpose:
         yield f"  Purpose: {agent.purpose}"
     for scope in agent.scopes:
-        yield f"  May {scope.name}, risk {scope.risk}: {scope.description}"
+        used = _used(did.use(scope.name), now) if did else ""
+        yield f"  May {scope.name}, risk {scope.risk}: {scope.description}{used}"
         if scope.revoking:
             yield f"    Revoking: {scope.revoking}"
+    granted = {scope.name for scope in agent.scopes}
+    for use in did.scopes if did else ():
+        if not use.granted and use.scope.name not in granted:
+            last = f", last {ago(now, use.last_asked_at)}" if use.last_asked_at else ""
+            denied = plural(use.denied, "denial")
+            yield f"  Asked for {use.scope.name}, not granted: {denied}{last}."
+    for each in did.denials if did else ():
+        last = f", last {ago(now, each.last_at)}" if each.last_at else ""
+        yield f"  Refused {each.count:,}: {refusal(each.reason)}{last}."
+
+
+def _used(use: ScopeUse | None, now: datetime) -> str:
+    if use is None or not use.uses:
+        return " Never used."
+    last = f", last {ago(now, use.last_used_at)}" if use.last_used_at else ""
+    return f" Used {plural(use.uses, 'time')}{last}."
+
+
+def cuts(mirror: Mirror, agent: AgentRow) -> str:
+    """Tell what revoking an agent would end now."""
+    tokens = plural(mirror.live_tokens(agent.id), "token")
+    waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
+    return f"This cuts {tokens} and {waiting} now."
+
+
+def status(mirror: Mirror) -> Iterator[str]:
+    """Tell how broker, tenant, ledger and panic switch stand."""
+    told, link = mirror.status, mirror.link
+    yield f"The link is {link.state}{f': {link.reason}' if link.reason else ''}."
+    answers = "answers" if told.tenant_reachable else "DOES NOT ANSWER"
+    yield f"The tenant {told.tenant or 'is not known'} {answers}."
+    can = "can be written" if told.writable else "CANNOT BE WRITTEN: nothing is granted"
+    yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
+    revoked = len(mirror.revoked)
+    waiting = plural(len(mirror.open_stepups()), "step-up")
+    pace = mirror.decisions.minute(mirror.clock.now().timestamp())
+    yield (
+        f"{plural(len(mirror.agents), 'agent')}, {revoked:,} revoked; {waiting} "
+        f"waiting; {plural(pace, 'decision')} in the last minute."
+    )
+    if told.panic.on:
+        yield f"PANIC: everything is stopped, by {told.panic.by}: {told.panic.reason}"
+    else:
+        yield "The panic switch is off."
+    yield from (*mirror.warnings.values(), *told.warnings)
 
 
 def _by(row: StepUpRow) -> str:
