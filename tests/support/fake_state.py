@@ -56,6 +56,8 @@ class FakeState:
         self.writable = True
         self.reachable = True
         self.warnings: list[str] = []
+        self.partial = False
+        """Whether activity of the past counts the latest requests alone."""
         self.doubts: list[str] = []
         """What the past is unsure of."""
         self.moments: list[dict[str, Any]] = []
