@@ -265,11 +265,6 @@ class Link:
         data = await self._wire.get(f"/api/agents/{agent_id}/activity")
         return read_activity(self.mirror.intake, data)
 
-    async def activity_then(self, agent_id: str, **moment: object) -> ActivityRow:
-        """Read what one agent had done by a moment."""
-        data = await self._wire.get("/api/past/activity", agent=agent_id, **moment)
-        return read_activity(self.mirror.intake, data)
-
     async def audit(self, **query: object) -> EventPage:
         """Read a page of the audit, in the order the broker gives."""
         events, following = await self.audit_objects(**query)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock, iso
-from agentvault_tui.console.activity import ActivityRow
+from agentvault_tui.console.activity import ActivityRow, read_activity
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.intake import moment
 from agentvault_tui.console.link import Link
@@ -149,7 +149,9 @@ class PastReader(Link):
         here = self.mirror.place
         at = self.mirror.clock.now()
         aim = Aim(seq=here.seq) if at == here.time else Aim(at=at)
-        return await self.activity_then(agent_id, **aim.query())
+        query = {"agent": agent_id, **aim.query()}
+        data = await self._wire.get("/api/past/activity", **query)
+        return read_activity(self.mirror.intake, data)
 
     async def audit_objects(self, **query: object) -> tuple[list[Json], int | None]:
         """Read a page of the audit up to then."""
