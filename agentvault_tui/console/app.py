@@ -203,6 +203,8 @@ class ConsoleApp(Keyed, App[int]):
         """Draw what was missed; after long, believe nothing that was shown."""
         self.screen.refresh()
         self.link.screen_stood(stood)
+        if self._outlet is not None:
+            self._outlet.told()
 
     def on_resize(self) -> None:
         """Take nothing for painted: each terminal keeps something else."""

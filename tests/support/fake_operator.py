@@ -113,6 +113,7 @@ class FakeOperator(FakeState):
     # The faces
 
     async def _list_agents(self, _: Request) -> Response:
+        self.roster_reads += 1
         return JSONResponse({"agents": list(self.agents.values()), "head": self.head})
 
     async def _one_agent(self, request: Request) -> Response:

@@ -79,6 +79,8 @@ class FakeState:
         self.past: dict[str, list[list[int]]] = {}
         """By agent: what its day was before any event there is."""
         self.activity_reads = 0
+        self.roster_reads = 0
+        """How often all agents were read: a snapshot each."""
         self._subscribers: set[asyncio.Queue[str | None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
