@@ -168,6 +168,28 @@ async def test_what_waits_now_is_not_missed(stage: Stage) -> None:
         mirror = stage.app.desk.mirror
         await settle(stage.pilot, lambda: bool(mirror.open_stepups()))
         await stage.see("masthead", "Now: 1 waiting for a person.")
+        assert stage.past.past.open_stepups() == []
+
+
+async def test_a_time_without_agents_says_so(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """Before the first registration: that, and not how to add an agent now."""
+    fake.add_event("broker.started")
+    remember(fake)
+    fake.add_event("agent.registered", fake.add_agent("mailer", "send:email"))
+    remember(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app) as pilot:
+        await pilot.press("t")
+        await settle(pilot, lambda: isinstance(app.screen, PastScreen))
+        past: Any = app.screen
+        assert "mailer" in past.agents.render_line(1).text
+        await pilot.press("home")
+        await settle(pilot, lambda: past.past.place.seq == 1)
+        drawn = "\n".join(past.agents.render_line(y).text for y in range(8))
+        assert "No agent was registered yet." in drawn
+        assert "agentvault agents add" not in drawn
 
 
 async def test_a_lost_link_is_told_and_what_is_shown_stays(stage: Stage) -> None:

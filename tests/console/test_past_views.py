@@ -152,6 +152,7 @@ async def test_counts_of_very_many_say_what_they_count(stage: Stage) -> None:
     async with stage.on(*WAITING):
         await opened(stage, PastAgent, "enter")
         await stage.see("facts", "of the latest requests")
+        assert "used" in stage.text("facts")
 
 
 async def test_what_comes_meanwhile_is_told(stage: Stage) -> None:
@@ -164,6 +165,7 @@ async def test_what_comes_meanwhile_is_told(stage: Stage) -> None:
         await settle(stage.pilot, lambda: len(mirror.open_stepups()) == 2)
         stage.app.screen.pulse()
         await stage.see("masthead", "Now: 2 waiting for a person.")
+        assert marked(stage)
 
 
 async def test_hostile_text_is_inert_there(fake: FakeOperator, tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_a_flood_of_step_ups_is_a_number_and_a_queue(
         first = ["299", "298", "297", "296", "295"]
         screen.read_until(lambda _: _queued(screen)[:5] == first)
         press(screen, "\r", "acct_299")
+        assert fake.requests == []
         _leave(screen)
 
 
@@ -197,4 +198,5 @@ def test_ten_thousand_agents_open_move_and_filter(
         screen.read_until(lambda _: _cursor(screen) == "agent-09999")
         press(screen, "/agent:agent-07777", "9,999 hidden")
         screen.read_until(lambda _: _cursor(screen) == "agent-07777")
+        assert not any("agent-07776" in row for row in screen.display)
         _leave(screen)

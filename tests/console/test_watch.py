@@ -313,6 +313,9 @@ async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
             await stage.pilot.press("home")
             await stage.pilot.pause(0.05)
         await stage.see("audit", "mail:0 ")
+        rows = stage.watch.feed.rows
+        assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+        assert stage.watch.feed.exhausted
 
 
 async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
