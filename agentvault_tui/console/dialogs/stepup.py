@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
+from agentvault_tui.console.dialogs.agentlink import show_agent_of
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
@@ -41,6 +42,7 @@ class StepUpDialog(Dialog[None]):
         Binding("d", "deny", "deny"),
         Binding("n", "reason", "deny, say why"),
         Binding("v", "view", "view all"),
+        Binding("o", "agent", "its agent"),
         Binding("escape,enter", "leave", "back"),
         Binding("down,j", "scroll(1)", "down", show=False),
         Binding("up,k", "scroll(-1)", "up", show=False),
@@ -243,6 +245,11 @@ class StepUpDialog(Dialog[None]):
         self.sheet.top = 0
         self.update_page()
 
+    def action_agent(self) -> None:
+        """Leave for the agent's screen."""
+        if self.row.open or self.armed:  # else the key was meant for something else
+            show_agent_of(self.app, self.row.agent_id)
+
     def action_scroll(self, rows: int) -> None:
         """Move through what is shown in full."""
         self.sheet.scroll_body(rows)
@@ -359,6 +366,8 @@ class StepUpDialog(Dialog[None]):
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]
+        elif not self.row.open:
+            hints = self.hints("agent", "leave")
         undecided = self.armed and not self.busy and self.desk.refusal() is None
         rows = pen.key_rows(hints, width, armed=undecided or not self.row.open)
         # On the second stage the QR code may need this row.

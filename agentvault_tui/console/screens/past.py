@@ -211,10 +211,9 @@ class PastScreen(InPast, Watch):
             screen.begin_at(seq, full=full)
         self.app.push_screen(screen)
 
-    def show_agent(self) -> None:
-        """Show the agent under the cursor as it was."""
-        if agent := self.chosen:
-            self.app.push_screen(PastAgent(self.stay, agent.id, pulse=self._pulse))
+    def show_agent_of(self, agent_id: str) -> None:
+        """Show an agent as it was."""
+        self.app.push_screen(PastAgent(self.stay, agent_id, pulse=self._pulse))
 
     def action_moment(self) -> None:
         """Go to the moment of the event under the cursor."""

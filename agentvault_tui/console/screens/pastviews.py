@@ -30,7 +30,6 @@ class PastAudit(InPast, AuditScreen):
         self.stay = stay
         super().__init__(stay.desk, stay.reader, pulse=pulse, filter_=filter_)
 
-    def show_agent(self) -> None:
-        """Show the event's agent as it was."""
-        if agent := self.chosen:
-            self.app.push_screen(PastAgent(self.stay, agent.id, pulse=self._pulse))
+    def show_agent_of(self, agent_id: str) -> None:
+        """Show an agent as it was."""
+        self.app.push_screen(PastAgent(self.stay, agent_id, pulse=self._pulse))
