@@ -7,11 +7,14 @@ Tests pass a `ManualClock`; nobody patches `time`, which would stop asyncio itse
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+_SET = timedelta(seconds=1)
+"""By so much the clocks may differ before one was set."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -127,6 +130,25 @@ class Deadline:
     def passed(self, clock: Clock) -> bool:
         """Tell whether either clock says it is over."""
         return self.remaining(clock) <= 0.0
+
+
+def as_set_now(clock: Clock) -> Callable[[Deadline], datetime]:
+    """Return what tells when a deadline passes, by the wall clock as it is set now.
+
+    A wall clock that was set back would promise more time than there is.
+    Whole seconds then: what is told twice is the same twice.
+    """
+    now, boot, boot_id = clock.now(), clock.boot(), clock.boot_id
+
+    def ends(deadline: Deadline) -> datetime:
+        if deadline.boot_id != boot_id:
+            return deadline.wall
+        by_boot = now + timedelta(seconds=deadline.boot - boot)
+        if deadline.wall - by_boot < _SET:
+            return deadline.wall
+        return (by_boot + timedelta(seconds=0.5)).replace(microsecond=0)
+
+    return ends
 
 
 def iso(moment: datetime) -> str:

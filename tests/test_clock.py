@@ -12,6 +12,7 @@ from agentvault_tui.clock import (
     Deadline,
     ManualClock,
     SystemClock,
+    as_set_now,
     iso,
     parse_iso,
     span,
@@ -57,7 +58,10 @@ def test_after_a_reboot_the_wall_clock_alone_counts() -> None:
 def test_nothing_lives_longer_than_its_boot_time(
     life: int, moves: list[tuple[str, int]]
 ) -> None:
-    """Whatever is done to the wall clock, more than `life` real seconds end it."""
+    """Whatever is done to the wall clock, more than `life` real seconds end it.
+
+    And the end that is told is the one that comes.
+    """
     clock = ManualClock(START)
     deadline = Deadline.after(clock, life)
     elapsed = 0
@@ -68,6 +72,8 @@ def test_nothing_lives_longer_than_its_boot_time(
         else:
             clock.jump_wall(seconds)
         assert deadline.remaining(clock) <= max(life - elapsed, 0)
+        told = (as_set_now(clock)(deadline) - clock.now()).total_seconds()
+        assert max(told, 0) == pytest.approx(deadline.remaining(clock), abs=1)
 
 
 def test_the_system_clock_moves_on_both_faces() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso
 from agentvault_tui.ledger import REDEEMED, Activity, Count
-from agentvault_tui.model import Agent, Outcome, TokenKind
+from agentvault_tui.model import Agent, AgentId, Outcome, TokenKind
 
 QUARTERS: Final = 96
 """A day and night in quarters of an hour; the last one is still going on."""
@@ -24,10 +24,34 @@ async def activity_of(broker: Broker, agent: Agent) -> dict[str, Any]:
     return {
         "agent_id": agent.id,
         "head": broker.ledger.head.seq,
+        **_shape(agent, found, start),
+        "revoke": _cut(broker, agent),
+    }
+
+
+async def activity_then(
+    broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
+) -> dict[str, Any]:
+    """Read what an agent had done by a moment, from its events alone.
+
+    What revoking it would have cut then is told by ``/api/past``.
+    """
+    then = await broker.ledger.past_activity(
+        agent_id, _first_quarter, seq=seq, moment=moment
+    )
+    return {
+        "agent_id": agent_id,
+        "head": then.seq,
+        "whole": then.whole,
+        **_shape(then.agent, then.activity, _first_quarter(then.moment)),
+    }
+
+
+def _shape(agent: Agent, found: Activity, start: datetime) -> dict[str, Any]:
+    return {
         "scopes": _scopes(agent, found),
         "denials": _denials(found.reasons),
         "quarters": _quarters(found.quarters, start),
-        "revoke": _cut(broker, agent),
     }
 
 

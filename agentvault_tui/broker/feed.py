@@ -119,7 +119,7 @@ class Feed:
                 stepup = self._registry.stepup(stepup_id)
             except NotFoundError:
                 continue  # decided long ago: the events tell its story
-            frames.append(frame("stepup", stepup_shape(stepup)))
+            frames.append(frame("stepup", stepup_shape(stepup, self._registry.ends())))
         return frames
 
     def _objects(self, changes: Sequence[Change]) -> list[str]:
@@ -129,7 +129,9 @@ class Feed:
                 case Agent():
                     frames.append(frame("agent", agent_shape(change, self._registry)))
                 case StepUp():
-                    frames.append(frame("stepup", stepup_shape(change)))
+                    frames.append(
+                        frame("stepup", stepup_shape(change, self._registry.ends()))
+                    )
                 case Token():
                     frames.append(frame("token", token_shape(change)))
                 case _:

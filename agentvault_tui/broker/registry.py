@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
@@ -19,7 +19,7 @@ from agentvault_tui.broker.accounts import Accounts
 from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.broker.leases import Leases
 from agentvault_tui.broker.provider_tokens import ProviderTokens
-from agentvault_tui.clock import Clock
+from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
 from agentvault_tui.model import (
@@ -218,6 +218,10 @@ class Registry:
     def may_hold_more(self, agent_id: AgentId) -> bool:
         """Tell whether the agent's live tokens are within what one agent may take."""
         return self._held[agent_id] < HELD_CAP
+
+    def ends(self) -> Callable[[Deadline], datetime]:
+        """Return what tells when deadlines pass, by the clock as it is set now."""
+        return as_set_now(self._clock)
 
     def tokens_of(self, agent_id: AgentId) -> list[Token]:
         """Return the agent's live tokens, oldest first."""

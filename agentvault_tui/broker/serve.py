@@ -49,7 +49,13 @@ from agentvault_tui.web.tls import ServerTls, server_context
 log = logging.getLogger("agentvault.serve")
 
 
-def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
+def run(
+    home: Home,
+    settings: Settings,
+    *,
+    socket: Path | None = None,
+    clock: Clock | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Prints one JSON line on stdout when ready.
@@ -58,6 +64,7 @@ def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
         home: the vault's folders.
         settings: what to serve with.
         socket: where operators connect, if not at the home's usual place.
+        clock: what tells the time, if not the machine.
 
     Raises:
         AgentVaultError: it cannot start, with the remedy.
@@ -66,7 +73,7 @@ def run(home: Home, settings: Settings, *, socket: Path | None = None) -> int:
     log_json_lines()
     path = socket or home.socket
     home.prepare(path)
-    return run_loop(_serve(home, settings, path))
+    return run_loop(_serve(home, settings, path, clock or SystemClock()))
 
 
 @dataclass
@@ -79,8 +86,7 @@ class _Rooms:
     feed: Feed
 
 
-async def _serve(home: Home, settings: Settings, socket: Path) -> int:
-    clock = SystemClock()
+async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> int:
     policy = Policy.load(home)
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened

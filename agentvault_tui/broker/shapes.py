@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from heapq import nsmallest
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.clock import iso
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
     Account,
@@ -27,6 +27,14 @@ TOKENS_SHOWN: Final = 100
 """An agent may hold any number of tokens; the soonest to expire are listed."""
 
 
+Ends = Callable[[Deadline], datetime]
+"""Tells when a deadline passes; see `clock.as_set_now`."""
+
+
+def _as_recorded(deadline: Deadline) -> datetime:
+    return deadline.wall
+
+
 def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
     """Return *agent* with its live tokens and counts."""
     tokens = registry.tokens_of(agent.id)
@@ -37,6 +45,7 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
         registry.last_seen(agent.id),
         soonest,
         len(tokens),
+        ends=registry.ends(),
     )
     told["upstream"] = [step_shape(step) for step in registry.steps_of(agent.id)]
     accounts = registry.accounts.of(agent.id)
@@ -85,6 +94,8 @@ def told_of(
     seen: datetime | None,
     soonest: Iterable[Token],
     live: int,
+    *,
+    ends: Ends = _as_recorded,
 ) -> dict[str, Any]:
     """Return *agent* with what it holds: *live* tokens, the *soonest* to end listed."""
     return {
@@ -99,7 +110,7 @@ def told_of(
         "created_at": iso(agent.created_at),
         "revoked_at": _moment(agent.revoked_at),
         "last_seen_at": _moment(seen),
-        "tokens": [token_shape(token) for token in soonest],
+        "tokens": [token_shape(token, ends) for token in soonest],
         "tokens_live": live,
         "counts": counts_shape(counts),
     }
@@ -124,7 +135,7 @@ def panic_shape(panic: Panic | None) -> dict[str, Any]:
     }
 
 
-def token_shape(token: Token) -> dict[str, Any]:
+def token_shape(token: Token, ends: Ends = _as_recorded) -> dict[str, Any]:
     """Return *token* without anything that could use it."""
     return {
         "id": token.id,
@@ -132,11 +143,11 @@ def token_shape(token: Token) -> dict[str, Any]:
         "scope": token.scope,
         "kind": token.kind.value,
         "issued_at": iso(token.issued_at),
-        "expires_at": iso(token.expires.wall),
+        "expires_at": iso(ends(token.expires)),
     }
 
 
-def stepup_shape(stepup: StepUp) -> dict[str, Any]:
+def stepup_shape(stepup: StepUp, ends: Ends = _as_recorded) -> dict[str, Any]:
     """Return *stepup* as consoles render and approvers decide it."""
     return {
         "id": stepup.id,
@@ -157,7 +168,7 @@ def stepup_shape(stepup: StepUp) -> dict[str, Any]:
         "connection": stepup.connection,
         "problem": stepup.problem,
         "requested_at": iso(stepup.requested_at),
-        "expires_at": iso(stepup.expires.wall),
+        "expires_at": iso(ends(stepup.expires)),
         "status": stepup.status.value,
         "decided_by": _evidence(stepup.decided_by),
         "decided_at": _moment(stepup.decided_at),

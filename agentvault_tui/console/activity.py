@@ -75,6 +75,8 @@ class ActivityRow:
     """None when the broker's numbers make no day."""
     elevated: int
     """Live tokens good for one action, that a revoke would cut."""
+    whole: bool = True
+    """Whether scopes and denials count everything, or of very many the latest."""
 
     def use(self, scope: str) -> ScopeUse | None:
         """Return how a scope was used."""
@@ -96,6 +98,7 @@ def read_activity(intake: Intake, data: Json) -> ActivityRow:
         ),
         day=_day(data.get("quarters")),
         elevated=_number(cut.get("elevated")) if isinstance(cut, Mapping) else 0,
+        whole=data.get("whole") is not False,
     )
 
 

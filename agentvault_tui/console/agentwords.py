@@ -29,6 +29,8 @@ class Seen(NamedTuple):
     activity: ActivityRow | None
     expired: tuple[TokenRow, ...] = ()
     """Tokens that ended a moment ago."""
+    restores: str = ""
+    """What to say of a revoked agent besides, if it can be restored here."""
 
     @property
     def now(self) -> datetime:
@@ -186,7 +188,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
-        row = pen.fact("Revoked", (f"closed here{when}; u restores", p.muted))
+        row = pen.fact("Revoked", (f"closed here{when}{seen.restores}", p.muted))
         return [row, *tenantwords.steps(pen, agent, seen.now, width)]
     cut = ends(mirror, agent, seen.activity)
     rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]

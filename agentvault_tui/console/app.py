@@ -141,7 +141,9 @@ class ConsoleApp(Keyed, App[int]):
         self.desk.key_problems = keymap.problems
         watch.paint_all()
         if problems := keymap.problems:
-            more = f"\n{len(problems) - 3} more: press ?" * (len(problems) > 3)
+            help_key = self.desk.key("help", "?")
+            more = f"\n{len(problems) - 3} more: press {help_key}"
+            more *= len(problems) > 3
             told = "\n".join(problems[:3])
             self.notify(
                 f"{told}{more}",
@@ -201,6 +203,8 @@ class ConsoleApp(Keyed, App[int]):
         """Draw what was missed; after long, believe nothing that was shown."""
         self.screen.refresh()
         self.link.screen_stood(stood)
+        if self._outlet is not None:
+            self._outlet.told()
 
     def on_resize(self) -> None:
         """Take nothing for painted: each terminal keeps something else."""

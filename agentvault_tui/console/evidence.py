@@ -64,21 +64,25 @@ def evidence(
     *,
     width: int,
     raw: bool,
+    raw_key: str,
 ) -> list[Row]:
-    """Write everything about an event: its members, story, link and body."""
+    """Write everything about an event: its members, story, link and body.
+
+    Lures in an agent's words are masked; *raw_key* is what shows them as recorded.
+    """
     event = known.proof.event() if known and known.proof else None
-    rows = list(_members(pen, mirror, row, event or {}, width))
+    rows = list(_members(pen, mirror, row, event or {}, width, raw_key=raw_key))
     if known is None:
         return [*rows, EMPTY, (("Reading its story and its body.", pen.palette.muted),)]
     rows += [EMPTY, *_story(pen, row, known, width)]
     if known.proof is not None:
         rows += [EMPTY, *_chain(pen, known.proof, problem, width)]
-        rows += _body(pen, known.proof, width, raw=raw)
+        rows += _body(pen, known.proof, width, None if raw else raw_key)
     return rows
 
 
 def _members(
-    pen: Pen, mirror: Mirror, row: EventRow, event: Json, width: int
+    pen: Pen, mirror: Mirror, row: EventRow, event: Json, width: int, *, raw_key: str
 ) -> Iterator[Row]:
     p, shown = pen.palette, mirror.intake.shown
     ago = (mirror.clock.now() - row.time).total_seconds()
@@ -101,30 +105,35 @@ def _members(
         yield from pen.facts("Rule", row.rule, width, 3)[0]
     theirs = kind == "agent" and not row.outcome
     if why := row.reason if theirs else words.why(mirror, row) or row.reason:
-        yield from _text(pen, "Why", shown(why, _WHOLE), width, theirs=theirs)
+        key = raw_key if theirs else ""
+        yield from _text(pen, "Why", shown(why, _WHOLE), width, key)
     if row.decision_id:
         yield from pen.facts("Decision", row.decision_id, width, 2)[0]
-    yield from _detail(pen, mirror, event.get("detail"), width)
+    yield from _detail(pen, mirror, event.get("detail"), width, raw_key)
 
 
-def _detail(pen: Pen, mirror: Mirror, detail: Any, width: int) -> Iterator[Row]:
+def _detail(
+    pen: Pen, mirror: Mirror, detail: Any, width: int, raw_key: str
+) -> Iterator[Row]:
     shown = mirror.intake.shown
     for name, value in (detail if isinstance(detail, dict) else {}).items():
         label = _LABELS.get(name) or shown(name, 11).replace("_", " ").capitalize()
         text = value if isinstance(value, str) else _json(value)
-        theirs = name in _THEIRS
-        yield from _text(pen, label, shown(text, _WHOLE), width, theirs=theirs)
+        key = raw_key if name in _THEIRS else ""
+        yield from _text(pen, label, shown(text, _WHOLE), width, key)
 
 
-def _text(pen: Pen, label: str, text: str, width: int, *, theirs: bool) -> list[Row]:
-    """Write a member; an agent's own words are marked, and lures in them masked."""
+def _text(pen: Pen, label: str, text: str, width: int, raw_key: str) -> list[Row]:
+    """Write a member; with a *raw_key* it is an agent's own words: marked, masked."""
     style, masked = pen.palette.text, ""
-    if theirs:
+    if raw_key:
         text, masked = pen.masked(pen.clip(text, _WHOLE))
         style = pen.palette.unverified
     rows = pen.facts(label, text, width, _LINES, style)[0]
     if masked:
-        rows.append(pen.fact("", (f"{masked}; v shows it raw", pen.palette.waiting)))
+        rows.append(
+            pen.fact("", (f"{masked}; {raw_key} shows it raw", pen.palette.waiting))
+        )
     return rows
 
 
@@ -170,13 +179,14 @@ def _chain(pen: Pen, proof: Proof, problem: str | None, width: int) -> Iterator[
     yield from pen.facts("Previous", shown(proof.previous, 80), width, 2, p.muted)[0]
 
 
-def _body(pen: Pen, proof: Proof, width: int, *, raw: bool) -> Iterator[Row]:
+def _body(pen: Pen, proof: Proof, width: int, raw_key: str | None) -> Iterator[Row]:
+    """Write the body as it was hashed, or by which key it is shown."""
     p, size = pen.palette, len(proof.body.encode("utf-8", "replace"))
-    if not raw:
+    if raw_key is not None:
         yield pen.fact(
             "Raw body",
             (f"{size:,} bytes, as hashed; ", p.muted),
-            ("v", p.key),
+            (raw_key, p.key),
             (" shows it", p.muted),
         )
         return

@@ -96,16 +96,16 @@ class Export:
         return self._filter.event(row, name, self._now, self._facts)
 
 
-def suggestion(now: datetime) -> str:
+def suggestion(now: datetime, room: int = LONGEST) -> str:
     """Return where to write: a name that tells what it is and when it was made.
 
-    In the working folder, which is left out where it could not be shown as it is:
-    spelled out it would be another one.
+    In the working folder, which is left out where it could not be shown as it is, or
+    would leave no room of *room* cells for the name.
     """
     name = f"agentvault-audit-{now:%Y%m%dT%H%M%SZ}.jsonl"
     with contextlib.suppress(OSError):  # the folder is gone
         path = str(Path.cwd() / name)
-        if visible(path, LONGEST) == path:
+        if visible(path, min(room, LONGEST)) == path:
             return path
     return name
 

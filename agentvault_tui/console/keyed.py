@@ -58,7 +58,17 @@ def key_label(key: str) -> str:
 def relabel(
     label: str, kinds: Iterable[type], keymap: Mapping[str, tuple[str, ...]]
 ) -> str:
-    """Return the user's own key in place of a shipped one, where it does the same."""
+    """Return the user's own keys in place of shipped ones, where they do the same.
+
+    A label may be of several keys, with a space between: ``h l``.
+    """
+    places = tuple(kinds)
+    return " ".join(_own(part, places, keymap) for part in label.split(" "))
+
+
+def _own(
+    label: str, kinds: Iterable[type], keymap: Mapping[str, tuple[str, ...]]
+) -> str:
     for kind in kinds:
         for key, name in keys_of(kind).items():
             if name in keymap and key_label(key) == label:

@@ -178,6 +178,8 @@ class Link:
         if kind == "audit" and data.get("seq", 0) > self.mirror.last_seq + 1:
             raise _ResyncError("events were missed; reading them")
         self.mirror.take(kind, data)
+        if data.get("type") == "clock.jump":
+            raise _ResyncError("the clock was set; reading anew what ends when")
         if kind == "presence":
             self._looking.update()
 

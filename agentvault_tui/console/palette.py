@@ -56,7 +56,9 @@ def commands(app: ConsoleApp, screen: Screen[object]) -> Iterator[SystemCommand]
         )
         if screen.bar is not None and screen.bar.text.strip():
             yield SystemCommand(
-                "Save this filter", "under a name (ctrl+s)", screen.name_filter
+                "Save this filter",
+                f"under a name ({screen.desk.key('save', 'ctrl+s')})",
+                screen.name_filter,
             )
             yield SystemCommand("Clear the filter", "Esc", screen.leave_filter)
     yield SystemCommand(
@@ -190,9 +192,6 @@ class NamedCommands(Provider):
     def _visit(self, agent_id: str) -> None:
         """Put the home screen's cursor on an agent, now or in the past."""
         app = self._console
-        if isinstance(self.screen, Watch):
-            self.screen.visit(agent_id)
-            return
-        while len(app.screen_stack) > 1:
+        while not isinstance(app.screen, Watch):
             app.pop_screen()
-        app.watch_screen.visit(agent_id)
+        app.screen.visit(agent_id)

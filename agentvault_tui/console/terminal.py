@@ -61,6 +61,8 @@ class Outlet:
         self._waiting = bytearray()
         self._since = 0.0
         """Since when the terminal owes us reading; 0 when it does not."""
+        self._untold = 0.0
+        """For how long it had stood, until whoever decides has been told."""
         self._missed = False
         self._ended = self._dead = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="terminal")
@@ -75,14 +77,24 @@ class Outlet:
 
     @property
     def waits(self) -> float:
-        """For how many seconds the terminal has not taken what it should."""
+        """For how many seconds the terminal has not taken what it should.
+
+        Also right after it does again, until `told`: no key comes between the two.
+        """
+        return max(self._owed(), self._untold)
+
+    def told(self) -> None:
+        """Take note that what had to follow from a stall has been done."""
+        self._untold = 0.0
+
+    def _owed(self) -> float:
         since = self._since
         return time.monotonic() - since if since else 0.0
 
     def behind(self) -> bool:
         """Tell whether to draw nothing now; what is missed is drawn when it reads."""
         with self._changed:
-            late = self.waits > _BEHIND or len(self._waiting) > _MUCH
+            late = self._owed() > _BEHIND or len(self._waiting) > _MUCH
             if late and not self._dead:
                 self._missed = True
             return late or self._dead
@@ -112,10 +124,12 @@ class Outlet:
                 self._dead = True
                 self._gone()
                 return
-            stood = self.waits
+            stood = self._owed()
             with self._changed:
-                self._since = 0.0
                 missed, self._missed = self._missed, False
+                if missed:
+                    self._untold = stood
+                self._since = 0.0
             if missed:
                 self._resumed(stood)
 

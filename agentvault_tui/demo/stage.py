@@ -187,6 +187,8 @@ async def _welcome(
     home: Path, person: approver.Approver, url: str, ending: asyncio.Event
 ) -> None:
     """Say, before the console covers the screen, how to approve; wait for Enter."""
+    # The picture first: on a low terminal it scrolls away, and the words must not.
+    segno.make(person.otpauth_uri, micro=False).terminal(compact=True)
     print(  # noqa: T201 - the command's output
         f"""
 Example agents ask at {url}; home {home}
@@ -194,14 +196,13 @@ Example agents ask at {url}; home {home}
 The console opens next. When a step-up waits, press s, then a: a code appears.
 Approving it takes a password and a one-time code, either way you like:
 
-  with a phone     scan this now with an authenticator app, then open the link the
-                   console shows and sign in as {approver.NAME};
+  with a phone     scan the code above with an authenticator app, then open the link
+                   the console shows and sign in as {approver.NAME};
                    the password is in {person.password_file}
   without a phone  in a second terminal run
                    {person.script}
 """
     )
-    segno.make(person.otpauth_uri, micro=False).terminal(compact=True)
     print("Press Enter to open the console", flush=True)  # noqa: T201 - same
     loop = asyncio.get_running_loop()
     entered = asyncio.Event()

@@ -5,6 +5,7 @@ from agentvault_tui.ledger.activity import REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import Exported, export_ledger
 from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.past import Around, Past, Place
+from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.past_tokens import Holding
 from agentvault_tui.ledger.records import (
     Attempt,
@@ -52,6 +53,7 @@ __all__ = [
     "Page",
     "Panic",
     "Past",
+    "PastActivity",
     "Place",
     "Recovery",
     "Story",

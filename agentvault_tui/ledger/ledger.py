@@ -9,6 +9,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
@@ -27,6 +28,7 @@ from agentvault_tui.ledger.opening import (
     open_checked,
 )
 from agentvault_tui.ledger.past import History, Past
+from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.query import read_links, read_page
 from agentvault_tui.ledger.records import (
     Attempt,
@@ -235,6 +237,32 @@ class Ledger:
             NotFoundError: nothing was recorded by then, or no event has that number.
             UsageError: the moment is still to come.
         """
+        return await self._look_back(History.at, seq, moment)
+
+    async def past_activity(
+        self,
+        agent_id: AgentId,
+        since: Callable[[datetime], datetime],
+        *,
+        seq: int | None = None,
+        moment: datetime | None = None,
+    ) -> PastActivity:
+        """Count what an agent had done by then, its quarters from *since* the moment.
+
+        Raises:
+            NotFoundError: as `past` does, or there was no such agent.
+            UsageError: the moment is still to come.
+        """
+        more = {"agent_id": agent_id, "since": since}
+        return await self._look_back(History.activity, seq, moment, **more)
+
+    async def _look_back(
+        self,
+        look: Callable[..., _T],
+        seq: int | None,
+        moment: datetime | None,
+        **more: object,
+    ) -> _T:
         if self._closed:
             raise LedgerUnwritableError("the ledger is closed")
         with foreseen(self._home.database):
@@ -244,8 +272,8 @@ class Ledger:
                     db = await Connection.open(lambda: schema.open_reader(path))
                     self._history = db, History()
                 db, history = self._history
-                now = self._clock.now()
-                return await db.run(history.at, now=now, seq=seq, moment=moment)
+                now, act = self._clock.now(), partial(look, history)
+                return await db.run(act, now=now, seq=seq, moment=moment, **more)
 
     async def close(self) -> None:
         """Write what waits, the head file too, and let go of the home."""

@@ -8,6 +8,7 @@ enough; what is unsure for that reason is told in `Past.unsure`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger.chain import PREFIX
+from agentvault_tui.ledger.past_activity import PastActivity, activity_at
 from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.past_counts import last_asked
 from agentvault_tui.ledger.past_spans import seq_at
@@ -111,6 +113,36 @@ class History:
         try:
             place, moment = _find(db, seq, moment, now)
             return self._rebuild(db, place, moment)
+        finally:
+            db.execute("COMMIT")
+
+    def activity(
+        self,
+        db: sqlite3.Connection,
+        agent_id: AgentId,
+        since: Callable[[datetime], datetime],
+        *,
+        now: datetime,
+        seq: int | None = None,
+        moment: datetime | None = None,
+    ) -> PastActivity:
+        """Count what one agent had done, its quarters from *since* the moment.
+
+        Raises:
+            NotFoundError: as `at` does, or there was no such agent then.
+            UsageError: the moment is still to come.
+        """
+        db.execute("BEGIN")
+        try:
+            place, moment = _find(db, seq, moment, now)
+            agent = self._rosters.at(db, place.seq).agents.get(agent_id)
+            if agent is None:
+                raise NotFoundError(
+                    "there was no such agent then", "look at a later moment"
+                )
+            begins = since(moment)
+            found, whole = activity_at(db, agent_id, place.seq, begins, moment)
+            return PastActivity(place.seq, moment, agent, found, whole)
         finally:
             db.execute("COMMIT")
 

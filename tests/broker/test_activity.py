@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 
-from agentvault_tui.broker.activity import QUARTERS, activity_of
+from agentvault_tui.broker.activity import QUARTERS, activity_of, activity_then
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
@@ -141,3 +141,21 @@ async def test_a_clock_set_back_breaks_nothing(
     found = await activity_of(bench.broker, agent)
     assert sum(found["quarters"]["allowed"]) >= 1
     assert by_scope(found)["write:calendar"]["uses"] == 2
+
+
+async def test_the_past_is_told_in_the_same_words(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """At each event the shape of then, by the scopes that were granted then."""
+    agent = await bench.agent()
+    then = []
+    for action in (CALENDAR, RECORDS, CALENDAR):
+        clock.advance(400)
+        await ask(bench, agent, action)
+        found = await activity_of(bench.broker, agent)
+        del found["revoke"]
+        then.append(found)
+    clock.advance(100_000)
+    for found in then:
+        told = await activity_then(bench.broker, agent.id, found["head"], None)
+        assert told == {**found, "whole": True}

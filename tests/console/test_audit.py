@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.console_scenes import busy, console, hostile, quiet, running, settle
 from support.fake_operator import FakeOperator
+from support.fake_state import START
 from textual.pilot import Pilot
 
 from agentvault_tui.console.app import ConsoleApp
@@ -21,6 +22,7 @@ from agentvault_tui.console.dialogs.export import ExportDialog
 from agentvault_tui.console.dialogs.help import HelpDialog
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.export import suggestion
 from agentvault_tui.console.mirror import RING
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
@@ -431,7 +433,10 @@ async def test_export_to_csv_is_safe_in_a_spreadsheet(
 async def test_export_suggests_the_working_folder_whatever_its_name(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """No control of its name is drawn, and Enter alone writes into it."""
+    """No control of its name is drawn, and Enter alone writes into it.
+
+    A path of which the line could not show the end is left to its name.
+    """
     busy(stage.fake)
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
@@ -439,10 +444,18 @@ async def test_export_suggests_the_working_folder_whatever_its_name(
         await stage.pilot.press("e")
         suggested = stage.app.screen.query_one(LineInput).value
         assert visible(suggested, 400) == suggested
-        assert suggested.startswith(str(tmp_path)) is (name == "plain")
+        assert suggested.endswith(".jsonl")
+        assert len(suggested) < 58  # so the line shows it whole
         await stage.pilot.press("enter")
         assert "mode 0600" in await Exporting(stage).done()
     assert len(list((tmp_path / name).glob("*.jsonl"))) == 1
+
+
+def test_a_short_folder_stands_before_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits is said whole: where the file will be."""
+    monkeypatch.chdir("/usr")
+    assert suggestion(START, 57) == "/usr/agentvault-audit-20261124T140211Z.jsonl"
+    assert suggestion(START, 40) == "agentvault-audit-20261124T140211Z.jsonl"
 
 
 async def test_export_never_writes_over_a_file(stage: Stage, tmp_path: Path) -> None:

@@ -329,6 +329,7 @@ async def test_the_palette_finds_by_name(
         )
         await stage.press("enter")
         await settle(stage.pilot, lambda: does(stage))
+        assert does(stage)
 
 
 _LIST_KEYS = {

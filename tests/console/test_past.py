@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.console_scenes import HOSTILE, console, hostile, running, settle
 from support.fake_operator import FakeOperator
-from support.fake_past import incident, remember
+from support.fake_past import remember
 from support.fake_state import START
-from textual.pilot import Pilot
+from support.past_stage import Stage
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.moment import MomentDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
@@ -32,63 +29,6 @@ from agentvault_tui.console.widgets.pane import Pane
 FIRST, LAST = 1, 10
 
 
-class Stage:
-    """A console in front of a scripted broker with a story behind it."""
-
-    def __init__(self, fake: FakeOperator, folder: Path) -> None:
-        self.fake = fake
-        self.app: ConsoleApp = console(fake.socket, folder)
-        self.pilot: Pilot[Any]
-
-    @contextlib.asynccontextmanager
-    async def on(self, *keys: str) -> AsyncIterator[Pilot[Any]]:
-        incident(self.fake)
-        async with running(self.app, (120, 40)) as pilot:
-            self.pilot = pilot
-            await self.press(*keys)
-            yield pilot
-
-    @property
-    def past(self) -> PastScreen:
-        screen = self.app.screen
-        assert isinstance(screen, PastScreen)
-        return screen
-
-    async def press(self, *keys: str) -> None:
-        """Press keys one by one, each settled."""
-        for key in keys:
-            opens = key == "t" and len(self.app.screen_stack) == 1
-            await self.pilot.press(key)
-            await self.pilot.pause()
-            if opens:
-                await settle(self.pilot, lambda: len(self.app.screen_stack) > 1)
-            if isinstance(self.app.screen, PastScreen):
-                await settle(self.pilot, self._rests)
-
-    def _rests(self) -> bool:
-        reading = self.past._reading
-        return reading is None or reading.done()
-
-    def text(self, name: str) -> str:
-        screen = self.app.screen
-        if isinstance(screen, PastScreen):
-            screen.pulse()
-        pane = screen.query_one(f"#{name}", Pane)
-        rows = (pane.render_line(y).text.rstrip() for y in range(pane.size.height))
-        return "\n".join(rows)
-
-    async def see(self, name: str, text: str) -> None:
-        await settle(self.pilot, lambda: text in self.text(name))
-
-    def names(self) -> set[str]:
-        return {str(agent.name) for agent in self.past.past.agents.values()}
-
-    @property
-    def toast(self) -> str:
-        notes = list(self.app._notifications)
-        return notes[-1].message if notes else ""
-
-
 @pytest.fixture
 def stage(fake: FakeOperator, tmp_path: Path) -> Stage:
     return Stage(fake, tmp_path)
@@ -96,11 +36,11 @@ def stage(fake: FakeOperator, tmp_path: Path) -> Stage:
 
 async def test_every_row_of_the_masthead_says_past(stage: Stage) -> None:
     """A word and a frame on each row, the moment, how long ago, and the way back."""
-    async with stage.on("t", "H"):
+    async with stage.on("t", "ctrl+u"):
         rows = stage.text("masthead").split("\n")
         assert len(rows) >= 2
         assert all(row.startswith("│PAST│") and row.endswith("│") for row in rows)
-        assert "13:00:11Z · 62 min ago · read-only · t or Esc: back to now" in rows[0]
+        assert "13:00:11Z · 62 min ago · read-only · t: back to now" in rows[0]
         assert "● live" in rows[0]
         assert "event 2 of 10" in rows[1]
         assert "nothing since" in rows[1]
@@ -110,7 +50,7 @@ async def test_the_panes_draw_what_was(stage: Stage) -> None:
     """Agents, tokens with their countdowns, step-ups and panic are of the moment."""
     async with stage.on("t"):
         assert stage.names() == {"calendar-agent", "payments-agent", "email-agent"}
-        await stage.press("H")
+        await stage.press("ctrl+u")
         assert stage.names() == {"calendar-agent"}
         assert "registered" in stage.text("audit").lower()
         await stage.press("right_curly_bracket")
@@ -152,19 +92,19 @@ async def test_scrub_keys(stage: Stage) -> None:
         await stage.press("left_square_bracket", "shift+left")
         assert mirror.place.seq == FIRST
         assert "before this" in stage.toast
-        await stage.press("L", "L", "L")
+        await stage.press(*["ctrl+d"] * 3)
         assert mirror.place.seq == LAST
         assert "t goes back to now" in stage.toast
 
 
 async def test_a_held_event_is_where_it_begins(stage: Stage) -> None:
-    """t on an event of the held audit goes to its moment; Enter on one there too."""
+    """t on an event of the held audit goes to its moment; m on one there too."""
     async with stage.on("shift+tab", "k", "k", "k"):
         held = stage.app.watch_screen.feed.under_cursor
         assert held is not None
         await stage.press("t")
         assert stage.past.past.place.seq == held.seq
-        await stage.press("shift+tab", "k", "k", "enter")
+        await stage.press("shift+tab", "k", "k", "m")
         assert stage.past.past.place.seq == held.seq - 2
 
 
@@ -228,11 +168,33 @@ async def test_what_waits_now_is_not_missed(stage: Stage) -> None:
         mirror = stage.app.desk.mirror
         await settle(stage.pilot, lambda: bool(mirror.open_stepups()))
         await stage.see("masthead", "Now: 1 waiting for a person.")
+        assert stage.past.past.open_stepups() == []
+
+
+async def test_a_time_without_agents_says_so(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """Before the first registration: that, and not how to add an agent now."""
+    fake.add_event("broker.started")
+    remember(fake)
+    fake.add_event("agent.registered", fake.add_agent("mailer", "send:email"))
+    remember(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app) as pilot:
+        await pilot.press("t")
+        await settle(pilot, lambda: isinstance(app.screen, PastScreen))
+        past: Any = app.screen
+        assert "mailer" in past.agents.render_line(1).text
+        await pilot.press("home")
+        await settle(pilot, lambda: past.past.place.seq == 1)
+        drawn = "\n".join(past.agents.render_line(y).text for y in range(8))
+        assert "No agent was registered yet." in drawn
+        assert "agentvault agents add" not in drawn
 
 
 async def test_a_lost_link_is_told_and_what_is_shown_stays(stage: Stage) -> None:
     """With the broker gone the moment stays, and the next one is told to be unread."""
-    async with stage.on("t", "H"):
+    async with stage.on("t", "ctrl+u"):
         await asyncio.to_thread(stage.fake.stop)
         mirror = stage.app.desk.mirror
         await settle(stage.pilot, lambda: mirror.link.state is LinkState.LOST)
@@ -408,18 +370,6 @@ async def test_hostile_names_of_the_past_are_inert(
         ]
         assert any("PANIC then" in row for row in rows)
         assert all(row.isprintable() for row in rows)
-
-
-async def test_no_screen_of_now_opens_over_the_past(stage: Stage) -> None:
-    """Neither the audit at full size nor an agent's screen: both tell what is now."""
-    async with stage.on("t"):
-        stage.past.action_audit()
-        await stage.pilot.pause()
-        assert "shows what is now" in stage.toast
-        await stage.press("enter", "enter")
-        assert stage.past.is_current
-        await stage.press("shift+tab", "k", "enter")
-        assert stage.past.is_current
 
 
 async def test_help_and_footer_name_the_keys_of_time(stage: Stage) -> None:

@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from support.dialog_stand import Stand, scene
+from support.dialog_stand import scene
 from support.fake_operator import FakeOperator
+from support.line_person import at_lines
+from support.plain_session import StandSession
 
-from agentvault_tui.console.plain import Plain
+from agentvault_tui.console.plain.typed import typed_lines
 from agentvault_tui.console.records import LinkState
-from agentvault_tui.console.typed import typed_lines
 from agentvault_tui.errors import TenantUnreachableError
 
 CALENDAR = "agt_0000000000000002"
 DIGEST = "sha256:7f3a" + "09c4" * 15
 
 
-class Session:
-    """A plain session over a scene, and what it has said."""
-
-    def __init__(self, stand: Stand) -> None:
-        self.stand = stand
-        self.out = io.StringIO()
-        self.plain = Plain(stand.desk, self.out)
-
-    async def type(self, *lines: str, wait: float = 0.6) -> str:
-        """Type lines, each read and thought about; return what they led to."""
-        before = len(self.out.getvalue())
-        for line in lines:
-            self.stand.clock.advance(wait)
-            await self.plain.take(line)
-        return self.out.getvalue()[before:]
-
-    def news(self) -> str:
-        before = len(self.out.getvalue())
-        self.plain.teller.news()
-        return self.out.getvalue()[before:]
-
-    @property
-    def asked(self) -> list[tuple[str, ...]]:
-        return self.stand.actions.asked
-
-
 async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     """Facts first, the agent's words last and masked, then code and link."""
-    session = Session(scene())
+    session = StandSession(scene())
     shown = await session.type("approve 7f3a")
     assert shown.index("With to: Northwind GmbH") < shown.index("unverified:")
     assert "ABCD" not in shown
@@ -77,7 +49,7 @@ PEOPLE = {
 
 async def test_the_others_are_told_in_lines() -> None:
     """Who is here at first, then who looks at what and who leaves, each once."""
-    session = Session(scene())
+    session = StandSession(scene())
     mirror = session.stand.mirror
     mirror.apply("presence", PEOPLE)
     assert "bob on pts/4 is here, at a console." in session.news()
@@ -93,7 +65,7 @@ async def test_the_others_are_told_in_lines() -> None:
 
 async def test_nobody_is_said_to_leave_when_the_link_does() -> None:
     """A lost link is told as one; who is there afterwards is told anew."""
-    session = Session(scene())
+    session = StandSession(scene())
     mirror = session.stand.mirror
     mirror.apply("presence", PEOPLE)
     session.news()
@@ -107,7 +79,7 @@ async def test_nobody_is_said_to_leave_when_the_link_does() -> None:
 
 async def test_what_is_shown_is_what_the_others_see_open() -> None:
     """Showing a request says so; the next command takes that back."""
-    session = Session(scene())
+    session = StandSession(scene())
     await session.type("show 7F3A")
     assert session.stand.actions.looked[-1] == "sup_7f3a"
     await session.type("list")
@@ -116,7 +88,7 @@ async def test_what_is_shown_is_what_the_others_see_open() -> None:
 
 async def test_anything_else_leaves_it_as_it_is() -> None:
     """A wrong word, an empty line or `y` confirms nothing."""
-    session = Session(scene())
+    session = StandSession(scene())
     for word in ("", "y", "yes", "7F3", "approve"):
         shown = await session.type("approve 7F3A", word)
         assert "Left as it is." in shown
@@ -125,14 +97,14 @@ async def test_anything_else_leaves_it_as_it_is() -> None:
 
 async def test_a_paste_confirms_nothing() -> None:
     """The right word within 600 ms was not read by anyone."""
-    session = Session(scene())
+    session = StandSession(scene())
     assert "Too soon" in await session.type("approve 7F3A", "7F3A", wait=0.1)
     assert session.asked == []
 
 
 async def test_a_confirmation_is_for_what_was_shown() -> None:
     """Arrivals with the same fingerprint between question and word change no id."""
-    session = Session(scene())
+    session = StandSession(scene())
     await session.type("deny 7F3A not ours")
     agent = next(iter(session.stand.mirror.agents))
     session.stand.ask(agent, "send:payment", id="sup_new", fingerprint="7F3A")
@@ -143,7 +115,7 @@ async def test_a_confirmation_is_for_what_was_shown() -> None:
 async def test_a_question_is_not_buried_and_grows_old() -> None:
     """News waits for the answer, for a minute; then the word is worth nothing."""
     stand = scene()
-    session = Session(stand)
+    session = StandSession(stand)
     session.news()
     await session.type("deny 7F3A")
     event = stand.state.decide(stand.state.agents[CALENDAR], "x:y", "denied")
@@ -157,7 +129,7 @@ async def test_a_question_is_not_buried_and_grows_old() -> None:
 
 async def test_an_ambiguous_fingerprint_names_nothing() -> None:
     """Two open requests of one fingerprint have to be told by their ids."""
-    session = Session(scene())
+    session = StandSession(scene())
     agent = next(iter(session.stand.mirror.agents))
     session.stand.ask(agent, "send:payment", id="sup_new", fingerprint="7F3A")
     assert "No single step-up is called 7F3A" in await session.type("approve 7F3A")
@@ -167,7 +139,7 @@ async def test_an_ambiguous_fingerprint_names_nothing() -> None:
 
 async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
     """Counts, what is not undone, the measured time; `y` and Enter do nothing."""
-    session = Session(scene())
+    session = StandSession(scene())
     shown = await session.type("revoke calendar-agent runaway bookings")
     assert "This cuts 2 tokens and 0 step-ups now." in shown
     assert "events already booked stay" in shown
@@ -187,7 +159,7 @@ async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
 )
 async def test_what_could_still_be_lost_is_told(line: str, confirmed: str) -> None:
     """In force but not in the ledger: a restart would serve again."""
-    session = Session(scene())
+    session = StandSession(scene())
     session.stand.actions.recorded = False
     shown = await session.type(line, confirmed)
     assert "In force, but NOT recorded yet" in shown
@@ -195,7 +167,7 @@ async def test_what_could_still_be_lost_is_told(line: str, confirmed: str) -> No
 
 async def test_restore_panic_and_lift_take_their_words() -> None:
     """Each is confirmed by typing what it is about."""
-    session = Session(scene())
+    session = StandSession(scene())
     session.stand.agent(CALENDAR, status="revoked")
     await session.type("restore calendar-agent", "calendar-agent")
     await session.type("panic fire", "panic")
@@ -206,7 +178,7 @@ async def test_restore_panic_and_lift_take_their_words() -> None:
 
 async def test_what_makes_no_sense_is_said_so() -> None:
     """Pointless and unknown commands get a sentence and the next step."""
-    session = Session(scene())
+    session = StandSession(scene())
     assert "nothing to lift" in await session.type("lift")
     assert "nothing to restore" in await session.type("restore calendar-agent")
     assert "There is no command frobnicate" in await session.type("frobnicate it")
@@ -220,7 +192,7 @@ async def test_what_makes_no_sense_is_said_so() -> None:
 )
 async def test_read_only_and_a_stale_link_refuse(line: str) -> None:
     """Nothing is asked, let alone done, on old news or by an onlooker."""
-    session = Session(scene())
+    session = StandSession(scene())
     session.stand.mirror.set_link(LinkState.LOST, "gone")
     assert "The link is lost" in await session.type(line)
     session.stand.mirror.set_link(LinkState.LIVE)
@@ -231,7 +203,7 @@ async def test_read_only_and_a_stale_link_refuse(line: str) -> None:
 
 async def test_a_link_lost_between_question_and_word_refuses() -> None:
     """The word is worth nothing once what it was about is unconfirmed."""
-    session = Session(scene())
+    session = StandSession(scene())
     await session.type("deny 7F3A")
     session.stand.mirror.set_link(LinkState.LOST, "gone")
     assert "The link is lost" in await session.type("7F3A")
@@ -240,7 +212,7 @@ async def test_a_link_lost_between_question_and_word_refuses() -> None:
 
 async def test_an_error_is_a_sentence() -> None:
     """What the broker refuses is said with what to do."""
-    session = Session(scene())
+    session = StandSession(scene())
     session.stand.actions.error = TenantUnreachableError("the tenant is down", "wait")
     shown = await session.type("approve 7F3A", "7F3A")
     assert "Not done: the tenant is down: wait" in shown
@@ -249,7 +221,7 @@ async def test_an_error_is_a_sentence() -> None:
 async def test_news_is_told_once_and_in_sentences() -> None:
     """What waits at the start, then each change; allowed requests only when asked."""
     stand = scene()
-    session = Session(stand)
+    session = StandSession(stand)
     first = session.news()
     assert "The link to the broker is live." in first
     assert "STEP-UP 7F3A waits: payments-agent wants send:payment" in first
@@ -275,7 +247,7 @@ async def test_news_is_told_once_and_in_sentences() -> None:
 async def test_a_flood_is_counted() -> None:
     """A thousand denials at once are twenty sentences and a number."""
     stand = scene()
-    session = Session(stand)
+    session = StandSession(stand)
     session.news()
     agent = stand.state.agents[CALENDAR]
     for _ in range(1000):
@@ -287,7 +259,7 @@ async def test_a_flood_is_counted() -> None:
 
 async def test_list_show_help_and_quit() -> None:
     """Everything can be read by command, and left by one."""
-    session = Session(scene())
+    session = StandSession(scene())
     listed = await session.type("list")
     assert "1 step-up waiting." in listed
     assert "calendar-agent, active, " in listed
@@ -305,7 +277,7 @@ async def test_hostile_text_is_told_inert() -> None:
     text = "x\x1b[2J\x9b\u202e\nSTEP-UP FFFF waits"
     stand.agent(CALENDAR, name=text, owner=text, purpose=text)
     stand.change("sup_7f3a", agent_name=text, reason=text, parameters={text: text})
-    session = Session(stand)
+    session = StandSession(stand)
     session.news()
     await session.type("list", f"show {CALENDAR}", "show 7F3A", "\x1b[2J", "show \x9b")
     for line in session.out.getvalue().splitlines():
@@ -337,51 +309,24 @@ def test_it_works_over_pipes_with_a_broker(fake: FakeOperator, tmp_path: Path) -
     """Both ends pipes: it follows the broker, denies by command, and leaves by quit."""
     fake.add_stepup(fake.add_agent("payments-agent", "send:payment"))
     environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(fake.socket)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environ,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        said: list[str] = []
-
-        def until(words: str) -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                said.append(line)
-                if words in line:
-                    return
-            raise AssertionError(said)
-
-        def send(line: str) -> None:
-            assert process.stdin is not None
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-
-        until("STEP-UP 7F3A waits")
-        send("deny 7F3A not ours")
-        until("Type 7F3A to deny it")
-        # The word counts only when there was time to read what it is about.
-        time.sleep(0.65)
-        send("7F3A")
-        until("denied by alice")
-        send("quit")
-        assert process.wait(10) == 0
+    line = [sys.executable, "-c", SCRIPT, str(fake.socket)]
+    with at_lines(line, environ) as person:
+        person.hears("STEP-UP 7F3A waits")
+        person.decides("deny 7F3A not ours", "7F3A")
+        person.hears("denied by alice")
+        assert person.leaves() == 0
     assert fake.requests[-1][2] == {
         "id": fake.requests[-1][2]["id"],
         "decision": "deny",
         "reason": "not ours",
     }
-    assert "\x1b" not in "".join(said)
+    assert "\x1b" not in "".join(person.said)
 
 
 async def test_the_end_of_input_ends_a_session_or_leaves_it_telling() -> None:
     """At a terminal ctrl+d leaves; with input from nowhere it goes on telling."""
     for stay in (False, True):
-        session = Session(scene())
+        session = StandSession(scene())
         reading, writing = os.pipe()
         os.close(writing)
         task = asyncio.create_task(session.plain.run(reading, stay=stay))

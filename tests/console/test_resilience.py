@@ -11,6 +11,7 @@ from typing import Any
 from support.console_scenes import busy
 from support.console_terminal import CTRL_Q, Open, press
 from support.fake_operator import FakeOperator
+from support.person import Bare, Operator
 from support.terminal import Terminal
 
 from agentvault_tui.clock import SystemClock, iso
@@ -65,12 +66,49 @@ def test_a_resize_and_back_keeps_the_cursor_and_the_paint(
         _leave(screen)
 
 
+def test_after_a_stall_it_reads_anew_before_it_decides(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """Keys typed into a terminal that stands decide nothing; what is shown then is new.
+
+    The revocation is asked for before the stall and confirmed in it: refused. Once the
+    terminal reads again everything is read anew, and only then the key counts.
+    """
+    agents = busy(fake)
+    with terminal() as screen:
+        screen.see("● live")
+        press(screen, "r", "Revoke  payments-agent")
+        reads = fake.roster_reads
+        screen.hold()
+        # Longer than the console believes what it shows; events keep frames coming.
+        _events(fake, agents["email-agent"], 2.0)
+        screen.write("y")
+        _events(fake, agents["email-agent"], 1.3)
+        fake.decide(agents["email-agent"], "read:email", "denied", resource="mailbox:x")
+        assert fake.requests == []
+        assert fake.roster_reads == reads
+        screen.release()
+        screen.see("mailbox:x")
+        screen.see("● live")
+        assert fake.requests == []
+        assert fake.roster_reads > reads
+        operator = Operator(Bare(screen))
+        operator.decide("y", "Revoked  payments-agent")
+        assert [body["agent_id"] for _, _, body in fake.requests] == [
+            agents["payments-agent"]["id"]
+        ]
+        operator.leave("Revoked  payments-agent")
+        assert _redrawn(screen) == screen.display
+        _leave(screen)
+
+
 def _events(fake: FakeOperator, agent: dict[str, Any], seconds: float) -> int:
     """Let events arrive for so long; return how many."""
     begun, number = time.monotonic(), 0
     while time.monotonic() - begun < seconds:
         fake.decide(agent, "read:email", "denied", resource=f"mailbox:{number}")
         number += 1
+        time.sleep(0.002)  # a rate, not a wait: faster only takes others' cores
     return number
 
 
@@ -139,6 +177,7 @@ def test_a_flood_of_step_ups_is_a_number_and_a_queue(
         first = ["299", "298", "297", "296", "295"]
         screen.read_until(lambda _: _queued(screen)[:5] == first)
         press(screen, "\r", "acct_299")
+        assert fake.requests == []
         _leave(screen)
 
 
@@ -159,4 +198,5 @@ def test_ten_thousand_agents_open_move_and_filter(
         screen.read_until(lambda _: _cursor(screen) == "agent-09999")
         press(screen, "/agent:agent-07777", "9,999 hidden")
         screen.read_until(lambda _: _cursor(screen) == "agent-07777")
+        assert not any("agent-07776" in row for row in screen.display)
         _leave(screen)

@@ -35,28 +35,89 @@ def _shown(text: str) -> str:
     return re.sub(r"\x1b[=>78]|\x1b\[\?2026\$p", "", _CSI.sub("", text))
 
 
-def test_no_control_an_agent_chose_reaches_the_terminal(
-    fake: FakeOperator, terminal: Open
-) -> None:
-    """Names, scopes, resources, reasons, warnings: not one control byte of theirs."""
-    for number, text in enumerate([*HOSTILE, "\x1b[777z", "\x1b]8;;http://x\x07y"]):
-        name = f"{number}{text}"
-        agent = fake.add_agent(name, text, "read:email", owner=text, purpose=text)
+CHOSEN = [*HOSTILE, "\x1b[777z", "\x1b]8;;http://x\x07y"]
+"""What agents, operators and the tenant call themselves, and ask for."""
+
+
+def _enemies(fake: FakeOperator) -> None:
+    """Every foreign text there is, on every object, now and in the past."""
+    for number, text in enumerate(CHOSEN):
+        agent = fake.add_agent(
+            f"{number}{text}", text, "read:email", owner=text, purpose=text
+        )
         fake.add_token(agent, text, 3600)
         fake.decide(agent, text, "denied", resource=text, reason=text, rule=text)
         fake.add_event("agent.revoked", agent, reason=text)
+        fake.add_stepup(
+            agent, action=text, resource=text, reason=text, parameters={text: text}
+        )
     fake.warnings.append(HOSTILE[1])
+    fake.doubts.append(HOSTILE[2])
+    fake.panic.update(on=True, since=iso(START), by=HOSTILE[0], reason=HOSTILE[1])
+    remember(fake)
+    fake.panic.update(on=False)
+
+
+WALK = (
+    # keys, and what stands there then; after a minus, what no longer does
+    ("j\t\tkk", "HELD"),
+    ("/red", "hidden"),
+    ("\x1b", "-hidden"),
+    ("\t", "Enter agent"),
+    ("\r", "Last 24 hours"),
+    ("L", "on screen verified here"),
+    ("k\r", "Raw body"),
+    ("v", "nothing in it is masked"),
+    ("\x1b", "-Raw body"),
+    ("o", "Last 24 hours"),
+    ("s", "Step-ups  10 waiting"),
+    ("\r", "the agent says (unverified)"),
+    ("v", "in full"),
+    ("\x1b", "-in full"),
+    ("\x1b", "-approve, 2nd factor"),
+    ("\x1b", "-Step-ups  10"),
+    ("r", "Not undone"),
+    ("\x1b", "-Not undone"),
+    (":", "Search for commands"),
+    ("go to", "Go to"),
+    ("\x1b", "-Go to"),
+    ("\x1b", "-Last 24 hours"),
+    ("e", "Enter export"),
+    ("\x1b", "-Enter export"),
+    ("\x1b", "20 on screen verified"),
+    ("\x1b", "Last 24 hours"),
+    ("\x1b", "t time"),
+    ("t", "PANIC then"),
+    ("\r", "Last 24 hours"),
+    ("\x1b", "-Last 24 hours"),
+    ("L", "verified here"),
+    ("k\r", "Raw body"),
+    ("t", "t time"),
+)
+"""Through every screen and most dialogs, and back."""
+
+
+def test_no_screen_paints_a_control_byte_of_anothers(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """Whoever chose a text, wherever it is shown: not one control byte of theirs."""
+    _enemies(fake)
     with terminal() as screen:
-        screen.read_until(lambda text: "live" in text and "Holds" in text)
-        screen.write("j\t\tkk")
-        screen.read_until(lambda text: "HELD" in text)
-        screen.write("/red")
-        screen.read_until(lambda text: "hidden" in text)
+        screen.see(f"{len(CHOSEN)} agents")
+        for keys, seen in WALK:
+            if seen.startswith("-"):
+                screen.write(keys)
+                screen.read_until(
+                    lambda _, gone=seen[1:]: all(
+                        gone not in row for row in screen.display
+                    )
+                )
+            else:
+                press(screen, keys, seen)
         screen.write("\x11")
         assert screen.finish() == 0
-        painted = screen.painted.decode()
+        painted = screen.painted.decode().replace(_POINTER, "")
     assert "\x1b[777z" not in painted
-    painted = painted.replace(_POINTER, "")
     assert "\x1b]" not in painted
     bad = {
         character
@@ -65,28 +126,6 @@ def test_no_control_an_agent_chose_reaches_the_terminal(
     }
     assert bad <= {"\r", "\n"}
     assert "⟦U+001B⟧" in painted
-
-
-def test_the_past_paints_no_control_byte(fake: FakeOperator, terminal: Open) -> None:
-    """Looked back to, hostile names stay inert, and t comes back to now."""
-    for text in HOSTILE:
-        agent = fake.add_agent(text, text, owner=text)
-        fake.decide(agent, text, "denied", resource=text, reason=text, rule=text)
-    fake.panic.update(on=True, since=iso(START), by=HOSTILE[0], reason=HOSTILE[1])
-    fake.doubts.append(HOSTILE[2])
-    remember(fake)
-    fake.panic.update(on=False)
-    with terminal() as screen:
-        screen.see(f"{len(HOSTILE)} agents")
-        press(screen, "t", "PANIC then")
-        press(screen, "[", "event 7 of 8")
-        press(screen, "t", "t time")
-        screen.write("\x11")
-        assert screen.finish() == 0
-        painted = screen.painted.decode().replace(_POINTER, "")
-    assert "\x1b]" not in painted
-    bad = {c for c in _shown(painted) if unicodedata.category(c) in {"Cc", "Cf"}}
-    assert bad <= {"\r", "\n"}
 
 
 def test_the_clipboard_is_written_by_y_alone(

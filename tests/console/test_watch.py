@@ -23,6 +23,7 @@ from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.widgets.pane import Pane
 
 
@@ -313,6 +314,9 @@ async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
             await stage.pilot.press("home")
             await stage.pilot.pause(0.05)
         await stage.see("audit", "mail:0 ")
+        rows = stage.watch.feed.rows
+        assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+        assert stage.watch.feed.exhausted
 
 
 async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
@@ -323,6 +327,23 @@ async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
         await stage.pilot.pause()
         assert stage.chosen() == "records-agent"
         assert stage.watch.focused is stage.watch.agents
+
+
+@pytest.mark.parametrize("way", [["s", "o"], ["s", "enter", "o"]], ids=["queue", "one"])
+async def test_a_request_leads_to_its_agent(stage: Stage, way: list[str]) -> None:
+    """o in the queue or in a request leaves for the agent's screen; Esc goes home."""
+    busy(stage.fake)
+    async with stage.on():
+        for key in way:
+            await stage.pilot.press(key)
+            await stage.pilot.pause()
+        screen = stage.app.screen
+        assert isinstance(screen, AgentScreen)
+        assert screen.chosen is not None
+        assert screen.chosen.name == "payments-agent"
+        await stage.pilot.press("escape")
+        await stage.pilot.pause()
+        assert stage.app.screen is stage.watch
 
 
 async def test_escape_is_one_step_out(stage: Stage) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import io
 import json
 import os
 import pty
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -129,6 +131,10 @@ def test_a_killed_demo_leaves_nothing_running(short: Path) -> None:
     for lock in ("run/broker.lock", "tenant/tenant.lock"):
         with (home / lock).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # waits until its holder has ended
+    assert process.returncode == -signal.SIGKILL
+    with socket.socket(socket.AF_UNIX) as client:
+        there = client.connect_ex(str(home / "run/agentvault.sock"))
+    assert there in {errno.ECONNREFUSED, errno.ENOENT}
 
 
 def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from support.ledger_kit import START, decision, note
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import REDEEMED, Ledger, verify_ledger
+from agentvault_tui.ledger import (
+    REDEEMED,
+    Activity,
+    Count,
+    Ledger,
+    past_activity,
+    verify_ledger,
+)
 from agentvault_tui.ledger.activity import QUARTER, REASON, SCOPE, TABLE, Fact, keys
 from agentvault_tui.model import AgentId, Draft, EventType, Outcome
 
@@ -157,3 +164,56 @@ def test_nothing_is_counted_twice_or_left_out(
         wanted[QUARTER] += 1
         wanted[REASON] += outcome is Outcome.DENIED
     assert counted == wanted
+
+
+async def test_any_moment_is_told_as_it_was(ledger: Ledger, clock: ManualClock) -> None:
+    """What is counted from events for a moment is what was counted at that moment."""
+
+    def key(count: Count) -> tuple[str, str, int]:
+        return count.value, count.outcome, count.events
+
+    def told(found: Activity) -> tuple[object, ...]:
+        uses = {(*key(c), c.last) for c in (*found.scopes, *found.reasons)}
+        return uses, {key(c) for c in found.quarters}
+
+    named = {"agent": "bot", "owner": "alice", "scopes": ["read:mail"]}
+    await ledger.commit(replace(note(), detail=named))
+    then = [(ledger.head.seq, clock.now(), told(await ledger.activity(AGENT, START)))]
+    for draft in (
+        asked(Outcome.ALLOWED, "read:mail write:calendar"),
+        asked(Outcome.DENIED, "delete:records", "scope_not_granted"),
+        decision("agt_2", Outcome.ALLOWED, scope="read:mail"),
+        asked(Outcome.ESCALATED, "send:payment"),
+        used(),
+        asked(Outcome.DENIED, "delete:records", "policy_forbids"),
+        asked(Outcome.ALLOWED, "read:mail"),
+    ):
+        clock.advance(7 * 60)
+        await ledger.commit(draft)
+        found = told(await ledger.activity(AGENT, START))
+        then.append((ledger.head.seq, clock.now(), found))
+    for seq, moment, expected in then:
+        for at in ({"seq": seq}, {"moment": moment}):
+            past = await ledger.past_activity(AGENT, lambda _: START, **at)
+            assert told(past.activity) == expected
+            assert (past.seq, past.moment, past.whole) == (seq, moment, True)
+            assert past.agent.scopes == ("read:mail",)
+    with pytest.raises(NotFoundError, match="no such agent then"):
+        await ledger.past_activity(AgentId("agt_2"), lambda _: START, seq=3)
+
+
+async def test_of_very_many_the_latest_are_counted(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies are read up to a bound, and that is told; quarters count all of them."""
+    await ledger.commit(replace(note(), detail={"agent": "bot"}))
+    for _ in range(5):
+        await ledger.commit(asked(Outcome.ALLOWED, "read:mail"))
+    monkeypatch.setattr(past_activity, "MOST", 3)
+    past = await ledger.past_activity(AGENT, lambda _: START, seq=4)
+    assert [count.events for count in past.activity.scopes] == [3]
+    assert past.whole
+    past = await ledger.past_activity(AGENT, lambda _: START, seq=6)
+    assert [count.events for count in past.activity.scopes] == [3]
+    assert [count.events for count in past.activity.quarters] == [5]
+    assert not past.whole

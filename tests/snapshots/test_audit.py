@@ -1,22 +1,24 @@
 """How the audit screen looks: list, event, story, faults, at every size and look.
 
 After a wanted change look at the pictures in the report first, then renew them with
-`pytest tests/snapshots/test_audit.py --snapshot-update`.
+`pytest tests/snapshots --snapshot-update`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import busy, console, hostile, live, settle
-from support.fake_operator import FakeOperator, short_socket
+from support.console_scenes import busy, hostile, live, settle
+from support.fake_operator import FakeOperator
+from support.pictures import LIGHT, LOOKS, SMALLEST, Gallery, Play, wearing
 from textual.pilot import Pilot
 
-SIZES = {"80x24": (80, 24), "120x40": (120, 40), "200x60": (200, 60)}
+from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.screens.audit import AuditScreen
+
 KEYS: dict[str, list[str]] = {
     "list": [],
     "held": ["k", "k", "k"],
@@ -26,12 +28,6 @@ KEYS: dict[str, list[str]] = {
     "filter": ["slash", *"outcome:den"],
     "nothing": ["slash", *"outcome:den zeppelin", "enter"],
 }
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeOperator]:
-    with short_socket() as path, FakeOperator(path) as operator:
-        yield operator
 
 
 def story(fake: FakeOperator) -> None:
@@ -64,102 +60,114 @@ def story(fake: FakeOperator) -> None:
     fake.add_event("token.redeemed", payments, detail={"token_id": "tok_1"}, **same)
 
 
-def pressing(*keys: str) -> Callable[[Pilot[Any]], Any]:
-    """Open the audit screen, press keys, and wait until all is read."""
+def pressing(*keys: str) -> Play:
+    """Open the audit screen and press keys."""
 
-    async def before(pilot: Pilot[Any]) -> None:
-        app: Any = pilot.app
+    async def play(pilot: Pilot[Any]) -> None:
         await live(pilot)
         await pilot.press("L")
         await pilot.pause()
         if keys:
             await pilot.press(*keys)
-        screen = app.screen
 
-        def read() -> bool:
-            screen.pulse()
-            screen.pulse()
-            row = screen.feed.under_cursor
-            known = not screen.open or (row and row.seq in screen.evidence.known)
-            return bool(known and screen.reading.idle and screen.list.idle)
-
-        await settle(pilot, read)
-        screen.paint_all()
-        await pilot.pause()
-
-    return before
+    return play
 
 
-@pytest.mark.parametrize("size", SIZES)
+async def ready(pilot: Pilot[Any]) -> None:
+    """Wait until all is read that a size has room for."""
+    screen: Any = next(s for s in pilot.app.screen_stack if isinstance(s, AuditScreen))
+
+    def read() -> bool:
+        screen.pulse()
+        screen.pulse()
+        row = screen.feed.under_cursor
+        known = not screen.open or (row and row.seq in screen.evidence.known)
+        return bool(known and screen.reading.idle and screen.list.idle)
+
+    await settle(pilot, read)
+    screen.paint_all()
+
+
 @pytest.mark.parametrize("keys", KEYS)
-def test_screen(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, keys: str, size: str
+async def test_screen(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, keys: str
 ) -> None:
     """After keys, at each size."""
     story(fake)
-    app = console(fake.socket, tmp_path)
-    before = pressing(*KEYS[keys])
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+
+    def make() -> ConsoleApp:
+        return wearing(LOOKS["colour"], fake, tmp_path)
+
+    play = pressing(*KEYS[keys])
+    assert await gallery.differs_apart(make, play, ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-@pytest.mark.parametrize("theme", ["mono", "agentvault-light"])
-def test_look(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, theme: str, size: str
+@pytest.mark.parametrize("keys", ["list", "event", "filter"])
+async def test_mono(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, keys: str
 ) -> None:
-    """Without colour and in ASCII everything can still be told; and on light."""
+    """Without colour and in ASCII everything can still be told."""
     story(fake)
-    ascii_only = "yes" if theme == "mono" else "no"
-    app = console(fake.socket, tmp_path, theme=theme, alphabet=ascii_only)
-    before = pressing(*KEYS["event"])
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+
+    def make() -> ConsoleApp:
+        return wearing(LOOKS["mono"], fake, tmp_path)
+
+    play = pressing(*KEYS[keys])
+    assert await gallery.differs_apart(make, play, ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-def test_mismatch(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, size: str
+async def test_light(gallery: Gallery, fake: FakeOperator, tmp_path: Path) -> None:
+    """The same on light."""
+    story(fake)
+    app = wearing(LIGHT, fake, tmp_path)
+    assert await gallery.differs(app, pressing(*KEYS["event"]), ready=ready) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_mismatch(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, look: str
 ) -> None:
     """A link that does not hold is seen in the list, in the title and in the event."""
     story(fake)
     seq = fake.head - 1
     fake.bodies[seq] = fake.bodies[seq].replace("otp", "pwd")
-    app = console(fake.socket, tmp_path)
-    before = pressing("k", "enter")
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+
+    def make() -> ConsoleApp:
+        return wearing(LOOKS[look], fake, tmp_path)
+
+    play = pressing("k", "enter")
+    assert await gallery.differs_apart(make, play, ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-def test_hostile(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, size: str
-) -> None:
+async def test_hostile(gallery: Gallery, fake: FakeOperator, tmp_path: Path) -> None:
     """Every text an agent can choose is an attack, the raw body too."""
     hostile(fake)
-    app = console(fake.socket, tmp_path)
-    before = pressing("k", "enter", "v")
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    app = wearing(LOOKS["colour"], fake, tmp_path)
+    assert await gallery.differs(app, pressing("k", "enter", "v"), ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-def test_export(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, size: str
+@pytest.mark.parametrize("look", LOOKS)
+async def test_export(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, look: str
 ) -> None:
     """Where to, what of it, and how it can be left."""
     story(fake)
-    app = console(fake.socket, tmp_path)
+    app = wearing(LOOKS[look], fake, tmp_path)
 
-    async def before(pilot: Pilot[Any]) -> None:
+    async def play(pilot: Pilot[Any]) -> None:
         await pressing("slash", *"outcome:denied", "enter")(pilot)
+        await ready(pilot)
         await pilot.press("e")
         await pilot.pause()
         await pilot.press("ctrl+u", *"~/october.txt", "enter")
         await pilot.pause()
 
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    assert await gallery.differs(app, play) == []
 
 
-def test_smallest(snap_compare: Any, fake: FakeOperator, tmp_path: Path) -> None:
+async def test_smallest(gallery: Gallery, fake: FakeOperator, tmp_path: Path) -> None:
     """At 40x10 it is still of use."""
     story(fake)
-    app = console(fake.socket, tmp_path)
-    before = pressing("k", "enter")
-    assert snap_compare(app, terminal_size=(40, 10), run_before=before)
+    app = wearing(LOOKS["colour"], fake, tmp_path)
+    play = pressing("k", "enter")
+    assert await gallery.differs(app, play, ready=ready, sizes=SMALLEST) == []

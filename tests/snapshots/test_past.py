@@ -2,103 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import console, live, settle
-from support.fake_operator import FakeOperator, short_socket
+from support.console_scenes import live, settle
+from support.fake_operator import FakeOperator
 from support.fake_past import incident
+from support.pictures import LIGHT, LOOKS, SIZES, SMALLEST, Gallery, Play, wearing
 from textual.pilot import Pilot
 
+from agentvault_tui.console.screens.inpast import InPast
 from agentvault_tui.console.screens.past import PastScreen
+from agentvault_tui.console.screens.pastviews import PastAgent, PastAudit
 
-SIZES = {"40x10": (40, 10), "80x24": (80, 24), "120x40": (120, 40), "200x60": (200, 60)}
 PLACES = {"waiting": ["{"] * 4, "panic": ["{"] * 3, "start": ["home"]}
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeOperator]:
-    with short_socket() as path, FakeOperator(path) as operator:
-        incident(operator)
-        yield operator
+VIEWS: dict[str, list[str]] = {
+    "agent": ["enter"],
+    "audit": ["L"],
+    "event": ["L", "k", "enter"],
+}
 
 
-def _going(*keys: str) -> Any:
+def going(*keys: str) -> Play:
     """Look back, and press *keys* one by one."""
 
-    async def before(pilot: Pilot[Any]) -> None:
+    async def play(pilot: Pilot[Any]) -> None:
         app: Any = pilot.app
         await live(pilot)
         await pilot.press("t")
         await settle(pilot, lambda: isinstance(app.screen, PastScreen))
+        past = app.screen
         for key in keys:
-            past = app.screen
             await pilot.press({"{": "left_curly_bracket"}.get(key, key))
-            await settle(
-                pilot, lambda past=past: not past._reading or past._reading.done()
-            )
-        app.screen_stack[1].pulse()
-        await pilot.pause()
-        app.screen_stack[1].pulse()
-        await pilot.pause()
+            await settle(pilot, lambda: not past._reading or past._reading.done())
 
-    return before
+    return play
 
 
-@pytest.mark.parametrize("size", SIZES)
+async def ready(pilot: Pilot[Any]) -> None:
+    """Draw whatever of the past lies in front, once it is all read."""
+    for screen in pilot.app.screen_stack:
+        if isinstance(screen, InPast):
+            await settle(pilot, lambda screen=screen: _read(screen))
+            screen.pulse()
+            await pilot.pause()
+            screen.pulse()
+
+
+def _read(screen: Any) -> bool:
+    screen.pulse()
+    if isinstance(screen, PastAgent):
+        return screen.facts.activity is not None and screen.events.idle
+    if isinstance(screen, PastAudit):
+        row = screen.feed.under_cursor
+        known = not screen.open or (row and row.seq in screen.evidence.known)
+        return bool(known and screen.reading.idle and screen.list.idle)
+    return True
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_place(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, place: str, size: str
+async def test_place(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, place: str
 ) -> None:
     """A word and a frame on every row at the top, whatever the size."""
-    app = console(fake.socket, tmp_path)
-    before = _going(*PLACES[place])
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    incident(fake)
+    app = wearing(LOOKS["colour"], fake, tmp_path)
+    play = going(*PLACES[place])
+    sizes = (*SMALLEST, *SIZES)
+    assert await gallery.differs(app, play, ready=ready, sizes=sizes) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-@pytest.mark.parametrize("theme", ["mono", "agentvault-light"])
-def test_look(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, theme: str, size: str
+@pytest.mark.parametrize("look", [LOOKS["mono"], LIGHT], ids=["mono", "light"])
+async def test_look(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, look: tuple[str, str]
 ) -> None:
     """Without colour and in ASCII it cannot be taken for now; and on light."""
-    ascii_only = "yes" if theme == "mono" else "no"
-    app = console(fake.socket, tmp_path, theme=theme, alphabet=ascii_only)
-    before = _going(*PLACES["waiting"])
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    incident(fake)
+    app = wearing(look, fake, tmp_path)
+    assert await gallery.differs(app, going(*PLACES["waiting"]), ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-def test_moment(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, size: str
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("view", VIEWS)
+async def test_view(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, view: str, look: str
+) -> None:
+    """An agent, the audit, an event: marked as past in every row at the top."""
+    incident(fake)
+    app = wearing(LOOKS[look], fake, tmp_path)
+
+    async def play(pilot: Pilot[Any]) -> None:
+        await going(*PLACES["waiting"])(pilot)
+        await ready(pilot)
+        for key in VIEWS[view]:
+            await pilot.press(key)
+            await pilot.pause()
+
+    assert await gallery.differs(app, play, ready=ready) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_moment(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, look: str
 ) -> None:
     """Where a time is typed: the forms, the ends, and what is wrong, in words."""
-    app = console(fake.socket, tmp_path)
+    incident(fake)
+    app = wearing(LOOKS[look], fake, tmp_path)
 
-    async def before(pilot: Pilot[Any]) -> None:
-        await _going("home")(pilot)
+    async def play(pilot: Pilot[Any]) -> None:
+        await going("home")(pilot)
         await pilot.press("at", *"lunch", "enter")
-        await pilot.pause()
 
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    assert await gallery.differs(app, play, ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-def test_stepup(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, size: str
+@pytest.mark.parametrize("look", LOOKS)
+async def test_stepup(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, look: str
 ) -> None:
     """A step-up of the past says so in its title, and why it takes no decision."""
-    app = console(fake.socket, tmp_path)
+    incident(fake)
+    app = wearing(LOOKS[look], fake, tmp_path)
 
-    async def before(pilot: Pilot[Any]) -> None:
-        await _going(*PLACES["waiting"])(pilot)
+    async def play(pilot: Pilot[Any]) -> None:
+        await going(*PLACES["waiting"])(pilot)
         await pilot.press("s")
         await pilot.pause()
         clock: Any = app.desk.mirror.clock
         clock.advance(1)
         await pilot.press("d")
-        await pilot.pause()
 
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    assert await gallery.differs(app, play, ready=ready) == []

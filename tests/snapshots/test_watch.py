@@ -7,16 +7,17 @@ After a wanted change look at the pictures in the report first, then renew them 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import SCENES, console, live, settle
-from support.fake_operator import FakeOperator, short_socket
+from support.console_scenes import SCENES, live, settle
+from support.fake_operator import FakeOperator
+from support.pictures import LIGHT, LOOKS, SIZES, SMALLEST, Gallery, Play, wearing
 from textual.pilot import Pilot
 
-SIZES = {"80x24": (80, 24), "120x40": (120, 40), "200x60": (200, 60)}
+from agentvault_tui.console.app import ConsoleApp
+
 KEYS: dict[str, list[str]] = {
     "audit_held": ["shift+tab", "k", "k", "k"],
     "details": ["j", "j", "tab"],
@@ -26,86 +27,110 @@ KEYS: dict[str, list[str]] = {
 }
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeOperator]:
-    with short_socket() as path, FakeOperator(path) as operator:
-        yield operator
-
-
-def _pressing(*keys: str) -> Callable[[Pilot[Any]], Any]:
-    async def before(pilot: Pilot[Any]) -> None:
+def pressing(*keys: str) -> Play:
+    async def play(pilot: Pilot[Any]) -> None:
         await live(pilot)
         await pilot.press(*keys)
-        await pilot.pause()
 
-    return before
+    return play
 
 
-@pytest.mark.parametrize("size", SIZES)
+async def ready(pilot: Pilot[Any]) -> None:
+    """Draw what a new size has room for."""
+    app: Any = pilot.app
+    app.watch_screen.pulse()
+    await settle(pilot, lambda: app.watch_screen.audit.idle)
+
+
 @pytest.mark.parametrize("scene", ["busy", "empty", "panic", "ledger_down", "hostile"])
-def test_scene(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, scene: str, size: str
+async def test_scene(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, scene: str
 ) -> None:
     """Each state of the world, at each size."""
     SCENES[scene](fake)
-    app = console(fake.socket, tmp_path)
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=_pressing())
+    app = wearing(LOOKS["colour"], fake, tmp_path)
+    assert await gallery.differs(app, pressing(), ready=ready) == []
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
-def test_link_lost(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, size: str
+@pytest.mark.parametrize("look", LOOKS)
+async def test_link_lost(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, look: str
 ) -> None:
     """What is shown is old, and says so."""
     SCENES["busy"](fake)
-    app = console(fake.socket, tmp_path)
+    app = wearing(LOOKS[look], fake, tmp_path)
 
-    async def before(pilot: Pilot[Any]) -> None:
+    async def play(pilot: Pilot[Any]) -> None:
         await live(pilot)
         await asyncio.to_thread(fake.stop)
         reason = "no broker answers"
         await settle(pilot, lambda: reason in app.desk.mirror.link.reason)
 
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+    assert await gallery.differs(app, play, ready=ready) == []
     fake.start()
 
 
-@pytest.mark.parametrize("size", ["80x24", "120x40"])
 @pytest.mark.parametrize("keys", KEYS)
-def test_keys(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, keys: str, size: str
+async def test_keys(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, keys: str
 ) -> None:
     """After keys: the focus is seen, and what a filter hides is told."""
     SCENES["busy"](fake)
-    app = console(fake.socket, tmp_path)
-    before = _pressing(*KEYS[keys])
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=before)
+
+    def make() -> ConsoleApp:
+        return wearing(LOOKS["colour"], fake, tmp_path)
+
+    play = pressing(*KEYS[keys])
+    assert await gallery.differs_apart(make, play, ready=ready) == []
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("theme", ["mono", "agentvault-light"])
-def test_look(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, theme: str, size: str
+@pytest.mark.parametrize("keys", ["audit_held", "details", "filter"])
+async def test_keys_in_mono(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, keys: str
+) -> None:
+    """Where the focus is, what is held and hidden: told without colour."""
+    SCENES["busy"](fake)
+
+    def make() -> ConsoleApp:
+        return wearing(LOOKS["mono"], fake, tmp_path)
+
+    play = pressing(*KEYS[keys])
+    assert await gallery.differs_apart(make, play, ready=ready) == []
+
+
+@pytest.mark.parametrize(
+    ("look", "scene"),
+    [
+        *((LOOKS["mono"], scene) for scene in ("busy", "panic", "hostile")),
+        (LIGHT, "busy"),
+    ],
+    ids=["mono-busy", "mono-panic", "mono-hostile", "light-busy"],
+)
+async def test_look(
+    gallery: Gallery,
+    fake: FakeOperator,
+    tmp_path: Path,
+    look: tuple[str, str],
+    scene: str,
 ) -> None:
     """Without colour and in ASCII everything can still be told; and on light."""
-    SCENES["busy"](fake)
-    ascii_only = "yes" if theme == "mono" else "no"
-    app = console(fake.socket, tmp_path, theme=theme, alphabet=ascii_only)
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=_pressing())
+    SCENES[scene](fake)
+    app = wearing(look, fake, tmp_path)
+    assert await gallery.differs(app, pressing(), ready=ready) == []
 
 
 @pytest.mark.parametrize("theme", ["high-contrast", "ansi-dark", "ansi-light"])
-def test_theme(
-    snap_compare: Any, fake: FakeOperator, tmp_path: Path, theme: str
+async def test_theme(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, theme: str
 ) -> None:
     """The other themes, on the scene with the most colours."""
     SCENES["panic"](fake)
-    app = console(fake.socket, tmp_path, theme=theme)
-    assert snap_compare(app, terminal_size=(120, 40), run_before=_pressing())
+    app = wearing((theme, "no"), fake, tmp_path)
+    assert await gallery.differs(app, pressing(), ready=ready, sizes=SIZES[1:2]) == []
 
 
-def test_smallest(snap_compare: Any, fake: FakeOperator, tmp_path: Path) -> None:
+async def test_smallest(gallery: Gallery, fake: FakeOperator, tmp_path: Path) -> None:
     """At 40x10 it is still of use."""
     SCENES["panic"](fake)
-    app = console(fake.socket, tmp_path)
-    assert snap_compare(app, terminal_size=(40, 10), run_before=_pressing())
+    app = wearing(LOOKS["colour"], fake, tmp_path)
+    assert await gallery.differs(app, pressing(), ready=ready, sizes=SMALLEST) == []

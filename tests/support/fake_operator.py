@@ -24,7 +24,7 @@ from support.fake_past import past_of
 from support.fake_state import LEDGER, START, FakeState
 from support.idle import SERVED
 
-from agentvault_tui.clock import SystemClock, iso
+from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.web import Server, unix_socket
 
 
@@ -101,6 +101,7 @@ class FakeOperator(FakeState):
                 Route("/api/agents/{id}/activity", self._activity),
                 Route("/api/audit", self._audit),
                 Route("/api/past", self._past),
+                Route("/api/past/activity", self._past_activity),
                 Route("/api/audit/links", self._links),
                 Route("/api/audit/{seq:int}/story", self._story),
                 Route("/api/policy", self._policy),
@@ -112,6 +113,7 @@ class FakeOperator(FakeState):
     # The faces
 
     async def _list_agents(self, _: Request) -> Response:
+        self.roster_reads += 1
         return JSONResponse({"agents": list(self.agents.values()), "head": self.head})
 
     async def _one_agent(self, request: Request) -> Response:
@@ -157,6 +159,20 @@ class FakeOperator(FakeState):
         if isinstance(told, str):
             return problem(404, told, "look elsewhere")
         return JSONResponse(told)
+
+    async def _past_activity(self, request: Request) -> Response:
+        told = past_of(self, request.query_params)
+        if isinstance(told, str):
+            return problem(404, told, "look elsewhere")
+        wanted = request.query_params["agent"]
+        agent = next((a for a in told["agents"] if a["id"] == wanted), None)
+        if agent is None:
+            return problem(404, "there was no such agent then", "look later")
+        events = [e for e in self.events if e["seq"] <= told["seq"]]
+        at = parse_iso(told["at"])
+        shape = activity_shape(agent, events, told["stepups"], at)
+        del shape["revoke"]
+        return JSONResponse({**shape, "whole": not self.partial})
 
     async def _policy(self, _: Request) -> Response:
         return JSONResponse(

@@ -56,6 +56,8 @@ class FakeState:
         self.writable = True
         self.reachable = True
         self.warnings: list[str] = []
+        self.partial = False
+        """Whether activity of the past counts the latest requests alone."""
         self.doubts: list[str] = []
         """What the past is unsure of."""
         self.moments: list[dict[str, Any]] = []
@@ -77,6 +79,8 @@ class FakeState:
         self.past: dict[str, list[list[int]]] = {}
         """By agent: what its day was before any event there is."""
         self.activity_reads = 0
+        self.roster_reads = 0
+        """How often all agents were read: a snapshot each."""
         self._subscribers: set[asyncio.Queue[str | None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -86,7 +86,7 @@ class Operator:
             self.seat.lines()
 
 
-class _Bare:
+class Bare:
     """A pseudo-terminal of its own."""
 
     def __init__(self, terminal: Terminal) -> None:
@@ -122,7 +122,7 @@ class _Tmux:
 def bare(line: Sequence[str], env: Mapping[str, str]) -> Iterator[Operator]:
     """Run *line* on a bare terminal."""
     with Terminal(line, env, columns=COLUMNS, rows=ROWS) as terminal:
-        yield Operator(_Bare(terminal))
+        yield Operator(Bare(terminal))
 
 
 @contextmanager

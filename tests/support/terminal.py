@@ -63,7 +63,8 @@ class Terminal:
         while not done(self.text):
             left = deadline - time.monotonic()
             if left <= 0 or not self.read(left):
-                raise AssertionError(f"not seen within {seconds} s: {self.text!r}")
+                shown = "\n".join(self.display)
+                raise AssertionError(f"not seen within {seconds} s:\n{shown}")
         return self.text
 
     def see(self, seen: str, seconds: float = 20.0) -> None:
@@ -93,11 +94,18 @@ class Terminal:
 
     def hold(self) -> None:
         """Take nothing more from the child, as after ctrl+s; reading finds no more."""
-        slave = os.open(self._name, os.O_RDWR | os.O_NOCTTY)
-        termios.tcflow(slave, termios.TCOOFF)
-        os.close(slave)
+        self._flow(termios.TCOOFF)
         while self.read(0):
             pass
+
+    def release(self) -> None:
+        """Take again what the child writes, and what it could not write meanwhile."""
+        self._flow(termios.TCOON)
+
+    def _flow(self, action: int) -> None:
+        slave = os.open(self._name, os.O_RDWR | os.O_NOCTTY)
+        termios.tcflow(slave, action)
+        os.close(slave)
 
     @property
     def unreadable(self) -> list[str]:

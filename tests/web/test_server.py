@@ -339,6 +339,9 @@ async def test_a_peer_that_does_not_read_is_cut(server: Server) -> None:
         await ended.wait()
         while listener.connections:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)
+    # It ended because of the peer, not because the peer ended.
+    assert quiet.fileno() != -1
+    assert not listener.connections
     quiet.close()
 
 

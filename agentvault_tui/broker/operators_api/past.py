@@ -1,8 +1,12 @@
-"""``/api/past``: what the broker knew at a moment, in the shapes of now."""
+"""``/api/past``: what the broker knew at a moment, in the shapes of now.
+
+``/api/past/activity`` is what one agent had done by then.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui import __version__
+from agentvault_tui.broker.activity import activity_then
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import answer, integer_of, moment_of
 from agentvault_tui.broker.shapes import (
@@ -21,21 +26,39 @@ from agentvault_tui.broker.shapes import (
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.ledger import Holding, Past, Place
-from agentvault_tui.model import Agent, AgentCounts
+from agentvault_tui.model import Agent, AgentCounts, AgentId
 
 
 def routes(broker: Broker) -> list[Route]:
-    """Return the route that looks back; it reads the ledger and nothing else."""
+    """Return the routes that look back; they read the ledger and nothing else."""
 
     async def past(request: Request) -> Response:
-        seq, moment = integer_of(request, "seq"), moment_of(request, "at")
-        if (seq is None) == (moment is None):
-            raise UsageError("give 'at', a time, or 'seq', an event's number")
+        seq, moment = _when(request)
         found = await broker.ledger.past(seq=seq, moment=moment)
         # Beside the loop: with thousands of agents this takes as long as some requests.
         return await asyncio.to_thread(lambda: answer(past_shape(found, broker)))
 
-    return [Route("/api/past", past, methods=["GET"])]
+    async def activity(request: Request) -> Response:
+        seq, moment = _when(request)
+        agent = AgentId(request.query_params.get("agent", ""))
+        return answer(await activity_then(broker, agent, seq, moment))
+
+    return [
+        Route("/api/past", past, methods=["GET"]),
+        Route("/api/past/activity", activity, methods=["GET"]),
+    ]
+
+
+def _when(request: Request) -> tuple[int | None, datetime | None]:
+    """Return the event or the moment that is asked for.
+
+    Raises:
+        UsageError: neither or both are given.
+    """
+    seq, moment = integer_of(request, "seq"), moment_of(request, "at")
+    if (seq is None) == (moment is None):
+        raise UsageError("give 'at', a time, or 'seq', an event's number")
+    return seq, moment
 
 
 def past_shape(past: Past, broker: Broker) -> dict[str, Any]:

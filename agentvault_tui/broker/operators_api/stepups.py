@@ -52,11 +52,13 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             for stepup in known
             if agent in {None, stepup.agent_id} and status in {None, stepup.status}
         ]
-        shapes = [stepup_shape(stepup) for stepup in picked[:limit]]
+        ends = broker.registry.ends()
+        shapes = [stepup_shape(stepup, ends) for stepup in picked[:limit]]
         return answer({"stepups": shapes})
 
     async def show(request: Request) -> Response:
-        return answer(stepup_shape(await known_stepup(broker, _id(request))))
+        stepup = await known_stepup(broker, _id(request))
+        return answer(stepup_shape(stepup, broker.registry.ends()))
 
     async def before(request: Request) -> Response:
         stepup = await known_stepup(broker, _id(request))
@@ -74,12 +76,12 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
                 stepup = await begin_approval(
                     broker, stepup_id, text_of(body, "digest"), operator
                 )
-                return answer(stepup_shape(stepup), 202)
+                return answer(stepup_shape(stepup, broker.registry.ends()), 202)
             case "deny":
                 operator = authority.actor(operator_of(request), Need.CUT)
                 reason = text_of(body, "reason", required=False, cap=1000)
                 stepup = await deny(broker, stepup_id, reason, operator)
-                return answer(stepup_shape(stepup))
+                return answer(stepup_shape(stepup, broker.registry.ends()))
             case _:
                 raise UsageError("'decision' must be approve or deny")
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from agentvault_tui.console.actions import Actions
 from agentvault_tui.console.glyphs import Glyphs
+from agentvault_tui.console.keyed import key_label
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.saved import SavedFilters
 from agentvault_tui.console.undo import Undo
@@ -38,6 +39,21 @@ class Desk:
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
 
+    def key(self, name: str, shipped: str) -> str:
+        """Return the key that does what *name* is called in a keymap, as it is now.
+
+        A sentence that names a key names the user's own, if they have one.
+        """
+        keys = self.keymap.get(name)
+        return key_label(keys[0]) if keys else shipped
+
+    @property
+    def restores(self) -> str:
+        """What is said of a revoked agent besides, where it can be restored."""
+        if self.past or self.read_only:
+            return ""
+        return f"; {self.key('restore', 'u')} restores"
+
     def refusal(self, need: str = "") -> str | None:
         """Say why nothing may be decided now, and what to do; None if it may.
 
@@ -46,7 +62,7 @@ class Desk:
         if self.past:
             return (
                 "This is the past: it is only looked at. "
-                "t goes back to now, where you can decide."
+                f"{self.key('time', 't')} goes back to now, where you can decide."
             )
         if self.read_only:
             return (

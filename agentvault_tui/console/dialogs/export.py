@@ -23,6 +23,8 @@ from agentvault_tui.console.link import Link
 from agentvault_tui.errors import AgentVaultError, UsageError
 
 _BAR: Final = 24
+_FIELD: Final = 58
+"""Cells of the line a path is typed in."""
 
 
 class ExportDialog(Dialog[None]):
@@ -42,13 +44,13 @@ class ExportDialog(Dialog[None]):
 
     def inputs(self) -> list[Widget]:
         """Return the line for the path."""
-        return [LineInput("path", 58, longest=LONGEST)]
+        return [LineInput("path", _FIELD, longest=LONGEST)]
 
     def on_mount(self) -> None:
         """Suggest a path."""
         super().on_mount()
         field = self.sheet.query_one(LineInput)
-        field.value = suggestion(self.clock.now())
+        field.value = suggestion(self.clock.now(), _FIELD - 1)
         field.cursor_position = len(field.value)
         self.set_focus(field)
 

@@ -44,7 +44,7 @@ _LANGUAGE: Final = (
     ('word "two words"', "looked for everywhere; all of them must hold"),
     ("-key:value -word", "what must not hold"),
     ("since: until:", FORMS),
-    ("@name", "a saved filter; ctrl+s saves one, ctrl+o lists them"),
+    ("@name", "a saved filter; {save} saves one, {saved} lists them"),
 )
 
 
@@ -79,7 +79,8 @@ class HelpDialog(Scrolled):
             body += [self._row(pen, line, width) for line in lines]
         if self._filters:
             body += [EMPTY, (("Filter", pen.palette.title),)]
-            body += [row for line in _LANGUAGE for row in _explained(pen, *line, width)]
+            for sign, words in _LANGUAGE:
+                body += _explained(pen, sign, self._with_keys(words), width)
         body += [EMPTY, *self._keymap(pen, width)]
         more = len(body) + 2 > height
         hints = [("Esc", "close")]
@@ -87,6 +88,10 @@ class HelpDialog(Scrolled):
         footer = [EMPTY, pen.keys(hints)]
         title = (("Keys that work here", pen.palette.title),)
         return Page(title, (), tuple(body), tuple(footer))
+
+    def _with_keys(self, words: str) -> str:
+        key = self.desk.key
+        return words.format(save=key("save", "ctrl+s"), saved=key("saved", "ctrl+o"))
 
     @property
     def _filters(self) -> bool:

@@ -47,7 +47,8 @@ class PanicDialog(Confirm):
     def obstacle(self) -> str | None:
         """Tell that everything stands still already."""
         if self.desk.mirror.status.panic.on:
-            return "Everything is stopped already. ! lifts it."
+            key = self.desk.key("panic", "!")
+            return f"Everything is stopped already. {key} lifts it."
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
@@ -104,7 +105,9 @@ class PanicDialog(Confirm):
             pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,
             *pen.paragraph(
-                "Nothing is served until someone presses ! and lifts it.", width
+                "Nothing is served until someone presses "
+                f"{self.desk.key('panic', '!')} and lifts it.",
+                width,
             ),
         ]
 

@@ -43,7 +43,8 @@ class RevokeDialog(Confirm):
         """Tell that it is revoked already."""
         agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
         if agent.revoked:
-            return "It is revoked already: nothing is left to cut. u restores it."
+            key = self.desk.key("restore", "u")
+            return f"It is revoked already: nothing is left to cut. {key} restores it."
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
@@ -82,8 +83,9 @@ class RevokeDialog(Confirm):
             ),
             EMPTY,
             *pen.paragraph(
-                "Its next request is refused. u serves it again; what was cut "
-                "stays cut.",
+                "Its next request is refused. "
+                f"{self.desk.key('restore', 'u')} serves it again; "
+                "what was cut stays cut.",
                 width,
             ),
         ]

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
+from agentvault_tui.console.dialogs.agentlink import show_agent_of
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
@@ -23,7 +24,6 @@ from agentvault_tui.console.presence import listed
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.text import Shown
 
-_CUT: Final = "A value is cut here: v shows it whole, and a waits for that."
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
 _REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
@@ -42,6 +42,7 @@ class StepUpDialog(Dialog[None]):
         Binding("d", "deny", "deny"),
         Binding("n", "reason", "deny, say why"),
         Binding("v", "view", "view all"),
+        Binding("o", "agent", "its agent"),
         Binding("escape,enter", "leave", "back"),
         Binding("down,j", "scroll(1)", "down", show=False),
         Binding("up,k", "scroll(-1)", "up", show=False),
@@ -201,7 +202,10 @@ class StepUpDialog(Dialog[None]):
         if self._altered():
             self.say("The request is not the one this was opened for. Go back.")
         elif self._cut and not self._viewed:
-            self.say("A value is cut here: press v and read to the end, then approve.")
+            view = self.desk.key("view", "v")
+            self.say(
+                f"A value is cut here: press {view}, read to the end, then approve."
+            )
         else:
             self.desk.begun[self.stepup_id] = self.clock.now()
             self.note = "Asking the tenant for a code."
@@ -240,6 +244,11 @@ class StepUpDialog(Dialog[None]):
         self.viewing = not self.viewing
         self.sheet.top = 0
         self.update_page()
+
+    def action_agent(self) -> None:
+        """Leave for the agent's screen."""
+        if self.row.open or self.armed:  # else the key was meant for something else
+            show_agent_of(self.app, self.row.agent_id)
 
     def action_scroll(self, rows: int) -> None:
         """Move through what is shown in full."""
@@ -321,7 +330,9 @@ class StepUpDialog(Dialog[None]):
             return footer
         _, self._cut = brief(asked, pen, width, height - len(footer))
         if len(footer) == len(keys) and self._cut and not self._viewed:
-            return [EMPTY, *pen.paragraph(_CUT, width, pen.palette.waiting), *keys]
+            view, approve = self.desk.key("view", "v"), self.desk.key("approve", "a")
+            cut = f"A value is cut here: {view} shows it whole, {approve} waits for it."
+            return [EMPTY, *pen.paragraph(cut, width, pen.palette.waiting), *keys]
         return footer
 
     def _notes(self, pen: Pen, width: int) -> list[Row]:
@@ -353,7 +364,10 @@ class StepUpDialog(Dialog[None]):
             ]
         hints = self.hints("approve", "deny", "reason", "view", "leave")
         if self.viewing:
-            hints = [*self.hints("approve", "deny", "leave"), ("j k", "read on")]
+            keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
+            hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]
+        elif not self.row.open:
+            hints = self.hints("agent", "leave")
         undecided = self.armed and not self.busy and self.desk.refusal() is None
         rows = pen.key_rows(hints, width, armed=undecided or not self.row.open)
         # On the second stage the QR code may need this row.

@@ -8,6 +8,7 @@ from rich.style import Style
 from textual.app import App
 from textual.binding import Binding, BindingType
 
+from agentvault_tui.console.dialogs.agentlink import show_agent_of
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.page import Page
@@ -38,6 +39,7 @@ class StepUpsDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
+        Binding("o", "agent", "its agent"),
         Binding("down,j", "move(1)", "down", show=False),
         Binding("up,k", "move(-1)", "up", show=False),
         Binding("pagedown,ctrl+d", "move(10)", "page down", show=False),
@@ -70,7 +72,7 @@ class StepUpsDialog(Dialog[None]):
             for row, end in zip(done, ends, strict=True):
                 lines[row.id] = len(body)
                 body.append(self._decided(pen, row, end.ljust(column), width))
-        footer = [EMPTY, pen.keys(self.hints("open", "copy", "leave"))]
+        footer = [EMPTY, pen.keys(self.hints("open", "agent", "copy", "leave"))]
         self._follow(lines.get(self.cursor, 0), height - len(footer))
         title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
         return Page(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
@@ -89,6 +91,12 @@ class StepUpsDialog(Dialog[None]):
             at = self._order.index(self.cursor) + step
             self.cursor = self._order[min(max(at, 0), len(self._order) - 1)]
             self.update_page()
+
+    def action_agent(self) -> None:
+        """Leave for the screen of the agent whose request is under the cursor."""
+        row = self.desk.mirror.stepups.get(self.cursor)
+        if row is not None:
+            show_agent_of(self.app, row.agent_id)
 
     def action_open(self) -> None:
         """Open the request under the cursor."""

@@ -21,7 +21,6 @@ from agentvault_tui.console.widgets.agentfacts import FactsPane
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.day import DayPane
 from agentvault_tui.console.widgets.keybar import KeyBar
-from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
@@ -58,7 +57,7 @@ class AgentScreen(Placed):
     ) -> None:
         super().__init__(desk, pulse=pulse)
         self.agent_id = agent_id
-        self.masthead = Masthead(desk, id="masthead")
+        self.masthead = self.head()
         self.waiting = StepUpBar(desk, id="waiting")
         self.who = WhoPane(desk, agent_id)
         self.day = DayPane(desk)
@@ -173,11 +172,14 @@ class AgentScreen(Placed):
         self._open_audit(None if feed.follow else feed.cursor)
 
     def _open_audit(self, seq: int | None, *, full: bool = False) -> None:
+        self.show_audit(seq, full=full, filter_=f"agent:{self.agent_id}")
+
+    def show_audit(self, seq: int | None, *, full: bool, filter_: str) -> None:
+        """Open the audit screen at an event, over this one."""
         from agentvault_tui.console.app import ConsoleApp  # noqa: PLC0415 - a cycle
 
         if isinstance(self.app, ConsoleApp):
-            of_agent = f"agent:{self.agent_id}"
-            self.app.watch_screen.open_audit(seq, full=full, filter_=of_agent)
+            self.app.watch_screen.open_audit(seq, full=full, filter_=filter_)
 
     @on(AuditPane.Moved)
     def _moved(self) -> None:

@@ -26,7 +26,6 @@ from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.evidence import EvidencePane
 from agentvault_tui.console.widgets.keybar import KeyBar
 from agentvault_tui.console.widgets.ledgerlist import LedgerList
-from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.console.widgets.prompt import Prompt
 from agentvault_tui.console.widgets.rule import Rule
@@ -65,7 +64,7 @@ class AuditScreen(Filtering):
         self.feed = Feed(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
         checked = Checked(desk.mirror)
-        self.masthead = Masthead(desk, id="masthead")
+        self.masthead = self.head()
         self.waiting = StepUpBar(desk, id="waiting")
         self.list = LedgerList(desk, self.feed, link.audit, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
@@ -165,7 +164,9 @@ class AuditScreen(Filtering):
                 follows=self.feed.follow,
                 open=self.open,
                 inside=self.focused is self.evidence,
-                decides=not self.desk.read_only and self.chosen is not None,
+                decides=not (self.desk.read_only or self.desk.past)
+                and self.chosen is not None,
+                past=self.desk.past,
             )
         )
 

@@ -129,11 +129,15 @@ class Filtering(Placed):
 
     def show_agent(self) -> None:
         """Show everything about the agent that keys act on, over this screen."""
+        if agent := self.chosen:
+            self.show_agent_of(agent.id)
+
+    def show_agent_of(self, agent_id: str) -> None:
+        """Show everything about an agent, over whatever is open."""
         from agentvault_tui.console.screens.agent import (  # noqa: PLC0415
             AgentScreen,
         )
 
-        if agent := self.chosen:
-            self.app.push_screen(
-                AgentScreen(self.desk, self.link, agent.id, pulse=self._pulse)
-            )
+        self.app.push_screen(
+            AgentScreen(self.desk, self.link, agent_id, pulse=self._pulse)
+        )

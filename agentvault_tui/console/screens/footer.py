@@ -19,7 +19,8 @@ class Focus:
     follows: bool = True
     panic: bool = False
     decides: bool = True
-    """Whether this console may decide."""
+    """Whether decisions are taken here."""
+    past: bool = False
 
 
 def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
@@ -51,7 +52,8 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
 
 def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     """Return the same for the screen of one agent."""
-    found: list[tuple[str, str]] = [("Esc", "back")]
+    found: list[tuple[str, str]] = [("t", "now")] if focus.past else []
+    found.append(("Esc", "back"))
     if focus.decides and focus.agent != "none":
         revoked = focus.agent == "revoked"
         found.append(("u", "restore") if revoked else ("r", "revoke"))
@@ -77,13 +79,15 @@ def audit_keys(
     open: bool,  # noqa: A002 - the word of the screen
     inside: bool,
     decides: bool,
+    past: bool = False,
 ) -> tuple[tuple[str, str], ...]:
     """Return keys and words for the audit screen, the most useful first."""
     if typing:
         return (("Enter", "keep"), ("Esc", "clear"))
     if asking:
         return (("Enter", "go"), ("Esc", "back"))
-    found = [("s", "step-ups")] if waiting else []
+    found = [("t", "now")] if past else []
+    found += [("s", "step-ups")] if waiting else []
     if open:
         found += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
         found += [] if inside else [("Tab", "into it")]

@@ -10,33 +10,25 @@ import asyncio
 from datetime import timedelta
 from typing import ClassVar, Final
 
-from textual import on
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
-from agentvault_tui.console.past import (
-    Aim,
-    PastMirror,
-    desk_of,
-    look,
-    reader_of,
-    when,
-)
+from agentvault_tui.console.past import Aim, PastMirror, Stay, look, when
+from agentvault_tui.console.screens.inpast import InPast
+from agentvault_tui.console.screens.pastviews import PastAgent, PastAudit
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.widgets.agents import AgentPane
-from agentvault_tui.console.widgets.audit import AuditPane
-from agentvault_tui.console.widgets.details import DetailsPane
 from agentvault_tui.console.widgets.pastmast import PastMast
 from agentvault_tui.errors import AgentVaultError
 
-_SCRUBS: Final = frozenset({"move", "event", "turn", "start", "back", "ask"})
+_SCRUBS: Final = frozenset({"move", "event", "turn", "start", "ask", "moment"})
 _KEYS: Final = (
     ("t", "now"),
     ("h l", "minute"),
-    ("H L", "hour"),
+    ("PgUp PgDn", "hour"),
     ("[ ]", "event"),
     ("{ }", "turn"),
     ("@", "go to"),
+    ("Enter", "open"),
+    ("L", "audit"),
     ("/", "filter"),
     ("Tab", "pane"),
     ("y", "copy id"),
@@ -44,17 +36,16 @@ _KEYS: Final = (
 )
 
 
-class PastScreen(Watch):
+class PastScreen(InPast, Watch):
     """Draws a mirror of the past; every key that decides is refused."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         # Before the panes' own keys: here the ends and pages are those of time.
-        Binding("t", "back", "back to now", priority=True, id="time"),
-        Binding("end", "back", "back to now", priority=True),
+        Binding("end", "now", "back to now", priority=True),
         Binding("left,h", "move(-60)", "a minute back", priority=True),
         Binding("right,l", "move(60)", "a minute on", priority=True),
-        Binding("pageup,H", "move(-3600)", "an hour back", priority=True),
-        Binding("pagedown,L", "move(3600)", "an hour on", priority=True),
+        Binding("pageup,ctrl+u", "move(-3600)", "an hour back", priority=True),
+        Binding("pagedown,ctrl+d", "move(3600)", "an hour on", priority=True),
         Binding("left_square_bracket", "event(-1)", "the event before", priority=True),
         Binding("right_square_bracket", "event(1)", "the event after", priority=True),
         Binding(
@@ -73,20 +64,18 @@ class PastScreen(Watch):
         ),
         Binding("home", "start", "the first event", priority=True),
         Binding("at", "ask", "go to a time", priority=True),
-        Binding("r,u,z,exclamation_mark", "refuse", "decide nothing: it is past"),
+        Binding("m", "moment", "go to the moment of the event", priority=True),
     ]
+
+    masthead: PastMast
 
     def __init__(
         self, live: Watch, past: PastMirror, aim: Aim, *, pulse: float
     ) -> None:
         self.past = past
-        reader = reader_of(live.link, past)
-        super().__init__(desk_of(live.desk, past, reader), reader, pulse=pulse)
+        self.stay = Stay.begin(past, live.desk, live.link)
+        super().__init__(self.stay.desk, self.stay.reader, pulse=pulse)
         self.live = live
-        self.masthead: PastMast = PastMast(
-            self.desk, self.past, live.desk.mirror, id="masthead"
-        )
-        self.panes = (self.masthead, *self.panes[1:])
         self.view.cursor = live.view.cursor
         self.aim = self.shown = aim
         self._reading: asyncio.Task[None] | None = None
@@ -102,12 +91,6 @@ class PastScreen(Watch):
         if self._reading is not None:
             self._reading.cancel()
 
-    def pulse(self) -> None:
-        """Follow what goes on beside the moment: the link, and what has come since."""
-        super().pulse()
-        self.place()
-        self.masthead.paint()
-
     # Time
 
     def go(self, aim: Aim) -> None:
@@ -122,7 +105,7 @@ class PastScreen(Watch):
             self.masthead.aimed = when(aim.at, now) if aim.at else f"event {aim.seq:,}"
             self.masthead.problem = ""
             try:
-                told, events = await look(self.link, aim)
+                told, events = await look(self.live.link, aim)
             except AgentVaultError as error:
                 shown = self.past.intake.shown(error.diagnosis(), 300)
                 self.masthead.problem = f"Not read: {shown}"
@@ -148,7 +131,7 @@ class PastScreen(Watch):
         first, last = self.past.first, self.masthead.last
         at = (self.aim.at or self.past.clock.now()) + timedelta(seconds=seconds)
         if at >= last.time:
-            self._edge(last.seq, "That is the last event; t goes back to now.")
+            self._edge(last.seq, self._last_words())
         elif at <= first.time:
             self._edge(first.seq, "That is the first event.")
         else:
@@ -158,7 +141,7 @@ class PastScreen(Watch):
         """Go to the event before or after."""
         seq = (self.aim.seq or self.past.place.seq) + step
         if seq > self.masthead.last.seq:
-            self._edge(seq - 1, "That is the last event; t goes back to now.")
+            self._edge(seq - 1, self._last_words())
         elif seq < self.past.first.seq:
             self._edge(seq + 1, "That is the first event.")
         else:
@@ -169,7 +152,7 @@ class PastScreen(Watch):
         place = self.past.turns[after]
         if place is None:
             where = "after" if after else "before"
-            self._say(f"No person and no policy did anything {where} this.")
+            self.tell(f"No person and no policy did anything {where} this.")
         elif self._reading is None or self._reading.done():
             self.go(Aim(seq=place.seq))
 
@@ -190,18 +173,17 @@ class PastScreen(Watch):
         if aim is not None:
             self.go(aim)
 
-    def action_back(self) -> None:
-        """Go back to now, which has never stopped."""
-        self.dismiss()
-
     def action_out(self) -> None:
         """Take one step out: of the filter, then of the past."""
         if not self.leave_filter():
-            self.action_back()
+            self.action_now()
+
+    def _last_words(self) -> str:
+        return f"That is the last event; {self.desk.key('time', 't')} goes back to now."
 
     def _edge(self, seq: int, words: str) -> None:
         if self.past.place.seq == seq and self.past.clock.now() == self.past.place.time:
-            self._say(words)
+            self.tell(words)
         else:
             self.go(Aim(seq=seq))
 
@@ -213,45 +195,28 @@ class PastScreen(Watch):
             return False
         return super().check_action(action, parameters)
 
-    def action_revoke(self) -> None:
-        """Refuse."""
-        self.action_refuse()
-
-    def action_restore(self) -> None:
-        """Refuse."""
-        self.action_refuse()
-
-    def action_undo(self) -> None:
-        """Refuse."""
-        self.action_refuse()
-
-    def action_panic(self) -> None:
-        """Refuse."""
-        self.action_refuse()
-
-    def action_refuse(self) -> None:
-        """Say why nothing is decided here."""
-        self._say(self.desk.refusal() or "")
-
-    def _say(self, words: str) -> None:
-        self.app.notify(words, markup=False, timeout=4)
+    # What lies over it
 
     def action_audit(self) -> None:
-        """Refuse: the audit at full size is not of the past, and would not say so."""
-        self._say("The audit at full size shows what is now; t goes back to it.")
+        """Show the audit as it was, at full size, where it is held."""
+        self.open_audit(None if self.feed.follow else self.feed.cursor)
 
-    @on(AgentPane.Opened)
-    @on(DetailsPane.Opened)
-    def _stay(self, message: Message) -> None:
-        """Go to the details: the screen of one agent shows what is now."""
-        message.prevent_default()
-        self.focus_on(self.details)
-        self.details.paint()
+    def open_audit(
+        self, seq: int | None, *, full: bool = False, filter_: str | None = None
+    ) -> None:
+        """Show the audit as it was, at an event and with the filter that is on."""
+        text = (self.bar.text if self.bar else "") if filter_ is None else filter_
+        screen = PastAudit(self.stay, pulse=self._pulse, filter_=text)
+        if seq is not None:
+            screen.begin_at(seq, full=full)
+        self.app.push_screen(screen)
 
-    @on(AuditPane.Opened)
-    def _go_to_event(self, message: AuditPane.Opened) -> None:
+    def show_agent_of(self, agent_id: str) -> None:
+        """Show an agent as it was."""
+        self.app.push_screen(PastAgent(self.stay, agent_id, pulse=self._pulse))
+
+    def action_moment(self) -> None:
         """Go to the moment of the event under the cursor."""
-        message.prevent_default()
         if event := self.feed.under_cursor:
             self.go(Aim(seq=event.seq))
 

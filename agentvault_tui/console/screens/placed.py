@@ -15,6 +15,7 @@ from agentvault_tui.console.pace import beats
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.screens.footer import Focus, Place
+from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 
 
@@ -32,6 +33,8 @@ class Placed(Deciding):
         Binding("y", "copy", "copy id"),
     ]
 
+    masthead: Masthead
+
     def __init__(self, desk: Desk, *, pulse: float) -> None:
         super().__init__(desk)
         self.panes: tuple[Pane, ...] = ()
@@ -43,6 +46,10 @@ class Placed(Deciding):
         self._painted: tuple[object, ...] = ()
 
     # What a screen says
+
+    def head(self) -> Masthead:
+        """Return what stands at the top."""
+        return Masthead(self.desk, id="masthead")
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Return a box for everything that is shown, by its id."""
@@ -172,7 +179,8 @@ class Placed(Deciding):
             bool(mirror.open_stepups()),
             follows,
             mirror.status.panic.on,
-            not self.desk.read_only,
+            not (self.desk.read_only or self.desk.past),
+            past=self.desk.past,
         )
 
     def copy_event(self, event: EventRow) -> None:

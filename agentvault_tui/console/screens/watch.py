@@ -21,7 +21,6 @@ from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.details import DetailsPane
 from agentvault_tui.console.widgets.keybar import KeyBar
-from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
@@ -45,7 +44,7 @@ class Watch(Filtering):
         super().__init__(desk, link, pulse=pulse)
         self.view = AgentView(desk.mirror)
         self.feed = Feed(desk.mirror)
-        self.masthead = Masthead(desk, id="masthead")
+        self.masthead = self.head()
         self.waiting = StepUpBar(desk, id="waiting")
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)

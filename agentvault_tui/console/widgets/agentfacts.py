@@ -54,7 +54,8 @@ class FactsPane(Pane, can_focus=True):
         agent = self.mirror.agents.get(self._agent_id)
         if agent is None:
             return []
-        seen = Seen(self.mirror, agent, self.activity, tuple(self._expired()))
+        expired = tuple(self._expired())
+        seen = Seen(self.mirror, agent, self.activity, expired, self.desk.restores)
         rows = facts(self.pen, seen, width - 2)
         room = height - 1
         self._top = min(self._top, max(len(rows) - room, 0))
@@ -69,6 +70,8 @@ class FactsPane(Pane, can_focus=True):
         row: Row = self.heading("Scopes, tokens, refusals")
         if self.problem:
             row = (*row, (f"  counts are old: {self.problem}", p.stale))
+        elif self.activity is not None and not self.activity.whole:
+            row = (*row, ("  of the latest requests", p.waiting))
         more = f"{below} more {pen.glyphs.down} " if below > 0 else ""
         return pen.spread(row, ((more, p.muted),), width)
 

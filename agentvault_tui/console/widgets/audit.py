@@ -192,17 +192,18 @@ class AuditPane(Pane, can_focus=True):
     def _standing(self) -> Row:
         """Say whether it follows, or holds while something arrives."""
         p, feed, dash = self.pen.palette, self.feed, self.pen.glyphs.dash
+        end = self.desk.key("last", "End")
         if feed.follow:
             words = "up to then" if self.desk.past else "following"
             return ((f"  {words}", p.text),)
         if feed.foreign:
-            text = f"  OF A LEDGER THAT WAS REPLACED {dash} End shows the new one"
+            text = f"  OF A LEDGER THAT WAS REPLACED {dash} {end} shows the new one"
             return ((text, p.danger),)
         held: Row = (("  HELD", p.waiting),)
         if feed.uncounted:
-            return (*held, (f"  many new {dash} End", p.waiting))
+            return (*held, (f"  many new {dash} {end}", p.waiting))
         if feed.arrived:
-            return (*held, (f"  +{feed.arrived:,} new {dash} End", p.waiting))
+            return (*held, (f"  +{feed.arrived:,} new {dash} {end}", p.waiting))
         return held
 
     def action_move(self, rows: int) -> None:

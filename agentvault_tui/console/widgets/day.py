@@ -15,7 +15,6 @@ from agentvault_tui.console.lines import Piece, Row
 from agentvault_tui.console.records import OUTCOMES
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
-_NOW: Final = "now"
 _WORD: Final = 11
 """Cells of the column of words, with the margin."""
 _PEAK: Final = 12
@@ -119,14 +118,15 @@ class DayPane(Pane, can_focus=True):
         pen, p = self.pen, self.pen.palette
         size = QUARTERS // fold
         line = [" "] * size
+        now = "then" if self.desk.past else "now"
         every = _HOURS if fold <= 2 else _HOURS * 2
         for index in range(QUARTERS):
             begins, _ = day.span(index)
             place = index // fold
-            free = place + 2 < size - len(_NOW)
+            free = place + 2 < size - len(now)
             if begins.minute == 0 and begins.hour % every == 0 and free:
                 line[place : place + 2] = f"{begins:%H}"
-        line[-len(_NOW) :] = _NOW
+        line[-len(now) :] = now
         if self.has_focus:
             here = self.index // fold
             for place in _word_at(line, here):

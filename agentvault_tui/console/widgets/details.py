@@ -51,7 +51,7 @@ class DetailsPane(Pane, can_focus=True):
             return []
         if agent.id != self._shown:
             self._shown, self._top = agent.id, 0
-        rows = details(pen, self.mirror, agent, width - 2)
+        rows = details(pen, self.mirror, agent, width - 2, self.desk.restores)
         room = height - 1
         self._top = min(self._top, max(len(rows) - room, 0))
         below = len(rows) - self._top - room
@@ -79,14 +79,19 @@ class DetailsPane(Pane, can_focus=True):
         self.paint()
 
 
-def details(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
-    """Write everything worth knowing about an agent."""
+def details(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
+) -> list[Row]:
+    """Write everything worth knowing about an agent.
+
+    *restores* is what is said besides of one that is revoked.
+    """
     now = mirror.clock.now()
     return [
         *_identity(pen, mirror, agent, width),
         *_may(pen, agent, width),
         *_holds(pen, mirror, agent, width, now),
-        *_revoking(pen, mirror, agent, width),
+        *_revoking(pen, mirror, agent, width, restores),
         *_lately(pen, mirror, agent, width),
     ]
 
@@ -162,11 +167,13 @@ def _token(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
     return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
 
 
-def _revoking(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+def _revoking(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
+) -> list[Row]:
     p = pen.palette
     if agent.revoked:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
-        return [pen.fact("Revoked", (f"closed here{when}; u restores", p.muted))]
+        return [pen.fact("Revoked", (f"closed here{when}{restores}", p.muted))]
     tokens = plural(mirror.live_tokens(agent.id), "token")
     waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
     rows = pen.facts(

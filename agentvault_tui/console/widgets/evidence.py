@@ -55,6 +55,7 @@ class EvidencePane(Pane, can_focus=True):
             problem,
             width=width - 2,
             raw=self.raw,
+            raw_key=self.desk.key("raw", "v"),
         )
         room = height - 1
         self._top = max(min(self._top, len(rows) - room), 0)

@@ -108,6 +108,7 @@ class FilterBar(Horizontal):
         self.naming = False
         """Whether a name is typed, and not a filter."""
         self._ascii = desk.glyphs.ascii_only
+        self._desk = desk
         self._saved = desk.saved
         self._known = Known(desk.mirror, desk.saved)
         self._chosen = 0
@@ -183,7 +184,8 @@ class FilterBar(Horizontal):
         """List completions from the chosen one on, as many as there is room for."""
         count = len(self.completions)
         words: list[Content] = []
-        used = 6
+        tab = self._desk.key("accept", "Tab")
+        used = 3 + cell_width(tab)
         for number in range(count):
             word = self.completions[(self._chosen + number) % count].word
             word = visible(word, max(room - used, 8), ascii_only=self._ascii)
@@ -194,7 +196,7 @@ class FilterBar(Horizontal):
             words.append(Content.styled(word, style))
         if not words:
             return Content("")
-        return Content.assemble((" Tab ", "$muted"), Content("  ").join(words), " ")
+        return Content.assemble((f" {tab} ", "$muted"), Content("  ").join(words), " ")
 
     # Saving
 

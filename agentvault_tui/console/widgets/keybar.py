@@ -27,7 +27,10 @@ class KeyBar(Pane):
         pen, undo = self.pen, offered(self.desk)
         if undo is not None:
             now = self.mirror.clock.boot()
-            row = ((" ", pen.palette.text), *bar(pen, undo, now, self.key(KEY)))
+            row = (
+                (" ", pen.palette.text),
+                *bar(pen, undo, now, self.desk.key("undo", KEY)),
+            )
             return [(pen.cut(row, width), None)]
         keys = list(self.keys)
         while keys and cells(self.pen.keys(keys)) > width - 2:

@@ -122,7 +122,10 @@ class Masthead(Pane):
         since = f" since {clock_time(panic.since)}" if panic.since else ""
         by = f" by {panic.by}" if panic.by else ""
         why = f": {panic.reason}" if panic.reason else ""
-        return f"PANIC: everything is stopped{since}{by}{why}. ! lifts it"
+        lifts = (
+            "" if self.desk.read_only else f". {self.desk.key('panic', '!')} lifts it"
+        )
+        return f"PANIC: everything is stopped{since}{by}{why}{lifts}"
 
     def _notices(self) -> list[str]:
         mirror, link = self.mirror, self.mirror.link

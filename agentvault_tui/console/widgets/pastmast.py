@@ -7,10 +7,8 @@ from typing import Final
 
 from rich.style import Style
 
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.lines import Piece, Row, cells, clock_time, wrap
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.past import PastMirror, Place, ago, when
+from agentvault_tui.console.past import Place, Stay, ago, when
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Painted
@@ -27,11 +25,11 @@ _LINES: Final = 2
 class PastMast(Masthead):
     """Which moment is shown, where it lies, and what has happened since."""
 
-    def __init__(self, desk: Desk, past: PastMirror, live: Mirror, *, id: str) -> None:  # noqa: A002 - as Textual calls it
-        super().__init__(desk, id=id)
-        self._past = past
-        self._live = live
-        self._left_at = live.last_seq
+    def __init__(self, stay: Stay, *, id: str) -> None:  # noqa: A002 - as Textual calls it
+        super().__init__(stay.desk, id=id)
+        self._past = stay.past
+        self._live = stay.live.mirror
+        self._left_at = stay.since
         self.problem = ""
         """Why the moment asked for last is not shown."""
         self.aimed = ""
@@ -76,12 +74,13 @@ class PastMast(Masthead):
         link = self._live.link
         mark = pen.glyphs.live if link.live else pen.glyphs.lost
         right: Row = ((f"{mark} {link.state.value}", self._style(link.state)),)
-        back = "t or Esc: back to now"
+        key = self.desk.key("time", "t")
+        back = f"{key}: back to now"
         for facts in (
             (when(moment, now), ago(moment, now), "read-only", back),
-            (f"{moment:%H:%M:%S}Z", ago(moment, now), "read-only", "t: now"),
-            (f"{moment:%H:%M:%S}Z", "read-only", "t: now"),
-            (f"{moment:%H:%M:%S}Z", "t: now"),
+            (f"{moment:%H:%M:%S}Z", ago(moment, now), "read-only", f"{key}: now"),
+            (f"{moment:%H:%M:%S}Z", "read-only", f"{key}: now"),
+            (f"{moment:%H:%M:%S}Z", f"{key}: now"),
         ):
             left: list[Piece] = [(facts[0], p.strong)]
             for fact in facts[1:]:
@@ -119,13 +118,16 @@ class PastMast(Masthead):
     def _now(self) -> list[str]:
         """Say what must not be missed while looking back."""
         live, told = self._live, []
+        key = self.desk.key("time", "t")
         if live.link.state in {LinkState.LOST, LinkState.STALE}:
             told.append(f"Now: the link is {live.link.state}: {live.link.reason}")
         if live.status.panic.on and not self._past.status.panic.on:
-            told.append(f"Now: PANIC by {live.status.panic.by}. t goes back to it.")
+            told.append(f"Now: PANIC by {live.status.panic.by}. {key} goes there.")
         waiting = len(live.open_stepups())
         if waiting > len(self._past.open_stepups()):
-            told.append(f"Now: {waiting} waiting for a person. t goes back to them.")
+            told.append(
+                f"Now: {waiting} waiting for a person. {key} goes back to them."
+            )
         return told
 
     def _told(self, text: str, room: int, style: Style) -> list[Row]:

@@ -36,7 +36,8 @@ class StepUpBar(Pane):
             (f"  {len(waiting)} waiting", p.strong),
             (f" {g.separator} oldest {age}", p.text),
         )
-        return pen.spread(left, ((self.key("s"), p.key), (" open ", p.text)), width)
+        key = (self.desk.key("step-ups", "s"), p.key)
+        return pen.spread(left, (key, (" open ", p.text)), width)
 
     def _first(self, row: StepUpRow, width: int) -> Row:
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs

@@ -433,7 +433,7 @@ async def test_a_cut_trusted_value_must_be_read_to_its_end_first(
     stand.change(ID, **change)
     async with opened(stand) as (app, pilot):
         app.settle()
-        assert "v shows it whole, and a waits for that" in said(app)
+        assert "v shows it whole, a waits for it" in said(app)
         await decide(app, pilot, "a")
         assert stand.actions.asked == []
         assert "press v" in text_of(app)

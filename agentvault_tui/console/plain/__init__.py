@@ -1,0 +1,63 @@
+"""The console line by line: no alternate screen, for screen readers and serial lines.
+
+What happens is told in sentences; what is typed is a command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.console import glyphs
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.memory import Memory
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.plain.session import Plain
+from agentvault_tui.console.saved import SavedFilters
+from agentvault_tui.settings import Settings
+
+
+def run(
+    socket: Path,
+    *,
+    read_only: bool,
+    settings: Settings,
+    broker_note: str = "",
+    config_folder: Path | None = None,
+) -> int:
+    """Run a session over the broker's *socket* until the operator leaves."""
+    alphabet = glyphs.choose(settings.console.ascii, os.environ)
+    mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
+    link = Link(mirror, socket, Memory(socket), read_only=read_only)
+    link.face = "plain"
+    saved = SavedFilters(config_folder)
+    desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
+    plain = Plain(desk, link, sys.stdout)
+    if broker_note:
+        plain.say(broker_note)
+    try:
+        asyncio.run(
+            follow(plain, link, sys.stdin.fileno(), stay=not sys.stdin.isatty())
+        )
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Nobody reads any more; nor may the interpreter try to flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+async def follow(plain: Plain, link: Link, descriptor: int, *, stay: bool) -> None:
+    """Follow the broker for as long as the session lasts."""
+    following = asyncio.create_task(link.run())
+    try:
+        await plain.run(descriptor, stay=stay)
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following

@@ -1,0 +1,238 @@
+"""The commands that decide, each confirmed by typing what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from agentvault_tui.console.actions import Revoked, caution
+from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
+from agentvault_tui.console.lines import plural
+from agentvault_tui.console.plain import find, sentences
+from agentvault_tui.console.plain.command import Command
+from agentvault_tui.console.plain.reads import Reads
+from agentvault_tui.console.plain.teller import Teller
+from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.undo import SECONDS, offer, offered, take_back
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.text import Shown
+
+_WORD: Final = "panic"
+_PATIENCE: Final = 60.0
+"""Seconds a question waits for its word, while what happens is held back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A decision that waits for its word."""
+
+    words: frozenset[str]
+    asked_at: float
+    act: Callable[[], Awaitable[Iterable[str]]]
+
+
+class Decides:
+    """Asks for a word, and acts on what was captured when it asked."""
+
+    def __init__(self, desk: Desk, reads: Reads, teller: Teller) -> None:
+        self.desk = desk
+        self.mirror = desk.mirror
+        self.reads = reads
+        self.teller = teller
+        self.say = teller.say
+        self._pending: _Pending | None = None
+
+    def commands(self) -> Iterable[Command]:
+        """Return them as the help names them."""
+        return (
+            Command(
+                "approve ID", "approve a step-up with a second factor", self._approve
+            ),
+            Command(
+                "deny ID [reason]",
+                "deny a step-up; the agent reads the reason",
+                self._deny,
+            ),
+            Command("revoke NAME [reason]", "cut an agent off", self._revoke),
+            Command("restore NAME", "serve an agent again", self._restore),
+            Command("undo", "revoke again, within 10 s of a restore", self._undo),
+            Command("panic [reason]", "stop everything", self._panic),
+            Command("lift", "end the panic", self._lift),
+            Command("accept", "take a CHANGED ledger for the true one", self._accept),
+        )
+
+    async def _approve(self, what: str) -> None:
+        row = self._open_stepup(what)
+        if row is None or self._refused("approve"):
+            return
+        await self.reads.tell_stepup(row)
+
+        async def act() -> Iterable[str]:
+            begun = await self.desk.actions.approve(row.id, row.digest)
+            return sentences.of_device(begun, self.mirror.clock.now())
+
+        self._ask("approve it with a second factor", {row.fingerprint}, act)
+
+    async def _deny(self, rest: str) -> None:
+        what, _, reason = rest.partition(" ")
+        row = self._open_stepup(what)
+        if row is None or self._refused("revoke"):
+            return
+        await self.reads.tell_stepup(row)
+
+        async def act() -> Iterable[str]:
+            await self.desk.actions.deny(row.id, reason.strip())
+            return ()
+
+        told = "The agent will read your reason. " if reason else ""
+        self._ask("deny it", {row.fingerprint}, act, told)
+
+    async def _revoke(self, rest: str) -> None:
+        agent, reason = find.agent_first(self.mirror, rest)
+        if agent is None:
+            self.reads.unknown("agent", rest.partition(" ")[0])
+        elif agent.revoked:
+            self.say(f"{agent.name} is revoked already. restore serves it again.")
+        elif not self._refused("revoke"):
+            await self.reads.tell_agent(agent)
+
+            async def act() -> Iterable[str]:
+                cut = await self.desk.actions.revoke(agent.id, reason)
+                return _told(agent.name, cut)
+
+            cuts = sentences.cuts(self.mirror, agent)
+            self._ask("revoke it", {agent.name, agent.id}, act, f"{cuts} ")
+
+    async def _restore(self, what: str) -> None:
+        agent = find.agent(self.mirror, what)
+        if agent is None:
+            self.reads.unknown("agent", what)
+        elif not agent.revoked:
+            self.say(f"{agent.name} is served: there is nothing to restore.")
+        elif not self._refused("restore"):
+
+            async def act() -> Iterable[str]:
+                since = self.mirror.last_seq
+                await self.desk.actions.restore(agent.id)
+                offer(self.desk, agent, since)
+                told = f"{agent.name} is served again. What was cut stays cut."
+                return (f"{told} undo revokes it again, within {SECONDS:.0f} s.",)
+
+            self._ask("restore it", {agent.name, agent.id}, act)
+
+    async def _undo(self, _: str) -> None:
+        """Cut off again at once: revoking is free, so nothing more is asked."""
+        undo = offered(self.desk)
+        if undo is None:
+            self.say("Nothing to undo: a restore can be taken back for 10 s.")
+        elif not self._refused("revoke"):
+
+            async def act() -> Iterable[str]:
+                return _told(undo.name, await take_back(self.desk, undo))
+
+            await self._carry_out(act)
+
+    async def _panic(self, reason: str) -> None:
+        if self.mirror.status.panic.on:
+            self.say("Everything is stopped already. lift ends it.")
+        elif not self._refused("revoke"):
+            cuts = f"This stops {plural(len(self.mirror.agents), 'agent')} now. "
+
+            async def act() -> Iterable[str]:
+                cut = await self.desk.actions.panic(reason)
+                tokens = plural(cut.tokens, "token")
+                after = f"Everything is stopped after {cut.effective_ms:.1f} ms"
+                return (f"{after}, {tokens} cut. lift ends it.", *caution(cut))
+
+            self._ask("stop everything", {_WORD}, act, cuts)
+
+    async def _lift(self, _: str) -> None:
+        if not self.mirror.status.panic.on:
+            self.say("The panic switch is off: there is nothing to lift.")
+        elif not self._refused("restore"):
+
+            async def act() -> Iterable[str]:
+                await self.desk.actions.lift()
+                return ("Lifted. Agents revoked singly stay revoked.",)
+
+            self._ask("serve agents again", {"lift"}, act)
+
+    async def _accept(self, _: str) -> None:
+        """Take the ledger as it is: this console's memory, and nothing else."""
+        if "ledger" not in self.mirror.warnings:
+            self.say("The ledger is the one seen here before.")
+            return
+
+        async def act() -> Iterable[str]:
+            self.reads.link.accept_ledger()
+            return ("From now on this ledger is the true one here.",)
+
+        self._ask("take this ledger for the true one", {"accept"}, act)
+
+    # Confirming
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether the next line is the answer to a question."""
+        return self._pending is not None
+
+    def _ask(
+        self,
+        what: str,
+        words: set[str],
+        act: Callable[[], Awaitable[Iterable[str]]],
+        before: str = "",
+    ) -> None:
+        now = self.mirror.clock.boot()
+        self._pending = _Pending(frozenset(words), now, act)
+        self.teller.hold_until = now + _PATIENCE
+        word = min(words, key=len)
+        self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
+
+    async def answer(self, typed: str) -> None:
+        """Take the answer to the question that waits."""
+        pending = self._pending
+        if pending is None:
+            return
+        self._pending = None
+        self.teller.hold_until = 0.0
+        waited = self.mirror.clock.boot() - pending.asked_at
+        if typed not in pending.words:
+            self.say("Left as it is.")
+        elif waited < ARM_SECONDS:
+            self.say("Too soon to have been read. Left as it is; ask again.")
+        elif waited > _PATIENCE:
+            self.say("That was asked too long ago. Left as it is; ask again.")
+        elif not self._refused():
+            await self._carry_out(pending.act)
+
+    async def _carry_out(self, act: Callable[[], Awaitable[Iterable[str]]]) -> None:
+        try:
+            self.say(*(await act()))
+        except AgentVaultError as error:
+            shown = self.mirror.intake.shown(error.diagnosis(), 300)
+            self.say(f"Not done: {shown}")
+
+    def _refused(self, need: str = "") -> bool:
+        refusal = self.desk.refusal(need)
+        if refusal:
+            self.say(refusal)
+        return refusal is not None
+
+    def _open_stepup(self, what: str) -> StepUpRow | None:
+        row = find.stepup(self.mirror, what)
+        if row is None:
+            self.reads.unknown("step-up", what)
+        elif not row.open:
+            self.say(sentences.of_stepup(row, self.mirror.clock.now()))
+            row = None
+        return row
+
+
+def _told(name: Shown, cut: Revoked) -> Iterable[str]:
+    """Tell what a revocation cut, and which steps elsewhere are on their way."""
+    ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+    yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
+    yield from (f"  {step.step}: {step.status}" for step in cut.upstream)
+    yield from caution(cut)

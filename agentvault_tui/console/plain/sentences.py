@@ -1,0 +1,210 @@
+"""What happened, as whole sentences in ASCII of our own: for ears and serial lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+from agentvault_tui.console.activity import ActivityRow, ScopeUse
+from agentvault_tui.console.dialogs.stepup_asked import subject
+from agentvault_tui.console.dialogs.stepup_decided import cause
+from agentvault_tui.console.lines import clock_time, countdown, plural
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.presence import OperatorRow
+from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
+from agentvault_tui.console.widgets.details import ago
+from agentvault_tui.console.words import refusal, why, word
+from agentvault_tui.lures import mask_lures
+
+
+def of_event(mirror: Mirror, event: EventRow) -> str:
+    """Tell one event of the audit."""
+    when = clock_time(event.time)
+    who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+    what = f"{event.action} on {event.resource}" if event.resource else event.action
+    because = why(mirror, event)
+    tail = f": {because}." if because else "."
+    if event.outcome:
+        return f"{when} {who} {event.outcome} {what}{tail}"
+    by = f" by {event.actor}" if event.actor != who else ""
+    words = " ".join(part for part in (word(event), who, what) if part)
+    return f"{when} {words}{by}{tail}"
+
+
+def of_stepup(row: StepUpRow, now: datetime) -> str:
+    """Tell where a request stands, and the command that goes on from there."""
+    mark = row.fingerprint
+    match row.status:
+        case "pending" if row.problem:
+            return (
+                f"Step-up {mark}: {row.problem}. It waits again; "
+                f"approve {mark} gives a new code."
+            )
+        case "pending":
+            left = countdown(row.remaining(now))
+            return (
+                f"STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}, "
+                f"risk {row.risk}. It ends in {left}. Type: show {mark}"
+            )
+        case "authorizing":
+            return f"Step-up {mark}: waiting for the approver to sign in."
+        case "approved":
+            return f"Step-up {mark}: approved{_by(row)}. The token is not used yet."
+        case "redeemed":
+            return f"Step-up {mark}: approved{_by(row)}. The token is used and spent."
+        case "denied":
+            told = f" It was told: {row.denial}" if row.denial else ""
+            return f"Step-up {mark}: denied{_by(row)}.{told}"
+        case "expired":
+            return f"Step-up {mark}: expired. Nobody decided, which counts as no."
+    return f"Step-up {mark}: cancelled, because {cause(row)}."
+
+
+def gist(row: StepUpRow) -> str:
+    """Tell a request in a line: its mark, whose it is, and what it wants."""
+    return (
+        f"Step-up {row.fingerprint}: {row.agent_name} wants {subject(row)}, "
+        f"risk {row.risk}."
+    )
+
+
+def waited(row: StepUpRow, then: datetime) -> str:
+    """Tell a request that waited at a moment of the past."""
+    left = countdown(row.remaining(then))
+    return f"{gist(row)} It was {row.status}, and would have ended in {left}."
+
+
+def of_device(row: StepUpRow, now: datetime) -> Iterator[str]:
+    """Tell where to go and what to enter there (RFC 8628 section 3.3)."""
+    if row.device is None:
+        return
+    left = countdown((row.device.expires_at - now).total_seconds())
+    yield f"On another device open {row.device.verification_uri}"
+    yield f"and enter {row.device.user_code}  (it ends in {left})."
+    yield (
+        f"The page must show {subject(row)}, fingerprint {row.fingerprint}. "
+        "If it shows anything else, cancel there."
+    )
+
+
+def facts(
+    row: StepUpRow, owner: str, now: datetime, past: Iterable[str]
+) -> Iterator[str]:
+    """Tell all of a request: trusted facts first, the agent's own words last."""
+    yield f"Step-up {row.fingerprint}, {row.status}, id {row.id}"
+    yield f"  Agent: {row.agent_name}, id {row.agent_id}, owner {owner or 'unknown'}"
+    yield f"  Wants to: {row.action}, scope {row.scope}, risk {row.risk.upper()}"
+    yield f"  On: {row.resource or 'nothing named'}"
+    if not row.parameters:
+        yield "  With: no parameters"
+    for name, value in row.parameters:
+        yield f"  With {name}: {value}"
+    yield f"  Why ask: {row.rule}: {row.why}"
+    yield f"  You grant: exactly this, once, within {countdown(row.ttl)}"
+    yield f"  Digest: {row.digest}"
+    if row.open:
+        yield f"  It ends in {countdown(row.remaining(now))}."
+    if row.problem:
+        yield f"  Last try: {row.problem}"
+    yield from past
+    if not row.reason:
+        yield "  The agent gives no reason."
+        return
+    masked = mask_lures(row.reason)
+    yield f"  The agent says, unverified: {masked.text.replace('▒', '#')}"
+    if masked.said:
+        yield f"  There: {masked.said}."
+
+
+def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
+    """Tell who else is here, and what they have open."""
+    if not row.looking_at:
+        face = {"console": "at a console", "plain": "at a plain console"}
+        return f"{row.title} is here, {face.get(row.face, 'listening to the events')}."
+    stepup = stepups.get(row.looking_at)
+    return (
+        f"{row.title} looks at step-up {stepup.fingerprint if stepup else 'unknown'}."
+    )
+
+
+def agent_line(mirror: Mirror, agent: AgentRow) -> str:
+    """Tell one agent in a line."""
+    counts = mirror.counts(agent.id)
+    state = "REVOKED" if agent.revoked else "active"
+    soonest = mirror.soonest(agent.id)
+    now = mirror.clock.now()
+    ends = f", the next ends in {countdown(soonest.remaining(now))}" if soonest else ""
+    return (
+        f"{agent.name}, {state}, {agent.id}, owner {agent.owner}: "
+        f"{plural(mirror.live_tokens(agent.id), 'live token')}{ends}; "
+        f"{counts.allowed:,} allowed, {counts.denied:,} denied, "
+        f"{counts.escalated:,} escalated."
+    )
+
+
+def agent_facts(
+    mirror: Mirror, agent: AgentRow, did: ActivityRow | None
+) -> Iterator[str]:
+    """Tell what an agent may do and did, and what taking that away does not undo."""
+    now = mirror.clock.now()
+    yield agent_line(mirror, agent)
+    if agent.purpose:
+        yield f"  Purpose: {agent.purpose}"
+    for scope in agent.scopes:
+        used = _used(did.use(scope.name), now) if did else ""
+        yield f"  May {scope.name}, risk {scope.risk}: {scope.description}{used}"
+        if scope.revoking:
+            yield f"    Revoking: {scope.revoking}"
+    granted = {scope.name for scope in agent.scopes}
+    for use in did.scopes if did else ():
+        if not use.granted and use.scope.name not in granted:
+            last = f", last {ago(now, use.last_asked_at)}" if use.last_asked_at else ""
+            denied = plural(use.denied, "denial")
+            yield f"  Asked for {use.scope.name}, not granted: {denied}{last}."
+    for each in did.denials if did else ():
+        last = f", last {ago(now, each.last_at)}" if each.last_at else ""
+        yield f"  Refused {each.count:,}: {refusal(each.reason)}{last}."
+
+
+def _used(use: ScopeUse | None, now: datetime) -> str:
+    if use is None or not use.uses:
+        return " Never used."
+    last = f", last {ago(now, use.last_used_at)}" if use.last_used_at else ""
+    return f" Used {plural(use.uses, 'time')}{last}."
+
+
+def cuts(mirror: Mirror, agent: AgentRow) -> str:
+    """Tell what revoking an agent would end now."""
+    tokens = plural(mirror.live_tokens(agent.id), "token")
+    waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
+    return f"This cuts {tokens} and {waiting} now."
+
+
+def status(mirror: Mirror) -> Iterator[str]:
+    """Tell how broker, tenant, ledger and panic switch stand."""
+    told, link = mirror.status, mirror.link
+    yield f"The link is {link.state}{f': {link.reason}' if link.reason else ''}."
+    answers = "answers" if told.tenant_reachable else "DOES NOT ANSWER"
+    yield f"The tenant {told.tenant or 'is not known'} {answers}."
+    can = "can be written" if told.writable else "CANNOT BE WRITTEN: nothing is granted"
+    yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
+    revoked = len(mirror.revoked)
+    waiting = plural(len(mirror.open_stepups()), "step-up")
+    pace = mirror.decisions.minute(mirror.clock.now().timestamp())
+    yield (
+        f"{plural(len(mirror.agents), 'agent')}, {revoked:,} revoked; {waiting} "
+        f"waiting; {plural(pace, 'decision')} in the last minute."
+    )
+    if told.panic.on:
+        yield f"PANIC: everything is stopped, by {told.panic.by}: {told.panic.reason}"
+    else:
+        yield "The panic switch is off."
+    yield from (*mirror.warnings.values(), *told.warnings)
+
+
+def _by(row: StepUpRow) -> str:
+    if row.decided_by is None:
+        return ""
+    proof = f" ({', '.join(row.decided_by.amr)})" if row.decided_by.amr else ""
+    when = f" at {clock_time(row.decided_at)}" if row.decided_at else ""
+    return f" by {row.decided_by.name}{proof}{when}"

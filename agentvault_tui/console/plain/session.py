@@ -1,0 +1,101 @@
+"""One session line by line: it takes commands, and asks for the word that confirms.
+
+The same safety as in the dialogs: a decision is confirmed by typing what it is about,
+it acts on what was shown when it was asked for, and a line that comes within 600 ms
+(a paste) confirms nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from typing import Final, TextIO
+
+from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.link import Link
+from agentvault_tui.console.plain.command import Command
+from agentvault_tui.console.plain.decides import Decides
+from agentvault_tui.console.plain.reads import Reads
+from agentvault_tui.console.plain.teller import Teller
+from agentvault_tui.console.plain.typed import typed_lines
+
+_USAGE: Final = 26
+"""Cells of the column of commands in the help."""
+_ALSO: Final = {"?": "help", "exit": "quit", "q": "quit"}
+
+
+class Plain:
+    """One session; `take` a line, the `teller` tells what happens."""
+
+    def __init__(self, desk: Desk, link: Link, out: TextIO) -> None:
+        self.desk = desk
+        self.teller = Teller(desk.mirror, out)
+        self.reads = Reads(desk, link, self.teller)
+        self.decides = Decides(desk, self.reads, self.teller)
+        self.over = False
+        self._commands = (
+            *self.reads.commands(),
+            *self.decides.commands(),
+            Command("help", "these commands", self._help),
+            Command("quit", "leave; the broker goes on", self._quit),
+        )
+        self._by_word = {command.word: command for command in self._commands}
+
+    async def run(self, descriptor: int, *, stay: bool) -> None:
+        """Tell and take until quit, or the end of input unless told to *stay*."""
+        self.say("AgentVault, line by line. Type help for the commands, quit to leave.")
+        tasks = {
+            asyncio.create_task(self.teller.run()),
+            asyncio.create_task(self._take_all(descriptor, stay=stay)),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take_all(self, descriptor: int, *, stay: bool) -> None:
+        async for line in typed_lines(descriptor):
+            await self.take(line)
+            if self.over:
+                return
+        if stay:
+            self.say("The input has ended. This goes on telling what happens.")
+            await asyncio.Event().wait()
+
+    def say(self, *lines: str) -> None:
+        """Print whole lines."""
+        self.teller.say(*lines)
+
+    async def take(self, line: str) -> None:
+        """Carry out one typed line."""
+        if self.decides.waits:
+            await self.decides.answer(line.strip())
+            return
+        word, _, rest = line.strip().partition(" ")
+        if not word:
+            return
+        word = word.lower()
+        command = self._by_word.get(_ALSO.get(word, word))
+        self.reads.turn()
+        if command is None:
+            near = difflib.get_close_matches(word, self._by_word, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            shown = self.desk.mirror.intake.shown(word, 40)
+            self.say(f"There is no command {shown}. {hint}Type help for all there are.")
+            return
+        await command.act(rest.strip())
+
+    async def _help(self, _: str) -> None:
+        for command in self._commands:
+            self.say(f"{command.usage.ljust(_USAGE)} {command.does}")
+        self.say(
+            "ID is a step-up's id or its four-letter fingerprint.",
+            "A filter is as in the console: outcome:denied agent:mail since:10m",
+        )
+
+    async def _quit(self, _: str) -> None:
+        self.over = True

@@ -1,0 +1,154 @@
+"""Tells what changes in the mirror, in sentences, as far as an ear can follow."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TextIO
+
+from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.known import event_facts
+from agentvault_tui.console.lines import plural
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.presence import OperatorRow
+from agentvault_tui.console.records import EventRow
+from agentvault_tui.text import Shown
+
+_TICK: Final = 0.25
+_FLOOD: Final = 20
+"""Lines told at once; the rest is counted."""
+
+
+class Teller:
+    """Remembers what it has told; `news` tells the rest."""
+
+    def __init__(self, mirror: Mirror, out: TextIO) -> None:
+        self.mirror = mirror
+        self.all = False
+        """Whether what needs nobody is told too."""
+        self.filter = Filter()
+        """What events must match to be told; the empty one leaves it to `all`."""
+        self.hold_until = 0.0
+        """While a question waits for its word, by the boot clock, only the link is
+        told: nothing may bury what was asked."""
+        self._held: int | None = None
+        """How many events were held back; None while they are told."""
+        self._out = out
+        self._told_seq: int | None = None
+        self._told: dict[Shown, tuple[Shown, Shown]] | None = None
+        self._link = ""
+        self._warned: tuple[str, ...] = ()
+        self._others: dict[Shown, OperatorRow] | None = None
+
+    def say(self, *lines: str) -> None:
+        """Print whole lines, at once."""
+        self._out.write("".join(f"{line}\n" for line in lines))
+        self._out.flush()
+
+    async def run(self) -> None:
+        """Tell until cancelled."""
+        while True:
+            self.mirror.tick(self.mirror.clock.now())
+            self.news()
+            await asyncio.sleep(_TICK)
+
+    def news(self) -> None:
+        """Tell what has changed since the last time."""
+        self._tell_link()
+        self._tell_presence()
+        if self.mirror.clock.boot() >= self.hold_until:
+            self._tell_stepups()
+            self._tell_events()
+
+    def hold(self) -> None:
+        """Count events instead of telling them."""
+        self._held = self._held or 0
+
+    def follow(self) -> int:
+        """Tell events again; return how many were held back."""
+        missed, self._held = self._held or 0, None
+        return missed
+
+    def _tell_link(self) -> None:
+        """Tell how far what is told can be trusted, and what everyone must know."""
+        link = self.mirror.link
+        if link.state != self._link:
+            self._link = link.state
+            reason = f": {link.reason}" if link.reason else ""
+            hint = "" if link.live else " Nothing is decided until it is live."
+            self.say(f"The link to the broker is {link.state}{reason}.{hint}")
+        panic = self.mirror.status.panic
+        stopped = f"PANIC: everything is stopped, by {panic.by}: {panic.reason}"
+        warnings = (*self.mirror.warnings.values(), *self.mirror.status.warnings)
+        told = (*([stopped] if panic.on else []), *warnings)
+        self.say(*(text for text in told if text not in self._warned))
+        self._warned = told
+
+    def _tell_presence(self) -> None:
+        """Tell who comes, goes, and has which step-up open; at first, who is here."""
+        presence = self.mirror.presence
+        if not presence.you:
+            self._others = None
+            return
+        before, now = self._others, {row.id: row for row in presence.others}
+        self._others = now
+        held = self.mirror.clock.boot() < self.hold_until
+        if before == now or held:
+            self._others = before if held else now
+            return
+        stepups = self.mirror.stepups
+        if before is None:
+            self.say(*(sentences.of_operator(row, stepups) for row in now.values()))
+            return
+        self.say(
+            *(f"{row.title} has left." for row in before.values() if row.id not in now)
+        )
+        changed = [row for row in now.values() if before.get(row.id) != row]
+        self.say(*(sentences.of_operator(row, stepups) for row in changed))
+
+    def _tell_stepups(self) -> None:
+        """Tell what waits and how it ended; not what had ended before this began."""
+        now = self.mirror.clock.now()
+        rows = self.mirror.stepups
+        told = {row.id: (row.status, row.problem) for row in rows.values()}
+        if self._told is None:
+            if not self.mirror.link.live:
+                return
+            news = self.mirror.open_stepups()
+        else:
+            before = self._told
+            news = [row for row in rows.values() if before.get(row.id) != told[row.id]]
+        self._told = told
+        self.say(*(sentences.of_stepup(row, now) for row in news))
+
+    def _tell_events(self) -> None:
+        """Tell the audit since this began, a flood by its number."""
+        mirror = self.mirror
+        if self._told_seq is None:
+            if mirror.link.live:
+                self._told_seq = mirror.last_seq
+            return
+        new = [event for event in mirror.events if event.seq > self._told_seq]
+        self._told_seq = mirror.last_seq
+        new = [event for event in new if self._asked_for(event)]
+        # A step-up is told by its own sentence, which says more.
+        new = [event for event in new if not event.type.startswith("stepup.")]
+        if self._held is not None:
+            self._held += len(new)
+            return
+        self.say(*(sentences.of_event(mirror, event) for event in new[:_FLOOD]))
+        if len(new) > _FLOOD:
+            self.say(f"and {plural(len(new) - _FLOOD, 'event')} more.")
+
+    def _asked_for(self, event: EventRow) -> bool:
+        """Tell whether an event is to be told: by the filter, if there is one."""
+        if not self.filter:
+            return self.all or _notable(event)
+        mirror = self.mirror
+        name, now = mirror.agent_name(event.agent_id), mirror.clock.now()
+        return self.filter.event(event, name, now, event_facts(mirror))
+
+
+def _notable(event: EventRow) -> bool:
+    """Leave out the daily round: tokens given, used and handed back."""
+    return event.outcome == "denied" or not event.type.startswith("token.")
