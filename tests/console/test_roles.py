@@ -16,7 +16,7 @@ from support.vault import PAYMENT, Vault, serving
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.build import build
-from agentvault_tui.console.dialogs.desk import ARM_SECONDS
+from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.watch import Watch
@@ -80,20 +80,25 @@ async def test_the_console_says_who_one_is_and_refuses_with_the_reason(
         await pilot.press("r")
         await until(lambda: isinstance(app.screen, RevokeDialog))
         await until(lambda: WHY in unboxed(app))
-        await asyncio.sleep(ARM_SECONDS)
+        await until(lambda: armed(app))
         await pilot.press("y")
         await pilot.press("escape")
         await until(lambda: isinstance(app.screen, Watch))
         await pilot.press("s")
         await until(lambda: isinstance(app.screen, StepUpDialog))
         for key, word in (("d", "cutting off"), ("a", "approving needs the role")):
-            await asyncio.sleep(ARM_SECONDS)
-            await pilot.press(key)
-            await until(lambda word=word: f"Not for you: {word}" in unboxed(app))  # type: ignore[misc]
+            while f"Not for you: {word}" not in unboxed(app):
+                # News about the request arms it anew: a key may have come too early.
+                await until(lambda: armed(app))
+                await pilot.press(key)
     (agent,) = vault.operator.get("/api/agents").json()["agents"]
     assert agent["status"] == "active"
     (stepup,) = vault.operator.get("/api/agents/stepup").json()["stepups"]
     assert stepup["status"] == "pending"
+
+
+def armed(app: ConsoleApp) -> bool:
+    return isinstance(app.screen, Dialog) and app.screen.armed
 
 
 def unboxed(app: ConsoleApp) -> str:
