@@ -110,6 +110,7 @@ class Broker:
         self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
         self.flows_to_accounts = Flows(self.clock)
         self.outbox = Outbox(self.clock, self.registry, self.access, self._record_step)
+        self.registry.foreseen = self.outbox.foreseen
 
     async def record(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False

@@ -63,6 +63,8 @@ class Registry:
         self._counts: dict[AgentId, AgentCounts] = defaultdict(AgentCounts)
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, int] = defaultdict(int)
+        self.foreseen: Callable[[AgentId], tuple[str, ...]] = lambda _: ()
+        """What a revocation would do at the tenant, by the names of its steps."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
 
     # Agents

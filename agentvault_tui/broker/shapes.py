@@ -47,6 +47,7 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
         len(tokens),
         ends=registry.ends(),
     )
+    told["at_tenant"] = list(registry.foreseen(agent.id))
     told["upstream"] = [step_shape(step) for step in registry.steps_of(agent.id)]
     accounts = registry.accounts.of(agent.id)
     told["connections"] = [account_shape(account, registry) for account in accounts]

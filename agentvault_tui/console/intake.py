@@ -111,6 +111,7 @@ class Intake:
             revoked_at=moment(data.get("revoked_at")),
             last_seen_at=moment(data.get("last_seen_at")),
             tokens_live=_number(live, len(_list(data.get("tokens")))),
+            at_tenant=tuple(self.shown(n, _NAME) for n in _list(data.get("at_tenant"))),
             upstream=self.upstream(data.get("upstream")),
             outside_until=moment(data.get("outside_until")),
             connections=self._named(data.get("connections"), "connection"),

@@ -99,6 +99,8 @@ class AgentRow:
     last_seen_at: datetime | None
     tokens_live: int
     """How many there are; the mirror may hold only the soonest to expire."""
+    at_tenant: tuple[Shown, ...] = ()
+    """The steps a revocation would take at the tenant."""
     upstream: tuple[UpstreamStep, ...] = ()
     """What its last revocation or restore does at the tenant, as it stands."""
     outside_until: datetime | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -70,20 +71,17 @@ class KeptHoldings:
     def __init__(self, kept: KeptClients) -> None:
         """Read clients from *kept*; accounts come from whoever connects them."""
         self._kept = kept
+        self._seen: tuple[int, ...] | None = None
+        self._known: dict[str, tuple[str, bool]] = {}
         self.accounts_of: AccountsOf = lambda _: ()
         self.disconnecting: Disconnect = _cannot
 
     def of(self, agent_id: AgentId) -> Holding | None:
         """Return what the agent has there; nothing when it has no client."""
-        key = f"{_AGENTS}{agent_id}"
-        client_id = self._kept.client_id(key)
+        client_id, has_secret = self._clients().get(f"{_AGENTS}{agent_id}", ("", False))
         if not client_id:
             return None
-        return Holding(
-            client_id,
-            self._kept.has_secret(key, client_id),
-            self.accounts_of(agent_id),
-        )
+        return Holding(client_id, has_secret, self.accounts_of(agent_id))
 
     def keep_secret(self, agent_id: AgentId, secret: Secret) -> None:
         """Keep the new secret of the agent's client, for when it is restored."""
@@ -100,8 +98,7 @@ class KeptHoldings:
             client_id: AgentId(key.removeprefix(_AGENTS))
             if key.startswith(_AGENTS)
             else None
-            for key in self._kept.names()
-            if (client_id := self._kept.client_id(key))
+            for key, (client_id, _) in self._clients().items()
         }
 
     def users(self) -> dict[str, AgentId]:
@@ -112,6 +109,17 @@ class KeptHoldings:
             if agent_id is not None
             for account in self.accounts_of(agent_id)
         }
+
+    def _clients(self) -> dict[str, tuple[str, bool]]:
+        """Return what the file says, read again when it is another: asked for often."""
+        seen: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):
+            stat = self._kept.path.stat()
+            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if seen != self._seen:
+            self._known = self._kept.known()
+            self._seen = seen
+        return self._known
 
 
 async def _cannot(_agent_id: AgentId, _account: Account) -> bool:

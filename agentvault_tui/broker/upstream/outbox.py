@@ -96,6 +96,10 @@ class Outbox:
             *(replace(self._new(agent_id, name), users=users) for name in needed(held)),
         )
 
+    def foreseen(self, agent_id: AgentId) -> tuple[str, ...]:
+        """Return the names of the steps that a revocation would take now."""
+        return tuple(name.value for name in needed(self._held(agent_id)))
+
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
         """Return the steps that let the agent use its grant again, the rest withdrawn.
 

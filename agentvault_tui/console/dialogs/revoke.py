@@ -100,14 +100,18 @@ class RevokeDialog(Confirm):
             self.cut = answer
 
     def _at_tenant(self, pen: Pen, width: int) -> list[Row]:
-        """Say which accounts it loses, who shares them, and what nobody can end."""
+        """Say what it loses there, who shares it, and what nobody can end."""
         agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
         palette = pen.palette
-        if not agent.connections:
-            held = ("nothing: agents hold nothing there", palette.text)
+        if not agent.at_tenant and not agent.connections:
+            held = ("nothing: it holds nothing there", palette.text)
             return [pen.fact("At tenant", held)]
+        told = [f"ends {', '.join(agent.at_tenant)}"] if agent.at_tenant else []
+        if not agent.connections:
+            return pen.facts("At tenant", told[0], width, 2)[0]
         accounts = plural(len(agent.connections), "account")
-        named = f"{accounts}: {', '.join(agent.connections)}"
+        told.append(f"{accounts}: {', '.join(agent.connections)}")
+        named = "; ".join(told)
         shared = (
             f"none: {', '.join(agent.shared_with)} keep what they share with it"
             if agent.shared_with

@@ -64,9 +64,13 @@ class KeptClients:
         # A host is letters, digits, dots, hyphens and colons: a plain file name.
         self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the applications that are kept."""
-        return tuple(self._read())
+    def known(self) -> dict[str, tuple[str, bool]]:
+        """Return each application's client, and whether its secret is kept."""
+        return {
+            key: (str(one["client_id"]), "client_secret" in one)
+            for key, one in self._read().items()
+            if isinstance(one, dict) and one.get("client_id")
+        }
 
     def client_id(self, key: str) -> str:
         """Return the client kept under *key*, or ``""``."""

@@ -19,6 +19,7 @@ CUT = ["vault grant", "connected accounts", "refresh tokens", "client secret"]
 async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     """Grant, account, refresh tokens and secret are gone there, each seen to be."""
     agent, there, token = await site.agent()
+    assert agent_shape(agent, site.bench.broker.registry)["at_tenant"] == CUT
     await site.revoke(agent)
     assert list(site.steps(agent))[1:] == CUT
     await site.work()
