@@ -26,7 +26,6 @@ from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
-from agentvault_tui.broker.usecases.exchange import check_connections
 from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError
@@ -34,6 +33,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.policy import Policy
+from agentvault_tui.policy.connections import check_connections
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
@@ -90,7 +90,7 @@ async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> 
     policy = Policy.load(home)
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
-    check_connections(settings, policy.catalogue)
+    check_connections(settings.connections, policy.catalogue)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

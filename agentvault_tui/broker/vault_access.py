@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from agentvault_tui.broker.vault_users import VaultUsers
-from agentvault_tui.clock import Clock
+from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import AgentVaultError, NotFoundError, TenantError
 from agentvault_tui.home import Home
 from agentvault_tui.model import Account, AgentId
@@ -29,6 +29,10 @@ from agentvault_tui.vault.provision.kept import KeptClients
 
 DEADLINE: Final = 4.0
 """Seconds an exchange may take: Auth0's SDKs hang up on us after five."""
+_REST: Final = 2.0
+_LONGEST_REST: Final = 60.0
+"""Seconds in which a no is repeated and the tenant not asked again about an account:
+an agent in a loop would spend the rate limit that approvals need as well."""
 _PLACES: Final = 8
 """Exchanges at the tenant at once, as many as it is asked over connections."""
 
@@ -48,7 +52,9 @@ class VaultAccess:
         self.issuer: Final = self._tenant.issuer
         self.users: Final = VaultUsers(home, self.issuer)
         self.clients: Final = KeptClients(home, self.issuer)
+        self._clock = clock
         self._deadline = deadline
+        self._resting: dict[Account, tuple[Deadline, NoToken]] = {}
         self._places = asyncio.Semaphore(_PLACES)
         self._turns: dict[tuple[AgentId, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -86,6 +92,25 @@ class VaultAccess:
 
     async def exchange(self, account: Account) -> ProviderToken | NoToken:
         """Have the provider's token of *account*, as its agent's own client."""
+        until, refusal = self._resting.get(account, (None, None))
+        if until and refusal and not until.passed(self._clock):
+            return refusal
+        found = await self._asked(account)
+        self._rest(account, found)
+        return found
+
+    def _rest(self, account: Account, found: ProviderToken | NoToken) -> None:
+        """Keep a no for a moment, and let go of those whose moment is over."""
+        self._resting = {
+            one: kept
+            for one, kept in self._resting.items()
+            if one != account and not kept[0].passed(self._clock)
+        }
+        if isinstance(found, NoToken):
+            pause = min(max(found.retry_after or 0.0, _REST), _LONGEST_REST)
+            self._resting[account] = Deadline.after(self._clock, pause), found
+
+    async def _asked(self, account: Account) -> ProviderToken | NoToken:
         try:
             async with asyncio.timeout(self._deadline), self._places:
                 return await self._exchange(account)

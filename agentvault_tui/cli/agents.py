@@ -172,6 +172,8 @@ def revoke_agent(
         out.line(
             "at the tenant: ", out.cell(step["step"]), " ", out.cell(step["status"])
         )
+    if until := answer.get("agent", {}).get("outside_until"):
+        out.line("a provider's token handed out before works there until ", until)
     if answer.get("recorded") is False:
         out.note("in force, but the ledger cannot record it yet: `agentvault doctor`")
     if everyone:

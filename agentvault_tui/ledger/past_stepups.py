@@ -168,6 +168,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         ttl=detail["ttl"] if isinstance(detail.get("ttl"), int) else 300,
         requested_at=event.time,
         expires=Deadline(end, 0.0, ""),
+        connection=_text(detail, "connection") or None,
     )
 
 

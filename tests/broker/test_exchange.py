@@ -232,6 +232,27 @@ async def test_a_tenant_that_is_away_is_no_reason_to_reconnect(
     assert (last.type, last.reason) == (EventType.TOKEN_NOT_EXCHANGED, "unavailable")
 
 
+async def test_a_no_is_not_asked_for_again_at_once(vault: Vaulted) -> None:
+    """An agent in a loop hears the same for a moment, and the tenant nothing."""
+    caller = await vault.connected()
+    vault.answers(recorded("not_connected"))
+    for _ in range(5):
+        assert (await exchange(caller)).status_code == 401
+    assert vault.exchanges == 1
+    vault.answers(recorded("ok"))
+    vault.bench.clock.advance(3)
+    assert (await exchange(caller)).status_code == 200
+    vault.answers(Answer({"error": "too_many_requests"}, 429, {"retry-after": "30"}))
+    vault.bench.clock.advance(61)
+    vault.broker.vault._deadline = 0.2
+    busy = await exchange(caller)
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
+    asked = vault.exchanges
+    vault.bench.clock.advance(20)
+    assert (await exchange(caller)).status_code == 503
+    assert vault.exchanges == asked
+
+
 async def test_others_do_not_feel_a_slow_tenant(vault: Vaulted) -> None:
     """While an exchange hangs, another agent and the same one are served."""
     caller, other = await vault.connected(), await vault.caller("other")
@@ -433,6 +454,7 @@ async def test_an_outage_does_not_spend_an_approval(vault: Vaulted) -> None:
     assert (await exchange(caller, BANK)).status_code == 503
     assert (await caller.poll(held)).status_code == 503
     vault.answers(recorded("ok"))
+    vault.bench.clock.advance(3)
     assert (await exchange(caller, BANK)).status_code == 200
 
 

@@ -31,7 +31,6 @@ from agentvault_tui.broker.usecases.request import (
 )
 from agentvault_tui.broker.vault_access import CrowdedError
 from agentvault_tui.clock import Deadline, iso
-from agentvault_tui.errors import SettingsError
 from agentvault_tui.ledger import Change, DropToken
 from agentvault_tui.model import (
     Account,
@@ -50,8 +49,6 @@ from agentvault_tui.model import (
     new_id,
     sha256_hex,
 )
-from agentvault_tui.policy.catalogue import Catalogue
-from agentvault_tui.settings import Settings
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Cause, NoToken, ProviderToken
 
@@ -147,22 +144,6 @@ async def deliver_approved(
             return await _spend(broker, permit, current, minted)
     except CrowdedError:
         return await _missed(broker, permit, _queue())
-
-
-def check_connections(settings: Settings, catalogue: Catalogue) -> None:
-    """Refuse connections that stand for scopes nobody knows.
-
-    Raises:
-        SettingsError: with the unknown scope and the nearest known ones.
-    """
-    for name, connection in settings.connections.items():
-        for scope in connection.scopes:
-            if scope not in catalogue:
-                near = " or ".join(catalogue.nearest(scope))
-                raise SettingsError(
-                    f"connections.{name} names the unknown scope {visible(scope, 60)}",
-                    f"did you mean {near}" if near else "agentvault policy check",
-                )
 
 
 def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None:

@@ -54,6 +54,8 @@ def check_settings(session: Session) -> Iterator[Finding]:
 def check_policy(session: Session) -> Iterator[Finding]:
     """Load policy and catalogue as the broker would."""
     policy = lazy_room("policy").Policy.load(session.home)
+    check = lazy_room("policy.connections").check_connections
+    check(session.settings.connections, policy.catalogue)
     yield ok(
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
     )

@@ -7,6 +7,8 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.agents_http import Live
 from support.bench import OPERATOR
 from support.connecting import BACK, WORKSPACE, Office, caller
@@ -15,6 +17,7 @@ from support.tenant_admin import query_of
 from support.token_vault import exchange
 
 from agentvault_tui.broker.connecting import Consent, Flow
+from agentvault_tui.broker.usecases.connect import _answer
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import (
     ConflictError,
@@ -129,6 +132,13 @@ async def test_an_address_that_is_not_this_pages_ends_nothing(
             await office.proceed(flow, address)
     reached = await office.proceed(flow, await office.visit(flow, person))
     assert isinstance(reached, Flow)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_an_answer_or_none(address: str) -> None:
+    """Whatever is pasted is read without a fault, and no name stands twice."""
+    answer = _answer(address)
+    assert all(isinstance(value, str) for value in answer.values())
 
 
 async def test_a_query_alone_is_taken_as_well(office: Office, live: Live) -> None:

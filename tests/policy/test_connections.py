@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agentvault_tui.broker.usecases.exchange import check_connections
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import Policy
+from agentvault_tui.policy.connections import check_connections
 from agentvault_tui.settings import Settings
 
 
@@ -32,7 +32,9 @@ def test_connections_are_read_by_name(tmp_path: Path) -> None:
     )
     assert set(settings.connections) == {"google-oauth2", "my.bank"}
     assert settings.tokens.lease == 30
-    check_connections(settings, Policy.load(Home.locate(tmp_path / "home")).catalogue)
+    check_connections(
+        settings.connections, Policy.load(Home.locate(tmp_path / "home")).catalogue
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,5 +67,5 @@ def test_a_scope_nobody_knows_is_refused_with_the_nearest(tmp_path: Path) -> Non
     )
     catalogue = Policy.load(Home.locate(tmp_path / "home")).catalogue
     with pytest.raises(SettingsError, match="read:calender") as raised:
-        check_connections(settings, catalogue)
+        check_connections(settings.connections, catalogue)
     assert "read:calendar" in raised.value.remedy
