@@ -135,7 +135,7 @@ def test_the_newest_factor_counts_whatever_the_order() -> None:
         login(authentication=None),
         proved(61),
         proved(3600),
-        proved(-60),
+        proved(-86_400),  # collected minutes before it runs
         proved(1, kind="phone"),
         login(authentication={"methods": [{"name": "mfa", "timestamp": ago(1)}]}),
         login(
