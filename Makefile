@@ -57,7 +57,7 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	@touch $@
 
 $(VENV)/interop.stamp: tests/interop/requirements.txt tests/interop/package-lock.json | $(BIN)/python
-	@echo "installing Auth0's SDKs into $(VENV)/interop and tests/interop/node_modules"
+	@echo "installing other people's clients into $(VENV)/interop and tests/interop/node_modules"
 	@$(PYTHON) -m venv $(VENV)/interop
 	@$(VENV)/interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/requirements.txt
 	@if command -v npm >/dev/null; then npm ci --prefix tests/interop --silent --no-audit --no-fund; else echo "no npm here: the JavaScript ones are left out"; fi
