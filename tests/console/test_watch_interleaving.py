@@ -14,8 +14,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.dialog_stand import Stand, scene
-from support.quick_keys import press, settled
 from textual.app import App
+from textual.pilot import Pilot
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.restore import RestoreDialog
@@ -116,18 +116,18 @@ async def play(steps: Steps) -> int:
     for number in range(3):
         stand.add_agent(f"agent-{number:02}", "send:payment")
     app, decided = WatchApp(stand), 0
-    async with app.run_test(size=(80, 40)):
-        await settled(app)
+    async with app.run_test(size=(80, 40)) as pilot:
+        await pilot.pause()
         for what, value in steps:
             if what == "wait":
                 stand.clock.advance(value)
             elif what == "draw":
                 _drawn(app)
-                await settled(app)
+                await pilot.pause()
             elif what != "key":
                 happen(stand, what, value)
             else:
-                decided += await _pressed(app, value)
+                decided += await _pressed(pilot, app, value)
     return decided
 
 
@@ -136,18 +136,18 @@ def _drawn(app: WatchApp) -> None:
     (screen.pulse if isinstance(screen, Watch) else screen.update_page)()
 
 
-async def _pressed(app: WatchApp, key: str) -> int:
+async def _pressed(pilot: Pilot[None], app: WatchApp, key: str) -> int:
     """Press a key on what is drawn now; return how many decisions it led to."""
     stand, top = app.stand, app.screen
     _drawn(app)
-    await settled(app)
+    await pilot.pause()
     card, rows = named(app), "\n".join(app.rows())
     title = _TITLE.search(rows)
     live, before = stand.mirror.link.live, len(stand.actions.asked)
-    await press(app, key)
+    await pilot.press(key)
     if deciding := [w for w in app.workers if w.group == "decisions"]:
         await app.workers.wait_for_complete(deciding)
-    await settled(app)
+    await pilot.pause()
     opened = app.screen
     if opened is not top and isinstance(opened, RevokeDialog | RestoreDialog):
         assert key in {"r", "u"}
@@ -161,7 +161,7 @@ async def _pressed(app: WatchApp, key: str) -> int:
     assert len(asked) <= 1
     if not isinstance(app.screen, Watch | RevokeDialog | RestoreDialog):
         await app.pop_screen()
-        await settled(app)
+        await pilot.pause()
     return len(asked)
 
 

@@ -161,6 +161,9 @@ class Recorded:
         try:
             path = read_path(name)
             export = Export(self.link, wanted)
+            # Also what was decided a moment ago, and has not been told here yet.
+            newest = await self.link.audit(limit=1)
+            export.upto = max([export.upto, *(row.seq for row in newest.rows)])
             await export.run(path)
         except UsageError as error:
             self._failed("Not written", error)

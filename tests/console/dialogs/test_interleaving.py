@@ -8,7 +8,6 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.dialog_stand import Stand, StandApp, scene
-from support.quick_keys import press, settled
 
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog, open_stepups
@@ -83,7 +82,7 @@ async def play(steps: Steps) -> int:
             top = app.screen
             if not isinstance(top, StepUpDialog | StepUpsDialog):
                 open_stepups(app, stand.desk)
-                await settled(app)
+                await pilot.pause()
                 top = app.screen
             if what == "tick":
                 top.update_page()
@@ -93,9 +92,9 @@ async def play(steps: Steps) -> int:
                 continue
             live = stand.mirror.link.live
             before = len(stand.actions.asked)
-            await press(app, str(value))
+            await pilot.press(str(value))
             await app.workers.wait_for_complete()
-            await settled(app)
+            await pilot.pause()
             asked = stand.actions.asked[before:]
             assert len(asked) <= 1
             for decision, stepup_id, detail in asked:
