@@ -38,6 +38,7 @@ lock: $(VENV)/dev.stamp
 	$(LOCK) --group build pyproject.toml -o requirements/runtime.txt
 	$(LOCK) -c requirements/runtime.txt --group dev --group build pyproject.toml -o requirements/dev.txt
 	$(LOCK) tests/interop/requirements.in -o tests/interop/requirements.txt
+	$(LOCK) tests/interop/management.in -o tests/interop/management.txt
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -56,9 +57,11 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/interop.stamp: tests/interop/requirements.txt tests/interop/package-lock.json | $(BIN)/python
-	@echo "installing Auth0's SDKs into $(VENV)/interop and tests/interop/node_modules"
+$(VENV)/interop.stamp: tests/interop/requirements.txt tests/interop/management.txt tests/interop/package-lock.json | $(BIN)/python
+	@echo "installing other people's clients into $(VENV)/interop and tests/interop/node_modules"
 	@$(PYTHON) -m venv $(VENV)/interop
 	@$(VENV)/interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/requirements.txt
+	@$(PYTHON) -m venv $(VENV)/interop-management
+	@$(VENV)/interop-management/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/management.txt
 	@if command -v npm >/dev/null; then npm ci --prefix tests/interop --silent --no-audit --no-fund; else echo "no npm here: the JavaScript ones are left out"; fi
 	@touch $@

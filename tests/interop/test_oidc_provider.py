@@ -1,0 +1,252 @@
+"""Our client of the tenant against a provider nobody here wrote: npm oidc-provider."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import IdentityError, TenantRefusedError
+from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.vault import (
+    SCOPE,
+    Access,
+    Cancelled,
+    Denied,
+    DeviceFlow,
+    Expired,
+    Failed,
+    Pending,
+    PublicClient,
+    RefreshedToken,
+    Secret,
+    TenantClient,
+    Tokens,
+    is_approver,
+    revoke_token,
+)
+from agentvault_tui.vault.waiting import Sleep
+
+HERE = Path(__file__).parent
+NODE = shutil.which("node")
+LIFE = 600
+"""Seconds that the provider's codes live."""
+
+pytestmark = pytest.mark.skipif(
+    NODE is None or not (HERE / "node_modules" / "oidc-provider").exists(),
+    reason="node or oidc-provider is not installed: make interop",
+)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    """One provider for all tests here, ended with its standard input."""
+    argv = [str(NODE), str(HERE / "oidc_provider.mjs")]
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"]},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["issuer"]
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The provider has the machine's time, and so have we."""
+    return ManualClock(datetime.now(UTC))
+
+
+@pytest.fixture
+async def client(issuer: str, clock: ManualClock) -> AsyncIterator[TenantClient]:
+    """Our client, as the console has it."""
+    made = TenantClient(issuer, "console", clock)
+    yield made
+    await made.aclose()
+
+
+class Person:
+    """A browser of its own, on the provider's pages."""
+
+    def __init__(self, issuer: str) -> None:
+        self.http = httpx.AsyncClient(base_url=issuer, trust_env=False, timeout=20)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    async def answer(self, flow: DeviceFlow, **press: str) -> httpx.Response:
+        """Open the address we show, enter the code, and press a button."""
+        page = await self.http.get(flow.verification_uri)
+        form = read_page(page.text).forms["op.deviceInputForm"]
+        fields = {**form.fields, "user_code": flow.user_code, **press}
+        return await self.http.post(form.action, data=fields)
+
+    async def approve(self, flow: DeviceFlow, *amr: str) -> None:
+        """Sign in with these factors, and confirm."""
+        login = (await self.answer(flow, confirm="yes")).headers["location"]
+        form = {"account": "auth0|ursula", "amr": list(amr or ("pwd", "mfa"))}
+        back = await self.http.post(login, data=form)
+        done = await self.http.get(back.headers["location"])
+        assert "Sign-in Success" in done.text
+
+
+async def signed_in(client: TenantClient, *amr: str, scope: str = SCOPE) -> Tokens:
+    """Return what the poll brings once somebody signed in."""
+    flow = await client.start_device_flow(scope, ttl=LIFE)
+    async with Person(client.issuer) as person:
+        await person.approve(flow, *amr)
+    tokens = await client.poll_once(flow)
+    assert isinstance(tokens, Tokens)
+    return tokens
+
+
+async def test_discovery_names_what_we_use(client: TenantClient) -> None:
+    """Its document is read whole, and nothing in it is refused."""
+    assert await client.probe()
+    metadata = await client.tenant.metadata()
+    assert metadata.device_authorization_endpoint.endswith("/oauth/device/code")
+    assert metadata.revocation_endpoint.endswith("/oauth/revoke")
+
+
+def acting(*acts: Callable[[], Awaitable[object]]) -> tuple[Sleep, list[float]]:
+    """Make a sleep that waits for nothing: before each poll, something is done."""
+    left, naps = iter(acts), []
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        await next(left)()
+
+    return sleep, naps
+
+
+async def nothing() -> None:
+    """Let the first poll find the code undecided."""
+
+
+async def test_pending_then_approved_by_a_person_with_two_factors(
+    issuer: str, clock: ManualClock
+) -> None:
+    """The wait sees it pending, then approved; the ID token stands every check."""
+    flow: DeviceFlow
+    seen: list[object] = []
+    async with Person(issuer) as person:
+        sleep, naps = acting(nothing, lambda: person.approve(flow))
+        client = TenantClient(issuer, "console", clock, sleep=sleep)
+        flow = await client.start_device_flow(ttl=LIFE)
+        end = await client.wait(flow, asyncio.Event(), seen.append)
+    assert isinstance(end, Tokens)
+    assert seen[:-1] == [Pending()]
+    assert naps == [5.0, 5.0]  # RFC 8628 section 3.2: the provider names no interval.
+    who = await client.verify_id_token(end.id_token, not_before=flow.started_at)
+    assert (who.sub, who.name, who.amr) == ("auth0|ursula", "Ursula", ("pwd", "mfa"))
+    assert is_approver(who, ())
+    assert is_approver(who, ("ursula@example.com",))
+    used = await client.poll_once(flow)
+    assert isinstance(used, Failed)
+    assert used.error == "invalid_grant"
+    await client.aclose()
+
+
+async def test_denied_by_the_person(client: TenantClient) -> None:
+    """Who presses cancel is told to us as that."""
+    flow = await client.start_device_flow(ttl=LIFE)
+    async with Person(client.issuer) as person:
+        await person.answer(flow, abort="yes")
+    assert await client.poll_once(flow) == Denied("End-User aborted interaction")
+
+
+async def test_a_code_runs_out(client: TenantClient) -> None:
+    """The provider's own word for it is understood."""
+    flow = await client.start_device_flow(ttl=LIFE)
+    async with Person(client.issuer) as person:
+        await person.http.post(f"ahead/{LIFE + 1}")
+        try:
+            assert await client.poll_once(flow) == Expired()
+        finally:
+            await person.http.post("ahead/0")
+
+
+async def test_we_stop_waiting(client: TenantClient) -> None:
+    """A wait that is cancelled asks no more."""
+    cancel = asyncio.Event()
+    cancel.set()
+    flow = await client.start_device_flow(ttl=LIFE)
+    assert await client.wait(flow, cancel) == Cancelled()
+
+
+@pytest.mark.parametrize(
+    ("amr", "audience", "later", "reason"),
+    [
+        (("pwd",), "console", 0, "no_mfa"),
+        (("pwd", "otp"), "console", 0, "no_mfa"),
+        (("pwd", "mfa"), "console", 60, "stale"),
+        (("pwd", "mfa"), "another", 0, "claims"),
+    ],
+)
+async def test_what_an_approval_does_not_take(
+    client: TenantClient,
+    amr: tuple[str, ...],
+    audience: str,
+    later: int,
+    reason: str,
+) -> None:
+    """One factor, an earlier sign-in, another client's: well signed, and refused."""
+    clock = client.tenant.clock
+    theirs = TenantClient(client.issuer, audience, clock)
+    asked = clock.now() + timedelta(seconds=later)
+    tokens = await signed_in(theirs, *amr)
+    await theirs.aclose()
+    with pytest.raises(IdentityError) as refused:
+        await client.verify_id_token(tokens.id_token, not_before=asked)
+    assert refused.value.reason == reason
+
+
+async def test_a_changed_claim_breaks_the_signature(
+    client: TenantClient, clock: ManualClock
+) -> None:
+    """The provider's key is what vouches, not the token's own words."""
+    good = (await signed_in(client)).id_token
+    other = (await signed_in(client, "pwd")).id_token
+    head, _, signature = good.split(".")
+    forged = ".".join((head, other.split(".")[1], signature))
+    with pytest.raises(IdentityError) as refused:
+        await client.verify_id_token(forged, not_before=clock.now())
+    assert refused.value.reason == "signature"
+
+
+async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
+    """A refresh token gives another in its place; revoked, that gives nothing."""
+    access = (await signed_in(client, scope=f"{SCOPE} offline_access")).access
+    assert isinstance(access, Access)
+    first = access.refresh_token
+    assert first is not None
+    console, rotated = PublicClient("console"), list[Secret]()
+
+    def source(token: Secret) -> RefreshedToken:
+        return RefreshedToken(client.tenant, console, token, rotated=rotated.append)
+
+    renewed = await source(first).access()
+    assert renewed.token.reveal() != access.token.reveal()
+    (second,) = rotated
+    await revoke_token(client.tenant, console, second)
+    with pytest.raises(TenantRefusedError):
+        await source(second).access()
+    await revoke_token(client.tenant, console, second)  # RFC 7009 2.2: 200 again.

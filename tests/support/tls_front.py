@@ -1,0 +1,49 @@
+"""TLS in front of a plain server, as a proxy before it: for SDKs that insist on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.home import Home
+from agentvault_tui.web import Server, ServerTls, tcp_socket
+from agentvault_tui.web.local_ca import CaFiles, renew
+
+_HOP = {"host", "connection", "content-length", "transfer-encoding"}
+_METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
+
+
+@asynccontextmanager
+async def tls_front(home: Home, url: str) -> AsyncIterator[str]:
+    """Put TLS before *url*; yield its host and port, for which *home*'s CA vouches."""
+    renew(home)
+    async with (
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as behind,
+        Server(SystemClock()) as server,
+    ):
+
+        async def forward(request: Request) -> Response:
+            sent = [pair for pair in request.headers.items() if pair[0] not in _HOP]
+            query = f"?{request.url.query}" if request.url.query else ""
+            answer = await behind.request(
+                request.method,
+                request.scope["raw_path"].decode() + query,
+                headers=sent,
+                content=await request.body(),
+            )
+            kept = {
+                name: text for name, text in answer.headers.items() if name not in _HOP
+            }
+            return Response(answer.content, answer.status_code, kept)
+
+        app = Starlette(routes=[Route("/{path:path}", forward, methods=_METHODS)])
+        tls = ServerTls(CaFiles.of(home).leaf)
+        listener = await server.listen(app, tcp_socket("127.0.0.1", 0), tls=tls)
+        yield f"127.0.0.1:{listener.port}"
