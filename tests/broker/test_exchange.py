@@ -524,3 +524,45 @@ async def test_the_metadata_names_the_grant_where_there_are_connections(
     assert VAULT in (await vault.http.get(url)).json()["grant_types_supported"]
     vault.broker.settings = Settings()
     assert VAULT not in (await vault.http.get(url)).json()["grant_types_supported"]
+
+
+@pytest.mark.parametrize("how", ["panic", "ungrant"])
+async def test_an_approval_that_was_cut_is_cut_on_disk(
+    vault: Vaulted, how: str
+) -> None:
+    """What a delivery had in its hands when everything was cut revives at no start."""
+    caller = await vault.connected()
+    held = (await exchange(caller, BANK)).json()["auth_req_id"]
+    await vault.approve(held)
+    release = asyncio.Event()
+    vault.auth0.arrived.clear()
+    vault.answers(Answer(recorded("ok").body, after=release))
+    asking = asyncio.create_task(exchange(caller, BANK))
+    await vault.auth0.arrived.wait()
+    if how == "panic":
+        await panic(vault.broker, "drill", OPERATOR)
+        # From here on, whatever becomes of the broker.
+        assert (await vault.broker.ledger.load()).tokens == ()
+    else:
+        cut = frozenset({"send:payment"})
+        await change_scopes(vault.broker, caller.agent.id, frozenset(), cut, OPERATOR)
+    release.set()
+    assert (await asking).status_code == 403
+    loaded = await vault.broker.ledger.load()
+    assert loaded.tokens == ()
+    (stepup,) = [s for s in loaded.stepups if s.id == held]
+    assert stepup.status is StepUpStatus.CANCELLED
+
+
+async def test_a_poll_is_decided_by_what_holds_now(vault: Vaulted) -> None:
+    """Approved before the connection came to stand for something else: no token."""
+    caller = await vault.connected()
+    held = (await exchange(caller, BANK)).json()["auth_req_id"]
+    await vault.approve(held)
+    broker = vault.broker
+    other = replace(broker.settings.connections[BANK], scopes=("write:calendar",))
+    connections = {**broker.settings.connections, BANK: other}
+    broker.settings = replace(broker.settings, connections=connections)
+    answer = await caller.poll(held)
+    assert answer.json()["reason"] == "request_changed"
+    assert vault.exchanges == 0

@@ -23,6 +23,7 @@ from agentvault_tui.vault.provision.kept import KeptClients
 _AGENTS: Final = "agents/"
 
 AccountsOf = Callable[[AgentId], tuple[Account, ...]]
+SignedIn = Callable[[AgentId], tuple[str, ...]]
 Disconnect = Callable[[AgentId, Account], Awaitable[bool]]
 
 
@@ -75,6 +76,7 @@ class KeptHoldings:
         self._known: dict[str, tuple[str, bool]] = {}
         self.accounts_of: AccountsOf = lambda _: ()
         self.disconnecting: Disconnect = _cannot
+        self.signed_in: SignedIn = lambda _: ()
 
     def of(self, agent_id: AgentId) -> Holding | None:
         """Return what the agent has there; nothing when it has no client."""
@@ -101,14 +103,14 @@ class KeptHoldings:
             for key, (client_id, _) in self._clients().items()
         }
 
-    def users(self) -> dict[str, AgentId]:
-        """Return the vault users, and whose each is."""
-        return {
-            account.user_id: agent_id
-            for agent_id in self.clients().values()
-            if agent_id is not None
-            for account in self.accounts_of(agent_id)
-        }
+    def users(self) -> dict[str, AgentId | None]:
+        """Return the vault users, and whose each is: nobody's alone if shared."""
+        found: dict[str, AgentId | None] = {}
+        for agent_id in self.clients().values():
+            for account in self.accounts_of(agent_id) if agent_id else ():
+                whose = found.setdefault(account.user_id, agent_id)
+                found[account.user_id] = agent_id if whose == agent_id else None
+        return found
 
     def _clients(self) -> dict[str, tuple[str, bool]]:
         """Return what the file says, read again when it is another: asked for often."""

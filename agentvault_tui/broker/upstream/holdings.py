@@ -60,6 +60,10 @@ class Holdings(Protocol):
         """Return our clients at the tenant, and whose each is."""
         ...
 
-    def users(self) -> dict[str, AgentId]:
-        """Return the vault users, and whose each is."""
+    def signed_in(self, agent_id: AgentId) -> tuple[str, ...]:
+        """Return the vault users of the agent that no account tells of yet."""
+        ...
+
+    def users(self) -> dict[str, AgentId | None]:
+        """Return the vault users, and whose each is: nobody's alone if shared."""
         ...

@@ -90,11 +90,23 @@ class Outbox:
         """
         held = self._held(agent_id)
         back = [] if held is None else [self._new(agent_id, Step.GRANT_BACK)]
-        users = () if held is None else held.users
+        users = () if held is None else self._users(agent_id, held)
         return (
             *(replace(step, status="withdrawn") for step in back),
-            *(replace(self._new(agent_id, name), users=users) for name in needed(held)),
+            *(
+                replace(self._new(agent_id, name), users=users)
+                for name in needed(held, users)
+            ),
         )
+
+    def _users(self, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
+        """Return whose refresh tokens its client may have, also without an account."""
+        try:
+            others = self._access.holdings.signed_in(agent_id)
+        except AgentVaultError as error:
+            log.warning("the agent's vault user is unknown: %s", error.what)
+            others = ()
+        return tuple(dict.fromkeys((*held.users, *others)))
 
     def foreseen(self, agent_id: AgentId) -> tuple[str, ...]:
         """Return the names of the steps that a revocation would take now."""

@@ -6,7 +6,7 @@ as done only when it was seen to be: Auth0 answers 202 and 204 to what is true l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -41,14 +41,14 @@ class Step(StrEnum):
 ORDER: Final = {step: number for number, step in enumerate(Step)}
 
 
-def needed(holding: Holding | None) -> tuple[Step, ...]:
-    """Return the steps that cut what an agent holds at the tenant."""
+def needed(holding: Holding | None, users: Sequence[str] = ()) -> tuple[Step, ...]:
+    """Return the steps that cut what an agent, and *users* for it, hold there."""
     if holding is None:
         return ()
     found = [Step.VAULT_GRANT]
     if any(not account.shared for account in holding.accounts):
         found.append(Step.ACCOUNTS)
-    if holding.users:
+    if holding.users or users:
         found.append(Step.REFRESH_TOKENS)
     if holding.has_secret:
         found.append(Step.SECRET)

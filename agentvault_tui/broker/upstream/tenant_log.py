@@ -89,6 +89,11 @@ class TenantLog:
                 self._failed(error.diagnosis())
                 wait = error.retry_after if isinstance(error, TenantBusyError) else 0.0
                 pause = min(max(pause * 2, wait), _LONGEST)
+            except Exception as error:
+                # One odd row must not end the reading, nor pass unseen.
+                log.exception("a row of the tenant's log could not be read")
+                self._failed(f"a row cannot be read ({type(error).__name__})")
+                pause = _LONGEST
             else:
                 self.problem = None
                 pause = 0.0 if full else _EVERY
@@ -125,10 +130,12 @@ class TenantLog:
         clients.update(dict.fromkeys(self._consoles))
         found = []
         for row in rows:
-            client_id, user_id = row.get("client_id"), row.get("user_id")
-            if client_id in clients or user_id in users:
-                agent_id = clients.get(str(client_id)) or users.get(str(user_id))
-                found.append(_draft(row, agent_id))
+            client_id, user_id = _name(row, "client_id"), _name(row, "user_id")
+            # What a client did is that client's alone, whoever signed in there.
+            if client_id in clients:
+                found.append(_draft(row, clients[client_id]))
+            elif not client_id and user_id in users:
+                found.append(_draft(row, users[user_id]))
         return found
 
     def _failed(self, problem: str) -> None:
@@ -161,6 +168,11 @@ def _draft(row: dict[str, Any], agent_id: AgentId | None) -> Draft:
         reason=_text(description) if description else None,
         detail={"type": kind, **named, **({"details": told} if told else {})},
     )
+
+
+def _name(row: dict[str, Any], member: str) -> str:
+    value = row.get(member)
+    return value if isinstance(value, str) else ""
 
 
 def _text(value: object) -> str:

@@ -8,6 +8,7 @@ own client asks both times, so that what it is given is good for that agent alon
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import hmac
 import logging
@@ -219,11 +220,16 @@ async def _signed_in(
         for account in broker.registry.accounts.of(agent_id)
         if account.issuer == broker.vault.issuer
     }
-    if others and sub not in others:
+    stranger = bool(others) and sub not in others
+    cut = not broker.registry.serves(agent_id)
+    if stranger or cut:
         try:
             await revoke_token(tenant, credential, found.refresh_token)
         except TenantError as error:
             log.warning("a refresh token nobody uses stays: %s", error.what)
+    if cut:
+        raise ConflictError("the agent was cut off meanwhile", "restore it first")
+    if stranger:
         known = visible(next(iter(others.values())), 60)
         raise ConflictError(
             f"{visible(name, 60)} signed in, and the agent uses {known}'s accounts",
@@ -266,15 +272,19 @@ async def _connected(
         scopes=found.scopes,
         since=broker.clock.now(),
     )
-    before = registry.accounts.get(agent_id, wanted.connection)
     await broker.record(
         account_draft(EventType.CONNECTION_ADDED, account, operator),
         changes=[account],
     )
     if registry.epoch(agent_id) != epoch:
-        back = before or DropAccount(agent_id, wanted.connection)
+        # As memory has it now: who cut the agent may have closed what was before.
+        back = registry.accounts.get(agent_id, wanted.connection) or DropAccount(
+            agent_id, wanted.connection
+        )
         draft = account_draft(EventType.CONNECTION_REMOVED, account, operator)
         await broker.record_cut(draft, changes=[back])
+        with contextlib.suppress(TenantError):
+            await consent.accounts.disconnect(found.id)
         raise ConflictError(
             "the agent was cut off meanwhile", "look at it before connecting again"
         )

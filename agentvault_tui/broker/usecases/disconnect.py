@@ -18,7 +18,14 @@ from agentvault_tui.errors import (
     TenantError,
 )
 from agentvault_tui.ledger import DropAccount
-from agentvault_tui.model import Account, Actor, Agent, AgentId, EventType
+from agentvault_tui.model import (
+    Account,
+    Actor,
+    Agent,
+    AgentId,
+    AgentStatus,
+    EventType,
+)
 from agentvault_tui.text import visible
 from agentvault_tui.vault import revoke_token
 
@@ -103,13 +110,23 @@ def join_accounts(broker: Broker) -> None:
         account = broker.registry.accounts.get(agent_id, one.connection)
         if account is None or account.id != one.account_id:
             return True
+        # Looked at again before each: others ran while the tenant was waited for.
+        if broker.registry.agent(agent_id).status is AgentStatus.ACTIVE:
+            return False
+        if broker.registry.accounts.sharing(account):
+            return True
         at_tenant = await _delete(broker, account)
         if at_tenant == "left":
             raise AgentVaultError("its user is not signed in here any more")
         await _forget(broker, [account], SYSTEM, at_tenant)
         return True
 
+    def signed_in(agent_id: AgentId) -> tuple[str, ...]:
+        user = broker.vault.users.of(agent_id)
+        return () if user is None else (user.sub,)
+
     known.accounts_of = accounts_of
+    known.signed_in = signed_in
     known.disconnecting = disconnecting
 
 

@@ -128,10 +128,18 @@ async def deliver_approved(
     broker: Broker, agent: Agent, stepup: StepUp
 ) -> Answer | Expired | Spent:
     """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
-    account = usable(broker, agent.id, stepup.connection or "")
+    connection = stepup.connection or ""
+    account = usable(broker, agent.id, connection)
     epoch = broker.registry.epoch(agent.id)
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
+    request = _request(broker, agent, connection, account)
+    verdict = broker.policy.decide(agent, request.action)
+    if verdict.outcome is Outcome.DENIED:
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    if not is_same(stepup, request):
+        message = "What the connection stands for was changed since. Ask again."
+        return await deny(broker, request, "request_changed", message, verdict)
     permit = _Permit(agent, account, stepup.scope, stepup.decision_id, epoch)
     try:
         async with broker.vault.turn(account):
@@ -285,7 +293,19 @@ async def _void(broker: Broker, permit: _Permit) -> Denied:
         "What this agent may use was changed while it asked. Ask again.",
     )
     draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, reason)
-    await broker.record_cut(draft)
+    changes: list[Change] = []
+    if permit.stepup and permit.minted:
+        # The cut found no token, for this delivery had it: it must not come back.
+        ended = replace(
+            permit.stepup,
+            status=StepUpStatus.CANCELLED,
+            problem=reason,
+            fetched_at=None,
+            redeemed_at=None,
+        )
+        broker.registry.put_stepup(ended)
+        changes = [ended, DropToken(permit.minted.id)]
+    await broker.record_cut(draft, changes=changes)
     return Denied(reason, message, permit.decision_id)
 
 

@@ -96,8 +96,8 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         cut_tokens, cut_stepups = _cut(broker, agent, "panic")
         tokens += cut_tokens
         stepups += cut_stepups
-        if cut_tokens:
-            changes.append(DropAgentTokens(agent.id))
+        # Also where memory has none: one may be on its way out, taken for a delivery.
+        changes.append(DropAgentTokens(agent.id))
     effective_ms = (broker.clock.boot() - started) * 1000
     drafts = [cancelled_draft(stepup, operator) for stepup in stepups]
     if first:

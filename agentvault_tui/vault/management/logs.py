@@ -56,7 +56,10 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
         text(one, "log_id")
     if not rows:
         return LogPage((), row)
-    return LogPage(rows, _mark(reply) or rows[-1]["log_id"])
+    # A mark that is no row of the page could pass over rows to come.
+    mark = _mark(reply)
+    seen = {one["log_id"] for one in rows}
+    return LogPage(rows, mark if mark in seen else rows[-1]["log_id"])
 
 
 async def _end(api: Api, sort: str, take: int) -> LogPage:

@@ -111,3 +111,26 @@ async def test_a_log_that_cannot_be_read_changes_nothing(site: Site) -> None:
     site.fault()
     await log.read()
     assert len(await told(site)) == 1
+
+
+async def test_a_row_is_its_clients_and_no_ones_who_signed_in_there(
+    site: Site,
+) -> None:
+    """A vault user at a foreign application is no agent's doing; odd rows are none."""
+    agent, there, _ = await site.agent()
+    user = there.user["user_id"]
+    holdings = site.bench.broker.access.holdings
+    log = follower(site)
+    rows: list[dict[str, Any]] = [
+        {"log_id": "1", "type": "s", "client_id": "foreign", "user_id": user},
+        {"log_id": "2", "type": "s", "client_id": ["x"], "user_id": {}},
+        {"log_id": "3", "type": "s", "user_id": user},
+        {"log_id": "4", "type": "s", "client_id": there.client["client_id"]},
+    ]
+    drafts = log._drafts(rows, holdings)
+    told = [(draft.detail["log_id"], draft.agent_id) for draft in drafts]
+    assert told == [("3", agent.id), ("4", agent.id)]
+    other, _, _ = await site.agent()
+    site.accounts[other.id] = site.accounts[agent.id]
+    (draft,) = log._drafts(rows[2:3], holdings)
+    assert draft.agent_id is None
