@@ -5,10 +5,12 @@ Both at once: over SSH the browser is on another machine, where our address is n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     timeout = _SLOWEST
     server: _Listener
+
+    def setup(self) -> None:
+        """Give the whole request a deadline: a byte a second would pass each read's."""
+        self._deadline = threading.Timer(_SLOWEST, self._hang_up)
+        self._deadline.daemon = True
+        self._deadline.start()
+        super().setup()
+
+    def finish(self) -> None:
+        """Let the deadline go."""
+        self._deadline.cancel()
+        super().finish()
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.request.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
         """Keep where the browser ended, and send it home."""
