@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol, Self
 
 import httpx
-import pytest
+from support.peers import INTEROP, NODE, with_node
 
 from agentvault_tui.tenant.page_reader import read_page
 
-INTEROP = Path(__file__).parent.parent / "interop"
-NODE = shutil.which("node")
 URSULA = "auth0|ursula"
 FACTORS = ("pwd", "mfa")
 
-with_provider = pytest.mark.skipif(
-    NODE is None or not (INTEROP / "node_modules" / "oidc-provider").exists(),
-    reason="node or oidc-provider is not installed: make interop",
-)
+with_provider = with_node("oidc-provider")
 
 
 @contextmanager
