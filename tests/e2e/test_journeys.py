@@ -9,12 +9,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
-from support.vault import CIBA, PAYMENT, Client, Vault, serving
+from support.vault import CIBA, PAYMENT, Vault, serving
+from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.tenant.device_page_client import Activation
 
@@ -24,36 +24,6 @@ def vault() -> Iterator[Vault]:
     """One for all: agents and approvers have another name in each test."""
     with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
         yield vault
-
-
-def stepup_until(vault: Vault, stepup_id: str, *statuses: str) -> dict[str, Any]:
-    """Follow the stream until the step-up has one of *statuses*."""
-    path = f"/api/agents/stepup/{stepup_id}"
-    with connect_sse(vault.operator, "GET", "/api/events") as source:
-        found = dict(vault.operator.get(path).json())
-        if found["status"] in statuses:
-            return found
-        for event in source.iter_sse():
-            if event.event == "stepup":
-                found = dict(event.json())
-                if found["id"] == stepup_id and found["status"] in statuses:
-                    return found
-    raise AssertionError("the stream ended")
-
-
-def hold(agent: Client) -> str:
-    held = agent.token("send:payment", PAYMENT)
-    assert held.status_code == 403
-    assert held.json()["error"] == "insufficient_user_authentication"
-    return str(held.json()["auth_req_id"])
-
-
-def start(vault: Vault, stepup_id: str) -> dict[str, Any]:
-    stepup = vault.operator.get(f"/api/agents/stepup/{stepup_id}").json()
-    body = {"id": stepup_id, "decision": "approve", "digest": stepup["digest"]}
-    answer = vault.operator.post("/api/agents/stepup", json=body)
-    assert answer.status_code == 202, answer.text
-    return dict(answer.json())
 
 
 def test_an_approved_payment_from_the_request_to_its_one_redemption(

@@ -1,14 +1,17 @@
 // oidc-provider as it comes from npm, set up as Auth0 is: an issuer with a slash,
 // Auth0's paths, native clients, RS256. Prints its issuer as JSON once it listens.
+// An argument is the interval its device flow names, as Auth0's does.
 
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
 import { text } from "node:stream/consumers";
 
 import Provider from "oidc-provider";
+import { createMemoryAdapter } from "oidc-provider/lib/adapters/memory_adapter.js";
 
 const DEVICE = "urn:ietf:params:oauth:grant-type:device_code";
 const ROLES = "https://agentvault.dev/roles";
+const TOLERANCE = 15;
 
 const native = (client_id) => ({
   client_id,
@@ -24,19 +27,23 @@ const person = (_, accountId) => ({
   accountId,
   claims: () => ({
     sub: accountId,
-    name: "Ursula",
-    email: "ursula@example.com",
+    name: accountId.slice("auth0|".length),
+    email: `${accountId.slice("auth0|".length)}@example.com`,
     email_verified: true,
     [ROLES]: ["approver"],
   }),
 });
 
-const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-const key = { ...privateKey.export({ format: "jwk" }), kid: "k1", use: "sig", alg: "RS256" };
+let made = 0;
+function newKey() {
+  const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  made += 1;
+  return { ...privateKey.export({ format: "jwk" }), kid: `k${made}`, use: "sig", alg: "RS256" };
+}
 
 const configuration = {
+  adapter: createMemoryAdapter(TOLERANCE),
   clients: [native("console"), native("another")],
-  jwks: { keys: [key] },
   cookies: { keys: ["of this run"] },
   findAccount: person,
   claims: {
@@ -45,7 +52,7 @@ const configuration = {
     email: ["email", "email_verified"],
   },
   conformIdTokenClaims: false,
-  clockTolerance: 15,
+  clockTolerance: TOLERANCE,
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   routes: {
     device_authorization: "/oauth/device/code",
@@ -78,20 +85,48 @@ async function signIn(provider, request, response) {
   await provider.interactionFinished(request, response, { login, consent });
 }
 
+const [interval] = process.argv.slice(2).map(Number);
+
+async function paced(ctx, next) {
+  await next();
+  if (interval && ctx.path === configuration.routes.device_authorization) {
+    ctx.body.interval = interval;
+  }
+}
+
+// Keys are rotated as the documentation says: a new start with another set, and what
+// was issued before stays. The first key signs.
+function started(issuer, keys) {
+  const provider = new Provider(issuer, { ...configuration, jwks: { keys } });
+  provider.use(paced);
+  return { provider, answer: provider.callback() };
+}
+
 const server = createServer();
 server.listen(0, "127.0.0.1", () => {
   const issuer = `http://127.0.0.1:${server.address().port}/`;
-  const provider = new Provider(issuer, configuration);
-  const answer = provider.callback();
-  server.on("request", (request, response) => {
-    if (request.method === "POST" && request.url.startsWith("/interaction/")) {
-      signIn(provider, request, response);
-    } else if (request.url.startsWith("/ahead/")) {
-      ahead = 1000 * Number(request.url.slice("/ahead/".length));
+  let keys = [newKey()];
+  let running = started(issuer, keys);
+  const tests = {
+    "/interaction": (request, response) => signIn(running.provider, request, response),
+    "/ahead": (request, response) => {
+      ahead = 1000 * Number(request.url.split("/")[2]);
       response.end();
-    } else {
-      answer(request, response);
-    }
+    },
+    "/rotate": (request, response) => {
+      keys = [newKey(), ...keys];
+      running = started(issuer, keys);
+      response.end();
+    },
+    "/retire": (request, response) => {
+      keys = keys.slice(0, 1);
+      running = started(issuer, keys);
+      response.end();
+    },
+  };
+  server.on("request", (request, response) => {
+    const own = request.method === "POST" && tests[`/${request.url.split("/")[1]}`];
+    (own || running.answer)(request, response);
   });
   console.log(JSON.stringify({ issuer }));
 });

@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import shutil
-import ssl
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from support.agents_http import Caller
 from support.bench import OPERATOR, Bench
+from support.peers import Peer, peer, with_node, with_python
 from support.rogue_tenant import Answer, rogue_tenant
+from support.tls_front import trusted
 from support.token_vault import Vaulted, recorded, vaulted
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.web import ServerTls
-from agentvault_tui.web.local_ca import CaFiles, renew
+from agentvault_tui.web.local_ca import CaFiles
 
-HERE = Path(__file__).parent
-PYTHON = Path(sys.prefix) / "interop" / "bin" / "python"
-NODE = shutil.which("node")
-
-in_python = pytest.mark.skipif(
-    not PYTHON.exists(), reason="auth0-ai is not installed: make interop"
-)
-in_node = pytest.mark.skipif(
-    NODE is None or not (HERE / "node_modules" / "@auth0" / "ai").exists(),
-    reason="node or @auth0/ai is not installed: make interop",
-)
+in_python = with_python("auth0_ai")
 SDKS = [
     pytest.param("python", marks=in_python),
-    pytest.param("node", marks=in_node),
+    pytest.param("node", marks=with_node("@auth0/ai")),
 ]
 
 
-class Agent:
-    """A process that runs tools, one at a time."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-
-    async def run(self, tool: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{tool}\n".encode())
-        line = await asyncio.wait_for(self.process.stdout.readline(), 30)
-        return dict(json.loads(line))
-
-
 @asynccontextmanager
-async def started(sdk: str, vault: Vaulted, caller: Caller) -> AsyncIterator[Agent]:
-    argv = {
-        "python": (str(PYTHON), str(HERE / "agent.py")),
-        "node": (str(NODE), str(HERE / "agent.cjs")),
-    }[sdk]
+async def started(sdk: str, vault: Vaulted, caller: Caller) -> AsyncIterator[Peer]:
+    """Run an agent that is told which of its tools to use."""
+    script = {"python": "agent.py", "node": "agent.cjs"}[sdk]
     env = {
-        "PATH": os.environ["PATH"],
-        "NO_PROXY": "*",
         "AUTH0_DOMAIN": vault.url.partition("://")[2].rstrip("/"),
         "AUTH0_CLIENT_ID": caller.agent.client_id,
         "AUTH0_CLIENT_SECRET": caller.secret,
         "NODE_EXTRA_CA_CERTS": str(CaFiles.of(vault.bench.home).ca),
     }
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=PIPE, stdout=PIPE, env=env
-    )
-    try:
-        yield Agent(process)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await asyncio.wait_for(process.wait(), 30)
+    async with peer(script, **env) as agent:
+        yield agent
 
 
 @asynccontextmanager
@@ -86,12 +43,7 @@ async def served(sdk: str, bench: Bench) -> AsyncIterator[Vaulted]:
     """Serve as the SDK insists: the one in JavaScript speaks https alone."""
     tls, trust = None, None
     if sdk == "node":
-        renew(bench.home)
-        files = CaFiles.of(bench.home)
-        tls, trust = (
-            ServerTls(files.leaf),
-            ssl.create_default_context(cafile=str(files.ca)),
-        )
+        tls, trust, _ = trusted(bench.home)
     async with rogue_tenant() as tenant, vaulted(bench, tenant, tls, trust) as vault:
         vault.answers(recorded("ok"))
         yield vault
@@ -106,14 +58,14 @@ async def test_token_vault_through_policy_person_and_audit(
         caller = await vault.connected()
         async with started(sdk, vault, caller) as agent:
             given = {"result": "ya29.provider-token"}
-            assert await agent.run("calendar") == given
-            assert await agent.run("calendar") == given  # from the SDK's own memory
+            assert await agent.told("calendar") == given
+            assert await agent.told("calendar") == given  # from the SDK's own memory
             assert len(await bench.events("token.exchanged")) == 1
-            held = await agent.run("bank")
+            held = await agent.told("bank")
             assert held["code"] == "TOKEN_VAULT_ERROR"
             (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
             await vault.approve(stepup.id)
-            assert await agent.run("bank") == given
+            assert await agent.told("bank") == given
             assert len(await bench.events("token.exchanged")) == 2
 
 
@@ -123,10 +75,10 @@ async def test_refusals_are_interrupts(bench: Bench, sdk: str) -> None:
     async with served(sdk, bench) as vault:
         caller = await vault.connected(connections=())
         async with started(sdk, vault, caller) as agent:
-            refused = await agent.run("calendar")
+            refused = await agent.told("calendar")
             assert refused["code"] == "TOKEN_VAULT_ERROR"
             await revoke_agent(vault.broker, caller.agent.id, "", OPERATOR)
-            refused = await agent.run("calendar")
+            refused = await agent.told("calendar")
             assert refused["code"] == "TOKEN_VAULT_ERROR"
             if sdk == "python":
                 # The other says the same whatever it was told.
@@ -139,7 +91,7 @@ async def test_a_scope_the_provider_did_not_give_is_named(bench: Bench) -> None:
     async with served("python", bench) as vault:
         caller = await vault.connected()
         async with started("python", vault, caller) as agent:
-            missing = await agent.run("contacts")
+            missing = await agent.told("contacts")
     assert missing["interrupt"] == "TokenVaultInterrupt"
     assert "contacts" in missing["message"]
 
@@ -151,7 +103,7 @@ async def test_an_outage_asks_nobody_to_reconnect(bench: Bench) -> None:
         caller = await vault.connected()
         vault.answers(Answer({"error": "x"}, 400, raw=b"nonsense\r\n\r\n"))
         async with started("python", vault, caller) as agent:
-            away = await agent.run("calendar")
+            away = await agent.told("calendar")
     assert away["error"] == "temporarily_unavailable"
 
 
@@ -161,19 +113,19 @@ async def test_asynchronous_authorization(bench: Bench, sdk: str) -> None:
     async with served(sdk, bench) as vault:
         caller = await vault.connected()
         async with started(sdk, vault, caller) as agent:
-            waiting = await agent.run("pay")
+            waiting = await agent.told("pay")
             assert waiting["interrupt"] == "AuthorizationPendingInterrupt"
             (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
             assert (stepup.action, stepup.reason) == ("send:payment", "Pay #1")
-            waiting = await agent.run("pay")
+            waiting = await agent.told("pay")
             assert waiting["interrupt"] == "AuthorizationPollingInterrupt"
             await vault.approve(stepup.id)
-            given = await agent.run("pay")
+            given = await agent.told("pay")
             assert given["result"].startswith("av_e_")
-            waiting = await agent.run("pay-again")
+            waiting = await agent.told("pay-again")
             assert waiting["interrupt"] == "AuthorizationPendingInterrupt"
             (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
             await deny(vault.broker, stepup.id, "no invoice", OPERATOR)
-            denied = await agent.run("pay-again")
+            denied = await agent.told("pay-again")
             assert denied["interrupt"] == "AccessDeniedInterrupt"
             assert "no invoice" in denied["message"]

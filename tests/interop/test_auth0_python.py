@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.peers import MANAGEMENT, answer, with_python
 from support.tenant_admin import Admin, Agent
 from support.tenant_thread import TenantThread
-from support.tls_front import tls_front
+from support.tls_front import tls_front, trusted
 
 from agentvault_tui.home import Home
-from agentvault_tui.web.local_ca import CaFiles
 
-HERE = Path(__file__).parent
-PYTHON = Path(sys.prefix) / "interop-management" / "bin" / "python"
-
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="auth0-python 6 is not installed: make interop"
-)
+pytestmark = with_python("auth0", MANAGEMENT)
 
 Said = dict[str, Any]
 
@@ -60,25 +50,11 @@ def said(tenant: TenantThread, agent: Agent) -> Said:
 
 
 async def administer(tenant: TenantThread, given: dict[str, str]) -> Said:
-    ca = str(CaFiles.of(tenant.home).ca)
-    env = {
-        "PATH": os.environ["PATH"],
-        "NO_PROXY": "*",
-        "SSL_CERT_FILE": ca,  # httpx, of the Management client
-        "REQUESTS_CA_BUNDLE": ca,  # requests, of GetToken
-    }
+    # GetToken has requests, and the Management client httpx: each its own variable.
+    _, _, env = trusted(tenant.home)
     async with tls_front(tenant.home, tenant.issuer) as domain:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            str(HERE / "administrator.py"),
-            stdin=PIPE,
-            stdout=PIPE,
-            env=env,
-        )
-        told = json.dumps({**given, "domain": domain}).encode()
-        out, _ = await asyncio.wait_for(process.communicate(told), 60)
-    assert process.returncode == 0
-    return dict(json.loads(out))
+        given = {**given, "domain": domain}
+        return await answer("administrator.py", given, python=MANAGEMENT, **env)
 
 
 def test_tokens_by_client_credentials_and_refresh(said: Said) -> None:

@@ -2,89 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import shutil
-import ssl
-import sys
-from asyncio.subprocess import PIPE
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.agents_http import live_broker
 from support.bench import Bench
-
-from agentvault_tui.web import ServerTls
-from agentvault_tui.web.local_ca import CaFiles, renew
-
-HERE = Path(__file__).parent
-PYTHON = Path(sys.prefix) / "interop" / "bin" / "python"
-NODE = shutil.which("node")
+from support.peers import answer, with_node, with_python
+from support.tls_front import trusted
 
 CLIENTS = [
     pytest.param(
-        (NODE, "client.mjs"),
+        "client.mjs",
         # Its word for a 401: the challenge (RFC 9110 section 15.5.2) before the body.
         "OAUTH_WWW_AUTHENTICATE_CHALLENGE",
         id="openid-client",
-        marks=pytest.mark.skipif(
-            NODE is None or not (HERE / "node_modules" / "openid-client").exists(),
-            reason="node or openid-client is not installed: make interop",
-        ),
+        marks=with_node("openid-client"),
     ),
     *(
         pytest.param(
-            (str(PYTHON), f"client_{name}.py"),
-            "invalid_client",
-            id=name,
-            marks=pytest.mark.skipif(
-                not PYTHON.exists(), reason=f"{name} is not installed: make interop"
-            ),
+            f"client_{name}.py", "invalid_client", id=name, marks=with_python(name)
         )
         for name in ("authlib", "oauthlib")
     ),
 ]
 
 
-async def told(argv: tuple[str, str], bench: Bench) -> dict[str, Any]:
+async def told(script: str, bench: Bench) -> dict[str, Any]:
     """Serve over TLS, run the client as an agent, and return what it got."""
-    renew(bench.home)
-    files = CaFiles.of(bench.home)
-    ca = str(files.ca)
-    trust = ssl.create_default_context(cafile=ca)
-    async with live_broker(bench, tls=ServerTls(files.leaf), verify=trust) as live:
+    tls, trust, env = trusted(bench.home)
+    async with live_broker(bench, tls=tls, verify=trust) as live:
         caller = await live.caller("agent")
         given = {
             "issuer": live.url.rstrip("/"),
             "client_id": caller.agent.client_id,
             "client_secret": caller.secret,
         }
-        process = await asyncio.create_subprocess_exec(
-            argv[0],
-            str(HERE / argv[1]),
-            stdin=PIPE,
-            stdout=PIPE,
-            env={
-                "PATH": os.environ["PATH"],
-                "NO_PROXY": "*",
-                "REQUESTS_CA_BUNDLE": ca,
-                "NODE_EXTRA_CA_CERTS": ca,
-            },
-        )
-        sent = process.communicate(json.dumps(given).encode())
-        out, _ = await asyncio.wait_for(sent, 60)
-    assert process.returncode == 0
-    return {**json.loads(out), "given": given}
+        return {**await answer(script, given, **env), "given": given}
 
 
-@pytest.mark.parametrize(("argv", "unknown"), CLIENTS)
+@pytest.mark.parametrize(("script", "unknown"), CLIENTS)
 async def test_from_discovery_to_revocation(
-    bench: Bench, argv: tuple[str, str], unknown: str
+    bench: Bench, script: str, unknown: str
 ) -> None:
     """Discovered, given a token that is active, revoked, and active no more."""
-    said = await told(argv, bench)
+    said = await told(script, bench)
     assert said["discovered"]["issuer"] == said["given"]["issuer"]
     assert said["token"]["token_type"].lower() == "bearer"
     assert said["introspected"]["active"] is True

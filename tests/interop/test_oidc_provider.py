@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Self
 
-import httpx
 import pytest
+from support.oidc_peer import FACTORS, URSULA, Person, oidc_provider, with_provider
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError, TenantRefusedError
-from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.vault import (
     SCOPE,
     Access,
@@ -35,35 +28,20 @@ from agentvault_tui.vault import (
     is_approver,
     revoke_token,
 )
+from agentvault_tui.vault.identity import key_id
 from agentvault_tui.vault.waiting import Sleep
 
-HERE = Path(__file__).parent
-NODE = shutil.which("node")
 LIFE = 600
 """Seconds that the provider's codes live."""
 
-pytestmark = pytest.mark.skipif(
-    NODE is None or not (HERE / "node_modules" / "oidc-provider").exists(),
-    reason="node or oidc-provider is not installed: make interop",
-)
+pytestmark = with_provider
 
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[str]:
-    """One provider for all tests here, ended with its standard input."""
-    argv = [str(NODE), str(HERE / "oidc_provider.mjs")]
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={"PATH": os.environ["PATH"]},
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["issuer"]
-        finally:
-            process.kill()
+    """One provider for all tests here."""
+    with oidc_provider() as issuer:
+        yield issuer
 
 
 @pytest.fixture
@@ -78,34 +56,6 @@ async def client(issuer: str, clock: ManualClock) -> AsyncIterator[TenantClient]
     made = TenantClient(issuer, "console", clock)
     yield made
     await made.aclose()
-
-
-class Person:
-    """A browser of its own, on the provider's pages."""
-
-    def __init__(self, issuer: str) -> None:
-        self.http = httpx.AsyncClient(base_url=issuer, trust_env=False, timeout=20)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.http.aclose()
-
-    async def answer(self, flow: DeviceFlow, **press: str) -> httpx.Response:
-        """Open the address we show, enter the code, and press a button."""
-        page = await self.http.get(flow.verification_uri)
-        form = read_page(page.text).forms["op.deviceInputForm"]
-        fields = {**form.fields, "user_code": flow.user_code, **press}
-        return await self.http.post(form.action, data=fields)
-
-    async def approve(self, flow: DeviceFlow, *amr: str) -> None:
-        """Sign in with these factors, and confirm."""
-        login = (await self.answer(flow, confirm="yes")).headers["location"]
-        form = {"account": "auth0|ursula", "amr": list(amr or ("pwd", "mfa"))}
-        back = await self.http.post(login, data=form)
-        done = await self.http.get(back.headers["location"])
-        assert "Sign-in Success" in done.text
 
 
 async def signed_in(client: TenantClient, *amr: str, scope: str = SCOPE) -> Tokens:
@@ -156,7 +106,7 @@ async def test_pending_then_approved_by_a_person_with_two_factors(
     assert seen[:-1] == [Pending()]
     assert naps == [5.0, 5.0]  # RFC 8628 section 3.2: the provider names no interval.
     who = await client.verify_id_token(end.id_token, not_before=flow.started_at)
-    assert (who.sub, who.name, who.amr) == ("auth0|ursula", "Ursula", ("pwd", "mfa"))
+    assert (who.sub, who.name, who.amr) == (URSULA, "ursula", FACTORS)
     assert is_approver(who, ())
     assert is_approver(who, ("ursula@example.com",))
     used = await client.poll_once(flow)
@@ -250,3 +200,37 @@ async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
     with pytest.raises(TenantRefusedError):
         await source(second).access()
     await revoke_token(client.tenant, console, second)  # RFC 7009 2.2: 200 again.
+
+
+async def test_keys_are_rotated_while_a_person_approves(
+    issuer: str, client: TenantClient, clock: ManualClock
+) -> None:
+    """The new key is fetched once, and again not before a minute passed.
+
+    What the old one signed counts while the provider lists it, and no longer.
+    """
+    old = (await signed_in(client)).id_token
+    began = clock.now()
+    await client.verify_id_token(old, not_before=began)
+    flow = await client.start_device_flow(ttl=LIFE)
+    async with Person(issuer) as person:
+        await person.http.post("rotate")
+        await person.approve(flow)
+        new = await client.poll_once(flow)
+        assert isinstance(new, Tokens)
+        assert key_id(new.id_token) != key_id(old)
+        for token in (new.id_token, old):
+            who = await client.verify_id_token(token, not_before=began)
+            assert who.sub == URSULA
+        await person.http.post("rotate")
+        newest = (await signed_in(client)).id_token
+        with pytest.raises(IdentityError, match="does not list"):
+            await client.verify_id_token(newest, not_before=began)
+        clock.advance(60)
+        await client.verify_id_token(newest, not_before=began)
+        await person.http.post("retire")
+    fresh = TenantClient(issuer, "console", clock)
+    await fresh.verify_id_token(newest, not_before=began)
+    with pytest.raises(IdentityError, match="does not list"):
+        await fresh.verify_id_token(old, not_before=began)
+    await fresh.aclose()

@@ -1,7 +1,8 @@
-"""TLS in front of a plain server, as a proxy before it: for SDKs that insist on it."""
+"""TLS for programs that insist on it: a certificate they trust, and a proxy with it."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,10 +21,20 @@ _HOP = {"host", "connection", "content-length", "transfer-encoding"}
 _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 
+def trusted(home: Home) -> tuple[ServerTls, ssl.SSLContext, dict[str, str]]:
+    """Return *home*'s certificate, and what makes us and other programs trust it."""
+    renew(home)
+    files = CaFiles.of(home)
+    ca = str(files.ca)
+    variables = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+    trust = ssl.create_default_context(cafile=ca)
+    return ServerTls(files.leaf), trust, dict.fromkeys(variables, ca)
+
+
 @asynccontextmanager
 async def tls_front(home: Home, url: str) -> AsyncIterator[str]:
     """Put TLS before *url*; yield its host and port, for which *home*'s CA vouches."""
-    renew(home)
+    tls, _, _ = trusted(home)
     async with (
         httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as behind,
         Server(SystemClock()) as server,
@@ -44,6 +55,5 @@ async def tls_front(home: Home, url: str) -> AsyncIterator[str]:
             return Response(answer.content, answer.status_code, kept)
 
         app = Starlette(routes=[Route("/{path:path}", forward, methods=_METHODS)])
-        tls = ServerTls(CaFiles.of(home).leaf)
         listener = await server.listen(app, tcp_socket("127.0.0.1", 0), tls=tls)
         yield f"127.0.0.1:{listener.port}"
