@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -18,6 +19,7 @@ from support.token_vault import exchange
 
 from agentvault_tui.broker.connecting import Consent, Flow
 from agentvault_tui.broker.usecases.connect import _answer
+from agentvault_tui.broker.usecases.disconnect import disconnect
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import (
     ConflictError,
@@ -248,6 +250,67 @@ async def test_a_revocation_while_it_is_recorded_wins(
         await connecting
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
     assert (await office.bench.ledger.load()).accounts == ()
+    user = office.broker.vault.users.of(agent.agent.id)
+    assert user is not None
+    there = office.admin.call("GET", f"users/{user.sub}/connected-accounts").json()
+    assert there["connected_accounts"] == []
+
+
+async def test_a_removal_while_it_is_recorded_stays_a_removal(
+    office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an operator was told is closed here is closed on disk as well."""
+    agent, person = await caller(live), office.person()
+    await office.connect(agent.agent, person)
+    flow = await office.begin(agent.agent, "calendar.read")
+    address = await office.visit(flow, person)
+    gate = Gate(office.bench, monkeypatch, EventType.CONNECTION_ADDED)
+    connecting = asyncio.create_task(office.proceed(flow, address))
+    await gate.reached.wait()
+    office.fault(status=503)
+    with pytest.raises(TenantError):
+        await disconnect(
+            office.broker, agent.agent.id, WORKSPACE, OPERATOR, shared=False
+        )
+    gate.open.set()
+    with pytest.raises(ConflictError):
+        await connecting
+    (account,) = (await office.bench.ledger.load()).accounts
+    assert account.removing
+
+
+async def test_a_vault_user_without_an_account_is_cut_too(
+    office: Office, live: Live
+) -> None:
+    """Signed in and no further: the refresh token that came of it ends as well."""
+    agent, person = await caller(live), office.person()
+    flow = await office.begin(agent.agent)
+    await office.proceed(flow, await office.visit(flow, person))
+    user = office.broker.vault.users.of(agent.agent.id)
+    assert user is not None
+    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    steps = office.broker.registry.steps_of(agent.agent.id)
+    (step,) = [step for step in steps if step.step == "refresh tokens"]
+    assert step.users == (user.sub,)
+
+
+async def test_a_sign_in_that_ends_after_a_cut_leaves_nothing(
+    office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked while the person's sign-in is verified, no refresh token is kept."""
+    agent, person = await caller(live), office.person()
+    flow = await office.begin(agent.agent)
+    address = await office.visit(flow, person)
+    verify = office.broker.tenant.verify_login
+
+    async def slowly(*args: Any, **more: Any) -> Any:
+        await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+        return await verify(*args, **more)
+
+    monkeypatch.setattr(office.broker.tenant, "verify_login", slowly)
+    with pytest.raises(ConflictError):
+        await office.proceed(flow, address)
+    assert office.broker.vault.users.of(agent.agent.id) is None
 
 
 async def test_the_tenant_away_is_said(office: Office, live: Live) -> None:
