@@ -45,9 +45,11 @@ DETAILS = {
 class TenantThread:
     """One tenant; `stop` and `start` are a restart on the same port."""
 
-    def __init__(self, home: Home, run: Run | None = None) -> None:
+    def __init__(
+        self, home: Home, run: Run | None = None, now: datetime = START
+    ) -> None:
         self.home = home
-        self.clock = ManualClock(START)
+        self.clock = ManualClock(now)
         self.port = 0
         self.run = run or Run()
         self.client_id = self.run.client_id
