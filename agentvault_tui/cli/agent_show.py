@@ -76,8 +76,35 @@ def _identity(out: Output, agent: dict[str, Any], cut: dict[str, int]) -> None:
             ),
             ("live tokens", live_tokens(agent)),
             ("a revoke cuts", f"{tokens}{elevated} and {stepups}, now"),
+            *at_tenant(agent),
         ]
     )
+
+
+def at_tenant(agent: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what it has at the tenant, what ends there, and what works outside.
+
+    Labels and values for `Output.fields`, which makes them safe to print.
+    """
+    fields: list[tuple[str, object]] = []
+    if accounts := agent.get("connections"):
+        names = ", ".join(str(one["connection"]) for one in accounts)
+        fields.append(("accounts", names))
+    if others := agent.get("shared_with"):
+        names = ", ".join(str(one["name"]) for one in others)
+        fields.append(("shared with", names))
+    if agent["status"] != "revoked" and agent.get("at_tenant"):
+        fields.append(("at the tenant", f"ends {', '.join(agent['at_tenant'])}"))
+    for step in agent.get("upstream", ()):
+        if step["status"] == "withdrawn":
+            continue
+        took = f" in {step['ms']:.0f} ms" if step["ms"] is not None else ""
+        why = f": {step['problem']}" if step["problem"] else ""
+        told = f"{step['step']} {step['status']}{took}{why}"
+        fields.append(("at the tenant", told))
+    if agent.get("outside_until"):
+        fields.append(("outside until", agent["outside_until"]))
+    return fields
 
 
 def _scopes(

@@ -39,6 +39,7 @@ def apply(
     """Carry a plan out, printing each object once it has been read back."""
 
     async def work() -> int:
+        """Plan, ask, write and print; return the exit code."""
         async with opened(session, **given) as there:
             wanted = scopes.reading(there.needs) + scopes.writing(there.needs)
             await _must_have(there, wanted)

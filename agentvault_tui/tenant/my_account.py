@@ -104,6 +104,7 @@ class MyAccount:
         self, scope: str, act: _Act
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
+            """Check who asks and how often, act, and answer as Auth0 does."""
             try:
                 user, client = self._caller(request, scope)
                 self._limit.take()

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
+
+from agentvault_tui.cli.agent_show import at_tenant
 
 Run = Callable[..., Answer]
 
@@ -188,3 +191,29 @@ def test_hostile_text_arrives_inert(av: Run, json_mode: bool) -> None:
         assert all(row.isprintable() for row in out.split("\n"))
         if json_mode:
             assert out.isascii()
+
+
+def test_show_tells_how_far_the_tenant_is() -> None:
+    """Accounts, who shares them, each step as it stands, and what works outside."""
+    agent: dict[str, Any] = {
+        "status": "active",
+        "connections": [{"connection": "google-oauth2"}],
+        "shared_with": [{"name": "mail-agent"}],
+        "at_tenant": ["vault grant", "client secret"],
+        "upstream": [],
+        "outside_until": "2026-11-24T10:23:45Z",
+    }
+    assert at_tenant(agent) == [
+        ("accounts", "google-oauth2"),
+        ("shared with", "mail-agent"),
+        ("at the tenant", "ends vault grant, client secret"),
+        ("outside until", "2026-11-24T10:23:45Z"),
+    ]
+    step = {"step": "vault grant", "status": "confirmed", "ms": 212.4, "problem": None}
+    stuck = {"step": "client secret", "status": "pending", "ms": None, "problem": "no"}
+    gone = {**step, "status": "withdrawn"}
+    assert at_tenant({"status": "revoked", "upstream": [step, stuck, gone]}) == [
+        ("at the tenant", "vault grant confirmed in 212 ms"),
+        ("at the tenant", "client secret pending: no"),
+    ]
+    assert at_tenant({"status": "active"}) == []

@@ -44,6 +44,7 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
         return answer({"connections": [_account(broker, one) for one in listed]})
 
     async def remove(request: Request) -> Response:
+        """Take an account away; a shared one only when that is asked for."""
         operator = authority.actor(operator_of(request), Need.CUT)
         body = await body_of(request, ("agent_id", "connection", "shared"))
         shared = body.get("shared", False)

@@ -257,7 +257,7 @@ def _draft(step: OutboxStep) -> Draft:
         _BROKER,
         agent_id=step.agent_id,
         action=step.step,
-        reason=step.problem,
+        reason=step.problem or step.status,
         detail={
             "step": step.step,
             "status": step.status,

@@ -107,6 +107,7 @@ def join_accounts(broker: Broker) -> None:
         )
 
     async def disconnecting(agent_id: AgentId, one: holdings.Account) -> bool:
+        """Delete it as its user; tell whether nothing is left to delete."""
         account = broker.registry.accounts.get(agent_id, one.connection)
         if account is None or account.id != one.account_id:
             return True

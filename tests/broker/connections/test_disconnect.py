@@ -144,3 +144,21 @@ async def test_a_revocation_leaves_what_another_uses(
     while await office.broker.outbox.work():
         pass
     assert (await exchange(second, WORKSPACE)).status_code == 200
+
+
+async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) -> None:
+    """Restored, or shared since it was planned: the account stays at the tenant."""
+    first, second = await caller(live), await caller(live)
+    person = office.person()
+    account = await office.connect(first.agent, person, "calendar.read")
+    known = office.broker.access.holdings
+    held = known.of(first.agent.id)
+    assert held is not None
+    (planned,) = held.accounts
+    assert not planned.shared
+    assert await known.disconnect(first.agent.id, planned) is False  # it is served
+    assert left_at_tenant(office, account.user) == [account.id]
+    await office.connect(second.agent, person, "calendar.read")
+    await revoke_agent(office.broker, first.agent.id, "", OPERATOR)
+    assert await known.disconnect(first.agent.id, planned) is True  # it is not its own
+    assert (await exchange(second, WORKSPACE)).status_code == 200

@@ -34,6 +34,7 @@ async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     events = await site.bench.events("upstream.revocation")
     assert [event.detail["step"] for event in events] == CUT
     assert {event.detail["status"] for event in events} == {"confirmed"}
+    assert {event.reason for event in events} == {"confirmed"}
     told = agent_shape(agent, site.bench.broker.registry)["upstream"]
     assert all(step["ms"] >= 0 for step in told if step["status"] == "confirmed")
 
