@@ -6,8 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from agentvault_tui.tenant.ciba.flow import PATH as BACKCHANNEL
+from agentvault_tui.tenant.ciba.flow import CibaFlow
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,
+    CIBA,
     CLIENT_CREDENTIALS,
     DEVICE_CODE,
     REFRESH_TOKEN,
@@ -34,6 +37,7 @@ from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
 from agentvault_tui.tenant.oauth.grants import Grant, MachineGrant, RefreshGrant
 from agentvault_tui.tenant.oauth.metadata import (
     EXTENSIONS_PATH,
+    INBOX,
     discovery,
     extensions,
 )
@@ -50,6 +54,7 @@ MANAGEMENT_PATH = "/api/v2"
 def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseRoute]:
     """Return the Authentication API."""
     device = DeviceFlow(parts, device_code_ttl)
+    ciba = CibaFlow(parts, f"{parts.issuer}{INBOX.lstrip('/')}")
     grants = {
         AUTHORIZATION_CODE: Grant(codes, "seacft", "feacft"),
         DEVICE_CODE: Grant(device.poll, "sede", "fede"),
@@ -59,6 +64,7 @@ def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseR
         REFRESH_TOKEN: Grant(
             RefreshGrant(parts.apis, parts.tokens, parts.refresh), "sertft", "fertft"
         ),
+        CIBA: Grant(ciba.poll, "ciba_exchange_succeeded", "ciba_exchange_failed"),
         TOKEN_VAULT: Grant(VaultGrant(parts), "seta", "feta"),
     }
     endpoint = TokenEndpoint(
@@ -69,6 +75,7 @@ def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseR
         *_documents(parts),
         *_absent(parts),
         Route(DEVICE_PATH, device.start, methods=["POST"]),
+        Route(BACKCHANNEL, ciba.start, methods=["POST"]),
         Route("/oauth/token", endpoint.token, methods=["POST"]),
         Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
         Route("/userinfo", userinfo.answer, methods=["GET", "POST"]),
@@ -132,7 +139,6 @@ def _documents(parts: Parts) -> list[BaseRoute]:
 def _absent(parts: Parts) -> list[BaseRoute]:
     absent = Absent(parts.auth)
     return [
-        Route("/bc-authorize", absent.backchannel, methods=["POST"]),
         Route("/mfa/challenge", absent.mfa_challenge, methods=["POST"]),
         Route("/oidc/register", absent.register, methods=["POST"]),
         Route("/oidc/logout", absent.logout, methods=["GET", "POST"]),

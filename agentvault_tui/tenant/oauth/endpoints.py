@@ -34,7 +34,6 @@ _NOT_OFFERED: Final = frozenset(
         "password",
         "urn:ietf:params:oauth:grant-type:jwt-bearer",
         "urn:ietf:params:oauth:grant-type:token-exchange",
-        "urn:openid:params:grant-type:ciba",
     )
 )
 """Auth0 knows them; no client here may use them."""

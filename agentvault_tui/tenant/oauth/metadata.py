@@ -7,6 +7,8 @@ from typing import Any, Final
 from agentvault_tui.tenant import details
 
 EXTENSIONS_PATH: Final = "/agentvault/metadata"
+INBOX: Final = "/agentvault/inbox"
+"""Where people find what Auth0 would have mailed them."""
 
 
 def discovery(issuer: str) -> dict[str, Any]:
@@ -76,5 +78,6 @@ def extensions(issuer: str) -> dict[str, Any]:
     return {
         "issuer": issuer,
         "kind": "embedded",
+        "inbox": f"{issuer}{INBOX.lstrip('/')}",
         "workspace_authorization_server": f"{issuer}agentvault/workspace",
     }

@@ -1,0 +1,183 @@
+"""Whom a client may ask for by CIBA, for what, and how often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.backchannel import CIBA, MESSAGE, Asking
+from support.tenant_admin import Admin
+
+API = "https://pay.test/"
+GRANTED = "https://granted.test/"
+PAYMENT = {"type": "payment", "amount": {"value": 42, "currency": "EUR"}}
+
+
+@pytest.fixture
+def asking(admin: Admin) -> Asking:
+    return Asking.someone(admin)
+
+
+@pytest.fixture(scope="module")
+def api(admin: Admin) -> dict[str, Any]:
+    body = {
+        "identifier": API,
+        "scopes": [{"value": "send:payment"}, {"value": "read:payment"}],
+        "authorization_details": [{"type": "payment"}],
+        "allow_offline_access": True,
+        "token_lifetime": 900,
+    }
+    return admin.made("resource-servers", body)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"grant_types": ["authorization_code"]},
+        {"is_first_party": False},
+        {"oidc_conformant": False},
+    ],
+)
+def test_the_client_must_be_of_the_kind(
+    admin: Admin, asking: Asking, members: dict[str, Any]
+) -> None:
+    """First party, conformant and with the grant, at the start and at each poll."""
+    token = asking.asked()
+    path = f"clients/{asking.client['client_id']}"
+    assert admin.call("PATCH", path, members).status_code == 200
+    for answer in (asking.ask(), asking.poll(token)):
+        assert answer.status_code == 403
+        assert answer.json() == {
+            "error": "unauthorized_client",
+            "error_description": f"Grant type '{CIBA}' not allowed for the client.",
+            "error_uri": "https://auth0.com/docs/clients/client-grant-types",
+        }
+
+
+def test_public_and_wrong_clients_ask_nothing(admin: Admin, asking: Asking) -> None:
+    """No client asks for a person without a secret, or with a wrong one."""
+    wrong = asking.ask(client_secret="wrong")
+    assert (wrong.status_code, wrong.json()["error"]) == (401, "invalid_client")
+    body = {
+        "name": "public",
+        "app_type": "native",
+        "oidc_conformant": True,
+        "token_endpoint_auth_method": "none",
+        "grant_types": [CIBA],
+    }
+    public = admin.made("clients", body)["client_id"]
+    answer = asking.ask(client_id=public, client_secret=None)
+    assert (answer.status_code, answer.json()["error"]) == (403, "unauthorized_client")
+
+
+def test_what_is_granted_is_for_one_request(
+    admin: Admin, asking: Asking, api: dict[str, Any]
+) -> None:
+    """API, scope and details reach token, answer and page; no grant is kept for it."""
+    token = asking.asked(
+        resource=api["identifier"],
+        scope="openid send:payment offline_access admin:everything",
+        authorization_details='[{"type":"payment","amount":{"value":42,"currency":"EUR"}}]',
+        requested_expiry="259200",
+    )
+    page = asking.signed_in()
+    assert page.values["message"] == MESSAGE
+    assert page.values["audience"] == API
+    assert ("type", "payment", "text") in page.parameters
+    assert ("amount", '{"value": 42, "currency": "EUR"}', "json") in page.parameters
+    asking.person.send("consent")
+    said = asking.poll(token).json()
+    assert said["scope"] == "openid send:payment offline_access"
+    assert said["authorization_details"] == [PAYMENT]
+    assert said["expires_in"] == 900
+    access = asking.claims(said["access_token"])
+    assert access["aud"] == [API, asking.tenant.issuer + "userinfo"]
+    assert access["authorization_details"] == [PAYMENT]
+    assert said["refresh_token"].startswith("v1.")
+    user_id = asking.user.user.sub
+    assert admin.call("GET", "grants", user_id=user_id).json() == []
+
+
+def test_an_api_that_wants_a_grant_names_the_types_in_it(
+    admin: Admin, asking: Asking
+) -> None:
+    """Without the client grant no access; without its types no such details."""
+    body = {
+        "identifier": GRANTED,
+        "scopes": [{"value": "send:payment"}],
+        "authorization_details": [{"type": "payment"}],
+        "subject_type_authorization": {"user": {"policy": "require_client_grant"}},
+    }
+    made = admin.made("resource-servers", body)
+    form = {"audience": GRANTED, "authorization_details": '[{"type":"payment"}]'}
+    none = asking.ask(**form)
+    assert (none.status_code, none.json()["error"]) == (403, "access_denied")
+    grant = {
+        "client_id": asking.client["client_id"],
+        "audience": GRANTED,
+        "scope": ["send:payment"],
+        "subject_type": "user",
+    }
+    key = admin.made("client-grants", grant)["id"]
+    wrong = asking.ask(**form)
+    assert wrong.json()["error"] == "invalid_authorization_details"
+    types = {"authorization_details_types": ["payment"]}
+    assert admin.call("PATCH", f"client-grants/{key}", types).status_code == 200
+    assert asking.ask(**form).status_code == 200
+    policy = {"consent_policy": "transactional-authorization-with-mfa"}
+    path = f"resource-servers/{made['id']}"
+    assert admin.call("PATCH", path, policy).status_code == 200
+    unsupported = asking.ask(**form)
+    assert unsupported.json()["error"] == "invalid_request"
+
+
+def test_a_person_nobody_can_tell_is_not_asked(admin: Admin, asking: Asking) -> None:
+    """It takes a verified address and a client that uses it; push reaches nobody."""
+    path = f"clients/{asking.client['client_id']}"
+    for channels, expiry in ((["guardian-push"], "300"), (["guardian-push"], "301"),
+                             ([], "300")):  # fmt: skip
+        body = {"async_approval_notification_channels": channels}
+        assert admin.call("PATCH", path, body).status_code == 200
+        answer = asking.ask(requested_expiry=expiry)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    body = {"async_approval_notification_channels": ["email"]}
+    assert admin.call("PATCH", path, body).status_code == 200
+    assert asking.ask().status_code == 200
+    nameless = admin.tenant.users.add("nameless").user.sub
+    members = {"email": "unverified@acme.test", "password": "p" * 12}
+    members["connection"] = "Username-Password-Authentication"
+    unverified = admin.made("users", members)["user_id"]
+    for sub in (nameless, unverified):
+        answer = asking.ask(login_hint=asking.hint(sub=sub))
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    body = {"async_approval_notification_channels": ["pigeon"]}
+    assert admin.call("PATCH", path, body).status_code == 400
+
+
+def test_a_blocked_person_is_not_asked_and_gives_nothing(
+    admin: Admin, asking: Asking
+) -> None:
+    """Blocked before the start, or between the yes and the poll."""
+    token = asking.asked()
+    asking.accept()
+    path = f"users/{asking.user.user.sub}"
+    assert admin.call("PATCH", path, {"blocked": True}).status_code == 200
+    assert asking.poll(token).json()["error"] == "access_denied"
+    assert asking.ask().json()["error"] == "access_denied"
+
+
+def test_one_person_is_asked_five_times_a_minute(admin: Admin, asking: Asking) -> None:
+    """By all clients together, whatever the wall clock says; others still are."""
+    other = Asking(admin, asking.user)
+    for number in range(5):
+        (asking, other)[number % 2].asked()
+    answer = other.ask()
+    assert (answer.status_code, answer.json()["error"]) == (429, "too_many_requests")
+    assert int(answer.headers["retry-after"]) == 60
+    someone = admin.tenant.users.add("someone@acme.test").user.sub
+    assert asking.ask(login_hint=asking.hint(sub=someone)).status_code == 200
+    asking.tenant.clock.jump_wall(3600)
+    assert other.ask().status_code == 429
+    asking.tenant.clock.jump_wall(-3600)
+    asking.tenant.clock.advance(60)
+    assert other.ask().status_code == 200
