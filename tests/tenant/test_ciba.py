@@ -13,9 +13,6 @@ from support.tenant_thread import TenantThread
 from agentvault_tui.model.claims import MFA_AT
 
 DENIED = "The end-user denied the authorization request or it has been expired"
-API = "https://pay.test/"
-GRANTED = "https://granted.test/"
-PAYMENT = {"type": "payment", "amount": {"value": 42, "currency": "EUR"}}
 
 
 @pytest.fixture
