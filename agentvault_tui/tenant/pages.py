@@ -115,6 +115,7 @@ class Pages:
                 session.user = await self._sign_in.password(name, password)
             except TenantRefusedError as error:
                 return self._failed(request, session, code, error)
+            self._log.challenged(session.user, peer_of(request))
             session.step = "one-time-code"
             return self._show(session, code)
 

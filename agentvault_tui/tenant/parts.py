@@ -116,4 +116,4 @@ class Parts:
         self.provider = Provider(store, clock)
         self.accounts = Accounts(store, seal, clock, self.provider)
         self.connecting = Connecting(store, clock, issuer)
-        self.limit = RateLimit(clock, faults)
+        self.limit = RateLimit(clock, faults, self.journal)

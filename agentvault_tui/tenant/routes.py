@@ -26,6 +26,7 @@ from agentvault_tui.tenant.management.logs import LogCalls
 from agentvault_tui.tenant.management.refresh_tokens import RefreshTokenCalls
 from agentvault_tui.tenant.management.resource_servers import ApiCalls
 from agentvault_tui.tenant.management.roles import RoleCalls
+from agentvault_tui.tenant.management.sessions import SessionCalls
 from agentvault_tui.tenant.management.settings import SettingsCalls
 from agentvault_tui.tenant.management.tokensets import TokensetCalls
 from agentvault_tui.tenant.management.users import UserCalls
@@ -67,9 +68,7 @@ def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseR
         CIBA: Grant(ciba.poll, "ciba_exchange_succeeded", "ciba_exchange_failed"),
         TOKEN_VAULT: Grant(VaultGrant(parts), "seta", "feta"),
     }
-    endpoint = TokenEndpoint(
-        parts.auth, grants, parts.tokens, parts.refresh, parts.journal
-    )
+    endpoint = TokenEndpoint(parts, grants)
     userinfo = UserInfo(parts.tokens, parts.access, parts.people, parts.apis.userinfo)
     return [
         *_documents(parts),
@@ -104,6 +103,7 @@ def endpoints(parts: Parts) -> list[Endpoint]:
         ClientGrantCalls(parts.apis, parts.clients),
         RefreshTokenCalls(parts.refresh, parts.apis.userinfo),
         UserCalls(parts),
+        SessionCalls(parts.people, parts.refresh),
         ConnectionCalls(parts.connections, parts.clients),
         ApiCalls(parts.apis),
         ActionCalls(parts.store, parts.clock),

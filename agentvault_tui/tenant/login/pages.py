@@ -108,6 +108,7 @@ class LoginPages:
             return self._show(request, "login", errand, barred)
         errand = errand.signed_in(user.sub)
         if errand.mfa:
+            self._log.challenged(user, peer_of(request))
             return self._show(request, "login-otp", errand)
         return self._authenticated(request, errand, user)
 

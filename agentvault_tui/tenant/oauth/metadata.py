@@ -69,7 +69,6 @@ def discovery(issuer: str) -> dict[str, Any]:
         "request_parameter_supported": True,
         "tls_client_certificate_bound_access_tokens": True,
         "backchannel_logout_supported": True,
-        "backchannel_logout_session_supported": True,
     }  # fmt: skip
 
 
