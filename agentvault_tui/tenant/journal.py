@@ -76,20 +76,25 @@ class Journal:
         audience: str | None = None,
         scope: str | None = None,
     ) -> None:
-        """Add a row of type *kind*; never a secret among its *details*."""
+        """Add a row of type *kind*; never a secret among its *details*.
+
+        Unless *connection* names another, or none with an empty name, a row of a user
+        is of the connection where users sign in.
+        """
         if client[0] is None and user is None and self._too_many_strangers():
             # Whoever has no name here must not push out what was written of others.
             return
         now = self._clock.now()
         log_id = self._next_id(now)
-        named = connection or (CONNECTION if user else None)
+        if connection is None and user is not None:
+            connection = CONNECTION
         doc = {
             "_id": log_id,
             "log_id": log_id,
             "date": _millis(now),
             "type": kind,
             "description": _cut(description),
-            **self._where(named),
+            **self._where(connection or None),
             "organization_id": None,
             "organization_name": None,
             "client_id": client[0],

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from support.backchannel import CIBA, MESSAGE, Asking
-from support.tenant_admin import Admin
+from support.tenant_admin import Admin, Agent
+
+from agentvault_tui.tenant.page_reader import read_page
 
 API = "https://pay.test/"
 GRANTED = "https://granted.test/"
@@ -129,6 +131,19 @@ def test_an_api_that_wants_a_grant_names_the_types_in_it(
     assert admin.call("PATCH", path, policy).status_code == 200
     unsupported = asking.ask(**form)
     assert unsupported.json()["error"] == "invalid_request"
+
+
+def test_such_an_api_takes_a_second_factor_at_each_sign_in(admin: Admin) -> None:
+    """Its consent policy is not only kept: /authorize asks for the code as well."""
+    body = {
+        "identifier": "https://transactional.test/",
+        "consent_policy": "transactional-authorization-with-mfa",
+    }
+    audience = admin.made("resource-servers", body)["identifier"]
+    agent = Agent(admin, "transacting-bot")
+    agent.person.open("authorize", **agent.authorize_query(audience=audience))
+    agent.person.send("login", user=agent.person.name, password=agent.person.password)
+    assert read_page(agent.person.last.text).step == "login-otp"
 
 
 def test_a_person_nobody_can_tell_is_not_asked(admin: Admin, asking: Asking) -> None:

@@ -63,6 +63,29 @@ def test_native_public_conformant_and_granted(
     assert admin.rows("fdeaz")[0]["client_id"] == client["client_id"]
 
 
+def test_codes_live_and_are_polled_for_as_at_auth0(admin: Admin) -> None:
+    """900 seconds and five between polls; only the broker's own client has others."""
+    client_id = admin.made("clients", {"name": "timed", **NATIVE})["client_id"]
+    tenant = admin.tenant
+    flow = tenant.post("oauth/device/code", client_id=client_id).json()
+    assert (flow["expires_in"], flow["interval"]) == (900, 5)
+    waiting = tenant.poll(flow, client_id=client_id)
+    assert (waiting.status_code, waiting.json()["error"]) == (
+        403, "authorization_pending"
+    )  # fmt: skip
+    tenant.clock.advance(4)
+    hasty = tenant.poll(flow, client_id=client_id)
+    assert hasty.status_code == 429
+    assert hasty.json()["error_description"] == (
+        "You are polling faster than the specified interval of 5 seconds."
+    )
+    tenant.clock.advance(895)
+    left = tenant.poll(flow, client_id=client_id)
+    assert left.json()["error"] == "authorization_pending"
+    tenant.clock.advance(1)
+    assert tenant.poll(flow, client_id=client_id).json()["error"] == "expired_token"
+
+
 def test_the_elevated_api(admin: Admin, ann: NewUser) -> None:
     """300 seconds, RFC 9068 with permissions, no refresh token; MFA in the ID token."""
     client = admin.made("clients", {"name": "console", **NATIVE})["client_id"]
