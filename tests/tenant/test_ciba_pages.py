@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from support.backchannel import MESSAGE, Asking
+from support.sound_page import HOSTILE, sound
 from support.tenant_admin import Admin, Person
 from support.tenant_thread import TenantThread
 
 from agentvault_tui.tenant.ciba.requests import CibaRequests
 from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.text import visible
 
 
 @pytest.fixture
@@ -46,6 +49,35 @@ def test_the_page_says_who_asks_for_what_before_and_after(asking: Asking) -> Non
     assert set(first.forms) == {"login", "cancel"}
     assert set(last.forms) == {"consent", "cancel"}
     assert last.values["user"] == "ursula@acme.test"
+
+
+def test_each_page_is_sound_and_what_is_asked_stays_text(asking: Asking) -> None:
+    """No value of the details becomes markup or a control; all are told."""
+    body = {"identifier": "https://pay.test/", "allow_offline_access": True,
+            "authorization_details": [{"type": "payment"}]}  # fmt: skip
+    asking.admin.made("resource-servers", body)
+    sent = [{"type": "payment", "to": text} for text in HOSTILE[:5]]
+    asking.asked(
+        audience="https://pay.test/",
+        scope="openid offline_access",
+        authorization_details=json.dumps(sent),
+    )
+    seen = []
+    for page in (asking.opened, asking.signed_in):
+        told = page()
+        seen.append(asking.person.last)
+        values = [value for name, value, _ in told.parameters if name == "to"]
+        assert values == [visible(text, 4000) for text in HOSTILE[:5]]
+        assert "Details, 5 of 5" in seen[-1].text
+    assert "until someone takes it back" in seen[-1].text
+    seen.append(asking.person.send("consent"))
+    asking.asked()
+    asking.inbox()
+    seen.append(asking.person.last)
+    asking.reject()
+    seen.append(asking.person.last)
+    for answer in seen:
+        sound(answer)
 
 
 def test_only_the_person_asked_for_gets_on(asking: Asking, mallory: Person) -> None:

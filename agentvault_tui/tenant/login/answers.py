@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from agentvault_tui.tenant.ciba.details import Detail
 from agentvault_tui.tenant.ciba.requests import CibaRequest
 from agentvault_tui.tenant.details import parameter_rows
 from agentvault_tui.tenant.journal import Peer
@@ -51,11 +52,7 @@ class Answer:
             audience=visible(asked.audience or self._parts.apis.userinfo, 600),
             scopes=tuple(visible(word, 300) for word in asked.scope.split()),
             message=visible(asked.binding_message, 64),
-            details=tuple(
-                (_whole(name), _whole(value), kind)
-                for detail in asked.details
-                for name, value, kind in parameter_rows(detail)
-            ),
+            details=tuple(_rows(detail) for detail in asked.details),
             asked_at=_moment(asked.created),
             until=_moment(asked.expires.wall),
         )
@@ -129,6 +126,13 @@ class Inbox:
             asked.consent,
             _moment(asked.expires.wall),
         )
+
+
+def _rows(detail: Detail) -> tuple[tuple[Shown, Shown, str], ...]:
+    return tuple(
+        (_whole(name), _whole(value), kind)
+        for name, value, kind in parameter_rows(detail)
+    )
 
 
 def _whole(text: str) -> Shown:

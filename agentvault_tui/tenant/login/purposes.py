@@ -49,7 +49,8 @@ class Said:
     redirect_origin: str = ""
     """Where its last form may be redirected to."""
     message: Shown | None = None
-    details: tuple[tuple[Shown, Shown, str], ...] = ()
+    details: tuple[tuple[tuple[Shown, Shown, str], ...], ...] = ()
+    """Names, values and kinds, of one object after the other."""
     asked_at: str = ""
     until: str = ""
     waiting: tuple[Waiting, ...] = ()
