@@ -12,6 +12,7 @@ from support.tenant_admin import Admin, Person
 from support.tenant_thread import TenantThread
 
 from agentvault_tui.tenant.ciba.requests import CibaRequests
+from agentvault_tui.tenant.login import answers
 from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.text import visible
@@ -176,6 +177,21 @@ def test_the_inbox_is_one_persons(asking: Asking, mallory: Person) -> None:
     assert all(link not in answer.text for link in links)
     asking.tenant.clock.advance(300)
     assert asking.inbox() == []
+
+
+def test_a_flood_does_not_swell_the_inbox(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest are listed, and how many there are besides."""
+    monkeypatch.setattr(answers, "_LISTED", 2)
+    for message in ("alpha", "beta", "gamma"):
+        asking.asked(binding_message=message)
+        asking.tenant.clock.advance(1)
+    assert len(asking.inbox()) == 2
+    shown = asking.person.last.text
+    assert "gamma" in shown
+    assert "alpha" not in shown
+    assert "1 older ones are not listed" in shown
 
 
 def test_a_factor_older_than_the_request_proves_nothing(asking: Asking) -> None:

@@ -19,6 +19,7 @@ from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.views import Problem
 from agentvault_tui.text import Shown, visible
 
+_LISTED: Final = 100
 _OTHER: Final = Problem(
     "other_person", "This request is for someone else. Sign in as that person."
 )
@@ -106,7 +107,8 @@ class Inbox:
     def said(self, errand: Errand) -> Said | None:
         """List what waits for whoever signed in."""
         found = [] if errand.sub is None else self._parts.ciba.waiting(errand.sub)
-        return Said("inbox", waiting=tuple(self._row(asked) for asked in found))
+        listed = tuple(self._row(asked) for asked in found[:_LISTED])
+        return Said("inbox", waiting=listed, more=len(found) - len(listed))
 
     def bars(self, errand: Errand, user: User) -> Problem | None:
         """Bar nobody: each sees their own."""

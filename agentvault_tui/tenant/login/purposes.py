@@ -54,6 +54,8 @@ class Said:
     asked_at: str = ""
     until: str = ""
     waiting: tuple[Waiting, ...] = ()
+    more: int = 0
+    """How many wait besides."""
 
 
 class Purpose(Protocol):
