@@ -8,6 +8,7 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import Journal, Peer
 from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.tokens import MFA_ACR
 
 _CODES: Final = {"wrong_sign_in": "fp", "wrong_otp": "gd_auth_failed"}
@@ -45,7 +46,9 @@ class SignInLog:
     ) -> None:
         """Note a failed sign-in; what was typed as a name is nobody's business."""
         kind = _CODES.get(error.error, "f")
-        if error.error == "locked":
+        if isinstance(error, WrongSignInError) and not error.known:
+            kind = "fu"
+        elif error.error == "locked":
             kind = _LOCKED[user is not None]
         self._journal.write(
             kind,

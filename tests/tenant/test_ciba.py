@@ -200,3 +200,17 @@ def test_a_restart_forgets_no_request(home: Any, tenant: TenantThread) -> None:
     asking.tenant.clock.advance(29)
     asking.asked()
     assert asking.ask().status_code == 429
+
+
+def test_who_looks_after_the_tenant_hears_where_to_look(
+    asking: Asking, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process's log says that something waits, for whom and on which page."""
+    with caplog.at_level("INFO", "agentvault.tenant"):
+        token = asking.asked()
+    (record,) = [one for one in caplog.records if "waits" in one.getMessage()]
+    said = record.__dict__
+    assert said["sub"] == asking.user.user.sub
+    assert said["page"] == f"{asking.tenant.issuer}agentvault/inbox"
+    assert token not in str(said)
+    assert asking.inbox()[0] not in str(said)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from support.backchannel import CIBA, MESSAGE, Asking
 from support.tenant_admin import Admin, Agent
+from support.tenant_thread import TenantThread
 
+from agentvault_tui.tenant.ciba import requests
 from agentvault_tui.tenant.page_reader import read_page
 
 API = "https://pay.test/"
@@ -196,3 +198,75 @@ def test_one_person_is_asked_five_times_a_minute(admin: Admin, asking: Asking) -
     asking.tenant.clock.jump_wall(-3600)
     asking.tenant.clock.advance(60)
     assert other.ask().status_code == 200
+
+
+def test_the_tenants_own_limits(
+    tenant: TenantThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many starts a minute, so many waiting; each told with when to come again."""
+    admin = Admin(tenant)
+    monkeypatch.setattr(requests, "_STARTS", 2)
+    for _ in range(2):
+        Asking.someone(admin).asked()
+        tenant.clock.advance(1)
+    full = Asking.someone(admin).ask()
+    assert (full.status_code, full.json()["error"]) == (429, "too_many_requests")
+    assert full.headers["retry-after"] == "58"
+    tenant.clock.advance(58)
+    monkeypatch.setattr(requests, "_PENDING", 2)
+    full = Asking.someone(admin).ask()
+    assert (full.status_code, full.headers["retry-after"]) == (429, "60")
+    tenant.clock.advance(300)
+    assert Asking.someone(admin).ask().status_code == 200
+
+
+def test_recorded_and_documented_refusals(asking: Asking) -> None:
+    """Nobody of that id, no openid, an API there is not: words and statuses."""
+    nobody = asking.ask(login_hint=asking.hint(sub="auth0|nobody"))
+    assert (nobody.status_code, nobody.json()) == (
+        400,
+        {
+            "error": "unknown_user_id",
+            "error_description": "User ID is malformed or unknown",
+        },
+    )
+    closed = asking.ask(scope="profile")
+    assert (closed.status_code, closed.json()) == (
+        400,
+        {
+            "error": "invalid_request",
+            "error_description": "openid scope must be requested",
+        },
+    )
+    nowhere = asking.ask(audience="https://nowhere.test/")
+    assert (nowhere.status_code, nowhere.json()) == (
+        403,
+        {
+            "error": "access_denied",
+            "error_description": "Service not found: https://nowhere.test/",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"scope=openid&scope=openid", 400),
+        ("application/x-www-form-urlencoded", b"scope=%ff", 400),
+        ("application/x-www-form-urlencoded", b"", 400),
+        ("application/json", b'{"scope":"openid","scope":"openid"}', 400),
+        ("application/json", b'["openid"]', 400),
+        ("application/json", b"{", 400),
+        ("text/plain", b"scope=openid", 415),
+        ("application/x-www-form-urlencoded", b"a=" + b"x" * 70_000, 413),
+    ],
+)
+def test_bodies_are_read_strictly(
+    asking: Asking, kind: str, body: bytes, status: int
+) -> None:
+    """Twice the same, no UTF-8, no object, another type, too much: refused."""
+    url = asking.tenant.issuer + "bc-authorize"
+    headers = {"content-type": kind}
+    answer = asking.tenant.http.post(url, content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.json()["error"]

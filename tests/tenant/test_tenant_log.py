@@ -171,13 +171,14 @@ def test_a_second_factor_is_told_from_asking_to_locking(tenant: TenantThread) ->
     asking.opened()
     for _ in range(6):
         asking.person.send("login", user=asking.person.name, password="wrong")
-    told = {kind: len(admin.rows(kind)) for kind in (
-        "gd_start_auth", "gd_auth_failed", "gd_otp_rate_limit_exceed", "fp",
-        "limit_wc")}  # fmt: skip
-    assert told == {
+    tenant.clock.advance(60)
+    asking.opened()
+    asking.person.send("login", user="nobody", password="wrong")
+    wanted = {
         "gd_start_auth": 1, "gd_auth_failed": 5, "gd_otp_rate_limit_exceed": 1,
-        "fp": 5, "limit_wc": 1,
+        "fp": 5, "limit_wc": 1, "fu": 1,
     }  # fmt: skip
+    assert {kind: len(admin.rows(kind)) for kind in wanted} == wanted
 
 
 def test_a_limit_reached_is_told_once_a_minute(tenant: TenantThread) -> None:
