@@ -88,6 +88,8 @@ def test_only_the_person_asked_for_gets_on(asking: Asking, mallory: Person) -> N
     answer = mallory.send("login", user=mallory.name, password=mallory.password)
     page = read_page(answer.text)
     assert (answer.status_code, page.error) == (403, "other_person")
+    row = asking.admin.rows("f")[0]
+    assert (row["user_name"], row["details"]["error"]) == (mallory.name, page.error)
     assert set(page.forms) == {"login", "cancel"}
     assert pending(asking, token)
     assert asking.accept().step == "login-accepted"

@@ -114,8 +114,8 @@ def test_an_api_that_wants_a_grant_names_the_types_in_it(
     }
     made = admin.made("resource-servers", body)
     form = {"audience": GRANTED, "authorization_details": '[{"type":"payment"}]'}
-    none = asking.ask(**form)
-    assert (none.status_code, none.json()["error"]) == (403, "access_denied")
+    closed = asking.ask(**form)
+    assert (closed.status_code, closed.json()["error"]) == (403, "access_denied")
     grant = {
         "client_id": asking.client["client_id"],
         "audience": GRANTED,
@@ -127,6 +127,18 @@ def test_an_api_that_wants_a_grant_names_the_types_in_it(
     assert wrong.json()["error"] == "invalid_authorization_details"
     types = {"authorization_details_types": ["payment"]}
     assert admin.call("PATCH", f"client-grants/{key}", types).status_code == 200
+    token = asking.asked(**form)
+    asking.accept()
+    # What is taken back after the yes is not given.
+    none: dict[str, Any] = {"authorization_details_types": []}
+    assert admin.call("PATCH", f"client-grants/{key}", none).status_code == 200
+    assert asking.poll(token).json()["error"] == "access_denied"
+    assert admin.call("PATCH", f"client-grants/{key}", types).status_code == 200
+    token = asking.asked(**form)
+    asking.accept()
+    assert admin.call("DELETE", f"client-grants/{key}").status_code == 204
+    assert asking.poll(token).json()["error"] == "access_denied"
+    admin.made("client-grants", {**grant, **types})
     assert asking.ask(**form).status_code == 200
     policy = {"consent_policy": "transactional-authorization-with-mfa"}
     path = f"resource-servers/{made['id']}"

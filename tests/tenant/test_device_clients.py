@@ -155,6 +155,28 @@ def test_a_refresh_token_when_api_and_client_allow_it(
     assert {"amr", "acr", "https://agentvault.dev/mfa_at"} & set(said) == set()
 
 
+def test_a_grant_taken_back_after_the_yes_gives_nothing(
+    admin: Admin, ann: NewUser
+) -> None:
+    """The client's access to the API is looked at once more when it fetches."""
+    body = {
+        "identifier": "https://granted-device.test/",
+        "scopes": [{"value": "read:all"}],
+        "subject_type_authorization": {"user": {"policy": "require_client_grant"}},
+    }
+    audience = admin.made("resource-servers", body)["identifier"]
+    client_id = admin.made("clients", {"name": "granted", **NATIVE})["client_id"]
+    grant = {"client_id": client_id, "audience": audience, "scope": ["read:all"]}
+    key = admin.made("client-grants", {**grant, "subject_type": "user"})["id"]
+    form = {"client_id": client_id, "audience": audience, "scope": "openid read:all"}
+    admin.tenant.clock.advance(30)
+    flow = admin.tenant.post("oauth/device/code", **form).json()
+    admin.tenant.approve(flow, ann)
+    assert admin.call("DELETE", f"client-grants/{key}").status_code == 204
+    answer = admin.tenant.poll(flow, client_id=client_id)
+    assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
+
+
 def test_another_clients_code_is_unknown(admin: Admin, ann: NewUser) -> None:
     """A code is polled for by the client that asked, and by no other."""
     one, two = (admin.made("clients", {"name": n, **NATIVE})["client_id"] for n in "ab")

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.apis import Api
 from agentvault_tui.tenant.ciba import asked as reading
 from agentvault_tui.tenant.ciba import details
 from agentvault_tui.tenant.ciba.requests import CibaRequest
@@ -149,13 +148,18 @@ class CibaFlow:
         )
 
     def _outcome(self, client: Client, found: CibaRequest) -> Outcome:
-        api: Api | None = self._parts.apis.asked(found.audience)
+        """Make the tokens, if client, API and person still may all of it by now."""
+        apis = self._parts.apis
+        api = apis.asked(found.audience)
+        scope = apis.for_user(client, api, found.scope)
+        types = apis.details_types(client, api)
+        if any(detail["type"] not in types for detail in found.details):
+            raise _refused("access_denied", "The details may not be granted any more.")
+        at = found.authenticated_at or 0
         issued = self._parts.tokens.for_login(
             client,
-            Login(
-                found.user_id, found.sid or "", found.authenticated_at or 0, mfa=True
-            ),
-            found.scope,
+            Login(found.user_id, found.sid or "", at, mfa=True),
+            scope,
             api,
             details=found.details,
             # Each request needs an answer of its own: none is remembered.

@@ -105,6 +105,9 @@ class LoginPages:
             return self._show(request, "login", errand, _problem(error))
         barred = self._purposes[errand.kind].bars(errand, user)
         if barred is not None:
+            # Told like a failure: else the page would test passwords without a trace.
+            told = TenantRefusedError(barred.code, barred.text)
+            self._log.refused(told, peer_of(request), user)
             return self._show(request, "login", errand, barred)
         errand = errand.signed_in(user.sub)
         if errand.mfa:

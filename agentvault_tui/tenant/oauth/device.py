@@ -143,11 +143,13 @@ class DeviceFlow:
             )
         if code.expires.passed(self._clock):
             raise refused("expired_token", "The device code has expired.")
+        api = self._apis.asked(code.audience)
         issued = self._tokens.for_login(
             asked.client,
             Login(code.sub or "", code.sid or "", code.authenticated_at or 0, mfa=True),
-            code.scope,
-            self._apis.asked(code.audience),
+            # Once more: a client grant may have been taken back since.
+            self._apis.for_user(asked.client, api, code.scope),
+            api,
         )
         _log.info("device code redeemed", extra={"sub": code.sub})
         return Outcome.of(issued, audience=code.audience)
