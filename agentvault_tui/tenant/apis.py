@@ -17,6 +17,7 @@ Subject = Literal["user", "client"]
 
 OIDC_SCOPES: Final = ("openid", "profile", "email")
 OFFLINE: Final = "offline_access"
+TRANSACTIONAL: Final = "transactional-authorization-with-mfa"
 ME_SCOPES: Final = tuple(
     f"{verb}:me:connected_accounts" for verb in ("create", "read", "delete")
 )
@@ -77,6 +78,17 @@ class Api:
     def dialect(self) -> str:
         """How its access tokens look."""
         return str(self.doc.get("token_dialect") or "access_token")
+
+    @property
+    def transactional(self) -> bool:
+        """Whether each authorization takes a second factor on the spot."""
+        return bool(self.doc.get("consent_policy") == TRANSACTIONAL)
+
+    @property
+    def details_types(self) -> frozenset[str]:
+        """The types of ``authorization_details`` it registered (RFC 9396)."""
+        listed = self.doc.get("authorization_details") or ()
+        return frozenset(item["type"] for item in listed)
 
     def policy(self, subject: Subject) -> str:
         """Return ``allow_all``, ``deny_all`` or ``require_client_grant``."""
@@ -169,6 +181,18 @@ class Apis:
         if grant.get("allow_all_scopes"):
             return frozenset(api.scopes)
         return frozenset(grant["scope"])
+
+    def details_types(self, client: Client, api: Api | None) -> frozenset[str]:
+        """Return the types of details a user may grant *client* on *api*.
+
+        Where the API wants a client grant, that must name them as well.
+        """
+        if api is None or api.policy("user") != "require_client_grant":
+            return frozenset() if api is None else api.details_types
+        name = grant_name(client.client_id, api.identifier, "user")
+        grant = self.grants.named(name) or {}
+        named = grant.get("authorization_details_types") or ()
+        return api.details_types.intersection(named)
 
     def for_user(self, client: Client, api: Api | None, scope: str) -> str:
         """Return what of *scope* a user may grant *client* on *api*.

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.tenant.faults import FaultSwitch
-from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.objects import Objects
+from agentvault_tui.tenant.people import CONNECTION, User
 from agentvault_tui.tenant.store import Store
 
 KEPT: Final = 10_000
@@ -24,6 +25,11 @@ FIELDS: Final = frozenset(
     )
 )  # fmt: skip
 """What a search can ask for."""
+_KINDS: Final = {
+    "auth0": "database",
+    **dict.fromkeys(("google-apps", "oidc", "okta", "samlp", "waad"), "enterprise"),
+}
+"""What a strategy is, where it is no social one."""
 _SWEEP: Final = 100
 """Rows between two times the oldest are deleted."""
 _STRANGERS: Final = 60
@@ -51,6 +57,7 @@ class Journal:
         self._clock = clock
         self._host = host
         self._faults = faults
+        self._connections = Objects(store, "connection")
         last = store.one("SELECT max(log_id) AS id, count(*) AS n FROM journal")
         self._last = "" if last is None or last["id"] is None else str(last["id"])
         self._written = 0
@@ -69,21 +76,25 @@ class Journal:
         audience: str | None = None,
         scope: str | None = None,
     ) -> None:
-        """Add a row of type *kind*; never a secret among its *details*."""
+        """Add a row of type *kind*; never a secret among its *details*.
+
+        Unless *connection* names another, or none with an empty name, a row of a user
+        is of the connection where users sign in.
+        """
         if client[0] is None and user is None and self._too_many_strangers():
             # Whoever has no name here must not push out what was written of others.
             return
         now = self._clock.now()
         log_id = self._next_id(now)
-        database = "Username-Password-Authentication" if user else None
+        if connection is None and user is not None:
+            connection = CONNECTION
         doc = {
             "_id": log_id,
             "log_id": log_id,
             "date": _millis(now),
             "type": kind,
             "description": _cut(description),
-            "connection": _cut(connection) if connection else database,
-            "connection_id": None,
+            **self._where(connection or None),
             "organization_id": None,
             "organization_name": None,
             "client_id": client[0],
@@ -96,8 +107,6 @@ class Journal:
             "user_agent": "" if peer is None else _cut(peer.user_agent),
             "audience": audience and _cut(audience),
             "scope": scope and _cut(scope),
-            "strategy": "oauth2" if connection else "auth0" if user else None,
-            "strategy_type": "social" if connection else "database" if user else None,
             "isMobile": False,
             "location_info": None,
         }
@@ -109,6 +118,18 @@ class Journal:
             json.dumps(doc),
         )
         self._sweep()
+
+    def _where(self, named: str | None) -> dict[str, str | None]:
+        """Return what rows say of a connection; of one there is not, its name alone."""
+        found = None if named is None else self._connections.named(named)
+        strategy = None if found is None else str(found["strategy"])
+        kind = None if strategy is None else _KINDS.get(strategy, "social")
+        return {
+            "connection": named and _cut(named),
+            "connection_id": None if found is None else str(found["id"]),
+            "strategy": strategy,
+            "strategy_type": kind,
+        }
 
     def after(self, log_id: str, take: int) -> list[dict[str, Any]]:
         """Return up to *take* rows newer than *log_id*, oldest first."""

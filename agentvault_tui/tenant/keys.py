@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -11,13 +11,16 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.certificates import published
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
 _BITS: Final = 2048
 _KIND: Final = "signing key"
+_DOMAIN: Final = "127.0.0.1"
+"""Where the tenant is, whatever its port."""
 _RETIRED: Final = "retired_keys"
 KEPT: Final = timedelta(seconds=360)
 """How long a retired key stays published: as long as an ID token lives, and a minute
@@ -32,6 +35,14 @@ class Rotation:
     next: str
     retired: str
     retired_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A key in use, and its public part as it is published."""
+
+    key: RSAKey = field(repr=False)
+    jwk: dict[str, Any]
 
 
 class SigningKeys:
@@ -50,17 +61,18 @@ class SigningKeys:
         for use in ("current", "next"):
             if _kid(store, use) is None:
                 _write(store, seal, clock, use, _new_key())
-        self._keys: dict[str, RSAKey] = {}
+        self._keys: dict[str, _Held] = {}
         self._read()
 
     def __repr__(self) -> str:
         """Name the keys, not what they are."""
-        return f"SigningKeys({', '.join(str(key.kid) for key in self._keys.values())})"
+        kids = [str(held.key.kid) for held in self._keys.values()]
+        return f"SigningKeys({', '.join(kids)})"
 
     def sign(self, claims: dict[str, Any], typ: str = "JWT") -> str:
         """Return *claims* as a signed JWT (RFC 7519)."""
         self._read()
-        key = self._keys["current"]
+        key = self._keys["current"].key
         header = {"alg": "RS256", "typ": typ, "kid": key.kid}
         return jwt.encode(header, claims, key, algorithms=["RS256"])
 
@@ -79,7 +91,7 @@ class SigningKeys:
     def public(self) -> dict[str, Any]:
         """Return the JWK Set (RFC 7517 section 5): public parts only."""
         self._read()
-        keys = [key.as_dict(private=False) for key in self._keys.values()]
+        keys = [held.jwk for held in self._keys.values()]
         return {"keys": keys + [old["jwk"] for old in self._retired()]}
 
     def rotate(self) -> Rotation:
@@ -96,7 +108,7 @@ class SigningKeys:
             before, current = self._keys["current"], self._keys["next"]
             retired = [
                 *self._retired(),
-                {"jwk": before.as_dict(private=False), "until": until.timestamp()},
+                {"jwk": before.jwk, "until": until.timestamp()},
             ]
             self._store.remember(_RETIRED, json.dumps(retired))
             self._store.change("DELETE FROM signing_keys WHERE use = 'current'")
@@ -104,14 +116,17 @@ class SigningKeys:
             _write(self._store, self._seal, self._clock, "next", fresh)
         self._read()
         return Rotation(
-            str(current.kid), str(fresh.kid), str(before.kid), until.astimezone(UTC)
+            str(current.key.kid),
+            str(fresh.kid),
+            str(before.key.kid),
+            until.astimezone(UTC),
         )
 
     def _read(self) -> None:
         """Know the keys the store holds now: another process may have rotated them."""
         for use in ("current", "next"):
             known = self._keys.get(use)
-            if known is None or known.kid != _kid(self._store, use):
+            if known is None or known.key.kid != _kid(self._store, use):
                 self._keys[use] = _load(self._store, self._seal, use)
 
     def _retired(self) -> list[dict[str, Any]]:
@@ -138,10 +153,14 @@ def _kid(store: Store, use: str) -> str | None:
     return None if row is None else str(row["kid"])
 
 
-def _load(store: Store, seal: Seal, use: str) -> RSAKey:
-    row = store.all("SELECT kid, sealed FROM signing_keys WHERE use = ?", use)[0]
-    pem = seal.open(_KIND, row["kid"], 1, row["sealed"])
-    return RSAKey.import_key(pem, {"use": "sig", "alg": "RS256", "kid": row["kid"]})
+def _load(store: Store, seal: Seal, use: str) -> _Held:
+    row = store.all("SELECT * FROM signing_keys WHERE use = ?", use)[0]
+    kid = str(row["kid"])
+    pem = seal.open(_KIND, kid, 1, row["sealed"])
+    key = RSAKey.import_key(pem, {"use": "sig", "alg": "RS256", "kid": kid})
+    since = parse_iso(row["created_at"])
+    shown = published(pem, kid, _DOMAIN, since)
+    return _Held(key, {**key.as_dict(private=False), **shown})
 
 
 def _new_key() -> RSAKey:

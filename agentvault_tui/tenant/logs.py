@@ -10,7 +10,7 @@ from agentvault_tui.clock import Clock, iso
 from agentvault_tui.process import log_level
 from agentvault_tui.text import visible
 
-_EXTRAS = ("sub", "why", "port")
+_EXTRAS = ("sub", "why", "port", "page")
 
 
 class _JsonLines(logging.Formatter):

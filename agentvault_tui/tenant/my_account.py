@@ -35,6 +35,8 @@ from agentvault_tui.web import read_body
 
 _MOST, _USUAL = 20, 10
 _BASE: Final = "/connected-accounts"
+_NOT_CONNECTED: Final = "connected_accounts_connection_failed"
+_NOT_DELETED: Final = "connected_accounts_delete_failed"
 _CONNECT: Final = {
     "connection": text(128),
     "redirect_uri": text(2000),
@@ -82,17 +84,18 @@ class MyAccount:
 
     def app(self) -> Starlette:
         """Return the routes as an app to be mounted."""
-        calls: tuple[tuple[str, str, str, _Act], ...] = (
-            ("POST", f"{_BASE}/connect", "create", self._connect),
-            ("POST", f"{_BASE}/complete", "create", self._complete),
-            ("GET", f"{_BASE}/accounts", "read", self._list),
-            ("GET", f"{_BASE}/connections", "read", self._offered),
-            ("DELETE", f"{_BASE}/accounts/{{id}}", "delete", self._delete),
+        calls: tuple[tuple[str, str, str, _Act, str], ...] = (
+            ("POST", "connect", "create", self._connect, ""),
+            ("POST", "complete", "create", self._complete, _NOT_CONNECTED),
+            ("GET", "accounts", "read", self._list, ""),
+            ("GET", "connections", "read", self._offered, ""),
+            ("DELETE", "accounts/{id}", "delete", self._delete, _NOT_DELETED),
         )
         routes = [
-            Route(path, self._handler(f"{verb}:me:connected_accounts", act),
+            Route(f"{_BASE}/{path}",
+                  self._handler(f"{verb}:me:connected_accounts", act, failed),
                   methods=[method])
-            for method, path, verb, act in calls
+            for method, path, verb, act, failed in calls
         ]  # fmt: skip
         made = Starlette(
             routes=routes, exception_handlers={HTTPException: self._no_route}
@@ -101,18 +104,22 @@ class MyAccount:
         return made
 
     def _handler(
-        self, scope: str, act: _Act
+        self, scope: str, act: _Act, failed: str
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             """Check who asks and how often, act, and answer as Auth0 does."""
+            call: _Call | None = None
             try:
                 user, client = self._caller(request, scope)
                 self._limit.take()
                 raw = await read_body(request.receive)
                 kind = request.headers.get("content-type", "")
                 body = read_json(kind, raw) if request.method == "POST" else None
-                status, said = act(_Call(request, user, client, body))
+                call = _Call(request, user, client, body)
+                status, said = act(call)
             except ApiError as error:
+                if failed and call is not None:
+                    self._note_failed(call, failed, error.message)
                 answer = _problem(error)
                 if error.status == 429:
                     answer.headers["x-auth0-error-kind"] = "global-rate-limit"
@@ -202,6 +209,16 @@ class MyAccount:
             peer=peer_of(call.request),
             connection=connection,
             details={"connected_account": {"id": key, "idp_user_id": account}},
+        )
+
+    def _note_failed(self, call: _Call, kind: str, why: str) -> None:
+        self._journal.write(
+            kind,
+            description=why,
+            client=call.client.log_name,
+            user=call.user,
+            peer=peer_of(call.request),
+            connection="",
         )
 
     async def _no_route(self, _: Request, error: Exception) -> Response:

@@ -14,12 +14,11 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.guesses import Guesses
-from agentvault_tui.tenant.oauth.wire import peer_of
+from agentvault_tui.tenant.oauth.wire import page_form, peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.sessions import Session, Sessions
 from agentvault_tui.tenant.signing import SignInLog
 from agentvault_tui.tenant.views import Problem, Views
-from agentvault_tui.web import BodyError, parse_form, read_body
 
 COOKIE: Final = "agentvault_activation"
 _NO_SUCH_CODE: Final = Problem(
@@ -74,7 +73,7 @@ class Pages:
 
     async def enter_code(self, request: Request) -> Response:
         """Take the code and show what it is for."""
-        form = await _form(request)
+        form = await page_form(request)
         cookie = request.cookies.get(COOKIE)
         if cookie is None or not self._sessions.is_first(
             cookie, form.get("form_token", "")
@@ -116,6 +115,7 @@ class Pages:
                 session.user = await self._sign_in.password(name, password)
             except TenantRefusedError as error:
                 return self._failed(request, session, code, error)
+            self._log.challenged(session.user, peer_of(request))
             session.step = "one-time-code"
             return self._show(session, code)
 
@@ -180,7 +180,7 @@ class Pages:
         self, request: Request, step: str | None, act: _Act
     ) -> Response:
         """Check everything a form must bring, the code's life included, then *act*."""
-        form = await _form(request)
+        form = await page_form(request)
         session, acts = self._sessions.take(
             request.cookies.get(COOKIE), form.get("form_token", "")
         )
@@ -259,15 +259,3 @@ class Pages:
 
     def _over(self, problem: Problem) -> Response:
         return self._views.page("over", problem)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Read a page's form; one that no page of ours sends is an empty one."""
-    body = await read_body(request.receive)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        return {}
-    try:
-        return parse_form(body)
-    except BodyError:
-        return {}

@@ -6,10 +6,12 @@ from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.tenant.faults import FaultSwitch
+from agentvault_tui.tenant.journal import Journal
 from agentvault_tui.tenant.management.problems import ApiError
 
 USUAL: Final = 1000
 """Requests a second: what one process can answer anyway. The switch sets less."""
+_WINDOW: Final = 60.0
 
 
 class RateLimit:
@@ -20,10 +22,12 @@ class RateLimit:
     keep the broker from revoking.
     """
 
-    def __init__(self, clock: Clock, faults: FaultSwitch) -> None:
+    def __init__(self, clock: Clock, faults: FaultSwitch, journal: Journal) -> None:
         """Begin with a full bucket."""
         self._clock = clock
         self._faults = faults
+        self._journal = journal
+        self._told = -_WINDOW
         self._second = 0
         self._used = 0
 
@@ -36,6 +40,7 @@ class RateLimit:
         self._fill()
         self._used += 1
         if self._used > self._limit():
+            self._tell()
             raise ApiError(429, "Global limit has been reached", "too_many_requests")
 
     def headers(self, status: int) -> dict[str, str]:
@@ -48,6 +53,14 @@ class RateLimit:
             "x-ratelimit-reset": str(self._second + 1),
         }
         return {**said, "retry-after": "1"} if status == 429 else said
+
+    def _tell(self) -> None:
+        """Write one row a minute, however many are turned away."""
+        now = self._clock.boot()
+        if now - self._told >= _WINDOW:
+            self._told = now
+            text = "Global limit has been reached"
+            self._journal.write("api_limit", description=text)
 
     def _limit(self) -> int:
         return self._faults.now.rate or USUAL

@@ -6,8 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from agentvault_tui.tenant.ciba.flow import PATH as BACKCHANNEL
+from agentvault_tui.tenant.ciba.flow import CibaFlow
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,
+    CIBA,
     CLIENT_CREDENTIALS,
     DEVICE_CODE,
     REFRESH_TOKEN,
@@ -23,6 +26,7 @@ from agentvault_tui.tenant.management.logs import LogCalls
 from agentvault_tui.tenant.management.refresh_tokens import RefreshTokenCalls
 from agentvault_tui.tenant.management.resource_servers import ApiCalls
 from agentvault_tui.tenant.management.roles import RoleCalls
+from agentvault_tui.tenant.management.sessions import SessionCalls
 from agentvault_tui.tenant.management.settings import SettingsCalls
 from agentvault_tui.tenant.management.tokensets import TokensetCalls
 from agentvault_tui.tenant.management.users import UserCalls
@@ -34,6 +38,7 @@ from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
 from agentvault_tui.tenant.oauth.grants import Grant, MachineGrant, RefreshGrant
 from agentvault_tui.tenant.oauth.metadata import (
     EXTENSIONS_PATH,
+    INBOX,
     discovery,
     extensions,
 )
@@ -50,6 +55,7 @@ MANAGEMENT_PATH = "/api/v2"
 def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseRoute]:
     """Return the Authentication API."""
     device = DeviceFlow(parts, device_code_ttl)
+    ciba = CibaFlow(parts, f"{parts.issuer}{INBOX.lstrip('/')}")
     grants = {
         AUTHORIZATION_CODE: Grant(codes, "seacft", "feacft"),
         DEVICE_CODE: Grant(device.poll, "sede", "fede"),
@@ -59,16 +65,16 @@ def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseR
         REFRESH_TOKEN: Grant(
             RefreshGrant(parts.apis, parts.tokens, parts.refresh), "sertft", "fertft"
         ),
+        CIBA: Grant(ciba.poll, "ciba_exchange_succeeded", "ciba_exchange_failed"),
         TOKEN_VAULT: Grant(VaultGrant(parts), "seta", "feta"),
     }
-    endpoint = TokenEndpoint(
-        parts.auth, grants, parts.tokens, parts.refresh, parts.journal
-    )
+    endpoint = TokenEndpoint(parts, grants)
     userinfo = UserInfo(parts.tokens, parts.access, parts.people, parts.apis.userinfo)
     return [
         *_documents(parts),
         *_absent(parts),
         Route(DEVICE_PATH, device.start, methods=["POST"]),
+        Route(BACKCHANNEL, ciba.start, methods=["POST"]),
         Route("/oauth/token", endpoint.token, methods=["POST"]),
         Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
         Route("/userinfo", userinfo.answer, methods=["GET", "POST"]),
@@ -97,6 +103,7 @@ def endpoints(parts: Parts) -> list[Endpoint]:
         ClientGrantCalls(parts.apis, parts.clients),
         RefreshTokenCalls(parts.refresh, parts.apis.userinfo),
         UserCalls(parts),
+        SessionCalls(parts.people, parts.refresh),
         ConnectionCalls(parts.connections, parts.clients),
         ApiCalls(parts.apis),
         ActionCalls(parts.store, parts.clock),
@@ -132,7 +139,6 @@ def _documents(parts: Parts) -> list[BaseRoute]:
 def _absent(parts: Parts) -> list[BaseRoute]:
     absent = Absent(parts.auth)
     return [
-        Route("/bc-authorize", absent.backchannel, methods=["POST"]),
         Route("/mfa/challenge", absent.mfa_challenge, methods=["POST"]),
         Route("/oidc/register", absent.register, methods=["POST"]),
         Route("/oidc/logout", absent.logout, methods=["GET", "POST"]),

@@ -106,6 +106,20 @@ CREATE TABLE journal (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED)
+_CIBA: Final = """
+CREATE TABLE ciba_requests (
+    auth_req_hash TEXT PRIMARY KEY, consent TEXT NOT NULL UNIQUE,
+    client_id TEXT NOT NULL, user_id TEXT NOT NULL, scope TEXT NOT NULL,
+    audience TEXT, binding_message TEXT NOT NULL, details TEXT NOT NULL,
+    created_wall REAL NOT NULL, created_boot REAL NOT NULL,
+    expires_wall REAL NOT NULL, expires_boot REAL NOT NULL, boot_id TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'accepted', 'rejected', 'spent')),
+    sid TEXT, authenticated_at INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ciba_requests_of ON ciba_requests (user_id, state);
+"""
+
+MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, _CIBA)
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

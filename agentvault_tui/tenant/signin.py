@@ -28,6 +28,15 @@ _OTP: Final = re.compile(r"[0-9]{6}")
 _SPACES: Final = re.compile(r"[ -]")
 
 
+class WrongSignInError(TenantRefusedError):
+    """The first factor was wrong; which part of it, only the log is told."""
+
+    def __init__(self, *, known: bool) -> None:
+        """Keep whether the name is somebody's."""
+        super().__init__("wrong_sign_in", "The user name or the password is not right.")
+        self.known = known
+
+
 class SignIn:
     """Says who signs in, or why not; the same words for a wrong name and password."""
 
@@ -63,9 +72,7 @@ class SignIn:
         stored = self._dummy if row is None else str(row["password_hash"])
         right = await self._verify(stored, password)
         if row is None or not right:
-            raise TenantRefusedError(
-                "wrong_sign_in", "The user name or the password is not right."
-            )
+            raise WrongSignInError(known=row is not None)
         self._lockouts.clear(who, "password")
         user = user_of(row)
         if user.blocked:

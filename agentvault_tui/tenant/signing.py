@@ -8,9 +8,12 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import Journal, Peer
 from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.tokens import MFA_ACR
 
 _CODES: Final = {"wrong_sign_in": "fp", "wrong_otp": "gd_auth_failed"}
+_LOCKED: Final = ("limit_wc", "gd_otp_rate_limit_exceed")
+"""Too many passwords, and too many one-time codes."""
 
 
 class SignInLog:
@@ -34,12 +37,21 @@ class SignInLog:
         name = (None, None) if client is None else client.log_name
         self._journal.write("s", client=name, user=user, peer=peer, details=details)
 
+    def challenged(self, user: User, peer: Peer) -> None:
+        """Note that *user*, whose password was right, is asked for a second factor."""
+        self._journal.write("gd_start_auth", user=user, peer=peer)
+
     def refused(
         self, error: TenantRefusedError, peer: Peer, user: User | None = None
     ) -> None:
         """Note a failed sign-in; what was typed as a name is nobody's business."""
+        kind = _CODES.get(error.error, "f")
+        if isinstance(error, WrongSignInError) and not error.known:
+            kind = "fu"
+        elif error.error == "locked":
+            kind = _LOCKED[user is not None]
         self._journal.write(
-            _CODES.get(error.error, "f"),
+            kind,
             description=error.what,
             user=user,
             peer=peer,

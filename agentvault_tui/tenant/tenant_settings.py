@@ -14,11 +14,13 @@ FACTORS: Final = (
     "otp", "push-notification", "sms", "email", "duo", "webauthn-roaming",
     "webauthn-platform", "recovery-code",
 )  # fmt: skip
+REVOKES_GRANT: Final = "revoke_refresh_token_grant"
+"""The flag that has a revoked refresh token take its siblings along."""
 ALWAYS: Final = "all-applications"
 _DEFAULTS: Final[dict[str, Any]] = {
     "friendly_name": "AgentVault",
     "enabled_locales": ["en"],
-    "flags": {"revoke_refresh_token_grant": False},
+    "flags": {REVOKES_GRANT: False},
     "device_flow": {"charset": "base20", "mask": "****-****"},
     "customize_mfa_in_postlogin_action": True,
     "default_audience": "",

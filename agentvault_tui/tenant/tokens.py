@@ -74,17 +74,32 @@ class TokenService:
         scope: str,
         api: Api | None,
         nonce: str | None = None,
+        *,
+        details: list[dict[str, Any]] | None = None,
+        remember: bool = True,
     ) -> Issued:
         """Make the tokens of a sign-in.
+
+        Args:
+            client: who gets them.
+            login: who signed in.
+            scope: what was asked for.
+            api: whom the access token is for.
+            nonce: the ID token's.
+            details: ``authorization_details`` that were granted (RFC 9396).
+            remember: keep it as a grant that the user gave the client.
 
         Raises:
             TenantRefusedError: ``access_denied``: the user is gone or blocked.
         """
         user = self.able(login.sub)
-        scope = self._bounded(user, scope, api)
+        scope = self.bounded(user, scope, api)
         audience = "" if api is None else api.identifier
-        self._consents.record(client, user.sub, audience or self._apis.userinfo, scope)
-        answer, jti = self._access(client, user, scope, api)
+        if remember:
+            self._consents.record(
+                client, user.sub, audience or self._apis.userinfo, scope
+            )
+        answer, jti = self._access(client, user, scope, api, details=details)
         if "openid" in scope.split():
             answer["id_token"] = self._id_token(client, user, scope, login, nonce)
         key = None
@@ -99,8 +114,8 @@ class TokenService:
         self, client: Client, user: User, scope: str, api: Api | None, sid: str | None
     ) -> Issued:
         """Make the tokens of a refresh: nothing in them says anything of a factor."""
-        scope = self._bounded(user, scope, api)
-        answer, jti = self._access(client, user, scope, api, REFRESH_TOKEN)
+        scope = self.bounded(user, scope, api)
+        answer, jti = self._access(client, user, scope, api, grant=REFRESH_TOKEN)
         if "openid" in scope.split():
             login = Login(user.sub, sid or "", 0, mfa=False)
             answer["id_token"] = self._id_token(client, user, scope, login, None)
@@ -156,8 +171,8 @@ class TokenService:
             raise TenantRefusedError("access_denied", "user is blocked")
         return user
 
-    def _bounded(self, user: User, scope: str, api: Api | None) -> str:
-        """Take away what RBAC does not give this user."""
+    def bounded(self, user: User, scope: str, api: Api | None) -> str:
+        """Return *scope* without what RBAC does not give this user."""
         if api is None or not api.rbac:
             return scope
         held = {*api.permissions(user), *OIDC_SCOPES, OFFLINE}
@@ -169,10 +184,14 @@ class TokenService:
         user: User,
         scope: str,
         api: Api | None,
+        *,
         grant: str | None = None,
+        details: list[dict[str, Any]] | None = None,
     ) -> tuple[dict[str, Any], str | None]:
         if api is not None:
-            return self._signed(client, user.sub, scope, api, grant=grant, user=user)
+            return self._signed(
+                client, user.sub, scope, api, grant=grant, user=user, details=details
+            )
         now = self._clock.now().timestamp()
         token = new_secret("av_u")
         self._store.change("DELETE FROM access_tokens WHERE expires_at <= ?", now)
@@ -191,6 +210,7 @@ class TokenService:
         *,
         grant: str | None,
         user: User | None = None,
+        details: list[dict[str, Any]] | None = None,
     ) -> tuple[dict[str, Any], str]:
         """Make a JWT access token: Auth0's dialect, or that of RFC 9068."""
         now, jti = int(self._clock.now().timestamp()), new_id("jti")
@@ -213,8 +233,10 @@ class TokenService:
         if api.rbac and api.dialect.endswith("_authz"):
             held = scope.split() if user is None else api.permissions(user)
             claims["permissions"] = list(held)
-        typ = "at+jwt" if profiled else "JWT"
-        return _answer(self._keys.sign(claims, typ), scope, api.lifetime), jti
+        # RFC 9396 sections 7 and 9.1: in the answer, and in the token.
+        granted = {"authorization_details": details} if details else {}
+        token = self._keys.sign(claims | granted, "at+jwt" if profiled else "JWT")
+        return _answer(token, scope, api.lifetime) | granted, jti
 
     def _id_token(
         self, client: Client, user: User, scope: str, login: Login, nonce: str | None

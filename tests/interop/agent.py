@@ -56,7 +56,7 @@ def asking(message: str) -> Any:
     params = {
         "scopes": ["send:payment"],
         "binding_message": message,
-        "user_id": "auth0|ursula",
+        "user_id": os.environ.get("AUTH0_USER", "auth0|ursula"),
     }
     return AsyncAuthorizerBase(params, CONFIG).protect(context, tool)
 

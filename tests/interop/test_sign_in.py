@@ -66,10 +66,11 @@ async def test_openid_client_polls_and_verifies(
     """Auth0's 403 is pending to it, the tenant's key vouches, and a no is a no."""
     async with peer("sign_in.mjs", given) as console:
         flow = await console.says()
-        assert await console.says() == {"path": "/oauth/token", "status": 403}
+        assert flow["interval"] == 5
+        assert await console.told("poll") == {"path": "/oauth/token", "status": 403}
         tenant.clock.advance(flow["interval"])
         tenant.approve(flow, alice)
-        assert await console.says() == {"path": "/oauth/token", "status": 200}
+        assert await console.told("poll") == {"path": "/oauth/token", "status": 200}
         keys = await console.says()
         assert keys == {"path": "/.well-known/jwks.json", "status": 200}
         claims, renewed = await console.says(), await console.says()
@@ -79,7 +80,7 @@ async def test_openid_client_polls_and_verifies(
         assert "amr" not in renewed
         assert await console.says() == {"raised": "invalid_grant", "status": 403}
         cancel(tenant, await console.says())
-        assert await console.says() == {"path": "/oauth/token", "status": 403}
+        assert await console.told("poll") == {"path": "/oauth/token", "status": 403}
         assert await console.says() == {"raised": "access_denied", "status": 403}
 
 

@@ -63,6 +63,29 @@ def test_native_public_conformant_and_granted(
     assert admin.rows("fdeaz")[0]["client_id"] == client["client_id"]
 
 
+def test_codes_live_and_are_polled_for_as_at_auth0(admin: Admin) -> None:
+    """900 seconds and five between polls; only the broker's own client has others."""
+    client_id = admin.made("clients", {"name": "timed", **NATIVE})["client_id"]
+    tenant = admin.tenant
+    flow = tenant.post("oauth/device/code", client_id=client_id).json()
+    assert (flow["expires_in"], flow["interval"]) == (900, 5)
+    waiting = tenant.poll(flow, client_id=client_id)
+    assert (waiting.status_code, waiting.json()["error"]) == (
+        403, "authorization_pending"
+    )  # fmt: skip
+    tenant.clock.advance(4)
+    hasty = tenant.poll(flow, client_id=client_id)
+    assert hasty.status_code == 429
+    assert hasty.json()["error_description"] == (
+        "You are polling faster than the specified interval of 5 seconds."
+    )
+    tenant.clock.advance(895)
+    left = tenant.poll(flow, client_id=client_id)
+    assert left.json()["error"] == "authorization_pending"
+    tenant.clock.advance(1)
+    assert tenant.poll(flow, client_id=client_id).json()["error"] == "expired_token"
+
+
 def test_the_elevated_api(admin: Admin, ann: NewUser) -> None:
     """300 seconds, RFC 9068 with permissions, no refresh token; MFA in the ID token."""
     client = admin.made("clients", {"name": "console", **NATIVE})["client_id"]
@@ -130,6 +153,28 @@ def test_a_refresh_token_when_api_and_client_allow_it(
     known = KeySet.import_key_set(keys)
     said = jwt.decode(answer.json()["id_token"], known).claims
     assert {"amr", "acr", "https://agentvault.dev/mfa_at"} & set(said) == set()
+
+
+def test_a_grant_taken_back_after_the_yes_gives_nothing(
+    admin: Admin, ann: NewUser
+) -> None:
+    """The client's access to the API is looked at once more when it fetches."""
+    body = {
+        "identifier": "https://granted-device.test/",
+        "scopes": [{"value": "read:all"}],
+        "subject_type_authorization": {"user": {"policy": "require_client_grant"}},
+    }
+    audience = admin.made("resource-servers", body)["identifier"]
+    client_id = admin.made("clients", {"name": "granted", **NATIVE})["client_id"]
+    grant = {"client_id": client_id, "audience": audience, "scope": ["read:all"]}
+    key = admin.made("client-grants", {**grant, "subject_type": "user"})["id"]
+    form = {"client_id": client_id, "audience": audience, "scope": "openid read:all"}
+    admin.tenant.clock.advance(30)
+    flow = admin.tenant.post("oauth/device/code", **form).json()
+    admin.tenant.approve(flow, ann)
+    assert admin.call("DELETE", f"client-grants/{key}").status_code == 204
+    answer = admin.tenant.poll(flow, client_id=client_id)
+    assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
 
 
 def test_another_clients_code_is_unknown(admin: Admin, ann: NewUser) -> None:

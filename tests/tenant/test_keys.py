@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509 import load_der_x509_certificate
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import KeySet, RSAKey
 from support.tenant_thread import DETAILS, TenantThread
 
 from agentvault_tui.clock import ManualClock
@@ -49,6 +54,25 @@ def test_a_rotation_brings_the_next_key_into_use(
         assert jwt.decode(raw, published(tenant), ["RS256"]).header["kid"] == kid
     # Whoever cached the set before the rotation knows the key already.
     jwt.decode(new, known, ["RS256"])
+
+
+def test_each_key_has_its_certificate(tenant: TenantThread) -> None:
+    """Self-signed, of the same key, by its SHA-1, and the same after a restart."""
+    url = tenant.issuer + ".well-known/jwks.json"
+    before = tenant.http.get(url).json()["keys"]
+    for jwk in before:
+        assert set(jwk) == {"kty", "use", "alg", "kid", "n", "e", "x5c", "x5t"}
+        der = base64.b64decode(jwk["x5c"][0])
+        found = load_der_x509_certificate(der)
+        found.verify_directly_issued_by(found)
+        assert found.subject.rfc4514_string() == "CN=127.0.0.1"
+        key = found.public_key()
+        assert isinstance(key, RSAPublicKey)
+        assert RSAKey.import_key(key).as_dict()["n"] == jwk["n"]
+        thumbprint = hashlib.sha1(der, usedforsecurity=False).digest()
+        assert base64.urlsafe_b64encode(thumbprint).rstrip(b"=").decode() == jwk["x5t"]
+    tenant.restart()
+    assert tenant.http.get(url).json()["keys"] == before
 
 
 def test_a_retired_key_goes_when_its_tokens_have_lapsed(

@@ -264,7 +264,7 @@ def test_discovery_tells_the_truth(tenant: TenantThread) -> None:
         "token_endpoint_auth_signing_alg_values_supported", "claims_supported",
         "authorization_details_types_supported", "request_uri_parameter_supported",
         "request_parameter_supported", "tls_client_certificate_bound_access_tokens",
-        "backchannel_logout_supported", "backchannel_logout_session_supported",
+        "backchannel_logout_supported",
     }  # fmt: skip
     assert "none" not in found["token_endpoint_auth_methods_supported"]
     keys = tenant.http.get(found["jwks_uri"]).json()["keys"]
@@ -274,15 +274,11 @@ def test_discovery_tells_the_truth(tenant: TenantThread) -> None:
 
 def test_what_is_switched_off_says_so(tenant: TenantThread) -> None:
     """Endpoints that Auth0 names and this tenant does not serve refuse like Auth0's."""
-    form = {"client_id": tenant.client_id, "audience": "None", "scope": "openid"}
-    for path in ("bc-authorize", "mfa/challenge"):
-        answer = tenant.post(path, **form)
-        assert (answer.status_code, answer.json()["error"]) == (
-            403,
-            "unauthorized_client",
-        )
-        stranger = tenant.post(path, client_id="app_none")
-        assert stranger.json()["error"] == "invalid_client"
+    form = {"client_id": tenant.client_id}
+    answer = tenant.post("mfa/challenge", **form)
+    assert (answer.status_code, answer.json()["error"]) == (403, "unauthorized_client")
+    stranger = tenant.post("mfa/challenge", client_id="app_none")
+    assert stranger.json()["error"] == "invalid_client"
     assert tenant.post("oidc/register").status_code == 403
     revocation = "oauth/global-token-revocation/connection/workspace"
     assert tenant.post(revocation).status_code == 401

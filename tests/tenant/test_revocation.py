@@ -153,6 +153,38 @@ def test_the_clients_own_revocation(admin: Admin, agent: Agent, token: str) -> N
     assert admin.tenant.post("oauth/revoke", token=token, **bad).status_code == 401
 
 
+def test_a_revocation_takes_its_siblings_along_where_set(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Off at first; on, all of the same user, client and audience end."""
+    others = [agent.tokens()["refresh_token"] for _ in range(3)]
+    form = {"token": others[0], **agent.auth}
+    assert admin.tenant.post("oauth/revoke", **form).status_code == 200
+    assert refreshes(agent, token)
+    stranger = Agent(admin, f"bot-{new_id('x')[2:]}")
+    foreign = stranger.tokens()["refresh_token"]
+    flags = {"flags": {"revoke_refresh_token_grant": True}}
+    assert admin.call("PATCH", "tenants/settings", flags).status_code == 200
+    form = {"token": others[1], **agent.auth}
+    assert admin.tenant.post("oauth/revoke", **form).content == b""
+    assert held(agent) == []
+    assert refreshes(stranger, foreign)
+    assert admin.call("PATCH", "tenants/settings", {"flags": None}).status_code == 200
+
+
+def test_lists_of_refresh_tokens_have_the_fields_asked_for(
+    admin: Admin, agent: Agent, token: str
+) -> None:
+    """Of each the id alone, or all but it."""
+    query = {"user_id": agent.user["user_id"], "fields": "id"}
+    ids = admin.call("GET", "refresh-tokens", **query).json()["refresh_tokens"]
+    assert ids == [{"id": held(agent)[0]["id"]}]
+    query["include_fields"] = "false"
+    rest = admin.call("GET", "refresh-tokens", **query).json()["refresh_tokens"]
+    assert "id" not in rest[0]
+    assert rest[0]["client_id"] == agent.client["client_id"]
+
+
 def test_a_grant_taken_back_ends_its_refresh_tokens(
     admin: Admin, agent: Agent, token: str
 ) -> None:
@@ -241,22 +273,3 @@ def test_a_deleted_client_leaves_nothing(
     assert admin.call("DELETE", f"clients/{client_id}").status_code == 204
     assert held(agent) == []
     assert agent.refresh(token).json()["error"] == "invalid_client"
-
-
-def test_revoking_access_and_sessions(admin: Admin, agent: Agent, token: str) -> None:
-    """202 {} for both; there are no sessions to list, since none outlives its page."""
-    path = f"users/{agent.user['user_id']}"
-    assert admin.call("GET", f"{path}/sessions").json() == {"sessions": []}
-    gone = admin.call("DELETE", f"{path}/sessions")
-    assert (gone.status_code, gone.json()) == (202, {})
-    kept = {"preserve_refresh_tokens": True}
-    assert admin.call("POST", f"{path}/revoke-access", kept).status_code == 202
-    assert refreshes(agent, token)
-    assert admin.call("POST", f"{path}/revoke-access", {}).status_code == 202
-    assert not refreshes(agent, token)
-    only = admin.machine_token(scope="delete:sessions").json()["access_token"]
-    answer = admin.tenant.http.post(
-        f"{admin.tenant.issuer}api/v2/{path}/revoke-access",
-        headers={"authorization": f"Bearer {only}"},
-    )
-    assert "expected all of" in answer.json()["message"]

@@ -79,6 +79,19 @@ def test_a_later_releases_store_is_left_alone(home: Home) -> None:
         Store(home, checkpoints=False)
 
 
+def test_a_home_of_the_last_version_has_room_for_requests(old: Home) -> None:
+    """One migrated before CIBA was there gets its table, and keeps the rest."""
+    database = sqlite3.connect(old.tenant / "tenant.db")
+    database.executescript(MIGRATIONS[1])
+    database.execute("PRAGMA user_version = 2")
+    database.commit()
+    database.close()
+    store = Store(old, checkpoints=False)
+    assert store.all("SELECT * FROM ciba_requests") == []
+    assert len(store.all("SELECT * FROM users")) == 2
+    store.close()
+
+
 def test_another_port_is_the_same_tenant(home: Home) -> None:
     """What was configured under the old issuer's name has the new one's."""
     store = Store(home, checkpoints=True)

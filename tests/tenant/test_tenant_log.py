@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from support.tenant_admin import Admin, query_of
+from support.backchannel import Asking
+from support.tenant_admin import CALLBACK, DATABASE, Admin, Agent, query_of
 from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.clock import ManualClock
@@ -119,6 +120,77 @@ def test_the_device_flow_is_told(tenant: TenantThread) -> None:
     assert admin.rows("fdeaz")[0]["description"].startswith("Service not found")
     # Its id is the broker's secret of this run: the log has another name for it.
     assert tenant.client_id not in str(admin.call("GET", "logs").json())
+
+
+def test_rows_name_the_connection_and_its_id(admin: Admin) -> None:
+    """As recorded together: where users sign in, and the provider of an exchange."""
+    agent = Agent(admin, "connected-bot")
+    token = agent.tokens()["refresh_token"]
+    agent.connect(agent.me_token(token))
+    assert agent.exchange(token).status_code == 200
+    agent.exchange(token, connection="invented")
+    at = ("connection", "connection_id", "strategy", "strategy_type")
+    told = {kind: [admin.rows(kind)[0][key] for key in at]
+            for kind in ("s", "seta", "feta", "seccft")}  # fmt: skip
+    workspace, database = admin.connection(), admin.connection(DATABASE)
+    assert told == {
+        "s": [DATABASE, database["id"], "auth0", "database"],
+        "seta": ["workspace", workspace["id"], "oauth2", "social"],
+        "feta": ["invented", None, None, None],
+        "seccft": [None, None, None, None],
+    }
+    tied = admin.call("GET", "logs", q=f"connection_id:{workspace['id']}").json()
+    assert {row["type"] for row in tied} >= {"seta"}
+
+
+def test_what_fails_at_my_account_is_told(admin: Admin) -> None:
+    """A proof that is none, and an account there is not: one row each."""
+    agent = Agent(admin, "failing-bot")
+    me = agent.me_token(agent.tokens()["refresh_token"])
+    started = agent.start(me)
+    proof = {"auth_session": started["auth_session"], "connect_code": "invented"}
+    body = {**proof, "redirect_uri": CALLBACK}
+    assert agent.me(me, "POST", "complete", body).status_code == 400
+    assert agent.me(me, "DELETE", "accounts/cac_invented").status_code == 404
+    for kind in ("connection", "delete"):
+        row = admin.rows(f"connected_accounts_{kind}_failed")[0]
+        assert row["user_name"] == "failing-bot"
+        assert row["connection"] is None
+
+
+def test_a_second_factor_is_told_from_asking_to_locking(tenant: TenantThread) -> None:
+    """Asked for, wrong, and locked; a lock of passwords has a code of its own."""
+    admin = Admin(tenant)
+    ann = tenant.users.add("ann@acme.test")
+    asking = Asking(admin, ann)
+    asking.asked()
+    asking.opened()
+    asking.person.send("login", user=asking.person.name, password=ann.password)
+    for _ in range(6):
+        asking.person.send("login-otp", otp="000000")
+    asking.opened()
+    for _ in range(6):
+        asking.person.send("login", user=asking.person.name, password="wrong")
+    tenant.clock.advance(60)
+    asking.opened()
+    asking.person.send("login", user="nobody", password="wrong")
+    wanted = {
+        "gd_start_auth": 1, "gd_auth_failed": 5, "gd_otp_rate_limit_exceed": 1,
+        "fp": 5, "limit_wc": 1, "fu": 1,
+    }  # fmt: skip
+    assert {kind: len(admin.rows(kind)) for kind in wanted} == wanted
+
+
+def test_a_limit_reached_is_told_once_a_minute(tenant: TenantThread) -> None:
+    """However many requests are turned away, and again a minute later."""
+    admin = Admin(tenant)
+    for count in (1, 2):
+        tenant.clock.advance(60)
+        tenant.faults.set(Faults(rate=2))
+        answers = [admin.call("GET", "clients").status_code for _ in range(5)]
+        assert answers == [200, 200, 429, 429, 429]
+        tenant.faults.set(Faults())
+        assert len(admin.rows("api_limit")) == count
 
 
 def test_ids_grow_even_when_the_clock_goes_back(

@@ -76,6 +76,7 @@ def _checked(parts: Parts, query: QueryParams, client: Client, back: Errand) -> 
     words = scope.split()
     mfa = (
         parts.settings.mfa_always()
+        or (api is not None and api.transactional)
         or MFA_ACR in query.get("acr_values", "").split()
         or any(word.startswith("stepup:") for word in words)
     )

@@ -21,6 +21,7 @@ from agentvault_tui.tenant.management.bodies import (
     flag,
     merged,
     one_of,
+    some_of,
     table,
     tables,
     text,
@@ -88,7 +89,7 @@ _MEMBERS: Final = {
     ),
     "resource_server_identifier": text(600),
     "token_exchange": table({"allow_any_profile_of_type": texts()}),
-    "async_approval_notification_channels": texts(),
+    "async_approval_notification_channels": some_of("guardian-push", "email"),
     "token_vault_privileged_access": _PRIVILEGED,
     "agent_id": text(64),
 }

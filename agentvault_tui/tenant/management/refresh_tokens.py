@@ -52,7 +52,8 @@ class RefreshTokenCalls:
             user_id=user_id, client_id=call.query.get("client_id")
         )
         shapes = [self._shape(held) for held in found]
-        return Answer(200, paging.by_checkpoint(call.query, "refresh_tokens", shapes))
+        page = paging.by_checkpoint(call.query, "refresh_tokens", shapes)
+        return Answer(200, paging.chosen(call.query, page, "refresh_tokens"))
 
     def _list_of_user(self, call: Call) -> Answer:
         # Another key than the list over all users has: "tokens".

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.apis import Api, Apis, new_api
+from agentvault_tui.tenant.apis import TRANSACTIONAL, Api, Apis, new_api
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
@@ -42,6 +42,7 @@ _CHANGES: Final = {
         }
     ),
     "authorization_details": tables(table({"type": text(255)}, "type")),
+    "consent_policy": one_of("standard", TRANSACTIONAL),
     "agent_subject_claims": text(64),
 }  # fmt: skip
 _MEMBERS: Final = {"identifier": text(600), **_CHANGES}

@@ -58,7 +58,7 @@ class UserCalls:
 
     def endpoints(self) -> list[Endpoint]:
         """Return the calls."""
-        one, gone = "/users/{id}", ("delete:sessions", "delete:refresh_tokens")
+        one = "/users/{id}"
         return [
             Endpoint("GET", "/users", ("read:users",), "List or Search Users",
                      self._list),
@@ -70,13 +70,6 @@ class UserCalls:
             Endpoint("DELETE", one, ("delete:users",), "Delete a User", self._delete),
             Endpoint("GET", f"{one}/connected-accounts", ("read:users",),
                      "Get connected accounts for a user", self._accounts_of),
-            Endpoint("GET", f"{one}/sessions", ("read:sessions",),
-                     "Get sessions for user", self._sessions),
-            Endpoint("DELETE", f"{one}/sessions", ("delete:sessions",),
-                     "Delete sessions for user", self._no_sessions),
-            Endpoint("POST", f"{one}/revoke-access", gone,
-                     "Revokes selected resources from a user", self._revoke_access,
-                     needs_all=True),
         ]  # fmt: skip
 
     def _list(self, call: Call) -> Answer:
@@ -145,7 +138,8 @@ class UserCalls:
             self._accounts.delete_user(sub)
             for grant in self._consents.list(user_id=sub):
                 self._consents.delete(grant.id)
-            self._end_refresh(sub)
+            for held in self._refresh.list(user_id=sub):
+                self._refresh.revoke(held.id)
         return Answer(204)
 
     def _accounts_of(self, call: Call) -> Answer:
@@ -166,29 +160,6 @@ class UserCalls:
             )
         page = paging.by_checkpoint(call.query, "connected_accounts", shapes)
         return Answer(200, page)
-
-    def _sessions(self, call: Call) -> Answer:
-        """Return none: a sign-in here lasts no longer than its page."""
-        self._found(call)
-        return Answer(200, {"sessions": []})
-
-    def _no_sessions(self, call: Call) -> Answer:
-        self._found(call)
-        return Answer(202, {})
-
-    def _revoke_access(self, call: Call) -> Answer:
-        body = checked(
-            call.body, {"session_id": text(), "preserve_refresh_tokens": flag}
-        )
-        user = self._found(call)
-        if not body.get("preserve_refresh_tokens"):
-            self._end_refresh(user.sub, body.get("session_id"))
-        return Answer(202, {})
-
-    def _end_refresh(self, sub: str, session_id: str | None = None) -> None:
-        for held in self._refresh.list(user_id=sub):
-            if session_id in {None, held.session_id}:
-                self._refresh.revoke(held.id)
 
     def _found(self, call: Call) -> User:
         user = self._people.find(call.path["id"])

@@ -9,7 +9,6 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.client_auth import ClientAuth
 from agentvault_tui.tenant.oauth.wire import body_of, refusal, refused, reply
 
-_CIBA = "urn:openid:params:grant-type:ciba"
 _MFA_OTP = "http://auth0.com/oauth/grant-type/mfa-otp"
 
 
@@ -20,13 +19,17 @@ class Absent:
         """Refuse clients that are who they say; others are refused for that."""
         self._auth = auth
 
-    async def backchannel(self, request: Request) -> Response:
-        """Refuse CIBA: no client has that grant here; the broker offers it itself."""
-        return await self._not_allowed(request, _CIBA)
-
     async def mfa_challenge(self, request: Request) -> Response:
         """Refuse the MFA API: a second factor is asked for on the pages alone."""
-        return await self._not_allowed(request, _MFA_OTP)
+        try:
+            form = await body_of(request)
+            self._auth.client(form, request.headers.get("authorization", ""))
+            raise refused(
+                "unauthorized_client",
+                f"Grant type '{_MFA_OTP}' not allowed for the client.",
+            )
+        except TenantRefusedError as error:
+            return refusal(error)
 
     async def register(self, _: Request) -> Response:
         """Refuse dynamic registration (RFC 7591), which is off by default."""
@@ -48,14 +51,3 @@ class Absent:
             "You are signed out.", media_type="text/plain",
             headers={"cache-control": "no-store"},
         )  # fmt: skip
-
-    async def _not_allowed(self, request: Request, grant: str) -> Response:
-        try:
-            form = await body_of(request)
-            self._auth.client(form, request.headers.get("authorization", ""))
-            raise refused(
-                "unauthorized_client",
-                f"Grant type '{grant}' not allowed for the client.",
-            )
-        except TenantRefusedError as error:
-            return refusal(error)

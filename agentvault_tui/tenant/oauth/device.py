@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,34 +13,36 @@ from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import DEVICE_CODE, Client
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
-from agentvault_tui.tenant.oauth.wire import missing, peer_of, refusal, refused, reply
+from agentvault_tui.tenant.oauth.pace import Paces
+from agentvault_tui.tenant.oauth.wire import (
+    FORM,
+    media_type,
+    missing,
+    peer_of,
+    refusal,
+    refused,
+    reply,
+    wide_form,
+)
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.tokens import Login
 from agentvault_tui.web import read_body
 
-INTERVAL: Final = 1
-"""Seconds between polls. Auth0 says 5; here both ends are on one machine, and an
-approval should be felt at once."""
-SLOWER: Final = 5
-"""RFC 8628 section 3.5: each slow_down makes the interval that much longer."""
-_EARLY: Final = 0.1
-"""Timers fire a little early, and both sides measure a little differently."""
-_MAX_INTERVAL: Final = 60
-_PACED: Final = 1024
+LIFETIME: Final = 900
+INTERVAL: Final = 5
+"""What Auth0 says to every client, in seconds."""
+OUR_INTERVAL: Final = 1
+"""Seconds between polls of the broker's: both ends are on one machine, and an approval
+should be felt at once."""
 _log = logging.getLogger("agentvault.tenant")
 
 
-@dataclass(slots=True)
-class _Pace:
-    """How fast one device may poll."""
-
-    interval: int
-    answered: float
-    """When it was last answered: the interval counts from there (Auth0)."""
-
-
 class DeviceFlow:
-    """Device codes over one store, that live *lifetime* seconds."""
+    """Device codes over one store.
+
+    Those of the broker's own client live *lifetime* seconds and are polled for each
+    second; those of every other client are as Auth0's.
+    """
 
     def __init__(self, parts: Parts, lifetime: int) -> None:
         """Work on a tenant's *parts*."""
@@ -56,7 +55,7 @@ class DeviceFlow:
         self._clock = parts.clock
         self._issuer = parts.issuer
         self._lifetime = lifetime
-        self._paces: dict[str, _Pace] = {}
+        self._paces = Paces(parts.clock)
 
     async def start(self, request: Request) -> Response:
         """Give out a pair of codes (RFC 8628 section 3.1)."""
@@ -78,7 +77,7 @@ class DeviceFlow:
                 client.key,
                 scope,
                 what,
-                self._lifetime,
+                self._lifetime_of(client),
                 audience=None if api is None else api.identifier,
                 form=self._settings.code_format(),
             )
@@ -100,10 +99,13 @@ class DeviceFlow:
                 "user_code": pair.user_code,
                 "verification_uri": uri,
                 "verification_uri_complete": f"{uri}?user_code={pair.user_code}",
-                "expires_in": self._lifetime,
-                "interval": INTERVAL,
+                "expires_in": self._lifetime_of(client),
+                "interval": _interval(client),
             },
         )
+
+    def _lifetime_of(self, client: Client) -> int:
+        return self._lifetime if client.of_run else LIFETIME
 
     def _client(self, form: dict[str, str]) -> Client:
         client_id = form.get("client_id")
@@ -128,8 +130,8 @@ class DeviceFlow:
         if code is None or code.client != asked.client.key or code.state == "spent":
             raise refused("invalid_grant", "Invalid or expired device code.")
         if code.state == "pending" and not code.expires.passed(self._clock):
-            raise self._still_pending(code)
-        self._paces.pop(code.key, None)
+            raise self._still_pending(code, asked.client)
+        self._paces.forget(code.key)
         # From here on the code is over. Of several polls at once one spends it, and
         # only that one hears how it ended (T-11).
         if not self._codes.spend(code):
@@ -141,51 +143,36 @@ class DeviceFlow:
             )
         if code.expires.passed(self._clock):
             raise refused("expired_token", "The device code has expired.")
+        api = self._apis.asked(code.audience)
         issued = self._tokens.for_login(
             asked.client,
             Login(code.sub or "", code.sid or "", code.authenticated_at or 0, mfa=True),
-            code.scope,
-            self._apis.asked(code.audience),
+            # Once more: a client grant may have been taken back since.
+            self._apis.for_user(asked.client, api, code.scope),
+            api,
         )
         _log.info("device code redeemed", extra={"sub": code.sub})
         return Outcome.of(issued, audience=code.audience)
 
-    def _still_pending(self, code: DeviceCode) -> TenantRefusedError:
-        now = self._clock.boot()
-        pace = self._paces.get(code.key)
-        if pace is None:
-            # The first poll may come at once; a forgotten pace is a lenient one.
-            while len(self._paces) >= _PACED:
-                del self._paces[next(iter(self._paces))]
-            self._paces[code.key] = _Pace(INTERVAL, now)
-        elif now - pace.answered < pace.interval - _EARLY:
-            told = pace.interval
-            pace.interval = min(pace.interval + SLOWER, _MAX_INTERVAL)
-            pace.answered = now
+    def _still_pending(self, code: DeviceCode, client: Client) -> TenantRefusedError:
+        hasty = self._paces.polled(code.key, _interval(client))
+        if hasty is None:
             return refused(
-                "slow_down",
-                "You are polling faster than the specified interval of "
-                f"{told} second{'' if told == 1 else 's'}.",
+                "authorization_pending", "User has yet to authorize device code."
             )
-        else:
-            pace.answered = now
         return refused(
-            "authorization_pending", "User has yet to authorize device code."
+            "slow_down",
+            "You are polling faster than the specified interval of "
+            f"{hasty.before} second{'' if hasty.before == 1 else 's'}.",
         )
+
+
+def _interval(client: Client) -> int:
+    return OUR_INTERVAL if client.of_run else INTERVAL
 
 
 def _form(request: Request, body: bytes) -> dict[str, str]:
-    """Read the device request's form; its details may be as long as the body's cap."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise refused(
-            "unsupported_media_type", "send application/x-www-form-urlencoded"
-        )
-    pairs: list[tuple[str, str]] | None = None
-    with contextlib.suppress(ValueError):
-        pairs = parse_qsl(
-            body.decode(), strict_parsing=True, errors="strict", max_num_fields=16
-        )
-    if pairs is None or len(dict(pairs)) != len(pairs):
-        raise refused("invalid_request", "malformed form, or a parameter stands twice")
-    return dict(pairs)
+    """Read the device request's form, which Auth0 documents alone: no JSON."""
+    if media_type(request) != FORM:
+        raise refused("unsupported_media_type", f"send {FORM}")
+    return wide_form(body)

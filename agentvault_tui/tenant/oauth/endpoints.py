@@ -10,9 +10,7 @@ from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.access import AccessTokens
-from agentvault_tui.tenant.client_auth import ClientAuth
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.journal import Journal
 from agentvault_tui.tenant.oauth.grants import Exchange, Grant, Outcome
 from agentvault_tui.tenant.oauth.wire import (
     ExchangeError,
@@ -23,8 +21,10 @@ from agentvault_tui.tenant.oauth.wire import (
     refused,
     reply,
 )
+from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import People
-from agentvault_tui.tenant.refresh import RefreshTokens, ReusedError
+from agentvault_tui.tenant.refresh import RefreshToken, ReusedError
+from agentvault_tui.tenant.tenant_settings import REVOKES_GRANT
 from agentvault_tui.tenant.tokens import TokenService, person
 from agentvault_tui.text import visible
 
@@ -34,7 +34,6 @@ _NOT_OFFERED: Final = frozenset(
         "password",
         "urn:ietf:params:oauth:grant-type:jwt-bearer",
         "urn:ietf:params:oauth:grant-type:token-exchange",
-        "urn:openid:params:grant-type:ciba",
     )
 )
 """Auth0 knows them; no client here may use them."""
@@ -44,20 +43,14 @@ _NOT_YET: Final = frozenset({"authorization_pending", "slow_down"})
 class TokenEndpoint:
     """``POST /oauth/token`` and ``POST /oauth/revoke``."""
 
-    def __init__(
-        self,
-        auth: ClientAuth,
-        grants: Mapping[str, Grant],
-        tokens: TokenService,
-        refresh: RefreshTokens,
-        journal: Journal,
-    ) -> None:
-        """Dispatch to *grants*."""
-        self._auth = auth
+    def __init__(self, parts: Parts, grants: Mapping[str, Grant]) -> None:
+        """Dispatch to *grants* over a tenant's *parts*."""
+        self._auth = parts.auth
         self._grants = grants
-        self._tokens = tokens
-        self._refresh = refresh
-        self._journal = journal
+        self._tokens = parts.tokens
+        self._refresh = parts.refresh
+        self._journal = parts.journal
+        self._settings = parts.settings
 
     async def token(self, request: Request) -> Response:
         """Answer a token request (RFC 6749 section 3.2)."""
@@ -100,6 +93,7 @@ class TokenEndpoint:
         self._tokens.revoke(form["token"], client)
         held = self._refresh.revoke_secret(form["token"], client)
         if held is not None:
+            self._end_grant(held)
             self._journal.write(
                 "srrt",
                 client=client.log_name,
@@ -107,6 +101,15 @@ class TokenEndpoint:
                 details={"credential_id": held.id, "user_id": held.user_id},
             )
         return Response(status_code=200, headers={"cache-control": "no-store"})
+
+    def _end_grant(self, held: RefreshToken) -> None:
+        """End its siblings as well, where the tenant is set to."""
+        if self._settings.all()["flags"].get(REVOKES_GRANT) is not True:
+            return
+        for sibling in self._refresh.list(
+            user_id=held.user_id, client_id=held.client_id, audience=held.audience
+        ):
+            self._refresh.revoke(sibling.id, at_once=True)
 
     def _client(self, request: Request, form: Mapping[str, str]) -> Client:
         return self._auth.client(form, request.headers.get("authorization", ""))

@@ -7,6 +7,8 @@ from typing import Any, Final
 from agentvault_tui.tenant import details
 
 EXTENSIONS_PATH: Final = "/agentvault/metadata"
+INBOX: Final = "/agentvault/inbox"
+"""Where people find what Auth0 would have mailed them."""
 
 
 def discovery(issuer: str) -> dict[str, Any]:
@@ -67,7 +69,6 @@ def discovery(issuer: str) -> dict[str, Any]:
         "request_parameter_supported": True,
         "tls_client_certificate_bound_access_tokens": True,
         "backchannel_logout_supported": True,
-        "backchannel_logout_session_supported": True,
     }  # fmt: skip
 
 
@@ -76,5 +77,6 @@ def extensions(issuer: str) -> dict[str, Any]:
     return {
         "issuer": issuer,
         "kind": "embedded",
+        "inbox": f"{issuer}{INBOX.lstrip('/')}",
         "workspace_authorization_server": f"{issuer}agentvault/workspace",
     }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.journal import Peer
-from agentvault_tui.web import BodyError, parse_body, read_body
+from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
+FORM: Final = "application/x-www-form-urlencoded"
+_FIELDS: Final = 64
 _GRANTS_DOC: Final = "https://auth0.com/docs/clients/client-grant-types"
 _STATUS: Final = {
     # Auth0's own, where RFC 8628 section 3.5 has 400 (facts measured on its traffic).
@@ -43,6 +47,15 @@ class ExchangeError(TenantRefusedError):
         self.reason = reason
 
 
+class LaterError(TenantRefusedError):
+    """A refusal that says when to come again (RFC 9110 section 10.2.3)."""
+
+    def __init__(self, error: str, what: str, seconds: int) -> None:
+        """Keep after how many *seconds* that is."""
+        super().__init__(error, what)
+        self.seconds = seconds
+
+
 def refused(error: str, description: str) -> TenantRefusedError:
     """Return a refusal as OAuth words it."""
     return TenantRefusedError(error, description)
@@ -64,11 +77,17 @@ def reply(status: int, body: Mapping[str, Any]) -> Response:
 
 
 def refusal(error: TenantRefusedError) -> Response:
-    """Write a refusal in Auth0's envelope, with its status."""
-    body = {"error": error.error, "error_description": error.what}
+    """Write a refusal in Auth0's envelope, with the status it has in its flow."""
+    body: dict[str, Any] = {"error": error.error, "error_description": error.what}
     if error.error == "unauthorized_client":
         body["error_uri"] = _GRANTS_DOC
-    return reply(_STATUS.get(error.error, 400), body)
+    later = error.seconds if isinstance(error, LaterError) else None
+    if later is not None and error.error == "slow_down":
+        body["interval"] = later
+    answer = reply(error.status or _STATUS.get(error.error, 400), body)
+    if later is not None:
+        answer.headers["retry-after"] = str(later)
+    return answer
 
 
 async def body_of(request: Request) -> dict[str, str]:
@@ -84,6 +103,37 @@ async def body_of(request: Request) -> dict[str, str]:
         code = "unsupported_media_type" if error.status == 415 else "invalid_request"
         raise refused(code, error.text) from None
     return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+async def page_form(request: Request) -> dict[str, str]:
+    """Read a page's form; one that no page of ours sends is an empty one."""
+    body = await read_body(request.receive)
+    try:
+        return parse_form(body) if media_type(request) == FORM else {}
+    except BodyError:
+        return {}
+
+
+def media_type(request: Request) -> str:
+    """Return the media type alone of what was sent."""
+    sent = request.headers.get("content-type", "")
+    return sent.partition(";")[0].strip().lower()
+
+
+def wide_form(body: bytes) -> dict[str, str]:
+    """Read a form one field of which may be as long as the body's cap allows.
+
+    Raises:
+        TenantRefusedError: ``invalid_request``: malformed, or a parameter twice.
+    """
+    pairs: list[tuple[str, str]] | None = None
+    with contextlib.suppress(ValueError):
+        pairs = parse_qsl(
+            body.decode(), strict_parsing=True, errors="strict", max_num_fields=_FIELDS
+        )
+    if pairs is None or len(dict(pairs)) != len(pairs):
+        raise refused("invalid_request", "malformed form, or a parameter stands twice")
+    return dict(pairs)
 
 
 def peer_of(request: Request) -> Peer:
