@@ -58,11 +58,12 @@ def test_the_latest_end_counts_until_it_is_over() -> None:
     clock = ManualClock(NOON)
     leases = Registry(clock).leases
     agent = AgentId("a")
+    google, github = account("a"), account("a", connection="github")
     assert leases.outside_until(agent) is None
-    leases.note(agent, "google", NOON + timedelta(seconds=600))
-    noted = leases.note(agent, "google", NOON + timedelta(seconds=60))
+    leases.note(google, "t1", NOON + timedelta(seconds=600))
+    noted = leases.note(google, "t2", NOON + timedelta(seconds=60))
     assert noted.until == NOON + timedelta(seconds=600)
-    leases.note(agent, "github", NOON + timedelta(seconds=900))
+    leases.note(github, "t3", NOON + timedelta(seconds=900))
     assert leases.outside_until(agent) == NOON + timedelta(seconds=900)
     assert leases.outside_until(AgentId("b")) is None
     clock.advance(901)
@@ -74,11 +75,11 @@ async def test_a_restart_knows_accounts_and_leases(
 ) -> None:
     """What is outside is known to the next process, and what was dropped is not."""
     agent = await bench.agent()
-    lease = bench.broker.registry.leases.note(
-        agent.id, "google", clock.now() + timedelta(seconds=600)
-    )
-    over = bench.broker.registry.leases.note(agent.id, "github", clock.now())
+    leases = bench.broker.registry.leases
     kept, dropped = account(agent.id), account(agent.id, connection="github")
+    kept = replace(kept, provider_user="1093")
+    lease = leases.note(kept, "t1", clock.now() + timedelta(seconds=600))
+    over = leases.note(dropped, "t2", clock.now())
     await bench.broker.record(changes=[lease, over, kept, dropped])
     await bench.broker.record(changes=[DropAccount(agent.id, "github")])
     loaded = await bench.ledger.load()
