@@ -128,11 +128,10 @@ def at_provider(account: dict[str, Any]) -> list[str]:
         return [f"{name}: nothing revokes there, tokens work until they end"]
     if ahead["kept_for"]:
         return [f"{name}: left, {_named(ahead['kept_for'])} would lose it too"]
-    told = [f"revokes the {name} token"]
     if ahead["may_cut"]:
         names = _named(ahead["may_cut"])
-        told.append(f"{name}: if the same person's, {names} will lose it too")
-    return told
+        return [f"revokes the {name} token, for {names} too if the same person's"]
+    return [f"revokes the {name} token"]
 
 
 def _named(agents: list[dict[str, Any]]) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from agentvault_tui.console.lines import Pen, Row, countdown
-from agentvault_tui.console.records import AgentRow, UpstreamStep
+from agentvault_tui.console.records import AgentRow, AtProvider, UpstreamStep
+
+_PROVIDERS = 3
+"""Of an agent, named one by one."""
 
 
 def outside(agent: AgentRow, now: datetime) -> float:
@@ -35,21 +38,26 @@ def headline(agent: AgentRow) -> str:
     return f"tenant confirmed {took(max(step.ms or 0.0 for step in done))}"
 
 
-def at_providers(agent: AgentRow) -> str:
-    """Say what a revocation would do at providers; nothing where none is used."""
-    told = []
-    for one in agent.at_providers:
-        if not one.known:
-            text = "nothing revokes there, tokens work until they end"
-        elif one.kept_for:
-            text = f"left, {', '.join(one.kept_for)} would lose it too"
-        else:
-            text = "the token is revoked"
-            if one.may_cut:
-                names = ", ".join(one.may_cut)
-                text += f", for {names} too if the same person's"
-        told.append(f"{one.connection}: {text}")
-    return "; ".join(told)
+def at_providers(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    """Say what a revocation would do at each provider; nothing where none is used."""
+    rows: list[Row] = []
+    for one in agent.at_providers[:_PROVIDERS]:
+        label = "" if rows else "At provider"
+        text = f"{one.connection}: {_ahead(one)}"
+        rows += pen.facts(label, text, width, 1)[0]
+    if (more := len(agent.at_providers) - _PROVIDERS) > 0:
+        rows.append(pen.fact("", (f"and {more} more", pen.palette.muted)))
+    return rows
+
+
+def _ahead(one: AtProvider) -> str:
+    if not one.known:
+        return "nothing revokes there, tokens work until they end"
+    if one.kept_for:
+        return f"left, {', '.join(one.kept_for)} would lose it too"
+    if one.may_cut:
+        return f"revoked, perhaps for {', '.join(one.may_cut)} too"
+    return "the token is revoked"
 
 
 def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:

@@ -37,6 +37,12 @@ class Office:
         self.admin, self.bench = admin, bench
         self.tenant, self.broker = admin.tenant, bench.broker
 
+    async def restart(self) -> None:
+        """Give the home to another process, which knows what is on disk."""
+        await self.close()
+        again = await Office.open(self.admin, self.bench.home)
+        self.bench, self.broker = again.bench, again.broker
+
     @classmethod
     async def open(cls, admin: Admin, home: Home) -> Office:
         tenant = admin.tenant

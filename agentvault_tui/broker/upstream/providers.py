@@ -101,6 +101,10 @@ class Providers:
             and not self._outlook.kept_for(account)
         ]
 
+    def holds(self, row: OutboxStep) -> bool:
+        """Tell whether there is a token to show for *row*."""
+        return (row.agent_id, row.connection) in self._held
+
     def ready(self, row: OutboxStep) -> bool:
         """Tell whether `do` can do anything about *row*: no token is to come."""
         lacking = self.lacking(row.agent_id)
@@ -198,7 +202,7 @@ class Providers:
         """Tell whether it was revoked there, and nothing came of it since."""
         key = account.agent_id, account.connection
         row, lease = self._registry.step(key[0], _row_id(key)), self._registry.leases
-        if row is None or row.status != "confirmed" or account.since >= row.begun_at:
+        if row is None or row.status != "confirmed" or account.since > row.begun_at:
             return False
         until = known.until if (known := lease.of(*key)) else None
         return until is None or until <= self._clock.now()

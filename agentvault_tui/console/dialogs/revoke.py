@@ -117,12 +117,10 @@ class RevokeDialog(Confirm):
             if agent.shared_with
             else "none share its accounts"
         )
-        rows = [
-            *pen.facts("At tenant", named, width, 2)[0],
-            *pen.facts("Affects too", shared, width, 2)[0],
-        ]
-        if ahead := at_providers(agent):
-            rows += pen.facts("At provider", ahead, width, 2)[0]
+        rows = pen.facts("At tenant", named, width, 2)[0]
+        if agent.shared_with or not any(one.may_cut for one in agent.at_providers):
+            rows += pen.facts("Affects too", shared, width, 2)[0]
+        rows += at_providers(pen, agent, width)
         ends = agent.outside_until
         if ends is not None and ends > self.clock.now():
             text = f"a provider's token works until {clock_time(ends)}"
