@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console import tenantwords
+from agentvault_tui.console import glyphs, tenantwords, theme
 from agentvault_tui.console.intake import Intake, token_key
+from agentvault_tui.console.lines import Pen
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.rates import Rate
 from agentvault_tui.console.records import Counts, LinkState
@@ -147,6 +148,29 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     told.mirror.apply("agent", {**revoked, "upstream": [done, failed]})
     row = told.mirror.agents[agent["id"]]
     assert tenantwords.headline(row) == "tenant: client secret given up"
+
+
+def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
+    """Named by its connection; left on purpose is no failure, given up is one."""
+    agent = told.add_agent("a", "read:email")
+    done = {"step": "grant", "status": "confirmed", "ms": 212}
+
+    def headline(status: str) -> str:
+        step = {"step": "provider token", "connection": "google", "status": status}
+        steps = [step, done]
+        told.mirror.apply("agent", {**agent, "status": "revoked", "upstream": steps})
+        return tenantwords.headline(told.mirror.agents[agent["id"]])
+
+    assert headline("pending") == "google token pending"
+    assert headline("confirmed") == "tenant confirmed 212 ms"
+    assert headline("left") == "tenant confirmed 212 ms"
+    assert headline("failed") == "google token given up"
+    pen = Pen(theme.palette("agentvault"), glyphs.UNICODE)
+    rows = tenantwords.steps(pen, told.mirror.agents[agent["id"]], START, 76)
+    shown = ["".join(text for text, _ in row).split() for row in rows]
+    assert shown[0][:2] == ["At", "tenant"]
+    assert shown[1][:2] == ["At", "provider"]
+    assert shown[1][-4:] == ["google", "token", "given", "up"]
 
 
 def test_an_agent_is_seen_when_it_asks(told: Told) -> None:

@@ -135,6 +135,18 @@ def test_a_revocation_ends_the_token_at_the_provider(vault: Vault) -> None:
     )
 
 
+def test_a_token_would_be_sent_in_clear_so_nothing_starts(vault: Vault) -> None:
+    """An endpoint without https ends a start with its setting's name, and exit 2."""
+    other = vault.home / "other"
+    other.mkdir(mode=0o700)
+    bad = 'revocation_endpoint = "http://id.acme.test/revoke"\n'
+    (other / "config.toml").write_text(CONFIG + bad)
+    refused = vault.cli("--home", str(other), "serve", "--listen", "127.0.0.1:0")
+    assert refused.returncode == 2
+    assert "connections.workspace.revocation_endpoint" in refused.stderr
+    assert "does not use https" in refused.stderr
+
+
 def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
     """One page comes back by itself, the other is pasted; the agent has a token."""
     user = vault.approver("ursula")
