@@ -83,7 +83,7 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
         last = place
         rows.append(pen.cut(row, width))
         if step.problem and step.status != "confirmed":
-            rows += pen.facts("", step.problem, width, 2, p.muted)[0]
+            rows += pen.facts("", step.problem, width, 3, p.muted)[0]
     if left := outside(agent, now):
         text = "until the last token already handed out ends"
         row = pen.fact("Outside", (f"{countdown(left)} ", p.waiting), (text, p.muted))

@@ -13,12 +13,14 @@ from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console import glyphs, tenantwords, theme
+from agentvault_tui.console.attention import Attention
 from agentvault_tui.console.intake import Intake, token_key
 from agentvault_tui.console.lines import Pen
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.rates import Rate
 from agentvault_tui.console.records import Counts, LinkState
 from agentvault_tui.console.tokens import KEPT, TokenShelf
+from agentvault_tui.console.widgets.card import Cards
 
 
 class Told(FakeState):
@@ -171,6 +173,33 @@ def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
     assert shown[0][:2] == ["At", "tenant"]
     assert shown[1][:2] == ["At", "provider"]
     assert shown[1][-4:] == ["google", "token", "given", "up"]
+
+
+@pytest.mark.parametrize("size", [(78, 2), (54, 3)])
+def test_a_card_says_what_is_open_elsewhere_before_what_was(
+    told: Told, size: tuple[int, int]
+) -> None:
+    """Where not all fits, that it is revoked, what was given up, and the countdown."""
+    agent = told.add_agent("calendar-agent", "read:email")
+    agent["counts"] = {"allowed": 31_300, "denied": 4, "escalated": 2}
+    failed = {"step": "provider token", "connection": "google-oauth2"}
+    told.mirror.apply(
+        "agent",
+        {
+            **agent,
+            "status": "revoked",
+            "revoked_at": iso(START),
+            "outside_until": iso(START + timedelta(seconds=125)),
+            "upstream": [{**failed, "status": "failed"}],
+        },
+    )
+    row = told.mirror.agents[agent["id"]]
+    pen = Pen(theme.palette("agentvault"), glyphs.UNICODE)
+    look = Attention(revoked=True)
+    drawn = Cards(told.mirror).draw(pen, "agentvault", row, look, size)
+    shown = " ".join("".join(text for text, _ in line) for line in drawn)
+    for words in ("REVOKED", "google-oauth2 token given up", "outside 2:05"):
+        assert words in shown
 
 
 def test_an_agent_is_seen_when_it_asks(told: Told) -> None:
