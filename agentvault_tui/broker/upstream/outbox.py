@@ -188,14 +188,14 @@ class Outbox:
             if step.agent_id not in self._asked
             and self._providers.lacking(step.agent_id)
         }
-        due = self._due()
+        due = {step.id for step in self._due()}
         steps = [
             step
             for step in self._pending()
             if is_providers(step)
             and self._providers.ready(step)
             # Without a token time changes nothing: a person is told at once.
-            and (step in due or not self._providers.holds(step))
+            and (step.id in due or not self._providers.holds(step))
         ]
         wanted: dict[str, Callable[[], Awaitable[None]]] = {
             **{agent: partial(self._ask, agent) for agent in sorted(agents)},

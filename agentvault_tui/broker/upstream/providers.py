@@ -171,6 +171,8 @@ class Providers:
         at = self._outlook.at(row.connection)
         provider = self._provider(row.connection, at)
         async with self._places:
+            if self._registry.step(row.agent_id, row.id) is not row:
+                return Tried("overtaken while it waited for a place")
             said = await provider.revoke(held.token)
         if isinstance(said, NotYet):
             return Tried(said.problem, said.wait)
@@ -183,9 +185,8 @@ class Providers:
 
     def _by_hand(self, row: OutboxStep, why: str) -> Tried:
         """Give up, and say what is left for a person to do."""
-        lease = self._registry.leases.of(row.agent_id, row.connection)
-        until = lease.until if lease else None
-        ends = f", or wait until {_clock(until)}" if until else ""
+        until = self._outside_until(row.agent_id, row.connection)
+        ends = f", or wait until {until:%H:%M} UTC" if until else ""
         problem = f"revoke at {visible(row.connection, 60)} by hand{ends}: {why}"
         return Tried(problem, over="failed")
 
@@ -201,11 +202,15 @@ class Providers:
     def _is_done(self, account: Account) -> bool:
         """Tell whether it was revoked there, and nothing came of it since."""
         key = account.agent_id, account.connection
-        row, lease = self._registry.step(key[0], _row_id(key)), self._registry.leases
+        row = self._registry.step(key[0], _row_id(key))
         if row is None or row.status != "confirmed" or account.since > row.begun_at:
             return False
-        until = known.until if (known := lease.of(*key)) else None
-        return until is None or until <= self._clock.now()
+        return self._outside_until(*key) is None
+
+    def _outside_until(self, agent_id: AgentId, connection: str) -> datetime | None:
+        lease = self._registry.leases.of(agent_id, connection)
+        until = lease.until if lease else None
+        return until if until and until > self._clock.now() else None
 
     def _names(self, agents: tuple[AgentId, ...]) -> str:
         names = [visible(self._registry.agent(one).name, 40) for one in agents[:_NAMED]]
@@ -220,7 +225,3 @@ def is_providers(row: OutboxStep) -> bool:
 
 def _row_id(key: _Key) -> str:
     return f"{key[0]}/{STEP}/{key[1]}"
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment:%H:%M} UTC"
