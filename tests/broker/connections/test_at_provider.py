@@ -18,6 +18,7 @@ from support.token_vault import exchange
 
 from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent
 from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
@@ -244,6 +245,39 @@ async def test_a_provider_that_is_down_delays_nothing(
         assert rogue.asked(REVOKE) == 2  # RFC 7009 section 2.2.1: not before
         await later(office, 31)
         assert office.step(agent.agent).status == "confirmed"
+
+
+async def test_who_waits_for_a_token_keeps_nobody_else_waiting(
+    office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one agent's token is asked for, another's steps go on; then its own do."""
+    first, token = await using(office, live)
+    await later(office, 61)
+    second, _ = await using(office, live)
+    go, real = asyncio.Event(), office.broker.providers._exchange
+
+    async def slow(account: Account) -> Any:
+        await go.wait()
+        return await real(account)
+
+    def status(agent: Caller, name: str) -> str:
+        return office.step(agent.agent, name).status
+
+    monkeypatch.setattr(office.broker.providers, "_exchange", slow)
+    running = asyncio.create_task(office.broker.outbox.run())
+    await office.revoke(first.agent)
+    await office.revoke(second.agent)
+    await office.bench.until(
+        lambda: status(second, "client secret") == status(second, STEP) == "confirmed"
+    )
+    assert status(first, "vault grant") == status(first, "client secret") == "pending"
+    go.set()
+    await office.bench.until(
+        lambda: status(first, "vault grant") == status(first, STEP) == "confirmed"
+    )
+    assert office.provider_says(token)["active"] is False
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_vault_that_hangs_delays_the_grant_by_no_more_than_an_exchange(
