@@ -124,6 +124,11 @@ class ConnectionSettings:
 
     It carries everything the person allowed there, so an exchange needs all of them.
     """
+    revocation_endpoint: str = "auto"
+    """Where the provider revokes a token for whoever shows it (RFC 7009): a URL, or
+    ``auto``: where its documentation says, if we know of it, or ``none``: nowhere."""
+    userinfo_endpoint: str = "auto"
+    """Where it says whose a token is (OIDC Core section 5.3), in the same words."""
 
     def __post_init__(self) -> None:
         """Refuse a connection that stands for nothing: nothing would be decided."""
@@ -277,7 +282,7 @@ def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
     """Read ``[connections.NAME]`` tables."""
     if not isinstance(table, Mapping):
         raise SettingsError(f"[connections] in {source} is not a table")
-    names = {item.name for item in fields(ConnectionSettings)}
+    known = {item.name: item.default for item in fields(ConnectionSettings)}
     read: dict[str, ConnectionSettings] = {}
     for name, values in table.items():
         section = f"connections.{name}"
@@ -288,12 +293,14 @@ def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
             )
         if not isinstance(values, Mapping):
             raise SettingsError(f"[{section}] in {source} is not a table")
-        for key in values:
-            if key not in names:
-                raise _unknown(f"{section}.{key}", key, names, source)
-        scopes = _coerce(values.get("scopes", []), (), f"{section}.scopes in {source}")
+        changes = {}
+        for key, value in values.items():
+            if key not in known:
+                raise _unknown(f"{section}.{key}", key, known, source)
+            where = f"{section}.{key} in {source}"
+            changes[key] = _coerce(value, known[key], where)
         try:
-            read[name] = ConnectionSettings(scopes)
+            read[name] = ConnectionSettings(**changes)
         except SettingsError as error:
             what = f"[{section}] in {source}: {error.what}"
             raise SettingsError(what, error.remedy) from None

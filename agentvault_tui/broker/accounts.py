@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from agentvault_tui.model import Account, AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a revocation of its agent would do to an account at the provider."""
+
+    known: bool = False
+    """Whether anything is known that revokes there."""
+    kept_for: tuple[AgentId, ...] = ()
+    """Agents that use the same person's account there. A provider's grant is a
+    person's, to one application: it would end for all of them, so it is left."""
+    may_cut: tuple[AgentId, ...] = ()
+    """Agents of whose accounts nobody knows whether they are the same person's; of
+    many, some."""
 
 
 class Accounts:
@@ -15,6 +30,8 @@ class Accounts:
         """Start with none."""
         self._of: dict[AgentId, dict[str, Account]] = defaultdict(dict)
         self._sharing: dict[tuple[str, str, str], set[AgentId]] = defaultdict(set)
+        self._owners: dict[str, dict[str, set[AgentId]]] = defaultdict(dict)
+        """By connection and who the owner is at the provider."""
 
     def take_over(self, accounts: Iterable[Account]) -> None:
         """Know what the last process knew."""
@@ -26,12 +43,15 @@ class Accounts:
         self.drop(account.agent_id, account.connection)
         self._of[account.agent_id][account.connection] = account
         self._sharing[_tokenset(account)].add(account.agent_id)
+        owners = self._owners[account.connection]
+        owners.setdefault(account.provider_user, set()).add(account.agent_id)
 
     def drop(self, agent_id: AgentId, connection: str) -> None:
         """Forget the agent's account there, if there is one."""
         account = self._of[agent_id].pop(connection, None)
         if account is not None:
             self._sharing[_tokenset(account)].discard(agent_id)
+            self._owners[connection][account.provider_user].discard(agent_id)
 
     def get(self, agent_id: AgentId, connection: str) -> Account | None:
         """Return the agent's account there."""
@@ -49,6 +69,19 @@ class Accounts:
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
         """Return the other agents whom deleting *account* at the tenant cuts too."""
         return tuple(sorted(self._sharing[_tokenset(account)] - {account.agent_id}))
+
+    def owned(self, connection: str, provider_user: str) -> Iterator[Account]:
+        """Yield the accounts there of one owner at the provider.
+
+        Of an unknown one, these are those nobody asked about.
+        """
+        for agent_id in sorted(self._owners[connection].get(provider_user, ())):
+            yield self._of[agent_id][connection]
+
+    def at(self, connection: str) -> Iterator[Account]:
+        """Yield every account there."""
+        for provider_user in self._owners[connection]:
+            yield from self.owned(connection, provider_user)
 
 
 def _tokenset(account: Account) -> tuple[str, str, str]:

@@ -13,7 +13,13 @@ from typing import Final
 from agentvault_tui.broker.connecting import Flows
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
-from agentvault_tui.broker.upstream import Outbox, TenantAccess
+from agentvault_tui.broker.upstream import (
+    Attempts,
+    Outbox,
+    Outlook,
+    Providers,
+    TenantAccess,
+)
 from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerError, PolicyError
@@ -100,8 +106,12 @@ class Broker:
     """Where the provider tokens of connected accounts are."""
     flows_to_accounts: Flows = field(init=False)
     """Connections that people are making."""
+    outlook: Outlook = field(init=False)
+    """What a revocation would do at providers."""
+    providers: Providers = field(init=False)
+    """The providers themselves."""
     outbox: Outbox = field(init=False)
-    """What revocations still have to do there."""
+    """What revocations still have to do, at the tenant and at providers."""
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
@@ -109,8 +119,16 @@ class Broker:
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
         self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
         self.flows_to_accounts = Flows(self.clock)
-        self.outbox = Outbox(self.clock, self.registry, self.access, self._record_step)
+        self.outlook = Outlook(
+            self.registry, self.vault.issuer, lambda: self.settings.connections
+        )
+        self.providers = Providers(
+            self.clock, self.registry, self.outlook, self.vault.exchange_apart
+        )
+        reached = (self.clock, self.registry, self.access, self.providers)
+        self.outbox = Outbox(*reached, Attempts(*reached, self._record_step))
         self.registry.foreseen = self.outbox.foreseen
+        self.registry.outlook = self.outlook.of
 
     async def record(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
@@ -145,8 +163,10 @@ class Broker:
         done, _ = await asyncio.wait({task}, timeout=_CUT_WAIT)
         return bool(done) and task.result()
 
-    async def _record_step(self, draft: Draft | None, change: Change) -> None:
-        await self.record_cut(*([draft] if draft else []), changes=[change])
+    async def _record_step(
+        self, draft: Draft | None, changes: tuple[Change, ...]
+    ) -> None:
+        await self.record_cut(*([draft] if draft else []), changes=changes)
         if draft is not None:
             self.on_status()
 

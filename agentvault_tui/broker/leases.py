@@ -1,7 +1,7 @@
 """Until when provider tokens that agents were given can still be used.
 
-They are the provider's: no revocation of ours ends one. What can be said is when the
-last of them ends by itself, and who else uses the same account.
+They are the provider's: only it can end one before its time. What can be said is when
+the last of them ends, and who else uses the same account.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from agentvault_tui.broker.accounts import Accounts
 from agentvault_tui.clock import Clock
-from agentvault_tui.model import AgentId, Lease
+from agentvault_tui.model import Account, AgentId, Given, Lease
 
 
 class Leases:
@@ -33,17 +33,33 @@ class Leases:
         for lease in leases:
             self._of[lease.agent_id][lease.connection] = lease
 
-    def note(self, agent_id: AgentId, connection: str, until: datetime) -> Lease:
-        """Note that a token which works until then is given to the agent.
+    def note(self, account: Account, thumbprint: str, until: datetime) -> Lease:
+        """Note that a token of *account*, good until then, is given to its agent.
 
         Returns:
-            what goes into the delivery's transaction: the latest end there is.
+            what goes into the delivery's transaction: all that is outside there.
         """
-        known = self._of[agent_id].get(connection)
-        latest = max(until, known.until) if known else until
-        lease = Lease(agent_id, connection, latest)
-        self._of[agent_id][connection] = lease
-        return lease
+        given = [
+            one
+            for one in self._outside(account.agent_id, account.connection)
+            if one.thumbprint != thumbprint
+        ]
+        given.append(Given(account.id, thumbprint, until))
+        return self._put(account.agent_id, account.connection, given)
+
+    def ended(self, account: Account, thumbprint: str, *, all_of_it: bool) -> Lease:
+        """Note that the provider has ended a token, or *all_of_it*: of the account.
+
+        Returns:
+            what is to be recorded with it: all that is outside there still.
+        """
+        given = [
+            one
+            for one in self._outside(account.agent_id, account.connection)
+            if one.thumbprint != thumbprint
+            and not (all_of_it and one.account_id == account.id)
+        ]
+        return self._put(account.agent_id, account.connection, given)
 
     def of(self, agent_id: AgentId, connection: str) -> Lease | None:
         """Return the lease of the agent there, over or not."""
@@ -54,9 +70,14 @@ class Leases:
 
         Nothing when none is outside that can still be used.
         """
-        now = self._clock.now()
-        ends = (lease.until for lease in self._of[agent_id].values())
-        return max((end for end in ends if end > now), default=None)
+        return max(
+            (
+                one.until
+                for connection in self._of[agent_id]
+                for one in self._outside(agent_id, connection)
+            ),
+            default=None,
+        )
 
     def sharing(self, agent_id: AgentId) -> tuple[AgentId, ...]:
         """Return the other agents that use an account this one uses."""
@@ -66,3 +87,12 @@ class Leases:
             for other in self._accounts.sharing(account)
         )
         return tuple(dict.fromkeys(others))
+
+    def _outside(self, agent_id: AgentId, connection: str) -> list[Given]:
+        lease, now = self._of[agent_id].get(connection), self._clock.now()
+        return [one for one in lease.given if one.until > now] if lease else []
+
+    def _put(self, agent_id: AgentId, connection: str, given: list[Given]) -> Lease:
+        lease = Lease(agent_id, connection, tuple(given))
+        self._of[agent_id][connection] = lease
+        return lease

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.model import Account, AgentId
-from agentvault_tui.vault import Secret
+from agentvault_tui.model import Account, AgentId, sha256_hex
+from agentvault_tui.vault import ProviderToken, Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,20 @@ class Held:
     """When it ends at the provider, whatever is done here."""
     lease: Deadline = field(repr=False)
     """When it is forgotten here: the vault is asked again, and may say no."""
+
+    @classmethod
+    def of(
+        cls, clock: Clock, account: Account, found: ProviderToken, longest: float
+    ) -> Held:
+        """Return what the vault just gave for *account*, for *longest* seconds."""
+        return cls(
+            account=account,
+            token=found.access_token,
+            scope=" ".join(found.scopes),
+            thumbprint=sha256_hex(found.access_token.reveal())[:16],
+            until=clock.now() + timedelta(seconds=found.expires_in),
+            lease=Deadline.after(clock, min(found.expires_in, longest)),
+        )
 
 
 class ProviderTokens:
@@ -45,6 +59,10 @@ class ProviderTokens:
     def put(self, held: Held) -> None:
         """Keep *held* for its lease."""
         self._of[held.account.agent_id][held.account.connection] = held
+
+    def of(self, agent_id: AgentId) -> tuple[Held, ...]:
+        """Return all of the agent's that are not forgotten yet."""
+        return tuple(self._of.get(agent_id, {}).values())
 
     def drop(self, agent_id: AgentId) -> None:
         """Forget all of the agent's."""

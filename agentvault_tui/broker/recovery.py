@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import (
@@ -29,6 +30,7 @@ from agentvault_tui.model import (
     Draft,
     Event,
     EventType,
+    Lease,
     StepUp,
     StepUpStatus,
     Token,
@@ -201,10 +203,18 @@ def _as_known(broker: Broker, change: Change) -> Change | None:
             return registry.cooldowns.of(change.agent_id)
         case OutboxStep():
             return registry.step(change.agent_id, change.id)
-        case Account() | DropAccount():
-            known = registry.accounts.get(change.agent_id, change.connection)
-            return known or DropAccount(change.agent_id, change.connection)
+        case Account() | DropAccount() | Lease():
+            return _at_connection(registry, change)
         case Token():
             return None  # the ledger voided the batch's tokens itself
         case _:
             return change
+
+
+def _at_connection(
+    registry: Registry, change: Account | DropAccount | Lease
+) -> Account | DropAccount | Lease:
+    where = change.agent_id, change.connection
+    if isinstance(change, Lease):
+        return registry.leases.of(*where) or change
+    return registry.accounts.get(*where) or DropAccount(*where)

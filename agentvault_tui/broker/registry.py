@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Final
 
-from agentvault_tui.broker.accounts import Accounts
+from agentvault_tui.broker.accounts import Accounts, Prospect
 from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.broker.leases import Leases
 from agentvault_tui.broker.provider_tokens import ProviderTokens
@@ -23,6 +23,7 @@ from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentCounts,
     AgentId,
@@ -65,6 +66,8 @@ class Registry:
         self._epochs: dict[AgentId, int] = defaultdict(int)
         self.foreseen: Callable[[AgentId], tuple[str, ...]] = lambda _: ()
         """What a revocation would do at the tenant, by the names of its steps."""
+        self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
+        """What one would do to an account at its provider."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
 
     # Agents

@@ -37,6 +37,7 @@ from agentvault_tui.policy.connections import check_connections
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
+from agentvault_tui.vault.provider import endpoints
 from agentvault_tui.vault.provision.kept import KeptClients
 from agentvault_tui.web.guard import Guard, loopback_hosts
 from agentvault_tui.web.local_ca import chosen_files
@@ -91,6 +92,8 @@ async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> 
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
     check_connections(settings.connections, policy.catalogue)
+    for name, known in settings.connections.items():
+        endpoints(name, known.revocation_endpoint, known.userinfo_endpoint)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -136,6 +139,8 @@ async def _open(
         known = found.management
         secret = Secret(known.client_secret)
         broker.access.give(ClientSecret(known.client_id, secret))
+    for name, at in found.providers.items():
+        broker.outlook.give(name, at)
     join_accounts(broker)
     await take_over(broker)
     feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
@@ -228,6 +233,7 @@ async def _close(rooms: _Rooms) -> None:
         await _mark(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
     await broker.vault.aclose()
+    await broker.providers.aclose()
     if rooms.tenant is not None:
         await rooms.tenant.stop()
 

@@ -59,6 +59,7 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
 def account_shape(account: Account, registry: Registry) -> dict[str, Any]:
     """Return a connected account; what could use it is not known here."""
     lease = registry.leases.of(account.agent_id, account.connection)
+    ahead = registry.outlook(account)
     return {
         "connection": account.connection,
         "account": account.id,
@@ -69,6 +70,12 @@ def account_shape(account: Account, registry: Registry) -> dict[str, Any]:
         "removing": account.removing,
         "outside_until": _moment(lease.until if lease else None),
         "shared_with": _named(registry.accounts.sharing(account), registry),
+        "provider_user": account.provider_user or None,
+        "at_provider": {
+            "known": ahead.known,
+            "kept_for": _named(ahead.kept_for, registry),
+            "may_cut": _named(ahead.may_cut, registry),
+        },
     }
 
 
@@ -77,9 +84,10 @@ def _named(agents: Iterable[AgentId], registry: Registry) -> list[dict[str, str]
 
 
 def step_shape(step: OutboxStep) -> dict[str, Any]:
-    """Return a step at the tenant as it stands."""
+    """Return a step at the tenant, or at a provider, as it stands."""
     return {
         "step": step.step,
+        "connection": step.connection or None,
         "status": step.status,
         "ms": step.ms,
         "attempts": step.attempts,

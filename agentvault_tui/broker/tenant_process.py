@@ -12,12 +12,14 @@ import logging
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
+from agentvault_tui.vault.provider import Endpoints
 
 log = logging.getLogger("agentvault.tenant_process")
 
@@ -42,6 +44,8 @@ class Announcement:
     client_id: str
     management: ManagementCredential | None = None
     """With which we manage the embedded tenant; none of a tenant we did not start."""
+    providers: Mapping[str, Endpoints] = field(default_factory=dict)
+    """Where its own providers are, by connection."""
 
 
 class TenantProcess:
@@ -126,7 +130,12 @@ class TenantProcess:
                     # Sent before the line was, so this does not wait.
                     self._listening = _received(ours)
                 # The secret comes from us: nobody says it back.
-                return Announcement(said["issuer"], said["client_id"], self._management)
+                return Announcement(
+                    said["issuer"],
+                    said["client_id"],
+                    self._management,
+                    _providers(said["providers"]),
+                )
             except (TimeoutError, ValueError, KeyError, OSError) as error:
                 await self._end()
                 raise TenantUnreachableError(
@@ -141,6 +150,13 @@ class TenantProcess:
             await asyncio.sleep(_PAUSE)
             with contextlib.suppress(TenantUnreachableError):
                 await self._spawn()
+
+
+def _providers(said: dict[str, dict[str, str]]) -> dict[str, Endpoints]:
+    return {
+        name: Endpoints(at["revocation_endpoint"], at["userinfo_endpoint"])
+        for name, at in said.items()
+    }
 
 
 def _received(pair: socket.socket) -> socket.socket:

@@ -49,6 +49,7 @@ class VaultAccess:
     ) -> None:
         """Reach the tenant *issuer* with what *home* keeps for it."""
         self._tenant = Tenant(issuer, clock, timeout=deadline)
+        self._apart = Tenant(issuer, clock, timeout=deadline)
         self.issuer: Final = self._tenant.issuer
         self.users: Final = VaultUsers(home, self.issuer)
         self.clients: Final = KeptClients(home, self.issuer)
@@ -95,9 +96,17 @@ class VaultAccess:
         until, refusal = self._resting.get(account, (None, None))
         if until and refusal and not until.passed(self._clock):
             return refusal
-        found = await self._asked(account)
+        found = await self._asked(account, self._tenant, self._places)
         self._rest(account, found)
         return found
+
+    async def exchange_apart(self, account: Account) -> ProviderToken | NoToken:
+        """Have a token that no agent gets: to ask the provider, or to revoke there.
+
+        Over connections of its own, without a place or a rest: no agent that asks for
+        tokens can delay it.
+        """
+        return await self._asked(account, self._apart, asyncio.Semaphore())
 
     def _rest(self, account: Account, found: ProviderToken | NoToken) -> None:
         """Keep a no for a moment, and let go of those whose moment is over."""
@@ -110,10 +119,12 @@ class VaultAccess:
             pause = min(max(found.retry_after or 0.0, _REST), _LONGEST_REST)
             self._resting[account] = Deadline.after(self._clock, pause), found
 
-    async def _asked(self, account: Account) -> ProviderToken | NoToken:
+    async def _asked(
+        self, account: Account, tenant: Tenant, places: asyncio.Semaphore
+    ) -> ProviderToken | NoToken:
         try:
-            async with asyncio.timeout(self._deadline), self._places:
-                return await self._exchange(account)
+            async with asyncio.timeout(self._deadline), places:
+                return await self._exchange(account, tenant)
         except TimeoutError:
             return _unavailable(f"the tenant took longer than {self._deadline:g} s")
         except TenantError as error:
@@ -121,7 +132,9 @@ class VaultAccess:
         except AgentVaultError as error:
             return NoToken(Cause.OTHER, "server_error", error.what, error.remedy)
 
-    async def _exchange(self, account: Account) -> ProviderToken | NoToken:
+    async def _exchange(
+        self, account: Account, tenant: Tenant
+    ) -> ProviderToken | NoToken:
         user = self.users.of(account.agent_id)
         whose = (account.issuer, account.user)
         if user is None or whose != (self.issuer, user.sub):
@@ -131,7 +144,7 @@ class VaultAccess:
                 "the agent's vault user is not signed in at this tenant",
                 "agentvault connections add",
             )
-        vault = TokenVault(self._tenant, self.credential(account.agent_id))
+        vault = TokenVault(tenant, self.credential(account.agent_id))
         found = await vault.for_refresh_token(user.refresh_token, account.connection)
         if isinstance(found, ProviderToken) and not found.expires_in:
             # What ends nobody knows when cannot be said to be over after a revocation.
@@ -141,6 +154,7 @@ class VaultAccess:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._tenant.aclose()
+        await self._apart.aclose()
 
 
 def _unavailable(what: str) -> NoToken:

@@ -91,20 +91,51 @@ def at_tenant(agent: dict[str, Any]) -> list[tuple[str, object]]:
         names = ", ".join(str(one["connection"]) for one in accounts)
         fields.append(("accounts", names))
     if others := agent.get("shared_with"):
-        names = ", ".join(str(one["name"]) for one in others)
-        fields.append(("shared with", names))
+        fields.append(("shared with", _named(others)))
     if agent["status"] != "revoked" and agent.get("at_tenant"):
         fields.append(("at the tenant", f"ends {', '.join(agent['at_tenant'])}"))
+    if agent["status"] != "revoked":
+        fields += [
+            ("at the provider", told)
+            for one in agent.get("connections", ())
+            for told in at_provider(one)
+        ]
     for step in agent.get("upstream", ()):
         if step["status"] == "withdrawn":
             continue
-        took = f" in {step['ms']:.0f} ms" if step["ms"] is not None else ""
+        where, what = step_named(step)
+        took = f" in {step['ms']:.0f} ms" if step["status"] == "confirmed" else ""
         why = f": {step['problem']}" if step["problem"] else ""
-        told = f"{step['step']} {step['status']}{took}{why}"
-        fields.append(("at the tenant", told))
+        fields.append((where, f"{what} {step['status']}{took}{why}"))
     if agent.get("outside_until"):
         fields.append(("outside until", agent["outside_until"]))
     return fields
+
+
+def step_named(step: dict[str, Any]) -> tuple[str, str]:
+    """Return where a step of a revocation is done, and what it ends there."""
+    if connection := step.get("connection"):
+        return "at the provider", f"{connection} token"
+    return "at the tenant", str(step["step"])
+
+
+def at_provider(account: dict[str, Any]) -> list[str]:
+    """Say what a revocation does to an account at its provider."""
+    name, ahead = account["connection"], account.get("at_provider")
+    if not ahead:
+        return []  # a broker of an earlier version does not say
+    if not ahead["known"]:
+        return [f"{name}: nothing revokes there, tokens work until they end"]
+    if ahead["kept_for"]:
+        return [f"{name}: left, {_named(ahead['kept_for'])} would lose it too"]
+    if ahead["may_cut"]:
+        names = _named(ahead["may_cut"])
+        return [f"revokes the {name} token, for {names} too if the same person's"]
+    return [f"revokes the {name} token"]
+
+
+def _named(agents: list[dict[str, Any]]) -> str:
+    return ", ".join(str(one["name"]) for one in agents)
 
 
 def _scopes(

@@ -203,6 +203,11 @@ def _print_account(out: Output, account: dict[str, Any]) -> None:
             ("agent", out.cell(account["agent_name"])),
             ("vault user", out.cell(account["user_name"])),
             ("at the provider", " ".join(account["provider_scopes"])),
+            *(
+                [("its owner there", out.cell(account["provider_user"], limit=80))]
+                if account.get("provider_user")
+                else []
+            ),
             ("stands for", " ".join(account["scopes"])),
             *(
                 [("shared with", out.cell(_names(account["shared_with"])))]

@@ -197,6 +197,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     if len(waiting) > _WAITING:
         rows.append(pen.fact("", (f"and {len(waiting) - _WAITING} more", p.muted)))
     rows.append(pen.fact("", ("and refuses whatever it asks from then on", p.text)))
+    rows += tenantwords.at_providers(pen, agent, width)
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
         rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
     return rows

@@ -7,7 +7,7 @@ default, what is unknown is passed over, and nothing here raises on odd values.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from agentvault_tui.console.records import (
     OUTCOMES,
     RISKS,
     AgentRow,
+    AtProvider,
     Counts,
     DeciderRow,
     DeviceRow,
@@ -116,7 +117,19 @@ class Intake:
             outside_until=moment(data.get("outside_until")),
             connections=self._named(data.get("connections"), "connection"),
             shared_with=self._named(data.get("shared_with"), "name"),
+            at_providers=tuple(self._at_providers(data.get("connections"))),
         )
+
+    def _at_providers(self, rows: object) -> Iterator[AtProvider]:
+        """Read what is ahead of accounts; an earlier broker says nothing of it."""
+        for row in map(_mapping, _list(rows)):
+            if ahead := _mapping(row.get("at_provider")):
+                yield AtProvider(
+                    self.shown(row.get("connection"), _NAME),
+                    ahead.get("known") is True,
+                    self._named(ahead.get("kept_for"), "name"),
+                    self._named(ahead.get("may_cut"), "name"),
+                )
 
     def _named(self, rows: object, member: str) -> tuple[Shown, ...]:
         return tuple(
@@ -220,7 +233,7 @@ class Intake:
         )
 
     def upstream(self, data: object) -> tuple[UpstreamStep, ...]:
-        """Read the tenant's steps of a revocation."""
+        """Read the steps of a revocation at the tenant and at providers."""
         steps = (_mapping(item) for item in _list(data))
         return tuple(
             UpstreamStep(
@@ -229,6 +242,7 @@ class Intake:
                 ms if isinstance(ms := step.get("ms"), int | float) else None,
                 _number(step.get("attempts")),
                 self.shown(step.get("problem")),
+                self.shown(step.get("connection"), _NAME),
             )
             for step in steps
         )

@@ -71,15 +71,35 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStep:
-    """One step of a revocation that the tenant has to confirm."""
+    """One step of a revocation that the tenant or a provider has to confirm."""
 
     step: Shown
     status: Shown
-    """``pending``, ``confirmed``, ``failed`` or ``withdrawn``."""
+    """``pending``, ``confirmed``, ``failed``, ``withdrawn`` or ``left``."""
     ms: float | None
     attempts: int = 0
     problem: Shown = _NOTHING
-    """Why it is not done yet, or was given up."""
+    """Why it is not done yet, was given up, or left."""
+    connection: Shown = _NOTHING
+    """At which provider; nothing where it is the tenant's."""
+
+    @property
+    def ends(self) -> str:
+        """What it ends, in a word or two."""
+        return f"{self.connection} token" if self.connection else self.step
+
+
+@dataclass(frozen=True, slots=True)
+class AtProvider:
+    """What a revocation would do to an account at its provider."""
+
+    connection: Shown
+    known: bool
+    """Whether anything is known that revokes there."""
+    kept_for: tuple[Shown, ...]
+    """Names of agents that would lose it too: it is left."""
+    may_cut: tuple[Shown, ...]
+    """Names of agents that lose it too, if theirs is the same person's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,8 @@ class AgentRow:
     """Providers at which it uses an account, through Token Vault."""
     shared_with: tuple[Shown, ...] = ()
     """Names of other agents that use one of these accounts."""
+    at_providers: tuple[AtProvider, ...] = ()
+    """What a revocation would do to each of them there."""
 
 
 @dataclass(frozen=True, slots=True)

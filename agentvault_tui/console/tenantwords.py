@@ -1,11 +1,17 @@
-"""How far a revocation is at the tenant: closed here is not yet confirmed there."""
+"""How far a revocation is elsewhere: closed here is not yet confirmed there.
+
+Elsewhere is the tenant, and the providers whose tokens an agent was given.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from agentvault_tui.console.lines import Pen, Row, countdown
-from agentvault_tui.console.records import AgentRow, UpstreamStep
+from agentvault_tui.console.records import AgentRow, AtProvider, UpstreamStep
+
+_PROVIDERS = 3
+"""Of an agent, named one by one."""
 
 
 def outside(agent: AgentRow, now: datetime) -> float:
@@ -15,40 +21,69 @@ def outside(agent: AgentRow, now: datetime) -> float:
 
 
 def headline(agent: AgentRow) -> str:
-    """Say in few words how far the tenant is; nothing where it holds nothing."""
-    steps = [step for step in agent.upstream if step.status != "withdrawn"]
-    if not steps:
+    """Say in few words how far they are; nothing where nothing is held."""
+    steps = [s for s in agent.upstream if s.status not in {"withdrawn", "left"}]
+    for step in steps:
+        if step.status == "failed":
+            return f"{'' if step.connection else 'tenant: '}{step.ends} given up"
+    at_tenant = [step for step in steps if not step.connection]
+    done = [step for step in at_tenant if step.status == "confirmed"]
+    if len(done) < len(at_tenant):
+        return f"tenant {len(done)} of {len(at_tenant)}"
+    for step in steps:
+        if step.status == "pending":
+            return f"{step.ends} pending"
+    if not done:
         return ""
-    failed = [step for step in steps if step.status == "failed"]
-    if failed:
-        return f"tenant: {failed[0].step} given up"
-    done = [step for step in steps if step.status == "confirmed"]
-    if len(done) < len(steps):
-        return f"tenant {len(done)} of {len(steps)}"
     return f"tenant confirmed {took(max(step.ms or 0.0 for step in done))}"
+
+
+def at_providers(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    """Say what a revocation would do at each provider; nothing where none is used."""
+    rows: list[Row] = []
+    for one in agent.at_providers[:_PROVIDERS]:
+        label = "" if rows else "At provider"
+        text = f"{one.connection}: {_ahead(one)}"
+        rows += pen.facts(label, text, width, 1)[0]
+    if (more := len(agent.at_providers) - _PROVIDERS) > 0:
+        rows.append(pen.fact("", (f"and {more} more", pen.palette.muted)))
+    return rows
+
+
+def _ahead(one: AtProvider) -> str:
+    if not one.known:
+        return "nothing revokes there, tokens work until they end"
+    if one.kept_for:
+        return f"left, {', '.join(one.kept_for)} would lose it too"
+    if one.may_cut:
+        return f"revoked, perhaps for {', '.join(one.may_cut)} too"
+    return "the token is revoked"
 
 
 def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     """Write each step with its time, and how long what is outside still works."""
     p = pen.palette
     rows: list[Row] = []
-    for step in agent.upstream:
+    last = ""
+    for step in sorted(agent.upstream, key=lambda step: bool(step.connection)):
         if step.status == "withdrawn":
             continue
         mark, style = {
             "confirmed": (pen.glyphs.done, p.accent),
             "failed": (pen.glyphs.failed, p.danger),
+            "left": (pen.glyphs.ahead, p.muted),
         }.get(step.status, (pen.glyphs.current, p.waiting))
-        label = "" if rows else "At tenant"
+        place = "At provider" if step.connection else "At tenant"
         row = pen.fact(
-            label,
+            "" if place == last else place,
             (f"{mark} ", style),
-            (f"{pen.clip(step.step, 20).ljust(20)} ", p.text),
+            (f"{pen.clip(step.ends, 20).ljust(20)} ", p.text),
             (state(step), p.muted),
         )
+        last = place
         rows.append(pen.cut(row, width))
         if step.problem and step.status != "confirmed":
-            rows += pen.facts("", step.problem, width, 2, p.muted)[0]
+            rows += pen.facts("", step.problem, width, 3, p.muted)[0]
     if left := outside(agent, now):
         text = "until the last token already handed out ends"
         row = pen.fact("Outside", (f"{countdown(left)} ", p.waiting), (text, p.muted))
@@ -60,8 +95,8 @@ def state(step: UpstreamStep) -> str:
     """Say how one step stands."""
     if step.status == "confirmed":
         return f"confirmed {took(step.ms)}" if step.ms is not None else "confirmed"
-    if step.status == "failed":
-        return "given up"
+    if step.status in {"failed", "left"}:
+        return {"failed": "given up", "left": "left as it is"}[step.status]
     return f"retry {step.attempts}" if step.attempts else "pending"
 
 

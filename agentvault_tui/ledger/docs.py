@@ -18,6 +18,8 @@ from agentvault_tui.model import (
     DecisionId,
     DeviceCode,
     Evidence,
+    Given,
+    Lease,
     Risk,
     StepUp,
     StepUpId,
@@ -199,6 +201,7 @@ def write_account(account: Account) -> str:
             account.scopes,
             iso(account.since),
             account.removing,
+            account.provider_user,
         ]
     )
 
@@ -206,7 +209,9 @@ def write_account(account: Account) -> str:
 def read_account(key: str, doc: str) -> Account:
     """Return the account `write_account` wrote."""
     agent_id, _, connection = key.partition(" ")
-    account_id, issuer, user, user_name, scopes, since, removing = json.loads(doc)
+    account_id, issuer, user, user_name, scopes, since, removing, *more = json.loads(
+        doc
+    )
     return Account(
         AgentId(agent_id),
         connection,
@@ -217,7 +222,22 @@ def read_account(key: str, doc: str) -> Account:
         tuple(scopes),
         parse_iso(since),
         removing=removing,
+        provider_user=more[0] if more else "",  # older versions wrote none
     )
+
+
+def write_lease(lease: Lease) -> str | None:
+    """Return *lease* as text; None when there is nothing to remember."""
+    given = [[one.account_id, one.thumbprint, iso(one.until)] for one in lease.given]
+    return _encode(given) if given else None
+
+
+def read_lease(key: str, doc: str) -> Lease:
+    """Return the lease `write_lease` wrote; older versions wrote its end alone."""
+    agent_id, _, connection = key.partition(" ")
+    rows = json.loads(doc) if doc.startswith("[") else [["", "", doc]]
+    given = (Given(account, token, parse_iso(until)) for account, token, until in rows)
+    return Lease(AgentId(agent_id), connection, tuple(given))
 
 
 def write_outbox(step: OutboxStep) -> str:
@@ -232,13 +252,16 @@ def write_outbox(step: OutboxStep) -> str:
             step.ms,
             step.problem,
             step.users,
+            step.connection,
         ]
     )
 
 
 def read_outbox(step_id: str, status: Any, doc: str) -> OutboxStep:
     """Return the row `write_outbox` wrote."""
-    agent_id, step, begun_at, attempts, next_at, ms, problem, users = json.loads(doc)
+    agent_id, step, begun_at, attempts, next_at, ms, problem, users, *more = json.loads(
+        doc
+    )
     return OutboxStep(
         id=step_id,
         agent_id=AgentId(agent_id),
@@ -250,6 +273,7 @@ def read_outbox(step_id: str, status: Any, doc: str) -> OutboxStep:
         ms=ms,
         problem=problem,
         users=tuple(users),
+        connection=more[0] if more else "",  # older versions wrote none
     )
 
 

@@ -98,8 +98,9 @@ class OutboxStep:
     step: str
     begun_at: datetime
     """When the operator decided it."""
-    status: Literal["pending", "confirmed", "failed", "withdrawn"] = "pending"
-    """Withdrawn when the agent was restored before it was done."""
+    status: Literal["pending", "confirmed", "failed", "withdrawn", "left"] = "pending"
+    """Withdrawn when the agent was restored before it was done; left on purpose when it
+    would have cut another agent off too."""
     attempts: int = 0
     next_at: datetime | None = None
     """When to try again; only while pending."""
@@ -109,6 +110,8 @@ class OutboxStep:
     """Why it is not done yet, or was given up; displayable."""
     users: tuple[str, ...] = ()
     """Whom at the tenant it is about: an earlier step may make the broker forget."""
+    connection: str = ""
+    """At which provider, where it is one at a provider."""
 
 
 @dataclass(frozen=True, slots=True)

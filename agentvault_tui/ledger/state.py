@@ -132,7 +132,7 @@ def _named(
             return _account_key(change), None
         case Lease():
             key = f"{_LEASE}{change.agent_id} {change.connection}"
-            return key, iso(change.until)
+            return key, docs.write_lease(change)
         case Meta():
             return f"app:{change.key}", change.value
 
@@ -292,9 +292,8 @@ def _account_key(change: Account | DropAccount) -> str:
 
 def _leases(meta: dict[str, str], clock: Clock) -> Iterator[Lease]:
     for key, value in _under(_LEASE, meta):
-        agent_id, _, connection = key.partition(" ")
-        lease = Lease(AgentId(agent_id), connection, parse_iso(value))
-        if lease.until > clock.now():
+        lease = docs.read_lease(key, value)
+        if lease.until is not None and lease.until > clock.now():
             yield lease
 
 

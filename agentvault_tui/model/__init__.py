@@ -1,6 +1,6 @@
 """The words of the product: frozen, slotted, without I/O, standard library only."""
 
-from agentvault_tui.model.account import Account, Lease
+from agentvault_tui.model.account import Account, Given, Lease
 from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential
 from agentvault_tui.model.decision import Action, Outcome, Verdict
 from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
@@ -39,6 +39,7 @@ __all__ = [
     "Event",
     "EventType",
     "Evidence",
+    "Given",
     "Lease",
     "Outcome",
     "Risk",

@@ -31,13 +31,31 @@ class Account:
     since: datetime
     removing: bool = False
     """Not used any more; that the tenant has deleted it is not confirmed yet."""
+    provider_user: str = ""
+    """Who its owner is at the provider, as that says; empty when it was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A provider's token that an agent was given, by what may be known of it."""
+
+    account_id: str
+    """The account it is of; empty in what older versions wrote."""
+    thumbprint: str
+    """The beginning of its SHA-256; empty in what older versions wrote."""
+    until: datetime
+    """The provider's own end of it: only the provider can bring it forward."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Until when the latest provider token an agent was given can be used."""
+    """The provider tokens an agent was given at a connection, until they are over."""
 
     agent_id: AgentId
     connection: str
-    until: datetime
-    """The provider's own end of it: nobody here can bring it forward."""
+    given: tuple[Given, ...]
+
+    @property
+    def until(self) -> datetime | None:
+        """When the last of them ends; nothing when none is left."""
+        return max((one.until for one in self.given), default=None)

@@ -32,6 +32,7 @@ from agentvault_tui.tenant.faults import Faults, FaultSwitch
 from agentvault_tui.tenant.logs import log_to_stderr
 from agentvault_tui.tenant.parts import Run
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.vault.provider_api import where
 from agentvault_tui.web import Server, run, tcp_socket
 
 _LOCK_TRIES: Final = 30
@@ -129,6 +130,7 @@ async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> 
             "issuer": tenant.issuer,
             "client_id": given.run.client_id,
             "pid": os.getpid(),
+            "providers": where(tenant.issuer),
         }
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(json.dumps(ready) + "\n")

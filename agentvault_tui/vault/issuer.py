@@ -33,6 +33,29 @@ def check_issuer(issuer: str) -> str:
     return issuer if issuer.endswith("/") else issuer + "/"
 
 
+def check_endpoint(url: str, setting: str) -> str:
+    """Return *url*, of a provider's endpoint that the operator set as *setting*.
+
+    Raises:
+        SettingsError: it is no https URL (http only on loopback), or has extras.
+    """
+    remedy = f"{setting} is a URL such as https://provider.test/revoke, auto or none"
+    try:
+        parts = _parts(url)
+    except ValueError as error:
+        what = f"{setting}: {visible(url, 120)} is not an endpoint"
+        raise SettingsError(what, remedy) from error
+    # RFC 6749 section 3.2: no fragment. A token must not end in a query, so neither
+    # does the address it is sent to have one.
+    if "?" in url or "#" in url:
+        what = f"{setting}: {visible(url, 120)} has a query or a fragment"
+        raise SettingsError(what, remedy)
+    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+        what = f"{setting}: {visible(url, 120)} does not use https"
+        raise SettingsError(what, remedy)
+    return url
+
+
 def origin(url: str) -> tuple[str, str, int] | None:
     """Return scheme, host and port of an absolute http(s) URL; else nothing."""
     try:

@@ -1,4 +1,4 @@
-"""HTTP to the tenant: the one place that knows httpx, and trusts no answer.
+"""HTTP to tenant and providers: the one place that knows httpx, and trusts no answer.
 
 No proxy or netrc from the environment, no redirects, no cookies, no compression,
 bounded bodies, one deadline over the whole exchange, and one origin.
@@ -33,12 +33,28 @@ for _name in ("httpx", "httpcore"):
 
 
 class Wire:
-    """One HTTP client for one tenant."""
+    """One HTTP client for one tenant, or one provider."""
 
-    def __init__(self, issuer: str, seconds: float = 10.0) -> None:
-        """Reach *issuer*'s origin alone, each exchange within *seconds*."""
+    def __init__(
+        self,
+        issuer: str,
+        seconds: float = 10.0,
+        *,
+        who: str = "the tenant",
+        remedy: str = "agentvault doctor shows whether it is up",
+    ) -> None:
+        """Reach *issuer*'s origin alone, each exchange within *seconds*.
+
+        Args:
+            issuer: a URL of that origin.
+            seconds: from the first byte to the last.
+            who: what errors call it.
+            remedy: what to do when it cannot be reached.
+        """
         self.origin: Final = origin(issuer)
         self._seconds = seconds
+        self._who = who
+        self._remedy = remedy
         self._client: httpx.AsyncClient | None = None
         self.reachable: bool | None = None
         """Whether the last exchange was answered; nothing before the first."""
@@ -68,7 +84,7 @@ class Wire:
             TenantCredentialError: *bearer* is no token.
         """
         if origin(url) != self.origin:
-            raise TenantUnreachableError(f"{visible(url)} is not on the tenant")
+            raise TenantUnreachableError(f"{visible(url)} is not on {self._who}")
         headers, content = {}, None
         if bearer is not None:
             headers["Authorization"] = f"Bearer {_token(bearer)}"
@@ -93,10 +109,12 @@ class Wire:
                 reply = await self._read(request, cap)
         except TimeoutError as error:
             self.reachable = False
-            raise _unreachable(f"did not answer within {self._seconds:g} s") from error
+            what = f"did not answer within {self._seconds:g} s"
+            raise self._unreachable(what) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self.reachable = False
-            raise _unreachable(f"cannot be reached ({visible(error, 120)})") from error
+            what = f"cannot be reached ({visible(error, 120)})"
+            raise self._unreachable(what) from error
         except TenantUnreachableError:
             self.reachable = False
             raise
@@ -107,14 +125,15 @@ class Wire:
         response = await self._http().send(request, stream=True)
         try:
             if 300 <= response.status_code < 400:
-                raise _unreachable("answered with a redirect, which is not followed")
+                what = "answered with a redirect, which is not followed"
+                raise self._unreachable(what)
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise _unreachable("sent a compressed answer nobody asked for")
+                raise self._unreachable("sent a compressed answer nobody asked for")
             content = bytearray()
             async for chunk in response.aiter_raw():
                 content += chunk
                 if len(content) > cap:
-                    raise _unreachable(f"sent more than {cap // 1024} KiB")
+                    raise self._unreachable(f"sent more than {cap // 1024} KiB")
             return read_reply(response.status_code, response.headers, bytes(content))
         finally:
             await response.aclose()
@@ -135,6 +154,9 @@ class Wire:
             )
         return self._client
 
+    def _unreachable(self, what: str) -> TenantUnreachableError:
+        return TenantUnreachableError(f"{self._who} {what}", self._remedy)
+
 
 def _token(bearer: Secret) -> str:
     token = bearer.reveal()
@@ -143,9 +165,3 @@ def _token(bearer: Secret) -> str:
             "invalid_token", "the access token is none: it holds odd characters"
         )
     return token
-
-
-def _unreachable(what: str) -> TenantUnreachableError:
-    return TenantUnreachableError(
-        f"the tenant {what}", "agentvault doctor shows whether it is up"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ from support.bench import Bench
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.ledger import DropAccount
+from agentvault_tui.ledger import DropAccount, OutboxStep, docs
 from agentvault_tui.model import Account, AgentId
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -58,15 +59,46 @@ def test_the_latest_end_counts_until_it_is_over() -> None:
     clock = ManualClock(NOON)
     leases = Registry(clock).leases
     agent = AgentId("a")
+    google, github = account("a"), account("a", connection="github")
     assert leases.outside_until(agent) is None
-    leases.note(agent, "google", NOON + timedelta(seconds=600))
-    noted = leases.note(agent, "google", NOON + timedelta(seconds=60))
+    leases.note(google, "t1", NOON + timedelta(seconds=600))
+    noted = leases.note(google, "t2", NOON + timedelta(seconds=60))
     assert noted.until == NOON + timedelta(seconds=600)
-    leases.note(agent, "github", NOON + timedelta(seconds=900))
+    leases.note(github, "t3", NOON + timedelta(seconds=900))
     assert leases.outside_until(agent) == NOON + timedelta(seconds=900)
     assert leases.outside_until(AgentId("b")) is None
     clock.advance(901)
     assert leases.outside_until(agent) is None
+
+
+def test_what_the_provider_ended_is_outside_no_more() -> None:
+    """One token, or all of its account: of another account or token nothing is said."""
+    clock = ManualClock(NOON)
+    leases = Registry(clock).leases
+    agent, mine = AgentId("a"), account("a")
+    before = replace(mine, id="cac_before")
+    leases.note(before, "t0", NOON + timedelta(seconds=900))
+    leases.note(mine, "t1", NOON + timedelta(seconds=300))
+    leases.note(mine, "t2", NOON + timedelta(seconds=600))
+    assert len(leases.ended(mine, "t2", all_of_it=False).given) == 2
+    assert leases.outside_until(agent) == NOON + timedelta(seconds=900)
+    ended = leases.ended(mine, "t2", all_of_it=True)
+    assert [one.thumbprint for one in ended.given] == ["t0"]
+    assert leases.ended(before, "t0", all_of_it=False).until is None
+    assert leases.outside_until(agent) is None
+
+
+def test_what_earlier_versions_wrote_is_read() -> None:
+    """A lease that was an end alone, an account without its owner, a tenant's step."""
+    lease = docs.read_lease("a google", "2026-11-24T12:10:00.000000Z")
+    assert lease.until == NOON + timedelta(seconds=600)
+    assert docs.read_lease("a google", docs.write_lease(lease) or "") == lease
+    kept = account("a")
+    old = json.dumps(json.loads(docs.write_account(kept))[:-1])
+    assert docs.read_account("a google", old) == kept
+    step = OutboxStep("a/vault grant", AgentId("a"), "vault grant", NOON)
+    old = json.dumps(json.loads(docs.write_outbox(step))[:-1])
+    assert docs.read_outbox(step.id, "pending", old) == step
 
 
 async def test_a_restart_knows_accounts_and_leases(
@@ -74,11 +106,11 @@ async def test_a_restart_knows_accounts_and_leases(
 ) -> None:
     """What is outside is known to the next process, and what was dropped is not."""
     agent = await bench.agent()
-    lease = bench.broker.registry.leases.note(
-        agent.id, "google", clock.now() + timedelta(seconds=600)
-    )
-    over = bench.broker.registry.leases.note(agent.id, "github", clock.now())
+    leases = bench.broker.registry.leases
     kept, dropped = account(agent.id), account(agent.id, connection="github")
+    kept = replace(kept, provider_user="1093")
+    lease = leases.note(kept, "t1", clock.now() + timedelta(seconds=600))
+    over = leases.note(dropped, "t2", clock.now())
     await bench.broker.record(changes=[lease, over, kept, dropped])
     await bench.broker.record(changes=[DropAccount(agent.id, "github")])
     loaded = await bench.ledger.load()

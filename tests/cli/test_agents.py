@@ -217,3 +217,37 @@ def test_show_tells_how_far_the_tenant_is() -> None:
         ("at the tenant", "client secret pending: no"),
     ]
     assert at_tenant({"status": "active"}) == []
+
+
+def test_show_tells_what_a_revocation_does_at_providers() -> None:
+    """Before: what it would end there, and for whom; after: how each one stands."""
+    mail, records = [{"name": "mail-agent"}], [{"name": "records-agent"}]
+    connections = [
+        {"connection": name, "at_provider": {"known": True, **empty, **ahead}}
+        for empty in ({"kept_for": [], "may_cut": []},)
+        for name, ahead in (
+            ("intranet", {}),
+            ("google-oauth2", {"may_cut": mail}),
+            ("workspace", {"kept_for": records}),
+            ("github", {"known": False}),
+        )
+    ]
+    told = at_tenant({"status": "active", "connections": connections})
+    assert [text for label, text in told if label == "at the provider"] == [
+        "revokes the intranet token",
+        "revokes the google-oauth2 token, for mail-agent too if the same person's",
+        "workspace: left, records-agent would lose it too",
+        "github: nothing revokes there, tokens work until they end",
+    ]
+    done = {
+        "step": "provider token",
+        "connection": "intranet",
+        "status": "confirmed",
+        "ms": 830.0,
+        "problem": None,
+    }
+    failed = {**done, "status": "failed", "problem": "revoke at intranet by hand"}
+    assert at_tenant({"status": "revoked", "upstream": [done, failed]}) == [
+        ("at the provider", "intranet token confirmed in 830 ms"),
+        ("at the provider", "intranet token failed: revoke at intranet by hand"),
+    ]

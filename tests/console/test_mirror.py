@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console import tenantwords
+from agentvault_tui.console import glyphs, tenantwords, theme
+from agentvault_tui.console.attention import Attention
 from agentvault_tui.console.intake import Intake, token_key
+from agentvault_tui.console.lines import Pen
 from agentvault_tui.console.mirror import RING, Mirror
 from agentvault_tui.console.rates import Rate
 from agentvault_tui.console.records import Counts, LinkState
 from agentvault_tui.console.tokens import KEPT, TokenShelf
+from agentvault_tui.console.widgets.card import Cards
 
 
 class Told(FakeState):
@@ -147,6 +150,56 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     told.mirror.apply("agent", {**revoked, "upstream": [done, failed]})
     row = told.mirror.agents[agent["id"]]
     assert tenantwords.headline(row) == "tenant: client secret given up"
+
+
+def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
+    """Named by its connection; left on purpose is no failure, given up is one."""
+    agent = told.add_agent("a", "read:email")
+    done = {"step": "grant", "status": "confirmed", "ms": 212}
+
+    def headline(status: str) -> str:
+        step = {"step": "provider token", "connection": "google", "status": status}
+        steps = [step, done]
+        told.mirror.apply("agent", {**agent, "status": "revoked", "upstream": steps})
+        return tenantwords.headline(told.mirror.agents[agent["id"]])
+
+    assert headline("pending") == "google token pending"
+    assert headline("confirmed") == "tenant confirmed 212 ms"
+    assert headline("left") == "tenant confirmed 212 ms"
+    assert headline("failed") == "google token given up"
+    pen = Pen(theme.palette("agentvault"), glyphs.UNICODE)
+    rows = tenantwords.steps(pen, told.mirror.agents[agent["id"]], START, 76)
+    shown = ["".join(text for text, _ in row).split() for row in rows]
+    assert shown[0][:2] == ["At", "tenant"]
+    assert shown[1][:2] == ["At", "provider"]
+    assert shown[1][-4:] == ["google", "token", "given", "up"]
+
+
+@pytest.mark.parametrize("size", [(78, 2), (54, 3)])
+def test_a_card_says_what_is_open_elsewhere_before_what_was(
+    told: Told, size: tuple[int, int]
+) -> None:
+    """Where not all fits, that it is revoked, what was given up, and the countdown."""
+    agent = told.add_agent("calendar-agent", "read:email")
+    agent["counts"] = {"allowed": 31_300, "denied": 4, "escalated": 2}
+    failed = {"step": "provider token", "connection": "google-oauth2"}
+    told.mirror.apply(
+        "agent",
+        {
+            **agent,
+            "status": "revoked",
+            "revoked_at": iso(START),
+            "outside_until": iso(START + timedelta(seconds=125)),
+            "upstream": [{**failed, "status": "failed"}],
+        },
+    )
+    row = told.mirror.agents[agent["id"]]
+    pen = Pen(theme.palette("agentvault"), glyphs.UNICODE)
+    look = Attention(revoked=True)
+    drawn = Cards(told.mirror).draw(pen, "agentvault", row, look, size)
+    shown = " ".join("".join(text for text, _ in line) for line in drawn)
+    for words in ("REVOKED", "google-oauth2 token given up", "outside 2:05"):
+        assert words in shown
 
 
 def test_an_agent_is_seen_when_it_asks(told: Told) -> None:

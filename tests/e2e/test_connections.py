@@ -76,6 +76,77 @@ def exchange(client: Client) -> httpx.Response:
     return client.http.post("/oauth/token", data={"grant_type": VAULT, **form})
 
 
+def connect(vault: Vault, agent: str, user: dict[str, str]) -> dict[str, Any]:
+    """Walk both pages, the addresses pasted; return the connected account."""
+    with adding(vault, agent) as process:
+        while (reached := step(process))["step"] != "done":
+            assert process.stdin is not None
+            process.stdin.write(allowed(reached["page"], user) + "\n")
+            process.stdin.flush()
+        assert process.wait(20) == 0
+    return dict(reached["connection"])
+
+
+def taken(vault: Vault, token: str) -> bool:
+    """Tell whether the provider takes *token*."""
+    answer = httpx.get(
+        f"{vault.ready['tenant']}agentvault/workspace/tokeninfo",
+        headers={"authorization": f"Bearer {token}"},
+        trust_env=False,
+    )
+    return answer.status_code == 200
+
+
+def shown(vault: Vault, client: Client) -> dict[str, Any]:
+    return dict(vault.operator.get(f"/api/agents/{client.id}").json())
+
+
+def steps_over(vault: Vault, client: Client) -> dict[str, dict[str, Any]]:
+    """Wait until nothing of the agent's revocation is pending any more."""
+    with vault.operator.stream("GET", "/api/events", timeout=20) as events:
+        lines = events.iter_lines()
+        while True:
+            rows = shown(vault, client)["upstream"]
+            if all(row["status"] != "pending" for row in rows):
+                return {row["step"]: row for row in rows}
+            next(lines)
+
+
+def test_a_revocation_ends_the_token_at_the_provider(vault: Vault) -> None:
+    """It works there, the agent is revoked, and the provider refuses it: all told."""
+    user = vault.approver("ursula")
+    client = vault.register("mail-agent", "read:calendar", "write:calendar")
+    account = connect(vault, "mail-agent", user)
+    assert account["provider_user"] == "ursula"
+    assert account["at_provider"] == {"known": True, "kept_for": [], "may_cut": []}
+    token = exchange(client).json()["access_token"]
+    assert taken(vault, token)
+    assert shown(vault, client)["outside_until"]
+    revoked = vault.cli("agents", "revoke", "mail-agent", "--reason", "it went rogue")
+    assert revoked.returncode == 0
+    assert "workspace token pending" in revoked.stdout
+    rows = steps_over(vault, client)
+    assert {row["status"] for row in rows.values()} <= {"confirmed", "withdrawn"}
+    assert rows["provider token"]["connection"] == "workspace"
+    assert not taken(vault, token)
+    assert shown(vault, client)["outside_until"] is None
+    assert (
+        "workspace token confirmed" in vault.cli("agents", "show", "mail-agent").stdout
+    )
+
+
+def test_a_token_would_be_sent_in_clear_so_nothing_starts(vault: Vault) -> None:
+    """An endpoint without https ends a start with its setting's name, and exit 2."""
+    other = vault.home / "other"
+    other.mkdir(mode=0o700)
+    bad = 'revocation_endpoint = "http://id.acme.test/revoke"\n'
+    (other / "config.toml").write_text(CONFIG + bad)
+    refused = vault.cli("--home", str(other), "serve", "--listen", "127.0.0.1:0")
+    assert refused.returncode == 2
+    assert "connections.workspace.revocation_endpoint" in refused.stderr
+    assert "does not use https" in refused.stderr
+
+
 def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
     """One page comes back by itself, the other is pasted; the agent has a token."""
     user = vault.approver("ursula")
@@ -107,12 +178,12 @@ def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
     assert done["connection"]["provider_scopes"] == ["calendar.read"]
     given = exchange(client)
     assert given.status_code == 200, given.text
-    shown = vault.cli("connections", "list", "--json")
-    (listed,) = json.loads(shown.stdout)["connections"]
+    told = vault.cli("connections", "list", "--json")
+    (listed,) = json.loads(told.stdout)["connections"]
     assert listed["agent_name"] == "calendar-agent"
     assert listed["user_name"] == user["user"]
     assert listed["outside_until"]
-    agent = vault.operator.get(f"/api/agents/{client.id}").json()
+    agent = shown(vault, client)
     assert agent["connections"][0]["account"] == listed["account"]
     assert agent["outside_until"] == listed["outside_until"]
     assert "calendar-agent" in vault.cli("connections", "list").stdout

@@ -85,6 +85,22 @@ async function signIn(provider, request, response) {
   await provider.interactionFinished(request, response, { login, consent });
 }
 
+// Its RFC 7009 endpoint wants to know the client. Google's and Salesforce's find it by
+// the token, which is all they are shown: so does this, and then it is asked as it is.
+async function revokeForHolder(provider, request, response) {
+  const token = new URLSearchParams(await text(request)).get("token");
+  const found = await provider.AccessToken.find(token);
+  response.setHeader("content-type", "application/json");
+  if (!found) {
+    response.writeHead(400).end(JSON.stringify({ error: "invalid_token" }));
+    return;
+  }
+  const body = new URLSearchParams({ token, client_id: found.clientId });
+  const url = new URL(configuration.routes.revocation, provider.issuer);
+  const answer = await fetch(url, { method: "POST", body });
+  response.writeHead(answer.status).end(await answer.text());
+}
+
 const [interval] = process.argv.slice(2).map(Number);
 
 async function paced(ctx, next) {
@@ -109,6 +125,7 @@ server.listen(0, "127.0.0.1", () => {
   let running = started(issuer, keys);
   const tests = {
     "/interaction": (request, response) => signIn(running.provider, request, response),
+    "/holder": (request, response) => revokeForHolder(running.provider, request, response),
     "/ahead": (request, response) => {
       ahead = 1000 * Number(request.url.split("/")[2]);
       response.end();

@@ -24,6 +24,7 @@ def test_connections_are_read_by_name(tmp_path: Path) -> None:
     settings = load(
         tmp_path / "home",
         '[connections.google-oauth2]\nscopes = ["write:calendar", "read:calendar"]\n'
+        'revocation_endpoint = "none"\n'
         '[connections."my.bank"]\nscopes = ["send:payment"]\n[tokens]\nlease = 30\n',
     )
     assert settings.connections["google-oauth2"].scopes == (
@@ -32,6 +33,8 @@ def test_connections_are_read_by_name(tmp_path: Path) -> None:
     )
     assert set(settings.connections) == {"google-oauth2", "my.bank"}
     assert settings.tokens.lease == 30
+    endpoints = [one.revocation_endpoint for one in settings.connections.values()]
+    assert endpoints == ["none", "auto"]
     check_connections(
         settings.connections, Policy.load(Home.locate(tmp_path / "home")).catalogue
     )
@@ -44,6 +47,14 @@ def test_connections_are_read_by_name(tmp_path: Path) -> None:
         ("[connections.google]\n", "needs scopes"),
         ('[connections.google]\nscope = ["x"]\n', "did you mean scopes"),
         ("[connections.google]\nscopes = 7\n", "list of strings"),
+        (
+            '[connections.google]\nscopes = ["x"]\nrevocation_url = "none"\n',
+            "did you mean revocation_endpoint",
+        ),
+        (
+            '[connections.google]\nscopes = ["x"]\nuserinfo_endpoint = 7\n',
+            "must be a str",
+        ),
         ('[connections."a b"]\nscopes = ["x:y"]\n', "no name of a connection"),
         ('[connections."-x"]\nscopes = ["x:y"]\n', "no name of a connection"),
         ("[connections]\ngoogle = 1\n", "not a table"),

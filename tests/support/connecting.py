@@ -12,13 +12,18 @@ from support.bench import OPERATOR, Bench
 from support.tenant_admin import PASSWORD, Admin, Person, query_of
 
 from agentvault_tui.broker.connecting import Flow, Wanted
+from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.connect import begin, proceed
 from agentvault_tui.broker.usecases.disconnect import join_accounts
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
+from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import Account, Agent, new_id
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.tenant.faults import Faults
+from agentvault_tui.tenant.vault.provider_api import where
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
+from agentvault_tui.vault.provider import Endpoints
 
 BACK = "http://127.0.0.1:7719/callback"
 WORKSPACE = "workspace"
@@ -32,6 +37,12 @@ class Office:
         self.admin, self.bench = admin, bench
         self.tenant, self.broker = admin.tenant, bench.broker
 
+    async def restart(self) -> None:
+        """Give the home to another process, which knows what is on disk."""
+        await self.close()
+        again = await Office.open(self.admin, self.bench.home)
+        self.bench, self.broker = again.bench, again.broker
+
     @classmethod
     async def open(cls, admin: Admin, home: Home) -> Office:
         tenant = admin.tenant
@@ -41,6 +52,9 @@ class Office:
         broker.tenant = TenantClient(tenant.issuer, run.client_id, tenant.clock)
         secret = Secret(run.management_secret)
         broker.access.give(ClientSecret(run.management_id, secret))
+        for name, at in where(tenant.issuer).items():
+            places = at["revocation_endpoint"], at["userinfo_endpoint"]
+            broker.outlook.give(name, Endpoints(*places))
         join_accounts(broker)
         return cls(admin, bench)
 
@@ -48,6 +62,7 @@ class Office:
         self.fault()
         await self.broker.tenant.aclose()
         await self.broker.vault.aclose()
+        await self.broker.providers.aclose()
         await self.bench.tenant.tenant.aclose()
         await self.bench.close()
 
@@ -81,6 +96,19 @@ class Office:
         while isinstance(reached, Flow):
             reached = await self.proceed(reached, await self.visit(reached, person))
         return reached
+
+    async def revoke(self, agent: Agent) -> None:
+        await revoke_agent(self.broker, agent.id, "test", OPERATOR)
+
+    async def work(self) -> None:
+        """Do all steps of revocations that are due."""
+        while await self.broker.outbox.work():
+            pass
+
+    def step(self, agent: Agent, step: str = STEP) -> OutboxStep:
+        """Return the agent's step of that name, as it stands."""
+        rows = self.broker.registry.steps_of(agent.id)
+        return next(row for row in rows if row.step == step)
 
     def provider_says(self, token: str) -> dict[str, Any]:
         """Ask the provider what a token of its is good for."""

@@ -1,8 +1,9 @@
-"""Steps at the tenant that outlive the request, the tenant's outages and the broker.
+"""Steps elsewhere that outlive the request, others' outages and the broker.
 
 A step is a row of the ledger, written with the revocation it belongs to. It is tried
-until the tenant was seen to have done it, or given up after a day, which operators are
-told of at once and for as long as it stays so.
+until it was seen to be done, or given up, which operators are told of at once and for
+as long as it stays so. Those at the tenant are done one after the other, those at
+providers beside them: none of them waits for a provider.
 """
 
 from __future__ import annotations
@@ -10,57 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
-from random import SystemRandom
-from typing import Final, Literal, Protocol
+from functools import partial
+from typing import Any, Final
 
+from agentvault_tui.broker.provider_tokens import Held
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.upstream.holdings import Holding, Holdings
-from agentvault_tui.broker.upstream.steps import ORDER, Step, do, needed
+from agentvault_tui.broker.upstream.attempts import Access, Attempts
+from agentvault_tui.broker.upstream.holdings import Holding
+from agentvault_tui.broker.upstream.providers import Providers, is_providers
+from agentvault_tui.broker.upstream.steps import ORDER, Step, needed
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import AgentVaultError, NotFoundError, TenantBusyError
-from agentvault_tui.ledger import Change, OutboxStep
-from agentvault_tui.model import (
-    Actor,
-    ActorKind,
-    AgentId,
-    AgentStatus,
-    Draft,
-    EventType,
-)
-from agentvault_tui.text import visible
-from agentvault_tui.vault import Management, Priority
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.ledger import OutboxStep
+from agentvault_tui.model import AgentId
 
 log = logging.getLogger("agentvault.outbox")
 
-GIVE_UP: Final = timedelta(hours=24)
-_FIRST: Final = 1.0
-_LONGEST: Final = 300.0
-_PROBLEM: Final = 200
-_NO_CREDENTIAL: Final = (
-    "this home has no Management API credential: agentvault auth0 apply"
-)
-_BROKER: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
-_random: Final = SystemRandom().random
-
-Record = Callable[[Draft | None, Change], Awaitable[None]]
-"""Writes a step, with its event if it has one; keeps both when the ledger cannot."""
-
-
-class Access(Protocol):
-    """How the tenant is administered; it may come to be known while the broker runs."""
-
-    @property
-    def management(self) -> Management | None:
-        """The Management API, when there is a credential for it."""
-        ...
-
-    @property
-    def holdings(self) -> Holdings:
-        """What agents have there."""
-        ...
+_BREATH: Final = 0.05
+"""Seconds between two looks at a step that is due and waits for something."""
 
 
 class Outbox:
@@ -71,33 +41,51 @@ class Outbox:
         clock: Clock,
         registry: Registry,
         access: Access,
-        record: Record,
-        jitter: Callable[[], float] = _random,
+        providers: Providers,
+        attempts: Attempts,
     ) -> None:
-        """Do steps by *access*; *jitter* gives numbers from 0 to 1."""
+        """Have *attempts* made, at what *access* and *providers* reach."""
         self._clock = clock
         self._registry = registry
         self._access = access
-        self._record = record
-        self._jitter = jitter
+        self._providers = providers
+        self._attempts = attempts
         self._news = asyncio.Event()
+        self._provider_news = asyncio.Event()
+        self._busy: set[str] = set()
+        """Steps and agents about which others are being asked right now."""
+        self._asked: set[AgentId] = set()
+        """Agents whose next step at the tenant need not wait for a token."""
 
-    def cut(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
-        """Return the steps that end the agent at the tenant, to be recorded and taken.
+    def cut(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
+        """Return the steps that end the agent elsewhere, to be recorded and taken.
+
+        Provider tokens *held* for it until now are kept to be revoked.
 
         What a restore has still to give back is withdrawn, also a restore that is
         being recorded right now: of two rows the one handed to the ledger later wins.
         """
-        held = self._held(agent_id)
-        back = [] if held is None else [self._new(agent_id, Step.GRANT_BACK)]
-        users = () if held is None else self._users(agent_id, held)
+        there = self._held(agent_id)
+        back = [] if there is None else [self._new(agent_id, Step.GRANT_BACK)]
+        users = () if there is None else self._users(agent_id, there)
         return (
             *(replace(step, status="withdrawn") for step in back),
             *(
                 replace(self._new(agent_id, name), users=users)
-                for name in needed(held, users)
+                for name in needed(there, users)
             ),
+            *self._at_providers(agent_id, held),
         )
+
+    def _at_providers(
+        self, agent_id: AgentId, held: Iterable[Held]
+    ) -> tuple[OutboxStep, ...]:
+        """Return the steps there; settings that make no sense stop no cut."""
+        try:
+            return self._providers.rows(agent_id, held)
+        except AgentVaultError as error:
+            log.warning("nothing is revoked at providers: %s", error.what)
+            return ()
 
     def _users(self, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
         """Return whose refresh tokens its client may have, also without an account."""
@@ -109,7 +97,7 @@ class Outbox:
         return tuple(dict.fromkeys((*held.users, *others)))
 
     def foreseen(self, agent_id: AgentId) -> tuple[str, ...]:
-        """Return the names of the steps that a revocation would take now."""
+        """Return the names of the steps a revocation would take at the tenant now."""
         return tuple(name.value for name in needed(self._held(agent_id)))
 
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
@@ -130,36 +118,127 @@ class Outbox:
         """Begin with *steps*."""
         for step in steps:
             self._registry.put_step(step)
+            if step.status != "pending" and is_providers(step):
+                self._providers.forget(step)
+        self.wake()
+
+    def caught(self, held: Held) -> None:
+        """Take a token that was on its way to an agent and overtaken by its cut."""
+        self._providers.caught(held)
         self.wake()
 
     def wake(self) -> None:
         """Look again: there are new steps, or the tenant became reachable."""
         self._news.set()
+        self._provider_news.set()
 
     async def run(self) -> None:
         """Do steps until cancelled; no fault of one ends the others."""
-        while True:
-            self._news.clear()
-            if not await self.work():
-                await self._rest()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_at_tenant())
+            group.create_task(self._run_at_providers(group))
 
     async def work(self) -> bool:
+        """Try what is due, once; tell if there was anything."""
+        beside = self._beside()
+        await asyncio.gather(*beside)
+        return await self._one_at_tenant() or bool(beside)
+
+    async def _run_at_tenant(self) -> None:
+        while True:
+            self._news.clear()
+            if not await self._one_at_tenant():
+                await self._rest(self._news, at_providers=False)
+
+    async def _run_at_providers(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._provider_news.clear()
+            for task in self._beside():
+                group.create_task(task)
+            await self._rest(self._provider_news, at_providers=True)
+
+    async def _one_at_tenant(self) -> bool:
         """Try the step that stops most of those that are due; tell if there was one."""
-        now = self._clock.now()
-        due = [step for step in self._pending() if (step.next_at or now) <= now]
+        due = [step for step in self._due_at_tenant() if not self._waits(step)]
         if not due:
             return False
-        await self._try(min(due, key=lambda step: (_rank(step), step.begun_at)))
+        step = min(due, key=lambda step: (_rank(step), step.begun_at))
+        self._asked.discard(step.agent_id)
+        await self._attempts.make(step)
+        self._provider_news.set()
         return True
 
-    async def _rest(self) -> None:
-        """Wait until the next step is due, or there are others."""
-        moments = [step.next_at for step in self._pending() if step.next_at]
+    def _waits(self, step: OutboxStep) -> bool:
+        """Tell whether a token is asked for first: with the grant goes the last chance.
+
+        That takes no longer than an exchange may, whatever the provider does, and
+        what is to be cut here was cut before.
+        """
+        agent_id = step.agent_id
+        if agent_id in self._asked or not self._providers.lacking(agent_id):
+            return False
+        self._provider_news.set()
+        return True
+
+    def _beside(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what can be done now beside the tenant's steps, marked as begun."""
+        agents = {
+            step.agent_id
+            for step in self._due_at_tenant()
+            if step.agent_id not in self._asked
+            and self._providers.lacking(step.agent_id)
+        }
+        due = {step.id for step in self._due()}
+        steps = [
+            step
+            for step in self._pending()
+            if is_providers(step)
+            and self._providers.ready(step)
+            # Without a token time changes nothing: a person is told at once.
+            and (step.id in due or not self._providers.holds(step))
+        ]
+        wanted: dict[str, Callable[[], Awaitable[None]]] = {
+            **{agent: partial(self._ask, agent) for agent in sorted(agents)},
+            **{step.id: partial(self._attempts.make, step) for step in steps},
+        }
+        begun = {name: act for name, act in wanted.items() if name not in self._busy}
+        self._busy |= set(begun)
+        return [self._to_the_end(name, act) for name, act in begun.items()]
+
+    async def _to_the_end(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await act()
+        finally:
+            self._busy.discard(name)
+            self.wake()
+
+    async def _ask(self, agent_id: AgentId) -> None:
+        """Ask for tokens to revoke; then the agent's step at the tenant may go on."""
+        try:
+            await self._providers.ask(agent_id)
+        except Exception:
+            log.exception("no token of %s could be asked for", agent_id)
+        self._asked.add(agent_id)
+
+    def _due(self) -> list[OutboxStep]:
         now = self._clock.now()
-        left = max((min(moments) - now).total_seconds(), 0.0) if moments else None
+        return [step for step in self._pending() if (step.next_at or now) <= now]
+
+    def _due_at_tenant(self) -> list[OutboxStep]:
+        return [step for step in self._due() if not is_providers(step)]
+
+    async def _rest(self, news: asyncio.Event, *, at_providers: bool) -> None:
+        """Wait until the next step is due, or there is news."""
+        moments = [
+            step.next_at
+            for step in self._pending()
+            if step.next_at and is_providers(step) is at_providers
+        ]
+        now = self._clock.now()
+        left = max((min(moments) - now).total_seconds(), _BREATH) if moments else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
-                await self._news.wait()
+                await news.wait()
 
     def _pending(self) -> list[OutboxStep]:
         return [s for s in self._registry.steps() if s.status == "pending"]
@@ -176,92 +255,6 @@ class Outbox:
         step_id = f"{agent_id}/{name.value}"
         return OutboxStep(step_id, agent_id, name.value, self._clock.now())
 
-    async def _try(self, step: OutboxStep) -> None:
-        wait = 0.0
-        if (Step(step.step) is Step.GRANT_BACK) is not self._served(step.agent_id):
-            # Never against what is in force here, whatever a row says.
-            await self._end(replace(step, status="withdrawn", next_at=None))
-            return
-        try:
-            management = self._access.management
-            if management is None:
-                problem: str | None = _NO_CREDENTIAL
-            else:
-                api = management.at(Priority.REVOCATION)
-                known = self._access.holdings
-                done = await do(step, api, known)
-                problem = None if done else "accepted, and not true yet"
-        except TenantBusyError as error:
-            problem, wait = error.diagnosis(), error.retry_after or 0.0
-        except AgentVaultError as error:
-            problem = error.diagnosis()
-        except Exception as error:
-            log.exception("step %s of %s broke", step.step, step.agent_id)
-            problem = f"this is our fault, see the log ({type(error).__name__})"
-        if self._registry.step(step.agent_id, step.id) is step:
-            # Otherwise the agent was revoked or restored meanwhile: that holds.
-            await self._tell(step, problem and visible(problem, _PROBLEM), wait)
-
-    async def _tell(self, step: OutboxStep, problem: str | None, wait: float) -> None:
-        """Record how a try ended; an event where operators want to know."""
-        now = self._clock.now()
-        tried = step.attempts + 1
-        if problem is not None and now - step.begun_at < GIVE_UP:
-            pause = min(_FIRST * 2.0 ** min(step.attempts, 20), _LONGEST)
-            pause = max(pause * (0.75 + self._jitter() / 2), wait)
-            next_at = now + timedelta(seconds=pause)
-            new = replace(step, attempts=tried, next_at=next_at, problem=problem)
-        else:
-            new = _over(step, "failed" if problem else "confirmed", problem, now)
-        if new.status == "pending" and new.problem == step.problem:
-            self._registry.put_step(new)
-            await self._record(None, new)
-        else:
-            await self._end(new)
-
-    async def _end(self, step: OutboxStep) -> None:
-        """Keep a step that operators are to hear of."""
-        self._registry.put_step(step)
-        await self._record(_draft(step), step)
-
-    def _served(self, agent_id: AgentId) -> bool:
-        try:
-            return self._registry.agent(agent_id).status is AgentStatus.ACTIVE
-        except NotFoundError:
-            return False
-
-
-def _over(
-    step: OutboxStep,
-    status: Literal["confirmed", "failed"],
-    problem: str | None,
-    now: datetime,
-) -> OutboxStep:
-    return replace(
-        step,
-        status=status,
-        attempts=step.attempts + 1,
-        next_at=None,
-        ms=round((now - step.begun_at).total_seconds() * 1000, 1),
-        problem=problem,
-    )
-
 
 def _rank(step: OutboxStep) -> int:
     return ORDER[Step(step.step)]
-
-
-def _draft(step: OutboxStep) -> Draft:
-    return Draft(
-        EventType.UPSTREAM_REVOCATION,
-        _BROKER,
-        agent_id=step.agent_id,
-        action=step.step,
-        reason=step.problem or step.status,
-        detail={
-            "step": step.step,
-            "status": step.status,
-            "attempts": step.attempts,
-            "ms": None if step.ms is None else round(step.ms),
-        },
-    )

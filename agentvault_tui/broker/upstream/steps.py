@@ -7,12 +7,13 @@ as done only when it was seen to be: Auth0 answers 202 and 204 to what is true l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from agentvault_tui.broker.upstream.holdings import Holding, Holdings
 from agentvault_tui.errors import TenantNotFoundError
-from agentvault_tui.ledger import OutboxStep
+from agentvault_tui.ledger import Change, OutboxStep
 from agentvault_tui.model import AgentId
 from agentvault_tui.vault import Management
 from agentvault_tui.vault.management import clients
@@ -36,6 +37,20 @@ class Step(StrEnum):
     """Whoever copied the agent's secret at the tenant is left with nothing."""
     GRANT_BACK = "vault grant back"
     """After a restore: the client may use Token Vault again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How one try of a step went."""
+
+    problem: str | None
+    """Why it is not done; nothing when it is."""
+    wait: float = 0.0
+    """Seconds before which no other try is worth it."""
+    over: Literal["confirmed", "failed", "left"] | None = None
+    """How it ended, when another try would change nothing; else time decides."""
+    changes: tuple[Change, ...] = ()
+    """What else came of it."""
 
 
 ORDER: Final = {step: number for number, step in enumerate(Step)}

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
+from agentvault_tui.broker.upstream.attempts import Access
 from agentvault_tui.broker.upstream.holdings import Holdings
-from agentvault_tui.broker.upstream.outbox import Access
 from agentvault_tui.errors import (
     LedgerError,
     SettingsError,

@@ -24,6 +24,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.upstream.own_client import make_own_client
 from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.errors import (
+    AgentVaultError,
     ConflictError,
     RefusedError,
     TenantConflictError,
@@ -172,6 +173,7 @@ def account_draft(
             "account": account.id,
             "user": account.user,
             "provider_scopes": list(account.scopes),
+            "provider_user": account.provider_user or None,
             **detail,
         },
     )
@@ -272,6 +274,8 @@ async def _connected(
         scopes=found.scopes,
         since=broker.clock.now(),
     )
+    owner = await _owner(broker, account)
+    account = replace(account, provider_user=owner)
     await broker.record(
         account_draft(EventType.CONNECTION_ADDED, account, operator),
         changes=[account],
@@ -307,6 +311,19 @@ async def _completed(
         async for known in consent.accounts.accounts(connection=wanted.connection):
             return known
         raise
+
+
+async def _owner(broker: Broker, account: Account) -> str:
+    """Ask the provider whose the account is; an account nobody tells of is as good.
+
+    Known, it keeps a revocation from cutting off another agent that uses the same
+    person's account under another vault user.
+    """
+    try:
+        return await broker.providers.whose(account)
+    except AgentVaultError as error:
+        log.warning("whose account it is at the provider is unknown: %s", error.what)
+        return ""
 
 
 def _answer(address: str) -> dict[str, str]:

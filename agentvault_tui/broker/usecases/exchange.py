@@ -7,7 +7,6 @@ it, so what is decided is the strictest answer over all that the connection stan
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any, Final
 
 from agentvault_tui.broker.answers import (
@@ -30,7 +29,7 @@ from agentvault_tui.broker.usecases.request import (
     refused,
 )
 from agentvault_tui.broker.vault_access import CrowdedError
-from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.ledger import Change, DropToken
 from agentvault_tui.model import (
     Account,
@@ -47,10 +46,9 @@ from agentvault_tui.model import (
     Token,
     Verdict,
     new_id,
-    sha256_hex,
 )
 from agentvault_tui.text import visible
-from agentvault_tui.vault import Cause, NoToken, ProviderToken
+from agentvault_tui.vault import Cause, NoToken
 
 NOT_CONNECTED: Final = "federated_connection_refresh_token_not_found"
 """Auth0's code: its SDKs and samples match it."""
@@ -253,10 +251,13 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
         found = await broker.vault.exchange(account)
         if isinstance(found, NoToken):
             return await _missed(broker, permit, found)
-        held = _held(broker, account, found)
+        longest = broker.settings.tokens.lease
+        held = Held.of(broker.clock, account, found, longest)
     if _overtaken(broker, permit):
+        # Nobody has it, so it serves to revoke what they have.
+        broker.outbox.caught(held)
         return await _void(broker, permit)
-    lease = registry.leases.note(account.agent_id, account.connection, held.until)
+    lease = registry.leases.note(account, held.thumbprint, held.until)
     expires_in = max(1, int(held.lease.remaining(broker.clock)))
     changes: list[Change] = [lease]
     if permit.stepup and permit.minted:
@@ -267,18 +268,6 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
         return await _void(broker, permit)
     registry.provider_tokens.put(held)
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
-
-
-def _held(broker: Broker, account: Account, found: ProviderToken) -> Held:
-    lease = min(found.expires_in, broker.settings.tokens.lease)
-    return Held(
-        account=account,
-        token=found.access_token,
-        scope=" ".join(found.scopes),
-        thumbprint=sha256_hex(found.access_token.reveal())[:16],
-        until=broker.clock.now() + timedelta(seconds=found.expires_in),
-        lease=Deadline.after(broker.clock, lease),
-    )
 
 
 def _overtaken(broker: Broker, permit: _Permit) -> bool:

@@ -40,7 +40,7 @@ class Cut:
     recorded: bool
     """Whether its record is durable; if not, it will be written when that works."""
     steps: tuple[OutboxStep, ...] = ()
-    """What is still to be done at the tenant."""
+    """What is still to be done at the tenant and at providers."""
 
 
 async def revoke_agent(
@@ -53,6 +53,7 @@ async def revoke_agent(
     """
     started = broker.clock.boot()
     agent = broker.registry.agent(agent_id)
+    held = broker.registry.provider_tokens.of(agent.id)
     revoked = replace(
         agent,
         status=AgentStatus.REVOKED,
@@ -61,7 +62,7 @@ async def revoke_agent(
     broker.registry.put_agent(revoked)
     tokens, stepups = _cut(broker, revoked, "agent_revoked")
     effective_ms = (broker.clock.boot() - started) * 1000
-    steps = broker.outbox.cut(revoked.id)
+    steps = broker.outbox.cut(revoked.id, held)
     broker.outbox.take(steps)
     draft = _draft(EventType.AGENT_REVOKED, operator, revoked, reason)
     draft.detail.update(

@@ -14,11 +14,11 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.records import AgentRow, UpstreamStep
-from agentvault_tui.console.tenantwords import state
+from agentvault_tui.console.tenantwords import at_providers, state
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
-_STATES = {"confirmed": "done", "failed": "failed"}
+_STATES = {"confirmed": "done", "failed": "failed", "left": "ahead"}
 
 
 class RevokeDialog(Confirm):
@@ -117,10 +117,10 @@ class RevokeDialog(Confirm):
             if agent.shared_with
             else "none share its accounts"
         )
-        rows = [
-            *pen.facts("At tenant", named, width, 2)[0],
-            *pen.facts("Affects too", shared, width, 2)[0],
-        ]
+        rows = pen.facts("At tenant", named, width, 2)[0]
+        if agent.shared_with or not any(one.may_cut for one in agent.at_providers):
+            rows += pen.facts("Affects too", shared, width, 2)[0]
+        rows += at_providers(pen, agent, width)
         ends = agent.outside_until
         if ends is not None and ends > self.clock.now():
             text = f"a provider's token works until {clock_time(ends)}"
@@ -150,4 +150,4 @@ class RevokeDialog(Confirm):
 
 def _upstream(pen: Pen, step: UpstreamStep) -> Row:
     mark = _STATES.get(step.status, "current")
-    return stage(pen, mark, pen.clip(step.step, 30), state(step))
+    return stage(pen, mark, pen.clip(step.ends, 30), state(step))

@@ -234,5 +234,5 @@ def _told(name: Shown, cut: Revoked) -> Iterable[str]:
     """Tell what a revocation cut, and which steps elsewhere are on their way."""
     ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
     yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
-    yield from (f"  {step.step}: {step.status}" for step in cut.upstream)
+    yield from (f"  {step.ends}: {step.status}" for step in cut.upstream)
     yield from caution(cut)

@@ -83,6 +83,9 @@ def _card(
             (who + " " * (wide + 1 - cell_width(who)), _name_style(pen, look)),
             *_state(pen, look),
         )
+        open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
+        if open_still and cells(left) + cells(holds) >= width:
+            holds = _joined(pen, open_still)
         return [
             pen.spread(left, holds, width),
             pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
@@ -93,12 +96,24 @@ def _card(
     return [
         pen.spread(top, ((owner, p.muted),), width),
         may,
-        pen.spread(
-            ((_GAP, p.muted), *holds),
-            _counts(pen, mirror, agent, width - 4 - cells(holds)),
-            width,
-        ),
+        _last(pen, mirror, agent, holds, width),
     ]
+
+
+def _last(pen: Pen, mirror: Mirror, agent: AgentRow, holds: Row, width: int) -> Row:
+    """Write what it holds, and how its requests were answered.
+
+    Of a revoked agent, what is still open elsewhere goes before both what was closed
+    here, which its state says too, and what it asked for.
+    """
+    gap: Row = ((_GAP, pen.palette.muted),)
+    counts = _counts(pen, mirror, agent, width - 4 - cells(holds))
+    open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
+    if not open_still or cells((*gap, *holds, *counts)) < width:
+        return pen.spread((*gap, *holds), counts, width)
+    if cells((*gap, *holds)) > width:
+        holds = _joined(pen, open_still)
+    return pen.cut((*gap, *holds), width)
 
 
 def _name_style(pen: Pen, look: Attention) -> Style:
@@ -167,16 +182,30 @@ def _holds(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
 
 def _cut(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
     """Say what is known of a revocation, and nothing that is not."""
-    p, g = pen.palette, pen.glyphs
+    p = pen.palette
     since = f" {agent.revoked_at:%H:%M}" if agent.revoked_at else ""
     ms = mirror.cuts.get(agent.id)
     text = f"closed here{since}" if ms is None else f"closed here {ms:.1f} ms"
-    if told := tenantwords.headline(agent):
-        text += f" {g.separator} {told}"
-    row: Row = ((text, p.muted),)
+    return _joined(pen, [(text, p.muted), *_elsewhere(pen, mirror, agent)])
+
+
+def _elsewhere(pen: Pen, mirror: Mirror, agent: AgentRow) -> list[Piece]:
+    """Say how far tenant and providers are, and how long what is outside works."""
+    p = pen.palette
+    told: list[Piece] = []
+    if text := tenantwords.headline(agent):
+        told.append((text, p.muted))
     if left := tenantwords.outside(agent, mirror.clock.now()):
-        row = (*row, (f" {g.separator} outside {countdown(left)}", p.waiting))
-    return row
+        told.append((f"outside {countdown(left)}", p.waiting))
+    return told
+
+
+def _joined(pen: Pen, told: list[Piece]) -> Row:
+    between: Piece = (f" {pen.glyphs.separator} ", pen.palette.muted)
+    row: list[Piece] = []
+    for piece in told:
+        row += [between, piece] if row else [piece]
+    return tuple(row)
 
 
 def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:

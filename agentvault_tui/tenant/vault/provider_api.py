@@ -6,10 +6,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.connections import WORKSPACE
 from agentvault_tui.tenant.oauth.wire import body_of, missing, refusal, reply
 from agentvault_tui.tenant.vault.provider import Provider
 
 PATH = "/agentvault/workspace"
+
+
+def where(issuer: str) -> dict[str, dict[str, str]]:
+    """Return the stand-in's endpoints by its connection's name, for who starts us.
+
+    A provider at a fixed address is set in the broker's settings; this one's port
+    is another in each home.
+    """
+    base = f"{issuer.rstrip('/')}{PATH}"
+    return {
+        WORKSPACE: {
+            "revocation_endpoint": f"{base}/revoke",
+            "userinfo_endpoint": f"{base}/tokeninfo",
+        }
+    }
 
 
 class ProviderApi:

@@ -97,6 +97,35 @@ async def test_the_plan_names_accounts_and_what_works_outside() -> None:
         assert "\x1b" not in shown
 
 
+async def test_the_plan_says_what_becomes_of_tokens_at_each_provider() -> None:
+    """Revoked, perhaps for others too, left for others, or beyond anybody's reach."""
+
+    async def plan(*accounts: dict[str, Any]) -> str:
+        stand = scene()
+        stand.agent(CALENDAR, connections=list(accounts))
+        async with opened(stand, revoke) as (app, _):
+            return " ".join(text_of(app).replace("│", "").split())
+
+    def account(name: str, **ahead: Any) -> dict[str, Any]:
+        return {"connection": name, "at_provider": {"known": True, **ahead}}
+
+    shown = await plan(
+        account("google-oauth2", may_cut=[{"name": "mail-\x1b[1magent"}]),
+        account("workspace", kept_for=[{"name": "records-agent"}]),
+        account("github", known=False),
+        account("intranet"),
+    )
+    assert "At provider google-oauth2: revoked, perhaps for mail-" in shown
+    assert "workspace: left, records-agent would lose it too" in shown
+    assert "github: nothing revokes there, tokens work until they end" in shown
+    assert "and 1 more" in shown
+    assert "none share its accounts" not in shown
+    assert "\x1b" not in shown
+    shown = await plan(account("intranet"))
+    assert "At provider intranet: the token is revoked" in shown
+    assert "none share its accounts" in shown
+
+
 async def test_the_focus_starts_on_cancel_and_enter_cancels() -> None:
     """A hand on Enter leaves everything as it was."""
     for make in (revoke, PanicDialog):

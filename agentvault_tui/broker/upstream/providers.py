@@ -1,0 +1,227 @@
+"""Revocation at the provider itself: what an agent was given is worth nothing there.
+
+It takes a token, and none is kept longer than a lease. So the last one an agent had is
+kept when it is cut off, or one is asked of Token Vault while the agent's grant still
+stands: in memory alone, and gone with a restart. Then a person has to do it, and is
+told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+from agentvault_tui.broker.provider_tokens import Held
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.upstream.outlook import Outlook
+from agentvault_tui.broker.upstream.steps import Step, Tried
+from agentvault_tui.clock import Clock
+from agentvault_tui.ledger import OutboxStep
+from agentvault_tui.model import Account, AgentId
+from agentvault_tui.text import visible
+from agentvault_tui.vault import Cause, NoToken, ProviderToken
+from agentvault_tui.vault.provider import Endpoints, NotYet, Provider, Revoked
+
+STEP: Final = "provider token"
+"""The step's name; a row has the connection beside it."""
+_CALLS: Final = 8
+"""Calls to providers at once."""
+_NAMED: Final = 5
+_RESTARTED: Final = "the broker was restarted, and keeps no token"
+
+Exchange = Callable[[Account], Awaitable[ProviderToken | NoToken]]
+_Key = tuple[AgentId, str]
+
+
+class Providers:
+    """Tokens of agents that were cut off, and the providers that revoke them."""
+
+    def __init__(
+        self, clock: Clock, registry: Registry, outlook: Outlook, exchange: Exchange
+    ) -> None:
+        """Revoke as *outlook* says, with tokens from *exchange*."""
+        self._clock = clock
+        self._registry = registry
+        self._outlook = outlook
+        self._exchange = exchange
+        self._reached: dict[tuple[str, Endpoints], Provider] = {}
+        self._places = asyncio.Semaphore(_CALLS)
+        self._held: dict[_Key, Held] = {}
+        self._refused: dict[_Key, str] = {}
+        """Why there is no token, and will be none."""
+        self._missed: dict[_Key, str] = {}
+        """Why there was none the last time."""
+
+    def rows(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
+        """Return the steps that revoke what the agent has at providers.
+
+        Tokens *held* for it until now are kept to be shown there.
+        """
+        now = self._clock.now()
+        rows = [
+            OutboxStep(_row_id(key), agent_id, STEP, now, connection=key[1])
+            for account in self._registry.accounts.of(agent_id)
+            if self._outlook.endpoint(account) and not self._is_done(account)
+            for key in [(agent_id, account.connection)]
+        ]
+        mine = {row.connection for row in rows}
+        for one in held:
+            if one.account.connection in mine:
+                self._held[agent_id, one.account.connection] = one
+        return tuple(rows)
+
+    def caught(self, held: Held) -> None:
+        """Keep a token that nobody was given, if one is still to be revoked by it."""
+        key = held.account.agent_id, held.account.connection
+        row = self._registry.step(key[0], _row_id(key))
+        if row is not None and row.status == "pending":
+            self._held.setdefault(key, held)
+
+    def forget(self, row: OutboxStep) -> None:
+        """Forget the token of a step that is over."""
+        key = row.agent_id, row.connection
+        for kept in (self._held, self._refused, self._missed):
+            kept.pop(key, None)
+
+    def lacking(self, agent_id: AgentId) -> list[Account]:
+        """Return the accounts for which a token can and should still be asked."""
+        grant = self._registry.step(agent_id, f"{agent_id}/{Step.VAULT_GRANT.value}")
+        if grant is None or grant.status != "pending":
+            return []
+        return [
+            account
+            for row in self._registry.steps_of(agent_id)
+            if is_providers(row) and row.status == "pending"
+            for key in [(agent_id, row.connection)]
+            if key not in self._held and key not in self._refused
+            if (account := self._registry.accounts.get(*key)) is not None
+            and self._outlook.endpoint(account)
+            and not self._outlook.kept_for(account)
+        ]
+
+    def holds(self, row: OutboxStep) -> bool:
+        """Tell whether there is a token to show for *row*."""
+        return (row.agent_id, row.connection) in self._held
+
+    def ready(self, row: OutboxStep) -> bool:
+        """Tell whether `do` can do anything about *row*: no token is to come."""
+        lacking = self.lacking(row.agent_id)
+        return all(account.connection != row.connection for account in lacking)
+
+    async def ask(self, agent_id: AgentId) -> None:
+        """Ask Token Vault for what `lacking` names, all at once, within its deadline.
+
+        The agent's grant stands until then: without it nobody is given any.
+        """
+        accounts = self.lacking(agent_id)
+        for account, found in zip(
+            accounts,
+            await asyncio.gather(*(self._exchange(one) for one in accounts)),
+            strict=True,
+        ):
+            key = agent_id, account.connection
+            if isinstance(found, ProviderToken):
+                self.caught(Held.of(self._clock, account, found, 0.0))
+            elif found.cause is Cause.UNAVAILABLE:
+                self._missed[key] = f"no token could be had in time ({found.message})"
+            else:
+                self._refused[key] = f"the tenant gives no token ({found.error})"
+
+    async def do(self, row: OutboxStep) -> Tried:
+        """Revoke at the provider what *row* is about; tell how that went."""
+        held = self._held.get((row.agent_id, row.connection))
+        account = held.account if held else self._account(row)
+        if account is None:
+            return self._by_hand(row, _RESTARTED)
+        if kept_for := self._outlook.kept_for(account):
+            names = self._names(kept_for)
+            why = f"{names} would lose the account too; revoke at {row.connection}"
+            return Tried(f"{why} by hand if it must end for all", over="left")
+        if not self._outlook.endpoint(account):
+            return self._by_hand(row, "its endpoint is not known any more")
+        if held is None:
+            key = row.agent_id, row.connection
+            missed = self._missed.get(key, _RESTARTED)
+            return self._by_hand(row, self._refused.get(key, missed))
+        if held.until <= self._clock.now():
+            why = f"not before its token ended ({row.problem or 'not tried'})"
+            return self._by_hand(row, why)
+        return await self._revoked(row, held)
+
+    async def whose(self, account: Account) -> str:
+        """Ask the provider who the account's owner is there; empty when nobody says."""
+        at = self._outlook.at(account.connection)
+        if not at.revocation or not at.userinfo:
+            return ""  # nobody needs to know
+        found = await self._exchange(account)
+        if isinstance(found, NoToken):
+            return ""
+        return await self._provider(account.connection, at).whose(found.access_token)
+
+    async def aclose(self) -> None:
+        """Close the connections, and forget every token."""
+        self._held.clear()
+        for provider in self._reached.values():
+            await provider.aclose()
+        self._reached.clear()
+
+    async def _revoked(self, row: OutboxStep, held: Held) -> Tried:
+        at = self._outlook.at(row.connection)
+        provider = self._provider(row.connection, at)
+        async with self._places:
+            if self._registry.step(row.agent_id, row.id) is not row:
+                return Tried("overtaken while it waited for a place")
+            said = await provider.revoke(held.token)
+        if isinstance(said, NotYet):
+            return Tried(said.problem, said.wait)
+        if not isinstance(said, Revoked):
+            return self._by_hand(row, said.problem)
+        ended = self._registry.leases.ended(
+            held.account, held.thumbprint, all_of_it=at.ends_all
+        )
+        return Tried(None, over="confirmed", changes=(ended,))
+
+    def _by_hand(self, row: OutboxStep, why: str) -> Tried:
+        """Give up, and say what is left for a person to do."""
+        until = self._outside_until(row.agent_id, row.connection)
+        ends = f", or wait until {until:%H:%M} UTC" if until else ""
+        problem = f"revoke at {visible(row.connection, 60)} by hand{ends}: {why}"
+        return Tried(problem, over="failed")
+
+    def _provider(self, name: str, at: Endpoints) -> Provider:
+        key = name, at
+        if key not in self._reached:
+            self._reached[key] = Provider(at, name)
+        return self._reached[key]
+
+    def _account(self, row: OutboxStep) -> Account | None:
+        return self._registry.accounts.get(row.agent_id, row.connection)
+
+    def _is_done(self, account: Account) -> bool:
+        """Tell whether it was revoked there, and nothing came of it since."""
+        key = account.agent_id, account.connection
+        row = self._registry.step(key[0], _row_id(key))
+        if row is None or row.status != "confirmed" or account.since > row.begun_at:
+            return False
+        return self._outside_until(*key) is None
+
+    def _outside_until(self, agent_id: AgentId, connection: str) -> datetime | None:
+        lease = self._registry.leases.of(agent_id, connection)
+        until = lease.until if lease else None
+        return until if until and until > self._clock.now() else None
+
+    def _names(self, agents: tuple[AgentId, ...]) -> str:
+        names = [visible(self._registry.agent(one).name, 40) for one in agents[:_NAMED]]
+        more = len(agents) - _NAMED
+        return ", ".join([*names, f"{more} more"] if more > 0 else names)
+
+
+def is_providers(row: OutboxStep) -> bool:
+    """Tell whether *row* is done at a provider, not at the tenant."""
+    return row.step == STEP
+
+
+def _row_id(key: _Key) -> str:
+    return f"{key[0]}/{STEP}/{key[1]}"

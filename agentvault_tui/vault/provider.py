@@ -1,0 +1,194 @@
+"""A provider itself, beside the vault: a token is revoked there, or asked whose it is.
+
+The broker is no client of the provider's: it has nothing to show but the access token.
+So only an endpoint that revokes for whoever shows one is of use, and of those that
+`KNOWN` names, the provider's own documentation says that it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agentvault_tui.errors import AgentVaultError, TenantUnreachableError
+from agentvault_tui.vault.issuer import check_endpoint
+from agentvault_tui.vault.refusals import read_refusal
+from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.secret import Secret
+from agentvault_tui.vault.wire import Wire
+
+SECONDS: Final = 5.0
+"""For each exchange with a provider, from the first byte to the last."""
+_CAP: Final = 16 * 1024
+_MAX_SUB: Final = 255
+_GOOGLE: Final = "https://oauth2.googleapis.com/revoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a provider is reached; empty where it is not."""
+
+    revocation: str = ""
+    userinfo: str = ""
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether one token revoked ends every other of the same grant.
+
+        RFC 7009 section 2.1 leaves that to the server. Google: "Revocation removes all
+        OAuth 2.0 scopes previously granted to a project, invalidating any issued access
+        or refresh tokens for all clients registered under that project."
+        """
+        return self.revocation == _GOOGLE
+
+
+KNOWN: Final[Mapping[str, Endpoints]] = {
+    # https://developers.google.com/identity/protocols/oauth2/web-server#tokenrevoke:
+    # the form has the token and no client; "If the token is an access token and it has
+    # a corresponding refresh token, the refresh token will also be revoked."
+    # The other: https://accounts.google.com/.well-known/openid-configuration.
+    "google-oauth2": Endpoints(
+        _GOOGLE, "https://openidconnect.googleapis.com/v1/userinfo"
+    ),
+}
+"""By Auth0's name of the connection."""
+
+
+def endpoints(
+    name: str, revocation: str, userinfo: str, known: Mapping[str, Endpoints] = KNOWN
+) -> Endpoints:
+    """Return the endpoints of the connection *name*, as its settings say.
+
+    Args:
+        name: as the tenant names it.
+        revocation: a URL, ``auto`` or ``none``.
+        userinfo: a URL, ``auto`` or ``none``.
+        known: what ``auto`` stands for.
+
+    Raises:
+        SettingsError: a URL is none that a token may be sent to.
+    """
+    usual = known.get(name, Endpoints())
+    where = f"connections.{name}"
+    return Endpoints(
+        _chosen(revocation, usual.revocation, f"{where}.revocation_endpoint"),
+        _chosen(userinfo, usual.userinfo, f"{where}.userinfo_endpoint"),
+    )
+
+
+def _chosen(said: str, usual: str, setting: str) -> str:
+    if said == "none":
+        return ""
+    return usual if said == "auto" else check_endpoint(said, setting)
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The token is worth nothing there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Nobody can say so; worth asking again."""
+
+    problem: str
+    wait: float = 0.0
+    """Seconds the provider asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WouldNot:
+    """It refused, and would again."""
+
+    problem: str
+
+
+class Provider:
+    """One provider, reached over connections of its own."""
+
+    def __init__(self, at: Endpoints, name: str, seconds: float = SECONDS) -> None:
+        """Reach it at *at*; *name* is the connection's, for what is told of it."""
+        self._at = at
+        self._name = name
+        self._revocation = self._wire(at.revocation, seconds)
+        self._userinfo = self._wire(at.userinfo, seconds)
+
+    def _wire(self, url: str, seconds: float) -> Wire | None:
+        remedy = f"see connections.{self._name} in config.toml"
+        return Wire(url, seconds, who=self._name, remedy=remedy) if url else None
+
+    async def revoke(self, token: Secret) -> Revoked | NotYet | WouldNot:
+        """Revoke an access token (RFC 7009), and see that it is so where that shows."""
+        if self._revocation is None:
+            return WouldNot(f"no revocation endpoint of {self._name} is known")
+        try:
+            # In the body, as section 2.1 has it: an address stands in logs.
+            form = {"token": token.reveal()}
+            reply = await self._revocation.request(
+                "POST", self._at.revocation, form=form, cap=_CAP
+            )
+        except TenantUnreachableError as error:
+            return NotYet(error.diagnosis())
+        said = self._read(reply)
+        if isinstance(said, Revoked) and await self._takes(token):
+            # Google's: "it might take some time before [it] has full effect".
+            return NotYet(f"{self._name} revoked it and still takes it")
+        return said
+
+    async def whose(self, token: Secret) -> str:
+        """Return who the token's owner is there (OIDC Core section 5.3), or ``""``."""
+        reply = await self._info(token)
+        if reply is None or reply.status != 200:
+            return ""
+        sub = (reply.body or {}).get("sub")
+        if not isinstance(sub, str) or len(sub) > _MAX_SUB:
+            return ""
+        # OIDC Core section 2: at most 255 ASCII characters. Another is nobody's.
+        return sub if sub.isascii() and sub.isprintable() else ""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for wire in (self._revocation, self._userinfo):
+            if wire is not None:
+                await wire.aclose()
+
+    def _read(self, reply: Reply) -> Revoked | NotYet | WouldNot:
+        code = read_refusal(reply).code
+        if reply.status == 200 and not _is_denied(reply):
+            return Revoked()
+        if reply.status == 400 and code == "invalid_token":
+            # Section 2.2 wants 200 for it; Google's and Salesforce's answer this.
+            return Revoked()
+        told = f"{self._name} answered {reply.status}"
+        if reply.error:
+            told += f" {code}"
+        if reply.status in {408, 425, 429} or not 400 <= reply.status < 500:
+            # Section 2.2.1: after a 503 the token still exists; Retry-After says how
+            # long to leave it.
+            return NotYet(told, reply.retry_after or 0.0)
+        return WouldNot(told)
+
+    async def _takes(self, token: Secret) -> bool:
+        """Tell whether the provider is seen to take the token; a doubt is no."""
+        reply = await self._info(token)
+        return reply is not None and reply.status == 200
+
+    async def _info(self, token: Secret) -> Reply | None:
+        if self._userinfo is None:
+            return None
+        try:
+            return await self._userinfo.request(
+                "GET", self._at.userinfo, bearer=token, cap=_CAP
+            )
+        except AgentVaultError:
+            return None
+
+
+def _is_denied(reply: Reply) -> bool:
+    """Tell whether a 200 says no in its body, as Slack's API does.
+
+    Section 2.2 has the body ignored; ignored, this one would be taken for a yes.
+    """
+    body = reply.body or {}
+    return body.get("ok") is False or body.get("revoked") is False or bool(reply.error)
