@@ -1,17 +1,23 @@
 // oidc-provider as it comes from npm, set up as Auth0 is: an issuer with a slash,
-// Auth0's paths, native clients, RS256. Prints its issuer as JSON once it listens.
-// An argument is the interval its device flow names, as Auth0's does.
+// Auth0's paths, native clients, RS256, dynamic registration, a Token Vault grant.
+// Prints its issuer as JSON once it listens. Its argument is JSON: the `interval` its
+// device flow names and keeps to, as Auth0's does, and `keys` to sign with. Told
+// "down" or "up" a line, it stops listening or listens again, and says so.
 
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
+import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 
-import Provider from "oidc-provider";
+import Provider, { errors } from "oidc-provider";
 import { createMemoryAdapter } from "oidc-provider/lib/adapters/memory_adapter.js";
+
+import { VAULT, tokenVault } from "./oidc_vault.mjs";
 
 const DEVICE = "urn:ietf:params:oauth:grant-type:device_code";
 const ROLES = "https://agentvault.dev/roles";
 const TOLERANCE = 15;
+const { interval, keys: given } = JSON.parse(process.argv[2] ?? "{}");
 
 const native = (client_id) => ({
   client_id,
@@ -23,6 +29,9 @@ const native = (client_id) => ({
   require_auth_time: true,
 });
 
+// What the tenant knows of a person besides their name: set where they sign in.
+const roles = new Map();
+
 const person = (_, accountId) => ({
   accountId,
   claims: () => ({
@@ -30,7 +39,7 @@ const person = (_, accountId) => ({
     name: accountId.slice("auth0|".length),
     email: `${accountId.slice("auth0|".length)}@example.com`,
     email_verified: true,
-    [ROLES]: ["approver"],
+    [ROLES]: roles.get(accountId) ?? ["approver"],
   }),
 });
 
@@ -54,16 +63,25 @@ const configuration = {
   conformIdTokenClaims: false,
   clockTolerance: TOLERANCE,
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+  // Auth0 asks nobody's consent to offline access for a first-party application.
+  issueRefreshToken: (_, client, code) =>
+    client.grantTypeAllowed("refresh_token") &&
+    (code.scopes.has("offline_access") || client.grantTypeAllowed(VAULT)),
   routes: {
+    authorization: "/authorize",
     device_authorization: "/oauth/device/code",
     code_verification: "/activate",
+    registration: "/oidc/register",
     token: "/oauth/token",
+    introspection: "/oauth/introspect",
     revocation: "/oauth/revoke",
     jwks: "/.well-known/jwks.json",
   },
   features: {
     deviceFlow: { enabled: true },
     devInteractions: { enabled: false },
+    introspection: { enabled: true },
+    registration: { enabled: true },
     revocation: { enabled: true },
   },
 };
@@ -78,6 +96,7 @@ async function signIn(provider, request, response) {
   const said = new URLSearchParams(await text(request));
   const { params } = await provider.interactionDetails(request, response);
   const accountId = said.get("account");
+  roles.set(accountId, said.getAll("role"));
   const grant = new provider.Grant({ accountId, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
   const login = { accountId, amr: said.getAll("amr") };
@@ -85,49 +104,93 @@ async function signIn(provider, request, response) {
   await provider.interactionFinished(request, response, { login, consent });
 }
 
-const [interval] = process.argv.slice(2).map(Number);
-
 async function paced(ctx, next) {
   await next();
-  if (interval && ctx.path === configuration.routes.device_authorization) {
+  if (ctx.path === configuration.routes.device_authorization) {
     ctx.body.interval = interval;
   }
+}
+
+// RFC 8628 section 3.5, which oidc-provider has the word for and leaves to others.
+const polled = new Map();
+function pace(DeviceCode) {
+  const find = DeviceCode.find.bind(DeviceCode);
+  DeviceCode.find = async (code, ...rest) => {
+    const before = polled.get(code);
+    polled.set(code, Date.now());
+    if (before !== undefined && Date.now() - before < 1000 * interval) {
+      throw new errors.SlowDown();
+    }
+    return find(code, ...rest);
+  };
 }
 
 // Keys are rotated as the documentation says: a new start with another set, and what
 // was issued before stays. The first key signs.
 function started(issuer, keys) {
   const provider = new Provider(issuer, { ...configuration, jwks: { keys } });
-  provider.use(paced);
+  tokenVault.register(provider);
+  if (interval) {
+    provider.use(paced);
+    pace(provider.DeviceCode);
+  }
   return { provider, answer: provider.callback() };
 }
 
 const server = createServer();
+const sockets = new Set();
+server.on("connection", (socket) => {
+  sockets.add(socket);
+  socket.on("close", () => sockets.delete(socket));
+});
+const say = (what) => console.log(JSON.stringify(what));
+
 server.listen(0, "127.0.0.1", () => {
-  const issuer = `http://127.0.0.1:${server.address().port}/`;
-  let keys = [newKey()];
+  const { port } = server.address();
+  const issuer = `http://127.0.0.1:${port}/`;
+  let keys = given ?? [newKey()];
   let running = started(issuer, keys);
+  const asked = {};
+  const answered = (what) => (request, response) => {
+    const said = what(request);
+    response.end(JSON.stringify(said ?? null));
+  };
   const tests = {
     "/interaction": (request, response) => signIn(running.provider, request, response),
-    "/ahead": (request, response) => {
-      ahead = 1000 * Number(request.url.split("/")[2]);
+    "/connected": async (request, response) => {
+      tokenVault.connect(new URLSearchParams(await text(request)));
       response.end();
     },
-    "/rotate": (request, response) => {
+    "/ahead": answered((request) => {
+      ahead = 1000 * Number(request.url.split("/")[2]);
+    }),
+    "/asked": answered(() => asked),
+    "/keys": answered(() => keys),
+    "/rotate": answered(() => {
       keys = [newKey(), ...keys];
       running = started(issuer, keys);
-      response.end();
-    },
-    "/retire": (request, response) => {
+    }),
+    "/retire": answered(() => {
       keys = keys.slice(0, 1);
       running = started(issuer, keys);
-      response.end();
-    },
+    }),
   };
   server.on("request", (request, response) => {
-    const own = request.method === "POST" && tests[`/${request.url.split("/")[1]}`];
+    const [, first] = request.url.split(/[/?]/);
+    const own = request.method === "POST" && tests[`/${first}`];
+    const path = request.url.split("?")[0];
+    asked[path] = (asked[path] ?? 0) + (own ? 0 : 1);
     (own || running.answer)(request, response);
   });
-  console.log(JSON.stringify({ issuer }));
+  const told = {
+    down: () => {
+      server.close(() => say("down"));
+      for (const socket of sockets) socket.destroy();
+    },
+    up: () => server.listen(port, "127.0.0.1", () => say("up")),
+  };
+  createInterface({ input: process.stdin })
+    .on("line", (line) => told[line]())
+    .on("close", () => process.exit());
+  say({ issuer });
 });
-process.stdin.resume().on("end", () => process.exit());
