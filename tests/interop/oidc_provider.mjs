@@ -2,7 +2,8 @@
 // Auth0's paths, native clients, RS256, dynamic registration, a Token Vault grant.
 // Prints its issuer as JSON once it listens. Its argument is JSON: the `interval` its
 // device flow names and keeps to, as Auth0's does, and `keys` to sign with. Told
-// "down" or "up" a line, it stops listening or listens again, and says so.
+// "down" or "up" a line, it stops listening or listens again; told "ahead" and seconds,
+// its clock goes before by so many. It says so when it is done.
 
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
@@ -62,6 +63,7 @@ const configuration = {
   },
   conformIdTokenClaims: false,
   clockTolerance: TOLERANCE,
+  ttl: { IdToken: 36_000 },
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   // Auth0 asks nobody's consent to offline access for a first-party application.
   issueRefreshToken: (_, client, code) =>
@@ -91,17 +93,20 @@ let ahead = 0;
 const now = Date.now.bind(Date);
 Date.now = () => now() + ahead;
 
-// What Auth0's login and consent pages come to: who it was, with what factors.
+// What Auth0's login and consent pages come to: who it was, with what factors; or, with
+// no account said, that whoever is still signed in in this browser agrees.
 async function signIn(provider, request, response) {
   const said = new URLSearchParams(await text(request));
-  const { params } = await provider.interactionDetails(request, response);
-  const accountId = said.get("account");
-  roles.set(accountId, said.getAll("role"));
+  const { params, session } = await provider.interactionDetails(request, response);
+  const accountId = said.get("account") ?? session.accountId;
   const grant = new provider.Grant({ accountId, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
-  const login = { accountId, amr: said.getAll("amr") };
-  const consent = { grantId: await grant.save() };
-  await provider.interactionFinished(request, response, { login, consent });
+  const result = { consent: { grantId: await grant.save() } };
+  if (said.has("account")) {
+    roles.set(accountId, said.getAll("role"));
+    result.login = { accountId, amr: said.getAll("amr") };
+  }
+  await provider.interactionFinished(request, response, result);
 }
 
 async function paced(ctx, next) {
@@ -116,6 +121,7 @@ const polled = new Map();
 function pace(DeviceCode) {
   const find = DeviceCode.find.bind(DeviceCode);
   DeviceCode.find = async (code, ...rest) => {
+    if (Provider.ctx.path !== configuration.routes.token) return find(code, ...rest);
     const before = polled.get(code);
     polled.set(code, Date.now());
     if (before !== undefined && Date.now() - before < 1000 * interval) {
@@ -143,6 +149,7 @@ server.on("connection", (socket) => {
   sockets.add(socket);
   socket.on("close", () => sockets.delete(socket));
 });
+console.info = console.error; // the provider's own notices are no answers
 const say = (what) => console.log(JSON.stringify(what));
 
 server.listen(0, "127.0.0.1", () => {
@@ -151,9 +158,8 @@ server.listen(0, "127.0.0.1", () => {
   let keys = given ?? [newKey()];
   let running = started(issuer, keys);
   const asked = {};
-  const answered = (what) => (request, response) => {
-    const said = what(request);
-    response.end(JSON.stringify(said ?? null));
+  const answered = (what) => (_, response) => {
+    response.end(JSON.stringify(what() ?? null));
   };
   const tests = {
     "/interaction": (request, response) => signIn(running.provider, request, response),
@@ -161,9 +167,6 @@ server.listen(0, "127.0.0.1", () => {
       tokenVault.connect(new URLSearchParams(await text(request)));
       response.end();
     },
-    "/ahead": answered((request) => {
-      ahead = 1000 * Number(request.url.split("/")[2]);
-    }),
     "/asked": answered(() => asked),
     "/keys": answered(() => keys),
     "/rotate": answered(() => {
@@ -183,6 +186,10 @@ server.listen(0, "127.0.0.1", () => {
     (own || running.answer)(request, response);
   });
   const told = {
+    ahead: (seconds) => {
+      ahead = 1000 * Number(seconds);
+      say("ahead");
+    },
     down: () => {
       server.close(() => say("down"));
       for (const socket of sockets) socket.destroy();
@@ -190,7 +197,10 @@ server.listen(0, "127.0.0.1", () => {
     up: () => server.listen(port, "127.0.0.1", () => say("up")),
   };
   createInterface({ input: process.stdin })
-    .on("line", (line) => told[line]())
+    .on("line", (line) => {
+      const [what, argument] = line.split(" ");
+      told[what](argument);
+    })
     .on("close", () => process.exit());
   say({ issuer });
 });

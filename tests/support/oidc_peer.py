@@ -13,9 +13,12 @@ import httpx
 from support.peers import INTEROP, NODE, with_node
 
 from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.vault.urns import VAULT_GRANT
 
 URSULA = "auth0|ursula"
 FACTORS = ("pwd", "mfa")
+BACK = "http://127.0.0.1:7719/callback"
+"""Where applications have browsers end; nothing listens there."""
 
 with_provider = with_node("oidc-provider")
 
@@ -26,13 +29,29 @@ class Provider:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.issuer: str = self._says()["issuer"]
-        self.http = httpx.Client(base_url=self.issuer, trust_env=False, timeout=20)
+        # A connection kept would be one that `down` cut.
+        one_each = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(
+            base_url=self.issuer, trust_env=False, timeout=20, limits=one_each
+        )
 
     def tell(self, what: str, **form: str) -> Any:
         """Have it do one of its tests' own things; return what it says."""
         answer = self.http.post(what, data=form)
         assert answer.status_code == 200, answer.text
         return answer.json() if answer.content else None
+
+    def register(self, **metadata: Any) -> dict[str, Any]:
+        """Register an agent's application (RFC 7591), which may use Token Vault."""
+        asked = {
+            "grant_types": ["authorization_code", "refresh_token", VAULT_GRANT],
+            "redirect_uris": [BACK],
+            "token_endpoint_auth_method": "client_secret_post",
+            **metadata,
+        }
+        answer = self.http.post("oidc/register", json=asked)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
 
     def asked(self, path: str) -> int:
         """Count the requests for *path* until now."""
@@ -46,10 +65,14 @@ class Provider:
         """Listen again, at the same address."""
         self._ordered("up")
 
-    def _ordered(self, order: str) -> None:
+    def ahead(self, seconds: float) -> None:
+        """Let its clock be before the machine's by so much."""
+        self._ordered("ahead", str(seconds))
+
+    def _ordered(self, *order: str) -> None:
         assert self._process.stdin is not None
-        print(order, file=self._process.stdin, flush=True)
-        assert self._says() == order
+        print(*order, file=self._process.stdin, flush=True)
+        assert self._says() == order[0]
 
     def _says(self) -> Any:
         assert self._process.stdout is not None
@@ -126,29 +149,24 @@ class Person:
         roles: Sequence[str] = ("approver",),
     ) -> None:
         """Sign in as *account* with these factors, and confirm."""
-        login = await self.answer(flow, confirm="yes")
-        done = await self._signed_in(login, amr, account, roles)
-        assert "Sign-in Success" in done.text
+        said = {"account": account, "amr": list(amr or FACTORS), "role": list(roles)}
+        await self._confirm(flow, said)
 
     async def approve_again(self, flow: Shown) -> None:
-        """Confirm as whoever this browser is still signed in as."""
-        done = await self.answer(flow, confirm="yes")
-        assert "Sign-in Success" in done.text
+        """Confirm as whoever is still signed in in this browser."""
+        await self._confirm(flow, {})
 
-    async def sign_in(self, page: str, *amr: str, account: str = URSULA) -> str:
+    async def sign_in(self, page: str, account: str = URSULA) -> str:
         """Sign in at an application's page; return where the browser ended."""
-        login = await self.http.get(page)
-        done = await self._signed_in(login, amr, account, ())
+        said = {"account": account, "amr": list(FACTORS)}
+        done = await self._say(await self.http.get(page), said)
         return done.headers["location"]
 
-    async def _signed_in(
-        self,
-        login: httpx.Response,
-        amr: tuple[str, ...],
-        account: str,
-        roles: Sequence[str],
-    ) -> httpx.Response:
-        """Say who it is on the page that *login* leads to; return the one after."""
-        form = {"account": account, "amr": list(amr or FACTORS), "role": list(roles)}
-        back = await self.http.post(login.headers["location"], data=form)
+    async def _confirm(self, flow: Shown, said: dict[str, Any]) -> None:
+        done = await self._say(await self.answer(flow, confirm="yes"), said)
+        assert "Sign-in Success" in done.text
+
+    async def _say(self, asked: httpx.Response, said: dict[str, Any]) -> httpx.Response:
+        """Answer the page that *asked* leads to; return the one after."""
+        back = await self.http.post(asked.headers["location"], data=said)
         return await self.http.get(back.headers["location"])
