@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.oidc_peer import (
@@ -14,6 +13,7 @@ from support.oidc_peer import (
     Person,
     Provider,
     oidc_provider,
+    query_of,
     with_provider,
 )
 
@@ -140,10 +140,7 @@ async def signed_in(
     """Have Ursula sign in at the application; return that, and its ID token."""
     begun = await begin_sign_in(client.tenant, application.client_id, BACK)
     async with Person(client.issuer) as person:
-        address = await person.sign_in(begun.page)
-    assert address.startswith(BACK)
-    query = parse_qs(urlsplit(address).query)
-    (code,), (state,) = query["code"], query["state"]
+        code, state = query_of(await person.sign_in(begun.page))
     found = await finish_sign_in(
         client.tenant, application, begun, code=code, state=state
     )

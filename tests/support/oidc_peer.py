@@ -8,15 +8,24 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from support.peers import INTEROP, NODE, with_node
 
 from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.vault import (
+    Credential,
+    Secret,
+    Tenant,
+    begin_sign_in,
+    finish_sign_in,
+)
 from agentvault_tui.vault.urns import VAULT_GRANT
 
 URSULA = "auth0|ursula"
 FACTORS = ("pwd", "mfa")
+CALENDAR = "https://www.googleapis.com/auth/calendar"
 BACK = "http://127.0.0.1:7719/callback"
 """Where applications have browsers end; nothing listens there."""
 
@@ -106,6 +115,24 @@ def oidc_provider(
                 yield provider
         finally:
             process.kill()
+
+
+async def signed_in_at(
+    tenant: Tenant, credential: Credential, account: str = URSULA
+) -> Secret:
+    """Have *account* sign in at an application; return the refresh token it got."""
+    begun = await begin_sign_in(tenant, credential.client_id, BACK)
+    async with Person(tenant.issuer) as person:
+        code, state = query_of(await person.sign_in(begun.page, account))
+    found = await finish_sign_in(tenant, credential, begun, code=code, state=state)
+    return found.refresh_token
+
+
+def query_of(address: str) -> tuple[str, str]:
+    """Return code and state of the address at which a sign-in ended."""
+    assert address.startswith(BACK)
+    query = parse_qs(urlsplit(address).query)
+    return query["code"][0], query["state"][0]
 
 
 class Shown(Protocol):
