@@ -1,0 +1,33 @@
+"""Agents on Auth0's SDKs, unmodified, as processes told which of their tools to use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.agents_http import Caller, Live
+from support.peers import Peer, peer, with_node, with_python
+
+from agentvault_tui.web.local_ca import CaFiles
+
+in_python = with_python("auth0_ai")
+SDKS = [
+    pytest.param("python", marks=in_python),
+    pytest.param("node", marks=with_node("@auth0/ai")),
+]
+"""The one in JavaScript speaks https alone."""
+_SCRIPTS = {"python": "agent.py", "node": "agent.cjs"}
+
+
+@asynccontextmanager
+async def sdk_agent(sdk: str, live: Live, caller: Caller) -> AsyncIterator[Peer]:
+    """Run an agent that believes *live* to be its Auth0 tenant."""
+    env = {
+        "AUTH0_DOMAIN": live.url.partition("://")[2].rstrip("/"),
+        "AUTH0_CLIENT_ID": caller.agent.client_id,
+        "AUTH0_CLIENT_SECRET": caller.secret,
+        "NODE_EXTRA_CA_CERTS": str(CaFiles.of(live.bench.home).ca),
+    }
+    async with peer(_SCRIPTS[sdk], **env) as agent:
+        yield agent
