@@ -16,7 +16,7 @@ test: $(VENV)/dev.stamp
 
 # Other people's clients, unmodified: what make test skips until they are here.
 interop: $(VENV)/dev.stamp $(VENV)/interop.stamp
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop -n 2 --dist loadfile
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from support.token_vault import Vaulted, recorded, vaulted
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
 
+
 @asynccontextmanager
 async def served(sdk: str, bench: Bench) -> AsyncIterator[Vaulted]:
     """Serve as the SDK insists: the one in JavaScript speaks https alone."""
