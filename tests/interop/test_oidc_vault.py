@@ -75,7 +75,7 @@ def by_key(provider: Provider) -> Credential:
     """Register one with a key of its own (RFC 7523)."""
     key = RSAKey.generate_key(2048, private=True, auto_kid=True)
     made = provider.register(
-        token_endpoint_auth_method="private_key_jwt",  # noqa: S106 - a method's name
+        token_endpoint_auth_method="private_key_jwt",
         jwks={"keys": [key.as_dict(private=False)]},
     )
     pem = Secret(key.as_pem(private=True).decode())

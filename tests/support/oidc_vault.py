@@ -1,4 +1,4 @@
-"""A broker whose tenant and Token Vault are an oidc-provider, agents on Auth0's SDKs."""
+"""A broker whose tenant, with its Token Vault, is an oidc-provider."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def vault_at(
     trust: ssl.SSLContext | None = None,
     **tokens: Any,
 ) -> AsyncIterator[AtProvider]:
-    """Serve *bench* with *provider* as its tenant; *tokens* are settings of that name."""
+    """Serve *bench* with *provider* as its tenant, and ``[tokens]`` as *tokens*."""
     broker = bench.broker
     settings = broker.settings
     broker.settings = replace(

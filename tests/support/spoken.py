@@ -32,7 +32,7 @@ class Spoken:
 
 @asynccontextmanager
 async def spoken(vault: Vault, *argv: str) -> AsyncIterator[Spoken]:
-    """Run ``agentvault ARGV --json`` on the vault's home; leave nothing of it behind."""
+    """Run ``agentvault ARGV --json`` on the vault's home, no longer than the block."""
     process = await asyncio.create_subprocess_exec(
         *(*PROGRAM, "--home", str(vault.home), *argv, "--json"),
         stdin=DEVNULL,
