@@ -250,7 +250,7 @@ class ActionCalls:
             "id": new_id("ver"),
             "number": 1 if before is None else before["number"] + 1,
             "built_at": doc["updated_at"],
-            "deployed_at": now,
+            "created_at": now,
         }
         self._actions.replace(doc["id"], doc)
         return doc
