@@ -1,4 +1,4 @@
-"""auth0-python 6 as it comes, reading a whole tenant: tells what its models do not know.
+"""auth0-python 6 as it comes, reading a whole tenant: what do its models not know?
 
 Runs under an interpreter of its own, which has the SDK and nothing of ours.
 """

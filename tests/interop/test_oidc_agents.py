@@ -12,8 +12,7 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.oidc_peer import FACTORS, URSULA, Provider, oidc_provider, with_provider
 from support.oidc_vault import AtProvider, vault_at
-from support.peers import Peer
-from support.sdk_agents import SDKS, sdk_agent
+from support.sdk_agents import SDKS, sdk_agent, until_refused
 from support.tls_front import trusted
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
@@ -51,15 +50,6 @@ async def served(
         tls, trust, _ = trusted(bench.home)
     async with vault_at(provider, bench, tls, trust, **tokens) as vault:
         yield vault
-
-
-async def until_refused(agent: Peer, tool: str) -> dict[str, Any]:
-    """Use the tool until it says something else; the SDK's own memory may serve it."""
-    first = await agent.told(tool)
-    said = first
-    while said == first and "result" in said:
-        said = await agent.told(tool)
-    return said
 
 
 @pytest.mark.parametrize("sdk", SDKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.agents_http import Caller, Live
@@ -17,7 +18,13 @@ SDKS = [
     pytest.param("node", marks=with_node("@auth0/ai")),
 ]
 """The one in JavaScript speaks https alone."""
-_SCRIPTS = {"python": "agent.py", "node": "agent.cjs"}
+_SCRIPTS = {
+    "python": "agent.py",
+    "node": "agent.cjs",
+    "langchain": "agent_langchain.py",
+    "llamaindex": "agent_llamaindex.py",
+    "vercel": "agent_vercel.cjs",
+}
 
 
 @asynccontextmanager
@@ -31,3 +38,12 @@ async def sdk_agent(sdk: str, live: Live, caller: Caller) -> AsyncIterator[Peer]
     }
     async with peer(_SCRIPTS[sdk], **env) as agent:
         yield agent
+
+
+async def until_refused(agent: Peer, tool: str) -> dict[str, Any]:
+    """Use the tool until it says something else; the SDK's own memory may serve it."""
+    first = await agent.told(tool)
+    said = first
+    while said == first and "result" in said:
+        said = await agent.told(tool)
+    return said
