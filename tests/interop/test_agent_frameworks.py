@@ -1,4 +1,4 @@
-"""Agents in the frameworks people build them with, Auth0's wrappers round their tools."""
+"""Agents in the frameworks people build with, Auth0's wrappers round their tools."""
 
 from __future__ import annotations
 
