@@ -64,7 +64,7 @@ async def main() -> None:
         client_id=given["client_id"],
         client_secret=given["client_secret"],
         redirect_uri=given["redirect_uri"],
-        secret="of this run",  # noqa: S106 - it seals nothing that lasts
+        secret="of this run",
         state_store=States(),
         transaction_store=Transactions(),
         authorization_params={"scope": "openid profile offline_access"},
