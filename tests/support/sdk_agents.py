@@ -28,7 +28,9 @@ _SCRIPTS = {
 
 
 @asynccontextmanager
-async def sdk_agent(sdk: str, live: Live, caller: Caller) -> AsyncIterator[Peer]:
+async def sdk_agent(
+    sdk: str, live: Live, caller: Caller, **more: str
+) -> AsyncIterator[Peer]:
     """Run an agent that believes *live* to be its Auth0 tenant."""
     env = {
         "AUTH0_DOMAIN": live.url.partition("://")[2].rstrip("/"),
@@ -36,7 +38,7 @@ async def sdk_agent(sdk: str, live: Live, caller: Caller) -> AsyncIterator[Peer]
         "AUTH0_CLIENT_SECRET": caller.secret,
         "NODE_EXTRA_CA_CERTS": str(CaFiles.of(live.bench.home).ca),
     }
-    async with peer(_SCRIPTS[sdk], **env) as agent:
+    async with peer(_SCRIPTS[sdk], **env, **more) as agent:
         yield agent
 
 
