@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.holdings import Holding, Holdings
-from agentvault_tui.broker.upstream.steps import ORDER, Step, do, needed
+from agentvault_tui.broker.upstream.steps import ORDER, Step, do, needed, waits
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import AgentVaultError, NotFoundError, TenantBusyError
 from agentvault_tui.ledger import Change, OutboxStep
@@ -146,7 +146,12 @@ class Outbox:
     async def work(self) -> bool:
         """Try the step that stops most of those that are due; tell if there was one."""
         now = self._clock.now()
-        due = [step for step in self._pending() if (step.next_at or now) <= now]
+        due = [
+            step
+            for step in self._pending()
+            if (step.next_at or now) <= now
+            and not waits(step, self._registry.steps_of(step.agent_id), now)
+        ]
         if not due:
             return False
         await self._try(min(due, key=lambda step: (_rank(step), step.begun_at)))

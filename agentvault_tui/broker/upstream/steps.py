@@ -7,6 +7,7 @@ as done only when it was seen to be: Auth0 answers 202 and 204 to what is true l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -21,6 +22,8 @@ from agentvault_tui.vault.urns import VAULT_GRANT
 
 _SETTLING: Final = 5.0
 """Seconds to wait for a deletion to become true; the outbox asks again later."""
+
+_ACCOUNTS_FIRST: Final = timedelta(minutes=5)
 
 
 class Step(StrEnum):
@@ -39,6 +42,17 @@ class Step(StrEnum):
 
 
 ORDER: Final = {step: number for number, step in enumerate(Step)}
+
+
+def waits(step: OutboxStep, others: Iterable[OutboxStep], now: datetime) -> bool:
+    """Tell whether *step* leaves the agent's accounts, among *others*, some time first.
+
+    They are disconnected as their user, with the refresh token that it would end. The
+    client's grant is gone by then, so that token may live minutes longer, and no more.
+    """
+    if step.step != Step.REFRESH_TOKENS or now - step.begun_at >= _ACCOUNTS_FIRST:
+        return False
+    return any(one.step == Step.ACCOUNTS and one.status == "pending" for one in others)
 
 
 def needed(holding: Holding | None, users: Sequence[str] = ()) -> tuple[Step, ...]:
