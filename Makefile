@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+INTEROP := $(VENV)/interop.stamp $(VENV)/interop-management.stamp $(VENV)/interop-node.stamp
 
 .PHONY: demo test interop check bench screenshots live-auth0 lock clean
 
@@ -15,8 +16,9 @@ test: $(VENV)/dev.stamp
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Other people's clients, unmodified: what make test skips until they are here.
-interop: $(VENV)/dev.stamp $(VENV)/interop.stamp
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop
+interop: $(VENV)/dev.stamp
+	@$(MAKE) --no-print-directory -j 3 $(INTEROP)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop -n 2 --dist loadfile
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -57,11 +59,20 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/interop.stamp: tests/interop/requirements.txt tests/interop/management.txt tests/interop/package-lock.json | $(BIN)/python
-	@echo "installing other people's clients into $(VENV)/interop and tests/interop/node_modules"
-	@$(PYTHON) -m venv $(VENV)/interop
-	@$(VENV)/interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/requirements.txt
-	@$(PYTHON) -m venv $(VENV)/interop-management
-	@$(VENV)/interop-management/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/management.txt
+# Each in an environment of its own: auth0-ai needs an auth0-python before 5.
+$(VENV)/interop.stamp: tests/interop/requirements.txt $(VENV)/dev.stamp
+	@echo "installing other people's clients into $(VENV)/interop"
+	@$(PYTHON) -m venv --without-pip $(VENV)/interop
+	@$(BIN)/uv pip install --quiet --python $(VENV)/interop --require-hashes -r $<
+	@touch $@
+
+$(VENV)/interop-management.stamp: tests/interop/management.txt $(VENV)/dev.stamp
+	@echo "installing other people's clients into $(VENV)/interop-management"
+	@$(PYTHON) -m venv --without-pip $(VENV)/interop-management
+	@$(BIN)/uv pip install --quiet --python $(VENV)/interop-management --require-hashes -r $<
+	@touch $@
+
+$(VENV)/interop-node.stamp: tests/interop/package-lock.json $(VENV)/dev.stamp
+	@echo "installing other people's clients into tests/interop/node_modules"
 	@if command -v npm >/dev/null; then npm ci --prefix tests/interop --silent --no-audit --no-fund; else echo "no npm here: the JavaScript ones are left out"; fi
 	@touch $@

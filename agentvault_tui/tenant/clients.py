@@ -194,7 +194,7 @@ def management_client(
     """Return the client with which the broker of this run manages the tenant."""
     method = "client_secret_post"
     doc = _document(
-        "AgentVault broker", "non_interactive", (CLIENT_CREDENTIALS,), method
+        "AgentVault broker (built in)", "non_interactive", (CLIENT_CREDENTIALS,), method
     )
     return Client(
         client_id,

@@ -172,7 +172,7 @@ def _code(code: Any, reply: Reply) -> str:
         return f"status_{reply.status}"
     if " " in code:
         code = _WORDS.sub("_", code.lower()).strip("_")
-    return visible(code, 60)
+    return visible(code, 60) or f"status_{reply.status}"
 
 
 def _tail(uri: Any) -> Any:

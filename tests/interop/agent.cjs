@@ -51,6 +51,8 @@ const tools = {
     "https://www.googleapis.com/auth/calendar",
   ]),
   bank: fromVault("bank", []),
+  workspace: fromVault("workspace", []),
+  "workspace-anew": fromVault("workspace", []),
   pay: asking("Pay #1"),
   "pay-again": asking("Pay #2"),
 };

@@ -77,6 +77,8 @@ async def main() -> None:
         ),
         "contacts": from_vault("google-oauth2", ["contacts"]),
         "bank": from_vault("bank", []),
+        "workspace": from_vault("workspace", []),
+        "workspace-anew": from_vault("workspace", []),
         "pay": asking("Pay #1"),
         "pay-again": asking("Pay #2"),
     }

@@ -6,36 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.agents_http import Caller
 from support.bench import OPERATOR, Bench
-from support.peers import Peer, peer, with_node, with_python
 from support.rogue_tenant import Answer, rogue_tenant
+from support.sdk_agents import SDKS, in_python, sdk_agent
 from support.tls_front import trusted
 from support.token_vault import Vaulted, recorded, vaulted
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.web.local_ca import CaFiles
-
-in_python = with_python("auth0_ai")
-SDKS = [
-    pytest.param("python", marks=in_python),
-    pytest.param("node", marks=with_node("@auth0/ai")),
-]
-
-
-@asynccontextmanager
-async def started(sdk: str, vault: Vaulted, caller: Caller) -> AsyncIterator[Peer]:
-    """Run an agent that is told which of its tools to use."""
-    script = {"python": "agent.py", "node": "agent.cjs"}[sdk]
-    env = {
-        "AUTH0_DOMAIN": vault.url.partition("://")[2].rstrip("/"),
-        "AUTH0_CLIENT_ID": caller.agent.client_id,
-        "AUTH0_CLIENT_SECRET": caller.secret,
-        "NODE_EXTRA_CA_CERTS": str(CaFiles.of(vault.bench.home).ca),
-    }
-    async with peer(script, **env) as agent:
-        yield agent
 
 
 @asynccontextmanager
@@ -56,7 +34,7 @@ async def test_token_vault_through_policy_person_and_audit(
     """A tool gets its provider's token, a person's yes when it needs one, or a no."""
     async with served(sdk, bench) as vault:
         caller = await vault.connected()
-        async with started(sdk, vault, caller) as agent:
+        async with sdk_agent(sdk, vault, caller) as agent:
             given = {"result": "ya29.provider-token"}
             assert await agent.told("calendar") == given
             assert await agent.told("calendar") == given  # from the SDK's own memory
@@ -74,7 +52,7 @@ async def test_refusals_are_interrupts(bench: Bench, sdk: str) -> None:
     """Denied or not connected, an agent interrupts; an outage is no such thing."""
     async with served(sdk, bench) as vault:
         caller = await vault.connected(connections=())
-        async with started(sdk, vault, caller) as agent:
+        async with sdk_agent(sdk, vault, caller) as agent:
             refused = await agent.told("calendar")
             assert refused["code"] == "TOKEN_VAULT_ERROR"
             await revoke_agent(vault.broker, caller.agent.id, "", OPERATOR)
@@ -90,7 +68,7 @@ async def test_a_scope_the_provider_did_not_give_is_named(bench: Bench) -> None:
     """The SDK checks the answer's scope against what its tool needs."""
     async with served("python", bench) as vault:
         caller = await vault.connected()
-        async with started("python", vault, caller) as agent:
+        async with sdk_agent("python", vault, caller) as agent:
             missing = await agent.told("contacts")
     assert missing["interrupt"] == "TokenVaultInterrupt"
     assert "contacts" in missing["message"]
@@ -102,7 +80,7 @@ async def test_an_outage_asks_nobody_to_reconnect(bench: Bench) -> None:
     async with served("python", bench) as vault:
         caller = await vault.connected()
         vault.answers(Answer({"error": "x"}, 400, raw=b"nonsense\r\n\r\n"))
-        async with started("python", vault, caller) as agent:
+        async with sdk_agent("python", vault, caller) as agent:
             away = await agent.told("calendar")
     assert away["error"] == "temporarily_unavailable"
 
@@ -112,7 +90,7 @@ async def test_asynchronous_authorization(bench: Bench, sdk: str) -> None:
     """Pending until a person says yes, then the token; the next one's no is told."""
     async with served(sdk, bench) as vault:
         caller = await vault.connected()
-        async with started(sdk, vault, caller) as agent:
+        async with sdk_agent(sdk, vault, caller) as agent:
             waiting = await agent.told("pay")
             assert waiting["interrupt"] == "AuthorizationPendingInterrupt"
             (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)

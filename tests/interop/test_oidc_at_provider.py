@@ -34,8 +34,8 @@ pytestmark = with_provider
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[str]:
     """One provider for all tests here."""
-    with oidc_provider() as issuer:
-        yield issuer
+    with oidc_provider() as provider:
+        yield provider.issuer
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ def vault() -> Iterator[Vault]:
     """One broker for all tests here; only Ursula may approve."""
     with tempfile.TemporaryDirectory(prefix="av") as folder:
         home = Path(folder)
-        with oidc_provider(interval=1) as issuer:
+        with oidc_provider(interval=1) as provider:
+            issuer = provider.issuer
             (home / "config.toml").write_text(
                 f"[tenant]\nissuer = {json.dumps(issuer)}\nclient_id = 'console'\n"
                 f"[stepup]\napprovers = {json.dumps([URSULA])}\n"

@@ -70,6 +70,16 @@ class Office:
         """Let the tenant fail so from now on; without members, not at all."""
         self.tenant.faults.now = replace(Faults(), **members)
 
+    async def work(self) -> None:
+        """Do all that is due at the tenant."""
+        while await self.broker.outbox.work():
+            pass
+
+    def steps(self, agent: Agent) -> dict[str, str]:
+        """Return how far each step of a revocation is."""
+        steps = self.broker.registry.steps_of(agent.id)
+        return {step.step: step.status for step in steps}
+
     def person(self, name: str = "") -> Person:
         """Return a new user of the tenant's, in a browser of their own."""
         name = name or new_id("user").replace("_", "-")
@@ -99,11 +109,6 @@ class Office:
 
     async def revoke(self, agent: Agent) -> None:
         await revoke_agent(self.broker, agent.id, "test", OPERATOR)
-
-    async def work(self) -> None:
-        """Do all steps of revocations that are due."""
-        while await self.broker.outbox.work():
-            pass
 
     def step(self, agent: Agent, step: str = STEP) -> OutboxStep:
         """Return the agent's step of that name, as it stands."""

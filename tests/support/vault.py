@@ -32,6 +32,7 @@ class Client:
 
     def __init__(self, url: str, client_id: str, secret: str) -> None:
         self.id, self.secret = client_id, secret
+        self.agent_id = ""
         self.http = httpx.Client(
             base_url=url, auth=(client_id, secret), trust_env=False, timeout=20
         )
@@ -73,6 +74,7 @@ class Vault:
         client = Client(
             self.ready["agents_url"], made["client_id"], made["client_secret"]
         )
+        client.agent_id = made["id"]
         self._clients.append(client)
         return client
 

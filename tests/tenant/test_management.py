@@ -226,7 +226,7 @@ def test_writes_are_told_in_the_log_without_secrets(admin: Admin) -> None:
     user = admin.user("logged")
     row = admin.rows("sapi")[0]
     assert row["description"] == "Create a User"
-    assert row["client_name"] == "AgentVault broker"
+    assert row["client_name"] == "AgentVault broker (built in)"
     request = row["details"]["request"]
     assert (request["method"], request["path"]) == ("post", "/api/v2/users")
     assert request["body"]["password"] == "*****"

@@ -291,7 +291,10 @@ def test_actions_are_built_deployed_and_bound(admin: Admin) -> None:
     assert (first["status"], first["all_changes_deployed"]) == ("pending", False)
     assert first["runtime"] == "node22"
     path = f"actions/actions/{first['id']}"
-    assert admin.call("POST", f"{path}/deploy").status_code == 400
+    early = admin.call("POST", f"{path}/deploy")
+    # The words Auth0's own deploy CLI waits by.
+    assert "must be in the 'built' state" in early.json()["message"]
+    assert early.status_code == 400
     admin.tenant.clock.advance(0.6)
     assert admin.call("GET", path).json()["status"] == "building"
     admin.tenant.clock.advance(0.6)
@@ -348,6 +351,25 @@ def test_actions_are_checked(admin: Admin) -> None:
     assert admin.call("GET", "actions/triggers/none/bindings").status_code == 404
     known = admin.call("GET", "actions/triggers").json()["triggers"]
     assert "post-login" in {trigger["id"] for trigger in known}
+
+
+def test_a_roles_permissions_come_and_go(admin: Admin) -> None:
+    """Named ones are given once and taken away; what it has not got is no fault."""
+    role = admin.call("POST", "roles", {"name": "payer"}).json()
+    path = f"roles/{role['id']}/permissions"
+    one, two = (
+        {"resource_server_identifier": "https://pay.test/", "permission_name": name}
+        for name in ("read:x", "write:x")
+    )
+    for _ in range(2):
+        given = admin.call("POST", path, {"permissions": [one, two]})
+        assert (given.status_code, given.json()) == (201, {})
+    assert admin.call("GET", path).json() == [one, two]
+    for _ in range(2):
+        gone = admin.call("DELETE", path, {"permissions": [one]})
+        assert (gone.status_code, gone.content) == (204, b"")
+    assert admin.call("GET", path).json() == [two]
+    assert admin.call("DELETE", path, {}).status_code == 400
 
 
 def test_settings_factors_and_policies(admin: Admin) -> None:

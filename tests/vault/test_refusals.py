@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.exchanges import NOON, answer, recorded
 
@@ -144,6 +144,7 @@ members = st.sampled_from(
 
 
 @given(st.integers(400, 599), json_values | st.dictionaries(members, json_values))
+@example(400, {"error": ": "})
 def test_whatever_a_refusal_holds_can_be_shown(status: int, body: Any) -> None:
     """No body, however made up, ends in an exception or in a hidden character."""
     error = refused(Reply(status, body), "do it", NOON)

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.attempts import Access, Attempts
 from agentvault_tui.broker.upstream.holdings import Holding
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
-from agentvault_tui.broker.upstream.steps import ORDER, Step, needed
+from agentvault_tui.broker.upstream.steps import ORDER, Step, needed, not_before
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.ledger import OutboxStep
@@ -222,7 +223,10 @@ class Outbox:
 
     def _due(self) -> list[OutboxStep]:
         now = self._clock.now()
-        return [step for step in self._pending() if (step.next_at or now) <= now]
+        return [s for s in self._pending() if (self._not_before(s) or now) <= now]
+
+    def _not_before(self, step: OutboxStep) -> datetime | None:
+        return not_before(step, self._registry.steps_of(step.agent_id))
 
     def _due_at_tenant(self) -> list[OutboxStep]:
         return [step for step in self._due() if not is_providers(step)]
@@ -230,9 +234,10 @@ class Outbox:
     async def _rest(self, news: asyncio.Event, *, at_providers: bool) -> None:
         """Wait until the next step is due, or there is news."""
         moments = [
-            step.next_at
+            moment
             for step in self._pending()
-            if step.next_at and is_providers(step) is at_providers
+            if is_providers(step) is at_providers
+            and (moment := self._not_before(step)) is not None
         ]
         now = self._clock.now()
         left = max((min(moments) - now).total_seconds(), _BREATH) if moments else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -22,6 +23,8 @@ from agentvault_tui.vault.urns import VAULT_GRANT
 
 _SETTLING: Final = 5.0
 """Seconds to wait for a deletion to become true; the outbox asks again later."""
+
+_ACCOUNTS_FIRST: Final = timedelta(minutes=5)
 
 
 class Step(StrEnum):
@@ -54,6 +57,19 @@ class Tried:
 
 
 ORDER: Final = {step: number for number, step in enumerate(Step)}
+
+
+def not_before(step: OutboxStep, others: Iterable[OutboxStep]) -> datetime | None:
+    """Return when *step* is to be tried, among *others* of its agent; nothing: now.
+
+    Its accounts are disconnected as their user, with the refresh token that it would
+    end. The client's grant is gone by then, so that may live minutes longer, no more.
+    """
+    accounts = any(one.step == Step.ACCOUNTS and one.status == "pending" for one in others)
+    if step.step != Step.REFRESH_TOKENS or not accounts:
+        return step.next_at
+    at_the_latest = step.begun_at + _ACCOUNTS_FIRST
+    return max(at_the_latest, step.next_at or at_the_latest)
 
 
 def needed(holding: Holding | None, users: Sequence[str] = ()) -> tuple[Step, ...]:

@@ -152,7 +152,9 @@ class ActionCalls:
     def _deploy(self, call: Call) -> Answer:
         doc = self._found(call)
         if self._status(doc) != "built":
-            raise ApiError(400, "An action must be built before it is deployed.", None)
+            # Auth0's own words: its deploy CLI waits for the build when it reads them.
+            message = "A draft must be in the 'built' state before it can be deployed."
+            raise ApiError(400, message, None)
         return Answer(200, self._version(self._deployed(doc)))
 
     def _triggers(self, _: Call) -> Answer:
@@ -248,7 +250,7 @@ class ActionCalls:
             "id": new_id("ver"),
             "number": 1 if before is None else before["number"] + 1,
             "built_at": doc["updated_at"],
-            "deployed_at": now,
+            "created_at": now,
         }
         self._actions.replace(doc["id"], doc)
         return doc

@@ -64,6 +64,8 @@ class Endpoint:
     act: Handler
     needs_all: bool = False
     """All of the scopes instead."""
+    deletes_named: bool = False
+    """A DELETE whose body names what goes; of others nobody reads one."""
 
 
 class Surface(Protocol):
@@ -119,7 +121,7 @@ class ManagementApi:
             self._limit.take()
             _check_scopes(caller, endpoint)
             raw = await read_body(request.receive)
-            if endpoint.method in {"POST", "PUT", "PATCH"}:
+            if endpoint.method in {"POST", "PUT", "PATCH"} or endpoint.deletes_named:
                 body = read_json(request.headers.get("content-type", ""), raw)
             answer = await self._act(request, endpoint, caller, body)
         except ApiError as error:

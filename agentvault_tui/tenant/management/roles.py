@@ -45,6 +45,9 @@ class RoleCalls:
                      self._permissions),
             Endpoint("POST", permissions, ("update:roles",),
                      "Associate permissions with a role", self._permit),
+            Endpoint("DELETE", permissions, ("update:roles",),
+                     "Remove permissions from a role", self._forbid,
+                     deletes_named=True),
         ]  # fmt: skip
 
     def _list(self, call: Call) -> Answer:
@@ -81,18 +84,31 @@ class RoleCalls:
 
     def _permit(self, call: Call) -> Answer:
         doc = self._found(call)
-        members = {"permissions": tables(_PERMISSION, 100)}
-        for one in checked(call.body, members, "permissions")["permissions"]:
+        for one in _named(call):
             if one not in doc["permissions"]:
                 doc["permissions"].append(one)
         self._roles.replace(doc["id"], doc)
         return Answer(201, {})
+
+    def _forbid(self, call: Call) -> Answer:
+        doc = self._found(call)
+        gone = _named(call)
+        doc["permissions"] = [one for one in doc["permissions"] if one not in gone]
+        self._roles.replace(doc["id"], doc)
+        return Answer(204)
 
     def _found(self, call: Call) -> Document:
         doc = self._roles.get(call.path["id"])
         if doc is None:
             raise not_found("The role does not exist.", "inexistent_role")
         return doc
+
+
+def _named(call: Call) -> list[Document]:
+    """Return the permissions that a request is about."""
+    members = {"permissions": tables(_PERMISSION, 100)}
+    named: list[Document] = checked(call.body, members, "permissions")["permissions"]
+    return named
 
 
 def _shape(doc: Document) -> dict[str, Any]:

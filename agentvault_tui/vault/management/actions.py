@@ -15,7 +15,8 @@ from agentvault_tui.vault.management.settling import settled
 from agentvault_tui.vault.reply import Json
 
 POST_LOGIN: Final = "post-login"
-_BUILD: Final = 60.0
+_BUILD: Final = 120.0
+"""Seconds. Auth0's builds were seen to take 45, and its deploy CLI waits as long."""
 
 
 async def every(api: Api) -> AsyncIterator[Json]:

@@ -162,3 +162,34 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     await revoke_agent(office.broker, first.agent.id, "", OPERATOR)
     assert await known.disconnect(first.agent.id, planned) is True  # it is not its own
     assert (await exchange(second, WORKSPACE)).status_code == 200
+
+
+@pytest.mark.parametrize("back_after", [30, 3600])
+async def test_a_cut_gives_accounts_their_few_minutes(
+    office: Office, live: Live, back_after: int
+) -> None:
+    """They go as their user: the refresh token ends after them, or minutes later.
+
+    The client's grant and secret do not wait for either.
+    """
+    agent = (await caller(live)).agent
+    account = await office.connect(agent, office.person(), "calendar.read")
+    office.fault(paths=("/me/v1",), status=503)
+    await revoke_agent(office.broker, agent.id, "", OPERATOR)
+    passed = 0
+    while passed < back_after:
+        await office.work()
+        assert office.steps(agent)["vault grant"] == "confirmed"
+        assert office.steps(agent)["client secret"] == "confirmed"
+        waits = office.steps(agent)["refresh tokens"] == "pending"
+        assert waits is (passed < 300)
+        office.bench.clock.advance(10)
+        passed += 10
+    office.fault()
+    office.bench.clock.advance(300)
+    await office.work()
+    ended = office.steps(agent)
+    assert ended["refresh tokens"] == "confirmed"
+    late = back_after > 300
+    assert ended["connected accounts"] == ("pending" if late else "confirmed")
+    assert left_at_tenant(office, account.user) == ([account.id] if late else [])
