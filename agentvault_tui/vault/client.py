@@ -107,6 +107,11 @@ class TenantClient:
         Raises:
             TenantError: it is unreachable, refuses, or sent what cannot be shown.
         """
+        if not self.client_id:
+            raise TenantError(
+                "no application of the tenant is known to sign in at",
+                "agentvault auth0 apply makes it; then start the broker anew",
+            )
         metadata = await self.tenant.metadata()
         form = {"client_id": self.client_id, "scope": scope}
         if audience:
