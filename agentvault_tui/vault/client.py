@@ -202,12 +202,13 @@ class TenantClient:
                 mfa_at_required=self._mfa_at_required,
             )
         except IdentityError as error:
-            skew = self.tenant.skew or 0.0
-            if error.reason in {"claims", "stale"} and abs(skew) > SKEW:
-                error.remedy = (
-                    f"the tenant's clock and ours are {span(abs(skew))} apart: set ours"
-                )
-            raise
+            skew = abs(self.tenant.skew or 0.0)
+            if error.reason not in {"claims", "stale"} or skew <= SKEW:
+                raise
+            why = f"the tenant's clock and ours are {span(skew)} apart"
+            raise IdentityError(
+                error.reason, f"{error.what} ({why})", "set this machine's clock"
+            ) from error
 
     async def verify_login(
         self, raw: str, *, client_id: str, nonce: str
