@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keyring
 import keyring.backend
 import pytest
-from support.command_line import PROGRAM, Answer, plain_environment
-from support.dict_tenant import ADMIN, DictTenant, dict_tenant
-from support.ledger_kit import START, agent, manual_clock, note
+from support.command_line import PROGRAM, plain_environment
+from support.dict_tenant import ADMIN, DictTenant
+from support.provisioning import Call, configure
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.cli.auth0_needs import served_agents
-from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger
-from agentvault_tui.ledger.records import Panic
-from agentvault_tui.model import AgentStatus
 from agentvault_tui.vault.provision import scopes
-
-Call = Callable[..., Answer]
-CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}
-
-
-@pytest.fixture
-def tenant() -> Iterator[DictTenant]:
-    """An empty tenant."""
-    with dict_tenant() as made:
-        made.seed()
-        yield made
-
-
-@pytest.fixture
-def home(tmp_path: Path, tenant: DictTenant, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home whose settings name the tenant."""
-    folder = tmp_path / "home"
-    folder.mkdir(0o700)
-    monkeypatch.setenv("AGENTVAULT_HOME", str(folder))
-    monkeypatch.setenv("AGENTVAULT_TENANT_RATE", "1000")
-    configure(folder, issuer=tenant.issuer)
-    return folder
-
-
-def configure(home: Path, **tenant: Any) -> None:
-    lines = (f"{name} = {json.dumps(value)}" for name, value in tenant.items())
-    (home / "config.toml").write_text("\n".join(["[tenant]", *lines]))
-
-
-@pytest.fixture
-def auth0(capfd: pytest.CaptureFixture[str]) -> Call:
-    """Run one command line, with a credential on a descriptor of its own."""
-
-    def call(*argv: str, credential: Any = CREDENTIAL) -> Answer:
-        capfd.readouterr()
-        given = credential if isinstance(credential, str) else json.dumps(credential)
-        reader, writer = os.pipe()
-        os.write(writer, given.encode())
-        os.close(writer)
-        try:
-            code = run(["auth0", *argv, "--credential-fd", str(reader)])
-        finally:
-            os.close(reader)
-        out, err = capfd.readouterr()
-        return Answer(code, out, err)
-
-    return call
 
 
 def test_plan_apply_and_doctor_agree(
@@ -364,25 +310,3 @@ def test_without_a_keyring_nothing_is_kept(home: Path, auth0: Call) -> None:
         keyring.set_keyring(before)
     assert answer.code == 4
     assert weak.held == {}
-
-
-async def test_the_agents_are_those_the_ledger_serves(tmp_path: Path) -> None:
-    """Read without a broker: neither who is revoked, nor resource servers."""
-    home = Home(tmp_path, tmp_path)
-    assert served_agents(home) == ([], False)
-    home.prepare()
-    ledger = await Ledger.open(home, clock=manual_clock())
-    await ledger.commit(
-        note(),
-        changes=[
-            agent("agt_1"),
-            agent("agt_2", status=AgentStatus.REVOKED),
-            agent("agt_3", resource_server=True),
-        ],
-    )
-    served, stopped = served_agents(home)
-    assert [one.id for one in served] == ["agt_1"]
-    assert not stopped
-    await ledger.commit(note(), changes=[Panic(True, START, "uid:1", "why")])
-    assert served_agents(home)[1]
-    await ledger.close()
