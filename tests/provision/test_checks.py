@@ -18,6 +18,7 @@ from agentvault_tui.model.finding import Level
 from agentvault_tui.vault import Tenant
 from agentvault_tui.vault.provision import checks, names, scopes
 from agentvault_tui.vault.provision.actions import PROOF
+from agentvault_tui.vault.urns import VAULT_GRANT
 
 Break = Callable[[DictTenant], Any]
 
@@ -64,6 +65,20 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda t: console(t).update(grant_types=["refresh_token"]),
         "lacks the Device Code grant",
     ),
+    "console registered by itself": (
+        lambda t: console(t).update(is_first_party=False),
+        "AgentVault console) is not first-party: it gets no device flow",
+    ),
+    "console not conformant": (
+        lambda t: console(t).update(oidc_conformant=False),
+        "AgentVault console) is not OIDC conformant: it gets no device flow",
+    ),
+    "broker's own client without a secret": (
+        lambda t: t.named("clients", "AgentVault management").update(
+            token_endpoint_auth_method="none"
+        ),
+        "the broker can neither revoke there nor read the log",
+    ),
     "console may too much": (
         lambda t: console(t)["grant_types"].append("implicit"),
         "may use implicit",
@@ -83,6 +98,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "vault grant missing": (
         lambda t: agent(t).update(grant_types=["authorization_code", "refresh_token"]),
         "lacks the Token Vault grant",
+    ),
+    "agent's sign-in grants missing": (
+        lambda t: agent(t).update(grant_types=[VAULT_GRANT]),
+        "lacks the grants authorization_code, refresh_token",
+    ),
+    "broker's client not for Token Vault": (
+        lambda t: t.named("clients", "AgentVault broker").update(grant_types=[]),
+        "AgentVault broker) lacks the Token Vault grant",
     ),
     "MRRT policy missing": (
         lambda t: agent(t)["refresh_token"].pop("policies"),

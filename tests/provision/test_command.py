@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,28 @@ def test_a_scope_the_tenant_names_only_when_called_is_named(
     doctor = auth0("doctor", "--json")
     lacking = [one for one in doctor.json["findings"] if one["level"] == "fault"]
     assert lacking[-1]["what"] == "the credential lacks read:connections"
+
+
+def test_a_token_that_says_what_it_may_has_every_missing_scope_named(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """Also before the first call: not one scope a run, until there is none left."""
+    payload = base64.urlsafe_b64encode(b'{"scope": "read:clients read:roles"}').decode()
+    answer = auth0("plan", credential={"access_token": f"e30.{payload}.x"})
+    assert answer.code == 1
+    for scope in scopes.READING:
+        assert (scope in answer.err) is (scope not in {"read:clients", "read:roles"})
+
+
+@pytest.mark.parametrize("token", ["e30", "e30.!!!.x", "e30.WzFd.x", "a.e30.b"])
+def test_a_token_that_does_not_say_is_left_to_the_tenant(
+    home: Path, auth0: Call, token: str
+) -> None:
+    """Whatever it holds is read without a fault, and refused by whom it is for."""
+    answer = auth0("plan", credential={"access_token": token})
+    assert answer.code == 1
+    assert "token" in answer.err
+    assert token not in answer.err
 
 
 def test_a_wrong_secret_is_refused_in_one_line_without_it(
