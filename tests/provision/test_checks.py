@@ -218,6 +218,24 @@ async def test_a_misconfiguration_is_found_with_its_remedy(
     assert all(one.remedy for one in faults)
 
 
+async def test_what_the_tenant_cannot_see_is_a_warning(vault: Vault) -> None:
+    """GitHub and Slack give refresh tokens or not by settings of their own."""
+    vault.tenant.connect("github", "github")
+    needs = {"connections": ("github",)}
+    await vault.apply(**needs)
+    found = await vault.findings(**needs)
+    (warned,) = [one for _, one in found if one.level is Level.WARNING]
+    assert "github gives refresh tokens is set at its provider" in warned.what
+    assert "expiring user tokens" in warned.remedy
+
+
+async def test_a_vault_that_nobody_could_sign_in_to_is_a_fault(vault: Vault) -> None:
+    """Without a connection for operators no approval can ever be given."""
+    found = await vault.findings(sign_in=())
+    told = [one.what for _, one in found if one.level is Level.FAULT]
+    assert any("no connection is named by which" in one for one in told)
+
+
 async def test_a_secret_that_is_not_here_is_a_fault(vault: Vault) -> None:
     """Without it the broker can neither exchange nor revoke."""
     await vault.apply()
