@@ -12,7 +12,6 @@ from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft, new_id
-from agentvault_tui.vault import Budget, Priority
 
 
 def follower(site: Site, **more: Any) -> TenantLog:
@@ -63,27 +62,6 @@ async def test_each_row_is_told_once_over_restarts(site: Site) -> None:
     there.refresh(token)
     await again.read()
     assert len(await told(site)) == len(first) + 1
-
-
-async def test_reading_it_waits_for_steps_and_those_for_an_operator(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A free tenant answers two requests a second: each is asked for by its urgency."""
-    taken: list[Priority] = []
-    take = Budget.take
-
-    async def noting(budget: Budget, priority: Priority) -> None:
-        taken.append(priority)
-        await take(budget, priority)
-
-    monkeypatch.setattr(Budget, "take", noting)
-    agent, _, _ = await site.agent()
-    await follower(site).read()
-    assert set(taken) == {Priority.BACKGROUND}
-    taken.clear()
-    await site.revoke(agent)
-    await site.work()
-    assert set(taken) == {Priority.REVOCATION}
 
 
 async def test_signing_in_at_the_console_is_told(site: Site) -> None:
