@@ -160,7 +160,10 @@ def test_a_token_that_is_expired_is_told_and_one_that_is_good_is_used(
     assert answer.code == 1
     assert "invalid_token" in answer.err
     assert "old-token" not in answer.err
-    assert auth0("doctor", credential={"access_token": "old-token"}).code == 1
+    doctor = auth0("doctor", "--json", credential={"access_token": "old-token"})
+    assert doctor.code == 1
+    told = [one for one in doctor.json["findings"] if one["area"] == "credential"]
+    assert [one["level"] for one in told] == ["fault"]
 
 
 @pytest.mark.parametrize(
