@@ -28,7 +28,7 @@ from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.clock import Clock, SystemClock
-from agentvault_tui.errors import LedgerError
+from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
@@ -116,6 +116,23 @@ def _client_id(home: Home, settings: Settings) -> str:
     return tenant.client_id or KeptClients(home, tenant.issuer).client_id("console")
 
 
+def tenant_client(
+    home: Home, found: Announcement, clock: Clock, *, embedded: bool
+) -> TenantClient:
+    """Return how operators are asked, at the tenant *found*.
+
+    Where the tenant is ours, or `auth0 apply` set it up, the time of the second factor
+    is in a claim of its own, and nothing stands in for that: `auth_time` may be of the
+    browser's session, and is what is left when our Action is taken out of the login.
+    """
+    try:
+        kept = KeptClients(home, found.issuer).client_id("console")
+    except SettingsError:
+        kept = found.client_id  # Who cannot be asked is taken to have been set up.
+    stamped = embedded or kept == found.client_id
+    return TenantClient(found.issuer, found.client_id, clock, mfa_at_required=stamped)
+
+
 async def _open(
     home: Home, settings: Settings, clock: Clock, ledger: Ledger, policy: Policy
 ) -> _Rooms:
@@ -131,7 +148,7 @@ async def _open(
         clock=clock,
         ledger=ledger,
         policy=policy,
-        tenant=TenantClient(found.issuer, found.client_id, clock),
+        tenant=tenant_client(home, found, clock, embedded=process is not None),
         registry=Registry(clock),
         tenant_kind="embedded" if process else "auth0",
     )

@@ -143,7 +143,7 @@ class Sessions:
         try:
             end = await self._broker.tenant.wait(flow, asyncio.Event())
             if not isinstance(end, Tokens):
-                self._problems[operator.id] = problem_of(end)
+                await self._refused(operator, problem_of(end))
                 return
             identity = await self._broker.tenant.verify_id_token(
                 end.id_token, not_before=flow.started_at
@@ -151,12 +151,24 @@ class Sessions:
             await self._begin(operator, identity)
         except AgentVaultError as error:
             log.warning("sign-in failed: %s", error.what)
-            self._problems[operator.id] = error.diagnosis()
+            await self._refused(operator, error.diagnosis())
         finally:
             # After a sign-out another may have begun: that one is not ours to end.
             login = self._logins.get(operator.id)
             if login is not None and login.task is asyncio.current_task():
                 del self._logins[operator.id]
+
+    async def _refused(self, operator: Actor, why: str) -> None:
+        """Tell why nobody is signed in, here and for good."""
+        self._problems[operator.id] = why
+        await self._broker.record_cut(
+            Draft(
+                EventType.OPERATOR_NOT_SIGNED_IN,
+                operator,
+                reason=why,
+                detail={"uid": operator.id},
+            )
+        )
 
     async def _begin(self, operator: Actor, identity: Identity) -> None:
         """Seat *identity* in the place of whoever was signed in under that uid."""

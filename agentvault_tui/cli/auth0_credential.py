@@ -5,6 +5,7 @@ Never from an argument or the environment, which other processes can read.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -27,6 +28,8 @@ from agentvault_tui.vault import (
     SigningKey,
     TokenSource,
 )
+from agentvault_tui.vault.reply import strict_json
+from agentvault_tui.vault.tokens import words
 
 _SERVICE: Final = "agentvault auth0"
 _MAX: Final = 64 * 1024
@@ -130,12 +133,28 @@ def usable(found: Mapping[str, str]) -> Credential | TokenSource:
     if "access_token" in found:
         expires = Deadline.after(SystemClock(), _DAY)
         token = Secret(found["access_token"])
-        return FixedToken(Access(token=token, scopes=frozenset(), expires=expires))
+        scopes = _scopes_in(found["access_token"])
+        return FixedToken(Access(token=token, scopes=scopes, expires=expires))
     client_id = found["client_id"]
     if "private_key" in found:
         key = SigningKey(Secret(found["private_key"]), found.get("kid", ""))
         return PrivateKey(client_id, key)
     return ClientSecret(client_id, Secret(found["client_secret"]))
+
+
+def _scopes_in(token: str) -> frozenset[str]:
+    """Read what a token says it is good for, to name what is lacking all at once.
+
+    Unverified, and nothing is decided by it: the tenant has the last word. Empty when
+    it does not say, or is no JWT.
+    """
+    payload = f"{token}..".split(".")[1]
+    try:
+        raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        claims = strict_json(raw)
+    except ValueError:
+        return frozenset()
+    return frozenset(words(claims.get("scope")) if isinstance(claims, dict) else ())
 
 
 def _is_credential(value: Any) -> bool:

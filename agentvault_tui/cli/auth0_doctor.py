@@ -10,7 +10,12 @@ from agentvault_tui.cli.auth0_needs import management_issuer, tenant_issuer
 from agentvault_tui.cli.auth0_reach import opened, reached
 from agentvault_tui.cli.doctor import print_finding
 from agentvault_tui.cli.session import Session
-from agentvault_tui.errors import SettingsError, TenantError, TenantScopeError
+from agentvault_tui.errors import (
+    SettingsError,
+    TenantCredentialError,
+    TenantError,
+    TenantScopeError,
+)
 from agentvault_tui.model.finding import Level, fault
 from agentvault_tui.vault.provision import checks
 
@@ -36,6 +41,8 @@ async def _all(session: Session, **credential: Any) -> list[checks.Check]:
         for scope in error.scopes or ("a scope the tenant does not name",):
             finding = fault(f"the credential lacks {scope}", checks.GRANT_IT)
             _note(session, found, ("credential", finding))
+    except TenantCredentialError as error:
+        _note(session, found, ("credential", fault(error.what, error.remedy)))
     except TenantError as error:
         _note(session, found, ("tenant", fault(error.what, error.remedy)))
     return found

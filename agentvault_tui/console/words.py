@@ -34,6 +34,7 @@ _EVENTS: Final = {
     "connection.removed": "REMOVED",
     "operator.login": "LOGIN",
     "operator.logout": "LOGOUT",
+    "operator.not_signed_in": "UNPROVEN",
     "panic.off": "LIFTED",
     "panic.on": "PANIC",
     "policy.changed": "POLICY",

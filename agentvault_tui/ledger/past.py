@@ -36,6 +36,7 @@ _ROUTINE: Final = frozenset(
         EventType.STEPUP_NOT_APPROVED,
         EventType.OPERATOR_LOGIN,
         EventType.OPERATOR_LOGOUT,
+        EventType.OPERATOR_NOT_SIGNED_IN,
         EventType.UPSTREAM_REVOCATION,
     }
 )

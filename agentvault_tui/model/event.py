@@ -39,6 +39,8 @@ class EventType(StrEnum):
     STEPUP_CANCELLED = "stepup.cancelled"
     OPERATOR_LOGIN = "operator.login"
     OPERATOR_LOGOUT = "operator.logout"
+    OPERATOR_NOT_SIGNED_IN = "operator.not_signed_in"
+    """A try at signing in that seated nobody: cancelled, stale, no factor."""
     POLICY_CHANGED = "policy.changed"
     CONNECTION_ADDED = "connection.added"
     """A person connected an account for an agent."""

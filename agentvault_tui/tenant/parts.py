@@ -47,6 +47,7 @@ class Run:
     """
 
     client_id: str = field(default_factory=lambda: new_id("app"), repr=False)
+    """Empty: no console's client yet, as on an Auth0 tenant that is new."""
     management_id: str = field(default_factory=lambda: new_id("app"), repr=False)
     management_secret: str = field(
         default_factory=lambda: new_secret("av_m"), repr=False
@@ -86,7 +87,7 @@ class Parts:
         self.clients = Clients(
             store,
             (
-                console_client(run.client_id),
+                *([console_client(run.client_id)] if run.client_id else []),
                 management_client(
                     run.management_id,
                     run.management_secret,

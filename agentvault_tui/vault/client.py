@@ -111,6 +111,11 @@ class TenantClient:
         Raises:
             TenantError: it is unreachable, refuses, or sent what cannot be shown.
         """
+        if not self.client_id:
+            raise TenantError(
+                "no application of the tenant is known to sign in at",
+                "agentvault auth0 apply makes it; then start the broker anew",
+            )
         metadata = await self.tenant.metadata()
         form = {"client_id": self.client_id, "scope": scope}
         if audience:
@@ -201,12 +206,13 @@ class TenantClient:
                 mfa_at_required=self._mfa_at_required,
             )
         except IdentityError as error:
-            skew = self.tenant.skew or 0.0
-            if error.reason in {"claims", "stale"} and abs(skew) > SKEW:
-                error.remedy = (
-                    f"the tenant's clock and ours are {span(abs(skew))} apart: set ours"
-                )
-            raise
+            skew = abs(self.tenant.skew or 0.0)
+            if error.reason not in {"claims", "stale"} or skew <= SKEW:
+                raise
+            why = f"the tenant's clock and ours are {span(skew)} apart"
+            raise IdentityError(
+                error.reason, f"{error.what} ({why})", "set this machine's clock"
+            ) from error
 
     async def verify_login(
         self, raw: str, *, client_id: str, nonce: str

@@ -1,8 +1,9 @@
 """`make live-auth0`: the whole of it against a real tenant, with a transcript.
 
 Runs the same command lines a person would type: plan, apply, doctor, a sign-in and an
-approved payment by device flow, and a revocation. Writes what was said, secrets
-removed, so that a run can be shown to someone who has no tenant.
+approved payment by device flow, and a revocation until the tenant was seen to have
+done it. Writes what was said, secrets removed, so that a run can be shown to someone
+who has no tenant.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,9 @@ PAYMENT: Final = {
     "parameters": {"amount": 1, "currency": "USD"},
     "reason": "make live-auth0",
 }
+CIBA: Final = "urn:openid:params:grant-type:ciba"
+PATIENCE: Final = 120.0
+"""Seconds in which a tenant is to have done what a revocation asks of it."""
 GONE: Final = "[removed]"
 _PATTERNS: Final = (
     re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"),
@@ -82,10 +87,9 @@ class Live:
     def run(self, *argv: str, manages: bool = False) -> list[str]:
         """Run one command line, and write down what it says as it says it."""
         self.transcript.say(f"\n$ agentvault {' '.join(argv)}")
-        line = [*PROGRAM, "--home", str(self.home), *argv]
         with self._descriptor(manages) as (extra, passed):
             process = subprocess.Popen(
-                [*line, *extra],
+                [*self.line(*argv), *extra],
                 pass_fds=passed,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -99,9 +103,17 @@ class Live:
                 self.transcript.say(said[-1])
         code = process.wait()
         self.transcript.say(f"exit {code}")
-        if code != 0:
-            self.failed.append(" ".join(argv))
+        self.hold(code == 0, " ".join(argv))
         return said
+
+    def line(self, *argv: str) -> list[str]:
+        """Return one command line on this home."""
+        return [*PROGRAM, "--home", str(self.home), *argv]
+
+    def hold(self, so: bool, what: str) -> None:
+        """Note *what* as failed unless it is *so*."""
+        if not so:
+            self.failed.append(what)
 
     @contextmanager
     def _descriptor(self, manages: bool) -> Iterator[tuple[list[str], tuple[int, ...]]]:
@@ -135,10 +147,19 @@ def secrets_in(value: Any) -> set[str]:
     return {members[name] for name in names if members.get(name)}
 
 
+def provisioned(live: Live) -> None:
+    """Bring the tenant to what is needed, and see that nothing is left to do."""
+    live.run("auth0", "plan", manages=True)
+    live.run("auth0", "apply", "--yes", manages=True)
+    left = live.run("auth0", "plan", manages=True)[-1]
+    live.hold(not re.search("to (create|change)", left), "a plan with nothing to do")
+    live.run("auth0", "doctor", manages=True)
+
+
 def people(live: Live) -> None:
     """Sign in, approve one payment, and revoke: what needs a person and a browser."""
     serve = subprocess.Popen(
-        [*PROGRAM, "--home", str(live.home), "serve", "--listen", "127.0.0.1:0"],
+        live.line("serve", "--listen", "127.0.0.1:0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -148,43 +169,70 @@ def people(live: Live) -> None:
         said = json.loads(serve.stdout.readline())
         live.run("login")
         live.run("whoami")
-        payment(live, said["agents_url"].rstrip("/"))
-        live.run("agents", "revoke", AGENT, "--reason", "make live-auth0", "--json")
-        live.run("agents", "show", AGENT)
+        agent = Agent(live, said["agents_url"].rstrip("/"))
+        agent.pay()
+        live.run("agents", "revoke", AGENT, "--reason", "make live-auth0")
+        refused = agent.ask(grant_type="client_credentials", scope="send:payment")
+        live.hold(refused.get("reason") == "agent_revoked", "the agent's refusal")
+        ended_there(live)
         live.run("auth0", "plan", manages=True)
+        live.run("audit", "verify")
     finally:
         serve.terminate()
         serve.wait(15)
 
 
-def payment(live: Live, agents_url: str) -> None:
-    """Ask for a payment as an agent, have it approved, and fetch the token once."""
-    made = live.run(
-        "agents", "add", AGENT, "--owner", "live@agentvault.test",
-        "--scope", "send:payment", "--json",
-    )  # fmt: skip
-    # The agent's own application on the tenant, which the revocation is about.
-    live.run("auth0", "apply", "--yes", manages=True)
-    agent = json.loads(made[-1])
-    auth = (agent["client_id"], agent["client_secret"])
+class Agent:
+    """An agent of the broker's, with an application of its own on the tenant."""
 
-    def ask(**form: str) -> dict[str, Any]:
-        url = f"{agents_url}/oauth/token"
-        answer = httpx.post(url, data=form, auth=auth, trust_env=False)
+    def __init__(self, live: Live, url: str) -> None:
+        self.live = live
+        self.endpoint = f"{url}/oauth/token"
+        made = live.run(
+            "agents", "add", AGENT, "--owner", "live@agentvault.test",
+            "--scope", "send:payment", "--json",
+        )  # fmt: skip
+        # The agent's own application on the tenant, which the revocation is about.
+        live.run("auth0", "apply", "--yes", manages=True)
+        agent = json.loads(made[-1])
+        self.auth = (agent["client_id"], agent["client_secret"])
+
+    def ask(self, **form: str) -> dict[str, Any]:
+        """Ask the token endpoint, and write down what it answers."""
+        answer = httpx.post(self.endpoint, data=form, auth=self.auth, trust_env=False)
         body: dict[str, Any] = answer.json()
-        live.transcript.secrets |= secrets_in(body)
-        live.transcript.say(f"agent: {form['grant_type']} -> {json.dumps(body)}")
+        self.live.transcript.secrets |= secrets_in(body)
+        told = f"agent: {form['grant_type']} -> {json.dumps(body)}"
+        self.live.transcript.say(told)
         return body
 
-    held = ask(
-        grant_type="client_credentials",
-        scope="send:payment",
-        authorization_details=json.dumps([PAYMENT]),
-    )
-    live.run("stepup", "approve", held["auth_req_id"])
-    ciba = "urn:openid:params:grant-type:ciba"
-    if "access_token" not in ask(grant_type=ciba, auth_req_id=held["auth_req_id"]):
-        live.failed.append("the approved payment's token")
+    def pay(self) -> None:
+        """Ask for a payment, have it approved, and fetch the token: once."""
+        held = self.ask(
+            grant_type="client_credentials",
+            scope="send:payment",
+            authorization_details=json.dumps([PAYMENT]),
+        )
+        self.live.run("stepup", "approve", held["auth_req_id"])
+        given = self.ask(grant_type=CIBA, auth_req_id=held["auth_req_id"])
+        whole = given.get("authorization_details") == [PAYMENT]
+        self.live.hold("access_token" in given and whole, "the payment's token")
+        again = self.ask(grant_type=CIBA, auth_req_id=held["auth_req_id"])
+        self.live.hold(again.get("error") == "invalid_grant", "one token, and no more")
+
+
+def ended_there(live: Live) -> None:
+    """Wait until no step of the revocation is open at the tenant, and show them."""
+    deadline = time.monotonic() + PATIENCE
+    steps: list[dict[str, Any]] = [{"status": "pending"}]
+    while any(one["status"] == "pending" for one in steps):
+        if time.monotonic() > deadline:
+            break
+        shown = subprocess.check_output(live.line("agents", "show", AGENT, "--json"))
+        steps = json.loads(shown)["upstream"]
+    done = {one["step"] for one in steps if one["status"] == "confirmed"}
+    live.run("agents", "show", AGENT)
+    live.hold({"vault grant", "client secret"} <= done, "the end at the tenant")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -212,10 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error.diagnosis(), file=sys.stderr)
         return error.exit_code
     live = Live(home, credential, Transcript(given.transcript))
-    live.run("auth0", "plan", manages=True)
-    live.run("auth0", "apply", "--yes", manages=True)
-    live.run("auth0", "plan", manages=True)
-    live.run("auth0", "doctor", manages=True)
+    provisioned(live)
     if not given.without_people:
         people(live)
     ended = f"failed: {', '.join(live.failed)}" if live.failed else "all of it ran"

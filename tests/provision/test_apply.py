@@ -48,6 +48,21 @@ async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> N
     assert tenant.enabled[sign_in] == [console["client_id"]]
 
 
+async def test_what_the_broker_keeps_lets_nobody_gain_more(vault: Vault) -> None:
+    """Its credential lies in a home: it cuts and looks, and makes or lends nothing."""
+    await vault.apply()
+    client = vault.tenant.named("clients", "AgentVault management")["client_id"]
+    rows = vault.tenant.tables["client-grants"].values()
+    (grant,) = [row for row in rows if row["client_id"] == client]
+    assert grant["subject_type"] == "client"
+    assert {one for one in grant["scope"] if not one.startswith("read:")} == {
+        "update:clients",
+        "update:client_keys",
+        "delete:device_credentials",
+        "delete:refresh_tokens",
+    }
+
+
 async def test_the_actions_run_in_force_and_in_order(vault: Vault) -> None:
     """Each is deployed once it is built, and the proof runs after the challenge."""
     await vault.apply()

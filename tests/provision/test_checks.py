@@ -18,6 +18,7 @@ from agentvault_tui.model.finding import Level
 from agentvault_tui.vault import Tenant
 from agentvault_tui.vault.provision import checks, names, scopes
 from agentvault_tui.vault.provision.actions import PROOF
+from agentvault_tui.vault.urns import VAULT_GRANT
 
 Break = Callable[[DictTenant], Any]
 
@@ -64,6 +65,20 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda t: console(t).update(grant_types=["refresh_token"]),
         "lacks the Device Code grant",
     ),
+    "console registered by itself": (
+        lambda t: console(t).update(is_first_party=False),
+        "AgentVault console) is not first-party: it gets no device flow",
+    ),
+    "console not conformant": (
+        lambda t: console(t).update(oidc_conformant=False),
+        "AgentVault console) is not OIDC conformant: it gets no device flow",
+    ),
+    "broker's own client without a secret": (
+        lambda t: t.named("clients", "AgentVault management").update(
+            token_endpoint_auth_method="none"
+        ),
+        "the broker can neither revoke there nor read the log",
+    ),
     "console may too much": (
         lambda t: console(t)["grant_types"].append("implicit"),
         "may use implicit",
@@ -83,6 +98,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "vault grant missing": (
         lambda t: agent(t).update(grant_types=["authorization_code", "refresh_token"]),
         "lacks the Token Vault grant",
+    ),
+    "agent's sign-in grants missing": (
+        lambda t: agent(t).update(grant_types=[VAULT_GRANT]),
+        "lacks the grants authorization_code, refresh_token",
+    ),
+    "broker's client not for Token Vault": (
+        lambda t: t.named("clients", "AgentVault broker").update(grant_types=[]),
+        "AgentVault broker) lacks the Token Vault grant",
     ),
     "MRRT policy missing": (
         lambda t: agent(t)["refresh_token"].pop("policies"),
@@ -193,6 +216,24 @@ async def test_a_misconfiguration_is_found_with_its_remedy(
     faults = [finding for _, finding in found if finding.level is Level.FAULT]
     assert any(sentence in f"{one.what}: {one.remedy}" for one in faults), faults
     assert all(one.remedy for one in faults)
+
+
+async def test_what_the_tenant_cannot_see_is_a_warning(vault: Vault) -> None:
+    """GitHub and Slack give refresh tokens or not by settings of their own."""
+    vault.tenant.connect("github", "github")
+    needs = {"connections": ("github",)}
+    await vault.apply(**needs)
+    found = await vault.findings(**needs)
+    (warned,) = [one for _, one in found if one.level is Level.WARNING]
+    assert "github gives refresh tokens is set at its provider" in warned.what
+    assert "expiring user tokens" in warned.remedy
+
+
+async def test_a_vault_that_nobody_could_sign_in_to_is_a_fault(vault: Vault) -> None:
+    """Without a connection for operators no approval can ever be given."""
+    found = await vault.findings(sign_in=())
+    told = [one.what for _, one in found if one.level is Level.FAULT]
+    assert any("no connection is named by which" in one for one in told)
 
 
 async def test_a_secret_that_is_not_here_is_a_fault(vault: Vault) -> None:

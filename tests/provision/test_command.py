@@ -2,75 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
+import base64
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keyring
 import keyring.backend
 import pytest
-from support.command_line import PROGRAM, Answer, plain_environment
-from support.dict_tenant import ADMIN, DictTenant, dict_tenant
-from support.ledger_kit import START, agent, manual_clock, note
+from support.command_line import PROGRAM, plain_environment
+from support.dict_tenant import ADMIN, DictTenant
+from support.provisioning import Call, configure
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.cli.auth0_needs import served_agents
-from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger
-from agentvault_tui.ledger.records import Panic
-from agentvault_tui.model import AgentStatus
 from agentvault_tui.vault.provision import scopes
-
-Call = Callable[..., Answer]
-CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}
-
-
-@pytest.fixture
-def tenant() -> Iterator[DictTenant]:
-    """An empty tenant."""
-    with dict_tenant() as made:
-        made.seed()
-        yield made
-
-
-@pytest.fixture
-def home(tmp_path: Path, tenant: DictTenant, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home whose settings name the tenant."""
-    folder = tmp_path / "home"
-    folder.mkdir(0o700)
-    monkeypatch.setenv("AGENTVAULT_HOME", str(folder))
-    monkeypatch.setenv("AGENTVAULT_TENANT_RATE", "1000")
-    configure(folder, issuer=tenant.issuer)
-    return folder
-
-
-def configure(home: Path, **tenant: Any) -> None:
-    lines = (f"{name} = {json.dumps(value)}" for name, value in tenant.items())
-    (home / "config.toml").write_text("\n".join(["[tenant]", *lines]))
-
-
-@pytest.fixture
-def auth0(capfd: pytest.CaptureFixture[str]) -> Call:
-    """Run one command line, with a credential on a descriptor of its own."""
-
-    def call(*argv: str, credential: Any = CREDENTIAL) -> Answer:
-        capfd.readouterr()
-        given = credential if isinstance(credential, str) else json.dumps(credential)
-        reader, writer = os.pipe()
-        os.write(writer, given.encode())
-        os.close(writer)
-        try:
-            code = run(["auth0", *argv, "--credential-fd", str(reader)])
-        finally:
-            os.close(reader)
-        out, err = capfd.readouterr()
-        return Answer(code, out, err)
-
-    return call
 
 
 def test_plan_apply_and_doctor_agree(
@@ -171,6 +118,28 @@ def test_a_scope_the_tenant_names_only_when_called_is_named(
     assert lacking[-1]["what"] == "the credential lacks read:connections"
 
 
+def test_a_token_that_says_what_it_may_has_every_missing_scope_named(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """Also before the first call: not one scope a run, until there is none left."""
+    payload = base64.urlsafe_b64encode(b'{"scope": "read:clients read:roles"}').decode()
+    answer = auth0("plan", credential={"access_token": f"e30.{payload}.x"})
+    assert answer.code == 1
+    for scope in scopes.READING:
+        assert (scope in answer.err) is (scope not in {"read:clients", "read:roles"})
+
+
+@pytest.mark.parametrize("token", ["e30", "e30.!!!.x", "e30.WzFd.x", "a.e30.b"])
+def test_a_token_that_does_not_say_is_left_to_the_tenant(
+    home: Path, auth0: Call, token: str
+) -> None:
+    """Whatever it holds is read without a fault, and refused by whom it is for."""
+    answer = auth0("plan", credential={"access_token": token})
+    assert answer.code == 1
+    assert "token" in answer.err
+    assert token not in answer.err
+
+
 def test_a_wrong_secret_is_refused_in_one_line_without_it(
     home: Path, auth0: Call
 ) -> None:
@@ -191,7 +160,10 @@ def test_a_token_that_is_expired_is_told_and_one_that_is_good_is_used(
     assert answer.code == 1
     assert "invalid_token" in answer.err
     assert "old-token" not in answer.err
-    assert auth0("doctor", credential={"access_token": "old-token"}).code == 1
+    doctor = auth0("doctor", "--json", credential={"access_token": "old-token"})
+    assert doctor.code == 1
+    told = [one for one in doctor.json["findings"] if one["area"] == "credential"]
+    assert [one["level"] for one in told] == ["fault"]
 
 
 @pytest.mark.parametrize(
@@ -364,25 +336,3 @@ def test_without_a_keyring_nothing_is_kept(home: Path, auth0: Call) -> None:
         keyring.set_keyring(before)
     assert answer.code == 4
     assert weak.held == {}
-
-
-async def test_the_agents_are_those_the_ledger_serves(tmp_path: Path) -> None:
-    """Read without a broker: neither who is revoked, nor resource servers."""
-    home = Home(tmp_path, tmp_path)
-    assert served_agents(home) == ([], False)
-    home.prepare()
-    ledger = await Ledger.open(home, clock=manual_clock())
-    await ledger.commit(
-        note(),
-        changes=[
-            agent("agt_1"),
-            agent("agt_2", status=AgentStatus.REVOKED),
-            agent("agt_3", resource_server=True),
-        ],
-    )
-    served, stopped = served_agents(home)
-    assert [one.id for one in served] == ["agt_1"]
-    assert not stopped
-    await ledger.commit(note(), changes=[Panic(True, START, "uid:1", "why")])
-    assert served_agents(home)[1]
-    await ledger.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.auth0_answers import CANCELLED, PENDING, SLOW_DOWN, oauth_error
+from support.provisioning import configure
 from support.rogue_tenant import CLIENT_ID, DEVICE, TOKEN, Answer, rogue_tenant
 
+from agentvault_tui.cli.app import run
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.vault import Access, Tenant
@@ -71,3 +75,29 @@ async def test_an_outage_amid_it_is_waited_out() -> None:
     """A 503 ends nothing: the code lives on at the tenant."""
     access, _, _ = await signed_in(Answer(b"", 503), PENDING, GIVEN)
     assert access.token.reveal() == "management-token"
+
+
+async def test_a_person_signs_in_instead_of_a_credential(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The code is shown, and what their token lacks is named before the first call."""
+    monkeypatch.setenv("AGENTVAULT_HOME", str(tmp_path))
+    plan = ["auth0", "plan", "--device"]
+    async with rogue_tenant() as tenant:
+        configure(tmp_path, issuer=tenant.issuer)
+        assert await asyncio.to_thread(run, plan) == 2
+        assert "set tenant.client_id" in capfd.readouterr().err
+        configure(tmp_path, issuer=tenant.issuer, client_id=CLIENT_ID)
+        assert await asyncio.to_thread(run, [*plan, "--json"]) == 2
+        assert "a person reads the code" in capfd.readouterr().err
+        assert tenant.asked(DEVICE) == 0
+        tenant.script(DEVICE, Answer(tenant.device(interval=1)))
+        tenant.script(TOKEN, GIVEN)
+        assert await asyncio.to_thread(run, plan) == 1
+        assert not [one for one in tenant.requests if one.path.startswith("/api")]
+    out, err = capfd.readouterr()
+    assert "KDRT-WZNB" in out
+    assert "read:connections" in err
+    assert "management-token" not in out + err

@@ -18,6 +18,8 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from agentvault_tui.tenant.management.scopes import SCOPES as OFFERED
+
 Json = dict[str, Any]
 ADMIN = ("admin", "admin-secret-value")
 PAGED = {
@@ -96,7 +98,7 @@ class DictTenant:
             "resource-servers",
             identifier=f"{self.issuer}api/v2/",
             is_system=True,
-            scopes=[{"value": "read:clients"}, {"value": "read:logs"}],
+            scopes=[{"value": scope} for scope in OFFERED],
         )
         if my_account:
             self.add("resource-servers", identifier=f"{self.issuer}me/", is_system=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from support.command_line import Answer
 from support.dict_tenant import ADMIN, DictTenant
 
 from agentvault_tui.clock import ManualClock, SystemClock
@@ -30,6 +34,9 @@ from agentvault_tui.vault.provision import (
 
 SCOPES = (("read:calendar", "See events."), ("send:payment", "Pay money."))
 SIGN_IN = "Username-Password-Authentication"
+CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}
+Call = Callable[..., Answer]
+"""Runs one command line of ``agentvault auth0``."""
 
 
 @dataclass
@@ -103,3 +110,9 @@ class Vault:
 def steps(plan: Plan, *kinds: Step) -> list[str]:
     """The addresses of a plan that take one of these steps."""
     return [item.address for item in plan.items if item.step in kinds]
+
+
+def configure(home: Path, **tenant: Any) -> None:
+    """Write the settings of a vault whose tenant is somebody else's."""
+    lines = (f"{name} = {json.dumps(value)}" for name, value in tenant.items())
+    (home / "config.toml").write_text("\n".join(["[tenant]", *lines]))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -90,6 +91,27 @@ class Admin:
             "audience": me,
             "scope": scopes,
             "subject_type": "user",
+        }
+        self.made("client-grants", grant)
+        return made
+
+    def management_client(self, scopes: Iterable[str]) -> dict[str, Any]:
+        """Make a client that may use the Management API as far as *scopes* go."""
+        made = self.made(
+            "clients",
+            {
+                "name": "AgentVault management",
+                "app_type": "non_interactive",
+                "oidc_conformant": True,
+                "token_endpoint_auth_method": "client_secret_post",
+                "grant_types": ["client_credentials"],
+            },
+        )
+        grant = {
+            "client_id": made["client_id"],
+            "audience": f"{self.tenant.issuer}api/v2/",
+            "scope": list(scopes),
+            "subject_type": "client",
         }
         self.made("client-grants", grant)
         return made

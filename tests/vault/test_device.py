@@ -202,6 +202,18 @@ async def test_a_refused_start_says_what_to_enable(
     assert "enable the Device Code grant" in caught.value.diagnosis()
 
 
+async def test_a_tenant_that_was_not_provisioned_is_not_asked_in_nobodys_name(
+    tenant: RogueTenant, clock: ManualClock
+) -> None:
+    """Without an application the remedy is one command, and nothing is sent."""
+    nobody = TenantClient(tenant.issuer, "", clock)
+    with pytest.raises(TenantError) as caught:
+        await start(nobody)
+    assert "agentvault auth0 apply" in caught.value.remedy
+    assert tenant.requests == []
+    await nobody.aclose()
+
+
 async def test_what_the_tenant_writes_is_inert_in_errors(
     tenant: RogueTenant, client: TenantClient
 ) -> None:

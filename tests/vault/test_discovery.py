@@ -186,6 +186,7 @@ def bad_key_sets() -> list[Any]:
     """Return key sets nobody should believe."""
     good = public_jwk("kid-9", rsa_key(9))
     weak = {**good, "n": encode_segment((2**1023 + 1).to_bytes(128))}
+    padded = {**good, "n": encode_segment((2**1023 + 1).to_bytes(256))}
     return [
         {},
         {"keys": []},
@@ -204,6 +205,7 @@ def bad_key_sets() -> list[Any]:
         {"keys": [{**good, "e": "AQ"}]},
         {"keys": [{name: good[name] for name in good if name != "n"}]},
         {"keys": [weak]},
+        {"keys": [padded]},
         {"keys": [{**good, "use": "enc"}]},
         {"keys": [{**good, "alg": "RS512"}]},
         {"keys": [{"kty": "EC", "kid": "e", "crv": "P-256", "x": "x", "y": "y"}]},

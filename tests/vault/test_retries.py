@@ -43,6 +43,16 @@ async def test_a_limit_that_stays_spent_is_told_with_its_wait(
     assert 1 < tenant.asked(CLIENTS) <= 10
 
 
+async def test_a_limit_that_calls_each_wait_the_last_costs_ten_tries(
+    tenant: RogueTenant, api: Management
+) -> None:
+    """However short the waits it names, tries are counted too."""
+    tenant.script(CLIENTS, Answer({"statusCode": 429}, 429, {"Retry-After": "0"}))
+    with pytest.raises(TenantBusyError):
+        await api.request("GET", "clients")
+    assert tenant.asked(CLIENTS) == 10
+
+
 async def test_the_wait_is_the_tenants_and_a_little_more(
     tenant: RogueTenant, api: Management, naps: list[float]
 ) -> None:

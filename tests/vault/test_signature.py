@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from joserfc import jws
 from joserfc.jwk import RSAKey
-from support.rogue_tenant import JWKS, RogueTenant, encode_segment, rsa_key, sign_raw
+from support.rogue_tenant import (
+    CLIENT_ID,
+    JWKS,
+    RogueTenant,
+    encode_segment,
+    rsa_key,
+    sign_raw,
+)
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
@@ -141,6 +149,27 @@ async def test_a_form_that_is_refused_costs_the_tenant_nothing(
     """The key set is not even fetched for a token of the wrong kind."""
     await refused(tenant.sign(claims, **header))
     assert tenant.asked(JWKS) == 0
+
+
+@pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256"])
+async def test_a_signature_of_another_kind_is_none_whoever_looked_at_the_header(
+    tenant: RogueTenant, clock: ManualClock, claims: Any, alg: str
+) -> None:
+    """Where it is verified RS256 is pinned once more: by the tenant's own key."""
+    key, now = tenant.keys["kid-1"], clock.now()
+    raw = jws.serialize_compact(
+        {"alg": alg, "kid": "kid-1"}, json.dumps(claims), key, algorithms=[alg]
+    )
+    with pytest.raises(IdentityError) as caught:
+        verify(
+            raw,
+            key,
+            issuer=tenant.issuer,
+            client_id=CLIENT_ID,
+            now=now,
+            not_before=now,
+        )
+    assert caught.value.reason == "signature"
 
 
 PUBLIC = RSAKey.import_key(rsa_key(1).as_dict(private=False))

@@ -14,11 +14,12 @@ from support.rogue_tenant import (
     TOKEN,
     Answer,
     RogueTenant,
+    rogue_tenant,
 )
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import SettingsError, TenantUnreachableError
-from agentvault_tui.vault import TenantClient
+from agentvault_tui.vault import Secret, Tenant, TenantClient
 from agentvault_tui.vault.issuer import check_issuer, origin
 from agentvault_tui.vault.reply import strict_json
 
@@ -67,6 +68,18 @@ async def test_redirects_are_not_followed(
     with pytest.raises(TenantUnreachableError, match="redirect, which is not followed"):
         await client.start_device_flow(ttl=120)
     assert [request.path for request in tenant.requests] == [DISCOVERY]
+
+
+async def test_nothing_is_sent_to_another_origin(
+    tenant: RogueTenant, wired: Tenant
+) -> None:
+    """Whatever URL a caller was led to, a token goes to the tenant alone."""
+    async with rogue_tenant() as other:
+        for url in (f"{other.issuer}api/v2/clients", tenant.issuer[:-1] + "1/x"):
+            with pytest.raises(TenantUnreachableError, match="not on the tenant"):
+                await wired.send("GET", url, bearer=Secret("at"))
+        assert other.requests == []
+    assert tenant.requests == []
 
 
 async def test_a_tenant_that_is_down_is_told_and_comes_back(

@@ -65,7 +65,7 @@ def not_before(step: OutboxStep, others: Iterable[OutboxStep]) -> datetime | Non
     Its accounts are disconnected as their user, with the refresh token that it would
     end. The client's grant is gone by then, so that may live minutes longer, no more.
     """
-    accounts = any(one.step == Step.ACCOUNTS and one.status == "pending" for one in others)
+    accounts = any(s.step == Step.ACCOUNTS and s.status == "pending" for s in others)
     if step.step != Step.REFRESH_TOKENS or not accounts:
         return step.next_at
     at_the_latest = step.begun_at + _ACCOUNTS_FIRST

@@ -80,21 +80,21 @@ def skew(seconds: float | None) -> Finding:
 
 
 async def rights(management: Management, needs: Needs) -> AsyncIterator[Check]:
-    """Yield whether the credential is taken, and each scope it lacks."""
+    """Yield why the credential gets no token, or each scope that its token lacks.
+
+    A token that someone else got is only known to be good once a call was answered.
+    """
     try:
         held = await management.scopes()
     except TenantError as error:
         remedy = error.remedy or "check the credential: client id, secret, and grants"
         yield "credential", fault(error.what, remedy + _on_custom_domain(management))
         return
-    lacks = scopes.lacking(scopes.reading(needs), held)
-    for scope in lacks:
+    for scope in scopes.lacking(scopes.reading(needs), held):
         yield "credential", fault(f"the credential lacks {scope}", GRANT_IT)
     for scope in scopes.lacking(scopes.writing(needs), held):
         what = f"the credential lacks {scope}, which apply needs"
         yield "credential", warning(what, GRANT_IT)
-    if not lacks:
-        yield "credential", ok("the tenant takes the credential")
 
 
 def _on_custom_domain(management: Management) -> str:
@@ -107,6 +107,7 @@ def _on_custom_domain(management: Management) -> str:
 
 def examine(plan: Plan, found: Found, needs: Needs) -> Iterator[Check]:
     """Yield what *plan* would change or cannot, as findings, and what is well."""
+    yield "credential", ok("the tenant takes the credential")
     well: dict[Area, int] = {}
     for item in plan.items:
         area = item.address.partition(".")[0]

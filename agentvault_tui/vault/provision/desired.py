@@ -59,19 +59,15 @@ class Wanted:
 
 MANAGEMENT_SCOPES: Final = (
     "read:clients", "update:clients", "update:client_keys",
-    "read:client_grants", "read:resource_servers",
-    "read:connections", "update:connections",
-    "read:grants", "delete:grants",
     "read:device_credentials", "delete:device_credentials",
     "read:refresh_tokens", "delete:refresh_tokens",
-    "read:sessions", "delete:sessions",
-    "read:users", "update:users",
     "read:logs",
 )  # fmt: skip
-"""What the broker's own credential may do: cut off and look, and widen nothing.
+"""What the broker's own credential may do: cut agents off and look, and no more.
 
-Neither ``create:`` nor ``update:client_grants``: with them a credential that lies in a
-home could give itself every other right of the tenant.
+It lies in a home, so it has nothing with which whoever copies it gains more: with
+``create:`` or ``update:client_grants`` it could give itself every other right, and
+with ``update:users`` take an approver's place by a new password.
 """
 _HELD_POLICY: Final = (
     "it holds for every application of the tenant: give --change-mfa-policy, once each "

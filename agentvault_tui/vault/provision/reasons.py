@@ -87,9 +87,10 @@ _MRRT: Final = (
     "has no refresh token policy for the My Account API: no account can be connected "
     "for it"
 )
+_NO_DEVICE: Final = ": it gets no device flow"
 _F, _W = Level.FAULT, Level.WARNING
 _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
-    ("client.console", "app_type", _F, "is not native: it gets no device flow"),
+    ("client.console", "app_type", _F, f"is not native{_NO_DEVICE}"),
     (
         "client.console",
         "token_endpoint_auth_method",
@@ -97,6 +98,14 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
         "has a secret: Auth0 gives the device flow to public clients alone",
     ),
     ("client.console", "grant_types", _F, _console_grants),
+    ("client.console", "is_first_party", _F, f"is not first-party{_NO_DEVICE}"),
+    ("client.console", "oidc_conformant", _F, f"is not OIDC conformant{_NO_DEVICE}"),
+    (
+        "client.management",
+        "token_endpoint_auth_method",
+        _F,
+        "takes no secret: the broker can neither revoke there nor read the log",
+    ),
     (
         "client.*",
         "token_endpoint_auth_method",

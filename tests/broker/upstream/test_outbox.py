@@ -11,6 +11,9 @@ from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.revoke import restore_agent
 from agentvault_tui.ledger import OutboxStep
+from agentvault_tui.vault import ClientSecret, Secret
+from agentvault_tui.vault.management import logs
+from agentvault_tui.vault.provision.desired import MANAGEMENT_SCOPES
 from agentvault_tui.vault.provision.kept import KeptClients
 
 CUT = ["vault grant", "connected accounts", "refresh tokens", "client secret"]
@@ -37,6 +40,22 @@ async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     assert {event.reason for event in events} == {"confirmed"}
     told = agent_shape(agent, site.bench.broker.registry)["upstream"]
     assert all(step["ms"] >= 0 for step in told if step["status"] == "confirmed")
+
+
+async def test_the_scopes_that_apply_gives_the_broker_are_enough(site: Site) -> None:
+    """Every step, and the tenant's log, by a client that may do nothing else."""
+    agent, _, _ = await site.agent()
+    found = site.admin.management_client(MANAGEMENT_SCOPES)
+    site.bench.broker.access.give(
+        ClientSecret(found["client_id"], Secret(found["client_secret"]))
+    )
+    await site.revoke(agent)
+    await site.work()
+    assert {site.steps(agent)[step] for step in CUT} == {"confirmed"}
+    management = site.bench.broker.access.management
+    assert management is not None
+    assert (await logs.latest(management)).rows
+    assert await management.scopes() == set(MANAGEMENT_SCOPES)
 
 
 async def test_no_secret_is_in_what_is_told(site: Site) -> None:

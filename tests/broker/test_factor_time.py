@@ -1,0 +1,75 @@
+"""Which claim says when the second factor was proved, at the tenant in use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
+
+from agentvault_tui.broker.serve import tenant_client
+from agentvault_tui.broker.tenant_process import Announcement
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import IdentityError
+from agentvault_tui.home import Home
+from agentvault_tui.vault.provision import KeptClients
+
+NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def session_only(issuer: str) -> dict[str, Any]:
+    """What a tenant says of an MFA session once our Action is out of its login."""
+    now = int(NOW.timestamp())
+    return {
+        "iss": issuer,
+        "sub": "auth0|u1",
+        "aud": CLIENT_ID,
+        "iat": now,
+        "exp": now + 600,
+        "amr": ["mfa"],
+        "auth_time": now,
+    }
+
+
+async def reason(home: Home, tenant: RogueTenant, *, embedded: bool = False) -> str:
+    """Return why that is no proof for the broker of *home*; empty when it is one."""
+    found = Announcement(tenant.issuer, CLIENT_ID)
+    client = tenant_client(home, found, ManualClock(NOW), embedded=embedded)
+    raw = tenant.sign(session_only(tenant.issuer))
+    try:
+        await client.verify_id_token(raw, not_before=NOW)
+    except IdentityError as error:
+        return error.reason
+    finally:
+        await client.aclose()
+    return ""
+
+
+async def test_where_apply_set_the_tenant_up_its_claim_alone_counts(
+    tmp_path: Path,
+) -> None:
+    """An Action unbound from the login must stop approvals, not weaken them."""
+    home = Home(tmp_path, tmp_path)
+    async with rogue_tenant() as tenant:
+        assert await reason(home, tenant) == ""
+        assert await reason(home, tenant, embedded=True) == "stale"
+        kept = KeptClients(home, tenant.issuer)
+        kept.keep("console", "another", None)
+        assert await reason(home, tenant) == ""
+        kept.keep("console", CLIENT_ID, None)
+        assert await reason(home, tenant) == "stale"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "\xff"])
+async def test_a_home_that_cannot_be_read_asks_for_the_claim(
+    tmp_path: Path, damage: str
+) -> None:
+    """Damage to what apply kept must not make an approval easier."""
+    home = Home(tmp_path, tmp_path)
+    async with rogue_tenant() as tenant:
+        kept = KeptClients(home, tenant.issuer)
+        kept.path.parent.mkdir()
+        kept.path.write_text(damage, "latin-1")
+        assert await reason(home, tenant) == "stale"

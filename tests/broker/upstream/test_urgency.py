@@ -1,0 +1,43 @@
+"""A free tenant answers two requests a second: each is asked for by its urgency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.upstream import Site
+
+from agentvault_tui.broker.upstream.tenant_log import TenantLog
+from agentvault_tui.vault import Budget, Priority
+
+
+async def test_the_log_waits_for_steps_and_those_for_an_operator(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All share one budget, in which whoever looks at a screen goes first."""
+    taken: list[tuple[Budget, Priority]] = []
+    take = Budget.take
+
+    async def noting(budget: Budget, priority: Priority) -> None:
+        taken.append((budget, priority))
+        await take(budget, priority)
+
+    async def unrecorded(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(Budget, "take", noting)
+    agent, _, _ = await site.agent()
+    access = site.bench.broker.access
+    await TenantLog(access, unrecorded).read()
+    assert {priority for _, priority in taken} == {Priority.BACKGROUND}
+    shared = {id(budget) for budget, _ in taken}
+    taken.clear()
+    await site.revoke(agent)
+    await site.work()
+    assert {priority for _, priority in taken} == {Priority.REVOCATION}
+    taken.clear()
+    assert access.management is not None
+    await access.management.scopes()
+    await access.management.request("GET", "clients")
+    assert {priority for _, priority in taken} == {Priority.OPERATOR}
+    assert {id(budget) for budget, _ in taken} == shared
