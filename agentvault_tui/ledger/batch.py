@@ -11,7 +11,7 @@ from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import activity
-from agentvault_tui.ledger.chain import PREFIX, Prepared, genesis, link
+from agentvault_tui.ledger.chain import Prepared, genesis, link, written
 from agentvault_tui.ledger.records import Attempt, Head
 from agentvault_tui.ledger.state import (
     Row,
@@ -47,7 +47,7 @@ class Tip:
     @property
     def head(self) -> Head:
         """The same for the outside."""
-        return Head(self.seq, PREFIX + self.hash.hex())
+        return Head(self.seq, written(self.hash))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +197,5 @@ def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:
         rule=draft.rule,
         decision_id=draft.decision_id,
         detail=draft.detail,
-        hash=PREFIX + digest.hex(),
+        hash=written(digest),
     )

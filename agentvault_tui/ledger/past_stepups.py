@@ -15,6 +15,7 @@ from agentvault_tui.ledger.past_agents import (
     is_void,
 )
 from agentvault_tui.ledger.past_spans import REQUESTS, seq_at, spans
+from agentvault_tui.ledger.places import time_at
 from agentvault_tui.model import (
     AgentId,
     DecisionId,
@@ -273,8 +274,7 @@ def _first_asked(db: sqlite3.Connection, end: int) -> int:
 
 
 def _before(db: sqlite3.Connection, seq: int, span: timedelta) -> int:
-    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
-    return seq_at(db, parse_iso(time) - span, upto=seq) or 1
+    return seq_at(db, parse_iso(time_at(db, seq)) - span, upto=seq) or 1
 
 
 def _text(detail: dict[str, Any], name: str) -> str:
