@@ -28,7 +28,7 @@ from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
 from agentvault_tui.ledger.schema import open_writer, set_up_writer
 from agentvault_tui.ledger.state import row_of
-from agentvault_tui.model import Draft, EventType, TokenId
+from agentvault_tui.model import Draft, EventType
 
 KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "30"))
 """200 before a release."""
@@ -129,7 +129,7 @@ async def test_a_full_disk_latches_and_recovers(small_disk: Path) -> None:
     recovery = await waiting
     assert ledger.writable
     assert recovery.event.type is EventType.AUDIT_AMBIGUOUS
-    assert recovery.voided == (f"tok_{count}",)
+    assert recovery.event.detail["voided"] == [f"tok_{count}"]
     await ledger.commit(decision())
     loaded = await ledger.load()
     await ledger.close()
@@ -256,7 +256,7 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     tip, recovery = await Doubt(batch, ledger_id, "I/O error").settle(db, clock)
     await db.close()
     assert recovery.found is arrived
-    assert recovery.voided == (TokenId("tok_1"),)
+    assert recovery.event.detail["voided"] == ["tok_1"]
     assert recovery.attempts == (Attempt(drafts, changes),)
     assert recovery.event.seq == tip.seq == 2 + (arrived and events)
     ledger = await Ledger.open(home, clock=clock)
