@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agentvault_tui.errors import ConflictError, SettingsError
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web.certificates import (
     general_name,
@@ -290,24 +289,11 @@ def _write(path: Path, content: bytes, *, replace: bool) -> None:
         ConflictError: there is one, and it is not to be replaced.
         SettingsError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        descriptor = os.open(draft, flags, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        if replace:
-            draft.replace(path)
-        else:
-            path.hardlink_to(draft)
+        put_private(path, content, replace=replace)
     except FileExistsError as error:
         raise ConflictError(
             f"{path} exists already", "it is not overwritten"
         ) from error
     except OSError as error:
         raise SettingsError(f"{path} cannot be written ({error.strerror})") from error
-    finally:
-        draft.unlink(missing_ok=True)
