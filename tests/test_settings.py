@@ -39,12 +39,14 @@ def test_each_later_source_wins(home: Home) -> None:
         ("[token]\n", "did you mean tokens"),
         ("[tokens]\nstandard_ttl = 86401", "1 to 86400"),
         ("[tokens]\nelevated_ttl = 301", "1 to 300"),
-        ("[tokens]\nelevated_ttl = true", "must be a int"),
+        ("[tokens]\nelevated_ttl = true", "must be a whole number"),
         ("[stepup]\napprovers = 5", "list of strings"),
         ('[broker]\nlisten = "0.0.0.0:7717"', "not a loopback address"),
         ('[console]\nlink = "warp"', "fast, slow"),
         ("[console]\nmouse = 2", "true, false or auto"),
         ("[tokens", "cannot be read"),
+        (f"[tokens]\nstandard_ttl = {'1' * 5000}", "cannot be read"),
+        (f"a = {'[' * 3000}{']' * 3000}", "cannot be read"),
         ("tokens = 1", "not a table"),
     ],
 )
@@ -54,6 +56,13 @@ def test_mistakes_are_named(home: Home, toml: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load(home, {})
     assert words in caught.value.diagnosis()
+
+
+def test_a_number_of_thousands_of_digits_is_a_mistake_too(home: Home) -> None:
+    """From the environment, where it is text that Python refuses to read as one."""
+    environ = {"AGENTVAULT_TENANT_RATE": "1" * 5000}
+    with pytest.raises(SettingsError, match="must be a whole number"):
+        Settings.load(home, environ)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,7 @@ def test_loopback_addresses_are_read(text: str, address: tuple[str, int]) -> Non
         "example.com:80",
         "127.0.0.1",
         "127.0.0.1:99999",
+        f"127.0.0.1:{'1' * 5000}",
         ":80",
         "::1:x",
     ],

@@ -133,6 +133,7 @@ def test_home_catalogue_is_read_with_its_effect_inferred() -> None:
         (GOOD + 'effect = "burn"\n', "line 2", "it may be read, write"),
         ('[scopes]\n"read:boats" = 1\n', "", "not a table"),
         ("a = " + "[" * 5000, "", "not TOML"),
+        ("a = " + "1" * 5000, "", "not TOML"),
     ],
 )
 def test_malformed_catalogues_are_refused_with_line_and_reason(
