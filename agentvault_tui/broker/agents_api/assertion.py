@@ -12,7 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from agentvault_tui.broker.agents_api.public_key import Verifier, verifier
+from agentvault_tui.broker.public_key import Verifier, verifier
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import UsedAssertion
