@@ -11,11 +11,11 @@ from support.stepups import Gate, approve, hold, latched
 from agentvault_tui.broker import registry as registry_module
 from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
-from agentvault_tui.model import EventType
+from agentvault_tui.model import Agent, EventType
 
 
 async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
@@ -46,6 +46,48 @@ async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
     assert delivered.detail["scope"] == "send:payment"
     assert delivered.detail["expires_at"] == "2026-11-24T10:05:00.000000Z"
     assert granted.access_token not in str(delivered.detail)
+
+
+async def redeemable(bench: Bench) -> tuple[Agent, Agent, str]:
+    """An agent with an approved token it was given, and a resource server."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    return agent, server, granted.access_token
+
+
+async def test_a_revoked_resource_server_learns_nothing_and_consumes_nothing(
+    bench: Bench,
+) -> None:
+    """The token it shows is inactive for it, and still good for another."""
+    _, server, secret = await redeemable(bench)
+    other = await bench.agent("other api", resource_server=True)
+    await revoke_agent(bench.broker, server.id, "stolen", OPERATOR)
+    assert (await introspect(bench.broker, server, secret)).token is None
+    assert (await introspect(bench.broker, other, secret)).token is not None
+
+
+@pytest.mark.parametrize("overtaken", ["its agent", "the server", "its end"])
+async def test_a_redemption_overtaken_while_it_is_recorded_is_inactive(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, overtaken: str
+) -> None:
+    """No active answer leaves after a revocation, or after the token's end."""
+    agent, server, secret = await redeemable(bench)
+    gate = Gate(bench, monkeypatch, EventType.TOKEN_REDEEMED)
+    asking = asyncio.create_task(introspect(bench.broker, server, secret))
+    await gate.reached.wait()
+    match overtaken:
+        case "its agent":
+            await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+            await restore_agent(bench.broker, agent.id, OPERATOR)
+        case "the server":
+            await revoke_agent(bench.broker, server.id, "stolen", OPERATOR)
+        case _:
+            clock.advance(301)
+    gate.open.set()
+    assert (await asking).token is None
 
 
 async def test_a_failed_delivery_is_not_recorded_and_can_be_repeated(
