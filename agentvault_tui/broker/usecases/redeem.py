@@ -94,6 +94,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if found is None or not broker.registry.serves(caller.id):
         return Introspection(None)
     if not caller.resource_server:
+        # RFC 7662 section 4: whoever may ask about any token can go fishing for one.
         return Introspection(found if found.agent_id == caller.id else None)
     if found.kind is TokenKind.STANDARD:
         return Introspection(found)

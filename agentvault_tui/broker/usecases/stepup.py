@@ -239,7 +239,8 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
             await _back_to_pending(broker, started, problem_of(result))
             return
         # Not before this flow, rather than this request: with two requests waiting,
-        # the factor shown for one must not serve the other.
+        # the factor shown for one must not serve the other (RFC 9470 section 4 would
+        # let it, within a max_age).
         identity = await broker.tenant.verify_id_token(
             result.id_token, not_before=flow.started_at
         )
