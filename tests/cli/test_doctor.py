@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.command_line import PROGRAM, Answer, Broker
-from support.ledger_kit import decision, manual_clock
+from support.ledger_kit import decision, manual_clock, unguarded
 from support.terminal import Terminal
 
 from agentvault_tui.cli.doctor.machine import resets_can_race
@@ -114,7 +114,11 @@ def test_a_damaged_ledger_is_a_fault(
         home.head_file.unlink()
     else:
         with closing(sqlite3.connect(home.database)) as db:
-            tamper(db, damage)
+            if damage == "untriggered":
+                db.execute("DROP TRIGGER events_are_appended")
+            else:
+                with unguarded(db):
+                    db.execute(_DAMAGES[damage])
     answer = cli("--home", str(home.data), "doctor", "--json")
     assert answer.code == 1
     fault = levels(answer, "ledger")["fault"]
@@ -128,20 +132,10 @@ async def record_three(home: Home) -> None:
     await ledger.close()
 
 
-def tamper(db: sqlite3.Connection, damage: str) -> None:
-    """Change events as someone would who puts the triggers back afterwards."""
-    triggers = db.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
-    ).fetchall()
-    for name, _ in triggers:
-        db.execute(f'DROP TRIGGER "{name}"')
-    if damage == "cut":
-        db.execute("DELETE FROM events WHERE seq > 1")
-    elif damage == "changed":
-        db.execute("UPDATE events SET body = body || ' ' WHERE seq > 1")
-    for _, sql in triggers if damage != "untriggered" else ():
-        db.execute(sql)
-    db.commit()
+_DAMAGES = {
+    "cut": "DELETE FROM events WHERE seq > 1",
+    "changed": "UPDATE events SET body = body || ' ' WHERE seq > 1",
+}
 
 
 def test_the_terminal_is_looked_at(broker: Broker) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import independent_verifier
-from support.ledger_kit import decision, manual_clock, note
+from support.ledger_kit import decision, manual_clock, note, unguarded
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.csvrows import safe_cell
@@ -59,14 +59,8 @@ def tampered(stored: Home, change: Callable[[sqlite3.Connection], object]) -> Ho
     shutil.copytree(stored.data, path)
     home = Home(path, path)
     db = sqlite3.connect(home.database, isolation_level=None)
-    triggers = db.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
-    ).fetchall()
-    for name, _ in triggers:
-        db.execute(f"DROP TRIGGER {name}")
-    change(db)
-    for _, sql in triggers:
-        db.execute(sql)
+    with unguarded(db):
+        change(db)
     db.close()
     return home
 
