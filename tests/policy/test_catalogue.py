@@ -1,3 +1,7 @@
+"""The catalogue of scopes: what is shipped, and what a home may put in its place."""
+
+from __future__ import annotations
+
 from typing import Any
 
 import pytest
