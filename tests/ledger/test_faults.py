@@ -28,6 +28,7 @@ from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
 from agentvault_tui.ledger.schema import open_writer, set_up_writer
 from agentvault_tui.ledger.state import row_of
+from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, EventType
 
 KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "30"))
@@ -289,6 +290,28 @@ async def test_a_ledger_somebody_else_wrote_to_is_not_continued(
     with pytest.raises(LostTrackError):
         await Doubt(batch, ledger_id, "I/O error").settle(db, clock)
     await db.close()
+
+
+async def test_a_file_that_may_not_be_ours_is_not_tidied(
+    home: Home, clock: ManualClock
+) -> None:
+    """Once track of the ledger was lost, not even an expired token is pruned."""
+    db, batch, ledger_id = await _doubtful(home, clock, changes=(token(clock),))
+    await db.run(write, batch.statements)
+    clock.advance(7200)
+    writer = Writer(db, home.database, ledger_id, batch.after)
+
+    async def tokens_after_chores(problem: str | None) -> int:
+        writer.problem, writer._batches = problem, 1
+        await writer._chores(clock, 0)
+        row = await db.run(lambda raw: raw.execute("SELECT count(*) FROM tokens"))
+        return int((await db.run(lambda _: row.fetchone()))[0])
+
+    try:
+        assert await tokens_after_chores("a stranger wrote to it") == 1
+        assert await tokens_after_chores(None) == 0
+    finally:
+        await db.close()
 
 
 async def test_a_head_file_that_cannot_be_written_is_told(
