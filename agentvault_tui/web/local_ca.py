@@ -6,7 +6,7 @@ import ipaddress
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +77,9 @@ def chosen_files(home: Home, settings: BrokerSettings) -> TlsFiles | None:
     return None
 
 
-def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> bool:
+def renew(
+    home: Home, names: Iterable[str] = (), *, now: datetime, new_ca: bool = False
+) -> bool:
     """Make the certificate of this home's listener, and its authority if need be.
 
     Without *names*, those of the certificate before stay.
@@ -85,6 +87,7 @@ def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> boo
     Args:
         home: whose ``keys`` folder is written; private already.
         names: DNS names and addresses beside those of loopback.
+        now: from when on it counts, some minutes of a wrong clock aside.
         new_ca: put a new authority in the place of the one there is.
 
     Returns:
@@ -93,7 +96,7 @@ def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> boo
     Raises:
         UsageError: a name is none.
         ConflictError: the authority may not vouch for these names, or half of it is
-            missing.
+            missing, or it has ended.
         SettingsError: a file cannot be read or written.
     """
     files = CaFiles.of(home)
@@ -111,18 +114,19 @@ def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> boo
         )
     made = new_ca or not any(present)
     if made:
-        _make_ca(files, wanted, replace=new_ca)
-    ca, ca_key = _authority(files)
+        _make_ca(files, wanted, now, replace=new_ca)
+    ca, ca_key = _authority(files, now)
     _check_may_vouch(ca, wanted)
-    _make_leaf(files.leaf, ca, ca_key, wanted)
+    _make_leaf(files.leaf, ca, ca_key, wanted, now)
     return made
 
 
-def _make_ca(files: CaFiles, names: tuple[str, ...], *, replace: bool) -> None:
+def _make_ca(
+    files: CaFiles, names: tuple[str, ...], now: datetime, *, replace: bool
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     # A name of its own: a verifier finds an issuer by name, and there may be a next.
     name = _subject(f"AgentVault local CA {secrets.token_hex(4)}")
-    now = datetime.now(UTC)
     ca = (
         _builder(name, name, key.public_key(), now, now + CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -136,7 +140,9 @@ def _make_ca(files: CaFiles, names: tuple[str, ...], *, replace: bool) -> None:
     _write(files.ca, ca.public_bytes(serialization.Encoding.PEM), replace=replace)
 
 
-def _authority(files: CaFiles) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _authority(
+    files: CaFiles, now: datetime
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Read the authority, and see that it still is one.
 
     Raises:
@@ -149,7 +155,7 @@ def _authority(files: CaFiles) -> tuple[x509.Certificate, ec.EllipticCurvePrivat
             f"{files.ca_key} is not the key of {files.ca}",
             "put the right one back, or replace the authority with --new-ca",
         )
-    if ca.not_valid_after_utc <= datetime.now(UTC):
+    if ca.not_valid_after_utc <= now:
         raise ConflictError(
             f"this home's authority ended on {ca.not_valid_after_utc:%Y-%m-%d}",
             "add --new-ca to make another: agents must then be given it",
@@ -162,9 +168,9 @@ def _make_leaf(
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
     names: tuple[str, ...],
+    now: datetime,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
     ends = min(now + LEAF_LIFE, ca.not_valid_after_utc)
     subject = _subject("AgentVault agents' listener")
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())

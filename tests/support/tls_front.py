@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import httpx
 from starlette.applications import Starlette
@@ -23,7 +24,7 @@ _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 def trusted(home: Home) -> tuple[ServerTls, ssl.SSLContext, dict[str, str]]:
     """Return *home*'s certificate, and what makes us and other programs trust it."""
-    renew(home)
+    renew(home, now=datetime.now(UTC))
     files = CaFiles.of(home)
     ca = str(files.ca)
     variables = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
