@@ -11,7 +11,11 @@ from support.stepups import Gate, approve, hold, latched
 from agentvault_tui.broker import registry as registry_module
 from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.revoke import (
+    panic,
+    restore_agent,
+    revoke_agent,
+)
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
@@ -67,6 +71,22 @@ async def test_a_revoked_resource_server_learns_nothing_and_consumes_nothing(
     await revoke_agent(bench.broker, server.id, "stolen", OPERATOR)
     assert (await introspect(bench.broker, server, secret)).token is None
     assert (await introspect(bench.broker, other, secret)).token is not None
+
+
+@pytest.mark.parametrize("how", ["agent_revoked", "panic"])
+async def test_an_approved_token_nobody_fetched_is_refused_by_what_holds_now(
+    bench: Bench, how: str
+) -> None:
+    """Cut before it came for its token, an agent reads why, and gets nothing."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    if how == "panic":
+        await panic(bench.broker, "drill", OPERATOR)
+    else:
+        await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    refused = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(refused, Denied)
+    assert refused.reason == how
 
 
 @pytest.mark.parametrize("overtaken", ["its agent", "the server", "its end"])
