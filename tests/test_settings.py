@@ -131,6 +131,26 @@ def test_modes_are_private_under_any_umask(short: Path) -> None:
     assert stat.S_IMODE(home.database.stat().st_mode) == 0o600
 
 
+def test_folders_that_were_open_are_closed(tmp_path: Path) -> None:
+    """A home that others could look into is nobody else's once it is used."""
+    home = Home(tmp_path / "home", tmp_path / "home")
+    for folder in (home.data, home.keys, home.run):
+        folder.mkdir()
+        folder.chmod(0o755)
+    home.prepare()
+    for folder in (home.data, home.keys, home.run):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    """What it points to is neither made nor given another mode."""
+    target = tmp_path / "theirs"
+    (tmp_path / "ours").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        private_file(tmp_path / "ours")
+    assert not target.exists()
+
+
 def test_a_socket_path_too_long_is_refused_with_the_remedy(tmp_path: Path) -> None:
     """A home whose socket the system would cut is refused before anything is made."""
     home = Home.locate(tmp_path / ("x" * 120))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
@@ -19,7 +20,7 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
-from agentvault_tui.model import Agent, EventType
+from agentvault_tui.model import Agent, Draft, Event, EventType
 
 
 async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
@@ -138,6 +139,28 @@ async def test_a_delivery_overtaken_by_a_revocation_says_so(
     assert isinstance(await polling, Denied)
     (event,) = await bench.events("token.revoked")
     assert event.reason == "revoked while it was being delivered"
+
+
+async def test_a_failed_delivery_gives_nothing_back_to_an_agent_cut_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored later, it does not find the token its revocation would have cut."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    commit = bench.ledger.commit
+
+    async def cut_and_latched(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        if drafts and drafts[0].type is EventType.TOKEN_DELIVERED:
+            await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+            await latched()
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", cut_and_latched)
+    with pytest.raises(LedgerUnwritableError):
+        await poll(bench.broker, agent, stepup.id)
+    await restore_agent(bench.broker, agent.id, OPERATOR)
+    assert bench.broker.registry.elevated(stepup.id) is None
+    assert not isinstance(await poll(bench.broker, agent, stepup.id), Granted)
 
 
 async def test_an_approved_token_nobody_fetches_expires(
