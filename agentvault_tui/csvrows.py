@@ -13,7 +13,7 @@ COLUMNS: Final = (
     *("action", "resource", "outcome", "reason", "rule", "decision_id", "detail"),
     "hash",
 )
-_FORMULA: Final = frozenset("=+-@\t\r＝＋－＠")
+_FORMULA: Final = frozenset("=+-@＝＋－＠")
 
 
 def cells(event: Mapping[str, Any]) -> list[str]:
@@ -34,9 +34,6 @@ def safe_cell(value: str) -> str:
     """Return *value* so that no spreadsheet runs it and no terminal obeys it."""
     if not value.isprintable():
         value = visible(value, limit=len(value) * 10)
-    # OWASP: a leading apostrophe makes it text.
-    return (
-        f"'{value}"
-        if value[:1] in _FORMULA or value.lstrip()[:1] in _FORMULA
-        else value
-    )
+    # OWASP: a leading apostrophe makes it text. Blanks before the sign count for
+    # nothing; tabs and line ends are spelled out by now.
+    return f"'{value}" if value.lstrip()[:1] in _FORMULA else value

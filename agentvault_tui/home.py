@@ -49,7 +49,7 @@ class Home:
     @property
     def head_file(self) -> Path:
         """The ledger's last known head, kept outside the database."""
-        return self.data / "keys" / "ledger-head.json"
+        return self.keys / "ledger-head.json"
 
     @property
     def config_file(self) -> Path:
@@ -141,18 +141,30 @@ def private_file(path: Path) -> None:
 
 
 def replace_private(path: Path, text: str) -> None:
-    """Put *text* at *path*, 0600, whole or not at all; on disk when this returns."""
-    # mkstemp gives 0600 under any umask.
+    """Put *text* at *path*, as `put_private` does, in place of what was there."""
+    put_private(path, text.encode(), replace=True)
+
+
+def put_private(path: Path, content: bytes, *, replace: bool) -> None:
+    """Put *content* at *path*, 0600, whole or not at all; on disk when this returns.
+
+    Raises:
+        FileExistsError: there is a file, and it is not to be replaced.
+    """
+    # mkstemp gives 0600 under any umask; a rename or a link is all or nothing, so no
+    # process ever reads half a key.
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
+        if replace:
+            Path(draft).replace(path)
+        else:
+            path.hardlink_to(draft)
+    finally:
         Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def check_socket_path(path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import secrets
-import tempfile
-from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -14,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agentvault_tui.errors import TenantError
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, put_private
 
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
@@ -53,7 +51,9 @@ class Seal:
         """
         path = home.keys / f"{cls.WHOSE}.key"
         if not path.exists():
-            _create(path)
+            # Another process may be first; its key is as good.
+            with contextlib.suppress(FileExistsError):
+                put_private(path, secrets.token_bytes(_KEY), replace=False)
         root = path.read_bytes()
         if len(root) != _KEY:
             raise TenantError(
@@ -97,20 +97,3 @@ class Seal:
 def _associated(kind: str, owner: str, version: int) -> bytes:
     parts = (_VERSION, kind.encode(), owner.encode(), str(version).encode())
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-
-
-def _create(path: Path) -> None:
-    """Put a whole key at *path*, unless another process is first."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".sealing-key-")
-    try:
-        # mkstemp gives 0600 under any umask; link is all or nothing, so no process
-        # ever reads half a key.
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY))
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(draft)
-    except FileExistsError:
-        pass
-    finally:
-        Path(draft).unlink()

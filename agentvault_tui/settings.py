@@ -21,6 +21,8 @@ ELEVATED_TTL_CAP: Final = 300
 LEASE_CAP: Final = 3600
 CONNECTION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 """What a connection of the tenant's may be called."""
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")
+"""Python refuses to read a number of thousands of digits, and none here has many."""
 
 
 class Switch(StrEnum):
@@ -223,7 +225,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
     """
     host, separator, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    if not separator or not _DIGITS.fullmatch(port) or int(port) > 65_535:
         raise SettingsError(
             f"'{listen}' is not HOST:PORT", "for example 127.0.0.1:7717"
         )
@@ -239,25 +241,23 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
-def _sections() -> dict[str, type]:
-    return {
-        "broker": BrokerSettings,
-        "tokens": TokenSettings,
-        "stepup": StepUpSettings,
-        "tenant": TenantSettings,
-        "operators": OperatorSettings,
-        "console": ConsoleSettings,
-    }
+_SECTIONS: Final = {
+    "broker": BrokerSettings,
+    "tokens": TokenSettings,
+    "stepup": StepUpSettings,
+    "tenant": TenantSettings,
+    "operators": OperatorSettings,
+    "console": ConsoleSettings,
+}
 
 
 def _overlay(settings: Settings, table: Mapping[str, Any], source: str) -> Settings:
     for section, values in table.items():
-        known = _sections()
         if section == "connections":
             settings = replace(settings, connections=_connections(values, source))
             continue
-        if section not in known:
-            names = {*known, "connections"}
+        if section not in _SECTIONS:
+            names = {*_SECTIONS, "connections"}
             raise _unknown(f"[{section}]", section, names, source)
         if not isinstance(values, Mapping):
             raise SettingsError(f"[{section}] in {source} is not a table")
@@ -323,18 +323,15 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
         items = value.split(",") if isinstance(value, str) else value
         if isinstance(items, list) and all(isinstance(item, str) for item in items):
             return tuple(item.strip() for item in items if item.strip())
-    elif isinstance(default, bool):
-        if (on := _truth(value)) is not None:
-            return on
     elif isinstance(default, int):
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        if isinstance(value, str) and value.isascii() and value.isdigit():
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
             return int(value)
     elif isinstance(value, str):
         return value
-    kind = "list of strings" if isinstance(default, tuple) else type(default).__name__
-    raise SettingsError(f"{where} must be a {kind}, not {value!r:.60}")
+    kinds = {tuple: "list of strings", int: "whole number", str: "string"}
+    raise SettingsError(f"{where} must be a {kinds[type(default)]}, not {value!r:.60}")
 
 
 def _switch(value: Any, where: str) -> Switch:
@@ -357,13 +354,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # Not UTF-8, not TOML, or a number or nesting beyond what Python reads.
         raise SettingsError(f"{path} cannot be read ({error})") from error
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
-    for section, kind in _sections().items():
+    for section, kind in _SECTIONS.items():
         for item in fields(kind):
             value = environ.get(f"AGENTVAULT_{section}_{item.name}".upper())
             if value is not None:

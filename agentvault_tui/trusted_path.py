@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.local_user import user_name
 
 _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 _LINKS: Final = 40
@@ -69,9 +70,9 @@ _CHOOSE: Final = "choose a folder that only you can write in, with --home"
 
 def _check_link(link: Path, found: os.stat_result) -> None:
     if found.st_uid not in {0, os.geteuid()}:
+        whose = user_name(found.st_uid)
         raise SettingsError(
-            f"the link {link} on the way to the home belongs to {_name(found.st_uid)}",
-            _CHOOSE,
+            f"the link {link} on the way to the home belongs to {whose}", _CHOOSE
         )
 
 
@@ -79,7 +80,7 @@ def _check_way(folder: Path, found: os.stat_result) -> None:
     """Refuse a folder in which others can rename what lies in it."""
     if found.st_uid not in {0, os.geteuid()}:
         raise SettingsError(
-            f"{folder} on the way to the home belongs to {_name(found.st_uid)}",
+            f"{folder} on the way to the home belongs to {user_name(found.st_uid)}",
             f"run as that user, or {_CHOOSE}",
         )
     # In a sticky folder such as /tmp only its owner renames an entry (unlink(2)).
@@ -94,7 +95,7 @@ def _check_way(folder: Path, found: os.stat_result) -> None:
 def _check_home(home: Path, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid():
         raise SettingsError(
-            f"the home {home} belongs to {_name(found.st_uid)}, not to you",
+            f"the home {home} belongs to {user_name(found.st_uid)}, not to you",
             f"run as that user, or {_CHOOSE}",
         )
     if found.st_mode & _WRITABLE:
@@ -117,10 +118,3 @@ def _ours_alone(found: os.stat_result) -> bool:
     others = {p.pw_name for p in pwd.getpwall() if p.pw_gid == group.gr_gid}
     members = others.union(group.gr_mem) - {user.pw_name}
     return user.pw_gid == group.gr_gid and not members
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

@@ -17,8 +17,9 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 
+import uvloop
 from support.disk import flushes
-from support.load import Result, ask_many, run
+from support.load import Result, ask_many
 from support.peers import UnavailableError, oidc_provider, openbao, workplace
 from support.vault import Vault, filesystem, vault
 
@@ -126,13 +127,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true")
     given = parser.parse_args()
-    verdict: list[bool] = []
-
-    async def whole() -> None:
-        verdict.append(await measure(given.rounds, peers=not given.no_peers))
-
-    run(whole())
-    sys.exit(0 if verdict[0] else 1)
+    sys.exit(0 if uvloop.run(measure(given.rounds, peers=not given.no_peers)) else 1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import shutil
 import statistics
@@ -21,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import uvloop
+from support.disk import BLOCK, flushes
 
 from agentvault_tui.clock import Deadline, SystemClock
 from agentvault_tui.home import Home
@@ -52,19 +52,6 @@ ACTIONS = {
     "records": "delete:records",
     "research": "read:web",
 }
-
-
-def flush_times(folder: Path, size: int, count: int = 400) -> list[float]:
-    """Time appending *size* bytes and flushing them, nothing else."""
-    times = []
-    with (folder / "flush").open("wb", buffering=0) as file:
-        data = os.urandom(size)
-        for _ in range(count):
-            started = time.perf_counter()
-            file.write(data)
-            os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - started)
-    return times
 
 
 def draft(chance: random.Random) -> Draft:
@@ -226,7 +213,7 @@ def rate(what: str, count: int, work: Callable[[], object]) -> None:
 
 async def main(folder: Path, events: int, seconds: float) -> None:
     """Measure everything."""
-    flush = statistics.median(flush_times(folder, 4096 * 4)) * 1e3
+    flush = statistics.median(flushes(folder, 400, 4 * BLOCK))
     print(f"flush: append 16 kB and fdatasync, median {flush:.2f} ms")
     clock, home = SystemClock(), Home(folder / "home", folder / "home")
     ledger = await Ledger.open(home, clock=clock)

@@ -22,8 +22,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+import uvloop
 from support.disk import probe
-from support.load import Connection, ask_many, connect, request, run
+from support.load import Connection, ask_many, connect, request
 from support.peers import (
     Peer,
     UnavailableError,
@@ -198,13 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-peers", action="store_true")
     given = parser.parse_args()
-    verdict: list[bool] = []
-
-    async def whole() -> None:
-        verdict.append(await measure(peers=not given.no_peers))
-
-    run(whole())
-    sys.exit(0 if verdict[0] else 1)
+    sys.exit(0 if uvloop.run(measure(peers=not given.no_peers)) else 1)
 
 
 if __name__ == "__main__":

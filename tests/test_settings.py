@@ -39,12 +39,14 @@ def test_each_later_source_wins(home: Home) -> None:
         ("[token]\n", "did you mean tokens"),
         ("[tokens]\nstandard_ttl = 86401", "1 to 86400"),
         ("[tokens]\nelevated_ttl = 301", "1 to 300"),
-        ("[tokens]\nelevated_ttl = true", "must be a int"),
+        ("[tokens]\nelevated_ttl = true", "must be a whole number"),
         ("[stepup]\napprovers = 5", "list of strings"),
         ('[broker]\nlisten = "0.0.0.0:7717"', "not a loopback address"),
         ('[console]\nlink = "warp"', "fast, slow"),
         ("[console]\nmouse = 2", "true, false or auto"),
         ("[tokens", "cannot be read"),
+        (f"[tokens]\nstandard_ttl = {'1' * 5000}", "cannot be read"),
+        (f"a = {'[' * 3000}{']' * 3000}", "cannot be read"),
         ("tokens = 1", "not a table"),
     ],
 )
@@ -54,6 +56,13 @@ def test_mistakes_are_named(home: Home, toml: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load(home, {})
     assert words in caught.value.diagnosis()
+
+
+def test_a_number_of_thousands_of_digits_is_a_mistake_too(home: Home) -> None:
+    """From the environment, where it is text that Python refuses to read as one."""
+    environ = {"AGENTVAULT_TENANT_RATE": "1" * 5000}
+    with pytest.raises(SettingsError, match="must be a whole number"):
+        Settings.load(home, environ)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,7 @@ def test_loopback_addresses_are_read(text: str, address: tuple[str, int]) -> Non
         "example.com:80",
         "127.0.0.1",
         "127.0.0.1:99999",
+        f"127.0.0.1:{'1' * 5000}",
         ":80",
         "::1:x",
     ],
@@ -119,6 +129,26 @@ def test_modes_are_private_under_any_umask(short: Path) -> None:
     for folder in (*parents, home.data, home.keys, home.tenant, home.run):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(home.database.stat().st_mode) == 0o600
+
+
+def test_folders_that_were_open_are_closed(tmp_path: Path) -> None:
+    """A home that others could look into is nobody else's once it is used."""
+    home = Home(tmp_path / "home", tmp_path / "home")
+    for folder in (home.data, home.keys, home.run):
+        folder.mkdir()
+        folder.chmod(0o755)
+    home.prepare()
+    for folder in (home.data, home.keys, home.run):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    """What it points to is neither made nor given another mode."""
+    target = tmp_path / "theirs"
+    (tmp_path / "ours").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        private_file(tmp_path / "ours")
+    assert not target.exists()
 
 
 def test_a_socket_path_too_long_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -107,13 +107,7 @@ class Feed:
     def _touched(self, events: Sequence[Event]) -> list[str]:
         agents = {event.agent_id for event in events if event.agent_id}
         stepups = {str(event.detail.get("stepup_id", "")) for event in events} - {""}
-        frames = []
-        for agent_id in sorted(agents):
-            try:
-                agent = self._registry.agent(agent_id)
-            except NotFoundError:
-                continue
-            frames.append(frame("agent", agent_shape(agent, self._registry)))
+        frames = [text for agent_id in sorted(agents) for text in self._agent(agent_id)]
         for stepup_id in sorted(stepups):
             try:
                 stepup = self._registry.stepup(stepup_id)

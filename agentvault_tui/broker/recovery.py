@@ -78,7 +78,8 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
         for stepup in loaded.stepups
         if stepup.status.open or stepup.status is StepUpStatus.APPROVED
     ]
-    kept = [s for s in loaded.stepups if s.id not in {e.id for e in ended}]
+    over = {stepup.id for stepup in ended}
+    kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
     broker.registry.take_over(replace(loaded, tokens=(), stepups=(*kept, *ended)))
     await broker.record(
         Draft(

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.stepup import problem_of
+from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.model import Actor, ActorKind, Draft, EventType
+from agentvault_tui.model import Actor, ActorKind, DeviceCode, Draft, EventType
 from agentvault_tui.vault import DeviceFlow, Identity, Tokens
 
 log = logging.getLogger("agentvault.sessions")
@@ -102,7 +102,7 @@ class Sessions:
         """Return why the last sign-in failed, if it did."""
         return self._problems.get(uid)
 
-    async def login(self, operator: Actor) -> dict[str, Any]:
+    async def login(self, operator: Actor) -> DeviceCode:
         """Start a device flow, or return the one under way.
 
         Raises:
@@ -117,15 +117,7 @@ class Sessions:
                 )
                 login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
                 self._logins[operator.id] = login
-        flow = login.flow
-        return {
-            "user_code": flow.user_code,
-            "verification_uri": flow.verification_uri,
-            "verification_uri_complete": flow.verification_uri_complete,
-            "expires_in": flow.expires_in,
-            "interval": flow.interval,
-            "expires_at": iso(flow.expires.wall),
-        }
+        return device_code(login.flow)
 
     async def logout(self, operator: Actor) -> None:
         """End the session and any sign-in under way."""

@@ -185,7 +185,7 @@ def stepup_shape(stepup: StepUp, ends: Ends = _as_recorded) -> dict[str, Any]:
         "denial": stepup.denial,
         "begun_at": _moment(stepup.begun_at),
         "redeemed_at": _moment(stepup.redeemed_at),
-        "device": _device(stepup.device),
+        "device": device_shape(stepup.device) if stepup.device else None,
     }
 
 
@@ -222,10 +222,6 @@ def device_shape(device: DeviceCode) -> dict[str, Any]:
         "interval": device.interval,
         "expires_at": iso(device.expires_at),
     }
-
-
-def _device(device: DeviceCode | None) -> dict[str, Any] | None:
-    return device_shape(device) if device else None
 
 
 def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:

@@ -30,14 +30,15 @@ async def upkeep(broker: Broker) -> None:
         try:
             await expire_due(broker)
             await broker.reload_policy()
-            await record_counts(broker)
             for chore in broker.chores:
                 await chore()
-            drift = await _clock(broker, drift)
             if looks % _PROBE_EVERY == 0:
                 await _pulse(broker)
             if looks % _SWEEP_EVERY == 0:
                 broker.registry.sweep()
+            # What needs the ledger comes last: while it cannot write, the rest goes on.
+            await record_counts(broker)
+            drift = await _clock(broker, drift)
             missed = broker.unrecorded or broker.replays.unsaved
             if missed and broker.ledger.writable:
                 await record_missed(broker)

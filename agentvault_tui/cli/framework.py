@@ -61,13 +61,6 @@ def _json_option() -> click.Option:
     )
 
 
-def _write_example(formatter: click.HelpFormatter, example: str) -> None:
-    if example:
-        with formatter.section("Example"):
-            for line in example.splitlines():
-                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
-
-
 class Command(click.Command):
     """A command with ``--home``, and an example below its options."""
 
@@ -88,20 +81,16 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example, as it is typed."""
         super().format_epilog(ctx, formatter)
-        _write_example(formatter, self.example)
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
-class Group(click.Group):
-    """A group of commands, with ``--home`` and an example of its own."""
+class Group(Command, click.Group):
+    """A group of commands, with what every command has."""
 
     command_class = Command
-
-    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
-        """Add the shared option."""
-        super().__init__(*args, **kwargs)
-        self.context_settings = {**_HELP_NAMES, **self.context_settings}
-        self.example = example
-        self.params.append(_home_option())
 
     def list_commands(
         self,
@@ -124,11 +113,6 @@ class Group(click.Group):
             hint = f"did you mean {near[0]}" if near else f"known: {', '.join(names)}"
             raise click.UsageError(f"no such command '{args[0]}': {hint}", ctx=ctx)
         return super().resolve_command(ctx, args)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example, as it is typed."""
-        super().format_epilog(ctx, formatter)
-        _write_example(formatter, self.example)
 
 
 class Room(NamedTuple):

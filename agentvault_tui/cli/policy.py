@@ -115,18 +115,11 @@ def _load(session: Session, file: Path | None) -> Any:
     room = lazy_room("policy")
     if file is None:
         return room.Policy.load(session.home)
-    read_text = lazy_room("policy.files").read_text
-    text = read_text(file)
+    files = lazy_room("policy.files")
+    text = files.read_text(file)
     if text is None:
         raise NotFoundError(f"there is no file {file}", "check the path")
-    scopes = session.home.scopes_file
-    listed = read_text(scopes)
-    catalogue = (
-        room.shipped_catalogue()
-        if listed is None
-        else room.Catalogue.parse(listed, str(scopes))
-    )
-    return room.Policy(text, catalogue, str(file))
+    return room.Policy(text, files.home_catalogue(session.home), str(file))
 
 
 def _parameters(text: str) -> dict[str, Any]:

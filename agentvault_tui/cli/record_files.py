@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UsageError
+from agentvault_tui.local_user import user_name
 from agentvault_tui.model import Actor, ActorKind
 
 
@@ -105,7 +105,7 @@ def accept(session: Session, reason: str) -> None:
     if not reason.strip():
         raise UsageError("accepting is recorded with a reason", "give --reason R")
     uid = os.getuid()
-    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", _user_name(uid))
+    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
     accept_rollback = lazy_room("ledger").accept_rollback
     event = asyncio.run(
         accept_rollback(session.home, clock=SystemClock(), actor=actor, reason=reason)
@@ -121,10 +121,3 @@ def _print_bad(session: Session, found: Any) -> None:
     where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
     out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
     out.line(f"right up to event {found.head.seq}, {found.events} checked")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

@@ -12,6 +12,7 @@ from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session, lazily, lazy_room
 from agentvault_tui.errors import UsageError
+from agentvault_tui.model.role import Role
 
 
 @group("tenant", example="agentvault tenant user add alice --approver")
@@ -31,7 +32,7 @@ def user() -> None:
     "--role",
     "roles",
     multiple=True,
-    type=click.Choice(["viewer", "operator", "approver"]),
+    type=click.Choice([role.value for role in Role]),
     help="What they may do once signed in; each includes those before it.",
 )
 @pass_session

@@ -39,7 +39,8 @@ def init(session: Session, names: tuple[str, ...], new_ca: bool) -> None:
     connection on. An authority is never replaced unless --new-ca says so.
     """
     session.home.prepare()
-    made = lazy_room("web.local_ca").renew(session.home, names, new_ca=new_ca)
+    now = lazily("agentvault_tui.clock", "SystemClock")().now()
+    made = lazy_room("web.local_ca").renew(session.home, names, now=now, new_ca=new_ca)
     shape = _shape(session)
     if session.json:
         session.out.json({"new_ca": made, **shape})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import activity
-from agentvault_tui.ledger.chain import PREFIX, Prepared, genesis, link
+from agentvault_tui.ledger.chain import Prepared, genesis, link, written
 from agentvault_tui.ledger.records import Attempt, Head
 from agentvault_tui.ledger.state import (
     Row,
@@ -47,7 +48,7 @@ class Tip:
     @property
     def head(self) -> Head:
         """The same for the outside."""
-        return Head(self.seq, PREFIX + self.hash.hex())
+        return Head(self.seq, written(self.hash))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
     stamp = iso(now)
     seq, digest = tip.seq, tip.hash
     rows: list[Row] = []
-    tally: dict[tuple[str, str, str], list[int | str | None]] = {}
-    counted: dict[activity.Key, int] = {}
+    tally: Counter[tuple[str, str, str]] = Counter()
+    seen: dict[tuple[str, str, str], str] = {}
+    counted: Counter[activity.Key] = Counter()
     events: list[tuple[Event, ...]] = []
     for job in jobs:
         placed = []
@@ -78,16 +80,18 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
             body = prepared.body(seq, stamp)
             digest = link(digest, seq, body.encode())
             rows.append(_event_row(prepared, seq, stamp, body, digest))
-            _count(tally, prepared, stamp)
-            for key in activity.keys(_fact(prepared), stamp):
-                counted[key] = counted.get(key, 0) + 1
+            kind = _kind(prepared)
+            tally[kind] += 1
+            if prepared.draft.actor.kind is ActorKind.AGENT:
+                seen[kind] = stamp
+            counted.update(activity.keys(_fact(prepared), stamp))
             placed.append(_event(prepared, seq, now, digest))
         events.append(tuple(placed))
     statements = list(
         event_statements(
             rows,
-            [(*key, *counts) for key, counts in tally.items()],
-            [(*key, events, stamp) for key, events in counted.items()],
+            [(*kind, count, seen.get(kind)) for kind, count in tally.items()],
+            [(*key, count, stamp) for key, count in counted.items()],
         )
     )
     if new_era and rows:
@@ -155,19 +159,11 @@ def _event_row(
     )
 
 
-def _count(
-    tally: dict[tuple[str, str, str], list[int | str | None]],
-    prepared: Prepared,
-    stamp: str,
-) -> None:
+def _kind(prepared: Prepared) -> tuple[str, str, str]:
+    """Return agent, type and outcome: what is tallied together."""
     draft = prepared.draft
     outcome = "" if draft.outcome is None else draft.outcome.value
-    counts = tally.setdefault(
-        (draft.agent_id or "", draft.type.value, outcome), [0, None]
-    )
-    counts[0] += 1  # type: ignore[operator]
-    if draft.actor.kind is ActorKind.AGENT:
-        counts[1] = stamp
+    return draft.agent_id or "", draft.type.value, outcome
 
 
 def _fact(prepared: Prepared) -> activity.Fact:
@@ -197,5 +193,5 @@ def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:
         rule=draft.rule,
         decision_id=draft.decision_id,
         detail=draft.detail,
-        hash=PREFIX + digest.hex(),
+        hash=written(digest),
     )

@@ -26,7 +26,8 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 quote: Callable[[str], str] = encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
-_encode: Callable[[Any], str] = compact_encoder(quote, sort_keys=True)
+encode_plain: Callable[[Any], str] = compact_encoder(quote, sort_keys=True)
+"""Writes a value that `is_plain` passed."""
 
 
 def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
@@ -63,12 +64,7 @@ def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
 
 def canonical(value: Any) -> str:
     """Write *value*, which `tame` made or `is_plain` passed, as RFC 8785 does."""
-    return _encode(value) if is_plain(value, []) else rfc8785.dumps(value).decode()
-
-
-def encode_plain(value: Any) -> str:
-    """Write a value that `is_plain` passed."""
-    return _encode(value)
+    return encode_plain(value) if is_plain(value, []) else rfc8785.dumps(value).decode()
 
 
 def tame(value: Any, depth: int = 0) -> Any:
@@ -123,6 +119,17 @@ def shrink_detail(detail: dict[str, Any], limit: int) -> dict[str, Any]:
     if len(canonical(shrunk).encode()) <= limit:
         return shrunk
     return _cut(detail)
+
+
+def text_or_start(member: object) -> str:
+    """Return a text of a detail, or the start of one that was cut; else nothing."""
+    match member:
+        case str():
+            return member
+        case {"$cut": {"start": str(start)}}:
+            return start
+        case _:
+            return ""
 
 
 def _cut(value: Any) -> dict[str, Any]:

@@ -64,6 +64,11 @@ def link(previous: bytes, seq: int, body: bytes) -> bytes:
     ).digest()
 
 
+def written(digest: bytes) -> str:
+    """Return a hash as it is written outside the chain: ``sha256:`` and hexadecimal."""
+    return PREFIX + digest.hex()
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A draft made canonical, waiting for its place."""
@@ -122,7 +127,7 @@ def read_event(body: bytes | str, digest: bytes) -> Event:
             if value["decision_id"]
             else None,
             detail=value["detail"],
-            hash=PREFIX + digest.hex(),
+            hash=written(digest),
         )
     except (
         KeyError,

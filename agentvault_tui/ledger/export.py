@@ -17,8 +17,10 @@ from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
-from agentvault_tui.ledger.chain import PREFIX, genesis
+from agentvault_tui.ledger.batch import read_tip
+from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.opening import foreseen, read_ledger_id
+from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.verify import FORMAT, lines_of
 
@@ -79,24 +81,11 @@ def export_ledger(
 
 
 def _extent(db: sqlite3.Connection, ledger_id: str, after: int) -> Exported:
-    row = db.execute(
-        "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
-    ).fetchone() or (0, genesis(ledger_id))
-    first = (
-        genesis(ledger_id)
-        if after == 0
-        else next(
-            iter(db.execute("SELECT hash FROM events WHERE seq = ?", (after,))), (None,)
-        )[0]
-    )
-    if first is None or not 0 <= after <= row[0]:
+    head = read_tip(db, ledger_id).head
+    first = hash_at(db, ledger_id, after)
+    if first is None or after > head.seq:
         raise NotFoundError(f"the ledger has no event {after}")
-    return Exported(
-        ledger_id,
-        row[0] - after,
-        Head(after, PREFIX + first.hex()),
-        Head(row[0], PREFIX + row[1].hex()),
-    )
+    return Exported(ledger_id, head.seq - after, Head(after, written(first)), head)
 
 
 def _create(path: Path) -> BinaryIO:

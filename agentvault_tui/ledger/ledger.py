@@ -7,10 +7,10 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerUnwritableError
@@ -50,6 +50,7 @@ from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepU
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Work = Coroutine[Any, Any, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
 _PULSE: Final = 0.2
 """Seconds the head file may be behind the chain while events flow."""
@@ -71,7 +72,7 @@ class Ledger:
     ) -> None:
         """Use `open` instead."""
         self.on_state: Callable[[], None] | None = None
-        self.on_recovered: Callable[[Recovery], Awaitable[None]] | None = None
+        self.on_recovered: Callable[[Recovery], _Work] | None = None
         self.on_written: Written | None = None
         self.ledger_id = opened.ledger_id
         self._home = home
@@ -345,11 +346,8 @@ class Ledger:
         if self.on_recovered is not None:
             self._spawn(self.on_recovered(recovery), "recovered")
 
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
-        async def guarded() -> None:
-            await work
-
-        task = self._loop.create_task(guarded(), name=f"ledger {name}")
+    def _spawn(self, work: _Work, name: str) -> None:
+        task = self._loop.create_task(work, name=f"ledger {name}")
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

@@ -18,8 +18,9 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Tip, read_tip
-from agentvault_tui.ledger.chain import PREFIX, genesis
+from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.headfile import Witness, read_witness
+from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
@@ -132,14 +133,8 @@ def compare(
             " the last events were cut off, or this is an older copy",
             _ACCEPT,
         )
-    stored = (
-        genesis(ledger_id)
-        if known.seq == 0
-        else db.execute(
-            "SELECT hash FROM events WHERE seq = ?", (known.seq,)
-        ).fetchone()[0]
-    )
-    if PREFIX + bytes(stored).hex() != known.hash:
+    found = hash_at(db, ledger_id, known.seq)
+    if found is None or written(found) != known.hash:
         raise LedgerDamagedError(
             f"event {known.seq} is not the one that was recorded:"
             " the ledger was rewritten, or this is another copy",

@@ -15,13 +15,14 @@ from typing import Final, NamedTuple
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import NotFoundError, UsageError
-from agentvault_tui.ledger.chain import PREFIX
+from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.past_activity import PastActivity, activity_at
 from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.past_counts import last_asked
 from agentvault_tui.ledger.past_spans import seq_at
 from agentvault_tui.ledger.past_stepups import stepups
 from agentvault_tui.ledger.past_tokens import Holding, Shelf, holdings
+from agentvault_tui.ledger.places import head_seq, time_at
 from agentvault_tui.ledger.records import Panic
 from agentvault_tui.model import Agent, AgentCounts, AgentId, EventType, StepUp
 
@@ -155,12 +156,10 @@ class History:
         counts = self._shelf.tallies.at(db, seq)
         minute = seq_at(db, moment - _MINUTE, upto=seq) or 0
         earlier = self._shelf.tallies.at(db, minute)
-        (digest,) = db.execute(
-            "SELECT hash FROM events WHERE seq = ?", (seq,)
-        ).fetchone()
+        row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         return Past(
             place=place,
-            hash=PREFIX + digest.hex(),
+            hash=written(row[0]),
             moment=moment,
             agents=tuple(roster.agents.values()),
             counts=counts,
@@ -181,7 +180,7 @@ def _find(
     db: sqlite3.Connection, seq: int | None, moment: datetime | None, now: datetime
 ) -> tuple[Place, datetime]:
     """Return the event that is meant, and the moment."""
-    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    head = head_seq(db)
     if not head:
         raise NotFoundError(
             "nothing is recorded yet", "the first event is still to come"
@@ -211,7 +210,7 @@ def _find(
 
 
 def _around(db: sqlite3.Connection, here: Place) -> Around:
-    (head,) = db.execute("SELECT max(seq) FROM events").fetchone()
+    head = head_seq(db)
     turns = [kind.value for kind in EventType if kind not in _ROUTINE]
 
     def turn(aggregate: str, compare: str) -> Place | None:
@@ -238,12 +237,7 @@ def _around(db: sqlite3.Connection, here: Place) -> Around:
 
 
 def _place(db: sqlite3.Connection, seq: int) -> Place:
-    return Place(seq, parse_iso(_time(db, seq)))
-
-
-def _time(db: sqlite3.Connection, seq: int) -> str:
-    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
-    return str(time)
+    return Place(seq, parse_iso(time_at(db, seq)))
 
 
 def _less(count: AgentCounts, before: AgentCounts | None) -> AgentCounts:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentvault_tui.clock import parse_iso
+from agentvault_tui.ledger.canonical import text_or_start
 from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.records import Panic
 from agentvault_tui.model import Agent, AgentId, AgentStatus, Event, EventType
@@ -164,9 +165,9 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
     agent = Agent(
         id=event.agent_id,
         client_id=event.agent_id,
-        name=_text(detail.get("agent")),
-        owner=_text(detail.get("owner")),
-        purpose=_text(detail.get("purpose")),
+        name=text_or_start(detail.get("agent")),
+        owner=text_or_start(detail.get("owner")),
+        purpose=text_or_start(detail.get("purpose")),
         scopes=_scopes(detail, "scopes", roster, event) or (),
         created_at=event.time,
         resource_server=detail.get("resource_server") is True,
@@ -212,13 +213,6 @@ def _scopes(
     if value is not None:
         roster.unsure.append(f"Event {event.seq} was too long to hold all scopes.")
     return None
-
-
-def _text(value: object) -> str:
-    """Return a text of a detail, or the start of one that was cut."""
-    if isinstance(value, dict):
-        value = value.get("$cut", {}).get("start", "")
-    return value if isinstance(value, str) else ""
 
 
 def _seconds(value: object) -> float:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from agentvault_tui.clock import parse_iso
+from agentvault_tui.ledger.places import head_seq
 from agentvault_tui.model import AgentCounts, AgentId, Outcome
 
 _ANCHORS: Final = 16
@@ -58,7 +59,7 @@ class Tallies:
         }
 
     def _tally(self, db: sqlite3.Connection, seq: int) -> Tally:
-        (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        head = head_seq(db)
         anchor = min((0, head, *self._known), key=lambda known: abs(known - seq))
         if anchor in self._known:
             self._known[anchor] = self._known.pop(anchor)  # used last, dropped last

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
-from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.clock import parse_iso
 from agentvault_tui.ledger.past_agents import Roster
+from agentvault_tui.ledger.places import first_after, time_at
 
 LONGEST: Final = timedelta(days=1)
 """No setting lets a token live, or a request wait, for longer."""
@@ -63,13 +64,13 @@ def spans(
     found: list[Span] = []
     for low, high in _stretches(db, seq, roster):
         shift = roster.set_back_since(high)
-        if _time(db, high) + LONGEST + shift <= moment:
+        if parse_iso(time_at(db, high)) + LONGEST + shift <= moment:
             break
         life = _life(db, kind, low, high)
         if life is None:
             continue
         since = moment - (life or LONGEST) - _SLACK - shift
-        start = _first_after(db, since, low, high + 1)
+        start = first_after(db, since, low, high + 1)
         if start <= high:
             found.append(Span(start, high, bool(life), shift))
     return found[::-1]
@@ -78,8 +79,7 @@ def spans(
 def seq_at(db: sqlite3.Connection, moment: datetime, *, upto: int) -> int | None:
     """Return the last event up to *upto* that had happened by *moment*, if any.
 
-    Inside an era time never goes back, so it is found by bisection. Where the clock
-    was set back a time has happened twice; the later one is meant.
+    Where the clock was set back a time has happened twice; the later one is meant.
     """
     high = upto
     starts = db.execute(
@@ -87,7 +87,7 @@ def seq_at(db: sqlite3.Connection, moment: datetime, *, upto: int) -> int | None
         (upto,),
     ).fetchall()
     for (start,) in starts:
-        place = _first_after(db, moment, start, high + 1)
+        place = first_after(db, moment, start, high + 1)
         if place > start:
             return place - 1
         high = start - 1
@@ -122,20 +122,3 @@ def _life(db: sqlite3.Connection, kind: Kind, low: int, high: int) -> timedelta 
         return max(parse_iso(row[1]) - parse_iso(row[0]), timedelta(seconds=1))
     except (TypeError, ValueError):
         return timedelta(0)
-
-
-def _first_after(db: sqlite3.Connection, moment: datetime, low: int, high: int) -> int:
-    """Return the first place in [low, high) later than *moment*."""
-    text = iso(moment)
-    while low < high:
-        middle = (low + high) // 2
-        if iso(_time(db, middle)) <= text:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def _time(db: sqlite3.Connection, seq: int) -> datetime:
-    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
-    return parse_iso(time)

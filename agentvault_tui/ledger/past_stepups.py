@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentvault_tui.clock import Deadline, parse_iso
+from agentvault_tui.ledger.canonical import text_or_start
 from agentvault_tui.ledger.past_agents import (
     Roster,
     ends_everything,
@@ -15,6 +16,7 @@ from agentvault_tui.ledger.past_agents import (
     is_void,
 )
 from agentvault_tui.ledger.past_spans import REQUESTS, seq_at, spans
+from agentvault_tui.ledger.places import time_at
 from agentvault_tui.model import (
     AgentId,
     DecisionId,
@@ -159,16 +161,16 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         parameters=parameters if isinstance(parameters, dict) else {},
         reason=event.reason,
         rule=event.rule or "",
-        why=_text(detail, "why"),
+        why=text_or_start(detail.get("why")),
         risk=_risk(detail),
-        policy_version=_text(detail, "policy_version"),
-        nonce=_text(detail, "nonce"),
-        digest=_text(detail, "digest"),
+        policy_version=text_or_start(detail.get("policy_version")),
+        nonce=text_or_start(detail.get("nonce")),
+        digest=text_or_start(detail.get("digest")),
         decision_id=event.decision_id or DecisionId(""),
         ttl=detail["ttl"] if isinstance(detail.get("ttl"), int) else 300,
         requested_at=event.time,
         expires=Deadline(end, 0.0, ""),
-        connection=_text(detail, "connection") or None,
+        connection=text_or_start(detail.get("connection")) or None,
     )
 
 
@@ -178,11 +180,11 @@ def _asked_again(step: StepUp, event: Event) -> StepUp:
     return replace(
         step,
         rule=event.rule or "",
-        why=_text(detail, "why") or step.why,
+        why=text_or_start(detail.get("why")) or step.why,
         risk=_risk(detail) if "risk" in detail else step.risk,
-        policy_version=_text(detail, "policy_version"),
-        nonce=_text(detail, "nonce"),
-        digest=_text(detail, "digest"),
+        policy_version=text_or_start(detail.get("policy_version")),
+        nonce=text_or_start(detail.get("nonce")),
+        digest=text_or_start(detail.get("digest")),
         status=StepUpStatus.PENDING,
         problem="the policy changed; look again",
     )
@@ -273,15 +275,7 @@ def _first_asked(db: sqlite3.Connection, end: int) -> int:
 
 
 def _before(db: sqlite3.Connection, seq: int, span: timedelta) -> int:
-    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
-    return seq_at(db, parse_iso(time) - span, upto=seq) or 1
-
-
-def _text(detail: dict[str, Any], name: str) -> str:
-    value = detail.get(name)
-    if isinstance(value, dict):
-        value = value.get("$cut", {}).get("start", "")
-    return value if isinstance(value, str) else ""
+    return seq_at(db, parse_iso(time_at(db, seq)) - span, upto=seq) or 1
 
 
 def _risk(detail: dict[str, Any]) -> Risk:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.clock import Clock, iso
-from agentvault_tui.ledger.chain import PREFIX, genesis, read_event
+from agentvault_tui.clock import Clock
+from agentvault_tui.ledger.chain import genesis, read_event, written
+from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import EventQuery, Link, Page
 from agentvault_tui.ledger.search import Match, indexed_upto, plan
 
@@ -71,8 +72,8 @@ def read_links(
         Link(
             seq,
             body,
-            PREFIX + digest.hex(),
-            PREFIX + (genesis(ledger_id) if seq == 1 else before).hex(),
+            written(digest),
+            written(genesis(ledger_id) if seq == 1 else before),
         )
         for seq, body, digest, before in rows
     )
@@ -108,7 +109,7 @@ def _order(query: EventQuery) -> str:
 
 def _spans(db: sqlite3.Connection, query: EventQuery) -> list[_Span]:
     """Return the stretches of the chain the query is about, in reading order."""
-    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    head = head_seq(db)
     low, high = 1, head
     if query.after is not None:
         low = max(low, min(query.after, _END) + 1)
@@ -127,29 +128,15 @@ def _spans(db: sqlite3.Connection, query: EventQuery) -> list[_Span]:
 def _dated(
     db: sqlite3.Connection, since: datetime | None, until: datetime | None, head: int
 ) -> Iterator[_Span]:
-    """Return the stretch of each era between two moments, found by bisection.
+    """Return the stretch of each era between two moments.
 
-    Inside an era time never goes back; a new one begins where the clock was set back.
+    A new era begins where the clock was set back.
     """
     starts = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
     for start, stop in zip(starts, [*starts[1:], head + 1], strict=True):
-        low = start if since is None else _first_at(db, iso(since), start, stop)
-        high = stop if until is None else _first_at(db, iso(until), start, stop)
+        low = start if since is None else first_at(db, since, start, stop)
+        high = stop if until is None else first_at(db, until, start, stop)
         yield _Span(low, high - 1)
-
-
-def _first_at(db: sqlite3.Connection, moment: str, low: int, high: int) -> int:
-    """Return the first place in [low, high) whose time is *moment* or later."""
-    while low < high:
-        middle = (low + high) // 2
-        (time,) = db.execute(
-            "SELECT time FROM events WHERE seq = ?", (middle,)
-        ).fetchone()
-        if time < moment:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _listed(

@@ -164,7 +164,6 @@ class Recovery:
     found: bool
     """Whether the batch had reached the store after all."""
     attempts: tuple[Attempt, ...]
-    voided: tuple[TokenId, ...]
     event: Event
     """The ``audit.ambiguous`` event that records it."""
 

@@ -87,7 +87,7 @@ class Doubt:
         done = asyncio.get_running_loop().create_future()
         job = Job((prepare(draft),), voids, Attempt((draft,), ()), done)
         batch = build(tip, [job], clock)
-        recovery = Recovery(found, attempts, tokens, batch.events[0][0])
+        recovery = Recovery(found, attempts, batch.events[0][0])
         self._written[batch.after.hash] = batch.after, recovery
         await db.run(write, batch.statements)
         return batch.after, recovery

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from agentvault_tui.ledger.chain import read_event
+from agentvault_tui.ledger.places import head_seq
 from agentvault_tui.ledger.records import Story
 from agentvault_tui.ledger.search import indexed_upto
 from agentvault_tui.model import Event, EventType
@@ -63,7 +64,7 @@ def _mentions(
             rows = db.execute(f"{sql} {side}", (_terms(needle), seq, _NEAREST))
             seqs = [row[0] for row in rows]
             yield seqs, len(seqs) < _NEAREST
-    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    head = head_seq(db)
     low = max(upto + 1, seq - _UNINDEXED)
     high = min(head, max(seq, upto) + _UNINDEXED)
     rows = db.execute(

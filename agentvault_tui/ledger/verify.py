@@ -15,8 +15,9 @@ from typing import Any, Final
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import activity, schema
-from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of
+from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of, written
 from agentvault_tui.ledger.headfile import read_witness
+from agentvault_tui.ledger.places import hash_at, head_seq
 from agentvault_tui.ledger.records import Head
 
 FORMAT: Final = "agentvault-ledger/1"
@@ -131,14 +132,10 @@ def verify_export(path: Path) -> Verification:
 
 def check_tail(db: sqlite3.Connection, ledger_id: str, count: int) -> str | None:
     """Check the last *count* events; return what is wrong with the first bad one."""
-    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
-    start = max(head - count, 0)
-    previous = genesis(ledger_id)
-    if start:
-        row = db.execute("SELECT hash FROM events WHERE seq = ?", (start,)).fetchone()
-        if row is None:
-            return f"event {start} is missing"
-        previous = bytes(row[0])
+    start = max(head_seq(db) - count, 0)
+    previous = hash_at(db, ledger_id, start)
+    if previous is None:
+        return f"event {start} is missing"
     walk = _Walk(start, previous)
     try:
         for row in db.execute(
@@ -194,7 +191,7 @@ class _Walk:
 
     def report(self, bad: _BadError | None) -> Verification:
         """Say how far it got."""
-        head = Head(self.seq, PREFIX + self.hash.hex())
+        head = Head(self.seq, written(self.hash))
         problems = [bad.problem if bad else None, self.changed]
         return Verification(
             ok=bad is None and self.changed is None,
@@ -288,7 +285,7 @@ def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:
         raise _BadError(
             walk.seq + 1, f"it is missing: the ledger had reached event {head.seq}"
         )
-    if PREFIX + found.hex() != head.hash:
+    if written(found) != head.hash:
         raise _BadError(head.seq, "it is not the event that was recorded")
 
 

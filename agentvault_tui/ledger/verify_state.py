@@ -18,6 +18,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import docs, schema, state
 from agentvault_tui.ledger.opening import foreseen
 from agentvault_tui.ledger.past_agents import Roster, Rosters
+from agentvault_tui.ledger.places import head_seq
 from agentvault_tui.ledger.records import Loaded, Panic
 from agentvault_tui.ledger.verify import Verification, verify_ledger
 from agentvault_tui.model import (
@@ -97,8 +98,7 @@ def astray(db: sqlite3.Connection, loaded: Loaded) -> Astray:
 
     Only the few events about agents and approvals are read, so that a start is quick.
     """
-    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
-    roster = Rosters().at(db, head)
+    roster = Rosters().at(db, head_seq(db))
     elevated = {t.id: _told(t) for t in loaded.tokens if t.kind is TokenKind.ELEVATED}
     foreign = dict(_not_issued(db, elevated, _ISSUES[:2]))
     return Astray(
@@ -121,8 +121,7 @@ def _problems(db: sqlite3.Connection) -> list[str]:
     """Return the first thing of each kind that is not as the events say."""
     db.execute("BEGIN")
     try:
-        (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
-        roster = Rosters().at(db, head)
+        roster = Rosters().at(db, head_seq(db))
         firsts: dict[str, str] = {}
         for kind, problem in (*_wrong_agents(db, roster), *_wrong_tokens(db)):
             firsts.setdefault(kind, problem)

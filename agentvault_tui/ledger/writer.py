@@ -153,6 +153,8 @@ class Writer:
     async def _chores(self, clock: Clock, pages: int) -> None:
         """Prune and checkpoint, between batches: nobody else ever does."""
         self._tidy = False
+        if self.problem is not None:
+            return  # latched for good: the file may not be ours, or is evidence
         try:
             db = self._connection()
             if self._batches:

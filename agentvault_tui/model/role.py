@@ -22,15 +22,16 @@ class Role(StrEnum):
 
     def includes(self, other: Role) -> bool:
         """Tell whether this role may do what *other* may."""
-        ranks = list(Role)
-        return ranks.index(self) >= ranks.index(other)
+        return self.rank >= other.rank
+
+    @property
+    def rank(self) -> int:
+        """Order roles: 0 may least."""
+        return ("viewer", "operator", "approver").index(self.value)
 
 
 def role_of(words: Iterable[str]) -> Role | None:
     """Return the highest role that *words* name exactly; None when they name none."""
     named = set(words)
-    return max((role for role in Role if role in named), key=_rank, default=None)
-
-
-def _rank(role: Role) -> int:
-    return list(Role).index(role)
+    found = (role for role in Role if role in named)
+    return max(found, key=lambda role: role.rank, default=None)

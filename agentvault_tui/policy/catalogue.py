@@ -103,7 +103,7 @@ class Catalogue:
         """
         try:
             table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise PolicyError(
                 f"{source} is not TOML ({visible(error)})",
                 "correct the line; `agentvault policy check` tries it out",

@@ -16,8 +16,8 @@ from agentvault_tui.policy.explain import Explanation, would_change
 from agentvault_tui.policy.facts import Facts, derive
 from agentvault_tui.policy.files import (
     Signature,
+    home_catalogue,
     read_text,
-    shipped_catalogue,
     shipped_policy,
     signature,
 )
@@ -93,11 +93,7 @@ class Policy:
         """
         # Taken first: a file that changes while it is read is read again.
         seen = signature(home)
-        scopes = read_text(home.scopes_file)
-        if scopes is None:
-            catalogue = shipped_catalogue()
-        else:
-            catalogue = Catalogue.parse(scopes, str(home.scopes_file))
+        catalogue = home_catalogue(home)
         text = read_text(home.policy_file)
         if text is None:
             return cls(shipped_policy(), catalogue, SHIPPED, seen)

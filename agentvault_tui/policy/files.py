@@ -29,6 +29,18 @@ def shipped_catalogue() -> Catalogue:
     return Catalogue.parse(text, "scopes.toml")
 
 
+def home_catalogue(home: Home) -> Catalogue:
+    """Return the catalogue of the home, or the shipped one where it has none.
+
+    Raises:
+        PolicyError: its file cannot be put in force, with line and reason.
+    """
+    text = read_text(home.scopes_file)
+    if text is None:
+        return shipped_catalogue()
+    return Catalogue.parse(text, str(home.scopes_file))
+
+
 def read_text(path: Path) -> str | None:
     """Read one file of the home; nothing when it is not there.
 

@@ -79,6 +79,7 @@ def parse_form(body: bytes) -> dict[str, str]:
         raw_name, _, raw_value = piece.partition(b"=")
         name = form_value(raw_name)
         if name in form:
+            # RFC 6749 section 3.2: no parameter more than once.
             raise BodyError(400, "a parameter stands in the form twice")
         form[name] = form_value(raw_value)
     return {name: value for name, value in form.items() if value}
@@ -198,6 +199,7 @@ def _pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     members = list(pairs)
     table = dict(members)
     if len(table) != len(members):
+        # RFC 8259 section 4: which of the two counts would be the reader's choice.
         raise BodyError(400, "a key stands in a JSON object twice")
     if len(table) > MEMBER_CAP:
         raise BodyError(400, f"a JSON object may have {MEMBER_CAP} members")

@@ -126,6 +126,7 @@ class Guard:
         """Return why the request is refused, if it is, and whether it is chunked."""
         said = {name: value for name, value in scope["headers"] if name in _JUDGED}
         host = said.get(b"host", b"").lower()
+        # RFC 9110 section 7.4: what is addressed to someone else is misdirected.
         if self._hosts is not None and host not in self._hosts:
             return self._shape(421, "the Host header does not name this server"), False
         if len(said) > 1 and self._foreign(scope, host, said):

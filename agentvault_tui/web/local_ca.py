@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agentvault_tui.errors import ConflictError, SettingsError
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web.certificates import (
     general_name,
@@ -78,7 +77,9 @@ def chosen_files(home: Home, settings: BrokerSettings) -> TlsFiles | None:
     return None
 
 
-def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> bool:
+def renew(
+    home: Home, names: Iterable[str] = (), *, now: datetime, new_ca: bool = False
+) -> bool:
     """Make the certificate of this home's listener, and its authority if need be.
 
     Without *names*, those of the certificate before stay.
@@ -86,6 +87,7 @@ def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> boo
     Args:
         home: whose ``keys`` folder is written; private already.
         names: DNS names and addresses beside those of loopback.
+        now: from when on it counts, some minutes of a wrong clock aside.
         new_ca: put a new authority in the place of the one there is.
 
     Returns:
@@ -94,7 +96,7 @@ def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> boo
     Raises:
         UsageError: a name is none.
         ConflictError: the authority may not vouch for these names, or half of it is
-            missing.
+            missing, or it has ended.
         SettingsError: a file cannot be read or written.
     """
     files = CaFiles.of(home)
@@ -112,18 +114,19 @@ def renew(home: Home, names: Iterable[str] = (), *, new_ca: bool = False) -> boo
         )
     made = new_ca or not any(present)
     if made:
-        _make_ca(files, wanted, replace=new_ca)
-    ca, ca_key = _authority(files)
+        _make_ca(files, wanted, now, replace=new_ca)
+    ca, ca_key = _authority(files, now)
     _check_may_vouch(ca, wanted)
-    _make_leaf(files.leaf, ca, ca_key, wanted)
+    _make_leaf(files.leaf, ca, ca_key, wanted, now)
     return made
 
 
-def _make_ca(files: CaFiles, names: tuple[str, ...], *, replace: bool) -> None:
+def _make_ca(
+    files: CaFiles, names: tuple[str, ...], now: datetime, *, replace: bool
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     # A name of its own: a verifier finds an issuer by name, and there may be a next.
     name = _subject(f"AgentVault local CA {secrets.token_hex(4)}")
-    now = datetime.now(UTC)
     ca = (
         _builder(name, name, key.public_key(), now, now + CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -137,7 +140,9 @@ def _make_ca(files: CaFiles, names: tuple[str, ...], *, replace: bool) -> None:
     _write(files.ca, ca.public_bytes(serialization.Encoding.PEM), replace=replace)
 
 
-def _authority(files: CaFiles) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _authority(
+    files: CaFiles, now: datetime
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Read the authority, and see that it still is one.
 
     Raises:
@@ -150,7 +155,7 @@ def _authority(files: CaFiles) -> tuple[x509.Certificate, ec.EllipticCurvePrivat
             f"{files.ca_key} is not the key of {files.ca}",
             "put the right one back, or replace the authority with --new-ca",
         )
-    if ca.not_valid_after_utc <= datetime.now(UTC):
+    if ca.not_valid_after_utc <= now:
         raise ConflictError(
             f"this home's authority ended on {ca.not_valid_after_utc:%Y-%m-%d}",
             "add --new-ca to make another: agents must then be given it",
@@ -163,9 +168,9 @@ def _make_leaf(
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
     names: tuple[str, ...],
+    now: datetime,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
     ends = min(now + LEAF_LIFE, ca.not_valid_after_utc)
     subject = _subject("AgentVault agents' listener")
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
@@ -290,24 +295,11 @@ def _write(path: Path, content: bytes, *, replace: bool) -> None:
         ConflictError: there is one, and it is not to be replaced.
         SettingsError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        descriptor = os.open(draft, flags, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        if replace:
-            draft.replace(path)
-        else:
-            path.hardlink_to(draft)
+        put_private(path, content, replace=replace)
     except FileExistsError as error:
         raise ConflictError(
             f"{path} exists already", "it is not overwritten"
         ) from error
     except OSError as error:
         raise SettingsError(f"{path} cannot be written ({error.strerror})") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.web.handshakes import Handshakes
 from agentvault_tui.web.limits import Limits, file_limit
 from agentvault_tui.web.protocol import BoundedProtocol, written
-from agentvault_tui.web.reply import App, Shape, oauth_error
+from agentvault_tui.web.reply import App, Scope, Shape, oauth_error
 from agentvault_tui.web.sockets import Peer, peer_of
 from agentvault_tui.web.tls import ServerTls
 
@@ -33,8 +33,8 @@ T = TypeVar("T")
 class Listener:
     """One socket with one app behind it.
 
-    On a Unix socket only our own user and root are let in; handlers find the
-    [`Peer`][] as ``scope["state"]["peer"]``.
+    On a Unix socket only our own user and root are let in; handlers ask [`peer`][]
+    which of them it is.
     """
 
     def __init__(
@@ -241,9 +241,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-def peer(scope: dict[str, Any]) -> Peer | None:
-    """Return who is at the other end of a Unix socket's request."""
-    found: Peer | None = scope["state"].get("peer")
+def peer(scope: Scope) -> Peer:
+    """Return who is at the other end of a request that came over a Unix socket."""
+    found: Peer = scope["state"]["peer"]
     return found
 
 

@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-BLOCK = b"\0" * 4096
+BLOCK = 4096
 PAUSE = 0.02
 """Seconds between two flushes of a probe that runs beside something else."""
 
 
-def flushes(folder: Path, count: int) -> list[float]:
-    """Append and flush *count* blocks; return the milliseconds of each."""
+def flushes(folder: Path, count: int, size: int = BLOCK) -> list[float]:
+    """Append *size* bytes and flush, *count* times; return the milliseconds of each."""
     with _file(folder) as descriptor:
-        return [_flush(descriptor) for _ in range(count)]
+        return [_flush(descriptor, size) for _ in range(count)]
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def probe(folder: Path) -> Iterator[list[float]]:
     def run() -> None:
         with _file(folder) as descriptor:
             while not stop.wait(PAUSE):
-                times.append(_flush(descriptor))
+                times.append(_flush(descriptor, BLOCK))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -51,8 +51,9 @@ def _file(folder: Path) -> Iterator[int]:
         path.unlink()
 
 
-def _flush(descriptor: int) -> float:
+def _flush(descriptor: int, size: int) -> float:
+    data = bytes(size)
     started = time.perf_counter()
-    os.write(descriptor, BLOCK)
+    os.write(descriptor, data)
     os.fdatasync(descriptor)
     return (time.perf_counter() - started) * 1000

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import uvloop
-
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
@@ -41,11 +39,6 @@ class Result:
         """99th percentile in milliseconds."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000
-
-    @property
-    def worst(self) -> float:
-        """Slowest answer in milliseconds."""
-        return max(self.latencies) * 1000
 
     @property
     def rate(self) -> float:
@@ -143,8 +136,3 @@ def request(
         lines.append(f"Content-Type: {kind}")
     lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def run(main: object) -> None:
-    """Run the coroutine *main* on uvloop."""
-    uvloop.run(main)  # type: ignore[arg-type]

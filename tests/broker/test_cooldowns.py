@@ -119,7 +119,7 @@ async def test_a_denial_found_after_an_outage_is_written_as_memory_has_it(
     await bench.ledger.commit(changes=[waits])
     event = (await bench.events())[-1]
     attempt = Attempt((), (stepup, waits))
-    await recover(bench.broker, Recovery(True, (attempt,), (), event))
+    await recover(bench.broker, Recovery(True, (attempt,), event))
     assert (await bench.ledger.load()).cooldowns == ()
 
 

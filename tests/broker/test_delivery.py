@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
@@ -11,11 +12,15 @@ from support.stepups import Gate, approve, hold, latched
 from agentvault_tui.broker import registry as registry_module
 from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.revoke import (
+    panic,
+    restore_agent,
+    revoke_agent,
+)
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
-from agentvault_tui.model import EventType
+from agentvault_tui.model import Agent, Draft, Event, EventType
 
 
 async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
@@ -48,6 +53,64 @@ async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
     assert granted.access_token not in str(delivered.detail)
 
 
+async def redeemable(bench: Bench) -> tuple[Agent, Agent, str]:
+    """An agent with an approved token it was given, and a resource server."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    return agent, server, granted.access_token
+
+
+async def test_a_revoked_resource_server_learns_nothing_and_consumes_nothing(
+    bench: Bench,
+) -> None:
+    """The token it shows is inactive for it, and still good for another."""
+    _, server, secret = await redeemable(bench)
+    other = await bench.agent("other api", resource_server=True)
+    await revoke_agent(bench.broker, server.id, "stolen", OPERATOR)
+    assert (await introspect(bench.broker, server, secret)).token is None
+    assert (await introspect(bench.broker, other, secret)).token is not None
+
+
+@pytest.mark.parametrize("how", ["agent_revoked", "panic"])
+async def test_an_approved_token_nobody_fetched_is_refused_by_what_holds_now(
+    bench: Bench, how: str
+) -> None:
+    """Cut before it came for its token, an agent reads why, and gets nothing."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    if how == "panic":
+        await panic(bench.broker, "drill", OPERATOR)
+    else:
+        await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    refused = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(refused, Denied)
+    assert refused.reason == how
+
+
+@pytest.mark.parametrize("overtaken", ["its agent", "the server", "its end"])
+async def test_a_redemption_overtaken_while_it_is_recorded_is_inactive(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, overtaken: str
+) -> None:
+    """No active answer leaves after a revocation, or after the token's end."""
+    agent, server, secret = await redeemable(bench)
+    gate = Gate(bench, monkeypatch, EventType.TOKEN_REDEEMED)
+    asking = asyncio.create_task(introspect(bench.broker, server, secret))
+    await gate.reached.wait()
+    match overtaken:
+        case "its agent":
+            await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+            await restore_agent(bench.broker, agent.id, OPERATOR)
+        case "the server":
+            await revoke_agent(bench.broker, server.id, "stolen", OPERATOR)
+        case _:
+            clock.advance(301)
+    gate.open.set()
+    assert (await asking).token is None
+
+
 async def test_a_failed_delivery_is_not_recorded_and_can_be_repeated(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +139,28 @@ async def test_a_delivery_overtaken_by_a_revocation_says_so(
     assert isinstance(await polling, Denied)
     (event,) = await bench.events("token.revoked")
     assert event.reason == "revoked while it was being delivered"
+
+
+async def test_a_failed_delivery_gives_nothing_back_to_an_agent_cut_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored later, it does not find the token its revocation would have cut."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    commit = bench.ledger.commit
+
+    async def cut_and_latched(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        if drafts and drafts[0].type is EventType.TOKEN_DELIVERED:
+            await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+            await latched()
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", cut_and_latched)
+    with pytest.raises(LedgerUnwritableError):
+        await poll(bench.broker, agent, stepup.id)
+    await restore_agent(bench.broker, agent.id, OPERATOR)
+    assert bench.broker.registry.elevated(stepup.id) is None
+    assert not isinstance(await poll(bench.broker, agent, stepup.id), Granted)
 
 
 async def test_an_approved_token_nobody_fetches_expires(

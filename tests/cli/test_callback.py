@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,65 @@ import pytest
 from agentvault_tui.cli import callback
 from agentvault_tui.cli.callback import listening
 from agentvault_tui.errors import RefusedError
+
+
+@pytest.fixture
+def typing(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A terminal nobody has typed into yet: what is written here is typed there."""
+    keys, screen = os.pipe()
+    with os.fdopen(keys) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield screen
+    os.close(screen)
+
+
+def asked(port: int, path: str, host: str) -> int:
+    """Ask as a browser does; return the status."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", path, headers={"Host": host})
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("/callback?code=theirs", "evil.example"),
+        ("/callback?code=theirs", "localhost:{port}"),
+        ("/other?code=theirs", "127.0.0.1:{port}"),
+        ("/callback", "127.0.0.1:{port}"),
+    ],
+)
+def test_only_the_page_we_named_brings_a_browser_home(
+    path: str, host: str, typing: int
+) -> None:
+    """Under another name, which a rebinding site has, or at another path: nothing."""
+    statuses: list[int] = []
+
+    def browse(port: int) -> None:
+        ours = f"127.0.0.1:{port}"
+        statuses.append(asked(port, path, host.format(port=port)))
+        statuses.append(asked(port, "/callback?code=ours&state=s", ours))
+
+    with listening(0) as back:
+        port = int(back.address.split(":")[2].split("/")[0])
+        browser = threading.Thread(target=browse, args=(port,))
+        browser.start()
+        came = back.next(20)
+        browser.join(20)
+    assert came == f"http://127.0.0.1:{port}/callback?code=ours&state=s"
+    assert statuses == [404, 200]
+
+
+def test_where_the_port_is_taken_an_address_is_pasted(typing: int) -> None:
+    """Two at once are two answers, one after the other."""
+    with listening(0) as first:
+        port = int(first.address.split(":")[2].split("/")[0])
+        with listening(port) as second:
+            assert not second.listens
+            assert second.address == first.address
+            os.write(typing, b"  http://127.0.0.1/callback?code=1 \r\nhttp://two\n")
+            assert second.next(20) == "http://127.0.0.1/callback?code=1"
+            assert second.next(20) == "http://two"
 
 
 def test_a_trickle_does_not_hold_the_listener(

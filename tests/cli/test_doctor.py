@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.command_line import PROGRAM, Answer, Broker
+from support.ledger_kit import decision, manual_clock, unguarded
 from support.terminal import Terminal
 
 from agentvault_tui.cli.doctor.machine import resets_can_race
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger
 
 Run = Callable[..., Answer]
 
@@ -88,33 +92,50 @@ def test_a_tenant_that_does_not_answer_is_a_fault(cli: Run, tmp_path: Path) -> N
     assert "openid-configuration" in levels(answer, "tenant")["fault"]["remedy"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "unwitnessed", "rubbish"])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("cut", "the ledger ends at event 1, but it had reached 3"),
+        ("changed", "its hash does not follow"),
+        ("unwitnessed", "its head kept outside is gone"),
+        ("untriggered", "the trigger events_are_appended is gone"),
+        ("rubbish", "is damaged"),
+    ],
+)
 def test_a_damaged_ledger_is_a_fault(
-    damage: str, cli: Run, broker: Broker, tmp_path: Path
+    damage: str, told: str, cli: Run, tmp_path: Path
 ) -> None:
-    """A cut tail, a changed event, a missing head file and a broken file are found."""
-    home = tmp_path / "h"
-    (home / "keys").mkdir(parents=True, mode=0o700)
-    with sqlite3.connect(broker.home / "agentvault.db") as source:
-        with sqlite3.connect(home / "agentvault.db") as db:
-            source.backup(db)
-            for (name,) in db.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-            ).fetchall():
-                db.execute(f'DROP TRIGGER "{name}"')
-            if damage == "cut":
-                db.execute("DELETE FROM events WHERE seq > 1")
-            elif damage == "changed":
-                db.execute("UPDATE events SET body = body || ' ' WHERE seq > 1")
-        db.close()
-    source.close()
-    if damage != "unwitnessed":
-        shutil.copy(broker.home / "keys" / "ledger-head.json", home / "keys")
+    """A tail cut off, an event changed, no head file, no trigger, rubbish: all told."""
+    home = Home.locate(tmp_path / "h")
+    asyncio.run(record_three(home))
     if damage == "rubbish":
-        (home / "agentvault.db").write_bytes(b"not a database" * 1000)
-    answer = cli("--home", str(home), "doctor", "--json")
+        home.database.write_bytes(b"not a database" * 1000)
+    elif damage == "unwitnessed":
+        home.head_file.unlink()
+    else:
+        with closing(sqlite3.connect(home.database)) as db:
+            if damage == "untriggered":
+                db.execute("DROP TRIGGER events_are_appended")
+            else:
+                with unguarded(db):
+                    db.execute(_DAMAGES[damage])
+    answer = cli("--home", str(home.data), "doctor", "--json")
     assert answer.code == 1
-    assert levels(answer, "ledger")["fault"]["remedy"]
+    fault = levels(answer, "ledger")["fault"]
+    assert told in fault["what"]
+    assert fault["remedy"]
+
+
+async def record_three(home: Home) -> None:
+    ledger = await Ledger.open(home, clock=manual_clock())
+    await ledger.commit(decision(), decision(), decision())
+    await ledger.close()
+
+
+_DAMAGES = {
+    "cut": "DELETE FROM events WHERE seq > 1",
+    "changed": "UPDATE events SET body = body || ' ' WHERE seq > 1",
+}
 
 
 def test_the_terminal_is_looked_at(broker: Broker) -> None:

@@ -71,6 +71,26 @@ def test_show_says_when_the_link_does_not_hold(
     assert "not that of the recorded body" in answer.out
 
 
+def test_show_says_when_the_broker_tells_another_event_than_it_proves(
+    av: Run, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that holds proves its own body, and not what stands beside it."""
+    agent.ask("read:calendar", {})
+    seq = str(last(av)["seq"])
+    whole = OperatorClient.get
+
+    def lies(client: OperatorClient, path: str, **query: object) -> Any:
+        found = whole(client, path, **query)
+        if "event" in found:
+            found["event"]["outcome"] = "denied"
+        return found
+
+    monkeypatch.setattr(OperatorClient, "get", lies)
+    answer = av("audit", "show", seq, "--json")
+    assert (answer.code, answer.json["verified"]) == (1, False)
+    assert "another event" in answer.json["problem"]
+
+
 def test_what_an_agent_wrote_is_inert(av: Run, agent: Agent) -> None:
     """Hostile text reaches no terminal as it is, in no member and not in the body."""
     agent.ask("read:calendar", {HOSTILE: HOSTILE}, HOSTILE)

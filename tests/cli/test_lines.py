@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,7 +184,9 @@ def test_a_socket_nobody_listens_on_exits_three(cli: Run, tmp_path: Path) -> Non
     """A socket left behind by a killed broker is the same as none."""
     run = tmp_path / "run"
     run.mkdir()
-    (run / "agentvault.sock").touch()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(run / "agentvault.sock"))
+    assert (run / "agentvault.sock").is_socket()
     assert cli("--home", str(tmp_path), "agents", "list").code == 3
 
 

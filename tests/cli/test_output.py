@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentvault_tui.cli.device import print_qr
@@ -29,6 +29,7 @@ ANY_JSON = st.recursive(
 
 
 @given(ANY_JSON)
+@example("\x7f")
 def test_json_is_one_line_of_printable_ascii(value: Any) -> None:
     """Whatever an agent wrote, JSON carries no control character and reads back."""
     text = to_json(value)

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pyotp
 import pytest
 from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
+
+from agentvault_tui.cli.operator_client import OperatorClient, socket_of
+from agentvault_tui.home import Home
 
 Run = Callable[..., Answer]
 Start = Callable[..., subprocess.Popen[str]]
@@ -269,11 +273,16 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
     assert av("tenant", "user", "add", HOSTILE).code == 2
 
 
-def test_signing_keys_rotate_beside_a_running_tenant(av: Run) -> None:
+def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) -> None:
     """The next key signs, a new one is next; the running tenant publishes all three."""
+    client = OperatorClient(socket_of(Home(broker.home, broker.home)))
+    issuer = client.get("/api/status")["tenant"]["issuer"]
     first = av("tenant", "rotate-keys", "--json").json
     second = av("tenant", "rotate-keys", "--json").json
     assert (second["retired"], second["current"]) == (first["current"], first["next"])
+    published = httpx.get(f"{issuer}.well-known/jwks.json", trust_env=False).json()
+    kids = {key["kid"] for key in published["keys"]}
+    assert kids >= {second["retired"], second["current"], second["next"]}
     told = av("tenant", "rotate-keys")
     assert told.code == 0
     assert second["next"] in told.out

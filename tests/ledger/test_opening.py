@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.ledger_kit import SYSTEM, decision
+from support.ledger_kit import SYSTEM, decision, unguarded
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError
@@ -42,15 +42,9 @@ async def refused(home: Home, clock: ManualClock) -> str:
 def tamper(home: Home, *statements: str) -> None:
     """Do what someone with the file can do: without the triggers, leaving no trace."""
     db = sqlite3.connect(home.database, isolation_level=None)
-    triggers = db.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
-    ).fetchall()
-    for name, _ in triggers:
-        db.execute(f"DROP TRIGGER {name}")
-    for statement in statements:
-        db.execute(statement)
-    for _, sql in triggers:
-        db.execute(sql)
+    with unguarded(db):
+        for statement in statements:
+            db.execute(statement)
     db.close()
 
 

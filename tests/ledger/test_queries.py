@@ -137,7 +137,6 @@ _queries = st.builds(
 
 @settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(_queries)
@@ -155,7 +154,6 @@ def test_any_query_gives_what_a_plain_walk_gives(
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(_queries, st.booleans())

@@ -1,3 +1,7 @@
+"""The catalogue of scopes: what is shipped, and what a home may put in its place."""
+
+from __future__ import annotations
+
 from typing import Any
 
 import pytest
@@ -133,6 +137,7 @@ def test_home_catalogue_is_read_with_its_effect_inferred() -> None:
         (GOOD + 'effect = "burn"\n', "line 2", "it may be read, write"),
         ('[scopes]\n"read:boats" = 1\n', "", "not a table"),
         ("a = " + "[" * 5000, "", "not TOML"),
+        ("a = " + "1" * 5000, "", "not TOML"),
     ],
 )
 def test_malformed_catalogues_are_refused_with_line_and_reason(

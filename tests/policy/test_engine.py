@@ -1,29 +1,22 @@
+"""Decisions: what the shipped policy answers, and what no policy can be made to."""
+
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.policies import CATALOGUE, NAMES, SHIPPED, action, outcome
 
 from agentvault_tui.model import Action, Agent, Outcome, Risk
-from agentvault_tui.policy import Effect, Policy, shipped_catalogue, shipped_policy
+from agentvault_tui.policy import Effect, Policy, shipped_policy
 from agentvault_tui.policy.facts import LARGEST
-
-CATALOGUE = shipped_catalogue()
-SHIPPED = Policy.from_text(shipped_policy(), CATALOGUE)
-NAMES = [scope.name for scope in CATALOGUE]
 
 ALLOW_ALL = """
 @id("all") @why("Anything goes.") @obligation("allow")
 permit (principal, action, resource);
 """
-
-
-def action(*scopes: str, resource: Any = None, **parameters: Any) -> Any:
-    return Action(scopes, scopes[0], resource, parameters)
-
-
-def outcome(agent: Agent, *scopes: str, **parameters: Any) -> Any:
-    return SHIPPED.decide(agent, action(*scopes, **parameters)).outcome
 
 
 def test_payments_are_escalated_by_the_rule_the_contract_names(agent: Agent) -> None:

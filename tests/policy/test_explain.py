@@ -1,3 +1,7 @@
+"""What would change an answer, as it is really found out."""
+
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,3 +1,7 @@
+"""What a rule may know of a request: sure facts, or that something is unclear."""
+
+from __future__ import annotations
+
 from decimal import Decimal
 from typing import Any
 

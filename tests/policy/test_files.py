@@ -1,3 +1,7 @@
+"""The home's two files: read whole, noticed when they change, refused in words."""
+
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 

@@ -1,25 +1,17 @@
+"""What holds of the shipped policy whatever is asked."""
+
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.policies import CATALOGUE, NAMES, SHIPPED, action, outcome
 
-from agentvault_tui.model import Action, Agent, Outcome
-from agentvault_tui.policy import Effect, Policy, shipped_catalogue, shipped_policy
+from agentvault_tui.model import Agent, Outcome
+from agentvault_tui.policy import Effect
 from agentvault_tui.policy.facts import derive
-
-CATALOGUE = shipped_catalogue()
-SHIPPED = Policy.from_text(shipped_policy(), CATALOGUE)
-NAMES = [scope.name for scope in CATALOGUE]
-
-
-def action(*scopes: str, resource: Any = None, **parameters: Any) -> Any:
-    return Action(scopes, scopes[0], resource, parameters)
-
-
-def outcome(agent: Agent, *scopes: str, **parameters: Any) -> Any:
-    return SHIPPED.decide(agent, action(*scopes, **parameters)).outcome
-
 
 values = (
     st.integers(-5, 600)

@@ -1,3 +1,7 @@
+"""Policies as people write them: whole, broken, hostile."""
+
+from __future__ import annotations
+
 import subprocess
 import sys
 import threading

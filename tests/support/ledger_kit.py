@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +33,20 @@ from agentvault_tui.model import (
 
 START = datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
 SYSTEM = Actor(ActorKind.SYSTEM, "test", "test")
+
+
+@contextmanager
+def unguarded(db: sqlite3.Connection) -> Iterator[None]:
+    """Take the triggers away for a block, as who can write the file can, unseen."""
+    triggers = db.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+    ).fetchall()
+    for name, _ in triggers:
+        db.execute(f"DROP TRIGGER {name}")
+    yield
+    for _, sql in triggers:
+        db.execute(sql)
+    db.commit()
 
 
 def manual_clock() -> ManualClock:

@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -27,7 +28,7 @@ _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 def trusted(home: Home) -> tuple[ServerTls, ssl.SSLContext, dict[str, str]]:
     """Return *home*'s certificate, and what makes us and other programs trust it."""
-    renew(home)
+    renew(home, now=datetime.now(UTC))
     files = CaFiles.of(home)
     ca = str(files.ca)
     variables = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")

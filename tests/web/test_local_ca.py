@@ -6,7 +6,8 @@ import contextlib
 import os
 import ssl
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from agentvault_tui.home import Home
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web import local_ca
 from agentvault_tui.web.certificates import host_name, pem_of, read_certificate
-from agentvault_tui.web.local_ca import LEAF_LIFE, CaFiles, chosen_files, renew
+from agentvault_tui.web.local_ca import CA_LIFE, LEAF_LIFE, CaFiles, chosen_files
 from agentvault_tui.web.tls import server_context
+
+NOW = datetime.now(UTC)
+renew = partial(local_ca.renew, now=NOW)
 
 
 @pytest.fixture
@@ -37,7 +41,10 @@ def test_what_is_made(home: Home) -> None:
     files = CaFiles.of(home)
     found = read_certificate(files.leaf.cert)
     assert found.names == ("localhost", "127.0.0.1", "::1")
-    assert found.ends - datetime.now(UTC) <= LEAF_LIFE
+    assert (found.starts, found.ends) == (
+        NOW.replace(microsecond=0) - timedelta(minutes=5),
+        NOW.replace(microsecond=0) + LEAF_LIFE,
+    )
     ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
     key = ca.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
@@ -58,11 +65,11 @@ def test_a_stolen_authority_vouches_for_no_other_site(home: Home) -> None:
     """A leaf for another name, signed by its key, is refused by who trusts it."""
     renew(home)
     files = CaFiles.of(home)
-    ca, ca_key = local_ca._authority(files)
+    ca, ca_key = local_ca._authority(files, NOW)
     trust = ssl.create_default_context(cafile=str(files.ca))
     shake_hands(trust, files, "127.0.0.1")
     for forged in ("api.example.com", "93.184.216.34", "notlocalhost"):
-        local_ca._make_leaf(files.leaf, ca, ca_key, (forged,))
+        local_ca._make_leaf(files.leaf, ca, ca_key, (forged,), NOW)
         with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree"):
             shake_hands(trust, files, forged)
 
@@ -104,6 +111,26 @@ def test_renewing_keeps_the_authority_and_the_names(home: Home) -> None:
     assert files.ca.read_bytes() == ca
     assert second.names == first.names == ("localhost", "127.0.0.1", "::1", "127.0.0.2")
     assert second.fingerprint != first.fingerprint
+
+
+def test_an_authority_that_has_ended_is_not_replaced_silently(home: Home) -> None:
+    """Agents must be given the next one, so someone decides; nothing is made."""
+    renew(home)
+    before = {path.name: path.read_bytes() for path in _all(home)}
+    with pytest.raises(ConflictError, match="authority ended on") as error:
+        renew(home, now=NOW + CA_LIFE)
+    assert "--new-ca" in error.value.remedy
+    assert {path.name: path.read_bytes() for path in _all(home)} == before
+    assert renew(home, now=NOW + CA_LIFE, new_ca=True)
+
+
+def test_a_certificate_ends_no_later_than_its_authority(home: Home) -> None:
+    """Made in the authority's last year, it is the shorter-lived of the two."""
+    renew(home)
+    files = CaFiles.of(home)
+    renew(home, now=NOW + CA_LIFE - timedelta(days=1))
+    ends = read_certificate(files.ca).ends
+    assert read_certificate(files.leaf.cert).ends == ends
 
 
 def test_an_authority_is_replaced_only_by_name(home: Home) -> None:

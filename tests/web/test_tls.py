@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -28,7 +29,7 @@ HELLO = bytes.fromhex("1603010200010001fc0303")
 def files(tmp_path_factory: pytest.TempPathFactory) -> CaFiles:
     home = Home.locate(tmp_path_factory.mktemp("tls") / "home")
     home.prepare()
-    renew(home)
+    renew(home, now=datetime.now(UTC))
     return CaFiles.of(home)
 
 
@@ -262,7 +263,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
     """The next connection sees the new one; half of a renewal changes nothing."""
     home = Home.locate(tmp_path / "home")
     home.prepare()
-    renew(home)
+    renew(home, now=datetime.now(UTC))
     leaf = CaFiles.of(home).leaf
     trust = ssl.create_default_context(cafile=str(CaFiles.of(home).ca))
     listener = await serve(tls=ServerTls(leaf))
@@ -274,7 +275,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
         return certificate
 
     before, key = await shown(), leaf.key.read_bytes()
-    renew(home)
+    renew(home, now=datetime.now(UTC))
     after, new_key = await shown(), leaf.key.read_bytes()
     assert before != after
     leaf.key.write_bytes(key)

@@ -12,7 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from agentvault_tui.broker.agents_api.public_key import Verifier, verifier
+from agentvault_tui.broker.public_key import Verifier, verifier
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import UsedAssertion
@@ -54,10 +54,11 @@ class Assertion:
             raise UnprovenError
         header = _table(head)
         kind = header.get("typ", "JWT")
-        # jku, x5u, jwk and kid are passed over: the key is the one registered.
+        # jku, x5u, jwk and kid are passed over: the key is the one registered (RFC
+        # 8725 section 3.10). Of crit we understand nothing (RFC 7515 section 4.1.11).
         if {"crit", "b64"} & header.keys() or not isinstance(kind, str):
             raise UnprovenError
-        if kind.lower() not in _TYPES:
+        if kind.lower() not in _TYPES:  # RFC 8725 section 3.11
             raise UnprovenError
         return cls(header, _table(payload), signed.encode(), _decode(signature))
 
@@ -83,6 +84,8 @@ def check_claims(
     claims: dict[str, Any], client_id: str, audiences: frozenset[str], now: float
 ) -> float:
     """Check everything an assertion says but its ``jti``; return its ``exp``.
+
+    What RFC 7523 section 3 asks for, and a bound on how long one may live.
 
     Raises:
         UnprovenError: a claim is missing, of the wrong type, or not for us now.

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.operators_api.wire import answer
+from agentvault_tui.broker.operators_api.wire import answer, whole
 from agentvault_tui.broker.shapes import event_shape
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger import Link
@@ -64,9 +64,7 @@ async def _event(broker: Broker, request: Request) -> Event:
 
 def _numbers(request: Request) -> list[int]:
     parts = request.query_params.get("seq", "").split(",")
-    numbers = [part for part in parts if part.isascii() and part.isdigit()]
-    if len(numbers) != len(parts) or len(max(numbers, key=len)) > 18:
-        raise UsageError("'seq' must be whole numbers with commas between them")
-    if len(numbers) > _MOST_LINKS:
+    if len(parts) > _MOST_LINKS:
         raise UsageError(f"'seq' may name {_MOST_LINKS} events at once")
-    return [int(number) for number in numbers]
+    otherwise = "'seq' must be whole numbers with commas between them"
+    return [whole(part, otherwise) for part in parts]

@@ -19,6 +19,7 @@ from agentvault_tui.broker.operators_api.wire import (
     moment_of,
     strings_of,
     text_of,
+    whole,
 )
 from agentvault_tui.broker.presence import Presence
 from agentvault_tui.broker.shapes import event_shape
@@ -44,9 +45,8 @@ def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
 
     async def events(request: Request) -> Response:
         raw = request.headers.get("last-event-id")
-        if raw is not None and not (raw.isascii() and raw.isdigit() and len(raw) < 19):
-            raise UsageError("Last-Event-ID is not a sequence number")
-        frames = feed.stream(int(raw) if raw is not None else None)
+        otherwise = "Last-Event-ID is not a sequence number"
+        frames = feed.stream(None if raw is None else whole(raw, otherwise))
         return StreamingResponse(
             seated(request, presence, face_of(request), frames),
             media_type="text/event-stream",

@@ -20,6 +20,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.presence import FACES, Presence
 from agentvault_tui.errors import UsageError
+from agentvault_tui.web.server import peer
 
 _ID: Final = 64
 """Characters of an id, at most."""
@@ -63,7 +64,7 @@ async def seated(
     request: Request, presence: Presence, face: str, frames: AsyncGenerator[str]
 ) -> AsyncIterator[str]:
     """Yield *frames*, seated for as long as they are read."""
-    pid = request.scope["state"]["peer"].pid
+    pid = peer(request.scope).pid
     seat = presence.enter(operator_of(request), face, pid)
     try:
         yield frame("presence", {**presence.shape(), "you": seat.id if seat else None})

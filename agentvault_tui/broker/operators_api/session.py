@@ -11,6 +11,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Standing
 from agentvault_tui.broker.operators_api.wire import answer, operator_of
 from agentvault_tui.broker.sessions import Session, Sessions
+from agentvault_tui.broker.shapes import device_shape
 from agentvault_tui.clock import iso
 
 
@@ -27,7 +28,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
 
     async def login(request: Request) -> Response:
         operator = operator_of(request)
-        device = await sessions.login(operator)
+        device = device_shape(await sessions.login(operator))
         return answer({"device": device, **about(operator.id)}, 202)
 
     async def logout(request: Request) -> Response:

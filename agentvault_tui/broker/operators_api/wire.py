@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import pwd
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,16 +26,17 @@ from agentvault_tui.errors import (
     TenantError,
     UsageError,
 )
+from agentvault_tui.local_user import user_name
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.web.forms import BodyError, parse_object
 from agentvault_tui.web.guard import ClientGoneError
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
+from agentvault_tui.web.server import peer
 
 log = logging.getLogger("agentvault.operators")
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-_STATUS: tuple[tuple[type[AgentVaultError], int], ...] = (
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
     (NotFoundError, 404),
     (UsageError, 400),
     (ForbiddenError, 403),
@@ -162,11 +163,18 @@ def integer_of(request: Request, name: str) -> int | None:
         UsageError: it is not one.
     """
     value = request.query_params.get(name)
-    if value is None:
-        return None
-    if not value.isascii() or not value.isdigit() or len(value) > 18:
-        raise UsageError(f"'{name}' must be a whole number")
-    return int(value)
+    return None if value is None else whole(value, f"'{name}' must be a whole number")
+
+
+def whole(text: str, otherwise: str) -> int:
+    """Read a number that SQLite can hold, in plain digits.
+
+    Raises:
+        UsageError: it is not one; says *otherwise*.
+    """
+    if not _DIGITS.fullmatch(text):
+        raise UsageError(otherwise)
+    return int(text)
 
 
 def limit_of(request: Request, usual: int, most: int) -> int:
@@ -202,10 +210,5 @@ def moment_of(request: Request, name: str) -> datetime | None:
 
 def operator_of(request: Request) -> Actor:
     """Return who is on the other end of the socket: the peer's uid is the check."""
-    peer = request.scope["state"]["peer"]
-    uid = peer.uid
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"uid {uid}"
-    return Actor(ActorKind.OPERATOR, f"uid:{uid}", name)
+    uid = peer(request.scope).uid
+    return Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))

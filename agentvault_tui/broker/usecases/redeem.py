@@ -21,7 +21,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
-from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import DropToken
@@ -56,9 +56,12 @@ async def poll(
 ):
     """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once."""
     broker.registry.seen(agent.id)
-    await expire_due(broker)
     try:
         stepup = broker.registry.stepup(auth_req_id)
+        if stepup.status.open:
+            # This one alone: looking at all of them at each poll is quadratic work.
+            await expire(broker, [stepup])
+            stepup = broker.registry.stepup(auth_req_id)
     except NotFoundError:
         return Spent()
     if stepup.agent_id != agent.id:
@@ -91,6 +94,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if found is None or not broker.registry.serves(caller.id):
         return Introspection(None)
     if not caller.resource_server:
+        # RFC 7662 section 4: whoever may ask about any token can go fishing for one.
         return Introspection(found if found.agent_id == caller.id else None)
     if found.kind is TokenKind.STANDARD:
         return Introspection(found)

@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentvault_tui.broker.agents_api.public_key import parse_public_key
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.public_key import parse_public_key
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.model import (
     Actor,

@@ -11,8 +11,8 @@ import asyncio
 import hmac
 import logging
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from agentvault_tui.broker.approvers import may_approve
@@ -66,7 +66,7 @@ async def begin_approval(
         ConflictError: it is decided, the digest is another one, or the policy changed.
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
-    broker.registry.stepup(stepup_id)  # no lock for what does not exist
+    _decidable(broker, stepup_id)  # no lock for what is over, or never was
     async with broker.approval_locks[stepup_id]:
         await expire_due(broker)
         stepup = _decidable(broker, stepup_id)
@@ -152,10 +152,15 @@ async def _record_denial(broker: Broker, denied: StepUp, operator: Actor) -> Non
 
 
 async def expire_due(broker: Broker) -> None:
-    """End every step-up whose time is up: no answer is a no."""
+    """End every step-up whose time is up."""
+    await expire(broker, broker.registry.open_stepups())
+
+
+async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
+    """End those of *waiting*, all open, whose time is up: no answer is a no."""
     over = [
         _expired(broker, stepup)
-        for stepup in broker.registry.open_stepups()
+        for stepup in waiting
         if stepup.expires.passed(broker.clock) and stepup.id not in broker.deciding
     ]
     if over:
@@ -202,18 +207,10 @@ async def _authorizing(
 ) -> StepUp:
     """Record that the flow runs, and wait for the person in a task of its own."""
     stepup = _decidable(broker, stepup_id)
-    device = DeviceCode(
-        user_code=flow.user_code,
-        verification_uri=flow.verification_uri,
-        verification_uri_complete=flow.verification_uri_complete,
-        expires_in=flow.expires_in,
-        interval=flow.interval,
-        expires_at=broker.clock.now() + timedelta(seconds=flow.expires_in),
-    )
     started = replace(
         stepup,
         status=StepUpStatus.AUTHORIZING,
-        device=device,
+        device=device_code(flow),
         problem=None,
         begun_at=broker.clock.now(),
     )
@@ -242,7 +239,8 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
             await _back_to_pending(broker, started, problem_of(result))
             return
         # Not before this flow, rather than this request: with two requests waiting,
-        # the factor shown for one must not serve the other.
+        # the factor shown for one must not serve the other (RFC 9470 section 4 would
+        # let it, within a max_age).
         identity = await broker.tenant.verify_id_token(
             result.id_token, not_before=flow.started_at
         )
@@ -258,6 +256,18 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     except (TenantError, LedgerError) as error:
         log.warning("step-up %s not approved: %s", started.id, error.what)
         await _back_to_pending(broker, started, error.what)
+
+
+def device_code(flow: DeviceFlow) -> DeviceCode:
+    """Return what of a started flow a person is shown; its secret stays behind."""
+    return DeviceCode(
+        user_code=flow.user_code,
+        verification_uri=flow.verification_uri,
+        verification_uri_complete=flow.verification_uri_complete,
+        expires_in=flow.expires_in,
+        interval=flow.interval,
+        expires_at=flow.expires.wall,
+    )
 
 
 def problem_of(end: Denied | Expired | Failed | Cancelled) -> str:

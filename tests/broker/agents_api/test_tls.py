@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 from joserfc.jwk import ECKey
@@ -18,7 +19,7 @@ KEY = ECKey.generate_key("P-256")
 
 @pytest.fixture
 async def secure(bench: Bench) -> AsyncIterator[Live]:
-    renew(bench.home)
+    renew(bench.home, now=datetime.now(UTC))
     files = CaFiles.of(bench.home)
     trust = ssl.create_default_context(cafile=str(files.ca))
     async with live_broker(bench, tls=ServerTls(files.leaf), verify=trust) as live:

@@ -67,9 +67,7 @@ def verifier(jwk: str) -> Verifier:
 
 def _from_pem(text: str) -> PublicKey:
     if "PRIVATE KEY" in text:
-        raise UsageError(
-            "this is a private key", "keep it with the agent; give its public half"
-        )
+        raise _private()
     if not text.startswith("-----BEGIN PUBLIC KEY-----"):
         raise _unusable("this is neither a PEM public key nor a JWK")
     try:
@@ -89,9 +87,7 @@ def _from_jwk(text: str) -> PublicKey:
     if jwk.get("kty") == "oct":
         raise _unusable("this is a symmetric key")
     if _PRIVATE & jwk.keys():
-        raise UsageError(
-            "this is a private key", "keep it with the agent; give its public half"
-        )
+        raise _private()
     if jwk.get("use", "sig") != "sig":
         raise _unusable("the JWK is not for signatures")
     try:
@@ -162,6 +158,12 @@ def _number(value: object) -> int:
 
 def _encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _private() -> UsageError:
+    return UsageError(
+        "this is a private key", "keep it with the agent; give its public half"
+    )
 
 
 def _unusable(what: str) -> UsageError:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from support.agents_http import Key, public
 
-from agentvault_tui.broker.agents_api.public_key import parse_public_key, verifier
+from agentvault_tui.broker.public_key import parse_public_key, verifier
 from agentvault_tui.errors import UsageError
 
 GOOD: list[Key] = [

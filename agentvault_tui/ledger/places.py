@@ -1,0 +1,50 @@
+"""Places in the chain: its end, and what stands at an event or first by a moment."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left, bisect_right
+from datetime import datetime
+from functools import partial
+
+from agentvault_tui.clock import iso
+from agentvault_tui.ledger.chain import genesis
+
+
+def head_seq(db: sqlite3.Connection) -> int:
+    """Return the number of the last event; 0 when there is none."""
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    return int(head)
+
+
+def hash_at(db: sqlite3.Connection, ledger_id: str, seq: int) -> bytes | None:
+    """Return the hash of event *seq*, or the genesis at 0; None where none stands."""
+    if seq == 0:
+        return genesis(ledger_id)
+    row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else row[0]
+
+
+def time_at(db: sqlite3.Connection, seq: int) -> str:
+    """Return when event *seq* was recorded, as it is written: texts sort as times do.
+
+    Raises:
+        TypeError: there is no such event.
+    """
+    (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
+    return str(time)
+
+
+def first_at(db: sqlite3.Connection, moment: datetime, low: int, high: int) -> int:
+    """Return the first place in [low, high) at *moment* or later, *high* if none is.
+
+    Inside an era time never goes back, so it is found by bisection.
+    """
+    when = partial(time_at, db)
+    return low + bisect_left(range(low, high), iso(moment), key=when)
+
+
+def first_after(db: sqlite3.Connection, moment: datetime, low: int, high: int) -> int:
+    """Return the first place in [low, high) later than *moment*, *high* if none is."""
+    when = partial(time_at, db)
+    return low + bisect_right(range(low, high), iso(moment), key=when)

@@ -1,0 +1,59 @@
+"""A process that holds authority: nothing of it leaks by files, dumps or its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+_HARDENED = """
+import ctypes, json, os, resource
+from agentvault_tui.process import harden
+os.umask(0)
+harden()
+dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
+limits = resource.getrlimit(resource.RLIMIT_CORE)
+print(json.dumps({"umask": os.umask(0), "core": limits, "dumpable": dumpable}))
+"""
+_LOGGED = """
+import logging
+from agentvault_tui.process import log_json_lines
+log_json_lines()
+logging.getLogger("httpx").info("GET https://tenant.test/?code=s3cret")
+logging.getLogger("agentvault.test").debug('one\\n{"level": "forged"}\\x1b[31m')
+"""
+
+
+def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_files_are_private_and_nobody_dumps_or_debugs_the_process() -> None:
+    """Whatever umask and limits it was started with."""
+    found = json.loads(run(_HARDENED).stdout)
+    assert found == {"umask": 0o077, "core": [0, 0], "dumpable": 0}
+
+
+def test_a_message_is_one_line_of_json_whatever_stands_in_it() -> None:
+    """A line break forges no second record, and no escape sequence leaves."""
+    said = run(_LOGGED, AGENTVAULT_LOG_LEVEL="debug").stderr
+    (line,) = said.splitlines()
+    assert line.isprintable()
+    record = json.loads(line)
+    assert (record["level"], record["logger"]) == ("debug", "agentvault.test")
+    assert record["message"] == 'one\n{"level": "forged"}\x1b[31m'
+
+
+def test_the_libraries_log_no_address_at_any_level() -> None:
+    """What httpx would tell of a request, codes among it, is not told."""
+    assert "s3cret" not in run(_LOGGED, AGENTVAULT_LOG_LEVEL="debug").stderr
