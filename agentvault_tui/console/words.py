@@ -45,6 +45,8 @@ _EVENTS: Final = {
     "stepup.expired": "EXPIRED",
     "stepup.not_approved": "UNPROVEN",
     "stepup.requested": "WAITS",
+    "tenant.log": "LOGGED",
+    "tenant.log_gap": "GAP",
     "token.delivered": "FETCHED",
     "token.exchanged": "PROVIDED",
     "token.not_exchanged": "WITHHELD",
@@ -54,7 +56,15 @@ _EVENTS: Final = {
 }
 TYPES: Final = ("token.decision", *_EVENTS)
 """Every type of event this console knows."""
-_LOUD: Final = frozenset({"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump"})
+_LOUD: Final = frozenset(
+    {
+        "agent.revoked",
+        "audit.ambiguous",
+        "clock.jump",
+        "panic.on",
+        "tenant.log_gap",
+    }
+)
 
 
 @lru_cache(maxsize=64)
@@ -79,6 +89,16 @@ def refusal(reason: str) -> str:
 def loud(event: EventRow) -> bool:
     """Tell whether an event without an outcome should catch the eye."""
     return event.type in _LOUD
+
+
+def where(mirror: Mirror, event: EventRow) -> str:
+    """Say what stands beside an event's action: on what, or else why.
+
+    Of a row of the tenant's log what it means comes first: its action is a code.
+    """
+    known = " ".join(part for part in (event.resource, event.note) if part)
+    said = "" if event.outcome else why(mirror, event)
+    return (said or known) if event.type == "tenant.log" else (known or said)
 
 
 def why(mirror: Mirror, event: EventRow) -> str:

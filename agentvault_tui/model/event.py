@@ -49,6 +49,8 @@ class EventType(StrEnum):
     """A step of a revocation or restore at the tenant: done, given up, or stuck."""
     TENANT_LOG = "tenant.log"
     """A row of the tenant's own log about a client, an agent or a user of ours."""
+    TENANT_LOG_GAP = "tenant.log_gap"
+    """A time of the tenant's log that was not read, and may have had such rows."""
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
     AUDIT_AMBIGUOUS = "audit.ambiguous"

@@ -198,7 +198,9 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     rows: list[Row] = []
     for event in found:
         style = p.outcome(event.outcome)
-        what = " ".join(w for w in (event.action or event.type, event.resource) if w)
+        tenants = event.type == "tenant.log"  # whose action is a code
+        on = words.why(mirror, event) if tenants else event.resource
+        what = " ".join(word for word in (event.action or event.type, on) if word)
         text = pen.clip(what, max(width - LABEL - 20, 6))
         rows.append(
             pen.fact(
