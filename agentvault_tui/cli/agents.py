@@ -169,8 +169,12 @@ def revoke_agent(
         f"{count(answer['stepups_cancelled'], 'step-up')} ended"
     )
     for step in answer.get("upstream", ()):
-        where, what = step_named(step)
-        out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
+        if step["status"] != "withdrawn":
+            where, what = step_named(step)
+            out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
+    if others := answer.get("agent", {}).get("shared_with"):
+        names = ", ".join(other["name"] for other in others)
+        out.line("left there: accounts that ", out.cell(names), " use too")
     if until := answer.get("agent", {}).get("outside_until"):
         out.line("a provider's token handed out before works there until ", until)
         if any(step.get("connection") for step in answer["upstream"]):

@@ -60,6 +60,17 @@ def _ahead(one: AtProvider) -> str:
     return "the token is revoked"
 
 
+def accounts(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    """Write which accounts it uses at providers, and which agents use them too."""
+    if not agent.connections:
+        return []
+    rows = pen.facts("Accounts", ", ".join(agent.connections), width, 2)[0]
+    if agent.shared_with:
+        names = f"shared with {', '.join(agent.shared_with)}"
+        rows += pen.facts("", names, width, 2, pen.palette.waiting)[0]
+    return rows
+
+
 def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     """Write each step with its time, and how long what is outside still works."""
     p = pen.palette
