@@ -174,7 +174,7 @@ def revoke_agent(
             out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
     if others := answer.get("agent", {}).get("shared_with"):
         names = ", ".join(other["name"] for other in others)
-        out.line("left there: accounts that ", out.cell(names), " use too")
+        out.line("left there: what it shares with ", out.cell(names))
     if until := answer.get("agent", {}).get("outside_until"):
         out.line("a provider's token handed out before works there until ", until)
         if any(step.get("connection") for step in answer["upstream"]):

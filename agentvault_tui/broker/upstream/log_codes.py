@@ -65,8 +65,8 @@ WORDS: Final = MappingProxyType(
         "gd_recovery_rate_limit_exceed": "too many recovery codes tried",
         "mfar": "second factor needed",
         # The Management API
-        "sapi": "Management API changed something",
-        "fapi": "Management API refused a change",
+        "sapi": "Management API",
+        "fapi": "Management API refused",
         "mgmt_api_read": "Management API read a secret",
         # The tenant itself
         "actions_execution_failed": "an Action failed",

@@ -12,12 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.upstream.attempts import Access
-from agentvault_tui.broker.upstream.holdings import Holdings
-from agentvault_tui.broker.upstream.log_codes import meaning
 from agentvault_tui.broker.upstream.log_place import Place
+from agentvault_tui.broker.upstream.log_rows import drafts
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
     LedgerError,
@@ -26,15 +25,7 @@ from agentvault_tui.errors import (
     TenantError,
 )
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import (
-    Actor,
-    ActorKind,
-    AgentId,
-    Draft,
-    EventType,
-    sha256_hex,
-)
-from agentvault_tui.text import visible
+from agentvault_tui.model import Draft, sha256_hex
 from agentvault_tui.vault import Management, Priority
 from agentvault_tui.vault.management import logs
 
@@ -46,18 +37,6 @@ _NOTED: Final = timedelta(hours=1)
 """After so long it is noted anew when the log was read, though nothing came."""
 _EVERY: Final = 10.0
 _LONGEST: Final = 300.0
-_TEXT: Final = 300
-_TOLD: Final = (
-    "scope",
-    "failure_reason",
-    "audit_context",
-    "subject_token_type",
-    "is_privileged_worker",
-    "expires_at",
-    "token_thumbprint",
-    "error",
-)
-"""Of a row's details: what says who got what, and why not. None holds a secret."""
 
 Record = Callable[[Iterable[Draft], Meta], Awaitable[None]]
 
@@ -103,7 +82,7 @@ class TenantLog:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        pause = _EVERY
+        pause = 0.0  # at once: what happens from here on is told
         while True:
             await self._sleep(pause)
             try:
@@ -140,10 +119,10 @@ class TenantLog:
             return False
         page, gap = await self._next(api, place, now)
         rows = [row for row in page.rows if str(row["log_id"]) > place.row]
-        drafts = self._drafts(rows, self._access.holdings)
+        events = drafts(rows, self._access.holdings, self._consoles)
         if rows:
             place = Place.of(self._issuer, page.rows, page.resume, now)
-        await self._go(replace(place, read_at=now), *([gap] if gap else []), *drafts)
+        await self._go(replace(place, read_at=now), *([gap] if gap else []), *events)
         return len(page.rows) >= logs.MOST
 
     async def _next(
@@ -164,31 +143,18 @@ class TenantLog:
             # Older rows are there still, so none was dropped since.
         return await logs.after(api, place.row), None
 
-    async def _go(self, place: Place, *drafts: Draft) -> None:
+    async def _go(self, place: Place, *events: Draft) -> None:
         """Record what was read, with the place it leads to."""
         kept = self._kept
         if (
-            drafts
+            events
             or kept is None
             or kept.row != place.row
             or place.read_at - kept.read_at >= _NOTED
         ):
-            await self._record(drafts, Meta(MARK, place.text()))
+            await self._record(events, Meta(MARK, place.text()))
             self._kept = place
         self._place = place
-
-    def _drafts(self, rows: list[dict[str, Any]], holdings: Holdings) -> list[Draft]:
-        clients, users = holdings.clients(), holdings.users()
-        clients.update(dict.fromkeys(self._consoles))
-        found = []
-        for row in rows:
-            client_id, user_id = _name(row, "client_id"), _name(row, "user_id")
-            # What a client did is that client's alone, whoever signed in there.
-            if client_id in clients:
-                found.append(_draft(row, clients[client_id]))
-            elif not client_id and user_id in users:
-                found.append(_draft(row, users[user_id]))
-        return found
 
     def _failed(self, problem: str) -> None:
         if problem != self._problem:
@@ -199,39 +165,3 @@ class TenantLog:
         if problem != self._problem:
             self._problem = problem
             self._on_problem(problem)
-
-
-def _draft(row: dict[str, Any], agent_id: AgentId | None) -> Draft:
-    """Write a row as an event of the tenant's; every text of it is untrusted."""
-    kind = visible(str(row.get("type") or "?"), 60)
-    details = row.get("details")
-    told = {
-        name: details[name] if isinstance(details[name], bool) else _text(details[name])
-        for name in _TOLD
-        if isinstance(details, dict) and details.get(name) not in (None, "")
-    }
-    named = {
-        name: _text(row[name])
-        for name in ("log_id", "date", "client_id", "user_id", "connection", "ip")
-        if row.get(name)
-    }
-    description = row.get("description")
-    means = meaning(kind, _text(description) if description else "")
-    return Draft(
-        EventType.TENANT_LOG,
-        Actor(ActorKind.TENANT, "tenant", "tenant"),
-        agent_id=agent_id,
-        action=kind,
-        resource=named.get("connection"),
-        reason=means and visible(means, _TEXT),
-        detail={"type": kind, **named, **({"details": told} if told else {})},
-    )
-
-
-def _name(row: dict[str, Any], member: str) -> str:
-    value = row.get(member)
-    return value if isinstance(value, str) else ""
-
-
-def _text(value: object) -> str:
-    return visible(value if isinstance(value, str) else str(value), _TEXT)

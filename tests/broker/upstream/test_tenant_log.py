@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, get_args
+from urllib.parse import quote
 
 import pytest
 from support.tenant_admin import Agent as AtTenant
@@ -11,6 +12,7 @@ from support.upstream import Site, follower, told
 
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.log_codes import WORDS, meaning
+from agentvault_tui.broker.upstream.log_rows import drafts
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.journal import Code
@@ -110,20 +112,69 @@ async def test_a_row_is_its_clients_and_no_ones_who_signed_in_there(
     agent, there, _ = await site.agent()
     user = there.user["user_id"]
     holdings = site.bench.broker.access.holdings
-    log = follower(site)
     rows: list[dict[str, Any]] = [
         {"log_id": "1", "type": "s", "client_id": "foreign", "user_id": user},
         {"log_id": "2", "type": "s", "client_id": ["x"], "user_id": {}},
         {"log_id": "3", "type": "s", "user_id": user},
         {"log_id": "4", "type": "s", "client_id": there.client["client_id"]},
     ]
-    drafts = log._drafts(rows, holdings)
-    told = [(draft.detail["log_id"], draft.agent_id) for draft in drafts]
+    found = drafts(rows, holdings)
+    told = [(draft.detail["log_id"], draft.agent_id) for draft in found]
     assert told == [("3", agent.id), ("4", agent.id)]
     other, _, _ = await site.agent()
     site.accounts[other.id] = site.accounts[agent.id]
-    (draft,) = log._drafts(rows[2:3], holdings)
+    (draft,) = drafts(rows[2:3], holdings)
     assert draft.agent_id is None
+
+
+async def test_who_changed_an_agents_client_is_told(site: Site) -> None:
+    """Whoever did it by the Management API: what, on whose client, how it ended."""
+    agent, there, _ = await site.agent()
+    stranger = AtTenant(site.admin, new_id("stranger").replace("_", "-"))
+    log = follower(site)
+    await log.read()
+    for client in (there.client, stranger.client):
+        path = f"clients/{client['client_id']}"
+        site.admin.call("PATCH", path, {"description": "changed"})
+    await log.read()
+    (event,) = await site.bench.events("tenant.log")
+    assert (event.agent_id, event.action) == (agent.id, "sapi")
+    assert event.reason == "Management API: Update a Client"
+    asked = f"PATCH /api/v2/clients/{there.client['client_id']}"
+    assert event.detail["details"] == {"request": asked, "status": "200"}
+
+
+async def test_a_call_about_what_is_ours_is_told_whoever_made_it(site: Site) -> None:
+    """By the path, by the body; a person's name beside; nonsense is nobody's."""
+    agent, there, _ = await site.agent()
+    client_id, user_id = there.client["client_id"], there.user["user_id"]
+    by = {"user": {"email": "eve@evil.test\x1b[2J"}}
+
+    def row(path: object, **more: Any) -> dict[str, Any]:
+        request = {"method": "delete", "path": path, "auth": by, **more}
+        details = {"request": request, "response": {"statusCode": 204}}
+        return {"log_id": "1", "type": "sapi", "client_id": "far", "details": details}
+
+    ours = [
+        row(f"/api/v2/clients/{client_id}"),
+        row(f"/api/v2/users/{quote(user_id)}/grants"),
+        row("/api/v2/client-grants", body={"client_id": client_id}),
+    ]
+    theirs = [
+        row("/api/v2/clients/other"),
+        row(f"/elsewhere/v2/clients/{client_id}"),
+        row(f"/api/v2/connections/{client_id}"),
+        row("/api/v2/client-grants", body={"client_id": [client_id]}),
+        *(row(odd) for odd in (None, 5, "", "/", "/api/v2", "/api/v2/clients")),
+        {"log_id": "1", "type": "sapi", "details": {"request": []}},
+    ]
+    found = drafts([*ours, *theirs], site.bench.broker.access.holdings)
+    assert [draft.agent_id for draft in found] == [agent.id] * 3
+    told = found[0].detail["details"]
+    assert told["request"] == f"DELETE /api/v2/clients/{client_id}"
+    assert told["status"] == "204"
+    assert told["by"].startswith("eve@evil.test")
+    assert told["by"].isprintable()
 
 
 def test_every_code_of_the_embedded_tenant_has_words() -> None:
@@ -141,7 +192,7 @@ def test_every_code_of_the_embedded_tenant_has_words() -> None:
         (
             "sapi",
             "Update a client",
-            "Management API changed something: Update a client",
+            "Management API: Update a Client",
         ),
         ("xyz", "Something new", "Something new"),
         ("xyz", "xyz", None),
@@ -205,7 +256,7 @@ async def test_a_fault_after_a_full_page_is_waited_out(site: Site) -> None:
     log = follower(site, sleep=sleep, on_problem=problems.append)
     with pytest.raises(asyncio.CancelledError):
         await log.run()
-    assert waits[:3] == [10, 10, 0]
+    assert waits[:3] == [0, 10, 0]
     assert waits[3] >= 10
     assert len(problems) == 2
     assert problems[0]
