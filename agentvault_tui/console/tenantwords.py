@@ -6,12 +6,16 @@ Elsewhere is the tenant, and the providers whose tokens an agent was given.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from agentvault_tui.console.lines import Pen, Row, countdown
 from agentvault_tui.console.records import AgentRow, AtProvider, UpstreamStep
 
-_PROVIDERS = 3
+_PROVIDERS: Final = 3
 """Of an agent, named one by one."""
+
+_STEP: Final = 20
+"""Cells of a step's name, at most."""
 
 
 def outside(agent: AgentRow, now: datetime) -> float:
@@ -76,9 +80,9 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     p = pen.palette
     rows: list[Row] = []
     last = ""
-    for step in sorted(agent.upstream, key=lambda step: bool(step.connection)):
-        if step.status == "withdrawn":
-            continue
+    known = [step for step in agent.upstream if step.status != "withdrawn"]
+    room = min(max((len(step.ends) for step in known), default=0), _STEP)
+    for step in sorted(known, key=lambda step: bool(step.connection)):
         mark, style = {
             "confirmed": (pen.glyphs.done, p.accent),
             "failed": (pen.glyphs.failed, p.danger),
@@ -88,7 +92,7 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
         row = pen.fact(
             "" if place == last else place,
             (f"{mark} ", style),
-            (f"{pen.clip(step.ends, 20).ljust(20)} ", p.text),
+            (f"{pen.clip(step.ends, room).ljust(room)}  ", p.text),
             (state(step), p.muted),
         )
         last = place

@@ -91,14 +91,14 @@ def loud(event: EventRow) -> bool:
     return event.type in _LOUD
 
 
-def where(mirror: Mirror, event: EventRow) -> str:
-    """Say what stands beside an event's action: on what, or else why.
+def beside(event: EventRow, said: str) -> list[str]:
+    """Return what stands beside an event's action: on what, then what is *said* of it.
 
     Of a row of the tenant's log what it means comes first: its action is a code.
     """
-    known = " ".join(part for part in (event.resource, event.note) if part)
-    said = "" if event.outcome else why(mirror, event)
-    return (said or known) if event.type == "tenant.log" else (known or said)
+    on = " ".join(part for part in (event.resource, event.note) if part)
+    parts = (said, on) if event.type == "tenant.log" else (on, said)
+    return [part for part in parts if part]
 
 
 def why(mirror: Mirror, event: EventRow) -> str:

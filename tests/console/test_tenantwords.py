@@ -90,7 +90,7 @@ def test_who_shares_an_account_is_told_before_a_revocation(
     asked = sentences.cuts(told.mirror, agent)
     assert "At the tenant it ends vault grant." in asked
     assert "It uses 2 accounts: google-oauth2, github." in asked
-    assert "mail-agent keep what they share" in asked
+    assert "What it shares with mail-agent stays." in asked
 
 
 def test_one_without_accounts_is_told_nothing_of_them(pen: Pen, told: Told) -> None:
@@ -146,7 +146,8 @@ def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> 
     )
     event = told.mirror.events[-1]
     assert words.word(event) == "LOGGED"
-    assert words.where(told.mirror, event) == "Token Vault gave a token"
+    said = words.why(told.mirror, event)
+    assert words.beside(event, said) == ["Token Vault gave a token", "workspace"]
     said = sentences.of_event(told.mirror, event)
     assert "seta on workspace" in said
     assert said.endswith("by tenant: Token Vault gave a token.")
@@ -159,4 +160,5 @@ def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:
     told.add_event("tenant.log_gap", reason="rows may be missing")
     event = told.mirror.events[-1]
     assert words.loud(event)
-    assert words.where(told.mirror, event) == "rows may be missing"
+    said = words.why(told.mirror, event)
+    assert words.beside(event, said) == ["rows may be missing"]

@@ -64,9 +64,9 @@ WORDS: Final = MappingProxyType(
         "gd_recovery_failed": "recovery code wrong",
         "gd_recovery_rate_limit_exceed": "too many recovery codes tried",
         "mfar": "second factor needed",
-        # The Management API
-        "sapi": "Management API",
-        "fapi": "Management API refused",
+        # The Management API, whose rows name what was asked
+        "sapi": "Management API changed something",
+        "fapi": "Management API refused a change",
         "mgmt_api_read": "Management API read a secret",
         # The tenant itself
         "actions_execution_failed": "an Action failed",
@@ -82,6 +82,10 @@ WORDS: Final = MappingProxyType(
 """By code, as Auth0's list of log event types names them."""
 
 
+_TITLED: Final = {"sapi": "", "fapi": "refused"}
+"""Before a description that names what was done better than our words do."""
+
+
 def meaning(code: str, description: str) -> str | None:
     """Say what a row means: our words for its *code*, and what it says besides.
 
@@ -91,4 +95,6 @@ def meaning(code: str, description: str) -> str | None:
     words, said = WORDS.get(code, ""), description.strip()
     if said.casefold() in {code.casefold(), words.casefold()}:
         said = ""
+    if said and code in _TITLED:
+        words = _TITLED[code]
     return ": ".join(part for part in (words, said) if part) or None

@@ -51,8 +51,8 @@ def touches(agent: AgentRow, now: datetime) -> str:
         number = plural(len(agent.connections), "account")
         told.append(f"It uses {number}: {', '.join(agent.connections)}.")
         names = ", ".join(agent.shared_with)
-        shared = f"{names} keep what they share" if names else "nobody shares one"
-        told.append(f"Of these {shared}.")
+        shares = f"What it shares with {names} stays" if names else "Nobody shares one"
+        told.append(f"{shares}.")
     told += [line.strip() for line in _outside(agent, now)]
     return " ".join(told)
 

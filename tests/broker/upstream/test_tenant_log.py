@@ -139,7 +139,7 @@ async def test_who_changed_an_agents_client_is_told(site: Site) -> None:
     await log.read()
     (event,) = await site.bench.events("tenant.log")
     assert (event.agent_id, event.action) == (agent.id, "sapi")
-    assert event.reason == "Management API: Update a Client"
+    assert event.reason == "Update a Client"
     asked = f"PATCH /api/v2/clients/{there.client['client_id']}"
     assert event.detail["details"] == {"request": asked, "status": "200"}
 
@@ -191,8 +191,8 @@ def test_every_code_of_the_embedded_tenant_has_words() -> None:
         ("s", "Signed in", "signed in"),
         (
             "sapi",
-            "Update a client",
-            "Management API: Update a Client",
+            "Update a Client",
+            "Update a Client",
         ),
         ("xyz", "Something new", "Something new"),
         ("xyz", "xyz", None),
