@@ -45,6 +45,8 @@ _EVENTS: Final = {
     "stepup.expired": "EXPIRED",
     "stepup.not_approved": "UNPROVEN",
     "stepup.requested": "WAITS",
+    "tenant.away": "AWAY",
+    "tenant.back": "BACK",
     "tenant.log": "LOGGED",
     "tenant.log_gap": "GAP",
     "token.delivered": "FETCHED",
@@ -62,6 +64,7 @@ _LOUD: Final = frozenset(
         "audit.ambiguous",
         "clock.jump",
         "panic.on",
+        "tenant.away",
         "tenant.log_gap",
     }
 )
