@@ -263,3 +263,4 @@ def test_a_row_can_be_dropped_after_a_while(store: Store, clock: ManualClock) ->
     assert [one["type"] for one in kept.after("", 10)] == ["f"]
     assert [one["type"] for one in kept.search([])] == ["f"]
     assert kept.one(row["log_id"]) is None
+    store.close()
