@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ async def test_what_the_tenant_dropped_unread_is_an_event(site: Site) -> None:
 
 
 async def test_nothing_is_missing_while_the_last_row_is_kept(site: Site) -> None:
-    """A long absence alone is no gap, nor are days in which nothing happened."""
+    """A long absence alone is no gap: the tenant may keep its log for long."""
     _, there, token = await site.agent()
     log = follower(site)
     await log.read()
@@ -77,16 +77,6 @@ async def test_nothing_is_missing_while_the_last_row_is_kept(site: Site) -> None
     there.refresh(token)
     await log.read()
     assert len(await told(site)) == 2
-    for _ in range(50):
-        days(site, 1 / 24)
-        await log.read()
-    site.fault(log_kept=600)
-    await log.read()
-    for _ in range(2):
-        days(site, 1 / 24)
-        there.refresh(token)
-        await log.read()
-    assert len(await told(site)) == 4
     assert await gaps(site) == []
 
 
@@ -118,6 +108,35 @@ async def test_another_tenants_place_is_none_here(site: Site) -> None:
     there.refresh(token)
     await log.read()
     assert len(await told(site)) == 1
+
+
+@pytest.mark.parametrize(
+    ("away", "oldest", "until"),
+    [
+        (1, 0, None),  # quiet for long: the row aged out, and was the last there was
+        (23, None, None),
+        (25, 26, None),  # what is kept begins before we last read
+        (25, 2, 2),
+        (25, None, 0),  # nothing is left at all
+        (25, -5, 0),  # dated ahead of us
+    ],
+)
+def test_a_gap_is_between_the_last_reading_and_what_is_left(
+    away: float, oldest: float | None, until: float | None
+) -> None:
+    """Hours ago: when it was last read, and from when on the tenant has rows."""
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+    def ago(hours: float) -> datetime:
+        return now - timedelta(hours=hours)
+
+    place = Place("https://t.test/", "900", ago(away + 48), ago(away))
+    row = None if oldest is None else {"date": iso(ago(oldest))}
+    gap = place.gap(row, now)
+    assert (gap is None) is (until is None)
+    if gap is not None and until is not None:
+        assert gap.detail["from"] == f"{iso(ago(away))[:19]}Z"
+        assert gap.detail["to"] == f"{iso(ago(until))[:19]}Z"
 
 
 @given(st.text() | st.dictionaries(st.text(), st.text()).map(json.dumps))
