@@ -142,6 +142,21 @@ def _step(step: dict[str, Any]) -> str:
     return f"{step_named(step)[1]} {step['status']}{took}{often}{again}{why}"
 
 
+def print_elsewhere(out: Output, revoked: dict[str, Any]) -> None:
+    """Print what a revocation began at tenant and providers, and what is left there."""
+    steps = [one for one in revoked.get("upstream", ()) if one["status"] != "withdrawn"]
+    for step in steps:
+        where, what = step_named(step)
+        out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
+    agent = revoked.get("agent", {})
+    if others := agent.get("shared_with"):
+        out.line("left there: what it shares with ", out.cell(_named(others)))
+    if until := agent.get("outside_until"):
+        out.line("a provider's token handed out before works there until ", until)
+        if any(step.get("connection") for step in steps):
+            out.line("or until the provider has revoked it: `agentvault agents show`")
+
+
 def step_named(step: dict[str, Any]) -> tuple[str, str]:
     """Return where a step of a revocation is done, and what it ends there."""
     if connection := step.get("connection"):

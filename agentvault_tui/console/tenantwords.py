@@ -47,14 +47,15 @@ def at_providers(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     rows: list[Row] = []
     for one in agent.at_providers[:_PROVIDERS]:
         label = "" if rows else "At provider"
-        text = f"{one.connection}: {_ahead(one)}"
+        text = f"{one.connection}: {ahead(one)}"
         rows += pen.facts(label, text, width, 1)[0]
     if (more := len(agent.at_providers) - _PROVIDERS) > 0:
         rows.append(pen.fact("", (f"and {more} more", pen.palette.muted)))
     return rows
 
 
-def _ahead(one: AtProvider) -> str:
+def ahead(one: AtProvider) -> str:
+    """Say what a revocation would do to an account at its provider."""
     if not one.known:
         return "nothing revokes there, tokens work until they end"
     if one.kept_for:

@@ -17,8 +17,9 @@ from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.console.widgets.details import details
 
+GITHUB = {"connection": "github"}
 SHARES = {
-    "connections": [{"connection": "google-oauth2"}, {"connection": "github"}],
+    "connections": [{"connection": "google-oauth2"}, GITHUB],
     "shared_with": [{"id": "agt_2", "name": "mail-agent"}],
 }
 STEPS = [
@@ -82,7 +83,10 @@ def test_who_shares_an_account_is_told_before_a_revocation(
     pen: Pen, told: Told
 ) -> None:
     """On both screens, in plain mode, and in plain mode's question."""
-    agent = told.agent(**SHARES, at_tenant=["vault grant"])
+    ahead = {"known": True, "kept_for": [{"name": "mail-agent"}], "may_cut": []}
+    accounts = [{"connection": "google-oauth2", "at_provider": ahead}, GITHUB]
+    shares = {**SHARES, "connections": accounts}
+    agent = told.agent(**shares, at_tenant=["vault grant"])
     for said in screens(pen, told, agent, told.did()):
         assert "google-oauth2, github" in said
         assert "hared with" in said
@@ -91,6 +95,7 @@ def test_who_shares_an_account_is_told_before_a_revocation(
     assert "At the tenant it ends vault grant." in asked
     assert "It uses 2 accounts: google-oauth2, github." in asked
     assert "What it shares with mail-agent stays." in asked
+    assert "google-oauth2: left, mail-agent would lose it too." in asked
 
 
 def test_one_without_accounts_is_told_nothing_of_them(pen: Pen, told: Told) -> None:

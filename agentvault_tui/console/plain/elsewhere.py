@@ -1,4 +1,4 @@
-"""What an agent has at the tenant, how far its end is there, and whom that touches."""
+"""What an agent has at tenant and providers, how far its end is, whom it touches."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def held(agent: AgentRow, now: datetime) -> Iterator[str]:
     yield from accounts(agent)
     if agent.at_tenant:
         yield f"  Revoking ends at the tenant: {', '.join(agent.at_tenant)}."
+    yield from _at_providers(agent)
     yield from _outside(agent, now)
 
 
@@ -53,8 +54,14 @@ def touches(agent: AgentRow, now: datetime) -> str:
         names = ", ".join(agent.shared_with)
         shares = f"What it shares with {names} stays" if names else "Nobody shares one"
         told.append(f"{shares}.")
+    told += [line.strip() for line in _at_providers(agent)]
     told += [line.strip() for line in _outside(agent, now)]
     return " ".join(told)
+
+
+def _at_providers(agent: AgentRow) -> Iterator[str]:
+    for one in agent.at_providers:
+        yield f"  At the provider {one.connection}: {tenantwords.ahead(one)}."
 
 
 def _outside(agent: AgentRow, now: datetime) -> Iterator[str]:
