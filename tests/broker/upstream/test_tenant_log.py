@@ -16,7 +16,6 @@ from agentvault_tui.broker.upstream.log_rows import drafts
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.journal import Code
-from agentvault_tui.vault import Management, Priority
 from agentvault_tui.vault.management import logs
 
 
@@ -262,22 +261,6 @@ async def test_a_fault_after_a_full_page_is_waited_out(site: Site) -> None:
     assert len(problems) == 2
     assert problems[0]
     assert problems[1] is None
-
-
-async def test_reading_waits_behind_whoever_waits(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A free tenant's two requests a second are for operators and revocations first."""
-    asked: list[Priority] = []
-    at = Management.at
-
-    def noted(api: Management, priority: Priority) -> Management:
-        asked.append(priority)
-        return at(api, priority)
-
-    monkeypatch.setattr(Management, "at", noted)
-    await follower(site).read()
-    assert asked == [Priority.BACKGROUND]
 
 
 async def test_a_log_that_cannot_be_read_is_in_every_status(site: Site) -> None:
