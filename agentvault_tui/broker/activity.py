@@ -9,16 +9,26 @@ from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso
-from agentvault_tui.ledger import REDEEMED, Activity, Count
-from agentvault_tui.model import Agent, AgentId, Outcome, TokenKind
+from agentvault_tui.ledger import REDEEMED, Activity, Count, EventQuery
+from agentvault_tui.model import (
+    Agent,
+    AgentId,
+    AgentStatus,
+    Event,
+    EventType,
+    Outcome,
+    TokenKind,
+)
 
 QUARTERS: Final = 96
 """A day and night in quarters of an hour; the last one is still going on."""
 _QUARTER: Final = timedelta(minutes=15)
+_AGAIN: Final = 20
+"""Revocations of one that is revoked already that are looked at."""
 
 
 async def activity_of(broker: Broker, agent: Agent) -> dict[str, Any]:
-    """Read what *agent* did and what revoking it would cut now."""
+    """Read what *agent* did, and what revoking it would cut now or did cut."""
     start = _first_quarter(broker.clock.now())
     found = await broker.ledger.activity(agent.id, start)
     return {
@@ -26,6 +36,7 @@ async def activity_of(broker: Broker, agent: Agent) -> dict[str, Any]:
         "head": broker.ledger.head.seq,
         **_shape(agent, found, start),
         "revoke": _cut(broker, agent),
+        "revoked": await _was_cut(broker, agent),
     }
 
 
@@ -112,6 +123,34 @@ def _quarters(found: tuple[Count, ...], start: datetime) -> dict[str, Any]:
         if count.value in places and count.outcome in series:
             series[count.outcome][places[count.value]] = count.events
     return {"start": iso(start), "seconds": int(_QUARTER.total_seconds()), **series}
+
+
+async def _was_cut(broker: Broker, agent: Agent) -> dict[str, Any] | None:
+    """Return what the revocation in force ended, by whom and why.
+
+    Nothing while the agent is served, or the record is not on disk yet.
+    """
+    if agent.status is AgentStatus.ACTIVE:
+        return None
+    query = EventQuery(agent=agent.id, type=EventType.AGENT_REVOKED, limit=_AGAIN)
+    events = (await broker.ledger.events(query)).events
+    since = agent.revoked_at
+    counted = [one for one in events if since is None or one.time >= since]
+    if not (counted := counted or list(events[:1])):
+        return None
+    first = counted[-1]
+    return {
+        "at": iso(first.time),
+        "by": first.actor.name,
+        "reason": first.reason,
+        "tokens": sum(_detail(one, "tokens_revoked") for one in counted),
+        "stepups": sum(_detail(one, "stepups_cancelled") for one in counted),
+    }
+
+
+def _detail(event: Event, name: str) -> int:
+    value = event.detail.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _cut(broker: Broker, agent: Agent) -> dict[str, Any]:

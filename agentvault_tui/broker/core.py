@@ -98,6 +98,8 @@ class Broker:
     """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    log_problem: str | None = None
+    """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
     access: TenantAccess = field(init=False)

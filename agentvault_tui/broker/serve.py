@@ -218,11 +218,18 @@ def _tenant_log(broker: Broker) -> TenantLog:
     async def record(drafts: Iterable[Draft], mark: Meta) -> None:
         await broker.record(*drafts, changes=[mark])
 
+    def on_problem(problem: str | None) -> None:
+        broker.log_problem = problem
+        broker.on_status()
+
     return TenantLog(
+        broker.clock,
+        broker.tenant.issuer,
         broker.access,
         record,
         console=broker.tenant.client_id,
         mark=broker.kept.get(MARK, ""),
+        on_problem=on_problem,
     )
 
 

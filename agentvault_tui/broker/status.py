@@ -59,4 +59,6 @@ def warnings(broker: Broker) -> list[str]:
         )
     if broker.tenant.reachable is False:
         found.append("The tenant does not answer: nothing that needs a person can be.")
+    elif broker.log_problem:
+        found.append(f"The tenant's own log cannot be read: {broker.log_problem}")
     return found

@@ -26,6 +26,7 @@ async def upkeep(broker: Broker) -> None:
     """Look after the broker until cancelled; no fault of one look ends the next."""
     looks = 0
     drift = _drift(broker)
+    answers: bool | None = None
     while True:
         try:
             await expire_due(broker)
@@ -33,7 +34,7 @@ async def upkeep(broker: Broker) -> None:
             for chore in broker.chores:
                 await chore()
             if looks % _PROBE_EVERY == 0:
-                await _pulse(broker)
+                answers = await pulse(broker, answers)
             if looks % _SWEEP_EVERY == 0:
                 broker.registry.sweep()
             # What needs the ledger comes last: while it cannot write, the rest goes on.
@@ -51,11 +52,29 @@ async def upkeep(broker: Broker) -> None:
         await asyncio.sleep(_TICK)
 
 
-async def _pulse(broker: Broker) -> None:
-    """Ask the tenant how it is, and say so when that changed."""
-    before = broker.tenant.reachable
-    if await broker.tenant.probe() != before:
-        broker.on_status()
+async def pulse(broker: Broker, before: bool | None) -> bool:
+    """Ask the tenant how it is; say and record it when that is not as *before*.
+
+    Args:
+        broker: the broker.
+        before: what the last pulse told. Not what the tenant's client knows: an
+            exchange between two pulses may have found it away, and told nobody.
+    """
+    answers = await broker.tenant.probe()
+    if answers == before:
+        return answers
+    broker.on_status()
+    if answers and before is None:
+        return answers  # at our start: nothing to tell
+    kind = EventType.TENANT_BACK if answers else EventType.TENANT_AWAY
+    reason = (
+        "the tenant answers again"
+        if answers
+        else "the tenant does not answer: nothing that needs a person is granted"
+    )
+    detail = {"issuer": broker.tenant.issuer}
+    await broker.record_cut(Draft(kind, SYSTEM, reason=reason, detail=detail))
+    return answers
 
 
 def _drift(broker: Broker) -> float:

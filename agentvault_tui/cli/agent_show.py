@@ -1,4 +1,4 @@
-"""One agent for a person's eyes: what it may do, holds, did, and a revoke would cut."""
+"""One agent for a person's eyes: what it may do, holds, did; what a revoke ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def print_agent(
     catalogue: dict[str, Any],
 ) -> None:
     """Print everything that is known of one agent."""
-    _identity(out, agent, activity["revoke"])
+    _identity(out, agent, activity)
     if activity["scopes"]:
         _scopes(out, activity["scopes"], catalogue)
     _day(out, activity["quarters"])
@@ -57,10 +57,8 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _identity(out: Output, agent: dict[str, Any], cut: dict[str, int]) -> None:
+def _identity(out: Output, agent: dict[str, Any], activity: dict[str, Any]) -> None:
     counts = agent["counts"]
-    tokens, stepups = count(cut["tokens"], "token"), count(cut["stepups"], "step-up")
-    elevated = f" ({cut['elevated']} elevated)" if cut["elevated"] else ""
     out.fields(
         [
             ("agent", out.cell(agent["name"], "strong")),
@@ -75,10 +73,35 @@ def _identity(out: Output, agent: dict[str, Any], cut: dict[str, int]) -> None:
                 ", ".join(f"{number} {word}" for word, number in counts.items()),
             ),
             ("live tokens", live_tokens(agent)),
-            ("a revoke cuts", f"{tokens}{elevated} and {stepups}, now"),
+            *revoking(agent, activity),
             *at_tenant(agent),
         ]
     )
+
+
+def revoking(
+    agent: dict[str, Any], activity: dict[str, Any]
+) -> list[tuple[str, object]]:
+    """Return what a revoke would cut now; of one that is revoked, what that cut."""
+    if agent["status"] != "revoked":
+        cut = activity["revoke"]
+        elevated = f" ({cut['elevated']} elevated)" if cut["elevated"] else ""
+        return [("a revoke cuts", f"{_ended(cut, elevated)}, now")]
+    was = activity["revoked"]
+    if was is None:
+        return [("revoked at", f"{agent['revoked_at']}; its record follows")]
+    fields: list[tuple[str, object]] = [
+        ("revoked at", agent["revoked_at"]),
+        ("revoked by", was["by"]),
+    ]
+    if was["reason"]:
+        fields.append(("reason", was["reason"]))
+    return [*fields, ("that cut", _ended(was))]
+
+
+def _ended(cut: dict[str, Any], elevated: str = "") -> str:
+    tokens, stepups = count(cut["tokens"], "token"), count(cut["stepups"], "step-up")
+    return f"{tokens}{elevated} and {stepups}"
 
 
 def at_tenant(agent: dict[str, Any]) -> list[tuple[str, object]]:
@@ -100,16 +123,38 @@ def at_tenant(agent: dict[str, Any]) -> list[tuple[str, object]]:
             for one in agent.get("connections", ())
             for told in at_provider(one)
         ]
-    for step in agent.get("upstream", ()):
-        if step["status"] == "withdrawn":
-            continue
-        where, what = step_named(step)
-        took = f" in {step['ms']:.0f} ms" if step["status"] == "confirmed" else ""
-        why = f": {step['problem']}" if step["problem"] else ""
-        fields.append((where, f"{what} {step['status']}{took}{why}"))
+    steps = [one for one in agent.get("upstream", ()) if one["status"] != "withdrawn"]
+    fields += [(step_named(step)[0], _step(step)) for step in steps]
+    if agent["status"] == "revoked" and not steps:
+        fields.append(("at the tenant", "it held nothing there"))
     if agent.get("outside_until"):
         fields.append(("outside until", agent["outside_until"]))
     return fields
+
+
+def _step(step: dict[str, Any]) -> str:
+    """Say how a step stands; of one that is not done also how often it was tried."""
+    took = f" in {step['ms']:.0f} ms" if step["status"] == "confirmed" else ""
+    tried = step["attempts"] if step["status"] == "pending" else 0
+    often = f" after try {tried}" if tried else ""
+    again = f", again at {step['next_at']}" if tried and step["next_at"] else ""
+    why = f": {step['problem']}" if step["problem"] else ""
+    return f"{step_named(step)[1]} {step['status']}{took}{often}{again}{why}"
+
+
+def print_elsewhere(out: Output, revoked: dict[str, Any]) -> None:
+    """Print what a revocation began at tenant and providers, and what is left there."""
+    steps = [one for one in revoked.get("upstream", ()) if one["status"] != "withdrawn"]
+    for step in steps:
+        where, what = step_named(step)
+        out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
+    agent = revoked.get("agent", {})
+    if others := agent.get("shared_with"):
+        out.line("left there: what it shares with ", out.cell(_named(others)))
+    if until := agent.get("outside_until"):
+        out.line("a provider's token handed out before works there until ", until)
+        if any(step.get("connection") for step in steps):
+            out.line("or until the provider has revoked it: `agentvault agents show`")
 
 
 def step_named(step: dict[str, Any]) -> tuple[str, str]:

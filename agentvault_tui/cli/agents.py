@@ -7,7 +7,12 @@ from typing import Any, Final
 
 import click
 
-from agentvault_tui.cli.agent_show import count, live_tokens, print_agent, step_named
+from agentvault_tui.cli.agent_show import (
+    count,
+    live_tokens,
+    print_agent,
+    print_elsewhere,
+)
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
@@ -168,13 +173,7 @@ def revoke_agent(
         f"{count(answer['tokens_revoked'], 'token')} and "
         f"{count(answer['stepups_cancelled'], 'step-up')} ended"
     )
-    for step in answer.get("upstream", ()):
-        where, what = step_named(step)
-        out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
-    if until := answer.get("agent", {}).get("outside_until"):
-        out.line("a provider's token handed out before works there until ", until)
-        if any(step.get("connection") for step in answer["upstream"]):
-            out.line("or until the provider has revoked it: `agentvault agents show`")
+    print_elsewhere(out, answer)
     if answer.get("recorded") is False:
         out.note("in force, but the ledger cannot record it yet: `agentvault doctor`")
     if everyone:

@@ -19,6 +19,9 @@ def print_event(out: Output, event: dict[str, Any]) -> None:
     reason = event["reason"] or " "
     if actor["kind"] == "agent":
         reason = out.own_words(reason, 120)
+    elif event["agent_id"] and "agent" not in event["detail"]:
+        # Whose it is stands nowhere else in what others did about an agent.
+        reason = f"{reason.strip()} {event['agent_id']}".strip()
     out.row(
         (7, out.cell(event["seq"], "quiet")),
         (20, out.cell(event["time"][:19] + "Z", "quiet")),

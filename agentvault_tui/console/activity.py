@@ -66,6 +66,16 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
+class PastCut:
+    """What the revocation in force ended."""
+
+    by: Shown
+    reason: Shown
+    tokens: int
+    stepups: int
+
+
+@dataclass(frozen=True, slots=True)
 class ActivityRow:
     """One agent's activity, as the broker counted it."""
 
@@ -77,6 +87,8 @@ class ActivityRow:
     """Live tokens good for one action, that a revoke would cut."""
     whole: bool = True
     """Whether scopes and denials count everything, or of very many the latest."""
+    revoked: PastCut | None = None
+    """None of one that is served, and while the record is on its way."""
 
     def use(self, scope: str) -> ScopeUse | None:
         """Return how a scope was used."""
@@ -99,6 +111,18 @@ def read_activity(intake: Intake, data: Json) -> ActivityRow:
         day=_day(data.get("quarters")),
         elevated=_number(cut.get("elevated")) if isinstance(cut, Mapping) else 0,
         whole=data.get("whole") is not False,
+        revoked=_past_cut(intake, data.get("revoked")),
+    )
+
+
+def _past_cut(intake: Intake, raw: object) -> PastCut | None:
+    if not isinstance(raw, Mapping):
+        return None
+    return PastCut(
+        intake.shown(raw.get("by"), 120),
+        intake.shown(raw.get("reason"), 300),
+        _number(raw.get("tokens")),
+        _number(raw.get("stepups")),
     )
 
 

@@ -44,6 +44,7 @@ def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
         _may(pen, seen, width),
         _asked(pen, seen, width),
         _holds(pen, seen, width),
+        tenantwords.accounts(pen, seen.agent, width),
         _refused(pen, seen, width),
         _revoking(pen, seen, width),
     )
@@ -184,12 +185,13 @@ def _refused(pen: Pen, seen: Seen, width: int) -> list[Row]:
 
 
 def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
-    """Say what `r` would cut at this moment, and what nothing undoes."""
+    """Say what `r` would cut at this moment, and what nothing undoes; or did cut."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
         row = pen.fact("Revoked", (f"closed here{when}{seen.restores}", p.muted))
-        return [row, *tenantwords.steps(pen, agent, seen.now, width)]
+        was_cut = _was_cut(pen, seen.activity, width)
+        return [row, *was_cut, *tenantwords.steps(pen, agent, seen.now, width)]
     cut = ends(mirror, agent, seen.activity)
     rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
     waiting = mirror.open_stepups(agent.id)
@@ -201,6 +203,15 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
         rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
     return rows
+
+
+def _was_cut(pen: Pen, activity: ActivityRow | None, width: int) -> list[Row]:
+    if activity is None or activity.revoked is None:
+        return []
+    cut = activity.revoked
+    ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+    why = f": {cut.reason}" if cut.reason else ""
+    return pen.facts("", f"that cut {ended}; by {cut.by}{why}", width, 3)[0]
 
 
 def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -> str:

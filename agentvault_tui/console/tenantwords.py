@@ -6,12 +6,16 @@ Elsewhere is the tenant, and the providers whose tokens an agent was given.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from agentvault_tui.console.lines import Pen, Row, countdown
 from agentvault_tui.console.records import AgentRow, AtProvider, UpstreamStep
 
-_PROVIDERS = 3
+_PROVIDERS: Final = 3
 """Of an agent, named one by one."""
+
+_STEP: Final = 20
+"""Cells of a step's name, at most."""
 
 
 def outside(agent: AgentRow, now: datetime) -> float:
@@ -43,14 +47,15 @@ def at_providers(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     rows: list[Row] = []
     for one in agent.at_providers[:_PROVIDERS]:
         label = "" if rows else "At provider"
-        text = f"{one.connection}: {_ahead(one)}"
+        text = f"{one.connection}: {ahead(one)}"
         rows += pen.facts(label, text, width, 1)[0]
     if (more := len(agent.at_providers) - _PROVIDERS) > 0:
         rows.append(pen.fact("", (f"and {more} more", pen.palette.muted)))
     return rows
 
 
-def _ahead(one: AtProvider) -> str:
+def ahead(one: AtProvider) -> str:
+    """Say what a revocation would do to an account at its provider."""
     if not one.known:
         return "nothing revokes there, tokens work until they end"
     if one.kept_for:
@@ -60,14 +65,25 @@ def _ahead(one: AtProvider) -> str:
     return "the token is revoked"
 
 
+def accounts(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    """Write which accounts it uses at providers, and which agents use them too."""
+    if not agent.connections:
+        return []
+    rows = pen.facts("Accounts", ", ".join(agent.connections), width, 2)[0]
+    if agent.shared_with:
+        names = f"shared with {', '.join(agent.shared_with)}"
+        rows += pen.facts("", names, width, 2, pen.palette.waiting)[0]
+    return rows
+
+
 def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     """Write each step with its time, and how long what is outside still works."""
     p = pen.palette
     rows: list[Row] = []
     last = ""
-    for step in sorted(agent.upstream, key=lambda step: bool(step.connection)):
-        if step.status == "withdrawn":
-            continue
+    known = [step for step in agent.upstream if step.status != "withdrawn"]
+    room = min(max((len(step.ends) for step in known), default=0), _STEP)
+    for step in sorted(known, key=lambda step: bool(step.connection)):
         mark, style = {
             "confirmed": (pen.glyphs.done, p.accent),
             "failed": (pen.glyphs.failed, p.danger),
@@ -77,7 +93,7 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
         row = pen.fact(
             "" if place == last else place,
             (f"{mark} ", style),
-            (f"{pen.clip(step.ends, 20).ljust(20)} ", p.text),
+            (f"{pen.clip(step.ends, room).ljust(room)}  ", p.text),
             (state(step), p.muted),
         )
         last = place

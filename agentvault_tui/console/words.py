@@ -45,6 +45,10 @@ _EVENTS: Final = {
     "stepup.expired": "EXPIRED",
     "stepup.not_approved": "UNPROVEN",
     "stepup.requested": "WAITS",
+    "tenant.away": "AWAY",
+    "tenant.back": "BACK",
+    "tenant.log": "LOGGED",
+    "tenant.log_gap": "GAP",
     "token.delivered": "FETCHED",
     "token.exchanged": "PROVIDED",
     "token.not_exchanged": "WITHHELD",
@@ -54,7 +58,16 @@ _EVENTS: Final = {
 }
 TYPES: Final = ("token.decision", *_EVENTS)
 """Every type of event this console knows."""
-_LOUD: Final = frozenset({"panic.on", "agent.revoked", "audit.ambiguous", "clock.jump"})
+_LOUD: Final = frozenset(
+    {
+        "agent.revoked",
+        "audit.ambiguous",
+        "clock.jump",
+        "panic.on",
+        "tenant.away",
+        "tenant.log_gap",
+    }
+)
 
 
 @lru_cache(maxsize=64)
@@ -79,6 +92,16 @@ def refusal(reason: str) -> str:
 def loud(event: EventRow) -> bool:
     """Tell whether an event without an outcome should catch the eye."""
     return event.type in _LOUD
+
+
+def beside(event: EventRow, said: str) -> list[str]:
+    """Return what stands beside an event's action: on what, then what is *said* of it.
+
+    Of a row of the tenant's log what it means comes first: its action is a code.
+    """
+    on = " ".join(part for part in (event.resource, event.note) if part)
+    parts = (said, on) if event.type == "tenant.log" else (on, said)
+    return [part for part in parts if part]
 
 
 def why(mirror: Mirror, event: EventRow) -> str:

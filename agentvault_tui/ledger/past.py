@@ -33,12 +33,15 @@ _ROUTINE: Final = frozenset(
         EventType.TOKEN_DELIVERED,
         EventType.TOKEN_REDEEMED,
         EventType.TOKEN_REVOKED,
+        EventType.TOKEN_EXCHANGED,
+        EventType.TOKEN_NOT_EXCHANGED,
         EventType.STEPUP_AUTHORIZING,
         EventType.STEPUP_NOT_APPROVED,
         EventType.OPERATOR_LOGIN,
         EventType.OPERATOR_LOGOUT,
         EventType.OPERATOR_NOT_SIGNED_IN,
         EventType.UPSTREAM_REVOCATION,
+        EventType.TENANT_LOG,
     }
 )
 """Types that happen in the course of work; all others are turns of the story."""

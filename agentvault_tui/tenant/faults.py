@@ -35,6 +35,9 @@ class Faults:
     """Seconds until a deletion answered with 202 or 204 is true."""
     log_delay: float = 0.0
     """Seconds until a log row can be read."""
+    log_kept: float = 0.0
+    """Seconds until a log row is dropped; 0: it never is. Auth0's smallest plan: a day.
+    """
 
     @classmethod
     def read(cls, members: Mapping[str, Any]) -> Self:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.tenant.faults import FaultSwitch
@@ -14,6 +14,18 @@ from agentvault_tui.tenant.objects import Objects
 from agentvault_tui.tenant.people import CONNECTION, User
 from agentvault_tui.tenant.store import Store
 
+Code = Literal[
+    "api_limit", "ciba_exchange_failed", "ciba_exchange_succeeded",
+    "ciba_start_failed", "ciba_start_succeeded",
+    "connected_accounts_connection_failed",
+    "connected_accounts_connection_succeeded",
+    "connected_accounts_delete_failed", "connected_accounts_delete_succeeded",
+    "f", "fapi", "fdeac", "fdeaz", "fdecc", "feacft", "feccft", "fede", "ferrt",
+    "fertft", "feta", "fp", "gd_auth_failed", "gd_auth_rejected", "gd_auth_succeed",
+    "fu", "gd_otp_rate_limit_exceed", "gd_start_auth", "limit_wc", "s", "sapi",
+    "seacft", "seccft", "sede", "sertft", "seta", "srrt",
+]  # fmt: skip
+"""Every type of row there is here, by Auth0's codes."""
 KEPT: Final = 10_000
 REACHABLE: Final = 1000
 """Rows that a search finds."""
@@ -35,6 +47,7 @@ _SWEEP: Final = 100
 _STRANGERS: Final = 60
 _WINDOW: Final = 60.0
 _DIGITS: Final = 36
+_THERE: Final = "visible_at <= ? AND visible_at >= ?"
 _TEXT_CAP: Final = 500
 
 
@@ -65,7 +78,7 @@ class Journal:
 
     def write(
         self,
-        kind: str,
+        kind: Code,
         *,
         description: str = "",
         client: tuple[str | None, str | None] = (None, None),
@@ -134,10 +147,10 @@ class Journal:
     def after(self, log_id: str, take: int) -> list[dict[str, Any]]:
         """Return up to *take* rows newer than *log_id*, oldest first."""
         rows = self._store.all(
-            "SELECT doc FROM journal WHERE log_id > ? AND visible_at <= ?"
+            f"SELECT doc FROM journal WHERE log_id > ? AND {_THERE}"  # noqa: S608 - ours
             " ORDER BY log_id LIMIT ?",
             log_id,
-            self._clock.now().timestamp(),
+            *self._there(),
             take,
         )
         return [json.loads(row["doc"]) for row in rows]
@@ -153,8 +166,8 @@ class Journal:
             terms: names among `FIELDS`, and values.
             newest_first: or oldest.
         """
-        where = ["visible_at <= ?"]
-        wanted: list[object] = [self._clock.now().timestamp()]
+        where = [_THERE]
+        wanted: list[object] = [*self._there()]
         for name, value in terms:
             if name not in FIELDS:
                 raise ValueError(name)
@@ -176,11 +189,16 @@ class Journal:
     def one(self, log_id: str) -> dict[str, Any] | None:
         """Return the row of that id."""
         row = self._store.one(
-            "SELECT doc FROM journal WHERE log_id = ? AND visible_at <= ?",
+            f"SELECT doc FROM journal WHERE log_id = ? AND {_THERE}",  # noqa: S608 - ours
             log_id,
-            self._clock.now().timestamp(),
+            *self._there(),
         )
         return None if row is None else json.loads(row["doc"])
+
+    def _there(self) -> tuple[float, float]:
+        """Return until when, and since when, rows can be read now."""
+        now, kept = self._clock.now().timestamp(), self._faults.now.log_kept
+        return now, now - kept if kept else 0.0
 
     def _next_id(self, now: datetime) -> str:
         """Return an id that sorts after every other, also when the clock goes back."""

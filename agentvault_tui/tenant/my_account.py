@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from agentvault_tui.tenant.access import Access
 from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.journal import Code
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.bodies import (
     checked,
@@ -35,8 +36,8 @@ from agentvault_tui.web import read_body
 
 _MOST, _USUAL = 20, 10
 _BASE: Final = "/connected-accounts"
-_NOT_CONNECTED: Final = "connected_accounts_connection_failed"
-_NOT_DELETED: Final = "connected_accounts_delete_failed"
+_NOT_CONNECTED: Final[Code] = "connected_accounts_connection_failed"
+_NOT_DELETED: Final[Code] = "connected_accounts_delete_failed"
 _CONNECT: Final = {
     "connection": text(128),
     "redirect_uri": text(2000),
@@ -84,11 +85,11 @@ class MyAccount:
 
     def app(self) -> Starlette:
         """Return the routes as an app to be mounted."""
-        calls: tuple[tuple[str, str, str, _Act, str], ...] = (
-            ("POST", "connect", "create", self._connect, ""),
+        calls: tuple[tuple[str, str, str, _Act, Code | None], ...] = (
+            ("POST", "connect", "create", self._connect, None),
             ("POST", "complete", "create", self._complete, _NOT_CONNECTED),
-            ("GET", "accounts", "read", self._list, ""),
-            ("GET", "connections", "read", self._offered, ""),
+            ("GET", "accounts", "read", self._list, None),
+            ("GET", "connections", "read", self._offered, None),
             ("DELETE", "accounts/{id}", "delete", self._delete, _NOT_DELETED),
         )
         routes = [
@@ -104,7 +105,7 @@ class MyAccount:
         return made
 
     def _handler(
-        self, scope: str, act: _Act, failed: str
+        self, scope: str, act: _Act, failed: Code | None
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             """Check who asks and how often, act, and answer as Auth0 does."""
@@ -200,7 +201,7 @@ class MyAccount:
         return 204, None
 
     def _note(
-        self, call: _Call, kind: str, connection: str, key: str, account: str
+        self, call: _Call, kind: Code, connection: str, key: str, account: str
     ) -> None:
         self._journal.write(
             kind,
@@ -211,7 +212,7 @@ class MyAccount:
             details={"connected_account": {"id": key, "idp_user_id": account}},
         )
 
-    def _note_failed(self, call: _Call, kind: str, why: str) -> None:
+    def _note_failed(self, call: _Call, kind: Code, why: str) -> None:
         self._journal.write(
             kind,
             description=why,

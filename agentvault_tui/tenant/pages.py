@@ -14,6 +14,7 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.guesses import Guesses
+from agentvault_tui.tenant.journal import Code
 from agentvault_tui.tenant.oauth.wire import page_form, peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.sessions import Session, Sessions
@@ -218,7 +219,7 @@ class Pages:
         return self._settings.code_format().normal(typed)
 
     def _note(
-        self, kind: str, request: Request, code: DeviceCode, description: str
+        self, kind: Code, request: Request, code: DeviceCode, description: str
     ) -> None:
         client = self._clients.by_key(code.client)
         self._journal.write(

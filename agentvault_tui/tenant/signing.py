@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.journal import Journal, Peer
+from agentvault_tui.tenant.journal import Code, Journal, Peer
 from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.tokens import MFA_ACR
 
-_CODES: Final = {"wrong_sign_in": "fp", "wrong_otp": "gd_auth_failed"}
-_LOCKED: Final = ("limit_wc", "gd_otp_rate_limit_exceed")
+_CODES: Final[dict[str, Code]] = {"wrong_sign_in": "fp", "wrong_otp": "gd_auth_failed"}
+_LOCKED: Final[tuple[Code, Code]] = ("limit_wc", "gd_otp_rate_limit_exceed")
 """Too many passwords, and too many one-time codes."""
 
 

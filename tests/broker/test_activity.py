@@ -11,6 +11,7 @@ from agentvault_tui.broker.activity import QUARTERS, activity_of, activity_then
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.model import Action, Agent, StepUpStatus
@@ -40,6 +41,31 @@ async def test_an_agent_that_did_nothing(bench: Bench) -> None:
     assert found["denials"] == []
     assert found["quarters"]["allowed"] == [0] * QUARTERS
     assert found["revoke"] == {"tokens": 0, "elevated": 0, "stepups": 0}
+
+
+async def test_a_revocation_is_told_by_what_it_cut(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """By whom, why and how much; of one revoked again all of it, by the first."""
+    agent = await bench.agent()
+    await ask(bench, agent)
+    await ask(bench, agent, PAYMENT)
+    assert (await activity_of(bench.broker, agent))["revoked"] is None
+    at = iso(clock.now())
+    await revoke_agent(bench.broker, agent.id, "runaway", OPERATOR)
+    clock.advance(60)
+    await revoke_agent(bench.broker, agent.id, "again", OPERATOR)
+    revoked = bench.broker.registry.agent(agent.id)
+    was = (await activity_of(bench.broker, revoked))["revoked"]
+    counted = {"tokens": 1, "stepups": 1}
+    assert was == {"at": at, "by": OPERATOR.name, "reason": "runaway", **counted}
+    served = await restore_agent(bench.broker, agent.id, OPERATOR)
+    assert (await activity_of(bench.broker, served))["revoked"] is None
+    clock.advance(60)
+    await revoke_agent(bench.broker, agent.id, "later", OPERATOR)
+    revoked = bench.broker.registry.agent(agent.id)
+    was = (await activity_of(bench.broker, revoked))["revoked"]
+    assert (was["reason"], was["tokens"]) == ("later", 0)
 
 
 async def test_scopes_say_how_often_and_when_last(
@@ -153,7 +179,7 @@ async def test_the_past_is_told_in_the_same_words(
         clock.advance(400)
         await ask(bench, agent, action)
         found = await activity_of(bench.broker, agent)
-        del found["revoke"]
+        del found["revoke"], found["revoked"]
         then.append(found)
     clock.advance(100_000)
     for found in then:

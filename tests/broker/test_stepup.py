@@ -173,6 +173,9 @@ async def test_a_tenant_that_is_down_changes_nothing(bench: Bench) -> None:
     with pytest.raises(TenantUnreachableError):
         await start(bench, stepup)
     assert status(bench, stepup) is StepUpStatus.PENDING
+    (event,) = await bench.events("stepup.not_approved")
+    assert (event.actor, event.reason) == (OPERATOR, "the tenant does not answer")
+    assert bench.broker.registry.stepup(stepup.id).problem == event.reason
     await deny(bench.broker, stepup.id, "", OPERATOR)
 
 

@@ -168,6 +168,23 @@ def test_panic_stops_all_and_is_lifted(av: Run, agent: Agent) -> None:
     assert "access_token" in agent.ask("read:calendar", {})
 
 
+def test_show_of_a_revoked_agent_tells_what_that_cut(av: Run, agent: Agent) -> None:
+    """Not what a revoke would cut; revoked again, the first one's words stand."""
+    agent.ask("read:calendar", {})
+    av("agents", "revoke", agent.name, "--reason", "runaway")
+    av("agents", "revoke", agent.name, "--reason", "again")
+    said = " ".join(av("agents", "show", agent.name).out.split())
+    assert "that cut 1 token and 0 step-ups" in said
+    assert "reason runaway" in said
+    assert "again" not in said
+    assert "it held nothing there" in said
+    assert "a revoke cuts" not in said
+    av("agents", "restore", agent.name)
+    assert "a revoke cuts 0 tokens" in " ".join(
+        av("agents", "show", agent.name).out.split()
+    )
+
+
 def test_grant_and_ungrant(av: Run, agent: Agent) -> None:
     """Scopes come and go; one that was not granted cannot be taken away."""
     granted = av("agents", "grant", agent.name, "read:contacts", "read:email", "--json")
@@ -210,12 +227,17 @@ def test_show_tells_how_far_the_tenant_is() -> None:
         ("outside until", "2026-11-24T10:23:45Z"),
     ]
     step = {"step": "vault grant", "status": "confirmed", "ms": 212.4, "problem": None}
+    step |= {"attempts": 1, "next_at": None}
+    again = "2026-11-24T10:00:05Z"
     stuck = {"step": "client secret", "status": "pending", "ms": None, "problem": "no"}
+    stuck |= {"attempts": 2, "next_at": again}
     gone = {**step, "status": "withdrawn"}
     assert at_tenant({"status": "revoked", "upstream": [step, stuck, gone]}) == [
         ("at the tenant", "vault grant confirmed in 212 ms"),
-        ("at the tenant", "client secret pending: no"),
+        ("at the tenant", f"client secret pending after try 2, again at {again}: no"),
     ]
+    held_nothing = ("at the tenant", "it held nothing there")
+    assert at_tenant({"status": "revoked", "upstream": [gone]}) == [held_nothing]
     assert at_tenant({"status": "active"}) == []
 
 

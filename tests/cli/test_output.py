@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentvault_tui.cli.device import print_qr
+from agentvault_tui.cli.events import print_event
 from agentvault_tui.cli.operator_client import ServerEvent, parse_events
 from agentvault_tui.cli.output import Output, ascii_terminal, one_line, to_json
 from agentvault_tui.cli.times import read_moment
@@ -43,6 +44,30 @@ def test_a_message_is_one_printable_line(text: str) -> None:
     """An error line cannot be broken, whatever it quotes."""
     assert "\n" not in one_line(text)
     assert "\x1b" not in one_line(text)
+
+
+def test_an_event_names_the_agent_it_is_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What the tenant or the broker did about an agent says about which."""
+    event: dict[str, Any] = {
+        "seq": 7,
+        "time": "2026-11-24T10:00:00.000000Z",
+        "type": "tenant.log",
+        "actor": {"kind": "tenant", "id": "tenant", "name": "tenant"},
+        "agent_id": "agt_1",
+        "action": "sede",
+        "resource": None,
+        "outcome": None,
+        "reason": "device sign-in gave tokens",
+        "detail": {"type": "sede"},
+    }
+    print_event(Output(colour=False), event)
+    print_event(Output(colour=False), {**event, "detail": {"agent": "calendar-agent"}})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("device sign-in gave tokens agt_1")
+    assert "calendar-agent" in second
+    assert "agt_1" not in second
 
 
 @pytest.mark.parametrize("colour", [True, False])

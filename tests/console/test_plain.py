@@ -150,7 +150,7 @@ async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
     assert (
         "Closed here after 1.2 ms: calendar-agent, 2 tokens, 0 step-ups cut." in shown
     )
-    assert "vault grant: confirmed" in shown
+    assert "At the tenant: vault grant confirmed 212 ms." in shown
     assert "revoked already" in await session.type("revoke calendar-agent")
 
 

@@ -23,11 +23,16 @@ from auth0_ai.authorizers.token_vault_authorizer import (
 )
 from auth0_ai.interrupts.auth0_interrupt import Auth0Interrupt
 
+CREDENTIAL = (
+    {"client_assertion_signing_key": os.environ["KEY"]}
+    if "KEY" in os.environ
+    else {"client_secret": os.environ["AUTH0_CLIENT_SECRET"]}
+)
 CONFIG = {
     "domain": os.environ["AUTH0_DOMAIN"],
     "client_id": os.environ["AUTH0_CLIENT_ID"],
-    "client_secret": os.environ["AUTH0_CLIENT_SECRET"],
-    "protocol": "http",
+    **CREDENTIAL,
+    "protocol": os.environ.get("PROTOCOL", "http"),
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from joserfc.jwk import RSAKey
+from support.agents_http import public
 from support.bench import OPERATOR, Bench
 from support.rogue_tenant import Answer, rogue_tenant
 from support.sdk_agents import SDKS, in_python, sdk_agent
@@ -83,6 +85,20 @@ async def test_an_outage_asks_nobody_to_reconnect(bench: Bench) -> None:
         async with sdk_agent("python", vault, caller) as agent:
             away = await agent.told("calendar")
     assert away["error"] == "temporarily_unavailable"
+
+
+@in_python
+async def test_a_key_in_place_of_a_secret(bench: Bench) -> None:
+    """The SDK's own assertions are taken, which call a plain listener https too."""
+    key = RSAKey.generate_key(2048)
+    async with served("python", bench) as vault:
+        caller = await vault.connected(public_key=public(key))
+        signs = key.as_pem(private=True).decode()
+        async with sdk_agent("python", vault, caller, KEY=signs) as agent:
+            given = await agent.told("calendar")
+            assert given == {"result": "ya29.provider-token"}
+            waiting = await agent.told("pay")
+            assert waiting["interrupt"] == "AuthorizationPendingInterrupt"
 
 
 @pytest.mark.parametrize("sdk", SDKS)

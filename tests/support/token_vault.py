@@ -45,10 +45,14 @@ class Vaulted(Live):
         self.broker = live.bench.broker
 
     async def connected(
-        self, name: str = "agent", *scopes: str, connections: Any = (GOOGLE, BANK)
+        self,
+        name: str = "agent",
+        *scopes: str,
+        connections: Any = (GOOGLE, BANK),
+        **more: Any,
     ) -> Caller:
         """Return an agent that has its client, vault user and accounts."""
-        caller = await self.caller(name, *(scopes or SCOPES))
+        caller = await self.caller(name, *(scopes or SCOPES), **more)
         agent_id = caller.agent.id
         kept = KeptClients(self.bench.home, self.auth0.issuer)
         kept.keep(f"agents/{agent_id}", f"app-{name}", Secret(f"secret-of-{name}"))

@@ -10,10 +10,12 @@ from support.tenant_admin import Admin
 from support.tenant_admin import Agent as AtTenant
 
 from agentvault_tui.broker.upstream import Account
+from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
-from agentvault_tui.model import Agent, AgentId, new_id
+from agentvault_tui.ledger import Meta
+from agentvault_tui.model import Agent, AgentId, Draft, new_id
 from agentvault_tui.tenant.faults import Faults
 from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.provision.kept import KeptClients
@@ -80,3 +82,21 @@ class Site:
         self.disconnected.append(account)
         del self.accounts[agent_id]
         return True
+
+
+def follower(site: Site, **more: Any) -> TenantLog:
+    """Return a reader of the tenant's log, at the place that was kept."""
+
+    async def record(drafts: list[Draft], mark: Meta) -> None:
+        await site.bench.broker.record(*drafts, changes=[mark])
+
+    broker = site.bench.broker
+    mark = broker.kept.get(MARK, "")
+    issuer = more.pop("issuer", site.tenant.issuer)
+    return TenantLog(site.clock, issuer, broker.access, record, mark=mark, **more)
+
+
+async def told(site: Site) -> list[tuple[str | None, str | None]]:
+    """Return whose each told row is, and its code."""
+    events = await site.bench.events("tenant.log")
+    return [(event.agent_id, event.action) for event in events]

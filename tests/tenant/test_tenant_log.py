@@ -251,3 +251,16 @@ def test_strangers_push_nothing_out(store: Store, clock: ManualClock) -> None:
     flooded.write("feccft")
     assert len(flooded.search([])) == 62
     store.close()
+
+
+def test_a_row_can_be_dropped_after_a_while(store: Store, clock: ManualClock) -> None:
+    """As a plan's retention does: by checkpoint, by search and by its id."""
+    kept = journal(store, clock, Faults(log_kept=60))
+    kept.write("s", client=("c", "c"))
+    (row,) = kept.after("", 10)
+    clock.advance(61)
+    kept.write("f", client=("c", "c"))
+    assert [one["type"] for one in kept.after("", 10)] == ["f"]
+    assert [one["type"] for one in kept.search([])] == ["f"]
+    assert kept.one(row["log_id"]) is None
+    store.close()

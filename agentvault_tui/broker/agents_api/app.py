@@ -232,10 +232,14 @@ def _audiences(issuer: str) -> frozenset[str]:
     """Return what an assertion may call us: issuer or endpoint, by any loopback name.
 
     RFC 7523 section 3 and CIBA Core section 7.1. All names are this one listener.
+    Auth0's SDKs write ``https`` into an assertion whatever they speak, so a plain
+    listener goes by that too; one with TLS never by ``http``.
     """
     ours = urlsplit(issuer)
     names = ("127.0.0.1", "[::1]", "localhost")
-    issuers = {issuer, *(f"{ours.scheme}://{name}:{ours.port}" for name in names)}
+    schemes = {ours.scheme, "https"}
+    bases = (f"{scheme}://{name}:{ours.port}" for scheme in schemes for name in names)
+    issuers = {issuer, *bases}
     return frozenset(
         base + path for base in issuers for path in ("", "/", TOKEN, BACKCHANNEL)
     )

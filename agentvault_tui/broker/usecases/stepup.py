@@ -82,10 +82,14 @@ async def begin_approval(
             )
         if stepup.status is StepUpStatus.AUTHORIZING:
             return stepup
-        flow = await broker.tenant.start_device_flow(
-            authorization_details=[_shown_at_tenant(stepup)],
-            ttl=broker.settings.stepup.device_code_ttl,
-        )
+        try:
+            flow = await broker.tenant.start_device_flow(
+                authorization_details=[_shown_at_tenant(stepup)],
+                ttl=broker.settings.stepup.device_code_ttl,
+            )
+        except TenantError as error:
+            await _not_begun(broker, stepup_id, operator, error)
+            raise
         return await _authorizing(broker, stepup_id, flow, operator)
 
 
@@ -229,6 +233,19 @@ async def _authorizing(
         broker.flows[stepup.id] = task
         task.add_done_callback(lambda done: broker.flow_ended(stepup.id, done))
     return current
+
+
+async def _not_begun(
+    broker: Broker, stepup_id: str, operator: Actor, error: TenantError
+) -> None:
+    """Record who tried to approve, and that the tenant began nothing."""
+    stepup = broker.registry.stepup(stepup_id)
+    if stepup.status is StepUpStatus.PENDING and stepup_id not in broker.deciding:
+        problem = visible(error.what, 200)
+        pending = replace(stepup, problem=problem)
+        broker.registry.put_stepup(pending)
+        draft = _draft(EventType.STEPUP_NOT_APPROVED, operator, pending, reason=problem)
+        await broker.record_cut(draft, changes=[pending])
 
 
 async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> None:

@@ -113,7 +113,7 @@ class RevokeDialog(Confirm):
         told.append(f"{accounts}: {', '.join(agent.connections)}")
         named = "; ".join(told)
         shared = (
-            f"none: {', '.join(agent.shared_with)} keep what they share with it"
+            f"none: what it shares with {', '.join(agent.shared_with)} stays"
             if agent.shared_with
             else "none share its accounts"
         )

@@ -9,7 +9,7 @@ from typing import Final
 from agentvault_tui.console.actions import Revoked, caution
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
 from agentvault_tui.console.lines import plural
-from agentvault_tui.console.plain import find, sentences
+from agentvault_tui.console.plain import elsewhere, find, sentences
 from agentvault_tui.console.plain.command import Command
 from agentvault_tui.console.plain.reads import Reads
 from agentvault_tui.console.plain.teller import Teller
@@ -234,5 +234,5 @@ def _told(name: Shown, cut: Revoked) -> Iterable[str]:
     """Tell what a revocation cut, and which steps elsewhere are on their way."""
     ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
     yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
-    yield from (f"  {step.ends}: {step.status}" for step in cut.upstream)
+    yield from elsewhere.steps(cut.upstream)
     yield from caution(cut)

@@ -10,6 +10,7 @@ from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.dialogs.stepup_decided import cause
 from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.plain import elsewhere
 from agentvault_tui.console.presence import OperatorRow
 from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.console.widgets.details import ago
@@ -145,7 +146,10 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
 def agent_facts(
     mirror: Mirror, agent: AgentRow, did: ActivityRow | None
 ) -> Iterator[str]:
-    """Tell what an agent may do and did, and what taking that away does not undo."""
+    """Tell what an agent may do and did, and what a revocation does, or did, with it.
+
+    What taking its scopes away does not undo is told while that is to be decided.
+    """
     now = mirror.clock.now()
     yield agent_line(mirror, agent)
     if agent.purpose:
@@ -153,7 +157,7 @@ def agent_facts(
     for scope in agent.scopes:
         used = _used(did.use(scope.name), now) if did else ""
         yield f"  May {scope.name}, risk {scope.risk}: {scope.description}{used}"
-        if scope.revoking:
+        if scope.revoking and not agent.revoked:
             yield f"    Revoking: {scope.revoking}"
     granted = {scope.name for scope in agent.scopes}
     for use in did.scopes if did else ():
@@ -164,6 +168,21 @@ def agent_facts(
     for each in did.denials if did else ():
         last = f", last {ago(now, each.last_at)}" if each.last_at else ""
         yield f"  Refused {each.count:,}: {refusal(each.reason)}{last}."
+    if agent.revoked:
+        yield _was_cut(agent, did)
+        yield from elsewhere.ended(agent, now)
+    else:
+        yield from elsewhere.held(agent, now)
+
+
+def _was_cut(agent: AgentRow, did: ActivityRow | None) -> str:
+    when = f" at {clock_time(agent.revoked_at)}" if agent.revoked_at else ""
+    cut = did.revoked if did else None
+    if cut is None:
+        return f"  Revoked{when}."
+    why = f", for: {cut.reason}" if cut.reason else ""
+    ended = f"{plural(cut.tokens, 'token')} and {plural(cut.stepups, 'step-up')}"
+    return f"  Revoked{when} by {cut.by}{why}. That cut {ended}."
 
 
 def _used(use: ScopeUse | None, now: datetime) -> str:
@@ -174,10 +193,11 @@ def _used(use: ScopeUse | None, now: datetime) -> str:
 
 
 def cuts(mirror: Mirror, agent: AgentRow) -> str:
-    """Tell what revoking an agent would end now."""
+    """Tell what revoking an agent would end now, here and at the tenant."""
     tokens = plural(mirror.live_tokens(agent.id), "token")
     waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
-    return f"This cuts {tokens} and {waiting} now."
+    there = elsewhere.touches(agent, mirror.clock.now())
+    return f"This cuts {tokens} and {waiting} now. {there}"
 
 
 def status(mirror: Mirror) -> Iterator[str]:

@@ -102,10 +102,11 @@ class AgentScreen(Placed):
         self.events.fetch()
 
     def _did(self) -> object:
-        """Return what differs once the agent did something that is counted."""
+        """Return what differs once the agent did something counted, or was cut off."""
         mirror, agent_id = self.desk.mirror, self.agent_id
         waiting = len(mirror.open_stepups(agent_id))
-        return mirror.counts(agent_id), mirror.live_tokens(agent_id), waiting
+        revoked = agent_id in mirror.revoked
+        return mirror.counts(agent_id), mirror.live_tokens(agent_id), waiting, revoked
 
     def _take(self, found: ActivityRow | AgentVaultError) -> None:
         """Show what was read, or that what stands there is old."""

@@ -52,11 +52,8 @@ class EventsPane(AuditPane):
             (f"{self._when(event)} ", p.muted),
             (pen.clip(event.action or event.type, max(width // 3, 8)), p.text),
         )
-        where = " ".join(part for part in (event.resource, event.note) if part)
-        if not event.outcome:
-            why = pen.own(words.why(self.mirror, event))
-            where = f"{where} {why}".strip()
-        if where:
+        said = "" if event.outcome else pen.own(words.why(self.mirror, event))
+        if where := " ".join(words.beside(event, said)):
             left = (*left, (f"  {where}", p.muted))
         right = ((f" {word} ", style),)
         rows: list[Row] = [pen.spread(left, right, width)]

@@ -160,9 +160,8 @@ class AuditPane(Pane, can_focus=True):
             (pad(pen.clip(name or " ", who), who + 1), p.text),
         ]
         if what:
-            where = " ".join(part for part in (event.resource, event.note) if part)
-            if not where and not event.outcome:
-                where = pen.own(words.why(self.mirror, event))
+            said = "" if event.outcome else pen.own(words.why(self.mirror, event))
+            where = next(iter(words.beside(event, said)), "")
             rest = max(room - who - what - 2, 1)
             if not where:  # with nothing beside it, a long word need not be cut
                 what, rest = what + rest, 0

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from agentvault_tui.console import words
+from agentvault_tui.console import tenantwords, words
 from agentvault_tui.console.attention import SOON
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.lines import LABEL, Pen, Row, cells, countdown, plural, wrap
@@ -91,6 +91,7 @@ def details(
         *_identity(pen, mirror, agent, width),
         *_may(pen, agent, width),
         *_holds(pen, mirror, agent, width, now),
+        *tenantwords.accounts(pen, agent, width),
         *_revoking(pen, mirror, agent, width, restores),
         *_lately(pen, mirror, agent, width),
     ]
@@ -173,7 +174,8 @@ def _revoking(
     p = pen.palette
     if agent.revoked:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
-        return [pen.fact("Revoked", (f"closed here{when}{restores}", p.muted))]
+        row = pen.fact("Revoked", (f"closed here{when}{restores}", p.muted))
+        return [row, *tenantwords.steps(pen, agent, mirror.clock.now(), width)]
     tokens = plural(mirror.live_tokens(agent.id), "token")
     waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
     rows = pen.facts(
@@ -198,7 +200,9 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     rows: list[Row] = []
     for event in found:
         style = p.outcome(event.outcome)
-        what = " ".join(w for w in (event.action or event.type, event.resource) if w)
+        tenants = event.type == "tenant.log"  # whose action is a code
+        on = words.why(mirror, event) if tenants else event.resource
+        what = " ".join(word for word in (event.action or event.type, on) if word)
         text = pen.clip(what, max(width - LABEL - 20, 6))
         rows.append(
             pen.fact(

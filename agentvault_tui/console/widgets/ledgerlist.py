@@ -74,7 +74,6 @@ class LedgerList(AuditPane):
         number = max(len(f"{self.mirror.last_seq:,}"), 7)
         room = width - 2 - 13 - number - 1 - _OUTCOME - 1
         who, what = room * 22 // 100, room * 20 // 100
-        where = " ".join(part for part in (event.resource, event.note) if part)
         why = pen.own(words.why(self.mirror, event))
         left: list[Piece] = [
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
@@ -83,7 +82,7 @@ class LedgerList(AuditPane):
             (pad(pen.clip(event.action or event.type, what), what + 1), p.text),
         ]
         rest = width - 1 - cells(tuple(left)) - _OUTCOME - 1
-        left.append((pen.clip("  ".join(w for w in (where, why) if w), rest), p.muted))
+        left.append((pen.clip("  ".join(words.beside(event, why)), rest), p.muted))
         gap = width - 1 - len(word) - cells(tuple(left))
         row: Row = (*left, (" " * max(gap, 1), p.muted), (f"{word} ", outcome))
         return self._flagged(event, [row])

@@ -14,6 +14,7 @@ from agentvault_tui.tenant.ciba import asked as reading
 from agentvault_tui.tenant.ciba import details
 from agentvault_tui.tenant.ciba.requests import CibaRequest
 from agentvault_tui.tenant.clients import CIBA, Client
+from agentvault_tui.tenant.journal import Code
 from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
 from agentvault_tui.tenant.oauth.pace import Paces
 from agentvault_tui.tenant.oauth.wire import (
@@ -172,7 +173,7 @@ class CibaFlow:
     def _note(
         self,
         request: Request,
-        kind: str,
+        kind: Code,
         client: Client | None,
         user: User | None,
         told: dict[str, Any],

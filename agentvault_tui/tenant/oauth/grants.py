@@ -9,7 +9,7 @@ from typing import Any, Self
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.journal import Peer
+from agentvault_tui.tenant.journal import Code, Peer
 from agentvault_tui.tenant.oauth.wire import missing, refused
 from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.refresh import RefreshTokens
@@ -47,8 +47,8 @@ class Grant:
     """One ``grant_type``: what it does, and the log's codes for how it ends."""
 
     act: Callable[[Exchange], Outcome]
-    succeeded: str
-    failed: str
+    succeeded: Code
+    failed: Code
 
 
 class MachineGrant:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
 from agentvault_tui.vault.reply import Json, Reply
 
@@ -32,9 +34,24 @@ async def latest(api: Api) -> LogPage:
     return await _end(api, "date:-1", 1)
 
 
-async def earliest(api: Api, take: int = MOST) -> LogPage:
-    """Return the oldest rows there are, of a log that was empty when last seen."""
-    return await _end(api, "date:1", take)
+async def earliest(api: Api) -> LogPage:
+    """Return the oldest row there is, to read on from. Scope ``read:logs``.
+
+    One alone: a search sorts by date and a checkpoint by id, so the rows behind it are
+    the checkpoint's to give.
+    """
+    return await _end(api, "date:1", 1)
+
+
+async def has(api: Api, row: str) -> bool:
+    """Tell whether the tenant still keeps *row*. Scope ``read:logs``."""
+    try:
+        await api.request(
+            "GET", f"logs/{path(row)}", what="show its log", scope="read:logs"
+        )
+    except TenantNotFoundError:
+        return False
+    return True
 
 
 async def after(api: Api, row: str, take: int = MOST) -> LogPage:

@@ -152,10 +152,11 @@ async def test_a_jti_counts_once_whatever_else_changes(live: Live) -> None:
 
 
 async def test_the_audience_is_the_issuer_or_an_endpoint(live: Live) -> None:
-    """RFC 7523 section 3, CIBA Core section 7.1; also by the name localhost."""
+    """RFC 7523 section 3, CIBA Core section 7.1; also as localhost, and as https."""
     key = KEYS["EdDSA"]
     keyed = await live.caller("keyed", public_key=public(key))
-    for url in (live.url, live.url.replace("127.0.0.1", "localhost")):
+    https = live.url.replace("http://", "https://")
+    for url in (live.url, live.url.replace("127.0.0.1", "localhost"), https):
         for path in ("", "/", "/oauth/token", "/bc-authorize"):
             for aud in (url + path, [url + path]):
                 claims = live.claims(keyed.agent.client_id, aud=aud)

@@ -256,6 +256,22 @@ async def test_a_revocation_while_it_is_recorded_wins(
     assert there["connected_accounts"] == []
 
 
+async def test_a_token_under_way_is_not_given_once_it_is_connected_anew(
+    office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was decided about the account before; the next request has the new one."""
+    agent, person = await caller(live), office.person()
+    await office.connect(agent.agent, person, "calendar.read")
+    gate = Gate(office.bench, monkeypatch, EventType.TOKEN_EXCHANGED)
+    asking = asyncio.create_task(exchange(agent, WORKSPACE))
+    await gate.reached.wait()
+    await office.connect(agent.agent, person, "calendar.read", "calendar.write")
+    gate.open.set()
+    assert (await asking).json()["error"] == "access_denied"
+    given = (await exchange(agent, WORKSPACE)).json()
+    assert given["scope"] == "calendar.read calendar.write"
+
+
 async def test_a_removal_while_it_is_recorded_stays_a_removal(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

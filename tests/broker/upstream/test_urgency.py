@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from support.upstream import Site
+from support.upstream import Site, follower
 
-from agentvault_tui.broker.upstream.tenant_log import TenantLog
 from agentvault_tui.vault import Budget, Priority
 
 
@@ -22,13 +19,10 @@ async def test_the_log_waits_for_steps_and_those_for_an_operator(
         taken.append((budget, priority))
         await take(budget, priority)
 
-    async def unrecorded(*_: Any) -> None:
-        return None
-
     monkeypatch.setattr(Budget, "take", noting)
     agent, _, _ = await site.agent()
     access = site.bench.broker.access
-    await TenantLog(access, unrecorded).read()
+    await follower(site).read()
     assert {priority for _, priority in taken} == {Priority.BACKGROUND}
     shared = {id(budget) for budget, _ in taken}
     taken.clear()

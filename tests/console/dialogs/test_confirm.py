@@ -92,7 +92,7 @@ async def test_the_plan_names_accounts_and_what_works_outside() -> None:
         app.dialog.update_page()
         shown = " ".join(text_of(app).split())
         assert "At tenant 2 accounts: google-oauth2" in shown
-        assert "Affects too none: mail-agent keep what they share" in shown
+        assert "Affects too none: what it shares with mail-agent stays" in shown
         assert "a provider's token works until 10:23:45Z" in shown
         assert "\x1b" not in shown
 

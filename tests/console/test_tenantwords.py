@@ -1,0 +1,169 @@
+"""What an agent has at the tenant, and how far its end is there, as it is told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from support.fake_state import START, FakeState
+
+from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.console import agentwords, glyphs, theme, words
+from agentvault_tui.console.activity import ActivityRow, read_activity
+from agentvault_tui.console.lines import Pen, Row
+from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.widgets.details import details
+
+GITHUB = {"connection": "github"}
+SHARES = {
+    "connections": [{"connection": "google-oauth2"}, GITHUB],
+    "shared_with": [{"id": "agt_2", "name": "mail-agent"}],
+}
+STEPS = [
+    {"step": "vault grant back", "status": "withdrawn", "ms": None},
+    {"step": "vault grant", "status": "confirmed", "ms": 212.0},
+    {
+        "step": "client secret",
+        "status": "pending",
+        "ms": None,
+        "attempts": 2,
+        "problem": "the tenant does not answer",
+    },
+]
+CUT = {"by": "carol", "reason": "runaway", "tokens": 3, "stepups": 1}
+
+
+class Told(FakeState):
+    """A scripted broker whose frames reach a mirror directly."""
+
+    def __init__(self) -> None:
+        super().__init__(START)
+        self.mirror = Mirror(ManualClock(START))
+
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        self.mirror.apply(kind, data)
+
+    def agent(self, **more: Any) -> AgentRow:
+        told = self.add_agent("calendar-agent", "write:calendar", **more)
+        return self.mirror.agents[told["id"]]
+
+    def did(self, **more: Any) -> ActivityRow:
+        return read_activity(self.mirror.intake, more)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def pen() -> Pen:
+    return Pen(theme.palette("agentvault"), glyphs.UNICODE)
+
+
+def text(rows: list[Row]) -> str:
+    lines = ("".join(piece for piece, _ in row) for row in rows)
+    return " ".join(" ".join(lines).split())
+
+
+def screens(pen: Pen, told: Told, agent: AgentRow, did: ActivityRow) -> list[str]:
+    """Return the agent as its screen, the watch screen and plain mode tell it."""
+    seen = agentwords.Seen(told.mirror, agent, did)
+    return [
+        text(agentwords.facts(pen, seen, 100)),
+        text(details(pen, told.mirror, agent, 100, "")),
+        " ".join(sentences.agent_facts(told.mirror, agent, did)),
+    ]
+
+
+def test_who_shares_an_account_is_told_before_a_revocation(
+    pen: Pen, told: Told
+) -> None:
+    """On both screens, in plain mode, and in plain mode's question."""
+    ahead = {"known": True, "kept_for": [{"name": "mail-agent"}], "may_cut": []}
+    accounts = [{"connection": "google-oauth2", "at_provider": ahead}, GITHUB]
+    shares = {**SHARES, "connections": accounts}
+    agent = told.agent(**shares, at_tenant=["vault grant"])
+    for said in screens(pen, told, agent, told.did()):
+        assert "google-oauth2, github" in said
+        assert "hared with" in said
+        assert "mail-agent" in said
+    asked = sentences.cuts(told.mirror, agent)
+    assert "At the tenant it ends vault grant." in asked
+    assert "It uses 2 accounts: google-oauth2, github." in asked
+    assert "What it shares with mail-agent stays." in asked
+    assert "google-oauth2: left, mail-agent would lose it too." in asked
+
+
+def test_one_without_accounts_is_told_nothing_of_them(pen: Pen, told: Told) -> None:
+    """Nothing is said of what is not there, but that a revocation ends nothing."""
+    agent = told.agent()
+    for said in screens(pen, told, agent, told.did()):
+        assert "ccounts" not in said
+    assert sentences.cuts(told.mirror, agent).endswith("At the tenant it ends nothing.")
+
+
+def test_one_that_is_revoked_is_told_by_what_was_cut(pen: Pen, told: Told) -> None:
+    """What that ended, by whom and why, how far the tenant is, and what is outside."""
+    agent = told.agent(
+        **SHARES,
+        status="revoked",
+        revoked_at=iso(START),
+        upstream=STEPS,
+        outside_until=iso(START + timedelta(seconds=90)),
+    )
+    screen, watch, plain = screens(pen, told, agent, told.did(revoked=CUT))
+    assert "that cut 3 tokens, 1 step-up; by carol: runaway" in screen
+    assert "by carol, for: runaway. That cut 3 tokens and 1 step-up." in plain
+    for said in (screen, watch, plain):
+        assert "vault grant" in said
+        assert "confirmed 212 ms" in said
+        assert "retry 2" in said
+        assert "the tenant does not answer" in said
+        assert "utside" in said
+        assert "grant back" not in said
+        assert "Revoking" not in said
+
+
+def test_what_was_cut_is_left_out_while_it_is_not_known(pen: Pen, told: Told) -> None:
+    """No number is made up while the record is on its way, or is none."""
+    agent = told.agent(status="revoked", revoked_at=iso(START))
+    for odd in (None, 5, []):
+        screen, _, plain = screens(pen, told, agent, told.did(revoked=odd))
+        assert "held nothing there" in plain
+        assert "that cut" not in screen
+        assert "That cut" not in plain
+
+
+def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> None:
+    """Beside the code stands what it means, also where a connection is named."""
+    agent = told.agent()
+    told.add_event(
+        "tenant.log",
+        {"id": agent.id, "name": agent.name},
+        actor={"kind": "tenant", "id": "tenant", "name": "tenant"},
+        action="seta",
+        resource="workspace",
+        reason="Token Vault gave a token",
+    )
+    event = told.mirror.events[-1]
+    assert words.word(event) == "LOGGED"
+    said = words.why(told.mirror, event)
+    assert words.beside(event, said) == ["Token Vault gave a token", "workspace"]
+    said = sentences.of_event(told.mirror, event)
+    assert "seta on workspace" in said
+    assert said.endswith("by tenant: Token Vault gave a token.")
+    lately = text(details(pen, told.mirror, agent, 100, ""))
+    assert "seta Token Vault gave a token" in lately
+
+
+def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:
+    """Rows that may be missing are as loud as a jump of the clock."""
+    told.add_event("tenant.log_gap", reason="rows may be missing")
+    event = told.mirror.events[-1]
+    assert words.loud(event)
+    said = words.why(told.mirror, event)
+    assert words.beside(event, said) == ["rows may be missing"]
