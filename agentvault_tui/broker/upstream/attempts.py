@@ -6,6 +6,7 @@ before what a row says, and what came of a step that was withdrawn meanwhile is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -36,6 +37,9 @@ log = logging.getLogger("agentvault.outbox")
 GIVE_UP: Final = timedelta(hours=24)
 _FIRST: Final = 1.0
 _LONGEST: Final = 300.0
+_TRY: Final = 120.0
+"""Seconds one try at the tenant may take: one that it drags out must not hold the cuts
+of other agents up."""
 _PROBLEM: Final = 200
 _NO_CREDENTIAL: Final = (
     "this home has no Management API credential: agentvault auth0 apply"
@@ -73,14 +77,19 @@ class Attempts:
         record: Record,
         *,
         jitter: Callable[[], float] = _random,
+        longest: float = _TRY,
     ) -> None:
-        """Do steps by *access* and *providers*; *jitter* gives numbers from 0 to 1."""
+        """Do steps by *access* and *providers*; *jitter* gives numbers from 0 to 1.
+
+        A try at the tenant ends after *longest* seconds; another follows later.
+        """
         self._clock = clock
         self._registry = registry
         self._access = access
         self._providers = providers
         self._record = record
         self._jitter = jitter
+        self._longest = longest
 
     async def make(self, step: OutboxStep) -> None:
         """Try *step* once, unless what is in force here is against it."""
@@ -114,7 +123,11 @@ class Attempts:
         if management is None:
             return Tried(_NO_CREDENTIAL)
         api = management.at(Priority.REVOCATION)
-        done = await do(step, api, self._access.holdings)
+        try:
+            async with asyncio.timeout(self._longest):
+                done = await do(step, api, self._access.holdings)
+        except TimeoutError:
+            return Tried(f"the tenant took longer than {self._longest:g} s")
         return Tried(None if done else "accepted, and not true yet")
 
     async def _tell(self, step: OutboxStep, tried: Tried) -> None:
