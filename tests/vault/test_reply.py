@@ -1,4 +1,5 @@
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,48 @@ def test_any_answer_is_read(headers: dict[str, str], content: bytes) -> None:
     found = read_reply(200, headers, content)
     assert 0 <= (found.wait(NOON) or 0) <= LONGEST_WAIT
     assert found.empty is (not content)
+
+
+PIECES = ["\\ud800", "\\udfff\\ud83d", "\\uD83D\\uDE00", "a", "\\\\ud800"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6))
+def test_no_text_of_an_answer_breaks_a_file_or_a_url(pieces: list[str]) -> None:
+    """Half a surrogate pair, which nothing can store, never gets past the door."""
+    raw = '{"k%s": ["%s"]}' % ("".join(pieces), "".join(pieces))  # noqa: UP031
+    found = read_reply(200, {}, raw.encode()).json()
+    (name,) = found
+    assert quote(name) == quote(f"k{found[name][0]}")
+    whole = read_reply(200, {}, b'["\\uD83D\\uDE00 \\\\ud800"]').value
+    assert whole == ["\U0001f600 \\ud800"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"id": "\xed\xa0\x80"}',
+        b'{"id": "\xff"}',
+        '{"id": "a"}'.encode("utf-16"),
+        b'{"n": 1e999}',
+        b'{"n": NaN}',
+        b'{"n": -Infinity}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+        b'{"a": 1, "a": 2}',
+        b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}",
+        b"[" * 100_000,
+        b'{"a": ' * 900 + b"1" + b"}" * 900,
+    ],
+    ids=lambda raw: ascii(raw[:12]),
+)
+def test_what_two_readers_could_read_differently_is_no_answer(raw: bytes) -> None:
+    """Odd encodings, numbers, duplicates and depth are refused whole, never halved."""
+    assert read_reply(200, {}, raw).value is None
+
+
+def test_depth_no_tenant_needs_is_the_bound() -> None:
+    """What the tenant does send, and some more, is still read."""
+    raw = b"[" * 32 + b"1" + b"]" * 32
+    assert read_reply(200, {}, raw).value is not None
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", [1], [{}, "x"], {"rows": {}}, {}])
