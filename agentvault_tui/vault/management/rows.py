@@ -63,6 +63,12 @@ def strings(value: Any) -> tuple[str, ...]:
     return tuple(one for one in listed if isinstance(one, str))
 
 
+def objects(value: Any) -> list[Json]:
+    """Return the objects of a list; of anything else, none."""
+    listed = value if isinstance(value, list) else []
+    return [one for one in listed if isinstance(one, dict)]
+
+
 async def delete(
     api: Api, path: str, *, what: str, scope: str, query: Query | None = None
 ) -> bool:

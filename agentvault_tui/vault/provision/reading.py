@@ -18,6 +18,7 @@ from agentvault_tui.vault.management import (
     roles,
     tenant_settings,
 )
+from agentvault_tui.vault.management.rows import objects, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.kept import Keeper
 from agentvault_tui.vault.provision.lasting import lasting
@@ -132,9 +133,9 @@ class Reader:
         client["kept"] = self.keeper.has_secret(key, identity)
         worker = client.get(names.WORKER)
         if isinstance(worker, dict):
-            for pin in worker.get("grants") or []:
-                pin["scopes"] = sorted(pin.get("scopes") or [])
-            ids = [one.get("id") for one in worker.get("credentials") or []]
+            for pin in objects(worker.get("grants")):
+                pin["scopes"] = sorted(strings(pin.get("scopes")))
+            ids = [one.get("id") for one in objects(worker.get("credentials"))]
             client["worker_key"] = await self._has_key(identity, key, ids)
         return client
 
@@ -171,7 +172,7 @@ def key_of(client: Json) -> str:
     if mark == names.AGENT:
         agent = marks.get(names.MARK_AGENT)
         return f"agents/{agent}" if isinstance(agent, str) and agent else ""
-    return mark if mark in {names.CONSOLE, names.BROKER, names.MANAGEMENT} else ""
+    return mark if mark in (names.CONSOLE, names.BROKER, names.MANAGEMENT) else ""
 
 
 def _grant(raw: Json) -> Json:

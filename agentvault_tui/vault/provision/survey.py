@@ -136,9 +136,10 @@ async def _clients(
     chosen = set(so_far.ids.values())
     for client in marked:
         address = f"{Kind.CLIENT}.{key_of(client)}"
-        if client.get("client_id") not in chosen:
+        client_id = str(client.get("client_id"))
+        if client_id not in chosen:
             if address in so_far.ids:
-                address += f" ({client.get('client_id')})"
+                address += f" ({client_id})"
             so_far.marked[address] = str(client.get("name"))
 
 
