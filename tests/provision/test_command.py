@@ -11,6 +11,7 @@ from typing import Any
 import keyring
 import keyring.backend
 import pytest
+from keyring.backends.chainer import ChainerBackend
 from support.command_line import PROGRAM, plain_environment
 from support.dict_tenant import ADMIN, DictTenant
 from support.provisioning import Call, configure
@@ -325,11 +326,19 @@ def test_a_credential_in_the_keyring_is_used_and_taken_out(
     assert run(["auth0", "forget"]) == 4
 
 
-def test_without_a_keyring_nothing_is_kept(home: Path, auth0: Call) -> None:
-    """A file in clear is no keyring: the person is told to give it each time."""
+@pytest.mark.parametrize("chained", [False, True])
+def test_without_a_keyring_nothing_is_kept(
+    home: Path, auth0: Call, chained: bool
+) -> None:
+    """A file in clear is no keyring, and two of them in a chain are none either."""
     before = keyring.get_keyring()
     weak = _Weak()
-    keyring.set_keyring(weak)
+
+    class Chain(ChainerBackend):
+        backends = (weak, _Weak())
+
+    assert Chain.priority > weak.priority
+    keyring.set_keyring(Chain() if chained else weak)
     try:
         answer = auth0("remember")
     finally:
