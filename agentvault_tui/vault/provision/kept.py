@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -95,14 +99,14 @@ class KeptClients:
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
         """Keep a client, and its secret if it has one; on disk when this returns."""
-        everything = self._read()
-        one = everything.get(key, {})
-        if one.get("client_id") != client_id:
-            one = {}
-        one["client_id"] = client_id
-        if secret is not None:
-            one["client_secret"] = secret.reveal()
-        self._write({**everything, key: one})
+        with self._alone():
+            one = self._one(key)
+            if one.get("client_id") != client_id:
+                one = {}
+            one["client_id"] = client_id
+            if secret is not None:
+                one["client_secret"] = secret.reveal()
+            self._write({**self._read(), key: one})
 
     def worker_key(self, key: str) -> str:
         """Return the name of the worker's key kept under *key*, or ``""``."""
@@ -127,11 +131,25 @@ class KeptClients:
         pem = made.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         ).decode()
-        everything = self._read()
-        # Kept before the tenant has heard of it: a crash between loses nothing.
-        one = {**everything.get(key, {}), "worker_key": pem}
-        self._write({**everything, key: one})
+        with self._alone():
+            # Kept before the tenant has heard of it: a crash between loses nothing.
+            one = {**self._one(key), "worker_key": pem}
+            self._write({**self._read(), key: one})
         return _name(made), _public(made).decode()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Change the file with nobody in between: `apply` runs beside a broker.
+
+        A secret that the other wrote meanwhile would be lost, and is told only once.
+        """
+        private_folder(self.path.parent)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _one(self, key: str) -> dict[str, Any]:
         found = self._read().get(key, {})
@@ -156,7 +174,6 @@ class KeptClients:
         )
 
     def _write(self, value: dict[str, Any]) -> None:
-        private_folder(self.path.parent)
         replace_private(self.path, json.dumps(value, indent=1))
 
 
