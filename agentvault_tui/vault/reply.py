@@ -19,14 +19,9 @@ Json = dict[str, Any]
 
 LONGEST_WAIT: Final = 300.0
 """No header makes us wait longer than this at a time, whatever it says."""
-_MAX_LINK: Final = 8192
 _MAX_DEPTH: Final = 32
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
-_LINK: Final = re.compile(
-    r'<([^<>"\s]*)>((?:\s*;\s*[a-z*]+\s*=\s*(?:"[^"]*"|[^\s",;]+))*)', re.IGNORECASE
-)
-_RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +39,6 @@ class Reply:
     """``x-ratelimit-remaining``: requests left until then."""
     date: datetime | None = None
     """The tenant's own clock, to the second."""
-    following: str = ""
-    """The URL of ``Link: <…>; rel="next"``, never to be followed as it stands."""
     empty: bool = False
     """Whether the answer had no body at all."""
 
@@ -118,18 +111,8 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
         reset=_whole(headers.get("x-ratelimit-reset", "")),
         remaining=_whole(headers.get("x-ratelimit-remaining", "")),
         date=_date(headers.get("date", "")),
-        following=next_link(headers.get("link", "")),
         empty=not content,
     )
-
-
-def next_link(header: str) -> str:
-    """Return the target of ``rel="next"`` in a ``Link`` header (RFC 8288), or none."""
-    for target, parameters in _LINK.findall(header[:_MAX_LINK].replace("\t", " ")):
-        for quoted, plain in _RELATION.findall(parameters):
-            if "next" in (quoted or plain).lower().split():
-                return str(target)
-    return ""
 
 
 def strict_json(text: bytes | str) -> Any:

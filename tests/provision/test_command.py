@@ -224,6 +224,15 @@ def test_a_descriptor_that_is_not_open_is_a_wrong_usage(
             },
             "no agent that is served",
         ),
+        (
+            {
+                "issuer": "https://a.test/",
+                "connections": ["b"],
+                "workers": ["a b c"],
+                "worker_ips": ["203.0.113.7", "8.8.8.8/0"],
+            },
+            "which is everywhere",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

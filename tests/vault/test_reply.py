@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.exchanges import NOON
 
 from agentvault_tui.errors import TenantUnreachableError
-from agentvault_tui.vault.reply import LONGEST_WAIT, Reply, next_link, read_reply
+from agentvault_tui.vault.reply import LONGEST_WAIT, Reply, read_reply
 
 RESET = int(NOON.timestamp()) + 40
 DATE = "Tue, 24 Nov 2026 12:00:00 GMT"
@@ -46,37 +46,9 @@ def test_a_wrong_clock_of_ours_does_not_change_the_wait(minutes: int) -> None:
     assert read_reply(429, headers, b"").wait(ours) == 40.0
 
 
-@pytest.mark.parametrize(
-    ("header", "target"),
-    [
-        ('<https://t.test/api/v2/logs?from=9&take=2>; rel="next"', "?from=9&take=2"),
-        ("<https://t.test/api/v2/logs?from=9>; rel=next", "?from=9"),
-        ('<https://t.test/a>; rel="prev", <https://t.test/b>; rel="next"', "b"),
-        ('<https://t.test/a,b;c>; title="x, y"; REL="Next last"', "a,b;c"),
-        ('<https://t.test/a>; rel="prev"', ""),
-        ('<https://t.test/a>; title="rel=next"', ""),
-        ("https://t.test/a; rel=next", ""),
-        ("<>; rel=next", ""),
-        ("", ""),
-    ],
-)
-def test_the_next_link_is_found_among_others(header: str, target: str) -> None:
-    """RFC 8288: several links, quoted or not, and only ``rel=next`` counts."""
-    found = next_link(header)
-    assert found.endswith(target)
-    assert bool(found) is bool(target)
-
-
-@given(st.text() | st.from_regex(r'(<[^>]*>; ?(rel|title)="?next"?,? ?){0,4}'))
-def test_any_link_header_gives_a_target_or_none(header: str) -> None:
-    """Whatever stands in the header, there is a string without a bracket."""
-    found = next_link(header)
-    assert not set(found) & set('<>" \n')
-
-
 @given(
     st.dictionaries(
-        st.sampled_from(["date", "link", "retry-after", "x-ratelimit-reset"]), st.text()
+        st.sampled_from(["date", "retry-after", "x-ratelimit-reset"]), st.text()
     ),
     st.binary(max_size=200),
 )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.management.rows import text
-from agentvault_tui.vault.reply import Json, Reply
+from agentvault_tui.vault.reply import Json
 
 MOST: Final = 100
 """Rows in one answer, at most."""
@@ -40,8 +39,8 @@ async def earliest(api: Api, take: int = MOST) -> LogPage:
 async def after(api: Api, row: str, take: int = MOST) -> LogPage:
     """Return the rows after *row*, none when there are none yet. ``read:logs``.
 
-    Auth0 heeds nothing else in such a request, and pages it with a ``Link``; of that
-    only the row to go on from is taken, and the URL never followed.
+    Auth0 heeds nothing else in such a request. The ``Link`` of its answer names the
+    last row, which the rows themselves say too: no URL of an answer's is read.
     """
     reply = await api.request(
         "GET",
@@ -50,16 +49,14 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
         what="show its log",
         scope="read:logs",
     )
-    rows = tuple(reply.rows("logs"))
+    rows = tuple(reply.rows("logs")[:take])
     for one in rows:
         one.setdefault("log_id", one.get("_id"))
         text(one, "log_id")
     if not rows:
         return LogPage((), row)
-    # A mark that is no row of the page could pass over rows to come.
-    mark = _mark(reply)
-    seen = {one["log_id"] for one in rows}
-    return LogPage(rows, mark if mark in seen else rows[-1]["log_id"])
+    # Ids sort as text; behind the newest none is read twice, whatever the order.
+    return LogPage(rows, max(one["log_id"] for one in rows))
 
 
 async def _end(api: Api, sort: str, take: int) -> LogPage:
@@ -74,12 +71,3 @@ async def _end(api: Api, sort: str, take: int) -> LogPage:
     for one in rows:
         one["log_id"] = text(one, "log_id", "_id")
     return LogPage(rows, rows[-1]["log_id"] if rows else "")
-
-
-def _mark(reply: Reply) -> str:
-    """Return the ``from`` of the link to the next rows."""
-    try:
-        asked = parse_qs(urlsplit(reply.following).query, max_num_fields=20)
-    except ValueError:
-        return ""
-    return asked.get("from", [""])[0][:200]
