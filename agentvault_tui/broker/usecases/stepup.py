@@ -256,6 +256,11 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     except (TenantError, LedgerError) as error:
         log.warning("step-up %s not approved: %s", started.id, error.what)
         await _back_to_pending(broker, started, error.what)
+    except Exception as error:
+        # Nobody must wait for a flow that broke, nor take it for one that goes on.
+        log.exception("step-up %s not approved", started.id)
+        problem = f"this is our fault, see the log ({type(error).__name__})"
+        await _back_to_pending(broker, started, problem)
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
