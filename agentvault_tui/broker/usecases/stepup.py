@@ -238,21 +238,7 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         if not isinstance(result, Tokens):
             await _back_to_pending(broker, started, problem_of(result))
             return
-        # Not before this flow, rather than this request: with two requests waiting,
-        # the factor shown for one must not serve the other (RFC 9470 section 4 would
-        # let it, within a max_age).
-        identity = await broker.tenant.verify_id_token(
-            result.id_token, not_before=flow.started_at
-        )
-        if not may_approve(identity, broker.settings):
-            raise IdentityError(
-                "not_an_approver", f"{identity.sub} is not an allowed approver"
-            )
-        evidence = Evidence(
-            identity.sub, identity.name, identity.amr, identity.authenticated_at
-        )
-        if not await mint_elevated(broker, started, evidence, result.id_token):
-            await _back_to_pending(broker, started, "no longer open")
+        await _conclude(broker, started, flow, result)
     except (TenantError, LedgerError) as error:
         log.warning("step-up %s not approved: %s", started.id, error.what)
         await _back_to_pending(broker, started, error.what)
@@ -261,6 +247,32 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         log.exception("step-up %s not approved", started.id)
         problem = f"this is our fault, see the log ({type(error).__name__})"
         await _back_to_pending(broker, started, problem)
+
+
+async def _conclude(
+    broker: Broker, started: StepUp, flow: DeviceFlow, tokens: Tokens
+) -> None:
+    """Verify who said yes, and mint what they said yes to.
+
+    Raises:
+        TenantError: the ID token proves too little, or who it names may not approve.
+        LedgerError: the approval could not be recorded.
+    """
+    # Not before this flow, rather than this request: with two requests waiting,
+    # the factor shown for one must not serve the other (RFC 9470 section 4 would
+    # let it, within a max_age).
+    identity = await broker.tenant.verify_id_token(
+        tokens.id_token, not_before=flow.started_at
+    )
+    if not may_approve(identity, broker.settings):
+        raise IdentityError(
+            "not_an_approver", f"{identity.sub} is not an allowed approver"
+        )
+    evidence = Evidence(
+        identity.sub, identity.name, identity.amr, identity.authenticated_at
+    )
+    if not await mint_elevated(broker, started, evidence, tokens.id_token):
+        await _back_to_pending(broker, started, "no longer open")
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
