@@ -83,6 +83,22 @@ def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
     }
 
 
+def test_nobody_elses_application_is_adopted_unseen(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """A mark is easily set: with --yes nobody would see whose rights are given away."""
+    assert auth0("apply", "--yes").code == 0
+    (kept,) = (home / "keys").glob("auth0-*.json")
+    kept.unlink()
+    tenant.writes.clear()
+    answer = auth0("apply", "--yes")
+    assert answer.code == 2
+    assert tenant.named("clients", "AgentVault broker")["client_id"] in answer.err
+    assert "without --yes" in answer.err
+    assert tenant.writes == []
+    assert not kept.exists()
+
+
 def test_nothing_is_applied_without_a_yes(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:

@@ -130,6 +130,7 @@ class Reader:
     async def _client(self, client: Json) -> Json:
         """Add what we know of a client ourselves: whether its credentials are here."""
         key, identity = key_of(client), str(client.get("client_id", ""))
+        client["known"] = bool(identity) and self.keeper.client_id(key) == identity
         client["kept"] = self.keeper.has_secret(key, identity)
         worker = client.get(names.WORKER)
         if isinstance(worker, dict):
