@@ -15,7 +15,7 @@ from random import SystemRandom
 from typing import Final, Protocol
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.upstream.holdings import Holdings
+from agentvault_tui.broker.upstream.holdings import Holdings, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
 from agentvault_tui.broker.upstream.steps import Step, Tried, do
 from agentvault_tui.clock import Clock
@@ -101,6 +101,7 @@ class Attempts:
             if is_providers(step):
                 tried = await self._providers.do(step)
             else:
+                step = await self._informed(step)
                 tried = await self._at_tenant(step)
         except TenantBusyError as error:
             tried = Tried(error.diagnosis(), error.retry_after or 0.0)
@@ -117,6 +118,23 @@ class Attempts:
             # at a provider by nobody is told all the same.
             done = _over(step, tried, self._clock.now())
             await self._record(_draft(done), tried.changes)
+
+    async def _informed(self, step: OutboxStep) -> OutboxStep:
+        """Return *step*, which knows whose tokens end even if its cut could not know.
+
+        All of the agent's steps are told at once: one of them forgets the accounts.
+        """
+        agent_id, holdings = step.agent_id, self._access.holdings
+        if step.users or step.step == Step.GRANT_BACK:
+            return step
+        held = holdings.of(agent_id)
+        users = users_of(holdings, agent_id, held) if held else ()
+        for row in self._registry.steps_of(agent_id) if users else ():
+            if row.status == "pending" and not row.users and not is_providers(row):
+                told = replace(row, users=users)
+                self._registry.put_step(told)
+                await self._record(None, (told,))
+        return self._registry.step(agent_id, step.id) or step
 
     async def _at_tenant(self, step: OutboxStep) -> Tried:
         management = self._access.management

@@ -56,6 +56,7 @@ class Tried:
     """What else came of it."""
 
 
+CUTTING: Final = tuple(step for step in Step if step is not Step.GRANT_BACK)
 ORDER: Final = {step: number for number, step in enumerate(Step)}
 
 

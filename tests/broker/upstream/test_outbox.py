@@ -6,13 +6,14 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from support.bench import OPERATOR
 from support.upstream import Site
 
 from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream import Attempts, Outbox
-from agentvault_tui.broker.usecases.revoke import restore_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.management import logs
@@ -238,3 +239,30 @@ async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
         "pending",
         "the tenant took longer than 0.3 s",
     )
+
+
+@pytest.mark.parametrize("blind", ["of", "signed_in"])
+async def test_a_home_that_cannot_be_read_stops_no_cut_and_loses_no_step(
+    site: Site, monkeypatch: pytest.MonkeyPatch, blind: str
+) -> None:
+    """Out of descriptors, say: cut and recorded at once, and the tenant hears later."""
+    agent, there, token = await site.agent()
+    holdings = site.bench.broker.access.holdings
+
+    def unreadable(_: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(holdings, blind, unreadable)
+    cut = await revoke_agent(site.bench.broker, agent.id, "", OPERATOR)
+    assert cut.recorded
+    assert [step.step for step in cut.steps if step.status == "pending"] == CUT
+    await site.work()
+    monkeypatch.undo()
+    await site.restart()
+    site.clock.advance(60)
+    await site.work()
+    assert set(site.steps(agent).values()) == {"confirmed", "withdrawn"}
+    kept = KeptClients(site.home, site.tenant.issuer)
+    there.client["client_secret"] = kept.secret(f"agents/{agent.id}").reveal()
+    assert there.refresh(token).json()["error"] == "invalid_grant"
+    assert there.exchange(token).json()["error"] == "unauthorized_client"
