@@ -45,6 +45,15 @@ def test_a_secret_belongs_to_its_client(kept: KeptClients) -> None:
         kept.secret("broker")
 
 
+def test_a_secret_that_goes_meanwhile_is_missed_by_name(kept: KeptClients) -> None:
+    """Read when it is sent: gone by then, it is an error of ours that says so."""
+    kept.keep("broker", "c1", Secret("s1"))
+    secret = kept.secret("broker")
+    kept.keep("broker", "c2", None)
+    with pytest.raises(NotFoundError, match="not in this home"):
+        secret.reveal()
+
+
 def test_tenants_do_not_share_a_file(kept: KeptClients, tmp_path: Path) -> None:
     """Secrets of one are neither read nor overwritten for another."""
     kept.keep("broker", "c1", Secret("s1"))

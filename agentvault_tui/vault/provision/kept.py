@@ -86,11 +86,7 @@ class KeptClients:
         Raises:
             NotFoundError: there is none.
         """
-        if "client_secret" not in self._one(key):
-            raise NotFoundError(
-                f"the secret of {key} is not in this home", "agentvault auth0 apply"
-            )
-        return Secret(lambda: str(self._one(key)["client_secret"]))
+        return self._secret(key, "client_secret", "secret")
 
     def has_secret(self, key: str, client_id: str) -> bool:
         """Tell whether the secret of *client_id* is kept under *key*."""
@@ -119,11 +115,7 @@ class KeptClients:
         Raises:
             NotFoundError: there is none.
         """
-        if "worker_key" not in self._one(key):
-            raise NotFoundError(
-                f"the key of {key} is not in this home", "agentvault auth0 apply"
-            )
-        return Secret(lambda: str(self._one(key)["worker_key"]))
+        return self._secret(key, "worker_key", "key")
 
     def new_worker_key(self, key: str) -> tuple[str, str]:
         """Make and keep a worker's key; return its name and public part in PEM."""
@@ -136,6 +128,21 @@ class KeptClients:
             one = {**self._one(key), "worker_key": pem}
             self._write({**self._read(), key: one})
         return _name(made), _public(made).decode()
+
+    def _secret(self, key: str, member: str, called: str) -> Secret:
+        """Return a *member* that is read anew, and missed, each time it is used."""
+
+        def read() -> str:
+            found = self._one(key).get(member)
+            if not isinstance(found, str):
+                raise NotFoundError(
+                    f"the {called} of {key} is not in this home",
+                    "agentvault auth0 apply",
+                )
+            return found
+
+        read()
+        return Secret(read)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

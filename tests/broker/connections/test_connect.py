@@ -311,6 +311,27 @@ async def test_a_vault_user_without_an_account_is_cut_too(
     assert step.users == (user.sub,)
 
 
+@pytest.mark.parametrize("damage", ["lost", "unreadable"])
+async def test_a_vault_user_whose_token_does_not_open_is_cut_as_well(
+    office: Office, live: Live, damage: str
+) -> None:
+    """What we cannot use any more lives on at the tenant, and is ended there."""
+    agent, person = await caller(live), office.person()
+    flow = await office.begin(agent.agent)
+    await office.proceed(flow, await office.visit(flow, person))
+    user = office.broker.vault.users.of(agent.agent.id)
+    assert user is not None
+    key = office.bench.home.keys / "vault.key"
+    key.unlink()
+    if damage == "unreadable":
+        key.mkdir()
+    assert office.broker.vault.users.of(agent.agent.id) is None
+    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    steps = office.broker.registry.steps_of(agent.agent.id)
+    (step,) = [step for step in steps if step.step == "refresh tokens"]
+    assert step.users == (user.sub,)
+
+
 async def test_a_sign_in_that_ends_after_a_cut_leaves_nothing(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
