@@ -380,6 +380,7 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "fingerprint": fingerprint(stepup.digest),
         "requested_at": iso(stepup.requested_at),
         "requested_on": socket.gethostname(),
+        **({"connection": stepup.connection} if stepup.connection else {}),
     }
 
 
