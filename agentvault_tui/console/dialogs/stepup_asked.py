@@ -111,7 +111,7 @@ def _whole(
         *(_parameter_facts(row)),
         ("Rule", row.rule),
         ("Why ask", row.why),
-        ("You grant", f"{granted(row)}; under your name"),
+        ("You grant", f"{granted(row, this='')}, under your name"),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
         ("Step-up", row.id),
@@ -138,14 +138,14 @@ def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
     )
 
 
-def granted(row: StepUpRow) -> str:
+def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
     """Say what a yes hands out: a provider's own token is more than this one action."""
     if row.connection:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
             "owner allowed, and no revocation ends it before the provider does"
         )
-    return f"exactly this, once, within {countdown(row.ttl)}"
+    return f"{this}once, within {countdown(row.ttl)}"
 
 
 def subject(row: StepUpRow) -> str:

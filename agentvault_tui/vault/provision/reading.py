@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.text import visible
 from agentvault_tui.vault.management import (
     Management,
     actions,
@@ -63,7 +64,9 @@ class Reader:
             if one.get("id") == identity:
                 return one
         raise TenantNotFoundError(
-            "inexistent_grant", f"the tenant has no client grant {identity}", status=404
+            "inexistent_grant",
+            f"the tenant has no client grant {visible(identity, 60)}",
+            status=404,
         )
 
     async def roles(self) -> list[Json]:
