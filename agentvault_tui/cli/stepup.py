@@ -183,11 +183,11 @@ def print_stepup(
 
 
 def _granted(item: dict[str, Any]) -> str:
-    """Say what a yes hands out; a provider's own token outlives every revocation."""
+    """Say what a yes hands out: a provider's own token is more than this one action."""
     if item.get("connection"):
         return (
             f"a token of the account at {item['connection']}, once: it may do all its "
-            "owner allowed, and no revocation ends it before the provider does"
+            "owner allowed, and works there until the provider ends it"
         )
     return f"this, once, within {item['ttl']} s"
 

@@ -342,4 +342,4 @@ def test_a_providers_token_is_told_for_what_it_is(
         print_stepup(Output(), {**item, "connection": connection}, [])
         told = capsys.readouterr().out
         assert said in told
-        assert ("no revocation ends it" in told) is (connection is not None)
+        assert ("until the provider ends it" in told) is (connection is not None)

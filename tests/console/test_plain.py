@@ -347,8 +347,8 @@ def test_a_providers_token_is_told_for_what_it_is() -> None:
     now = stand.clock.now()
     told = " ".join(sentences.facts(row, "", now, []))
     assert "You grant: a token of the account at google-oauth2, once" in told
-    assert "no revocation ends it" in told
+    assert "works there until the provider ends it" in told
     approved = sentences.of_stepup(stand.approve(row.id, "alice"), now)
-    assert "nothing takes that token back" in approved
+    assert "only the provider can end that token" in approved
     redeemed = sentences.of_stepup(stand.redeem(row.id), now)
-    assert "works there until it ends by itself" in redeemed
+    assert "works until the provider ends it" in redeemed

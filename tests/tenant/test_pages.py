@@ -104,7 +104,7 @@ def test_a_providers_token_is_told_for_what_it_is(
     text = browser.answers[-1].text
     assert strict(text).tags
     assert ("exactly this action, once" in text) is (connection is None)
-    assert ("no revocation ends it" in text) is (connection is not None)
+    assert ("until the provider ends it" in text) is (connection is not None)
 
 
 def test_the_agents_reason_is_never_shown(

@@ -143,7 +143,7 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
     if row.connection:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
-            "owner allowed, and no revocation ends it before the provider does"
+            "owner allowed, and works there until the provider ends it"
         )
     return f"{this}once, within {countdown(row.ttl)}"
 

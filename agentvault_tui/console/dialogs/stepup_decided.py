@@ -58,7 +58,7 @@ def handed_out(row: StepUpRow) -> str:
     if row.connection:
         return (
             f"The agent has a token of the account at {row.connection}, which works "
-            "there until it ends by itself. Revoking the agent stops the next one."
+            "until the provider ends it. Revoking the agent stops the next one at once."
         )
     return "The token is spent."
 
@@ -68,7 +68,7 @@ def takes_back(row: StepUpRow) -> str:
     if row.connection:
         return (
             "The agent may fetch a token of the account. Revoke the agent before it "
-            "does: nothing takes that token back."
+            "does: then only the provider can end that token."
         )
     return "The agent has a token for exactly this. Revoke the agent to take it back."
 

@@ -616,7 +616,7 @@ async def test_it_survives_a_tiny_screen_and_back() -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20)])
 async def test_a_providers_token_is_told_for_what_it_is(size: tuple[int, int]) -> None:
-    """More than this action, and nothing here ends it: before the yes and after it."""
+    """More than this action, and not ours to end: before the yes and after it."""
     stand = scene()
     stand.change(ID, connection="google-oauth2")
     async with opened(stand, size=size) as (app, pilot):
@@ -634,13 +634,13 @@ async def test_a_providers_token_is_told_for_what_it_is(size: tuple[int, int]) -
             seen += told().replace(" ", "")  # broken anywhere, even within a word
             await pilot.press("down")
         assert "itmaydoallitsownerallowed" in seen
-        assert "norevocationendsitbeforetheproviderdoes" in seen
+        assert "worksthereuntiltheproviderendsit" in seen
         await pilot.press("escape")
         stand.approve(ID, "alice")
-        assert "nothing takes that token back" in told()
+        assert "then only the provider can end that token" in told()
         assert "take it back." not in told()
         stand.redeem(ID)
-        assert "works there until it ends by itself" in told()
+        assert "works until the provider ends it" in told()
         assert "spent" not in told()
 
 
