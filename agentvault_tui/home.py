@@ -165,6 +165,12 @@ def put_private(path: Path, content: bytes, *, replace: bool) -> None:
             path.hardlink_to(draft)
     finally:
         Path(draft).unlink(missing_ok=True)
+    # The name is on disk with its folder: without, a power cut brings the old file.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def check_socket_path(path: Path) -> None:

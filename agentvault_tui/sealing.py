@@ -47,14 +47,20 @@ class Seal:
         """Use the key of *home*, and make it at the first use.
 
         Raises:
-            TenantError: the key is damaged.
+            TenantError: the key is damaged, or cannot be read or made.
         """
         path = home.keys / f"{cls.WHOSE}.key"
-        if not path.exists():
-            # Another process may be first; its key is as good.
-            with contextlib.suppress(FileExistsError):
-                put_private(path, secrets.token_bytes(_KEY), replace=False)
-        root = path.read_bytes()
+        try:
+            if not path.exists():
+                # Another process may be first; its key is as good.
+                with contextlib.suppress(FileExistsError):
+                    put_private(path, secrets.token_bytes(_KEY), replace=False)
+            root = path.read_bytes()
+        except OSError as error:
+            raise TenantError(
+                f"the {cls.WHOSE}'s key {path} cannot be used ({error.strerror})",
+                "look at its owner, its mode and its disk",
+            ) from error
         if len(root) != _KEY:
             raise TenantError(
                 f"the {cls.WHOSE}'s key {path} is damaged",

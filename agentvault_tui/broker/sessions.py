@@ -144,6 +144,10 @@ class Sessions:
         except AgentVaultError as error:
             log.warning("sign-in failed: %s", error.what)
             await self._refused(operator, error.diagnosis())
+        except Exception as error:
+            log.exception("a sign-in broke")
+            fault = f"this is our fault, see the log ({type(error).__name__})"
+            await self._refused(operator, fault)
         finally:
             # After a sign-out another may have begun: that one is not ours to end.
             login = self._logins.get(operator.id)

@@ -69,6 +69,19 @@ class VaultUsers:
             return None
         return VaultUser(sub, name, Secret(lambda: self._open(owner, box)))
 
+    def sub_of(self, agent_id: AgentId) -> str | None:
+        """Return who the agent's vault user is, also where the token does not open.
+
+        A revocation ends at the tenant what we cannot use ourselves any more.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        match self._read().get(agent_id):
+            case {"sub": str(sub)}:
+                return sub
+        return None
+
     def keep(self, agent_id: AgentId, user: VaultUser) -> None:
         """Keep *user* in place of any other; on disk when this returns.
 

@@ -136,6 +136,11 @@ def _print_details(out: Output, details: Any) -> None:
             ("wants to", out.cell(details.action, "strong")),
             ("grants", details.scope),
             ("on", details.resource),
+            *(
+                [("hands out", f"a token of the account at {details.connection}")]
+                if details.connection
+                else []
+            ),
             *(("with", f"{name} = {value}") for name, value in details.parameters),
             ("risk", out.word(details.risk)),
             ("why ask", details.why),
@@ -159,4 +164,5 @@ def _shape(details: Any) -> dict[str, Any]:
             for (name, _), value in zip(details.parameters, details.values, strict=True)
         },
         "risk": details.risk,
+        "connection": details.connection,
     }

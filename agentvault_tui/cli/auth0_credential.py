@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 import keyring
+from keyring.backends.chainer import ChainerBackend
 from keyring.errors import KeyringError
 
 from agentvault_tui.clock import Deadline, SystemClock
@@ -167,7 +168,11 @@ def _is_credential(value: Any) -> bool:
 
 def _has_keyring() -> bool:
     """Tell whether the system has one: priority 1 and more keep secrets sealed."""
-    return keyring.get_keyring().priority >= 1
+    ring = keyring.get_keyring()
+    if isinstance(ring, ChainerBackend):
+        # It ranks above all its links, and writes to the first, be that a plain file.
+        ring = next(iter(ring.backends), ring)
+    return ring.priority >= 1
 
 
 def _no_keyring() -> NotFoundError:

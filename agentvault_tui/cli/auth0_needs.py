@@ -164,10 +164,16 @@ def _ips(settings: TenantSettings) -> tuple[str, ...]:
         raise SettingsError("tenant.worker_ips is too long", f"at most {_MOST_IPS}")
     for entry in settings.worker_ips:
         try:
-            ipaddress.ip_network(entry, strict=False)
+            network = ipaddress.ip_network(entry, strict=False)
         except ValueError as error:
             raise SettingsError(
                 f"tenant.worker_ips has {visible(entry, 60)}",
                 "addresses or networks, such as 203.0.113.7 or 203.0.113.0/28",
             ) from error
+        if not network.prefixlen:
+            # Whoever has a worker's key could then use it from anywhere.
+            raise SettingsError(
+                f"tenant.worker_ips has {visible(entry, 60)}, which is everywhere",
+                "name the addresses this broker is seen under",
+            )
     return settings.worker_ips

@@ -9,8 +9,8 @@ import click
 
 from agentvault_tui.cli.auth0_reach import Opened, TellingClients, opened
 from agentvault_tui.cli.session import Session
-from agentvault_tui.errors import TenantScopeError
-from agentvault_tui.vault.provision import Plan, checks, scopes, show
+from agentvault_tui.errors import TenantScopeError, UsageError
+from agentvault_tui.vault.provision import Found, Plan, checks, scopes, show
 
 
 def show_plan(session: Session, **given: Any) -> None:
@@ -49,6 +49,7 @@ def apply(
             if not plan.writes:
                 _print_end(session, there)
                 return 0
+            _must_know(plan, found, asks=asks)
             if asks and not await asyncio.to_thread(_agreed, len(plan.writes)):
                 session.out.line("nothing was changed")
                 return 1
@@ -78,6 +79,23 @@ async def _must_have(there: Opened, wanted: tuple[str, ...]) -> None:
             f"the credential lacks {', '.join(lacks)}",
             checks.GRANT_IT,
             scopes=lacks,
+        )
+
+
+def _must_know(plan: Plan, found: Found, *, asks: bool) -> None:
+    """Let a person see an application that is ours by its mark alone, before it is.
+
+    Its owner would come by every right and secret that is meant for ours.
+
+    Raises:
+        UsageError: there is such a one, and nobody is asked.
+    """
+    unknown = [item.address for item in plan.writes if item.address in found.adopted]
+    if unknown and not asks:
+        told = ", ".join(f"{one} ({found.adopted[one]})" for one in unknown)
+        raise UsageError(
+            f"this home did not make {told}, which the tenant marks as ours",
+            "run apply once without --yes, and look at the plan",
         )
 
 

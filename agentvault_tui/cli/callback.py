@@ -26,6 +26,8 @@ PATH: Final = "/callback"
 _HOST: Final = "127.0.0.1"
 _SLOWEST: Final = 5.0
 _LONGEST: Final = 16_384
+_LONGEST_QUERY: Final = 3800
+"""What the broker takes; more is nobody's answer, and would only be refused there."""
 _PAGE: Final = b"""<!doctype html><meta charset="utf-8"><title>AgentVault</title>
 <p>Go back to the terminal. You can close this page.</p>
 """
@@ -57,8 +59,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep where the browser ended, and send it home."""
         here = self.server.name
         path, _, query = self.path.partition("?")
-        # Another name for this address is another site's page speaking (rebinding).
-        if path != PATH or not query or self.headers.get("Host") != here:
+        # Another name for this address is another site's page speaking (rebinding); a
+        # browser that sends a person here goes to a page, and loads no part of one.
+        elsewhere = self.headers.get("Host") != here
+        part = self.headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
+        if path != PATH or not 0 < len(query) <= _LONGEST_QUERY or elsewhere or part:
             self.send_error(404)
             return
         self.server.address = f"http://{here}{self.path}"

@@ -170,10 +170,7 @@ def print_stepup(
             ("scope", item.get("scope")),
             ("risk", out.word(item["risk"])),
             ("asked by", f"{item['rule']}: {item['why']}"),
-            (
-                "you grant",
-                f"this, once, within {item['ttl']} s, recorded under your name",
-            ),
+            ("you grant", f"{_granted(item)}, recorded under your name"),
             ("asked", f"{_times(item['count'])} {item['requested_at']}"),
             ("expires", item["expires_at"]),
             ("status", out.word(item["status"])),
@@ -183,6 +180,16 @@ def print_stepup(
             *_own_words(out, item["reason"]),
         ]
     )
+
+
+def _granted(item: dict[str, Any]) -> str:
+    """Say what a yes hands out: a provider's own token is more than this one action."""
+    if item.get("connection"):
+        return (
+            f"a token of the account at {item['connection']}, once: it may do all its "
+            "owner allowed, and works there until the provider ends it"
+        )
+    return f"this, once, within {item['ttl']} s"
 
 
 def _parameters(out: Output, parameters: Any) -> list[tuple[str, Cell]]:

@@ -183,6 +183,7 @@ class Intake:
             gist=self.shown(_gist(data.get("parameters")), _NAME),
             begun_at=moment(data.get("begun_at")),
             redeemed_at=moment(data.get("redeemed_at")),
+            connection=self.shown(data.get("connection"), _NAME),
         )
 
     def event(self, data: Json) -> EventRow:

@@ -190,6 +190,8 @@ class StepUpRow:
     begun_at: datetime | None = None
     """When the tenant gave the last code for it."""
     redeemed_at: datetime | None = None
+    connection: Shown = _NOTHING
+    """Of the provider whose own token an approval hands out; empty for one of ours."""
 
     @property
     def open(self) -> bool:

@@ -34,6 +34,8 @@ class StepUpDetails:
     fingerprint: str
     requested_at: datetime
     requested_on: str
+    connection: str | None = None
+    """Of the provider whose own token is handed out, if it is one."""
 
     def to_json(self) -> str:
         """Write it for the store; `read` takes it back."""
@@ -67,13 +69,14 @@ def read(text: str) -> StepUpDetails:
         agent_name=_text(member, "agent_name"),
         action=_text(member, "action"),
         scope=_text(member, "scope") if "scope" in member else _text(member, "action"),
-        resource=None if member.get("resource") is None else _text(member, "resource"),
+        resource=_optional(member, "resource"),
         parameters=_parameters(member.get("parameters")),
         risk=_risk(member),
         why=_text(member, "why"),
         fingerprint=_fingerprint(member),
         requested_at=_moment(member),
         requested_on=_text(member, "requested_on"),
+        connection=_optional(member, "connection"),
     )
 
 
@@ -98,6 +101,10 @@ def _text(member: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _TEXT_CAP:
         raise _refuse(f"{name} must be a text of 1 to {_TEXT_CAP} characters")
     return value
+
+
+def _optional(member: dict[str, Any], name: str) -> str | None:
+    return None if member.get(name) is None else _text(member, name)
 
 
 def _risk(member: dict[str, Any]) -> Risk:

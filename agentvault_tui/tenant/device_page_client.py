@@ -42,6 +42,8 @@ class Details:
     why: Shown | None = None
     requested_on: Shown | None = None
     requested_at: Shown | None = None
+    connection: Shown | None = None
+    """Of the provider whose own token is handed out, if it is one."""
     parameters: tuple[tuple[Shown, Shown], ...] = field(default=())
     values: tuple[Any, ...] = field(default=())
     """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
@@ -171,6 +173,7 @@ class Activation:
             why=shown("why"),
             requested_on=shown("requested_on"),
             requested_at=shown("requested_at"),
+            connection=shown("connection"),
             parameters=tuple(
                 (_whole(name), _whole(value)) for name, value, _ in page.parameters
             ),

@@ -63,6 +63,8 @@ class RequestView:
     requested_on: Shown
     requested_at: str
     requested_at_iso: str
+    connection: Shown | None
+    """Of the provider whose own token is handed out, if it is one."""
 
     @classmethod
     def of(cls, what: StepUpDetails) -> RequestView:
@@ -83,6 +85,7 @@ class RequestView:
             requested_on=_whole(what.requested_on),
             requested_at=_moment(what.requested_at),
             requested_at_iso=iso(what.requested_at),
+            connection=None if what.connection is None else _whole(what.connection),
         )
 
 

@@ -25,6 +25,8 @@ MAX_ANSWER: Final = 4 * 1024 * 1024
 REACHABLE: Final = 1000
 """Rows that Auth0 shows by page; what is beyond them it never does."""
 _MAX_PAGES: Final = 10_000
+_MAX_ROWS: Final = 100_000
+"""Rows of one list that are held at once; no tenant has more of what is listed."""
 
 
 class Api:
@@ -220,7 +222,8 @@ class Api:
         """
         mark: str | None = None
         marks: set[str] = set()
-        while len(marks) < _MAX_PAGES:
+        seen = 0
+        while len(marks) < _MAX_PAGES and seen < _MAX_ROWS:
             reply = await self.request(
                 "GET",
                 path,
@@ -229,6 +232,7 @@ class Api:
                 scope=scope,
             )
             for row in reply.rows(key):
+                seen += 1
                 yield row
             mark = (reply.body or {}).get("next")
             if not isinstance(mark, str) or not mark:

@@ -7,7 +7,7 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
-from agentvault_tui.errors import SettingsError
+from agentvault_tui.errors import SettingsError, TenantUnreachableError
 from agentvault_tui.text import visible
 
 _MAX_URL: Final = 2048
@@ -70,10 +70,11 @@ def path(*segments: str) -> str:
     """Join *segments* to a path, each quoted whole: ids hold ``|``, ``/`` and ``:``.
 
     Raises:
-        ValueError: a segment is empty, or would climb.
+        TenantUnreachableError: a segment, which is an id of the tenant's, is empty or
+            would climb.
     """
     if not segments or any(one in {"", ".", ".."} for one in segments):
-        raise ValueError("a path needs segments that name something")
+        raise TenantUnreachableError("the tenant sent an id that names nothing")
     return "/".join(quote(one, safe="") for one in segments)
 
 

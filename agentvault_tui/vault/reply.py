@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,9 @@ Json = dict[str, Any]
 
 LONGEST_WAIT: Final = 300.0
 """No header makes us wait longer than this at a time, whatever it says."""
-_MAX_LINK: Final = 8192
-_LINK: Final = re.compile(
-    r'<([^<>"\s]*)>((?:\s*;\s*[a-z*]+\s*=\s*(?:"[^"]*"|[^\s",;]+))*)', re.IGNORECASE
-)
-_RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
+_MAX_DEPTH: Final = 32
+_LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,6 @@ class Reply:
     """``x-ratelimit-remaining``: requests left until then."""
     date: datetime | None = None
     """The tenant's own clock, to the second."""
-    following: str = ""
-    """The URL of ``Link: <…>; rel="next"``, never to be followed as it stands."""
     empty: bool = False
     """Whether the answer had no body at all."""
 
@@ -114,27 +111,30 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
         reset=_whole(headers.get("x-ratelimit-reset", "")),
         remaining=_whole(headers.get("x-ratelimit-remaining", "")),
         date=_date(headers.get("date", "")),
-        following=next_link(headers.get("link", "")),
         empty=not content,
     )
 
 
-def next_link(header: str) -> str:
-    """Return the target of ``rel="next"`` in a ``Link`` header (RFC 8288), or none."""
-    for target, parameters in _LINK.findall(header[:_MAX_LINK].replace("\t", " ")):
-        for quoted, plain in _RELATION.findall(parameters):
-            if "next" in (quoted or plain).lower().split():
-                return str(target)
-    return ""
-
-
 def strict_json(text: bytes | str) -> Any:
-    """Read JSON, refusing duplicate keys and numbers JSON does not have.
+    """Read JSON, refusing what two readers could take for different things.
+
+    Duplicate keys, numbers JSON or a double does not have, other encodings than UTF-8
+    (RFC 8259 section 8.1), and nesting beyond any of the tenant's own are refused; a
+    lone surrogate (section 8.2), which no file, URL or record takes, becomes ``?``.
 
     Raises:
         ValueError: it is not such JSON.
     """
+    if isinstance(text, bytes):
+        text = text.decode()
+    value = _loads(text)
+    if _LONE.search(text):
+        plain = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+        value = _loads(plain.decode())
+    return value
 
+
+def _loads(text: str) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> Json:
         found = dict(items)
         if len(found) != len(items):
@@ -144,10 +144,36 @@ def strict_json(text: bytes | str) -> Any:
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
+    def number(digits: str) -> float:
+        if not math.isfinite(found := float(digits)):
+            raise ValueError("a number is too large")
+        return found
+
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number
+        )
     except RecursionError as error:
         raise ValueError("it nests too deep") from error
+    if isinstance(value, dict | list) and _nests_too_deep(value):
+        # Whoever walks it level by level would run out of stack.
+        raise ValueError("it nests too deep")
+    return value
+
+
+def _nests_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        members = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [
+            inner
+            for some in members
+            for inner in some
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _retry_after(value: str) -> float | None:

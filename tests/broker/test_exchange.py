@@ -407,6 +407,8 @@ async def test_an_approval_delivers_once(vault: Vaulted) -> None:
     assert (stepup.action, stepup.resource) == ("send:payment", "connection:bank")
     assert stepup.parameters["user"] == "auth0|ursula"
     await vault.approve(body["auth_req_id"])
+    ((shown,),) = vault.bench.tenant.shown
+    assert shown["connection"] == BANK
     given = await exchange(caller, BANK)
     assert given.status_code == 200
     assert given.json()["decision_id"] == stepup.decision_id

@@ -395,3 +395,23 @@ def test_what_includes_what() -> None:
         (Role.APPROVER, Role.OPERATOR),
         (Role.APPROVER, Role.VIEWER),
     }
+
+
+@pytest.mark.parametrize(
+    "path", ["connections", "connections/continue", "connections/remove"]
+)
+async def test_a_viewer_connects_and_takes_away_no_account(
+    seat: Seat, path: str
+) -> None:
+    """Each step of it is a decision: whoever's role fell meanwhile goes no further."""
+    body = {"agent_id": "agt_x", "connection": "c", "redirect_uri": "x"}
+    if path == "connections/continue":
+        body = {"id": "cfl_x", "address": "x"}
+    if path == "connections/remove":
+        del body["redirect_uri"]
+    await seat.sign_in("operator")
+    assert (await seat.post(path, **body)).status_code == 404
+    await seat.post("auth/logout")
+    await seat.sign_in("viewer")
+    refused = await seat.post(path, **body)
+    assert (refused.status_code, refused.json()["needed_role"]) == (403, "operator")

@@ -7,9 +7,11 @@ import sqlite3
 
 import httpx
 import pytest
-from support.bench import Bench
+from support.bench import OPERATOR, Bench
+from support.stepups import hold, start
 
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.sessions import Sessions
 
 
 async def read(bench: Bench, path: str) -> httpx.Response:
@@ -49,3 +51,43 @@ async def test_damage_is_a_problem_document_that_says_so(bench: Bench) -> None:
     assert answer.status_code == 500
     assert answer.json()["error"] == "LedgerDamagedError"
     assert answer.json()["detail"]
+
+
+async def test_an_approval_that_breaks_waits_again_with_a_word(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is granted, nobody waits for a dead flow, and the log has why."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise UnicodeEncodeError("utf-8", "secret detail", 0, 1, "no")
+
+    monkeypatch.setattr(bench.tenant, "verify_id_token", broken)
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.approve()
+    registry = bench.broker.registry
+    await bench.until(lambda: registry.stepup(stepup.id).status.value == "pending")
+    problem = registry.stepup(stepup.id).problem
+    assert problem == "this is our fault, see the log (UnicodeEncodeError)"
+    assert registry.elevated(stepup.id) is None
+    assert len([one for one in caplog.records if one.exc_info]) == 1
+    await start(bench, stepup)  # and another try begins another flow
+    assert len(bench.tenant.flows) == 2
+
+
+async def test_a_sign_in_that_breaks_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever signs in is told, and is not signed in."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(bench.tenant, "verify_id_token", broken)
+    sessions = Sessions(bench.broker)
+    await sessions.login(OPERATOR)
+    bench.tenant.approve()
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    problem = sessions.problem(OPERATOR.id)
+    assert problem == "this is our fault, see the log (RuntimeError)"
+    assert sessions.of(OPERATOR.id) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import threading
@@ -109,3 +110,48 @@ def test_a_trickle_does_not_hold_the_listener(
             back.next(1.0)
         rogue.join(20)
     assert cut.is_set()
+
+
+GOOD = "/callback?code=abc&state=xyz"
+
+
+def ask(port: int, target: str, **headers: str) -> int:
+    """Send one request as a browser or another program would; return the status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", target, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_what_is_not_the_browsers_coming_back_is_not_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other names, paths, parts of pages and endless addresses end no sign-in."""
+    statuses: list[int] = []
+
+    def come(port: int) -> None:
+        for target, headers in (
+            (GOOD, {"Host": f"evil.test:{port}"}),
+            (GOOD, {"Host": f"localhost:{port}"}),
+            (GOOD, {"Host": "127.0.0.1"}),
+            (GOOD, {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}),
+            (GOOD, {"Sec-Fetch-Mode": "cors"}),
+            ("/callback", {}),
+            ("/callback?", {}),
+            ("/other?code=abc&state=xyz", {}),
+            (f"/callback?{'a' * 65_000}", {}),
+            (f"http://evil.test{GOOD}", {}),
+            (GOOD, {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}),
+        ):
+            statuses.append(ask(port, target, **headers))
+
+    with Path(os.devnull).open() as nothing, listening(0) as back:
+        monkeypatch.setattr("sys.stdin", nothing)
+        port = int(back.address.split(":")[2].split("/")[0])
+        browser = threading.Thread(target=come, args=(port,))
+        browser.start()
+        assert back.next(20.0) == f"http://127.0.0.1:{port}{GOOD}"
+        browser.join(20)
+    assert statuses == [404] * 10 + [200]

@@ -16,6 +16,8 @@ from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
 
 from agentvault_tui.cli.operator_client import OperatorClient, socket_of
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.home import Home
 
 Run = Callable[..., Answer]
@@ -312,3 +314,32 @@ def test_sign_in_by_device_flow(av: Run, start: Start, person: Person) -> None:
     assert person.name in av("whoami").out
     assert av("logout").code == 0
     assert av("whoami", "--json").json["user"] is None
+
+
+def test_a_providers_token_is_told_for_what_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before a yes at the command line: it is more than this action, and lasts."""
+    item = {
+        **dict.fromkeys(("id", "fingerprint", "agent_id", "scope", "rule", "why"), "x"),
+        "agent_name": "a",
+        "action": "send:payment",
+        "resource": "connection:bank",
+        "parameters": {},
+        "risk": "high",
+        "ttl": 300,
+        "count": 1,
+        "problem": None,
+        "requested_at": "2026",
+        "expires_at": "2026",
+        "status": "pending",
+        "decided_by": None,
+        "decided_at": None,
+        "denial": None,
+        "reason": None,
+    }
+    for connection, said in ((None, "this, once, within 300 s"), ("bank", "at bank")):
+        print_stepup(Output(), {**item, "connection": connection}, [])
+        told = capsys.readouterr().out
+        assert said in told
+        assert ("until the provider ends it" in told) is (connection is not None)

@@ -13,6 +13,7 @@ from support.fake_operator import FakeOperator
 from support.line_person import at_lines
 from support.plain_session import StandSession
 
+from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.typed import typed_lines
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
@@ -337,3 +338,17 @@ async def test_the_end_of_input_ends_a_session_or_leaves_it_telling() -> None:
             task.cancel()
             await asyncio.wait({task})
         os.close(reading)
+
+
+def test_a_providers_token_is_told_for_what_it_is() -> None:
+    """In plain mode too: what is granted, and that nothing takes it back."""
+    stand = scene()
+    row = stand.change("sup_7f3a", connection="google-oauth2")
+    now = stand.clock.now()
+    told = " ".join(sentences.facts(row, "", now, []))
+    assert "You grant: a token of the account at google-oauth2, once" in told
+    assert "works there until the provider ends it" in told
+    approved = sentences.of_stepup(stand.approve(row.id, "alice"), now)
+    assert "only the provider can end that token" in approved
+    redeemed = sentences.of_stepup(stand.redeem(row.id), now)
+    assert "works until the provider ends it" in redeemed

@@ -57,7 +57,9 @@ class Transcript:
     def __init__(self, path: Path) -> None:
         self.secrets: set[str] = set()
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        self._file = os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8")
+        descriptor = os.open(path, flags, 0o600)
+        os.fchmod(descriptor, 0o600)  # also where it is an earlier run's
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def say(self, line: str) -> None:
         print(line, flush=True)

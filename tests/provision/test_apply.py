@@ -9,6 +9,7 @@ import pytest
 from support.provisioning import SIGN_IN, Vault, steps
 
 from agentvault_tui.errors import TenantBusyError, TenantError, TenantRefusedError
+from agentvault_tui.vault import Secret
 from agentvault_tui.vault.provision import Step, names
 from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
@@ -131,11 +132,35 @@ async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
     old = vault.tenant.named("clients", "AgentVault broker")["client_secret"]
     vault.kept().path.unlink()
     lost = steps(await vault.plan(), Step.CHANGE)
-    assert lost == ["client.broker", "client.management", "client.agents/agt_1"]
+    assert lost == [
+        "client.console",
+        "client.broker",
+        "client.management",
+        "client.agents/agt_1",
+    ]
     await vault.apply()
+    console = vault.tenant.named("clients", "AgentVault console")
+    assert vault.kept().client_id("console") == console["client_id"]
     new = vault.tenant.named("clients", "AgentVault broker")["client_secret"]
     assert new != old
     assert vault.kept().secret("broker").reveal() == new
+
+
+async def test_an_application_that_someone_marked_as_ours_is_told_apart(
+    vault: Vault,
+) -> None:
+    """Before it comes by our rights, a person sees which one it is, and that it is."""
+    trap = vault.tenant.add(
+        "clients",
+        name="AgentVault management",
+        client_metadata={names.MARK: names.MANAGEMENT},
+    )
+    found = {item.address: item for item in (await vault.plan()).items}
+    assert trap["client_id"] in found["client.management"].note
+    assert "unknown to this home" in found["client.management"].note
+    vault.kept().keep("management", trap["client_id"], Secret("s"))
+    found = {item.address: item for item in (await vault.plan()).items}
+    assert found["client.management"].note == ""
 
 
 async def test_a_grant_stored_for_machines_is_taken_back(vault: Vault) -> None:

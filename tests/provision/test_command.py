@@ -11,6 +11,7 @@ from typing import Any
 import keyring
 import keyring.backend
 import pytest
+from keyring.backends.chainer import ChainerBackend
 from support.command_line import PROGRAM, plain_environment
 from support.dict_tenant import ADMIN, DictTenant
 from support.provisioning import Call, configure
@@ -80,6 +81,22 @@ def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
     assert not {line["address"] for line in broken.lines} & {
         line.get("address") for line in ended.lines
     }
+
+
+def test_nobody_elses_application_is_adopted_unseen(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """A mark is easily set: with --yes nobody would see whose rights are given away."""
+    assert auth0("apply", "--yes").code == 0
+    (kept,) = (home / "keys").glob("auth0-*.json")
+    kept.unlink()
+    tenant.writes.clear()
+    answer = auth0("apply", "--yes")
+    assert answer.code == 2
+    assert tenant.named("clients", "AgentVault broker")["client_id"] in answer.err
+    assert "without --yes" in answer.err
+    assert tenant.writes == []
+    assert not kept.exists()
 
 
 def test_nothing_is_applied_without_a_yes(
@@ -223,6 +240,15 @@ def test_a_descriptor_that_is_not_open_is_a_wrong_usage(
             },
             "no agent that is served",
         ),
+        (
+            {
+                "issuer": "https://a.test/",
+                "connections": ["b"],
+                "workers": ["a b c"],
+                "worker_ips": ["203.0.113.7", "8.8.8.8/0"],
+            },
+            "which is everywhere",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
@@ -325,11 +351,19 @@ def test_a_credential_in_the_keyring_is_used_and_taken_out(
     assert run(["auth0", "forget"]) == 4
 
 
-def test_without_a_keyring_nothing_is_kept(home: Path, auth0: Call) -> None:
-    """A file in clear is no keyring: the person is told to give it each time."""
+@pytest.mark.parametrize("chained", [False, True])
+def test_without_a_keyring_nothing_is_kept(
+    home: Path, auth0: Call, chained: bool
+) -> None:
+    """A file in clear is no keyring, and two of them in a chain are none either."""
     before = keyring.get_keyring()
     weak = _Weak()
-    keyring.set_keyring(weak)
+
+    class Chain(ChainerBackend):
+        backends = (weak, _Weak())
+
+    assert Chain.priority > weak.priority
+    keyring.set_keyring(Chain() if chained else weak)
     try:
         answer = auth0("remember")
     finally:

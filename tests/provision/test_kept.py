@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_secret_belongs_to_its_client(kept: KeptClients) -> None:
         kept.secret("broker")
 
 
+def test_a_secret_that_goes_meanwhile_is_missed_by_name(kept: KeptClients) -> None:
+    """Read when it is sent: gone by then, it is an error of ours that says so."""
+    kept.keep("broker", "c1", Secret("s1"))
+    secret = kept.secret("broker")
+    kept.keep("broker", "c2", None)
+    with pytest.raises(NotFoundError, match="not in this home"):
+        secret.reveal()
+
+
 def test_tenants_do_not_share_a_file(kept: KeptClients, tmp_path: Path) -> None:
     """Secrets of one are neither read nor overwritten for another."""
     kept.keep("broker", "c1", Secret("s1"))
@@ -64,6 +74,54 @@ def test_a_damaged_file_is_said_and_not_quoted(kept: KeptClients) -> None:
         assert "very-secret" not in repr(error)
         error = error.__cause__
     assert "move it away" in caught.value.remedy
+
+
+def test_two_processes_lose_none_of_each_others_secrets(
+    kept: KeptClients, tmp_path: Path
+) -> None:
+    """A broker rotates while apply makes clients: every secret is told only once."""
+    keys = [f"agents/agt_{number}" for number in range(24)]
+
+    def keep(key: str) -> None:
+        # As each process has it: an object of its own, and no lock in common.
+        own = KeptClients(Home(tmp_path, tmp_path), ACME)
+        own.keep(key, f"client of {key}", Secret(f"secret of {key}"))
+
+    with ThreadPoolExecutor(8) as several:
+        list(several.map(keep, keys))
+    assert [kept.secret(key).reveal() for key in keys] == [
+        f"secret of {key}" for key in keys
+    ]
+
+
+def test_a_secret_that_is_kept_outlives_a_power_cut(
+    kept: KeptClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File and folder are flushed: a rename alone may be undone by a power cut."""
+    flushed = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        flushed.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    kept.keep("broker", "c1", Secret("s1"))
+    assert flushed == [stat.S_IFREG, stat.S_IFDIR]
+
+
+def test_a_link_in_the_files_place_is_replaced_and_not_followed(
+    kept: KeptClients, tmp_path: Path
+) -> None:
+    """Secrets are written to the home's own file, wherever a link there points."""
+    kept.path.parent.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("{}")
+    kept.path.symlink_to(elsewhere)
+    kept.keep("broker", "c1", Secret("s1"))
+    assert elsewhere.read_text() == "{}"
+    assert not kept.path.is_symlink()
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
 
 
 def test_a_workers_key_has_one_name(kept: KeptClients) -> None:

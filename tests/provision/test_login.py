@@ -101,3 +101,12 @@ async def test_a_person_signs_in_instead_of_a_credential(
     assert "KDRT-WZNB" in out
     assert "read:connections" in err
     assert "management-token" not in out + err
+
+
+async def test_a_refusals_code_is_displayable() -> None:
+    """What the tenant calls its no reaches a terminal, and moves no cursor there."""
+    with pytest.raises(TenantRefusedError) as caught:
+        await signed_in(oauth_error(403, "\x1b[2Jinvalid\u202e", "\x1b]0;x\x07"))
+    assert caught.value.diagnosis().isprintable()
+    assert caught.value.error.isprintable()
+    assert "\u202e" not in caught.value.diagnosis()

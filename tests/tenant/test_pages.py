@@ -89,6 +89,24 @@ def test_hostile_strings_stay_text(
     assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
 
 
+@pytest.mark.parametrize("connection", [None, "google-oauth2", *HOSTILE])
+def test_a_providers_token_is_told_for_what_it_is(
+    tenant: TenantThread, browser: Browser, alice: NewUser, connection: str | None
+) -> None:
+    """Both pages with the action say that it is more than that, and what ends it."""
+    member = {} if connection is None else {"connection": connection}
+    flow = tenant.flow({**DETAILS, **member})
+    with Activation() as pages:
+        shown = pages.open(tenant.issuer, flow["user_code"])
+    assert shown.connection == (connection and visible(connection, 5000))
+    tenant.clock.advance(30)
+    browser.confirm_page(flow["user_code"], alice)
+    text = browser.answers[-1].text
+    assert strict(text).tags
+    assert ("exactly this action, once" in text) is (connection is None)
+    assert ("until the provider ends it" in text) is (connection is not None)
+
+
 def test_the_agents_reason_is_never_shown(
     tenant: TenantThread, browser: Browser
 ) -> None:

@@ -14,6 +14,7 @@ from agentvault_tui.errors import (
     TenantError,
     TenantRefusedError,
     TenantScopeError,
+    TenantUnreachableError,
 )
 from agentvault_tui.vault import (
     ClientSecret,
@@ -23,6 +24,7 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
+from agentvault_tui.vault.management.users import account
 from agentvault_tui.vault.my_account import SCOPES, audience
 
 BASE = "/me/v1/connected-accounts/"
@@ -209,3 +211,20 @@ async def test_what_is_under_way_shows_none_of_its_secrets(
     begun = repr(await mine.connect(GOOGLE, BACK))
     for secret in ("ticket-secret", "session-secret", "the-state", "the-verifier"):
         assert secret not in begun
+
+
+@pytest.mark.parametrize("name", ["id", "connection"])
+@pytest.mark.parametrize("odd", ["", "x" * 2049, None, 5, ["cac_1"]])
+def test_an_account_without_a_name_one_can_store_is_none(name: str, odd: Any) -> None:
+    """What goes into the ledger and into URLs is a string of a bounded length."""
+    row = {"id": "cac_1", "connection": "google-oauth2", name: odd}
+    with pytest.raises(TenantUnreachableError, match=f"without its {name}"):
+        account(row)
+
+
+def test_an_accounts_scopes_are_bounded() -> None:
+    """However many and long the tenant says they are, a record holds some."""
+    row = {"id": "cac_1", "connection": "c", "scopes": ["s" * 5000] * 5000 + [7]}
+    scopes = account(row).scopes
+    assert len(scopes) == 100
+    assert {len(scope) for scope in scopes} == {500}

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from support.exchanges import NOON
 
 from agentvault_tui.errors import TenantUnreachableError
-from agentvault_tui.vault.reply import LONGEST_WAIT, Reply, next_link, read_reply
+from agentvault_tui.vault.reply import LONGEST_WAIT, Reply, read_reply
 
 RESET = int(NOON.timestamp()) + 40
 DATE = "Tue, 24 Nov 2026 12:00:00 GMT"
@@ -45,37 +46,9 @@ def test_a_wrong_clock_of_ours_does_not_change_the_wait(minutes: int) -> None:
     assert read_reply(429, headers, b"").wait(ours) == 40.0
 
 
-@pytest.mark.parametrize(
-    ("header", "target"),
-    [
-        ('<https://t.test/api/v2/logs?from=9&take=2>; rel="next"', "?from=9&take=2"),
-        ("<https://t.test/api/v2/logs?from=9>; rel=next", "?from=9"),
-        ('<https://t.test/a>; rel="prev", <https://t.test/b>; rel="next"', "b"),
-        ('<https://t.test/a,b;c>; title="x, y"; REL="Next last"', "a,b;c"),
-        ('<https://t.test/a>; rel="prev"', ""),
-        ('<https://t.test/a>; title="rel=next"', ""),
-        ("https://t.test/a; rel=next", ""),
-        ("<>; rel=next", ""),
-        ("", ""),
-    ],
-)
-def test_the_next_link_is_found_among_others(header: str, target: str) -> None:
-    """RFC 8288: several links, quoted or not, and only ``rel=next`` counts."""
-    found = next_link(header)
-    assert found.endswith(target)
-    assert bool(found) is bool(target)
-
-
-@given(st.text() | st.from_regex(r'(<[^>]*>; ?(rel|title)="?next"?,? ?){0,4}'))
-def test_any_link_header_gives_a_target_or_none(header: str) -> None:
-    """Whatever stands in the header, there is a string without a bracket."""
-    found = next_link(header)
-    assert not set(found) & set('<>" \n')
-
-
 @given(
     st.dictionaries(
-        st.sampled_from(["date", "link", "retry-after", "x-ratelimit-reset"]), st.text()
+        st.sampled_from(["date", "retry-after", "x-ratelimit-reset"]), st.text()
     ),
     st.binary(max_size=200),
 )
@@ -84,6 +57,48 @@ def test_any_answer_is_read(headers: dict[str, str], content: bytes) -> None:
     found = read_reply(200, headers, content)
     assert 0 <= (found.wait(NOON) or 0) <= LONGEST_WAIT
     assert found.empty is (not content)
+
+
+PIECES = ["\\ud800", "\\udfff\\ud83d", "\\uD83D\\uDE00", "a", "\\\\ud800"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6))
+def test_no_text_of_an_answer_breaks_a_file_or_a_url(pieces: list[str]) -> None:
+    """Half a surrogate pair, which nothing can store, never gets past the door."""
+    raw = '{"k%s": ["%s"]}' % ("".join(pieces), "".join(pieces))  # noqa: UP031
+    found = read_reply(200, {}, raw.encode()).json()
+    (name,) = found
+    assert quote(name) == quote(f"k{found[name][0]}")
+    whole = read_reply(200, {}, b'["\\uD83D\\uDE00 \\\\ud800"]').value
+    assert whole == ["\U0001f600 \\ud800"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"id": "\xed\xa0\x80"}',
+        b'{"id": "\xff"}',
+        '{"id": "a"}'.encode("utf-16"),
+        b'{"n": 1e999}',
+        b'{"n": NaN}',
+        b'{"n": -Infinity}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+        b'{"a": 1, "a": 2}',
+        b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}",
+        b"[" * 100_000,
+        b'{"a": ' * 900 + b"1" + b"}" * 900,
+    ],
+    ids=lambda raw: ascii(raw[:12]),
+)
+def test_what_two_readers_could_read_differently_is_no_answer(raw: bytes) -> None:
+    """Odd encodings, numbers, duplicates and depth are refused whole, never halved."""
+    assert read_reply(200, {}, raw).value is None
+
+
+def test_depth_no_tenant_needs_is_the_bound() -> None:
+    """What the tenant does send, and some more, is still read."""
+    raw = b"[" * 32 + b"1" + b"]" * 32
+    assert read_reply(200, {}, raw).value is not None
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", [1], [{}, "x"], {"rows": {}}, {}])

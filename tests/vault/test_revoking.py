@@ -162,6 +162,19 @@ async def test_what_cannot_be_read_again_is_not_confirmed(
     assert (done.ways, done.confirmed) == (("refresh-tokens/revoke",), False)
 
 
+async def test_a_list_that_is_closed_to_us_leaves_it_unconfirmed(
+    tenant: RogueTenant, api: Management, plan: Plan
+) -> None:
+    """A token may stand in the list we may not read: an empty other proves nothing."""
+    tenant.script(BULK, answer("management", "no_such_path"))
+    tenant.script(DEVICES, answer("management", "insufficient_scope"))
+    done = await revoke_refresh_tokens(api, U1, AGENT)
+    assert "dcr_1" not in plan.gone
+    assert done.confirmed is False
+    assert done.unread is not None
+    assert done.unread.scopes
+
+
 async def test_an_outage_amid_it_is_raised_and_the_next_try_ends_well(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:

@@ -6,6 +6,7 @@ before what a row says, and what came of a step that was withdrawn meanwhile is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from random import SystemRandom
 from typing import Final, Protocol
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.upstream.holdings import Holdings
+from agentvault_tui.broker.upstream.holdings import Holdings, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
 from agentvault_tui.broker.upstream.steps import Step, Tried, do
 from agentvault_tui.clock import Clock
@@ -36,6 +37,9 @@ log = logging.getLogger("agentvault.outbox")
 GIVE_UP: Final = timedelta(hours=24)
 _FIRST: Final = 1.0
 _LONGEST: Final = 300.0
+_TRY: Final = 120.0
+"""Seconds one try at the tenant may take: one that it drags out must not hold the cuts
+of other agents up."""
 _PROBLEM: Final = 200
 _NO_CREDENTIAL: Final = (
     "this home has no Management API credential: agentvault auth0 apply"
@@ -73,14 +77,19 @@ class Attempts:
         record: Record,
         *,
         jitter: Callable[[], float] = _random,
+        longest: float = _TRY,
     ) -> None:
-        """Do steps by *access* and *providers*; *jitter* gives numbers from 0 to 1."""
+        """Do steps by *access* and *providers*; *jitter* gives numbers from 0 to 1.
+
+        A try at the tenant ends after *longest* seconds; another follows later.
+        """
         self._clock = clock
         self._registry = registry
         self._access = access
         self._providers = providers
         self._record = record
         self._jitter = jitter
+        self._longest = longest
 
     async def make(self, step: OutboxStep) -> None:
         """Try *step* once, unless what is in force here is against it."""
@@ -92,6 +101,7 @@ class Attempts:
             if is_providers(step):
                 tried = await self._providers.do(step)
             else:
+                step = await self._informed(step)
                 tried = await self._at_tenant(step)
         except TenantBusyError as error:
             tried = Tried(error.diagnosis(), error.retry_after or 0.0)
@@ -109,12 +119,33 @@ class Attempts:
             done = _over(step, tried, self._clock.now())
             await self._record(_draft(done), tried.changes)
 
+    async def _informed(self, step: OutboxStep) -> OutboxStep:
+        """Return *step*, which knows whose tokens end even if its cut could not know.
+
+        All of the agent's steps are told at once: one of them forgets the accounts.
+        """
+        agent_id, holdings = step.agent_id, self._access.holdings
+        if step.users or step.step == Step.GRANT_BACK:
+            return step
+        held = holdings.of(agent_id)
+        users = users_of(holdings, agent_id, held) if held else ()
+        for row in self._registry.steps_of(agent_id) if users else ():
+            if row.status == "pending" and not row.users and not is_providers(row):
+                told = replace(row, users=users)
+                self._registry.put_step(told)
+                await self._record(None, (told,))
+        return self._registry.step(agent_id, step.id) or step
+
     async def _at_tenant(self, step: OutboxStep) -> Tried:
         management = self._access.management
         if management is None:
             return Tried(_NO_CREDENTIAL)
         api = management.at(Priority.REVOCATION)
-        done = await do(step, api, self._access.holdings)
+        try:
+            async with asyncio.timeout(self._longest):
+                done = await do(step, api, self._access.holdings)
+        except TimeoutError:
+            return Tried(f"the tenant took longer than {self._longest:g} s")
         return Tried(None if done else "accepted, and not true yet")
 
     async def _tell(self, step: OutboxStep, tried: Tried) -> None:

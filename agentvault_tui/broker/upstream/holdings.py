@@ -37,6 +37,11 @@ class Holding:
         return tuple(dict.fromkeys(account.user_id for account in self.accounts))
 
 
+def users_of(holdings: Holdings, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
+    """Return whose refresh tokens its client may have, also without an account."""
+    return tuple(dict.fromkeys((*held.users, *holdings.signed_in(agent_id))))
+
+
 class Holdings(Protocol):
     """Who knows what agents have at the tenant."""
 

@@ -20,9 +20,15 @@ from typing import Any, Final
 from agentvault_tui.broker.provider_tokens import Held
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.attempts import Access, Attempts
-from agentvault_tui.broker.upstream.holdings import Holding
+from agentvault_tui.broker.upstream.holdings import Holding, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
-from agentvault_tui.broker.upstream.steps import ORDER, Step, needed, not_before
+from agentvault_tui.broker.upstream.steps import (
+    CUTTING,
+    ORDER,
+    Step,
+    needed,
+    not_before,
+)
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.ledger import OutboxStep
@@ -66,17 +72,24 @@ class Outbox:
         What a restore has still to give back is withdrawn, also a restore that is
         being recorded right now: of two rows the one handed to the ledger later wins.
         """
-        there = self._held(agent_id)
-        back = [] if there is None else [self._new(agent_id, Step.GRANT_BACK)]
-        users = () if there is None else self._users(agent_id, there)
-        return (
-            *(replace(step, status="withdrawn") for step in back),
-            *(
-                replace(self._new(agent_id, name), users=users)
-                for name in needed(there, users)
-            ),
-            *self._at_providers(agent_id, held),
-        )
+        return (*self._at_tenant(agent_id), *self._at_providers(agent_id, held))
+
+    def _at_tenant(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
+        """Return the steps there: all there are when what it has cannot be read now."""
+        names: tuple[Step, ...] = CUTTING
+        users: tuple[str, ...] = ()
+        try:
+            there = self._access.holdings.of(agent_id)
+            if there is None:
+                return ()
+            users = users_of(self._access.holdings, agent_id, there)
+            names = needed(there, users)
+        except Exception:
+            # A cut waits for no file: what cannot be known now, its tries look for.
+            log.exception("what %s has at the tenant cannot be read", agent_id)
+        back = replace(self._new(agent_id, Step.GRANT_BACK), status="withdrawn")
+        new = (replace(self._new(agent_id, name), users=users) for name in names)
+        return (back, *new)
 
     def _at_providers(
         self, agent_id: AgentId, held: Iterable[Held]
@@ -84,18 +97,9 @@ class Outbox:
         """Return the steps there; settings that make no sense stop no cut."""
         try:
             return self._providers.rows(agent_id, held)
-        except AgentVaultError as error:
-            log.warning("nothing is revoked at providers: %s", error.what)
+        except Exception:
+            log.exception("nothing of %s is revoked at providers", agent_id)
             return ()
-
-    def _users(self, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
-        """Return whose refresh tokens its client may have, also without an account."""
-        try:
-            others = self._access.holdings.signed_in(agent_id)
-        except AgentVaultError as error:
-            log.warning("the agent's vault user is unknown: %s", error.what)
-            others = ()
-        return tuple(dict.fromkeys((*held.users, *others)))
 
     def foreseen(self, agent_id: AgentId) -> tuple[str, ...]:
         """Return the names of the steps a revocation would take at the tenant now."""

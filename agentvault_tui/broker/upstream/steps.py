@@ -56,6 +56,7 @@ class Tried:
     """What else came of it."""
 
 
+CUTTING: Final = tuple(step for step in Step if step is not Step.GRANT_BACK)
 ORDER: Final = {step: number for number, step in enumerate(Step)}
 
 
@@ -140,10 +141,14 @@ async def _accounts(holdings: Holdings, holding: Holding, agent_id: AgentId) -> 
 async def _refresh_tokens(
     api: Management, client_id: str, users: Iterable[str]
 ) -> bool:
-    confirmed = True
+    confirmed, unread = True, None
     for user_id in users:
         done = await revoke_refresh_tokens(api, user_id, client_id, seconds=_SETTLING)
         confirmed = confirmed and done.confirmed
+        unread = unread or done.unread
+    if unread is not None:
+        # What could be ended is; that nothing is left takes the scope it names.
+        raise unread
     return confirmed
 
 

@@ -124,6 +124,9 @@ async def proceed(
             "that is not the address at which this page ended",
             "paste the whole address from the browser",
         )
+    if answer.get("iss", broker.tenant.issuer) != broker.tenant.issuer:
+        # RFC 9207 section 2.4: an answer of another tenant's is no answer to us.
+        raise RefusedError("another tenant than ours answered there", "begin again")
     if error := answer.get("error"):
         said = visible(answer.get("error_description", ""), 200)
         raise RefusedError(f"refused there: {visible(error, 60)} {said}".strip())

@@ -123,8 +123,8 @@ def join_accounts(broker: Broker) -> None:
         return True
 
     def signed_in(agent_id: AgentId) -> tuple[str, ...]:
-        user = broker.vault.users.of(agent_id)
-        return () if user is None else (user.sub,)
+        sub = broker.vault.users.sub_of(agent_id)
+        return () if sub is None else (sub,)
 
     known.accounts_of = accounts_of
     known.signed_in = signed_in

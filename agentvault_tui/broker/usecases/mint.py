@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import replace
 from typing import Final
 
+from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.errors import IdentityError
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Actor,
@@ -22,9 +24,38 @@ from agentvault_tui.model import (
     TokenKind,
     new_id,
 )
+from agentvault_tui.vault import DeviceFlow, Tokens
 
 UNDELIVERED: Final = "undelivered:"
 """Stands for the hash of a minted token whose secret nobody was given yet."""
+
+
+async def mint_verified(
+    broker: Broker, started: StepUp, flow: DeviceFlow, tokens: Tokens
+) -> bool:
+    """Verify who said yes at the end of *flow*, and mint what they said yes to.
+
+    Returns:
+        as `mint_elevated`.
+
+    Raises:
+        TenantError: the ID token proves too little, or who it names may not approve.
+        LedgerError: the approval could not be recorded.
+    """
+    # Not before this flow, rather than this request: with two requests waiting,
+    # the factor shown for one must not serve the other (RFC 9470 section 4 would
+    # let it, within a max_age).
+    identity = await broker.tenant.verify_id_token(
+        tokens.id_token, not_before=flow.started_at
+    )
+    if not may_approve(identity, broker.settings):
+        raise IdentityError(
+            "not_an_approver", f"{identity.sub} is not an allowed approver"
+        )
+    evidence = Evidence(
+        identity.sub, identity.name, identity.amr, identity.authenticated_at
+    )
+    return await mint_elevated(broker, started, evidence, tokens.id_token)
 
 
 async def mint_elevated(

@@ -15,14 +15,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.usecases.mint import mint_elevated
+from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
-    IdentityError,
     LedgerError,
     NotFoundError,
     TenantError,
@@ -255,24 +253,16 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         if not isinstance(result, Tokens):
             await _back_to_pending(broker, started, problem_of(result))
             return
-        # Not before this flow, rather than this request: with two requests waiting,
-        # the factor shown for one must not serve the other (RFC 9470 section 4 would
-        # let it, within a max_age).
-        identity = await broker.tenant.verify_id_token(
-            result.id_token, not_before=flow.started_at
-        )
-        if not may_approve(identity, broker.settings):
-            raise IdentityError(
-                "not_an_approver", f"{identity.sub} is not an allowed approver"
-            )
-        evidence = Evidence(
-            identity.sub, identity.name, identity.amr, identity.authenticated_at
-        )
-        if not await mint_elevated(broker, started, evidence, result.id_token):
+        if not await mint_verified(broker, started, flow, result):
             await _back_to_pending(broker, started, "no longer open")
     except (TenantError, LedgerError) as error:
         log.warning("step-up %s not approved: %s", started.id, error.what)
         await _back_to_pending(broker, started, error.what)
+    except Exception as error:
+        # Nobody must wait for a flow that broke, nor take it for one that goes on.
+        log.exception("step-up %s not approved", started.id)
+        problem = f"this is our fault, see the log ({type(error).__name__})"
+        await _back_to_pending(broker, started, problem)
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
@@ -380,6 +370,7 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "fingerprint": fingerprint(stepup.digest),
         "requested_at": iso(stepup.requested_at),
         "requested_on": socket.gethostname(),
+        **({"connection": stepup.connection} if stepup.connection else {}),
     }
 
 

@@ -34,6 +34,7 @@ _FACTS = (
     ("why it is asked", "why"),
     ("the risk", "risk"),
     ("how long it lasts", "ttl"),
+    ("the connection", "connection"),
     ("the fingerprint", "digest"),
 )
 
@@ -59,7 +60,8 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     past = listed(asked.history, row, asked.now, pen, width)
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = _on(row, pen, width, 1)
-    tail = [_grant(row, pen), gist(asked.history, row, pen, width)]
+    grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
+    tail = [*grant, gist(asked.history, row, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
@@ -76,7 +78,7 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words):
         rows.append(EMPTY)
-    cut = cut_agent or cut_wants or cut_on or cut_with or cut_why
+    cut = cut_agent or cut_wants or cut_on or cut_with or cut_why or cut_grant
     return [*rows, *words][:height], cut or len(rows) > height
 
 
@@ -109,7 +111,7 @@ def _whole(
         *(_parameter_facts(row)),
         ("Rule", row.rule),
         ("Why ask", row.why),
-        ("You grant", f"once, within {countdown(row.ttl)}, under your name"),
+        ("You grant", f"{granted(row, this='')}, under your name"),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
         ("Step-up", row.id),
@@ -134,6 +136,16 @@ def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
     return tuple(
         words for words, name in _FACTS if getattr(opened, name) != getattr(now, name)
     )
+
+
+def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
+    """Say what a yes hands out: a provider's own token is more than this one action."""
+    if row.connection:
+        return (
+            f"a token of the account at {row.connection}, once: it may do all its "
+            "owner allowed, and works there until the provider ends it"
+        )
+    return f"{this}once, within {countdown(row.ttl)}"
 
 
 def subject(row: StepUpRow) -> str:
@@ -207,11 +219,6 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
         more = f"{plural(missing, 'parameter')} {'more' if shown else 'to view'}"
         rows.append(pen.fact("" if rows else "With", (more, pen.palette.waiting)))
     return rows, cut
-
-
-def _grant(row: StepUpRow, pen: Pen) -> Row:
-    once = f"exactly this, once, within {countdown(row.ttl)}"
-    return pen.fact("You grant", (once, pen.palette.text))
 
 
 def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:

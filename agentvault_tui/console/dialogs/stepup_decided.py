@@ -53,6 +53,26 @@ def cause(row: StepUpRow) -> str:
     return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
 
 
+def handed_out(row: StepUpRow) -> str:
+    """Say what became of the token once it was used, or given away."""
+    if row.connection:
+        return (
+            f"The agent has a token of the account at {row.connection}, which works "
+            "until the provider ends it. Revoking the agent stops the next one at once."
+        )
+    return "The token is spent."
+
+
+def takes_back(row: StepUpRow) -> str:
+    """Say what takes an approval back that was not used yet."""
+    if row.connection:
+        return (
+            "The agent may fetch a token of the account. Revoke the agent before it "
+            "does: then only the provider can end that token."
+        )
+    return "The agent has a token for exactly this. Revoke the agent to take it back."
+
+
 def _ending(asked: Asked, pen: Pen, width: int) -> list[Row]:
     row = asked.row
     when = clock_time(row.decided_at) if row.decided_at else ""
@@ -99,15 +119,14 @@ def _approved(asked: Asked, pen: Pen, width: int) -> list[Row]:
     if row.status == "redeemed":
         at = clock_time(row.redeemed_at) if row.redeemed_at else ""
         rows.append(_stage(pen, "done", "redeemed", at))
-        return [*rows, EMPTY, *pen.paragraph("The token is spent.", width)]
+        return [*rows, EMPTY, *pen.paragraph(handed_out(row), width)]
     minted = row.decided_at or asked.now
     left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
     if left <= 0:
         rows.append(_stage(pen, "ended", "not redeemed", "token expired"))
         return rows
     rows.append(_stage(pen, "current", "not redeemed yet", f"{countdown(left)} left"))
-    text = "The agent has a token for exactly this. Revoke the agent to take it back."
-    return [*rows, EMPTY, *pen.paragraph(text, width)]
+    return [*rows, EMPTY, *pen.paragraph(takes_back(row), width)]
 
 
 def _stage(pen: Pen, state: str, words: str, when: str) -> Row:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from agentvault_tui.console.activity import ActivityRow, ScopeUse
-from agentvault_tui.console.dialogs.stepup_asked import subject
-from agentvault_tui.console.dialogs.stepup_decided import cause
+from agentvault_tui.console.dialogs.stepup_asked import granted, subject
+from agentvault_tui.console.dialogs.stepup_decided import cause, handed_out, takes_back
 from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.plain import elsewhere
@@ -50,9 +50,10 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "authorizing":
             return f"Step-up {mark}: waiting for the approver to sign in."
         case "approved":
-            return f"Step-up {mark}: approved{_by(row)}. The token is not used yet."
+            told = takes_back(row) if row.connection else "The token is not used yet."
+            return f"Step-up {mark}: approved{_by(row)}. {told}"
         case "redeemed":
-            return f"Step-up {mark}: approved{_by(row)}. The token is used and spent."
+            return f"Step-up {mark}: approved{_by(row)}. {handed_out(row)}"
         case "denied":
             told = f" It was told: {row.denial}" if row.denial else ""
             return f"Step-up {mark}: denied{_by(row)}.{told}"
@@ -101,7 +102,7 @@ def facts(
     for name, value in row.parameters:
         yield f"  With {name}: {value}"
     yield f"  Why ask: {row.rule}: {row.why}"
-    yield f"  You grant: exactly this, once, within {countdown(row.ttl)}"
+    yield f"  You grant: {granted(row)}"
     yield f"  Digest: {row.digest}"
     if row.open:
         yield f"  It ends in {countdown(row.remaining(now))}."

@@ -9,7 +9,7 @@ from agentvault_tui.errors import TenantRefusedError, TenantUnreachableError
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import delete as delete_at
-from agentvault_tui.vault.management.rows import text
+from agentvault_tui.vault.management.rows import strings, text
 from agentvault_tui.vault.reply import Json
 
 
@@ -90,7 +90,7 @@ def _compare(name: str, wanted: Mapping[str, Any], row: Json) -> None:
     asked, found = wanted.get(name), row.get(name)
     if asked is None or asked == found:
         return
-    if isinstance(asked, list) and isinstance(found, list) and set(asked) == set(found):
+    if isinstance(asked, list) and sorted(asked) == sorted(strings(found)):
         return
     raise TenantRefusedError(
         "stored_otherwise",

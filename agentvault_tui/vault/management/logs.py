@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
-from agentvault_tui.vault.reply import Json, Reply
+from agentvault_tui.vault.reply import Json
 
 MOST: Final = 100
 """Rows in one answer, at most."""
@@ -57,8 +56,8 @@ async def has(api: Api, row: str) -> bool:
 async def after(api: Api, row: str, take: int = MOST) -> LogPage:
     """Return the rows after *row*, none when there are none yet. ``read:logs``.
 
-    Auth0 heeds nothing else in such a request, and pages it with a ``Link``; of that
-    only the row to go on from is taken, and the URL never followed.
+    Auth0 heeds nothing else in such a request. The ``Link`` of its answer names the
+    last row, which the rows themselves say too: no URL of an answer's is read.
     """
     reply = await api.request(
         "GET",
@@ -67,16 +66,14 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
         what="show its log",
         scope="read:logs",
     )
-    rows = tuple(reply.rows("logs"))
+    rows = tuple(reply.rows("logs")[:take])
     for one in rows:
         one.setdefault("log_id", one.get("_id"))
         text(one, "log_id")
     if not rows:
         return LogPage((), row)
-    # A mark that is no row of the page could pass over rows to come.
-    mark = _mark(reply)
-    seen = {one["log_id"] for one in rows}
-    return LogPage(rows, mark if mark in seen else rows[-1]["log_id"])
+    # Ids sort as text; behind the newest none is read twice, whatever the order.
+    return LogPage(rows, max(one["log_id"] for one in rows))
 
 
 async def _end(api: Api, sort: str, take: int) -> LogPage:
@@ -91,12 +88,3 @@ async def _end(api: Api, sort: str, take: int) -> LogPage:
     for one in rows:
         one["log_id"] = text(one, "log_id", "_id")
     return LogPage(rows, rows[-1]["log_id"] if rows else "")
-
-
-def _mark(reply: Reply) -> str:
-    """Return the ``from`` of the link to the next rows."""
-    try:
-        asked = parse_qs(urlsplit(reply.following).query, max_num_fields=20)
-    except ValueError:
-        return ""
-    return asked.get("from", [""])[0][:200]

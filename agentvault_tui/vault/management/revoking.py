@@ -31,6 +31,8 @@ class Revoked:
     """Whether a later reading showed that none is left."""
     refused: tuple[Shown, ...]
     """What the tenant said of the ways it does not have or does not let us use."""
+    unread: TenantScopeError | None = None
+    """What keeps us from reading a list there is: no other one stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,13 @@ async def revoke_refresh_tokens(
                 ended += count
     if not ways:
         raise problems[-1]
+    confirmed, unread = await _is_confirmed(api, user_id, client_id, seconds)
     return Revoked(
         ways=tuple(ways),
         ended=ended,
-        confirmed=await _is_confirmed(api, user_id, client_id, seconds),
+        confirmed=confirmed,
         refused=tuple(visible(problem.what, 300) for problem in problems),
+        unread=unread,
     )
 
 
@@ -109,20 +113,27 @@ async def _left(api: Api, way: _Way, user_id: str, client_id: str) -> int:
     return len([token async for token in way.every(api, user_id, client_id)])
 
 
-async def _is_confirmed(api: Api, user_id: str, client_id: str, seconds: float) -> bool:
-    """Read every list that can be read until it is empty; none can: not confirmed."""
+async def _is_confirmed(
+    api: Api, user_id: str, client_id: str, seconds: float
+) -> tuple[bool, TenantScopeError | None]:
+    """Read every list the plan has until it is empty; none can: not confirmed.
+
+    A list that is there and closed to us may hold what the others do not know of.
+    """
     readable = 0
+    problems: list[TenantRefusedError] = []
     for way in _LISTS:
 
         async def none_left(way: _Way = way) -> bool:
             nonlocal readable
-            left = await _tried(_left(api, way, user_id, client_id), [])
+            left = await _tried(_left(api, way, user_id, client_id), problems)
             readable += left is not None
             return not left
 
         if not await settled(api.tenant, none_left, seconds):
-            return False
-    return readable > 0
+            return False, None
+    unread = next((one for one in problems if isinstance(one, TenantScopeError)), None)
+    return readable > 0 and unread is None, unread
 
 
 async def _tried(

@@ -10,6 +10,7 @@ from agentvault_tui.vault.reply import Json
 
 DONE: Final = (200, 202, 204)
 """A deletion's statuses: done, or accepted to be done soon."""
+_LONGEST: Final = 2048
 _SECRET: Final = frozenset(
     {
         "app_secret",
@@ -46,11 +47,11 @@ def text(row: Json, *names: str) -> str:
     """Return the first of *names* that *row* has, which it must.
 
     Raises:
-        TenantUnreachableError: it has none that is a string.
+        TenantUnreachableError: it has none that is a string, of a length one can store.
     """
     for name in names:
         value = row.get(name)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and 0 < len(value) <= _LONGEST:
             return value
     raise TenantUnreachableError(f"the tenant sent an object without its {names[0]}")
 
@@ -61,6 +62,12 @@ def strings(value: Any) -> tuple[str, ...]:
     if not isinstance(listed, list):
         return ()
     return tuple(one for one in listed if isinstance(one, str))
+
+
+def objects(value: Any) -> list[Json]:
+    """Return the objects of a list; of anything else, none."""
+    listed = value if isinstance(value, list) else []
+    return [one for one in listed if isinstance(one, dict)]
 
 
 async def delete(

@@ -14,6 +14,9 @@ from agentvault_tui.vault.management.rows import delete, strings, text, without_
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.secret import Secret
 
+_SCOPES, _LONGEST = 100, 500
+"""Of an account's scopes: Auth0's own bound on how many, and ours on each."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectedAccount:
@@ -147,7 +150,7 @@ def account(row: Json) -> ConnectedAccount:
     return ConnectedAccount(
         id=text(row, "id"),
         connection=text(row, "connection"),
-        scopes=strings(row.get("scopes")),
+        scopes=tuple(one[:_LONGEST] for one in strings(row.get("scopes"))[:_SCOPES]),
         created_at=created if isinstance(created, str) else "",
     )
 

@@ -5,6 +5,7 @@
 """
 
 from agentvault_tui.vault.provision import checks, scopes, show
+from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.kept import Keeper, KeptClients
 from agentvault_tui.vault.provision.login import sign_in
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin
@@ -13,6 +14,7 @@ from agentvault_tui.vault.provision.provisioner import Provisioner
 
 __all__ = [
     "AgentNeed",
+    "Found",
     "Item",
     "Keeper",
     "KeptClients",

@@ -38,6 +38,7 @@ def console() -> Application:
             **_ours("AgentVault console", names.CONSOLE, "none"),
             "app_type": Is("native"),
             "grant_types": SameSet((DEVICE_GRANT,)),
+            "known": Is(True),
         },
     )
 

@@ -24,3 +24,8 @@ class Found:
     """What only a person can do there: address to what."""
     misfiled: Mapping[str, str] = field(default_factory=dict)
     """Address of a grant that stands for another kind of subject: for which."""
+    adopted: Mapping[str, str] = field(default_factory=dict)
+    """Address of a client that is ours by its mark alone to its id.
+
+    Whoever may edit one application of the tenant can give it that mark.
+    """

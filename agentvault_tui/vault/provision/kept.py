@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -82,11 +86,7 @@ class KeptClients:
         Raises:
             NotFoundError: there is none.
         """
-        if "client_secret" not in self._one(key):
-            raise NotFoundError(
-                f"the secret of {key} is not in this home", "agentvault auth0 apply"
-            )
-        return Secret(lambda: str(self._one(key)["client_secret"]))
+        return self._secret(key, "client_secret", "secret")
 
     def has_secret(self, key: str, client_id: str) -> bool:
         """Tell whether the secret of *client_id* is kept under *key*."""
@@ -95,14 +95,14 @@ class KeptClients:
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
         """Keep a client, and its secret if it has one; on disk when this returns."""
-        everything = self._read()
-        one = everything.get(key, {})
-        if one.get("client_id") != client_id:
-            one = {}
-        one["client_id"] = client_id
-        if secret is not None:
-            one["client_secret"] = secret.reveal()
-        self._write({**everything, key: one})
+        with self._alone():
+            one = self._one(key)
+            if one.get("client_id") != client_id:
+                one = {}
+            one["client_id"] = client_id
+            if secret is not None:
+                one["client_secret"] = secret.reveal()
+            self._write({**self._read(), key: one})
 
     def worker_key(self, key: str) -> str:
         """Return the name of the worker's key kept under *key*, or ``""``."""
@@ -115,11 +115,7 @@ class KeptClients:
         Raises:
             NotFoundError: there is none.
         """
-        if "worker_key" not in self._one(key):
-            raise NotFoundError(
-                f"the key of {key} is not in this home", "agentvault auth0 apply"
-            )
-        return Secret(lambda: str(self._one(key)["worker_key"]))
+        return self._secret(key, "worker_key", "key")
 
     def new_worker_key(self, key: str) -> tuple[str, str]:
         """Make and keep a worker's key; return its name and public part in PEM."""
@@ -127,11 +123,40 @@ class KeptClients:
         pem = made.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         ).decode()
-        everything = self._read()
-        # Kept before the tenant has heard of it: a crash between loses nothing.
-        one = {**everything.get(key, {}), "worker_key": pem}
-        self._write({**everything, key: one})
+        with self._alone():
+            # Kept before the tenant has heard of it: a crash between loses nothing.
+            one = {**self._one(key), "worker_key": pem}
+            self._write({**self._read(), key: one})
         return _name(made), _public(made).decode()
+
+    def _secret(self, key: str, member: str, called: str) -> Secret:
+        """Return a *member* that is read anew, and missed, each time it is used."""
+
+        def read() -> str:
+            found = self._one(key).get(member)
+            if not isinstance(found, str):
+                raise NotFoundError(
+                    f"the {called} of {key} is not in this home",
+                    "agentvault auth0 apply",
+                )
+            return found
+
+        read()
+        return Secret(read)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Change the file with nobody in between: `apply` runs beside a broker.
+
+        A secret that the other wrote meanwhile would be lost, and is told only once.
+        """
+        private_folder(self.path.parent)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _one(self, key: str) -> dict[str, Any]:
         found = self._read().get(key, {})
@@ -156,7 +181,6 @@ class KeptClients:
         )
 
     def _write(self, value: dict[str, Any]) -> None:
-        private_folder(self.path.parent)
         replace_private(self.path, json.dumps(value, indent=1))
 
 

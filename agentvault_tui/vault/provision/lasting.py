@@ -34,7 +34,7 @@ _AT_PROVIDER: Final = frozenset({"github", "slack", "sign-in-with-slack", "box"}
 def lasting(connection: Mapping[str, Any]) -> Lasting:
     """Read a connection as the Management API gives it."""
     options = connection.get("options")
-    strategy = connection.get("strategy")
+    strategy = str(connection.get("strategy"))
     if strategy in _AT_PROVIDER:
         return Lasting.UNSEEN
     if not isinstance(options, Mapping):

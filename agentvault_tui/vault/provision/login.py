@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.text import visible
 from agentvault_tui.vault.device import (
     SLOWER,
     DeviceFlow,
@@ -68,7 +69,7 @@ async def sign_in(
             case SlowDown():
                 interval += SLOWER
             case _:
-                code = reply.error or f"status {reply.status}"
+                code = visible(reply.error or f"status {reply.status}", 60)
                 what = f"the tenant ended the sign-in: {code} {reply.description}"
                 raise TenantRefusedError(code, what.rstrip(), status=reply.status)
     raise TenantError("nobody signed in before the code ran out", "start again")

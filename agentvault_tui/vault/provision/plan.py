@@ -86,7 +86,13 @@ def difference(wanted: Wanted, found: Found, ids: Ids) -> Item:
         return Item(Step.NOTHING, address, title)
     if wanted.held:
         return Item(Step.LEAVE, address, title, changes, wanted.held)
-    return Item(Step.CHANGE, address, title, changes, wanted=wanted)
+    note = ""
+    if identity := found.adopted.get(address):
+        note = (
+            f"known by its mark alone, and unknown to this home: see in the Dashboard "
+            f"that {identity} is ours before it is given what stands below"
+        )
+    return Item(Step.CHANGE, address, title, changes, note, wanted=wanted)
 
 
 def _strangers(wanted: tuple[Wanted, ...], found: Found) -> Iterator[Item]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.text import visible
 from agentvault_tui.vault.management import (
     Management,
     actions,
@@ -18,6 +19,7 @@ from agentvault_tui.vault.management import (
     roles,
     tenant_settings,
 )
+from agentvault_tui.vault.management.rows import objects, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.kept import Keeper
 from agentvault_tui.vault.provision.lasting import lasting
@@ -62,7 +64,9 @@ class Reader:
             if one.get("id") == identity:
                 return one
         raise TenantNotFoundError(
-            "inexistent_grant", f"the tenant has no client grant {identity}", status=404
+            "inexistent_grant",
+            f"the tenant has no client grant {visible(identity, 60)}",
+            status=404,
         )
 
     async def roles(self) -> list[Json]:
@@ -129,12 +133,13 @@ class Reader:
     async def _client(self, client: Json) -> Json:
         """Add what we know of a client ourselves: whether its credentials are here."""
         key, identity = key_of(client), str(client.get("client_id", ""))
+        client["known"] = bool(identity) and self.keeper.client_id(key) == identity
         client["kept"] = self.keeper.has_secret(key, identity)
         worker = client.get(names.WORKER)
         if isinstance(worker, dict):
-            for pin in worker.get("grants") or []:
-                pin["scopes"] = sorted(pin.get("scopes") or [])
-            ids = [one.get("id") for one in worker.get("credentials") or []]
+            for pin in objects(worker.get("grants")):
+                pin["scopes"] = sorted(strings(pin.get("scopes")))
+            ids = [one.get("id") for one in objects(worker.get("credentials"))]
             client["worker_key"] = await self._has_key(identity, key, ids)
         return client
 
@@ -171,7 +176,7 @@ def key_of(client: Json) -> str:
     if mark == names.AGENT:
         agent = marks.get(names.MARK_AGENT)
         return f"agents/{agent}" if isinstance(agent, str) and agent else ""
-    return mark if mark in {names.CONSOLE, names.BROKER, names.MANAGEMENT} else ""
+    return mark if mark in (names.CONSOLE, names.BROKER, names.MANAGEMENT) else ""
 
 
 def _grant(raw: Json) -> Json:

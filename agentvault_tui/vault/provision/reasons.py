@@ -118,6 +118,7 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.broker", "grant_types", _F, _vault_grants),
     ("client.*", "refresh_token.rotation_type", _F, _ROTATION),
     ("client.*", "refresh_token.policies", _F, _MRRT),
+    ("client.*", "known", _F, "is not known in this home: no sign-in goes by it"),
     ("client.*", "kept", _F, "has a secret that is not in this home"),
     ("client.*", "worker_key", _F, "has a worker's key that is not in this home"),
     ("client.*", "name", _W, "goes by another name"),

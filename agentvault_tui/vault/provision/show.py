@@ -26,7 +26,7 @@ _WORDS: Final = {
     Step.BY_HAND: "to do by hand",
 }
 _INNER: Final = {"kept": "secret", "worker_key": "worker's key"}
-_CALLED: Final = {**_INNER, "deployed_code": "deployed"}
+_CALLED: Final = {**_INNER, "known": "application", "deployed_code": "deployed"}
 """Members that are ours and not the tenant's, as a person calls them."""
 _WIDE: Final = 120
 _LISTED: Final = 6
@@ -95,6 +95,8 @@ def _becomes(item: Item, change: FieldChange) -> Shown:
     if change.path in _INNER:
         fresh = item.step is Step.CREATE
         return Shown("kept in this home" if fresh else "not in this home -> a new one")
+    if change.path == "known":
+        return Shown("kept in this home")
     before, after = change.before, change.after
     if isinstance(before, list) and isinstance(after, list):
         return _list_change(before, after)

@@ -31,6 +31,7 @@ class _Survey:
     marked: dict[str, str] = field(default_factory=dict)
     by_hand: dict[str, str] = field(default_factory=dict)
     misfiled: dict[str, str] = field(default_factory=dict)
+    adopted: dict[str, str] = field(default_factory=dict)
 
     def add(self, wanted: Wanted, found: Json | None, key: str = "id") -> None:
         """Note that *wanted* stands, as *found*."""
@@ -68,6 +69,7 @@ async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Foun
         so_far.marked,
         so_far.by_hand,
         so_far.misfiled,
+        so_far.adopted,
     )
 
 
@@ -133,12 +135,16 @@ async def _clients(
             key=lambda client: client.get("client_id") not in (kept, needs.client_id)
         )
         so_far.add(one, ours[0] if ours else None, "client_id")
+        identity = so_far.ids.get(one.address, "")
+        if identity and identity not in {kept, needs.client_id}:
+            so_far.adopted[one.address] = identity
     chosen = set(so_far.ids.values())
     for client in marked:
         address = f"{Kind.CLIENT}.{key_of(client)}"
-        if client.get("client_id") not in chosen:
+        client_id = str(client.get("client_id"))
+        if client_id not in chosen:
             if address in so_far.ids:
-                address += f" ({client.get('client_id')})"
+                address += f" ({client_id})"
             so_far.marked[address] = str(client.get("name"))
 
 

@@ -24,7 +24,7 @@ from agentvault_tui.vault.reply import Json
 
 _BATCH: Final = 50
 """Clients in one change of a connection."""
-_OURS: Final = ("kept", "worker_key")
+_OURS: Final = ("known", "kept", "worker_key")
 
 
 @dataclass(frozen=True, slots=True)

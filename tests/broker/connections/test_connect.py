@@ -164,6 +164,23 @@ async def test_a_no_at_the_page_ends_the_flow(office: Office, live: Live) -> Non
         await office.proceed(flow, address)
 
 
+async def test_an_answer_of_another_tenants_ends_the_flow(
+    office: Office, live: Live
+) -> None:
+    """RFC 9207: whoever names another issuer has mixed us up; no code is spent."""
+    agent, person = await caller(live), office.person()
+    flow = await office.begin(agent.agent)
+    address = await office.visit(flow, person)
+    other = urlencode({"iss": "https://evil.test/"})
+    with pytest.raises(RefusedError, match="another tenant"):
+        await office.proceed(flow, f"{address}&{other}")
+    assert office.broker.vault.users.of(agent.agent.id) is None
+    flow = await office.begin(agent.agent)
+    ours = urlencode({"iss": office.tenant.issuer})
+    address = f"{await office.visit(flow, person)}&{ours}"
+    assert isinstance(await office.proceed(flow, address), Flow)
+
+
 async def test_a_code_counts_once(office: Office, live: Live) -> None:
     """The same address a second time leads nowhere."""
     agent, person = await caller(live), office.person()
@@ -304,6 +321,27 @@ async def test_a_vault_user_without_an_account_is_cut_too(
     await office.proceed(flow, await office.visit(flow, person))
     user = office.broker.vault.users.of(agent.agent.id)
     assert user is not None
+    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    steps = office.broker.registry.steps_of(agent.agent.id)
+    (step,) = [step for step in steps if step.step == "refresh tokens"]
+    assert step.users == (user.sub,)
+
+
+@pytest.mark.parametrize("damage", ["lost", "unreadable"])
+async def test_a_vault_user_whose_token_does_not_open_is_cut_as_well(
+    office: Office, live: Live, damage: str
+) -> None:
+    """What we cannot use any more lives on at the tenant, and is ended there."""
+    agent, person = await caller(live), office.person()
+    flow = await office.begin(agent.agent)
+    await office.proceed(flow, await office.visit(flow, person))
+    user = office.broker.vault.users.of(agent.agent.id)
+    assert user is not None
+    key = office.bench.home.keys / "vault.key"
+    key.unlink()
+    if damage == "unreadable":
+        key.mkdir()
+    assert office.broker.vault.users.of(agent.agent.id) is None
     await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
     steps = office.broker.registry.steps_of(agent.agent.id)
     (step,) = [step for step in steps if step.step == "refresh tokens"]

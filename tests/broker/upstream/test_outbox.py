@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from support.bench import OPERATOR
 from support.upstream import Site
 
 from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.status import warnings
-from agentvault_tui.broker.usecases.revoke import restore_agent
+from agentvault_tui.broker.upstream import Attempts, Outbox
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.management import logs
@@ -201,3 +205,64 @@ async def test_a_client_that_is_gone_is_cut_off(site: Site) -> None:
     await site.revoke(agent)
     await site.work()
     assert {site.steps(agent)[step] for step in CUT} == {"confirmed"}
+
+
+async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
+    """While the tenant never finishes one agent's step, another agent is cut off."""
+    broker = site.bench.broker
+    slow, *_ = await site.agent()
+    other, *_ = await site.agent()
+    reached = (site.clock, broker.registry, broker.access, broker.providers)
+    attempts = Attempts(*reached, broker._record_step, longest=0.3)
+    broker.outbox = Outbox(*reached, attempts)
+    stuck = asyncio.Event()
+
+    async def never(*_: Any) -> bool:
+        stuck.set()
+        return await asyncio.Event().wait()
+
+    broker.access.holdings.disconnecting = never
+    await site.revoke(slow)
+    working = asyncio.create_task(broker.outbox.run())
+    try:
+        await stuck.wait()
+        await site.revoke(other)
+        await site.bench.until(
+            lambda: site.steps(other).get("vault grant") == "confirmed"
+        )
+    finally:
+        working.cancel()
+    (step,) = (
+        s for s in broker.registry.steps_of(slow.id) if s.step == "connected accounts"
+    )
+    assert (step.status, step.problem) == (
+        "pending",
+        "the tenant took longer than 0.3 s",
+    )
+
+
+@pytest.mark.parametrize("blind", ["of", "signed_in"])
+async def test_a_home_that_cannot_be_read_stops_no_cut_and_loses_no_step(
+    site: Site, monkeypatch: pytest.MonkeyPatch, blind: str
+) -> None:
+    """Out of descriptors, say: cut and recorded at once, and the tenant hears later."""
+    agent, there, token = await site.agent()
+    holdings = site.bench.broker.access.holdings
+
+    def unreadable(_: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(holdings, blind, unreadable)
+    cut = await revoke_agent(site.bench.broker, agent.id, "", OPERATOR)
+    assert cut.recorded
+    assert [step.step for step in cut.steps if step.status == "pending"] == CUT
+    await site.work()
+    monkeypatch.undo()
+    await site.restart()
+    site.clock.advance(60)
+    await site.work()
+    assert set(site.steps(agent).values()) == {"confirmed", "withdrawn"}
+    kept = KeptClients(site.home, site.tenant.issuer)
+    there.client["client_secret"] = kept.secret(f"agents/{agent.id}").reveal()
+    assert there.refresh(token).json()["error"] == "invalid_grant"
+    assert there.exchange(token).json()["error"] == "unauthorized_client"

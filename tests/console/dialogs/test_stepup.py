@@ -612,3 +612,42 @@ async def test_it_survives_a_tiny_screen_and_back() -> None:
         await pilot.pause()
         app.settle()
         assert "You grant" in text_of(app)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 20)])
+async def test_a_providers_token_is_told_for_what_it_is(size: tuple[int, int]) -> None:
+    """More than this action, and not ours to end: before the yes and after it."""
+    stand = scene()
+    stand.change(ID, connection="google-oauth2")
+    async with opened(stand, size=size) as (app, pilot):
+
+        def told() -> str:
+            app.dialog.update_page()
+            return " ".join(text_of(app).replace("│", " ").split())
+
+        assert "exactly this" not in told()
+        assert "a token of the account at google-oauth2, once" in told()
+        app.settle()
+        await pilot.press("v")
+        seen = ""
+        for _ in range(30):
+            seen += told().replace(" ", "")  # broken anywhere, even within a word
+            await pilot.press("down")
+        assert "itmaydoallitsownerallowed" in seen
+        assert "worksthereuntiltheproviderendsit" in seen
+        await pilot.press("escape")
+        stand.approve(ID, "alice")
+        assert "then only the provider can end that token" in told()
+        assert "take it back." not in told()
+        stand.redeem(ID)
+        assert "works until the provider ends it" in told()
+        assert "spent" not in told()
+
+
+async def test_an_ordinary_request_cannot_pass_for_a_providers_token() -> None:
+    """A resource that reads like a connection's changes nothing of what is told."""
+    stand = scene()
+    stand.change(ID, resource="connection:google-oauth2", parameters={"account": "c"})
+    async with opened(stand) as (app, _):
+        assert "exactly this, once" in text_of(app)
+        assert "a token of the account" not in text_of(app)
