@@ -42,7 +42,7 @@ def warnings(broker: Broker) -> list[str]:
         )
     if broker.unrecorded:
         found.append(
-            f"{len(broker.unrecorded)} revocations are in force but not yet recorded."
+            f"{len(broker.unrecorded)} changes are in force but not yet recorded."
         )
     if broker.state_problem:
         found.append(broker.state_problem)

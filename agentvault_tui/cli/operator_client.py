@@ -243,6 +243,6 @@ def _refusal(status: int, content: bytes) -> AgentVaultError:
         problem = None
     if not isinstance(problem, dict):
         problem = {}
-    what = problem.get("title") or f"the broker answered with HTTP status {status}"
+    what = problem.get("detail") or f"the broker answered with HTTP status {status}"
     kind = _KINDS.get(status, RefusedError)
-    return kind(str(what), str(problem.get("detail") or ""))
+    return kind(str(what), str(problem.get("remedy") or ""))

@@ -153,9 +153,9 @@ class Wire:
         except ValueError:
             problem = None
         if not isinstance(problem, dict):
-            problem = {"title": f"the broker answered {answer.status_code}"}
-        what = visible(problem.get("title") or "refused", 300)
-        remedy = visible(problem.get("detail") or "", 300)
+            problem = {"detail": f"the broker answered {answer.status_code}"}
+        what = visible(problem.get("detail") or "refused", 300)
+        remedy = visible(problem.get("remedy") or "", 300)
         raise _ERRORS.get(answer.status_code, RefusedError)(what, remedy)
 
 

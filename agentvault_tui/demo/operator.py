@@ -99,5 +99,5 @@ class Operator:
         except ValueError as error:
             raise AgentVaultError(f"{path} did not answer with JSON") from error
         if reply.is_error:
-            raise RefusedError(str(body.get("detail") or body.get("title") or body))
+            raise RefusedError(str(body.get("detail") or body))
         return body

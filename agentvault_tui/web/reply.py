@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from agentvault_tui.encoder import compact_encoder, encode_basestring_ascii
@@ -77,7 +78,7 @@ def oauth_error(status: int, text: str) -> Reply:
 
 
 def problem(status: int, text: str) -> Reply:
-    """Shape an error as RFC 9457 does."""
-    title = _CODES.get(status, "invalid_request").replace("_", " ")
+    """Shape an error as RFC 9457 does; its title is the status's (section 4.2.1)."""
+    title = HTTPStatus(status).phrase
     value = {"type": "about:blank", "title": title, "status": status, "detail": text}
     return json_reply(status, value, kind=_PROBLEM)

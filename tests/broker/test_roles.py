@@ -125,7 +125,7 @@ async def test_a_role_decides(
     assert answer.headers["content-type"] == "application/problem+json"
     needed = "approver" if deed == "approve" else "operator"
     assert answer.json()["needed_role"] == needed
-    assert f"needs the role {needed}; victor is {role}" in answer.json()["title"]
+    assert f"needs the role {needed}; victor is {role}" in answer.json()["detail"]
     assert len(await bench.events("operator.login")) == 1
 
 
@@ -154,7 +154,7 @@ async def test_by_claim_only_cutting_goes_without_a_role(
     assert answer.status_code == (200 if deed in CUTS else 403), answer.text
     if deed in GIFTS:
         why = "the tenant gives victor none" if signed_in else "nobody is signed in"
-        assert why in answer.json()["title"]
+        assert why in answer.json()["detail"]
 
 
 async def test_a_viewer_sees_everything(seat: Seat) -> None:

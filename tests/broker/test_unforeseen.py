@@ -50,7 +50,9 @@ async def test_damage_is_a_problem_document_that_says_so(bench: Bench) -> None:
     answer = await read(bench, "/api/audit")
     assert answer.status_code == 500
     assert answer.json()["error"] == "LedgerDamagedError"
+    assert answer.json()["title"] == "Internal Server Error"
     assert answer.json()["detail"]
+    assert answer.json()["remedy"]
 
 
 async def test_an_approval_that_breaks_waits_again_with_a_word(
@@ -91,3 +93,14 @@ async def test_a_sign_in_that_breaks_says_so(
     problem = sessions.problem(OPERATOR.id)
     assert problem == "this is our fault, see the log (RuntimeError)"
     assert sessions.of(OPERATOR.id) is None
+
+
+@pytest.mark.parametrize("path", ["/api/agents/agt_nobody", "/api/nothing"])
+async def test_the_title_of_a_refusal_is_its_status_and_the_detail_says_why(
+    bench: Bench, path: str
+) -> None:
+    """With the type about:blank RFC 9457 section 4.2.1 leaves the title no choice."""
+    told = (await read(bench, path)).json()
+    assert (told["type"], told["status"]) == ("about:blank", 404)
+    assert told["title"] == "Not Found"
+    assert told["detail"]

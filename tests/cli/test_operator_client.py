@@ -57,10 +57,10 @@ def http(status: str, body: str) -> bytes:
         (b"rubbish\r\n\r\n", 3, "broke off"),
         (http("200 OK", "{"), 1, "not JSON"),
         (http("500 No", "<html>"), 1, "HTTP status 500"),
-        (http("404 No", '{"title":"no such agent"}'), 4, "no such agent"),
-        (http("409 No", '{"title":"decided","detail":"look"}'), 1, "decided: look"),
-        (http("503 No", '{"title":"cannot write"}'), 1, "cannot write"),
-        (http("400 No", '{"title":"unknown scope"}'), 2, "unknown scope"),
+        (http("404 No", '{"detail":"no such agent"}'), 4, "no such agent"),
+        (http("409 No", '{"detail":"decided","remedy":"look"}'), 1, "decided: look"),
+        (http("503 No", '{"detail":"cannot write"}'), 1, "cannot write"),
+        (http("400 No", '{"detail":"unknown scope"}'), 2, "unknown scope"),
         (http("200 OK", "[1, 2]"), 1, "not an answer"),
     ],
 )
@@ -77,7 +77,7 @@ def test_answers_that_are_none(
 
 def test_a_hostile_problem_is_inert(cli: Run, tmp_path: Path) -> None:
     """Even the broker's own words go through the one door."""
-    with answering(tmp_path, http("409 No", json.dumps({"title": HOSTILE}))):
+    with answering(tmp_path, http("409 No", json.dumps({"detail": HOSTILE}))):
         found = cli("--home", str(tmp_path), "agents", "list")
     assert found.err.count("\n") == 1
     assert found.err.rstrip("\n").isprintable()

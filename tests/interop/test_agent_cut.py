@@ -49,7 +49,8 @@ def follower(office: Office) -> TenantLog:
     async def record(drafts: list[Draft], mark: Meta) -> None:
         await office.broker.record(*drafts, changes=[mark])
 
-    return TenantLog(office.broker.access, record)
+    broker = office.broker
+    return TenantLog(broker.clock, office.tenant.issuer, broker.access, record)
 
 
 @asynccontextmanager

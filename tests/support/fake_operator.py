@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,12 +29,11 @@ from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.web import Server, unix_socket
 
 
-def problem(status: int, title: str, detail: str) -> JSONResponse:
-    return JSONResponse(
-        {"type": "about:blank", "status": status, "title": title, "detail": detail},
-        status,
-        media_type="application/problem+json",
-    )
+def problem(status: int, detail: str, remedy: str) -> JSONResponse:
+    title = HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": title, "status": status}
+    document |= {"detail": detail, "remedy": remedy}
+    return JSONResponse(document, status, media_type="application/problem+json")
 
 
 class FakeOperator(FakeState):

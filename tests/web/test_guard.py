@@ -163,6 +163,7 @@ async def test_errors_take_the_shape_asked_for(serve: Serve) -> None:
     answer = await get(listener)
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 421
+    assert answer.json()["title"] == "Misdirected Request"
 
 
 async def test_a_broken_app_answers_500_and_the_log_has_the_rest(

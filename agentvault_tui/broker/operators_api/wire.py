@@ -54,11 +54,14 @@ def answer(body: Any, status: int = 200) -> Response:
     return Response(json.dumps(body), status, media_type="application/json")
 
 
-def problem(status: int, title: str, detail: str = "", **more: str) -> Response:
-    """Return a problem document."""
-    document = {"type": "about:blank", "title": title, "status": status, **more}
-    if detail:
-        document["detail"] = detail
+def problem(status: int, detail: str, **more: str) -> Response:
+    """Return a problem document; with no type of its own the title is the status's.
+
+    RFC 9457 section 4.2.1. *more* are extension members: ``remedy`` says what helps.
+    """
+    title = HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": title, "status": status}
+    document |= {"detail": detail, **more}
     headers = {"Retry-After": "1"} if status == 503 else {}
     return Response(
         json.dumps(document), status, headers, media_type="application/problem+json"
@@ -72,7 +75,9 @@ async def foreseen(_: Request, error: Exception) -> Response:
     more = {"error": type(error).__name__}
     if isinstance(error, ForbiddenError):
         more["needed_role"] = error.role
-    return problem(status, error.what, error.remedy, **more)
+    if error.remedy:
+        more["remedy"] = error.remedy
+    return problem(status, error.what, **more)
 
 
 class Unforeseen:
@@ -105,8 +110,8 @@ class Unforeseen:
 async def http_refusal(_: Request, error: Exception) -> Response:
     """Turn the router's own refusals into problem documents."""
     assert isinstance(error, HTTPException)  # noqa: S101 - how it is registered
-    title = error.detail or HTTPStatus(error.status_code).phrase
-    response = problem(error.status_code, title)
+    detail = error.detail or HTTPStatus(error.status_code).phrase
+    response = problem(error.status_code, detail)
     response.headers.update(error.headers or {})
     return response
 
