@@ -321,6 +321,7 @@ BAD_DETAILS = (
     _with(parameters={"x" * 4001: 1}),
     _with(parameters=float("nan")),
     json.dumps([DETAILS])[:-2] + ', "why": "another"}]',
+    _with(parameters={"a": 1}).replace('"a": 1', '"a": 1e999'),
     "[" * 20_000,
 )
 
