@@ -19,7 +19,7 @@ from agentvault_tui.tenant.credentials import Credentials, Replays, number
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LONGEST: Final = 300.0
 _LEEWAY: Final = 30.0
-_NOBODY: Final = sha256_hex("nobody")
+_NONE: Final = sha256_hex("")
 
 
 class ClientAuth:
@@ -69,9 +69,10 @@ class ClientAuth:
 
     def _by_secret(self, client_id: str, secret: str) -> Client:
         client = self._clients.find(client_id)
-        stored = _NOBODY if client is None else client.secret_hash or _NOBODY
+        stored = None if client is None else client.secret_hash
         # T-16: hashes are compared, in constant time, also for a client there is not.
-        right = hmac.compare_digest(sha256_hex(secret), stored)
+        # One that was public until now has no secret: nothing sent is the right one.
+        right = hmac.compare_digest(sha256_hex(secret), stored or _NONE) and stored
         if client is None or client.key_ids:
             raise _refusal()
         if client.confidential and not right:

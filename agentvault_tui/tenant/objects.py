@@ -46,12 +46,19 @@ class Objects:
         return self._one("name", name)
 
     def replace(self, key: str, doc: Document) -> None:
-        """Put *doc* in the place of what is there."""
+        """Put *doc* in the place of what is there; its name stays."""
         self._store.change(
             "UPDATE objects SET doc = ? WHERE kind = ? AND id = ?",
             json.dumps(doc),
             self._kind,
             key,
+        )
+
+    def rename(self, key: str, name: str) -> None:
+        """Give the document of that id another name, which no other one has."""
+        self._store.change(
+            "UPDATE objects SET name = ? WHERE kind = ? AND id = ?",
+            *(name, self._kind, key),
         )
 
     def delete(self, key: str) -> bool:

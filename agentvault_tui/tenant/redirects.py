@@ -76,7 +76,10 @@ def _loopback(host: str | None) -> bool:
 
 
 def _without_port(uri: str) -> str | None:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None  # Whatever an administrator registered, it is no address.
     if parts.scheme != "http" or not _loopback(parts.hostname):
         return None
     return urlunsplit(parts._replace(netloc=parts.hostname or ""))

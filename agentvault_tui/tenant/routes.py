@@ -93,7 +93,8 @@ def apis(parts: Parts) -> list[BaseRoute]:
 def endpoints(parts: Parts) -> list[Endpoint]:
     """Return every call of the Management API."""
     surfaces: list[Surface] = [
-        ClientCalls(parts.clients, parts.credentials, parts.refresh, parts.consents),
+        ClientCalls(parts.clients, parts.credentials, parts.refresh, parts.consents,
+                    parts.apis),
         CredentialCalls(parts.clients, parts.credentials, parts.clock),
         UserGrantCalls(parts.consents, parts.refresh, parts.apis),
         ClientGrantCalls(parts.apis, parts.clients),

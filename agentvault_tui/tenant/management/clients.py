@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.clients import (
     DEFAULT_GRANTS,
     DEFAULT_REFRESH,
@@ -105,12 +106,14 @@ class ClientCalls:
         credentials: Credentials,
         refresh: RefreshTokens,
         consents: Consents,
+        apis: Apis,
     ) -> None:
-        """Act on *clients*."""
+        """Act on *clients*, and on what they have by being there."""
         self._clients = clients
         self._credentials = credentials
         self._refresh = refresh
         self._consents = consents
+        self._apis = apis
 
     def endpoints(self) -> list[Endpoint]:
         """Return the calls."""
@@ -147,7 +150,7 @@ class ClientCalls:
         _check(doc)
         client, secret = self._clients.add(_without_keys(doc))
         try:
-            client = self._with_keys(client, merged({}, body))
+            client = self._with_keys(client, {**client.doc, **_keys(doc)}, body)
         except BaseException:
             self._forget(client)
             raise
@@ -160,13 +163,16 @@ class ClientCalls:
         client = self._of_store(call)
         body = checked(call.body, _MEMBERS)
         _check_power(call, body)
+        for name in _NEEDED:
+            if name in body and body[name] is None:
+                raise bad_body(name, "Expected a value")
         changed = merged(client.doc, body)
         changed.setdefault("token_endpoint_auth_method", None)
         if body.get("refresh_token") is not None:
             held = client.doc.get("refresh_token") or {}
             changed["refresh_token"] = {**held, **body["refresh_token"]}
         _check(changed)
-        return Answer(200, shape(self._with_keys(client, changed)))
+        return Answer(200, shape(self._with_keys(client, changed, body)))
 
     def _delete(self, call: Call) -> Answer:
         client = self._clients.find(call.path["id"])
@@ -179,6 +185,7 @@ class ClientCalls:
 
     def _forget(self, client: Client) -> None:
         self._clients.delete(client)
+        self._apis.drop_grants("client_id", client.client_id)
         for key in self._credentials.of_client(client.client_id):
             self._credentials.delete(client.client_id, key["id"])
 
@@ -205,11 +212,16 @@ class ClientCalls:
             )
         return client
 
-    def _with_keys(self, client: Client, body: Mapping[str, Any]) -> Client:
-        """Keep keys that came in a body; the client then names them by their ids."""
-        doc = {**client.doc, **{n: body[n] for n in body if n not in _HOLDERS}}
-        methods = body.get("client_authentication_methods")
-        if methods is not None and methods.get("private_key_jwt") is not None:
+    def _with_keys(
+        self, client: Client, doc: Document, body: Mapping[str, Any]
+    ) -> Client:
+        """Make a client *doc*, which names the keys that came in *body* by their ids.
+
+        What it had before is not looked at again: a client whose key was deleted can
+        still be changed, and so cut off.
+        """
+        methods = body.get("client_authentication_methods") or {}
+        if methods.get("private_key_jwt") is not None:
             kept = keep_keys(
                 self._credentials, client, methods["private_key_jwt"]["credentials"]
             )
@@ -223,13 +235,14 @@ class ClientCalls:
             listed = privileged.get("credentials") or []
             kept = keep_keys(self._credentials, client, listed)
             doc["token_vault_privileged_access"] = {**privileged, "credentials": kept}
-        for holder in _HOLDERS:
-            if body.get(holder) is None and holder in body:
-                doc.pop(holder, None)
         return self._clients.change(client, doc)
 
 
 _HOLDERS: Final = ("client_authentication_methods", "token_vault_privileged_access")
+_NEEDED: Final = (
+    "name", "app_type", "grant_types", "is_first_party", "oidc_conformant"
+)  # fmt: skip
+"""Members that a null does not take away: a client without them is none."""
 
 
 def new_client(body: Mapping[str, Any]) -> Document:
@@ -257,6 +270,10 @@ def shape(client: Client) -> Document:
 
 def _without_keys(doc: Document) -> Document:
     return {name: value for name, value in doc.items() if name not in _HOLDERS}
+
+
+def _keys(doc: Document) -> Document:
+    return {name: doc[name] for name in _HOLDERS if name in doc}
 
 
 def _check(doc: Mapping[str, Any]) -> None:

@@ -36,9 +36,12 @@ _CHANGES: Final = {
     "subject_type_authorization": table(
         {
             "user": table(
-                {"policy": one_of("allow_all", "deny_all", "require_client_grant")}
+                {"policy": one_of("allow_all", "deny_all", "require_client_grant")},
+                "policy",
             ),
-            "client": table({"policy": one_of("deny_all", "require_client_grant")}),
+            "client": table(
+                {"policy": one_of("deny_all", "require_client_grant")}, "policy"
+            ),
         }
     ),
     "authorization_details": tables(table({"type": text(255)}, "type")),
@@ -98,16 +101,23 @@ class ApiCalls:
         api = self._own(call)
         body = checked(call.body, _CHANGES)
         _distinct(body)
+        if "subject_type_authorization" in body:
+            # One policy leaves the other, and a null both: neither opens the API.
+            held, said = (d["subject_type_authorization"] for d in (api.doc, body))
+            body["subject_type_authorization"] = {**held, **(said or {})}
         doc = new_api(merged(api.doc, body))
         self._apis.objects.replace(doc["id"], doc)
         return Answer(200, doc)
 
     def _delete(self, call: Call) -> Answer:
         try:
-            self._apis.objects.delete(self._own(call).doc["id"])
+            api = self._own(call)
         except ApiError as error:
             if error.status != 404:
                 raise
+        else:
+            self._apis.objects.delete(api.doc["id"])
+            self._apis.drop_grants("audience", api.identifier)
         return Answer(204)
 
     def _found(self, call: Call) -> Api:

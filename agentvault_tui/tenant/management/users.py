@@ -121,8 +121,10 @@ class UserCalls:
     def _change(self, call: Call) -> Answer:
         body = checked(call.body, _CHANGES)
         user = self._found(call)
-        if "blocked" in body:
-            self._people.block(user.sub, blocked=bool(body.pop("blocked")))
+        # A null says nothing of it: only a word lets somebody in again.
+        blocked = body.pop("blocked", None)
+        if blocked is not None:
+            self._people.block(user.sub, blocked=blocked)
         for member in ("user_metadata", "app_metadata"):
             # Auth0 merges the first level; a null takes a key away.
             if body.get(member) is not None:
