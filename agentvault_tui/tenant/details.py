@@ -73,7 +73,7 @@ def read(text: str) -> StepUpDetails:
         risk=_risk(member),
         why=_text(member, "why"),
         fingerprint=_fingerprint(member),
-        requested_at=_moment(member),
+        requested_at=_requested_at(member),
         requested_on=_text(member, "requested_on"),
         connection=_optional(member, "connection"),
     )
@@ -120,7 +120,7 @@ def _fingerprint(member: dict[str, Any]) -> str:
     return value
 
 
-def _moment(member: dict[str, Any]) -> datetime:
+def _requested_at(member: dict[str, Any]) -> datetime:
     try:
         return parse_iso(_text(member, "requested_at"))
     except (ValueError, OverflowError):

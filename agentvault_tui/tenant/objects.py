@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from agentvault_tui.errors import ConflictError
@@ -83,6 +84,12 @@ class Objects:
             value,
         )
         return None if row is None else json.loads(row["doc"])
+
+
+def merged(doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Document:
+    """Return *doc* with *changes*; a null takes a member away (RFC 7396 section 2)."""
+    both = {**doc, **changes}
+    return {name: value for name, value in both.items() if value is not None}
 
 
 def rebase(store: Store, issuer: str) -> None:

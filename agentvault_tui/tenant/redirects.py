@@ -1,18 +1,14 @@
-"""Where a browser may be sent back to, and the proof that the sender may redeem."""
+"""Where a browser may be sent back to, and how."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import ipaddress
-import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 _URI_CAP: Final = 2000
-_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 def allowed(uri: str, registered: Iterable[str]) -> bool:
@@ -54,18 +50,6 @@ def origin_of(uri: str) -> str:
     """Return the origin of a redirect URI that was allowed."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def proves(verifier: str, challenge: str, method: str) -> bool:
-    """Tell whether *verifier* is the one behind *challenge* (RFC 7636 section 4.6)."""
-    if not _VERIFIER.fullmatch(verifier):
-        return False
-    if method == "S256":
-        digest = hashlib.sha256(verifier.encode()).digest()
-        made = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    else:
-        made = verifier
-    return hmac.compare_digest(made.encode(), challenge.encode())
 
 
 def _loopback(host: str | None) -> bool:

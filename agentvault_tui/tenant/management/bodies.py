@@ -68,12 +68,6 @@ def checked(body: Any, members: Mapping[str, Check], *needed: str) -> dict[str, 
     return kept
 
 
-def merged(doc: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *doc* with *changes*; a null takes a member away."""
-    whole = {**doc, **changes}
-    return {name: value for name, value in whole.items() if value is not None}
-
-
 def text(most: int = 256, least: int = 1) -> Check:
     """Return the check of a string."""
 
@@ -92,7 +86,7 @@ def flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "Expected type boolean"
 
 
-def whole(least: int = 0, most: int = 2_592_000) -> Check:
+def integer(least: int = 0, most: int = 2_592_000) -> Check:
     """Return the check of an integer."""
 
     def check(value: Any) -> str | None:

@@ -20,18 +20,17 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
-    merged,
+    integer,
     one_of,
     some_of,
     table,
     tables,
     text,
     texts,
-    whole,
 )
 from agentvault_tui.tenant.management.credentials import KEY, keep_keys
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
-from agentvault_tui.tenant.objects import Document
+from agentvault_tui.tenant.management.problems import ApiError, bad_body, no_client
+from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.refresh import RefreshTokens
 
 _APP_TYPES: Final = (
@@ -46,9 +45,9 @@ _REFRESH: Final = table(
     {
         "rotation_type": one_of("rotating", "non-rotating"),
         "expiration_type": one_of("expiring", "non-expiring"),
-        "leeway": whole(0, 3600),
-        "token_lifetime": whole(1, 157_788_000),
-        "idle_token_lifetime": whole(1, 157_788_000),
+        "leeway": integer(0, 3600),
+        "token_lifetime": integer(1, 157_788_000),
+        "idle_token_lifetime": integer(1, 157_788_000),
         "infinite_token_lifetime": flag,
         "infinite_idle_token_lifetime": flag,
         "policies": tables(
@@ -86,7 +85,7 @@ _MEMBERS: Final = {
     "client_metadata": table({}),
     "refresh_token": _REFRESH,
     "jwt_configuration": table(
-        {"alg": one_of("RS256"), "lifetime_in_seconds": whole(1, 2_592_000)}
+        {"alg": one_of("RS256"), "lifetime_in_seconds": integer(1, 2_592_000)}
     ),
     "resource_server_identifier": text(600),
     "token_exchange": table({"allow_any_profile_of_type": texts()}),
@@ -201,7 +200,7 @@ class ClientCalls:
     def _found(self, call: Call) -> Client:
         client = self._clients.find(call.path["id"])
         if client is None:
-            raise not_found("The client does not exist", "inexistent_client")
+            raise no_client()
         return client
 
     def _of_store(self, call: Call) -> Client:

@@ -11,14 +11,14 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
-    merged,
+    integer,
     one_of,
     table,
     tables,
     text,
-    whole,
 )
-from agentvault_tui.tenant.management.problems import ApiError, not_found
+from agentvault_tui.tenant.management.problems import ApiError, no_api
+from agentvault_tui.tenant.objects import merged
 
 _CHANGES: Final = {
     "name": text(200),
@@ -27,8 +27,8 @@ _CHANGES: Final = {
     "allow_offline_access": flag,
     "allow_online_access": flag,
     "skip_consent_for_verifiable_first_party_clients": flag,
-    "token_lifetime": whole(1, 2_592_000),
-    "token_lifetime_for_web": whole(1, 2_592_000),
+    "token_lifetime": integer(1, 2_592_000),
+    "token_lifetime_for_web": integer(1, 2_592_000),
     "signing_alg": one_of("RS256"),
     "token_dialect": one_of("access_token", "access_token_authz", "rfc9068_profile",
                             "rfc9068_profile_authz"),
@@ -126,9 +126,7 @@ class ApiCalls:
         for api in self._apis.all():
             if key in {api.doc["id"], api.identifier}:
                 return api
-        raise not_found(
-            "The resource server does not exist", "inexistent_resource_server"
-        )
+        raise no_api()
 
     def _own(self, call: Call) -> Api:
         api = self._found(call)

@@ -7,9 +7,9 @@ from typing import Any, Final
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
-from agentvault_tui.tenant.management.bodies import checked, merged, table, tables, text
+from agentvault_tui.tenant.management.bodies import checked, table, tables, text
 from agentvault_tui.tenant.management.problems import ApiError, not_found
-from agentvault_tui.tenant.objects import Document, Objects
+from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.store import Store
 
 _MEMBERS: Final = {"name": text(128), "description": text(255, 0)}
