@@ -52,6 +52,14 @@ def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown
     return Shown("".join(pieces))
 
 
+def in_full(raw: str) -> Shown:
+    """Make *raw* displayable with nothing cut, where a person decides by it.
+
+    No code point is spelled out in more than ten cells.
+    """
+    return visible(raw, limit=max(10 * len(raw), 1))
+
+
 def visible_lines(raw: str, limit: int, lines: int) -> list[Shown]:
     """Make *raw* displayable in full, wrapped into rows of *limit* cells.
 

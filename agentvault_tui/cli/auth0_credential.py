@@ -17,6 +17,7 @@ import keyring
 from keyring.backends.chainer import ChainerBackend
 from keyring.errors import KeyringError
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import Deadline, SystemClock
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.vault import (
@@ -29,7 +30,6 @@ from agentvault_tui.vault import (
     SigningKey,
     TokenSource,
 )
-from agentvault_tui.vault.reply import strict_json
 from agentvault_tui.vault.tokens import words
 
 _SERVICE: Final = "agentvault auth0"
@@ -152,7 +152,7 @@ def _scopes_in(token: str) -> frozenset[str]:
     payload = f"{token}..".split(".")[1]
     try:
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-        claims = strict_json(raw)
+        claims = strict_json.loads(raw)
     except ValueError:
         return frozenset()
     return frozenset(words(claims.get("scope")) if isinstance(claims, dict) else ())

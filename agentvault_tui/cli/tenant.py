@@ -103,17 +103,24 @@ def new_otp(session: Session, name: str) -> None:
 
 
 @command("rotate-keys", example="agentvault tenant rotate-keys", prints_data=True)
+@click.option(
+    "--revoke",
+    is_flag=True,
+    help="Replace every key, and accept nothing that was signed before.",
+)
 @pass_session
-def rotate(session: Session) -> None:
+def rotate(session: Session, revoke: bool) -> None:
     """Sign with a new key from now on; the tenant may run or not.
 
-    What the old key signed is accepted until it lapses, a few minutes from now; its
-    private part is deleted at once. If it may have been stolen, restart the broker
-    too: it can know the old key for an hour.
+    The old key's private part is deleted at once. What it signed is accepted until the
+    last of it lapses: minutes for sign-ins, as long as an API's tokens live for those.
+
+    If a key may have been stolen, use --revoke, and restart the broker: it can know the
+    old keys for an hour. Refresh tokens are not signed and go on.
     """
     _only_embedded(session, "signing keys")
     clock = lazily("agentvault_tui.clock", "SystemClock")()
-    done = lazy_room("tenant.keys").rotate_keys(session.home, clock)
+    done = lazy_room("tenant.keys").rotate_keys(session.home, clock, revoke=revoke)
     out = session.out
     until = lazily("agentvault_tui.clock", "iso")(done.retired_until)
     if session.json:
@@ -130,7 +137,7 @@ def rotate(session: Session) -> None:
         [
             ("signs now", out.cell(done.current, "strong")),
             ("next", out.cell(done.next)),
-            ("retired", out.cell(done.retired)),
+            ("revoked" if revoke else "retired", out.cell(done.retired)),
             ("accepted until", out.cell(until[:19] + "Z")),
         ]
     )

@@ -62,9 +62,18 @@ class AccessTokens:
         return Access(sub, client, frozenset(scope.split()), frozenset(listed))
 
     def bearer(self, authorization: str, audience: str) -> Access | None:
-        """Read the token of an ``Authorization`` header (RFC 6750 section 2.1)."""
-        kind, _, token = authorization.partition(" ")
-        return self.read(token, audience) if kind.lower() == "bearer" else None
+        """Read the token of an ``Authorization`` header, as `bearer_token` finds it."""
+        token = bearer_token(authorization)
+        return None if token is None else self.read(token, audience)
+
+
+def bearer_token(authorization: str) -> str | None:
+    """Return the token of an ``Authorization`` header (RFC 6750 section 2.1).
+
+    The scheme's case does not count (RFC 9110 section 11.1).
+    """
+    kind, _, token = authorization.partition(" ")
+    return token if kind.lower() == "bearer" and token else None
 
 
 def _words(value: Any) -> list[str]:

@@ -182,6 +182,15 @@ class Apis:
             return frozenset(api.scopes)
         return frozenset(grant["scope"])
 
+    def drop_grants(self, member: str, value: str) -> None:
+        """Forget the client grants of a client or an API that is no more.
+
+        Else an API made again under the same name would be open to who had the old.
+        """
+        for grant in self.grants.all():
+            if grant[member] == value:
+                self.grants.delete(grant["id"])
+
     def details_types(self, client: Client, api: Api | None) -> frozenset[str]:
         """Return the types of details a user may grant *client* on *api*.
 

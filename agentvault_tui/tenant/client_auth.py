@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -14,12 +13,12 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import Client, Clients
-from agentvault_tui.tenant.credentials import Credentials, Replays, number
+from agentvault_tui.tenant.credentials import Credentials, Replays, issuer_of, number
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LONGEST: Final = 300.0
 _LEEWAY: Final = 30.0
-_NOBODY: Final = sha256_hex("nobody")
+_NONE: Final = sha256_hex("")
 
 
 class ClientAuth:
@@ -69,9 +68,10 @@ class ClientAuth:
 
     def _by_secret(self, client_id: str, secret: str) -> Client:
         client = self._clients.find(client_id)
-        stored = _NOBODY if client is None else client.secret_hash or _NOBODY
+        stored = None if client is None else client.secret_hash
         # T-16: hashes are compared, in constant time, also for a client there is not.
-        right = hmac.compare_digest(sha256_hex(secret), stored)
+        # One that was public until now has no secret: nothing sent is the right one.
+        right = hmac.compare_digest(sha256_hex(secret), stored or _NONE) and stored
         if client is None or client.key_ids:
             raise _refusal()
         if client.confidential and not right:
@@ -82,7 +82,7 @@ class ClientAuth:
         token = form.get("client_assertion", "")
         if form.get("client_assertion_type") != JWT_BEARER:
             raise _refusal()
-        client_id = form.get("client_id") or _issuer_of(token)
+        client_id = form.get("client_id") or issuer_of(token)
         client = self._clients.find(client_id)
         if client is None or not client.key_ids:
             raise _refusal()
@@ -126,20 +126,6 @@ def _basic(authorization: str) -> tuple[str, str] | None:
         raise _refusal() from None
     client_id, _, secret = text.partition(":")
     return unquote_plus(client_id), unquote_plus(secret)
-
-
-def _issuer_of(token: str) -> str:
-    """Return who *token* claims to be from: only to know whose keys to try."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return ""
-    try:
-        padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        claims = json.loads(base64.urlsafe_b64decode(padded))
-    except (binascii.Error, ValueError, RecursionError):
-        return ""
-    said = claims.get("iss") if isinstance(claims, dict) else None
-    return said if isinstance(said, str) else ""
 
 
 def _refusal() -> TenantRefusedError:

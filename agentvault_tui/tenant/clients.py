@@ -176,6 +176,11 @@ class Client:
         return self.first_party and self.confidential and self.oidc_conformant
 
 
+def log_name(client: Client | None) -> tuple[str | None, str | None]:
+    """Return id and name for the log, of a client that may be unknown."""
+    return (None, None) if client is None else client.log_name
+
+
 def console_client(client_id: str) -> Client:
     """Return the console's client of this run: native, public, the device flow alone.
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.store import Store
-
-_FILTERS: Final = ("user_id", "client_id", "audience")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,19 @@ class Consents:
             )
             return key
 
-    def list(self, **filters: str | None) -> list[Consent]:
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        audience: str | None = None,
+    ) -> list[Consent]:
         """Return the grants that match every filter given, oldest first."""
-        where, values = ["1"], []
-        for name in _FILTERS:
-            if (value := filters.get(name)) is not None:
-                where.append(f"{name} = ?")
-                values.append(value)
+        where, values = self._store.where(
+            user_id=user_id, client_id=client_id, audience=audience
+        )
         rows = self._store.all(
-            f"SELECT * FROM user_grants WHERE {' AND '.join(where)} ORDER BY seq",  # noqa: S608 - columns of ours
+            f"SELECT * FROM user_grants WHERE {where} ORDER BY seq",  # noqa: S608 - columns of ours
             *values,
         )
         return [

@@ -16,6 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from joserfc.jws import extract_compact
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.model import new_id, sha256_hex
@@ -143,6 +144,19 @@ def number(claims: dict[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 2**53 else None
+
+
+def issuer_of(token: str) -> str:
+    """Return who *token* says it is from, unverified: only to know whose keys to try.
+
+    Empty when it does not say, or is no token.
+    """
+    try:
+        claims = strict_json.loads(extract_compact(token.encode()).payload)
+    except (JoseError, ValueError, TypeError, RecursionError):
+        return ""
+    said = claims.get("iss") if isinstance(claims, dict) else None
+    return said if isinstance(said, str) else ""
 
 
 def _header(token: str) -> dict[str, Any] | None:

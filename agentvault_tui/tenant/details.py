@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import Risk
@@ -54,10 +55,8 @@ def read(text: str) -> StepUpDetails:
         TenantRefusedError: ``invalid_authorization_details``.
     """
     try:
-        found = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError):
+        found = strict_json.loads(text)
+    except ValueError:
         raise _refuse("it is not JSON, or a name stands twice in it") from None
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
         raise _refuse("it must be an array of one object")
@@ -74,7 +73,7 @@ def read(text: str) -> StepUpDetails:
         risk=_risk(member),
         why=_text(member, "why"),
         fingerprint=_fingerprint(member),
-        requested_at=_moment(member),
+        requested_at=_requested_at(member),
         requested_on=_text(member, "requested_on"),
         connection=_optional(member, "connection"),
     )
@@ -121,7 +120,7 @@ def _fingerprint(member: dict[str, Any]) -> str:
     return value
 
 
-def _moment(member: dict[str, Any]) -> datetime:
+def _requested_at(member: dict[str, Any]) -> datetime:
     try:
         return parse_iso(_text(member, "requested_at"))
     except (ValueError, OverflowError):
@@ -150,14 +149,3 @@ def _bounded(value: object, depth: int) -> None:
                 _bounded(name, depth)
         for item in value.values() if isinstance(value, dict) else value:
             _bounded(item, depth + 1)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate name")
-    return members
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

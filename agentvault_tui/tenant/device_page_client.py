@@ -22,7 +22,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.tenant.page_reader import Page, read_page
-from agentvault_tui.text import Shown, visible
+from agentvault_tui.text import Shown, in_full, visible
 
 _PAGE_CAP: Final = 2_000_000
 
@@ -159,7 +159,7 @@ class Activation:
 
         def shown(name: str) -> Shown | None:
             value = page.values.get(name)
-            return None if value is None else _whole(value)
+            return None if value is None else in_full(value)
 
         return Details(
             user_code=shown("user_code") or Shown(""),
@@ -175,7 +175,7 @@ class Activation:
             requested_at=shown("requested_at"),
             connection=shown("connection"),
             parameters=tuple(
-                (_whole(name), _whole(value)) for name, value, _ in page.parameters
+                (in_full(name), in_full(value)) for name, value, _ in page.parameters
             ),
             values=tuple(_value(text, kind) for _, text, kind in page.parameters),
         )
@@ -195,27 +195,23 @@ def _origin(issuer: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _whole(text: str) -> Shown:
-    return visible(text, limit=max(10 * len(text), 1))
-
-
 def _value(text: str, kind: str) -> Any:
     """Return what the page shows as the value it was; texts in it stay inert."""
     if kind != "json":
-        return _whole(text)
+        return in_full(text)
     try:
         return _inert(json.loads(text))
     except (ValueError, RecursionError):
-        return _whole(text)
+        return in_full(text)
 
 
 def _inert(value: Any) -> Any:
     if isinstance(value, str):
-        return _whole(value)
+        return in_full(value)
     if isinstance(value, list):
         return [_inert(item) for item in value]
     if isinstance(value, dict):
-        return {_whole(name): _inert(item) for name, item in value.items()}
+        return {in_full(name): _inert(item) for name, item in value.items()}
     return value
 
 

@@ -13,6 +13,7 @@ from agentvault_tui.tenant.faults import FaultSwitch
 from agentvault_tui.tenant.objects import Objects
 from agentvault_tui.tenant.people import CONNECTION, User
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.times import millis
 
 Code = Literal[
     "api_limit", "ciba_exchange_failed", "ciba_exchange_succeeded",
@@ -104,7 +105,7 @@ class Journal:
         doc = {
             "_id": log_id,
             "log_id": log_id,
-            "date": _millis(now),
+            "date": millis(now),
             "type": kind,
             "description": _cut(description),
             **self._where(connection or None),
@@ -223,10 +224,6 @@ class Journal:
             since, count = now, 0
         self._strangers = (since, count + 1)
         return count >= _STRANGERS
-
-
-def _millis(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def _cut(text: str) -> str:

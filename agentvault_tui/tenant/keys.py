@@ -12,6 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
 from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.certificates import published
 from agentvault_tui.tenant.sealing import Seal
@@ -22,9 +23,10 @@ _KIND: Final = "signing key"
 _DOMAIN: Final = "127.0.0.1"
 """Where the tenant is, whatever its port."""
 _RETIRED: Final = "retired_keys"
-KEPT: Final = timedelta(seconds=360)
-"""How long a retired key stays published: as long as an ID token lives, and a minute
-for clocks that differ."""
+MARGIN: Final = timedelta(seconds=60)
+"""For clocks that differ: a key stays published so long after its last token lapsed."""
+MOST_RETIRED: Final = 16
+"""Clients bound the key sets they read, ours at 20 keys: beyond it they read none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class Rotation:
     current: str
     next: str
     retired: str
+    """What signed until now."""
     retired_until: datetime
+    """When the last token it signed is worth nothing; now, if it was revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class SigningKeys:
 
     Two keys are published, like Auth0's current and next, so that a client which
     cached the set already knows the key that a rotation brings into use. What was
-    current before is published until the tokens it signed have lapsed.
+    current before is published until the last token that it signed has lapsed, which
+    may be a month for an API's. So the latest ``exp`` is noted before a token leaves.
     """
 
     def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
@@ -70,9 +75,8 @@ class SigningKeys:
         return f"SigningKeys({', '.join(kids)})"
 
     def sign(self, claims: dict[str, Any], typ: str = "JWT") -> str:
-        """Return *claims* as a signed JWT (RFC 7519)."""
-        self._read()
-        key = self._keys["current"].key
+        """Return *claims*, which have an ``exp``, as a signed JWT (RFC 7519)."""
+        key = self._used_until(claims["exp"])
         header = {"alg": "RS256", "typ": typ, "kid": key.kid}
         return jwt.encode(header, claims, key, algorithms=["RS256"])
 
@@ -100,26 +104,66 @@ class SigningKeys:
         The private part of the key that was in use is gone with this; its public part
         is published until what it signed has lapsed. All or nothing, and a tenant
         that runs on the same store goes on with the new keys at once.
+
+        Raises:
+            ConflictError: too many retired keys are published still.
         """
         fresh = _new_key()
-        until = self._clock.now() + KEPT
         with self._store.transaction():
             self._read()
-            before, current = self._keys["current"], self._keys["next"]
-            retired = [
-                *self._retired(),
-                {"jwk": before.jwk, "until": until.timestamp()},
-            ]
+            before, until = self._keys["current"], self._lapse()
+            retired = self._retired()
+            if len(retired) >= MOST_RETIRED:
+                raise _too_many(min(old["until"] for old in retired))
+            retired.append({"jwk": before.jwk, "until": until.timestamp()})
             self._store.remember(_RETIRED, json.dumps(retired))
             self._store.change("DELETE FROM signing_keys WHERE use = 'current'")
             self._store.change("UPDATE signing_keys SET use = 'current'")
             _write(self._store, self._seal, self._clock, "next", fresh)
+        return self._rotation(before, until)
+
+    def revoke(self) -> Rotation:
+        """Replace every key there is or was: somebody else may know one of them.
+
+        Whoever could read one could read the other, so the next one does not sign
+        either, and of what was signed before nothing verifies from now on.
+        """
+        fresh = {use: _new_key() for use in ("current", "next")}
+        with self._store.transaction():
+            self._read()
+            before = self._keys["current"]
+            self._store.remember(_RETIRED, "[]")
+            self._store.change("DELETE FROM signing_keys")
+            for use, key in fresh.items():
+                _write(self._store, self._seal, self._clock, use, key)
+        return self._rotation(before, self._clock.now())
+
+    def _used_until(self, expires: float) -> RSAKey:
+        """Return the key to sign with, once it is noted until when that counts."""
+        noted = 0
+        while not noted:
+            self._read()
+            key = self._keys["current"].key
+            # None, if another process rotated the keys after we read them.
+            noted = self._store.change(
+                "UPDATE signing_keys SET signed_until = max(signed_until, ?)"
+                " WHERE use = 'current' AND kid = ?",
+                *(float(expires), key.kid),
+            )
+        return key
+
+    def _lapse(self) -> datetime:
+        """Return when the last token of the current key is worth nothing."""
+        sql = "SELECT signed_until FROM signing_keys WHERE use = 'current'"
+        until = float(self._store.all(sql)[0]["signed_until"])
+        signed = datetime.fromtimestamp(until, UTC)
+        return max(signed, self._clock.now().astimezone(UTC)) + MARGIN
+
+    def _rotation(self, before: _Held, until: datetime) -> Rotation:
         self._read()
+        current, following = (self._keys[use].key for use in ("current", "next"))
         return Rotation(
-            str(current.key.kid),
-            str(fresh.kid),
-            str(before.key.kid),
-            until.astimezone(UTC),
+            str(current.kid), str(following.kid), str(before.key.kid), until
         )
 
     def _read(self) -> None:
@@ -135,17 +179,28 @@ class SigningKeys:
         return [old for old in kept if old["until"] > now]
 
 
-def rotate_keys(home: Home, clock: Clock) -> Rotation:
-    """Rotate the keys of *home*'s tenant, whether or not it runs.
+def rotate_keys(home: Home, clock: Clock, *, revoke: bool = False) -> Rotation:
+    """Rotate or *revoke* the keys of *home*'s tenant, whether or not it runs.
 
     Raises:
         TenantError: its store cannot be used.
+        ConflictError: too many retired keys are published still.
     """
     store = Store(home, checkpoints=False)
     try:
-        return SigningKeys(store, Seal.of(home), clock).rotate()
+        keys = SigningKeys(store, Seal.of(home), clock)
+        return keys.revoke() if revoke else keys.rotate()
     finally:
         store.close()
+
+
+def _too_many(first: float) -> ConflictError:
+    until = datetime.fromtimestamp(first, UTC)
+    return ConflictError(
+        f"{MOST_RETIRED} retired keys are published for tokens that are still good",
+        f"wait until {iso(until)[:19]}Z, or end those tokens: "
+        "agentvault tenant rotate-keys --revoke",
+    )
 
 
 def _kid(store: Store, use: str) -> str | None:
@@ -174,7 +229,8 @@ def _write(store: Store, seal: Seal, clock: Clock, use: str, key: RSAKey) -> Non
     kid = str(key.kid)
     box = seal.close(_KIND, kid, 1, key.as_pem(private=True))
     store.change(
-        "INSERT OR IGNORE INTO signing_keys VALUES (?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO signing_keys (use, kid, sealed, created_at)"
+        " VALUES (?, ?, ?, ?)",
         use,
         kid,
         box,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -31,6 +30,7 @@ from agentvault_tui.tenant.oauth.wire import peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.redirects import allowed
+from agentvault_tui.tenant.replies import json_reply
 from agentvault_tui.tenant.vault.accounts import shape
 from agentvault_tui.web import read_body
 
@@ -125,7 +125,7 @@ class MyAccount:
                 if error.status == 429:
                     answer.headers["x-auth0-error-kind"] = "global-rate-limit"
             else:
-                answer = _write(status, said)
+                answer = json_reply(status, said)
             answer.headers.update(self._limit.headers(answer.status_code))
             return answer
 
@@ -240,13 +240,4 @@ def _problem(error: ApiError) -> Response:
     }
     if error.code == "invalid_body":
         said["validation_errors"] = [{"detail": error.message}]
-    return _write(error.status, said)
-
-
-def _write(status: int, body: Any) -> Response:
-    return Response(
-        b"" if body is None else json.dumps(body).encode(),
-        status,
-        headers={"cache-control": "no-store"},
-        media_type=None if body is None else "application/json",
-    )
+    return json_reply(error.status, said)

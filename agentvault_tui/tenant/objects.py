@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from agentvault_tui.errors import ConflictError
@@ -46,12 +47,19 @@ class Objects:
         return self._one("name", name)
 
     def replace(self, key: str, doc: Document) -> None:
-        """Put *doc* in the place of what is there."""
+        """Put *doc* in the place of what is there; its name stays."""
         self._store.change(
             "UPDATE objects SET doc = ? WHERE kind = ? AND id = ?",
             json.dumps(doc),
             self._kind,
             key,
+        )
+
+    def rename(self, key: str, name: str) -> None:
+        """Give the document of that id another name, which no other one has."""
+        self._store.change(
+            "UPDATE objects SET name = ? WHERE kind = ? AND id = ?",
+            *(name, self._kind, key),
         )
 
     def delete(self, key: str) -> bool:
@@ -76,6 +84,12 @@ class Objects:
             value,
         )
         return None if row is None else json.loads(row["doc"])
+
+
+def merged(doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Document:
+    """Return *doc* with *changes*; a null takes a member away (RFC 7396 section 2)."""
+    both = {**doc, **changes}
+    return {name: value for name, value in both.items() if value is not None}
 
 
 def rebase(store: Store, issuer: str) -> None:

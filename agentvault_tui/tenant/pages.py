@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
+from agentvault_tui.tenant.clients import log_name
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.guesses import Guesses
 from agentvault_tui.tenant.journal import Code
@@ -225,7 +226,7 @@ class Pages:
         self._journal.write(
             kind,
             description=description,
-            client=(None, None) if client is None else client.log_name,
+            client=log_name(client),
             peer=peer_of(request),
         )
 

@@ -16,6 +16,7 @@ from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.model import new_id
 from agentvault_tui.model.role import Role
+from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
@@ -213,10 +214,10 @@ class People:
             user = self.find(sub)
             if user is None:
                 return
-            merged = {**user.profile, **members}
-            kept = {name: value for name, value in merged.items() if value is not None}
             self._store.change(
-                "UPDATE users SET profile = ? WHERE sub = ?", json.dumps(kept), sub
+                "UPDATE users SET profile = ? WHERE sub = ?",
+                json.dumps(merged(user.profile, members)),
+                sub,
             )
 
     def note_login(self, sub: str) -> None:

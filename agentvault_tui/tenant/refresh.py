@@ -17,7 +17,6 @@ from agentvault_tui.tenant.store import Store
 
 PER_USER_AND_CLIENT: Final = 200
 """Auth0's limit; beyond it the oldest goes without a word."""
-_FILTERS: Final = ("user_id", "client_id", "audience")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +134,19 @@ class RefreshTokens:
         held = None if row is None else _read(row)
         return held if held is not None and self._live(held) else None
 
-    def list(self, **filters: str | None) -> list[RefreshToken]:
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        client_id: str | None = None,
+        audience: str | None = None,
+    ) -> list[RefreshToken]:
         """Return the live tokens that match every filter given, oldest first."""
-        where, values = ["1"], []
-        for name in _FILTERS:
-            if (value := filters.get(name)) is not None:
-                where.append(f"{name} = ?")
-                values.append(value)
+        where, values = self._store.where(
+            user_id=user_id, client_id=client_id, audience=audience
+        )
         rows = self._store.all(
-            f"SELECT * FROM refresh_tokens WHERE {' AND '.join(where)} ORDER BY seq",  # noqa: S608 - columns of ours
+            f"SELECT * FROM refresh_tokens WHERE {where} ORDER BY seq",  # noqa: S608 - columns of ours
             *values,
         )
         return [held for held in map(_read, rows) if self._live(held)]

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from agentvault_tui.model.extensions import EXTENSIONS_PATH
 from agentvault_tui.tenant.ciba.flow import PATH as BACKCHANNEL
 from agentvault_tui.tenant.ciba.flow import CibaFlow
 from agentvault_tui.tenant.clients import (
@@ -36,12 +37,7 @@ from agentvault_tui.tenant.oauth.codes import CodeGrant
 from agentvault_tui.tenant.oauth.device import DeviceFlow
 from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
 from agentvault_tui.tenant.oauth.grants import Grant, MachineGrant, RefreshGrant
-from agentvault_tui.tenant.oauth.metadata import (
-    EXTENSIONS_PATH,
-    INBOX,
-    discovery,
-    extensions,
-)
+from agentvault_tui.tenant.oauth.metadata import INBOX, discovery, extensions
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.vault.exchange import VaultGrant
@@ -97,7 +93,8 @@ def apis(parts: Parts) -> list[BaseRoute]:
 def endpoints(parts: Parts) -> list[Endpoint]:
     """Return every call of the Management API."""
     surfaces: list[Surface] = [
-        ClientCalls(parts.clients, parts.credentials, parts.refresh, parts.consents),
+        ClientCalls(parts.clients, parts.credentials, parts.refresh, parts.consents,
+                    parts.apis),
         CredentialCalls(parts.clients, parts.credentials, parts.clock),
         UserGrantCalls(parts.consents, parts.refresh, parts.apis),
         ClientGrantCalls(parts.apis, parts.clients),

@@ -120,6 +120,14 @@ CREATE TABLE ciba_requests (
 CREATE INDEX ciba_requests_of ON ciba_requests (user_id, state);
 """
 
-MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, _CIBA)
+_SIGNED_UNTIL: Final = """
+ALTER TABLE signing_keys ADD COLUMN signed_until REAL NOT NULL DEFAULT 0;
+UPDATE signing_keys SET signed_until = strftime('%s', 'now') + 2592000
+    WHERE use = 'current';
+"""
+"""A key that signed before that was noted may have made a token of the longest life
+there is, 30 days."""
+
+MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, _CIBA, _SIGNED_UNTIL)
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

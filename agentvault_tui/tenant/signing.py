@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.clients import Client, log_name
 from agentvault_tui.tenant.journal import Code, Journal, Peer
 from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.signin import WrongSignInError
@@ -34,7 +34,7 @@ class SignInLog:
                 {"name": "mfa", "performed_amr": ["mfa"], "performed_acr": [MFA_ACR]}
             )
         details = {"prompts": prompts}
-        name = (None, None) if client is None else client.log_name
+        name = log_name(client)
         self._journal.write("s", client=name, user=user, peer=peer, details=details)
 
     def challenged(self, user: User, peer: Peer) -> None:

@@ -108,6 +108,17 @@ class Store:
         """Return every row."""
         return self._db.execute(sql, values).fetchall()
 
+    @staticmethod
+    def where(**columns: str | None) -> tuple[str, list[str]]:
+        """Return a condition on each of *columns* that has a value, and the values.
+
+        The names of the columns are the caller's own, never a request's.
+        """
+        asked = {name: value for name, value in columns.items() if value is not None}
+        return " AND ".join(["1", *(f"{name} = ?" for name in asked)]), [
+            *asked.values()
+        ]
+
     def fact(self, name: str) -> str | None:
         """Return a remembered value."""
         row = self.one("SELECT value FROM facts WHERE name = ?", name)

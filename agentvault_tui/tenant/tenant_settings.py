@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
+from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.usercodes import CodeFormat
 
@@ -75,9 +75,3 @@ class TenantSettings:
 
     def _write(self, name: str, value: Any) -> None:
         self._store.remember(name, json.dumps(value))
-
-
-def merged(held: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *held* with *changes*; a null takes a member away."""
-    whole = {**held, **changes}
-    return {name: value for name, value in whole.items() if value is not None}

@@ -141,7 +141,7 @@ class TokenService:
             self._clock.now().timestamp(),
         )
         user = None if row is None else self._people.find(row["sub"])
-        if row is None or user is None:
+        if row is None or user is None or user.blocked:
             return None
         return person(user, row["scope"].split())
 

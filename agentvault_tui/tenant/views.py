@@ -14,7 +14,8 @@ from starlette.responses import Response
 from agentvault_tui.clock import iso
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.details import StepUpDetails, parameter_rows
-from agentvault_tui.text import Shown, visible
+from agentvault_tui.tenant.times import for_people
+from agentvault_tui.text import Shown, in_full
 
 _HERE: Final = Path(__file__).parent
 _STYLE: Final = (_HERE / "static" / "tenant.css").read_bytes()
@@ -71,21 +72,21 @@ class RequestView:
         """Show *what*; the agent's own reason is not among it (T-08)."""
         return cls(
             fingerprint=what.fingerprint,
-            agent_id=_whole(what.agent_id),
-            agent_name=_whole(what.agent_name),
-            action=_whole(what.action),
-            scope=None if what.scope == what.action else _whole(what.scope),
-            resource=None if what.resource is None else _whole(what.resource),
+            agent_id=in_full(what.agent_id),
+            agent_name=in_full(what.agent_name),
+            action=in_full(what.action),
+            scope=None if what.scope == what.action else in_full(what.scope),
+            resource=None if what.resource is None else in_full(what.resource),
             parameters=tuple(
-                (_whole(name), _whole(value), kind)
+                (in_full(name), in_full(value), kind)
                 for name, value, kind in parameter_rows(what.parameters)
             ),
             risk=what.risk.value,
-            why=_whole(what.why),
-            requested_on=_whole(what.requested_on),
-            requested_at=_moment(what.requested_at),
+            why=in_full(what.why),
+            requested_on=in_full(what.requested_on),
+            requested_at=for_people(what.requested_at),
             requested_at_iso=iso(what.requested_at),
-            connection=None if what.connection is None else _whole(what.connection),
+            connection=None if what.connection is None else in_full(what.connection),
         )
 
 
@@ -151,14 +152,6 @@ def stylesheet() -> Response:
     """Return the one stylesheet; its name changes with its content."""
     headers = {"cache-control": "max-age=31536000, immutable"}
     return Response(_STYLE, headers=headers, media_type="text/css")
-
-
-def _whole(text: str) -> Shown:
-    return visible(text, limit=max(10 * len(text), 1))
-
-
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _time(moment: datetime) -> str:

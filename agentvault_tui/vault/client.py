@@ -103,8 +103,8 @@ class TenantClient:
 
         Args:
             scope: what is asked for.
-            authorization_details: RFC 9396, what the person is to approve; sent when
-                the tenant says that it shows such.
+            authorization_details: RFC 9396, what the person is to approve; sent where
+                `Tenant.details_types` has their types.
             ttl: the cap on the tenant's own ``expires_in``.
             audience: the API an access token is wanted for, if any.
 
@@ -120,16 +120,19 @@ class TenantClient:
         form = {"client_id": self.client_id, "scope": scope}
         if audience:
             form["audience"] = audience
-        types = {one.get("type") for one in authorization_details or ()}
-        # Auth0 has no details in its device flow, and whether it ignores or refuses
-        # what it does not know is not written anywhere (RFC 9396 section 10).
-        if shown := bool(types) and types <= metadata.details_types:
+        # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
+        # ignores or refuses what it does not know is not written anywhere.
+        if shown := await self._shows(authorization_details or ()):
             form["authorization_details"] = json.dumps(authorization_details)
         reply = await self.tenant.send(
             "POST", metadata.device_authorization_endpoint, form=form
         )
         flow = read_start(reply, self.issuer, ttl, self._clock)
         return replace(flow, details_shown=shown)
+
+    async def _shows(self, authorization_details: Sequence[dict[str, Any]]) -> bool:
+        types = {one.get("type") for one in authorization_details}
+        return bool(types) and types <= await self.tenant.details_types()
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""

@@ -11,6 +11,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from agentvault_tui.errors import TenantError, TenantUnreachableError
+from agentvault_tui.model.extensions import DETAILS_TYPES
 from agentvault_tui.text import visible
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import Reply
@@ -35,8 +36,6 @@ class Metadata:
     """RFC 6749 section 3.1; empty where there is none."""
     revocation_endpoint: str = ""
     """RFC 7009; empty where there is none."""
-    details_types: frozenset[str] = frozenset()
-    """RFC 9396 section 10: what may be shown to the person who approves."""
 
 
 def read_metadata(reply: Reply, issuer: str) -> Metadata:
@@ -73,8 +72,6 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
             )
         return value
 
-    listed = body.get("authorization_details_types_supported")
-    types = listed if isinstance(listed, list) else []
     return Metadata(
         issuer=issuer,
         device_authorization_endpoint=endpoint("device_authorization_endpoint"),
@@ -82,8 +79,29 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
         jwks_uri=endpoint("jwks_uri"),
         authorization_endpoint=body.get("authorization_endpoint", ""),
         revocation_endpoint=body.get("revocation_endpoint", ""),
-        details_types=frozenset(one for one in types if isinstance(one, str)),
     )
+
+
+def read_details_types(reply: Reply, issuer: str) -> frozenset[str]:
+    """Read from a tenant's own extensions which details its device flow shows.
+
+    Whatever is there and is not this issuer's document says nothing: then the
+    fingerprint is what a person compares, as at Auth0, which has no such document.
+
+    Raises:
+        TenantUnreachableError: no answer to go by; what was shown before still is.
+    """
+    if reply.status in {408, 425, 429} or reply.status >= 500:
+        raise TenantUnreachableError(
+            f"the tenant does not say what it shows (status {reply.status})",
+            "try again",
+        )
+    body = reply.body if reply.status == 200 else None
+    if body is None or body.get("issuer") != issuer:
+        return frozenset()
+    listed = body.get(DETAILS_TYPES)
+    types = listed if isinstance(listed, list) else []
+    return frozenset(one for one in types if isinstance(one, str))
 
 
 def _expanded(endpoint: str) -> str:

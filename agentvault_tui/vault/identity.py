@@ -17,10 +17,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
+from agentvault_tui import strict_json
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.text import visible
-from agentvault_tui.vault.reply import strict_json
 
 APPROVER: Final = "approver"
 SKEW: Final = 30
@@ -90,7 +90,9 @@ def key_id(raw: str) -> str:
         raise _unsigned("it is not a signed token")
     try:
         head = raw.partition(".")[0]
-        header = strict_json(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+        header = strict_json.loads(
+            base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))
+        )
     except (ValueError, binascii.Error) as error:
         raise _unsigned("its header cannot be read") from error
     if not isinstance(header, dict) or header.get("alg") != "RS256":
@@ -179,7 +181,7 @@ def _signed(raw: str, key: RSAKey) -> dict[str, Any]:
     except (JoseError, ValueError, TypeError) as error:
         raise _unsigned("its signature is not the tenant's") from error
     try:
-        claims = strict_json(payload)
+        claims = strict_json.loads(payload, mend=True)
     except ValueError as error:
         raise _claims(f"they cannot be read ({visible(error, 80)})") from error
     if not isinstance(claims, dict):

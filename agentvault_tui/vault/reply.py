@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from agentvault_tui import strict_json
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.text import visible
 
@@ -19,9 +17,6 @@ Json = dict[str, Any]
 
 LONGEST_WAIT: Final = 300.0
 """No header makes us wait longer than this at a time, whatever it says."""
-_MAX_DEPTH: Final = 32
-_LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-"""Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +96,7 @@ class Reply:
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
     """Take from an answer what we use; nothing in it is trusted, or an exception."""
     try:
-        value = strict_json(content)
+        value = strict_json.loads(content, mend=True)
     except ValueError:
         value = None
     return Reply(
@@ -113,67 +108,6 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
         date=_date(headers.get("date", "")),
         empty=not content,
     )
-
-
-def strict_json(text: bytes | str) -> Any:
-    """Read JSON, refusing what two readers could take for different things.
-
-    Duplicate keys, numbers JSON or a double does not have, other encodings than UTF-8
-    (RFC 8259 section 8.1), and nesting beyond any of the tenant's own are refused; a
-    lone surrogate (section 8.2), which no file, URL or record takes, becomes ``?``.
-
-    Raises:
-        ValueError: it is not such JSON.
-    """
-    if isinstance(text, bytes):
-        text = text.decode()
-    value = _loads(text)
-    if _LONE.search(text):
-        plain = json.dumps(value, ensure_ascii=False).encode(errors="replace")
-        value = _loads(plain.decode())
-    return value
-
-
-def _loads(text: str) -> Any:
-    def pairs(items: list[tuple[str, Any]]) -> Json:
-        found = dict(items)
-        if len(found) != len(items):
-            raise ValueError("a key stands there twice")
-        return found
-
-    def constant(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
-    def number(digits: str) -> float:
-        if not math.isfinite(found := float(digits)):
-            raise ValueError("a number is too large")
-        return found
-
-    try:
-        value = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number
-        )
-    except RecursionError as error:
-        raise ValueError("it nests too deep") from error
-    if isinstance(value, dict | list) and _nests_too_deep(value):
-        # Whoever walks it level by level would run out of stack.
-        raise ValueError("it nests too deep")
-    return value
-
-
-def _nests_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        members = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [
-            inner
-            for some in members
-            for inner in some
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _retry_after(value: str) -> float | None:

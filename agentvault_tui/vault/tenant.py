@@ -8,7 +8,12 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError
-from agentvault_tui.vault.discovery import Metadata, read_metadata
+from agentvault_tui.model.extensions import EXTENSIONS_PATH
+from agentvault_tui.vault.discovery import (
+    Metadata,
+    read_details_types,
+    read_metadata,
+)
 from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.refreshed import Refreshed
 from agentvault_tui.vault.reply import Reply
@@ -46,6 +51,7 @@ class Tenant:
         """Seconds by which the tenant's clock was ahead, at its last answer."""
         self._wire = Wire(self.issuer, timeout)
         self._metadata = Refreshed(self._fetch_metadata, clock)
+        self._details_types = Refreshed(self._fetch_details_types, clock)
 
     @property
     def reachable(self) -> bool | None:
@@ -59,6 +65,17 @@ class Tenant:
             TenantError: the tenant's discovery document cannot be had or trusted.
         """
         return await self._metadata.get()
+
+    async def details_types(self) -> frozenset[str]:
+        """Return the types of details that its device flow shows, at most a day old.
+
+        None at Auth0, which is asked once an hour at most: that it has no such document
+        is kept like a document.
+
+        Raises:
+            TenantError: the tenant cannot be asked.
+        """
+        return await self._details_types.get()
 
     async def probe(self) -> bool:
         """Ask the tenant for its discovery document; tell whether it is well."""
@@ -97,3 +114,7 @@ class Tenant:
     async def _fetch_metadata(self) -> Metadata:
         url = f"{self.issuer}.well-known/openid-configuration"
         return read_metadata(await self.send("GET", url), self.issuer)
+
+    async def _fetch_details_types(self) -> frozenset[str]:
+        url = f"{self.issuer}{EXTENSIONS_PATH.removeprefix('/')}"
+        return read_details_types(await self.send("GET", url), self.issuer)

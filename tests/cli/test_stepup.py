@@ -276,7 +276,7 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
 
 
 def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) -> None:
-    """The next key signs, a new one is next; the running tenant publishes all three."""
+    """The next signs, the last is published till its tokens lapse or it is revoked."""
     client = OperatorClient(socket_of(Home(broker.home, broker.home)))
     issuer = client.get("/api/status")["tenant"]["issuer"]
     first = av("tenant", "rotate-keys", "--json").json
@@ -289,6 +289,11 @@ def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) ->
     assert told.code == 0
     assert second["next"] in told.out
     assert "accepted until" in told.out
+    gone = av("tenant", "rotate-keys", "--revoke", "--json").json
+    assert gone["retired"] == second["next"]
+    published = httpx.get(f"{issuer}.well-known/jwks.json", trust_env=False).json()
+    kids = {key["kid"] for key in published["keys"]}
+    assert kids == {gone["current"], gone["next"]}
 
 
 def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:

@@ -22,6 +22,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/.well-known/jwks.json"
 DEVICE = "/oauth/device/code"
 TOKEN = "/oauth/token"
+EXTENSIONS = "/agentvault/metadata"
 
 
 @dataclass
@@ -128,7 +129,6 @@ class RogueTenant:
             "jwks_uri": f"{base}.well-known/jwks.json",
             "revocation_endpoint": f"{base}oauth/revoke",
             "id_token_signing_alg_values_supported": ["HS256", "RS256", "PS256"],
-            "authorization_details_types_supported": ["agentvault:stepup"],
             "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.x.test/token"},
         }
         return {**document, **changes}

@@ -20,7 +20,8 @@ from support.tenant_admin import (
     carried,
 )
 
-from agentvault_tui.tenant.redirects import allowed, proves, with_query
+from agentvault_tui.tenant.pkce import proves
+from agentvault_tui.tenant.redirects import allowed, with_query
 
 MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
 

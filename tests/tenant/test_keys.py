@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -11,11 +12,18 @@ from cryptography.x509 import load_der_x509_certificate
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
-from support.tenant_thread import DETAILS, TenantThread
+from support.tenant_admin import Admin
+from support.tenant_thread import DETAILS, START, TenantThread
 
 from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.keys import KEPT, SigningKeys, rotate_keys
+from agentvault_tui.tenant.keys import (
+    MARGIN,
+    MOST_RETIRED,
+    SigningKeys,
+    rotate_keys,
+)
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
@@ -78,23 +86,136 @@ def test_each_key_has_its_certificate(tenant: TenantThread) -> None:
 def test_a_retired_key_goes_when_its_tokens_have_lapsed(
     tenant: TenantThread, alice: NewUser
 ) -> None:
-    """Published as long as a token lives, over further rotations, and no longer."""
+    """Published until its last token's `exp`, over further rotations, and no longer."""
     old = id_token(tenant, alice)
+    expires = jwt.decode(old, published(tenant), ["RS256"]).claims["exp"]
     first = rotate_keys(tenant.home, tenant.clock)
-    tenant.clock.advance(60)
+    assert first.retired_until.timestamp() == expires + MARGIN.total_seconds()
+    tenant.clock.advance(30)
     second = rotate_keys(tenant.home, tenant.clock)
+    # What signed nothing is published for the minute by which clocks may differ.
+    assert second.retired_until == tenant.clock.now() + MARGIN
     assert kids(tenant) == [
         second.current,
         second.next,
         first.retired,
         second.retired,
     ]
-    tenant.clock.advance(KEPT.total_seconds() - 60)
-    assert kids(tenant) == [second.current, second.next, second.retired]
+    left = first.retired_until - tenant.clock.now()
+    tenant.clock.advance(left.total_seconds() - 1)
+    jwt.decode(old, published(tenant), ["RS256"])
+    assert kids(tenant) == [second.current, second.next, first.retired]
+    tenant.clock.advance(1)
+    assert kids(tenant) == [second.current, second.next]
     with pytest.raises((JoseError, ValueError)):
         jwt.decode(old, published(tenant), ["RS256"])
-    tenant.clock.advance(60)
-    assert kids(tenant) == [second.current, second.next]
+
+
+def test_a_rotation_ends_no_token_of_an_api(tenant: TenantThread) -> None:
+    """One for a day is taken all day, in its API and by whoever reads the key set."""
+    admin = Admin(tenant)
+    raw, day = admin.token, 86_400
+    done = rotate_keys(tenant.home, tenant.clock)
+    tenant.clock.advance(day - 1)
+    jwt.decode(raw, published(tenant), ["RS256"])
+    assert admin.call("GET", "users").status_code == 200
+    tenant.clock.advance(1)
+    assert admin.call("GET", "users").status_code == 401
+    tenant.clock.advance(MARGIN.total_seconds())
+    assert kids(tenant) == [done.current, done.next]
+
+
+def test_the_longest_lived_token_decides(home: Home, clock: ManualClock) -> None:
+    """Whatever was signed after it, and also if it was signed in another process."""
+    store = Store(home, checkpoints=True)
+    keys, other = (SigningKeys(store, Seal.of(home), clock) for _ in range(2))
+    now = int(clock.now().timestamp())
+    other.sign({"exp": now + 2_592_000})
+    keys.sign({"exp": now + 300})
+    done = keys.rotate()
+    assert done.retired_until.timestamp() == now + 2_592_000 + 60
+    # The new one's time is its own, and a key that another rotated signs no more.
+    raw = other.sign({"exp": now + 600})
+    found = keys.verified(raw)
+    assert found is not None
+    assert found[0]["kid"] == done.current
+    assert keys.rotate().retired_until.timestamp() == now + 600 + 60
+    store.close()
+
+
+def test_a_key_rotated_while_it_is_taken_signs_nothing(
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time of leaving is fixed already, and the token would outlive that."""
+    store = Store(home, checkpoints=True)
+    keys, other = (SigningKeys(store, Seal.of(home), clock) for _ in range(2))
+    read, done = keys._read, []
+
+    def overtaken() -> None:
+        read()
+        if not done:
+            done.append(other.rotate())
+
+    monkeypatch.setattr(keys, "_read", overtaken)
+    found = keys.verified(keys.sign({"exp": 2**32}))
+    assert found is not None
+    assert found[0]["kid"] == done[0].current
+    store.close()
+
+
+def test_a_revoked_key_verifies_nothing_at_once(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """Current, next and retired are gone together: whoever read one read all."""
+    admin = Admin(tenant)
+    old = id_token(tenant, alice)
+    rotate_keys(tenant.home, tenant.clock)
+    newer = id_token(tenant, alice)
+    before = kids(tenant)
+    assert len(before) == 3
+    done = rotate_keys(tenant.home, tenant.clock, revoke=True)
+    assert kids(tenant) == [done.current, done.next]
+    assert not {done.current, done.next} & set(before)
+    assert (done.retired, done.retired_until) == (before[0], tenant.clock.now())
+    for raw in (old, newer, admin.token):
+        with pytest.raises((JoseError, ValueError)):
+            jwt.decode(raw, published(tenant), ["RS256"])
+    assert admin.call("GET", "users").status_code == 401
+    raw = id_token(tenant, alice)
+    assert jwt.decode(raw, published(tenant), ["RS256"]).header["kid"] == done.current
+
+
+def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> None:
+    """Clients read 20 keys: one more rotation is refused, and a revocation never."""
+    store = Store(home, checkpoints=True)
+    keys = SigningKeys(store, Seal.of(home), clock)
+    now = int(clock.now().timestamp())
+    for day in range(MOST_RETIRED):
+        keys.sign({"exp": now + (day + 1) * 86_400})
+        keys.rotate()
+    assert len(keys.public()["keys"]) == MOST_RETIRED + 2
+    before = keys.public()
+    with pytest.raises(ConflictError, match="16 retired keys") as caught:
+        keys.rotate()
+    assert caught.value.remedy.startswith("wait until 2026-11-25T10:01:00Z")
+    assert keys.public() == before
+    clock.advance(86_400 + 60)
+    keys.rotate()
+    keys.revoke()
+    assert len(keys.public()["keys"]) == 2
+    store.close()
+
+
+def test_an_older_homes_key_is_kept_for_the_longest_life(
+    home: Home, clock: ManualClock
+) -> None:
+    """What it signed before that was noted may live for 30 days from the upgrade."""
+    store = Store(home, checkpoints=True)
+    store.change("ALTER TABLE signing_keys DROP COLUMN signed_until")
+    store.change("PRAGMA user_version = 3")
+    store.close()
+    until = rotate_keys(home, clock).retired_until
+    assert until > START + timedelta(days=30)
 
 
 def test_a_rotation_survives_a_restart(tenant: TenantThread, alice: NewUser) -> None:

@@ -262,8 +262,8 @@ def test_discovery_tells_the_truth(tenant: TenantThread) -> None:
         "id_token_signing_alg_values_supported",
         "token_endpoint_auth_methods_supported",
         "token_endpoint_auth_signing_alg_values_supported", "claims_supported",
-        "authorization_details_types_supported", "request_uri_parameter_supported",
-        "request_parameter_supported", "tls_client_certificate_bound_access_tokens",
+        "request_uri_parameter_supported", "request_parameter_supported",
+        "tls_client_certificate_bound_access_tokens",
         "backchannel_logout_supported",
     }  # fmt: skip
     assert "none" not in found["token_endpoint_auth_methods_supported"]
@@ -285,6 +285,7 @@ def test_what_is_switched_off_says_so(tenant: TenantThread) -> None:
     assert tenant.http.get(tenant.issuer + "oidc/logout").text == "You are signed out."
     extensions = tenant.http.get(tenant.issuer + "agentvault/metadata").json()
     assert extensions["kind"] == "embedded"
+    assert extensions["authorization_details_types_supported"] == [DETAILS["type"]]
     for path in ("oauth/introspect", "introspect"):
         assert tenant.post(path).status_code == 404
 
@@ -320,6 +321,7 @@ BAD_DETAILS = (
     _with(parameters={"x" * 4001: 1}),
     _with(parameters=float("nan")),
     json.dumps([DETAILS])[:-2] + ', "why": "another"}]',
+    _with(parameters={"a": 1}).replace('"a": 1', '"a": 1e999'),
     "[" * 20_000,
 )
 

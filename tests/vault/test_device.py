@@ -6,10 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
 from support.exchanges import NOON, answer
-from support.rogue_tenant import DEVICE, DISCOVERY, TOKEN, Answer, RogueTenant
+from support.rogue_tenant import (
+    DEVICE,
+    DISCOVERY,
+    EXTENSIONS,
+    TOKEN,
+    Answer,
+    RogueTenant,
+)
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.errors import (
+    TenantError,
+    TenantRefusedError,
+    TenantUnreachableError,
+)
 from agentvault_tui.vault import (
     Denied,
     DeviceFlow,
@@ -27,6 +38,24 @@ from agentvault_tui.vault.reply import Reply
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
+TYPES = {"authorization_details_types_supported": ["agentvault:stepup"]}
+
+
+def shows(tenant: RogueTenant, types: Any) -> Answer:
+    """Return the embedded tenant's own document, with these *types*."""
+    said = {"authorization_details_types_supported": types}
+    return Answer({"issuer": tenant.issuer, "kind": "embedded", **said})
+
+
+async def is_shown(tenant: RogueTenant, client: TenantClient) -> bool:
+    """Start a flow for an action; tell whether the tenant was told of it."""
+    details = {"type": "agentvault:stepup", "action": "send:payment"}
+    flow = await client.start_device_flow("openid", [details], ttl=120)
+    told = "authorization_details" in tenant.sent(DEVICE)[-1].form
+    assert flow.details_shown is told
+    return told
+
+
 async def start(client: TenantClient, ttl: int = 120) -> DeviceFlow:
     """Start a flow."""
     return await client.start_device_flow(ttl=ttl)
@@ -36,6 +65,7 @@ async def test_the_request_says_what_is_to_be_approved(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """The tenant gets the client, the scope and the exact action (RFC 9396)."""
+    tenant.script(EXTENSIONS, shows(tenant, ["agentvault:stepup"]))
     details = {"type": "agentvault:stepup", "action": "send:payment", "why": "ü"}
     flow = await client.start_device_flow("openid profile email", [details], ttl=120)
     (sent,) = [one for one in tenant.requests if one.path == DEVICE]
@@ -51,13 +81,53 @@ async def test_the_request_says_what_is_to_be_approved(
 async def test_details_go_only_where_they_are_shown(
     tenant: RogueTenant, client: TenantClient, types: Any
 ) -> None:
-    """Auth0's device flow has none (RFC 9396 section 10): then we alone show them."""
-    document = tenant.discovery(authorization_details_types_supported=types)
-    tenant.script(DISCOVERY, Answer(document))
-    details = {"type": "agentvault:stepup", "action": "send:payment"}
-    flow = await client.start_device_flow("openid", [details], ttl=120)
-    assert flow.details_shown is False
-    assert "authorization_details" not in tenant.sent(DEVICE)[0].form
+    """What the tenant does not say it shows (RFC 9396 section 10), we alone show."""
+    tenant.script(EXTENSIONS, shows(tenant, types))
+    assert await is_shown(tenant, client) is False
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Answer({"error": "not_found"}, 404),
+        Answer(b"<html>Forbidden</html>", 403),
+        Answer(b"a page"),
+        Answer(["agentvault:stepup"]),
+        Answer({"issuer": "https://evil.test/", **TYPES}),
+        Answer(TYPES),
+    ],
+)
+async def test_a_tenant_without_our_document_is_as_auth0(
+    tenant: RogueTenant, client: TenantClient, other: Answer
+) -> None:
+    """It is sent no details, and asked for that document once an hour at most."""
+    tenant.script(EXTENSIONS, other)
+    # A tenant's discovery document may have them for other flows, as Auth0's could.
+    tenant.script(DISCOVERY, Answer(tenant.discovery(**TYPES)))
+    assert await is_shown(tenant, client) is False
+    assert await is_shown(tenant, client) is False
+    assert tenant.asked(EXTENSIONS) == 1
+
+
+async def test_who_approves_is_not_shown_less_because_of_an_outage(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """No answer starts no flow; only a tenant that says so shows no action."""
+    for status in (503, 429):
+        tenant.script(EXTENSIONS, Answer(status=status))
+        with pytest.raises(TenantUnreachableError):
+            await is_shown(tenant, client)
+    assert not tenant.sent(DEVICE)
+    tenant.script(EXTENSIONS, shows(tenant, ["agentvault:stepup"]))
+    assert await is_shown(tenant, client) is True
+
+
+async def test_a_sign_in_asks_for_no_document_of_ours(
+    tenant: RogueTenant, client: TenantClient
+) -> None:
+    """Only details take it: whatever else is done at an Auth0 tenant never asks."""
+    await start(client)
+    assert tenant.asked(EXTENSIONS) == 0
 
 
 async def test_a_flow_can_be_for_an_api_and_a_refresh_token(

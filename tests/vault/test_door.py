@@ -5,7 +5,9 @@ from agentvault_tui import vault
 
 ROOM = Path(vault.__file__).parent
 FILES = sorted(ROOM.rglob("*.py"))
-NEIGHBOURS = {"model", "text", "clock", "errors", "vault", "__version__"}
+NEIGHBOURS = {
+    "model", "text", "clock", "errors", "strict_json", "vault", "__version__"
+}  # fmt: skip
 
 
 def imported(file: Path) -> set[str]:

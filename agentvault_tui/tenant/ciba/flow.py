@@ -13,7 +13,7 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.ciba import asked as reading
 from agentvault_tui.tenant.ciba import details
 from agentvault_tui.tenant.ciba.requests import CibaRequest
-from agentvault_tui.tenant.clients import CIBA, Client
+from agentvault_tui.tenant.clients import CIBA, Client, log_name
 from agentvault_tui.tenant.journal import Code
 from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
 from agentvault_tui.tenant.oauth.pace import Paces
@@ -181,7 +181,7 @@ class CibaFlow:
         self._parts.journal.write(
             kind,
             description=told.get("failure_reason", ""),
-            client=(None, None) if client is None else client.log_name,
+            client=log_name(client),
             user=user,
             peer=peer_of(request),
             details=told,

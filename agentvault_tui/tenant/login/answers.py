@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from agentvault_tui.tenant.ciba.details import Detail
 from agentvault_tui.tenant.ciba.requests import CibaRequest
+from agentvault_tui.tenant.clients import log_name
 from agentvault_tui.tenant.details import parameter_rows
 from agentvault_tui.tenant.journal import Peer
 from agentvault_tui.tenant.login.errands import Errand
 from agentvault_tui.tenant.login.purposes import Said, Waiting
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.times import for_people
 from agentvault_tui.tenant.views import Problem
-from agentvault_tui.text import Shown, visible
+from agentvault_tui.text import Shown, in_full, visible
 
 _LISTED: Final = 100
 _OTHER: Final = Problem(
@@ -54,8 +55,8 @@ class Answer:
             scopes=tuple(visible(word, 300) for word in asked.scope.split()),
             message=visible(asked.binding_message, 64),
             details=tuple(_rows(detail) for detail in asked.details),
-            asked_at=_moment(asked.created),
-            until=_moment(asked.expires.wall),
+            asked_at=for_people(asked.created),
+            until=for_people(asked.expires.wall),
         )
 
     def bars(self, errand: Errand, user: User) -> Problem | None:
@@ -80,7 +81,7 @@ class Answer:
         self._parts.journal.write(
             "gd_auth_rejected",
             description="The request was rejected",
-            client=(None, None) if client is None else client.log_name,
+            client=log_name(client),
             user=self._parts.people.find(asked.user_id),
             peer=peer,
             details={"transaction_linking_id": asked.linking_id},
@@ -126,20 +127,12 @@ class Inbox:
             visible(name, 128),
             visible(asked.binding_message, 64),
             asked.consent,
-            _moment(asked.expires.wall),
+            for_people(asked.expires.wall),
         )
 
 
 def _rows(detail: Detail) -> tuple[tuple[Shown, Shown, str], ...]:
     return tuple(
-        (_whole(name), _whole(value), kind)
+        (in_full(name), in_full(value), kind)
         for name, value, kind in parameter_rows(detail)
     )
-
-
-def _whole(text: str) -> Shown:
-    return visible(text, limit=max(10 * len(text), 1))
-
-
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

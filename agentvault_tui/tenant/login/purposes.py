@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from starlette.responses import RedirectResponse, Response
 
-from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.clients import Client, log_name
 from agentvault_tui.tenant.journal import Peer
 from agentvault_tui.tenant.login.errands import Errand, Kind
 from agentvault_tui.tenant.oauth.codes import Authorization, CodeGrant
@@ -178,7 +178,7 @@ class Connect:
         self._parts.journal.write(
             "connected_accounts_connection_failed",
             description=_NO,
-            client=(None, None) if client is None else client.log_name,
+            client=log_name(client),
             user=self._parts.people.find(asked.user_id),
             peer=peer,
             connection=asked.connection,

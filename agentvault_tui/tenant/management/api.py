@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -16,11 +15,13 @@ from starlette.routing import Route
 
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.tenant.access import Access
+from agentvault_tui.tenant.clients import log_name
 from agentvault_tui.tenant.journal import Peer
 from agentvault_tui.tenant.management.bodies import read_json, redacted
 from agentvault_tui.tenant.management.problems import ApiError
 from agentvault_tui.tenant.oauth.wire import peer_of
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.replies import json_reply
 from agentvault_tui.text import visible
 from agentvault_tui.web import read_body
 
@@ -174,7 +175,7 @@ class ManagementApi:
         self._journal.write(
             "sapi" if answer.status < 400 else "fapi",
             description=endpoint.title,
-            client=(None, None) if client is None else client.log_name,
+            client=log_name(client),
             peer=peer,
             details={
                 "request": {
@@ -218,10 +219,4 @@ def _check_scopes(caller: Access, endpoint: Endpoint) -> None:
 
 
 def _write(answer: Answer, headers: Mapping[str, str]) -> Response:
-    body = b"" if answer.body is None else json.dumps(answer.body).encode()
-    return Response(
-        body,
-        answer.status,
-        headers={"cache-control": "no-store", **headers, **answer.headers},
-        media_type=None if answer.body is None else "application/json",
-    )
+    return json_reply(answer.status, answer.body, {**headers, **answer.headers})

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from agentvault_tui import strict_json
 from agentvault_tui.tenant.management.problems import ApiError, bad_body
 
 BODY_CAP: Final = 262_144
@@ -25,7 +26,7 @@ def read_json(content_type: str, raw: bytes) -> Any:
     """Read a body; an empty one is an empty object.
 
     Raises:
-        ApiError: it is not JSON, not UTF-8, or says a thing twice.
+        ApiError: it is not JSON that all read alike.
     """
     if not raw:
         return {}
@@ -33,11 +34,8 @@ def read_json(content_type: str, raw: bytes) -> Any:
     if kind != "application/json":
         raise ApiError(415, "Unsupported Media Type", "invalid_content_type")
     try:
-        value = json.loads(
-            raw, object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
-        json.dumps(value, ensure_ascii=False).encode()  # no half surrogate pair
-    except (ValueError, RecursionError):
+        value = strict_json.loads(raw)
+    except ValueError:
         raise ApiError(400, "Invalid request payload JSON format", None) from None
     _bounded(value)
     return value
@@ -70,12 +68,6 @@ def checked(body: Any, members: Mapping[str, Check], *needed: str) -> dict[str, 
     return kept
 
 
-def merged(doc: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *doc* with *changes*; a null takes a member away."""
-    whole = {**doc, **changes}
-    return {name: value for name, value in whole.items() if value is not None}
-
-
 def text(most: int = 256, least: int = 1) -> Check:
     """Return the check of a string."""
 
@@ -94,7 +86,7 @@ def flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "Expected type boolean"
 
 
-def whole(least: int = 0, most: int = 2_592_000) -> Check:
+def integer(least: int = 0, most: int = 2_592_000) -> Check:
     """Return the check of an integer."""
 
     def check(value: Any) -> str | None:
@@ -201,14 +193,3 @@ def _bounded(value: Any) -> None:
             elif isinstance(item, list):
                 inner.extend(item)
         level = inner
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate name")
-    return members
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.clients import (
     DEFAULT_GRANTS,
     DEFAULT_REFRESH,
@@ -19,18 +20,17 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
-    merged,
+    integer,
     one_of,
     some_of,
     table,
     tables,
     text,
     texts,
-    whole,
 )
 from agentvault_tui.tenant.management.credentials import KEY, keep_keys
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
-from agentvault_tui.tenant.objects import Document
+from agentvault_tui.tenant.management.problems import ApiError, bad_body, no_client
+from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.refresh import RefreshTokens
 
 _APP_TYPES: Final = (
@@ -45,9 +45,9 @@ _REFRESH: Final = table(
     {
         "rotation_type": one_of("rotating", "non-rotating"),
         "expiration_type": one_of("expiring", "non-expiring"),
-        "leeway": whole(0, 3600),
-        "token_lifetime": whole(1, 157_788_000),
-        "idle_token_lifetime": whole(1, 157_788_000),
+        "leeway": integer(0, 3600),
+        "token_lifetime": integer(1, 157_788_000),
+        "idle_token_lifetime": integer(1, 157_788_000),
         "infinite_token_lifetime": flag,
         "infinite_idle_token_lifetime": flag,
         "policies": tables(
@@ -85,7 +85,7 @@ _MEMBERS: Final = {
     "client_metadata": table({}),
     "refresh_token": _REFRESH,
     "jwt_configuration": table(
-        {"alg": one_of("RS256"), "lifetime_in_seconds": whole(1, 2_592_000)}
+        {"alg": one_of("RS256"), "lifetime_in_seconds": integer(1, 2_592_000)}
     ),
     "resource_server_identifier": text(600),
     "token_exchange": table({"allow_any_profile_of_type": texts()}),
@@ -105,12 +105,14 @@ class ClientCalls:
         credentials: Credentials,
         refresh: RefreshTokens,
         consents: Consents,
+        apis: Apis,
     ) -> None:
-        """Act on *clients*."""
+        """Act on *clients*, and on what they have by being there."""
         self._clients = clients
         self._credentials = credentials
         self._refresh = refresh
         self._consents = consents
+        self._apis = apis
 
     def endpoints(self) -> list[Endpoint]:
         """Return the calls."""
@@ -147,7 +149,7 @@ class ClientCalls:
         _check(doc)
         client, secret = self._clients.add(_without_keys(doc))
         try:
-            client = self._with_keys(client, merged({}, body))
+            client = self._with_keys(client, {**client.doc, **_keys(doc)}, body)
         except BaseException:
             self._forget(client)
             raise
@@ -160,13 +162,16 @@ class ClientCalls:
         client = self._of_store(call)
         body = checked(call.body, _MEMBERS)
         _check_power(call, body)
+        for name in _NEEDED:
+            if name in body and body[name] is None:
+                raise bad_body(name, "Expected a value")
         changed = merged(client.doc, body)
         changed.setdefault("token_endpoint_auth_method", None)
         if body.get("refresh_token") is not None:
             held = client.doc.get("refresh_token") or {}
             changed["refresh_token"] = {**held, **body["refresh_token"]}
         _check(changed)
-        return Answer(200, shape(self._with_keys(client, changed)))
+        return Answer(200, shape(self._with_keys(client, changed, body)))
 
     def _delete(self, call: Call) -> Answer:
         client = self._clients.find(call.path["id"])
@@ -179,6 +184,7 @@ class ClientCalls:
 
     def _forget(self, client: Client) -> None:
         self._clients.delete(client)
+        self._apis.drop_grants("client_id", client.client_id)
         for key in self._credentials.of_client(client.client_id):
             self._credentials.delete(client.client_id, key["id"])
 
@@ -194,7 +200,7 @@ class ClientCalls:
     def _found(self, call: Call) -> Client:
         client = self._clients.find(call.path["id"])
         if client is None:
-            raise not_found("The client does not exist", "inexistent_client")
+            raise no_client()
         return client
 
     def _of_store(self, call: Call) -> Client:
@@ -205,11 +211,16 @@ class ClientCalls:
             )
         return client
 
-    def _with_keys(self, client: Client, body: Mapping[str, Any]) -> Client:
-        """Keep keys that came in a body; the client then names them by their ids."""
-        doc = {**client.doc, **{n: body[n] for n in body if n not in _HOLDERS}}
-        methods = body.get("client_authentication_methods")
-        if methods is not None and methods.get("private_key_jwt") is not None:
+    def _with_keys(
+        self, client: Client, doc: Document, body: Mapping[str, Any]
+    ) -> Client:
+        """Make a client *doc*, which names the keys that came in *body* by their ids.
+
+        What it had before is not looked at again: a client whose key was deleted can
+        still be changed, and so cut off.
+        """
+        methods = body.get("client_authentication_methods") or {}
+        if methods.get("private_key_jwt") is not None:
             kept = keep_keys(
                 self._credentials, client, methods["private_key_jwt"]["credentials"]
             )
@@ -223,13 +234,14 @@ class ClientCalls:
             listed = privileged.get("credentials") or []
             kept = keep_keys(self._credentials, client, listed)
             doc["token_vault_privileged_access"] = {**privileged, "credentials": kept}
-        for holder in _HOLDERS:
-            if body.get(holder) is None and holder in body:
-                doc.pop(holder, None)
         return self._clients.change(client, doc)
 
 
 _HOLDERS: Final = ("client_authentication_methods", "token_vault_privileged_access")
+_NEEDED: Final = (
+    "name", "app_type", "grant_types", "is_first_party", "oidc_conformant"
+)  # fmt: skip
+"""Members that a null does not take away: a client without them is none."""
 
 
 def new_client(body: Mapping[str, Any]) -> Document:
@@ -257,6 +269,10 @@ def shape(client: Client) -> Document:
 
 def _without_keys(doc: Document) -> Document:
     return {name: value for name, value in doc.items() if name not in _HOLDERS}
+
+
+def _keys(doc: Document) -> Document:
+    return {name: doc[name] for name in _HOLDERS if name in doc}
 
 
 def _check(doc: Mapping[str, Any]) -> None:

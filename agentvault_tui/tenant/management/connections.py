@@ -12,13 +12,17 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
-    merged,
     table,
     text,
     texts,
 )
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
-from agentvault_tui.tenant.objects import Document
+from agentvault_tui.tenant.management.problems import (
+    ApiError,
+    bad_body,
+    no_client,
+    not_found,
+)
+from agentvault_tui.tenant.objects import Document, merged
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _CHANGES: Final = {
@@ -123,7 +127,7 @@ class ConnectionCalls:
             pair = checked(item, members, "client_id", "status")
             # Taking away must work for a client that is gone; giving must not.
             if pair["status"] and self._clients.find(pair["client_id"]) is None:
-                raise not_found("The client does not exist", "inexistent_client")
+                raise no_client()
             wanted.append((pair["client_id"], pair["status"]))
         return wanted
 

@@ -10,13 +10,18 @@ from agentvault_tui.tenant.clients import Client, Clients
 from agentvault_tui.tenant.credentials import ALGORITHMS, Credentials
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import Check, checked, one_of, text
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
+from agentvault_tui.tenant.management.problems import (
+    ApiError,
+    bad_body,
+    no_client,
+    not_found,
+)
 from agentvault_tui.tenant.objects import Document
 
 _MOST: Final = 10
 
 
-def _moment(value: Any) -> str | None:
+def _date(value: Any) -> str | None:
     try:
         parse_iso(value)
     except (ValueError, TypeError, OverflowError):
@@ -29,7 +34,7 @@ KEY: Final[Mapping[str, Check]] = {
     "name": text(128),
     "pem": text(8000),
     "alg": one_of(*ALGORITHMS),
-    "expires_at": _moment,
+    "expires_at": _date,
 }
 
 
@@ -74,7 +79,7 @@ class CredentialCalls:
         return Answer(200, shape(self._found(call)))
 
     def _change(self, call: Call) -> Answer:
-        body = checked(call.body, {"expires_at": _moment}, "expires_at")
+        body = checked(call.body, {"expires_at": _date}, "expires_at")
         doc = {**self._found(call), **body, "updated_at": iso(self._clock.now())}
         self._credentials.change(doc)
         return Answer(200, shape(doc))
@@ -87,7 +92,7 @@ class CredentialCalls:
     def _client(self, call: Call) -> Client:
         client = self._clients.find(call.path["id"])
         if client is None:
-            raise not_found("The client does not exist", "inexistent_client")
+            raise no_client()
         if client.of_run:
             raise ApiError(403, "The broker's own clients have no keys.", "forbidden")
         return client

@@ -13,13 +13,18 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
-    merged,
     one_of,
     text,
     texts,
 )
-from agentvault_tui.tenant.management.problems import ApiError, bad_query, not_found
-from agentvault_tui.tenant.objects import Document
+from agentvault_tui.tenant.management.problems import (
+    ApiError,
+    bad_query,
+    no_api,
+    no_client,
+    not_found,
+)
+from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.refresh import RefreshTokens
 
 _CHANGES: Final = {
@@ -130,12 +135,12 @@ class ClientGrantCalls:
         body = checked(call.body, _MEMBERS, "client_id", "audience")
         client = self._clients.find(body["client_id"])
         if client is None:
-            raise not_found("The client does not exist", "inexistent_client")
+            raise no_client()
         if client.of_run:
             raise ApiError(403, "The broker's own clients get no grants.", "forbidden")
         api = self._apis.find(body["audience"])
         if api is None:
-            raise not_found("The resource server does not exist", _NO_API)
+            raise no_api()
         subject = body.get("subject_type") or "client"
         if subject == "client" and api.policy("client") == "deny_all":
             raise ApiError(400, "The API gives clients no access.", "invalid_body")
@@ -183,6 +188,3 @@ class ClientGrantCalls:
                 f"The following scopes are not supported: {','.join(sorted(unknown))}",
                 "invalid_scope",
             )
-
-
-_NO_API: Final = "inexistent_resource_server"

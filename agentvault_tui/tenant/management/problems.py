@@ -32,6 +32,21 @@ def not_found(message: str, code: str | None) -> ApiError:
     return ApiError(404, message, code)
 
 
+def no_client() -> ApiError:
+    """Return the 404 for a client there is not."""
+    return not_found("The client does not exist", "inexistent_client")
+
+
+def no_api() -> ApiError:
+    """Return the 404 for a resource server there is not."""
+    return not_found("The resource server does not exist", "inexistent_resource_server")
+
+
+def no_user() -> ApiError:
+    """Return the 404 for a user there is not."""
+    return not_found("The user does not exist.", "inexistent_user")
+
+
 def bad_query(name: str, why: str) -> ApiError:
     """Return the 400 for a query parameter."""
     return ApiError(

@@ -9,7 +9,7 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import checked, text, texts
 from agentvault_tui.tenant.management.problems import ApiError, bad_query, not_found
 from agentvault_tui.tenant.refresh import RefreshToken, RefreshTokens
-from agentvault_tui.tenant.vault.accounts import moment
+from agentvault_tui.tenant.times import of_epoch
 
 _READ: Final = ("read:refresh_tokens",)
 _GONE: Final = ("delete:refresh_tokens",)
@@ -133,9 +133,9 @@ class RefreshTokenCalls:
         return {
             "id": held.id,
             "user_id": held.user_id,
-            "created_at": moment(held.created_at),
-            "idle_expires_at": _when(held.idle_expires_at),
-            "expires_at": _when(held.expires_at),
+            "created_at": of_epoch(held.created_at),
+            "idle_expires_at": of_epoch(held.idle_expires_at),
+            "expires_at": of_epoch(held.expires_at),
             "client_id": held.client_id,
             "session_id": held.session_id,
             "rotating": held.rotating,
@@ -144,12 +144,8 @@ class RefreshTokenCalls:
                 for audience, scopes in held.reach.items()
             ],
             "device": {},
-            "last_exchanged_at": _when(held.last_exchanged_at),
+            "last_exchanged_at": of_epoch(held.last_exchanged_at),
         }
-
-
-def _when(seconds: float | None) -> str | None:
-    return None if seconds is None else moment(seconds)
 
 
 def _device_id(key: str) -> str:

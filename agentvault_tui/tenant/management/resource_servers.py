@@ -11,14 +11,14 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
-    merged,
+    integer,
     one_of,
     table,
     tables,
     text,
-    whole,
 )
-from agentvault_tui.tenant.management.problems import ApiError, not_found
+from agentvault_tui.tenant.management.problems import ApiError, no_api
+from agentvault_tui.tenant.objects import merged
 
 _CHANGES: Final = {
     "name": text(200),
@@ -27,8 +27,8 @@ _CHANGES: Final = {
     "allow_offline_access": flag,
     "allow_online_access": flag,
     "skip_consent_for_verifiable_first_party_clients": flag,
-    "token_lifetime": whole(1, 2_592_000),
-    "token_lifetime_for_web": whole(1, 2_592_000),
+    "token_lifetime": integer(1, 2_592_000),
+    "token_lifetime_for_web": integer(1, 2_592_000),
     "signing_alg": one_of("RS256"),
     "token_dialect": one_of("access_token", "access_token_authz", "rfc9068_profile",
                             "rfc9068_profile_authz"),
@@ -36,9 +36,12 @@ _CHANGES: Final = {
     "subject_type_authorization": table(
         {
             "user": table(
-                {"policy": one_of("allow_all", "deny_all", "require_client_grant")}
+                {"policy": one_of("allow_all", "deny_all", "require_client_grant")},
+                "policy",
             ),
-            "client": table({"policy": one_of("deny_all", "require_client_grant")}),
+            "client": table(
+                {"policy": one_of("deny_all", "require_client_grant")}, "policy"
+            ),
         }
     ),
     "authorization_details": tables(table({"type": text(255)}, "type")),
@@ -98,16 +101,23 @@ class ApiCalls:
         api = self._own(call)
         body = checked(call.body, _CHANGES)
         _distinct(body)
+        if "subject_type_authorization" in body:
+            # One policy leaves the other, and a null both: neither opens the API.
+            held, said = (d["subject_type_authorization"] for d in (api.doc, body))
+            body["subject_type_authorization"] = {**held, **(said or {})}
         doc = new_api(merged(api.doc, body))
         self._apis.objects.replace(doc["id"], doc)
         return Answer(200, doc)
 
     def _delete(self, call: Call) -> Answer:
         try:
-            self._apis.objects.delete(self._own(call).doc["id"])
+            api = self._own(call)
         except ApiError as error:
             if error.status != 404:
                 raise
+        else:
+            self._apis.objects.delete(api.doc["id"])
+            self._apis.drop_grants("audience", api.identifier)
         return Answer(204)
 
     def _found(self, call: Call) -> Api:
@@ -116,9 +126,7 @@ class ApiCalls:
         for api in self._apis.all():
             if key in {api.doc["id"], api.identifier}:
                 return api
-        raise not_found(
-            "The resource server does not exist", "inexistent_resource_server"
-        )
+        raise no_api()
 
     def _own(self, call: Call) -> Api:
         api = self._found(call)

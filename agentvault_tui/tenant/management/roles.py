@@ -7,9 +7,9 @@ from typing import Any, Final
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
-from agentvault_tui.tenant.management.bodies import checked, merged, table, tables, text
+from agentvault_tui.tenant.management.bodies import checked, table, tables, text
 from agentvault_tui.tenant.management.problems import ApiError, not_found
-from agentvault_tui.tenant.objects import Document, Objects
+from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.store import Store
 
 _MEMBERS: Final = {"name": text(128), "description": text(255, 0)}
@@ -62,15 +62,20 @@ class RoleCalls:
 
     def _add(self, call: Call) -> Answer:
         body = merged({}, checked(call.body, _MEMBERS, "name"))
-        if self._roles.named(body["name"]) is not None:
-            raise ApiError(409, "A role with the same name exists.", "role_conflict")
+        self._check_free(body["name"])
         doc = {"id": new_id("rol"), "description": "", **body, "permissions": []}
         self._roles.add(doc["id"], doc["name"], doc)
         # Recorded: Auth0 answers 200 here, where others of its kind are 201.
         return Answer(200, _shape(doc))
 
     def _change(self, call: Call) -> Answer:
-        doc = merged(self._found(call), checked(call.body, _MEMBERS))
+        before = self._found(call)
+        # A role without a name is none: a null leaves it.
+        doc = {"description": "", "name": before["name"],
+               **merged(before, checked(call.body, _MEMBERS))}  # fmt: skip
+        if doc["name"] != before["name"]:
+            self._check_free(doc["name"])
+            self._roles.rename(doc["id"], doc["name"])
         self._roles.replace(doc["id"], doc)
         return Answer(200, _shape(doc))
 
@@ -96,6 +101,10 @@ class RoleCalls:
         doc["permissions"] = [one for one in doc["permissions"] if one not in gone]
         self._roles.replace(doc["id"], doc)
         return Answer(204)
+
+    def _check_free(self, name: str) -> None:
+        if self._roles.named(name) is not None:
+            raise ApiError(409, "A role with the same name exists.", "role_conflict")
 
     def _found(self, call: Call) -> Document:
         doc = self._roles.get(call.path["id"])

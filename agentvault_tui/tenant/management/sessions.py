@@ -6,7 +6,7 @@ from typing import Final
 
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import checked, flag, text
-from agentvault_tui.tenant.management.problems import not_found
+from agentvault_tui.tenant.management.problems import no_user, not_found
 from agentvault_tui.tenant.people import People
 from agentvault_tui.tenant.refresh import RefreshTokens
 
@@ -78,5 +78,5 @@ class SessionCalls:
     def _user(self, call: Call) -> str:
         user = self._people.find(call.path["id"])
         if user is None:
-            raise not_found("The user does not exist.", "inexistent_user")
+            raise no_user()
         return user.sub

@@ -8,10 +8,10 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
     checked,
     flag,
+    integer,
     one_of,
     table,
     text,
-    whole,
 )
 from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
 from agentvault_tui.tenant.tenant_settings import ALWAYS, FACTORS, TenantSettings
@@ -24,8 +24,8 @@ _MEMBERS: Final = {
     "flags": table({}),
     "device_flow": table({"charset": one_of("base20", "digits"), "mask": text(20)}),
     "customize_mfa_in_postlogin_action": flag,
-    "session_lifetime": whole(1, 8760),
-    "idle_session_lifetime": whole(1, 8760),
+    "session_lifetime": integer(1, 8760),
+    "idle_session_lifetime": integer(1, 8760),
 }
 
 

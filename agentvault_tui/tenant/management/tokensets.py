@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
-from agentvault_tui.tenant.management.problems import not_found
+from agentvault_tui.tenant.management.problems import no_user
 from agentvault_tui.tenant.people import People
-from agentvault_tui.tenant.vault.accounts import Accounts, moment
+from agentvault_tui.tenant.times import of_epoch
+from agentvault_tui.tenant.vault.accounts import Accounts
 
 
 class TokensetCalls:
@@ -33,11 +34,9 @@ class TokensetCalls:
                 "id": account.id.replace("cac_", "tks_"),
                 "connection": account.connection,
                 "scope": " ".join(account.scopes),
-                "issued_at": moment(account.created_at),
-                "expires_at": moment(account.token_expires_at),
-                "last_used_at": None
-                if account.last_used_at is None
-                else moment(account.last_used_at),
+                "issued_at": of_epoch(account.created_at),
+                "expires_at": of_epoch(account.token_expires_at),
+                "last_used_at": of_epoch(account.last_used_at),
             }
             for account in self._accounts.list(self._user(call))
         ]
@@ -52,5 +51,5 @@ class TokensetCalls:
     def _user(self, call: Call) -> str:
         user = self._people.find(call.path["id"])
         if user is None:
-            raise not_found("The user does not exist.", "inexistent_user")
+            raise no_user()
         return user.sub

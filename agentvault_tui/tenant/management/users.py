@@ -16,11 +16,12 @@ from agentvault_tui.tenant.management.problems import (
     ApiError,
     bad_body,
     bad_query,
-    not_found,
+    no_user,
 )
+from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import CONNECTION, User, checked_name
-from agentvault_tui.tenant.vault.accounts import moment
+from agentvault_tui.tenant.times import of_epoch
 
 _WEAKEST: Final = 12
 _METADATA: Final = table({})
@@ -121,13 +122,14 @@ class UserCalls:
     def _change(self, call: Call) -> Answer:
         body = checked(call.body, _CHANGES)
         user = self._found(call)
-        if "blocked" in body:
-            self._people.block(user.sub, blocked=bool(body.pop("blocked")))
+        # A null says nothing of it: only a word lets somebody in again.
+        blocked = body.pop("blocked", None)
+        if blocked is not None:
+            self._people.block(user.sub, blocked=blocked)
         for member in ("user_metadata", "app_metadata"):
             # Auth0 merges the first level; a null takes a key away.
             if body.get(member) is not None:
-                held = {**user.profile.get(member, {}), **body[member]}
-                body[member] = {k: v for k, v in held.items() if v is not None}
+                body[member] = merged(user.profile.get(member, {}), body[member])
         _check_metadata(body)
         self._people.describe(user.sub, **body, updated_at=iso(self._clock.now()))
         return Answer(200, shape(self._found(call)))
@@ -155,7 +157,7 @@ class UserCalls:
                     "strategy": connection.get("strategy"),
                     "access_type": "offline",
                     "scopes": list(account.scopes),
-                    "created_at": moment(account.created_at),
+                    "created_at": of_epoch(account.created_at),
                 }
             )
         page = paging.by_checkpoint(call.query, "connected_accounts", shapes)
@@ -164,7 +166,7 @@ class UserCalls:
     def _found(self, call: Call) -> User:
         user = self._people.find(call.path["id"])
         if user is None:
-            raise not_found("The user does not exist.", "inexistent_user")
+            raise no_user()
         return user
 
 

@@ -12,7 +12,7 @@ from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
 from agentvault_tui.tenant.oauth.wire import missing, refused
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.redirects import proves
+from agentvault_tui.tenant.pkce import proven
 from agentvault_tui.tenant.tokens import Login
 
 _LIFETIME: Final = 60.0
@@ -79,7 +79,7 @@ class CodeGrant:
         verifier = asked.form.get("code_verifier")
         if row["redirect_uri"] != asked.form["redirect_uri"]:
             raise unknown
-        if not _proven(row["challenge"], row["method"], verifier):
+        if not proven(row["challenge"], row["method"] or "plain", verifier):
             raise refused("invalid_grant", "Failed to verify code verifier")
         # One statement looks and marks: of two that redeem it at once, one does.
         if not self._store.change(
@@ -106,13 +106,3 @@ class CodeGrant:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
-
-
-def _proven(challenge: str | None, method: str | None, verifier: str | None) -> bool:
-    """Check PKCE both ways: a verifier nobody announced is refused, too.
-
-    RFC 9700 section 2.1.1: else a code could be slipped in by leaving PKCE out.
-    """
-    if challenge is None or verifier is None:
-        return challenge is verifier
-    return proves(verifier, challenge, method or "plain")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant import details
-from agentvault_tui.tenant.clients import DEVICE_CODE, Client
+from agentvault_tui.tenant.clients import DEVICE_CODE, Client, log_name
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
 from agentvault_tui.tenant.oauth.pace import Paces
@@ -85,7 +85,7 @@ class DeviceFlow:
             self._journal.write(
                 "fdeaz",
                 description=error.what,
-                client=(None, None) if client is None else client.log_name,
+                client=log_name(client),
                 peer=peer_of(request),
                 details={"error": error.error},
             )

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.access import AccessTokens
-from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.access import AccessTokens, bearer_token
+from agentvault_tui.tenant.clients import Client, log_name
 from agentvault_tui.tenant.oauth.grants import Exchange, Grant, Outcome
 from agentvault_tui.tenant.oauth.wire import (
     ExchangeError,
@@ -142,7 +142,7 @@ class TokenEndpoint:
         self._journal.write(
             "ferrt" if isinstance(error, ReusedError) else grant.failed,
             description=error.what,
-            client=(None, None) if client is None else client.log_name,
+            client=log_name(client),
             peer=peer_of(request),
             details={"error": error.error, "failure_reason": reason},
             connection=None if client is None else form.get("connection"),
@@ -167,9 +167,9 @@ class UserInfo:
 
     async def answer(self, request: Request) -> Response:
         """Say who an access token is about."""
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        token = bearer_token(request.headers.get("authorization", ""))
         said = None
-        if kind.lower() == "bearer":
+        if token is not None:
             said = self._tokens.userinfo(token) or self._signed(token)
         if said is None:
             answer = reply(401, {"error": "invalid_token"})

@@ -119,8 +119,8 @@ class RefreshGrant:
         api = self._apis.asked(audience or None)
         wanted = asked.form.get("scope", "").split() or allowed
         scope = " ".join(word for word in dict.fromkeys(wanted) if word in allowed)
-        if audience != held.audience:
-            scope = self._apis.for_user(asked.client, api, scope)
+        # Also where it was issued for: a client grant may have been taken back since.
+        scope = self._apis.for_user(asked.client, api, scope)
         issued = self._tokens.for_refresh(
             asked.client, user, scope, api, held.session_id
         )

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from agentvault_tui.model.extensions import DETAILS_TYPES
 from agentvault_tui.tenant import details
 
-EXTENSIONS_PATH: Final = "/agentvault/metadata"
 INBOX: Final = "/agentvault/inbox"
 """Where people find what Auth0 would have mailed them."""
 
 
 def discovery(issuer: str) -> dict[str, Any]:
-    """Return the document with the members Auth0's has, and one more.
+    """Return the document with the members Auth0's has, and no other.
 
-    ``authorization_details_types_supported`` (RFC 9396 section 10) says that here, and
-    not at Auth0, the device flow takes what is being approved. Like Auth0's it lists no
-    ``none`` among the authentication methods, although native clients have no secret,
-    no grant types, and no introspection. Endpoints that this tenant does not serve are
-    named as well, and answer as at a tenant where the feature is not switched on.
+    Like Auth0's it lists no ``none`` among the authentication methods, although native
+    clients have no secret, no grant types, and no introspection. Endpoints that this
+    tenant does not serve are named as well, and answer as at a tenant where the feature
+    is not switched on.
     """
     return {
         "issuer": issuer,
@@ -64,7 +63,6 @@ def discovery(issuer: str) -> dict[str, Any]:
             "family_name", "given_name", "iat", "identities", "iss", "name",
             "nickname", "phone_number", "picture", "sub",
         ],
-        "authorization_details_types_supported": [details.TYPE],
         "request_uri_parameter_supported": False,
         "request_parameter_supported": True,
         "tls_client_certificate_bound_access_tokens": True,
@@ -77,6 +75,7 @@ def extensions(issuer: str) -> dict[str, Any]:
     return {
         "issuer": issuer,
         "kind": "embedded",
+        DETAILS_TYPES: [details.TYPE],
         "inbox": f"{issuer}{INBOX.lstrip('/')}",
         "workspace_authorization_server": f"{issuer}agentvault/workspace",
     }

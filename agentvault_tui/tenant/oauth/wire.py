@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.journal import Peer
+from agentvault_tui.tenant.replies import json_reply
 from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -68,12 +68,7 @@ def missing(parameter: str) -> TenantRefusedError:
 
 def reply(status: int, body: Mapping[str, Any]) -> Response:
     """Write a JSON answer that no cache keeps (RFC 6749 section 5.1)."""
-    return Response(
-        json.dumps(body),
-        status,
-        headers={"cache-control": "no-store", "pragma": "no-cache"},
-        media_type="application/json",
-    )
+    return json_reply(status, body, {"pragma": "no-cache"})
 
 
 def refusal(error: TenantRefusedError) -> Response:

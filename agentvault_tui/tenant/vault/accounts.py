@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock
@@ -14,6 +13,7 @@ from agentvault_tui.tenant.connections import Connections
 from agentvault_tui.tenant.objects import Document
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.times import of_epoch
 from agentvault_tui.tenant.vault.provider import Provider, ProviderTokens
 
 _KIND: Final = "provider tokens"
@@ -168,12 +168,6 @@ class Accounts:
         return self._clock.now().timestamp()
 
 
-def moment(seconds: float) -> str:
-    """Write epoch *seconds* as Auth0's APIs do."""
-    when = datetime.fromtimestamp(seconds, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def shape(account: Account) -> dict[str, Any]:
     """Return an account as the My Account API shows it."""
     return {
@@ -181,7 +175,7 @@ def shape(account: Account) -> dict[str, Any]:
         "connection": account.connection,
         "access_type": "offline",
         "scopes": list(account.scopes),
-        "created_at": moment(account.created_at),
+        "created_at": of_epoch(account.created_at),
     }
 
 

@@ -14,7 +14,7 @@ from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.management.problems import ApiError
 from agentvault_tui.tenant.people import User
-from agentvault_tui.tenant.redirects import proves
+from agentvault_tui.tenant.pkce import proven
 from agentvault_tui.tenant.store import Store
 
 EXPIRES_IN: Final = 300
@@ -153,7 +153,7 @@ class Connecting:
                     row["code_hash"], sha256_hex(body["connect_code"])
                 )
                 and row["redirect_uri"] == body["redirect_uri"]
-                and _proven(row["challenge"], body.get("code_verifier"))
+                and proven(row["challenge"], "S256", body.get("code_verifier"))
             )
             if not right:
                 raise refused
@@ -178,9 +178,3 @@ class Connecting:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
-
-
-def _proven(challenge: str | None, verifier: str | None) -> bool:
-    if challenge is None:
-        return verifier is None
-    return verifier is not None and proves(verifier, challenge, "S256")

@@ -13,7 +13,8 @@ from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
 from agentvault_tui.tenant.oauth.wire import ExchangeError, missing, refused
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
-from agentvault_tui.tenant.vault.accounts import Account, moment
+from agentvault_tui.tenant.times import of_epoch
+from agentvault_tui.tenant.vault.accounts import Account
 from agentvault_tui.tenant.vault.provider import ProviderTokens
 from agentvault_tui.tenant.vault.worker import Workers
 
@@ -182,7 +183,7 @@ class VaultGrant:
             "subject_token_type": asked.form["subject_token_type"],
             "issued_token_type": kind,
             "scope": tokens.scope,
-            "expires_at": moment(tokens.expires_at),
+            "expires_at": of_epoch(tokens.expires_at),
             "token_thumbprint": sha256(tokens.access_token.encode()).hexdigest(),
             "token_broker": "token_vault",
             "connected_account": {"id": account.id, "idp_user_id": account.account},

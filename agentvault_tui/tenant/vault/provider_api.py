@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.access import bearer_token
 from agentvault_tui.tenant.connections import WORKSPACE
 from agentvault_tui.tenant.oauth.wire import body_of, missing, refusal, reply
 from agentvault_tui.tenant.vault.provider import Provider
@@ -40,8 +41,8 @@ class ProviderApi:
 
         The token has 256 bits, so asking cannot be guessing (RFC 7662 section 4).
         """
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        found = self._provider.info(token) if kind.lower() == "bearer" else None
+        token = bearer_token(request.headers.get("authorization", ""))
+        found = None if token is None else self._provider.info(token)
         if found is None:
             answer = reply(401, {"active": False})
             answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'

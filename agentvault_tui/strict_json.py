@@ -1,0 +1,84 @@
+"""Reads JSON that means the same to every reader, and no other (RFC 8259)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final
+
+_MAX_DEPTH: Final = 32
+_LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
+
+
+def loads(text: bytes | str, *, mend: bool = False) -> Any:
+    """Read JSON, refusing what two readers could take for different things.
+
+    Duplicate keys (section 4), numbers JSON or a double does not have (section 6),
+    other encodings than UTF-8 (section 8.1), a lone surrogate (section 8.2), which no
+    file, URL or record takes, and nesting that whoever walks it level by level could
+    run out of stack at.
+
+    Args:
+        text: what was sent.
+        mend: have a lone surrogate become ``?`` instead of refusing it.
+
+    Raises:
+        ValueError: it is not such JSON.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    value = _loads(text)
+    if _LONE.search(text):
+        how = "replace" if mend else "strict"
+        plain = json.dumps(value, ensure_ascii=False).encode(errors=how)
+        value = _loads(plain.decode())
+    return value
+
+
+def _loads(text: str) -> Any:
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_pairs,
+            parse_constant=_constant,
+            parse_float=_number,
+        )
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+    if isinstance(value, dict | list) and _nests_too_deep(value):
+        raise ValueError("it nests too deep")
+    return value
+
+
+def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) != len(items):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _number(digits: str) -> float:
+    if not math.isfinite(found := float(digits)):
+        raise ValueError("a number is too large")
+    return found
+
+
+def _nests_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        members = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [
+            inner
+            for some in members
+            for inner in some
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True

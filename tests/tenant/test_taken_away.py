@@ -1,0 +1,228 @@
+"""What an administrator takes away is gone, and what is not named stays as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from joserfc.jwk import RSAKey
+from support.tenant_admin import Admin, Agent
+
+from agentvault_tui.model import new_id
+
+
+def unique(name: str) -> str:
+    return f"{name}-{new_id('x')[2:]}"
+
+
+def machine(admin: Admin, **members: Any) -> dict[str, Any]:
+    return admin.made(
+        "clients",
+        {"name": "m", "app_type": "non_interactive", "oidc_conformant": True,
+         "grant_types": ["client_credentials"], **members},
+    )  # fmt: skip
+
+
+def api(admin: Admin, **members: Any) -> dict[str, Any]:
+    identifier = f"https://{unique('api')}.test/"
+    scopes = [{"value": "read:it"}]
+    return admin.made(
+        "resource-servers", {"identifier": identifier, "scopes": scopes, **members}
+    )
+
+
+def token(admin: Admin, client: dict[str, Any], audience: str, secret: str) -> Any:
+    return admin.tenant.post(
+        "oauth/token",
+        grant_type="client_credentials",
+        client_id=client["client_id"],
+        client_secret=secret,
+        audience=audience,
+    )
+
+
+@pytest.mark.parametrize("secret", ["nobody", "", "None"])
+def test_a_client_without_a_secret_proves_nothing_with_one(
+    admin: Admin, secret: str
+) -> None:
+    """A public client made confidential has no secret until one is made for it."""
+    client = machine(admin, token_endpoint_auth_method="none")
+    audience = api(admin)["identifier"]
+    grant = {"client_id": client["client_id"], "audience": audience}
+    admin.made("client-grants", {**grant, "scope": ["read:it"]})
+    path = f"clients/{client['client_id']}"
+    method = {"token_endpoint_auth_method": "client_secret_post"}
+    assert admin.call("PATCH", path, method).status_code == 200
+    answer = token(admin, client, audience, secret)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    made = admin.call("POST", f"{path}/rotate-secret").json()["client_secret"]
+    assert token(admin, client, audience, made).status_code == 200
+
+
+def test_privileged_access_is_taken_back(admin: Admin) -> None:
+    """A null takes the member away, as at Auth0: the client is no worker any more."""
+    pem = RSAKey.generate_key(2048).as_pem(private=False).decode()
+    access = {
+        "credentials": [{"credential_type": "public_key", "name": "w", "pem": pem}],
+        "ip_allowlist": ["127.0.0.0/8"],
+        "grants": [{"connection": "workspace", "scopes": ["calendar.read"]}],
+    }
+    client = admin.client(token_vault_privileged_access=access)
+    path = f"clients/{client['client_id']}"
+    taken = {"token_vault_privileged_access": None, "description": None}
+    answer = admin.call("PATCH", path, taken)
+    assert answer.status_code == 200
+    assert "token_vault_privileged_access" not in answer.json()
+    assert "token_vault_privileged_access" not in admin.call("GET", path).json()
+
+
+def test_a_client_whose_key_was_deleted_can_still_be_cut(admin: Admin) -> None:
+    """Its grants go all the same, and then its way of signing."""
+    pem = RSAKey.generate_key(2048).as_pem(private=False).decode()
+    keys = [{"credential_type": "public_key", "name": "k", "pem": pem}]
+    client = machine(
+        admin,
+        client_authentication_methods={"private_key_jwt": {"credentials": keys}},
+    )
+    path = f"clients/{client['client_id']}"
+    (key,) = admin.call("GET", f"{path}/credentials").json()
+    assert admin.call("DELETE", f"{path}/credentials/{key['id']}").status_code == 204
+    cut = admin.call("PATCH", path, {"grant_types": []})
+    assert (cut.status_code, cut.json()["grant_types"]) == (200, [])
+    gone = admin.call("PATCH", path, {"client_authentication_methods": None})
+    assert "client_authentication_methods" not in gone.json()
+    assert token(admin, client, "https://none.test/", "").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "member",
+    ["name", "app_type", "grant_types", "is_first_party", "oidc_conformant",
+     "callbacks", "jwt_configuration", "refresh_token"],
+)  # fmt: skip
+def test_a_client_keeps_what_it_cannot_do_without(admin: Admin, member: str) -> None:
+    """A null for such a member is refused or does nothing, and is no fault of ours."""
+    client = machine(admin)
+    path = f"clients/{client['client_id']}"
+    answer = admin.call("PATCH", path, {member: None})
+    assert answer.status_code in {200, 400}
+    after = admin.call("GET", path)
+    assert after.status_code == 200
+    assert token(admin, client, "https://none.test/", "x").status_code == 401
+
+
+def test_one_policy_of_an_api_leaves_the_other(admin: Admin) -> None:
+    """An API closed to users stays so when only its policy for clients is changed."""
+    closed = {"user": {"policy": "deny_all"}, "client": {"policy": "deny_all"}}
+    made = api(admin, subject_type_authorization=closed)
+    path = f"resource-servers/{made['id']}"
+    part = {"client": {"policy": "require_client_grant"}}
+    answer = admin.call("PATCH", path, {"subject_type_authorization": part})
+    assert answer.status_code == 200
+    assert answer.json()["subject_type_authorization"] == {**closed, **part}
+    empty = {"subject_type_authorization": {"user": {}}}
+    assert admin.call("PATCH", path, empty).status_code == 400
+    assert admin.call("GET", path).json() == answer.json()
+
+
+def test_a_client_grant_ends_with_its_api_and_its_client(admin: Admin) -> None:
+    """An API made again under the same name is open to nobody who had the old one."""
+    client = machine(admin)
+    made = api(admin)
+    grant = {"client_id": client["client_id"], "audience": made["identifier"]}
+    admin.made("client-grants", {**grant, "scope": ["read:it"]})
+    secret = client["client_secret"]
+    assert token(admin, client, made["identifier"], secret).status_code == 200
+    gone = admin.call("DELETE", f"resource-servers/{made['id']}")
+    assert gone.status_code == 204
+    again = {"identifier": made["identifier"], "scopes": made["scopes"]}
+    admin.made("resource-servers", again)
+    assert token(admin, client, made["identifier"], secret).status_code == 403
+    admin.made("client-grants", {**grant, "scope": ["read:it"]})
+    admin.call("DELETE", f"clients/{client['client_id']}")
+    left = admin.call("GET", "client-grants", client_id=client["client_id"]).json()
+    assert left == []
+
+
+def test_a_renamed_role_frees_its_name(admin: Admin) -> None:
+    """It is known by the new one, and only by that."""
+    old, new = unique("old"), unique("new")
+    role = admin.call("POST", "roles", {"name": old}).json()
+    path = f"roles/{role['id']}"
+    assert admin.call("PATCH", path, {"name": new}).json()["name"] == new
+    assert admin.call("POST", "roles", {"name": new}).status_code == 409
+    other = admin.call("POST", "roles", {"name": old})
+    assert other.status_code == 200
+    clash = admin.call("PATCH", f"roles/{other.json()['id']}", {"name": new})
+    assert clash.status_code == 409
+    assert admin.call("PATCH", path, {"name": None}).json()["name"] == new
+
+
+def test_only_a_word_unblocks(admin: Admin) -> None:
+    """A null says nothing of it."""
+    user = admin.user(unique("blocked"))
+    path = f"users/{user['user_id'].replace('|', '%7C')}"
+    assert admin.call("PATCH", path, {"blocked": True}).json()["blocked"] is True
+    assert admin.call("PATCH", path, {"blocked": None}).json()["blocked"] is True
+    assert "blocked" not in admin.call("PATCH", path, {"blocked": False}).json()
+
+
+def test_a_blocked_users_token_opens_no_userinfo(admin: Admin) -> None:
+    """Neither the opaque one, nor one for an API."""
+    bot = Agent(admin, unique("seen"))
+    bearer = {"authorization": f"Bearer {bot.tokens()['access_token']}"}
+    url = f"{admin.tenant.issuer}userinfo"
+    assert admin.tenant.http.get(url, headers=bearer).status_code == 200
+    path = f"users/{bot.user['user_id'].replace('|', '%7C')}"
+    admin.call("PATCH", path, {"blocked": True})
+    assert admin.tenant.http.get(url, headers=bearer).status_code == 401
+    admin.call("PATCH", path, {"blocked": False})
+    assert admin.tenant.http.get(url, headers=bearer).status_code == 200
+
+
+def test_a_client_grant_taken_back_stops_refreshes(admin: Admin) -> None:
+    """Also at the API that the refresh token was issued for."""
+    made = api(
+        admin,
+        allow_offline_access=True,
+        subject_type_authorization={"user": {"policy": "require_client_grant"}},
+    )
+    bot = Agent(admin, unique("granted"))
+    grant = {
+        "client_id": bot.client["client_id"],
+        "audience": made["identifier"],
+        "scope": ["read:it"],
+        "subject_type": "user",
+    }
+    kept = admin.made("client-grants", grant)
+    scope = "openid offline_access read:it"
+    refresh = bot.tokens(audience=made["identifier"], scope=scope)["refresh_token"]
+    assert "read:it" in bot.refresh(refresh).json()["scope"].split()
+    narrowed = {"scope": []}
+    assert admin.call("PATCH", f"client-grants/{kept['id']}", narrowed).json()
+    assert "read:it" not in bot.refresh(refresh).json()["scope"].split()
+    assert admin.call("DELETE", f"client-grants/{kept['id']}").status_code == 204
+    answer = bot.refresh(refresh)
+    assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
+
+
+def test_a_callback_that_is_no_address_leads_nowhere(admin: Admin) -> None:
+    """It is passed over when a request is compared with it, and the others count."""
+    bot = Agent(admin, unique("odd"), callbacks=["http://[::1", "http://127.0.0.1/cb"])
+    good = bot.authorize_query(redirect_uri="http://127.0.0.1:9/cb")
+    assert bot.person.open("authorize", **good).status_code == 200
+    bad = bot.authorize_query(redirect_uri="http://127.0.0.1:9/other")
+    assert "not registered" in bot.person.open("authorize", **bad).text
+
+
+def test_a_number_no_reader_has_is_refused(admin: Admin) -> None:
+    """1e999 would be kept as Infinity, which is no JSON when it is read again."""
+    user = admin.user(unique("huge"))
+    answer = admin.tenant.http.patch(
+        f"{admin.tenant.issuer}api/v2/users/{user['user_id'].replace('|', '%7C')}",
+        headers={
+            "authorization": f"Bearer {admin.token}",
+            "content-type": "application/json",
+        },
+        content=b'{"user_metadata": {"n": 1e999}}',
+    )
+    assert answer.status_code == 400
