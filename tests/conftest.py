@@ -13,6 +13,8 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+pytest_plugins = ("support.ending",)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores ctrl+c, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)

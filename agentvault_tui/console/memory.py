@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Memory:
             private_folder(self._folder)
             private_file(new)
             new.write_text(json.dumps(data))
-            os.replace(new, self._file)  # noqa: PTH105 - atomic, which matters here
+            new.replace(self._file)  # whole or not at all, should we be killed
         except (OSError, SettingsError):
             return False
         self._kept = head

@@ -7,7 +7,6 @@ by hand is read with care, and a file that cannot be read is never written over.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -118,4 +117,4 @@ class SavedFilters:
         private_folder(self._folder)
         private_file(new)
         new.write_text(json.dumps({"filters": filters}, indent=2) + "\n")
-        os.replace(new, self.file)  # noqa: PTH105 - atomic, which matters here
+        new.replace(self.file)  # whole or not at all, should we be killed

@@ -25,6 +25,9 @@ from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import UserStore
 from agentvault_tui.vault import TenantClient, Tokens
 
+PATIENT = 60.0
+"""Seconds in which a successor is there on any machine: it is a new interpreter."""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
@@ -68,7 +71,7 @@ async def test_nobody_takes_its_port_while_it_is_started_again(
 ) -> None:
     """Killed, its port stays ours, and who asks meanwhile is answered by the next."""
     found = await process.start()
-    client = TenantClient(found.issuer, found.client_id, SystemClock())
+    client = TenantClient(found.issuer, found.client_id, SystemClock(), timeout=PATIENT)
     first = await kill(process)
     assert bind_error(found) == errno.EADDRINUSE
     assert await client.probe()  # waits for the successor
@@ -86,7 +89,7 @@ async def test_an_approval_under_way_outlives_the_tenant(
 ) -> None:
     """The code of a killed tenant is approved at its successor, by the same client."""
     found = await process.start()
-    client = TenantClient(found.issuer, found.client_id, SystemClock())
+    client = TenantClient(found.issuer, found.client_id, SystemClock(), timeout=PATIENT)
     flow = await client.start_device_flow(authorization_details=[DETAILS], ttl=120)
     await kill(process)
     with UserStore(home) as users:
@@ -135,7 +138,9 @@ async def test_the_broker_can_manage_it(home: Home) -> None:
     found = await process.start()
     assert found.management is not None
     secret = found.management.client_secret
-    async with httpx.AsyncClient(base_url=found.issuer, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=found.issuer, trust_env=False, timeout=PATIENT
+    ) as http:
         said = await http.post("oauth/token", data=_management(found))
         token = said.json()["access_token"]
         headers = {"authorization": f"Bearer {token}"}

@@ -165,7 +165,7 @@ def _happen(told: Told, what: str, number: int) -> None:
             told.mirror.load(told.status_shape(), agents, [], head=told.head)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_WORLD, st.lists(st.integers(-3, 3), max_size=4), st.booleans())
 def test_nothing_but_the_operator_moves_the_cursor(
     world: list[tuple[str, int]], moves: list[int], filtered: bool

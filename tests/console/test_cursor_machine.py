@@ -171,4 +171,4 @@ class _Told(FakeState):
 
 
 TestOperator = Operator.TestCase
-TestOperator.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestOperator.settings = settings(max_examples=60, stateful_step_count=40)

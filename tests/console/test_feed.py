@@ -289,7 +289,7 @@ def test_a_page_that_ends_early_is_gone_on_from(told: Told) -> None:
     assert told.feed.exhausted
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.one_of(

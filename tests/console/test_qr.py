@@ -37,7 +37,7 @@ def inside(rows: list[list[int]], size: int) -> list[list[int]]:
     return body
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1),
     st.booleans(),

@@ -167,7 +167,6 @@ async def _pressed(pilot: Pilot[None], app: WatchApp, key: str) -> int:
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -210,7 +210,9 @@ class AgentsApi:
 
     def _ready(self, _: Scope) -> Reply:
         ledger = self._broker.ledger.writable
-        policy = len(self._broker.policy.catalogue) > 0
+        # With a broken policy on disk the last good one stays in force, and decides;
+        # but what was written to be in force is not, which whoever watches must see.
+        policy = self._broker.policy_problem is None
         state = {"ledger_writable": ledger, "policy_loaded": policy}
         if ledger and policy:
             return json_reply(200, {"status": "ready", **state})

@@ -210,3 +210,22 @@ async def test_health_and_readiness(
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
     assert answer.json()["ledger_writable"] is False
+
+
+async def test_ready_means_that_the_policy_on_disk_is_in_force(
+    live: Live, bench: Bench
+) -> None:
+    """A broken file is no loaded policy, until it is mended; why is not agents' own."""
+    bench.home.policy_file.write_text("permit (everything);")
+    await bench.broker.reload_policy()
+    answer = await live.http.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json() == {
+        "status": "not ready",
+        "ledger_writable": True,
+        "policy_loaded": False,
+    }
+    bench.home.policy_file.unlink()
+    await bench.broker.reload_policy()
+    answer = await live.http.get("/readyz")
+    assert (answer.status_code, answer.json()["policy_loaded"]) == (200, True)

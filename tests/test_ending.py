@@ -1,0 +1,82 @@
+"""A run ends and says why, whatever its tests leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LEAKS = """
+import aiosqlite
+import pytest
+
+@pytest.mark.asyncio
+async def test_fails():
+    left = await aiosqlite.connect(":memory:")
+    assert not left
+
+@pytest.mark.asyncio
+async def test_passes(request):
+    request.config.left = await aiosqlite.connect(":memory:")
+
+@pytest.mark.asyncio
+async def test_closes():
+    await (await aiosqlite.connect(":memory:")).close()
+"""
+STUCK = """
+import sqlite3
+
+def test_never_returns():
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    sqlite3.connect(":memory:").execute(endless + " SELECT count(*) FROM n")
+"""
+HANGS = """
+import threading
+
+def test_leaves_a_thread():
+    threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+def run(folder: Path, code: str, *more: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_it.py").write_text(code)
+    plugins = ("-p", "support.ending", "-p", "no:cacheprovider")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", *plugins, *more, "test_it.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, *_here()])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def _here() -> list[str]:
+    return [str(Path(__file__).parent)]
+
+
+def test_an_open_database_fails_its_test_and_not_the_run(tmp_path: Path) -> None:
+    """Each test that left one is named, failed or not; the next ones run; it ends."""
+    done = run(tmp_path, LEAKS)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "ERROR test_it.py::test_fails - Failed: left 1 database" in done.stdout
+    assert "ERROR test_it.py::test_passes - Failed: left 1 database" in done.stdout
+    assert "1 failed, 2 passed, 2 errors" in done.stdout
+
+
+def test_a_thread_that_holds_the_end_up_is_shown_and_ended(tmp_path: Path) -> None:
+    """Where it stands is printed, and the run fails instead of hanging."""
+    done = run(tmp_path, HANGS, "-o", "end_within=0.5")
+    assert "1 passed" in done.stdout
+    assert "test_leaves_a_thread" in done.stdout
+    assert "threading.py" in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_call_that_never_returns_is_shown_and_ended(tmp_path: Path) -> None:
+    """What no time limit can interrupt ends the run, with the test's stack."""
+    done = run(tmp_path, STUCK, "-o", "timeout=0.2", "-o", "stuck_after=1")
+    assert done.returncode == 1
+    assert "in test_never_returns" in done.stderr
