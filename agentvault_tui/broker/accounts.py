@@ -67,7 +67,7 @@ class Accounts:
         return sorted(every, key=lambda one: one.since)
 
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
-        """Return the other agents whom deleting *account* at the tenant cuts too."""
+        """Return all other agents of the same set of tokens, served or revoked."""
         return tuple(sorted(self._sharing[_tokenset(account)] - {account.agent_id}))
 
     def owned(self, connection: str, provider_user: str) -> Iterator[Account]:

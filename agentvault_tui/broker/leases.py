@@ -1,7 +1,7 @@
 """Until when provider tokens that agents were given can still be used.
 
 They are the provider's: only it can end one before its time. What can be said is when
-the last of them ends, and who else uses the same account.
+the last of them ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from agentvault_tui.broker.accounts import Accounts
 from agentvault_tui.clock import Clock
 from agentvault_tui.model import Account, AgentId, Given, Lease
 
@@ -22,10 +21,9 @@ class Leases:
     meanwhile counts the token that is on its way.
     """
 
-    def __init__(self, clock: Clock, accounts: Accounts) -> None:
-        """Start with nothing outside; *accounts* say who shares what."""
+    def __init__(self, clock: Clock) -> None:
+        """Start with nothing outside."""
         self._clock = clock
-        self._accounts = accounts
         self._of: dict[AgentId, dict[str, Lease]] = defaultdict(dict)
 
     def take_over(self, leases: Iterable[Lease]) -> None:
@@ -78,15 +76,6 @@ class Leases:
             ),
             default=None,
         )
-
-    def sharing(self, agent_id: AgentId) -> tuple[AgentId, ...]:
-        """Return the other agents that use an account this one uses."""
-        others = (
-            other
-            for account in self._accounts.of(agent_id)
-            for other in self._accounts.sharing(account)
-        )
-        return tuple(dict.fromkeys(others))
 
     def _outside(self, agent_id: AgentId, connection: str) -> list[Given]:
         lease, now = self._of[agent_id].get(connection), self._clock.now()

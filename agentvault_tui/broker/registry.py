@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
@@ -36,10 +36,12 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.text import visible
 
 HELD_CAP: Final = 128 * 1024 * 1024
 """Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
 _TOKEN_BYTES: Final = 700
+_NAMED: Final = 5
 KEPT_DECIDED: Final = 200
 """Decided step-ups kept for lists and late polls."""
 
@@ -52,7 +54,7 @@ class Registry:
         self.panic: Panic | None = None
         self.cooldowns = Cooldowns(clock)
         self.accounts = Accounts()
-        self.leases = Leases(clock, self.accounts)
+        self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
         self._tokens: dict[str, Token] = {}
@@ -170,11 +172,36 @@ class Registry:
             else:
                 self.put_stepup(stepup)
 
+    def sharing(self, account: Account) -> tuple[AgentId, ...]:
+        """Return the other agents that are served and use *account* too.
+
+        One that is revoked uses nothing: of all that share an account, the last one
+        revoked takes it with it.
+        """
+        return tuple(
+            other
+            for other in self.accounts.sharing(account)
+            if (agent := self._agents.get(other)) is not None
+            and agent.status is AgentStatus.ACTIVE
+            and (theirs := self.accounts.get(other, account.connection)) is not None
+            and not theirs.removing
+        )
+
+    def shared_with(self, agent_id: AgentId) -> tuple[AgentId, ...]:
+        """Return the other served agents that use an account this one uses."""
+        mine = self.accounts.of(agent_id)
+        return tuple(dict.fromkeys(o for one in mine for o in self.sharing(one)))
+
+    def named(self, agents: Sequence[AgentId]) -> str:
+        """Return the names of *agents* for a sentence, displayable; of many, some."""
+        names = [visible(self.agent(one).name, 40) for one in agents[:_NAMED]]
+        more = len(agents) - _NAMED
+        return ", ".join([*names, f"{more} more"] if more > 0 else names)
+
     # Steps at the tenant
 
     def put_step(self, step: OutboxStep) -> None:
-        """Remember *step*, in place of an earlier one of the same name."""
-        self._steps[step.agent_id].pop(step.id, None)
+        """Remember *step*, in the very place of an earlier one of the same name."""
         self._steps[step.agent_id][step.id] = step
 
     def step(self, agent_id: AgentId, step_id: str) -> OutboxStep | None:

@@ -8,6 +8,7 @@ from heapq import nsmallest
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.upstream.steps import rank
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
@@ -48,11 +49,12 @@ def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
         ends=registry.ends(),
     )
     told["at_tenant"] = list(registry.foreseen(agent.id))
-    told["upstream"] = [step_shape(step) for step in registry.steps_of(agent.id)]
+    steps = sorted(registry.steps_of(agent.id), key=rank)
+    told["upstream"] = [step_shape(step) for step in steps]
     accounts = registry.accounts.of(agent.id)
     told["connections"] = [account_shape(account, registry) for account in accounts]
     told["outside_until"] = _moment(registry.leases.outside_until(agent.id))
-    told["shared_with"] = _named(registry.leases.sharing(agent.id), registry)
+    told["shared_with"] = _named(registry.shared_with(agent.id), registry)
     return told
 
 
@@ -69,7 +71,7 @@ def account_shape(account: Account, registry: Registry) -> dict[str, Any]:
         "since": iso(account.since),
         "removing": account.removing,
         "outside_until": _moment(lease.until if lease else None),
-        "shared_with": _named(registry.accounts.sharing(account), registry),
+        "shared_with": _named(registry.sharing(account), registry),
         "provider_user": account.provider_user or None,
         "at_provider": {
             "known": ahead.known,

@@ -38,7 +38,9 @@ class VaultUser:
     name: str
     """What the tenant calls them: untrusted."""
     refresh_token: Secret
-    """Good for the agent's own client alone."""
+    """Good for the client it was issued to alone: the agent's own."""
+    client_id: str = ""
+    """That client; empty where an earlier version kept none."""
 
 
 class VaultUsers:
@@ -48,6 +50,8 @@ class VaultUsers:
         """Keep the users of the tenant *issuer* in *home*."""
         self._home = home
         self._issuer = issuer
+        self._seen: tuple[int, ...] | None = None
+        self._known: dict[str, Any] = {}
 
     def of(self, agent_id: AgentId) -> VaultUser | None:
         """Return the agent's vault user, its token opened when it is sent.
@@ -57,9 +61,11 @@ class VaultUsers:
         Raises:
             SettingsError: the file cannot be read.
         """
-        match self._read().get(agent_id):
+        one = self._read().get(agent_id) or {}
+        match one:
             case {"sub": str(sub), "name": str(name), "token": str(box)}:
                 owner = self._owner(agent_id, sub)
+                client_id = str(one.get("client", ""))
             case _:
                 return None
         try:
@@ -67,7 +73,8 @@ class VaultUsers:
         except (TenantError, ValueError):
             log.warning("the refresh token kept for %s does not open", agent_id)
             return None
-        return VaultUser(sub, name, Secret(lambda: self._open(owner, box)))
+        token = Secret(lambda: self._open(owner, box))
+        return VaultUser(sub, name, token, client_id)
 
     def sub_of(self, agent_id: AgentId) -> str | None:
         """Return who the agent's vault user is, also where the token does not open.
@@ -97,7 +104,19 @@ class VaultUsers:
         )
         token = base64.b64encode(box).decode()
         one = {"sub": user.sub, "name": user.name, "token": token}
+        if user.client_id:
+            one["client"] = user.client_id
         self._write({**self._read(), agent_id: one})
+
+    def holds(self, agent_id: AgentId, user: VaultUser) -> bool:
+        """Tell whether the token kept for the agent is *user*'s, and no later one.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        kept = self.of(agent_id)
+        token = user.refresh_token.reveal()
+        return kept is not None and kept.refresh_token.reveal() == token
 
     def forget(self, agent_id: AgentId) -> None:
         """Keep none for the agent.
@@ -105,7 +124,7 @@ class VaultUsers:
         Raises:
             SettingsError: the file cannot be read or written.
         """
-        kept = self._read()
+        kept = {**self._read()}
         if kept.pop(agent_id, None) is not None:
             self._write(kept)
 
@@ -117,8 +136,13 @@ class VaultUsers:
         return json.dumps([self._issuer, agent_id, sub])
 
     def _read(self) -> dict[str, Any]:
+        """Return what the file says, read again when it is another: asked for often."""
         path = self._home.vault_users
         try:
+            stat = path.stat()
+            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if seen == self._seen:
+                return self._known
             value = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
@@ -129,10 +153,12 @@ class VaultUsers:
                 f"{path} cannot be read",
                 "restore it, or move it away: vault users then sign in again",
             )
+        self._seen, self._known = seen, value
         return value
 
     def _write(self, value: dict[str, Any]) -> None:
         path = self._home.vault_users
+        self._seen = None
         try:
             replace_private(path, json.dumps(value, indent=1))
         except OSError as error:

@@ -52,6 +52,7 @@ from agentvault_tui.vault.tokens import (
     RefreshedToken,
     TokenSource,
     revoke_token,
+    still_taken,
 )
 
 __all__ = [
@@ -102,4 +103,5 @@ __all__ = [
     "is_approver",
     "path",
     "revoke_token",
+    "still_taken",
 ]

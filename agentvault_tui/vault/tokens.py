@@ -12,7 +12,7 @@ from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import Credential
-from agentvault_tui.vault.refusals import refused
+from agentvault_tui.vault.refusals import read_refusal, refused
 from agentvault_tui.vault.reply import Reply
 from agentvault_tui.vault.retries import Patience, persist
 from agentvault_tui.vault.secret import Secret
@@ -240,3 +240,35 @@ async def revoke_token(
     reply = await persist(send, tenant, BRIEF, repeatable=True)
     if reply.status != 200:
         raise refused(reply, "revoke the refresh token", tenant.clock.now())
+
+
+async def still_taken(
+    tenant: Tenant, credential: Credential, refresh_token: Secret
+) -> Secret | None:
+    """Return the refresh token the tenant takes in the place of one, if it does.
+
+    It is used, for no more than ``openid``, and what comes of it is dropped: an unknown
+    token is revoked with a 200 as well (RFC 7009 section 2.2), so that no answer of
+    the revocation endpoint says that this one is dead. The token endpoint does.
+
+    Returns:
+        nothing when the token is dead, else the one that is to be revoked: another
+        where the tenant rotates them (RFC 6749 section 6).
+
+    Raises:
+        TenantError: the tenant does not answer, or refuses for another reason.
+    """
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token.reveal(),
+        "scope": "openid",
+    }
+    # Where tokens rotate, sending one a second time revokes the whole family.
+    reply = await ask_token(tenant, credential, lambda: form, repeatable=False)
+    if reply.status == 200:
+        return read_access(reply, tenant.clock).refresh_token or refresh_token
+    # RFC 6749 section 5.2: "invalid, expired, revoked, [...] or was issued to another
+    # client"; whose it is was looked at before.
+    if reply.status < 500 and read_refusal(reply).code == "invalid_grant":
+        return None
+    raise refused(reply, "say whether it takes the token", tenant.clock.now())

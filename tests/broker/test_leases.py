@@ -11,7 +11,7 @@ from support.bench import Bench
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.ledger import DropAccount, OutboxStep, docs
-from agentvault_tui.model import Account, AgentId
+from agentvault_tui.model import Account, Agent, AgentId, AgentStatus
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -29,9 +29,15 @@ def account(agent: str, user: str = "auth0|u", connection: str = "google") -> Ac
     )
 
 
+def served(name: str) -> Agent:
+    return Agent(AgentId(name), name, name, "olga", "", (), NOON)
+
+
 def test_agents_of_one_user_and_connection_share() -> None:
     """Same user and connection: one set of tokens, so each is told of the other."""
     registry = Registry(ManualClock(NOON))
+    for name in "abcd":
+        registry.put_agent(served(name))
     for agent, user, connection in (
         ("a", "u", "google"),
         ("b", "u", "google"),
@@ -39,19 +45,37 @@ def test_agents_of_one_user_and_connection_share() -> None:
         ("d", "v", "google"),
     ):
         registry.accounts.put(account(agent, user, connection))
-    assert registry.leases.sharing(AgentId("a")) == ("b",)
-    assert registry.leases.sharing(AgentId("c")) == ()
+    assert registry.shared_with(AgentId("a")) == ("b",)
+    assert registry.shared_with(AgentId("c")) == ()
     registry.accounts.put(account("b", "v"))
-    assert registry.leases.sharing(AgentId("a")) == ()
-    assert registry.leases.sharing(AgentId("b")) == ("d",)
+    assert registry.shared_with(AgentId("a")) == ()
+    assert registry.shared_with(AgentId("b")) == ("d",)
+
+
+def test_who_is_revoked_shares_nothing_and_who_is_restored_does() -> None:
+    """What an agent that is not served might use keeps nothing alive."""
+    registry = Registry(ManualClock(NOON))
+    for name in "ab":
+        registry.put_agent(served(name))
+        registry.accounts.put(account(name))
+    assert registry.shared_with(AgentId("a")) == ("b",)
+    registry.put_agent(replace(served("b"), status=AgentStatus.REVOKED))
+    assert registry.shared_with(AgentId("a")) == ()
+    assert registry.shared_with(AgentId("b")) == ("a",)
+    registry.put_agent(served("b"))
+    registry.accounts.put(replace(account("b"), removing=True))
+    assert registry.shared_with(AgentId("a")) == ()
+    registry.accounts.put(account("b"))
+    assert registry.shared_with(AgentId("a")) == ("b",)
 
 
 def test_another_issuer_is_another_vault() -> None:
     """A user of the same name at another tenant shares nothing."""
     registry = Registry(ManualClock(NOON))
+    registry.put_agent(served("b"))
     registry.accounts.put(account("a"))
     registry.accounts.put(replace(account("b"), issuer="https://other.test/"))
-    assert registry.leases.sharing(AgentId("a")) == ()
+    assert registry.shared_with(AgentId("a")) == ()
 
 
 def test_the_latest_end_counts_until_it_is_over() -> None:

@@ -11,7 +11,10 @@ from support.tenant_admin import Agent as AtTenant
 
 from agentvault_tui.broker.upstream import Account
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
+from agentvault_tui.broker.upstream.tried import DONE, Tried
+from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
@@ -37,6 +40,7 @@ class Site:
         access = self.bench.broker.access
         secret = Secret(run.management_secret)
         access.give(ClientSecret(run.management_id, secret))
+        join_accounts(self.bench.broker)
         access.holdings.accounts_of = lambda agent_id: self.accounts.get(agent_id, ())
         access.holdings.disconnecting = self._disconnect
 
@@ -61,6 +65,10 @@ class Site:
         secret = Secret(there.client["client_secret"])
         kept.keep(f"agents/{agent.id}", there.client["client_id"], secret)
         token = there.tokens()["refresh_token"]
+        user = VaultUser(
+            there.user["user_id"], "Ursula", Secret(token), there.client["client_id"]
+        )
+        self.bench.broker.vault.users.keep(agent.id, user)
         account = Account(there.user["user_id"], "workspace", "cac_1", shared)
         self.accounts[agent.id] = (account,)
         return agent, there, token
@@ -77,11 +85,13 @@ class Site:
         steps = self.bench.broker.registry.steps_of(agent.id)
         return {step.step: step.status for step in steps}
 
-    async def _disconnect(self, agent_id: AgentId, account: Account) -> bool:
-        """Forget the account, as the broker does once it is gone."""
+    async def _disconnect(self, agent_id: AgentId, account: Account) -> Tried:
+        """Forget the account, as the broker does once it is gone, or leave it."""
+        if account.shared:
+            return Tried("another uses it", over="left")
         self.disconnected.append(account)
         del self.accounts[agent_id]
-        return True
+        return DONE
 
 
 def follower(site: Site, **more: Any) -> TenantLog:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agentvault_tui.broker.upstream.holdings import Account, Holding, Holdings
+from agentvault_tui.broker.upstream.tried import DONE, Tried
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId
@@ -24,7 +25,8 @@ _AGENTS: Final = "agents/"
 
 AccountsOf = Callable[[AgentId], tuple[Account, ...]]
 SignedIn = Callable[[AgentId], tuple[str, ...]]
-Disconnect = Callable[[AgentId, Account], Awaitable[bool]]
+Disconnect = Callable[[AgentId, Account], Awaitable[Tried]]
+EndToken = Callable[[AgentId], Awaitable[Tried]]
 
 
 class TenantAccess:
@@ -70,13 +72,15 @@ class KeptHoldings:
     """What agents have at the tenant, as far as this home knows."""
 
     def __init__(self, kept: KeptClients) -> None:
-        """Read clients from *kept*; accounts come from whoever connects them."""
+        """Read clients from *kept*; the rest comes from whoever connects accounts."""
         self._kept = kept
         self._seen: tuple[int, ...] | None = None
         self._known: dict[str, tuple[str, bool]] = {}
         self.accounts_of: AccountsOf = lambda _: ()
         self.disconnecting: Disconnect = _cannot
         self.signed_in: SignedIn = lambda _: ()
+        self.holds_token: Callable[[AgentId], bool] = lambda _: False
+        self.ending: EndToken = _nothing_held
 
     def of(self, agent_id: AgentId) -> Holding | None:
         """Return what the agent has there; nothing when it has no client."""
@@ -90,9 +94,13 @@ class KeptHoldings:
         key = f"{_AGENTS}{agent_id}"
         self._kept.keep(key, self._kept.client_id(key), secret)
 
-    async def disconnect(self, agent_id: AgentId, account: Account) -> bool:
-        """Delete a connected account as its user; tell whether it is gone."""
+    async def disconnect(self, agent_id: AgentId, account: Account) -> Tried:
+        """Delete a connected account as its user; tell how that went."""
         return await self.disconnecting(agent_id, account)
+
+    async def end_token(self, agent_id: AgentId) -> Tried:
+        """End the refresh token kept for the agent; tell how that went."""
+        return await self.ending(agent_id)
 
     def clients(self) -> dict[str, AgentId | None]:
         """Return our clients at the tenant, and whose each is."""
@@ -124,5 +132,9 @@ class KeptHoldings:
         return self._known
 
 
-async def _cannot(_agent_id: AgentId, _account: Account) -> bool:
+async def _cannot(_agent_id: AgentId, _account: Account) -> Tried:
     raise AgentVaultError("the account's user is not known here")
+
+
+async def _nothing_held(_agent_id: AgentId) -> Tried:
+    return DONE

@@ -17,9 +17,16 @@ from typing import Final, Protocol
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.holdings import Holdings, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
-from agentvault_tui.broker.upstream.steps import Step, Tried, do
+from agentvault_tui.broker.upstream.steps import (
+    AS_THE_AGENT,
+    NO_CREDENTIAL,
+    Step,
+    do,
+    do_as_agent,
+)
+from agentvault_tui.broker.upstream.tried import Tried
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import AgentVaultError, NotFoundError, TenantBusyError
+from agentvault_tui.errors import AgentVaultError, NotFoundError
 from agentvault_tui.ledger import Change, OutboxStep
 from agentvault_tui.model import (
     Actor,
@@ -41,9 +48,6 @@ _TRY: Final = 120.0
 """Seconds one try at the tenant may take: one that it drags out must not hold the cuts
 of other agents up."""
 _PROBLEM: Final = 200
-_NO_CREDENTIAL: Final = (
-    "this home has no Management API credential: agentvault auth0 apply"
-)
 _BROKER: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
 _random: Final = SystemRandom().random
 
@@ -103,10 +107,8 @@ class Attempts:
             else:
                 step = await self._informed(step)
                 tried = await self._at_tenant(step)
-        except TenantBusyError as error:
-            tried = Tried(error.diagnosis(), error.retry_after or 0.0)
         except AgentVaultError as error:
-            tried = Tried(error.diagnosis())
+            tried = Tried.of(error)
         except Exception as error:
             log.exception("step %s of %s broke", step.step, step.agent_id)
             fault = f"this is our fault, see the log ({type(error).__name__})"
@@ -118,6 +120,10 @@ class Attempts:
             # at a provider by nobody is told all the same.
             done = _over(step, tried, self._clock.now())
             await self._record(_draft(done), tried.changes)
+
+    async def keep(self, step: OutboxStep) -> None:
+        """Write *step*, of which operators need not hear."""
+        await self._record(None, (step,))
 
     async def _informed(self, step: OutboxStep) -> OutboxStep:
         """Return *step*, which knows whose tokens end even if its cut could not know.
@@ -133,20 +139,22 @@ class Attempts:
             if row.status == "pending" and not row.users and not is_providers(row):
                 told = replace(row, users=users)
                 self._registry.put_step(told)
-                await self._record(None, (told,))
+                await self.keep(told)
         return self._registry.step(agent_id, step.id) or step
 
     async def _at_tenant(self, step: OutboxStep) -> Tried:
-        management = self._access.management
-        if management is None:
-            return Tried(_NO_CREDENTIAL)
-        api = management.at(Priority.REVOCATION)
+        holdings = self._access.holdings
         try:
             async with asyncio.timeout(self._longest):
-                done = await do(step, api, self._access.holdings)
+                if step.step in AS_THE_AGENT:
+                    return await do_as_agent(step, holdings)
+                management = self._access.management
+                if management is None:
+                    # Waiting makes none: people are told at once, see `Outbox`.
+                    return Tried(NO_CREDENTIAL, over="failed")
+                return await do(step, management.at(Priority.REVOCATION), holdings)
         except TimeoutError:
             return Tried(f"the tenant took longer than {self._longest:g} s")
-        return Tried(None if done else "accepted, and not true yet")
 
     async def _tell(self, step: OutboxStep, tried: Tried) -> None:
         """Record how a try ended; an event where operators want to know."""
@@ -165,7 +173,7 @@ class Attempts:
             new = _over(step, tried, now)
         if new.status == "pending" and new.problem == step.problem:
             self._registry.put_step(new)
-            await self._record(None, (new,))
+            await self.keep(new)
         else:
             await self._end(new, *tried.changes)
 

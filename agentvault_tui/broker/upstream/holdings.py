@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentvault_tui.broker.upstream.tried import Tried
 from agentvault_tui.model import AgentId
 from agentvault_tui.vault import Secret
 
@@ -19,7 +20,7 @@ class Account:
     account_id: str
     """``cac_…``."""
     shared: bool
-    """Whether another agent's exchanges use it too: then it is left, see `steps`."""
+    """Whether another agent that is served uses it too: then it is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,23 @@ class Holdings(Protocol):
         """Keep the new secret of the agent's client, for when it is restored."""
         ...
 
-    def disconnect(self, agent_id: AgentId, account: Account) -> Awaitable[bool]:
-        """Delete a connected account as its user; tell whether it is gone.
+    def disconnect(self, agent_id: AgentId, account: Account) -> Awaitable[Tried]:
+        """Delete a connected account as its user; tell how that went.
 
         Raises:
-            TenantError: the tenant does not do it, or not now.
+            AgentVaultError: it cannot be done now.
+        """
+        ...
+
+    def holds_token(self, agent_id: AgentId) -> bool:
+        """Tell whether a refresh token of the agent's is kept here, and opens."""
+        ...
+
+    def end_token(self, agent_id: AgentId) -> Awaitable[Tried]:
+        """End that refresh token at the tenant, and forget it once it is dead.
+
+        Raises:
+            AgentVaultError: it cannot be done now.
         """
         ...
 

@@ -24,10 +24,11 @@ from agentvault_tui.broker.upstream.holdings import Holding, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
 from agentvault_tui.broker.upstream.steps import (
     CUTTING,
-    ORDER,
     Step,
+    lacks_credential,
     needed,
     not_before,
+    rank,
 )
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import AgentVaultError
@@ -38,6 +39,8 @@ log = logging.getLogger("agentvault.outbox")
 
 _BREATH: Final = 0.05
 """Seconds between two looks at a step that is due and waits for something."""
+_LOOK: Final = 30.0
+"""Seconds between two looks for a credential that steps were given up without."""
 
 
 class Outbox:
@@ -79,17 +82,17 @@ class Outbox:
         names: tuple[Step, ...] = CUTTING
         users: tuple[str, ...] = ()
         try:
-            there = self._access.holdings.of(agent_id)
-            if there is None:
-                return ()
-            users = users_of(self._access.holdings, agent_id, there)
-            names = needed(there, users)
+            holdings = self._access.holdings
+            there, token = holdings.of(agent_id), holdings.holds_token(agent_id)
+            if there is not None:
+                users = users_of(holdings, agent_id, there)
+            names = needed(there, users, token=token)
         except Exception:
             # A cut waits for no file: what cannot be known now, its tries look for.
             log.exception("what %s has at the tenant cannot be read", agent_id)
+        new = [replace(self._new(agent_id, name), users=users) for name in names]
         back = replace(self._new(agent_id, Step.GRANT_BACK), status="withdrawn")
-        new = (replace(self._new(agent_id, name), users=users) for name in names)
-        return (back, *new)
+        return (*new, back) if new else ()
 
     def _at_providers(
         self, agent_id: AgentId, held: Iterable[Held]
@@ -103,19 +106,35 @@ class Outbox:
 
     def foreseen(self, agent_id: AgentId) -> tuple[str, ...]:
         """Return the names of the steps a revocation would take at the tenant now."""
-        return tuple(name.value for name in needed(self._held(agent_id)))
+        try:
+            holdings = self._access.holdings
+            there, users = holdings.of(agent_id), holdings.signed_in(agent_id)
+        except AgentVaultError as error:
+            log.warning("what agents have at the tenant is unknown: %s", error.what)
+            return ()
+        kept = there is not None and all(one.shared for one in there.accounts)
+        return tuple(
+            name.value
+            for name in needed(there, users, token=bool(users))
+            if not (kept and name is Step.ACCOUNTS)
+        )
 
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
         """Return the steps that let the agent use its grant again, the rest withdrawn.
 
         To be recorded with the restore, and taken once that is durable.
         """
+        known = self._registry.steps_of(agent_id)
         withdrawn = [
             replace(step, status="withdrawn", next_at=None)
-            for step in self._registry.steps_of(agent_id)
-            if step.status == "pending" and step.step != Step.GRANT_BACK
+            for step in known
+            if step.status == "pending" or lacks_credential(step)
+            if step.step != Step.GRANT_BACK
         ]
-        if self._held(agent_id) is None:
+        untouched = any(
+            step.step == Step.VAULT_GRANT and lacks_credential(step) for step in known
+        )
+        if untouched or self._held(agent_id) is None:
             return tuple(withdrawn)
         return (*withdrawn, self._new(agent_id, Step.GRANT_BACK))
 
@@ -126,6 +145,25 @@ class Outbox:
             if step.status != "pending" and is_providers(step):
                 self._providers.forget(step)
         self.wake()
+
+    def settle(self, agents: Iterable[AgentId]) -> tuple[OutboxStep, ...]:
+        """Return the steps that left accounts of *agents*, which are gone now, as done.
+
+        To be recorded with that.
+        """
+        now = self._clock.now()
+        settled = []
+        for agent_id in agents:
+            row = self._registry.step(agent_id, f"{agent_id}/{Step.ACCOUNTS.value}")
+            if row is None or row.status not in {"left", "failed"}:
+                continue
+            if self._registry.accounts.of(agent_id):
+                continue
+            ms = round((now - row.begun_at).total_seconds() * 1000, 1)
+            done = replace(row, status="confirmed", ms=ms, problem=None)
+            self._registry.put_step(done)
+            settled.append(done)
+        return tuple(settled)
 
     def caught(self, held: Held) -> None:
         """Take a token that was on its way to an agent and overtaken by its cut."""
@@ -164,14 +202,35 @@ class Outbox:
 
     async def _one_at_tenant(self) -> bool:
         """Try the step that stops most of those that are due; tell if there was one."""
+        if waiting := self._without_credential():
+            await self._begin_anew(waiting)
         due = [step for step in self._due_at_tenant() if not self._waits(step)]
         if not due:
             return False
-        step = min(due, key=lambda step: (_rank(step), step.begun_at))
+        step = min(due, key=lambda step: (rank(step), step.begun_at))
         self._asked.discard(step.agent_id)
         await self._attempts.make(step)
         self._provider_news.set()
         return True
+
+    def _without_credential(self) -> list[OutboxStep]:
+        """Return what was given up without a credential."""
+        return [step for step in self._registry.steps() if lacks_credential(step)]
+
+    async def _begin_anew(self, steps: list[OutboxStep]) -> None:
+        """Try *steps* again, once there is a credential: they were never tried."""
+        try:
+            if self._access.management is None:
+                return
+        except AgentVaultError:
+            return
+        now = self._clock.now()
+        for step in steps:
+            anew = replace(
+                step, status="pending", begun_at=now, attempts=0, ms=None, problem=None
+            )
+            self._registry.put_step(anew)
+            await self._attempts.keep(anew)
 
     def _waits(self, step: OutboxStep) -> bool:
         """Tell whether a token is asked for first: with the grant goes the last chance.
@@ -245,6 +304,8 @@ class Outbox:
         ]
         now = self._clock.now()
         left = max((min(moments) - now).total_seconds(), _BREATH) if moments else None
+        if not at_providers and self._without_credential():
+            left = min(left or _LOOK, _LOOK)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await news.wait()
@@ -263,7 +324,3 @@ class Outbox:
     def _new(self, agent_id: AgentId, name: Step) -> OutboxStep:
         step_id = f"{agent_id}/{name.value}"
         return OutboxStep(step_id, agent_id, name.value, self._clock.now())
-
-
-def _rank(step: OutboxStep) -> int:
-    return ORDER[Step(step.step)]

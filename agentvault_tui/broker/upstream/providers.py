@@ -16,7 +16,8 @@ from typing import Final
 from agentvault_tui.broker.provider_tokens import Held
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.outlook import Outlook
-from agentvault_tui.broker.upstream.steps import Step, Tried
+from agentvault_tui.broker.upstream.steps import Step
+from agentvault_tui.broker.upstream.tried import Tried
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import Account, AgentId
@@ -28,7 +29,6 @@ STEP: Final = "provider token"
 """The step's name; a row has the connection beside it."""
 _CALLS: Final = 8
 """Calls to providers at once."""
-_NAMED: Final = 5
 _RESTARTED: Final = "the broker was restarted, and keeps no token"
 
 Exchange = Callable[[Account], Awaitable[ProviderToken | NoToken]]
@@ -136,7 +136,7 @@ class Providers:
         if account is None:
             return self._by_hand(row, _RESTARTED)
         if kept_for := self._outlook.kept_for(account):
-            names = self._names(kept_for)
+            names = self._registry.named(kept_for)
             why = f"{names} would lose the account too; revoke at {row.connection}"
             return Tried(f"{why} by hand if it must end for all", over="left")
         if not self._outlook.endpoint(account):
@@ -211,11 +211,6 @@ class Providers:
         lease = self._registry.leases.of(agent_id, connection)
         until = lease.until if lease else None
         return until if until and until > self._clock.now() else None
-
-    def _names(self, agents: tuple[AgentId, ...]) -> str:
-        names = [visible(self._registry.agent(one).name, 40) for one in agents[:_NAMED]]
-        more = len(agents) - _NAMED
-        return ", ".join([*names, f"{more} more"] if more > 0 else names)
 
 
 def is_providers(row: OutboxStep) -> bool:

@@ -7,15 +7,21 @@ as done only when it was seen to be: Auth0 answers 202 and 204 to what is true l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
-from agentvault_tui.broker.upstream.holdings import Holding, Holdings
-from agentvault_tui.errors import TenantNotFoundError
-from agentvault_tui.ledger import Change, OutboxStep
+from agentvault_tui.broker.upstream.holdings import Account, Holding, Holdings
+from agentvault_tui.broker.upstream.tried import DONE, NOT_YET, Tried, together
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotFoundError,
+    TenantNotFoundError,
+    TenantRefusedError,
+)
+from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import AgentId
+from agentvault_tui.text import visible
 from agentvault_tui.vault import Management
 from agentvault_tui.vault.management import clients
 from agentvault_tui.vault.management.revoking import revoke_refresh_tokens
@@ -35,51 +41,66 @@ class Step(StrEnum):
     ACCOUNTS = "connected accounts"
     """Accounts that no other agent uses are disconnected, while the user's refresh
     token still lives: only the user can, the Management API cannot."""
+    HELD_TOKEN = "held refresh token"  # noqa: S105 - a step's name
+    """The one kept here is shown to the tenant's revocation endpoint (RFC 7009): dead
+    at once, by the client it was issued to, without a Management credential."""
     REFRESH_TOKENS = "refresh tokens"
+    """All others of the same user and client, which nobody here knows."""
     SECRET = "client secret"  # noqa: S105 - a step's name
     """Whoever copied the agent's secret at the tenant is left with nothing."""
     GRANT_BACK = "vault grant back"
     """After a restore: the client may use Token Vault again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """How one try of a step went."""
-
-    problem: str | None
-    """Why it is not done; nothing when it is."""
-    wait: float = 0.0
-    """Seconds before which no other try is worth it."""
-    over: Literal["confirmed", "failed", "left"] | None = None
-    """How it ended, when another try would change nothing; else time decides."""
-    changes: tuple[Change, ...] = ()
-    """What else came of it."""
-
-
 CUTTING: Final = tuple(step for step in Step if step is not Step.GRANT_BACK)
-ORDER: Final = {step: number for number, step in enumerate(Step)}
+AS_THE_AGENT: Final = frozenset({Step.ACCOUNTS, Step.HELD_TOKEN})
+"""Done with what is kept of the agent's own; the others take the Management API."""
+NO_CREDENTIAL: Final = (
+    "this home has no Management API credential: agentvault auth0 apply"
+)
+_ORDER: Final[dict[str, int]] = {step: number for number, step in enumerate(Step)}
+
+
+def rank(row: OutboxStep) -> tuple[int, str]:
+    """Return what sorts rows in the kill order; providers' come last, by name."""
+    return _ORDER.get(row.step, len(_ORDER)), row.connection
+
+
+def lacks_credential(row: OutboxStep) -> bool:
+    """Tell whether *row* was given up only because nothing here may do it yet."""
+    return row.status == "failed" and row.problem == NO_CREDENTIAL
 
 
 def not_before(step: OutboxStep, others: Iterable[OutboxStep]) -> datetime | None:
     """Return when *step* is to be tried, among *others* of its agent; nothing: now.
 
     Its accounts are disconnected as their user, with the refresh token that it would
-    end. The client's grant is gone by then, so that may live minutes longer, no more.
+    end. Nobody outside has that, so that it may live minutes longer, no more.
     """
     accounts = any(s.step == Step.ACCOUNTS and s.status == "pending" for s in others)
-    if step.step != Step.REFRESH_TOKENS or not accounts:
+    if step.step not in {Step.HELD_TOKEN, Step.REFRESH_TOKENS} or not accounts:
         return step.next_at
     at_the_latest = step.begun_at + _ACCOUNTS_FIRST
     return max(at_the_latest, step.next_at or at_the_latest)
 
 
-def needed(holding: Holding | None, users: Sequence[str] = ()) -> tuple[Step, ...]:
-    """Return the steps that cut what an agent, and *users* for it, hold there."""
+def needed(
+    holding: Holding | None, users: Sequence[str] = (), *, token: bool = False
+) -> tuple[Step, ...]:
+    """Return the steps that cut what an agent, and *users* for it, hold there.
+
+    Args:
+        holding: what it has there.
+        users: whose refresh tokens its client may have.
+        token: whether one of them is kept here.
+    """
+    held = (Step.HELD_TOKEN,) if token else ()
     if holding is None:
-        return ()
+        return held
     found = [Step.VAULT_GRANT]
-    if any(not account.shared for account in holding.accounts):
+    if holding.accounts:
         found.append(Step.ACCOUNTS)
+    found += held
     if holding.users or users:
         found.append(Step.REFRESH_TOKENS)
     if holding.has_secret:
@@ -87,32 +108,64 @@ def needed(holding: Holding | None, users: Sequence[str] = ()) -> tuple[Step, ..
     return tuple(found)
 
 
-async def do(row: OutboxStep, api: Management, holdings: Holdings) -> bool:
-    """Do the step of *row*; tell whether it is true now.
+async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
+    """Do the step of *row*, one of `AS_THE_AGENT`; tell how that went.
+
+    Raises:
+        AgentVaultError: it cannot be done now.
+    """
+    if row.step == Step.HELD_TOKEN:
+        return await holdings.end_token(row.agent_id)
+    holding = holdings.of(row.agent_id)
+    accounts = holding.accounts if holding else ()
+    # One that fails leaves the next one to be tried all the same.
+    return together([await _account(holdings, row.agent_id, one) for one in accounts])
+
+
+async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
+    """Do the step of *row* by the Management API; tell how that went.
 
     Raises:
         TenantError: the tenant refused, or did not answer.
     """
-    agent_id = row.agent_id
-    holding = holdings.of(agent_id)
+    holding = holdings.of(row.agent_id)
     if holding is None:
-        return True  # its client is gone from here: nothing is left to cut
+        return DONE  # its client is gone from here: nothing is left to cut
     match Step(row.step):
-        case Step.VAULT_GRANT:
-            return await _vault_grant(api, holding.client_id, given=False)
         case Step.GRANT_BACK:
-            return await _vault_grant(api, holding.client_id, given=True)
-        case Step.ACCOUNTS:
-            return await _accounts(holdings, holding, agent_id)
+            done = await _vault_grant(api, holding.client_id, given=True)
+        case Step.VAULT_GRANT:
+            done = await _vault_grant(api, holding.client_id, given=False)
         case Step.REFRESH_TOKENS:
-            return await _refresh_tokens(api, holding.client_id, row.users)
+            done = await _refresh_tokens(api, holding.client_id, row.users)
         case Step.SECRET:
-            try:
-                secret = await clients.rotate_secret(api, holding.client_id)
-            except TenantNotFoundError:
-                return True
-            holdings.keep_secret(agent_id, secret)
-            return True
+            done = await _secret(api, holding.client_id, row.agent_id, holdings)
+        case other:
+            raise AssertionError(f"{other} takes no Management API")
+    return DONE if done else NOT_YET
+
+
+async def _account(holdings: Holdings, agent_id: AgentId, account: Account) -> Tried:
+    """Disconnect one account; a no is no reason to let the refresh token live on."""
+    try:
+        return await holdings.disconnect(agent_id, account)
+    except (NotFoundError, TenantRefusedError) as error:
+        stays = f"{visible(account.connection, 60)} stays: {error.diagnosis()}"
+        return Tried(stays, over="failed")
+    except AgentVaultError as error:
+        return Tried.of(error)
+
+
+async def _secret(
+    api: Management, client_id: str, agent_id: AgentId, holdings: Holdings
+) -> bool:
+    """Give the client another secret, and keep it for when the agent is restored."""
+    try:
+        secret = await clients.rotate_secret(api, client_id)
+    except TenantNotFoundError:
+        return True
+    holdings.keep_secret(agent_id, secret)
+    return True
 
 
 async def _vault_grant(api: Management, client_id: str, *, given: bool) -> bool:
@@ -130,12 +183,6 @@ async def _vault_grant(api: Management, client_id: str, *, given: bool) -> bool:
             raise
         return True
     return (VAULT_GRANT in listed) is given
-
-
-async def _accounts(holdings: Holdings, holding: Holding, agent_id: AgentId) -> bool:
-    own = [account for account in holding.accounts if not account.shared]
-    gone = [await holdings.disconnect(agent_id, account) for account in own]
-    return all(gone)
 
 
 async def _refresh_tokens(

@@ -240,7 +240,7 @@ async def _signed_in(
             f"{visible(name, 60)} signed in, and the agent uses {known}'s accounts",
             f"sign in as {known}, or remove the agent's connections first",
         )
-    user = VaultUser(sub, visible(name, 120), found.refresh_token)
+    user = VaultUser(sub, visible(name, 120), found.refresh_token, credential.client_id)
     broker.vault.users.keep(agent_id, user)
     return user
 

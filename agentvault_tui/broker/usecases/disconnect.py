@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.upstream import holdings
 from agentvault_tui.broker.upstream.access import KeptHoldings
+from agentvault_tui.broker.upstream.tried import DONE, Tried
 from agentvault_tui.broker.usecases.connect import account_draft, my_account
-from agentvault_tui.errors import (
-    AgentVaultError,
-    ConflictError,
-    NotFoundError,
-    TenantError,
-)
+from agentvault_tui.broker.usecases.sign_out import end_held_token, sign_out
+from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.ledger import DropAccount
 from agentvault_tui.model import (
     Account,
@@ -27,9 +25,6 @@ from agentvault_tui.model import (
     EventType,
 )
 from agentvault_tui.text import visible
-from agentvault_tui.vault import revoke_token
-
-log = logging.getLogger("agentvault.disconnect")
 
 AtTenant = Literal["deleted", "gone", "left"]
 """Deleted now; gone before; or left there, since its user is not signed in here."""
@@ -72,55 +67,47 @@ async def disconnect(
             f"the agent has no account at {visible(connection, 60)}",
             "agentvault connections list",
         )
-    others = [registry.agent(other) for other in registry.accounts.sharing(account)]
-    if others and not shared:
-        names = ", ".join(visible(other.name, 60) for other in others)
+    if not shared and (served := registry.sharing(account)):
         raise ConflictError(
-            f"the same account is used by {names}", "--shared takes it from them too"
+            f"the same account is used by {registry.named(served)}",
+            "--shared takes it from them too",
         )
-    whole = [account, *_of(broker, [other.id for other in others], connection)]
+    others = registry.accounts.sharing(account)
+    whole = [account, *_of(broker, others, connection)]
     await _close(broker, whole, operator)
     at_tenant = await _delete(broker, account)
     await _forget(broker, whole, operator, at_tenant)
-    return Removed(
-        account, at_tenant, tuple(others), registry.leases.outside_until(agent.id)
-    )
+    for one in whole:
+        if not registry.accounts.of(one.agent_id):
+            await sign_out(broker, one.agent_id)
+    also = tuple(registry.agent(other) for other in others)
+    return Removed(account, at_tenant, also, registry.leases.outside_until(agent.id))
 
 
 def join_accounts(broker: Broker) -> None:
-    """Let a revocation's steps at the tenant know and delete what agents connected."""
+    """Let a revocation's steps at the tenant know and end what agents connected."""
     known = broker.access.holdings
     if not isinstance(known, KeptHoldings):
         return
 
     def accounts_of(agent_id: AgentId) -> tuple[holdings.Account, ...]:
-        accounts = broker.registry.accounts
+        registry = broker.registry
         return tuple(
             holdings.Account(
                 user_id=one.user,
                 connection=one.connection,
                 account_id=one.id,
-                shared=bool(accounts.sharing(one)),
+                shared=bool(registry.sharing(one)),
             )
-            for one in accounts.of(agent_id)
+            for one in registry.accounts.of(agent_id)
             if one.issuer == broker.vault.issuer
         )
 
-    async def disconnecting(agent_id: AgentId, one: holdings.Account) -> bool:
-        """Delete it as its user; tell whether nothing is left to delete."""
+    async def disconnecting(agent_id: AgentId, one: holdings.Account) -> Tried:
         account = broker.registry.accounts.get(agent_id, one.connection)
         if account is None or account.id != one.account_id:
-            return True
-        # Looked at again before each: others ran while the tenant was waited for.
-        if broker.registry.agent(agent_id).status is AgentStatus.ACTIVE:
-            return False
-        if broker.registry.accounts.sharing(account):
-            return True
-        at_tenant = await _delete(broker, account)
-        if at_tenant == "left":
-            raise AgentVaultError("its user is not signed in here any more")
-        await _forget(broker, [account], SYSTEM, at_tenant)
-        return True
+            return DONE
+        return await _cut_account(broker, account)
 
     def signed_in(agent_id: AgentId) -> tuple[str, ...]:
         sub = broker.vault.users.sub_of(agent_id)
@@ -128,10 +115,40 @@ def join_accounts(broker: Broker) -> None:
 
     known.accounts_of = accounts_of
     known.signed_in = signed_in
+    known.holds_token = lambda agent_id: broker.vault.users.of(agent_id) is not None
     known.disconnecting = disconnecting
+    known.ending = partial(end_held_token, broker)
 
 
-def _of(broker: Broker, agents: list[AgentId], connection: str) -> list[Account]:
+async def _cut_account(broker: Broker, account: Account) -> Tried:
+    """Delete what a revoked agent used, as its user, unless one that is served does.
+
+    Raises:
+        TenantError: the tenant would not, or does not answer.
+        NotFoundError: the agent has no client at the tenant any more.
+    """
+    registry, agent_id = broker.registry, account.agent_id
+    # Looked at again before each: others ran while the tenant was waited for.
+    if registry.agent(agent_id).status is AgentStatus.ACTIVE:
+        return Tried("the agent is served again")
+    where = visible(account.connection, 60)
+    if others := registry.sharing(account):
+        uses = "uses" if len(others) == 1 else "use"
+        why = f"{where} stays: {registry.named(others)} {uses} it too"
+        return Tried(why, over="left")
+    at_tenant = await _delete(broker, account)
+    if at_tenant == "left":
+        why = f"{where} stays: only its user can delete it, who is not signed in here"
+        # What does not open may open again, from a backup of its key.
+        kept = broker.vault.users.sub_of(agent_id) == account.user
+        return Tried(why, over=None if kept else "failed")
+    sharers = registry.accounts.sharing(account)
+    whole = [account, *_of(broker, sharers, account.connection)]
+    await _forget(broker, whole, SYSTEM, at_tenant)
+    return DONE
+
+
+def _of(broker: Broker, agents: Iterable[AgentId], connection: str) -> list[Account]:
     found = (broker.registry.accounts.get(agent, connection) for agent in agents)
     return [account for account in found if account is not None]
 
@@ -170,31 +187,13 @@ async def _delete(broker: Broker, account: Account) -> AtTenant:
 async def _forget(
     broker: Broker, accounts: list[Account], actor: Actor, at_tenant: AtTenant
 ) -> None:
-    """Forget accounts, and the vault user of an agent that has none left."""
+    """Forget accounts; what was left for them of earlier revocations is done now."""
     kind = EventType.CONNECTION_REMOVED
     for account in accounts:
         broker.registry.accounts.drop(account.agent_id, account.connection)
         broker.registry.void_decisions(account.agent_id)
+    drops = [DropAccount(one.agent_id, one.connection) for one in accounts]
     await broker.record_cut(
         *(account_draft(kind, one, actor, at_tenant=at_tenant) for one in accounts),
-        changes=[DropAccount(one.agent_id, one.connection) for one in accounts],
+        changes=[*drops, *broker.outbox.settle(one.agent_id for one in accounts)],
     )
-    for account in accounts:
-        if not broker.registry.accounts.of(account.agent_id):
-            await _sign_out(broker, account.agent_id)
-
-
-async def _sign_out(broker: Broker, agent_id: AgentId) -> None:
-    """Keep no credential that nothing needs; that the tenant hears of it is a courtesy.
-
-    A refresh token that is deleted here is in no hands any more.
-    """
-    user = broker.vault.users.of(agent_id)
-    if user is None:
-        return
-    try:
-        credential = broker.vault.credential(agent_id)
-        await revoke_token(broker.tenant.tenant, credential, user.refresh_token)
-    except (TenantError, NotFoundError) as error:
-        log.warning("the tenant keeps a refresh token nobody has: %s", error.what)
-    broker.vault.users.forget(agent_id)

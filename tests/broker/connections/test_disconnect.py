@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.agents_http import Live
 from support.bench import OPERATOR
 from support.connecting import WORKSPACE, Office, caller
 from support.token_vault import exchange
 
+from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.broker.usecases.disconnect import disconnect
-from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.errors import ConflictError, NotFoundError, TenantError
 from agentvault_tui.model import Agent
 
@@ -20,6 +23,14 @@ async def remove(office: Office, agent: Agent, *, shared: bool = False) -> str:
         office.broker, agent.id, WORKSPACE, OPERATOR, shared=shared
     )
     return found.at_tenant
+
+
+async def sharing(office: Office, live: Live) -> tuple[list[Agent], str]:
+    """Return two agents that use one account, and whose it is at the tenant."""
+    pair = [(await caller(live)).agent, (await caller(live)).agent]
+    person = office.person()
+    accounts = [await office.connect(one, person) for one in pair]
+    return pair, accounts[0].user
 
 
 def left_at_tenant(office: Office, user: str) -> list[str]:
@@ -144,6 +155,86 @@ async def test_a_revocation_leaves_what_another_uses(
     while await office.broker.outbox.work():
         pass
     assert (await exchange(second, WORKSPACE)).status_code == 200
+    row = office.step(first.agent, "connected accounts")
+    assert row.status == "left"
+    assert row.problem == f"workspace stays: {second.agent.name} uses it too"
+    told = [event.reason for event in await office.bench.events("upstream.revocation")]
+    assert row.problem in told
+
+
+@pytest.mark.parametrize("last", [0, 1])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
+    office: Office, live: Live, last: int, *, restarted: bool
+) -> None:
+    """Left for as long as one agent that is served uses it, in either order."""
+    pair, user = await sharing(office, live)
+    first, second = pair[1 - last], pair[last]
+    await office.revoke(first)
+    await office.work()
+    assert office.steps(first)["connected accounts"] == "left"
+    assert left_at_tenant(office, user)
+    assert agent_shape(second, office.broker.registry)["shared_with"] == []
+    if restarted:
+        await office.restart()
+    await office.revoke(second)
+    if restarted:
+        await office.restart()
+    await office.work()
+    assert left_at_tenant(office, user) == []
+    assert office.broker.registry.accounts.all() == []
+    assert (await office.bench.ledger.load()).accounts == ()
+    for agent in (first, second):
+        assert office.steps(agent)["connected accounts"] == "confirmed"
+        assert office.broker.vault.users.of(agent.id) is None
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_two_revoked_at_once_leave_no_shared_account(
+    office: Office, live: Live, order: tuple[int, int], *, restarted: bool
+) -> None:
+    """Nobody is served by it any more, whichever step is done first."""
+    pair, user = await sharing(office, live)
+    for number in order:
+        await office.revoke(pair[number])
+    if restarted:
+        await office.restart()
+    await office.work()
+    assert left_at_tenant(office, user) == []
+    assert office.broker.registry.accounts.all() == []
+    for agent in pair:
+        assert office.steps(agent)["connected accounts"] == "confirmed"
+        assert office.steps(agent)["held refresh token"] == "confirmed"
+
+
+async def test_one_restored_before_the_step_keeps_the_account(
+    office: Office, live: Live
+) -> None:
+    """Looked at when it is done, not when it was decided: who is served keeps it."""
+    pair, user = await sharing(office, live)
+    for agent in pair:
+        await office.revoke(agent)
+    await restore_agent(office.broker, pair[0].id, OPERATOR)
+    await office.work()
+    assert left_at_tenant(office, user)
+    assert office.steps(pair[1])["connected accounts"] == "left"
+    assert office.broker.registry.accounts.of(pair[0].id)
+
+
+async def test_one_account_that_cannot_be_deleted_holds_no_other_up(
+    office: Office, live: Live
+) -> None:
+    """The step is not done, and says which is left; what could be deleted is."""
+    agent = (await caller(live)).agent
+    account = await office.connect(agent, office.person())
+    strangers = replace(account, connection="a-bank", user="agentvault|someone-else")
+    office.broker.registry.accounts.put(replace(strangers, since=account.since))
+    await office.revoke(agent)
+    await office.work()
+    row = office.step(agent, "connected accounts")
+    assert (row.status, left_at_tenant(office, account.user)) == ("failed", [])
+    assert str(row.problem).startswith("a-bank stays: only its user can delete it")
 
 
 async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) -> None:
@@ -156,11 +247,14 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     assert held is not None
     (planned,) = held.accounts
     assert not planned.shared
-    assert await known.disconnect(first.agent.id, planned) is False  # it is served
+    served = await known.disconnect(first.agent.id, planned)
+    assert (served.problem, served.over) == ("the agent is served again", None)
     assert left_at_tenant(office, account.user) == [account.id]
     await office.connect(second.agent, person, "calendar.read")
     await revoke_agent(office.broker, first.agent.id, "", OPERATOR)
-    assert await known.disconnect(first.agent.id, planned) is True  # it is not its own
+    left = await known.disconnect(first.agent.id, planned)
+    assert left.over == "left"
+    assert second.agent.name in str(left.problem)
     assert (await exchange(second, WORKSPACE)).status_code == 200
 
 
@@ -181,8 +275,9 @@ async def test_a_cut_gives_accounts_their_few_minutes(
         await office.work()
         assert office.steps(agent)["vault grant"] == "confirmed"
         assert office.steps(agent)["client secret"] == "confirmed"
-        waits = office.steps(agent)["refresh tokens"] == "pending"
-        assert waits is (passed < 300)
+        for step in ("held refresh token", "refresh tokens"):
+            waits = office.steps(agent)[step] == "pending"
+            assert waits is (passed < 300)
         office.bench.clock.advance(10)
         passed += 10
     office.fault()
@@ -191,5 +286,7 @@ async def test_a_cut_gives_accounts_their_few_minutes(
     ended = office.steps(agent)
     assert ended["refresh tokens"] == "confirmed"
     late = back_after > 300
-    assert ended["connected accounts"] == ("pending" if late else "confirmed")
+    assert ended["held refresh token"] == "confirmed"
+    # Its user's sign-in has ended: nobody here can delete it, and that is said.
+    assert ended["connected accounts"] == ("failed" if late else "confirmed")
     assert left_at_tenant(office, account.user) == ([account.id] if late else [])
