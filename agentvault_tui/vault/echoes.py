@@ -51,9 +51,9 @@ class Echoes:
     ) -> Self:
         """Find the secrets of a request."""
         members = {**(form or {}), **(body if isinstance(body, dict) else {})}
-        found = {members[name] for name in _CONFIDENTIAL & members.keys()}
+        found = [members[name] for name in _CONFIDENTIAL & members.keys()]
         if bearer is not None:
-            found.add(bearer.reveal())
+            found.append(bearer.reveal())
         return cls(
             frozenset(
                 one for one in found if isinstance(one, str) and len(one) >= _SHORTEST

@@ -170,14 +170,20 @@ async def _delete(broker: Broker, account: Account) -> AtTenant:
 async def _forget(
     broker: Broker, accounts: list[Account], actor: Actor, at_tenant: AtTenant
 ) -> None:
-    """Forget accounts, and the vault user of an agent that has none left."""
-    kind = EventType.CONNECTION_REMOVED
-    for account in accounts:
-        broker.registry.accounts.drop(account.agent_id, account.connection)
+    """Forget accounts, and the vault user of an agent that has none left.
+
+    Another that was connected there while the tenant was waited for is not forgotten:
+    nobody would know of it, nor end it.
+    """
+    kind, known = EventType.CONNECTION_REMOVED, broker.registry.accounts
+    held = ((one, known.get(one.agent_id, one.connection)) for one in accounts)
+    gone = [one for one, now in held if now is not None and now.id == one.id]
+    for account in gone:
+        known.drop(account.agent_id, account.connection)
         broker.registry.void_decisions(account.agent_id)
     await broker.record_cut(
         *(account_draft(kind, one, actor, at_tenant=at_tenant) for one in accounts),
-        changes=[DropAccount(one.agent_id, one.connection) for one in accounts],
+        changes=[DropAccount(one.agent_id, one.connection) for one in gone],
     )
     for account in accounts:
         if not broker.registry.accounts.of(account.agent_id):
@@ -192,9 +198,10 @@ async def _sign_out(broker: Broker, agent_id: AgentId) -> None:
     user = broker.vault.users.of(agent_id)
     if user is None:
         return
+    # Before the wait: whoever signs in meanwhile is another, and is kept.
+    broker.vault.users.forget(agent_id)
     try:
         credential = broker.vault.credential(agent_id)
         await revoke_token(broker.tenant.tenant, credential, user.refresh_token)
     except (TenantError, NotFoundError) as error:
         log.warning("the tenant keeps a refresh token nobody has: %s", error.what)
-    broker.vault.users.forget(agent_id)
