@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -20,6 +21,9 @@ Json = dict[str, Any]
 LONGEST_WAIT: Final = 300.0
 """No header makes us wait longer than this at a time, whatever it says."""
 _MAX_DEPTH: Final = 32
+_PIECE: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_OPEN: Final = frozenset("[{")
+_CLOSE: Final = frozenset("]}")
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
 
@@ -41,6 +45,8 @@ class Reply:
     """The tenant's own clock, to the second."""
     empty: bool = False
     """Whether the answer had no body at all."""
+    unread: bytes = field(default=b"", repr=False)
+    """The body when it was no JSON that we read."""
 
     @property
     def body(self) -> Json | None:
@@ -84,6 +90,16 @@ class Reply:
             raise _rubbish("a list")
         return value
 
+    def shallow(self) -> Reply:
+        """Return the answer as if it had nothing nested deeper than we read.
+
+        For what is only looked at: what was left out must not be written back.
+        """
+        with contextlib.suppress(ValueError):
+            value = strict_json(_without_depths(self.unread.decode()))
+            return replace(self, value=value, unread=b"")
+        return self
+
     def wait(self, now: datetime) -> float | None:
         """Return the seconds until it is worth asking again, if a header says so.
 
@@ -100,10 +116,11 @@ class Reply:
 
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
     """Take from an answer what we use; nothing in it is trusted, or an exception."""
+    value, unread = None, b""
     try:
         value = strict_json(content)
     except ValueError:
-        value = None
+        unread = content
     return Reply(
         status=status,
         value=value,
@@ -112,6 +129,7 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
         remaining=_whole(headers.get("x-ratelimit-remaining", "")),
         date=_date(headers.get("date", "")),
         empty=not content,
+        unread=unread,
     )
 
 
@@ -132,6 +150,22 @@ def strict_json(text: bytes | str) -> Any:
         plain = json.dumps(value, ensure_ascii=False).encode(errors="replace")
         value = _loads(plain.decode())
     return value
+
+
+def _without_depths(text: str) -> str:
+    """Put ``null`` in the place of what nests too deep in JSON; the rest stays."""
+    kept: list[str] = []
+    depth = end = 0
+    for piece in _PIECE.finditer(text):
+        if piece[0] in _OPEN:
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                kept.append(text[end : piece.start()] + "null")
+        elif piece[0] in _CLOSE:
+            if depth == _MAX_DEPTH + 1:
+                end = piece.end()
+            depth -= 1
+    return "".join(kept) + text[end:] if depth == 0 else text
 
 
 def _loads(text: str) -> Any:
