@@ -10,9 +10,12 @@ from typing import Any, Final
 _MAX_DEPTH: Final = 32
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
+_PIECE: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_OPEN: Final = frozenset("[{")
+_CLOSE: Final = frozenset("]}")
 
 
-def loads(text: bytes | str, *, mend: bool = False) -> Any:
+def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> Any:
     """Read JSON, refusing what two readers could take for different things.
 
     Duplicate keys (section 4), numbers JSON or a double does not have (section 6),
@@ -23,12 +26,16 @@ def loads(text: bytes | str, *, mend: bool = False) -> Any:
     Args:
         text: what was sent.
         mend: have a lone surrogate become ``?`` instead of refusing it.
+        prune: have what nests too deep become ``null`` instead of refusing it. For
+            what is only looked at: what was left out must not be written back.
 
     Raises:
         ValueError: it is not such JSON.
     """
     if isinstance(text, bytes):
         text = text.decode()
+    if prune:
+        text = _without_depths(text)
     value = _loads(text)
     if _LONE.search(text):
         how = "replace" if mend else "strict"
@@ -50,6 +57,22 @@ def _loads(text: str) -> Any:
     if isinstance(value, dict | list) and _nests_too_deep(value):
         raise ValueError("it nests too deep")
     return value
+
+
+def _without_depths(text: str) -> str:
+    """Put ``null`` in the place of what nests too deep in JSON; the rest stays."""
+    kept: list[str] = []
+    depth = end = 0
+    for piece in _PIECE.finditer(text):
+        if piece[0] in _OPEN:
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                kept.append(text[end : piece.start()] + "null")
+        elif piece[0] in _CLOSE:
+            if depth == _MAX_DEPTH + 1:
+                end = piece.end()
+            depth -= 1
+    return "".join(kept) + text[end:] if depth == 0 else text
 
 
 def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -140,11 +140,16 @@ class Callback:
             if not sources or left <= 0:
                 raise RefusedError("the browser did not come back", "begin again")
             ready, _, _ = select.select(sources, [], [], left)
-            if self._listener and self._listener.socket in ready:
-                if address := self._listener.take():
-                    return address
-            elif ready:
+            # The terminal first: whoever keeps knocking must not keep it from being
+            # read.
+            if self._input_open and sys.stdin.fileno() in ready:
                 self._read()
+            elif (
+                self._listener
+                and self._listener.socket in ready
+                and (address := self._listener.take())
+            ):
+                return address
 
     def _read(self) -> None:
         # Not sys.stdin: what it buffers, select does not see.

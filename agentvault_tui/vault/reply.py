@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -36,6 +37,8 @@ class Reply:
     """The tenant's own clock, to the second."""
     empty: bool = False
     """Whether the answer had no body at all."""
+    unread: bytes = field(default=b"", repr=False)
+    """The body when it was no JSON that we read."""
 
     @property
     def body(self) -> Json | None:
@@ -79,6 +82,16 @@ class Reply:
             raise _rubbish("a list")
         return value
 
+    def shallow(self) -> Reply:
+        """Return the answer as if it had nothing nested deeper than we read.
+
+        For what is only looked at: what was left out must not be written back.
+        """
+        with contextlib.suppress(ValueError):
+            value = strict_json.loads(self.unread, mend=True, prune=True)
+            return replace(self, value=value, unread=b"")
+        return self
+
     def wait(self, now: datetime) -> float | None:
         """Return the seconds until it is worth asking again, if a header says so.
 
@@ -95,10 +108,11 @@ class Reply:
 
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
     """Take from an answer what we use; nothing in it is trusted, or an exception."""
+    value, unread = None, b""
     try:
         value = strict_json.loads(content, mend=True)
     except ValueError:
-        value = None
+        unread = content
     return Reply(
         status=status,
         value=value,
@@ -107,6 +121,7 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply
         remaining=_whole(headers.get("x-ratelimit-remaining", "")),
         date=_date(headers.get("date", "")),
         empty=not content,
+        unread=unread,
     )
 
 

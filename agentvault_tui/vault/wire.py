@@ -19,6 +19,7 @@ import httpx
 from agentvault_tui import __version__
 from agentvault_tui.errors import TenantCredentialError, TenantUnreachableError
 from agentvault_tui.text import visible
+from agentvault_tui.vault.echoes import Echoes
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import Reply, read_reply
 from agentvault_tui.vault.secret import Secret
@@ -94,7 +95,7 @@ class Wire:
         request = self._http().build_request(
             method, url, data=form, content=content, headers=headers
         )
-        return await self._exchange(request, cap)
+        return await self._exchange(request, cap, Echoes.of(form, body, bearer))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -102,7 +103,9 @@ class Wire:
         if client is not None:
             await client.aclose()
 
-    async def _exchange(self, request: httpx.Request, cap: int) -> Reply:
+    async def _exchange(
+        self, request: httpx.Request, cap: int, echoes: Echoes
+    ) -> Reply:
         try:
             # httpx bounds each read; a byte a second would pass all of them.
             async with asyncio.timeout(self._seconds):
@@ -113,13 +116,14 @@ class Wire:
             raise self._unreachable(what) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self.reachable = False
-            what = f"cannot be reached ({visible(error, 120)})"
-            raise self._unreachable(what) from error
+            what = f"cannot be reached ({visible(echoes.out_of(str(error)), 120)})"
+            # Without its cause: httpx quotes what it could not read.
+            raise self._unreachable(what) from None
         except TenantUnreachableError:
             self.reachable = False
             raise
         self.reachable = reply.status < 500
-        return reply
+        return echoes.out_of_refusal(reply)
 
     async def _read(self, request: httpx.Request, cap: int) -> Reply:
         response = await self._http().send(request, stream=True)

@@ -77,6 +77,17 @@ def test_where_the_port_is_taken_an_address_is_pasted(typing: int) -> None:
             assert second.next(20) == "http://two"
 
 
+def test_whoever_keeps_knocking_does_not_keep_the_terminal_unread(typing: int) -> None:
+    """What a person pastes counts also while another local program has a request in."""
+    with listening(0) as back:
+        port = int(back.address.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as rogue:
+            name = f"Host: 127.0.0.1:{port}"
+            rogue.sendall(f"GET /callback?state=no HTTP/1.1\r\n{name}\r\n\r\n".encode())
+            os.write(typing, b"http://127.0.0.1/callback?code=1\n")
+            assert back.next(20) == "http://127.0.0.1/callback?code=1"
+
+
 def test_a_trickle_does_not_hold_the_listener(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -79,6 +79,9 @@ class TenantLog:
         self._sleep = sleep
         self._on_problem = on_problem
         self._problem: str | None = None
+        self._take = logs.MOST
+        """Rows to ask for: fewer while a page cannot be had, since rows may be large
+        and a page that is larger than we read would end the reading for good."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -117,16 +120,19 @@ class TenantLog:
             newest = await logs.latest(api)
             await self._go(Place.of(self._issuer, newest.rows, newest.resume, now))
             return False
-        page, gap = await self._next(api, place, now)
+        take = self._take
+        self._take = max(take // 2, 1)
+        page, gap = await self._next(api, place, now, take)
+        self._take = min(take * 2, logs.MOST)
         rows = [row for row in page.rows if str(row["log_id"]) > place.row]
         events = drafts(rows, self._access.holdings, self._consoles)
         if rows:
             place = Place.of(self._issuer, page.rows, page.resume, now)
         await self._go(replace(place, read_at=now), *([gap] if gap else []), *events)
-        return len(page.rows) >= logs.MOST
+        return bool(rows) and len(page.rows) >= take
 
     async def _next(
-        self, api: Management, place: Place, now: datetime
+        self, api: Management, place: Place, now: datetime, take: int
     ) -> tuple[logs.LogPage, Draft | None]:
         """Return the rows after *place*, and the event about those that may be gone.
 
@@ -141,7 +147,7 @@ class TenantLog:
             if not page.rows or page.resume > place.row:
                 return page, place.gap(page.rows[0] if page.rows else None, now)
             # Older rows are there still, so none was dropped since.
-        return await logs.after(api, place.row), None
+        return await logs.after(api, place.row, take), None
 
     async def _go(self, place: Place, *events: Draft) -> None:
         """Record what was read, with the place it leads to."""

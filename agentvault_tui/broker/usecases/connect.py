@@ -266,6 +266,11 @@ async def _connected(
     """Complete, record, and only then let the agent use it."""
     registry, agent_id = broker.registry, wanted.agent_id
     epoch = registry.epoch(agent_id)
+    if broker.vault.users.sub_of(agent_id) != consent.user.sub:
+        # Their refresh token went with the last account: none of theirs could be used
+        # any more, nor taken away.
+        name = visible(consent.user.name, 60)
+        raise ConflictError(f"{name} was signed out meanwhile", "begin again")
     found = await _completed(consent, wanted, answer)
     account = Account(
         agent_id=agent_id,

@@ -187,13 +187,19 @@ async def _delete(broker: Broker, account: Account) -> AtTenant:
 async def _forget(
     broker: Broker, accounts: list[Account], actor: Actor, at_tenant: AtTenant
 ) -> None:
-    """Forget accounts; what was left for them of earlier revocations is done now."""
-    kind = EventType.CONNECTION_REMOVED
-    for account in accounts:
-        broker.registry.accounts.drop(account.agent_id, account.connection)
+    """Forget accounts; what was left for them of earlier revocations is done now.
+
+    Another that was connected there while the tenant was waited for is not forgotten:
+    nobody would know of it, nor end it.
+    """
+    kind, known = EventType.CONNECTION_REMOVED, broker.registry.accounts
+    held = ((one, known.get(one.agent_id, one.connection)) for one in accounts)
+    gone = [one for one, now in held if now is not None and now.id == one.id]
+    for account in gone:
+        known.drop(account.agent_id, account.connection)
         broker.registry.void_decisions(account.agent_id)
-    drops = [DropAccount(one.agent_id, one.connection) for one in accounts]
+    drops = [DropAccount(one.agent_id, one.connection) for one in gone]
     await broker.record_cut(
         *(account_draft(kind, one, actor, at_tenant=at_tenant) for one in accounts),
-        changes=[*drops, *broker.outbox.settle(one.agent_id for one in accounts)],
+        changes=[*drops, *broker.outbox.settle(one.agent_id for one in gone)],
     )

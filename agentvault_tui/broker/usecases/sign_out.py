@@ -86,9 +86,10 @@ async def sign_out(broker: Broker, agent_id: AgentId) -> None:
     user = broker.vault.users.of(agent_id)
     if user is None:
         return
+    # Before the wait: whoever signs in meanwhile is another, and is kept.
+    broker.vault.users.forget(agent_id)
     try:
         credential = broker.vault.credential(agent_id)
         await revoke_token(broker.tenant.tenant, credential, user.refresh_token)
     except (TenantError, NotFoundError) as error:
         log.warning("the tenant keeps a refresh token nobody has: %s", error.what)
-    broker.vault.users.forget(agent_id)

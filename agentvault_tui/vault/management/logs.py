@@ -9,7 +9,7 @@ from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
-from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.reply import Json, Reply
 
 MOST: Final = 100
 """Rows in one answer, at most."""
@@ -66,7 +66,7 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
         what="show its log",
         scope="read:logs",
     )
-    rows = tuple(reply.rows("logs")[:take])
+    rows = _rows(reply, take)
     for one in rows:
         one.setdefault("log_id", one.get("_id"))
         text(one, "log_id")
@@ -84,7 +84,13 @@ async def _end(api: Api, sort: str, take: int) -> LogPage:
         what="show its log",
         scope="read:logs",
     )
-    rows = tuple(reply.rows("logs")[:take])
+    rows = _rows(reply, take)
     for one in rows:
         one["log_id"] = text(one, "log_id", "_id")
     return LogPage(rows, rows[-1]["log_id"] if rows else "")
+
+
+def _rows(reply: Reply, take: int) -> tuple[Json, ...]:
+    """Return the rows; what one of them repeats of a request may nest at will."""
+    readable = reply.shallow() if reply.unread else reply
+    return tuple(readable.rows("logs")[:take])

@@ -1,0 +1,84 @@
+"""An account is taken away and connected anew at once: what is new stays whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from support.agents_http import Live
+from support.bench import OPERATOR
+from support.connecting import WORKSPACE, Office, caller
+from support.tenant_admin import Person
+from support.token_vault import exchange
+
+from agentvault_tui.broker.usecases import disconnect as use_case
+from agentvault_tui.broker.usecases.disconnect import Removed, disconnect
+from agentvault_tui.errors import ConflictError
+from agentvault_tui.model import Agent
+
+
+class Held:
+    """A call of the use-case's that has come back, and is not told of it yet."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._call = call
+        self.done, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, *args: Any) -> Any:
+        answer = await self._call(*args)
+        self.done.set()
+        await self.go_on.wait()
+        return answer
+
+
+async def overtaken(
+    office: Office,
+    agent: Agent,
+    person: Person,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> Removed:
+    """Remove the account, and connect it anew while *call* is under way."""
+    held = Held(getattr(use_case, call))
+    monkeypatch.setattr(use_case, call, held)
+    removing = asyncio.create_task(
+        disconnect(office.broker, agent.id, WORKSPACE, OPERATOR, shared=False)
+    )
+    await held.done.wait()
+    await office.connect(agent, person, "calendar.read")
+    held.go_on.set()
+    return await removing
+
+
+@pytest.mark.parametrize("call", ["_delete", "revoke_token"])
+async def test_an_account_connected_while_another_is_removed_stays(
+    office: Office, live: Live, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Here, on disk, and with the vault user that uses it: else nobody could end it."""
+    agent = await caller(live)
+    person = office.person()
+    old = await office.connect(agent.agent, person, "calendar.read")
+    removed = await overtaken(office, agent.agent, person, monkeypatch, call)
+    assert removed.account.id == old.id
+    (new,) = office.broker.registry.accounts.of(agent.agent.id)
+    assert new.id != old.id
+    assert (await office.bench.ledger.load()).accounts == (new,)
+    assert office.broker.vault.users.of(agent.agent.id) is not None
+    assert (await exchange(agent, WORKSPACE)).status_code == 200
+
+
+async def test_a_consent_that_outlives_its_sign_in_connects_nothing(
+    office: Office, live: Live
+) -> None:
+    """With the last account its vault user went: an account of theirs would be dead."""
+    agent, person = await caller(live), office.person()
+    await office.connect(agent.agent, person, "calendar.read")
+    flow = await office.begin(agent.agent)
+    address = await office.visit(flow, person)
+    await disconnect(office.broker, agent.agent.id, WORKSPACE, OPERATOR, shared=False)
+    with pytest.raises(ConflictError, match="signed out meanwhile"):
+        await office.proceed(flow, address)
+    assert office.broker.registry.accounts.of(agent.agent.id) == ()
+    assert await office.connect(agent.agent, person, "calendar.read")
