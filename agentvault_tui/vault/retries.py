@@ -30,9 +30,6 @@ class Patience:
     jitter: Jitter = _random
 
 
-ONCE: Final = Patience(attempts=1, seconds=0.0)
-
-
 async def persist(
     send: Callable[[], Awaitable[Reply]],
     tenant: Tenant,

@@ -9,7 +9,7 @@ from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
-from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.reply import Json, Reply
 
 MOST: Final = 100
 """Rows in one answer, at most."""
@@ -30,7 +30,7 @@ async def latest(api: Api) -> LogPage:
 
     An empty log gives no row, and nothing to resume from.
     """
-    return await _end(api, "date:-1", 1)
+    return await _end(api, "date:-1")
 
 
 async def earliest(api: Api) -> LogPage:
@@ -39,7 +39,7 @@ async def earliest(api: Api) -> LogPage:
     One alone: a search sorts by date and a checkpoint by id, so the rows behind it are
     the checkpoint's to give.
     """
-    return await _end(api, "date:1", 1)
+    return await _end(api, "date:1")
 
 
 async def has(api: Api, row: str) -> bool:
@@ -66,25 +66,28 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
         what="show its log",
         scope="read:logs",
     )
-    rows = tuple(reply.rows("logs")[:take])
-    for one in rows:
-        one.setdefault("log_id", one.get("_id"))
-        text(one, "log_id")
+    rows = _rows(reply, take)
     if not rows:
         return LogPage((), row)
     # Ids sort as text; behind the newest none is read twice, whatever the order.
     return LogPage(rows, max(one["log_id"] for one in rows))
 
 
-async def _end(api: Api, sort: str, take: int) -> LogPage:
+async def _end(api: Api, sort: str) -> LogPage:
     reply = await api.request(
         "GET",
         "logs",
-        query={"sort": sort, "per_page": take, "page": 0},
+        query={"sort": sort, "per_page": 1, "page": 0},
         what="show its log",
         scope="read:logs",
     )
+    rows = _rows(reply, 1)
+    return LogPage(rows, rows[-1]["log_id"] if rows else "")
+
+
+def _rows(reply: Reply, take: int) -> tuple[Json, ...]:
+    """Return at most *take* rows, each under the name its id has everywhere."""
     rows = tuple(reply.rows("logs")[:take])
     for one in rows:
         one["log_id"] = text(one, "log_id", "_id")
-    return LogPage(rows, rows[-1]["log_id"] if rows else "")
+    return rows
