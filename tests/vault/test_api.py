@@ -1,3 +1,5 @@
+"""The client of an API: what it sends and takes, and lists to their end."""
+
 import json
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""Accounts are connected as their user: begun here, ended here, in time."""
+
 import base64
 import hashlib
 from collections.abc import AsyncIterator

@@ -1,3 +1,5 @@
+"""HTTP to the tenant: one origin, no redirects, bounded answers, nothing logged."""
+
 import asyncio
 import gzip
 import logging
