@@ -22,6 +22,7 @@ from agentvault_tui.vault.tokens import ask_token, read_access
 SCOPE: Final = "openid profile offline_access"
 """Who it is, and a refresh token; no API."""
 _LIFE: Final = 600.0
+"""Seconds from the page to the browser's coming back."""
 _MAX_CODE: Final = 2048
 
 

@@ -36,9 +36,12 @@ SCOPES: Final = (
 )
 """What a token for this API needs; got with a refresh token (`RefreshedToken`)."""
 MAX_TAKE: Final = 20
+"""Accounts in one answer, at most."""
 MAX_SCOPES: Final = 100
+"""Scopes that one connection may ask its provider for."""
 _ACCOUNTS: Final = "connected-accounts/accounts"
 _MAX_LIFE: Final = 3600
+"""Seconds; a tenant that gives more is not believed."""
 _MAX_CODE: Final = 256
 
 

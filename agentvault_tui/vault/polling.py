@@ -21,6 +21,7 @@ from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.waiting import nap, unless
 
 _SLOWEST: Final = 30.0
+"""Seconds between polls while the tenant does not answer."""
 MARGIN: Final = 0.25
 """Seconds on top of each interval. A tenant that counts between what it receives sees
 less than we wait when a request travels faster than the one before, and its slow_down

@@ -11,6 +11,7 @@ from agentvault_tui.vault.reply import Json
 DONE: Final = (200, 202, 204)
 """A deletion's statuses: done, or accepted to be done soon."""
 _LONGEST: Final = 2048
+"""Characters of an id that is stored or sent back."""
 _SECRET: Final = frozenset(
     {
         "app_secret",

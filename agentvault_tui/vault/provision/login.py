@@ -28,6 +28,7 @@ from agentvault_tui.vault.tokens import Access, read_access
 from agentvault_tui.vault.urns import DEVICE_GRANT
 
 _LIFE: Final = 900
+"""Seconds: what Auth0 gives a device code."""
 
 
 async def sign_in(
