@@ -218,6 +218,44 @@ def test_secrets_are_rotated_at_once_and_kept_nowhere(admin: Admin, api: str) ->
         assert secret.encode() not in held
 
 
+def test_a_header_and_a_form_name_the_same_client(
+    admin: Admin, secretive: dict[str, Any], api: str
+) -> None:
+    """Who proves to be one client acts for no other, which the form names."""
+    proof = f"{secretive['client_id']}:{secretive['client_secret']}".encode()
+    header = {"authorization": f"Basic {base64.b64encode(proof).decode()}"}
+    form = {"grant_type": "client_credentials", "audience": api}
+    for client_id, status in ((secretive["client_id"], 200), ("app_other", 401)):
+        answer = admin.tenant.http.post(
+            f"{admin.tenant.issuer}oauth/token",
+            data={**form, "client_id": client_id},
+            headers=header,
+        )
+        assert answer.status_code == status
+
+
+def test_a_client_that_got_a_key_has_its_secret_no_more(
+    admin: Admin, api: str, key: RSAKey
+) -> None:
+    """One way to prove who it is: the old secret, which may lie about, is none."""
+    client = machine(admin, api)
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": client["client_id"],
+        "client_secret": client["client_secret"],
+        "audience": api,
+    }
+    assert admin.tenant.post("oauth/token", **form).status_code == 200
+    pem = key.as_pem(private=False).decode()
+    keys = [{"credential_type": "public_key", "name": "k", "pem": pem}]
+    methods = {"private_key_jwt": {"credentials": keys}}
+    path = f"clients/{client['client_id']}"
+    body = {"client_authentication_methods": methods}
+    assert admin.call("PATCH", path, body).status_code == 200
+    answer = admin.tenant.post("oauth/token", **form)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
 def test_keys_come_and_go(admin: Admin, api: str, key: RSAKey) -> None:
     """A key is added by PEM, named by its thumbprint, lapses, and is deleted."""
     client = machine(admin, api)

@@ -167,6 +167,13 @@ async def test_an_id_stays_one_segment_on_the_wire(
     assert tenant.requests[-1].path.endswith(written)
 
 
+@pytest.mark.parametrize("segment", ["", ".", ".."])
+def test_an_id_that_would_climb_is_none(segment: str) -> None:
+    """The tenant's ids stand in our addresses: none leads to another object's."""
+    with pytest.raises(TenantUnreachableError, match="names nothing"):
+        path("clients", segment, "credentials")
+
+
 @pytest.mark.parametrize(
     "bad", ["", "/", "a//b", "../x", "a/../b", "a/./b", "a?b", "a b", "/a", "http://x"]
 )
