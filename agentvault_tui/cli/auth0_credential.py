@@ -72,8 +72,8 @@ def parse(content: bytes | str) -> dict[str, str]:
     """
     value: Any = None
     try:
-        value = json.loads(content) if len(content) <= _MAX else None
-    except (ValueError, RecursionError):
+        value = strict_json.loads(content) if len(content) <= _MAX else None
+    except ValueError:
         value = None
     if not _is_credential(value):
         raise UsageError("this is no credential", _FORMS) from None
@@ -122,10 +122,20 @@ def remember(issuer: str, credential: Mapping[str, str]) -> None:
 
 
 def forget(issuer: str) -> bool:
-    """Take a credential out of the OS keyring; tell whether there was one."""
-    if from_keyring(issuer) is None:
+    """Take a credential out of the OS keyring; tell whether there was one.
+
+    Raises:
+        NotFoundError: the keyring does not let go of it.
+    """
+    if not _has_keyring():
         return False
-    keyring.delete_password(_SERVICE, issuer)
+    try:
+        # Whatever is kept there, also what is no credential: it is to go.
+        if keyring.get_password(_SERVICE, issuer) is None:
+            return False
+        keyring.delete_password(_SERVICE, issuer)
+    except KeyringError as error:
+        raise _no_keyring() from error
     return True
 
 

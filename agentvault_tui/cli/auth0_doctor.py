@@ -63,10 +63,13 @@ async def _findings(session: Session, **credential: Any) -> AsyncIterator[checks
                 if check[1].level is Level.FAULT and check[0] == "tenant":
                     return
     async with opened(session, **credential) as there:
-        async for check in checks.rights(there.management, there.needs):
+        try:
+            held = await there.management.scopes()
+        except TenantError as error:
+            yield checks.no_token(error, there.management)
+            return
+        for check in checks.rights(held, there.needs):
             yield check
-            if check[1].level is Level.FAULT and "lacks" not in check[1].what:
-                return
         plan, found = await there.provisioner.plan(there.needs)
         for check in checks.examine(plan, found, there.needs):
             yield check

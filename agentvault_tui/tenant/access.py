@@ -31,7 +31,7 @@ class AccessTokens:
         self._clock = clock
         self._issuer = issuer
 
-    def read(self, token: str, audience: str | None = None) -> Access | None:
+    def read(self, token: str, audience: str) -> Access | None:
         """Return what *token* says if it is ours, in time, and for *audience*.
 
         An ID token is none: it has no ``scope``, and neither ``azp`` nor
@@ -56,7 +56,7 @@ class AccessTokens:
             or not isinstance(scope, str)
             or expires is None
             or expires <= self._clock.now().timestamp()
-            or (audience is not None and audience not in listed)
+            or audience not in listed
         ):
             return None
         return Access(sub, client, frozenset(scope.split()), frozenset(listed))

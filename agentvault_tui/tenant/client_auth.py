@@ -17,7 +17,9 @@ from agentvault_tui.tenant.credentials import Credentials, Replays, issuer_of, n
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LONGEST: Final = 300.0
+"""Seconds ahead that an assertion may expire at most (RFC 7523 section 3, number 4)."""
 _LEEWAY: Final = 30.0
+"""Seconds by which a client's clock may be off."""
 _NONE: Final = sha256_hex("")
 
 

@@ -18,9 +18,11 @@ from agentvault_tui.tenant.usercodes import CodeFormat
 
 _FORM: Final = CodeFormat()
 _LIVE_CAP: Final = 256
+"""Codes that may wait for a person at once, of the whole tenant."""
 _SIGN_IN_CAP: Final = 64
 """Of these, codes that sign an operator in; the rest is kept for approvals."""
 _TRIES: Final = 5
+"""Failed sign-ins on one code (RFC 8628 section 5.1)."""
 _KEPT_SECONDS: Final = 3600.0
 """How long a code that is over is still told apart from one that never was."""
 

@@ -14,6 +14,7 @@ from agentvault_tui.tenant.store import Store
 WORKSPACE: Final = "workspace"
 _SEEDED: Final = "connections_seeded"
 _LIFETIME: Final = 600
+"""Seconds that the stand-in's access tokens live, unless its options say another."""
 _LONGEST: Final = 86_400
 
 

@@ -27,7 +27,9 @@ ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 """What Auth0's discovery document lists; so neither ``none`` nor a MAC."""
 _BITS: Final = (2048, 8192)
 _PEM_CAP: Final = 8000
+"""Characters; a certificate of an 8192-bit key has fewer."""
 _LEEWAY: Final = 30.0
+"""Seconds by which a client's clock may be off: its ``jti`` counts that much longer."""
 
 
 class Credentials:

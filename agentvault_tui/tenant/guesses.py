@@ -8,7 +8,9 @@ from typing import Final
 from agentvault_tui.clock import Clock
 
 WINDOW: Final = 60.0
+"""Seconds."""
 PER_BROWSER: Final = 5
+"""Wrong codes in one window."""
 _REMEMBERED: Final = 1024
 
 

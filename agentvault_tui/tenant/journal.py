@@ -28,6 +28,7 @@ Code = Literal[
 ]  # fmt: skip
 """Every type of row there is here, by Auth0's codes."""
 KEPT: Final = 10_000
+"""Rows; the oldest go first."""
 REACHABLE: Final = 1000
 """Rows that a search finds."""
 FIELDS: Final = frozenset(

@@ -19,6 +19,7 @@ from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
 _BITS: Final = 2048
+"""Of the modulus: what Auth0's keys have, and NIST SP 800-131A allows."""
 _KIND: Final = "signing key"
 _DOMAIN: Final = "127.0.0.1"
 """Where the tenant is, whatever its port."""

@@ -10,7 +10,9 @@ from agentvault_tui.tenant.store import Store
 Factor = Literal["password", "otp"]
 
 FREE_TRIES: Final = 5
+"""Tries before the first lock."""
 _FIRST_LOCK: Final = 30.0
+"""Seconds; each further failure doubles it."""
 _LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0}
 """Passwords are generated with 100 bits, so their lock only slows; and since anyone who
 can reach the page can cause it, it must not keep the owner out for long. One-time codes

@@ -59,7 +59,9 @@ def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseR
             MachineGrant(parts.apis, parts.tokens), "seccft", "feccft"
         ),
         REFRESH_TOKEN: Grant(
-            RefreshGrant(parts.apis, parts.tokens, parts.refresh), "sertft", "fertft"
+            RefreshGrant(parts.apis, parts.tokens, parts.refresh, parts.people),
+            "sertft",
+            "fertft",
         ),
         CIBA: Grant(ciba.poll, "ciba_exchange_succeeded", "ciba_exchange_failed"),
         TOKEN_VAULT: Grant(VaultGrant(parts), "seta", "feta"),

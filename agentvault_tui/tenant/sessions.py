@@ -15,7 +15,9 @@ Step = Literal["details", "sign-in", "one-time-code", "confirm"]
 
 _PAGES: Final = 32
 _PER_CODE: Final = 8
+"""Browsers that may have one code open."""
 _COOKIE_CHARACTERS: Final = 43
+"""Of 256 random bits in base64url."""
 
 
 @dataclass(slots=True)

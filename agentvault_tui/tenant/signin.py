@@ -23,7 +23,9 @@ from agentvault_tui.tenant.store import Store
 _PARALLEL: Final = 2
 """Each check takes 64 MiB: more at once would let logins eat the machine's memory."""
 _WAITING: Final = 8
+"""Sign-ins that may wait for their turn; more are told to come again."""
 _STEP_SECONDS: Final = 30
+"""Of one-time codes (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
 _SPACES: Final = re.compile(r"[ -]")
 

@@ -14,14 +14,9 @@ from joserfc.jwk import RSAKey
 from agentvault_tui.clock import Clock, span
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault.device import (
-    SLOWER,
-    Cancelled,
     DeviceFlow,
     End,
-    Expired,
-    Pending,
     Poll,
-    SlowDown,
     Unavailable,
     read_poll,
     read_start,
@@ -34,18 +29,14 @@ from agentvault_tui.vault.identity import (
     verify,
     verify_nonce,
 )
+from agentvault_tui.vault.polling import poll_until_ended
 from agentvault_tui.vault.refreshed import Refreshed
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.urns import DEVICE_GRANT
-from agentvault_tui.vault.waiting import Sleep, nap, unless
+from agentvault_tui.vault.waiting import Sleep
 
 SCOPE: Final = "openid profile email"
 """An assertion of identity, and nothing that could be used against an API."""
-_SLOWEST: Final = 30.0
-_MARGIN: Final = 0.25
-"""Seconds on top of each interval. A tenant that counts between what it receives sees
-less than we wait when a request travels faster than the one before, and its slow_down
-costs five seconds for good."""
 
 
 class TenantClient:
@@ -156,39 +147,18 @@ class TenantClient:
     ) -> End:
         """Poll until the person decided, the code ran out, or *cancel* is set.
 
-        The interval counts from the receipt of the last answer; each slow_down makes
-        it longer for good, an outage only until it is over.
-
         Args:
             flow: the started flow.
             cancel: set it to stop at once, also amid a request.
             on_poll: told of every answer, for showing the state of the flow.
         """
-        interval = flow.interval + _MARGIN
-        pause = interval
-        while True:
-            left = flow.expires.remaining(self._clock)
-            await unless(cancel, nap(self.tenant.sleep, min(pause, left)))
-            if cancel.is_set():
-                return Cancelled()
-            if flow.expires.passed(self._clock):
-                return Expired()
-            result = await unless(cancel, self.poll_once(flow))
-            if result is None or cancel.is_set():
-                return Cancelled()
-            if on_poll is not None:
-                on_poll(result)
-            match result:
-                case Pending():
-                    pause = interval
-                case SlowDown():
-                    interval += SLOWER
-                    pause = max(result.retry_after or 0.0, interval)
-                case Unavailable():
-                    slower = max(min(pause * 2, _SLOWEST), interval)
-                    pause = max(result.retry_after or 0.0, slower)
-                case _:
-                    return result
+        return await poll_until_ended(
+            self.tenant,
+            flow,
+            lambda: self.poll_once(flow),
+            cancel=cancel,
+            on_poll=on_poll,
+        )
 
     async def verify_id_token(self, raw: str, *, not_before: datetime) -> Identity:
         """Verify an ID token fully, and that its second factor is not older.

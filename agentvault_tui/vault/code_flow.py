@@ -8,10 +8,10 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlencode
 
-from agentvault_tui.clock import Deadline
+from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.vault.credentials import Credential
 from agentvault_tui.vault.refusals import refused
@@ -22,6 +22,7 @@ from agentvault_tui.vault.tokens import ask_token, read_access
 SCOPE: Final = "openid profile offline_access"
 """Who it is, and a refresh token; no API."""
 _LIFE: Final = 600.0
+"""Seconds from the page to the browser's coming back."""
 _MAX_CODE: Final = 2048
 
 
@@ -99,17 +100,7 @@ async def finish_sign_in(
             (``expired``), or the tenant says no.
         TenantError: the tenant does not answer, or gives no refresh token.
     """
-    # RFC 6749 section 10.12: the browser must come back from our own request.
-    if not hmac.compare_digest(state.encode(), begun.state.encode()):
-        raise TenantRefusedError(
-            "wrong_state",
-            "the browser came back from a sign-in that was not begun here",
-            "begin again, and follow the link that is shown",
-        )
-    if begun.expires.passed(tenant.clock):
-        raise TenantRefusedError(
-            "expired", "the time to sign in is over", "begin again"
-        )
+    check_return(begun, state, tenant.clock)
     form = {
         "grant_type": "authorization_code",
         "code": code[:_MAX_CODE],
@@ -127,6 +118,40 @@ async def finish_sign_in(
             "allow the agent's application the Refresh Token grant",
         )
     return SignedIn(id_token, access.refresh_token)
+
+
+class Begun(Protocol):
+    """What was begun here and ends where a browser comes back to."""
+
+    @property
+    def state(self) -> str:
+        """What the browser must bring back."""
+        ...
+
+    @property
+    def expires(self) -> Deadline:
+        """Until when."""
+        ...
+
+
+def check_return(begun: Begun, state: str, clock: Clock) -> None:
+    """Check that a browser comes back from what was *begun* here, and in time.
+
+    RFC 6749 section 10.12: without it someone else's code could be slipped in.
+
+    Raises:
+        TenantRefusedError: ``wrong_state`` or ``expired``.
+    """
+    if not hmac.compare_digest(state.encode(), begun.state.encode()):
+        raise TenantRefusedError(
+            "wrong_state",
+            "the browser came back from something that was not begun here",
+            "begin again, and follow the link that is shown",
+        )
+    if begun.expires.passed(clock):
+        raise TenantRefusedError(
+            "expired", "the time to come back is over", "begin again"
+        )
 
 
 def challenge(verifier: str) -> str:

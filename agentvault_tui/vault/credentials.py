@@ -20,6 +20,7 @@ ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 """What Auth0 takes for client assertions."""
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LIFE: Final = 60
+"""Seconds that an assertion lives: it is made for one request."""
 
 
 def new_jti() -> str:

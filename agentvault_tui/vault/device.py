@@ -20,7 +20,9 @@ DEFAULT_INTERVAL: Final = 5
 SLOWER: Final = 5
 """RFC 8628 section 3.5: each slow_down adds as many seconds, for good."""
 _MAX_INTERVAL: Final = 60
+"""Seconds; a tenant that asks for more is not believed."""
 _MAX_LIFE: Final = 86_400
+"""Seconds."""
 _USER_CODE: Final = re.compile(r"[A-Z0-9]+(?:[- ][A-Z0-9]+)*")
 _DEVICE_CODE: Final = re.compile(r"[\x21-\x7e]{8,2048}")
 

@@ -17,6 +17,7 @@ from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import Reply
 
 MAX_KEYS: Final = 20
+"""Keys in one set: of a larger one nothing is believed."""
 _MAX_KID: Final = 256
 _MIN_BITS, _MAX_BITS = 2048, 8192
 

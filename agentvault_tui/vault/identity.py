@@ -26,7 +26,9 @@ APPROVER: Final = "approver"
 SKEW: Final = 30
 """Seconds by which the tenant's clock may be ahead of ours, or ours of its."""
 MAX_TOKEN: Final = 8192
+"""Characters."""
 _MAX_LIFE: Final = 31 * 86_400
+"""Seconds from ``iat`` to ``exp``."""
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _SUBJECT: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _EVIDENCE: Final = (

@@ -6,7 +6,6 @@ open, the page ends at our redirect URI with a code, and `complete` spends it.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from urllib.parse import urlencode
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import (
     TenantError,
-    TenantRefusedError,
     TenantUnreachableError,
 )
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget
-from agentvault_tui.vault.code_flow import challenge
+from agentvault_tui.vault.code_flow import challenge, check_return
 from agentvault_tui.vault.issuer import origin, path
 from agentvault_tui.vault.management.rows import delete, strings, text
 from agentvault_tui.vault.management.users import ConnectedAccount, account
@@ -38,9 +36,12 @@ SCOPES: Final = (
 )
 """What a token for this API needs; got with a refresh token (`RefreshedToken`)."""
 MAX_TAKE: Final = 20
+"""Accounts in one answer, at most."""
 MAX_SCOPES: Final = 100
+"""Scopes that one connection may ask its provider for."""
 _ACCOUNTS: Final = "connected-accounts/accounts"
 _MAX_LIFE: Final = 3600
+"""Seconds; a tenant that gives more is not believed."""
 _MAX_CODE: Final = 256
 
 
@@ -141,17 +142,7 @@ class MyAccount(Api):
             TenantRefusedError: the answer is another's (``wrong_state``), too late
                 (``expired``), or the tenant says no.
         """
-        # RFC 6749 section 10.12: the browser must come back from our own request.
-        if not hmac.compare_digest(state.encode(), connecting.state.encode()):
-            raise TenantRefusedError(
-                "wrong_state",
-                "the browser came back from a connection that was not begun here",
-                "begin again, and follow the link that is shown",
-            )
-        if connecting.expires.passed(self.tenant.clock):
-            raise TenantRefusedError(
-                "expired", "the time to connect is over", "begin again"
-            )
+        check_return(connecting, state, self.tenant.clock)
         reply = await self.request(
             "POST",
             "connected-accounts/complete",

@@ -21,6 +21,7 @@ from agentvault_tui.vault.wire import Wire
 SECONDS: Final = 5.0
 """For each exchange with a provider, from the first byte to the last."""
 _CAP: Final = 16 * 1024
+"""Bytes of an answer."""
 _MAX_SUB: Final = 255
 _GOOGLE: Final = "https://oauth2.googleapis.com/revoke"
 

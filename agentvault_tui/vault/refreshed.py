@@ -12,6 +12,7 @@ from agentvault_tui.errors import TenantError, TenantUnreachableError
 T = TypeVar("T")
 
 FRESH: Final = 3600.0
+"""Seconds in which nothing is asked anew."""
 STALE: Final = 24 * 3600.0
 """A day without the tenant; then what it once said counts no more."""
 PAUSE: Final = 60.0

@@ -18,6 +18,7 @@ IDEMPOTENT: Final = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 """PATCH too: all of ours set values, and none adds to any."""
 _FIRST, _LONGEST = 0.5, 20.0
 _FAILURES: Final = 3
+"""Tries after which silence and 5xx are taken for an answer."""
 _random: Final[Jitter] = SystemRandom().random
 
 
@@ -28,9 +29,6 @@ class Patience:
     attempts: int = 10
     seconds: float = 90.0
     jitter: Jitter = _random
-
-
-ONCE: Final = Patience(attempts=1, seconds=0.0)
 
 
 async def persist(

@@ -33,6 +33,7 @@ MAX_CONTEXT: Final = 256
 """Characters of a worker's ``audit_context``."""
 WORKER_TYP: Final = "token-vault-req+jwt"
 _WORKER_LIFE: Final = 60
+"""Seconds: an older one is refused whatever its ``exp`` says."""
 _PROMPT: Final = Patience(attempts=3, seconds=5.0)
 """An agent waits for the answer, and would rather be told to come again."""
 

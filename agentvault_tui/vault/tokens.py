@@ -19,7 +19,9 @@ from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 
 _MARGIN: Final = 60.0
+"""Seconds before its end at which a token is not used any more."""
 _MAX_LIFE: Final = 30 * 86_400
+"""Seconds; what a tenant says beyond that is not believed."""
 BRIEF: Final = Patience(attempts=4, seconds=20.0)
 
 

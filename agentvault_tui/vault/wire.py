@@ -25,6 +25,7 @@ from agentvault_tui.vault.reply import Reply, read_reply
 from agentvault_tui.vault.secret import Secret
 
 MAX_BODY: Final = 64 * 1024
+"""Bytes of an answer, unless the caller takes more."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1; anything else httpx would quote in its own error."""
 

@@ -12,7 +12,7 @@ from support.dict_tenant import DictTenant, dict_tenant
 from support.provisioning import SIGN_IN, Vault
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import SettingsError
+from agentvault_tui.errors import SettingsError, TenantError
 from agentvault_tui.home import Home
 from agentvault_tui.model.finding import Level
 from agentvault_tui.vault import Tenant
@@ -323,7 +323,9 @@ async def test_the_date_header_tells_the_skew(vault: Vault) -> None:
 async def rights(vault: Vault) -> list[checks.Check]:
     management = vault.management()
     try:
-        return [check async for check in checks.rights(management, vault.needs())]
+        return list(checks.rights(await management.scopes(), vault.needs()))
+    except TenantError as error:
+        return [checks.no_token(error, management)]
     finally:
         await management.tenant.aclose()
 

@@ -351,6 +351,17 @@ def test_a_credential_in_the_keyring_is_used_and_taken_out(
     assert run(["auth0", "forget"]) == 4
 
 
+def test_what_is_kept_and_no_credential_is_taken_out_too(
+    home: Path, ring: _Memory, auth0: Call
+) -> None:
+    """Whatever an older version or another program left there."""
+    assert auth0("remember").code == 0
+    ((service, issuer),) = ring.held
+    ring.held[service, issuer] = '{"client_id": "x"}'
+    assert run(["auth0", "forget"]) == 0
+    assert ring.held == {}
+
+
 @pytest.mark.parametrize("chained", [False, True])
 def test_without_a_keyring_nothing_is_kept(
     home: Path, auth0: Call, chained: bool

@@ -6,6 +6,8 @@ import base64
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from support.tenant_admin import Admin, maced, unsigned
@@ -218,6 +220,44 @@ def test_secrets_are_rotated_at_once_and_kept_nowhere(admin: Admin, api: str) ->
         assert secret.encode() not in held
 
 
+def test_a_header_and_a_form_name_the_same_client(
+    admin: Admin, secretive: dict[str, Any], api: str
+) -> None:
+    """Who proves to be one client acts for no other, which the form names."""
+    proof = f"{secretive['client_id']}:{secretive['client_secret']}".encode()
+    header = {"authorization": f"Basic {base64.b64encode(proof).decode()}"}
+    form = {"grant_type": "client_credentials", "audience": api}
+    for client_id, status in ((secretive["client_id"], 200), ("app_other", 401)):
+        answer = admin.tenant.http.post(
+            f"{admin.tenant.issuer}oauth/token",
+            data={**form, "client_id": client_id},
+            headers=header,
+        )
+        assert answer.status_code == status
+
+
+def test_a_client_that_got_a_key_has_its_secret_no_more(
+    admin: Admin, api: str, key: RSAKey
+) -> None:
+    """One way to prove who it is: the old secret, which may lie about, is none."""
+    client = machine(admin, api)
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": client["client_id"],
+        "client_secret": client["client_secret"],
+        "audience": api,
+    }
+    assert admin.tenant.post("oauth/token", **form).status_code == 200
+    pem = key.as_pem(private=False).decode()
+    keys = [{"credential_type": "public_key", "name": "k", "pem": pem}]
+    methods = {"private_key_jwt": {"credentials": keys}}
+    path = f"clients/{client['client_id']}"
+    body = {"client_authentication_methods": methods}
+    assert admin.call("PATCH", path, body).status_code == 200
+    answer = admin.tenant.post("oauth/token", **form)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
 def test_keys_come_and_go(admin: Admin, api: str, key: RSAKey) -> None:
     """A key is added by PEM, named by its thumbprint, lapses, and is deleted."""
     client = machine(admin, api)
@@ -229,7 +269,13 @@ def test_keys_come_and_go(admin: Admin, api: str, key: RSAKey) -> None:
     assert made["kid"] == key.thumbprint()
     assert "pem" not in made
     assert admin.call("POST", path, body).status_code == 409
-    for pem in ("nonsense", key.as_pem(private=True).decode(), "x" * 9000):
+    weak = rsa.generate_private_key(public_exponent=65_537, key_size=1024)  # noqa: S505 - refused
+    short = (
+        weak.public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    for pem in ("nonsense", key.as_pem(private=True).decode(), "x" * 9000, short):
         assert admin.call("POST", path, {**body, "pem": pem}).status_code == 400
     methods = {"private_key_jwt": {"credentials": [{"id": made["id"]}]}}
     changed = admin.call(
@@ -254,6 +300,25 @@ def test_keys_come_and_go(admin: Admin, api: str, key: RSAKey) -> None:
     assert admin.call("DELETE", f"{path}/{made['id']}").status_code == 404
     refused = admin.call("POST", f"clients/{client['client_id']}/rotate-secret")
     assert refused.status_code == 400
+
+
+def test_a_key_is_its_own_clients_alone(admin: Admin, key: RSAKey, api: str) -> None:
+    """By another's path it is not seen, changed, deleted or taken over."""
+    owner, other = machine(admin, api), machine(admin, api)
+    pem = key.as_pem(private=False).decode()
+    body = {"credential_type": "public_key", "name": "k", "pem": pem}
+    made = admin.made(f"clients/{owner['client_id']}/credentials", body)
+    path = f"clients/{other['client_id']}/credentials/{made['id']}"
+    assert admin.call("GET", path).status_code == 404
+    assert admin.call("DELETE", path).status_code == 404
+    later = {"expires_at": "2030-01-01T00:00:00Z"}
+    assert admin.call("PATCH", path, later).status_code == 404
+    methods = {"private_key_jwt": {"credentials": [{"id": made["id"]}]}}
+    taken = {"client_authentication_methods": methods}
+    answer = admin.call("PATCH", f"clients/{other['client_id']}", taken)
+    assert answer.status_code == 400
+    assert len(admin.call("GET", path.replace(
+        other["client_id"], owner["client_id"])).json()) > 0  # fmt: skip
 
 
 def test_a_machine_without_a_grant_is_told_what_to_make(

@@ -225,3 +225,17 @@ def test_a_code_made_is_a_code_read(charset: str, mask: str) -> None:
         assert form.normal(code) == code
         assert form.normal(code.lower().replace("-", "").replace(" ", "")) == code
         assert len(code) == len(mask)
+
+
+@pytest.mark.parametrize("own", ["api/v2/", "me/"])
+def test_the_consoles_own_client_reaches_no_api_of_the_tenants(
+    admin: Admin, own: str
+) -> None:
+    """It says who a person is; with a token for these it could act for them."""
+    answer = admin.tenant.post(
+        "oauth/device/code",
+        client_id=admin.tenant.client_id,
+        audience=f"{admin.tenant.issuer}{own}",
+        scope="openid",
+    )
+    assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")

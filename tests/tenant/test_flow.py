@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from support.tenant_admin import Admin
 from support.tenant_thread import DETAILS, START, TenantThread
 
 from agentvault_tui.clock import ManualClock
@@ -17,6 +18,18 @@ from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
+
+
+def test_a_sign_in_at_the_console_leaves_no_grant(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """Its client ends with the run, and its id, which is stored nowhere, with it."""
+    flow = tenant.flow()
+    tenant.approve(flow, alice)
+    assert tenant.poll(flow).status_code == 200
+    assert Admin(tenant).call("GET", "grants").json() == []
+    database = (tenant.home.tenant / "tenant.db").read_bytes()
+    assert tenant.client_id.encode() not in database
 
 
 def test_an_approval_yields_tokens_once(tenant: TenantThread, alice: NewUser) -> None:

@@ -10,6 +10,8 @@ from support.tenant_thread import CHEAP, START, TenantThread
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.apis import Api, Apis, Subject, grant_name, new_api
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.faults import FaultSwitch
 from agentvault_tui.tenant.management.scopes import SCOPES
 from agentvault_tui.tenant.parts import Parts, Run
@@ -57,6 +59,8 @@ def test_the_runs_clients_are_seen_and_not_changed(admin: Admin) -> None:
         path = f"clients/{client_id}"
         assert admin.call("PATCH", path, {"name": "x"}).status_code == 403
         assert admin.call("POST", f"{path}/rotate-secret").status_code == 403
+        key = {"credential_type": "public_key", "pem": "x"}
+        assert admin.call("POST", f"{path}/credentials", key).status_code == 403
         assert admin.call("DELETE", path).status_code == 204
         assert admin.call("GET", path).status_code == 200
 
@@ -389,6 +393,30 @@ def test_settings_factors_and_policies(admin: Admin) -> None:
     for bad in ({}, ["sometimes"], ["all-applications", "confidence-score"]):
         assert admin.call("PUT", "guardian/policies", bad).status_code == 400
     assert admin.call("GET", "guardian/policies").json() == []
+
+
+@pytest.mark.parametrize("policy", ["deny_all", "a_new_one"])
+def test_a_policy_that_is_no_permission_grants_nothing(home: Home, policy: str) -> None:
+    """Neither to machines nor to people, whatever client grants there are."""
+    store = Store(home, checkpoints=True)
+    apis = Apis(store, "http://127.0.0.1:1/", ())
+
+    def granted(policy: str, subject: Subject) -> frozenset[str] | None:
+        doc = {
+            "identifier": "https://api.test/",
+            "scopes": [{"value": "read:it"}],
+            "subject_type_authorization": {subject: {"policy": policy}},
+        }
+        return apis.granted(Client("app_1", {"name": "m"}), Api(new_api(doc)), subject)
+
+    subjects: tuple[Subject, ...] = ("user", "client")
+    for subject in subjects:
+        grant = {"id": subject, "scope": ["read:it"]}
+        name = grant_name("app_1", "https://api.test/", subject)
+        apis.grants.add(subject, name, grant)
+        assert granted("require_client_grant", subject) == {"read:it"}
+        assert granted(policy, subject) is None
+    store.close()
 
 
 def test_every_scope_opens_something(home: Home) -> None:

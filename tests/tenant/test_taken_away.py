@@ -179,6 +179,17 @@ def test_a_blocked_users_token_opens_no_userinfo(admin: Admin) -> None:
     assert admin.tenant.http.get(url, headers=bearer).status_code == 200
 
 
+def test_a_blocked_user_reaches_no_account(admin: Admin) -> None:
+    """The token they hold lives on, and opens nothing of theirs any more."""
+    bot = Agent(admin, unique("cut"))
+    me = bot.me_token(bot.tokens()["refresh_token"])
+    assert bot.me(me, "GET", "accounts").status_code == 200
+    path = f"users/{bot.user['user_id'].replace('|', '%7C')}"
+    admin.call("PATCH", path, {"blocked": True})
+    for method, of in (("GET", "accounts"), ("DELETE", "accounts/cac_x")):
+        assert bot.me(me, method, of).status_code == 401
+
+
 def test_a_client_grant_taken_back_stops_refreshes(admin: Admin) -> None:
     """Also at the API that the refresh token was issued for."""
     made = api(

@@ -208,6 +208,11 @@ def test_both_lists_must_be_there(
         {"ip_allowlist": [f"10.0.0.{n}" for n in range(11)]},
         {"grants": [{"connection": f"c{n}", "scopes": ["a"]} for n in range(6)]},
         {"grants": [{"connection": "c", "scopes": [str(n) for n in range(21)]}]},
+        {
+            "grants": [
+                {"connection": c, "scopes": [str(n) for n in range(11)]} for c in "cd"
+            ]
+        },
         {"credentials": [{"id": "cred_none"}]},
         {"credentials": [{"name": "no pem"}]},
     ],

@@ -1,3 +1,5 @@
+"""The client of an API: what it sends and takes, and lists to their end."""
+
 import json
 from typing import Any
 
@@ -163,6 +165,13 @@ async def test_an_id_stays_one_segment_on_the_wire(
     tenant.script(where, Answer({"ok": True}))
     assert (await api.request("GET", path(*segments))).body == {"ok": True}
     assert tenant.requests[-1].path.endswith(written)
+
+
+@pytest.mark.parametrize("segment", ["", ".", ".."])
+def test_an_id_that_would_climb_is_none(segment: str) -> None:
+    """The tenant's ids stand in our addresses: none leads to another object's."""
+    with pytest.raises(TenantUnreachableError, match="names nothing"):
+        path("clients", segment, "credentials")
 
 
 @pytest.mark.parametrize(

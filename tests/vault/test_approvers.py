@@ -1,3 +1,5 @@
+"""Who may approve: by role, or by the list of subjects and verified addresses."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""The tenant's few requests a second go to operators first, and none is lost."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,3 +1,5 @@
+"""The device flow: what is asked, what may be shown, what each answer means."""
+
 import json
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""A tenant's document and keys: whose they are, and how long they count."""
+
 import asyncio
 from datetime import timedelta
 from typing import Any

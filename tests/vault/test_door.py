@@ -1,3 +1,5 @@
+"""The room's one door, and what may be behind it."""
+
 import ast
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""What an ID token's claims must say, and what of them is kept."""
+
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta

@@ -1,3 +1,5 @@
+"""The Management API's calls, against answers recorded from real tenants."""
+
 from collections.abc import AsyncIterator
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""Accounts are connected as their user: begun here, ended here, in time."""
+
 import base64
 import hashlib
 from collections.abc import AsyncIterator
@@ -121,7 +123,7 @@ async def test_a_browser_that_comes_back_too_late_is_told(
     replay(tenant, "connect", "connect")
     begun = await mine.connect(GOOGLE, BACK)
     clock.advance(300)
-    with pytest.raises(TenantRefusedError, match="time to connect is over"):
+    with pytest.raises(TenantRefusedError, match="time to come back is over"):
         await mine.complete(begun, code="c", state="the-state")
     assert tenant.asked(BASE + "complete") == 0
 

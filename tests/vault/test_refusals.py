@@ -1,3 +1,5 @@
+"""Refusals in three envelopes become one kind of error each, with a remedy."""
+
 import json
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""What is taken from an answer: its JSON, and when it is worth asking again."""
+
 from datetime import timedelta
 from urllib.parse import quote
 

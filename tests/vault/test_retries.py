@@ -1,3 +1,5 @@
+"""Which answers are tried again, after how long, and how often."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""Refresh tokens end by whichever way the plan has, and are seen to be gone."""
+
 from typing import Any
 
 import pytest

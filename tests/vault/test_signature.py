@@ -1,3 +1,5 @@
+"""Which signatures count: the tenant's, by RS256, on the right kind of token."""
+
 import hmac
 import json
 import time

@@ -1,3 +1,5 @@
+"""Exchanges at Token Vault: what is sent, what comes, and why nothing does."""
+
 import logging
 from typing import Any
 

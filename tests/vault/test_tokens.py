@@ -1,3 +1,5 @@
+"""Access tokens are asked for once, kept almost to their end, and hidden."""
+
 import asyncio
 import logging
 import pickle

@@ -1,3 +1,5 @@
+"""Polling for a person's answer: how often, how long, and what stops it."""
+
 import asyncio
 from itertools import pairwise
 from typing import Any

@@ -1,3 +1,5 @@
+"""HTTP to the tenant: one origin, no redirects, bounded answers, nothing logged."""
+
 import asyncio
 import gzip
 import logging
@@ -18,7 +20,11 @@ from support.rogue_tenant import (
 )
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.errors import SettingsError, TenantUnreachableError
+from agentvault_tui.errors import (
+    SettingsError,
+    TenantCredentialError,
+    TenantUnreachableError,
+)
 from agentvault_tui.vault import Secret, Tenant, TenantClient
 from agentvault_tui.vault.issuer import check_issuer, origin
 
@@ -239,3 +245,14 @@ def test_any_text_has_an_origin_or_none(text: str) -> None:
     for url in (text, "https://" + text, "http://127.0.0.1:" + text):
         found = origin(url)
         assert found is None or found[0] in {"http", "https"}
+
+
+@pytest.mark.parametrize("token", ["a b", "a\nX-Admin: 1", "ä", "", "tok,en"])
+async def test_what_is_no_token_is_not_sent_and_not_told(
+    tenant: RogueTenant, wired: Tenant, token: str
+) -> None:
+    """RFC 6750 section 2.1: else it could add a header, or end in an error's text."""
+    with pytest.raises(TenantCredentialError) as caught:
+        await wired.send("GET", f"{tenant.issuer}api/v2/x", bearer=Secret(token))
+    assert not token or token not in caught.value.diagnosis()
+    assert tenant.requests == []

@@ -24,7 +24,9 @@ from agentvault_tui.tenant.oauth.wire import (
 from agentvault_tui.web import BodyError, parse_json, read_body
 
 EXPIRY: Final = 300
+"""Seconds, where the client asks for none; Auth0's default."""
 LONGEST: Final = 259_200
+"""Seconds that a client may ask for at most, as Auth0 has it: three days."""
 _MESSAGE: Final = re.compile(r"[A-Za-z0-9 +\-_.,:#]{1,64}")
 _DIGITS: Final = re.compile(r"[0-9]{1,6}")
 _ABSENT: Final = "None"

@@ -31,6 +31,7 @@ from agentvault_tui.tenant.tokens import Login
 
 PATH: Final = "/bc-authorize"
 INTERVAL: Final = 5
+"""Seconds between polls (CIBA Core section 7.3)."""
 _PUSH: Final = 300
 """Seconds; what may take longer is never sent to a telephone (Auth0)."""
 _log = logging.getLogger("agentvault.tenant")

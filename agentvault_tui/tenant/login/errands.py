@@ -16,6 +16,7 @@ from agentvault_tui.tenant.sealing import Seal
 Kind = Literal["authorize", "connect", "answer", "inbox"]
 
 LIFETIME: Final = 600.0
+"""Seconds from one page to the form it sends."""
 _KIND: Final = "login errand"
 LONGEST: Final = 4_000
 """Characters a form's field may have."""

@@ -24,6 +24,7 @@ from agentvault_tui.tenant.people import CONNECTION, User, checked_name
 from agentvault_tui.tenant.times import of_epoch
 
 _WEAKEST: Final = 12
+"""Characters of the shortest password that is taken."""
 _METADATA: Final = table({})
 _METADATA_CAP: Final = 16_000
 _CHANGES: Final = {

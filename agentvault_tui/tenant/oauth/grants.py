@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import Code, Peer
 from agentvault_tui.tenant.oauth.wire import missing, refused
-from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.people import People, User
 from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.tokens import Issued, TokenService
 
@@ -93,12 +92,13 @@ class RefreshGrant:
     """Refresh tokens (RFC 6749 section 6), also for another API (MRRT)."""
 
     def __init__(
-        self, apis: Apis, tokens: TokenService, refresh: RefreshTokens
+        self, apis: Apis, tokens: TokenService, refresh: RefreshTokens, people: People
     ) -> None:
-        """Exchange *refresh* tokens."""
+        """Exchange *refresh* tokens of *people*."""
         self._apis = apis
         self._tokens = tokens
         self._refresh = refresh
+        self._people = people
 
     def __call__(self, asked: Exchange) -> Outcome:
         """Give new tokens for a refresh token.
@@ -132,15 +132,12 @@ class RefreshGrant:
         return Outcome.of(issued, audience or None)
 
     def _user(self, sub: str) -> User:
-        try:
-            return self._tokens.able(sub)
-        except TenantRefusedError as error:
-            if "blocked" in error.what:
-                raise
+        if self._people.find(sub) is None:
             raise refused(
                 "invalid_grant",
                 "The refresh_token was generated for a user who doesn't exist anymore.",
-            ) from None
+            )
+        return self._tokens.able(sub)
 
     def _reach(
         self, client: Client, own: str, reach: Mapping[str, str], audience: str

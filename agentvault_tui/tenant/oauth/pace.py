@@ -10,6 +10,7 @@ from agentvault_tui.clock import Clock
 SLOWER: Final = 5
 """Each slow_down makes the interval that much longer."""
 _LONGEST: Final = 60
+"""Seconds: no interval grows beyond it."""
 _EARLY: Final = 0.1
 """Timers fire a little early, and both sides measure a little differently."""
 _REMEMBERED: Final = 8192

@@ -18,6 +18,7 @@ from agentvault_tui.tenant.pkce import proven
 from agentvault_tui.tenant.store import Store
 
 EXPIRES_IN: Final = 300
+"""Seconds from the request to its completion."""
 _WAITING: Final = 64
 """Requests one user may have open: each costs a row."""
 

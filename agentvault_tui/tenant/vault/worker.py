@@ -14,7 +14,9 @@ from agentvault_tui.tenant.oauth.wire import ExchangeError
 
 TYP: Final = "token-vault-req+jwt"
 _OLDEST: Final = 60.0
+"""Seconds since ``iat``, whatever ``exp`` says, as at Auth0."""
 _EARLY: Final = 5.0
+"""Seconds by which a worker's clock may be ahead."""
 _AUDIT_CAP: Final = 256
 _JTI_CAP: Final = 256
 

@@ -54,7 +54,7 @@ async def get(api: Api, client_id: str) -> Json:
         what="show the client",
         scope="read:clients",
     )
-    return _without_secrets(reply.json())
+    return without_secrets(reply.json())
 
 
 async def create(api: Api, settings: Mapping[str, Any]) -> NewClient:
@@ -74,7 +74,7 @@ async def create(api: Api, settings: Mapping[str, Any]) -> NewClient:
     text(made, "client_id")
     secret = made.get("client_secret")
     return NewClient(
-        _without_secrets(made), Secret(secret) if isinstance(secret, str) else None
+        without_secrets(made), Secret(secret) if isinstance(secret, str) else None
     )
 
 
@@ -90,7 +90,7 @@ async def patch(api: Api, client_id: str, changes: Mapping[str, Any]) -> Json:
         what="change the client",
         scope="update:clients",
     )
-    return _without_secrets(reply.json())
+    return without_secrets(reply.json())
 
 
 async def rotate_secret(api: Api, client_id: str) -> Secret:
@@ -155,8 +155,3 @@ async def delete_credential(api: Api, client_id: str, credential_id: str) -> boo
         what="delete the client's key",
         scope="delete:client_credentials",
     )
-
-
-def _without_secrets(client: Json) -> Json:
-    cleaned: Json = without_secrets(client)
-    return cleaned

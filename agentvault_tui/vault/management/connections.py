@@ -37,8 +37,7 @@ async def patch(api: Api, connection_id: str, changes: Mapping[str, Any]) -> Jso
         what="change the connection",
         scope="update:connections",
     )
-    cleaned: Json = without_secrets(reply.json())
-    return cleaned
+    return without_secrets(reply.json())
 
 
 async def clients(api: Api, connection_id: str) -> AsyncIterator[str]:

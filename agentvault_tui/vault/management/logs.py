@@ -30,7 +30,7 @@ async def latest(api: Api) -> LogPage:
 
     An empty log gives no row, and nothing to resume from.
     """
-    return await _end(api, "date:-1", 1)
+    return await _end(api, "date:-1")
 
 
 async def earliest(api: Api) -> LogPage:
@@ -39,7 +39,7 @@ async def earliest(api: Api) -> LogPage:
     One alone: a search sorts by date and a checkpoint by id, so the rows behind it are
     the checkpoint's to give.
     """
-    return await _end(api, "date:1", 1)
+    return await _end(api, "date:1")
 
 
 async def has(api: Api, row: str) -> bool:
@@ -67,30 +67,31 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
         scope="read:logs",
     )
     rows = _rows(reply, take)
-    for one in rows:
-        one.setdefault("log_id", one.get("_id"))
-        text(one, "log_id")
     if not rows:
         return LogPage((), row)
     # Ids sort as text; behind the newest none is read twice, whatever the order.
     return LogPage(rows, max(one["log_id"] for one in rows))
 
 
-async def _end(api: Api, sort: str, take: int) -> LogPage:
+async def _end(api: Api, sort: str) -> LogPage:
     reply = await api.request(
         "GET",
         "logs",
-        query={"sort": sort, "per_page": take, "page": 0},
+        query={"sort": sort, "per_page": 1, "page": 0},
         what="show its log",
         scope="read:logs",
     )
-    rows = _rows(reply, take)
-    for one in rows:
-        one["log_id"] = text(one, "log_id", "_id")
+    rows = _rows(reply, 1)
     return LogPage(rows, rows[-1]["log_id"] if rows else "")
 
 
 def _rows(reply: Reply, take: int) -> tuple[Json, ...]:
-    """Return the rows; what one of them repeats of a request may nest at will."""
+    """Return at most *take* rows, each under the name its id has everywhere.
+
+    What a row repeats of a request may nest at will.
+    """
     readable = reply.shallow() if reply.unread else reply
-    return tuple(readable.rows("logs")[:take])
+    rows = tuple(readable.rows("logs")[:take])
+    for one in rows:
+        one["log_id"] = text(one, "log_id", "_id")
+    return rows

@@ -76,5 +76,4 @@ async def delete(api: Api, identifier: str) -> bool:
 
 def _clean(row: Json) -> Json:
     text(row, "id")
-    cleaned: Json = without_secrets(row)
-    return cleaned
+    return without_secrets(row)

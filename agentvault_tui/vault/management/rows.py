@@ -11,6 +11,7 @@ from agentvault_tui.vault.reply import Json
 DONE: Final = (200, 202, 204)
 """A deletion's statuses: done, or accepted to be done soon."""
 _LONGEST: Final = 2048
+"""Characters of an id that is stored or sent back."""
 _SECRET: Final = frozenset(
     {
         "app_secret",
@@ -25,22 +26,20 @@ _SECRET: Final = frozenset(
 )
 
 
-def without_secrets(value: Any) -> Any:
-    """Return *value* without the members in which Auth0 gives secrets away."""
+def without_secrets(row: Json) -> Json:
+    """Return *row* without the members in which Auth0 gives secrets away."""
+    return {
+        name: _cleaned(inner)
+        for name, inner in row.items()
+        # A client's member of that name holds settings, and no token.
+        if name not in _SECRET or (name == "refresh_token" and isinstance(inner, dict))
+    }
+
+
+def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            name: without_secrets(inner)
-            for name, inner in value.items()
-            # A client's member of that name holds settings, and no token.
-            if name not in _SECRET or (name == "refresh_token" and _is_object(inner))
-        }
-    if isinstance(value, list):
-        return [without_secrets(inner) for inner in value]
-    return value
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
+        return without_secrets(value)
+    return [_cleaned(one) for one in value] if isinstance(value, list) else value
 
 
 def text(row: Json, *names: str) -> str:

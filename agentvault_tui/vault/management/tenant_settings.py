@@ -18,8 +18,7 @@ async def get(api: Api) -> Json:
         what="show its settings",
         scope="read:tenant_settings",
     )
-    cleaned: Json = without_secrets(reply.json())
-    return cleaned
+    return without_secrets(reply.json())
 
 
 async def patch(api: Api, changes: Mapping[str, Any]) -> Json:
@@ -31,5 +30,4 @@ async def patch(api: Api, changes: Mapping[str, Any]) -> Json:
         what="change its settings",
         scope="update:tenant_settings",
     )
-    cleaned: Json = without_secrets(reply.json())
-    return cleaned
+    return without_secrets(reply.json())

@@ -170,5 +170,4 @@ def _user(row: Json) -> Json:
         for one in row.get("identities") or []
         if isinstance(one, dict)
     ]
-    cleaned: Json = without_secrets({**row, "identities": identities})
-    return cleaned
+    return without_secrets({**row, "identities": identities})

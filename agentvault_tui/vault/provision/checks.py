@@ -79,17 +79,17 @@ def skew(seconds: float | None) -> Finding:
     return ok("this machine's clock agrees with the tenant's")
 
 
-async def rights(management: Management, needs: Needs) -> AsyncIterator[Check]:
-    """Yield why the credential gets no token, or each scope that its token lacks.
+def no_token(error: TenantError, management: Management) -> Check:
+    """Say why the tenant gives the credential no token, and where to look."""
+    remedy = error.remedy or "check the credential: client id, secret, and grants"
+    return "credential", fault(error.what, remedy + _on_custom_domain(management))
+
+
+def rights(held: frozenset[str], needs: Needs) -> Iterator[Check]:
+    """Yield each scope that is not *held*: to read a fault, to apply a warning.
 
     A token that someone else got is only known to be good once a call was answered.
     """
-    try:
-        held = await management.scopes()
-    except TenantError as error:
-        remedy = error.remedy or "check the credential: client id, secret, and grants"
-        yield "credential", fault(error.what, remedy + _on_custom_domain(management))
-        return
     for scope in scopes.lacking(scopes.reading(needs), held):
         yield "credential", fault(f"the credential lacks {scope}", GRANT_IT)
     for scope in scopes.lacking(scopes.writing(needs), held):

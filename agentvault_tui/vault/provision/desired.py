@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.actions import IN_ORDER, RUNTIME, Script
@@ -254,10 +254,3 @@ def _policy(needs: Needs) -> Wanted:
     held = "" if needs.change_mfa_policy else _HELD_POLICY
     title = "Never, so that Token Vault can exchange"
     return Wanted(Kind.POLICY, "mfa", title, {"policies": Is([])}, held=held)
-
-
-def fixed_values(wanted: Wanted) -> dict[str, Any]:
-    """Return what identifies it by value, such as an API's identifier."""
-    return {
-        name: rule.value for name, rule in wanted.fixed.items() if isinstance(rule, Is)
-    }

@@ -25,6 +25,7 @@ from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.secret import Secret
 
 _BITS: Final = 3072
+"""Of a worker's key."""
 _PUBLIC: Final = 65537
 
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from agentvault_tui.errors import TenantError, TenantRefusedError
-from agentvault_tui.text import visible
+from agentvault_tui.errors import (
+    TenantError,
+    TenantRefusedError,
+    TenantUnreachableError,
+)
 from agentvault_tui.vault.device import (
-    SLOWER,
+    Denied,
     DeviceFlow,
-    Pending,
-    SlowDown,
+    Failed,
+    Poll,
+    Tokens,
     Unavailable,
     read_poll,
     read_start,
 )
 from agentvault_tui.vault.management import audience
+from agentvault_tui.vault.polling import poll_until_ended
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import Access, read_access
 from agentvault_tui.vault.urns import DEVICE_GRANT
 
 _LIFE: Final = 900
+"""Seconds: what Auth0 gives a device code."""
 
 
 async def sign_in(
@@ -51,25 +58,32 @@ async def sign_in(
     reply = await tenant.send("POST", endpoint, form=form)
     flow = read_start(reply, tenant.issuer, _LIFE, tenant.clock)
     show(flow)
-    interval = float(flow.interval)
-    asked = {"grant_type": DEVICE_GRANT, "device_code": flow.device_code}
-    while not flow.expires.passed(tenant.clock):
-        await tenant.sleep(interval)
-        # slow_down is a 429 and no rate limit: it is read here, not retried there.
-        reply = await tenant.send(
-            "POST",
-            metadata.token_endpoint,
-            form={**asked, "client_id": client_id},
-        )
+    asked = {
+        "grant_type": DEVICE_GRANT,
+        "device_code": flow.device_code,
+        "client_id": client_id,
+    }
+
+    async def ask() -> Poll:
+        try:
+            reply = await tenant.send("POST", metadata.token_endpoint, form=asked)
+        except TenantUnreachableError as error:
+            return Unavailable(error.what)
         if reply.status == 200:
-            return read_access(reply, tenant.clock)
-        match read_poll(reply, tenant.clock):
-            case Pending() | Unavailable():
-                continue
-            case SlowDown():
-                interval += SLOWER
-            case _:
-                code = visible(reply.error or f"status {reply.status}", 60)
-                what = f"the tenant ended the sign-in: {code} {reply.description}"
-                raise TenantRefusedError(code, what.rstrip(), status=reply.status)
+            # No openid in the scope, so no ID token: what it may is all that counts.
+            return Tokens("", read_access(reply, tenant.clock))
+        return read_poll(reply, tenant.clock)
+
+    match await poll_until_ended(tenant, flow, ask, cancel=asyncio.Event()):
+        case Tokens(access=Access() as access):
+            return access
+        case Denied(message):
+            raise _ended("access_denied", message)
+        case Failed(error, message):
+            raise _ended(error, message)
     raise TenantError("nobody signed in before the code ran out", "start again")
+
+
+def _ended(error: str, message: str) -> TenantRefusedError:
+    what = f"the tenant ended the sign-in: {error} {message}"
+    return TenantRefusedError(error, what.rstrip(), status=403)

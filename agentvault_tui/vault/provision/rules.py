@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -192,12 +192,11 @@ def known(value: Any, ids: Ids) -> Any:
 
 
 def _place(found: list[Any], wanted: Any, key: str) -> int | None:
-    same: Callable[[Any], bool]
-    if key:
-        name = wanted[key]
-        same = lambda one: isinstance(one, Mapping) and one.get(key) == name  # noqa: E731
-    else:
-        same = lambda one: bool(one == wanted)  # noqa: E731
+    def same(one: Any) -> bool:
+        if not key:
+            return bool(one == wanted)
+        return isinstance(one, Mapping) and one.get(key) == wanted[key]
+
     return next((index for index, one in enumerate(found) if same(one)), None)
 
 

@@ -134,8 +134,6 @@ def _value(value: Any) -> Shown:
             return Shown(str(value).lower())
         case None:
             return Shown("null")
-        case str():
-            return visible(value, _WIDE)
         case _:
             return visible(value, _WIDE)
 

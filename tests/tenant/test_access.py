@@ -1,0 +1,95 @@
+"""Access tokens of the tenant's own: which are taken, where, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.access import AccessTokens, bearer_token
+from agentvault_tui.tenant.keys import SigningKeys
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
+
+ISSUER = "http://127.0.0.1:1/"
+API = f"{ISSUER}api/v2/"
+GONE = object()
+
+
+@pytest.fixture
+def keys(home: Home, clock: ManualClock) -> Iterator[SigningKeys]:
+    store = Store(home, checkpoints=True)
+    yield SigningKeys(store, Seal.of(home), clock)
+    store.close()
+
+
+def claims(clock: ManualClock, **changes: Any) -> dict[str, Any]:
+    base = {
+        "iss": ISSUER,
+        "sub": "app_1@clients",
+        "aud": API,
+        "azp": "app_1",
+        "scope": "read:users",
+        "exp": int(clock.now().timestamp()) + 60,
+        **changes,
+    }
+    return {name: value for name, value in base.items() if value is not GONE}
+
+
+def test_what_a_good_one_says(keys: SigningKeys, clock: ManualClock) -> None:
+    """In Auth0's dialect and in that of RFC 9068, for one audience of several."""
+    tokens = AccessTokens(keys, clock, ISSUER)
+    profile = claims(clock, azp=GONE, client_id="app_1", aud=["x", API])
+    for raw in (keys.sign(claims(clock)), keys.sign(profile, "at+jwt")):
+        found = tokens.read(raw, API)
+        assert found is not None
+        assert (found.sub, found.client_id) == ("app_1@clients", "app_1")
+        assert found.scopes == {"read:users"}
+        assert tokens.bearer(f"bearer {raw}", API) == found
+        clock.advance(59)
+        assert tokens.read(raw, API) is not None
+        clock.advance(-59)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "http://127.0.0.1:2/"},
+        {"iss": GONE},
+        {"aud": f"{ISSUER}me/"},
+        {"aud": []},
+        {"aud": GONE},
+        {"azp": GONE},
+        {"azp": 7},
+        {"sub": GONE},
+        {"scope": GONE},
+        {"exp": 1},
+        {"exp": float(2**60)},
+    ],
+    ids=str,
+)
+def test_what_proves_too_little_is_none(
+    keys: SigningKeys, clock: ManualClock, changes: dict[str, Any]
+) -> None:
+    """Another issuer's, for another API, over, or an ID token (RFC 9068 section 4)."""
+    raw = keys.sign(claims(clock, **changes))
+    assert AccessTokens(keys, clock, ISSUER).read(raw, API) is None
+
+
+def test_a_token_of_another_kind_is_none(keys: SigningKeys, clock: ManualClock) -> None:
+    """Whatever its claims are: its type says that it is for something else."""
+    tokens = AccessTokens(keys, clock, ISSUER)
+    for typ in ("logout+jwt", "token-vault-req+jwt", "jwt", ""):
+        assert tokens.read(keys.sign(claims(clock), typ), API) is None
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic dTpw", "bearer\tx", "x"]
+)
+def test_a_header_without_a_bearer_token_has_none(header: str) -> None:
+    """RFC 6750 section 2.1, whatever the case of its scheme."""
+    assert bearer_token(header) is None
+    assert bearer_token("BEARER abc") == "abc"

@@ -1,0 +1,81 @@
+"""Device codes as the store holds them: decided once, spent once, and over in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.codes import DeviceCode, DeviceCodes
+from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.store import Store
+
+
+@pytest.fixture
+def codes(home: Home, clock: ManualClock) -> Iterator[DeviceCodes]:
+    store = Store(home, checkpoints=True)
+    yield DeviceCodes(store, Seal.of(home), clock)
+    store.close()
+
+
+def issued(codes: DeviceCodes) -> DeviceCode:
+    pair = codes.issue("client", "openid", None, 120)
+    found = codes.by_device_code(pair.device_code)
+    assert found is not None
+    assert codes.by_user_code(pair.user_code) == found
+    return found
+
+
+def test_the_first_answer_counts(codes: DeviceCodes) -> None:
+    """Two pages may show one code: a no is no yes a moment later, nor the reverse."""
+    denied, approved = issued(codes), issued(codes)
+    assert codes.deny(denied)
+    assert not codes.approve(denied, "mallory", "s", 1)
+    assert codes.approve(approved, "ann", "s", 1)
+    assert not codes.approve(approved, "mallory", "s", 2)
+    assert not codes.deny(approved)
+    now = codes.by_key(denied.key), codes.by_key(approved.key)
+    assert [code and (code.state, code.sub) for code in now] == [
+        ("denied", None),
+        ("approved", "ann"),
+    ]
+
+
+def test_what_is_over_takes_no_answer(codes: DeviceCodes, clock: ManualClock) -> None:
+    """Neither a yes nor a no, and nobody finds it by what they type."""
+    pair = codes.issue("client", "openid", None, 120)
+    code = codes.by_device_code(pair.device_code)
+    assert code is not None
+    clock.advance(120)
+    assert not codes.open(code)
+    assert codes.by_user_code(pair.user_code) is None
+    assert not codes.approve(code, "ann", "s", 1)
+    assert not codes.deny(code)
+
+
+def test_it_is_spent_once(codes: DeviceCodes) -> None:
+    """Of several polls one hears how it ended (RFC 8628 section 3.5)."""
+    code = issued(codes)
+    assert codes.approve(code, "ann", "s", 1)
+    now = codes.by_key(code.key)
+    assert now is not None
+    assert [codes.spend(now), codes.spend(now)] == [True, False]
+    # As it stood before the yes, it is another's already.
+    assert not codes.spend(code)
+
+
+def test_the_fifth_failure_ends_it(codes: DeviceCodes) -> None:
+    """However they came, and it is told apart from a person's no."""
+    code = issued(codes)
+    for _ in range(4):
+        codes.failed(code)
+    now = codes.by_key(code.key)
+    assert now is not None
+    assert codes.open(now)
+    codes.failed(code)
+    now = codes.by_key(code.key)
+    assert now is not None
+    assert (now.state, now.exhausted) == ("denied", True)
+    assert not codes.approve(code, "ann", "s", 1)
