@@ -17,11 +17,11 @@ from agentvault_tui.demo import story, workspace
 from agentvault_tui.demo.agents import ExampleAgent
 from agentvault_tui.demo.cast import Role, casting
 from agentvault_tui.demo.client import OAuthClient, Tally
-from agentvault_tui.demo.guard import Guard
+from agentvault_tui.demo.guard import Guard, OwnersGuard
 from agentvault_tui.demo.operator import Operator, Record, Registration
-from agentvault_tui.demo.processes import write_private
+from agentvault_tui.demo.processes import Ready, write_private
 from agentvault_tui.demo.store import Store
-from agentvault_tui.errors import AgentVaultError, ConflictError
+from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
 WORKSPACE: Final = "workspace"
 
@@ -50,12 +50,12 @@ class Company:
             AgentVaultError: they differ: names the agent and both numbers.
         """
         for agent_id, agent in self.agents.items():
-            held = record.outcomes.get(agent_id, {})
+            held = record.answers(agent_id)
             for outcome, seen in answers(agent.client.tally).items():
-                if held.get(outcome, 0) != seen:
+                if held[outcome] != seen:
                     raise AgentVaultError(
                         f"{agent.name} saw {seen} answers {outcome} and the ledger "
-                        f"holds {held.get(outcome, 0)} "
+                        f"holds {held[outcome]} "
                         f"({agent.client.tally.unheard} answers never arrived)"
                     )
 
@@ -117,16 +117,18 @@ def _described(name: str, role: Role) -> dict[str, object]:
 
 @contextlib.asynccontextmanager
 async def open_company(
-    broker: str, clients: dict[str, Registration], *, seed: int
+    ready: Ready, clients: dict[str, Registration], *, seed: int
 ) -> AsyncIterator[Company]:
     """Serve the workspace and assemble its agents; nobody works yet."""
+    broker = ready.agents_url
     stopping = asyncio.Event()
     store = Store()
     door = clients[WORKSPACE]
     async with _http() as outward, _http() as inward:
         guard = Guard(broker, door.client_id, door.client_secret, inward)
+        owners = OwnersGuard(await _provider(ready.tenant, inward), inward)
         async with (
-            workspace.serving(workspace.application(guard, store)) as url,
+            workspace.serving(workspace.application(guard, owners, store)) as url,
             _http(url) as desk,
         ):
             agents = {
@@ -142,6 +144,19 @@ async def open_company(
                 for name, role in _present(clients)
             }
             yield Company(agents, store, stopping)
+
+
+async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
+    """Return where the provider is that is built into the tenant, as that says.
+
+    Raises:
+        UnreachableError: it does not.
+    """
+    try:
+        reply = await http.get(f"{issuer}agentvault/metadata")
+        return str(reply.json()["workspace_authorization_server"])
+    except (httpx.TransportError, ValueError, KeyError) as error:
+        raise UnreachableError("the demo's tenant does not answer") from error
 
 
 def _present(clients: dict[str, Registration]) -> Sequence[tuple[str, Role]]:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 import segno
 
 from agentvault_tui.clock import Clock, SystemClock
-from agentvault_tui.demo import approver, processes
+from agentvault_tui.demo import approver, people, processes
 from agentvault_tui.demo.company import Company, open_company, register
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
@@ -112,12 +112,16 @@ def _home(named: str | None) -> Iterator[Path]:
 
 async def _play(plan: Plan, home: Path, clock: Clock) -> int:
     ending = asyncio.Event()
+    people.prepare(home)
     with _signals(ending):
         async with processes.serving(home) as ready, Operator(ready.socket) as operator:
             clients = await register(home, operator, plan.agents)
             person = await approver.prepare(home)
             before = await operator.head()
-            async with open_company(ready.agents_url, clients, seed=_SEED) as company:
+            async with (
+                open_company(ready, clients, seed=_SEED) as company,
+                _connecting(home, operator, company),
+            ):
                 started = clock.boot()
                 if plan.headless:
                     code = await _until_over(plan, company, ending)
@@ -136,6 +140,21 @@ async def _play(plan: Plan, home: Path, clock: Clock) -> int:
                 )
             )
     return code
+
+
+@contextlib.asynccontextmanager
+async def _connecting(
+    home: Path, operator: Operator, company: Company
+) -> AsyncIterator[None]:
+    """Have the agents' owners connect their accounts, while everything goes on."""
+    going = asyncio.create_task(people.connect(home, operator, company.agents.items()))
+    try:
+        yield
+    finally:
+        company.stopping.set()
+        # Not cancelled: a command under way would still write to the home.
+        for problem in await going:
+            print(f"agentvault: {problem}", file=sys.stderr)  # noqa: T201 - its face
 
 
 @contextlib.contextmanager
