@@ -13,7 +13,7 @@ from typing import Final
 
 import httpx
 
-from agentvault_tui.demo import story, workspace
+from agentvault_tui.demo import people, story, workspace
 from agentvault_tui.demo.agents import ExampleAgent
 from agentvault_tui.demo.cast import Role, casting
 from agentvault_tui.demo.client import OAuthClient, Tally
@@ -24,6 +24,9 @@ from agentvault_tui.demo.store import Store
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
 WORKSPACE: Final = "workspace"
+_OPENED: Final = 2.0
+"""Seconds that a console takes to open, at most: people sign in after that, for the
+first screen to come as soon as it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class Company:
     agents: dict[str, ExampleAgent]
     store: Store
     stopping: asyncio.Event
+    home: Path
+    operator: Operator
+    problems: list[str]
+    """What went wrong and left the rest as it should be."""
 
     async def work(self, rate: float) -> None:
         """Live and play the story, *rate* ordinary decisions a second in all."""
@@ -41,7 +48,17 @@ class Company:
             for agent in self.agents.values():
                 life.create_task(agent.live(rate * agent.role.weight / total))
             life.create_task(story.tell(list(self.agents.values())))
+            life.create_task(self._connect())
         await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
+
+    async def _connect(self) -> None:
+        """Have the agents' owners connect their accounts, once the console stands."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), _OPENED)
+        # Never cancelled: a command under way would still write to the home.
+        self.problems.extend(
+            await people.connect(self.home, self.operator, self.agents.items())
+        )
 
     def compare(self, record: Record) -> None:
         """Hold what each agent saw answered against what the ledger holds.
@@ -117,7 +134,12 @@ def _described(name: str, role: Role) -> dict[str, object]:
 
 @contextlib.asynccontextmanager
 async def open_company(
-    ready: Ready, clients: dict[str, Registration], *, seed: int
+    home: Path,
+    ready: Ready,
+    clients: dict[str, Registration],
+    operator: Operator,
+    *,
+    seed: int,
 ) -> AsyncIterator[Company]:
     """Serve the workspace and assemble its agents; nobody works yet."""
     broker = ready.agents_url
@@ -143,7 +165,7 @@ async def open_company(
                 )
                 for name, role in _present(clients)
             }
-            yield Company(agents, store, stopping)
+            yield Company(agents, store, stopping, home, operator, [])
 
 
 async def _provider(issuer: str, http: httpx.AsyncClient) -> str:

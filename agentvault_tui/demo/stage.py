@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -118,16 +118,17 @@ async def _play(plan: Plan, home: Path, clock: Clock) -> int:
             clients = await register(home, operator, plan.agents)
             person = await approver.prepare(home)
             before = await operator.head()
-            async with (
-                open_company(ready, clients, seed=_SEED) as company,
-                _connecting(home, operator, company),
-            ):
+            async with open_company(
+                home, ready, clients, operator, seed=_SEED
+            ) as company:
                 started = clock.boot()
                 if plan.headless:
                     code = await _until_over(plan, company, ending)
                 else:
                     await _welcome(home, person, ready.agents_url, ending)
                     code = await _with_console(plan, company, home, ending)
+            for problem in company.problems:
+                print(f"agentvault: {problem}", file=sys.stderr)  # noqa: T201 - its face
             seconds = round(clock.boot() - started, 1)
             company.compare(await operator.record(before))
             record, names = await operator.record(), await operator.names()
@@ -140,21 +141,6 @@ async def _play(plan: Plan, home: Path, clock: Clock) -> int:
                 )
             )
     return code
-
-
-@contextlib.asynccontextmanager
-async def _connecting(
-    home: Path, operator: Operator, company: Company
-) -> AsyncIterator[None]:
-    """Have the agents' owners connect their accounts, while everything goes on."""
-    going = asyncio.create_task(people.connect(home, operator, company.agents.items()))
-    try:
-        yield
-    finally:
-        company.stopping.set()
-        # Not cancelled: a command under way would still write to the home.
-        for problem in await going:
-            print(f"agentvault: {problem}", file=sys.stderr)  # noqa: T201 - its face
 
 
 @contextlib.contextmanager
