@@ -11,6 +11,7 @@ import httpx
 
 from agentvault_tui.demo.cast import Errand, Role
 from agentvault_tui.demo.client import (
+    Answer,
     Denied,
     Escalated,
     Expired,
@@ -58,6 +59,8 @@ class ExampleAgent:
         self.random = random
         self.done = 0
         """Actions the workspace has carried out."""
+        self.account = asyncio.Event()
+        """Set once its owner has connected the account it uses at a provider."""
         self._workspace = workspace
         self._stopping = stopping
         self._patience = patience
@@ -106,17 +109,35 @@ class ExampleAgent:
         await self.rest(self._not_before - asyncio.get_running_loop().time())
         if self._stopping.is_set():
             return
-        answer = await self.client.ask(errand.scope, errand.details())
+        answer = await self._ask(errand)
         if isinstance(answer, Granted):
             self._cooling = self._patience.cooling
             await self._act(errand, answer.access_token)
-            await self._keep(answer.access_token)
+            if not errand.connection:
+                await self._keep(answer.access_token)
         elif isinstance(answer, Escalated):
             self._await_person(errand, answer)
         elif isinstance(answer, Denied):
             self._take_no(answer)
         elif isinstance(answer, Unavailable):
             self._hold(answer.retry_after)
+
+    async def connected(self) -> bool:
+        """Wait until its owner connected an account; False when it is over before."""
+        waits = {
+            asyncio.create_task(event.wait())
+            for event in (self.account, self._stopping)
+        }
+        _, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        return not self.stopping
+
+    async def _ask(self, errand: Errand) -> Answer:
+        """Ask for a token of the broker's, or for one of the owner's at a provider."""
+        if errand.connection:
+            return await self.client.exchange(errand.connection)
+        return await self.client.ask(errand.scope, errand.details())
 
     async def _act(self, errand: Errand, access_token: str) -> None:
         try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
+from agentvault_tui.demo.store import PEOPLE
+
 
 @dataclass(frozen=True, slots=True)
 class Errand:
@@ -20,6 +22,8 @@ class Errand:
     body: dict[str, Any] = field(default_factory=dict)
     implied: dict[str, Any] = field(default_factory=dict)
     """Parameters the request itself implies, such as how many records it deletes."""
+    connection: str = ""
+    """Of the owner's account it is done with, by a provider's token; else none."""
 
     def details(self) -> list[dict[str, Any]]:
         """Name the exact action, as RFC 9396 authorization details."""
@@ -48,15 +52,23 @@ class Role:
     """Picks the next ordinary errand."""
     keeps: int = 2
     """Tokens it holds on to before it hands the oldest back."""
+    connection: str = ""
+    """The provider at which it uses its owner's account, if it does."""
+
+    @property
+    def person(self) -> str:
+        """Whose accounts it uses: its owner, as the tenant knows them."""
+        return self.owner.partition("@")[0]
 
 
-_PEOPLE: Final = ("ada", "ben", "chris", "dana", "elif", "femi", "grace", "hugo")
+WORKSPACE: Final = "workspace"
+"""The connection whose provider is built into the embedded tenant."""
 _TOPICS: Final = ("roadmap", "hiring", "budget", "launch", "incident 4412", "handover")
 
 
 def booking(random: Random) -> Errand:
     """Book a meeting."""
-    topic, person = random.choice(_TOPICS), random.choice(_PEOPLE)
+    topic, person = random.choice(_TOPICS), random.choice(PEOPLE)
     start = f"2026-12-{random.randint(1, 20):02}T{random.randint(8, 17):02}:00Z"
     return Errand(
         "write:calendar",
@@ -75,7 +87,7 @@ def reading(scope: str, resource: str, path: str, reason: str) -> Errand:
 
 def mail(random: Random) -> Errand:
     """Send a mail to a person or three."""
-    people = random.sample(_PEOPLE, random.randint(1, 3))
+    people = random.sample(PEOPLE, random.randint(1, 3))
     return Errand(
         "send:email",
         "mail:outbox",
@@ -127,6 +139,18 @@ def deletion(record: int) -> Errand:
         f"/records/{record}",
         "looks like a duplicate",
         implied={"count": 1},
+    )
+
+
+def lookup(random: Random) -> Errand:
+    """Look someone up in the owner's own address book, which is at a provider."""
+    return Errand(
+        "read:contacts",
+        "contacts",
+        "GET",
+        "/contacts",
+        f"looks up {random.choice(PEOPLE)}",
+        connection=WORKSPACE,
     )
 
 
@@ -187,6 +211,7 @@ ROLES: Final = (
         2.0,
         _calendar_day,
         keeps=60,
+        connection=WORKSPACE,
     ),
     Role(
         "email-agent",
@@ -195,6 +220,7 @@ ROLES: Final = (
         ("read:contacts", "read:email", "send:email"),
         2.0,
         _email_day,
+        connection=WORKSPACE,
     ),
     Role(
         "finance-agent",
@@ -208,9 +234,10 @@ ROLES: Final = (
         "payments-agent",
         "bob@acme.test",
         "Matches invoices and pays them",
-        ("read:payments", "send:payment"),
+        ("read:contacts", "read:payments", "send:payment"),
         1.0,
         _payments_day,
+        connection=WORKSPACE,
     ),
     Role(
         "records-agent",

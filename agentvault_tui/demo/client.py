@@ -8,6 +8,13 @@ from typing import Any, Final
 import httpx
 
 CIBA: Final = "urn:openid:params:grant-type:ciba"
+VAULT: Final = (
+    "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
+)
+PROVIDER_TOKEN: Final = (
+    "http://auth0.com/oauth/token-type/federated-connection-access-token"  # noqa: S105 - a kind
+)
+_NO_ACCOUNT: Final = "federated_connection_refresh_token_not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +105,17 @@ class OAuthClient:
         body: dict[str, Any] = {"grant_type": "client_credentials", "scope": scope}
         if details is not None:
             body["authorization_details"] = details
-        try:
-            reply = await self._http.post(self._token_url, json=body, auth=self._auth)
-        except httpx.ConnectError:
-            return Unavailable(1.0)
-        except httpx.TransportError:
-            self.tally.unheard += 1
-            return Unavailable(1.0)
-        return self._count(_read_answer(reply))
+        return await self._send(json=body)
+
+    async def exchange(self, connection: str) -> Answer:
+        """Ask Token Vault for a token of the owner's account, as Auth0's SDKs do."""
+        return await self._send(
+            data={
+                "grant_type": VAULT,
+                "connection": connection,
+                "requested_token_type": PROVIDER_TOKEN,
+            }
+        )
 
     async def poll(self, auth_req_id: str) -> PollAnswer:
         """Ask once whether the person has decided (CIBA Core 10.1)."""
@@ -124,6 +134,16 @@ class OAuthClient:
             )
         except httpx.TransportError:
             return  # it expires by itself
+
+    async def _send(self, **body: Any) -> Answer:
+        try:
+            reply = await self._http.post(self._token_url, auth=self._auth, **body)
+        except httpx.ConnectError:
+            return Unavailable(1.0)
+        except httpx.TransportError:
+            self.tally.unheard += 1
+            return Unavailable(1.0)
+        return self._count(_read_answer(reply))
 
     def _count(self, answer: Answer) -> Answer:
         if isinstance(answer, Granted):
@@ -145,6 +165,8 @@ def _read_answer(reply: httpx.Response) -> Answer:
     description = str(body.get("error_description", ""))
     if error == "insufficient_user_authentication" and "auth_req_id" in body:
         return Escalated(str(body["auth_req_id"]), float(body.get("interval", 5)))
+    if error == _NO_ACCOUNT:
+        return Denied("not_connected", description)
     if error == "access_denied":
         return Denied(str(body.get("reason", "")), description)
     return Rejected(error, description)

@@ -13,17 +13,20 @@ from typing import Final
 
 import httpx
 
-from agentvault_tui.demo import story, workspace
+from agentvault_tui.demo import people, story, workspace
 from agentvault_tui.demo.agents import ExampleAgent
 from agentvault_tui.demo.cast import Role, casting
 from agentvault_tui.demo.client import OAuthClient, Tally
-from agentvault_tui.demo.guard import Guard
+from agentvault_tui.demo.guard import Guard, OwnersGuard
 from agentvault_tui.demo.operator import Operator, Record, Registration
-from agentvault_tui.demo.processes import write_private
+from agentvault_tui.demo.processes import Ready, write_private
 from agentvault_tui.demo.store import Store
-from agentvault_tui.errors import AgentVaultError, ConflictError
+from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
 WORKSPACE: Final = "workspace"
+_OPENED: Final = 2.0
+"""Seconds that a console takes to open, at most: people sign in after that, for the
+first screen to come as soon as it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class Company:
     agents: dict[str, ExampleAgent]
     store: Store
     stopping: asyncio.Event
+    home: Path
+    operator: Operator
+    problems: list[str]
+    """What went wrong and left the rest as it should be."""
 
     async def work(self, rate: float) -> None:
         """Live and play the story, *rate* ordinary decisions a second in all."""
@@ -41,7 +48,17 @@ class Company:
             for agent in self.agents.values():
                 life.create_task(agent.live(rate * agent.role.weight / total))
             life.create_task(story.tell(list(self.agents.values())))
+            life.create_task(self._connect())
         await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
+
+    async def _connect(self) -> None:
+        """Have the agents' owners connect their accounts, once the console stands."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), _OPENED)
+        # Never cancelled: a command under way would still write to the home.
+        self.problems.extend(
+            await people.connect(self.home, self.operator, self.agents.items())
+        )
 
     def compare(self, record: Record) -> None:
         """Hold what each agent saw answered against what the ledger holds.
@@ -50,12 +67,12 @@ class Company:
             AgentVaultError: they differ: names the agent and both numbers.
         """
         for agent_id, agent in self.agents.items():
-            held = record.outcomes.get(agent_id, {})
+            held = record.answers(agent_id)
             for outcome, seen in answers(agent.client.tally).items():
-                if held.get(outcome, 0) != seen:
+                if held[outcome] != seen:
                     raise AgentVaultError(
                         f"{agent.name} saw {seen} answers {outcome} and the ledger "
-                        f"holds {held.get(outcome, 0)} "
+                        f"holds {held[outcome]} "
                         f"({agent.client.tally.unheard} answers never arrived)"
                     )
 
@@ -117,16 +134,23 @@ def _described(name: str, role: Role) -> dict[str, object]:
 
 @contextlib.asynccontextmanager
 async def open_company(
-    broker: str, clients: dict[str, Registration], *, seed: int
+    home: Path,
+    ready: Ready,
+    clients: dict[str, Registration],
+    operator: Operator,
+    *,
+    seed: int,
 ) -> AsyncIterator[Company]:
     """Serve the workspace and assemble its agents; nobody works yet."""
+    broker = ready.agents_url
     stopping = asyncio.Event()
     store = Store()
     door = clients[WORKSPACE]
     async with _http() as outward, _http() as inward:
         guard = Guard(broker, door.client_id, door.client_secret, inward)
+        owners = OwnersGuard(await _provider(ready.tenant, inward), inward)
         async with (
-            workspace.serving(workspace.application(guard, store)) as url,
+            workspace.serving(workspace.application(guard, owners, store)) as url,
             _http(url) as desk,
         ):
             agents = {
@@ -141,7 +165,20 @@ async def open_company(
                 )
                 for name, role in _present(clients)
             }
-            yield Company(agents, store, stopping)
+            yield Company(agents, store, stopping, home, operator, [])
+
+
+async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
+    """Return where the provider is that is built into the tenant, as that says.
+
+    Raises:
+        UnreachableError: it does not.
+    """
+    try:
+        reply = await http.get(f"{issuer}agentvault/metadata")
+        return str(reply.json()["workspace_authorization_server"])
+    except (httpx.TransportError, ValueError, KeyError) as error:
+        raise UnreachableError("the demo's tenant does not answer") from error
 
 
 def _present(clients: dict[str, Registration]) -> Sequence[tuple[str, Role]]:

@@ -1,7 +1,8 @@
 """The workspace's door: who holds this token, and does it name exactly this request.
 
 The workspace is an ordinary resource server (RFC 7662): it holds no key and trusts no
-token by itself, but asks the broker about each one, every time.
+token by itself, but asks who gave it about each one, every time: the broker about its
+own, the provider about those of a person's account.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Guard:
 
     async def refusal(self, request: Request, demand: Demand) -> Response | None:
         """Return why the request may not do what *demand* says, or None if it may."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        token = _bearer(request)
+        if not token:
             return _challenge(401, None, "a bearer token is needed")
         try:
             reply = await self._http.post(
@@ -48,13 +49,49 @@ class Guard:
         except (httpx.TransportError, ValueError):
             claims = None
         if not isinstance(claims, dict):
-            # RFC 7662 section 4: no answer means no access.
-            return JSONResponse(
-                {"error": "temporarily_unavailable"}, 503, {"Retry-After": "1"}
-            )
+            return _unknown()
         if claims.get("active") is not True:
             return _challenge(401, "invalid_token", "expired, revoked or spent")
         return _judge(claims, demand)
+
+
+class OwnersGuard:
+    """Asks the provider whose account a token is of, and what its owner allowed."""
+
+    def __init__(self, provider: str, http: httpx.AsyncClient) -> None:
+        """Ask at the provider's base URL through *http*."""
+        self._url = f"{provider}/tokeninfo"
+        self._http = http
+
+    async def owner(self, request: Request, scope: str) -> str | Response:
+        """Return whose token it is, or why the request may not have *scope*."""
+        token = _bearer(request)
+        if not token:
+            return _challenge(401, None, "a bearer token is needed")
+        try:
+            reply = await self._http.get(
+                self._url, headers={"Authorization": f"Bearer {token}"}
+            )
+            claims = reply.json()
+        except (httpx.TransportError, ValueError):
+            return _unknown()
+        if not isinstance(claims, dict) or reply.is_server_error:
+            return _unknown()
+        if claims.get("active") is not True:
+            return _challenge(401, "invalid_token", "expired or revoked")
+        if scope not in str(claims.get("scope", "")).split():
+            return _challenge(403, "insufficient_scope", f"needs {scope}")
+        return str(claims.get("sub", ""))
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+def _unknown() -> Response:
+    """Refuse where nobody says what the token is (RFC 7662 section 4)."""
+    return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "1"})
 
 
 def _judge(claims: dict[str, Any], demand: Demand) -> Response | None:

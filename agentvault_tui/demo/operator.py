@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -12,6 +13,10 @@ import httpx
 from agentvault_tui.errors import AgentVaultError, RefusedError, UnreachableError
 
 _PAGE: Final = 1000
+_CALLBACK: Final = "http://127.0.0.1:7719/callback"
+"""Where a browser is sent in the end; what it brings is read off its address."""
+Visit = Callable[[str], Awaitable[str]]
+"""Opens a page, does what it asks, and returns the address at which it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,18 @@ class Record:
     events: int
     """Events counted, of every type."""
     outcomes: dict[str, dict[str, int]]
-    """By agent id, then by outcome."""
+    """Decisions by agent id, then by outcome."""
+    withheld: dict[str, dict[str, int]]
+    """By agent id, what was allowed and yet not given, under ``allowed``; and under
+    ``denied`` how much of that was answered with a refusal."""
+
+    def answers(self, agent_id: str) -> dict[str, int]:
+        """Return how often the agent was answered with each outcome."""
+        decided = Counter(self.outcomes.get(agent_id, {}))
+        withheld = self.withheld.get(agent_id, {})
+        decided["allowed"] -= withheld.get("allowed", 0)
+        decided["denied"] += withheld.get("denied", 0)
+        return decided
 
 
 class Operator:
@@ -75,6 +91,7 @@ class Operator:
     async def record(self, after: int = 0) -> Record:
         """Count every event after sequence number *after*."""
         outcomes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        withheld: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         events, place = 0, after
         while True:
             page = await self._call(
@@ -84,9 +101,42 @@ class Operator:
                 events += 1
                 if event["type"] == "token.decision":
                     outcomes[event["agent_id"]][event["outcome"]] += 1
+                elif event["type"] == "token.not_exchanged":
+                    # A revocation overtook it, or the tenant gave none: refused, but
+                    # for a tenant that is away, which is no refusal (503).
+                    withheld[event["agent_id"]]["allowed"] += 1
+                    if event["reason"] != "unavailable":
+                        withheld[event["agent_id"]]["denied"] += 1
             if page["next"] is None:
-                return Record(events, {key: dict(row) for key, row in outcomes.items()})
+                return Record(events, dict(outcomes), dict(withheld))
             place = page["next"]
+
+    async def connected(self) -> set[str]:
+        """Return the ids of the agents that use an account at a provider."""
+        reply = await self._call("GET", "/api/connections")
+        return {account["agent_id"] for account in reply["connections"]}
+
+    async def connect(
+        self, agent_id: str, connection: str, scope: str, visit: Visit
+    ) -> None:
+        """Connect an account for an agent; *visit* is its owner at the pages."""
+        step = await self._call(
+            "POST",
+            "/api/connections",
+            json={
+                "agent_id": agent_id,
+                "connection": connection,
+                "scopes": [scope],
+                "redirect_uri": _CALLBACK,
+            },
+        )
+        while step["step"] != "done":
+            address = await visit(step["page"])
+            step = await self._call(
+                "POST",
+                "/api/connections/continue",
+                json={"id": step["id"], "address": address},
+            )
 
     async def _call(self, method: str, path: str, **what: Any) -> dict[str, Any]:
         try:
@@ -99,5 +149,7 @@ class Operator:
         except ValueError as error:
             raise AgentVaultError(f"{path} did not answer with JSON") from error
         if reply.is_error:
-            raise RefusedError(str(body.get("detail") or body))
+            raise RefusedError(
+                str(body.get("detail") or body), body.get("remedy") or ""
+            )
         return body

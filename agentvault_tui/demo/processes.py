@@ -30,6 +30,8 @@ class Ready:
     """What ``agentvault serve`` says once it listens."""
 
     agents_url: str
+    tenant: str
+    """The issuer of the embedded tenant."""
     socket: Path
 
 
@@ -66,7 +68,11 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
             line = await asyncio.wait_for(process.stdout.readline(), _START)
     try:
         said = json.loads(line)
-        return Ready(said["agents_url"].rstrip("/"), Path(said["operator_socket"]))
+        return Ready(
+            said["agents_url"].rstrip("/"),
+            said["tenant"],
+            Path(said["operator_socket"]),
+        )
     except (ValueError, KeyError) as error:
         failure = AgentVaultError
         with contextlib.suppress(TimeoutError):

@@ -17,7 +17,7 @@ from typing import Any, Final
 import segno
 
 from agentvault_tui.clock import Clock, SystemClock
-from agentvault_tui.demo import approver, processes
+from agentvault_tui.demo import approver, people, processes
 from agentvault_tui.demo.company import Company, open_company, register
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
@@ -112,18 +112,23 @@ def _home(named: str | None) -> Iterator[Path]:
 
 async def _play(plan: Plan, home: Path, clock: Clock) -> int:
     ending = asyncio.Event()
+    people.prepare(home)
     with _signals(ending):
         async with processes.serving(home) as ready, Operator(ready.socket) as operator:
             clients = await register(home, operator, plan.agents)
             person = await approver.prepare(home)
             before = await operator.head()
-            async with open_company(ready.agents_url, clients, seed=_SEED) as company:
+            async with open_company(
+                home, ready, clients, operator, seed=_SEED
+            ) as company:
                 started = clock.boot()
                 if plan.headless:
                     code = await _until_over(plan, company, ending)
                 else:
                     await _welcome(home, person, ready.agents_url, ending)
                     code = await _with_console(plan, company, home, ending)
+            for problem in company.problems:
+                print(f"agentvault: {problem}", file=sys.stderr)  # noqa: T201 - its face
             seconds = round(clock.boot() - started, 1)
             company.compare(await operator.record(before))
             record, names = await operator.record(), await operator.names()

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+PEOPLE: Final = ("ada", "ben", "chris", "dana", "elif", "femi", "grace", "hugo")
+"""Whom the company deals with."""
 _KEPT: Final = 2_000
 """Entries of a kind that stay; a demo may run for days."""
 
@@ -29,6 +31,9 @@ class Store:
         }
         self.lists: Mapping[str, int] = {"customers": 500, "newsletter": 1_840}
         """Mailing lists and how many people each one reaches."""
+        self.contacts = [
+            {"name": name.title(), "address": f"{name}@acme.test"} for name in PEOPLE
+        ]
         self._numbers = itertools.count(1)
 
     def book(self, calendar: str, body: Mapping[str, Any]) -> dict[str, Any]:

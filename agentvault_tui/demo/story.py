@@ -7,11 +7,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from agentvault_tui.demo.agents import ExampleAgent
-from agentvault_tui.demo.cast import booking, bulk_mail, deletion, mail, payment
+from agentvault_tui.demo.cast import (
+    ROLES,
+    booking,
+    bulk_mail,
+    deletion,
+    lookup,
+    mail,
+    payment,
+)
 
 _FIRST_INVOICE: Final = 1881
 _EPISODE: Final = 75.0
 """Seconds from one unusual thing to the next, once the first minute is over."""
+_LOOKUP: Final = 12.0
+"""Seconds from one look into the owner's address book to the next."""
 
 
 async def tell(agents: Sequence[ExampleAgent]) -> None:
@@ -26,6 +36,18 @@ async def tell(agents: Sequence[ExampleAgent]) -> None:
             _research_agent_wants_to_write(cast.get("research-agent")),
         ):
             scenes.create_task(scene)
+        for role in ROLES:
+            if role.connection and (agent := cast.get(role.name)):
+                scenes.create_task(_looks_people_up(agent))
+
+
+async def _looks_people_up(agent: ExampleAgent) -> None:
+    """Use the owner's account at a provider now and then, once it is connected."""
+    if not await agent.connected():
+        return
+    while not agent.stopping:
+        await agent.run(lookup(agent.random))
+        await agent.rest(_LOOKUP * agent.random.uniform(0.7, 1.6))
 
 
 async def _records_agent_reaches_too_far(agent: ExampleAgent | None) -> None:

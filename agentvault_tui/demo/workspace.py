@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.demo.guard import Demand, Guard
+from agentvault_tui.demo.guard import Demand, Guard, OwnersGuard
 from agentvault_tui.demo.store import Store, latest
 from agentvault_tui.web import Server, tcp_socket
 
@@ -149,16 +149,30 @@ OPERATIONS: Final = (
 )
 
 
-def application(guard: Guard, store: Store) -> Starlette:
-    """Return the API over *store*, behind *guard*."""
+CONTACTS: Final = "contacts.read"
+"""What an owner allows at the provider, in the provider's words."""
+
+
+def application(guard: Guard, owners: OwnersGuard, store: Store) -> Starlette:
+    """Return the API over *store*: behind *guard*, address books behind *owners*."""
+
+    async def contacts(request: Request) -> Response:
+        owner = await owners.owner(request, CONTACTS)
+        if isinstance(owner, Response):
+            return owner
+        return JSONResponse({"owner": owner, "contacts": store.contacts})
+
     return Starlette(
         routes=[
-            Route(
-                operation.path,
-                _endpoint(operation, guard, store),
-                methods=[operation.method],
-            )
-            for operation in OPERATIONS
+            Route("/contacts", contacts, methods=["GET"]),
+            *(
+                Route(
+                    operation.path,
+                    _endpoint(operation, guard, store),
+                    methods=[operation.method],
+                )
+                for operation in OPERATIONS
+            ),
         ]
     )
 

@@ -12,9 +12,9 @@ import pytest
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.agents import ExampleAgent, Patience
-from agentvault_tui.demo.cast import ROLES, booking, casting, deletion, payment
-from agentvault_tui.demo.client import OAuthClient
-from agentvault_tui.demo.guard import Guard
+from agentvault_tui.demo.cast import ROLES, booking, casting, deletion, lookup, payment
+from agentvault_tui.demo.client import VAULT, OAuthClient
+from agentvault_tui.demo.guard import Guard, OwnersGuard
 from agentvault_tui.demo.store import Store
 from agentvault_tui.demo.workspace import application, serving
 
@@ -49,8 +49,9 @@ async def agent(
     scripted_url: str, store: Store, http: httpx.AsyncClient
 ) -> AsyncIterator[ExampleAgent]:
     guard = Guard(scripted_url, "agt_ws", "secret", http)
+    owners = OwnersGuard(f"{scripted_url}/provider", http)
     async with (
-        serving(application(guard, store)) as url,
+        serving(application(guard, owners, store)) as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as desk,
     ):
         yield ExampleAgent(
@@ -86,6 +87,42 @@ async def test_tokens_are_handed_back(
         scripted.will(200, granted(number))
         await agent.run(booking(seeded(number)))
     assert scripted.handed_back == ["t0", "t1"]
+
+
+async def test_a_provider_token_is_used_and_not_handed_back(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """Of its owner's account it asks Token Vault for a token, and uses it there."""
+    scripted.provider["t"] = {"active": True, "sub": "bob", "scope": "contacts.read"}
+    for _ in range(3):
+        scripted.will(200, granted())
+        await agent.run(lookup(seeded(1)))
+    assert agent.done == agent.client.tally.allowed == 3
+    asked = scripted.asked[0][1]
+    assert (asked["grant_type"], asked["connection"]) == (VAULT, "workspace")
+    assert "scope" not in asked
+    assert scripted.handed_back == []
+
+
+async def test_no_account_is_a_refusal(
+    scripted: ScriptedBroker, agent: ExampleAgent
+) -> None:
+    """An account that nobody connected is counted as the denial that the ledger has."""
+    error = "federated_connection_refresh_token_not_found"
+    scripted.will(401, {"error": error, "error_description": "none"})
+    await agent.run(lookup(seeded(1)))
+    assert agent.client.tally.denied == 1
+    assert agent.done == 0
+
+
+async def test_it_waits_for_its_account_until_the_end(agent: ExampleAgent) -> None:
+    """Connected, it goes on; when all is over first, it does not."""
+    agent.account.set()
+    assert await agent.connected()
+    agent.account.clear()
+    waiting = asyncio.create_task(agent.connected())
+    agent._stopping.set()
+    assert not await waiting
 
 
 async def test_escalated_waits_and_acts_once(

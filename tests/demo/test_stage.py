@@ -264,6 +264,74 @@ def modes(folder: Path) -> set[str]:
     return set(found.values())
 
 
+async def accounts(operators: httpx.AsyncClient, count: int) -> list[dict[str, Any]]:
+    """Wait until so many accounts are connected and used."""
+    while True:
+        try:
+            reply = await operators.get("/api/connections")
+            found: list[dict[str, Any]] = reply.json()["connections"]
+            if sum(bool(one["outside_until"]) for one in found) >= count:
+                return found
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.1)
+
+
+async def upstream(operators: httpx.AsyncClient, agent_id: str) -> dict[str, Any]:
+    """Wait until nothing of the agent's revocation is pending; return the agent."""
+    while True:
+        agent: dict[str, Any] = (await operators.get(f"/api/agents/{agent_id}")).json()
+        if all(step["status"] != "pending" for step in agent["upstream"]):
+            return agent
+        await asyncio.sleep(0.1)
+
+
+async def test_agents_use_their_owners_accounts_until_revoked(
+    running: tuple[Path, httpx.AsyncClient],
+) -> None:
+    """Two share one account, one has its own; a revocation reaches tenant and provider.
+
+    The shared account stays for the other, and the token that is outside counts down.
+    """
+    _, operators = running
+    found = {one["agent_name"]: one for one in await accounts(operators, 3)}
+    assert set(found) == {"calendar-agent", "email-agent", "payments-agent"}
+    shared = found["calendar-agent"]["shared_with"]
+    assert [other["name"] for other in shared] == ["email-agent"]
+    assert found["payments-agent"]["shared_with"] == []
+    ended = {}
+    for name in ("calendar-agent", "payments-agent"):
+        agent_id = found[name]["agent_id"]
+        body = {"agent_id": agent_id, "reason": "test"}
+        assert (await operators.post("/api/agents/revoke", json=body)).is_success
+        ended[name] = await upstream(operators, agent_id)
+    steps = {
+        name: {step["step"]: step["status"] for step in agent["upstream"]}
+        for name, agent in ended.items()
+    }
+    assert steps["calendar-agent"]["provider token"] == "left"
+    assert ended["calendar-agent"]["outside_until"]
+    assert steps["payments-agent"]["provider token"] == "confirmed"
+    assert ended["payments-agent"]["outside_until"] is None
+
+
+async def test_settings_that_know_no_such_connection_are_left(tmp_path: Path) -> None:
+    """A home with settings of its own keeps them: the demo says what it lacks."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text('[console]\ntheme = "mono"\n')
+    process = await start(home, "demo", "--headless")
+    async with operators_of(home) as operators:
+        await stepup(operators, "send:payment", "pending")
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert process.returncode == 0
+    assert json.loads(out)["totals"]["allowed"]
+    assert b"[connections.NAME]" in err
+    assert "mono" in (home / "config.toml").read_text()
+    assert "connections" not in (home / "config.toml").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

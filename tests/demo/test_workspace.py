@@ -9,7 +9,7 @@ import httpx
 import pytest
 from support.scripted_broker import ScriptedBroker
 
-from agentvault_tui.demo.guard import Guard
+from agentvault_tui.demo.guard import Guard, OwnersGuard
 from agentvault_tui.demo.store import Store
 from agentvault_tui.demo.workspace import application, serving
 
@@ -26,8 +26,9 @@ async def desk(
     scripted_url: str, store: Store, http: httpx.AsyncClient
 ) -> AsyncIterator[httpx.AsyncClient]:
     guard = Guard(scripted_url, "agt_ws", "secret", http)
+    owners = OwnersGuard(f"{scripted_url}/provider", http)
     async with (
-        serving(application(guard, store)) as url,
+        serving(application(guard, owners, store)) as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client
@@ -182,9 +183,28 @@ async def test_a_deletion_deletes(
 async def test_no_broker_no_entry(store: Store, http: httpx.AsyncClient) -> None:
     """When the broker cannot be asked, nothing is done and the client may retry."""
     guard = Guard("http://127.0.0.1:1", "agt_ws", "secret", http)
-    async with serving(application(guard, store)) as url:
+    owners = OwnersGuard("http://127.0.0.1:1", http)
+    async with serving(application(guard, owners, store)) as url:
         reply = await http.get(
             f"{url}/calendar/primary", headers={"Authorization": "Bearer t"}
         )
-    assert reply.status_code == 503
+        book = await http.get(f"{url}/contacts", headers={"Authorization": "Bearer t"})
+    assert reply.status_code == book.status_code == 503
     assert reply.headers["retry-after"] == "1"
+
+
+async def test_an_address_book_opens_for_its_owners_token(
+    scripted: ScriptedBroker, desk: httpx.AsyncClient
+) -> None:
+    """What the provider says of a token counts: whose it is, and what they allowed."""
+    provider = scripted.provider
+    provider["alices"] = {"active": True, "sub": "alice", "scope": "contacts.read"}
+    provider["narrow"] = {"active": True, "sub": "alice", "scope": "mail.read"}
+    replies = [
+        await desk.get("/contacts", headers={"Authorization": f"Bearer {token}"})
+        for token in ("alices", "narrow", "ended")
+    ]
+    assert [reply.status_code for reply in replies] == [200, 403, 401]
+    assert replies[0].json()["owner"] == "alice"
+    assert (await desk.get("/contacts")).status_code == 401
+    assert scripted.introspected == []

@@ -20,6 +20,8 @@ class ScriptedBroker:
     def __init__(self) -> None:
         self.token: deque[tuple[int, dict[str, Any], dict[str, str]]] = deque()
         self.claims: dict[str, dict[str, Any]] = {}
+        self.provider: dict[str, dict[str, Any]] = {}
+        """What a provider says of its tokens, at ``/provider``."""
         self.asked: list[tuple[float, dict[str, Any]]] = []
         self.introspected: list[str] = []
         self.handed_back: list[str] = []
@@ -43,6 +45,7 @@ class ScriptedBroker:
                 Route("/oauth/token", self._token, methods=["POST"]),
                 Route("/oauth/introspect", self._introspect, methods=["POST"]),
                 Route("/oauth/revoke", self._revoke, methods=["POST"]),
+                Route("/provider/tokeninfo", self._token_info, methods=["GET"]),
             ]
         )
 
@@ -61,6 +64,11 @@ class ScriptedBroker:
         token = (await _form(request))["token"]
         self.introspected.append(token)
         return JSONResponse(self.claims.get(token, {"active": False}))
+
+    async def _token_info(self, request: Request) -> Response:
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        found = self.provider.get(token)
+        return JSONResponse(found or {"active": False}, 200 if found else 401)
 
     async def _revoke(self, request: Request) -> Response:
         self.handed_back.append((await _form(request))["token"])
