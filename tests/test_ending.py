@@ -24,6 +24,23 @@ async def test_passes(request):
 async def test_closes():
     await (await aiosqlite.connect(":memory:")).close()
 """
+SHARED = """
+import asyncio
+
+import aiosqlite
+import pytest
+
+@pytest.fixture(scope="module")
+def shared():
+    with asyncio.Runner() as runner:
+        made = runner.run(CONNECT)
+        yield made
+        CLOSE
+
+def test_first(shared): ...
+
+def test_second(shared): ...
+""".replace("CONNECT", 'aiosqlite.connect(":memory:").__aenter__()')
 STUCK = """
 import sqlite3
 
@@ -64,6 +81,15 @@ def test_an_open_database_fails_its_test_and_not_the_run(tmp_path: Path) -> None
     assert "ERROR test_it.py::test_fails - Failed: left 1 database" in done.stdout
     assert "ERROR test_it.py::test_passes - Failed: left 1 database" in done.stdout
     assert "1 failed, 2 passed, 2 errors" in done.stdout
+
+
+def test_a_fixture_of_several_tests_may_keep_one_open(tmp_path: Path) -> None:
+    """It is asked for once the fixture is torn down, and not before."""
+    closed = SHARED.replace("CLOSE", "runner.run(made.close())")
+    assert "2 passed in" in run(tmp_path, closed).stdout
+    left = run(tmp_path, SHARED.replace("CLOSE", "pass"))
+    assert "ERROR test_it.py::test_second - Failed: left 1 database" in left.stdout
+    assert "2 passed, 1 error" in left.stdout
 
 
 def test_a_thread_that_holds_the_end_up_is_shown_and_ended(tmp_path: Path) -> None:

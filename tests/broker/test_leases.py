@@ -95,6 +95,15 @@ def test_the_latest_end_counts_until_it_is_over() -> None:
     assert leases.outside_until(agent) is None
 
 
+def test_a_token_given_again_is_outside_once() -> None:
+    """Its latest end replaces the earlier one: the ledger keeps no pile of them."""
+    leases = Registry(ManualClock(NOON)).leases
+    for seconds in (60, 600):
+        noted = leases.note(account("a"), "t1", NOON + timedelta(seconds=seconds))
+    (given,) = noted.given
+    assert given.until == NOON + timedelta(seconds=600)
+
+
 def test_what_the_provider_ended_is_outside_no_more() -> None:
     """One token, or all of its account: of another account or token nothing is said."""
     clock = ManualClock(NOON)

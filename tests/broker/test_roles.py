@@ -157,6 +157,11 @@ async def test_by_claim_only_cutting_goes_without_a_role(
         assert why in answer.json()["detail"]
 
 
+async def test_by_claim_an_approval_may_be_begun_without_a_role(bench: Bench) -> None:
+    """Whose yes counts shows at its end: see who proves a second factor."""
+    assert (await by_claim(bench).do("approve")).status_code == 202
+
+
 async def test_a_viewer_sees_everything(seat: Seat) -> None:
     """Reading, and looking at a step-up, is not deciding."""
     agent, stepup = await hold(seat.bench)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.sessions import Sessions
+from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import Denied, End, Expired
 
@@ -40,3 +44,50 @@ async def test_who_tried_and_why_it_was_not_enough_is_recorded(
     )
     assert (tried.reason or "").isprintable()
     assert await bench.events("operator.login") == []
+
+
+async def test_the_factor_is_of_this_sign_in(bench: Bench, clock: ManualClock) -> None:
+    """Proved before its device flow began it would be of whoever sat there then."""
+    sessions = Sessions(bench.broker)
+    clock.advance(3600)
+    await sessions.login(OPERATOR)
+    clock.advance(60)
+    bench.tenant.approve()
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    (flow,) = bench.tenant.flows
+    assert bench.tenant.not_before == [flow.started_at]
+    assert sessions.of(OPERATOR.id) is not None
+
+
+async def test_use_revives_no_session(bench: Bench, clock: ManualClock) -> None:
+    """Locked is locked, though nobody has looked since: deciding needs a new one."""
+    sessions = Sessions(bench.broker)
+    await sessions.login(OPERATOR)
+    bench.tenant.approve()
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    clock.advance(15 * 60 + 1)
+    sessions.used(OPERATOR.id)
+    assert sessions.of(OPERATOR.id) is None
+
+
+async def test_the_end_of_one_sign_in_is_not_that_of_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed out and in again at once, the new one waits for its person."""
+    sessions, tenant = Sessions(bench.broker), bench.tenant
+    flows = [await tenant.start_device_flow(ttl=60) for _ in range(2)]
+
+    async def at_once(**_: Any) -> Any:
+        return flows.pop(0)
+
+    monkeypatch.setattr(tenant, "start_device_flow", at_once)
+    before = asyncio.all_tasks()
+    await sessions.login(OPERATOR)
+    (first,) = asyncio.all_tasks() - before
+    await asyncio.sleep(0)  # it waits for the tenant
+    await sessions.logout(OPERATOR)
+    await sessions.login(OPERATOR)
+    await asyncio.wait([first])
+    assert sessions.pending(OPERATOR.id)
+    tenant.approve()
+    await bench.until(lambda: sessions.of(OPERATOR.id) is not None)

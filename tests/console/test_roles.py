@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,18 +32,21 @@ def vault() -> Iterator[Vault]:
         serving(Path(folder)) as vault,
     ):
         vault.register("payer", "send:payment").token("send:payment", PAYMENT)
-        sign_in(vault, "victor", "--role", "viewer")
+        sign_in(vault, add(vault, "victor", "--role", "viewer"))
         yield vault
 
 
-def sign_in(vault: Vault, name: str, *options: str) -> dict[str, Any]:
+def add(vault: Vault, name: str, *options: str) -> dict[str, str]:
     argv = ("tenant", "user", "add", name, *options, "--json")
-    user = json.loads(vault.cli(*argv).stdout)
+    return dict(json.loads(vault.cli(*argv).stdout))
+
+
+def sign_in(vault: Vault, user: dict[str, str]) -> dict[str, Any]:
     started = vault.operator.post("/api/auth/login").json()
     vault.activate(started["device"], user)
     while (me := vault.operator.get("/api/auth/me").json())["pending"]:
         pass
-    assert me["user"]["name"] == name, me
+    assert me["user"]["name"] == user["user"], me
     return dict(me)
 
 
@@ -127,13 +129,15 @@ def test_whoami_says_role_and_what_is_refused(vault: Vault) -> None:
         assert words in told, told
 
 
-def test_an_approver_in_the_same_seat_may(vault: Vault) -> None:
+def test_an_approver_in_the_same_seat_may(short: Path) -> None:
     """Signing in as someone else takes the viewer's place, and the cut is theirs."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(vault.operator.post, "/api/auth/logout")
-        me = sign_in(vault, "olga", "--approver")
+    with serving(short) as vault:
+        vault.register("payer", "send:payment")
+        sign_in(vault, add(vault, "victor", "--role", "viewer"))
+        assert vault.cli("agents", "revoke", "payer").returncode == 1
+        me = sign_in(vault, add(vault, "olga", "--approver"))
         assert (me["role"], me["refused"]) == ("approver", {})
-        vault.cli("agents", "revoke", "payer")
+        assert vault.cli("agents", "revoke", "payer").returncode == 0
         page = vault.operator.get("/api/audit?type=agent.revoked&before=9999")
         (event,) = page.json()["events"]
         assert event["actor"]["id"] == me["user"]["sub"]

@@ -24,6 +24,8 @@ _SECONDS: Final = 10
 _STDERR = pytest.StashKey[int]()
 
 _made: weakref.WeakSet[aiosqlite.Connection] = weakref.WeakSet()
+_lasting: dict[Any, list[aiosqlite.Connection]] = {}
+"""What fixtures opened for more than one test, until they are torn down."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,12 +57,35 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         faulthandler.cancel_dump_traceback_later()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any],
+) -> Generator[None, object, object]:
+    """Leave a module's or a session's own alone for as long as it is in use."""
+    before = set(_made)
+    try:
+        return (yield)
+    finally:
+        if fixturedef.scope != "function":
+            _lasting[fixturedef] = list(set(_made) - before)
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """Look at what it opened like at any other from now on."""
+    _lasting.pop(fixturedef, None)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown() -> Generator[None, None, None]:
     """Look once the test's fixtures have closed what is theirs to close."""
     yield
+    lasting = {one for opened in _lasting.values() for one in opened}
     # Told to stop, a thread may take a moment to: only those nobody told count.
-    left = [one for one in _made if one._running and one._thread.is_alive()]
+    left = [
+        one
+        for one in _made
+        if one not in lasting and one._running and one._thread.is_alive()
+    ]
     if left:
         asyncio.run(_close(left))
         pytest.fail(f"left {len(left)} database connection(s) open", pytrace=False)

@@ -28,6 +28,8 @@ class ScriptedTenant:
         self.flows: list[DeviceFlow] = []
         self.shown: list[Any] = []
         self.down = False
+        self.not_before: list[datetime] = []
+        """Since when a factor had to be proved, each time a token was verified."""
         self._ends: list[asyncio.Future[End]] = []
         self._who: dict[str, dict[str, Any] | IdentityError] = {}
 
@@ -65,6 +67,7 @@ class ScriptedTenant:
         return await self._ends[self.flows.index(flow)]
 
     async def verify_id_token(self, raw: str, *, not_before: datetime) -> Identity:
+        self.not_before.append(not_before)
         who = self._who[raw]
         if isinstance(who, IdentityError):
             raise who

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.tenant_admin import VAULT, Admin, Agent, Person
+from support.tenant_thread import TenantThread
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
@@ -58,8 +59,11 @@ def test_the_answer_is_as_recorded(admin: Admin, agent: Agent, token: str) -> No
     assert body["access_token"] not in str(row)
 
 
-def test_expires_in_is_what_is_left(admin: Admin, agent: Agent, token: str) -> None:
+def test_expires_in_is_what_is_left(admin: Admin) -> None:
     """The stored token ages; when it is nearly over the provider gives another."""
+    agent = Agent(admin, "aging-bot")
+    token = agent.tokens()["refresh_token"]
+    agent.connect(agent.me_token(token))
     first = agent.exchange(token).json()
     admin.tenant.clock.advance(100)
     second = agent.exchange(token).json()
@@ -318,13 +322,12 @@ def test_the_access_token_variant(admin: Admin, agent: Agent, token: str) -> Non
     assert no_api.status_code == 400
 
 
-def test_an_unused_account_is_dropped_after_a_year(admin: Admin) -> None:
-    """Auth0 keeps what is exchanged; the rest goes."""
-    agent = Agent(admin, "yearly-bot")
+def test_an_unused_account_is_dropped_after_a_year(tenant: TenantThread) -> None:
+    """Auth0 keeps what is exchanged; the rest goes. Nobody else's years pass."""
+    agent = Agent(Admin(tenant), "yearly-bot")
     token = agent.tokens()["refresh_token"]
     agent.connect(agent.me_token(token))
-    admin.tenant.clock.advance(364 * 86_400)
+    tenant.clock.advance(364 * 86_400)
     assert agent.exchange(token).status_code == 200
-    admin.tenant.clock.advance(366 * 86_400)
+    tenant.clock.advance(366 * 86_400)
     assert agent.exchange(token).json() == NOT_FOUND
-    admin.token = admin.machine_token().json()["access_token"]

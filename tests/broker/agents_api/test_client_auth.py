@@ -164,6 +164,16 @@ async def test_the_audience_is_the_issuer_or_an_endpoint(live: Live) -> None:
                 assert answer.status_code == 200, aud
 
 
+async def test_an_assertion_is_for_us_alone(live: Live) -> None:
+    """Whoever else it is meant for, first or last, could use it here: refused."""
+    key = KEYS["EdDSA"]
+    keyed = await live.caller("keyed", public_key=public(key))
+    other = "https://evil.example"
+    for aud in ([live.url, other], [other, live.url], [live.url, live.url]):
+        claims = live.claims(keyed.agent.client_id, aud=aud)
+        assert_refused(await live.assertion(sign(claims, key, "EdDSA")))
+
+
 NOW = 1_795_514_400
 """Where the tests' clock stands, in epoch seconds."""
 
@@ -181,6 +191,7 @@ UNPROVEN: list[dict[str, Any]] = [
     {"aud": ["http://127.0.0.1:1", "https://evil.example"]},
     {"aud": 1},
     {"exp": NOW - 31},
+    {"exp": NOW - 30},
     {"exp": NOW + 301},
     {"exp": NOW + 301, "iat": NOW + 2},
     {"exp": NOW + 290, "iat": NOW - 11},
@@ -255,6 +266,22 @@ async def test_clocks_may_differ_by_half_a_minute(live: Live, bench: Bench) -> N
     assert_refused(await live.assertion(texts[1]))
 
 
+@pytest.mark.parametrize("life", [30, 45, 59])
+async def test_it_counts_once_for_as_long_as_it_is_accepted(
+    live: Live, bench: Bench, life: int
+) -> None:
+    """Used, it is remembered past its end too: another's clock would still take it."""
+    key = KEYS["ES256"]
+    keyed = await live.caller("keyed", public_key=public(key))
+    claims = live.claims(keyed.agent.client_id, exp=NOW + life)
+    text = sign(claims, key, "ES256")
+    assert (await live.assertion(text)).status_code == 200
+    bench.clock.advance(life + 29)
+    assert_refused(await live.assertion(text))
+    fresh = sign({**claims, "jti": "another"}, key, "ES256")
+    assert (await live.assertion(fresh)).status_code == 200
+
+
 async def test_signatures_that_prove_nothing(live: Live, caller: Caller) -> None:
     """alg none, HMAC under the public key, another's key, another algorithm."""
     rsa, ec = KEYS["RS256"], KEYS["ES256"]
@@ -276,6 +303,7 @@ async def test_signatures_that_prove_nothing(live: Live, caller: Caller) -> None
         sign(claims, rsa, "RS512"),
         sign(claims, rsa, "RS256", crit=["x"], x=1),
         sign(claims, rsa, "RS256", b64=False, crit=["b64"]),
+        sign(claims, rsa, "RS256", b64=True),
         sign(claims, rsa, "RS256", typ="logout+jwt"),
         sign(claims, rsa, "RS256", typ=1),
         sign(claims, rsa, "RS256", alg=["RS256"]),
@@ -329,6 +357,15 @@ def test_one_client_cannot_fill_the_memory_of_another() -> None:
     assert store.use("b", "0", 1300.0, 1000.0)
     assert not store.use("b", "0", 1310.0, 1299.0)
     assert store.use("a", "3", 1700.0, 1400.0)
+
+
+def test_a_client_fills_its_memory_whenever_its_assertions_end() -> None:
+    """Those that end soon and those that end late count together."""
+    store = ReplayStore(per_client=3)
+    for number in range(3):
+        assert store.use("a", str(number), 1030.0 + 90 * number, 1000.0)
+    with pytest.raises(FullError):
+        store.use("a", "3", 1300.0, 1000.0)
 
 
 def _hmac(claims: dict[str, Any], secret: bytes | str) -> str:
