@@ -10,11 +10,11 @@ import pytest
 from support.bench import OPERATOR
 from support.upstream import Site
 
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_shape, step_shape
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.tried import Tried
 from agentvault_tui.broker.usecases import sign_out
-from agentvault_tui.broker.usecases.revoke import restore_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import Agent
@@ -46,7 +46,9 @@ async def test_it_ends_without_a_management_credential(site: Site) -> None:
     """
     agent, there, token = await site.agent()
     without_credential(site)
-    await site.revoke(agent)
+    cut = await revoke_agent(site.bench.broker, agent.id, "", OPERATOR)
+    told = {step.step: step_shape(step)["reason"] for step in cut.steps}
+    assert {step for step, reason in told.items() if reason} == set(BY_MANAGEMENT)
     await site.work()
     assert site.steps(agent)[STEP] == "confirmed"
     assert site.steps(agent)["connected accounts"] == "confirmed"
