@@ -184,6 +184,24 @@ async def test_a_token_of_another_client_is_not_called_dead(site: Site) -> None:
     assert kept(site, agent) is not None
 
 
+async def test_one_that_was_rotated_is_kept_in_its_place(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a tenant rotates tokens, the one that lives is shown the next time."""
+    agent, _, _ = await site.agent()
+
+    async def rotated(*_: Any) -> Secret:
+        return Secret("v1.next")
+
+    monkeypatch.setattr(sign_out, "still_taken", rotated)
+    await site.revoke(agent)
+    await site.work()
+    assert site.steps(agent)[STEP] == "pending"
+    user = kept(site, agent)
+    assert user is not None
+    assert user.refresh_token.reveal() == "v1.next"
+
+
 async def test_a_sign_in_after_a_restore_is_not_forgotten(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
