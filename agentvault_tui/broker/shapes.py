@@ -8,7 +8,7 @@ from heapq import nsmallest
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.upstream.steps import rank
+from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
@@ -94,6 +94,7 @@ def step_shape(step: OutboxStep) -> dict[str, Any]:
         "ms": step.ms,
         "attempts": step.attempts,
         "problem": step.problem,
+        "reason": reason(step),
         "begun_at": iso(step.begun_at),
         "next_at": _moment(step.next_at),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.day import (
     ASCII_LEVELS,
     QUARTERS,
@@ -147,14 +149,33 @@ def print_elsewhere(out: Output, revoked: dict[str, Any]) -> None:
     steps = [one for one in revoked.get("upstream", ()) if one["status"] != "withdrawn"]
     for step in steps:
         where, what = step_named(step)
-        out.line(f"{where}: ", out.cell(what), " ", out.cell(step["status"]))
-    agent = revoked.get("agent", {})
-    if others := agent.get("shared_with"):
-        out.line("left there: what it shares with ", out.cell(_named(others)))
+        line: list[Cell | str] = [
+            f"{where}: ",
+            out.cell(what),
+            " ",
+            out.cell(step["status"]),
+        ]
+        if step.get("problem"):
+            line += [": ", out.cell(step["problem"], limit=200)]
+        out.line(*line)
+    agent = revoked.get("agent")
+    if agent is None:
+        return  # everything is stopped, which ends nothing elsewhere
+    for account in agent.get("connections", ()):
+        if others := account.get("shared_with"):
+            uses = " uses too" if len(others) == 1 else " use too"
+            name = out.cell(account["connection"])
+            out.line("left there: ", name, ", which ", out.cell(_named(others)), uses)
     if until := agent.get("outside_until"):
-        out.line("a provider's token handed out before works there until ", until)
+        left = max(parse_iso(until) - SystemClock().now(), timedelta())
+        out.line(
+            "outside: the last token handed out before ends at ",
+            f"{until}, {timedelta(seconds=left // timedelta(seconds=1))} from now",
+        )
         if any(step.get("connection") for step in steps):
-            out.line("or until the provider has revoked it: `agentvault agents show`")
+            out.line("or once the provider has revoked it: `agentvault agents show`")
+    else:
+        out.line("outside: no token handed out before works any more")
 
 
 def step_named(step: dict[str, Any]) -> tuple[str, str]:

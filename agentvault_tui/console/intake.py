@@ -25,6 +25,7 @@ from agentvault_tui.console.records import (
     Json,
     Panic,
     ScopeRow,
+    SharedAccount,
     StatusRow,
     StepUpRow,
     TokenKind,
@@ -118,6 +119,7 @@ class Intake:
             connections=self._named(data.get("connections"), "connection"),
             shared_with=self._named(data.get("shared_with"), "name"),
             at_providers=tuple(self._at_providers(data.get("connections"))),
+            shared=tuple(self._shared(data.get("connections"))),
         )
 
     def _at_providers(self, rows: object) -> Iterator[AtProvider]:
@@ -130,6 +132,12 @@ class Intake:
                     self._named(ahead.get("kept_for"), "name"),
                     self._named(ahead.get("may_cut"), "name"),
                 )
+
+    def _shared(self, rows: object) -> Iterator[SharedAccount]:
+        """Read which accounts others use as well."""
+        for row in map(_mapping, _list(rows)):
+            if agents := self._named(row.get("shared_with"), "name"):
+                yield SharedAccount(self.shown(row.get("connection"), _NAME), agents)
 
     def _named(self, rows: object, member: str) -> tuple[Shown, ...]:
         return tuple(
@@ -244,6 +252,8 @@ class Intake:
                 _number(step.get("attempts")),
                 self.shown(step.get("problem")),
                 self.shown(step.get("connection"), _NAME),
+                self.shown(step.get("reason"), _NAME),
+                moment(step.get("next_at")),
             )
             for step in steps
         )

@@ -82,6 +82,10 @@ class UpstreamStep:
     """Why it is not done yet, was given up, or left."""
     connection: Shown = _NOTHING
     """At which provider; nothing where it is the tenant's."""
+    reason: Shown = _NOTHING
+    """A stable code of why it is not done, such as ``no_credential``."""
+    next_at: datetime | None = None
+    """When it is tried again."""
 
     @property
     def ends(self) -> str:
@@ -100,6 +104,15 @@ class AtProvider:
     """Names of agents that would lose it too: it is left."""
     may_cut: tuple[Shown, ...]
     """Names of agents that lose it too, if theirs is the same person's."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAccount:
+    """An account that a revocation leaves, for others use it."""
+
+    connection: Shown
+    agents: tuple[Shown, ...]
+    """Names of the other agents that are served and use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,8 @@ class AgentRow:
     """Names of other agents that use one of these accounts."""
     at_providers: tuple[AtProvider, ...] = ()
     """What a revocation would do to each of them there."""
+    shared: tuple[SharedAccount, ...] = ()
+    """Which of its accounts a revocation leaves, and for whom."""
 
 
 @dataclass(frozen=True, slots=True)

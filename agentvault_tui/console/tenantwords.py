@@ -8,12 +8,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.console.lines import Pen, Row, countdown
+from agentvault_tui.console.lines import Pen, Row, clock_time, countdown
 from agentvault_tui.console.records import AgentRow, AtProvider, UpstreamStep
 
 _PROVIDERS: Final = 3
 """Of an agent, named one by one."""
 
+_OVER: Final = {
+    "confirmed": ("confirmed", " "),
+    "failed": ("given up", " after "),
+    "left": ("left", " after "),
+}
+"""How a step ended, and what stands before the time it took."""
 _STEP: Final = 20
 """Cells of a step's name, at most."""
 
@@ -28,12 +34,14 @@ def headline(agent: AgentRow) -> str:
     """Say in few words how far they are; nothing where nothing is held."""
     steps = [s for s in agent.upstream if s.status not in {"withdrawn", "left"}]
     for step in steps:
-        if step.status == "failed":
+        if step.status == "failed" and step.reason != "no_credential":
             return f"{'' if step.connection else 'tenant: '}{step.ends} given up"
     at_tenant = [step for step in steps if not step.connection]
     done = [step for step in at_tenant if step.status == "confirmed"]
     if len(done) < len(at_tenant):
-        return f"tenant {len(done)} of {len(at_tenant)}"
+        lacking = any(step.reason == "no_credential" for step in at_tenant)
+        why = ", no credential" if lacking else ""
+        return f"tenant {len(done)} of {len(at_tenant)}{why}"
     for step in steps:
         if step.status == "pending":
             return f"{step.ends} pending"
@@ -81,6 +89,7 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     p = pen.palette
     rows: list[Row] = []
     last = ""
+    told: set[str] = set()
     known = [step for step in agent.upstream if step.status != "withdrawn"]
     room = min(max((len(step.ends) for step in known), default=0), _STEP)
     for step in sorted(known, key=lambda step: bool(step.connection)):
@@ -98,24 +107,57 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
         )
         last = place
         rows.append(pen.cut(row, width))
-        if step.problem and step.status != "confirmed":
+        if step.problem and step.problem not in told and step.status != "confirmed":
+            told.add(step.problem)
             rows += pen.facts("", step.problem, width, 3, p.muted)[0]
-    if left := outside(agent, now):
-        text = "until the last token already handed out ends"
-        row = pen.fact("Outside", (f"{countdown(left)} ", p.waiting), (text, p.muted))
-        rows.append(pen.cut(row, width))
+    return [*rows, *counting(pen, agent, now, width)]
+
+
+def left(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    """Write which accounts a revocation left, and for whom."""
+    rows: list[Row] = []
+    for text in stays(agent):
+        rows += pen.facts("" if rows else "Left", text, width, 2)[0]
     return rows
+
+
+def stays(agent: AgentRow) -> list[str]:
+    """Say which accounts others use as well, who are served; of many, some."""
+    told = [
+        f"{one.connection}, which {', '.join(one.agents)} "
+        f"{'uses' if len(one.agents) == 1 else 'use'} too"
+        for one in agent.shared[:_PROVIDERS]
+    ]
+    more = len(agent.shared) - _PROVIDERS
+    return [*told, f"and {more} more"] if more > 0 else told
+
+
+def counting(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
+    """Write how long what was handed out still works; nothing once it does not."""
+    seconds, until = outside(agent, now), agent.outside_until
+    if until is None or not seconds:
+        return []
+    p = pen.palette
+    text = f"until {clock_time(until)}, when the last token handed out ends"
+    row = pen.fact("Outside", (f"{countdown(seconds)} ", p.waiting), (text, p.muted))
+    return [pen.cut(row, width)]
 
 
 def state(step: UpstreamStep) -> str:
     """Say how one step stands."""
-    if step.status == "confirmed":
-        return f"confirmed {took(step.ms)}" if step.ms is not None else "confirmed"
-    if step.status in {"failed", "left"}:
-        return {"failed": "given up", "left": "left as it is"}[step.status]
-    return f"retry {step.attempts}" if step.attempts else "pending"
+    if step.reason == "no_credential":
+        return "no credential"
+    if step.status in _OVER:
+        word, between = _OVER[step.status]
+        return word if step.ms is None else f"{word}{between}{took(step.ms)}"
+    if not step.attempts:
+        return "pending"
+    again = f" at {clock_time(step.next_at)}" if step.next_at else ""
+    return f"retry {step.attempts}{again}"
 
 
 def took(ms: float) -> str:
-    """Write a duration: milliseconds below a second, else seconds."""
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+    """Write a duration: milliseconds below a second, then seconds, then a clock's."""
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    return f"{ms / 1000:.1f} s" if ms < 60_000 else countdown(ms / 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
 
-from agentvault_tui.cli.agent_show import at_tenant
+from agentvault_tui.cli.agent_show import at_tenant, print_elsewhere
+from agentvault_tui.cli.output import Output
+from agentvault_tui.clock import SystemClock, iso
 
 Run = Callable[..., Answer]
 
@@ -239,6 +242,37 @@ def test_show_tells_how_far_the_tenant_is() -> None:
     held_nothing = ("at the tenant", "it held nothing there")
     assert at_tenant({"status": "revoked", "upstream": [gone]}) == [held_nothing]
     assert at_tenant({"status": "active"}) == []
+
+
+def test_a_revocation_says_what_is_left_for_whom_and_when_it_is_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each step, why one is not done, accounts that stay, and the countdown."""
+    until = iso(SystemClock().now() + timedelta(minutes=45))
+    problem = "no Management API credential here: agentvault auth0 apply"
+    steps = [
+        {"step": "vault grant", "status": "pending", "problem": problem},
+        {"step": "held refresh token", "status": "pending", "problem": None},
+    ]
+    connections = [
+        {"connection": "workspace", "shared_with": [{"name": "mail-agent"}]},
+        {"connection": "google-oauth2", "shared_with": []},
+    ]
+    agent = {"connections": connections, "outside_until": until}
+    print_elsewhere(Output(), {"agent": agent, "upstream": steps})
+    *told, outside = capsys.readouterr().out.splitlines()
+    assert told == [
+        f"at the tenant: vault grant pending: {problem}",
+        "at the tenant: held refresh token pending",
+        "left there: workspace, which mail-agent uses too",
+    ]
+    said = f"outside: the last token handed out before ends at {until}, "
+    assert re.fullmatch(re.escape(said) + r"0:4\d:\d\d from now", outside)
+    print_elsewhere(Output(), {"agent": {"outside_until": None}, "upstream": []})
+    said = capsys.readouterr().out
+    assert said == "outside: no token handed out before works any more\n"
+    print_elsewhere(Output(), {"agents": 3, "upstream": []})
+    assert capsys.readouterr().out == ""
 
 
 def test_show_tells_what_a_revocation_does_at_providers() -> None:

@@ -150,6 +150,12 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     told.mirror.apply("agent", {**revoked, "upstream": [done, failed]})
     row = told.mirror.agents[agent["id"]]
     assert tenantwords.headline(row) == "tenant: client secret given up"
+    assert tenantwords.state(row.upstream[1]) == "given up after 25:00:00"
+    lacking = {**failed, "ms": 2, "reason": "no_credential"}
+    told.mirror.apply("agent", {**revoked, "upstream": [done, lacking]})
+    row = told.mirror.agents[agent["id"]]
+    assert tenantwords.headline(row) == "tenant 1 of 2, no credential"
+    assert tenantwords.state(row.upstream[1]) == "no credential"
 
 
 def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from support.cut_off import half_done, uncredited
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console import agentwords, glyphs, theme, words
 from agentvault_tui.console.activity import ActivityRow, read_activity
-from agentvault_tui.console.lines import Pen, Row
+from agentvault_tui.console.lines import Pen, Row, clock_time
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.records import AgentRow
@@ -126,6 +128,27 @@ def test_one_that_is_revoked_is_told_by_what_was_cut(pen: Pen, told: Told) -> No
         assert "utside" in said
         assert "grant back" not in said
         assert "Revoking" not in said
+
+
+@pytest.mark.parametrize("how", [half_done, uncredited])
+def test_each_step_has_its_time_and_each_reason_stands_once(
+    pen: Pen, told: Told, how: Callable[[datetime], dict[str, Any]]
+) -> None:
+    """In the kill order, with when it is tried again, and until when tokens work."""
+    agent = told.agent(**how(START), revoked_at=iso(START))
+    for said in screens(pen, told, agent, told.did())[:2]:
+        assert f"41:07 until {clock_time(START + timedelta(seconds=2467))}" in said
+        if how is uncredited:
+            assert said.count("no credential") == 3
+            assert said.count("no Management API credential here") == 1
+            assert "given up after 90 ms" in said
+        else:
+            assert "connected accounts left after 1.3 s" in said
+            assert "workspace stays: mail-agent uses it too" in said
+            assert "retry 2 at" in said
+    plain = " ".join(sentences.agent_facts(told.mirror, agent, told.did()))
+    assert "Left: workspace, which mail-agent uses too." in plain
+    assert "41:07 from now" in plain
 
 
 def test_what_was_cut_is_left_out_while_it_is_not_known(pen: Pen, told: Told) -> None:

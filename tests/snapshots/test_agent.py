@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.console_scenes import SCENES, live, settle, working_day
+from support.cut_off import half_done, uncredited
 from support.fake_operator import FakeOperator
 from support.pictures import LIGHT, LOOKS, SMALLEST, Gallery, Play, wearing
 from textual.pilot import Pilot
@@ -76,6 +77,18 @@ async def test_others(
     working_day(fake)
     app = wearing(LOOKS["colour"], fake, tmp_path)
     assert await gallery.differs(app, opening(f"{name}-agent"), ready=ready) == []
+
+
+@pytest.mark.parametrize("how", [half_done, uncredited])
+async def test_cut_off(
+    gallery: Gallery, fake: FakeOperator, tmp_path: Path, how: Any
+) -> None:
+    """Each step with its time, what was left for whom, and the countdown."""
+    working_day(fake)
+    agent = next(a for a in fake.agents.values() if a["name"] == "research-agent")
+    agent.update(how(fake.now))
+    app = wearing(LOOKS["colour"], fake, tmp_path)
+    assert await gallery.differs(app, opening("research-agent"), ready=ready) == []
 
 
 @pytest.mark.parametrize("look", [LOOKS["mono"], LIGHT], ids=["mono", "light"])

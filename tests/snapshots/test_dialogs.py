@@ -7,9 +7,11 @@ After a wanted change look at the pictures in the report first, then renew them 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
+from support.cut_off import half_done, uncredited
 from support.dialog_stand import Stand, StandApp, scene
 from support.pictures import SIZES, Gallery
 from textual.pilot import Pilot
@@ -83,6 +85,11 @@ def people(stand: Stand) -> None:
     stand.mirror.apply("presence", {"you": "con_1", "operators": told, "unlisted": 2})
 
 
+def tells(how: Callable[[datetime], dict[str, Any]]) -> Change:
+    """Let the broker tell how far tenant and providers are with what was cut."""
+    return lambda stand: stand.agent(CALENDAR, **how(stand.clock.now()))
+
+
 def crowd(stand: Stand) -> None:
     for number in range(3):
         stand.clock.advance(20)
@@ -110,6 +117,8 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "revoke": (revoke, nothing, [], nothing),
     "revoke_reason": (revoke, nothing, ["e", *"runs"], nothing),
     "revoked": (revoke, nothing, ["y"], nothing),
+    "revoked_half_done": (revoke, nothing, ["y"], tells(half_done)),
+    "revoked_uncredited": (revoke, nothing, ["y"], tells(uncredited)),
     "restore": (
         restore,
         lambda stand: stand.agent(CALENDAR, status="revoked"),
@@ -141,6 +150,7 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
 MONO = [
     *("asked", "asked_together", "asked_cut", "asked_in_full", "deny_why", "factor"),
     *("approved", "denied", "queue", "help", "operators", "revoke", "revoked"),
+    "revoked_half_done",
     *("restore", "restored", "panic", "stopped", "lift"),
 ]
 """Each kind of dialog and stage: also without colour, in ASCII."""

@@ -15,6 +15,7 @@ from agentvault_tui.clock import Deadline, ManualClock
 from agentvault_tui.errors import (
     SettingsError,
     TenantCredentialError,
+    TenantError,
     TenantRefusedError,
     TenantUnreachableError,
 )
@@ -31,7 +32,7 @@ from agentvault_tui.vault import (
     SigningKey,
     Tenant,
 )
-from agentvault_tui.vault.tokens import revoke_token
+from agentvault_tui.vault.tokens import revoke_token, still_taken
 
 SECRET = ClientSecret("avMgmt01", Secret("the-management-secret"))
 REVOKE = "/oauth/revoke"
@@ -282,6 +283,43 @@ async def test_a_refresh_token_one_holds_is_revoked_at_once(
     tenant.script(REVOKE, answer("authentication", "wrong_secret"))
     with pytest.raises(TenantCredentialError):
         await revoke_token(wired, SECRET, Secret("v1.rt"))
+
+
+async def test_whether_a_refresh_token_is_dead_is_asked_by_using_it(
+    tenant: RogueTenant, wired: Tenant
+) -> None:
+    """Dead by `invalid_grant` alone; what came of one that lives is worth nothing."""
+    held = Secret("v1.rt")
+    dead = {"error": "invalid_grant", "error_description": "Unknown or invalid"}
+    tenant.script(TOKEN, Answer(dead, status=403))
+    assert await still_taken(wired, SECRET, held) is None
+    form = tenant.sent(TOKEN)[0].form
+    assert (form["refresh_token"], form["scope"]) == ("v1.rt", "openid")
+    tenant.script(TOKEN, Answer(tenant.access()))
+    assert await still_taken(wired, SECRET, held) is held
+    tenant.script(TOKEN, Answer(tenant.access(refresh_token="v1.next")))
+    rotated = await still_taken(wired, SECRET, held)
+    assert rotated is not None
+    assert rotated.reveal() == "v1.next"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Answer({"error": "invalid_client"}, status=401),
+        Answer({"error": "unauthorized_client"}, status=403),
+        Answer({"error": "invalid_grant"}, status=502),
+        Answer(b"<html>proxy</html>"),
+        Answer(b"", status=403),
+    ],
+)
+async def test_no_other_answer_says_that_a_refresh_token_is_dead(
+    tenant: RogueTenant, wired: Tenant, reply: Answer
+) -> None:
+    """Who cannot be told that it is dead has to take it for one that lives."""
+    tenant.script(TOKEN, reply)
+    with pytest.raises(TenantError):
+        await still_taken(wired, SECRET, Secret("v1.rt"))
 
 
 async def test_secrets_are_in_no_repr_no_log_and_no_pickle(

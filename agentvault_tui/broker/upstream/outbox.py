@@ -23,7 +23,9 @@ from agentvault_tui.broker.upstream.attempts import Access, Attempts
 from agentvault_tui.broker.upstream.holdings import Holding, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
 from agentvault_tui.broker.upstream.steps import (
+    AS_THE_AGENT,
     CUTTING,
+    NO_CREDENTIAL,
     Step,
     lacks_credential,
     needed,
@@ -81,16 +83,26 @@ class Outbox:
         """Return the steps there: all there are when what it has cannot be read now."""
         names: tuple[Step, ...] = CUTTING
         users: tuple[str, ...] = ()
+        lacking = False
         try:
             holdings = self._access.holdings
             there, token = holdings.of(agent_id), holdings.holds_token(agent_id)
             if there is not None:
                 users = users_of(holdings, agent_id, there)
             names = needed(there, users, token=token)
+            lacking = bool(names) and self._access.management is None
         except Exception:
             # A cut waits for no file: what cannot be known now, its tries look for.
             log.exception("what %s has at the tenant cannot be read", agent_id)
-        new = [replace(self._new(agent_id, name), users=users) for name in names]
+        new = [
+            replace(
+                self._new(agent_id, name),
+                users=users,
+                # Told with the revocation's own answer; a try then says it for good.
+                problem=NO_CREDENTIAL if lacking and name not in AS_THE_AGENT else None,
+            )
+            for name in names
+        ]
         back = replace(self._new(agent_id, Step.GRANT_BACK), status="withdrawn")
         return (*new, back) if new else ()
 

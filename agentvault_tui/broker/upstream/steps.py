@@ -55,15 +55,19 @@ class Step(StrEnum):
 CUTTING: Final = tuple(step for step in Step if step is not Step.GRANT_BACK)
 AS_THE_AGENT: Final = frozenset({Step.ACCOUNTS, Step.HELD_TOKEN})
 """Done with what is kept of the agent's own; the others take the Management API."""
-NO_CREDENTIAL: Final = (
-    "this home has no Management API credential: agentvault auth0 apply"
-)
+NO_CREDENTIAL: Final = "no Management API credential here: agentvault auth0 apply"
 _ORDER: Final[dict[str, int]] = {step: number for number, step in enumerate(Step)}
 
 
 def rank(row: OutboxStep) -> tuple[int, str]:
     """Return what sorts rows in the kill order; providers' come last, by name."""
     return _ORDER.get(row.step, len(_ORDER)), row.connection
+
+
+def reason(row: OutboxStep) -> str | None:
+    """Return the stable code of why *row* is not done, where there is one."""
+    lacking = row.problem == NO_CREDENTIAL and row.status in {"pending", "failed"}
+    return "no_credential" if lacking else None
 
 
 def lacks_credential(row: OutboxStep) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -14,11 +14,12 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.records import AgentRow, UpstreamStep
-from agentvault_tui.console.tenantwords import at_providers, state
+from agentvault_tui.console.tenantwords import at_providers, counting, left, state
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
 _STATES = {"confirmed": "done", "failed": "failed", "left": "ahead"}
+"""Marks of steps that are over."""
 
 
 class RevokeDialog(Confirm):
@@ -69,18 +70,19 @@ class RevokeDialog(Confirm):
             return []
         cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         here = f"{cut.effective_ms:.1f} ms"
-        row = self.desk.mirror.agents.get(self.agent.id)
-        latest = row.upstream if row and row.upstream else cut.upstream
-        steps = [_upstream(pen, s) for s in latest if s.status != "withdrawn"]
+        row = self.desk.mirror.agents.get(self.agent.id, self.agent)
+        known = [s for s in row.upstream or cut.upstream if s.status != "withdrawn"]
+        steps = [_upstream(pen, step) for step in known]
+        answered = f"{cuts}, answered after {cut.round_trip_ms:.1f} ms"
         return [
             stage(pen, "done", "closed here", here),
             *(steps or [stage(pen, "done", "tenant", "holds nothing of it")]),
             *cautioned(pen, cut, width),
             EMPTY,
-            pen.fact("Cut", (cuts, pen.palette.strong)),
-            pen.fact(
-                "Answered", (f"after {cut.round_trip_ms:.1f} ms", pen.palette.text)
-            ),
+            pen.fact("Cut", (answered, pen.palette.strong)),
+            *_not_done(pen, known, width),
+            *left(pen, row, width),
+            *(counting(pen, row, self.clock.now(), width) or [_nothing_outside(pen)]),
             EMPTY,
             *pen.paragraph(
                 "Its next request is refused. "
@@ -146,6 +148,24 @@ class RevokeDialog(Confirm):
             rows += text
             label = ""
         return rows or [pen.fact(label, ("it has no scopes", pen.palette.muted))]
+
+
+def _not_done(pen: Pen, steps: Iterable[UpstreamStep], width: int) -> list[Row]:
+    """Say once why steps were given up: of several, often for one reason."""
+    problems = dict.fromkeys(
+        step.problem
+        for step in steps
+        if step.problem and (step.status == "failed" or step.reason)
+    )
+    rows: list[Row] = []
+    for problem in list(problems)[:_WAITING]:
+        label = "" if rows else "Not done"
+        rows += pen.facts(label, problem, width, 2, pen.palette.waiting)[0]
+    return rows
+
+
+def _nothing_outside(pen: Pen) -> Row:
+    return pen.fact("Outside", ("no token handed out works any more", pen.palette.text))
 
 
 def _upstream(pen: Pen, step: UpstreamStep) -> Row:

@@ -99,7 +99,12 @@ class Decides:
 
             async def act() -> Iterable[str]:
                 cut = await self.desk.actions.revoke(agent.id, reason)
-                return _told(agent.name, cut)
+                row = self.mirror.agents.get(agent.id, agent)
+                return (
+                    *_told(agent.name, cut),
+                    *elsewhere.remains(row, self.mirror.clock.now()),
+                    *caution(cut),
+                )
 
             cuts = sentences.cuts(self.mirror, agent)
             self._ask("revoke it", {agent.name, agent.id}, act, f"{cuts} ")
@@ -235,4 +240,3 @@ def _told(name: Shown, cut: Revoked) -> Iterable[str]:
     ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
     yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
     yield from elsewhere.steps(cut.upstream)
-    yield from caution(cut)

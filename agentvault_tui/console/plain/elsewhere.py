@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from agentvault_tui.console import tenantwords
-from agentvault_tui.console.lines import clock_time, plural
+from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.records import AgentRow, UpstreamStep
 
 
@@ -32,6 +32,13 @@ def ended(agent: AgentRow, now: datetime) -> Iterator[str]:
     yield from accounts(agent)
     told = list(steps(agent.upstream))
     yield from told or ["  At the tenant: it held nothing there."]
+    yield from remains(agent, now)
+
+
+def remains(agent: AgentRow, now: datetime) -> Iterator[str]:
+    """Tell which accounts were left, for whom, and how long what is outside works."""
+    for text in tenantwords.stays(agent):
+        yield f"  Left: {text}."
     yield from _outside(agent, now)
 
 
@@ -67,4 +74,6 @@ def _at_providers(agent: AgentRow) -> Iterator[str]:
 def _outside(agent: AgentRow, now: datetime) -> Iterator[str]:
     until = agent.outside_until
     if until is not None and tenantwords.outside(agent, now):
-        yield f"  Outside: a provider's token works until {clock_time(until)}."
+        left = countdown(tenantwords.outside(agent, now))
+        end = f"{clock_time(until)}, {left} from now"
+        yield f"  Outside: a provider's token works until {end}."

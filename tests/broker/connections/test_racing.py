@@ -13,7 +13,8 @@ from support.connecting import WORKSPACE, Office, caller
 from support.tenant_admin import Person
 from support.token_vault import exchange
 
-from agentvault_tui.broker.usecases import disconnect as use_case
+from agentvault_tui.broker.usecases import disconnect as disconnecting
+from agentvault_tui.broker.usecases import sign_out
 from agentvault_tui.broker.usecases.disconnect import Removed, disconnect
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.model import Agent
@@ -41,6 +42,7 @@ async def overtaken(
     call: str,
 ) -> Removed:
     """Remove the account, and connect it anew while *call* is under way."""
+    use_case = sign_out if call == "revoke_token" else disconnecting
     held = Held(getattr(use_case, call))
     monkeypatch.setattr(use_case, call, held)
     removing = asyncio.create_task(

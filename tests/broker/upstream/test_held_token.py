@@ -10,11 +10,11 @@ import pytest
 from support.bench import OPERATOR
 from support.upstream import Site
 
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_shape, step_shape
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.tried import Tried
 from agentvault_tui.broker.usecases import sign_out
-from agentvault_tui.broker.usecases.revoke import restore_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import Agent
@@ -46,7 +46,9 @@ async def test_it_ends_without_a_management_credential(site: Site) -> None:
     """
     agent, there, token = await site.agent()
     without_credential(site)
-    await site.revoke(agent)
+    cut = await revoke_agent(site.bench.broker, agent.id, "", OPERATOR)
+    told = {step.step: step_shape(step)["reason"] for step in cut.steps}
+    assert {step for step, reason in told.items() if reason} == set(BY_MANAGEMENT)
     await site.work()
     assert site.steps(agent)[STEP] == "confirmed"
     assert site.steps(agent)["connected accounts"] == "confirmed"
@@ -180,6 +182,24 @@ async def test_a_token_of_another_client_is_not_called_dead(site: Site) -> None:
     assert site.steps(agent)[STEP] == "failed"
     assert "app-of-before" in problem(site, agent)
     assert kept(site, agent) is not None
+
+
+async def test_one_that_was_rotated_is_kept_in_its_place(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a tenant rotates tokens, the one that lives is shown the next time."""
+    agent, _, _ = await site.agent()
+
+    async def rotated(*_: Any) -> Secret:
+        return Secret("v1.next")
+
+    monkeypatch.setattr(sign_out, "still_taken", rotated)
+    await site.revoke(agent)
+    await site.work()
+    assert site.steps(agent)[STEP] == "pending"
+    user = kept(site, agent)
+    assert user is not None
+    assert user.refresh_token.reveal() == "v1.next"
 
 
 async def test_a_sign_in_after_a_restore_is_not_forgotten(

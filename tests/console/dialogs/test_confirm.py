@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.cut_off import half_done, uncredited
 from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
@@ -124,6 +125,42 @@ async def test_the_plan_says_what_becomes_of_tokens_at_each_provider() -> None:
     shown = await plan(account("intranet"))
     assert "At provider intranet: the token is revoked" in shown
     assert "none share its accounts" in shown
+
+
+async def test_the_outcome_names_the_countdown_and_what_is_left_for_whom() -> None:
+    """As it stands now, and counted down while the dialog stands."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        shown = await finish(app, pilot)
+        assert "Outside no token handed out works any more" in shown
+        assert "Left" not in shown
+        stand.agent(CALENDAR, **half_done(stand.clock.now()))
+        await finish(app, pilot)  # the dialog grows
+        shown = await finish(app, pilot)
+        assert "Left workspace, which mail-agent uses too" in shown
+        assert "Outside 41:07 until" in shown
+        assert "held refresh token confirmed 1.4 s" in shown
+        stand.clock.advance(67)
+        assert "Outside 40:00 until" in await finish(app, pilot)
+        stand.clock.advance(2400)
+        shown = await finish(app, pilot)
+        assert "no token handed out works any more" in shown
+
+
+async def test_the_outcome_says_once_what_keeps_steps_from_being_done() -> None:
+    """That this home has no credential is no wait, and three steps are one reason."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        app.settle()
+        await pilot.press("y")
+        stand.agent(CALENDAR, **uncredited(stand.clock.now()))
+        await finish(app, pilot)  # the dialog grows
+        shown = await finish(app, pilot)
+        assert shown.count("no Management API credential here") == 1
+        assert "vault grant no credential" in shown
+        assert "revoke at google-oauth2 by hand" in shown
 
 
 async def test_the_focus_starts_on_cancel_and_enter_cancels() -> None:
