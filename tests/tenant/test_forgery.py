@@ -6,7 +6,9 @@ import httpx
 from support.page_browser import Browser
 from support.tenant_thread import TenantThread
 
+from agentvault_tui.clock import Deadline, ManualClock
 from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.tenant.sessions import Sessions
 from agentvault_tui.tenant.users import NewUser
 
 
@@ -133,3 +135,19 @@ def test_a_link_may_be_followed_here(tenant: TenantThread) -> None:
     headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     answer = tenant.http.get(tenant.issuer + "activate", headers=headers)
     assert answer.status_code == 200
+
+
+def test_a_form_acts_once_however_often_it_comes(clock: ManualClock) -> None:
+    """Sent twice at once, before its answer: the second is shown where it stands."""
+    sessions = Sessions(clock)
+    cookie = Sessions.cookie(None)
+    session = sessions.start(cookie, "key", "BCDF-GHJK", Deadline.after(clock, 120))
+    assert session is not None
+    first = sessions.page(session)
+    assert sessions.take(cookie, first) == (session, True)
+    assert sessions.take(cookie, first) == (session, False)
+    second = sessions.page(session)
+    assert sessions.take(cookie, first) == (session, False)
+    assert sessions.take("another" + cookie[7:], second) == (None, False)
+    assert sessions.take(None, second) == (None, False)
+    assert sessions.take(cookie, second) == (session, True)
