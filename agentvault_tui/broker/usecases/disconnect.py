@@ -10,7 +10,8 @@ from typing import Literal
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.upstream import holdings
 from agentvault_tui.broker.upstream.access import KeptHoldings
-from agentvault_tui.broker.usecases.connect import account_draft, my_account
+from agentvault_tui.broker.usecases.account_events import account_draft
+from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,

@@ -153,9 +153,17 @@ async def deliver_approved(
 
 
 def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None:
-    """Return the agent's account there, unless it is being removed."""
-    account = broker.registry.accounts.get(agent_id, connection)
-    return None if account is None or account.removing else account
+    """Return the agent's account there, unless it is being removed.
+
+    Nor when another of its vault user's was connected since: the vault would give a
+    token of that one, which nobody allowed this agent.
+    """
+    accounts = broker.registry.accounts
+    account = accounts.get(agent_id, connection)
+    if account is None or account.removing:
+        return None
+    later = any(one.since > account.since for one in accounts.rivals(account))
+    return None if later else account
 
 
 def _request(
