@@ -273,6 +273,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
     drafts = _deliveries(broker, permit, held, expires_in, fresh=fresh)
     await broker.record(*drafts, changes=changes)
     if _overtaken(broker, permit):
+        broker.outbox.caught(held)
         return await _void(broker, permit)
     registry.provider_tokens.put(held)
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
