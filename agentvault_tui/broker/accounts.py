@@ -29,7 +29,8 @@ class Accounts:
     def __init__(self) -> None:
         """Start with none."""
         self._of: dict[AgentId, dict[str, Account]] = defaultdict(dict)
-        self._sharing: dict[tuple[str, str, str], set[AgentId]] = defaultdict(set)
+        self._users: dict[tuple[str, str, str], set[AgentId]] = defaultdict(set)
+        """By tenant, vault user and connection."""
         self._owners: dict[str, dict[str, set[AgentId]]] = defaultdict(dict)
         """By connection and who the owner is at the provider."""
 
@@ -42,7 +43,7 @@ class Accounts:
         """Remember *account*, in place of what the agent had connected there."""
         self.drop(account.agent_id, account.connection)
         self._of[account.agent_id][account.connection] = account
-        self._sharing[_tokenset(account)].add(account.agent_id)
+        self._users[_user(account)].add(account.agent_id)
         owners = self._owners[account.connection]
         owners.setdefault(account.provider_user, set()).add(account.agent_id)
 
@@ -50,7 +51,7 @@ class Accounts:
         """Forget the agent's account there, if there is one."""
         account = self._of[agent_id].pop(connection, None)
         if account is not None:
-            self._sharing[_tokenset(account)].discard(agent_id)
+            self._users[_user(account)].discard(agent_id)
             self._owners[connection][account.provider_user].discard(agent_id)
 
     def get(self, agent_id: AgentId, connection: str) -> Account | None:
@@ -67,8 +68,18 @@ class Accounts:
         return sorted(every, key=lambda one: one.since)
 
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
-        """Return all other agents of the same set of tokens, served or revoked."""
-        return tuple(sorted(self._sharing[_tokenset(account)] - {account.agent_id}))
+        """Return the other agents that deleting it cuts too, served or revoked."""
+        others = (one for one in self._tokenset(account) if _is_same(one, account))
+        return tuple(sorted({one.agent_id for one in others} - {account.agent_id}))
+
+    def rivals(self, account: Account) -> tuple[Account, ...]:
+        """Return the other accounts of the same vault user there.
+
+        Token Vault gives a token of the one that was connected last, whichever agent
+        asks for it.
+        """
+        found = self._tokenset(account)
+        return tuple(one for one in found if not _is_same(one, account))
 
     def owned(self, connection: str, provider_user: str) -> Iterator[Account]:
         """Yield the accounts there of one owner at the provider.
@@ -83,6 +94,21 @@ class Accounts:
         for provider_user in self._owners[connection]:
             yield from self.owned(connection, provider_user)
 
+    def _tokenset(self, account: Account) -> Iterator[Account]:
+        """Yield what agents have of one vault user there."""
+        for agent_id in self._users[_user(account)]:
+            yield self._of[agent_id][account.connection]
 
-def _tokenset(account: Account) -> tuple[str, str, str]:
+
+def _is_same(one: Account, other: Account) -> bool:
+    """Tell whether two of one vault user are the same person's at the provider.
+
+    Whether a tenant gives an account that is connected anew another id is written
+    nowhere; whose it is at the provider is told by the provider.
+    """
+    owner = one.provider_user
+    return one.id == other.id or (owner != "" and owner == other.provider_user)
+
+
+def _user(account: Account) -> tuple[str, str, str]:
     return account.issuer, account.user, account.connection

@@ -8,7 +8,6 @@ own client asks both times, so that what it is given is good for that agent alon
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import hmac
 import logging
@@ -16,12 +15,19 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import parse_qsl
 
 from agentvault_tui.broker.connecting import Consent, Flow, Wanted
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.upstream.own_client import make_own_client
+from agentvault_tui.broker.usecases.account_events import account_draft
+from agentvault_tui.broker.usecases.rivals import (
+    alone,
+    delete_unused,
+    latest,
+    unless_rivals,
+)
 from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -34,7 +40,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.ledger import DropAccount
-from agentvault_tui.model import Account, Actor, Agent, Draft, EventType, new_id
+from agentvault_tui.model import Account, Actor, Agent, EventType, new_id
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     ConnectedAccount,
@@ -161,27 +167,6 @@ def my_account(broker: Broker, account: Agent | Account, user: VaultUser) -> MyA
     return MyAccount(tenant, tokens)
 
 
-def account_draft(
-    kind: EventType, account: Account, actor: Actor, **detail: str
-) -> Draft:
-    """Return the event about a connected account."""
-    return Draft(
-        kind,
-        actor,
-        agent_id=account.agent_id,
-        action=None,
-        resource=f"connection:{account.connection}",
-        detail={
-            "connection": account.connection,
-            "account": account.id,
-            "user": account.user,
-            "provider_scopes": list(account.scopes),
-            "provider_user": account.provider_user or None,
-            **detail,
-        },
-    )
-
-
 def _checked(broker: Broker, wanted: Wanted) -> Agent:
     """Refuse what cannot lead anywhere, before anybody is sent to a browser."""
     agent = broker.registry.agent(wanted.agent_id)
@@ -271,39 +256,60 @@ async def _connected(
         # any more, nor taken away.
         name = visible(consent.user.name, 60)
         raise ConflictError(f"{name} was signed out meanwhile", "begin again")
-    found = await _completed(consent, wanted, answer)
     account = Account(
         agent_id=agent_id,
         connection=wanted.connection,
-        id=found.id,
+        id="",
         issuer=broker.vault.issuer,
         user=consent.user.sub,
         user_name=consent.user.name,
-        scopes=found.scopes,
+        scopes=(),
         since=broker.clock.now(),
     )
-    owner = await _owner(broker, account)
-    account = replace(account, provider_user=owner)
-    await broker.record(
-        account_draft(EventType.CONNECTION_ADDED, account, operator),
-        changes=[account],
-    )
-    if registry.epoch(agent_id) != epoch:
-        # As memory has it now: who cut the agent may have closed what was before.
-        back = registry.accounts.get(agent_id, wanted.connection) or DropAccount(
-            agent_id, wanted.connection
+    async with alone(broker, account):
+        found = await _completed(consent, wanted, answer)
+        account = replace(account, id=found.id, scopes=found.scopes)
+        account = replace(account, provider_user=await _owner(broker, account))
+        account = latest(broker, account)
+        await unless_rivals(broker, consent, account, operator)
+        await broker.record(
+            account_draft(EventType.CONNECTION_ADDED, account, operator),
+            changes=[account],
         )
-        draft = account_draft(EventType.CONNECTION_REMOVED, account, operator)
-        await broker.record_cut(draft, changes=[back])
-        with contextlib.suppress(TenantError):
-            await consent.accounts.disconnect(found.id)
-        raise ConflictError(
-            "the agent was cut off meanwhile", "look at it before connecting again"
-        )
-    registry.accounts.put(account)
-    # What is on its way was decided about another account, if about any.
-    registry.void_decisions(agent_id)
+        before = registry.accounts.get(agent_id, wanted.connection)
+        if registry.epoch(agent_id) != epoch:
+            await _taken_back(broker, consent, account, before, operator)
+        registry.accounts.put(account)
+        # What is on its way was decided about another account, if about any.
+        registry.void_decisions(agent_id)
+    if before is not None and before.user == account.user and before.id != account.id:
+        await delete_unused(broker, consent, before, operator)
     return account
+
+
+async def _taken_back(
+    broker: Broker,
+    consent: Consent,
+    account: Account,
+    before: Account | None,
+    operator: Actor,
+) -> NoReturn:
+    """Let a cut that came meanwhile win.
+
+    Raises:
+        ConflictError: always.
+    """
+    # As memory has it now: who cut the agent may have closed what was before.
+    back = before or DropAccount(account.agent_id, account.connection)
+    draft = account_draft(
+        EventType.CONNECTION_REMOVED, account, operator, at_tenant="pending"
+    )
+    await broker.record_cut(draft, changes=[back])
+    if before is None or before.id != account.id:
+        await delete_unused(broker, consent, account, operator)
+    raise ConflictError(
+        "the agent was cut off meanwhile", "look at it before connecting again"
+    )
 
 
 async def _completed(

@@ -12,7 +12,8 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.upstream import holdings
 from agentvault_tui.broker.upstream.access import KeptHoldings
 from agentvault_tui.broker.upstream.tried import DONE, Tried
-from agentvault_tui.broker.usecases.connect import account_draft, my_account
+from agentvault_tui.broker.usecases.account_events import account_draft
+from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.broker.usecases.sign_out import end_held_token, sign_out
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.ledger import DropAccount

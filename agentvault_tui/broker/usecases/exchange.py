@@ -153,9 +153,17 @@ async def deliver_approved(
 
 
 def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None:
-    """Return the agent's account there, unless it is being removed."""
-    account = broker.registry.accounts.get(agent_id, connection)
-    return None if account is None or account.removing else account
+    """Return the agent's account there, unless it is being removed.
+
+    Nor when another of its vault user's was connected since: the vault would give a
+    token of that one, which nobody allowed this agent.
+    """
+    accounts = broker.registry.accounts
+    account = accounts.get(agent_id, connection)
+    if account is None or account.removing:
+        return None
+    later = any(one.since > account.since for one in accounts.rivals(account))
+    return None if later else account
 
 
 def _request(
@@ -265,6 +273,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
     drafts = _deliveries(broker, permit, held, expires_in, fresh=fresh)
     await broker.record(*drafts, changes=changes)
     if _overtaken(broker, permit):
+        broker.outbox.caught(held)
         return await _void(broker, permit)
     registry.provider_tokens.put(held)
     return Provided(held.token, held.scope, expires_in, permit.decision_id)

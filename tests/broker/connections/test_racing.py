@@ -10,6 +10,7 @@ import pytest
 from support.agents_http import Live
 from support.bench import OPERATOR
 from support.connecting import WORKSPACE, Office, caller
+from support.stepups import Gate
 from support.tenant_admin import Person
 from support.token_vault import exchange
 
@@ -17,7 +18,7 @@ from agentvault_tui.broker.usecases import disconnect as disconnecting
 from agentvault_tui.broker.usecases import sign_out
 from agentvault_tui.broker.usecases.disconnect import Removed, disconnect
 from agentvault_tui.errors import ConflictError
-from agentvault_tui.model import Agent
+from agentvault_tui.model import Account, Agent, EventType
 
 
 class Held:
@@ -84,3 +85,29 @@ async def test_a_consent_that_outlives_its_sign_in_connects_nothing(
         await office.proceed(flow, address)
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
     assert await office.connect(agent.agent, person, "calendar.read")
+
+
+async def test_a_token_overtaken_while_it_is_recorded_is_revoked_at_the_provider(
+    office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was given it, and it works there: so it is shown to be revoked."""
+    agent, made = await caller(live), []
+    await office.connect(agent.agent, office.person(), "calendar.read")
+    ask = office.broker.vault.exchange
+
+    async def asked(account: Account) -> Any:
+        made.append(await ask(account))
+        return made[-1]
+
+    monkeypatch.setattr(office.broker.vault, "exchange", asked)
+    gate = Gate(office.bench, monkeypatch, EventType.TOKEN_EXCHANGED)
+    exchanging = asyncio.create_task(exchange(agent, WORKSPACE))
+    await gate.reached.wait()
+    await office.revoke(agent.agent)
+    gate.open.set()
+    assert (await exchanging).status_code == 403
+    # The vault gives no other one for it: the agent's client is gone, say.
+    office.broker.vault.users.forget(agent.agent.id)
+    await office.work()
+    assert office.step(agent.agent).status == "confirmed"
+    assert office.provider_says(made[0].access_token.reveal())["active"] is False
