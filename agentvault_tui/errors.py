@@ -46,7 +46,10 @@ class AgentVaultError(Exception):
 
     def diagnosis(self) -> str:
         """Return one line: what happened, then what to do."""
-        return f"{self.what}: {self.remedy}" if self.remedy else self.what
+        if not self.remedy:
+            return self.what
+        # A tenant's own sentence, quoted at the end of ours, brings its full stop.
+        return f"{self.what.removesuffix('.')}: {self.remedy}"
 
 
 class UsageError(AgentVaultError):

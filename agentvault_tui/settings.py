@@ -260,7 +260,7 @@ def _overlay(settings: Settings, table: Mapping[str, Any], source: str) -> Setti
             names = {*_SECTIONS, "connections"}
             raise _unknown(f"[{section}]", section, names, source)
         if not isinstance(values, Mapping):
-            raise SettingsError(f"[{section}] in {source} is not a table")
+            raise _no_table(section, source)
         current = getattr(settings, section)
         changed = _changed(current, values, section, source)
         settings = replace(settings, **{section: changed})
@@ -281,7 +281,7 @@ def _changed(current: Any, values: Mapping[str, Any], section: str, source: str)
 def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
     """Read ``[connections.NAME]`` tables."""
     if not isinstance(table, Mapping):
-        raise SettingsError(f"[connections] in {source} is not a table")
+        raise _no_table("connections", source)
     known = {item.name: item.default for item in fields(ConnectionSettings)}
     read: dict[str, ConnectionSettings] = {}
     for name, values in table.items():
@@ -292,7 +292,7 @@ def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
                 "it has letters, digits and hyphens",
             )
         if not isinstance(values, Mapping):
-            raise SettingsError(f"[{section}] in {source} is not a table")
+            raise _no_table(section, source)
         changes = {}
         for key, value in values.items():
             if key not in known:
@@ -305,6 +305,13 @@ def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
             what = f"[{section}] in {source}: {error.what}"
             raise SettingsError(what, error.remedy) from None
     return read
+
+
+def _no_table(section: str, source: str) -> SettingsError:
+    return SettingsError(
+        f"{section} in {source} is not a table",
+        f"write [{section}] on a line of its own, and KEY = VALUE below it",
+    )
 
 
 def _unknown(

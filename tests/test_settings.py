@@ -47,7 +47,7 @@ def test_each_later_source_wins(home: Home) -> None:
         ("[tokens", "cannot be read"),
         (f"[tokens]\nstandard_ttl = {'1' * 5000}", "cannot be read"),
         (f"a = {'[' * 3000}{']' * 3000}", "cannot be read"),
-        ("tokens = 1", "not a table"),
+        ("tokens = 1", "not a table: write [tokens] on a line of its own"),
     ],
 )
 def test_mistakes_are_named(home: Home, toml: str, words: str) -> None:

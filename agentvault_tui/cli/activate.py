@@ -134,7 +134,7 @@ def _print_details(out: Output, details: Any) -> None:
             ("fingerprint", out.cell(details.fingerprint, "strong")),
             ("agent", out.cell(f"{details.agent_name} ({details.agent_id})")),
             ("wants to", out.cell(details.action, "strong")),
-            ("grants", details.scope),
+            *([("grants", details.scope)] if details.scope else []),
             ("on", details.resource),
             *(
                 [("hands out", f"a token of the account at {details.connection}")]

@@ -49,6 +49,8 @@ async def _all(session: Session, **credential: Any) -> list[checks.Check]:
 
 
 def _note(session: Session, found: list[checks.Check], check: checks.Check) -> None:
+    if check in found:  # a scope that is lacking is also what ends the look
+        return
     found.append(check)
     if not session.json:
         print_finding(session.out, *check)

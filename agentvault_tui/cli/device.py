@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import lazily
+from agentvault_tui.cli.session import Session, lazily
 
+_POLL: Final = 0.5
 _DARK: Final = "\x1b[30;107m"
 """Black on bright white whatever the theme: an inverted code does not scan."""
 _RESET: Final = "\x1b[0m"
@@ -28,6 +31,27 @@ def print_device(out: Output, device: dict[str, Any]) -> None:
         f"The code lives {int(device['expires_in'])} s. "
         "If the page shows anything else than this, cancel there."
     )
+
+
+def followed(
+    session: Session,
+    fetch: Callable[[], dict[str, Any]],
+    waits: Callable[[dict[str, Any]], bool],
+) -> dict[str, Any]:
+    """Return what *fetch* gives once it no longer *waits*.
+
+    Tells a person whose code is good for nothing just now: the tenant is away.
+    """
+    told = False
+    while waits(answer := fetch()):
+        away = session.client.get("/api/status")["tenant"]["reachable"] is False
+        if away and not told:
+            session.out.note("the tenant does not answer: waiting while the code lives")
+        elif told and not away:
+            session.out.note("the tenant answers again")
+        told = away
+        time.sleep(_POLL)
+    return answer
 
 
 def print_qr(out: Output, text: str) -> None:

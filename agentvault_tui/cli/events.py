@@ -21,7 +21,8 @@ def print_event(out: Output, event: dict[str, Any]) -> None:
         reason = out.own_words(reason, 120)
     elif event["agent_id"] and "agent" not in event["detail"]:
         # Whose it is stands nowhere else in what others did about an agent.
-        reason = f"{reason.strip()} {event['agent_id']}".strip()
+        why = reason.strip()
+        reason = f"{why} ({event['agent_id']})" if why else event["agent_id"]
     out.row(
         (7, out.cell(event["seq"], "quiet")),
         (20, out.cell(event["time"][:19] + "Z", "quiet")),

@@ -78,6 +78,13 @@ class Command(click.Command):
         self.params += [_json_option()] if prints_data else []
         self.params.append(_home_option())
 
+    def get_short_help_str(
+        self,
+        limit: int = 0,  # noqa: ARG002 - click's, who would cut the sentence there
+    ) -> str:
+        """Return the first sentence whole: the table of commands wraps it."""
+        return super().get_short_help_str(1000)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example, as it is typed."""
         super().format_epilog(ctx, formatter)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any, Final
+from typing import Any
 
-from agentvault_tui.cli.device import print_device
+from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
-
-_POLL: Final = 0.5
 
 
 @command("login", example="agentvault login", prints_data=True)
@@ -23,10 +20,9 @@ def login(session: Session) -> int:
         out.json(started)
     else:
         print_device(out, started["device"])
-    me = started
-    while me["pending"]:
-        time.sleep(_POLL)
-        me = client.get("/api/auth/me")
+    me = followed(
+        session, lambda: client.get("/api/auth/me"), lambda seen: bool(seen["pending"])
+    )
     if session.json:
         out.json(me)
     else:

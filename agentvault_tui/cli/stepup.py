@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any, Final
 
 import click
 
-from agentvault_tui.cli.device import print_device
+from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient, segment
@@ -16,7 +15,6 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.text import Shown
 
-_POLL: Final = 0.3
 """Seconds between two looks at our own broker, on this machine."""
 _GRANTED: Final = frozenset({"approved", "redeemed"})
 
@@ -120,10 +118,11 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
         out.json(started)
     elif started["device"]:
         print_device(out, started["device"])
-    ended = started
-    while ended["status"] == "authorizing":
-        time.sleep(_POLL)
-        ended = _fetch(client, stepup_id)
+    ended = followed(
+        session,
+        lambda: _fetch(client, stepup_id),
+        lambda item: item["status"] == "authorizing",
+    )
     if session.json:
         out.json(ended)
     else:

@@ -3,8 +3,8 @@
 Approving takes a second factor, in the demo as anywhere. Two ways, both real:
 
 * With a phone: before the console opens, a QR code puts the approver's seed into any
-  authenticator app. In the console `s`, then `a`; open the link the console shows, and
-  sign in with the password and the phone's code.
+  authenticator app. In the console `s`, Enter, `a`; open the link the console shows,
+  and sign in with the password and the phone's code.
 * Without one: in a second terminal, ``HOME/demo/approve``. It finds the code that the
   console is showing, works out the current one-time code from the seed kept in a 0600
   file, and runs ``agentvault tenant activate``, which shows what is being approved and
@@ -115,7 +115,7 @@ async def _waiting_code(socket: Path) -> str:
         if stepup["status"] == "authorizing" and stepup["device"]:
             return str(stepup["device"]["user_code"])
     raise AgentVaultError(
-        "nothing waits for a second factor", "in the console press s, then a, first"
+        "nothing waits for a second factor", "first, in the console: s, Enter on one, a"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import signal
 import sys
@@ -47,9 +48,9 @@ class Plan:
         if not 1 <= self.agents <= 1000:
             raise UsageError(f"--agents is {self.agents}", "it may be 1 to 1000")
         if not 0 < self.rate <= 10_000:
-            raise UsageError(f"--rate is {self.rate:g}", "it may be up to 10000")
-        if self.seconds is not None and self.seconds <= 0:
-            raise UsageError(f"--for is {self.seconds:g}", "it must be above 0")
+            raise UsageError(f"--rate is {self.rate:g}", "above 0, at most 10000")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise UsageError(f"--for is {self.seconds:g}", "a number above 0")
         if not self.headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UsageError(
                 "there is no terminal for the console", "add --headless --for SECONDS"
@@ -198,7 +199,8 @@ async def _welcome(
         f"""
 Example agents ask at {url}; home {home}
 
-The console opens next. When a step-up waits, press s, then a: a code appears.
+The console opens next. When something waits: s, Enter on one, then a,
+and a code appears.
 Approving it takes a password and a one-time code, either way you like:
 
   with a phone     scan the code above with an authenticator app, then open the link

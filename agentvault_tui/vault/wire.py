@@ -34,6 +34,9 @@ for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
+ASK_DOCTOR: Final = "agentvault doctor shows whether it is up"
+
+
 class Wire:
     """One HTTP client for one tenant, or one provider."""
 
@@ -43,7 +46,7 @@ class Wire:
         seconds: float = 10.0,
         *,
         who: str = "the tenant",
-        remedy: str = "agentvault doctor shows whether it is up",
+        remedy: str = ASK_DOCTOR,
     ) -> None:
         """Reach *issuer*'s origin alone, each exchange within *seconds*.
 

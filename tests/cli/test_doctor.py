@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.command_line import PROGRAM, Answer, Broker
+from support.dict_tenant import dict_tenant
 from support.ledger_kit import decision, manual_clock, unguarded
 from support.terminal import Terminal
 
@@ -81,7 +82,7 @@ def test_broken_settings_and_policy_are_faults(cli: Run, tmp_path: Path) -> None
 
 
 def test_a_tenant_that_does_not_answer_is_a_fault(cli: Run, tmp_path: Path) -> None:
-    """A configured tenant is asked for its discovery document."""
+    """It says why, and what to look at; sending one to the doctor would be a circle."""
     home = tmp_path / "h"
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text(
@@ -89,7 +90,39 @@ def test_a_tenant_that_does_not_answer_is_a_fault(cli: Run, tmp_path: Path) -> N
     )
     answer = cli("--home", str(home), "doctor", "--json")
     assert answer.code == 1
-    assert "openid-configuration" in levels(answer, "tenant")["fault"]["remedy"]
+    found = levels(answer, "tenant")["fault"]
+    assert "cannot be reached (" in found["what"]
+    assert "check tenant.issuer" in found["remedy"]
+    assert "doctor" not in found["remedy"]
+
+
+@pytest.mark.parametrize("issuer", ["acme.eu.auth0.com", "http://acme.eu.auth0.com/"])
+def test_what_is_no_issuer_is_said_before_anything_is_made(
+    cli: Run, tmp_path: Path, issuer: str
+) -> None:
+    """Neither `apply` nor another setting mends it, so neither is the remedy."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text(f"[tenant]\nissuer = '{issuer}'\n")
+    for area in ("settings", "tenant"):
+        found = levels(cli("--home", str(home), "doctor", "--json"), area)["fault"]
+        assert "a URL such as https://acme.eu.auth0.com/" in found["remedy"]
+    refused = cli("--home", str(home), "serve", "--listen", "127.0.0.1:0")
+    assert refused.code == 2
+    assert "a URL such as https://acme.eu.auth0.com/" in refused.err
+
+
+def test_a_clock_that_the_tenant_does_not_share_is_a_fault(
+    cli: Run, tmp_path: Path
+) -> None:
+    """Sign-ins would fail for it, whatever the broker's own record says."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    with dict_tenant() as tenant:
+        tenant.skew = 600
+        (home / "config.toml").write_text(f"[tenant]\nissuer = '{tenant.issuer}'\n")
+        found = levels(cli("--home", str(home), "doctor", "--json"), "tenant")
+    assert "600 s behind the tenant" in found["fault"]["what"]
 
 
 @pytest.mark.parametrize(

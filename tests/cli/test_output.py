@@ -65,7 +65,7 @@ def test_an_event_names_the_agent_it_is_about(
     print_event(Output(colour=False), event)
     print_event(Output(colour=False), {**event, "detail": {"agent": "calendar-agent"}})
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith("device sign-in gave tokens agt_1")
+    assert first.endswith("device sign-in gave tokens (agt_1)")
     assert "calendar-agent" in second
     assert "agt_1" not in second
 

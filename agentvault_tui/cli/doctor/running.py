@@ -10,7 +10,7 @@ from agentvault_tui import __version__
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UnreachableError
-from agentvault_tui.model.finding import Finding, fault, ok, warning
+from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
 
 
 def check_broker(session: Session) -> Iterator[Finding]:
@@ -42,20 +42,17 @@ def check_broker(session: Session) -> Iterator[Finding]:
 
 
 def check_tenant(session: Session) -> Iterator[Finding]:
-    """Ask the tenant for its discovery document, as the broker would."""
+    """Look from the outside in, as the broker would: DNS, https, issuer, clock."""
     status = _status(session)
     issuer = status["tenant"]["issuer"] if status else session.settings.tenant.issuer
     if not issuer:
         yield ok("embedded; it runs while a broker does")
         return
-    kind = status["tenant"]["kind"] if status else "configured"
-    if asyncio.run(_answers(issuer)):
-        yield ok(f"{issuer} ({kind}) answers with its discovery document")
+    if status and status["tenant"]["kind"] == "embedded":
+        # That it is reached by http goes without saying.
+        yield from (one for one in _reach(issuer) if one.level is not Level.WARNING)
     else:
-        yield fault(
-            f"{issuer} ({kind}) does not answer, or not as that issuer",
-            f"look at {issuer.rstrip('/')}/.well-known/openid-configuration",
-        )
+        yield from _reach(issuer)
 
 
 def check_people(session: Session) -> Iterator[Finding]:
@@ -93,9 +90,13 @@ def _status(session: Session) -> dict[str, Any] | None:
     return status
 
 
-async def _answers(issuer: str) -> bool:
-    client = lazy_room("vault").TenantClient(issuer, "doctor", SystemClock())
-    try:
-        return bool(await client.probe())
-    finally:
-        await client.aclose()
+def _reach(issuer: str) -> list[Finding]:
+    async def look() -> list[Finding]:
+        tenant = lazy_room("vault").Tenant(issuer, SystemClock())
+        try:
+            checks = lazy_room("vault.provision.checks").reach(tenant)
+            return [finding async for _, finding in checks]
+        finally:
+            await tenant.aclose()
+
+    return asyncio.run(look())

@@ -21,6 +21,7 @@ from agentvault_tui.vault.provision.needs import Needs
 from agentvault_tui.vault.provision.plan import Item, Plan, Step
 from agentvault_tui.vault.provision.reasons import all_reasons, missing
 from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.wire import ASK_DOCTOR
 
 Area = str
 Check = tuple[Area, Finding]
@@ -28,6 +29,7 @@ Resolve = Callable[[str, int], Awaitable[object]]
 
 _NOTABLE: Final = 5.0
 _AT_PROVIDER: Final = "GitHub: an App with expiring user tokens; Slack: token rotation"
+_WAY_THERE: Final = "check tenant.issuer, and the way to it: network, proxy, https"
 GRANT_IT: Final = (
     "authorize it for the credential's application, in the Dashboard under APIs, "
     "Auth0 Management API, Application Access"
@@ -54,7 +56,8 @@ async def reach(tenant: Tenant, look_up: Resolve = resolve) -> AsyncIterator[Che
     try:
         await tenant.metadata()
     except TenantError as error:
-        yield "tenant", fault(error.what, error.remedy or "check tenant.issuer")
+        own = "" if error.remedy == ASK_DOCTOR else error.remedy  # which asks here
+        yield "tenant", fault(error.what, own or _WAY_THERE)
         return
     yield "tenant", ok(f"{tenant.issuer} answers, and as itself")
     if parts.scheme == "http":

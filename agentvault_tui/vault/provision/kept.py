@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from agentvault_tui.errors import NotFoundError, SettingsError
 from agentvault_tui.home import Home, private_folder, replace_private
-from agentvault_tui.vault.issuer import origin
+from agentvault_tui.vault.issuer import check_issuer, origin
 from agentvault_tui.vault.secret import Secret
 
 _BITS: Final = 3072
@@ -63,9 +63,7 @@ class KeptClients:
 
     def __init__(self, home: Home, issuer: str) -> None:
         """Keep the clients of the tenant *issuer* in *home*."""
-        scheme, host, port = origin(issuer) or ("", "", 0)
-        if not scheme:
-            raise SettingsError(f"{issuer} names no tenant", "set tenant.issuer")
+        _, host, port = origin(check_issuer(issuer)) or ("", "", 0)
         # A host is letters, digits, dots, hyphens and colons: a plain file name.
         self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
 
