@@ -135,7 +135,8 @@ class Sessions:
         try:
             end = await self._broker.tenant.wait(flow, asyncio.Event())
             if not isinstance(end, Tokens):
-                await self._refused(operator, problem_of(end))
+                away = self._broker.tenant.reachable is False
+                await self._refused(operator, problem_of(end, away=away))
                 return
             identity = await self._broker.tenant.verify_id_token(
                 end.id_token, not_before=flow.started_at

@@ -251,7 +251,9 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     try:
         result = await broker.tenant.wait(flow, asyncio.Event())
         if not isinstance(result, Tokens):
-            await _back_to_pending(broker, started, problem_of(result))
+            away = broker.tenant.reachable is False
+            problem = problem_of(result, away=away)
+            await _back_to_pending(broker, started, problem)
             return
         if not await mint_verified(broker, started, flow, result):
             await _back_to_pending(broker, started, "no longer open")
@@ -277,11 +279,16 @@ def device_code(flow: DeviceFlow) -> DeviceCode:
     )
 
 
-def problem_of(end: Denied | Expired | Failed | Cancelled) -> str:
+def problem_of(
+    end: Denied | Expired | Failed | Cancelled, *, away: bool = False
+) -> str:
     """Say why a flow ended without a person's yes."""
     match end:
         case Denied(message):
             return f"refused at the tenant: {visible(message, 120)}"
+        case Expired() if away:
+            # Nobody could have used it: that is not the person's doing.
+            return "the tenant did not answer until the code ran out"
         case Expired():
             return "the code ran out before it was used"
         case Failed(error, message):
