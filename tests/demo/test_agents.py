@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.agents import ExampleAgent, Patience
@@ -51,7 +52,7 @@ async def agent(
     guard = Guard(scripted_url, "agt_ws", "secret", http)
     async with (
         serving(application(guard, store)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as desk,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as desk,
     ):
         yield ExampleAgent(
             "payments-agent",

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.guard import Guard
@@ -28,7 +29,7 @@ async def desk(
     guard = Guard(scripted_url, "agt_ws", "secret", http)
     async with (
         serving(application(guard, store)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as client,
     ):
         yield client
 
