@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from httpx_sse import connect_sse
 from support.bench import OPERATOR, Bench
-from support.oidc_peer import Provider, oidc_provider, with_provider
+from support.oidc_peer import (
+    URSULA,
+    Provider,
+    oidc_provider,
+    signed_in_at,
+    with_provider,
+)
 from support.oidc_vault import AtProvider, vault_at
 from support.token_vault import exchange
+from support.vault import Vault, serving
 
 from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.clock import ManualClock
+from agentvault_tui.broker.vault_users import VaultUser, VaultUsers
+from agentvault_tui.clock import ManualClock, SystemClock
 from agentvault_tui.home import Home
-from agentvault_tui.model import Agent
+from agentvault_tui.model import Agent, AgentId
+from agentvault_tui.vault import ClientSecret, Secret, Tenant
+from agentvault_tui.vault.provision.kept import KeptClients
 
 STEP = "held refresh token"
 
@@ -105,3 +119,74 @@ async def test_it_is_shown_again_once_the_provider_is_back(vault: AtProvider) ->
     assert told(vault, agent.agent)[STEP] == ("confirmed", "")
     assert not vault.lives(agent, mine)
     assert held(vault, agent.agent) == ""
+
+
+async def keep_signed_in(provider: Provider, home: Home, agent_id: AgentId) -> Secret:
+    """Have Ursula sign in for the agent, as `connections add` does."""
+    made = provider.register()
+    credential = ClientSecret(made["client_id"], Secret(made["client_secret"]))
+    tenant = Tenant(provider.issuer, SystemClock())
+    token = await signed_in_at(tenant, credential)
+    await tenant.aclose()
+    clients = KeptClients(home, provider.issuer)
+    clients.keep(f"agents/{agent_id}", credential.client_id, credential.secret)
+    user = VaultUser(URSULA, "ursula", token, credential.client_id)
+    VaultUsers(home, provider.issuer).keep(agent_id, user)
+    return token
+
+
+def lives(provider: Provider, home: Home, agent_id: AgentId, token: Secret) -> bool:
+    """Ask the provider whether the agent's application may still use the token."""
+    clients, key = KeptClients(home, provider.issuer), f"agents/{agent_id}"
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": token.reveal(),
+        "client_id": clients.client_id(key),
+        "client_secret": clients.secret(key).reveal(),
+    }
+    return provider.http.post("oauth/token", data=form).status_code == 200
+
+
+def step_until(
+    vault: Vault, agent_id: str, done: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """Follow the stream until the step of the held token is *done*; return it."""
+    with connect_sse(vault.operator, "GET", "/api/events") as source:
+        for _ in source.iter_sse():
+            shown = vault.operator.get(f"/api/agents/{agent_id}").json()
+            step = next(row for row in shown["upstream"] if row["step"] == STEP)
+            if done(step):
+                return dict(step)
+    raise AssertionError("the stream ended")
+
+
+async def test_a_broker_that_is_killed_ends_it_when_it_is_back(
+    provider: Provider,
+) -> None:
+    """A process of its own, cut off from the provider and shot: the row is on disk.
+
+    The next one shows the token, sees that it is refused, and forgets it.
+    """
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        home = Home.locate(Path(folder))
+        (Path(folder) / "config.toml").write_text(
+            f"[tenant]\nissuer = {json.dumps(provider.issuer)}\nclient_id = 'console'\n"
+        )
+        with serving(Path(folder)) as first:
+            agent_id = AgentId(first.register("mail-agent", "read:email").agent_id)
+            token = await keep_signed_in(provider, home, agent_id)
+            provider.down()
+            try:
+                said = first.cli("agents", "revoke", agent_id, "--json")
+                assert json.loads(said.stdout)["recorded"]
+                step_until(first, agent_id, lambda step: bool(step["attempts"]))
+                first.kill()
+            finally:
+                provider.up()
+        users = VaultUsers(home, provider.issuer)
+        assert lives(provider, home, agent_id, token)
+        assert users.of(agent_id) is not None
+        with serving(Path(folder)) as second:
+            step_until(second, agent_id, lambda step: step["status"] == "confirmed")
+        assert not lives(provider, home, agent_id, token)
+        assert users.sub_of(agent_id) is None
