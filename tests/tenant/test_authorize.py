@@ -20,6 +20,7 @@ from support.tenant_admin import (
     carried,
 )
 
+from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.tenant.pkce import proves
 from agentvault_tui.tenant.redirects import allowed, with_query
 
@@ -193,6 +194,33 @@ def test_a_second_factor_when_it_is_asked_for(admin: Admin, agent: Agent) -> Non
     assert {"amr", "acr", "auth_time", "https://agentvault.dev/mfa_at"} & set(
         fresh
     ) == set()
+
+
+def test_what_takes_a_second_factor_without_being_asked(
+    admin: Admin, agent: Agent
+) -> None:
+    """An API of single transactions, a scope of a step-up, and the tenant's policy."""
+    scopes = [{"value": "stepup:pay"}, {"value": "read:it"}]
+    policy = {"consent_policy": "transactional-authorization-with-mfa"}
+    plain, strict = "https://plain.test/", "https://transactions.test/"
+    admin.made("resource-servers", {"identifier": plain, "scopes": scopes})
+    body = {"identifier": strict, "scopes": scopes, **policy}
+    admin.made("resource-servers", body)
+
+    def step(**query: str) -> str:
+        agent.person.open("authorize", **agent.authorize_query(**query))
+        name, password = agent.person.name, agent.person.password
+        answer = agent.person.send("login", user=name, password=password)
+        return read_page(answer.text).step
+
+    assert step(audience=plain, scope="openid read:it") == "consent"
+    assert step(audience=plain, scope="openid stepup:pay") == "login-otp"
+    assert step(audience=strict, scope="openid read:it") == "login-otp"
+    admin.call("PUT", "guardian/policies", ["all-applications"])
+    try:
+        assert step(audience=plain, scope="openid read:it") == "login-otp"
+    finally:
+        admin.call("PUT", "guardian/policies", [])
 
 
 def test_a_wrong_second_factor_is_no_consent(admin: Admin, agent: Agent) -> None:
