@@ -239,6 +239,23 @@ def test_a_wrong_second_factor_is_no_consent(admin: Admin, agent: Agent) -> None
     assert "location" not in skipped.headers
 
 
+def test_a_factor_shown_is_nobody_elses(admin: Admin, agent: Agent) -> None:
+    """Who signed in stays who signed in: a second password takes the errand no further.
+
+    Else one person's one-time code would do for another, whose password is known.
+    """
+    ann, bob = (admin.tenant.users.add(f"factor-{name}") for name in ("ann", "bob"))
+    person = Person(admin.tenant, ann.user.name, ann.password)
+    person.open("authorize", **agent.authorize_query(acr_values=MFA))
+    person.send("login", user=ann.user.name, password=ann.password)
+    page = person.send("login-otp", otp=admin.tenant.otp(ann))
+    errand = read_page(page.text).forms["consent"].fields["errand"]
+    form = {"errand": errand, "user": bob.user.name, "password": bob.password}
+    again = person.http.post("u/login", data=form)
+    assert again.status_code == 403
+    assert 'data-error="stale_form"' in again.text
+
+
 def test_a_wrong_password_is_told_once_for_all(admin: Admin, agent: Agent) -> None:
     """A stranger and a wrong password look the same, and the log names neither."""
     pages = []
