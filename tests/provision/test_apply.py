@@ -38,6 +38,11 @@ async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> N
     elevated = tenant.named("resource-servers", names.ELEVATED_API)
     assert (standard["token_lifetime"], elevated["token_lifetime"]) == (3600, 300)
     assert elevated["allow_offline_access"] is False
+    # A person approves each elevated token: no machine gets one by itself.
+    assert elevated["subject_type_authorization"] == {
+        "user": {"policy": "require_client_grant"},
+        "client": {"policy": "deny_all"},
+    }
     assert [one["value"] for one in elevated["scopes"]] == [
         "stepup:read:calendar",
         "stepup:send:payment",

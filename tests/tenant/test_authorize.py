@@ -20,6 +20,7 @@ from support.tenant_admin import (
     carried,
 )
 
+from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.tenant.pkce import proves
 from agentvault_tui.tenant.redirects import allowed, with_query
 
@@ -195,6 +196,33 @@ def test_a_second_factor_when_it_is_asked_for(admin: Admin, agent: Agent) -> Non
     ) == set()
 
 
+def test_what_takes_a_second_factor_without_being_asked(
+    admin: Admin, agent: Agent
+) -> None:
+    """An API of single transactions, a scope of a step-up, and the tenant's policy."""
+    scopes = [{"value": "stepup:pay"}, {"value": "read:it"}]
+    policy = {"consent_policy": "transactional-authorization-with-mfa"}
+    plain, strict = "https://plain.test/", "https://transactions.test/"
+    admin.made("resource-servers", {"identifier": plain, "scopes": scopes})
+    body = {"identifier": strict, "scopes": scopes, **policy}
+    admin.made("resource-servers", body)
+
+    def step(**query: str) -> str:
+        agent.person.open("authorize", **agent.authorize_query(**query))
+        name, password = agent.person.name, agent.person.password
+        answer = agent.person.send("login", user=name, password=password)
+        return read_page(answer.text).step
+
+    assert step(audience=plain, scope="openid read:it") == "consent"
+    assert step(audience=plain, scope="openid stepup:pay") == "login-otp"
+    assert step(audience=strict, scope="openid read:it") == "login-otp"
+    admin.call("PUT", "guardian/policies", ["all-applications"])
+    try:
+        assert step(audience=plain, scope="openid read:it") == "login-otp"
+    finally:
+        admin.call("PUT", "guardian/policies", [])
+
+
 def test_a_wrong_second_factor_is_no_consent(admin: Admin, agent: Agent) -> None:
     """After it the page asks again; and its form cannot be sent on as a consent."""
     ann = admin.tenant.users.add("mfa-bob")
@@ -209,6 +237,23 @@ def test_a_wrong_second_factor_is_no_consent(admin: Admin, agent: Agent) -> None
     skipped = person.http.post("u/consent", data={"errand": errand})
     assert skipped.status_code == 403
     assert "location" not in skipped.headers
+
+
+def test_a_factor_shown_is_nobody_elses(admin: Admin, agent: Agent) -> None:
+    """Who signed in stays who signed in: a second password takes the errand no further.
+
+    Else one person's one-time code would do for another, whose password is known.
+    """
+    ann, bob = (admin.tenant.users.add(f"factor-{name}") for name in ("ann", "bob"))
+    person = Person(admin.tenant, ann.user.name, ann.password)
+    person.open("authorize", **agent.authorize_query(acr_values=MFA))
+    person.send("login", user=ann.user.name, password=ann.password)
+    page = person.send("login-otp", otp=admin.tenant.otp(ann))
+    errand = read_page(page.text).forms["consent"].fields["errand"]
+    form = {"errand": errand, "user": bob.user.name, "password": bob.password}
+    again = person.http.post("u/login", data=form)
+    assert again.status_code == 403
+    assert 'data-error="stale_form"' in again.text
 
 
 def test_a_wrong_password_is_told_once_for_all(admin: Admin, agent: Agent) -> None:

@@ -239,3 +239,10 @@ def test_the_consoles_own_client_reaches_no_api_of_the_tenants(
         scope="openid",
     )
     assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
+
+
+@pytest.mark.parametrize("typed", ["BCDF-GHJſ", "ＢＣＤＦ-ＧＨＪＳ", "BCDF-GHJ\u200bS"])
+def test_what_unicode_folds_to_a_code_is_none(typed: str) -> None:
+    """RFC 8628 section 6.1 forgives case and separators, and no look-alikes."""
+    assert CodeFormat().normal("bcdf ghjs") == "BCDF-GHJS"
+    assert CodeFormat().normal(typed) is None

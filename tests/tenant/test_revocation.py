@@ -273,3 +273,18 @@ def test_a_deleted_client_leaves_nothing(
     assert admin.call("DELETE", f"clients/{client_id}").status_code == 204
     assert held(agent) == []
     assert agent.refresh(token).json()["error"] == "invalid_client"
+
+
+def test_a_client_revokes_its_own_tokens_alone(admin: Admin) -> None:
+    """RFC 7009 section 2.1: another's is answered with the same 200, and lives on."""
+    owner, other = (Agent(admin, f"own-{new_id('x')[2:]}") for _ in range(2))
+    held = owner.tokens()
+    bearer = {"authorization": f"Bearer {held['access_token']}"}
+    url = f"{admin.tenant.issuer}userinfo"
+    for bot, status in ((other, 200), (owner, 401)):
+        for token in (held["access_token"], held["refresh_token"]):
+            form = {"token": token, **bot.auth}
+            assert admin.tenant.post("oauth/revoke", **form).status_code == 200
+        assert admin.tenant.http.get(url, headers=bearer).status_code == status
+        works = owner.refresh(held["refresh_token"]).status_code == 200
+        assert works is (bot is other)

@@ -179,6 +179,19 @@ def test_a_blocked_users_token_opens_no_userinfo(admin: Admin) -> None:
     assert admin.tenant.http.get(url, headers=bearer).status_code == 200
 
 
+def test_whoever_is_blocked_at_the_last_page_grants_nothing(admin: Admin) -> None:
+    """The sign-in before it was theirs, and is worth nothing any more."""
+    bot = Agent(admin, unique("late"))
+    bot.person.open("authorize", **bot.authorize_query())
+    page = bot.person.send("login", user=bot.person.name, password=bot.person.password)
+    assert 'data-step="consent"' in page.text
+    path = f"users/{bot.user['user_id'].replace('|', '%7C')}"
+    admin.call("PATCH", path, {"blocked": True})
+    answer = bot.person.send("consent")
+    assert answer.status_code == 403
+    assert "location" not in answer.headers
+
+
 def test_a_blocked_user_reaches_no_account(admin: Admin) -> None:
     """The token they hold lives on, and opens nothing of theirs any more."""
     bot = Agent(admin, unique("cut"))
