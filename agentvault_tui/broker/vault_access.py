@@ -7,6 +7,7 @@ a slow tenant delays them, and neither approvals nor anything agents ask for bes
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ from agentvault_tui.vault import (
     TokenVault,
 )
 from agentvault_tui.vault.provision.kept import KeptClients
+
+log = logging.getLogger("agentvault.vault")
 
 DEADLINE: Final = 4.0
 """Seconds an exchange may take: Auth0's SDKs hang up on us after five."""
@@ -129,8 +132,13 @@ class VaultAccess:
             return _unavailable(f"the tenant took longer than {self._deadline:g} s")
         except TenantError as error:
             return _unavailable(error.what)
-        except AgentVaultError as error:
+        except NotFoundError as error:
             return NoToken(Cause.OTHER, "server_error", error.what, error.remedy)
+        except AgentVaultError as error:
+            # Ours to mend: its words may name files of this machine, and agents read
+            # what comes of this.
+            log.warning("no token of %s: %s", account.agent_id, error.diagnosis())
+            return _unavailable("the broker cannot use what it keeps for this account")
 
     async def _exchange(
         self, account: Account, tenant: Tenant

@@ -37,3 +37,17 @@ async def test_a_refusal_that_quotes_secrets_hands_none_on(
     assert "hidden" in str(told)
     assert REFRESH not in everywhere
     assert "secret-of-bot" not in everywhere
+
+
+async def test_a_fault_of_ours_tells_an_agent_nothing_of_this_machine(
+    vault: Vaulted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which file cannot be read is for the log: an agent is to ask again."""
+    agent = await vault.connected("bot")
+    vault.bench.home.vault_users.write_text("no JSON")
+    answer = await exchange(agent)
+    assert answer.status_code == 503
+    told = [(event.reason, event.detail) for event in await vault.bench.events()]
+    where = str(vault.bench.home.data)
+    assert where not in f"{answer.text} {told}"
+    assert where in caplog.text

@@ -9,6 +9,7 @@ told so.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Final
@@ -28,7 +29,7 @@ from agentvault_tui.vault.provider import Endpoints, NotYet, Provider, Revoked
 STEP: Final = "provider token"
 """The step's name; a row has the connection beside it."""
 _CALLS: Final = 8
-"""Calls to providers at once."""
+"""Calls to one provider at once."""
 _RESTARTED: Final = "the broker was restarted, and keeps no token"
 
 Exchange = Callable[[Account], Awaitable[ProviderToken | NoToken]]
@@ -47,7 +48,10 @@ class Providers:
         self._outlook = outlook
         self._exchange = exchange
         self._reached: dict[tuple[str, Endpoints], Provider] = {}
-        self._places = asyncio.Semaphore(_CALLS)
+        self._places: dict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_CALLS)
+        )
+        """By endpoint: a provider that hangs has no places but its own."""
         self._held: dict[_Key, Held] = {}
         self._refused: dict[_Key, str] = {}
         """Why there is no token, and will be none."""
@@ -170,7 +174,7 @@ class Providers:
     async def _revoked(self, row: OutboxStep, held: Held) -> Tried:
         at = self._outlook.at(row.connection)
         provider = self._provider(row.connection, at)
-        async with self._places:
+        async with self._places[at.revocation]:
             if self._registry.step(row.agent_id, row.id) is not row:
                 return Tried("overtaken while it waited for a place")
             said = await provider.revoke(held.token)
