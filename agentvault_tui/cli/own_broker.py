@@ -62,7 +62,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
     try:
         return Path(json.loads(line)["operator_socket"])
     except (ValueError, KeyError, TypeError) as error:
-        process.wait(_STOP_SECONDS)
+        _end(process)
         said = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
         last = said.splitlines()[-1] if said else f"see {log}"
         failure = _FAILURES.get(process.returncode, UnreachableError)
@@ -76,6 +76,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
+    _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of one that is ending; one that hangs there is ended."""
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
