@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bench import OPERATOR, Bench
+from support.patience import PATIENT
 from support.stepups import hold, latched, start
 
 from agentvault_tui.broker.approvers import may_approve
@@ -62,7 +63,7 @@ class Seat:
 
     async def ended(self) -> str | None:
         """Wait for the sign-in to end; return why it failed, if it did."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT):
             while (me := await self.me())["pending"]:  # noqa: ASYNC110 - as a face asks
                 await asyncio.sleep(0.001)
         problem: str | None = me["problem"]

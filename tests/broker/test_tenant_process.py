@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pyotp
 import pytest
+from support.patience import PATIENT
 from support.tenant_thread import DETAILS
 
 from agentvault_tui.broker import tenant_process
@@ -24,9 +25,6 @@ from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import UserStore
 from agentvault_tui.vault import TenantClient, Tokens
-
-PATIENT = 60.0
-"""Seconds in which a successor is there on any machine: it is a new interpreter."""
 
 
 @pytest.fixture

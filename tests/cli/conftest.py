@@ -17,6 +17,7 @@ from support.command_line import (
     plain_environment,
     running,
 )
+from support.patience import PATIENT
 
 from agentvault_tui.cli.app import run as run_line
 
@@ -31,7 +32,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         said = json.loads(process.stdout.readline())
         yield Broker(home, said["agents_url"], said["pid"])
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(PATIENT) == 0
 
 
 @pytest.fixture

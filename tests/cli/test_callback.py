@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENT
 
 from agentvault_tui.cli import callback
 from agentvault_tui.cli.callback import listening
@@ -30,7 +31,7 @@ def typing(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 def asked(port: int, path: str, host: str) -> int:
     """Ask as a browser does; return the status."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENT)) as connection:
         connection.request("GET", path, headers={"Host": host})
         return connection.getresponse().status
 
@@ -128,7 +129,7 @@ GOOD = "/callback?code=abc&state=xyz"
 
 def ask(port: int, target: str, **headers: str) -> int:
     """Send one request as a browser or another program would; return the status."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENT)
     try:
         connection.request("GET", target, headers=headers)
         return connection.getresponse().status

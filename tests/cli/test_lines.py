@@ -20,6 +20,7 @@ from support.command_line import (
     plain_environment,
     running,
 )
+from support.patience import PATIENT
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.app import root
@@ -250,7 +251,7 @@ def test_ctrl_c_is_quiet(start: Start) -> None:
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["seq"] >= 1
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENT)
     assert (process.returncode, err) == (130, "")
 
 
@@ -279,7 +280,7 @@ def test_a_socket_elsewhere_is_found_again(cli: Run, tmp_path: Path) -> None:
         assert json.loads(process.stdout.readline())["operator_socket"] == str(path)
         assert cli("--home", home, "agents", "list").code == 0
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENT)
     gone = cli("--home", home, "agents", "list")
     assert gone.code == 3
     assert str(path) in gone.err

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Answer, plain_environment, running
+from support.patience import PATIENT
 
 from agentvault_tui.web import local_ca
 
@@ -45,7 +46,7 @@ def test_serve_speaks_https_to_who_takes_the_printed_environment(
         )
         assert done.stdout.strip() == "ok"
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(PATIENT) == 0
 
 
 def test_init_prints_what_an_agent_needs_and_renews(cli: Run, home: str) -> None:

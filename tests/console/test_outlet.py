@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from support.patience import PATIENT
+
 from agentvault_tui.console.terminal import Ending, Outlet
 
 
@@ -70,7 +72,7 @@ def test_a_stall_is_noticed_and_its_end_told() -> None:
         ends.fill()
         assert ends.outlet.waits > 0.2
         ends.read(300_000)
-        assert ends.told.wait(10)
+        assert ends.told.wait(PATIENT)
         assert len(ends.resumed) == 1
         assert ends.resumed[0] > 0.2
         # A key that comes before that has been heard must not count.
@@ -95,7 +97,7 @@ def test_a_terminal_that_is_gone_is_told() -> None:
     with _ends() as ends:
         os.close(ends.reading)
         ends.outlet.put("x")
-        assert ends.gone.wait(10)
+        assert ends.gone.wait(PATIENT)
         ends.outlet.put("y" * 1_000_000)
         assert ends.outlet.behind()
 

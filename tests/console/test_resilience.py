@@ -11,6 +11,7 @@ from typing import Any
 from support.console_scenes import busy
 from support.console_terminal import CTRL_Q, Open, press
 from support.fake_operator import FakeOperator
+from support.patience import PATIENT
 from support.person import Bare, Operator
 from support.terminal import Terminal
 
@@ -124,7 +125,7 @@ def test_a_terminal_that_reads_nothing_does_not_hold_sigterm_up(
         assert not screen.read(0), "the terminal took something"
         assert screen.process.poll() is None
         screen.signal(signal.SIGTERM)
-        assert screen.process.wait(10) == 0
+        assert screen.process.wait(PATIENT) == 0
 
 
 def test_a_broker_that_comes_back_leaves_no_gap(

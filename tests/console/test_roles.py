@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.patience import PATIENT
 from support.vault import PAYMENT, Vault, serving
 
 from agentvault_tui.clock import SystemClock
@@ -67,7 +68,7 @@ def drawn(app: ConsoleApp) -> str:
 
 
 async def until(done: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT):
         while not done():  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.02)
 

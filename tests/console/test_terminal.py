@@ -16,6 +16,7 @@ from support.console_terminal import LEAVING, Open, press
 from support.fake_operator import FakeOperator
 from support.fake_past import remember
 from support.fake_state import START
+from support.patience import PATIENT
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console import run
@@ -249,7 +250,7 @@ def test_a_terminal_that_closes_ends_the_console(
     screen.read_until(lambda text: "live" in text)
     os.close(screen.master)
     try:
-        assert screen.process.wait(10) == 0
+        assert screen.process.wait(PATIENT) == 0
     finally:
         screen.process.kill()
         screen.process.wait()

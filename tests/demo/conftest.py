@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.workspace import serving
@@ -24,5 +25,5 @@ async def scripted_url(scripted: ScriptedBroker) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENT) as client:
         yield client

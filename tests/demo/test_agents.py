@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.agents import ExampleAgent, Patience
@@ -52,7 +53,7 @@ async def agent(
     owners = OwnersGuard(f"{scripted_url}/provider", http)
     async with (
         serving(application(guard, owners, store)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as desk,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as desk,
     ):
         yield ExampleAgent(
             "payments-agent",

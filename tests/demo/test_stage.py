@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.patience import PATIENT
 
 AGENTVAULT = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 TOTALS = ("allowed", "denied", "escalated")
@@ -244,7 +245,7 @@ async def test_a_person_approves_and_the_payment_is_made_once(
     assert done["id"] == asked["id"]
     assert done["decided_by"]["name"].startswith("demo-approver")
     # Used up in memory first; its record is durable before the workspace hears of it.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT):
         redeemed: list[Any] = []
         while not redeemed:
             answer = await operators.get(

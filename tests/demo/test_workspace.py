@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.guard import Guard, OwnersGuard
@@ -29,7 +30,7 @@ async def desk(
     owners = OwnersGuard(f"{scripted_url}/provider", http)
     async with (
         serving(application(guard, owners, store)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as client,
     ):
         yield client
 

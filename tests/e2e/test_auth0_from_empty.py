@@ -21,6 +21,7 @@ import pyotp
 import pytest
 from support.command_line import PROGRAM, plain_environment
 from support.empty_tenant import empty_tenant
+from support.patience import PATIENT
 
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.vault.urns import VAULT_GRANT
@@ -140,7 +141,7 @@ def assert_no_secrets(told: str, home: Path, people: list[dict[str, str]]) -> No
 def applications(issuer: str) -> list[dict[str, Any]]:
     """Ask the tenant itself which applications it has."""
     form = {"grant_type": "client_credentials", "audience": f"{issuer}api/v2/"}
-    with httpx.Client(base_url=issuer, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=issuer, trust_env=False, timeout=PATIENT) as http:
         token = http.post("oauth/token", data={**form, **CREDENTIAL}).json()
         bearer = {"Authorization": f"Bearer {token['access_token']}"}
         found: list[dict[str, Any]] = http.get("api/v2/clients", headers=bearer).json()

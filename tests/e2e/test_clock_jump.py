@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.console_terminal import CTRL_Q
+from support.patience import PATIENT
 from support.terminal import Terminal
 from support.vault import PAYMENT, Vault
 
@@ -62,7 +63,7 @@ def _serving(home: Path, wall: Path) -> Iterator[Vault]:
         finally:
             vault.close()
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENT)
 
 
 def _set(wall: Path, seconds: int) -> None:

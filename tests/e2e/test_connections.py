@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from support.command_line import plain_environment
+from support.patience import PATIENT
 from support.token_vault import TO_PROVIDER, VAULT
 from support.vault import Client, Vault
 
@@ -60,7 +61,7 @@ def allowed(page: str, user: dict[str, str]) -> str:
     """Sign in and say yes, as a person does; return where the browser is sent."""
     parts = urlsplit(page)
     origin = f"{parts.scheme}://{parts.netloc}"
-    with httpx.Client(base_url=origin, trust_env=False, timeout=20) as browser:
+    with httpx.Client(base_url=origin, trust_env=False, timeout=PATIENT) as browser:
         last = browser.get(page)
         fields = {"user": user["user"], "password": user["password"]}
         for form, given in (("login", fields), ("consent", {})):
@@ -83,7 +84,7 @@ def connect(vault: Vault, agent: str, user: dict[str, str]) -> dict[str, Any]:
             assert process.stdin is not None
             process.stdin.write(allowed(reached["page"], user) + "\n")
             process.stdin.flush()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENT) == 0
     return dict(reached["connection"])
 
 
@@ -103,7 +104,7 @@ def shown(vault: Vault, client: Client) -> dict[str, Any]:
 
 def steps_over(vault: Vault, client: Client) -> dict[str, dict[str, Any]]:
     """Wait until nothing of the agent's revocation is pending any more."""
-    with vault.operator.stream("GET", "/api/events", timeout=20) as events:
+    with vault.operator.stream("GET", "/api/events", timeout=PATIENT) as events:
         lines = events.iter_lines()
         while True:
             rows = shown(vault, client)["upstream"]
@@ -157,7 +158,7 @@ def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
         first = step(process)
         assert first["step"] == "sign_in"
         callback = first["redirect_uri"]
-        with httpx.Client(trust_env=False, timeout=20) as browser:
+        with httpx.Client(trust_env=False, timeout=PATIENT) as browser:
             # Another site's page, by another name, and an empty visit end nothing.
             assert browser.get(callback).status_code == 404
             elsewhere = {"host": "evil.test"}
@@ -174,7 +175,7 @@ def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
         process.stdin.write(allowed(second["page"], user) + "\n")
         process.stdin.flush()
         done = step(process)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENT) == 0
     assert done["connection"]["provider_scopes"] == ["calendar.read"]
     given = exchange(client)
     assert given.status_code == 200, given.text

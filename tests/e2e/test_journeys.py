@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
+from support.patience import PATIENT
 from support.vault import CIBA, PAYMENT, Vault, serving
 from support.vault_stepups import hold, start, stepup_until
 
@@ -168,7 +169,7 @@ def test_a_restart_keeps_agents_tokens_and_waiting_requests(home: Path) -> None:
         token = agent.token("write:calendar").json()["access_token"]
         request_id = hold(agent)
         first.process.terminate()
-        assert first.process.wait(20) == 0
+        assert first.process.wait(PATIENT) == 0
     with serving(home) as second:
         agent, server = second.again(agent), second.again(server)
         assert server.introspect(token)["active"]

@@ -15,6 +15,7 @@ import httpx
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from support.bench import OPERATOR, Bench
+from support.patience import PATIENT
 
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.usecases.register import Registration, register
@@ -131,7 +132,7 @@ async def live_broker(
         guarded = Guard(app, hosts=loopback_hosts(port))
         listener = await server.listen(guarded, bound, tls=tls)
         async with httpx.AsyncClient(
-            base_url=listener.url, trust_env=False, timeout=10, verify=verify
+            base_url=listener.url, trust_env=False, timeout=PATIENT, verify=verify
         ) as http:
             yield Live(bench, http)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
 
 from agentvault_tui.broker.core import Broker
@@ -73,7 +74,7 @@ class Bench:
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Let the loop turn until *done*, which something already started makes so."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT):
             while not done():  # noqa: ASYNC110 - what is awaited has no event
                 await asyncio.sleep(0.001)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from support.patience import PATIENT
+
 PROGRAM = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 HOSTILE = "\x1b[2J\x1b]52;c;eA==\x07[bold]\u202eevil\u200b\nline\x9b31m"
 
@@ -112,7 +114,7 @@ class Agent:
             "Authorization": f"Basic {pair}",
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        connection = HTTPConnection(urlsplit(self.broker.url).netloc, timeout=20)
+        connection = HTTPConnection(urlsplit(self.broker.url).netloc, timeout=PATIENT)
         with closing(connection):
             connection.request("POST", "/oauth/token", urlencode(form), headers)
             return dict(json.load(connection.getresponse()))

@@ -24,6 +24,7 @@ from support.fake_activity import activity_shape
 from support.fake_past import past_of
 from support.fake_state import LEDGER, START, FakeState
 from support.idle import SERVED
+from support.patience import PATIENT
 
 from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.web import Server, unix_socket
@@ -59,7 +60,7 @@ class FakeOperator(FakeState):
         self._started.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._started.wait(10), "the fake broker did not start"
+        assert self._started.wait(PATIENT), "the fake broker did not start"
 
     def stop(self) -> None:
         """Go away, as a broker that is killed does."""

@@ -32,13 +32,14 @@ def install() -> None:
 async def wait_for_idle(min_sleep: float = 0, max_sleep: float = 1) -> None:
     """Return when loop, threads and servers wait for time to pass or for a key.
 
-    *max_sleep* is for an app that is never done, as under a flood.
+    *max_sleep* is for an app that is never done, as under a flood: seconds of work of
+    this process's own, for others may have the processor meanwhile.
     """
     del min_sleep  # there is nothing a longer wait would show
     here = asyncio.get_running_loop()
-    deadline = time.monotonic() + max_sleep
+    deadline = time.process_time() + max_sleep
     quiet = 0
-    while quiet < _ROUNDS and time.monotonic() < deadline:
+    while quiet < _ROUNDS and time.process_time() < deadline:
         await _drained(here, deadline)
         if _threads_work(here):
             quiet = 0
@@ -51,7 +52,7 @@ async def wait_for_idle(min_sleep: float = 0, max_sleep: float = 1) -> None:
 async def _drained(here: asyncio.AbstractEventLoop, deadline: float) -> None:
     """Let *here* run all it has, and draw what changed instead of at the next frame."""
     busy = True
-    while busy and time.monotonic() < deadline:
+    while busy and time.process_time() < deadline:
         await asyncio.sleep(0)
         busy = not _quiet(here)
         if not busy and (app := active_app.get(None)) is not None:

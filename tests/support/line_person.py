@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from support.patience import PATIENT
+
 from agentvault_tui.console.dialogs.desk import ARM_SECONDS
 
 
@@ -41,7 +43,7 @@ class LinePerson:
 
     def leaves(self) -> int:
         self.types("quit")
-        return self.process.wait(20)
+        return self.process.wait(PATIENT)
 
 
 @contextmanager

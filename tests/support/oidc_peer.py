@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+from support.patience import PATIENT
 from support.peers import INTEROP, NODE, with_node
 
 from agentvault_tui.tenant.page_reader import read_page
@@ -41,7 +42,7 @@ class Provider:
         # A connection kept would be one that `down` cut.
         one_each = httpx.Limits(max_keepalive_connections=0)
         self.http = httpx.Client(
-            base_url=self.issuer, trust_env=False, timeout=20, limits=one_each
+            base_url=self.issuer, trust_env=False, timeout=PATIENT, limits=one_each
         )
 
     def tell(self, what: str, **form: str) -> Any:
@@ -153,7 +154,7 @@ class Person:
     """A browser of its own, on the provider's pages."""
 
     def __init__(self, issuer: str) -> None:
-        self.http = httpx.AsyncClient(base_url=issuer, trust_env=False, timeout=20)
+        self.http = httpx.AsyncClient(base_url=issuer, trust_env=False, timeout=PATIENT)
 
     async def __aenter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+from support.patience import PATIENT
 from support.tenant_thread import TenantThread
 
 from agentvault_tui.tenant.page_reader import Page, read_page
@@ -14,7 +15,9 @@ class Browser:
 
     def __init__(self, tenant: TenantThread) -> None:
         self.tenant = tenant
-        self.http = httpx.Client(base_url=tenant.issuer, trust_env=False, timeout=20)
+        self.http = httpx.Client(
+            base_url=tenant.issuer, trust_env=False, timeout=PATIENT
+        )
         self.answers: list[httpx.Response] = []
 
     def get(self, path: str = "activate", **query: str) -> Page:

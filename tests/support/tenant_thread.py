@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pyotp
 from argon2 import PasswordHasher
+from support.patience import PATIENT
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
@@ -55,13 +56,13 @@ class TenantThread:
         self.client_id = self.run.client_id
         self.faults = FaultSwitch()
         self.users = UserStore(home, clock=self.clock, hasher=CHEAP)
-        self.http = httpx.Client(trust_env=False, timeout=20)
+        self.http = httpx.Client(trust_env=False, timeout=PATIENT)
         self.browsers: list[httpx.Client] = []
         self.start()
 
     def browser(self) -> httpx.Client:
         """Return a client with cookies of its own, closed with the tenant."""
-        made = httpx.Client(base_url=self.issuer, trust_env=False, timeout=20)
+        made = httpx.Client(base_url=self.issuer, trust_env=False, timeout=PATIENT)
         self.browsers.append(made)
         return made
 
@@ -69,7 +70,7 @@ class TenantThread:
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: run(self._main(ready)))
         self._thread.start()
-        assert ready.wait(20)
+        assert ready.wait(PATIENT)
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -96,12 +97,12 @@ class TenantThread:
     def stop(self) -> None:
         self.http.close()
         self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(20)
+        self._thread.join(PATIENT)
         assert not self._thread.is_alive()
 
     def restart(self) -> None:
         self.stop()
-        self.http = httpx.Client(trust_env=False, timeout=20)
+        self.http = httpx.Client(trust_env=False, timeout=PATIENT)
         self.start()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import pyte
+from support.patience import PATIENT
 
 
 class Terminal:
@@ -57,7 +58,7 @@ class Terminal:
     def write(self, text: str | bytes) -> None:
         os.write(self.master, text.encode() if isinstance(text, str) else text)
 
-    def read_until(self, done: Callable[[str], bool], seconds: float = 20.0) -> str:
+    def read_until(self, done: Callable[[str], bool], seconds: float = PATIENT) -> str:
         """Read until *done* says yes to everything painted so far."""
         deadline = time.monotonic() + seconds
         while not done(self.text):
@@ -67,7 +68,7 @@ class Terminal:
                 raise AssertionError(f"not seen within {seconds} s:\n{shown}")
         return self.text
 
-    def see(self, seen: str, seconds: float = 20.0) -> None:
+    def see(self, seen: str, seconds: float = PATIENT) -> None:
         """Read until *seen* stands on the screen: only what differs is painted."""
         self.read_until(lambda _: any(seen in row for row in self.display), seconds)
 
@@ -121,7 +122,7 @@ class Terminal:
             )
         ]
 
-    def finish(self, seconds: float = 20.0) -> int:
+    def finish(self, seconds: float = PATIENT) -> int:
         """Read to the end and return the exit code."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and self.read(left):

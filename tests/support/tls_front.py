@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from support.patience import PATIENT
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
@@ -41,7 +42,7 @@ async def tls_front(home: Home, url: str) -> AsyncIterator[str]:
     """Put TLS before *url*; yield its host and port, for which *home*'s CA vouches."""
     tls, _, _ = trusted(home)
     async with (
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as behind,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as behind,
         Server(SystemClock()) as server,
     ):
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pyotp
 from support.command_line import plain_environment
+from support.patience import PATIENT
 
 from agentvault_tui.tenant.device_page_client import Activation
 
@@ -34,7 +35,7 @@ class Client:
         self.id, self.secret = client_id, secret
         self.agent_id = ""
         self.http = httpx.Client(
-            base_url=url, auth=(client_id, secret), trust_env=False, timeout=20
+            base_url=url, auth=(client_id, secret), trust_env=False, timeout=PATIENT
         )
 
     def token(self, scope: str, *details: dict[str, Any]) -> httpx.Response:
@@ -62,7 +63,7 @@ class Vault:
         self.operator = httpx.Client(
             transport=httpx.HTTPTransport(uds=self.ready["operator_socket"]),
             base_url="http://broker",
-            timeout=20,
+            timeout=PATIENT,
         )
         self._clients: list[Client] = []
 
@@ -82,7 +83,10 @@ class Vault:
         """Return *client*, speaking to this broker after a restart."""
         auth = client.http.auth
         client.http = httpx.Client(
-            base_url=self.ready["agents_url"], auth=auth, trust_env=False, timeout=20
+            base_url=self.ready["agents_url"],
+            auth=auth,
+            trust_env=False,
+            timeout=PATIENT,
         )
         self._clients.append(client)
         return client
@@ -141,4 +145,4 @@ def serving(home: Path, **env: str) -> Iterator[Vault]:
             vault.close()
             if process.poll() is None:
                 process.terminate()
-                process.wait(20)
+                process.wait(PATIENT)

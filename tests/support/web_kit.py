@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from support.patience import PATIENT
+
 from agentvault_tui.web import (
     Limits,
     Listener,
@@ -36,7 +38,7 @@ async def talk(listener: Listener, *pieces: bytes, host: bool = True) -> bytes:
             if host:
                 whole = piece.replace(b"@", b"127.0.0.1:%d" % listener.port)
             writer.write(whole)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENT):
             return await read_all(reader)
     finally:
         writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 from support.page_browser import Browser
+from support.patience import PATIENT
 from support.tenant_thread import TenantThread
 
 from agentvault_tui.clock import Deadline, ManualClock
@@ -33,7 +34,7 @@ def test_forms_need_their_token_and_their_browser(
     ]
     other.http.close()
     for form, cookies in tries:
-        with httpx.Client(cookies=cookies, trust_env=False) as http:
+        with httpx.Client(cookies=cookies, trust_env=False, timeout=PATIENT) as http:
             answer = http.post(url, data=form)
         assert answer.status_code == 403
         assert read_page(answer.text).error == "stale_form"

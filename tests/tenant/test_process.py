@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pyotp
+from support.patience import PATIENT
 from support.tenant_thread import CHEAP, DETAILS
 
 from agentvault_tui.clock import SystemClock
@@ -55,7 +56,7 @@ class Running:
         """End it by closing its stdin or by a signal; return code and log."""
         if how != "eof":
             self.process.send_signal(getattr(signal, how))
-        log = self.process.communicate(timeout=10)[1]
+        log = self.process.communicate(timeout=PATIENT)[1]
         return self.process.returncode, log
 
 
@@ -134,7 +135,7 @@ def test_a_restart_keeps_everything(home: Home) -> None:
 
 
 def _get(url: str) -> Any:
-    return httpx.get(url, trust_env=False).json()
+    return httpx.get(url, trust_env=False, timeout=PATIENT).json()
 
 
 def test_modes_under_a_umask_of_zero(home: Home) -> None:
@@ -170,7 +171,7 @@ def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         input="",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENT,
         check=False,
         env={**os.environ, **environ},
     )
@@ -228,9 +229,9 @@ def test_the_parents_pipe_sets_faults(home: Home) -> None:
         tenant.process.stdin.write('{"faults": {"status": 503}}\n')
         tenant.process.stdin.flush()
         url = tenant.issuer + ".well-known/jwks.json"
-        while httpx.get(url, trust_env=False).status_code == 200:
+        while httpx.get(url, trust_env=False, timeout=PATIENT).status_code == 200:
             pass
-        assert httpx.get(url, trust_env=False).status_code == 503
+        assert httpx.get(url, trust_env=False, timeout=PATIENT).status_code == 503
         code, log = tenant.end()
     assert code == 0
     assert "says nothing of use" in log

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.patience import PATIENT
 from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
 
 from agentvault_tui.clock import ManualClock
@@ -62,7 +63,7 @@ async def wired(
     tenant: RogueTenant, clock: ManualClock, sleep: Any
 ) -> AsyncIterator[Tenant]:
     """The tenant as its clients reach it."""
-    reached = Tenant(tenant.issuer, clock, timeout=5.0, sleep=sleep)
+    reached = Tenant(tenant.issuer, clock, timeout=PATIENT, sleep=sleep)
     yield reached
     await reached.aclose()
 
@@ -79,7 +80,7 @@ async def client(
     tenant: RogueTenant, clock: ManualClock, sleep: Any
 ) -> AsyncIterator[TenantClient]:
     """A client whose sleep moves the test's clock instead of waiting."""
-    made = TenantClient(tenant.issuer, CLIENT_ID, clock, timeout=5.0, sleep=sleep)
+    made = TenantClient(tenant.issuer, CLIENT_ID, clock, timeout=PATIENT, sleep=sleep)
     yield made
     await made.aclose()
 

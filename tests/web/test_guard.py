@@ -7,6 +7,7 @@ import logging
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.web_kit import Serve, echo, talk
 
 from agentvault_tui.web import (
@@ -22,7 +23,7 @@ from agentvault_tui.web import (
 
 
 async def get(listener: Listener, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await client.get(listener.url, headers=named)
 
@@ -88,7 +89,9 @@ async def test_a_person_may_follow_a_link_to_a_page(serve: Serve) -> None:
 
     listener = await serve(app)
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
-    async with httpx.AsyncClient(trust_env=False, headers=link) as client:
+    async with httpx.AsyncClient(
+        timeout=PATIENT, trust_env=False, headers=link
+    ) as client:
         assert (await client.get(listener.url)).status_code == 200
         assert (await client.post(listener.url)).status_code == 403
         del client.headers["sec-fetch-mode"]
@@ -105,7 +108,7 @@ async def test_a_body_has_a_cap(serve: Serve, size: int, chunked: bool) -> None:
             yield b"x" * min(8192, size - start)
 
     listener = await serve()
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         body = pieces() if chunked else b"x" * size
         answer = await client.post(listener.url, content=body)
         if size == 65_536:
@@ -124,7 +127,7 @@ async def test_a_guard_can_have_another_cap(serve: Serve, chunked: bool) -> None
         yield b"x" * size
 
     listener = await serve(Guard(echo, hosts=None, body_cap=9))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         for size, status in ((9, 200), (10, 413)):
             body = pieces(size) if chunked else b"x" * size
             answer = await client.post(listener.url, content=body)
@@ -192,7 +195,7 @@ async def test_what_an_app_says_of_caches_stands(serve: Serve) -> None:
         await send({"type": "http.response.body", "body": b""})
 
     listener = await serve(Guard(cached, hosts=None))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         kept = await client.get(listener.url + "/a")
         dropped = await client.get(listener.url + "/b")
     assert kept.headers["cache-control"] == "max-age=5"

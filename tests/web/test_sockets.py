@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.web_kit import Serve
 
 from agentvault_tui.errors import ConflictError, SettingsError
@@ -174,7 +175,7 @@ def test_a_port_in_use_is_told(server: Server) -> None:
 async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:
     """TCP_NODELAY is on in every accepted connection."""
     listener = await serve()
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         await client.get(listener.url)
         (connection,) = listener.state.connections
         transport = connection.transport  # type: ignore[union-attr]
@@ -194,6 +195,6 @@ async def test_ipv6_loopback_is_served(server: Server) -> None:
 
     six = await server.listen(app, bound)
     four = await server.listen(app, tcp_socket("127.0.0.1", 0))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         assert (await client.get(six.url)).json() == "::1"
         assert (await client.get(four.url)).json() == "127.0.0.1"
