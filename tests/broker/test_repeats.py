@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
-from support.bench import OPERATOR, Bench
+from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.usecases.repeats import record_counts
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.model import Action
+
+TWO = replace(PAYMENT, scopes=("send:payment", "write:calendar"))
 
 
 async def stored_count(bench: Bench, stepup_id: str) -> int:
@@ -44,6 +49,30 @@ async def test_repeats_are_written_and_shown_once_with_the_right_count(
         assert again.broker.registry.stepup(stepup.id).count == 101
     finally:
         await again.close()
+
+
+@pytest.mark.parametrize(
+    ("action", "indicator"),
+    [
+        (replace(TWO, action="write:calendar"), None),
+        (replace(TWO, parameters={"amount": 4200.5, "currency": "USD"}), None),
+        (replace(TWO, resource="stripe:acct_43"), None),
+        (TWO, "https://api.acme.test/"),
+    ],
+    ids=["action", "parameters", "resource", "indicator"],
+)
+async def test_what_differs_in_one_thing_is_another_request(
+    bench: Bench, action: Action, indicator: str | None
+) -> None:
+    """A yes is for exactly what was shown: nothing else is counted as the same."""
+    agent = await bench.agent("payer", *TWO.scopes)
+    first = await ask(bench, agent, TWO)
+    second = await request_token(
+        bench.broker, agent, action, resource=indicator, details=None
+    )
+    assert isinstance(first, Escalated)
+    assert isinstance(second, Escalated)
+    assert first.stepup.id != second.stepup.id
 
 
 @pytest.mark.parametrize("decide", ["approve", "deny"])
