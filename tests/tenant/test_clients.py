@@ -220,6 +220,18 @@ def test_secrets_are_rotated_at_once_and_kept_nowhere(admin: Admin, api: str) ->
         assert secret.encode() not in held
 
 
+def test_a_public_client_gets_no_token_of_its_own(admin: Admin, api: str) -> None:
+    """RFC 6749 section 4.4: confidential clients alone, whatever grants it has."""
+    public = machine(admin, api, token_endpoint_auth_method="none")
+    answer = admin.tenant.post(
+        "oauth/token",
+        grant_type="client_credentials",
+        client_id=public["client_id"],
+        audience=api,
+    )
+    assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
+
+
 def test_a_header_and_a_form_name_the_same_client(
     admin: Admin, secretive: dict[str, Any], api: str
 ) -> None:

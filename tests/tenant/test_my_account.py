@@ -132,6 +132,17 @@ def test_completing_takes_every_proof(
     assert once.status_code == 400
 
 
+def test_a_proof_that_comes_too_late_is_none(admin: Admin, agent: Agent) -> None:
+    """Five minutes after the request the consent it led to is worth nothing."""
+    token = agent.me_token(agent.tokens()["refresh_token"])
+    started = agent.start(token)
+    path = "connected-accounts/connect"
+    code = agent.person.allow(path, **started["connect_params"])["connect_code"]
+    admin.tenant.clock.advance(started["expires_in"])
+    late = agent.me(token, "POST", "complete", proof(started, code))
+    assert late.status_code == 400
+
+
 def test_another_user_completes_nothing(admin: Admin, agent: Agent, token: str) -> None:
     """A code that leaked is worth nothing in another account."""
     thief = Agent(admin, "account-thief")
