@@ -20,7 +20,7 @@ def account(agent: str, user: str = "auth0|u", connection: str = "google") -> Ac
     return Account(
         agent_id=AgentId(agent),
         connection=connection,
-        id=f"cac_{agent}",
+        id=f"cac_{user}_{connection}",
         issuer="https://tenant.test/",
         user=user,
         user_name="Ursula",
