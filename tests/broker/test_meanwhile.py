@@ -1,0 +1,92 @@
+"""What happens while a record is being written is not undone by what it records."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.stepups import Gate, hold, latched
+
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    revoke_agent,
+)
+from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError
+from agentvault_tui.model import EventType, StepUpStatus
+
+NONE: frozenset[str] = frozenset()
+
+
+async def test_a_stop_while_a_lift_is_recorded_holds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who lifts hears of it, nothing is served, and the chain's last word is so."""
+    agent = await bench.agent()
+    await panic(bench.broker, "first", OPERATOR)
+    gate = Gate(bench, monkeypatch, EventType.PANIC_OFF)
+    lifting = asyncio.create_task(lift_panic(bench.broker, OPERATOR))
+    await gate.reached.wait()
+    await panic(bench.broker, "again", OPERATOR)
+    gate.open.set()
+    with pytest.raises(ConflictError):
+        await lifting
+    assert not bench.broker.registry.serves(agent.id)
+    told = [event.type.value for event in await bench.events()]
+    assert told[-1] == "panic.on"
+    loaded = await bench.ledger.load()
+    assert loaded.panic is not None
+
+
+async def test_nothing_is_given_beside_a_cut_that_is_not_on_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut's late record would take back what was written before it."""
+    agent = await bench.agent("bot", "write:calendar")
+    commit, tries = bench.ledger.commit, 0
+
+    async def once_latched(*drafts: Any, **more: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return await (latched if tries == 1 else commit)(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", once_latched)
+    grant, ungrant = frozenset({"read:calendar"}), frozenset({"write:calendar"})
+    with pytest.raises(LedgerUnwritableError):
+        await change_scopes(bench.broker, agent.id, grant, ungrant, OPERATOR)
+    assert bench.broker.registry.agent(agent.id).scopes == ()
+
+
+async def test_two_grants_at_once_are_both_given(bench: Bench) -> None:
+    """Neither writes over the other's."""
+    agent = await bench.agent("bot", "write:calendar")
+    await asyncio.gather(
+        *(
+            change_scopes(bench.broker, agent.id, frozenset({one}), NONE, OPERATOR)
+            for one in ("read:calendar", "send:payment")
+        )
+    )
+    assert set(bench.broker.registry.agent(agent.id).scopes) == {
+        "read:calendar",
+        "send:payment",
+        "write:calendar",
+    }
+
+
+async def test_a_denial_overtaken_by_a_revocation_is_a_cancellation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off while the no is recorded, the request is over by that, and stays so."""
+    agent, stepup = await hold(bench)
+    gate = Gate(bench, monkeypatch, EventType.STEPUP_DENIED)
+    denying = asyncio.create_task(deny(bench.broker, stepup.id, "no", OPERATOR))
+    await gate.reached.wait()
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    gate.open.set()
+    assert (await denying).status is StepUpStatus.CANCELLED
+    found = bench.broker.registry.stepup(stepup.id)
+    assert found.status is StepUpStatus.CANCELLED
