@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.sessions import Session, Sessions
 from agentvault_tui.errors import ForbiddenError
-from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.model import Actor, ActorKind, Draft, EventType
 from agentvault_tui.model.role import Role, role_of
-from agentvault_tui.settings import Settings
 from agentvault_tui.text import visible
 
 
@@ -68,9 +68,10 @@ class Standing:
 class Authority:
     """Judges every decision that comes over the operators' socket."""
 
-    def __init__(self, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, broker: Broker, sessions: Sessions) -> None:
+        self._broker = broker
         self._sessions = sessions
-        self._by_claim = settings.operators.by_claim
+        self._by_claim = broker.settings.operators.by_claim
 
     def standing(self, uid: str) -> Standing:
         """Return who *uid* is now; asking is no use of the session."""
@@ -83,24 +84,38 @@ class Authority:
         }
         return Standing(session, role, refused)
 
-    def actor(self, operator: Actor, need: Need) -> Actor:
+    async def actor(self, operator: Actor, need: Need, about: str = "") -> Actor:
         """Return who decides, as the record shall name them.
 
+        Args:
+            operator: the local user who asks.
+            need: what kind of decision.
+            about: what it is about, for the record of a refusal; nobody checked it.
+
         Raises:
-            ForbiddenError: their role is not enough.
+            ForbiddenError: their role is not enough, and that is on record.
+            LedgerError: it is not enough, and that could not be recorded.
         """
         found = self.standing(operator.id)
+        actor = operator
+        if found.session is not None:
+            who = found.session.identity
+            actor = Actor(ActorKind.OPERATOR, who.sub, who.name)
         if need in found.refused:
-            raise ForbiddenError(
-                _ROLES[need].value,
-                found.refused[need],
-                "agentvault login, as someone who has it",
+            why, role = found.refused[need], _ROLES[need].value
+            draft = Draft(
+                EventType.OPERATOR_REFUSED,
+                actor,
+                action=need.value,
+                resource=visible(about, 120) or None,
+                reason=why,
+                detail={"uid": operator.id, "needed_role": role},
             )
-        if found.session is None:
-            return operator
-        self._sessions.used(operator.id)
-        who = found.session.identity
-        return Actor(ActorKind.OPERATOR, who.sub, who.name)
+            await self._broker.record(draft)
+            raise ForbiddenError(role, why, "agentvault login, as someone who has it")
+        if found.session is not None:
+            self._sessions.used(operator.id)
+        return actor
 
     def _allowed(self, need: Need, role: Role | None) -> bool:
         if role is not None:

@@ -35,6 +35,7 @@ _EVENTS: Final = {
     "operator.login": "LOGIN",
     "operator.logout": "LOGOUT",
     "operator.not_signed_in": "UNPROVEN",
+    "operator.refused": "FORBIDDEN",
     "panic.off": "LIFTED",
     "panic.on": "PANIC",
     "policy.changed": "POLICY",

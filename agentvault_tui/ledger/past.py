@@ -40,6 +40,7 @@ _ROUTINE: Final = frozenset(
         EventType.OPERATOR_LOGIN,
         EventType.OPERATOR_LOGOUT,
         EventType.OPERATOR_NOT_SIGNED_IN,
+        EventType.OPERATOR_REFUSED,
         EventType.UPSTREAM_REVOCATION,
         EventType.TENANT_LOG,
     }

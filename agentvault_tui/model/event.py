@@ -41,6 +41,8 @@ class EventType(StrEnum):
     OPERATOR_LOGOUT = "operator.logout"
     OPERATOR_NOT_SIGNED_IN = "operator.not_signed_in"
     """A try at signing in that seated nobody: cancelled, stale, no factor."""
+    OPERATOR_REFUSED = "operator.refused"
+    """A decision that whoever tried it has no role for."""
     POLICY_CHANGED = "policy.changed"
     CONNECTION_ADDED = "connection.added"
     """A person connected an account for an agent."""

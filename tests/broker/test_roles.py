@@ -192,6 +192,40 @@ async def test_the_record_names_the_person(seat: Seat) -> None:
     assert (login.detail["uid"], login.detail["roles"]) == ("uid:1000", ["approver"])
 
 
+@pytest.mark.parametrize("deed", DEEDS)
+async def test_a_refusal_is_on_record(seat: Seat, deed: str) -> None:
+    """Who tried what, on what, and the role it takes: a viewer's tries are evidence."""
+    await seat.sign_in("viewer")
+    answer = await seat.do(deed)
+    (tried,) = await seat.bench.events("operator.refused")
+    assert (tried.actor.id, tried.actor.name) == ("auth0|victor", "victor")
+    assert tried.reason == answer.json()["detail"]
+    role = answer.json()["needed_role"]
+    assert tried.detail == {"uid": "uid:1000", "needed_role": role}
+    kinds = {"approve": "approve", **dict.fromkeys(GIFTS, "restore")}
+    assert tried.action == kinds.get(deed, "revoke")
+    match deed:
+        case "panic" | "lift":
+            assert tried.resource == "all agents"
+        case "register":
+            assert tried.resource == "a new agent, new"
+        case "approve" | "deny":
+            assert str(tried.resource).startswith("sup_")
+        case _:
+            assert str(tried.resource).startswith("agt_")
+
+
+async def test_a_refusal_does_not_begin_the_idle_time_anew(
+    seat: Seat, clock: ManualClock
+) -> None:
+    """Only what a person decides is use of a session, and here nothing was."""
+    await seat.sign_in("viewer")
+    clock.advance(14 * 60)
+    assert (await seat.do("revoke")).status_code == 403
+    clock.advance(2 * 60)
+    assert (await seat.me())["role"] is None
+
+
 async def test_a_session_locks_when_nothing_is_decided(
     seat: Seat, clock: ManualClock
 ) -> None:

@@ -65,8 +65,10 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         return answer(await activity_of(broker, agent))
 
     async def add(request: Request) -> Response:
-        operator = authority.actor(operator_of(request), Need.GIVE)
         wanted = _registration(await body_of(request, _NEW))
+        operator = await authority.actor(
+            operator_of(request), Need.GIVE, f"a new agent, {wanted.name}"
+        )
         registered = await register(broker, wanted, operator)
         shape = agent_shape(registered.agent, broker.registry)
         if registered.client_secret is not None:
@@ -83,13 +85,10 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
         if set(grant) & set(ungrant):
             raise UsageError("a scope cannot be granted and taken away at once")
-        need = Need.GIVE if grant else Need.CUT
+        need, agent_id = Need.GIVE if grant else Need.CUT, text_of(body, "agent_id")
+        operator = await authority.actor(operator_of(request), need, agent_id)
         agent = await change_scopes(
-            broker,
-            text_of(body, "agent_id"),
-            frozenset(grant),
-            frozenset(ungrant),
-            authority.actor(operator_of(request), need),
+            broker, agent_id, frozenset(grant), frozenset(ungrant), operator
         )
         return answer(agent_shape(agent, broker.registry))
 
@@ -108,21 +107,25 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     async def revoke(request: Request) -> Response:
         body = await body_of(request, ("agent_id", "all", "reason"))
         reason = text_of(body, "reason", required=False, cap=1000)
-        operator = authority.actor(operator_of(request), Need.CUT)
-        if _all(body):
+        agent_id = "" if _all(body) else text_of(body, "agent_id")
+        about = agent_id or "all agents"
+        operator = await authority.actor(operator_of(request), Need.CUT, about)
+        if not agent_id:
             cut = await panic(broker, reason, operator)
             return answer({"agents": len(cut.agents), **_cut(cut)})
-        cut = await revoke_agent(broker, text_of(body, "agent_id"), reason, operator)
+        cut = await revoke_agent(broker, agent_id, reason, operator)
         return answer(
             {"agent": agent_shape(cut.agents[0], broker.registry), **_cut(cut)}
         )
 
     async def restore(request: Request) -> Response:
         body = await body_of(request, ("agent_id", "all"))
-        operator = authority.actor(operator_of(request), Need.GIVE)
-        if _all(body):
+        agent_id = "" if _all(body) else text_of(body, "agent_id")
+        about = agent_id or "all agents"
+        operator = await authority.actor(operator_of(request), Need.GIVE, about)
+        if not agent_id:
             return answer({"agents": await lift_panic(broker, operator)})
-        agent = await restore_agent(broker, text_of(body, "agent_id"), operator)
+        agent = await restore_agent(broker, agent_id, operator)
         return answer({"agent": agent_shape(agent, broker.registry)})
 
     return [

@@ -31,7 +31,7 @@ from agentvault_tui.errors import AgentVaultError
 def operators_app(broker: Broker, feed: Feed) -> Starlette:
     """Return the application for the Unix socket."""
     sessions = Sessions(broker)
-    authority = Authority(sessions, broker.settings)
+    authority = Authority(broker, sessions)
 
     def standing(uid: str) -> dict[str, Any]:
         return standing_shape(authority.standing(uid))

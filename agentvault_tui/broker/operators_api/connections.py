@@ -45,17 +45,18 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
 
     async def remove(request: Request) -> Response:
         """Take an account away; a shared one only when that is asked for."""
-        operator = authority.actor(operator_of(request), Need.CUT)
         body = await body_of(request, ("agent_id", "connection", "shared"))
+        agent_id, connection = (
+            text_of(body, "agent_id"),
+            text_of(body, "connection", cap=128),
+        )
+        about = f"{agent_id} connection:{connection}"
+        operator = await authority.actor(operator_of(request), Need.CUT, about)
         shared = body.get("shared", False)
         if not isinstance(shared, bool):
             raise UsageError("'shared' must be true or false")
         removed = await disconnect(
-            broker,
-            text_of(body, "agent_id"),
-            text_of(body, "connection", cap=128),
-            operator,
-            shared=shared,
+            broker, agent_id, connection, operator, shared=shared
         )
         return answer(_removed(removed))
 
@@ -70,9 +71,10 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
 
     async def start(request: Request) -> Response:
         """Begin to connect an account: a page for a browser comes back."""
-        authority.actor(operator_of(request), Need.GIVE)
         known = ("agent_id", "connection", "scopes", "redirect_uri")
         body = await body_of(request, known)
+        about = text_of(body, "agent_id")
+        await authority.actor(operator_of(request), Need.GIVE, about)
         wanted = Wanted(
             agent_id=broker.registry.agent(text_of(body, "agent_id")).id,
             connection=text_of(body, "connection", cap=128),
@@ -83,7 +85,7 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
 
     async def go_on(request: Request) -> Response:
         """Take where the browser ended: another page, or the connected account."""
-        operator = authority.actor(operator_of(request), Need.GIVE)
+        operator = await authority.actor(operator_of(request), Need.GIVE)
         body = await body_of(request, ("id", "address"))
         flow_id, address = text_of(body, "id", cap=64), text_of(body, "address")
         reached = await proceed(broker, flow_id, address, operator)

@@ -72,13 +72,17 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         stepup_id = text_of(body, "id")
         match body.get("decision"):
             case "approve":
-                operator = authority.actor(operator_of(request), Need.APPROVE)
+                operator = await authority.actor(
+                    operator_of(request), Need.APPROVE, stepup_id
+                )
                 stepup = await begin_approval(
                     broker, stepup_id, text_of(body, "digest"), operator
                 )
                 return answer(stepup_shape(stepup, broker.registry.ends()), 202)
             case "deny":
-                operator = authority.actor(operator_of(request), Need.CUT)
+                operator = await authority.actor(
+                    operator_of(request), Need.CUT, stepup_id
+                )
                 reason = text_of(body, "reason", required=False, cap=1000)
                 stepup = await deny(broker, stepup_id, reason, operator)
                 return answer(stepup_shape(stepup, broker.registry.ends()))
