@@ -47,7 +47,7 @@ _EVENTS: Final = {
     "stepup.requested": "WAITS",
     "tenant.away": "AWAY",
     "tenant.back": "BACK",
-    "tenant.log": "LOGGED",
+    "tenant.log": "TENANT LOG",
     "tenant.log_gap": "GAP",
     "token.delivered": "FETCHED",
     "token.exchanged": "PROVIDED",
@@ -56,6 +56,8 @@ _EVENTS: Final = {
     "token.revoked": "ENDED",
     "upstream.revocation": "TENANT",
 }
+_AT: Final = "connection:"
+"""What the resource begins with where an account at a provider is used."""
 TYPES: Final = ("token.decision", *_EVENTS)
 """Every type of event this console knows."""
 _LOUD: Final = frozenset(
@@ -81,6 +83,8 @@ def word(event: EventRow) -> str:
     """Return the one word an event is known by in the audit."""
     if event.outcome:
         return event.outcome.upper()
+    if event.type == "upstream.revocation" and event.resource.startswith(_AT):
+        return "PROVIDER"
     return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
 
 
@@ -94,13 +98,22 @@ def loud(event: EventRow) -> bool:
     return event.type in _LOUD
 
 
-def beside(event: EventRow, said: str) -> list[str]:
-    """Return what stands beside an event's action: on what, then what is *said* of it.
+def deed(event: EventRow) -> str:
+    """Say what was done; of a row of the tenant's log what its code means.
 
-    Of a row of the tenant's log what it means comes first: its action is a code.
+    The code itself stands in the event in full.
     """
-    on = " ".join(part for part in (event.resource, event.note) if part)
-    parts = (said, on) if event.type == "tenant.log" else (on, said)
+    means = event.reason if event.type == "tenant.log" else ""
+    return means or event.action or event.type
+
+
+def beside(event: EventRow, said: str) -> list[str]:
+    """Return what stands beside the deed: on what, then what is *said* of it."""
+    on: str = event.resource
+    if on.startswith(_AT):
+        on = f"at {on.removeprefix(_AT)}"
+    on = " ".join(part for part in (on, event.note) if part)
+    parts = (on, "" if said == deed(event) else said)
     return [part for part in parts if part]
 
 

@@ -50,10 +50,10 @@ class EventsPane(AuditPane):
         left: Row = (
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (f"{self._when(event)} ", p.muted),
-            (pen.clip(event.action or event.type, max(width // 3, 8)), p.text),
+            (pen.clip(words.deed(event), max(width // 2, 8)), p.text),
         )
-        said = "" if event.outcome else pen.own(words.why(self.mirror, event))
-        if where := " ".join(words.beside(event, said)):
+        said = "" if event.outcome else words.why(self.mirror, event)
+        if where := pen.own(" ".join(words.beside(event, said))):
             left = (*left, (f"  {where}", p.muted))
         right = ((f" {word} ", style),)
         rows: list[Row] = [pen.spread(left, right, width)]

@@ -200,15 +200,13 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     rows: list[Row] = []
     for event in found:
         style = p.outcome(event.outcome)
-        tenants = event.type == "tenant.log"  # whose action is a code
-        on = words.why(mirror, event) if tenants else event.resource
-        what = " ".join(word for word in (event.action or event.type, on) if word)
-        text = pen.clip(what, max(width - LABEL - 20, 6))
+        what = " ".join((words.deed(event), *words.beside(event, "")))
+        text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
         rows.append(
             pen.fact(
                 "" if rows else "Lately",
                 (f"{event.time:%H:%M:%S} ", p.muted),
-                (f"{words.word(event):<10}", style),
+                (f"{words.word(event):<10} ", style),
                 (text, p.text),
             )
         )
