@@ -47,14 +47,15 @@ class EventsPane(AuditPane):
         word, style = words.word(event), p.outcome(event.outcome)
         if not event.outcome:
             style = p.danger if words.loud(event) else p.accent
+        said = "" if event.outcome else words.why(self.mirror, event)
+        where = pen.own(" ".join(words.beside(event, said)))
+        room = width // 2 if where else width - len(word) - 13
         left: Row = (
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (f"{self._when(event)} ", p.muted),
-            (pen.clip(words.deed(event), max(width // 2, 8)), p.text),
+            (pen.clip(words.deed(event), max(room, 8)), p.text),
+            (f"  {where}" if where else "", p.muted),
         )
-        said = "" if event.outcome else words.why(self.mirror, event)
-        if where := pen.own(" ".join(words.beside(event, said))):
-            left = (*left, (f"  {where}", p.muted))
         right = ((f" {word} ", style),)
         rows: list[Row] = [pen.spread(left, right, width)]
         if self._tall(event) == 2:

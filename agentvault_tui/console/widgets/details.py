@@ -87,12 +87,17 @@ def details(
     *restores* is what is said besides of one that is revoked.
     """
     now = mirror.clock.now()
-    return [
-        *_identity(pen, mirror, agent, width),
+    rows = [
         *_may(pen, agent, width),
         *_holds(pen, mirror, agent, width, now),
         *tenantwords.accounts(pen, agent, width),
-        *_revoking(pen, mirror, agent, width, restores),
+    ]
+    revoking = _revoking(pen, mirror, agent, width, restores)
+    # Once it is revoked, how far that is comes first: nothing else is urgent.
+    rows = [*revoking, *rows] if agent.revoked else [*rows, *revoking]
+    return [
+        *_identity(pen, mirror, agent, width),
+        *rows,
         *_lately(pen, mirror, agent, width),
     ]
 
