@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.text import Shown
+
+if TYPE_CHECKING:
+    from rich.style import Style
+
+    from agentvault_tui.console.theme import Palette
 
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
@@ -72,6 +77,10 @@ _LOUD: Final = frozenset(
 )
 
 
+_DAILY: Final = frozenset({"token.exchanged", "token.revoked"})
+"""As frequent as what is allowed, and as quiet; a cut has an event of its own."""
+
+
 @lru_cache(maxsize=64)
 def _masked(reason: Shown) -> str:
     from agentvault_tui.lures import mask_lures  # noqa: PLC0415 - see `lines`
@@ -105,6 +114,15 @@ def deed(event: EventRow) -> str:
     """
     means = event.reason if event.type == "tenant.log" else ""
     return means or event.action or event.type
+
+
+def style(palette: Palette, event: EventRow) -> Style:
+    """Return how an event's word is written: what is daily business does not shine."""
+    if event.outcome:
+        return palette.outcome(event.outcome)
+    if event.type in _DAILY:
+        return palette.allowed
+    return palette.danger if loud(event) else palette.accent
 
 
 def beside(event: EventRow, said: str) -> list[str]:

@@ -44,9 +44,7 @@ class EventsPane(AuditPane):
 
     def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
         pen, p = self.pen, self.pen.palette
-        word, style = words.word(event), p.outcome(event.outcome)
-        if not event.outcome:
-            style = p.danger if words.loud(event) else p.accent
+        word, style = words.word(event), words.style(p, event)
         said = "" if event.outcome else words.why(self.mirror, event)
         where = pen.own(" ".join(words.beside(event, said)))
         room = width // 2 if where else width - len(word) - 13

@@ -148,9 +148,7 @@ class AuditPane(Pane, can_focus=True):
         p = pen.palette
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
         word = words.word(event)
-        style = p.outcome(event.outcome)
-        if not event.outcome:
-            style = p.danger if words.loud(event) else p.accent
+        style = words.style(p, event)
         mark = pen.glyphs.cursor if here else " "
         room = width - 2 - _TIME - _OUTCOME - 1
         who, what = _columns(room)

@@ -204,7 +204,7 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
                 break
     rows: list[Row] = []
     for event in found:
-        style = p.outcome(event.outcome)
+        style = words.style(p, event)
         what = " ".join((words.deed(event), *words.beside(event, "")))
         text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
         rows.append(
