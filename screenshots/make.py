@@ -7,6 +7,8 @@ console as an operator would and saves what it shows: ``make screenshots``.
 from __future__ import annotations
 
 import asyncio
+import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -93,11 +95,27 @@ async def console(home: Home, size: tuple[int, int]) -> AsyncIterator[Pilot[int]
 async def picture(pilot: Pilot[int]) -> str:
     """Return what the console shows now, as SVG."""
     await pilot.pause()
-    return pilot.app.export_screenshot(title="AgentVault")
+    return at_home(pilot.app.export_screenshot(title="AgentVault"), Path.cwd())
+
+
+def at_home(svg: str, folder: Path) -> str:
+    """Write *folder* as a home, as a shell does; what is drawn stays as wide."""
+    return re.sub(
+        rf"{re.escape(str(folder))}(/[\w.-]+)",
+        lambda found: f"~{found[1]}".ljust(len(found[0]), "\u00a0"),
+        svg,
+    )
 
 
 def save(name: str, svg: str) -> None:
-    """Write one picture beside this program."""
+    """Write one picture beside this program.
+
+    Raises:
+        ValueError: a place of this machine is in it.
+    """
+    for place in (tempfile.gettempdir(), Path.home(), FOLDER.parent, platform.node()):
+        if re.search(rf"(?<![\w/]){re.escape(str(place))}\b", svg):
+            raise ValueError(f"{place} is in the picture {name}")
     (FOLDER / f"{name}.svg").write_text(svg)
     print(f"screenshots/{name}.svg")
 
