@@ -7,6 +7,8 @@ console as an operator would and saves what it shows: ``make screenshots``.
 from __future__ import annotations
 
 import asyncio
+import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,16 +29,30 @@ FOLDER = Path(__file__).parent
 AGENTVAULT = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
 ARMED = 0.7
 """Seconds after which a dialog's decision keys count."""
+LOG = 12
+"""Seconds after which the tenant's log has been read once more."""
 
 
-def waiting(home: Home) -> int:
-    """Return how many step-ups wait at the broker."""
+def unfolded(home: Home) -> bool:
+    """Tell whether two step-ups wait, and three agents use their owners' accounts."""
     transport = httpx.HTTPTransport(uds=str(home.socket))
     with httpx.Client(transport=transport, base_url="http://broker") as client:
         try:
-            return int(client.get("/api/status").json()["stepups_pending"])
+            waiting = client.get("/api/status").json()["stepups_pending"]
+            accounts = client.get("/api/connections").json()["connections"]
         except httpx.HTTPError:
-            return 0
+            return False
+    return waiting >= 2 and sum(bool(one["outside_until"]) for one in accounts) >= 3
+
+
+def confirmed(home: Home, name: str) -> bool:
+    """Tell whether nothing of the agent's revocation is pending any more."""
+    transport = httpx.HTTPTransport(uds=str(home.socket))
+    with httpx.Client(transport=transport, base_url="http://broker") as client:
+        agents = client.get("/api/agents").json()["agents"]
+        agent = next(agent for agent in agents if agent["name"] == name)
+        steps = client.get(f"/api/agents/{agent['id']}").json()["upstream"]
+    return bool(steps) and all(step["status"] != "pending" for step in steps)
 
 
 async def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -49,11 +65,11 @@ async def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
 @asynccontextmanager
 async def demo(folder: Path) -> AsyncIterator[Home]:
     """Run the demo without a console for as long as it is needed."""
-    line = [*AGENTVAULT, "--home", str(folder), "demo", "--headless", "--for", "240"]
+    line = [*AGENTVAULT, "--home", str(folder), "demo", "--headless", "--for", "400"]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
     try:
         home = Home.locate(folder)
-        await until(lambda: waiting(home) >= 2)
+        await until(lambda: unfolded(home))
         yield home
     finally:
         process.terminate()
@@ -79,11 +95,27 @@ async def console(home: Home, size: tuple[int, int]) -> AsyncIterator[Pilot[int]
 async def picture(pilot: Pilot[int]) -> str:
     """Return what the console shows now, as SVG."""
     await pilot.pause()
-    return pilot.app.export_screenshot(title="AgentVault")
+    return at_home(pilot.app.export_screenshot(title="AgentVault"), Path.cwd())
+
+
+def at_home(svg: str, folder: Path) -> str:
+    """Write *folder* as a home, as a shell does; what is drawn stays as wide."""
+    return re.sub(
+        rf"{re.escape(str(folder))}(/[\w.-]+)",
+        lambda found: f"~{found[1]}".ljust(len(found[0]), "\u00a0"),
+        svg,
+    )
 
 
 def save(name: str, svg: str) -> None:
-    """Write one picture beside this program."""
+    """Write one picture beside this program.
+
+    Raises:
+        ValueError: a place of this machine is in it.
+    """
+    for place in (tempfile.gettempdir(), Path.home(), FOLDER.parent, platform.node()):
+        if re.search(rf"(?<![\w/]){re.escape(str(place))}\b", svg):
+            raise ValueError(f"{place} is in the picture {name}")
     (FOLDER / f"{name}.svg").write_text(svg)
     print(f"screenshots/{name}.svg")
 
@@ -113,9 +145,20 @@ async def decide(home: Home) -> None:
         await asyncio.to_thread(subprocess.run, approve, check=True)
         await asyncio.sleep(5)
         await take(pilot, "stepup-decided")
-        await press(pilot, "escape", "escape", "j", "r")
+        await press(pilot, "escape", "escape", "colon", *"calendar", "enter", "r")
         await take(pilot, "revoke")
-        await press(pilot, "escape", "question_mark")
+        await press(pilot, "y")
+        await until(lambda: confirmed(home, "calendar-agent"))
+        await asyncio.sleep(1)
+        await take(pilot, "revoked")
+        await asyncio.sleep(LOG)
+        await press(pilot, "escape", "enter")
+        await asyncio.sleep(2)
+        await take(pilot, "agent-revoked")
+        await press(pilot, "escape", "L", "slash", *"type:tenant", "enter")
+        await asyncio.sleep(2)
+        await take(pilot, "tenant-log")
+        await press(pilot, "escape", "escape", "question_mark")
         await take(pilot, "keys")
         await press(pilot, "escape", "t", *["left_square_bracket"] * 12)
         await asyncio.sleep(1)
@@ -129,7 +172,7 @@ INCIDENT = (
     ("escape escape colon e m a i l", "everything by name: find the agent", 3.0),
     ("enter enter", "all there is to know of it", 4.0),
     ("r", "what revoking cuts, and what it cannot undo", 4.5),
-    ("y", "another key confirms: closed", 3.5),
+    ("y", "closed here at once; the tenant follows, step by step", 5.0),
     ("escape L", "its audit; every link on screen is computed again here", 4.5),
     ("e enter", "the evidence, in a file that only you can read", 4.5),
 )
@@ -143,7 +186,7 @@ async def play(home: Home) -> None:
     async with console(home, (110, 32)) as pilot:
         for keys, said, seconds in INCIDENT:
             await press(pilot, *keys.split())
-            await asyncio.sleep(1)
+            await asyncio.sleep(6 if keys == "y" else 1)
             shown = " ".join(_SHOWN.get(key, key) for key in keys.split())
             caption = f"{shown}  -  {said}" if shown else said
             frames.append(Frame(await picture(pilot), caption, seconds))

@@ -1,6 +1,6 @@
 """What an operator can do from the console, as dialogs and screens call it.
 
-`link.Link` does it over the operators' socket; tests may put another in its place.
+`decides.Decides` does it over the operators' socket; tests may put another there.
 Each raises an `AgentVaultError` whose `diagnosis()` is fit for the screen:
 `RefusedError` also when the link is not live, because nobody may decide on what the
 broker has not confirmed.

@@ -40,14 +40,16 @@ class Seen(NamedTuple):
 
 def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
     """Write everything worth knowing before a decision about an agent."""
-    sections = (
+    sections = [
         _may(pen, seen, width),
         _asked(pen, seen, width),
         _holds(pen, seen, width),
         tenantwords.accounts(pen, seen.agent, width),
         _refused(pen, seen, width),
-        _revoking(pen, seen, width),
-    )
+    ]
+    # Once it is revoked, how far that is comes first: nothing else is urgent.
+    place = 0 if seen.agent.revoked else len(sections)
+    sections.insert(place, _revoking(pen, seen, width))
     rows: list[Row] = []
     for section in sections:
         if section:

@@ -23,8 +23,12 @@ _LABELS: Final[Mapping[str, str]] = {
     "agent_says": "It says",
     "amr": "Factors",
     "auth_time": "Proved at",
+    "client_id": "Client",
+    "date": "Logged at",
     "decision_id": "Decision",
     "id_token_sha256": "ID token",
+    "ip": "From",
+    "log_id": "Log row",
     "message": "Told it",
     "parameters": "With",
     "policy_version": "Policy",
@@ -33,6 +37,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "token_fetch_before": "Fetch by",
     "token_id": "Token",
     "tokens_revoked": "Cut tokens",
+    "user_id": "User",
 }
 _THEIRS: Final = frozenset({"agent_says", "parameters"})
 """Members an agent writes: what looks like a code or a link in them is masked."""
@@ -93,7 +98,8 @@ def _members(
     actor = event.get("actor")
     kind = shown(actor.get("kind"), 20) if isinstance(actor, dict) else ""
     who = shown(actor.get("id"), 200) if isinstance(actor, dict) else ""
-    yield from pen.facts("Who", f"{kind} {row.actor} {who}".strip(), width, 3)[0]
+    names = dict.fromkeys(part for part in (kind, row.actor, who) if part)
+    yield from pen.facts("Who", " ".join(names), width, 3)[0]
     if row.agent_id and row.agent_id != who:
         name = mirror.agent_name(row.agent_id)
         yield from pen.facts("Agent", f"{name} {row.agent_id}", width, 3)[0]
@@ -106,7 +112,8 @@ def _members(
     theirs = kind == "agent" and not row.outcome
     if why := row.reason if theirs else words.why(mirror, row) or row.reason:
         key = raw_key if theirs else ""
-        yield from _text(pen, "Why", shown(why, _WHOLE), width, key)
+        label = "Means" if row.type == "tenant.log" else "Why"
+        yield from _text(pen, label, shown(why, _WHOLE), width, key)
     if row.decision_id:
         yield from pen.facts("Decision", row.decision_id, width, 2)[0]
     yield from _detail(pen, mirror, event.get("detail"), width, raw_key)
@@ -117,6 +124,9 @@ def _detail(
 ) -> Iterator[Row]:
     shown = mirror.intake.shown
     for name, value in (detail if isinstance(detail, dict) else {}).items():
+        if name == "details":  # what the tenant says of a row of its log
+            yield from _detail(pen, mirror, value, width, raw_key)
+            continue
         label = _LABELS.get(name) or shown(name, 11).replace("_", " ").capitalize()
         text = value if isinstance(value, str) else _json(value)
         key = raw_key if name in _THEIRS else ""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.text import Shown
+
+if TYPE_CHECKING:
+    from rich.style import Style
+
+    from agentvault_tui.console.theme import Palette
 
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
@@ -48,7 +53,7 @@ _EVENTS: Final = {
     "stepup.requested": "WAITS",
     "tenant.away": "AWAY",
     "tenant.back": "BACK",
-    "tenant.log": "LOGGED",
+    "tenant.log": "TENANT LOG",
     "tenant.log_gap": "GAP",
     "token.delivered": "FETCHED",
     "token.exchanged": "PROVIDED",
@@ -57,6 +62,8 @@ _EVENTS: Final = {
     "token.revoked": "ENDED",
     "upstream.revocation": "TENANT",
 }
+_AT: Final = "connection:"
+"""What the resource begins with where an account at a provider is used."""
 TYPES: Final = ("token.decision", *_EVENTS)
 """Every type of event this console knows."""
 _LOUD: Final = frozenset(
@@ -71,6 +78,10 @@ _LOUD: Final = frozenset(
 )
 
 
+_DAILY: Final = frozenset({"token.exchanged", "token.revoked"})
+"""As frequent as what is allowed, and as quiet; a cut has an event of its own."""
+
+
 @lru_cache(maxsize=64)
 def _masked(reason: Shown) -> str:
     from agentvault_tui.lures import mask_lures  # noqa: PLC0415 - see `lines`
@@ -82,6 +93,8 @@ def word(event: EventRow) -> str:
     """Return the one word an event is known by in the audit."""
     if event.outcome:
         return event.outcome.upper()
+    if event.type == "upstream.revocation" and event.resource.startswith(_AT):
+        return "PROVIDER"
     return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
 
 
@@ -95,13 +108,31 @@ def loud(event: EventRow) -> bool:
     return event.type in _LOUD
 
 
-def beside(event: EventRow, said: str) -> list[str]:
-    """Return what stands beside an event's action: on what, then what is *said* of it.
+def deed(event: EventRow) -> str:
+    """Say what was done; of a row of the tenant's log what its code means.
 
-    Of a row of the tenant's log what it means comes first: its action is a code.
+    The code itself stands in the event in full.
     """
-    on = " ".join(part for part in (event.resource, event.note) if part)
-    parts = (said, on) if event.type == "tenant.log" else (on, said)
+    means = event.reason if event.type == "tenant.log" else ""
+    return means or event.action or event.type
+
+
+def style(palette: Palette, event: EventRow) -> Style:
+    """Return how an event's word is written: what is daily business does not shine."""
+    if event.outcome:
+        return palette.outcome(event.outcome)
+    if event.type in _DAILY:
+        return palette.allowed
+    return palette.danger if loud(event) else palette.accent
+
+
+def beside(event: EventRow, said: str) -> list[str]:
+    """Return what stands beside the deed: on what, then what is *said* of it."""
+    on: str = event.resource
+    if on.startswith(_AT):
+        on = f"at {on.removeprefix(_AT)}"
+    on = " ".join(part for part in (on, event.note) if part)
+    parts = (on, "" if said == deed(event) else said)
     return [part for part in parts if part]
 
 

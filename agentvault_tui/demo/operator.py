@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -13,6 +13,8 @@ import httpx
 from agentvault_tui.errors import AgentVaultError, RefusedError, UnreachableError
 
 _PAGE: Final = 1000
+_OVERTAKEN: Final = ("token.revoked", "revoked while it was being issued")
+"""The event of a token that was allowed, and not given: its agent was cut off."""
 _CALLBACK: Final = "http://127.0.0.1:7719/callback"
 """Where a browser is sent in the end; what it brings is read off its address."""
 Visit = Callable[[str], Awaitable[str]]
@@ -32,25 +34,40 @@ class Registration:
         return f"Registration({self.client_id!r})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """What the ledger holds about token decisions, from some event on."""
 
-    events: int
+    events: int = 0
     """Events counted, of every type."""
-    outcomes: dict[str, dict[str, int]]
+    outcomes: dict[str, Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
     """Decisions by agent id, then by outcome."""
-    withheld: dict[str, dict[str, int]]
-    """By agent id, what was allowed and yet not given, under ``allowed``; and under
-    ``denied`` how much of that was answered with a refusal."""
+    _withheld: dict[str, Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
+    """By agent id, how what was allowed and not given was answered."""
 
-    def answers(self, agent_id: str) -> dict[str, int]:
+    def add(self, event: dict[str, Any]) -> None:
+        """Count one more."""
+        self.events += 1
+        kind, agent_id, reason = event["type"], event["agent_id"], event["reason"]
+        if kind == "token.decision":
+            self.outcomes[agent_id][event["outcome"]] += 1
+        elif kind == "token.not_exchanged" or (kind, reason) == _OVERTAKEN:
+            # A revocation overtook it, or the tenant gave none: refused, but for a
+            # tenant that is away, which is no refusal (503).
+            away = reason == "unavailable"
+            self._withheld[agent_id]["away" if away else "denied"] += 1
+
+    def answers(self, agent_id: str) -> Counter[str]:
         """Return how often the agent was answered with each outcome."""
-        decided = Counter(self.outcomes.get(agent_id, {}))
-        withheld = self.withheld.get(agent_id, {})
-        decided["allowed"] -= withheld.get("allowed", 0)
-        decided["denied"] += withheld.get("denied", 0)
-        return decided
+        given = Counter(self.outcomes.get(agent_id, {}))
+        withheld = self._withheld.get(agent_id, Counter[str]())
+        given["allowed"] -= withheld.total()
+        given["denied"] += withheld["denied"]
+        return given
 
 
 class Operator:
@@ -90,25 +107,15 @@ class Operator:
 
     async def record(self, after: int = 0) -> Record:
         """Count every event after sequence number *after*."""
-        outcomes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        withheld: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        events, place = 0, after
+        record, place = Record(), after
         while True:
             page = await self._call(
                 "GET", "/api/audit", params={"after": place, "limit": _PAGE}
             )
             for event in page["events"]:
-                events += 1
-                if event["type"] == "token.decision":
-                    outcomes[event["agent_id"]][event["outcome"]] += 1
-                elif event["type"] == "token.not_exchanged":
-                    # A revocation overtook it, or the tenant gave none: refused, but
-                    # for a tenant that is away, which is no refusal (503).
-                    withheld[event["agent_id"]]["allowed"] += 1
-                    if event["reason"] != "unavailable":
-                        withheld[event["agent_id"]]["denied"] += 1
+                record.add(event)
             if page["next"] is None:
-                return Record(events, dict(outcomes), dict(withheld))
+                return record
             place = page["next"]
 
     async def connected(self) -> set[str]:

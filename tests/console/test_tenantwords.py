@@ -162,7 +162,7 @@ def test_what_was_cut_is_left_out_while_it_is_not_known(pen: Pen, told: Told) ->
 
 
 def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> None:
-    """Beside the code stands what it means, also where a connection is named."""
+    """What its code means stands for it; the code is in the event in full."""
     agent = told.agent()
     told.add_event(
         "tenant.log",
@@ -173,14 +173,39 @@ def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> 
         reason="Token Vault gave a token",
     )
     event = told.mirror.events[-1]
-    assert words.word(event) == "LOGGED"
+    assert words.word(event) == "TENANT LOG"
+    assert words.deed(event) == "Token Vault gave a token"
     said = words.why(told.mirror, event)
-    assert words.beside(event, said) == ["Token Vault gave a token", "workspace"]
+    assert words.beside(event, said) == ["workspace"]
     said = sentences.of_event(told.mirror, event)
     assert "seta on workspace" in said
     assert said.endswith("by tenant: Token Vault gave a token.")
     lately = text(details(pen, told.mirror, agent, 100, ""))
-    assert "seta Token Vault gave a token" in lately
+    assert "TENANT LOG Token Vault gave a token" in lately
+
+
+def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
+    """A step at a provider is not the tenant's; of a connection its name is told."""
+    agent = told.agent()
+    said = {}
+    for action, resource in (
+        ("provider token", "connection:google-oauth2"),
+        ("vault grant", None),
+    ):
+        told.add_event(
+            "upstream.revocation",
+            {"id": agent.id, "name": agent.name},
+            action=action,
+            resource=resource,
+            reason="confirmed",
+        )
+        event = told.mirror.events[-1]
+        beside = words.beside(event, words.why(told.mirror, event))
+        said[words.word(event)] = [words.deed(event), *beside]
+    assert said == {
+        "PROVIDER": ["provider token", "at google-oauth2", "confirmed"],
+        "TENANT": ["vault grant", "confirmed"],
+    }
 
 
 def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:

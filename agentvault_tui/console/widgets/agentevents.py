@@ -44,17 +44,16 @@ class EventsPane(AuditPane):
 
     def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
         pen, p = self.pen, self.pen.palette
-        word, style = words.word(event), p.outcome(event.outcome)
-        if not event.outcome:
-            style = p.danger if words.loud(event) else p.accent
+        word, style = words.word(event), words.style(p, event)
+        said = "" if event.outcome else words.why(self.mirror, event)
+        where = pen.own(" ".join(words.beside(event, said)))
+        room = width // 2 if where else width - len(word) - 13
         left: Row = (
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (f"{self._when(event)} ", p.muted),
-            (pen.clip(event.action or event.type, max(width // 3, 8)), p.text),
+            (pen.clip(words.deed(event), max(room, 8)), p.text),
+            (f"  {where}" if where else "", p.muted),
         )
-        said = "" if event.outcome else pen.own(words.why(self.mirror, event))
-        if where := " ".join(words.beside(event, said)):
-            left = (*left, (f"  {where}", p.muted))
         right = ((f" {word} ", style),)
         rows: list[Row] = [pen.spread(left, right, width)]
         if self._tall(event) == 2:

@@ -148,9 +148,7 @@ class AuditPane(Pane, can_focus=True):
         p = pen.palette
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
         word = words.word(event)
-        style = p.outcome(event.outcome)
-        if not event.outcome:
-            style = p.danger if words.loud(event) else p.accent
+        style = words.style(p, event)
         mark = pen.glyphs.cursor if here else " "
         room = width - 2 - _TIME - _OUTCOME - 1
         who, what = _columns(room)
@@ -160,15 +158,19 @@ class AuditPane(Pane, can_focus=True):
             (pad(pen.clip(name or " ", who), who + 1), p.text),
         ]
         if what:
-            said = "" if event.outcome else pen.own(words.why(self.mirror, event))
+            said = "" if event.outcome else words.why(self.mirror, event)
             where = next(iter(words.beside(event, said)), "")
             rest = max(room - who - what - 2, 1)
             if not where:  # with nothing beside it, a long word need not be cut
                 what, rest = what + rest, 0
-            action = pen.clip(event.action or event.type, what)
+            deed = words.deed(event)
+            if event.type == "tenant.log":  # a sentence: it says more than where
+                more = min(max(cell_width(deed) - what, 0), rest)
+                what, rest = what + more, rest - more
+            action = pen.clip(deed, what)
             left.append((pad(action, what + 1), p.text))
             if rest:
-                left.append((pen.clip(where, rest), p.muted))
+                left.append((pen.clip(pen.own(where), rest), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
         rows: list[Row] = [(*left, (" " * gap, p.muted), (f"{word} ", style))]

@@ -87,12 +87,17 @@ def details(
     *restores* is what is said besides of one that is revoked.
     """
     now = mirror.clock.now()
-    return [
-        *_identity(pen, mirror, agent, width),
+    rows = [
         *_may(pen, agent, width),
         *_holds(pen, mirror, agent, width, now),
         *tenantwords.accounts(pen, agent, width),
-        *_revoking(pen, mirror, agent, width, restores),
+    ]
+    revoking = _revoking(pen, mirror, agent, width, restores)
+    # Once it is revoked, how far that is comes first: nothing else is urgent.
+    rows = [*revoking, *rows] if agent.revoked else [*rows, *revoking]
+    return [
+        *_identity(pen, mirror, agent, width),
+        *rows,
         *_lately(pen, mirror, agent, width),
     ]
 
@@ -199,16 +204,14 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
                 break
     rows: list[Row] = []
     for event in found:
-        style = p.outcome(event.outcome)
-        tenants = event.type == "tenant.log"  # whose action is a code
-        on = words.why(mirror, event) if tenants else event.resource
-        what = " ".join(word for word in (event.action or event.type, on) if word)
-        text = pen.clip(what, max(width - LABEL - 20, 6))
+        style = words.style(p, event)
+        what = " ".join((words.deed(event), *words.beside(event, "")))
+        text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
         rows.append(
             pen.fact(
                 "" if rows else "Lately",
                 (f"{event.time:%H:%M:%S} ", p.muted),
-                (f"{words.word(event):<10}", style),
+                (f"{words.word(event):<10} ", style),
                 (text, p.text),
             )
         )

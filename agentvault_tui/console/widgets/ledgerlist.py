@@ -13,6 +13,7 @@ from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.lines import Piece, Row, cells
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.console.widgets.audit import AuditPane, Read, pad
+from agentvault_tui.text import cell_width
 
 _OUTCOME: Final = 10
 _WIDE: Final = 96
@@ -67,22 +68,23 @@ class LedgerList(AuditPane):
         if width < _WIDE:
             return self._flagged(event, super()._event(event, width, here=here))
         pen, p = self.pen, self.pen.palette
-        word, outcome = words.word(event), p.outcome(event.outcome)
-        if not event.outcome:
-            outcome = p.danger if words.loud(event) else p.accent
+        word, outcome = words.word(event), words.style(p, event)
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
         number = max(len(f"{self.mirror.last_seq:,}"), 7)
         room = width - 2 - 13 - number - 1 - _OUTCOME - 1
         who, what = room * 22 // 100, room * 20 // 100
-        why = pen.own(words.why(self.mirror, event))
+        why = words.why(self.mirror, event)
+        deed, beside = words.deed(event), words.beside(event, why)
+        if event.type == "tenant.log":  # a sentence: it says more than where
+            what = max(what, min(cell_width(deed), room - who - 2))
         left: list[Piece] = [
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (f"{event.seq:>{number},} {self._time(event)} ", p.muted),
             (pad(pen.clip(name or " ", who), who + 1), p.text),
-            (pad(pen.clip(event.action or event.type, what), what + 1), p.text),
+            (pad(pen.clip(deed, what), what + 1), p.text),
         ]
         rest = width - 1 - cells(tuple(left)) - _OUTCOME - 1
-        left.append((pen.clip("  ".join(words.beside(event, why)), rest), p.muted))
+        left.append((pen.clip(pen.own("  ".join(beside)), rest), p.muted))
         gap = width - 1 - len(word) - cells(tuple(left))
         row: Row = (*left, (" " * max(gap, 1), p.muted), (f"{word} ", outcome))
         return self._flagged(event, [row])
