@@ -35,6 +35,11 @@ _MOST_BEFORE: Final = 50
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about step-ups."""
+    return [*_reading(broker), *_deciding(broker, authority)]
+
+
+def _reading(broker: Broker) -> list[Route]:
+    """Return the routes that list and show."""
 
     async def index(request: Request) -> Response:
         """List what waits, then the latest that was decided."""
@@ -66,35 +71,36 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         found = await broker.ledger.stepups_before(stepup, limit)
         return answer({"stepups": [stepup_shape(each) for each in found]})
 
+    return [
+        Route("/api/agents/stepup", index, methods=["GET"]),
+        Route("/api/agents/stepup/{id}", show, methods=["GET"]),
+        Route("/api/agents/stepup/{id}/before", before, methods=["GET"]),
+    ]
+
+
+def _deciding(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the route that approves or denies."""
+
     async def decide(request: Request) -> Response:
         """Begin to approve (202, the second factor follows), or deny."""
         body = await body_of(request, ("id", "decision", "digest", "reason"))
-        stepup_id = text_of(body, "id")
+        who, stepup_id = operator_of(request), text_of(body, "id")
         match body.get("decision"):
             case "approve":
-                operator = await authority.actor(
-                    operator_of(request), Need.APPROVE, stepup_id
-                )
+                operator = await authority.actor(who, Need.APPROVE, stepup_id)
                 stepup = await begin_approval(
                     broker, stepup_id, text_of(body, "digest"), operator
                 )
                 return answer(stepup_shape(stepup, broker.registry.ends()), 202)
             case "deny":
-                operator = await authority.actor(
-                    operator_of(request), Need.CUT, stepup_id
-                )
+                operator = await authority.actor(who, Need.CUT, stepup_id)
                 reason = text_of(body, "reason", required=False, cap=1000)
                 stepup = await deny(broker, stepup_id, reason, operator)
                 return answer(stepup_shape(stepup, broker.registry.ends()))
             case _:
                 raise UsageError("'decision' must be approve or deny")
 
-    return [
-        Route("/api/agents/stepup", index, methods=["GET"]),
-        Route("/api/agents/stepup", decide, methods=["POST"]),
-        Route("/api/agents/stepup/{id}", show, methods=["GET"]),
-        Route("/api/agents/stepup/{id}/before", before, methods=["GET"]),
-    ]
+    return [Route("/api/agents/stepup", decide, methods=["POST"])]
 
 
 def _id(request: Request) -> str:
