@@ -138,7 +138,7 @@ def counting(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     if until is None or not seconds:
         return []
     p = pen.palette
-    text = f"until {clock_time(until)}, when the last token handed out ends"
+    text = f"until {clock_time(until)}, the last token's end"
     row = pen.fact("Outside", (f"{countdown(seconds)} ", p.waiting), (text, p.muted))
     return [pen.cut(row, width)]
 

@@ -94,12 +94,23 @@ async def stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def console(home: Path, link: str | None) -> asyncio.subprocess.Process:
-    """Open ``agentvault console`` on *home* in this terminal, for that kind of link."""
+async def console(
+    home: Path, link: str | None, *, passing: bool
+) -> asyncio.subprocess.Process:
+    """Open ``agentvault console`` on *home* in this terminal, for that kind of link.
+
+    Of a *passing* home nothing is to be remembered: what a console keeps elsewhere of
+    the ledgers it saw goes into the home, and with it.
+    """
     line = [*AGENTVAULT, "--home", str(home), "console"]
     if link is not None:
         line += ["--link", link]
-    return await asyncio.create_subprocess_exec(*line, preexec_fn=_end_with_parent)
+    environ = dict(os.environ)
+    if passing:
+        environ["XDG_STATE_HOME"] = str(home / "demo" / "state")
+    return await asyncio.create_subprocess_exec(
+        *line, env=environ, preexec_fn=_end_with_parent
+    )
 
 
 def _end_with_parent() -> None:

@@ -176,7 +176,7 @@ async def _with_console(
         return 0
     async with asyncio.TaskGroup() as whole:
         whole.create_task(company.work(plan.rate))
-        console = await processes.console(home, plan.link)
+        console = await processes.console(home, plan.link, passing=not plan.home)
         closed = whole.create_task(console.wait())
         ended = asyncio.create_task(ending.wait())
         await asyncio.wait(

@@ -111,7 +111,12 @@ def on_a_terminal(short: Path) -> tuple[subprocess.Popen[bytes], int]:
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(short), "TERM": "xterm-256color"},
+        env={
+            **os.environ,
+            "TMPDIR": str(short),
+            "XDG_STATE_HOME": str(short / "state"),
+            "TERM": "xterm-256color",
+        },
     )
     os.close(slave)
     return process, master
