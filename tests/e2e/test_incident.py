@@ -102,7 +102,7 @@ def test_an_incident_takes_fewer_than_twenty_keys(
         operator.press("r")
         operator.sees("Cuts now    1 token")
         operator.decide("y", "closed here")
-        operator.leave("Answered")
+        operator.leave("answered after")
         # Keep the evidence.
         operator.press("L")
         operator.sees("on screen verified here", "REFUSED", "agent.revoked")
