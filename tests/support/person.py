@@ -68,7 +68,8 @@ class Operator:
         return self._until(lambda shown: all(text in shown for text in texts), texts)
 
     def leave(self, *texts: str) -> None:
-        """Press Esc, and wait until none of *texts* is on the screen any more."""
+        """See *texts*, press Esc, and wait until none is on the screen any more."""
+        self.sees(*texts)
         self._look(ARM_SECONDS)
         self.press("Escape")
         self._until(lambda shown: not any(text in shown for text in texts), texts)
