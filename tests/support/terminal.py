@@ -77,7 +77,7 @@ class Terminal:
         """The screen's rows, as a terminal would show what was painted so far."""
         self._stream.feed(self.painted[self._fed :])
         self._fed = len(self.painted)
-        return list(self._screen.display)
+        return _rows(self._screen)
 
     def resize(self, columns: int, rows: int) -> None:
         """Be another size, and say so."""
@@ -91,7 +91,7 @@ class Terminal:
         """What a blank terminal shows of the bytes painted after *start*."""
         screen = pyte.Screen(self._screen.columns, self._screen.lines)
         pyte.ByteStream(screen).feed(self.painted[start:])
-        return list(screen.display)
+        return _rows(screen)
 
     def hold(self) -> None:
         """Take nothing more from the child, as after ctrl+s; reading finds no more."""
@@ -152,3 +152,9 @@ class Terminal:
 def _size(descriptor: int, columns: int, rows: int) -> None:
     size = struct.pack("HHHH", rows, columns, 0, 0)
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, size)
+
+
+def _rows(screen: pyte.Screen) -> list[str]:
+    """Read the cells; pyte's own reading trips over half a wide letter painted over."""
+    columns, rows = range(screen.columns), range(screen.lines)
+    return ["".join(screen.buffer[y][x].data for x in columns) for y in rows]
