@@ -84,7 +84,7 @@ class Authority:
         }
         return Standing(session, role, refused)
 
-    async def actor(self, operator: Actor, need: Need, about: str = "") -> Actor:
+    async def actor(self, operator: Actor, need: Need, about: str) -> Actor:
         """Return who decides, as the record shall name them.
 
         Args:
@@ -107,7 +107,7 @@ class Authority:
                 EventType.OPERATOR_REFUSED,
                 actor,
                 action=need.value,
-                resource=visible(about, 120) or None,
+                resource=visible(about, 120),
                 reason=why,
                 detail={"uid": operator.id, "needed_role": role},
             )

@@ -15,7 +15,6 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.text import Shown
 
-"""Seconds between two looks at our own broker, on this machine."""
 _GRANTED: Final = frozenset({"approved", "redeemed"})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -113,13 +112,12 @@ class TenantClient:
             form["audience"] = audience
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
         # ignores or refuses what it does not know is not written anywhere.
-        if shown := await self._shows(authorization_details or ()):
+        if await self._shows(authorization_details or ()):
             form["authorization_details"] = json.dumps(authorization_details)
         reply = await self.tenant.send(
             "POST", metadata.device_authorization_endpoint, form=form
         )
-        flow = read_start(reply, self.issuer, ttl, self._clock)
-        return replace(flow, details_shown=shown)
+        return read_start(reply, self.issuer, ttl, self._clock)
 
     async def _shows(self, authorization_details: Sequence[dict[str, Any]]) -> bool:
         types = {one.get("type") for one in authorization_details}

@@ -39,8 +39,6 @@ class DeviceFlow:
     interval: int
     started_at: datetime
     expires: Deadline
-    details_shown: bool = False
-    """Whether the tenant's page shows what is approved; else only we do."""
 
 
 @dataclass(frozen=True, slots=True)

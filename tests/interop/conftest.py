@@ -1,13 +1,14 @@
-"""One broker in process for each test."""
+"""One broker in process for each test, and one provider for a module's."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support.bench import Bench
+from support.oidc_peer import Provider, oidc_provider
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
@@ -19,3 +20,10 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = await Bench.open(Home.locate(tmp_path / "home"), clock)
     yield bench
     await bench.close()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    """One provider for all tests of a module."""
+    with oidc_provider() as running:
+        yield running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
-from support.oidc_peer import FACTORS, URSULA, Provider, oidc_provider, with_provider
+from support.oidc_peer import FACTORS, URSULA, Provider, with_provider
 from support.oidc_vault import AtProvider, vault_at
 from support.sdk_agents import SDKS, sdk_agent, until_refused
 from support.tls_front import trusted
@@ -22,13 +22,6 @@ from agentvault_tui.home import Home
 LEASE = 1
 
 pytestmark = with_provider
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    """One provider for all tests here."""
-    with oidc_provider() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +12,6 @@ from support.oidc_peer import (
     URSULA,
     Person,
     Provider,
-    oidc_provider,
     with_provider,
 )
 
@@ -42,13 +41,6 @@ LIFE = 600
 """Seconds that the provider's codes live."""
 
 pytestmark = with_provider
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    """One provider for all tests here."""
-    with oidc_provider() as running:
-        yield running
 
 
 @pytest.fixture

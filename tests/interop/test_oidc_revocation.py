@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from support.bench import OPERATOR, Bench
 from support.oidc_peer import (
     URSULA,
     Provider,
-    oidc_provider,
     signed_in_at,
     with_provider,
 )
@@ -36,13 +35,6 @@ from agentvault_tui.vault.provision.kept import KeptClients
 STEP = "held refresh token"
 
 pytestmark = with_provider
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    """One provider for all tests here."""
-    with oidc_provider() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -33,13 +33,6 @@ from agentvault_tui.vault import (
 LATER = 300
 
 pytestmark = with_provider
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    """One provider for all tests here."""
-    with oidc_provider() as running:
-        yield running
 
 
 @pytest.fixture

@@ -52,10 +52,8 @@ def shows(tenant: RogueTenant, types: Any) -> Answer:
 async def is_shown(tenant: RogueTenant, client: TenantClient) -> bool:
     """Start a flow for an action; tell whether the tenant was told of it."""
     details = {"type": "agentvault:stepup", "action": "send:payment"}
-    flow = await client.start_device_flow("openid", [details], ttl=120)
-    told = "authorization_details" in tenant.sent(DEVICE)[-1].form
-    assert flow.details_shown is told
-    return told
+    await client.start_device_flow("openid", [details], ttl=120)
+    return "authorization_details" in tenant.sent(DEVICE)[-1].form
 
 
 async def start(client: TenantClient, ttl: int = 120) -> DeviceFlow:
@@ -75,7 +73,6 @@ async def test_the_request_says_what_is_to_be_approved(
     assert json.loads(sent.form.pop("authorization_details")) == [details]
     assert sent.form == {"client_id": "avConsole01", "scope": "openid profile email"}
     assert flow.user_code == "KDRT-WZNB"
-    assert flow.details_shown
     assert flow.verification_uri_complete.endswith("/activate?user_code=KDRT-WZNB")
 
 

@@ -107,10 +107,10 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     async def revoke(request: Request) -> Response:
         body = await body_of(request, ("agent_id", "all", "reason"))
         reason = text_of(body, "reason", required=False, cap=1000)
-        agent_id = "" if _all(body) else text_of(body, "agent_id")
+        agent_id = None if _all(body) else text_of(body, "agent_id")
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
-        if not agent_id:
+        if agent_id is None:
             cut = await panic(broker, reason, operator)
             return answer({"agents": len(cut.agents), **_cut(cut)})
         cut = await revoke_agent(broker, agent_id, reason, operator)
@@ -120,10 +120,10 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
 
     async def restore(request: Request) -> Response:
         body = await body_of(request, ("agent_id", "all"))
-        agent_id = "" if _all(body) else text_of(body, "agent_id")
+        agent_id = None if _all(body) else text_of(body, "agent_id")
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.GIVE, about)
-        if not agent_id:
+        if agent_id is None:
             return answer({"agents": await lift_panic(broker, operator)})
         agent = await restore_agent(broker, agent_id, operator)
         return answer({"agent": agent_shape(agent, broker.registry)})

@@ -46,10 +46,8 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
     async def remove(request: Request) -> Response:
         """Take an account away; a shared one only when that is asked for."""
         body = await body_of(request, ("agent_id", "connection", "shared"))
-        agent_id, connection = (
-            text_of(body, "agent_id"),
-            text_of(body, "connection", cap=128),
-        )
+        agent_id = text_of(body, "agent_id")
+        connection = text_of(body, "connection", cap=128)
         about = f"{agent_id} connection:{connection}"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
         shared = body.get("shared", False)
@@ -73,10 +71,10 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
         """Begin to connect an account: a page for a browser comes back."""
         known = ("agent_id", "connection", "scopes", "redirect_uri")
         body = await body_of(request, known)
-        about = text_of(body, "agent_id")
-        await authority.actor(operator_of(request), Need.GIVE, about)
+        agent_id = text_of(body, "agent_id")
+        await authority.actor(operator_of(request), Need.GIVE, agent_id)
         wanted = Wanted(
-            agent_id=broker.registry.agent(text_of(body, "agent_id")).id,
+            agent_id=broker.registry.agent(agent_id).id,
             connection=text_of(body, "connection", cap=128),
             scopes=strings_of(body, "scopes"),
             redirect_uri=text_of(body, "redirect_uri", cap=200),
@@ -85,9 +83,9 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
 
     async def go_on(request: Request) -> Response:
         """Take where the browser ended: another page, or the connected account."""
-        operator = await authority.actor(operator_of(request), Need.GIVE)
         body = await body_of(request, ("id", "address"))
         flow_id, address = text_of(body, "id", cap=64), text_of(body, "address")
+        operator = await authority.actor(operator_of(request), Need.GIVE, flow_id)
         reached = await proceed(broker, flow_id, address, operator)
         if isinstance(reached, Flow):
             return answer(_flow(reached))

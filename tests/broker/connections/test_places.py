@@ -54,12 +54,15 @@ async def test_many_tokens_of_a_provider_that_hangs_delay_no_other_provider(
         office.broker.settings = replace(
             office.broker.settings, connections={"slow": at(slow), WORKSPACE: at(well)}
         )
-        for _ in range(20):
-            await office.revoke(await holding(office, live, "slow"))
+        stuck = [await holding(office, live, "slow") for _ in range(20)]
+        for agent in stuck:
+            await office.revoke(agent)
         running = asyncio.create_task(office.broker.outbox.run())
         await office.bench.until(lambda: slow.asked("/revoke") >= 8)
         other = await holding(office, live, WORKSPACE)
         await office.revoke(other)
         await office.bench.until(lambda: office.step(other).status == "confirmed")
+        assert {office.step(one).status for one in stuck} == {"pending"}
+        assert slow.asked("/revoke") == 8
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
