@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.console.lines import Pen, Row, clock_time, countdown
+from agentvault_tui.console.lines import LABEL, Pen, Row, clock_time, countdown
 from agentvault_tui.console.records import AgentRow, AtProvider, UpstreamStep
 
 _PROVIDERS: Final = 3
@@ -92,6 +92,8 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     told: set[str] = set()
     known = [step for step in agent.upstream if step.status != "withdrawn"]
     room = min(max((len(step.ends) for step in known), default=0), _STEP)
+    said = max((len(state(step)) for step in known), default=0)
+    brief = LABEL + room + said + 4 > width
     for step in sorted(known, key=lambda step: bool(step.connection)):
         mark, style = {
             "confirmed": (pen.glyphs.done, p.accent),
@@ -103,7 +105,7 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
             "" if place == last else place,
             (f"{mark} ", style),
             (f"{pen.clip(step.ends, room).ljust(room)}  ", p.text),
-            (state(step), p.muted),
+            (state(step, brief=brief), p.muted),
         )
         last = place
         rows.append(pen.cut(row, width))
@@ -138,21 +140,24 @@ def counting(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     if until is None or not seconds:
         return []
     p = pen.palette
-    text = f"until {clock_time(until)}, the last token's end"
-    row = pen.fact("Outside", (f"{countdown(seconds)} ", p.waiting), (text, p.muted))
-    return [pen.cut(row, width)]
+    count, end = f"{countdown(seconds)} ", f"until {clock_time(until)}"
+    whole = f"{end}, the last token's end"
+    text = whole if LABEL + len(count) + len(whole) <= width else end
+    return [pen.cut(pen.fact("Outside", (count, p.waiting), (text, p.muted)), width)]
 
 
-def state(step: UpstreamStep) -> str:
-    """Say how one step stands."""
+def state(step: UpstreamStep, *, brief: bool = False) -> str:
+    """Say how one step stands; *brief*, where there is room for no more."""
     if step.reason == "no_credential":
         return "no credential"
     if step.status in _OVER:
         word, between = _OVER[step.status]
-        return word if step.ms is None else f"{word}{between}{took(step.ms)}"
+        if step.ms is None or (brief and step.status == "failed"):
+            return word
+        return took(step.ms) if brief else f"{word}{between}{took(step.ms)}"
     if not step.attempts:
         return "pending"
-    again = f" at {clock_time(step.next_at)}" if step.next_at else ""
+    again = f" at {clock_time(step.next_at)}" if step.next_at and not brief else ""
     return f"retry {step.attempts}{again}"
 
 

@@ -11,7 +11,7 @@ from support.cut_off import half_done, uncredited
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console import agentwords, glyphs, theme, words
+from agentvault_tui.console import agentwords, glyphs, tenantwords, theme, words
 from agentvault_tui.console.activity import ActivityRow, read_activity
 from agentvault_tui.console.lines import Pen, Row, clock_time
 from agentvault_tui.console.mirror import Mirror
@@ -215,3 +215,19 @@ def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:
     assert words.loud(event)
     said = words.why(told.mirror, event)
     assert words.beside(event, said) == ["rows may be missing"]
+
+
+@pytest.mark.parametrize("how", [half_done, uncredited])
+@pytest.mark.parametrize("width", [49, 60, 100])
+def test_no_time_of_a_step_is_cut_short(
+    told: Told, pen: Pen, how: Callable[[datetime], dict[str, Any]], width: int
+) -> None:
+    """Where there is no room for the words, the mark and the time say it."""
+    agent = told.agent(**how(START))
+    rows = tenantwords.steps(pen, agent, START, width)
+    lines = ["".join(piece for piece, _ in row) for row in rows]
+    assert [line for line in lines if "\u2026" in line] == []
+    ends = [step.ends for step in agent.upstream if step.status == "confirmed"]
+    done = [line for line in lines if any(one in line for one in ends)]
+    assert all(line.endswith("s") for line in done)
+    assert any("confirmed" in line for line in done) is (width >= 60)

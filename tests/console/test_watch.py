@@ -105,6 +105,18 @@ async def test_the_head_says_what_is_connected(stage: Stage) -> None:
     assert head.endswith("14:02:11Z")
 
 
+async def test_where_it_goes_gives_way_to_how_much(stage: Stage) -> None:
+    """An amount is never cut short, also while somebody proves it on a small screen."""
+    busy(stage.fake)
+    first = min(stage.fake.stepups.values(), key=lambda one: one["requested_at"])
+    stage.fake.stepups[first["id"]] = {**first, "status": "authorizing"}
+    async with stage.on(80, 24):
+        bar = stage.text("waiting")
+    assert "4,200 USD" in bar
+    assert "stripe:acct_42" not in bar
+    assert "being proven · ends 4:12" in bar
+
+
 async def test_what_waits_cannot_be_missed(stage: Stage) -> None:
     """The bar is there while something waits, with count, age and the first of them."""
     busy(stage.fake)

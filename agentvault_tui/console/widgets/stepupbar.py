@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentvault_tui.console.lines import Row, countdown
+from agentvault_tui.console.lines import Row, cells, countdown
 from agentvault_tui.console.presence import listed
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.text import cell_width
 
 
 class StepUpBar(Pane):
@@ -47,13 +48,15 @@ class StepUpBar(Pane):
             ends = f"being proven {g.separator} {ends}"
         if eyes := self.mirror.presence.looking(row.id):
             ends = f"{pen.clip(listed(eyes, 1), 24)} looks {g.separator} {ends}"
-        what = [row.resource, row.gist]
         start: Row = (
             (g.cursor, p.waiting),
             (f" {g.risk(row.risk)} ", p.risk(row.risk)),
             (pen.clip(row.agent_name, 28), p.strong),
             (f"  {pen.clip(row.action, 28)}", p.text),
-            ("  " + pen.clip("  ".join(w for w in what if w) or " ", 60), p.muted),
         )
-        style = p.waiting if left < 60 else p.text
-        return pen.spread(start, ((ends + " ", style),), width)
+        end: Row = ((ends + " ", p.waiting if left < 60 else p.text),)
+        # A figure cut short is another figure: where it goes gives way to how much.
+        much = f"  {pen.clip(row.gist, 40)}" if row.gist else ""
+        room = min(width - cells(start) - cells(end) - cell_width(much) - 3, 60)
+        where = f"  {pen.clip(row.resource, room)}" if row.resource and room > 3 else ""
+        return pen.spread((*start, (where + much, p.muted)), end, width)
