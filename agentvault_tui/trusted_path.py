@@ -13,6 +13,11 @@ from agentvault_tui.errors import SettingsError
 from agentvault_tui.local_user import user_name
 
 _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_OURS: Final = frozenset(
+    ("agentvault.db", "config.toml", "policy.cedar", "scopes.toml", "keymap.toml")
+)
+"""Names by which a folder is known to be a home; any one is enough."""
 _LINKS: Final = 40
 """As many symbolic links as Linux follows in one path."""
 
@@ -98,12 +103,34 @@ def _check_home(home: Path, found: os.stat_result) -> None:
             f"the home {home} belongs to {user_name(found.st_uid)}, not to you",
             f"run as that user, or {_CHOOSE}",
         )
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_mode & _OTHERS and _is_other_folder(home, found):
+        # A start gives its home mode 0700: on /tmp or /opt that locks everyone out.
+        raise SettingsError(
+            f"{home} is a folder that others use (mode {mode:04o}), not a home",
+            _CHOOSE,
+        )
     if found.st_mode & _WRITABLE:
         raise SettingsError(
-            f"others can write in the home {home}"
-            f" (mode {stat.S_IMODE(found.st_mode):04o})",
+            f"others can write in the home {home} (mode {mode:04o})",
             f"look at what is in it, then chmod 700 {home}",
         )
+
+
+def _is_other_folder(folder: Path, found: os.stat_result) -> bool:
+    """Tell whether a folder serves something else than a home.
+
+    Returns:
+        True for a sticky folder that others can write in, such as ``/tmp``, and for
+        one that holds files but none that a home has.
+    """
+    if found.st_mode & stat.S_ISVTX and found.st_mode & _WRITABLE:
+        return True
+    try:
+        names = {entry.name for entry in os.scandir(folder)}
+    except PermissionError:
+        return False
+    return bool(names) and not names & _OURS
 
 
 def _ours_alone(found: os.stat_result) -> bool:

@@ -39,13 +39,34 @@ def test_a_folder_of_ours_is_taken(tmp_path: Path, mode: int) -> None:
     Home.locate(home / "sub" / ".." / "other")
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777])
 def test_a_home_others_can_write_in_is_refused(tmp_path: Path, mode: int) -> None:
     """Whatever lies in it may be someone else's; the remedy is a chmod."""
     home = folder(tmp_path / "home", mode)
     said = refusal(home)
     assert f"others can write in the home {home} (mode {mode:04o})" in said
     assert f"chmod 700 {home}" in said
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o755, 0o775, 0o777])
+def test_a_folder_in_other_use_is_refused_without_a_chmod(
+    tmp_path: Path, mode: int
+) -> None:
+    """On /tmp or /opt the chmod of a start, or one advised, would lock others out."""
+    home = folder(tmp_path / "shared", mode)
+    if not mode & 0o1000:
+        (home / "other-program").mkdir()
+    said = refusal(home)
+    assert f"{home} is a folder that others use (mode {mode:04o})" in said
+    assert "chmod" not in said
+    assert home.stat().st_mode & 0o7777 == mode
+
+
+def test_a_folder_with_a_file_of_a_home_in_it_is_a_home(tmp_path: Path) -> None:
+    """Someone made it with the usual umask and put the policy there first."""
+    home = folder(tmp_path / "home", 0o755)
+    (home / "policy.cedar").touch()
+    assert Home.locate(home).data == home
 
 
 def test_a_home_that_is_a_link_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import click
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantRefusedError, UsageError
 
 _TRIES: Final = 3
@@ -53,9 +54,7 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
             _print_details(session.out, details)
         _factor("password", password, lambda word: page.sign_in(user, word))
         _factor("one-time code", given["otp"], page.one_time_code)
-        agreed = given["yes"] or click.confirm(
-            "Approve exactly this?", default=False, err=True
-        )
+        agreed = given["yes"] or confirm("Approve exactly this?")
         if agreed:
             page.confirm()
         else:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import click
-
 from agentvault_tui.cli.auth0_reach import Opened, TellingClients, opened
 from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantScopeError, UsageError
 from agentvault_tui.vault.provision import Found, Plan, checks, scopes, show
 
@@ -50,7 +49,9 @@ def apply(
                 _print_end(session, there)
                 return 0
             _must_know(plan, found, asks=asks)
-            if asks and not await asyncio.to_thread(_agreed, len(plan.writes)):
+            if asks and not await asyncio.to_thread(
+                confirm, f"Do these {len(plan.writes)} on the tenant?"
+            ):
                 session.out.line("nothing was changed")
                 return 1
             try:
@@ -97,10 +98,6 @@ def _must_know(plan: Plan, found: Found, *, asks: bool) -> None:
             f"this home did not make {told}, which the tenant marks as ours",
             "run apply once without --yes, and look at the plan",
         )
-
-
-def _agreed(count: int) -> bool:
-    return click.confirm(f"Do these {count} on the tenant?", default=False, err=True)
 
 
 def _print_plan(session: Session, plan: Plan) -> None:

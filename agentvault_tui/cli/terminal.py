@@ -1,11 +1,46 @@
-"""Whether there is a terminal a full-screen console can be drawn on."""
+"""The terminal under a command: whether it can be drawn on, and yes or no from it."""
 
 from __future__ import annotations
 
 import os
 import sys
+import termios
+import time
+from collections.abc import Callable
+from typing import Final
+
+import click
 
 from agentvault_tui.errors import UsageError
+
+_ARM_SECONDS: Final = 0.6
+"""As in the console: nobody reads a question and answers it in less."""
+
+
+def confirm(question: str, clock: Callable[[], float] = time.monotonic) -> bool:
+    """Ask yes or no about what was just shown; no is the default.
+
+    What was typed before the question stood there answers nothing, and neither does
+    an answer that came faster than the question can be read.
+
+    Args:
+        question: our own words.
+        clock: what tells how long the answer took, in seconds.
+
+    Returns:
+        whether the answer was yes.
+
+    Raises:
+        click.Abort: the input ended, or Ctrl-C.
+    """
+    while True:
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        asked = clock()
+        agreed = click.confirm(question, default=False, err=True)
+        if not agreed or clock() - asked >= _ARM_SECONDS:
+            return agreed
+        click.echo("That came before the question could be read.", err=True)
 
 
 def require_screen() -> None:
