@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from json.encoder import encode_basestring, encode_basestring_ascii
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["compact_encoder", "encode_basestring", "encode_basestring_ascii"]
+__all__ = [
+    "compact_encoder",
+    "encode_basestring",
+    "to_json",
+]
 
 
 def compact_encoder(
@@ -36,3 +40,12 @@ def compact_encoder(
 
 def _refuse(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+to_json: Final = compact_encoder(encode_basestring_ascii)
+"""Return a value as compact JSON in ASCII.
+
+Escapes keep lone surrogates and NUL from an agent's JSON readable, and no log or pipe
+can be hurt. A value an agent sent takes its text's length in memory this way; as
+Python objects it can take twelve times as much.
+"""

@@ -7,7 +7,6 @@ other task can run, which is what makes one redemption exactly one.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -336,6 +335,9 @@ class Registry:
 
 
 def _weight(token: Token) -> int:
-    """Estimate what a token takes in memory: details are as long as an agent likes."""
-    details = token.authorization_details
-    return _TOKEN_BYTES + (2 * len(json.dumps(details)) if details else 0)
+    """Return the bytes a token takes in memory: details are as long as an agent likes.
+
+    They are ASCII text, which takes a byte a character; objects would take more than
+    any estimate by their length.
+    """
+    return _TOKEN_BYTES + len(token.authorization_details or "")

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from agentvault_tui.clock import Deadline, iso, parse_iso
-from agentvault_tui.encoder import compact_encoder, encode_basestring_ascii
+from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger.records import Cooldown, OutboxStep, Panic
 from agentvault_tui.model import (
     Account,
@@ -29,13 +29,10 @@ from agentvault_tui.model import (
     TokenKind,
 )
 
-# ASCII with escapes: lone surrogates, NUL and NaN from an agent's JSON come back too.
-_encode = compact_encoder(encode_basestring_ascii)
-
 
 def write_agent(agent: Agent) -> str:
     """Return *agent* as text."""
-    return _encode(
+    return to_json(
         {
             "id": agent.id,
             "client_id": agent.client_id,
@@ -74,7 +71,7 @@ def read_agent(doc: str) -> Agent:
 def write_token(token: Token) -> str:
     """Return *token* as text; its secret was never in it."""
     expires = token.expires
-    return _encode(
+    head = to_json(
         [
             token.sha256,
             token.scope,
@@ -83,11 +80,10 @@ def write_token(token: Token) -> str:
             iso(expires.wall),
             expires.boot,
             expires.boot_id,
-            token.authorization_details,
-            token.resource,
-            token.stepup_id,
         ]
     )
+    tail = to_json([token.resource, token.stepup_id])
+    return f"{head[:-1]},{token.authorization_details or 'null'},{tail[1:]}"
 
 
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
@@ -103,7 +99,7 @@ def read_token(token_id: str, agent_id: str, doc: str) -> Token:
         kind=TokenKind(kind),
         issued_at=parse_iso(issued_at),
         expires=Deadline(parse_iso(wall), boot, boot_id),
-        authorization_details=None if details is None else tuple(details),
+        authorization_details=None if details is None else to_json(details),
         resource=resource,
         stepup_id=None if stepup is None else StepUpId(stepup),
     )
@@ -113,9 +109,9 @@ def write_stepup(stepup: StepUp) -> str:
     """Return *stepup* as text."""
     device, who = stepup.device, stepup.decided_by
     plain = (
-        "id agent_id agent_name scope action resource parameters reason rule why risk "
+        "id agent_id agent_name scope action resource reason rule why risk "
         "policy_version nonce digest decision_id ttl count status problem denial "
-        "authorization_details resource_indicator connection"
+        "resource_indicator connection"
     )
     value: dict[str, Any] = {name: getattr(stepup, name) for name in plain.split()}
     value["requested_at"] = iso(stepup.requested_at)
@@ -133,7 +129,11 @@ def write_stepup(stepup: StepUp) -> str:
         device.interval,
         iso(device.expires_at),
     ]
-    return _encode(value)
+    details = stepup.authorization_details or "null"
+    return (
+        f'{to_json(value)[:-1]},"parameters":{stepup.parameters_json}'
+        f',"authorization_details":{details}}}'
+    )
 
 
 def read_stepup(doc: str) -> StepUp:
@@ -142,7 +142,8 @@ def read_stepup(doc: str) -> StepUp:
     device, who = value["device"], value["decided_by"]
     details = value.get("authorization_details")
     value |= {
-        "authorization_details": None if details is None else tuple(details),
+        "authorization_details": None if details is None else to_json(details),
+        "parameters_json": to_json(value.pop("parameters")),
         "id": StepUpId(value["id"]),
         "agent_id": AgentId(value["agent_id"]),
         "decision_id": DecisionId(value["decision_id"]),
@@ -168,7 +169,7 @@ def _read_device(value: list[Any]) -> DeviceCode:
 
 def write_panic(panic: Panic) -> str:
     """Return *panic* as text."""
-    return _encode([panic.on, iso(panic.since), panic.by, panic.reason])
+    return to_json([panic.on, iso(panic.since), panic.by, panic.reason])
 
 
 def read_panic(doc: str) -> Panic:
@@ -181,7 +182,7 @@ def write_cooldown(cooldown: Cooldown) -> str | None:
     """Return *cooldown* as text; None when there is nothing to remember."""
     if cooldown.until is None:
         return None
-    return _encode([cooldown.denials, *_deadline(cooldown.until)])
+    return to_json([cooldown.denials, *_deadline(cooldown.until)])
 
 
 def read_cooldown(agent_id: str, doc: str) -> Cooldown:
@@ -192,7 +193,7 @@ def read_cooldown(agent_id: str, doc: str) -> Cooldown:
 
 def write_account(account: Account) -> str:
     """Return *account* as text."""
-    return _encode(
+    return to_json(
         [
             account.id,
             account.issuer,
@@ -229,7 +230,7 @@ def read_account(key: str, doc: str) -> Account:
 def write_lease(lease: Lease) -> str | None:
     """Return *lease* as text; None when there is nothing to remember."""
     given = [[one.account_id, one.thumbprint, iso(one.until)] for one in lease.given]
-    return _encode(given) if given else None
+    return to_json(given) if given else None
 
 
 def read_lease(key: str, doc: str) -> Lease:
@@ -242,7 +243,7 @@ def read_lease(key: str, doc: str) -> Lease:
 
 def write_outbox(step: OutboxStep) -> str:
     """Return an outbox row as text."""
-    return _encode(
+    return to_json(
         [
             step.agent_id,
             step.step,

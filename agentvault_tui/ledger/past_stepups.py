@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentvault_tui.clock import Deadline, parse_iso
+from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger.canonical import text_or_start
 from agentvault_tui.ledger.past_agents import (
     Roster,
@@ -158,7 +159,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         scope=str(detail.get("scope") or event.action or ""),
         action=event.action or "",
         resource=event.resource,
-        parameters=parameters if isinstance(parameters, dict) else {},
+        parameters_json=to_json(parameters if isinstance(parameters, dict) else {}),
         reason=event.reason,
         rule=event.rule or "",
         why=text_or_start(detail.get("why")),

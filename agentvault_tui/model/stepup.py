@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -65,7 +66,8 @@ class StepUp:
     """Space-separated scopes the elevated token will carry."""
     action: str
     resource: str | None
-    parameters: dict[str, Any]
+    parameters_json: str
+    """The action's parameters, an object, as JSON text: agents choose its size."""
     reason: str | None
     """The agent's own words."""
     rule: str
@@ -94,14 +96,20 @@ class StepUp:
     """When the tenant gave the last code for it."""
     redeemed_at: datetime | None = None
     """When its token was used."""
-    authorization_details: tuple[dict[str, Any], ...] | None = None
-    """RFC 9396, as the agent sent it: echoed with the elevated token."""
+    authorization_details: str | None = None
+    """RFC 9396, as the agent sent it, as JSON text: echoed with the elevated token."""
     resource_indicator: str | None = None
     """RFC 8707, as the agent sent it."""
     fetched_at: datetime | None = None
     """When the agent was given the approved token."""
     connection: str | None = None
     """Of the provider whose token is asked for; else a token of our own is."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return the action's parameters, read anew each time."""
+        parameters: dict[str, Any] = json.loads(self.parameters_json)
+        return parameters
 
 
 def fingerprint(digest: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model.ids import AgentId, StepUpId, TokenId
@@ -33,8 +32,8 @@ class Token:
     kind: TokenKind
     issued_at: datetime
     expires: Deadline
-    authorization_details: tuple[dict[str, Any], ...] | None = None
-    """RFC 9396: the exact action, when the request named one."""
+    authorization_details: str | None = None
+    """RFC 9396, when the request named an action: the array as JSON text, as served."""
     resource: str | None = None
     """RFC 8707 resource indicator, when the request named one."""
     stepup_id: StepUpId | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from agentvault_tui.encoder import compact_encoder, encode_basestring_ascii
+from agentvault_tui.encoder import to_json
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -19,9 +19,6 @@ Header = tuple[bytes, bytes]
 _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 NO_STORE: Final = (b"cache-control", b"no-store")
-
-_encode: Final = compact_encoder(encode_basestring_ascii)
-"""ASCII alone leaves, so that no log or pipe can be hurt."""
 
 _CODES: Final = {
     400: "invalid_request",
@@ -63,10 +60,24 @@ Shape = Callable[[int, str], Reply]
 
 
 def json_reply(
-    status: int, value: object, *headers: Header, kind: Header = _JSON
+    status: int,
+    value: object,
+    *headers: Header,
+    kind: Header = _JSON,
+    texts: Mapping[str, str] | None = None,
 ) -> Reply:
-    """Write *value* as JSON, never to be cached."""
-    body = _encode(value).encode()
+    """Write *value* as JSON, never to be cached.
+
+    Args:
+        status: of the answer.
+        value: what it says; an object with members, where there are *texts*.
+        headers: to be sent besides.
+        kind: the content type.
+        texts: more members of the object, whose values are JSON already.
+    """
+    body = to_json(value).encode()
+    for name, text in (texts or {}).items():
+        body = b'%s,"%s":%s}' % (body[:-1], name.encode(), text.encode())
     length = (b"content-length", b"%d" % len(body))
     return Reply(status, (kind, length, NO_STORE, *headers), body)
 

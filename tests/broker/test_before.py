@@ -112,7 +112,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, clock: ManualClock) -> 
                     await _made(bench, agent),
                     id=f"sup_{number}",
                     status=StepUpStatus.DENIED,
-                    parameters={"amount": number},
+                    parameters_json=f'{{"amount":{number}}}',
                     decided_at=clock.now(),
                 )
             ]

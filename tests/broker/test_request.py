@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -86,7 +89,7 @@ async def test_a_payment_waits_for_a_person(bench: Bench) -> None:
     assert stepup.digest == digest_of(stepup)
     for change in (
         {"resource": "stripe:acct_43"},
-        {"parameters": {"amount": 4201, "currency": "USD"}},
+        {"parameters_json": '{"amount":4201,"currency":"USD"}'},
         {"agent_id": "agt_other"},
         {"scope": "send:payment read:finance"},
         {"nonce": "n_other"},
@@ -219,3 +222,31 @@ async def test_without_a_record_there_is_no_answer(
             await ask(bench, agent, action)
     assert bench.broker.registry.tokens_of(agent.id) == []
     assert bench.broker.registry.open_stepups() == []
+
+
+@pytest.mark.parametrize("wanted", [CALENDAR, PAYMENT])
+async def test_memory_grows_by_the_length_of_what_agents_send(
+    bench: Bench, wanted: Action
+) -> None:
+    """Tokens and step-ups hold an agent's JSON as text: many values cost no more."""
+    sent = json.dumps([{"type": "x", "parameters": {"a": [{} for _ in range(4000)]}}])
+    agents = [await bench.agent(f"agent-{number}") for number in range(8)]
+    tracemalloc.start()
+    try:
+        for agent in agents:
+            (detail,) = json.loads(sent)
+            answer = await request_token(
+                bench.broker,
+                agent,
+                replace(wanted, parameters=wanted.parameters | detail["parameters"]),
+                resource=None,
+                details=(detail,),
+            )
+            assert isinstance(answer, Granted | Escalated)
+            del answer, detail
+        await ask(bench, agents[0])  # The writer holds the last batch until the next.
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 6 * len(agents) * len(sent)

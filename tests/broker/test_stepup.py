@@ -55,7 +55,7 @@ async def test_approval_mints_one_token_that_the_asking_agent_gets_once(
     assert isinstance(granted, Granted)
     assert granted.token.kind is TokenKind.ELEVATED
     assert granted.expires_in == 300
-    assert granted.token.authorization_details == ({"type": "x"},)
+    assert granted.token.authorization_details == '[{"type":"x"}]'
     assert isinstance(await poll(bench.broker, agent, stepup.id), Spent)
 
 
@@ -326,7 +326,7 @@ async def test_a_restart_before_the_approval_keeps_what_the_token_is_for(
         await approve(again, again.broker.registry.stepup(stepup.id))
         granted = await poll(again.broker, agent, stepup.id)
         assert isinstance(granted, Granted)
-        assert granted.token.authorization_details == ({"type": "x"},)
+        assert granted.token.authorization_details == '[{"type":"x"}]'
         assert granted.token.resource == "https://stripe.test"
     finally:
         await again.close()

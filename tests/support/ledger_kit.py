@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agentvault_tui.clock import Clock, Deadline, ManualClock
+from agentvault_tui.encoder import to_json
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -88,7 +89,9 @@ def token(clock: Clock, name: str = "tok_1", agent: str = "agt_1") -> Token:
         TokenKind.STANDARD,
         clock.now(),
         Deadline.after(clock, 3600),
-        authorization_details=({"type": "x", "odd": "\ud800\x00", "n": [1.5, None]},),
+        authorization_details=to_json(
+            [{"type": "x", "odd": "\ud800\x00", "n": [1.5, None]}]
+        ),
         resource="calendar:\ud83d",
         stepup_id=StepUpId("sup_1"),
     )
@@ -116,7 +119,7 @@ def stepup(clock: Clock, name: str = "sup_1", **changes: Any) -> StepUp:
         "send:payment",
         "send:payment",
         None,
-        {"amount": 4200.5, "to": "\ud800"},
+        to_json({"amount": 4200.5, "to": "\ud800"}),
         None,
         "payments-need-step-up",
         "why",
@@ -128,7 +131,9 @@ def stepup(clock: Clock, name: str = "sup_1", **changes: Any) -> StepUp:
         300,
         clock.now(),
         Deadline.after(clock, 300),
-        authorization_details=({"type": "x", "odd": "\ud800", "n": [1.5, None]},),
+        authorization_details=to_json(
+            [{"type": "x", "odd": "\ud800", "n": [1.5, None]}]
+        ),
         resource_indicator="stripe:\ud83d",
     )
     return replace(made, **changes)

@@ -152,12 +152,12 @@ def introspection_reply(answer: Introspection, client_id: str) -> Reply:
         "exp": int(token.expires.wall.timestamp()),
         "iat": int(token.issued_at.timestamp()),
         "token_type": "Bearer",
-        "authorization_details": list(token.authorization_details or ()),
         "elevated": token.kind is TokenKind.ELEVATED,
     }
     if token.resource is not None:
         body["aud"] = token.resource
-    return json_reply(200, body)
+    details = token.authorization_details or "[]"
+    return json_reply(200, body, texts={"authorization_details": details})
 
 
 def _granted(answer: Granted) -> Reply:
@@ -167,10 +167,10 @@ def _granted(answer: Granted) -> Reply:
         "expires_in": answer.expires_in,
         "scope": answer.token.scope,
     }
-    if answer.token.authorization_details is not None:
-        body["authorization_details"] = answer.token.authorization_details
     body["decision_id"] = answer.decision_id
-    return json_reply(200, body)
+    details = answer.token.authorization_details
+    texts = None if details is None else {"authorization_details": details}
+    return json_reply(200, body, texts=texts)
 
 
 def _denied(status: int, answer: Denied) -> Reply:

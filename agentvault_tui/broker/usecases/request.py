@@ -13,6 +13,7 @@ from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.repeats import count_again
 from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Action,
@@ -151,7 +152,7 @@ async def _issue(
         kind=TokenKind.STANDARD,
         issued_at=broker.clock.now(),
         expires=Deadline.after(broker.clock, ttl),
-        authorization_details=request.details,
+        authorization_details=_details_of(request),
         resource=request.resource,
     )
     epoch = registry.epoch(request.agent.id)
@@ -291,7 +292,7 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         scope=request.scope,
         action=action.action,
         resource=action.resource,
-        parameters=action.parameters,
+        parameters_json=to_json(action.parameters),
         reason=action.reason,
         rule=verdict.rule,
         why=verdict.why,
@@ -303,7 +304,7 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         ttl=broker.settings.tokens.elevated_ttl,
         requested_at=broker.clock.now(),
         expires=Deadline.after(broker.clock, broker.settings.stepup.expires_in),
-        authorization_details=request.details,
+        authorization_details=_details_of(request),
         resource_indicator=request.resource,
         connection=request.connection,
     )
@@ -352,6 +353,10 @@ def decision(
         decision_id=request.decision_id,
         detail=detail,
     )
+
+
+def _details_of(request: Request) -> str | None:
+    return None if request.details is None else to_json(request.details)
 
 
 def _connection(request: Request) -> dict[str, str]:
