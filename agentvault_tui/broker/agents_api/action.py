@@ -10,6 +10,7 @@ from typing import Any, Final
 from agentvault_tui.broker.agents_api.faults import OAuthError, malformed
 from agentvault_tui.model import Action
 from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.resources import canonical
 from agentvault_tui.text import visible
 from agentvault_tui.web.forms import BodyError, parse_json
 
@@ -48,7 +49,7 @@ def read_request(
     """
     scopes = _scopes(text_of(form, "scope"), catalogue, openid=backchannel)
     # Empty is absent (RFC 6749 section 3.1), in a JSON body as in a form.
-    resource = text_of(form, "resource") or None
+    resource = _canonical(text_of(form, "resource"))
     message = text_of(form, "binding_message") if backchannel else None
     raw = form.get("authorization_details")
     if raw is None:
@@ -57,7 +58,10 @@ def read_request(
     action = _member(detail, "action", str, "a string", scopes[0])
     if action not in scopes:
         raise _bad_details("'action' must be one of the requested scopes")
-    named = _member(detail, "resource", str, "a string", resource) or None
+    named = _canonical(_member(detail, "resource", str, "a string", resource))
+    if detail.get("resource"):
+        # What is decided about, approved and served is one object.
+        detail["resource"] = named
     if resource is not None and named != resource:
         # RFC 8707: what is decided about must be what the token is good for.
         text = "'resource' and the resource in authorization_details differ"
@@ -73,6 +77,15 @@ def read_request(
         resource,
         (detail,),
     )
+
+
+def _canonical(resource: str | None) -> str | None:
+    """Return the canonical form of a resource; as it was sent when it has none.
+
+    This is the one place where a request's resource is brought into that form. The
+    policy holds one without a form to be unclear, and the record says what was sent.
+    """
+    return (canonical(resource) or resource) if resource else None
 
 
 def text_of(form: dict[str, Any], name: str) -> str | None:

@@ -307,6 +307,21 @@ async def test_a_token_is_good_for_the_resource_that_was_decided_about(
     assert_refusal(await caller.token(**form), 400, "invalid_target")
 
 
+async def test_a_resource_is_decided_recorded_and_served_in_one_spelling(
+    caller: Caller, bench: Bench
+) -> None:
+    """Escapes and the case of a scheme are gone from record, token and echo alike."""
+    detail = {**DETAIL, "action": "write:calendar", "resource": "CALENDAR:%70rimary"}
+    answer = await caller.token(
+        resource="Calendar:primary", authorization_details=json.dumps([detail])
+    )
+    assert answer.status_code == 200, answer.text
+    (served,) = answer.json()["authorization_details"]
+    assert served["resource"] == "calendar:primary"
+    (event,) = await bench.events("token.decision")
+    assert event.resource == "calendar:primary"
+
+
 async def test_a_client_id_of_another_type_is_a_bad_client(live: Live) -> None:
     """JSON gives members any type; a list as client_id beside Basic is no 500."""
     answer = await live.http.post(

@@ -1,0 +1,102 @@
+"""Resource names: the one canonical spelling, and when two spellings read alike.
+
+A rule compares resources character by character.
+A resource server may not: it may ignore case, decode ``%2e``, or collapse ``//``.
+So each request's resource is brought into one canonical form where the request is
+parsed, what has none is unclear, and a spelling that only *reads* like one that a rule
+names is never taken for another resource.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import unquote
+
+from agentvault_tui.lookalikes import skeleton
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_HOST: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
+_ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_SETTLED: Final = re.compile(r"[a-z][a-z0-9+.-]*:[A-Za-z0-9_~-]+")
+"""The plainest resources, such as ``stripe:acct_42``, are canonical as they stand."""
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MOST_DECODING: Final = 4
+
+
+def canonical(text: str) -> str | None:
+    """Return the canonical form of a resource, or nothing when it has none.
+
+    Scheme and host are in lower case, escapes of characters that need none are
+    decoded (RFC 3986 sections 6.2.2.1 and 6.2.2.2, RFC 3987 section 5.3.2.3), and
+    text is in Unicode's composed form (NFC). Nothing else is changed: case in a path
+    may tell two resources apart.
+
+    Args:
+        text: the resource as the request names it.
+
+    Returns:
+        The form, or nothing for what programs are known to read in several ways:
+        control, invisible and unassigned characters, space other than single blanks
+        inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments.
+    """
+    if _SETTLED.fullmatch(text):
+        return text
+    try:
+        text = unicodedata.normalize("NFC", _ESCAPES.sub(_decoded, text))
+    except ValueError:
+        return None
+    if scheme := _SCHEME.match(text):
+        text = scheme.group().lower() + text[scheme.end() :]
+    start = 0
+    if host := _HOST.match(text):
+        start = host.end()
+        text = text[: host.start(1)] + host.group(1).lower() + text[start:]
+    return text if _is_plain(text, start) else None
+
+
+def reads_like(text: str) -> str:
+    """Return what is left of a spelling when all that programs may ignore is folded.
+
+    Two resources that are the same here may be the same to a resource server. Only
+    ever compared, never decided by alone: it makes an answer stricter.
+    """
+    for _ in range(_MOST_DECODING):
+        decoded = unquote(text, errors="replace")
+        if decoded == text:
+            break
+        text = decoded
+    folded = unicodedata.normalize("NFKC", skeleton(text)[0]).casefold()
+    kept = (c for c in folded if unicodedata.category(c) not in _HIDDEN)
+    text = "".join("".join(kept).split()).replace("\\", "/")
+    text = re.sub(r"/+", "/", text)
+    while (shorter := re.sub(r"(^|[/:])\.(?:/|$)", r"\1", text)) != text:
+        text = shorter
+    while (shorter := re.sub(r"[^/:]+/\.\.(?:/|$)", "", text)) != text:
+        text = shorter
+    return text.replace(":/", ":").strip("/")
+
+
+def _decoded(found: re.Match[str]) -> str:
+    """Decode a run of percent-escapes as UTF-8; reserved ASCII has no other form.
+
+    Raises:
+        ValueError: it is no UTF-8, or holds a character that must stay escaped.
+    """
+    text = bytes.fromhex(found.group().replace("%", "")).decode()
+    if any(c.isascii() and not (c.isalnum() or c in "-._~") for c in text):
+        raise ValueError("a reserved character is escaped")
+    return text
+
+
+def _is_plain(text: str, path: int) -> bool:
+    """Tell whether *text*, whose path starts there, can be read in one way only."""
+    if text != text.strip() or any(odd in text for odd in ("  ", "\\", "%")):
+        return False
+    for character in text if not (text.isascii() and text.isprintable()) else "":
+        kind = unicodedata.category(character)
+        if kind in _HIDDEN or (kind == "Zs" and character != " "):
+            return False
+    segments = re.split(r"[/:]", text[path:].partition("?")[0])
+    return not {".", ".."}.intersection(segments) and "//" not in text[path:]

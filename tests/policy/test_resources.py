@@ -1,0 +1,89 @@
+"""Resources: one canonical spelling, and what reads alike."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.policy.resources import canonical, reads_like
+
+
+@pytest.mark.parametrize(
+    ("sent", "form"),
+    [
+        ("stripe:acct_1NhX2", "stripe:acct_1NhX2"),
+        ("Stripe:acct_1NhX2", "stripe:acct_1NhX2"),
+        ("HTTPS://Api.Example.COM/V1", "https://api.example.com/V1"),
+        ("calendar:%62oard", "calendar:board"),
+        ("files:m%c3%bcll.txt", "files:m\u00fcll.txt"),
+        ("files:mu\u0308ll.txt", "files:m\u00fcll.txt"),
+        ("files:my report.pdf", "files:my report.pdf"),
+        ("https://[::1]:8080/x", "https://[::1]:8080/x"),
+        ("contacts", "contacts"),
+    ],
+)
+def test_spellings_of_one_resource_have_one_form(sent: str, form: str) -> None:
+    """Scheme, host, needless escapes and composition make no second resource."""
+    assert canonical(sent) == form
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "files:a%2Fb",
+        "files:a%252Fb",
+        "files:%2e%2e/secret",
+        "files:a/../b",
+        "files:./b",
+        "files:a//b",
+        "files:a\\b",
+        "files:%ff",
+        "files:50%",
+        " files:a",
+        "files:a\u00a0b",
+        "files:a  b",
+        "files:\u200bb",
+        "files:\u202eb",
+        "files:\x1bb",
+        "files:b\n",
+        "files:\ud800",
+    ],
+)
+def test_what_programs_read_differently_has_no_form(text: str) -> None:
+    """Escaped separators, dot segments and hidden characters are not guessed at."""
+    assert canonical(text) is None
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "calendar:Board",
+        "CALENDAR:BOARD",
+        "calendar:board/",
+        "/calendar:board",
+        "calendar:/board",
+        "calendar://board",
+        "calendar:%42oard",
+        "calendar:%2562oard",
+        "calendar:x/../board",
+        "calendar:./board",
+        "calendar:bo\u200bard",
+        "calendar:\uff42oard",
+        "calendar:b\u043eard",
+        "calendar:board ",
+        "calendar\\board".replace("\\", ":\\"),
+    ],
+)
+def test_evasive_spellings_read_like_the_resource(spelling: str) -> None:
+    """Case, slashes, escapes, widths and look-alike letters fold away."""
+    assert reads_like(spelling) == reads_like("calendar:board")
+
+
+@given(st.text(max_size=40) | st.text("aA:/%.2eEfF \\", max_size=12))
+def test_a_canonical_form_is_its_own_form(text: str) -> None:
+    """Making a form canonical again changes nothing, and it reads as it did."""
+    form = canonical(text)
+    if form is not None:
+        assert canonical(form) == form
+        assert reads_like(form) == reads_like(text)
