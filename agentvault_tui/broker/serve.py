@@ -121,16 +121,24 @@ def tenant_client(
 ) -> TenantClient:
     """Return how operators are asked, at the tenant *found*.
 
-    Where the tenant is ours, or `auth0 apply` set it up, the time of the second factor
-    is in a claim of its own, and nothing stands in for that: `auth_time` may be of the
-    browser's session, and is what is left when our Action is taken out of the login.
+    Where the tenant is ours, or `auth0 apply` set it up, the claim of our own Action
+    alone says that there was a second factor, and when. Elsewhere ``amr`` must say so
+    (RFC 8176 section 2). Where that cannot be known, both are required.
     """
     try:
-        kept = KeptClients(home, found.issuer).client_id("console")
+        ours = embedded or (
+            KeptClients(home, found.issuer).client_id("console") == found.client_id
+        )
+        stamped, amr = ours, not ours
     except SettingsError:
-        kept = found.client_id  # Who cannot be asked is taken to have been set up.
-    stamped = embedded or kept == found.client_id
-    return TenantClient(found.issuer, found.client_id, clock, mfa_at_required=stamped)
+        stamped, amr = True, True
+    return TenantClient(
+        found.issuer,
+        found.client_id,
+        clock,
+        mfa_at_required=stamped,
+        amr_required=amr,
+    )
 
 
 async def _open(

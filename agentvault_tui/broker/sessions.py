@@ -139,7 +139,7 @@ class Sessions:
                 await self._refused(operator, problem_of(end, away=away))
                 return
             identity = await self._broker.tenant.verify_id_token(
-                end.id_token, not_before=flow.started_at
+                end.id_token, not_before=flow.started_at, until=flow.expires
             )
             await self._begin(operator, identity)
         except AgentVaultError as error:

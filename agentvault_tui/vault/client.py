@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from joserfc.jwk import RSAKey
 
-from agentvault_tui.clock import Clock, span
+from agentvault_tui.clock import Clock, Deadline, span
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault.device import (
     DeviceFlow,
@@ -36,6 +36,10 @@ from agentvault_tui.vault.waiting import Sleep
 
 SCOPE: Final = "openid profile email"
 """An assertion of identity, and nothing that could be used against an API."""
+_KEY_FETCHES: Final = 3
+"""Fetches of the key set at once, for a key it does not list; then one a minute."""
+_FIRST_RETRY, _SLOWEST_RETRY = 1.0, 15.0
+"""Seconds between attempts to have the key of an ID token."""
 
 
 class TenantClient:
@@ -48,6 +52,7 @@ class TenantClient:
         clock: Clock,
         *,
         mfa_at_required: bool = False,
+        amr_required: bool = True,
         timeout: float = 10.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -59,6 +64,8 @@ class TenantClient:
             clock: the only source of now.
             mfa_at_required: whether its Action stamps the time of the second factor
                 (`model.claims.MFA_AT`): then no other claim stands in for it.
+            amr_required: whether ``amr`` must say that there was a second factor:
+                not where our own Action is known to stamp its time.
             timeout: seconds for each exchange.
             sleep: how to wait.
 
@@ -67,10 +74,11 @@ class TenantClient:
         """
         self.tenant: Final = Tenant(issuer, clock, timeout=timeout, sleep=sleep)
         self._mfa_at_required = mfa_at_required
+        self._amr_required = amr_required
         self.issuer: Final = self.tenant.issuer
         self.client_id: Final = client_id
         self._clock = clock
-        self._keys = Refreshed(self._fetch_keys, clock)
+        self._keys = Refreshed(self._fetch_keys, clock, burst=_KEY_FETCHES)
 
     @property
     def reachable(self) -> bool | None:
@@ -158,14 +166,23 @@ class TenantClient:
             on_poll=on_poll,
         )
 
-    async def verify_id_token(self, raw: str, *, not_before: datetime) -> Identity:
+    async def verify_id_token(
+        self, raw: str, *, not_before: datetime, until: Deadline | None = None
+    ) -> Identity:
         """Verify an ID token fully, and that its second factor is not older.
+
+        Args:
+            raw: the token.
+            not_before: the person must have proved their second factor since then.
+            until: how long to ask again for a key that cannot be had. The device code
+                is spent when the token is there (RFC 8628 section 3.5), so giving up
+                at the first failure would make the person start again.
 
         Raises:
             IdentityError: it proves less than is needed; `reason` says what.
             TenantError: the tenant's keys cannot be had.
         """
-        key = await self._key(raw)
+        key = await self._key(raw, until)
         try:
             return verify(
                 raw,
@@ -175,6 +192,7 @@ class TenantClient:
                 now=self._clock.now(),
                 not_before=not_before,
                 mfa_at_required=self._mfa_at_required,
+                amr_required=self._amr_required,
             )
         except IdentityError as error:
             skew = abs(self.tenant.skew or 0.0)
@@ -208,19 +226,33 @@ class TenantClient:
         """Close the connections."""
         await self.tenant.aclose()
 
-    async def _key(self, raw: str) -> RSAKey:
-        """Return the tenant's key that *raw* names; one it rotated to is fetched."""
+    async def _key(self, raw: str, until: Deadline | None = None) -> RSAKey:
+        """Return the tenant's key that *raw* names; one it rotated to is fetched.
+
+        Until *until* a key that is not listed yet, or cannot be fetched, is asked for
+        again; `Refreshed` bounds the requests that makes, whoever asks how often.
+        """
         kid = key_id(raw)
-        keys = await self._keys.get()
-        if kid not in keys:
-            await self._keys.renew()
-            keys = await self._keys.get()
-        if kid not in keys:
-            raise IdentityError(
-                "signature",
-                "the ID token is signed with a key the tenant does not list",
-            )
-        return keys[kid]
+        pause = _FIRST_RETRY
+        while True:
+            problem: TenantError
+            try:
+                if (key := (await self._keys.get()).get(kid)) is not None:
+                    return key
+                await self._keys.renew()
+                if (key := (await self._keys.get()).get(kid)) is not None:
+                    return key
+                problem = IdentityError(
+                    "signature",
+                    "the ID token is signed with a key the tenant does not list",
+                )
+            except TenantError as error:
+                problem = error
+            left = 0.0 if until is None else until.remaining(self._clock)
+            if left <= 0.0:
+                raise problem
+            await self.tenant.sleep(min(pause, left))
+            pause = min(pause * 2, _SLOWEST_RETRY)
 
     async def _fetch_keys(self) -> Keys:
         metadata = await self.tenant.metadata()

@@ -117,8 +117,13 @@ def verify(
     now: datetime,
     not_before: datetime,
     mfa_at_required: bool = False,
+    amr_required: bool = True,
 ) -> Identity:
     """Verify an ID token (OpenID Connect Core section 3.1.3.7) and ours on top.
+
+    ``amr`` and the times are covered by the tenant's signature alike. Auth0 documents
+    ``amr`` for hosted logins and does not say whether a device flow's ID token has it,
+    so where our own Action runs, the claim it sets is the proof and ``amr`` a record.
 
     Args:
         raw: the token; call `key_id` first.
@@ -128,6 +133,7 @@ def verify(
         now: the time.
         not_before: the person must have proved their second factor since then.
         mfa_at_required: whether only our Action's claim says when that was.
+        amr_required: whether ``amr`` must say that there was a second factor.
 
     Raises:
         IdentityError: with the stable reason.
@@ -140,7 +146,8 @@ def verify(
     since = math.floor(not_before.timestamp())
     if claims["iat"] < since:
         raise _stale("the ID token is older than the request")
-    _second_factor(claims)
+    if amr_required:
+        _second_factor(claims)
     authenticated = _authenticated_at(claims, seconds, required=mfa_at_required)
     if authenticated < since:
         raise _stale("the second factor was proved before the request was made")
@@ -234,10 +241,13 @@ def _second_factor(claims: dict[str, Any]) -> None:
     amr = claims.get("amr")
     if isinstance(amr, list) and "mfa" in amr:
         return
-    remedy = "sign in with a one-time code; on Auth0, require MFA for this client"
+    remedy = "sign in with a one-time code; on Auth0, agentvault auth0 apply"
     if MFA_AT in claims:
-        # That alone is not enough; that the tenant sends it and no amr is worth a word.
-        remedy = f"the tenant sends {MFA_AT} but no amr: agentvault auth0 doctor"
+        # Any tenant can send a claim of that name: it counts where our Action sets it.
+        remedy = (
+            f"the tenant sends {MFA_AT} but no amr, and was not set up by this home: "
+            "agentvault auth0 apply"
+        )
     raise IdentityError("no_mfa", "the sign-in used no second factor", remedy)
 
 
@@ -248,6 +258,12 @@ def _authenticated_at(claims: dict[str, Any], now: int, *, required: bool) -> in
     """
     name = MFA_AT if required or MFA_AT in claims else "auth_time"
     value = claims.get(name)
+    if value is None and required:
+        raise IdentityError(
+            "no_mfa",
+            f"the ID token has no {MFA_AT}: our Action proved no second factor",
+            "agentvault auth0 doctor: is it bound to the login, and deployed?",
+        )
     if value is None:
         raise _stale(
             "the tenant does not say when the second factor was proved",

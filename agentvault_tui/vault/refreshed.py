@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
@@ -16,19 +17,31 @@ FRESH: Final = 3600.0
 STALE: Final = 24 * 3600.0
 """A day without the tenant; then what it once said counts no more."""
 PAUSE: Final = 60.0
-"""Between two fetches while there is something to fall back on."""
+"""Seconds for each fetch, on average, while there is something to fall back on."""
 
 
 class Refreshed(Generic[T]):
     """The last good copy of a document, and the rules for fetching another."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Clock) -> None:
-        """Keep what *fetch* returns, aged by the boot clock."""
+    def __init__(
+        self, fetch: Callable[[], Awaitable[T]], clock: Clock, *, burst: int = 1
+    ) -> None:
+        """Keep what *fetch* returns, aged by the boot clock.
+
+        Args:
+            fetch: asks the tenant.
+            clock: the only source of now.
+            burst: how many fetches may follow each other at once while there is
+                something to fall back on; they are as many in `PAUSE` times as many
+                seconds, whoever asks.
+        """
         self._fetch = fetch
         self._clock = clock
+        self._tried: deque[float] = deque(maxlen=burst)
+        """When those of the last fetches were, the oldest first."""
         self._lock = asyncio.Lock()
         self._value: T | None = None
-        self._fetched = self._tried = float("-inf")
+        self._fetched = float("-inf")
         self._rounds = 0
         self._failure: TenantError | None = None
 
@@ -47,7 +60,7 @@ class Refreshed(Generic[T]):
         return self._value
 
     async def renew(self) -> None:
-        """Fetch again, unless that was tried within the last minute.
+        """Fetch again, unless that was tried as often as it may be.
 
         Whoever comes while a fetch is under way waits for that one.
         """
@@ -57,16 +70,18 @@ class Refreshed(Generic[T]):
                 return
             now = self._clock.boot()
             usable = self._value is not None and self._age() <= STALE
-            if usable and now - self._tried < PAUSE:
+            tried, most = self._tried, self._tried.maxlen or 1
+            if usable and len(tried) == most and now - tried[0] < PAUSE * most:
                 return
-            before = self._tried
+            before = tuple(tried)
             if usable:
-                self._tried = now
+                tried.append(now)
             try:
                 self._value = await self._fetch()
             except asyncio.CancelledError:
                 # Whoever asked gave up; the next one is not to wait a minute for it.
-                self._tried = before
+                tried.clear()
+                tried.extend(before)
                 raise
             except TenantError as error:
                 self._failure = error

@@ -44,7 +44,12 @@ async def tenant(bench: Bench, clock: ManualClock) -> AsyncIterator[RogueTenant]
 
     async with rogue_tenant() as running:
         client = TenantClient(
-            running.issuer, CLIENT_ID, clock, mfa_at_required=True, sleep=nap
+            running.issuer,
+            CLIENT_ID,
+            clock,
+            mfa_at_required=True,
+            amr_required=False,
+            sleep=nap,
         )
         bench.broker.tenant = client
         yield running
@@ -90,7 +95,6 @@ async def tried(bench: Bench, stepup: StepUp) -> StepUp:
 WRONG: dict[str, tuple[Claims, str]] = {
     "for another client": ({"aud": "another"}, "claims are not accepted"),
     "of another tenant": ({"iss": "https://evil.test/"}, "claims are not accepted"),
-    "without a second factor": ({"amr": ["pwd"]}, "no second factor"),
     "with a factor of an hour ago": (
         {MFA_AT: lambda now: now - 3600},
         "proved before the request",
@@ -105,7 +109,7 @@ WRONG: dict[str, tuple[Claims, str]] = {
     ),
     "without the Action's time": (
         {MFA_AT: None, "auth_time": lambda now: now},
-        "does not say when the second factor",
+        "our Action proved no second factor",
     ),
     "of a viewer": ({ROLES: ["viewer"]}, "auth0|u1 is not an allowed approver"),
     "of nobody we know": ({ROLES: []}, "auth0|u1 is not an allowed approver"),
@@ -137,12 +141,64 @@ async def test_the_same_person_then_proves_it_and_is_let_through(
 ) -> None:
     """A wrong answer ends nothing: the right one approves, under a key made since."""
     _, stepup = await hold(bench)
-    tenant.script(TOKEN, answers(tenant, clock, amr=["pwd"]))
+    tenant.script(TOKEN, answers(tenant, clock, **{MFA_AT: None}))
     assert (await tried(bench, stepup)).status is StepUpStatus.PENDING
     tenant.keys["kid-2"] = rsa_key(2)
     tenant.script(TOKEN, answers(tenant, clock, kid="kid-2"))
     assert (await tried(bench, stepup)).status is StepUpStatus.APPROVED
     assert tenant.asked(JWKS) == 2
+
+
+def listing(tenant: RogueTenant, *kids: str) -> Answer:
+    """Return a key set with the tenant's keys of these names."""
+    keys = [one for one in tenant.jwks()["keys"] if one["kid"] in kids]
+    return Answer({"keys": keys})
+
+
+@pytest.mark.parametrize("fault", ["500", "not listed yet", "rubbish", "redirect"])
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_key_that_cannot_be_had_at_once_burns_no_approval(
+    bench: Bench, tenant: RogueTenant, clock: ManualClock, fault: str, known: bool
+) -> None:
+    """The device code is spent by then: the key is asked for again, in its life."""
+    tenant.keys["kid-2"] = rsa_key(2)
+    faults = {
+        "500": Answer({}, 500),
+        "not listed yet": listing(tenant, "kid-1"),
+        "rubbish": Answer(b"<html>"),
+        "redirect": Answer(status=302, headers={"Location": "/elsewhere"}),
+    }
+    if known:
+        # A first approval fetched the keys seconds before they were rotated.
+        tenant.script(JWKS, listing(tenant, "kid-1"))
+        tenant.script(TOKEN, answers(tenant, clock))
+        _, first = await hold(bench, "first")
+        assert (await tried(bench, first)).status is StepUpStatus.APPROVED
+    tenant.script(JWKS, faults[fault], faults[fault], listing(tenant, "kid-2"))
+    tenant.script(TOKEN, answers(tenant, clock, kid="kid-2"))
+    _, stepup = await hold(bench)
+    assert (await tried(bench, stepup)).status is StepUpStatus.APPROVED
+
+
+async def test_a_key_that_never_comes_ends_with_the_life_of_the_code(
+    bench: Bench, tenant: RogueTenant, clock: ManualClock
+) -> None:
+    """Then the step-up waits for a person again, and the requests were few."""
+    tenant.script(TOKEN, answers(tenant, clock))
+    _, first = await hold(bench, "first")
+    assert (await tried(bench, first)).status is StepUpStatus.APPROVED
+    asked = tenant.asked(JWKS)
+    tenant.keys["kid-2"] = rsa_key(2)
+    tenant.script(JWKS, listing(tenant, "kid-1"))
+    tenant.script(TOKEN, answers(tenant, clock, kid="kid-2"))
+    _, stepup = await hold(bench)
+    began = clock.now()
+    after = await tried(bench, stepup)
+    assert after.status is StepUpStatus.PENDING
+    assert "a key the tenant does not list" in (after.problem or "")
+    life = bench.broker.settings.stepup.device_code_ttl
+    assert (clock.now() - began).total_seconds() <= life + 1
+    assert tenant.asked(JWKS) - asked <= 4
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])

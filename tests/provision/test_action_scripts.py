@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentvault_tui.model.claims import MFA_AT, ROLES
-from agentvault_tui.vault.provision import actions, names
+from agentvault_tui.vault.provision import actions
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
@@ -139,7 +139,10 @@ def test_the_newest_factor_counts_whatever_the_order() -> None:
         proved(3600),
         proved(-86_400),  # collected minutes before it runs
         proved(1, kind="phone"),
-        login(authentication={"methods": [{"name": "mfa", "timestamp": ago(1)}]}),
+        proved(1, kind="email"),
+        proved(1, kind="push-notification"),
+        proved(1, kind="recovery-code"),
+        proved(1, kind="a kind of tomorrow"),
         login(
             authentication={
                 "methods": [{"name": "mfa", "type": "otp", "timestamp": "soon"}]
@@ -153,7 +156,10 @@ def test_the_newest_factor_counts_whatever_the_order() -> None:
         "an hour old",
         "from the future",
         "by phone",
-        "of no kind",
+        "by e-mail",
+        "by push",
+        "by recovery code",
+        "of a kind unknown",
         "without a time",
     ],
 )
@@ -161,6 +167,36 @@ def test_without_a_fresh_factor_nobody_gets_in(event: dict[str, Any]) -> None:
     """Whatever is missing, old or unreadable ends the sign-in, with no claim set."""
     (calls,) = run(actions.PROOF, [event])
     assert [call[0] for call in calls] == ["deny"]
+    assert "fresh second factor" in calls[0][1]
+
+
+def unnamed(seconds: float, **more: Any) -> dict[str, Any]:
+    """A second factor of so many seconds ago, of which no kind is told."""
+    return {"name": "mfa", "timestamp": ago(seconds), **more}
+
+
+def test_a_factor_that_is_not_named_is_refused_for_that_reason() -> None:
+    """It may have been a text message; the person is not told to try again."""
+    otp = {"name": "mfa", "type": "otp", "timestamp": ago(1)}
+    ends = run(
+        actions.PROOF,
+        [
+            login(authentication={"methods": methods})
+            for methods in (
+                [unnamed(1)],
+                [unnamed(1, type=None)],
+                [unnamed(1), {**otp, "timestamp": ago(600)}],
+                [unnamed(600)],
+                [unnamed(1), otp],
+            )
+        ],
+    )
+    assert [calls[0][0] for calls in ends[:4]] == ["deny"] * 4
+    assert all("cannot tell which" in calls[0][1] for calls in ends[:3])
+    assert "fresh second factor" in ends[3][0][1]
+    assert MFA_AT in stamped(ends[4])["idToken"]
+    # `broker.usecases.stepup.problem_of` shows so many characters of it.
+    assert all(len(calls[0][1]) <= 120 for calls in ends[:4])
 
 
 def test_a_refreshed_token_of_the_console_has_roles_and_no_time() -> None:
@@ -172,24 +208,6 @@ def test_a_refreshed_token_of_the_console_has_roles_and_no_time() -> None:
     )
     (calls,) = run(actions.PROOF, [event])
     assert stamped(calls)["idToken"] == {ROLES: ["viewer"]}
-
-
-def test_an_elevated_token_comes_from_a_device_flow_with_a_fresh_factor_alone() -> None:
-    """Also for a client that is not marked as the console's."""
-    api = {"resource_server": {"identifier": names.ELEVATED_API}}
-    other = {"client": {"client_id": "other", "name": "x", "metadata": {}}}
-    web = {"transaction": {"protocol": "oidc-basic-profile"}}
-    ends = run(
-        actions.PROOF,
-        [
-            proved(1, **api, **other, **web),
-            proved(600, **api, **other),
-            proved(1, **api, **web),
-            proved(1, **api, **other),
-        ],
-    )
-    assert [calls[0][0] for calls in ends[:3]] == ["deny"] * 3
-    assert MFA_AT in stamped(ends[3])["accessToken"]
 
 
 def test_other_applications_get_no_claim_of_ours() -> None:

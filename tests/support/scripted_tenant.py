@@ -66,7 +66,9 @@ class ScriptedTenant:
     async def wait(self, flow: DeviceFlow, cancel: asyncio.Event, _: Any = None) -> End:
         return await self._ends[self.flows.index(flow)]
 
-    async def verify_id_token(self, raw: str, *, not_before: datetime) -> Identity:
+    async def verify_id_token(
+        self, raw: str, *, not_before: datetime, until: Deadline | None = None
+    ) -> Identity:
         self.not_before.append(not_before)
         who = self._who[raw]
         if isinstance(who, IdentityError):

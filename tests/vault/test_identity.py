@@ -55,7 +55,9 @@ async def stamped(
     tenant: RogueTenant, clock: ManualClock
 ) -> AsyncIterator[TenantClient]:
     """A client of a tenant whose Action stamps the second factor's time."""
-    made = TenantClient(tenant.issuer, CLIENT_ID, clock, mfa_at_required=True)
+    made = TenantClient(
+        tenant.issuer, CLIENT_ID, clock, mfa_at_required=True, amr_required=False
+    )
     yield made
     await made.aclose()
 
@@ -64,11 +66,16 @@ async def stamped(
     ("changes", "reason"),
     [
         ({}, None),
-        ({MFA_AT: GONE, "auth_time": 0}, "stale"),
-        ({MFA_AT: None, "auth_time": 0}, "stale"),
+        ({MFA_AT: GONE, "auth_time": 0}, "no_mfa"),
+        ({MFA_AT: None, "auth_time": 0}, "no_mfa"),
         ({MFA_AT: -1, "auth_time": 0}, "stale"),
         ({MFA_AT: 0, "auth_time": -3600}, None),
-        ({"amr": GONE}, "no_mfa"),
+        ({"amr": GONE}, None),
+        ({"amr": None}, None),
+        ({"amr": "rubbish"}, None),
+        ({"amr": GONE, MFA_AT: GONE}, "no_mfa"),
+        ({"amr": GONE, MFA_AT: -3600}, "stale"),
+        ({"amr": GONE, MFA_AT: True}, "claims"),
     ],
 )
 async def test_where_the_action_stamps_a_time_nothing_stands_in_for_it(
@@ -82,7 +89,7 @@ async def test_where_the_action_stamps_a_time_nothing_stands_in_for_it(
     now = claims["iat"]
     since = datetime.fromtimestamp(now, UTC)
     moved = {
-        name: now + value if isinstance(value, int) else value
+        name: now + value if type(value) is int else value
         for name, value in changes.items()
     }
     raw = tenant.sign(changed(claims, **moved))

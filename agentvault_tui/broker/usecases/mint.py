@@ -46,7 +46,7 @@ async def mint_verified(
     # the factor shown for one must not serve the other (RFC 9470 section 4 would
     # let it, within a max_age).
     identity = await broker.tenant.verify_id_token(
-        tokens.id_token, not_before=flow.started_at
+        tokens.id_token, not_before=flow.started_at, until=flow.expires
     )
     if not may_approve(identity, broker.settings):
         raise IdentityError(
