@@ -28,11 +28,26 @@ _TABLE: Final = {
     for strangers, plains in _ALIKE
     for strange, plain in zip(strangers, plains, strict=True)
 }
+_BLANK: Final = dict.fromkeys((*range(33), 127))
+"""The ASCII characters that leave no mark."""
 _ENCLOSED: Final = (0x1F1E6, 0x1F150, 0x1F170)
 """Where A to Z begins among flags and among letters on dark discs and squares."""
 _HIDDEN: Final = re.compile(r"⟦U\+[0-9A-F]{4,6}⟧|\[U\+[0-9A-F]{4,6}\]")
 """How `text.visible` spells a character that nobody would see."""
 _BREAK: Final = re.compile(r"⏎|\\n")
+
+
+def fold_name(name: str) -> str:
+    """Fold a name so that two which look alike to a hurried reader are equal.
+
+    Compatibility forms, case, marks, spaces and hidden characters are folded; letters
+    of other scripts that merely resemble Latin ones are not, which is why every screen
+    shows the id beside the name.
+    """
+    if name.isascii():
+        return name.lower().translate(_BLANK)
+    folded = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNPS")
 
 
 def skeleton(shown: str) -> tuple[str, list[int]]:

@@ -21,6 +21,7 @@ from agentvault_tui.broker.provider_tokens import ProviderTokens
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
+from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
     Account,
     Agent,
@@ -56,6 +57,8 @@ class Registry:
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
+        self._names: dict[str, AgentId] = {}
+        """Agents by their folded names, so that registering compares one name."""
         self._tokens: dict[str, Token] = {}
         self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
         self._elevated: dict[StepUpId, Token] = {}
@@ -93,8 +96,14 @@ class Registry:
         return list(self._agents.values())
 
     def put_agent(self, agent: Agent) -> None:
-        """Remember *agent*, replacing what was known of it."""
+        """Remember *agent*, replacing what was known of it; its name never changes."""
+        if agent.id not in self._agents:
+            self._names[fold_name(agent.name)] = agent.id
         self._agents[agent.id] = agent
+
+    def is_name_taken(self, folded: str) -> bool:
+        """Tell whether an agent has a name that `fold_name` makes *folded*."""
+        return folded in self._names
 
     def serves(self, agent_id: AgentId) -> bool:
         """Tell whether anything may be issued to or redeemed for the agent now."""

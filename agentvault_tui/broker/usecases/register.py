@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.public_key import parse_public_key
 from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -61,9 +61,8 @@ async def register(
     """
     _check_texts(registration)
     check_scopes(broker, registration.scopes)
-    skeleton = _skeleton(registration.name)
-    taken = (agent.name for agent in broker.registry.agents())
-    if skeleton in broker.registering or any(_skeleton(n) == skeleton for n in taken):
+    folded = fold_name(registration.name)
+    if folded in broker.registering or broker.registry.is_name_taken(folded):
         raise ConflictError(
             f"an agent is already called {visible(registration.name, 60)}, "
             "or looks as if it were",
@@ -89,12 +88,12 @@ async def register(
             ),
         ),
     )
-    broker.registering.add(skeleton)
+    broker.registering.add(folded)
     try:
         await broker.record(_draft(agent, operator), changes=[agent])
         broker.registry.put_agent(agent)
     finally:
-        broker.registering.discard(skeleton)
+        broker.registering.discard(folded)
     return Registered(agent, secret)
 
 
@@ -127,17 +126,6 @@ def _check_texts(registration: Registration) -> None:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
     if not registration.scopes and not registration.resource_server:
         raise UsageError("an agent needs at least one scope", "give --scope")
-
-
-def _skeleton(name: str) -> str:
-    """Fold a name so that two which look alike to a hurried reader collide.
-
-    Compatibility forms, case, marks and hidden characters are folded; letters of
-    other scripts that merely resemble Latin ones are not, which is why every screen
-    shows the id beside the name.
-    """
-    folded = unicodedata.normalize("NFKD", name).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNPS")
 
 
 def _draft(agent: Agent, operator: Actor) -> Draft:
