@@ -7,15 +7,20 @@ import contextlib
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.events import Event, Key, Paste
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widget import Widget
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.desk import Desk
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 _GONE: Final = 2.0
 """Seconds between looks whether the terminal is still there."""
+_ROUNDS: Final = 8
+"""How often the next key waits for messages that the key before has led to."""
 
 
 def _named_commands() -> type[Provider]:
@@ -53,7 +60,7 @@ class ConsoleApp(Keyed, App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", priority=True, show=False),
         Binding(
-            "colon",
+            "colon,ctrl+p",
             "command_palette",
             "every command by name",
             show=False,
@@ -61,7 +68,6 @@ class ConsoleApp(Keyed, App[int]):
         ),
         Binding("ctrl+l", "redraw", "draw the screen anew", show=False, id="redraw"),
     ]
-    COMMAND_PALETTE_BINDING: ClassVar[str] = "ctrl+p"
 
     def __init__(
         self,
@@ -83,6 +89,10 @@ class ConsoleApp(Keyed, App[int]):
         self._note = note
         self._config_folder = config_folder
         self._following: asyncio.Task[None] | None = None
+        self._typed: deque[Key | Paste] = deque()
+        """What was typed and not handled yet."""
+        self._handling = False
+        """Whether a key is on its way through the widgets."""
         self.painter = Painter()
         self.loaded: Callable[[], object] = lambda: None
         """Called when much has been loaded that stays."""
@@ -182,6 +192,56 @@ class ConsoleApp(Keyed, App[int]):
     def copy_to_clipboard(self, text: str) -> None:
         """Keep what is copied in an input for our own inputs; see `clipboard`."""
         self._clipboard = text
+
+    # What is typed
+
+    async def on_event(self, event: Event) -> None:
+        """Handle keys one after another.
+
+        Textual forwards each key to the widget that has the focus when it arrives,
+        while the key before it may still be on its way to open an input: letters of
+        ``:theme`` in one write would be lost, or act on the screen below.
+        """
+        if not isinstance(event, Key | Paste) or event.is_forwarded:
+            await super().on_event(event)
+        elif isinstance(event, Key) and event.key == "ctrl+q":
+            await super().on_event(event)  # leaving waits for nothing
+        else:
+            self._typed.append(event)
+            if not self._handling:
+                await self._next_typed()
+
+    async def _next_typed(self) -> None:
+        """Forward the next key or paste, if any, and wait until it was handled."""
+        self._handling = bool(self._typed)
+        if self._handling:
+            screen, target = self.screen, self.focused or self.screen
+            await super().on_event(self._typed.popleft())
+            self._after(target, partial(self._handled, target, screen, _ROUNDS))
+
+    async def _handled(self, target: Widget, screen: Widget, rounds: int) -> None:
+        """Go on once a screen that was opened is mounted, and messages are delivered.
+
+        Enter in an input ends it by a message, whose handler may send another.
+        """
+        front: Widget = self.screen
+        if front is not screen:
+            self._after(front, partial(self._handled, front, front, rounds))
+        elif rounds and any(n.message_queue_size for n in target.ancestors_with_self):
+            self._after(target, partial(self._handled, target, screen, rounds - 1))
+        else:
+            await self._next_typed()
+
+    def _after(self, node: DOMNode | None, call: Callable[[], object]) -> None:
+        """Call when *node* and those above it have taken all messages they have now.
+
+        A key that nobody stops bubbles up to the app, whose bindings come last.
+        """
+        while node is not None and node is not self:
+            if node.call_later(self._after, node.parent, call):
+                return
+            node = node.parent  # that one is closing
+        self.call_later(call)
 
     # The terminal
 

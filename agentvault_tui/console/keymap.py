@@ -30,7 +30,12 @@ _STAYS: Final = {
     "confirm": "y alone confirms, and nothing else does",
     "take": "Enter on a button takes it",
 }
-_ALWAYS: Final = {"quit": ("ctrl+q",), "out": ("escape",), "leave": ("escape",)}
+_ALWAYS: Final = {
+    "quit": ("ctrl+q",),
+    "palette": ("ctrl+p",),
+    "out": ("escape",),
+    "leave": ("escape",),
+}
 """Keys that an action keeps whatever else it is given."""
 _DECIDES: Final = frozenset(
     {"approve", "deny", "reason", "revoke", "restore", "undo", "panic"}

@@ -93,8 +93,7 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         active = several[0]
         words = active.binding.description
         keys = " ".join(key_name(each.binding) for each in several)
-        if "[" in keys:  # the palette reads this as markup
-            keys = " ".join(each.binding.key for each in several)
+        keys = keys.replace("[", r"\[")  # the palette reads this as markup
         act = partial(app.run_action, active.binding.action, active.node)
         yield words[:1].upper() + words[1:], f"key {keys}", act
 

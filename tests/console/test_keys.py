@@ -11,6 +11,8 @@ import pytest
 from support.console_scenes import busy, console, running, settle
 from support.fake_operator import FakeOperator
 from textual.app import App
+from textual.command import CommandPalette
+from textual.content import Content
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -263,6 +265,27 @@ async def test_the_palette_has_every_action_of_the_screen_in_front(
         assert not app.watch_screen.feed.follow
         await _run(stage, "Revoke the agent")
         assert isinstance(app.screen, RevokeDialog)
+
+
+async def test_the_palette_names_a_key_by_what_is_printed_on_it(opened: Opened) -> None:
+    """A bracket too, which the palette would read as markup."""
+    async with opened(size=(120, 40)) as stage:
+        await stage.press("L", "k", "enter")
+        commands = stage.app.get_system_commands(stage.app.screen)
+        keys = [Content.from_markup(command.help).plain for command in commands]
+        assert {"key [", "key ]"} <= set(keys)
+        assert not any("square_bracket" in key for key in keys)
+
+
+async def test_ctrl_p_opens_the_palette_whatever_the_keymap_says(
+    opened: Opened,
+) -> None:
+    """As the colon does, and also when that has become another key."""
+    async with opened(keymap='palette = "x"') as stage:
+        await stage.press("ctrl+p")
+        assert CommandPalette.is_open(stage.app)
+        await stage.press("escape", "x")
+        assert CommandPalette.is_open(stage.app)
 
 
 @pytest.mark.parametrize("keys", [["r"], ["s", "enter"]])

@@ -129,6 +129,48 @@ def test_no_screen_paints_a_control_byte_of_anothers(
     assert "⟦U+001B⟧" in painted
 
 
+@pytest.mark.parametrize(
+    ("keys", "seen"),
+    [
+        (":theme mono", "theme mono"),
+        ("\x10theme mono", "theme mono"),
+        ("/theme mono", "theme mono"),
+        ("Lgtheme", "theme"),
+        ("!\tpanic", "panic"),
+        ("re\x7ftheme mono", "theme mono"),
+    ],
+    ids=["colon", "ctrl+p", "slash", "go_to", "panic", "reason"],
+)
+def test_what_follows_a_key_that_opens_an_input_is_its_text(
+    fake: FakeOperator, terminal: Open, keys: str, seen: str
+) -> None:
+    """All of one write after the key is in the input; nothing acts on what is below."""
+    fake.add_agent("payments-agent", "bob", "send:payment")
+    remember(fake)
+    with terminal() as screen:
+        screen.see("payments-agent")
+        screen.see("t time")
+        screen.write(keys)
+        screen.see(seen)
+        screen.write("\x11")
+        assert screen.finish() == 0
+    assert not any("PAST" in row for row in screen.display)
+
+
+def test_what_follows_the_end_of_an_input_is_keys_again(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """After Enter in a filter the next byte of the same write is a key."""
+    fake.add_agent("payments-agent", "bob", "send:payment")
+    with terminal() as screen:
+        screen.see("payments-agent")
+        screen.see("t time")
+        screen.write("/payments\r?")
+        screen.see("Keys that work here")
+        screen.write("\x1b")
+        screen.see("1 of 1, 0 hidden")
+
+
 def test_the_clipboard_is_written_by_y_alone(
     fake: FakeOperator, terminal: Open
 ) -> None:
