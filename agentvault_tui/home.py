@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import platformdirs
 
@@ -151,12 +153,27 @@ def put_private(path: Path, content: bytes, *, replace: bool) -> None:
     Raises:
         FileExistsError: there is a file, and it is not to be replaced.
     """
+    with private_draft(path, replace=replace) as file:
+        file.write(content)
+
+
+@contextmanager
+def private_draft(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
+    """Yield a file that becomes *path* when the block ends without an error.
+
+    Args:
+        path: where it will be, mode 0600, on disk.
+        replace: whether a file that is there is replaced.
+
+    Raises:
+        FileExistsError: there is a file, and it is not to be replaced.
+    """
     # mkstemp gives 0600 under any umask; a rename or a link is all or nothing, so no
     # process ever reads half a key.
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if replace:

@@ -27,14 +27,22 @@ from agentvault_tui.model import Actor, ActorKind
     show_default=True,
     help="Only JSON Lines can be verified.",
 )
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @pass_session
-def export(session: Session, file: Path, form: str) -> None:
-    """Write every event to FILE, mode 0600; needs no broker."""
+def export(session: Session, file: Path, form: str, force: bool) -> None:
+    """Write every event to FILE, mode 0600; needs no broker.
+
+    An existing FILE is kept unless --force is given; a file of the home always is.
+    """
     if file.is_dir():
         raise UsageError(f"{file} is a folder", "name a file")
     export_ledger = lazy_room("ledger").export_ledger
     done = export_ledger(
-        session.home, file.absolute(), form=form, now=SystemClock().now()
+        session.home,
+        file.absolute(),
+        form=form,
+        replace=force,
+        now=SystemClock().now(),
     )
     out = session.out
     if session.json:

@@ -60,7 +60,9 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         bound.close()
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
-                f"port {port} on {host} is in use", "choose another, or 0 for any"
+                f"port {port} on {host} is in use",
+                "stop what listens there, or name another in config.toml: "
+                f'[broker] listen = "{host}:0" takes any that is free',
             ) from error
         raise SettingsError(f"cannot listen on {host} ({error.strerror})") from error
     return bound

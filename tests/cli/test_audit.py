@@ -129,6 +129,28 @@ def test_exports_that_cannot_be_written(av: Run, tmp_path: Path) -> None:
     assert av("audit", "export", str(tmp_path / "none" / "x.jsonl")).code == 2
 
 
+def test_an_export_replaces_a_file_only_when_forced(
+    av: Run, broker: Broker, tmp_path: Path
+) -> None:
+    """An earlier export is evidence, and the database is the record itself."""
+    evidence = tmp_path / "events.jsonl"
+    evidence.write_text("evidence")
+    refused = av("audit", "export", str(evidence))
+    assert (refused.code, evidence.read_text()) == (2, "evidence")
+    assert "--force" in refused.err
+    assert av("audit", "export", str(evidence), "--force").code == 0
+    assert evidence.read_text() != "evidence"
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(tmp_path / "nowhere")
+    assert av("audit", "export", str(link)).code == 2
+    for name in ("agentvault.db", "keys/ledger-head.json"):
+        own = broker.home / name
+        before = own.read_bytes()[:16]
+        answer = av("audit", "export", str(own), "--force")
+        assert (answer.code, own.read_bytes()[:16]) == (2, before)
+        assert "is a file of the home" in answer.err
+
+
 @pytest.mark.parametrize("line", [["verify"], ["export", "x.jsonl"]])
 def test_no_ledger_exits_four(line: list[str], cli: Run, tmp_path: Path) -> None:
     """With no ledger there is no such thing."""

@@ -279,7 +279,8 @@ def test_an_export_verifies_elsewhere_and_any_change_is_named(
 ) -> None:
     """Our verifier and the independent one agree on whole, partial, changed files."""
     target = stored.data.with_name("export.jsonl")
-    done = export_ledger(stored, target, after=after, now=manual_clock().now())
+    now = manual_clock().now()
+    done = export_ledger(stored, target, after=after, replace=True, now=now)
     report = verify_export(target)
     assert (report.ok, report.events, report.head) == (True, done.count, done.head)
     assert independent_verifier.verify(target) == (done.head.seq, done.head.hash)
@@ -310,7 +311,7 @@ def test_an_export_is_events_one_a_line(stored: Home, tmp_path: Path) -> None:
     """Each line parses as an API event, the file is 0600, no part is left."""
     target = tmp_path / "out.jsonl"
     target.write_text("old")
-    export_ledger(stored, target, now=manual_clock().now())
+    export_ledger(stored, target, replace=True, now=manual_clock().now())
     header, *events = map(json.loads, target.read_text().splitlines())
     assert header["format"] == "agentvault-ledger/1"
     assert header["count"] == len(events) == _COUNT

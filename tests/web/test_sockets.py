@@ -169,7 +169,7 @@ def test_a_port_in_use_is_told(server: Server) -> None:
         first.listen()
         with pytest.raises(ConflictError, match="in use") as caught:
             tcp_socket("127.0.0.1", first.getsockname()[1])
-    assert "choose another" in caught.value.diagnosis()
+    assert "[broker] listen" in caught.value.diagnosis()
 
 
 async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:

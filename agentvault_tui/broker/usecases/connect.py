@@ -177,7 +177,8 @@ def _checked(broker: Broker, wanted: Wanted) -> Agent:
         raise UsageError(
             f"nobody said what the connection {visible(wanted.connection, 60)} stands "
             "for",
-            f"{hint} [connections.NAME] with its scopes into config.toml",
+            f"{hint} [connections.NAME] with its scopes into config.toml, which is "
+            "read when the broker starts: then restart it",
         )
     if not broker.registry.serves(agent.id):
         raise ConflictError("the agent is not served", "restore it first")
