@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 INTEROP := $(VENV)/interop.stamp $(VENV)/interop-management.stamp $(VENV)/interop-node.stamp
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A dot a second while a command runs: a silent minute looks like a hang.
+DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
 .PHONY: demo test interop check bench screenshots live-auth0 lock clean
 
@@ -47,16 +50,18 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "AgentVault needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.13"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@echo "making $(VENV)"
+	$(call DOTTED,$(PYTHON) -m venv $(VENV))
 
 $(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml | $(BIN)/python
 	@echo "installing the locked requirements into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(call DOTTED,$(PIP) --require-hashes -r requirements/runtime.txt)
+	@$(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@echo "installing the tools of the tests and checks"
+	$(call DOTTED,$(PIP) --require-hashes -r requirements/dev.txt)
 	@touch $@
 
 # Each in an environment of its own: auth0-ai needs an auth0-python before 5.

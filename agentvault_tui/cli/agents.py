@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -206,17 +207,27 @@ def restore_agent(session: Session, ref: str | None, everyone: bool) -> None:
         )
 
 
+def _agent_and_scopes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take an agent, and scopes as arguments or, as `add` does, by ``--scope``."""
+    for parameter in (
+        click.option("--scope", "named", multiple=True, help="The same as S."),
+        click.argument("scopes", metavar="S...", nargs=-1),
+        click.argument("ref", metavar="ID"),
+    ):
+        function = parameter(function)
+    return function
+
+
 @command(
     "grant",
     example="agentvault agents grant calendar-agent read:contacts",
     prints_data=True,
 )
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1, required=True)
+@_agent_and_scopes
 @pass_session
-def grant_scopes(session: Session, ref: str, scopes: tuple[str, ...]) -> None:
+def grant_scopes(session: Session, /, ref: str, **given: tuple[str, ...]) -> None:
     """Let an agent ask for more scopes."""
-    _change_scopes(session, ref, grant=_split(scopes))
+    _change_scopes(session, ref, grant=_split(given["scopes"] + given["named"]))
 
 
 @command(
@@ -224,12 +235,11 @@ def grant_scopes(session: Session, ref: str, scopes: tuple[str, ...]) -> None:
     example="agentvault agents ungrant calendar-agent write:calendar",
     prints_data=True,
 )
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1, required=True)
+@_agent_and_scopes
 @pass_session
-def ungrant_scopes(session: Session, ref: str, scopes: tuple[str, ...]) -> None:
+def ungrant_scopes(session: Session, /, ref: str, **given: tuple[str, ...]) -> None:
     """Take scopes away, and end the live tokens that carry them."""
-    _change_scopes(session, ref, ungrant=_split(scopes))
+    _change_scopes(session, ref, ungrant=_split(given["scopes"] + given["named"]))
 
 
 for _command in (
@@ -245,6 +255,8 @@ for _command in (
 
 
 def _change_scopes(session: Session, ref: str, **change: list[str]) -> None:
+    if not any(change.values()):
+        raise UsageError("no scope was named", "for example write:calendar")
     agent = find_agent(session.client, ref)
     if missing := set(change.get("ungrant", ())) - set(agent["scopes"]):
         raise NotFoundError(

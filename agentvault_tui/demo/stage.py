@@ -10,12 +10,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
-
-import segno
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.demo import approver, people, processes
@@ -23,9 +24,12 @@ from agentvault_tui.demo.company import Company, open_company, register
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
 from agentvault_tui.home import private_folder
+from agentvault_tui.qr import QrCode, draw
 
 _OUTCOMES: Final = ("allowed", "denied", "escalated")
 _SEED: Final = 42
+_BESIDE: Final = 37
+"""Cells for words beside the QR code: both fit on a terminal of 80 x 24."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,10 @@ def _home(named: str | None) -> Iterator[Path]:
 async def _play(plan: Plan, home: Path, clock: Clock) -> int:
     ending = asyncio.Event()
     people.prepare(home)
+    if not plan.headless:
+        print(  # noqa: T201 - the command's output
+            f"starting tenant, broker, workspace and {plan.agents} agents", flush=True
+        )
     with _signals(ending):
         async with processes.serving(home) as ready, Operator(ready.socket) as operator:
             clients = await register(home, operator, plan.agents)
@@ -189,27 +197,52 @@ async def _with_console(
     return closed.result() if closed_by_itself else 0
 
 
+def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
+    """Return how to approve in this demo, in lines that fit beside its QR code."""
+    prose = [
+        f"Example agents ask at {url}",
+        f"Home {home}",
+        "",
+        (
+            "The console opens next. When something waits: s, Enter on one, then a; a "
+            "code appears. Approving takes a password and a one-time code, either way:"
+        ),
+        "",
+        (
+            "With an authenticator app: scan this, open the console's link in a "
+            f"browser on this machine, sign in as {approver.NAME}. The password is in"
+        ),
+        str(person.password_file),
+        "",
+        "Without: in a second terminal run",
+        str(person.script),
+    ]
+    wrap = partial(
+        textwrap.wrap, width=_BESIDE, break_long_words=False, break_on_hyphens=False
+    )
+    return [line for text in prose for line in wrap(text) or [""]]
+
+
+def _beside(lines: list[str], code: QrCode) -> list[str]:
+    """Set *code* to the right of *lines*."""
+    rows = zip_longest(lines, code.lines(), fillvalue="")
+    return [f"{line:{_BESIDE + 2}}{modules}".rstrip() for line, modules in rows]
+
+
 async def _welcome(
     home: Path, person: approver.Approver, url: str, ending: asyncio.Event
 ) -> None:
     """Say, before the console covers the screen, how to approve; wait for Enter."""
-    # The picture first: on a low terminal it scrolls away, and the words must not.
-    segno.make(person.otpauth_uri, micro=False).terminal(compact=True)
-    print(  # noqa: T201 - the command's output
-        f"""
-Example agents ask at {url}; home {home}
-
-The console opens next. When something waits: s, Enter on one, then a,
-and a code appears.
-Approving it takes a password and a one-time code, either way you like:
-
-  with a phone     scan the code above with an authenticator app, then open the link
-                   the console shows and sign in as {approver.NAME};
-                   the password is in {person.password_file}
-  without a phone  in a second terminal run
-                   {person.script}
-"""
-    )
+    columns, rows = shutil.get_terminal_size()
+    lines = _instructions(home, person, url)
+    room = columns - _BESIDE - 2
+    code = draw(person.otpauth_uri, room, rows - 2, ascii_only=False)
+    if code is not None and max(map(len, lines)) <= _BESIDE:
+        lines = _beside(lines, code)
+    elif code := draw(person.otpauth_uri, columns, None, ascii_only=False):
+        # On a low terminal the picture scrolls away, and the words must not.
+        lines = [*code.lines(), *lines]
+    print("\n".join(lines), end="\n\n")  # noqa: T201 - the command's output
     print("Press Enter to open the console", flush=True)  # noqa: T201 - same
     loop = asyncio.get_running_loop()
     entered = asyncio.Event()

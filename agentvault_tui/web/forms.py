@@ -69,6 +69,9 @@ def parse_form(body: bytes) -> dict[str, str]:
     Raises:
         BodyError: a name twice, bad percent-encoding, not UTF-8, or past a cap.
     """
+    if body.startswith(b"{"):
+        # curl and many clients send JSON under a form's name unless told otherwise.
+        raise BodyError(400, "the body is JSON: say Content-Type: application/json")
     form: dict[str, str] = {}
     pieces = body.split(b"&") if body else []
     if len(pieces) > MEMBER_CAP:

@@ -61,8 +61,8 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
                 f"port {port} on {host} is in use",
-                "stop what listens there, or name another in config.toml: "
-                f'[broker] listen = "{host}:0" takes any that is free',
+                "stop what listens there, or name another as [broker] listen in "
+                "config.toml; port 0 takes any free one",
             ) from error
         raise SettingsError(f"cannot listen on {host} ({error.strerror})") from error
     return bound

@@ -188,6 +188,17 @@ def test_show_of_a_revoked_agent_tells_what_that_cut(av: Run, agent: Agent) -> N
     )
 
 
+def test_scopes_are_named_as_arguments_or_by_option(av: Run, agent: Agent) -> None:
+    """`agents add` takes --scope, so grant and ungrant take it too."""
+    granted = av("agents", "grant", agent.name, "--scope", "read:contacts", "--json")
+    assert "read:contacts" in granted.json["scopes"]
+    taken = av("agents", "ungrant", agent.name, "--scope", "read:contacts", "--json")
+    assert "read:contacts" not in taken.json["scopes"]
+    nothing = av("agents", "grant", agent.name)
+    assert nothing.code == 2
+    assert "no scope was named" in nothing.err
+
+
 def test_grant_and_ungrant(av: Run, agent: Agent) -> None:
     """Scopes come and go; one that was not granted cannot be taken away."""
     granted = av("agents", "grant", agent.name, "read:contacts", "read:email", "--json")

@@ -100,13 +100,16 @@ def test_a_tenant_that_does_not_answer_is_a_fault(cli: Run, tmp_path: Path) -> N
 def test_what_is_no_issuer_is_said_before_anything_is_made(
     cli: Run, tmp_path: Path, issuer: str
 ) -> None:
-    """Neither `apply` nor another setting mends it, so neither is the remedy."""
+    """Told once: neither `apply` nor another setting mends it."""
     home = tmp_path / "h"
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text(f"[tenant]\nissuer = '{issuer}'\n")
-    for area in ("settings", "tenant"):
-        found = levels(cli("--home", str(home), "doctor", "--json"), area)["fault"]
-        assert "a URL such as https://acme.eu.auth0.com/" in found["remedy"]
+    found = cli("--home", str(home), "doctor", "--json").json["findings"]
+    (fault,) = [
+        item for item in found if item["level"] == "fault" and "URL" in str(item)
+    ]
+    assert fault["area"] == "settings"
+    assert "a URL such as https://acme.eu.auth0.com/" in fault["remedy"]
     refused = cli("--home", str(home), "serve", "--listen", "127.0.0.1:0")
     assert refused.code == 2
     assert "a URL such as https://acme.eu.auth0.com/" in refused.err

@@ -119,6 +119,7 @@ def test_the_python_example_waits_and_gets_its_token(
     vault.activate(reply.json()["device"], user)
     out, err = python_example.communicate()
     assert out.startswith("av_e_"), (out, err)
+    assert err == ""
     assert python_example.returncode == 0
 
 

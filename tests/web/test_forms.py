@@ -166,6 +166,15 @@ def test_json_that_could_mean_two_things_is_refused(text: str) -> None:
     assert caught.value.status == 400
 
 
+def test_json_sent_as_a_form_is_told_so() -> None:
+    """Clients that leave out the content type get a form's, and then a riddle."""
+    body = b'{"grant_type":"client_credentials"}'
+    with pytest.raises(BodyError) as caught:
+        parse_body(b"application/x-www-form-urlencoded", body)
+    assert caught.value.status == 400
+    assert "Content-Type: application/json" in caught.value.text
+
+
 def test_the_caps_themselves_are_allowed() -> None:
     """A field of 4,000 characters, 64 members, 6 levels and 2^53-1 pass."""
     deep: Any = 2**53 - 1

@@ -65,9 +65,11 @@ def malformed(text: str) -> OAuthError:
 
 def bad_client() -> OAuthError:
     """Return the one fault of every failed authentication: it tells nothing apart."""
-    return OAuthError(
-        401, "invalid_client", "client authentication failed", headers=(_CHALLENGE,)
+    text = (
+        "client authentication failed: no client with this id and this secret or key "
+        "is registered at this broker; one of another home is not known here"
     )
+    return OAuthError(401, "invalid_client", text, headers=(_CHALLENGE,))
 
 
 def unavailable(text: str, seconds: int) -> OAuthError:

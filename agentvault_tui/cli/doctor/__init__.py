@@ -44,6 +44,8 @@ def doctor(session: Session) -> int:
     found: list[tuple[str, Finding]] = []
     for area, check in _checks(session):
         for finding in _examine(session, check):
+            if any(finding == known for _, known in found):
+                continue  # a fault in the settings stops several checks
             found.append((area, finding))
             if not session.json:
                 print_finding(session.out, area, finding)

@@ -7,7 +7,6 @@ from typing import Final
 
 from rich.style import Style
 
-from agentvault_tui.console import qr
 from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
 from agentvault_tui.console.lines import (
     EMPTY,
@@ -18,6 +17,7 @@ from agentvault_tui.console.lines import (
     countdown,
 )
 from agentvault_tui.console.records import DeviceRow
+from agentvault_tui.qr import Ground, QrCode, draw
 from agentvault_tui.text import cell_width, visible_lines
 
 _LEFT: Final = 36
@@ -26,6 +26,12 @@ _GAP: Final = 2
 _PLATE: Final = Style(bold=True, reverse=True)
 """The code stands out by its ground, under any theme and without colour."""
 _MANY: Final = 100
+_GROUNDS: Final = {
+    Ground.DARK_ON_LIGHT: Style(color="#000000", bgcolor="#ffffff"),
+    Ground.DARK: Style(bgcolor="#000000"),
+    Ground.LIGHT: Style(bgcolor="#ffffff"),
+}
+"""An inverted code does not scan: the theme's colours are not asked."""
 
 
 def factor(
@@ -51,7 +57,7 @@ def factor(
     rows: list[Row] = []
     if picture:
         link, room = device.verification_uri_complete, width - _LEFT - _GAP
-        if code := qr.draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
+        if code := draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
             room = width - code.width - _GAP
             text = _text(asked, device, times, pen, room)
             # The text comes first: a code beside a cut text is no help.
@@ -135,12 +141,13 @@ def _plate(code: str, pen: Pen) -> list[Row]:
     return [((blank, style),), ((spaced, style),), ((blank, style),)]
 
 
-def _beside(left: list[Row], code: qr.QrCode, pen: Pen, room: int) -> list[Row]:
+def _beside(left: list[Row], code: QrCode, pen: Pen, room: int) -> list[Row]:
     """Set the code to the right of the text."""
     rows: list[Row] = []
     for number in range(max(len(left), code.height)):
         text = pen.cut(left[number], room) if number < len(left) else ()
         blank = (" " * (room + _GAP - cells(text)), pen.palette.text)
-        picture = code.rows[number] if number < code.height else ()
+        drawn = code.rows[number] if number < code.height else ()
+        picture = [(modules, _GROUNDS[ground]) for modules, ground in drawn]
         rows.append((*text, blank, *picture))
     return rows

@@ -6,15 +6,22 @@ A code that is cut, inverted or squeezed does not scan, and nobody can tell by l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
-from rich.style import Style
 
-DARK_ON_LIGHT: Final = Style(color="#000000", bgcolor="#ffffff")
-"""For rows of half blocks."""
-DARK: Final = Style(bgcolor="#000000")
-LIGHT: Final = Style(bgcolor="#ffffff")
+class Ground(Enum):
+    """The colours of a run of cells, as the escape sequence that sets them."""
+
+    DARK_ON_LIGHT = "\x1b[30;107m"
+    """For half blocks: black on bright white, whatever the terminal's theme."""
+    DARK = "\x1b[40m"
+    LIGHT = "\x1b[107m"
+
+
+Run: TypeAlias = tuple[str, Ground]
+_RESET: Final = "\x1b[0m"
 _QUIET: Final = 4
 """Light modules around the code (ISO/IEC 18004); half of it is what phones need."""
 _QUIET_TIGHT: Final = 2
@@ -25,7 +32,7 @@ _HALVES: Final = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
 class QrCode:
     """A drawn code: rows of runs, all rows *width* cells."""
 
-    rows: tuple[tuple[tuple[str, Style], ...], ...]
+    rows: tuple[tuple[Run, ...], ...]
     width: int
 
     @property
@@ -33,12 +40,27 @@ class QrCode:
         """Return the number of terminal rows."""
         return len(self.rows)
 
+    def lines(self) -> list[str]:
+        """Return each row as text with the escape sequences that colour it."""
+        return [
+            "".join(ground.value + text for text, ground in row) + _RESET
+            for row in self.rows
+        ]
 
-def draw(text: str, width: int, height: int, *, ascii_only: bool) -> QrCode | None:
+
+def draw(
+    text: str, width: int, height: int | None, *, ascii_only: bool
+) -> QrCode | None:
     """Draw *text* within *width* x *height* cells, or return None if it cannot fit.
 
     Half blocks carry two modules a cell. Without them (ASCII) a module is two blanks
     with a ground colour, so that no character matters at all.
+
+    Args:
+        text: what the code says.
+        width: cells in a row.
+        height: rows; None on a terminal that scrolls.
+        ascii_only: whether half blocks cannot be shown.
     """
     modules = _matrix(text)
     if modules is None:
@@ -46,7 +68,7 @@ def draw(text: str, width: int, height: int, *, ascii_only: bool) -> QrCode | No
     for quiet in (_QUIET, _QUIET_TIGHT):
         across = len(modules) + 2 * quiet
         cells = (across * 2, across) if ascii_only else (across, (across + 1) // 2)
-        if cells[0] <= width and cells[1] <= height:
+        if cells[0] <= width and cells[1] <= (height or cells[1]):
             framed = _frame(modules, quiet)
             rows = _blanks(framed) if ascii_only else _half_blocks(framed)
             return QrCode(tuple(rows), cells[0])
@@ -73,7 +95,7 @@ def _frame(modules: tuple[tuple[int, ...], ...], quiet: int) -> list[list[int]]:
     return [*blank, *middle, *(list(row) for row in blank)]
 
 
-def _half_blocks(modules: list[list[int]]) -> list[tuple[tuple[str, Style], ...]]:
+def _half_blocks(modules: list[list[int]]) -> list[tuple[Run, ...]]:
     if len(modules) % 2:
         modules = [*modules, [0] * len(modules)]
     return [
@@ -83,22 +105,22 @@ def _half_blocks(modules: list[list[int]]) -> list[tuple[tuple[str, Style], ...]
                     _HALVES[pair]
                     for pair in zip(modules[y], modules[y + 1], strict=True)
                 ),
-                DARK_ON_LIGHT,
+                Ground.DARK_ON_LIGHT,
             ),
         )
         for y in range(0, len(modules), 2)
     ]
 
 
-def _blanks(modules: list[list[int]]) -> list[tuple[tuple[str, Style], ...]]:
+def _blanks(modules: list[list[int]]) -> list[tuple[Run, ...]]:
     rows = []
     for line in modules:
-        runs: list[tuple[str, Style]] = []
+        runs: list[Run] = []
         for module in line:
-            style = DARK if module else LIGHT
-            if runs and runs[-1][1] is style:
-                runs[-1] = (runs[-1][0] + "  ", style)
+            ground = Ground.DARK if module else Ground.LIGHT
+            if runs and runs[-1][1] is ground:
+                runs[-1] = (runs[-1][0] + "  ", ground)
             else:
-                runs.append(("  ", style))
+                runs.append(("  ", ground))
         rows.append(tuple(runs))
     return rows

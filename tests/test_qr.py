@@ -6,7 +6,8 @@ import segno
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentvault_tui.console import qr
+from agentvault_tui import qr
+from agentvault_tui.qr import Ground
 
 URL = "https://acme.eu.auth0.com/activate?user_code=KDRT-WZNB"
 _TOPS = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
@@ -18,11 +19,15 @@ def modules(code: qr.QrCode, *, ascii_only: bool) -> list[list[int]]:
     for row in code.rows:
         if ascii_only:
             rows.append(
-                [int(s == qr.DARK) for text, s in row for _ in range(len(text) // 2)]
+                [
+                    int(s == Ground.DARK)
+                    for text, s in row
+                    for _ in range(len(text) // 2)
+                ]
             )
         else:
             ((text, style),) = row
-            assert style == qr.DARK_ON_LIGHT
+            assert style == Ground.DARK_ON_LIGHT
             rows.append([_TOPS[c][0] for c in text])
             rows.append([_TOPS[c][1] for c in text])
     return rows
