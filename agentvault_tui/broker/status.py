@@ -18,6 +18,7 @@ def status_shape(broker: Broker) -> dict[str, Any]:
             "issuer": broker.tenant.issuer,
             "kind": broker.tenant_kind,
             "reachable": bool(broker.tenant.reachable),
+            "way": broker.tenant.tenant.way,
         },
         "ledger": {
             "head": ledger.head.seq,

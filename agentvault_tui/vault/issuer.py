@@ -28,7 +28,7 @@ def check_issuer(issuer: str) -> str:
         raise SettingsError(f"{visible(issuer)} is not an issuer", remedy) from error
     if parts.query or parts.fragment or "?" in issuer or "#" in issuer:
         raise SettingsError(f"{visible(issuer)} has a query or a fragment", remedy)
-    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise SettingsError(f"{visible(issuer)} does not use https", remedy)
     return issuer if issuer.endswith("/") else issuer + "/"
 
@@ -50,7 +50,7 @@ def check_endpoint(url: str, setting: str) -> str:
     if "?" in url or "#" in url:
         what = f"{setting}: {visible(url, 120)} has a query or a fragment"
         raise SettingsError(what, remedy)
-    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         what = f"{setting}: {visible(url, 120)} does not use https"
         raise SettingsError(what, remedy)
     return url
@@ -95,7 +95,8 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* is this machine, by its address or as ``localhost``."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

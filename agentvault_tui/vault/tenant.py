@@ -14,6 +14,7 @@ from agentvault_tui.vault.discovery import (
     read_details_types,
     read_metadata,
 )
+from agentvault_tui.vault.egress import route
 from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.refreshed import Refreshed
 from agentvault_tui.vault.reply import Reply
@@ -57,6 +58,14 @@ class Tenant:
     def reachable(self) -> bool | None:
         """Whether the last exchange was answered; nothing before the first."""
         return self._wire.reachable
+
+    @property
+    def way(self) -> str:
+        """How this process reaches it: by which proxy, trusting which authorities."""
+        try:
+            return str(route(self.issuer))
+        except TenantError as error:
+            return f"not at all: {error.what}"
 
     async def metadata(self) -> Metadata:
         """Return the endpoints, at most a day old.

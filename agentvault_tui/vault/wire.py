@@ -1,7 +1,8 @@
 """HTTP to tenant and providers: the one place that knows httpx, and trusts no answer.
 
-No proxy or netrc from the environment, no redirects, no cookies, no compression,
-bounded bodies, one deadline over the whole exchange, and one origin.
+No netrc from the environment, no redirects, no cookies, no compression, bounded
+bodies, one deadline over the whole exchange, and one origin; `egress` says by which
+proxy it is reached and which authorities vouch for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import logging
 import re
+import ssl
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -20,6 +22,7 @@ from agentvault_tui import __version__
 from agentvault_tui.errors import TenantCredentialError, TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.echoes import Echoes
+from agentvault_tui.vault.egress import Route, route
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import Reply, read_reply
 from agentvault_tui.vault.secret import Secret
@@ -34,6 +37,7 @@ for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
+_TRUSTS_NOBODY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ASK_DOCTOR: Final = "agentvault doctor shows whether it is up"
 
 
@@ -56,11 +60,13 @@ class Wire:
             who: what errors call it.
             remedy: what to do when it cannot be reached.
         """
+        self._url: Final = issuer
         self.origin: Final = origin(issuer)
         self._seconds = seconds
         self._who = who
         self._remedy = remedy
         self._client: httpx.AsyncClient | None = None
+        self._route = Route()
         self.reachable: bool | None = None
         """Whether the last exchange was answered; nothing before the first."""
 
@@ -96,7 +102,12 @@ class Wire:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
-        request = self._http().build_request(
+        try:
+            client = self._http()
+        except TenantUnreachableError:
+            self.reachable = False
+            raise
+        request = client.build_request(
             method, url, data=form, content=content, headers=headers
         )
         return await self._exchange(request, cap, Echoes.of(form, body, bearer))
@@ -121,8 +132,10 @@ class Wire:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self.reachable = False
             what = f"cannot be reached ({visible(echoes.out_of(str(error)), 120)})"
+            if self._route.proxy:
+                what += f" through the proxy {visible(self._route.proxy_shown, 100)}"
             # Without its cause: httpx quotes what it could not read.
-            raise self._unreachable(what) from None
+            raise self._unreachable(what, str(error)) from None
         except TenantUnreachableError:
             self.reachable = False
             raise
@@ -148,8 +161,12 @@ class Wire:
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
+            self._route = way = route(self._url)
+            plain = self._url.startswith("http:")  # on loopback: no certificate counts
             self._client = httpx.AsyncClient(
                 trust_env=False,
+                verify=_TRUSTS_NOBODY if plain else verifier(way),
+                proxy=_proxy(way),
                 follow_redirects=False,
                 timeout=self._seconds,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -162,8 +179,31 @@ class Wire:
             )
         return self._client
 
-    def _unreachable(self, what: str) -> TenantUnreachableError:
-        return TenantUnreachableError(f"{self._who} {what}", self._remedy)
+    def _unreachable(self, what: str, error: str = "") -> TenantUnreachableError:
+        remedy = self._remedy
+        if "CERTIFICATE_VERIFY_FAILED" in error:
+            remedy = "if a proxy of yours makes the certificates, SSL_CERT_FILE names "
+            remedy += "its authority"
+        return TenantUnreachableError(f"{self._who} {what}", remedy)
+
+
+def verifier(way: Route) -> ssl.SSLContext:
+    """Return what verifies certificates on *way*.
+
+    Raises:
+        TenantUnreachableError: the authorities it names cannot be read.
+    """
+    made = way.context() or httpx.create_ssl_context(trust_env=False)
+    # Python would write the keys of each connection where SSLKEYLOGFILE says.
+    made.keylog_filename = None  # type: ignore[assignment]
+    return made
+
+
+def _proxy(way: Route) -> httpx.Proxy | None:
+    if not way.proxy:
+        return None
+    tls = verifier(way) if way.proxy.startswith("https:") else None
+    return httpx.Proxy(way.proxy, ssl_context=tls)
 
 
 def _token(bearer: Secret) -> str:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
 from agentvault_tui.text import visible
+from agentvault_tui.vault.egress import route
 from agentvault_tui.vault.identity import SKEW
+from agentvault_tui.vault.issuer import is_loopback
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.provision import scopes
 from agentvault_tui.vault.provision.found import Found
@@ -45,14 +47,26 @@ async def resolve(host: str, port: int) -> object:
 async def reach(tenant: Tenant, look_up: Resolve = resolve) -> AsyncIterator[Check]:
     """Yield whether the tenant is found, answers as itself, and shares our time."""
     parts = urlsplit(tenant.issuer)
-    host, port = parts.hostname or "", parts.port or 443
     try:
-        await look_up(host, port)
+        way = route(tenant.issuer)
+    except TenantError as error:
+        yield "tenant", fault(error.what, error.remedy)
+        return
+    # Behind a proxy the names of the outside need not be known here.
+    near = urlsplit(way.proxy or tenant.issuer)
+    host = near.hostname or ""
+    try:
+        await look_up(host, near.port or (80 if near.scheme == "http" else 443))
     except OSError as error:
         what = f"DNS has no address for {visible(host, 100)} ({visible(error, 80)})"
-        remedy = "look for a typing error in tenant.issuer; try another resolver"
-        yield "tenant", fault(what, remedy)
+        remedy = f"look for a typing error in {way.proxy_from or 'tenant.issuer'}"
+        yield "tenant", fault(what, f"{remedy}; try another resolver")
         return
+    if not is_loopback(parts.hostname or ""):
+        yield "tenant", ok(f"from this shell it is reached {way}")
+    if way.ignored:
+        what = f"{way.ignored} is not read here: certifi's authorities are trusted"
+        yield "tenant", warning(what, "SSL_CERT_FILE names others")
     try:
         await tenant.metadata()
     except TenantError as error:
