@@ -39,6 +39,13 @@ class Escalated:
 
 
 @dataclass(frozen=True, slots=True)
+class InvalidScope:
+    """A person would decide, and it is not said for which of the scopes."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Nobody decided yet: ``authorization_pending``."""
 

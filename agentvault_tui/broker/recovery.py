@@ -9,6 +9,8 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.request import digest_of
+from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import (
@@ -59,6 +61,28 @@ async def take_over(broker: Broker) -> None:
     await _take_over(broker, _without(loaded, found), last)
     if found:
         await _record_astray(broker, found)
+    await _cancel_changed(broker)
+
+
+async def _cancel_changed(broker: Broker) -> None:
+    """Cancel step-ups whose digest does not cover what they say.
+
+    Their rows were changed, or an older version wrote them under a digest that
+    covered less.
+    """
+    registry = broker.registry
+    known = [*registry.open_stepups(), *registry.decided_stepups()]
+    for stepup in known:
+        minted = registry.elevated(stepup.id)
+        if not (stepup.status.open or minted) or digest_of(stepup) == stepup.digest:
+            continue
+        ended = cancelled(broker, stepup, "its digest does not cover it; ask again")
+        if minted:
+            registry.drop_token(minted)
+        await broker.record_cut(
+            cancelled_draft(ended, SYSTEM),
+            changes=[ended, *([DropToken(minted.id)] if minted else [])],
+        )
 
 
 async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None:

@@ -22,6 +22,7 @@ from agentvault_tui.model import (
     StepUp,
     Token,
     fingerprint,
+    other_details,
 )
 
 TOKENS_SHOWN: Final = 100
@@ -169,10 +170,16 @@ def stepup_shape(stepup: StepUp, ends: Ends = _as_recorded) -> dict[str, Any]:
         "action": stepup.action,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
+        "resource_indicator": stepup.resource_indicator,
+        "authorization_details": stepup.details,
+        "other_details": other_details(stepup.details),
+        "unlimited": stepup.unlimited,
         "reason": stepup.reason,
         "rule": stepup.rule,
         "why": stepup.why,
         "risk": stepup.risk.value,
+        "policy_version": stepup.policy_version,
+        "nonce": stepup.nonce,
         "digest": stepup.digest,
         "fingerprint": fingerprint(stepup.digest),
         "ttl": stepup.ttl,

@@ -2,7 +2,13 @@
 
 from agentvault_tui.model.account import Account, Given, Lease
 from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential
-from agentvault_tui.model.decision import Action, Outcome, Verdict
+from agentvault_tui.model.decision import (
+    DETAIL_TYPE,
+    Action,
+    Outcome,
+    Verdict,
+    other_details,
+)
 from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
 from agentvault_tui.model.ids import (
     AgentId,
@@ -24,6 +30,7 @@ from agentvault_tui.model.stepup import (
 from agentvault_tui.model.token import Token, TokenKind
 
 __all__ = [
+    "DETAIL_TYPE",
     "Account",
     "Action",
     "Actor",
@@ -54,5 +61,6 @@ __all__ = [
     "fingerprint",
     "new_id",
     "new_secret",
+    "other_details",
     "sha256_hex",
 ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from agentvault_tui.model.scope import Risk
+
+DETAIL_TYPE: Final = "agentvault:action"
+"""The type of ``authorization_details`` (RFC 9396) that policy reads."""
 
 
 class Outcome(StrEnum):
@@ -34,6 +37,15 @@ class Action:
     parameters: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
     """The agent's own words: never evidence, always shown last."""
+    named: bool = True
+    """Whether the request said which scope the action is performed under."""
+
+
+def other_details(
+    details: tuple[dict[str, Any], ...] | None,
+) -> tuple[dict[str, Any], ...]:
+    """Return the ``authorization_details`` of types that policy does not read."""
+    return tuple(one for one in details or () if one.get("type") != DETAIL_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +66,5 @@ class Verdict:
     """What the agent's developer reads in ``error_description``."""
     policy_version: str
     """Short hash of policy and catalogue."""
+    escalating: tuple[str, ...] = ()
+    """The requested scopes that need a person, each by itself."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from agentvault_tui.clock import Deadline
+from agentvault_tui.model.decision import other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
 from agentvault_tui.model.scope import Risk
 
@@ -63,7 +64,10 @@ class StepUp:
     agent_id: AgentId
     agent_name: str
     scope: str
-    """Space-separated scopes the elevated token will carry."""
+    """The one scope the elevated token will carry: its action's.
+
+    Of a provider's token: all that the connection stands for.
+    """
     action: str
     resource: str | None
     parameters_json: str
@@ -97,7 +101,8 @@ class StepUp:
     redeemed_at: datetime | None = None
     """When its token was used."""
     authorization_details: str | None = None
-    """RFC 9396, as the agent sent it, as JSON text: echoed with the elevated token."""
+    """RFC 9396, exactly as the elevated token and its introspection will say it, as
+    JSON text."""
     resource_indicator: str | None = None
     """RFC 8707, as the agent sent it."""
     fetched_at: datetime | None = None
@@ -110,6 +115,22 @@ class StepUp:
         """Return the action's parameters, read anew each time."""
         parameters: dict[str, Any] = json.loads(self.parameters_json)
         return parameters
+
+    @property
+    def details(self) -> tuple[dict[str, Any], ...] | None:
+        """Return `authorization_details`, read anew each time."""
+        text = self.authorization_details
+        return None if text is None else tuple(json.loads(text))
+
+    @property
+    def unlimited(self) -> bool:
+        """Tell whether nothing but the scope limits what the token is used for."""
+        return not (
+            self.resource
+            or self.parameters
+            or self.connection
+            or other_details(self.details)
+        )
 
 
 def fingerprint(digest: str) -> str:

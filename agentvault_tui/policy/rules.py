@@ -25,7 +25,8 @@ _UNFINISHED: Final = "unexpected end of input"
 
 DEFAULT_DENY: Final = "default-deny"
 POLICY_ERROR: Final = "policy-error"
-RESERVED: Final = frozenset({DEFAULT_DENY, POLICY_ERROR})
+UNREAD_DETAILS: Final = "unread-details"
+RESERVED: Final = frozenset({DEFAULT_DENY, POLICY_ERROR, UNREAD_DETAILS})
 """Rule ids the broker itself answers with."""
 
 

@@ -15,6 +15,9 @@ VALUE_CAP: Final = 4_096
 """Values in one JSON text: reading more would hold up everyone else."""
 _MARK_CAP: Final = 2 * VALUE_CAP
 """Commas and brackets, also those in texts: counted before anything is read."""
+_HOLDING_JSON: Final = frozenset({"authorization_details"})
+"""Parameters whose text is JSON (RFC 9396 section 2): the caps hold for each member
+in it, as in a JSON body, and not for its text."""
 INTEGER_CAP: Final = 2**53 - 1
 """What every JSON reader agrees on (RFC 8259 section 6), and RFC 8785 can write."""
 
@@ -84,12 +87,16 @@ def parse_form(body: bytes) -> dict[str, str]:
         if name in form:
             # RFC 6749 section 3.2: no parameter more than once.
             raise BodyError(400, "a parameter stands in the form twice")
-        form[name] = form_value(raw_value)
+        form[name] = form_value(raw_value, capped=name not in _HOLDING_JSON)
     return {name: value for name, value in form.items() if value}
 
 
-def form_value(raw: bytes) -> str:
+def form_value(raw: bytes, *, capped: bool = True) -> str:
     """Decode one form-encoded name or value.
+
+    Args:
+        raw: as it stands in the body.
+        capped: whether it is one field; otherwise only the body's cap holds.
 
     Raises:
         BodyError: bad percent-encoding, not UTF-8, NUL, or too long.
@@ -102,7 +109,7 @@ def form_value(raw: bytes) -> str:
             raw = first + b"".join([_HEX[piece[:2]] + piece[2:] for piece in rest])
         except KeyError:
             raise BodyError(400, "a parameter has a bad percent-encoding") from None
-    return _checked(_text(raw))
+    return _checked(_text(raw), capped=capped)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -117,8 +124,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     for name, member in value.items():
         try:
             _checked(name)
-            # The object is the envelope: each field may be as deep as the cap.
-            _check(member, DEPTH_CAP)
+            if isinstance(member, str):
+                _checked(member, capped=name not in _HOLDING_JSON)
+            else:
+                # The object is the envelope: each field may be as deep as the cap.
+                _check(member, DEPTH_CAP)
         except BodyError as error:
             raise BodyError(error.status, error.text, name) from None
     return {name: member for name, member in value.items() if member is not None}
@@ -164,8 +174,8 @@ def _text(raw: bytes) -> str:
         raise BodyError(400, "the body is not UTF-8") from None
 
 
-def _checked(text: str) -> str:
-    if len(text) > FIELD_CAP:
+def _checked(text: str, *, capped: bool = True) -> str:
+    if capped and len(text) > FIELD_CAP:
         raise BodyError(400, f"a field may have {FIELD_CAP} characters")
     if "\0" in text:
         raise BodyError(400, "a field holds a NUL character")

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import details_of
 
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.operators_api import operators_app
@@ -26,7 +27,7 @@ from agentvault_tui.model import Action, Agent, StepUp, StepUpStatus
 async def ask(bench: Bench, agent: Agent, amount: int, action: Action = PAYMENT) -> Any:
     wanted = replace(action, parameters={"amount": amount, "currency": "USD"})
     held = await request_token(
-        bench.broker, agent, wanted, resource=None, details=({"type": "x"},)
+        bench.broker, agent, wanted, resource=None, details=details_of(wanted)
     )
     assert isinstance(held, Escalated), held
     return held.stepup

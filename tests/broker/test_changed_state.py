@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 
+import pytest
 from support.bench import OPERATOR, Bench
 from support.stepups import approve, ask, hold
 
+from agentvault_tui.broker.answers import Denied, Granted, Spent
 from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
 from agentvault_tui.ledger import verify_home
 from agentvault_tui.model import Action, Agent, AgentStatus, EventType
@@ -109,5 +112,49 @@ async def test_an_untouched_store_starts_without_a_word(bench: Bench) -> None:
         assert await again.events(EventType.AUDIT_AMBIGUOUS) == []
         assert warnings(again.broker) == []
         assert len(again.broker.registry.tokens_of(payer.id)) == 1
+    finally:
+        await again.close()
+
+
+_ELSEWHERE = {
+    "pending": """UPDATE stepups SET doc = replace(doc,
+        '"authorization_details":[{"type":"agentvault:action"',
+        '"authorization_details":[{"parameters2":7,"type":"agentvault:action"')""",
+    "approved": """UPDATE tokens SET doc = replace(doc, '"amount":4200',
+        '"amount":7777777')""",
+    "both": """UPDATE stepups SET doc = replace(doc, '"amount":4200',
+        '"amount":7777777')""",
+}
+
+
+@pytest.mark.parametrize("kind", _ELSEWHERE)
+async def test_what_a_digest_does_not_cover_is_never_served(
+    bench: Bench, kind: str
+) -> None:
+    """Another amount or one member more in a row: no approval, no token, no answer."""
+    payer, stepup = await hold(bench)
+    if kind != "pending":
+        await approve(bench, stepup)
+    again = await restarted(bench, _ELSEWHERE[kind])
+    try:
+        answer = await poll(again.broker, payer, stepup.id)
+        assert isinstance(answer, Spent | Denied)
+        assert again.broker.registry.tokens_of(payer.id) == []
+    finally:
+        await again.close()
+
+
+async def test_a_changed_token_is_not_served_once_it_was_fetched(bench: Bench) -> None:
+    """The last check is before the answer to the resource server."""
+    payer, stepup = await hold(bench)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, payer, stepup.id)
+    assert isinstance(granted, Granted)
+    again = await restarted(bench, _ELSEWHERE["approved"])
+    try:
+        server = await again.agent("api", resource_server=True)
+        answer = await introspect(again.broker, server, granted.access_token)
+        assert answer.token is None
+        assert again.broker.registry.tokens_of(payer.id) == []
     finally:
         await again.close()

@@ -54,7 +54,7 @@ async def test_repeats_are_written_and_shown_once_with_the_right_count(
 @pytest.mark.parametrize(
     ("action", "indicator"),
     [
-        (replace(TWO, action="write:calendar"), None),
+        (replace(TWO, action="write:calendar", parameters={"amount": ""}), None),
         (replace(TWO, parameters={"amount": 4200.5, "currency": "USD"}), None),
         (replace(TWO, resource="stripe:acct_43"), None),
         (TWO, "https://api.acme.test/"),

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.bench import OPERATOR, Bench
-from support.stepups import approve, hold, start
+from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import approve, details_of, hold, start
 
 from agentvault_tui.broker.answers import (
     Denied,
@@ -22,6 +22,7 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.clock import ManualClock
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     ConflictError,
     IdentityError,
@@ -55,7 +56,7 @@ async def test_approval_mints_one_token_that_the_asking_agent_gets_once(
     assert isinstance(granted, Granted)
     assert granted.token.kind is TokenKind.ELEVATED
     assert granted.expires_in == 300
-    assert granted.token.authorization_details == '[{"type":"x"}]'
+    assert granted.token.authorization_details == to_json(details_of(PAYMENT))
     assert isinstance(await poll(bench.broker, agent, stepup.id), Spent)
 
 
@@ -326,7 +327,7 @@ async def test_a_restart_before_the_approval_keeps_what_the_token_is_for(
         await approve(again, again.broker.registry.stepup(stepup.id))
         granted = await poll(again.broker, agent, stepup.id)
         assert isinstance(granted, Granted)
-        assert granted.token.authorization_details == '[{"type":"x"}]'
+        assert granted.token.authorization_details == to_json(details_of(PAYMENT))
         assert granted.token.resource == "https://stripe.test"
     finally:
         await again.close()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import details_of
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
@@ -19,7 +20,7 @@ BOOKING = Action(("write:calendar",), "write:calendar", "calendar:primary", {}, 
 
 async def ask(bench: Bench, agent: Agent, action: Action) -> Granted | Escalated:
     answer = await request_token(
-        bench.broker, agent, action, resource=None, details=({"type": "x"},)
+        bench.broker, agent, action, resource=None, details=details_of(action)
     )
     assert isinstance(answer, Granted | Escalated)
     return answer

@@ -13,6 +13,7 @@ from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import (
+    DETAIL_TYPE,
     Action,
     Agent,
     Draft,
@@ -23,8 +24,22 @@ from agentvault_tui.model import (
 )
 
 
+def details_of(action: Action) -> tuple[dict[str, Any], ...]:
+    """Return *action* as an agent sends it (RFC 9396)."""
+    return (
+        {
+            "type": DETAIL_TYPE,
+            "action": action.action,
+            "resource": action.resource,
+            "parameters": action.parameters,
+        },
+    )
+
+
 async def ask(bench: Bench, agent: Agent, action: Action = PAYMENT) -> Any:
-    return await request_token(bench.broker, agent, action, resource=None, details=None)
+    return await request_token(
+        bench.broker, agent, action, resource=None, details=details_of(action)
+    )
 
 
 async def hold(
@@ -32,7 +47,7 @@ async def hold(
 ) -> tuple[Agent, StepUp]:
     agent = await bench.agent(name)
     held = await request_token(
-        bench.broker, agent, PAYMENT, resource=resource, details=({"type": "x"},)
+        bench.broker, agent, PAYMENT, resource=resource, details=details_of(PAYMENT)
     )
     assert isinstance(held, Escalated)
     return agent, held.stepup

@@ -1,4 +1,4 @@
-"""What the agent asks for: scopes and one exact action (RFC 6749 3.3, RFC 9396)."""
+"""Read what an agent asks for: scopes and one exact action (RFC 6749 3.3, RFC 9396)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from functools import lru_cache
 from typing import Any, Final
 
 from agentvault_tui.broker.agents_api.faults import OAuthError, malformed
-from agentvault_tui.model import Action
+from agentvault_tui.model import DETAIL_TYPE, Action
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical
 from agentvault_tui.text import visible
 from agentvault_tui.web.forms import BodyError, parse_json
 
-DETAIL_TYPE: Final = "agentvault:action"
 _MEMBERS: Final = frozenset({"type", "action", "resource", "parameters", "reason"})
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 _MOST_SCOPES: Final = 64
+_MOST_DETAILS: Final = 16
+_OURS: Final = DETAIL_TYPE.partition(":")[0] + ":"
+"""The namespace of our own types: what is misspelt in it is no other type."""
 
 Details = tuple[dict[str, Any], ...]
 
@@ -30,7 +32,8 @@ class Asked:
     resource: str | None
     """RFC 8707 resource indicator."""
     details: Details | None
-    """RFC 9396 ``authorization_details``, to be echoed."""
+    """RFC 9396 ``authorization_details``: at most one object of our type, and any of
+    others, which are carried and shown."""
 
 
 def read_request(
@@ -48,20 +51,19 @@ def read_request(
         OAuthError: 400, in the word that fits.
     """
     scopes = _scopes(text_of(form, "scope"), catalogue, openid=backchannel)
+    alone = len(scopes) == 1
     # Empty is absent (RFC 6749 section 3.1), in a JSON body as in a form.
     resource = _canonical(text_of(form, "resource"))
     message = text_of(form, "binding_message") if backchannel else None
     raw = form.get("authorization_details")
-    if raw is None:
-        return Asked(Action(scopes, scopes[0], resource, {}, message), resource, None)
-    detail = _detail(raw)
+    details = None if raw is None else _details(raw)
+    detail = next((one for one in details or () if one["type"] == DETAIL_TYPE), {})
     action = _member(detail, "action", str, "a string", scopes[0])
     if action not in scopes:
         raise _bad_details("'action' must be one of the requested scopes")
     named = _canonical(_member(detail, "resource", str, "a string", resource))
-    if detail.get("resource"):
-        # What is decided about, approved and served is one object.
-        detail["resource"] = named
+    if named is None:
+        detail.pop("resource", None)
     if resource is not None and named != resource:
         # RFC 8707: what is decided about must be what the token is good for.
         text = "'resource' and the resource in authorization_details differ"
@@ -73,9 +75,10 @@ def read_request(
             named,
             _member(detail, "parameters", dict, "an object", {}),
             _member(detail, "reason", str, "a string", message),
+            named=alone or "action" in detail,
         ),
         resource,
-        (detail,),
+        details,
     )
 
 
@@ -137,20 +140,38 @@ def _hint(catalogue: Catalogue, name: str) -> str:
     return f"; did you mean {' or '.join(near)}" if near else ""
 
 
-def _detail(raw: object) -> dict[str, Any]:
-    """Return the one object; members that are null count as absent."""
+def _details(raw: object) -> Details:
+    """Return the objects; members that are null count as absent.
+
+    An object of another type is carried as it is: a person is shown all of it, and
+    policy alone never answers for it. RFC 9396 section 5 would have an unknown type
+    refused; Auth0's own SDKs send theirs to whatever server they are pointed at.
+    """
     if isinstance(raw, str):
         try:
             raw = parse_json(raw)
         except BodyError as error:
             raise _bad_details(error.text) from None
-    if not isinstance(raw, list) or len(raw) != 1 or not isinstance(raw[0], dict):
-        raise _bad_details("send an array of exactly one object")
-    detail = {name: value for name, value in raw[0].items() if value is not None}
-    if detail.get("type") != DETAIL_TYPE:
-        raise _bad_details(f"'type' must be {DETAIL_TYPE}")
-    # RFC 9396 section 5: unknown fields are refused, so that nobody approves what
-    # they were not shown.
+    if not isinstance(raw, list) or not 1 <= len(raw) <= _MOST_DETAILS:
+        raise _bad_details(f"send an array of 1 to {_MOST_DETAILS} objects")
+    details = tuple(_detail(one) for one in raw)
+    if sum(one["type"] == DETAIL_TYPE for one in details) > 1:
+        raise _bad_details(f"send at most one object of the type {DETAIL_TYPE}")
+    return details
+
+
+def _detail(raw: object) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise _bad_details("each member of the array must be an object")
+    detail = {name: value for name, value in raw.items() if value is not None}
+    kind = detail.get("type")
+    if not isinstance(kind, str) or not kind.strip():
+        raise _bad_details("each object needs a 'type', a string")
+    if kind != DETAIL_TYPE:
+        if kind.strip().casefold().startswith(_OURS):
+            raise _bad_details(f"of our own types there is {DETAIL_TYPE} alone")
+        return detail
+    # RFC 9396 section 5: unknown fields of a known type are refused.
     unknown = detail.keys() - _MEMBERS
     if unknown:
         named = visible(min(unknown), 60, ascii_only=True)

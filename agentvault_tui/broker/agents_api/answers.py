@@ -13,6 +13,7 @@ from agentvault_tui.broker.answers import (
     Expired,
     Granted,
     Introspection,
+    InvalidScope,
     Provided,
     SlowDown,
     Spent,
@@ -23,7 +24,7 @@ from agentvault_tui.vault.urns import TYPE_PROVIDER
 from agentvault_tui.web.reply import Reply, json_reply
 
 
-def token_reply(answer: Granted | Denied | Escalated) -> Reply:
+def token_reply(answer: Granted | Denied | Escalated | InvalidScope) -> Reply:
     """Answer a client_credentials request.
 
     A refusal and a step-up are 403: Auth0's clients take 429 and 5xx for faults.
@@ -33,6 +34,8 @@ def token_reply(answer: Granted | Denied | Escalated) -> Reply:
             return _granted(answer)
         case Denied():
             return _denied(403, answer)
+        case InvalidScope():
+            return error_reply(400, "invalid_scope", answer.message)
         case Escalated():
             return error_reply(
                 403,
@@ -125,10 +128,10 @@ def poll_reply(
             assert_never(answer)
 
 
-def backchannel_reply(answer: Escalated | Denied) -> Reply:
+def backchannel_reply(answer: Escalated | Denied | InvalidScope) -> Reply:
     """Answer a backchannel start (CIBA Core section 7.3)."""
-    if isinstance(answer, Denied):
-        return _denied(403, answer)
+    if not isinstance(answer, Escalated):
+        return token_reply(answer)
     return json_reply(
         200,
         {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from agentvault_tui.broker.agents_api.action import DETAIL_TYPE
 from agentvault_tui.broker.agents_api.assertion import ALGORITHMS
 from agentvault_tui.broker.agents_api.client_auth import METHODS
+from agentvault_tui.model import DETAIL_TYPE
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.vault.urns import VAULT_GRANT
 

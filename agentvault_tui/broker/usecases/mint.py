@@ -8,6 +8,7 @@ from typing import Final
 
 from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.request import details_digest, digest_of
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.ledger import DropToken
@@ -78,6 +79,7 @@ async def mint_elevated(
     if (
         stepup.status is not StepUpStatus.AUTHORIZING
         or stepup.digest != started.digest
+        or digest_of(stepup) != started.digest
         or stepup.policy_version != broker.policy.version
         or stepup.id in broker.deciding
         or stepup.expires.passed(broker.clock)
@@ -178,5 +180,6 @@ def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -
             "token_id": token.id,
             "scope": token.scope,
             "token_fetch_before": iso(token.expires.wall),
+            **details_digest(token.authorization_details),
         },
     )

@@ -20,7 +20,12 @@ from agentvault_tui.broker.answers import (
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
-from agentvault_tui.broker.usecases.request import POLL_INTERVAL, refused
+from agentvault_tui.broker.usecases.request import (
+    POLL_INTERVAL,
+    details_digest,
+    digest_of,
+    refused,
+)
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, NotFoundError
@@ -100,6 +105,9 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         return Introspection(found)
     if not broker.registry.drop_token(found):
         return Introspection(None)
+    if not _as_approved(broker, found):
+        await record_void(broker, found, "it is not what was approved")
+        return Introspection(None)
     epoch = broker.registry.epoch(found.agent_id)
     await _record_redemption(broker, caller, found)
     alive = (
@@ -129,6 +137,24 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
         )
 
 
+def _as_approved(broker: Broker, token: Token) -> bool:
+    """Tell whether an elevated token says exactly what its approval's digest covers.
+
+    The rows both were loaded from are outside the chain.
+    """
+    try:
+        stepup = broker.registry.stepup(token.stepup_id or "")
+    except NotFoundError:
+        return False
+    approved = stepup.scope, stepup.resource_indicator, stepup.authorization_details
+    served = token.scope, token.resource, token.authorization_details
+    return (
+        stepup.agent_id == token.agent_id
+        and digest_of(stepup) == stepup.digest
+        and served == approved
+    )
+
+
 async def _deliver(
     broker: Broker, agent: Agent, stepup: StepUp
 ) -> Granted | Denied | Expired | Spent:
@@ -143,6 +169,10 @@ async def _deliver(
     if minted is None:
         # Nobody came within the time there was: for the client as if undecided.
         return Expired(approved=True)
+    if not _as_approved(broker, minted):
+        registry.drop_token(minted)
+        await record_void(broker, minted, "it is not what was approved")
+        return Spent()
     fetched = replace(stepup, fetched_at=broker.clock.now())
     registry.put_stepup(fetched)  # before the wait: a second poll finds it spent
     registry.drop_token(minted)
@@ -186,6 +216,7 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
             "stepup_id": stepup.id,
             "scope": token.scope,
             "expires_at": iso(token.expires.wall),
+            **details_digest(token.authorization_details),
         },
     )
 

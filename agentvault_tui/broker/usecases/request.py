@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import rfc8785
 
-from agentvault_tui.broker.answers import Denied, Escalated, Granted
+from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.repeats import count_again
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
+    DETAIL_TYPE,
     Action,
     Agent,
     AgentStatus,
@@ -31,8 +32,10 @@ from agentvault_tui.model import (
     Verdict,
     new_id,
     new_secret,
+    other_details,
     sha256_hex,
 )
+from agentvault_tui.policy.rules import UNREAD_DETAILS
 
 POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
@@ -47,15 +50,40 @@ class Request:
     resource: str | None
     """RFC 8707 resource indicator."""
     details: tuple[dict[str, Any], ...] | None
-    """RFC 9396 ``authorization_details`` as sent, to be echoed."""
+    """RFC 9396 ``authorization_details`` as sent."""
     decision_id: DecisionId
     connection: str | None = None
     """Of the provider whose token is asked for, if it is one."""
+    asked_scope: str = ""
+    """All scopes that were asked for, where this is about one of them."""
 
     @property
     def scope(self) -> str:
         """Return the requested scopes as the wire writes them."""
         return " ".join(self.action.scopes)
+
+    @property
+    def served(self) -> tuple[dict[str, Any], ...] | None:
+        """Return ``authorization_details`` as a resource server will read them.
+
+        The object of our type says the action and resource that were decided about,
+        also where the request named them elsewhere (RFC 9396 section 7 lets a server
+        enrich them).
+        """
+        if self.details is None:
+            return None
+        decided = {"action": self.action.action} if self.action.named else {}
+        if self.action.resource is not None:
+            decided["resource"] = self.action.resource
+        return tuple(
+            one | decided if one["type"] == DETAIL_TYPE else one for one in self.details
+        )
+
+    @property
+    def served_text(self) -> str | None:
+        """Return `served` as the JSON text that is stored and sent."""
+        served = self.served
+        return None if served is None else to_json(served)
 
 
 async def request_token(
@@ -65,7 +93,7 @@ async def request_token(
     *,
     resource: str | None,
     details: tuple[dict[str, Any], ...] | None,
-) -> Granted | Denied | Escalated:
+) -> Granted | Denied | Escalated | InvalidScope:
     """Decide, record, and only then answer a client_credentials request.
 
     Raises:
@@ -77,13 +105,15 @@ async def request_token(
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
     verdict = broker.policy.decide(agent, action)
+    if verdict.outcome is Outcome.ALLOWED and other_details(details):
+        verdict = _unread(verdict)
     match verdict.outcome:
         case Outcome.ALLOWED:
             return await _issue(broker, request, verdict)
         case Outcome.DENIED:
             return await deny(broker, request, verdict.reason, verdict.message, verdict)
         case Outcome.ESCALATED:
-            return await escalate(broker, request, verdict)
+            return await _escalate_action(broker, request, verdict)
 
 
 async def start_backchannel(
@@ -93,7 +123,7 @@ async def start_backchannel(
     *,
     resource: str | None,
     details: tuple[dict[str, Any], ...] | None,
-) -> Escalated | Denied:
+) -> Escalated | Denied | InvalidScope:
     """Hold the request for a person, also where policy alone would allow it."""
     request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
     broker.registry.seen(agent.id)
@@ -102,6 +132,48 @@ async def start_backchannel(
     verdict = broker.policy.decide(agent, action)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    return await _escalate_action(broker, request, verdict)
+
+
+def _unread(verdict: Verdict) -> Verdict:
+    """Have a person decide what policy allows without having read all of it."""
+    why = "It carries authorization details of a type that policy does not read."
+    return replace(
+        verdict,
+        outcome=Outcome.ESCALATED,
+        reason="stepup_required",
+        rule=UNREAD_DETAILS,
+        why=why,
+        message=f"{why} A person has to decide: poll with auth_req_id.",
+    )
+
+
+async def _escalate_action(
+    broker: Broker, request: Request, verdict: Verdict
+) -> Escalated | Denied | InvalidScope:
+    """Hold the one action a person decides about; its scope is all the token gets."""
+    action, needs = request.action, verdict.escalating
+    if not action.named:
+        # Without a word about it, the scope that made it escalate is the action.
+        if len(needs) != 1:
+            of = f"{' and '.join(needs)} each need" if needs else "this needs"
+            return InvalidScope(
+                f"{of} a person, and a person decides one action at a time: ask for "
+                "one scope, or name the 'action' in authorization_details"
+            )
+        action = replace(action, action=needs[0], named=True)
+    elif needs and action.action not in needs:
+        return InvalidScope(
+            f"the action {action.action} needs no person, and {' and '.join(needs)} "
+            "does: ask for it by itself, with its own action"
+        )
+    if action.scopes != (action.action,):
+        asked = request.scope
+        action = replace(action, scopes=(action.action,))
+        request = replace(request, action=action, asked_scope=asked)
+        alone = broker.policy.decide(request.agent, action)
+        if alone.outcome is verdict.outcome:
+            verdict = alone
     return await escalate(broker, request, verdict)
 
 
@@ -120,19 +192,24 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
 
 
 def digest_of(stepup: StepUp) -> str:
-    """Return the digest that fixes what a person decides about (RFC 8785, SHA-256)."""
-    decided = {
-        "agent_id": stepup.agent_id,
-        "action": stepup.action,
-        "resource": stepup.resource,
-        "parameters": stepup.parameters,
-        "scope": stepup.scope,
-        "policy_version": stepup.policy_version,
-        "nonce": stepup.nonce,
-    }
-    if stepup.connection is not None:
-        decided["connection"] = stepup.connection
-    canonical = rfc8785.dumps(decided)
+    """Return the digest that fixes what a person decides about (RFC 8785, SHA-256).
+
+    It covers all that a resource server will be told; absent members are null.
+    """
+    canonical = rfc8785.dumps(
+        {
+            "agent_id": stepup.agent_id,
+            "scope": stepup.scope,
+            "action": stepup.action,
+            "resource": stepup.resource,
+            "resource_indicator": stepup.resource_indicator,
+            "parameters": stepup.parameters,
+            "authorization_details": stepup.details,
+            "connection": stepup.connection,
+            "policy_version": stepup.policy_version,
+            "nonce": stepup.nonce,
+        }
+    )
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
 
@@ -152,12 +229,16 @@ async def _issue(
         kind=TokenKind.STANDARD,
         issued_at=broker.clock.now(),
         expires=Deadline.after(broker.clock, ttl),
-        authorization_details=_details_of(request),
+        authorization_details=request.served_text,
         resource=request.resource,
     )
     epoch = registry.epoch(request.agent.id)
     draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
-    draft.detail.update(token_id=token.id, expires_at=iso(token.expires.wall))
+    draft.detail.update(
+        token_id=token.id,
+        expires_at=iso(token.expires.wall),
+        **details_digest(token.authorization_details),
+    )
     await broker.record(draft, changes=[token])
     if registry.epoch(request.agent.id) != epoch:
         return await _voided(broker, request, token)
@@ -255,7 +336,8 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "risk": stepup.risk.value,
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
-            **_connection(request),
+            **_carried(request),
+            **details_digest(stepup.authorization_details),
         },
     )
     try:
@@ -304,7 +386,7 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         ttl=broker.settings.tokens.elevated_ttl,
         requested_at=broker.clock.now(),
         expires=Deadline.after(broker.clock, broker.settings.stepup.expires_in),
-        authorization_details=_details_of(request),
+        authorization_details=request.served_text,
         resource_indicator=request.resource,
         connection=request.connection,
     )
@@ -312,17 +394,29 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
 
 
 def is_same(stepup: StepUp, request: Request) -> bool:
-    """Tell whether a step-up is about exactly this request."""
+    """Tell whether a step-up is about exactly this request.
+
+    The agent's reason may differ: what is served is the one the person was shown.
+    """
     action = request.action
     return (
         stepup.scope == request.scope
         and stepup.action == action.action
         and stepup.resource == action.resource
-        # Not ==, to which 1, 1.0 and True are the same.
-        and rfc8785.dumps(stepup.parameters) == rfc8785.dumps(action.parameters)
         and stepup.resource_indicator == request.resource
         and stepup.connection == request.connection
+        # Not ==, to which 1, 1.0 and True are the same.
+        and rfc8785.dumps([stepup.parameters, _compared(stepup.details)])
+        == rfc8785.dumps([action.parameters, _compared(request.served)])
     )
+
+
+def _compared(details: tuple[dict[str, Any], ...] | None) -> list[Any] | None:
+    if details is None:
+        return None
+    return [
+        one | {"reason": None} if one["type"] == DETAIL_TYPE else one for one in details
+    ]
 
 
 def decision(
@@ -334,7 +428,7 @@ def decision(
 ) -> Draft:
     """Return the event of a decision about *request*."""
     action = request.action
-    detail: dict[str, Any] = {"scope": request.scope, **_connection(request)}
+    detail: dict[str, Any] = {"scope": request.scope, **_carried(request)}
     if action.parameters:
         detail["parameters"] = action.parameters
     if action.reason:
@@ -355,9 +449,20 @@ def decision(
     )
 
 
-def _details_of(request: Request) -> str | None:
-    return None if request.details is None else to_json(request.details)
+def _carried(request: Request) -> dict[str, Any]:
+    """Return what an event says of a request beside scope, action and parameters."""
+    told = {
+        "connection": request.connection,
+        "asked_scope": request.asked_scope,
+        "resource_indicator": request.resource,
+        "other_details": other_details(request.details),
+    }
+    return {name: value for name, value in told.items() if value}
 
 
-def _connection(request: Request) -> dict[str, str]:
-    return {"connection": request.connection} if request.connection else {}
+def details_digest(details: str | None) -> dict[str, str]:
+    """Return what an event tells of ``authorization_details`` as they are served.
+
+    The hash of their text; what they say is in the events of the request already.
+    """
+    return {"details_sha256": sha256_hex(details)} if details else {}

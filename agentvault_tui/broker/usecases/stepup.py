@@ -38,6 +38,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     fingerprint,
     new_secret,
+    other_details,
 )
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
@@ -372,6 +373,8 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "scope": stepup.scope,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
+        "resource_indicator": stepup.resource_indicator,
+        "other_details": other_details(stepup.details),
         "risk": stepup.risk.value,
         "why": stepup.why,
         "fingerprint": fingerprint(stepup.digest),

@@ -10,6 +10,7 @@ import pytest
 from support.agents_http import DETAIL, Caller, Live
 from support.bench import OPERATOR, Bench
 
+from agentvault_tui.broker.shapes import stepup_shape
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
 
@@ -136,7 +137,11 @@ NOT_ONE_ACTION = [
     "[1]",
     "null",
     json.dumps([DETAIL, DETAIL]),
-    json.dumps([{**DETAIL, "type": "payment_initiation"}]),
+    json.dumps([{**DETAIL, "type": "agentvault:payment"}]),
+    json.dumps([{**DETAIL, "type": " AgentVault:Action"}]),
+    json.dumps([{**DETAIL, "type": " "}]),
+    json.dumps([{"type": f"t{n}"} for n in range(17)]),
+    json.dumps([DETAIL, {"type": "payment_initiation", "type\ud800": 1}]),
     json.dumps([{k: v for k, v in DETAIL.items() if k != "type"}]),
     json.dumps([{**DETAIL, "action": "write:calendar"}]),
     json.dumps([{**DETAIL, "action": ["send:payment"]}]),
@@ -159,7 +164,7 @@ NOT_ONE_ACTION = [
 async def test_details_that_are_not_one_exact_action_are_refused(
     caller: Caller, bench: Bench
 ) -> None:
-    """RFC 9396 section 5: nothing unknown, nothing of another type, nothing twice."""
+    """RFC 9396 section 5: nothing unknown, nothing misspelt, nothing twice."""
     for details in NOT_ONE_ACTION:
         answer = await caller.token("send:payment", authorization_details=details)
         assert_refusal(answer, 400, "invalid_authorization_details")
@@ -175,6 +180,174 @@ async def test_json_details_over_a_cap_are_refused_in_the_same_word(
         json={"authorization_details": [{**DETAIL, "reason": "x" * 4001}]},
     )
     assert_refusal(answer, 400, "invalid_authorization_details")
+
+
+BANK = {
+    "type": "payment_initiation",
+    "locations": ["https://bank.example/payments"],
+    "instructedAmount": {"currency": "EUR", "amount": "7777777.00"},
+    "creditorAccount": {"iban": "DE02100100109307118603"},
+    "nothing": None,
+}
+SHOWN_BANK = {name: value for name, value in BANK.items() if value is not None}
+
+
+async def test_details_of_another_type_are_carried_covered_and_served(
+    caller: Caller, live: Live, bench: Bench
+) -> None:
+    """As Auth0's SDKs send them: beside our own object or alone, a person decides."""
+    server = await live.caller("api", resource_server=True)
+    for number, details in enumerate(([BANK], [DETAIL, BANK])):
+        answer = await caller.token(
+            "send:payment", authorization_details=json.dumps(details)
+        )
+        body = assert_refusal(answer, 403, "insufficient_user_authentication")
+        stepup = bench.broker.registry.stepup(body["auth_req_id"])
+        assert stepup.details == (*[DETAIL][:number], SHOWN_BANK)
+        shape = stepup_shape(stepup)
+        assert shape["other_details"] == (SHOWN_BANK,)
+        assert shape["unlimited"] is False
+        await live.approve(stepup.id)
+        granted = (await caller.poll(stepup.id)).json()
+        assert granted["authorization_details"] == [*[DETAIL][:number], SHOWN_BANK]
+        told = await server.introspect(granted["access_token"])
+        assert told["authorization_details"] == granted["authorization_details"]
+
+
+async def test_policy_alone_answers_for_nothing_it_does_not_read(
+    caller: Caller, bench: Bench
+) -> None:
+    """What policy would allow without other details, a person decides with them."""
+    answer = await caller.token(authorization_details=json.dumps([BANK]))
+    body = assert_refusal(answer, 403, "insufficient_user_authentication")
+    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    assert (stepup.rule, stepup.action) == ("unread-details", "write:calendar")
+    (event,) = await bench.events("token.decision")
+    assert event.detail["other_details"] == [SHOWN_BANK]
+
+
+@pytest.mark.parametrize("member", ["creditorAccount", "locations", "type"])
+async def test_one_member_that_differs_is_another_request(
+    caller: Caller, member: str
+) -> None:
+    """Requests collapse only when all that will be served is the same."""
+    first = await caller.token(
+        "send:payment", authorization_details=json.dumps([DETAIL, BANK])
+    )
+    other = json.dumps([DETAIL, {**BANK, member: "another"}])
+    second = await caller.token("send:payment", authorization_details=other)
+    again = await caller.token("send:payment", authorization_details=other)
+    ids = [answer.json()["auth_req_id"] for answer in (first, second, again)]
+    assert ids[0] != ids[1] == ids[2]
+
+
+async def test_the_action_is_served_though_the_request_named_it_elsewhere(
+    caller: Caller, live: Live
+) -> None:
+    """Scope and resource of the request stand in the object a server compares."""
+    server = await live.caller("api", resource_server=True)
+    sent = [{"type": DETAIL["type"], "parameters": {"count": 1}}]
+    answer = await caller.token(
+        resource="calendar:primary", authorization_details=json.dumps(sent)
+    )
+    told = await server.introspect(answer.json()["access_token"])
+    assert told["authorization_details"] == [
+        {**sent[0], "action": "write:calendar", "resource": "calendar:primary"}
+    ]
+
+
+TWO_SCOPES = "read:calendar send:payment"
+
+
+async def test_an_approval_gives_the_scope_of_its_action_and_no_other(
+    caller: Caller, live: Live, bench: Bench
+) -> None:
+    """Asked for with others, named or not, the token carries the payment alone."""
+    named = json.dumps([DETAIL])
+    for details in ({"authorization_details": named}, {}):
+        body = (await caller.token(TWO_SCOPES, **details)).json()
+        stepup = bench.broker.registry.stepup(body["auth_req_id"])
+        assert (stepup.action, stepup.scope) == ("send:payment", "send:payment")
+        await live.approve(stepup.id)
+        assert (await caller.poll(stepup.id)).json()["scope"] == "send:payment"
+    first, _ = await bench.events("token.decision")
+    assert first.detail["scope"] == "send:payment"
+    assert first.detail["asked_scope"] == TWO_SCOPES
+
+
+async def test_an_action_that_hides_the_one_that_needs_a_person_is_refused(
+    caller: Caller, bench: Bench
+) -> None:
+    """The list would show the calendar, and the token would carry the payment."""
+    hidden = json.dumps([{"type": DETAIL["type"], "action": "read:calendar"}])
+    answer = await caller.token(TWO_SCOPES, authorization_details=hidden)
+    body = assert_refusal(answer, 400, "invalid_scope")
+    assert "send:payment" in body["error_description"]
+    form = {"scope": TWO_SCOPES, "authorization_details": hidden}
+    answer = await caller.post("/bc-authorize", **form)
+    assert_refusal(answer, 400, "invalid_scope")
+    assert not bench.broker.registry.open_stepups()
+
+
+async def test_several_scopes_that_need_a_person_are_decided_one_by_one(
+    live: Live, bench: Bench
+) -> None:
+    """Without an action nobody can say what the person would decide about."""
+    caller = await live.caller("both", "send:payment", "delete:records")
+    answer = await caller.token("send:payment delete:records")
+    assert_refusal(answer, 400, "invalid_scope")
+    answer = await caller.post("/bc-authorize", scope="send:payment delete:records")
+    assert_refusal(answer, 400, "invalid_scope")
+    details = json.dumps([{"type": DETAIL["type"], "action": "delete:records"}])
+    answer = await caller.token(
+        "send:payment delete:records", authorization_details=details
+    )
+    assert answer.json()["auth_req_id"]
+    (stepup,) = bench.broker.registry.open_stepups()
+    assert stepup.scope == "delete:records"
+
+
+async def test_a_backchannel_request_is_for_one_scope(caller: Caller) -> None:
+    """Where policy alone would allow each, the agent says which one it wants."""
+    both = "read:calendar write:calendar"
+    answer = await caller.post("/bc-authorize", scope=f"openid {both}")
+    assert_refusal(answer, 400, "invalid_scope")
+    details = json.dumps([{"type": DETAIL["type"], "action": "read:calendar"}])
+    answer = await caller.post(
+        "/bc-authorize", scope=both, authorization_details=details
+    )
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("wire", ["form", "json", "text in json"])
+@pytest.mark.parametrize(
+    ("parameters", "fits"),
+    [
+        ({"recipients": [f"customer-{n}@acme.test" for n in range(500)]}, True),
+        ({"subject": "汉" * 650, "note": "字" * 4000}, True),
+        ({"subject": "汉" * 4001}, False),
+        ({"汉" * 4001: 1}, False),
+    ],
+    ids=["500 addresses", "Chinese", "a value over the cap", "a name over the cap"],
+)
+async def test_a_form_holds_the_details_a_json_body_does(
+    caller: Caller, wire: str, parameters: dict[str, Any], fits: bool
+) -> None:
+    """The cap is each member's and the body's, however the details travel."""
+    details: Any = [{**DETAIL, "parameters": parameters}]
+    # As a form most clients escape what is not ASCII, six characters for each.
+    sent = json.dumps(details)
+    form = {"grant_type": "client_credentials", "scope": "send:payment"}
+    form["authorization_details"] = details if wire == "json" else sent
+    answer = await caller.http.post(
+        "/oauth/token",
+        auth=(caller.agent.client_id, caller.secret),
+        **({"data": form} if wire == "form" else {"json": form}),  # type: ignore[arg-type]
+    )
+    if fits:
+        assert_refusal(answer, 403, "insufficient_user_authentication")
+    else:
+        assert_refusal(answer, 400, "invalid_authorization_details")
 
 
 async def test_nulls_in_details_count_as_absent(caller: Caller, bench: Bench) -> None:
