@@ -24,8 +24,9 @@ class Limits:
     """How long a peer may leave our answer unread once our buffer is full."""
     head_bytes: int = 16_384
     headers: int = 64
-    framing_bytes: int = 1_048_576
-    """Of chunk sizes, their extensions and trailers, none of which we use."""
+    framing_bytes: int = 4_096
+    """Of chunk extensions, trailers and empty lines before a request, none of which
+    we use (RFC 9112 sections 2.2, 7.1.1 and 7.1.2)."""
     discarded_bytes: int = 16_777_216
     """Of a body nobody waits for any more, read and dropped so that the answer
     arrives whole (RFC 9112 section 9.6); past that the connection is cut."""

@@ -18,9 +18,19 @@ from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.reply import Reply, Shape
 
 _SINGLE: Final = frozenset(
-    {b"authorization", b"host", b"content-length", b"content-type"}
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"transfer-encoding",
+    }
 )
 """Said twice, two readers could each believe another one (RFC 9112 section 11)."""
+_SLICE: Final = 4_096
+"""Bytes the parser is fed at a time: it keeps unfinished lines; we count between."""
+_CHUNK_FRAMING: Final = 24
+"""A chunk's size in 16 hexadecimal digits, and its two line ends, rounded up."""
 
 
 class Port(Protocol):
@@ -100,8 +110,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._began = 0.0
         self._in_head = False
         self._number = self._fed = self._parsed = self._count = self._discarded = 0
+        self._framing = port.limits.framing_bytes
+        """How much of the body's framing may be fed."""
         self._seen: set[bytes] = set()
         self._fault: tuple[int, str] | None = None
+        self._refused = False
 
     # The transport's callbacks
 
@@ -130,12 +143,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*; refuse what is malformed or past a cap, and hang up."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refused:
             return
         self._unset_keepalive_if_required()
-        number = self._number
         if self._deadline is None:
             self._arm(self._limits.head_seconds)
+        if len(data) <= _SLICE:
+            self._feed(data)
+            return
+        for start in range(0, len(data), _SLICE):
+            self._feed(data[start : start + _SLICE])
+            if self.transport.is_closing() or self._refused:
+                return
+
+    def _feed(self, data: bytes) -> None:
+        """Parse a slice, and count what of it became neither headers nor body."""
+        number = self._number
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -185,6 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._number += 1
         self._fed = self._parsed = self._count = self._discarded = 0
+        self._framing = self._limits.framing_bytes
         if self._seen:
             self._seen = set()
         self._began = self._now()
@@ -216,6 +240,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request; its body still has to arrive in time."""
         self._in_head = False
+        # The rest of this slice is counted whole, the head in it too.
+        self._fed = -_SLICE
+        self._check_version()
+        if self.parser.get_method() != b"CONNECT":
+            self._check_target()
         if self.parser.should_upgrade():
             return  # `_pass_over_upgrade` goes on
         now = self._now()
@@ -223,6 +252,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.transport = cast("asyncio.Transport", _Joined(self.cycle))
         self._arm(self._began + self._limits.request_seconds - now)
+
+    def on_chunk_header(self) -> None:
+        """Allow for the framing of one more chunk."""
+        self._framing += _CHUNK_FRAMING
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, or drop it once the answer is out."""
@@ -239,6 +272,50 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._deadline = None
         super().on_message_complete()
+
+    # Rules that the parser leaves to us
+
+    def _check_version(self) -> None:
+        """Refuse what is not HTTP/1.x, and framing its version does not know.
+
+        A request line without a version is HTTP/0.9 to the parser. A message without
+        a body's length that both ends agree on is refused (RFC 9112 section 6.1).
+        """
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            self._fail(505, "this server speaks HTTP/1.1")
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                if version == "1.0":
+                    self._fail(400, "HTTP/1.0 has no Transfer-Encoding")
+                if value.lower() != b"chunked":
+                    self._fail(501, "the only transfer coding is chunked")
+
+    def _check_target(self) -> None:
+        """Bring the request target to origin form (RFC 9112 section 3.2).
+
+        An absolute target says whom the request is for, whatever ``Host`` says
+        (section 3.2.2): its authority takes the place of that header, which is then
+        judged like any other.
+        """
+        target = self.url
+        if target.startswith(b"/"):
+            if b"#" in target:
+                self._fail(400, "a request target has no fragment")
+            return
+        if target == b"*":
+            if self.parser.get_method() != b"OPTIONS":
+                self._fail(400, "only OPTIONS is asked of a whole server")
+            return
+        scheme, found, rest = target.partition(b"://")
+        authority, path = _split_authority(rest)
+        if not found or not authority or b"@" in authority or b"#" in path:
+            self._fail(400, "this is no request target")
+        if scheme.lower() != self.scope["scheme"].encode():
+            self._fail(421, "the request target does not name this server")
+        self.url = path if path.startswith(b"/") else b"/" + path
+        self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
+        self.headers.append((b"host", authority))
 
     # Bounds
 
@@ -283,9 +360,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _weigh(self, size: int) -> None:
         """Count what was fed to the parser, which keeps an unfinished header whole."""
         self._fed += size
-        if self._in_head and self._fed > self._limits.head_bytes:
-            self._refuse(431, "the headers are too long")
-        elif self._fed > self._limits.framing_bytes:
+        if self._in_head:
+            if self._fed > self._limits.head_bytes:
+                self._refuse(431, "the headers are too long")
+        elif self._fed > self._framing:
             self._refuse(400, "the body's framing is too long")
 
     def _measure(self, size: int) -> None:
@@ -300,6 +378,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer *status* and hang up, without getting ahead of an earlier answer."""
+        self._refused = True
         self._deadline = None
         if self.pipeline:
             self.transport.abort()
@@ -319,6 +398,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         """Tell whether a handler is at work; uvicorn has no cycle before the first."""
         return bool(self.cycle) and not self.cycle.response_complete
+
+
+def _split_authority(rest: bytes) -> tuple[bytes, bytes]:
+    """Return what of an absolute target is the authority, and the path and query."""
+    ends = [at for mark in b"/?#" if (at := rest.find(mark)) >= 0]
+    end = min(ends, default=len(rest))
+    return rest[:end], rest[end:]
 
 
 def written(reply: Reply) -> bytes:

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from support.web_kit import QUICK, Serve, read_all, talk
+from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.web import Limits, Receive, Scope, Send, Server, tcp_socket
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,28 @@ async def test_slow_and_silent_clients_do_not_slow_a_normal_one(serve: Serve) ->
         b"GET /\xff HTTP/1.1\r\nHost: @\r\n\r\n",
         b"CONNECT a:1 HTTP/1.1\r\nHost: @\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        CHUNKED + b"\r\nzz\r\n",
+        CHUNKED + b"\r\n0x1\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"\r\n1 \r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"\r\n1\nx\n0\n\n",
+        CHUNKED + b"\r\n11111111111111111\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"\r\n1\r\nxY0\r\n\r\n",
+        CHUNKED + b"\r\n1;a=\rb\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        CHUNKED.replace(b"/1.1", b"/1.0") + b"\r\n1\r\nx\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: @\r\nA: b\rc\r\n\r\n",
+        b"GET / HTTP/1.1\r\n Host: @\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: @\r\n: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: @\r\nA\r\n\r\n",
+        b"GET / HTTP/1.2\r\nHost: @\r\n\r\n",
+        b"GET / http/1.1\r\nHost: @\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\nHost: @\r\n\r\n",
+        b"GET /#a HTTP/1.1\r\nHost: @\r\n\r\n",
+        b"GET * HTTP/1.1\r\nHost: @\r\n\r\n",
+        b"GET http:/// HTTP/1.1\r\nHost: @\r\n\r\n",
+        POST.replace(b": 5", b": +5") + b"12345",
+        POST.replace(b": 5", b": 5, 5") + b"12345",
+        POST.replace(b": 5", b": 99999999999999999999") + b"12345",
     ],
 )
 async def test_ambiguous_requests_never_reach_the_app(
@@ -177,6 +199,97 @@ async def test_trailers_are_not_headers_and_have_a_cap(serve: Serve) -> None:
     assert b"late" not in said
     said = await talk(listener, start + body + b"T: " + b"x" * 3_000_000)
     assert b" 200 " not in said
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        CHUNKED + b"\r\n1;a=" + b"b" * 70_000 + b"\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"\r\n" + b"0" * 70_000 + b"1\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"\r\n1\r\nx\r\n0\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
+        b"\r\n" * 35_000 + GET,
+    ],
+    ids=["extension", "size", "trailer", "empty lines"],
+)
+async def test_what_is_no_use_to_us_is_not_read_for_long(
+    serve: Serve, sent: bytes
+) -> None:
+    """Chunk extensions, trailers and empty lines end the request after some 8 kB."""
+    said = await talk(await serve(), sent)
+    assert said.startswith(b"HTTP/1.1 400 ") or not said
+    assert b" 200 " not in said
+
+
+async def test_a_body_may_come_in_any_number_of_chunks(serve: Serve) -> None:
+    """The bound on framing grows with the chunks: one byte each is read to the end."""
+    close = b"Connection: close\r\n\r\n"
+    chunks = b"1;a\r\nx\r\n" * 9_000 + b"0\r\n\r\n"
+    assert b'"length":9000' in await talk(await serve(), CHUNKED + close + chunks)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET /"],
+    ids=["2.0", "0.9", "none"],
+)
+async def test_other_versions_of_http_are_refused(serve: Serve, line: bytes) -> None:
+    """They get 505 in HTTP/1.1, and the connection ends."""
+    said = await talk(await serve(), line + b"\r\nHost: @\r\n\r\n" + GET)
+    assert said.startswith(b"HTTP/1.1 505 ")
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"xchunked"])
+async def test_transfer_codings_but_chunked_are_refused(
+    serve: Serve, coding: bytes
+) -> None:
+    """The app is not called with a body it could not have read."""
+    sent = CHUNKED.replace(b"chunked", coding) + b"\r\n1\r\nx\r\n0\r\n\r\n"
+    assert (await talk(await serve(), sent)).startswith(b"HTTP/1.1 501 ")
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n"])
+@pytest.mark.parametrize(
+    "target",
+    [b"http://evil.example/x", b"https://@/x", b"ftp://@/x", b"http://@.evil.example/"],
+)
+async def test_a_request_for_someone_else_is_misdirected(
+    serve: Serve, target: bytes, upgrade: bytes
+) -> None:
+    """The target's authority counts, whatever Host says (RFC 9112 section 3.2.2)."""
+    sent = b"GET %s HTTP/1.1\r\nHost: @\r\n%sConnection: close\r\n\r\n"
+    said = await talk(await serve(), sent % (target, upgrade))
+    assert said.startswith(b"HTTP/1.1 421 "), said
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"http://@/x?y", "/x"), (b"HTTP://@", "/"), (b"http://@?y", "/")],
+)
+async def test_an_absolute_target_takes_the_place_of_host(
+    serve: Serve, target: bytes, path: str
+) -> None:
+    """The app is told of the target's authority alone, and of its path."""
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await echo(scope, receive, send)
+
+    listener = await serve(app)
+    sent = b"GET %s HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    assert (await talk(listener, sent % target)).startswith(b"HTTP/1.1 200 ")
+    hosts = [value for name, value in seen[0]["headers"] if name == b"host"]
+    assert hosts == [b"127.0.0.1:%d" % listener.port]
+    assert seen[0]["path"] == path
+
+
+async def test_a_target_with_user_information_is_refused(serve: Serve) -> None:
+    """RFC 9110 section 4.2.4: it makes a link look as if it led elsewhere."""
+    listener = await serve()
+    host = b"127.0.0.1:%d" % listener.port
+    sent = b"GET http://acme.test@%s/ HTTP/1.1\r\nHost: %s\r\n\r\n" % (host, host)
+    assert (await talk(listener, sent, host=False)).startswith(b"HTTP/1.1 400 ")
 
 
 async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
