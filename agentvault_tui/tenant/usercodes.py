@@ -15,6 +15,8 @@ _FEWEST: Final = {"base20": 8, "digits": 9}
 _MOST: Final = 20
 _MASK: Final = re.compile(r"[* -]+")
 _LONGEST: Final = 4 * _MOST
+_WIDE: Final = {0xFEE0 + code: code for code in range(0x21, 0x7F)}
+"""Full-width forms, and what they are (Unicode, Halfwidth and Fullwidth Forms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,17 @@ class CodeFormat:
     def normal(self, typed: str) -> str | None:
         """Map what was typed to the alphabet, or return None: no such code.
 
-        RFC 8628 section 6.1 lets case and separators be forgiven, and only those are:
-        Unicode folding would take full-width and zero-width forms for the same code.
+        RFC 8628 section 6.1: case is forgiven, and what is neither letter nor digit is
+        passed over, such as the hyphens, spaces and line ends of other keyboards and
+        of pasted text. Full-width letters and digits, as some input methods write
+        them, are read as what they are; no other letter stands for another.
         """
-        if len(typed) > _LONGEST or not typed.isascii():
+        if len(typed) > _LONGEST:
             return None
-        letters = typed.replace(" ", "").replace("-", "").upper()
-        if len(letters) != self.mask.count("*"):
+        letters = "".join(filter(str.isalnum, typed.translate(_WIDE)))
+        if not letters.isascii() or len(letters) != self.mask.count("*"):
             return None
+        letters = letters.upper()
         if any(letter not in self._alphabet for letter in letters):
             return None
         return self._filled(list(letters))
