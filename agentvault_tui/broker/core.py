@@ -37,7 +37,7 @@ from agentvault_tui.model import (
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
-from agentvault_tui.web.turnstile import Turnstile
+from agentvault_tui.web.admission import AdmissionQueue
 
 log = logging.getLogger("agentvault.broker")
 
@@ -62,9 +62,13 @@ class Broker:
     policy: Policy
     tenant: TenantClient
     registry: Registry
-    line: Turnstile = field(default_factory=lambda: Turnstile(_DECISIONS_A_TURN))
+    line: AdmissionQueue = field(
+        default_factory=lambda: AdmissionQueue(_DECISIONS_A_TURN)
+    )
     """Where agents' requests for tokens wait their turn."""
-    side_line: Turnstile = field(default_factory=lambda: Turnstile(_OTHERS_A_TURN))
+    side_line: AdmissionQueue = field(
+        default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
+    )
     """Where all their other requests do, so that no flood of one delays the other."""
     replays: ReplayStore = field(default_factory=ReplayStore)
     """Assertions of clients that count no more."""
@@ -146,7 +150,7 @@ class Broker:
     @contextmanager
     def cutting(self) -> Iterator[None]:
         """Let no agent's request begin in a block: a revocation has the machine."""
-        with self.line.held(), self.side_line.held():
+        with self.line.paused(), self.side_line.paused():
             yield
 
     async def record_cut(self, *drafts: Draft, changes: Sequence[Change] = ()) -> bool:

@@ -48,9 +48,9 @@ from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_repl
 _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1
 _GRANTING: Final = frozenset({TOKEN, BACKCHANNEL})
-_UNIT: Final = 4096
-"""Bytes of body that are one unit of work: a body is read before its sender is known,
-so that whoever reaches this port could otherwise keep the loop busy with large ones."""
+_LARGE: Final = 4096
+"""Bytes of body that make a request large. A body is read before its sender is known,
+so anybody could keep the loop busy with large ones: they are admitted one a turn."""
 
 Form = dict[str, Any]
 Post = Callable[[Agent, Form], Awaitable[Reply]]
@@ -127,7 +127,7 @@ class AgentsApi:
                 authorization = value
         body = await read_body(receive)
         line = self._broker.line if path in _GRANTING else self._broker.side_line
-        await line.enter(1 + len(body) // _UNIT)
+        await line.enter(large=len(body) >= _LARGE)
         form = parse_body(content_type or b"", body)
         agent, used = self._authenticate(authorization, form)
         if used is None:

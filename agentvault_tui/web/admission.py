@@ -1,0 +1,79 @@
+"""Bounds the request work that begins in one turn of the event loop.
+
+A loop that is handed 64 requests at once works through all of them before it looks at
+its sockets again; a revocation that comes next would wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_Queue = deque[asyncio.Future[None]]
+
+
+class AdmissionQueue:
+    """Admits requests in order of arrival, small ones apart from large ones.
+
+    Each turn admits a number of small requests and one large. So large bodies, which
+    anybody can send, delay small requests and revocations by no more than one of them
+    a turn, and are not starved themselves.
+
+    Args:
+        each_turn: small requests admitted in one turn of the loop.
+    """
+
+    def __init__(self, each_turn: int) -> None:
+        self._small: _Queue = deque()
+        self._large: _Queue = deque()
+        self._limits = {False: each_turn, True: 1}
+        self._left = self._limits.copy()
+        self._pauses = 0
+        self._scheduled = False
+
+    async def enter(self, *, large: bool = False) -> None:
+        """Return when this request is admitted, which is at once if few ask."""
+        self._schedule()
+        if self._left[large] > 0 and not self._pauses:
+            self._left[large] -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        (self._large if large else self._small).append(place)
+        await place
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._small) + len(self._large)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause admission: no request is admitted during the block."""
+        self._pauses += 1
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+            self._schedule()
+
+    def _turn(self) -> None:
+        """Admit the next requests; stop once a turn admitted none."""
+        self._scheduled = False
+        if self._pauses:
+            return
+        self._left = self._limits.copy()
+        for queue, large in ((self._small, False), (self._large, True)):
+            while queue and self._left[large] > 0:
+                place = queue.popleft()
+                if not place.done():  # else the client closed its connection
+                    place.set_result(None)
+                    self._left[large] -= 1
+        if self._left != self._limits:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
