@@ -178,6 +178,7 @@ def _finance_day(random: Random) -> Errand:
             "/files/forecast.csv",
             "the forecast of the day",
             {"text": f"month,amount\n{rows}\n"},
+            implied={"count": 1},
         )
     return reading(
         "read:finance", "finance:2026-q4", "/finance/2026-q4", "adds up the quarter"

@@ -20,7 +20,7 @@ MAX_SCOPES: Final = 500
 MAX_NAME: Final = 64
 _MAX_TEXT: Final = 300
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
-_KEYS: Final = frozenset({"description", "risk", "revoking", "effect"})
+_KEYS: Final = frozenset({"description", "risk", "revoking", "effect", "bulk"})
 
 
 class Effect(StrEnum):
@@ -77,6 +77,8 @@ class Entry:
 
     scope: Scope
     effect: Effect
+    bulk: bool
+    """One use may change many things, so a request has to say how many."""
 
 
 class Catalogue:
@@ -86,7 +88,7 @@ class Catalogue:
         """Hold *entries* by name; use [`Catalogue.parse`][] to read a file."""
         self._entries = dict(entries)
         canonical = [
-            [s.name, s.description, s.risk, s.revoking, entry.effect]
+            [s.name, s.description, s.risk, s.revoking, entry.effect, entry.bulk]
             for entry in self._entries.values()
             for s in (entry.scope,)
         ]
@@ -134,6 +136,14 @@ class Catalogue:
             KeyError: the catalogue has no such scope.
         """
         return self._entries[name].effect
+
+    def is_bulk(self, name: str) -> bool:
+        """Tell whether one use of the known scope *name* may change many things.
+
+        Raises:
+            KeyError: the catalogue has no such scope.
+        """
+        return self._entries[name].bulk
 
     def nearest(self, name: str, limit: int = 3) -> list[str]:
         """Return the known names most like the unknown *name*, best first."""
@@ -206,16 +216,18 @@ def _entry(text: str, source: str, name: str, table: Any) -> Entry:
             raise _fault(text, source, name, what, remedy)
         return value
 
-    def word(key: str, words: tuple[str, ...], value: Any) -> str:
-        if value not in words:
+    def one_of(key: str, words: tuple[Any, ...], value: Any) -> Any:
+        if not any(value == word and type(value) is not int for word in words):
             what = f"the {key} of {shown} is {visible(repr(value), 60)}"
-            raise _fault(text, source, name, what, f"it may be {', '.join(words)}")
-        return str(value)
+            known = ", ".join(str(word).lower() for word in words)
+            raise _fault(text, source, name, what, f"it may be {known}")
+        return value
 
-    risk = word("risk", tuple(Risk), table.get("risk"))
-    effect = word("effect", tuple(Effect), table.get("effect", _infer(name)))
+    risk = one_of("risk", tuple(Risk), table.get("risk"))
+    effect = one_of("effect", tuple(Effect), table.get("effect", _infer(name)))
     scope = Scope(name, sentence("description"), Risk(risk), sentence("revoking"))
-    return Entry(scope, Effect(effect))
+    bulk = one_of("bulk", (True, False), table.get("bulk", effect == Effect.WRITE))
+    return Entry(scope, Effect(effect), bulk)
 
 
 def _infer(name: str) -> Effect:

@@ -22,6 +22,7 @@ from agentvault_tui.policy.files import (
     signature,
 )
 from agentvault_tui.policy.messages import message
+from agentvault_tui.policy.reads import Reader, action_members
 from agentvault_tui.policy.rules import (
     DEFAULT_DENY,
     POLICY_ERROR,
@@ -31,11 +32,16 @@ from agentvault_tui.policy.rules import (
     read_rules,
 )
 from agentvault_tui.policy.ruling import Principal, Ruling
-from agentvault_tui.policy.schema import schema_text
+from agentvault_tui.policy.schema import action_groups, schema_text
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
+UNCLEAR: Final = "parameter_unclear"
+"""The reason when a rule reads what the request does not say clearly."""
+_ENGINE: Final = "2"
+"""In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096
+_KEPT_AGENTS: Final = 1024
 _KEPT_RESOURCE: Final = 256
 """Longer resources are decided anew: an agent chooses them, and memory is ours."""
 
@@ -66,13 +72,20 @@ class Policy:
         self.source: Final = source
         """The path of the policy's file, or ``shipped``."""
         self.catalogue: Final = catalogue
-        self.version: Final = _version(text, written, catalogue.version)
+        self.version: Final = _version(_ENGINE, text, written, catalogue.version)
         """Short hash over policy, schema and catalogue."""
         self._schema = cedarpy.Schema.from_str(written)
         self._policies, self.rules = read_rules(text, source, self._schema)
+        members = action_members(action_groups(catalogue))
+        readers = [Reader.of(r.id, r.optional, r.parsed, members) for r in self.rules]
+        self._readers = {
+            scope.name: [r for r in readers if r.reads and scope.name in r.actions]
+            for scope in catalogue
+        }
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self._seen = seen
+        self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
         self._kept = lru_cache(maxsize=_KEPT_ANSWERS)(self._verdict)
 
     @classmethod
@@ -207,11 +220,30 @@ class Policy:
             requests, self._policies, self._entities(who), self._schema
         )
         return [
-            self._ruling(scope, result)
+            self._clear(self._ruling(scope, result), who, facts)
             for scope, result in zip(scopes, results, strict=True)
         ]
 
-    def _entities(self, who: Principal) -> cedarpy.Entities:
+    def _clear(self, ruling: Ruling, who: Principal, facts: Facts) -> Ruling:
+        """Escalate what is allowed although a rule reads something unclear.
+
+        What such a rule would say of a clear request is unknown: a forbid or a
+        step-up may be missed, an allow met by accident. So a person decides, whatever
+        the rules make of the gap.
+        """
+        if ruling.outcome is not Outcome.ALLOWED:
+            return ruling
+        for reader in self._readers[ruling.scope]:
+            if names := reader.unclear(who, facts):
+                why = (
+                    f"The request does not state {' and '.join(names)} clearly, which"
+                    f" the rule {reader.id} reads."
+                )
+                outcome = Outcome.ESCALATED
+                return Ruling(ruling.scope, outcome, UNCLEAR, reader.id, why, names)
+        return ruling
+
+    def _with_agent(self, who: Principal) -> cedarpy.Entities:
         attributes = {
             "name": str(visible(who.name)),
             "owner": str(visible(who.owner)),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.model import Action
+from agentvault_tui.policy.resources import canonical
 
 LARGEST: Final = 2**53 - 1
 """RFC 8785 and every JSON reader agree on whole numbers up to here; none above."""
 _READ: Final = frozenset({"recipients", "amount", "currency", "count"})
+PARAMETERS: Final = _READ | {"resource"}
+"""What a rule may read of a request that the request may leave out."""
 _LONGEST_NAME: Final = 64
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
@@ -35,15 +39,14 @@ class Facts(NamedTuple):
     unclear: tuple[str, ...]
     """Names of parameters that were there but cannot be relied on, sorted."""
 
+    def value(self, name: str) -> str | int | None:
+        """Return the parameter a rule calls *name*, if it is stated clearly."""
+        found: str | int | None = getattr(self, "things" if name == "count" else name)
+        return found
+
     def context(self) -> dict[str, Any]:
         """Return the attributes there are, by the names a rule uses."""
-        given = {
-            "resource": self.resource,
-            "recipients": self.recipients,
-            "amount": self.amount,
-            "currency": self.currency,
-            "count": self.things,
-        }
+        given = {name: self.value(name) for name in PARAMETERS}
         context = {name: value for name, value in given.items() if value is not None}
         return {**context, "unclear": list(self.unclear)}
 
@@ -55,10 +58,15 @@ def derive(action: Action) -> Facts:
     a rule then asks a person, and never guesses in the agent's favour.
     """
     parameters = action.parameters
+    nested = list(_nested(parameters))
     unclear = _look_alikes(parameters)
+    # Said inside another object, it may be what the resource server goes by.
+    unclear.update(plain for name, _ in nested if (plain := plain_name(name)) in _READ)
     recipients = _read(parameters, "recipients", _how_many, unclear)
-    if recipients is not None and _addressed(parameters) > recipients:
-        # One recipient declared, five hundred in bcc.
+    stated = "recipients" in parameters
+    addressed = _addressed([*parameters.items(), *nested], stated=stated)
+    if addressed > (recipients or 0):
+        # One recipient declared, or none, and five hundred in bcc.
         recipients = None
         unclear.add("recipients")
     amount = _read(parameters, "amount", _whole, unclear)
@@ -66,11 +74,25 @@ def derive(action: Action) -> Facts:
     if amount is not None and currency is None:
         unclear.add("currency")
     count = _read(parameters, "count", _whole, unclear)
-    resource = action.resource
-    if resource is not None and not _encodable(resource):
-        resource = None
+    resource = action.resource and canonical(action.resource)
+    if action.resource and resource is None:
         unclear.add("resource")
-    return Facts(resource, recipients, amount, currency, count, tuple(sorted(unclear)))
+    return Facts(
+        resource or None, recipients, amount, currency, count, tuple(sorted(unclear))
+    )
+
+
+def _nested(parameters: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the members of objects inside *parameters*, at any depth."""
+    waiting: list[Any] = [
+        value for value in parameters.values() if isinstance(value, dict | list)
+    ]
+    while waiting:
+        outer = waiting.pop()
+        if isinstance(outer, dict):
+            yield from outer.items()
+            outer = list(outer.values())
+        waiting += [value for value in outer if isinstance(value, dict | list)]
 
 
 def _read(parameters: dict[str, Any], name: str, reader: Any, unclear: set[str]) -> Any:
@@ -114,11 +136,17 @@ def _is_one_address(value: Any) -> bool:
     )
 
 
-def _addressed(parameters: dict[str, Any]) -> int:
-    """Count what the usual address fields hold, over any number if unreadable."""
+def _addressed(parameters: list[tuple[str, Any]], *, stated: bool) -> int:
+    """Count what the usual address fields hold, over any number if unreadable.
+
+    Where no recipients are *stated*, a ``to`` may be the end of a period: then only
+    lists, objects and text with an ``@`` are taken for addresses.
+    """
     total = 0
-    for name, value in parameters.items():
+    for name, value in parameters:
         if plain_name(name) not in ADDRESSED or value is None or value == []:
+            continue
+        if not (stated or isinstance(value, list | dict) or "@" in str(value)):
             continue
         number = _how_many([value] if isinstance(value, str) else value)
         total += LARGEST + 1 if number is None else number
@@ -148,12 +176,3 @@ def plain_name(name: str) -> str:
         return name
     folded = unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).casefold()
     return "".join(filter(str.isalnum, folded))
-
-
-def _encodable(text: str) -> bool:
-    """Tell whether *text* is Unicode: JSON can smuggle half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

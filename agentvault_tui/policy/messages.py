@@ -14,7 +14,7 @@ _NEEDED = {
     "amount": "a whole number",
     "currency": "three capital letters such as USD",
     "count": "a whole number",
-    "resource": "valid Unicode",
+    "resource": "spelt as the policy's rules spell it, in one plain form",
 }
 
 
@@ -32,8 +32,9 @@ def message(
     if ruling.outcome is Outcome.DENIED:
         return f"{shown} is denied by the policy (rule {ruling.rule}): {ruling.why}"
     if ruling.outcome is Outcome.ESCALATED:
+        unclear = dict.fromkeys((*ruling.unclear, *facts.unclear))
         hint = "".join(
-            f" To be read, {name} must be {_NEEDED[name]}." for name in facts.unclear
+            f" To be read, {name} must be {_NEEDED[name]}." for name in unclear
         )
         return f"{shown} needs a person's approval: {ruling.why}{hint}"
     return f"{shown} is granted."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +9,19 @@ from enum import StrEnum
 from typing import Any, Final
 
 import cedarpy
+from cedarpy import pst
 
 from agentvault_tui.errors import PolicyError
+from agentvault_tui.policy.reads import read_by
 from agentvault_tui.text import visible
 
 MAX_RULE: Final = 8_000
 MAX_RULES: Final = 500
 _MAX_DEPTH: Final = 32
 """Cedar's parser follows brackets on the C stack; about 600 of them end the process."""
+_MAX_OPERATORS: Final = 1_000
+"""Characters of operators a rule may hold: its syntax tree is built by recursion."""
+_OPERATORS: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|([-+*.!&|])', re.DOTALL)
 _MAX_WHY: Final = 300
 _ID: Final = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
 _TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|[()\[\]{};]', re.DOTALL)
@@ -47,6 +51,9 @@ class Rule:
     obligation: Obligation
     line: int
     source: str
+    parsed: pst.Template
+    optional: frozenset[str]
+    """What it reads that a request need not state (``@optional``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +154,16 @@ def _rule(piece: _Piece, source: str) -> Rule:
             f"{source} line {line}: {visible(error)}",
             "correct the rule; `agentvault policy check` tries it out",
         )
-    parsed = json.loads(cedarpy.policies_to_json_str(_head(piece.text)))
-    if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
+    parsed = _syntax_tree(piece.text)
+    if parsed is None:
+        raise fault(
+            "the rule nests too deep to be analysed",
+            'divide it, or write ["a", "b"].contains(…) for a chain of ||',
+        )
+    if parsed.templates or len(parsed.static_policies) != 1:
         raise fault("templates are not supported", "name a principal or a resource")
-    (policy,) = parsed["staticPolicies"].values()
-    notes: dict[str, Any] = policy.get("annotations", {})
+    (policy,) = parsed.static_policies.values()
+    notes = dict(policy.annotations)
     rule_id = notes.get("id")
     if not rule_id:
         raise fault("the rule has no @id", '@id("payments-need-step-up"), for example')
@@ -169,29 +181,41 @@ def _rule(piece: _Piece, source: str) -> Rule:
             f"the @why of {rule_id} is too long or holds hidden characters",
             f"write one line of at most {_MAX_WHY} characters",
         )
-    return Rule(
-        rule_id,
-        why,
-        _obligation(policy["effect"], notes.get("obligation"), rule_id, fault),
-        piece.line,
-        piece.text.strip(),
-    )
+    obligation = _obligation(policy.effect, notes.get("obligation"), rule_id, fault)
+    optional = _optional(policy, notes.get("optional"), obligation, fault)
+    source = piece.text.strip()
+    return Rule(rule_id, why, obligation, piece.line, source, policy, optional)
 
 
-def _head(text: str) -> str:
-    """Return the rule without its conditions, which may nest too deep for JSON.
+def _syntax_tree(text: str) -> pst.PolicySet | None:
+    """Return the typed syntax tree; nothing when the rule nests too deep for one."""
+    if sum(map(bool, _OPERATORS.findall(text))) > _MAX_OPERATORS:
+        return None
+    try:
+        return cedarpy.policies_to_pst(text)
+    except ValueError:
+        return None
 
-    A bracket that closes and is followed by a condition or the end closed the scope.
-    """
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        mark = token.group()
-        depth += (mark in "([{") - (mark in ")]}")
-        if mark == ")" and depth == 0:
-            rest = _without_comments(text[token.end() :]).lstrip()
-            if rest.startswith(("when", "unless", ";")):
-                return text[: token.end()] + ";"
-    return text
+
+def _optional(
+    policy: pst.Template, noted: str | None, obligation: Obligation, fault: Any
+) -> frozenset[str]:
+    """Read ``@optional``: what the rule reads and a request need not state."""
+    if noted is None:
+        return frozenset()
+    if obligation is Obligation.ALLOW:
+        raise fault(
+            "@optional on a rule that allows",
+            "only a step_up or forbid may leave a parameter open: it makes stricter",
+        )
+    names = frozenset(name.strip() for name in noted.split(","))
+    if unknown := names - read_by(policy):
+        raise fault(
+            f"@optional names {visible(', '.join(sorted(unknown)), 80)}, which the"
+            " rule does not read",
+            '@optional("count"), for example',
+        )
+    return names
 
 
 def _obligation(effect: str, noted: str | None, rule_id: str, fault: Any) -> Obligation:

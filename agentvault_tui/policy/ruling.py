@@ -26,3 +26,5 @@ class Ruling:
     reason: str
     rule: str
     why: str
+    unclear: tuple[str, ...] = ()
+    """What the rule reads and the request does not say clearly, if that decided."""

@@ -15,6 +15,7 @@ EFFECT_GROUPS: Final = {
     Effect.PAY: "payments",
 }
 RISK_GROUPS: Final = {risk: f"{risk}-risk" for risk in Risk}
+BULK_GROUP: Final = "bulk"
 
 _HEAD: Final = """\
 // An agent as registered; its name is its own claim.
@@ -31,19 +32,19 @@ type Request = {
   amount?: Long,      // in the unit the agent's resource server uses
   currency?: String,
   count?: Long,
-  // Names of those that were sent and are not, or are missing their other half.
+  // Names of those that were sent and cannot be relied on.
   unclear: Set<String>,
 };
 """
 
 
 def schema_text(catalogue: Catalogue) -> str:
-    """Write the schema: each scope is an action, in a group by risk and by effect.
+    """Write the schema: each scope is an action, in groups by risk, effect and reach.
 
     A rule that names a scope the catalogue lacks then fails when it is loaded, and
     not by never matching.
     """
-    groups = [*EFFECT_GROUPS.values(), *RISK_GROUPS.values()]
+    groups = action_groups(catalogue)
     every = ", ".join(f'"{group}"' for group in groups)
     applies = "appliesTo { principal: Agent, resource: Resource, context: Request };"
     lines = [_HEAD, f"action {every};"]
@@ -51,7 +52,22 @@ def schema_text(catalogue: Catalogue) -> str:
     # having no colon, is never asked for.
     lines.append(f'action "nothing" in [{every}] {applies}')
     for scope in catalogue:
-        effect = EFFECT_GROUPS[catalogue.effect(scope.name)]
-        member = f'"{effect}", "{RISK_GROUPS[scope.risk]}"'
+        member = ", ".join(
+            f'"{g}"' for g, names in groups.items() if scope.name in names
+        )
         lines.append(f'action "{scope.name}" in [{member}] {applies}')
     return "\n".join(lines) + "\n"
+
+
+def action_groups(catalogue: Catalogue) -> dict[str, list[str]]:
+    """Return the groups of actions a rule may name, with the scopes in each."""
+    groups: dict[str, list[str]] = {
+        group: []
+        for group in (*EFFECT_GROUPS.values(), *RISK_GROUPS.values(), BULK_GROUP)
+    }
+    for scope in catalogue:
+        groups[EFFECT_GROUPS[catalogue.effect(scope.name)]].append(scope.name)
+        groups[RISK_GROUPS[scope.risk]].append(scope.name)
+        if catalogue.is_bulk(scope.name):
+            groups[BULK_GROUP].append(scope.name)
+    return groups

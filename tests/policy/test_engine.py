@@ -12,6 +12,7 @@ from support.policies import CATALOGUE, NAMES, SHIPPED, action, outcome
 from agentvault_tui.model import Action, Agent, Outcome, Risk
 from agentvault_tui.policy import Effect, Policy, shipped_policy
 from agentvault_tui.policy.facts import LARGEST
+from agentvault_tui.policy.resources import canonical
 
 ALLOW_ALL = """
 @id("all") @why("Anything goes.") @obligation("allow")
@@ -32,11 +33,12 @@ def test_payments_are_escalated_by_the_rule_the_contract_names(agent: Agent) -> 
 
 
 def test_granted_low_and_medium_scopes_are_allowed(agent: Agent) -> None:
-    """Every shipped scope of low or medium risk that sends nothing is just allowed."""
+    """A shipped scope of low or medium risk that changes no many things is allowed."""
     for scope in CATALOGUE:
         if scope.risk is Risk.HIGH or CATALOGUE.effect(scope.name) is Effect.SEND:
             continue
-        verdict = SHIPPED.decide(agent, action(scope.name))
+        given = {"count": 1} if CATALOGUE.is_bulk(scope.name) else {}
+        verdict = SHIPPED.decide(agent, action(scope.name, **given))
         assert (verdict.outcome, verdict.reason) == (Outcome.ALLOWED, "granted")
         assert verdict.rule == "granted-low-and-medium-risk"
 
@@ -101,9 +103,15 @@ def test_bulk_changes_are_escalated(agent: Agent, count: Any, expected: Any) -> 
     assert outcome(agent, "write:records", count=count) is expected
 
 
-def test_a_change_without_a_count_is_an_ordinary_one(agent: Agent) -> None:
-    """A write need not say that it changes one thing; reading many changes none."""
-    assert outcome(agent, "write:records") is Outcome.ALLOWED
+def test_a_bulk_change_without_a_count_is_escalated(agent: Agent) -> None:
+    """Where one use may change many things, silence about how many is not one."""
+    verdict = SHIPPED.decide(agent, action("write:records"))
+    assert verdict.outcome is Outcome.ESCALATED
+    assert verdict.rule == "uncounted-changes-need-step-up"
+    assert outcome(agent, "read:calendar", "write:records") is Outcome.ESCALATED
+    assert outcome(agent, "write:records", count=1) is Outcome.ALLOWED
+    assert outcome(agent, "write:calendar") is Outcome.ALLOWED
+    assert outcome(agent, "write:calendar", count=101) is Outcome.ESCALATED
     assert outcome(agent, "read:records", count=5000) is Outcome.ALLOWED
 
 
@@ -278,10 +286,9 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_changes_no_decision(agent: Agent, text: str) -> None:
     """Names, owners, resources, scopes and parameters never become policy."""
-    plain = text.encode(errors="ignore").decode() == text
     rogue = replace(agent, name=text, owner=text)
     read = action("read:calendar", resource=text, note=text, **{text: text})
-    expected = Outcome.ALLOWED if plain else Outcome.ESCALATED
+    expected = Outcome.ALLOWED if canonical(text) else Outcome.ESCALATED
     assert SHIPPED.decide(rogue, read).outcome is expected
     assert SHIPPED.decide(rogue, action(text)).outcome is Outcome.DENIED
     assert SHIPPED.decide(rogue, action("send:payment", **{text: 1})).outcome is (

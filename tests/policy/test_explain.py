@@ -71,14 +71,14 @@ def test_explain_says_so_when_only_the_policy_can_change_it(
 def test_explain_tries_without_the_resource(
     agent: Agent, ask: Callable[..., Action]
 ) -> None:
-    """A rule about a resource is found to be about it."""
+    """A rule about a resource is found to be about it; none named needs a person."""
     policy = Policy.from_text(
         '@id("a") @why("w") @obligation("allow") permit (principal, action, resource);'
         '@id("f") @why("w") forbid (principal, action, resource == Resource::"r");',
         shipped_catalogue(),
     )
     told = changes(policy, agent, ask("read:files", resource="r"))
-    assert told == "Without a resource, the answer would be allowed (rule a)."
+    assert told == "Without a resource, the answer would be escalated (rule f)."
 
 
 def test_explain_survives_hostile_requests(

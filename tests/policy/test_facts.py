@@ -34,7 +34,7 @@ UNREADABLE_NUMBERS = [
     10**400,
     Decimal(3),
     {},
-    {"count": 3},
+    {"number": 3},
     b"3",
 ]
 
@@ -124,6 +124,31 @@ def test_an_amount_needs_its_currency() -> None:
     assert facts(amount=4200, currency="usd").unclear == ("currency",)
     assert facts(amount=4200, currency=["USD"]).unclear == ("currency",)
     assert facts(currency="EUR").unclear == ()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "unclear"),
+    [
+        ({"payment": {"amount": 5000}}, "amount"),
+        ({"amount": 5, "currency": "USD", "rows": [{"Amount": 5000}]}, "amount"),
+        ({"count": 1, "filter": {"count": 900}}, "count"),
+        ({"recipients": 1, "mail": {"bcc": ["a@x.test", "b@x.test"]}}, "recipients"),
+        ({"mail": [{"recipients": 500}]}, "recipients"),
+        ({"bcc": ["a@x.test"]}, "recipients"),
+        ({"message": {"to": "a@x.test"}}, "recipients"),
+    ],
+)
+def test_what_is_said_inside_another_object_is_not_overlooked(
+    parameters: Any, unclear: str
+) -> None:
+    """A resource server may go by the inner object, so what is outside is not sure."""
+    assert facts(**parameters).unclear == (unclear,)
+    assert unclear not in facts(**parameters).context()
+
+
+def test_the_end_of_a_period_is_no_address() -> None:
+    """A ``to`` that holds a time makes no recipients of a request without any."""
+    assert facts(**{"from": "2026-12-01", "to": "2026-12-02T10:00:00Z"}).unclear == ()
 
 
 def test_half_a_surrogate_pair_in_the_resource_is_unclear() -> None:

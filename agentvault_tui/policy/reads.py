@@ -1,0 +1,246 @@
+"""What a rule applies to and what of a request it reads, worked out at load.
+
+A rule *reads* a parameter when one of its conditions mentions it: ``context.amount``,
+``context has amount``, in ``when`` or ``unless``, on either side of ``||``.
+It reads the resource also when its scope names one.
+A request that does not say clearly what a rule reads must not be decided by what the
+rule makes of that, so `Reader.unclear` is asked beside Cedar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final
+
+from cedarpy import pst
+
+from agentvault_tui.policy.facts import PARAMETERS, Facts
+from agentvault_tui.policy.resources import reads_like
+from agentvault_tui.policy.ruling import Principal
+
+_JOINS: Final = frozenset({"and", "or"})
+_OF_PRINCIPAL: Final = frozenset({"name", "owner"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One rule, as far as it decides whether a request is clear enough for it."""
+
+    id: str
+    actions: frozenset[str]
+    """The scopes its scope admits; groups are resolved."""
+    principals: frozenset[str] | None
+    """The ids of the agents its scope admits; nothing for all."""
+    resources: frozenset[str] | None
+    """The resources its scope admits; nothing for all."""
+    reads: tuple[str, ...]
+    """The parameters it reads, sorted."""
+    optional: frozenset[str]
+    """Those it reads that a request need not state."""
+    literals: Mapping[str, frozenset[str]]
+    """The resources it compares with, by how they read."""
+    patterns: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    """Its ``like`` patterns, as written and as they read, cut at the wildcards."""
+    by_principal: bool
+    """It compares the resource with an attribute of the agent."""
+
+    @classmethod
+    def of(
+        cls,
+        rule_id: str,
+        optional: frozenset[str],
+        rule: pst.Template,
+        members: Mapping[str, frozenset[str]],
+    ) -> Reader:
+        """Analyse a parsed *rule*; *members* are the scopes of each action."""
+        names, patterns, by_principal = _compared(rule)
+        literals: dict[str, set[str]] = {}
+        for name in names:
+            literals.setdefault(reads_like(name), set()).add(name)
+        return cls(
+            id=rule_id,
+            actions=admitted_actions(rule, members),
+            principals=_named(rule.principal),
+            resources=_named(rule.resource),
+            reads=tuple(sorted(read_by(rule))),
+            optional=optional,
+            literals={folded: frozenset(group) for folded, group in literals.items()},
+            patterns=tuple((pattern, _folded(pattern)) for pattern in patterns),
+            by_principal=by_principal,
+        )
+
+    def unclear(self, who: Principal, facts: Facts) -> tuple[str, ...]:
+        """Return what this rule reads and the request does not say clearly.
+
+        Nothing, when the rule's scope leaves the agent or the resource out.
+        """
+        if self.principals is not None and who.id not in self.principals:
+            return ()
+        resource = facts.resource
+        found = [
+            name
+            for name in self.reads
+            if name in facts.unclear
+            or (name not in self.optional and facts.value(name) is None)
+        ]
+        if resource is not None and "resource" in self.reads:
+            if self._is_evasive(resource, who):
+                found.append("resource")
+            elif self.resources is not None and resource not in self.resources:
+                return ()
+        return tuple(found)
+
+    def _is_evasive(self, resource: str, who: Principal) -> bool:
+        """Tell whether *resource* reads like one this rule names but is another."""
+        if not (self.literals or self.patterns or self.by_principal):
+            return False
+        folded = reads_like(resource)
+        named = self.literals.get(folded)
+        if named is not None and resource not in named:
+            return True
+        if self.by_principal and any(
+            resource != value and folded == reads_like(value)
+            for value in (who.name, who.owner)
+        ):
+            return True
+        return any(
+            _matches(exact, resource) != _matches(alike, folded)
+            for exact, alike in self.patterns
+        )
+
+
+def action_members(groups: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """Return the scopes of each action: of a scope itself, of a group its members."""
+    members = {
+        scope: frozenset({scope}) for group in groups.values() for scope in group
+    }
+    return {**members, **{name: frozenset(group) for name, group in groups.items()}}
+
+
+def admitted_actions(
+    rule: pst.Template, members: Mapping[str, frozenset[str]]
+) -> frozenset[str]:
+    """Return the scopes that the scope of *rule* admits."""
+    match rule.action:
+        case pst.ActionEq(entity):
+            return frozenset({entity.id}) & members.get(entity.id, frozenset())
+        case pst.ActionIn(entities):
+            return frozenset().union(
+                *(members.get(entity.id, frozenset()) for entity in entities)
+            )
+        case _:
+            return frozenset().union(*members.values())
+
+
+def read_by(rule: pst.Template) -> frozenset[str]:
+    """Return the parameters that *rule* reads."""
+    found = frozenset().union(*(_reads(clause.expr) for clause in rule.clauses))
+    return found if _named(rule.resource) is None else found | {"resource"}
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    """Yield *node* and every node of the syntax tree below it."""
+    yield node
+    for child in _children(node):
+        yield from nodes(child)
+
+
+def _children(node: Any) -> Iterator[Any]:
+    if not is_dataclass(node):
+        return
+    for field in fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, Mapping):
+            value = tuple(value.values())
+        yield from value if isinstance(value, tuple) else (value,)
+
+
+def _reads(node: Any) -> frozenset[str]:
+    match node:
+        case pst.GetAttr(pst.Var("context"), attr):
+            return PARAMETERS & {attr}
+        case pst.HasAttr(pst.Var("context"), attrs):
+            return PARAMETERS & {attrs[0]}
+        case pst.Var("context"):
+            return PARAMETERS
+        case pst.Var("resource"):
+            return frozenset({"resource"})
+        case _:
+            return frozenset().union(*map(_reads, _children(node)))
+
+
+def _named(constraint: Any) -> frozenset[str] | None:
+    """Return the ids that a scope names; entities of ours have no parents."""
+    match constraint:
+        case (
+            pst.ScopeEq(pst.EntityUid(_, name))
+            | pst.ScopeIn(pst.EntityUid(_, name))
+            | pst.ScopeIsIn(_, pst.EntityUid(_, name))
+        ):
+            return frozenset({name})
+        case _:
+            return None
+
+
+def _compared(rule: pst.Template) -> tuple[set[str], list[tuple[str, ...]], bool]:
+    """Return what *rule* compares a resource with: names, patterns, the agent's own."""
+    names = set(_named(rule.resource) or ())
+    patterns: list[tuple[str, ...]] = []
+    by_principal = False
+    for clause in rule.clauses:
+        for node in nodes(clause.expr):
+            if "resource" not in _reads(node):
+                continue
+            if isinstance(node, pst.Like):
+                patterns.append(_parts(node.pattern))
+            elif isinstance(node, pst.Is) or (
+                isinstance(node, pst.BinaryOp) and node.op not in _JOINS
+            ):
+                for inner in nodes(node):
+                    match inner:
+                        case pst.StringLit(value):
+                            names.add(value)
+                        case pst.EntityLit(entity):
+                            names.add(entity.id)
+                        case pst.GetAttr(pst.Var("principal"), attr):
+                            by_principal |= attr in _OF_PRINCIPAL
+    return names, patterns, by_principal
+
+
+def _parts(pattern: Collection[Any]) -> tuple[str, ...]:
+    """Cut a ``like`` pattern at its wildcards."""
+    parts = [""]
+    for element in pattern:
+        if isinstance(element, pst.Char):
+            parts[-1] += element.value
+        else:
+            parts.append("")
+    return tuple(parts)
+
+
+def _folded(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Fold a pattern; a slash beside a wildcard stays, for something stands there."""
+    last = len(parts) - 1
+    return tuple(
+        "/" * (index > 0 and part.startswith("/") and part != "/")
+        + reads_like(part)
+        + "/" * (index < last and part.endswith("/"))
+        for index, part in enumerate(parts)
+    )
+
+
+def _matches(parts: tuple[str, ...], text: str) -> bool:
+    """Match *text* against a pattern cut at its wildcards, in linear time."""
+    first, *rest = parts
+    if not rest:
+        return text == first
+    if not text.startswith(first):
+        return False
+    place, last = len(first), rest.pop()
+    for part in rest:
+        place = text.find(part, place)
+        if place < 0:
+            return False
+        place += len(part)
+    return len(text) - place >= len(last) and text.endswith(last)
