@@ -44,7 +44,7 @@ from agentvault_tui.web.local_ca import chosen_files
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.server import Listener, Server
 from agentvault_tui.web.server import run as run_loop
-from agentvault_tui.web.sockets import tcp_socket, unix_socket
+from agentvault_tui.web.sockets import loopback_pair, unix_socket
 from agentvault_tui.web.tls import ServerTls, server_context
 
 log = logging.getLogger("agentvault.serve")
@@ -245,12 +245,12 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     host, port = broker.settings.broker.address
     files = chosen_files(broker.home, broker.settings.broker)
     tls = ServerTls(files) if files else None
-    bound = tcp_socket(host, port)
+    bound, held = loopback_pair(host, port)
     port = bound.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     issuer = f"{'https' if tls else 'http'}://{shown}:{port}"
     app = Guard(agents_app(broker, issuer), hosts=loopback_hosts(port, host))
-    return await server.listen(app, bound, tls=tls)
+    return await server.listen(app, bound, tls=tls, held=held)
 
 
 async def _close(rooms: _Rooms) -> None:

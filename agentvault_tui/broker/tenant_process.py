@@ -55,7 +55,8 @@ class TenantProcess:
     it behind. Two things outlive a child, so that its successor is the same tenant:
 
     * its listening socket, which we hold: while it is started again nobody else can
-      take the port and answer in its place, and who connects waits for it;
+      take the port and answer in its place, and who connects waits for it; with it
+      the one that keeps the port on the other loopback address from others;
     * our client id, made for this run and known to us two alone: whoever else finds
       the port can start no device flow, and so fill nothing; and, as secret, the
       credential with which we manage it.
@@ -69,7 +70,7 @@ class TenantProcess:
         self._where = ("--home", str(home.data)) if one else ()
         self._client_id = new_id("app")
         self._management = ManagementCredential(new_id("app"), new_secret("av_m"))
-        self._listening: socket.socket | None = None
+        self._listening: list[socket.socket] = []
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -88,8 +89,8 @@ class TenantProcess:
         if self._watch is not None:
             self._watch.cancel()
         await self._end()
-        if self._listening is not None:
-            self._listening.close()
+        for held in self._listening:
+            held.close()
 
     async def _end(self) -> None:
         process = self._process
@@ -107,7 +108,7 @@ class TenantProcess:
     async def _spawn(self) -> Announcement:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            held = [] if self._listening is None else [self._listening.fileno()]
+            held = [listening.fileno() for listening in self._listening[:1]]
             known = json.dumps(
                 {"client_id": self._client_id, "management": asdict(self._management)}
             ).encode()
@@ -126,7 +127,7 @@ class TenantProcess:
             try:
                 line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
                 said = json.loads(line)
-                if self._listening is None:
+                if not self._listening:
                     # Sent before the line was, so this does not wait.
                     self._listening = _received(ours)
                 # The secret comes from us: nobody says it back.
@@ -159,16 +160,17 @@ def _providers(said: dict[str, dict[str, str]]) -> dict[str, Endpoints]:
     }
 
 
-def _received(pair: socket.socket) -> socket.socket:
-    """Return the listening socket the child has sent.
+def _received(pair: socket.socket) -> list[socket.socket]:
+    """Return the sockets the child has sent, the listening one first.
 
     Raises:
         OSError: it sent none.
     """
     pair.setblocking(False)
-    _, descriptors, _, _ = socket.recv_fds(pair, 1, 1)
+    _, descriptors, _, _ = socket.recv_fds(pair, 1, 2)
     if not descriptors:
         raise OSError("no socket came")
-    listening = socket.socket(fileno=descriptors[0])
-    listening.set_inheritable(False)
-    return listening
+    received = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for one in received:
+        one.set_inheritable(False)
+    return received

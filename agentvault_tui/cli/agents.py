@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +18,8 @@ from agentvault_tui.cli.agent_show import (
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import Session
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.cli.session import Session, lazily
+from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 
 _KEY_CAP: Final = 64 * 1024
 
@@ -136,6 +137,11 @@ def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> Non
     )
     if secret:
         out.note("the secret is shown this once: put it where the agent reads it")
+        if not _speaks_tls(session):
+            out.note(
+                "while the broker is down any user of this machine can take its port "
+                "and be sent the secret: after `agentvault tls init` agents can tell"
+            )
 
 
 @command(
@@ -303,3 +309,11 @@ def _read_key(path: Path) -> str:
             f"{path} holds a private key", "give its public half; keep this one"
         )
     return text
+
+
+def _speaks_tls(session: Session) -> bool:
+    """Tell whether agents can check whom they send their secrets to."""
+    chosen_files = lazily("agentvault_tui.web.local_ca", "chosen_files")
+    with contextlib.suppress(SettingsError):
+        return chosen_files(session.home, session.settings.broker) is not None
+    return False

@@ -33,7 +33,7 @@ from agentvault_tui.tenant.logs import log_to_stderr
 from agentvault_tui.tenant.parts import Run
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.vault.provider_api import where
-from agentvault_tui.web import Server, run, tcp_socket
+from agentvault_tui.web import Server, loopback_pair, run
 
 _LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
@@ -90,18 +90,20 @@ class Given:
         listening = socket.socket(fileno=descriptors[0]) if descriptors else None
         return cls(options.port, run, faults, listening, parent)
 
-    def bind(self, store: Store) -> socket.socket:
-        """Return the socket to serve on, which the parent then holds as well."""
+    def bind(self, store: Store) -> tuple[socket.socket, socket.socket | None]:
+        """Return the socket to serve on, and the one that holds the other loopback.
+
+        Both are then held by the parent as well.
+        """
         if self.listening is not None:
             self.listening.set_inheritable(False)
-            return self.listening
-        bound = _bind(store, self.port)
+            return self.listening, None
+        bound, held = _bind(store, self.port)
         if self.parent is not None:
-            # Listening, nobody else can bind the port, not even with SO_REUSEADDR.
-            bound.listen()
-            socket.send_fds(self.parent, [b"\0"], [bound.fileno()])
+            sent = [bound.fileno(), *([held.fileno()] if held else [])]
+            socket.send_fds(self.parent, [b"\0"], sent)
             self.parent.close()
-        return bound
+        return bound, held
 
 
 async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> int:
@@ -109,7 +111,7 @@ async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> 
         await stack.enter_async_context(_only_one(home))
         store = Store(home, checkpoints=True)
         stack.callback(store.close)
-        bound = given.bind(store)
+        bound, held = given.bind(store)
         stack.callback(bound.close)
         port = int(bound.getsockname()[1])
         tenant = Tenant.open(
@@ -122,7 +124,7 @@ async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> 
             faults=FaultSwitch(given.faults),
         )
         server = await stack.enter_async_context(Server(clock))
-        await server.listen(tenant.app, bound)
+        await server.listen(tenant.app, bound, held=held)
         store.remember("port", port)
         stopped = _stop_requested(stack, tenant.faults)
         # The management secret is never said: whoever may have it has sent it.
@@ -141,20 +143,20 @@ async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> 
     return 0
 
 
-def _bind(store: Store, port: int) -> socket.socket:
+def _bind(store: Store, port: int) -> tuple[socket.socket, socket.socket | None]:
     """Take the port asked for, else the one of last time, else any.
 
     The issuer's name has the port in it, so keeping the port keeps the name.
     """
     if port:
-        return tcp_socket(HOST, port)
+        return loopback_pair(HOST, port)
     remembered = store.fact("port")
     if remembered is not None and remembered.isdigit() and 0 < int(remembered) < 65_536:
         try:
-            return tcp_socket(HOST, int(remembered))
+            return loopback_pair(HOST, int(remembered))
         except (ConflictError, SettingsError):
             _log.warning("the port of last time is taken", extra={"port": remembered})
-    return tcp_socket(HOST, 0)
+    return loopback_pair(HOST, 0)
 
 
 def _read_run(said: Any) -> tuple[Run, Faults]:

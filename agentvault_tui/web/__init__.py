@@ -24,7 +24,12 @@ from agentvault_tui.web.reply import (
     problem,
 )
 from agentvault_tui.web.server import Listener, Server, peer, run
-from agentvault_tui.web.sockets import Peer, tcp_socket, unix_socket
+from agentvault_tui.web.sockets import (
+    Peer,
+    loopback_pair,
+    tcp_socket,
+    unix_socket,
+)
 from agentvault_tui.web.tls import ServerTls, TlsFiles
 
 __all__ = [
@@ -46,6 +51,7 @@ __all__ = [
     "TlsFiles",
     "json_reply",
     "loopback_hosts",
+    "loopback_pair",
     "oauth_error",
     "parse_body",
     "parse_form",

@@ -46,6 +46,7 @@ class Listener:
         shape: Shape,
         *,
         tls: ServerTls | None,
+        held: socket.socket | None,
     ) -> None:
         self.limits = limits
         self.shape = shape
@@ -65,6 +66,7 @@ class Listener:
         self.config.load()
         self._clock = clock
         self._socket = bound
+        self._held = held
         self._unix = bound.family == socket.AF_UNIX
         self._address = bound.getsockname()
         self._inode = _inode(self.path) if self._unix else None
@@ -136,6 +138,8 @@ class Listener:
         if self._server is not None:
             self._server.close()
         self._socket.close()
+        if self._held is not None:
+            self._held.close()
         for connection in self._open():
             connection.finish()
         await self._emptied(grace)
@@ -216,9 +220,16 @@ class Server:
         limits: Limits | None = None,
         shape: Shape = oauth_error,
         tls: ServerTls | None = None,
+        held: socket.socket | None = None,
     ) -> Listener:
-        """Serve *app* on *bound*, which is closed by `stop`; over TLS where given."""
-        listener = Listener(app, bound, self._clock, limits or Limits(), shape, tls=tls)
+        """Serve *app* on *bound*, over TLS where given.
+
+        Both *bound* and *held*, a socket that keeps a port from others, are closed by
+        `stop`.
+        """
+        listener = Listener(
+            app, bound, self._clock, limits or Limits(), shape, tls=tls, held=held
+        )
         self._listeners.append(listener)
         await listener.start()
         return listener

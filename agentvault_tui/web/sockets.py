@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import socket
 import stat
@@ -22,6 +23,10 @@ _UCRED: Final = struct.Struct("=iII")
 _XUCRED: Final = struct.Struct("=II")
 """The head of ``struct xucred`` on macOS: version, uid."""
 _PROBE_SECONDS: Final = 1.0
+_TWINS: Final = {"127.0.0.1": "::1", "::1": "127.0.0.1"}
+_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_PORTS_TRIED: Final = 32
+_log = logging.getLogger("agentvault.web")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,66 @@ def tcp_socket(host: str, port: int) -> socket.socket:
             ) from error
         raise SettingsError(f"cannot listen on {host} ({error.strerror})") from error
     return bound
+
+
+def loopback_pair(host: str, port: int) -> tuple[socket.socket, socket.socket | None]:
+    """Bind a loopback address, and keep its port on the other loopback from others.
+
+    A client that says ``localhost`` tries 127.0.0.1 and ::1 in an order of its own
+    (RFC 6761 section 6.3): another user's program on the one left free would be sent
+    what was meant for us. The second socket never listens, so such a client is refused
+    there at once and tries the first.
+
+    Args:
+        host: where to listen.
+        port: 0 picks one that is free on both.
+
+    Returns:
+        the socket to listen on, and the one to keep as long; None where the machine
+        has no such address, or *host* is neither of the two.
+
+    Raises:
+        SettingsError: *host* is not a loopback address of this machine.
+        ConflictError: the port is taken on either.
+    """
+    for left in reversed(range(_PORTS_TRIED if port == 0 else 1)):
+        bound = tcp_socket(host, port)
+        try:
+            # Listening, nobody else can bind the port, not even with SO_REUSEADDR.
+            bound.listen()
+            return bound, _held(host, int(bound.getsockname()[1]))
+        except BaseException as error:
+            bound.close()
+            if left == 0 or not isinstance(error, ConflictError):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _held(host: str, port: int) -> socket.socket | None:
+    """Bind *port* on the other loopback than *host*, and do not listen."""
+    twin = _TWINS.get(host)
+    if twin is None:
+        return None
+    held: socket.socket | None = None
+    try:
+        held = socket.socket(socket.AF_INET6 if ":" in twin else socket.AF_INET)
+        if ":" in twin:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Not SO_REUSEADDR: with that, whoever sets it too could bind and listen.
+        held.bind((twin, port))
+    except OSError as error:
+        if held is not None:
+            held.close()
+        if error.errno in _NO_FAMILY:
+            _log.info("this machine has no %s; %s alone is held", twin, host)
+            return None
+        raise ConflictError(
+            f"port {port} on {twin} is in use: a client that says localhost could "
+            "reach that program instead of this one",
+            "stop what listens there, or name another as [broker] listen in "
+            "config.toml; port 0 takes any free one",
+        ) from error
+    return held
 
 
 def unix_socket(path: Path) -> socket.socket:

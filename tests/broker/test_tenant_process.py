@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import httpx
 import pyotp
 import pytest
 from support.patience import PATIENT
+from support.ports import bind_error
 from support.tenant_thread import DETAILS
 
 from agentvault_tui.broker import tenant_process
@@ -53,15 +53,10 @@ async def kill(process: TenantProcess) -> int:
     return killed
 
 
-def bind_error(found: Announcement) -> int | None:
-    """Try to take the tenant's port as another program would; return the errno."""
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            other.bind(("127.0.0.1", urlsplit(found.issuer).port or 0))
-        except OSError as error:
-            return error.errno
-    return None
+def bind_errors(found: Announcement) -> set[int | None]:
+    """Try to take the tenant's port as another program would; return the errnos."""
+    port = urlsplit(found.issuer).port or 0
+    return {bind_error(host, port) for host in ("127.0.0.1", "::1")}
 
 
 async def test_nobody_takes_its_port_while_it_is_started_again(
@@ -71,15 +66,15 @@ async def test_nobody_takes_its_port_while_it_is_started_again(
     found = await process.start()
     client = TenantClient(found.issuer, found.client_id, SystemClock(), timeout=PATIENT)
     first = await kill(process)
-    assert bind_error(found) == errno.EADDRINUSE
+    assert bind_errors(found) == {errno.EADDRINUSE}
     assert await client.probe()  # waits for the successor
     assert pid(process) != first
     await kill(process)
-    assert bind_error(found) == errno.EADDRINUSE
+    assert bind_errors(found) == {errno.EADDRINUSE}
     assert await client.probe()
     await client.aclose()
     await process.stop()
-    assert bind_error(found) is None
+    assert bind_errors(found) == {None}
 
 
 async def test_an_approval_under_way_outlives_the_tenant(

@@ -74,6 +74,7 @@ def test_add_warns_that_the_secret_is_shown_once(broker: Broker) -> None:
         assert terminal.finish() == 0
     assert "shown this once" in terminal.text
     assert "av_s_" in terminal.text
+    assert "agentvault tls init" in terminal.text
 
 
 def test_unknown_scope_names_the_nearest(av: Run) -> None:

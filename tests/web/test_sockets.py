@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import socket
 import stat
@@ -17,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.patience import PATIENT
+from support.ports import bind_error
 from support.web_kit import Serve
 
 from agentvault_tui.errors import ConflictError, SettingsError
@@ -26,6 +29,8 @@ from agentvault_tui.web import (
     Send,
     Server,
     json_reply,
+    loopback_pair,
+    sockets,
     tcp_socket,
     unix_socket,
 )
@@ -170,6 +175,44 @@ def test_a_port_in_use_is_told(server: Server) -> None:
         with pytest.raises(ConflictError, match="in use") as caught:
             tcp_socket("127.0.0.1", first.getsockname()[1])
     assert "[broker] listen" in caught.value.diagnosis()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_is_ours_on_both_loopbacks(host: str) -> None:
+    """Nobody can bind the other one, to be sent what is meant for localhost."""
+    bound, held = loopback_pair(host, 0)
+    port = bound.getsockname()[1]
+    assert held is not None
+    with bound, held:
+        assert bind_error("127.0.0.1", port) == errno.EADDRINUSE
+        assert bind_error("::1", port) == errno.EADDRINUSE
+        with socket.socket(held.family) as localhost:
+            # Refused at once, so that a client goes on to the other address.
+            assert localhost.connect_ex((held.getsockname()[0], port)) != 0
+
+
+def test_another_program_on_the_other_loopback_is_told() -> None:
+    """The broker does not start beside it; where any port will do, another is taken."""
+    with socket.socket(socket.AF_INET6) as stranger:
+        stranger.bind(("::1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        with pytest.raises(ConflictError, match=r"on ::1 is in use") as caught:
+            loopback_pair("127.0.0.1", port)
+        assert "localhost" in caught.value.diagnosis()
+        assert bind_error("127.0.0.1", port) is None  # nothing is left behind
+
+
+def test_without_ipv6_one_loopback_is_enough(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that has no ::1 has nobody on it; the log says so."""
+    monkeypatch.setitem(sockets._TWINS, "127.0.0.1", "2001:db8::1")
+    with caplog.at_level(logging.INFO, "agentvault.web"):
+        bound, held = loopback_pair("127.0.0.1", 0)
+    bound.close()
+    assert held is None
+    assert "127.0.0.1 alone is held" in caplog.text
 
 
 async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:
