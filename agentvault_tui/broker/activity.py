@@ -17,7 +17,6 @@ from agentvault_tui.model import (
     Event,
     EventType,
     Outcome,
-    TokenKind,
 )
 
 QUARTERS: Final = 96
@@ -155,7 +154,6 @@ def _detail(event: Event, name: str) -> int:
 
 def _cut(broker: Broker, agent: Agent) -> dict[str, Any]:
     """Return what a revocation would end at this moment."""
-    tokens = broker.registry.tokens_of(agent.id)
-    elevated = sum(token.kind is TokenKind.ELEVATED for token in tokens)
+    held = broker.registry.held(agent.id)
     waiting = broker.registry.open_stepups(agent.id)
-    return {"tokens": len(tokens), "elevated": elevated, "stepups": len(waiting)}
+    return {"tokens": len(held), "elevated": held.elevated, "stepups": len(waiting)}

@@ -68,6 +68,10 @@ class ProviderTokens:
         """Forget all of the agent's."""
         self._of.pop(agent_id, None)
 
+    def drop_all(self) -> None:
+        """Forget every agent's."""
+        self._of.clear()
+
     def sweep(self) -> None:
         """Forget those whose lease is over."""
         for held_by in self._of.values():

@@ -19,6 +19,7 @@ from agentvault_tui.ledger import (
     Cooldown,
     DropAccount,
     DropAgentTokens,
+    DropAllTokens,
     DropToken,
     Loaded,
     OutboxStep,
@@ -112,7 +113,7 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
             reason=f"started before the last event of {iso(last.time)}",
             detail={"tokens_revoked": len(loaded.tokens)},
         ),
-        changes=[*(DropAgentTokens(agent.id) for agent in loaded.agents), *ended],
+        changes=[DropAllTokens(), *ended],
     )
 
 
@@ -131,7 +132,11 @@ def _without(loaded: Loaded, found: Astray) -> Loaded:
 
 async def _record_astray(broker: Broker, found: Astray) -> None:
     """Record what the rows said otherwise, put them right, and tell operators."""
-    stopped = broker.registry.agents() if found.panic else found.agents
+    drops: list[Change] = (
+        [DropAllTokens()]
+        if found.panic
+        else [DropAgentTokens(agent.id) for agent in found.agents]
+    )
     told = [f"{len(found.agents)} agents"] if found.agents else []
     told += ["the panic"] if found.panic else []
     told += [f"{len(found.tokens)} elevated tokens"] if found.tokens else []
@@ -153,7 +158,7 @@ async def _record_astray(broker: Broker, found: Astray) -> None:
         ),
         changes=[
             *found.agents,
-            *(DropAgentTokens(agent.id) for agent in stopped),
+            *drops,
             *(DropToken(token.id) for token in found.tokens),
             *([found.panic] if found.panic else ()),
         ],

@@ -7,11 +7,13 @@ other task can run, which is what makes one redemption exactly one.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_right, insort
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import takewhile
+from heapq import merge
+from itertools import islice, takewhile
 from typing import Final
 
 from agentvault_tui.broker.accounts import Accounts, Prospect
@@ -35,6 +37,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     Token,
     TokenId,
+    TokenKind,
 )
 from agentvault_tui.text import visible
 
@@ -42,8 +45,93 @@ HELD_CAP: Final = 128 * 1024 * 1024
 """Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
 _TOKEN_BYTES: Final = 700
 _NAMED: Final = 5
+_SLICE: Final = 1000
+"""Tokens or agents looked at in one turn of the event loop by what can wait."""
 KEPT_DECIDED: Final = 200
 """Decided step-ups kept for lists and late polls."""
+
+
+class HeldTokens:
+    """The tokens of one agent that have not ended, in order of their ends.
+
+    Counting them, dropping one and reading the next to end take the same time however
+    many there are. Almost every token ends after those issued before it, so they stay
+    in a few sequences (`_lanes`), each in the order of both clocks: one for tokens of
+    an hour, one for elevated tokens of five minutes, another where a setting or a
+    clock was changed.
+    """
+
+    __slots__ = ("_lanes", "elevated", "weight")
+
+    def __init__(self) -> None:
+        self._lanes: list[dict[TokenId, Token]] = []
+        self.elevated = 0
+        """How many of them a person approved."""
+        self.weight = 0
+        """The bytes they take in memory."""
+
+    def __len__(self) -> int:
+        """Return how many there are; those that ended since `prune` still count."""
+        return sum(map(len, self._lanes))
+
+    def __iter__(self) -> Iterator[Token]:
+        """Yield them, the next to end first."""
+        if len(self._lanes) == 1:
+            return iter(self._lanes[0].values())
+        lanes = (lane.values() for lane in self._lanes)
+        return merge(*lanes, key=lambda token: token.expires.wall)
+
+    def __contains__(self, token: Token) -> bool:
+        """Tell whether *token* is one of them."""
+        return any(token.id in lane for lane in self._lanes)
+
+    def add(self, token: Token) -> None:
+        """Hold *token*, in place of one with its id."""
+        self.drop(token)
+        self._count(token, 1)
+        for lane in self._lanes:
+            if not lane or _ends_later(token, lane[next(reversed(lane))]):
+                lane[token.id] = token
+                return
+        self._lanes.append({token.id: token})
+
+    def drop(self, token: Token) -> Token | None:
+        """Let go of the token with the id of *token*; return it if it was held."""
+        for lane in self._lanes:
+            if known := lane.pop(token.id, None):
+                self._count(known, -1)
+                return known
+        return None
+
+    def prune(self, clock: Clock) -> list[Token]:
+        """Let go of those that have ended, and return them."""
+        ended: list[Token] = []
+        for lane in self._lanes:
+            gone = list(
+                takewhile(lambda token: token.expires.passed(clock), lane.values())
+            )
+            for token in gone:
+                del lane[token.id]
+                self._count(token, -1)
+            ended += gone
+        if ended:
+            self._lanes = [lane for lane in self._lanes if lane]
+        return ended
+
+    def _count(self, token: Token, sign: int) -> None:
+        self.weight += sign * _weight(token)
+        if token.kind is TokenKind.ELEVATED:
+            self.elevated += sign
+
+
+def _ends_later(token: Token, last: Token) -> bool:
+    """Tell whether *token* cannot end before *last*, whichever clock is asked."""
+    one, other = token.expires, last.expires
+    return (
+        one.boot_id == other.boot_id
+        and one.wall >= other.wall
+        and one.boot >= other.boot
+    )
 
 
 class Registry:
@@ -57,17 +145,23 @@ class Registry:
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
-        self._names: dict[str, AgentId] = {}
+        self._order: list[tuple[datetime, AgentId]] = []
+        """Agents by registration: the key of pages, for it never changes."""
+        self._names: dict[str, tuple[AgentId, ...]] = {}
         """Agents by their folded names, so that registering compares one name."""
         self._tokens: dict[str, Token] = {}
-        self._tokens_of: dict[AgentId, dict[TokenId, Token]] = defaultdict(dict)
+        """By hash. What was cut stays here until `sweep`; `_held` says what lives."""
         self._elevated: dict[StepUpId, Token] = {}
-        self._held: dict[AgentId, int] = defaultdict(int)
+        self._held: dict[AgentId, HeldTokens] = {}
+        self._cut: deque[HeldTokens] = deque()
+        """Tokens that were cut, to be taken out of `_tokens`."""
         self._stepups: dict[StepUpId, StepUp] = {}
         self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
         self._counts: dict[AgentId, AgentCounts] = defaultdict(AgentCounts)
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, int] = defaultdict(int)
+        self._epoch = 0
+        """Counts how often the tokens of all agents were cut."""
         self.foreseen: Callable[[AgentId], tuple[str, ...]] = lambda _: ()
         """What a revocation would do at the tenant, by the names of its steps."""
         self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
@@ -93,12 +187,40 @@ class Registry:
 
     def agents(self) -> list[Agent]:
         """Return every agent, oldest first."""
-        return list(self._agents.values())
+        return [self._agents[agent_id] for _, agent_id in self._order]
+
+    def agents_after(self, agent_id: str | None, limit: int) -> list[Agent]:
+        """Return a page of agents, oldest first: those registered after *agent_id*.
+
+        Agents are never removed and keep their place, so pages read one after another
+        hold every agent that was there at the first one exactly once.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        start = 0
+        if agent_id is not None:
+            agent = self.agent(agent_id)
+            start = bisect_right(self._order, (agent.created_at, agent.id))
+        page = self._order[start : start + limit]
+        return [self._agents[each] for _, each in page]
+
+    def agents_named(self, name: str) -> list[Agent]:
+        """Return the agents with exactly that name: more than one in old vaults."""
+        alike = (self._agents[each] for each in self._names.get(fold_name(name), ()))
+        return [agent for agent in alike if agent.name == name]
+
+    @property
+    def agent_count(self) -> int:
+        """How many agents are registered."""
+        return len(self._agents)
 
     def put_agent(self, agent: Agent) -> None:
         """Remember *agent*, replacing what was known of it; its name never changes."""
         if agent.id not in self._agents:
-            self._names[fold_name(agent.name)] = agent.id
+            folded = fold_name(agent.name)
+            self._names[folded] = (*self._names.get(folded, ()), agent.id)
+            insort(self._order, (agent.created_at, agent.id))
         self._agents[agent.id] = agent
 
     def is_name_taken(self, folded: str) -> bool:
@@ -120,7 +242,7 @@ class Registry:
         A use-case reads it before it waits for the ledger and compares afterwards:
         what was decided before a revocation must not leave after it.
         """
-        return self._epochs[agent_id], self.panic is None
+        return self._epoch + self._epochs.get(agent_id, 0), self.panic is None
 
     def void_decisions(self, agent_id: AgentId) -> None:
         """Let nothing that is being decided for the agent right now take effect."""
@@ -230,21 +352,23 @@ class Registry:
     def put_token(self, token: Token) -> None:
         """Make *token* usable."""
         self._tokens[token.sha256] = token
-        self._tokens_of[token.agent_id][token.id] = token
-        self._held[token.agent_id] += _weight(token)
+        if (held := self._held.get(token.agent_id)) is None:
+            held = self._held[token.agent_id] = HeldTokens()
+        held.add(token)
         if token.stepup_id is not None:
             self._elevated[token.stepup_id] = token
 
     def token(self, sha256: str) -> Token | None:
         """Return the live token with that hash: not expired, its agent served."""
         token = self._tokens.get(sha256)
-        if token is None or token.expires.passed(self._clock):
+        if token is None or not self._lives(token):
             return None
         return token if self.serves(token.agent_id) else None
 
     def drop_token(self, token: Token) -> bool:
         """Forget *token*; tell whether it was there. One caller gets True."""
-        known = self._tokens_of[token.agent_id].pop(token.id, None)
+        held = self._held.get(token.agent_id)
+        known = held.drop(token) if held else None
         if known is None:
             return False
         self._forget(known)
@@ -253,40 +377,81 @@ class Registry:
     def elevated(self, stepup_id: StepUpId) -> Token | None:
         """Return the live token that came from an approval."""
         token = self._elevated.get(stepup_id)
-        return token if token and not token.expires.passed(self._clock) else None
+        return token if token and self._lives(token) else None
 
     def may_hold_more(self, agent_id: AgentId) -> bool:
         """Tell whether the agent's live tokens are within what one agent may take."""
-        return self._held[agent_id] < HELD_CAP
+        held = self._held.get(agent_id)
+        return held is None or held.weight < HELD_CAP
 
     def ends(self) -> Callable[[Deadline], datetime]:
         """Return what tells when deadlines pass, by the clock as it is set now."""
         return as_set_now(self._clock)
 
-    def tokens_of(self, agent_id: AgentId) -> list[Token]:
-        """Return the agent's live tokens, oldest first."""
-        return [
-            token
-            for token in self._tokens_of[agent_id].values()
-            if not token.expires.passed(self._clock)
-        ]
+    def held(self, agent_id: AgentId) -> HeldTokens:
+        """Return the agent's live tokens, to be counted or read, not changed."""
+        held = self._held.get(agent_id)
+        if held is None:
+            return HeldTokens()
+        self._prune(held)
+        return held
 
-    def cut_tokens(self, agent_id: AgentId) -> list[Token]:
-        """Make every token of the agent unusable, and void what is being decided."""
+    def tokens_of(self, agent_id: AgentId) -> list[Token]:
+        """Return the agent's live tokens, the next to end first."""
+        return list(self.held(agent_id))
+
+    def cut_tokens(self, agent_id: AgentId) -> HeldTokens:
+        """Make every token of the agent unusable, and void what is being decided.
+
+        Takes the same time however many there are; `sweep` does the rest.
+
+        Returns:
+            the live tokens that were cut.
+        """
         self.void_decisions(agent_id)
-        cut = list(self._tokens_of.pop(agent_id, {}).values())
-        for token in cut:
-            self._forget(token)
-        return [token for token in cut if not token.expires.passed(self._clock)]
+        cut = self._held.pop(agent_id, None)
+        if cut is None:
+            return HeldTokens()
+        self._prune(cut)
+        self._cut.append(cut)
+        return cut
+
+    def cut_all_tokens(self) -> Callable[[], int]:
+        """Make every token unusable, and void what is being decided for any agent.
+
+        Returns:
+            what counts the live tokens that were cut, once nothing is served any more.
+        """
+        self._epoch += 1
+        self.provider_tokens.drop_all()
+        cut, self._held = list(self._held.values()), {}
+        self._cut.extend(cut)
+
+        def count() -> int:
+            for held in cut:
+                self._prune(held)
+            return sum(map(len, cut))
+
+        return count
 
     def sweep(self) -> None:
         """Forget expired tokens, leases that are over, the oldest decided step-ups."""
-        # Oldest first and of few lifetimes: those after the first live one can wait.
-        expired = takewhile(
-            lambda token: token.expires.passed(self._clock), self._tokens.values()
-        )
-        for token in list(expired):
-            self.drop_token(token)
+        for _ in self.sweep_in_slices():
+            pass
+
+    def sweep_in_slices(self) -> Iterator[None]:
+        """Do the work of `sweep`, yielding so often that others have their turn."""
+        yield from self.forget_cut()
+        work = 0
+        for agent_id in list(self._held):
+            if (held := self._held.get(agent_id)) is None:
+                continue
+            work += 1 + self._prune(held)
+            if not held:
+                del self._held[agent_id]
+            if work >= _SLICE:
+                work = 0
+                yield
         self.provider_tokens.sweep()
         decided = [s for s in self._stepups.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at)
@@ -295,11 +460,34 @@ class Registry:
             if stepup.expires.passed(self._clock) and not self.elevated(stepup.id):
                 self._stepups.pop(stepup.id)
 
+    def forget_cut(self) -> Iterator[None]:
+        """Take tokens that were cut out of memory, yielding after each slice."""
+        while self._cut:
+            tokens = iter(self._cut.popleft())
+            while part := list(islice(tokens, _SLICE)):
+                for token in part:
+                    self._forget(token)
+                yield
+
+    def _lives(self, token: Token) -> bool:
+        held = self._held.get(token.agent_id)
+        return (
+            held is not None and token in held and not token.expires.passed(self._clock)
+        )
+
+    def _prune(self, held: HeldTokens) -> int:
+        """Forget those of *held* that have ended; return how many had."""
+        ended = held.prune(self._clock)
+        for token in ended:
+            self._forget(token)
+        return len(ended)
+
     def _forget(self, token: Token) -> None:
-        self._tokens.pop(token.sha256, None)
-        self._held[token.agent_id] -= _weight(token)
-        if token.stepup_id is not None:
-            self._elevated.pop(token.stepup_id, None)
+        """Take *token* out of the indexes, unless another stands there by now."""
+        if self._tokens.get(token.sha256) is token:
+            del self._tokens[token.sha256]
+        if token.stepup_id and self._elevated.get(token.stepup_id) is token:
+            del self._elevated[token.stepup_id]
 
     # Step-ups
 
@@ -309,12 +497,19 @@ class Registry:
         if stepup.status.open:
             self._open_of[stepup.agent_id].add(stepup.id)
         else:
-            self._open_of[stepup.agent_id].discard(stepup.id)
+            self._close(stepup)
 
     def forget_stepup(self, stepup: StepUp) -> None:
         """Take back a step-up whose record failed."""
         self._stepups.pop(stepup.id, None)
-        self._open_of[stepup.agent_id].discard(stepup.id)
+        self._close(stepup)
+
+    def _close(self, stepup: StepUp) -> None:
+        waiting = self._open_of.get(stepup.agent_id)
+        if waiting is not None:
+            waiting.discard(stepup.id)
+            if not waiting:
+                del self._open_of[stepup.agent_id]
 
     def stepup(self, stepup_id: str) -> StepUp:
         """Return the step-up with that id.
@@ -332,9 +527,14 @@ class Registry:
         ids: Iterable[StepUpId] = (
             [i for group in self._open_of.values() for i in group]
             if agent_id is None
-            else self._open_of[agent_id]
+            else self._open_of.get(agent_id, ())
         )
         return sorted((self._stepups[i] for i in ids), key=lambda s: s.requested_at)
+
+    @property
+    def open_count(self) -> int:
+        """How many step-ups wait for a person."""
+        return sum(map(len, self._open_of.values()))
 
     def decided_stepups(self) -> Iterator[StepUp]:
         """Yield decided step-ups, the latest decision first."""

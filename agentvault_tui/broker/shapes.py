@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from heapq import nsmallest
+from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
@@ -37,18 +37,35 @@ def _as_recorded(deadline: Deadline) -> datetime:
     return deadline.wall
 
 
-def agent_shape(agent: Agent, registry: Registry) -> dict[str, Any]:
-    """Return *agent* with its live tokens and counts."""
-    tokens = registry.tokens_of(agent.id)
-    soonest = nsmallest(TOKENS_SHOWN, tokens, key=lambda token: token.expires.wall)
+def agent_shape(
+    agent: Agent,
+    registry: Registry,
+    *,
+    counts: AgentCounts | None = None,
+    tokens: bool = True,
+) -> dict[str, Any]:
+    """Return *agent* with how it stands: what it holds, what a revocation would do.
+
+    Args:
+        agent: the agent.
+        registry: what is known of it.
+        counts: how its requests were answered, if not as of now.
+        tokens: whether its live tokens are listed; if not, only the next to end is.
+    """
+    held, ends = registry.held(agent.id), registry.ends()
+    soonest = list(islice(held, TOKENS_SHOWN if tokens else 1))
     told = told_of(
         agent,
-        registry.counts(agent.id),
+        counts or registry.counts(agent.id),
         registry.last_seen(agent.id),
         soonest,
-        len(tokens),
-        ends=registry.ends(),
+        len(held),
+        ends=ends,
     )
+    told["tokens_elevated"] = held.elevated
+    if not tokens:
+        del told["tokens"]
+        told["next_token"] = token_shape(soonest[0], ends) if soonest else None
     told["at_tenant"] = list(registry.foreseen(agent.id))
     steps = sorted(registry.steps_of(agent.id), key=rank)
     told["upstream"] = [step_shape(step) for step in steps]

@@ -26,8 +26,8 @@ def status_shape(broker: Broker) -> dict[str, Any]:
             "writable": ledger.writable,
         },
         "panic": panic_shape(broker.registry.panic),
-        "agents": len(broker.registry.agents()),
-        "stepups_pending": len(broker.registry.open_stepups()),
+        "agents": broker.registry.agent_count,
+        "stepups_pending": broker.registry.open_count,
         "policy_version": broker.policy.version,
         "warnings": warnings(broker),
     }

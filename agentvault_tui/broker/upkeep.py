@@ -35,8 +35,10 @@ async def upkeep(broker: Broker) -> None:
                 await chore()
             if looks % _PROBE_EVERY == 0:
                 answers = await pulse(broker, answers)
-            if looks % _SWEEP_EVERY == 0:
-                broker.registry.sweep()
+            registry = broker.registry
+            swept = looks % _SWEEP_EVERY == 0
+            for _ in registry.sweep_in_slices() if swept else registry.forget_cut():
+                await asyncio.sleep(0)
             # What needs the ledger comes last: while it cannot write, the rest goes on.
             await record_counts(broker)
             drift = await _clock(broker, drift)

@@ -48,6 +48,11 @@ class DropAgentTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class DropAllTokens:
+    """Forget every token of every agent that was handed to `commit` before this."""
+
+
+@dataclass(frozen=True, slots=True)
 class Panic:
     """The panic switch; stored with ``on=False`` once lifted."""
 
@@ -128,6 +133,7 @@ Change: TypeAlias = (
     | StepUp
     | DropToken
     | DropAgentTokens
+    | DropAllTokens
     | Panic
     | Cooldown
     | UsedAssertion

@@ -20,6 +20,7 @@ from agentvault_tui.ledger.records import (
     Cooldown,
     DropAccount,
     DropAgentTokens,
+    DropAllTokens,
     DropToken,
     Loaded,
     Meta,
@@ -44,6 +45,8 @@ Statement: TypeAlias = tuple[str, tuple[Any, ...]]
 _PANIC: Final = "panic"
 _CHUNK: Final = 64
 """Rows a statement may have: few enough sizes for SQLite to keep all prepared."""
+_ALL_AGENTS: Final = ""
+"""Stands in `voided` for every agent: no agent has it as its id."""
 _COOLDOWN: Final = "cooldown:"
 _ASSERTION: Final = "jti:"
 """Then comes when it expires, so that those expired lie together."""
@@ -104,6 +107,8 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
             return "dropped", (change.token_id, n)
         case DropAgentTokens():
             return "voided", (change.agent_id, n)
+        case DropAllTokens():
+            return "voided", (_ALL_AGENTS, n)
         case Agent():
             return "agents", (change.id, docs.write_agent(change), n)
         case StepUp():
@@ -319,9 +324,10 @@ def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:
     for token_id, agent_id, doc in db.execute(
         "SELECT t.id, t.agent_id, t.doc FROM tokens t"
         " LEFT JOIN voided v ON v.agent_id = t.agent_id"
-        " WHERE t.expires > ? AND t.n > coalesce(v.n, 0)"
+        " LEFT JOIN voided a ON a.agent_id = ?"
+        " WHERE t.expires > ? AND t.n > coalesce(v.n, 0) AND t.n > coalesce(a.n, 0)"
         " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n",
-        (iso(clock.now()),),
+        (_ALL_AGENTS, iso(clock.now())),
     ):
         token = docs.read_token(token_id, agent_id, doc)
         if not token.expires.passed(clock):

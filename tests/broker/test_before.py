@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import details_of
 
 from agentvault_tui.broker.answers import Escalated
-from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
@@ -41,15 +39,8 @@ async def refuse(bench: Bench, agent: Agent, amount: int) -> StepUp:
     return denied
 
 
-async def read(bench: Bench, path: str) -> httpx.Response:
-    app = operators_app(bench.broker, bench.feed)
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://b") as client:
-        return await client.get(path)
-
-
 async def amounts(bench: Bench, stepup: StepUp, query: str = "") -> list[Any]:
-    answer = await read(bench, f"/api/agents/stepup/{stepup.id}/before{query}")
+    answer = await bench.read(f"/api/agents/stepup/{stepup.id}/before{query}")
     assert answer.status_code == 200, answer.text
     return [each["parameters"]["amount"] for each in answer.json()["stepups"]]
 
@@ -85,7 +76,7 @@ async def test_it_says_how_each_ended_and_when_its_token_was_used(bench: Bench) 
     bench.clock.advance(400)
     await expire_due(bench.broker)
     latest = await ask(bench, agent, 3)
-    answer = await read(bench, f"/api/agents/stepup/{latest.id}/before")
+    answer = await bench.read(f"/api/agents/stepup/{latest.id}/before")
     expired, redeemed = answer.json()["stepups"]
     assert (expired["status"], expired["decided_by"]) == ("expired", None)
     assert redeemed["status"] == "redeemed"
@@ -122,7 +113,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, clock: ManualClock) -> 
     await bench.close()
     bench = await Bench.open(home, clock)
     try:
-        gone = await read(bench, "/api/agents/stepup/sup_3")
+        gone = await bench.read("/api/agents/stepup/sup_3")
         assert gone.json()["parameters"] == {"amount": 3}
         old = await bench.ledger.stepup(gone.json()["id"])
         assert old is not None
@@ -152,7 +143,7 @@ async def _made(bench: Bench, agent: Agent) -> StepUp:
 async def test_bad_questions_are_refused(bench: Bench, path: str, status: int) -> None:
     """An unknown id is 404, a senseless limit 400."""
     asked = await ask(bench, await bench.agent("payer"), 1)
-    answer = await read(bench, f"/api/agents/stepup/{path.format(id=asked.id)}")
+    answer = await bench.read(f"/api/agents/stepup/{path.format(id=asked.id)}")
     assert answer.status_code == status
 
 

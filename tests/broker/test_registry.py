@@ -6,12 +6,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.ledger_kit import agent, token
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.clock import ManualClock
+from agentvault_tui.clock import Deadline, ManualClock
 from agentvault_tui.ledger import Panic
-from agentvault_tui.model import AgentStatus, StepUpId, Token
+from agentvault_tui.model import AgentStatus, StepUpId, Token, TokenId, TokenKind
 
 
 @pytest.fixture
@@ -72,3 +75,92 @@ def test_of_all_who_drop_a_token_one_has_it(registry: Registry, held: Token) -> 
     assert not registry.drop_token(twin)
     assert registry.token(held.sha256) is None
     assert registry.elevated(StepUpId("sup_1")) is None
+
+
+class HeldMachine(RuleBasedStateMachine):
+    """Tokens come, go and end, with clocks that jump; a plain list is the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock(datetime(2026, 11, 24, 10, tzinfo=UTC))
+        self.registry = Registry(self.clock)
+        self.registry.put_agent(agent())
+        self.model: dict[str, Token] = {}
+        self.made = 0
+
+    @rule(ttl=st.sampled_from([1, 60, 300, 3600]), elevated=st.booleans())
+    def issue(self, ttl: int, elevated: bool) -> None:
+        self.made += 1
+        one = replace(
+            token(self.clock),
+            id=TokenId(f"tok_{self.made}"),
+            sha256=f"{self.made:064x}",
+            kind=TokenKind.ELEVATED if elevated else TokenKind.STANDARD,
+            expires=Deadline.after(self.clock, ttl),
+            stepup_id=StepUpId(f"sup_{self.made}") if elevated else None,
+        )
+        self.registry.put_token(one)
+        self.model[one.id] = one
+
+    @rule(number=st.integers(0, 50))
+    def drop(self, number: int) -> None:
+        if self.model:
+            one = list(self.model.values())[number % len(self.model)]
+            alive = not one.expires.passed(self.clock)
+            assert self.registry.drop_token(one) or not alive
+            assert not self.registry.drop_token(one)
+            del self.model[one.id]
+
+    @rule(seconds=st.sampled_from([0.5, 30, 400, 4000]))
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([-4000, -30, 30, 4000]))
+    def set_clock(self, seconds: float) -> None:
+        self.forget_ended()
+        self.clock.jump_wall(seconds)
+
+    @rule()
+    def cut(self) -> None:
+        self.forget_ended()
+        assert len(self.registry.cut_tokens(agent().id)) == len(self.model)
+        self.model.clear()
+
+    @rule()
+    def cut_all(self) -> None:
+        self.forget_ended()
+        assert self.registry.cut_all_tokens()() == len(self.model)
+        self.model.clear()
+
+    @rule()
+    def sweep(self) -> None:
+        self.registry.sweep()
+
+    @invariant()
+    def they_agree(self) -> None:
+        self.forget_ended()
+        held = self.registry.held(agent().id)
+        ends = [one.expires.wall for one in held]
+        assert {one.id for one in held} == set(self.model)
+        assert ends == sorted(ends)
+        assert len(held) == len(self.model)
+        assert held.elevated == sum(
+            one.kind is TokenKind.ELEVATED for one in self.model.values()
+        )
+        for one in self.model.values():
+            assert self.registry.token(one.sha256) is one
+            if one.stepup_id is not None:
+                assert self.registry.elevated(one.stepup_id) is one
+
+    def forget_ended(self) -> None:
+        """Look, so that both sides let go of what has ended before the clock is set."""
+        self.registry.held(agent().id)
+        self.model = {
+            name: one
+            for name, one in self.model.items()
+            if not one.expires.passed(self.clock)
+        }
+
+
+TestHeldTokens = HeldMachine.TestCase
+TestHeldTokens.settings = settings(max_examples=40, stateful_step_count=30)

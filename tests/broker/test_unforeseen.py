@@ -5,19 +5,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 
-import httpx
 import pytest
 from support.bench import OPERATOR, Bench
 from support.stepups import hold, start
 
-from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.sessions import Sessions
-
-
-async def read(bench: Bench, path: str) -> httpx.Response:
-    transport = httpx.ASGITransport(operators_app(bench.broker, bench.feed))
-    async with httpx.AsyncClient(transport=transport, base_url="http://b") as client:
-        return await client.get(path)
 
 
 async def test_a_fault_of_ours_is_a_problem_document_and_logged_once(
@@ -30,7 +22,7 @@ async def test_a_fault_of_ours_is_a_problem_document_and_logged_once(
 
     monkeypatch.setattr(bench.ledger, "events", broken)
     with caplog.at_level(logging.ERROR):
-        answer = await read(bench, "/api/audit")
+        answer = await bench.read("/api/audit")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 500
@@ -47,7 +39,7 @@ async def test_damage_is_a_problem_document_that_says_so(bench: Bench) -> None:
     db.execute("UPDATE events SET hash = 'text'")
     db.commit()
     db.close()
-    answer = await read(bench, "/api/audit")
+    answer = await bench.read("/api/audit")
     assert answer.status_code == 500
     assert answer.json()["error"] == "LedgerDamagedError"
     assert answer.json()["title"] == "Internal Server Error"
@@ -100,7 +92,7 @@ async def test_the_title_of_a_refusal_is_its_status_and_the_detail_says_why(
     bench: Bench, path: str
 ) -> None:
     """With the type about:blank RFC 9457 section 4.2.1 leaves the title no choice."""
-    told = (await read(bench, path)).json()
+    told = (await bench.read(path)).json()
     assert (told["type"], told["status"]) == ("about:blank", 404)
     assert told["title"] == "Not Found"
     assert told["detail"]

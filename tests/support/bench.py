@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
@@ -71,6 +73,12 @@ class Bench:
     async def events(self, kind: str | None = None) -> list[Event]:
         page = await self.ledger.events(EventQuery(after=0, limit=1000))
         return [e for e in page.events if kind in {None, e.type.value}]
+
+    async def read(self, path: str) -> httpx.Response:
+        """Read *path* of the operators' HTTP."""
+        app = httpx.ASGITransport(operators_app(self.broker, self.feed))
+        async with httpx.AsyncClient(transport=app, base_url="http://b") as client:
+            return await client.get(path)
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Let the loop turn until *done*, which something already started makes so."""

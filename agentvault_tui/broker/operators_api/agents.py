@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from agentvault_tui.broker.activity import activity_of
@@ -15,10 +19,12 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
+    limit_of,
     operator_of,
     strings_of,
     text_of,
 )
+from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.shapes import agent_shape, step_shape
 from agentvault_tui.broker.usecases.register import (
     Registration,
@@ -33,28 +39,53 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.errors import UsageError
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.model import Agent, AgentId
 
+_MOST: Final = 500
+"""Agents a page has, at most."""
+_QUERY: Final = {"after", "ids", "limit", "name", "tokens"}
+_WORK_A_TURN: Final = 400
+"""Of the event loop: so many tokens, or a quarter as many agents, are about 2 ms."""
 _NEW = ("name", "owner", "purpose", "scopes", "public_key", "resource_server")
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about agents."""
-    return [*_cutting(broker, authority), *_keeping(broker, authority)]
+    return [
+        *_reading(broker),
+        *_cutting(broker, authority),
+        *_keeping(broker, authority),
+    ]
 
 
-def _keeping(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the routes that list, register and grant."""
+def _reading(broker: Broker) -> list[Route]:
+    """Return the routes that list and show."""
 
-    async def index(_: Request) -> Response:
-        agents = broker.registry.agents()
-        return answer(
-            {
-                "agents": [agent_shape(agent, broker.registry) for agent in agents],
-                # What the counts are true for: a console adds later events to them.
-                "head": broker.ledger.head.seq,
-            }
+    async def index(request: Request) -> Response:
+        """List all agents with their tokens, or a page of them, or those named."""
+        registry, query = broker.registry, request.query_params
+        if unknown := sorted(set(query) - _QUERY):
+            raise UsageError(
+                f"unknown parameter {unknown[0]!r:.60}",
+                f"known: {', '.join(sorted(_QUERY))}",
+            )
+        if not query:
+            every = _listing(broker, registry.agents(), tokens=True)
+            return StreamingResponse(every, media_type="application/json")
+        limit = limit_of(request, _MOST, _MOST)
+        if "ids" in query:
+            agents = _those(registry, query["ids"].split(","))
+        elif "name" in query:
+            agents = registry.agents_named(query["name"])
+        else:
+            agents = registry.agents_after(query.get("after"), limit + 1)
+        following = agents[limit - 1].id if len(agents) > limit else None
+        parts = _listing(
+            broker, agents[:limit], tokens=_tokens(query), following=following
         )
+        body = "".join([part async for part in parts])
+        return Response(body, media_type="application/json")
 
     async def show(request: Request) -> Response:
         agent = broker.registry.agent(request.path_params["id"])
@@ -63,6 +94,16 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
     async def activity(request: Request) -> Response:
         agent = broker.registry.agent(request.path_params["id"])
         return answer(await activity_of(broker, agent))
+
+    return [
+        Route("/api/agents", index, methods=["GET"]),
+        Route("/api/agents/{id}", show, methods=["GET"]),
+        Route("/api/agents/{id}/activity", activity, methods=["GET"]),
+    ]
+
+
+def _keeping(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the routes that register and grant."""
 
     async def add(request: Request) -> Response:
         wanted = _registration(await body_of(request, _NEW))
@@ -93,11 +134,8 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         return answer(agent_shape(agent, broker.registry))
 
     return [
-        Route("/api/agents", index, methods=["GET"]),
         Route("/api/agents", add, methods=["POST"]),
         Route("/api/agents/scopes", scopes, methods=["POST"]),
-        Route("/api/agents/{id}", show, methods=["GET"]),
-        Route("/api/agents/{id}/activity", activity, methods=["GET"]),
     ]
 
 
@@ -132,6 +170,59 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         Route("/api/agents/revoke", revoke, methods=["POST"]),
         Route("/api/agents/restore", restore, methods=["POST"]),
     ]
+
+
+async def _listing(
+    broker: Broker,
+    agents: Sequence[Agent],
+    *,
+    tokens: bool,
+    following: AgentId | None = None,
+) -> AsyncIterator[str]:
+    """Write *agents* as JSON in parts, each of one turn of the event loop.
+
+    All counts are of one moment, that of ``head``: a console adds later events to them.
+    """
+    registry, head = broker.registry, broker.ledger.head.seq
+    counted = [(agent, registry.counts(agent.id)) for agent in agents]
+    text, work = '{"agents": [', 0
+    for number, (agent, counts) in enumerate(counted):
+        shape = agent_shape(agent, registry, counts=counts, tokens=tokens)
+        text += (", " if number else "") + json.dumps(shape)
+        work += 4 + len(shape.get("tokens", ()))
+        if work >= _WORK_A_TURN:
+            yield text
+            text, work = "", 0
+            await asyncio.sleep(0)
+    tail = {"next": following, "total": registry.agent_count, "head": head}
+    yield f"{text}], {json.dumps(tail)[1:]}"
+
+
+def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:
+    """Return the agents with these ids; those there are not are left out.
+
+    Raises:
+        UsageError: too many are asked for at once.
+    """
+    if len(ids) > _MOST:
+        raise UsageError(f"'ids' may name {_MOST} agents at once")
+    found = []
+    for agent_id in dict.fromkeys(ids):
+        with contextlib.suppress(NotFoundError):
+            found.append(registry.agent(agent_id))
+    return found
+
+
+def _tokens(query: QueryParams) -> bool:
+    """Tell whether live tokens are asked for.
+
+    Raises:
+        UsageError: it is said in other words.
+    """
+    word = query.get("tokens", "false")
+    if word not in {"true", "false"}:
+        raise UsageError("'tokens' must be true or false")
+    return word == "true"
 
 
 def _registration(body: dict[str, Any]) -> Registration:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.registry import HeldTokens, Registry
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
+    DropAllTokens,
     DropToken,
     OutboxStep,
     Panic,
@@ -26,6 +29,9 @@ from agentvault_tui.model import (
     StepUp,
     Token,
 )
+
+_CANCELLED_A_TURN: Final = 100
+"""Step-ups cancelled in one turn of the event loop: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ async def revoke_agent(
     broker.outbox.take(steps)
     draft = _draft(EventType.AGENT_REVOKED, operator, revoked, reason)
     draft.detail.update(
-        tokens=[token.id for token in tokens][:100],
+        tokens=[token.id for token in islice(tokens, 100)],
         tokens_revoked=len(tokens),
         stepups_cancelled=len(stepups),
     )
@@ -90,36 +96,36 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         if registry.panic
         else Panic(True, broker.clock.now(), operator.name, reason)
     )
-    tokens: list[Token] = []
-    stepups: list[StepUp] = []
-    changes: list[Change] = [registry.panic]
-    for agent in registry.agents():
-        cut_tokens, cut_stepups = _cut(broker, agent, "panic")
-        tokens += cut_tokens
-        stepups += cut_stepups
-        # Also where memory has none: one may be on its way out, taken for a delivery.
-        changes.append(DropAgentTokens(agent.id))
+    count = registry.cut_all_tokens()
+    waiting = registry.open_stepups()
     effective_ms = (broker.clock.boot() - started) * 1000
-    drafts = [cancelled_draft(stepup, operator) for stepup in stepups]
-    if first:
-        drafts.insert(
-            0,
-            Draft(
-                EventType.PANIC_ON,
-                operator,
-                reason=reason,
-                detail={
-                    "agents": len(registry.agents()),
-                    "tokens_revoked": len(tokens),
-                    "stepups_cancelled": len(stepups),
-                },
-            ),
-        )
+    tokens = count()
+    detail = {
+        "agents": registry.agent_count,
+        "tokens_revoked": tokens,
+        "stepups_cancelled": len(waiting),
+    }
+    head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
+    drafts: list[Draft] = [head] if first else []
+    # Also where memory has none: one may be on its way out, taken for a delivery.
+    changes: list[Change] = [registry.panic, DropAllTokens()]
+    records: list[asyncio.Task[bool]] = []
     with broker.cutting():
-        recorded = await broker.record_cut(*drafts, changes=[*changes, *stepups])
+        for start in range(0, len(waiting) or 1, _CANCELLED_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            for stepup in waiting[start : start + _CANCELLED_A_TURN]:
+                if registry.stepup(stepup.id).status.open:
+                    ended = cancelled(broker, stepup, "panic")
+                    drafts.append(cancelled_draft(ended, operator))
+                    changes.append(ended)
+            record = broker.record_cut(*drafts, changes=changes)
+            records.append(asyncio.create_task(record))
+            drafts, changes = [], []
+        recorded = all(await asyncio.gather(*records))
     broker.on_status()
     agents = tuple(registry.agents())
-    return Cut(agents, len(tokens), len(stepups), effective_ms, recorded)
+    return Cut(agents, tokens, len(waiting), effective_ms, recorded)
 
 
 async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
@@ -189,7 +195,7 @@ def _panic(registry: Registry) -> Panic | None:
 
 
 def _served(registry: Registry) -> int:
-    return sum(registry.serves(agent.id) for agent in registry.agents())
+    return sum(agent.status is AgentStatus.ACTIVE for agent in registry.agents())
 
 
 async def change_scopes(
@@ -266,7 +272,7 @@ def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
     return replace(agent, scopes=tuple(sorted(scopes)))
 
 
-def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[list[Token], list[StepUp]]:
+def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[StepUp]]:
     """Make everything the agent holds or waits for worthless, in memory, now."""
     tokens = broker.registry.cut_tokens(agent.id)
     stepups = [
@@ -307,7 +313,7 @@ def _cut_scopes(
     ended = [
         token
         for token in registry.tokens_of(agent.id)
-        if ungrant & set(token.scope.split()) and registry.drop_token(token)
+        if not ungrant.isdisjoint(token.scope.split()) and registry.drop_token(token)
     ]
     stepups = [
         cancelled(broker, stepup, "scope_not_granted")

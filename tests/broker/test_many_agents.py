@@ -1,0 +1,230 @@
+"""Ten thousand agents: lists come in pages, and nothing does all of it in one turn."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+
+from agentvault_tui.broker import shapes
+from agentvault_tui.broker.operators_api import agents as agents_api
+from agentvault_tui.broker.recovery import take_over
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases import revoke
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.ledger import DropAgentTokens
+from agentvault_tui.model import Action, Agent, StepUpStatus
+
+CALENDAR = Action(("write:calendar",), "write:calendar")
+
+
+async def populate(bench: Bench, count: int) -> list[Agent]:
+    """Register agents, each a while after the one before it."""
+    known = []
+    for number in range(count):
+        known.append(await bench.agent(f"agent-{number:03d}"))
+        bench.clock.advance(0.001)
+    return known
+
+
+async def issue(bench: Bench, agent: Agent) -> Any:
+    return await request_token(
+        bench.broker, agent, CALENDAR, resource=None, details=None
+    )
+
+
+async def pages(bench: Bench, limit: int, between: Any = None) -> list[dict[str, Any]]:
+    """Read every page, and do something between two of them."""
+    found, path = [], f"/api/agents?limit={limit}"
+    while True:
+        page = (await bench.read(path)).json()
+        found += page["agents"]
+        if page["next"] is None:
+            return found
+        path = f"/api/agents?limit={limit}&after={page['next']}"
+        if between is not None:
+            await between(len(found))
+
+
+async def test_pages_hold_every_agent_once_oldest_first(bench: Bench) -> None:
+    """Whatever is registered, revoked or narrowed between two pages."""
+    known = await populate(bench, 7)
+
+    async def change(read: int) -> None:
+        await bench.agent(f"late-{read}")
+        await revoke.revoke_agent(bench.broker, known[read % 7].id, "", OPERATOR)
+        await revoke.revoke_agent(bench.broker, known[0].id, "", OPERATOR)
+
+    found = await pages(bench, 2, change)
+    assert [row["name"] for row in found][:7] == [agent.name for agent in known]
+    names = [row["name"] for row in found]
+    assert len(names) == len(set(names))
+    assert {"late-2", "late-4", "late-6"} <= set(names)
+
+
+async def test_the_order_of_pages_outlives_a_restart(bench: Bench) -> None:
+    """A page that is read after it goes on where the one before it ended."""
+    known = await populate(bench, 5)
+    first = (await bench.read("/api/agents?limit=2")).json()
+    broker = bench.broker
+    broker.registry = Registry(bench.clock)
+    await take_over(broker)
+    rest = (await bench.read(f"/api/agents?after={first['next']}")).json()
+    names = [row["name"] for row in first["agents"] + rest["agents"]]
+    assert names == [agent.name for agent in known]
+
+
+async def test_an_agent_registered_with_the_clock_set_back_is_in_one_page(
+    bench: Bench,
+) -> None:
+    """It stands where its time puts it, and moves none of the others."""
+    await populate(bench, 3)
+    bench.clock.jump_wall(-3600)
+    await bench.agent("early")
+    names = [row["name"] for row in await pages(bench, 1)]
+    assert names == ["early", "agent-000", "agent-001", "agent-002"]
+
+
+async def test_a_page_tells_how_many_tokens_and_lists_them_when_asked(
+    bench: Bench,
+) -> None:
+    """Without them it says how many there are and which ends next."""
+    agent = await bench.agent()
+    tokens = []
+    for _ in range(3):
+        tokens.append((await issue(bench, agent)).token)
+        bench.clock.advance(1)
+    (row,) = (await bench.read("/api/agents?limit=1")).json()["agents"]
+    assert "tokens" not in row
+    assert row["tokens_live"] == 3
+    assert row["tokens_elevated"] == 0
+    assert row["next_token"]["id"] == tokens[0].id
+    (row,) = (await bench.read("/api/agents?limit=1&tokens=true")).json()["agents"]
+    assert [token["id"] for token in row["tokens"]] == [t.id for t in tokens]
+    (every,) = (await bench.read("/api/agents")).json()["agents"]
+    assert every["tokens"] == row["tokens"]
+
+
+async def test_agents_are_read_by_ids_and_by_name(bench: Bench) -> None:
+    """Those there are not are left out; a name is matched exactly."""
+    one, two, _ = await populate(bench, 3)
+    path = f"/api/agents?ids={two.id},agt_none,{one.id},{one.id}"
+    found = (await bench.read(path)).json()["agents"]
+    assert [row["id"] for row in found] == [two.id, one.id]
+    found = (await bench.read("/api/agents?name=agent-001")).json()["agents"]
+    assert [row["id"] for row in found] == [two.id]
+    assert (await bench.read("/api/agents?name=Agent-001")).json()["agents"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        *(("limit=0", 400), ("limit=501", 400), ("limit=x", 400), ("limit=-1", 400)),
+        *(("tokens=yes", 400), ("offset=3", 400), ("after=agt_none", 404)),
+        ("ids=" + ",".join(f"agt_{n}" for n in range(501)), 400),
+    ],
+)
+async def test_what_is_asked_wrongly_is_refused(
+    bench: Bench, query: str, status: int
+) -> None:
+    """No bad parameter is read as another question."""
+    answer = await bench.read(f"/api/agents?{query}")
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("query", ["", "?limit=500", "?limit=500&tokens=true"])
+async def test_no_turn_of_the_loop_writes_all_agents(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """A revocation that arrives meanwhile waits for a few agents, not for all."""
+    await populate(bench, 240)
+    turns: list[int] = [0]
+    original = shapes.agent_shape
+
+    def counted(*args: Any, **more: Any) -> Any:
+        turns[-1] += 1
+        return original(*args, **more)
+
+    async def others() -> None:
+        while True:
+            turns.append(0)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(agents_api, "agent_shape", counted)
+    turning = asyncio.create_task(others())
+    answer = await bench.read(f"/api/agents{query}")
+    turning.cancel()
+    assert len(answer.json()["agents"]) == 240
+    assert sum(turns) == 240
+    assert max(turns) <= 100
+
+
+async def test_panic_is_one_change_however_many_agents(bench: Bench) -> None:
+    """All tokens end by one row, also after a restart, and consoles get no flood."""
+    agents = await populate(bench, 5)
+    for agent in agents:
+        await issue(bench, agent)
+    changes: list[Any] = []
+    written = bench.ledger.on_written
+    assert written is not None
+
+    def noticed(events: Any, changed: Any) -> None:
+        changes.extend(changed)
+        written(events, changed)
+
+    bench.ledger.on_written = noticed
+    frames = bench.feed.stream(None)
+    await anext(frames)
+    cut = await revoke.panic(bench.broker, "drill", OPERATOR)
+    assert cut.tokens == 5
+    assert not any(isinstance(change, DropAgentTokens) for change in changes)
+    told = await anext(frames)
+    assert "event: agent\n" not in told
+    await frames.aclose()
+    await revoke.lift_panic(bench.broker, OPERATOR)
+    late = (await issue(bench, agents[0])).token
+    loaded = await bench.ledger.load()
+    assert [token.id for token in loaded.tokens] == [late.id]
+
+
+async def test_panic_cancels_very_many_step_ups_in_parts(bench: Bench) -> None:
+    """Each is cancelled and recorded, and the first record is the panic's own."""
+    waiting = []
+    for agent in await populate(bench, 40):
+        for amount in range(3):
+            wanted = replace(PAYMENT, parameters={"amount": amount, "currency": "USD"})
+            asked = await request_token(
+                bench.broker, agent, wanted, resource=None, details=None
+            )
+            waiting.append(asked.stepup)  # type: ignore[union-attr]
+    before = len(await bench.events())
+    cut = await revoke.panic(bench.broker, "drill", OPERATOR)
+    assert cut.recorded
+    assert cut.stepups == 120
+    assert bench.broker.registry.open_stepups() == []
+    assert bench.broker.registry.open_count == 0
+    new = (await bench.events())[before:]
+    assert [event.type.value for event in new] == ["panic.on"] + 120 * [
+        "stepup.cancelled"
+    ]
+    loaded = await bench.ledger.load()
+    assert {s.status for s in loaded.stepups} == {StepUpStatus.CANCELLED}
+
+
+async def test_what_was_cut_is_taken_out_of_memory_in_slices(bench: Bench) -> None:
+    """No token of it works meanwhile, nor once its agent is served again."""
+    agent = await bench.agent()
+    token = (await issue(bench, agent)).token
+    registry = bench.broker.registry
+    await revoke.revoke_agent(bench.broker, agent.id, "", OPERATOR)
+    await revoke.restore_agent(bench.broker, agent.id, OPERATOR)
+    assert registry.token(token.sha256) is None
+    fresh = (await issue(bench, agent)).token
+    for _ in registry.forget_cut():
+        pass
+    assert registry.token(token.sha256) is None
+    assert registry.token(fresh.sha256) is fresh
