@@ -12,10 +12,11 @@ from typing import Any, Final
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantRefusedError, UsageError
+from agentvault_tui.text import Shown
 
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
@@ -128,6 +129,12 @@ def _print_details(out: Output, details: Any) -> None:
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
         return
+    if details.unlimited:
+        warning = (
+            f"NOTHING LIMITS THIS: {details.agent_name} may use {details.action} for "
+            f"anything, once, within {details.ttl} s."
+        )
+        out.line(Cell(Shown(warning), "bad"))
     out.fields(
         [
             ("fingerprint", out.cell(details.fingerprint, "strong")),
@@ -141,6 +148,7 @@ def _print_details(out: Output, details: Any) -> None:
                 else []
             ),
             *(("with", f"{name} = {value}") for name, value in details.parameters),
+            *(("also", f"{name} = {value}") for name, value in details.others),
             ("risk", out.word(details.risk)),
             ("why ask", details.why),
             ("asked", f"{details.requested_at} on {details.requested_on}"),
@@ -162,6 +170,8 @@ def _shape(details: Any) -> dict[str, Any]:
             name: value
             for (name, _), value in zip(details.parameters, details.values, strict=True)
         },
+        "other_details": [list(row) for row in details.others],
+        "unlimited": details.unlimited,
         "risk": details.risk,
         "connection": details.connection,
     }

@@ -13,6 +13,7 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient, segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.model import detail_members
 from agentvault_tui.text import Shown
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
@@ -62,7 +63,9 @@ def list_stepups(
                 out.word(item["status"]),
                 out.cell(item["agent_name"], "strong", 40),
                 out.cell(item["action"], limit=40),
-                out.cell(item["resource"], limit=40),
+                out.cell("NOTHING LIMITS IT", "bad")
+                if item.get("unlimited")
+                else out.cell(item["resource"], limit=40),
                 out.word(item["risk"]),
                 out.cell(item["fingerprint"]),
                 out.cell(item["expires_at"][11:19] + "Z"),
@@ -157,6 +160,12 @@ def print_stepup(
 ) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
     agent = out.shown(item["agent_name"], 60)
+    if item.get("unlimited"):
+        warning = (
+            f"NOTHING LIMITS THIS: {agent} may use {out.shown(item['scope'])} for "
+            f"anything, once, within {item['ttl']} s."
+        )
+        out.line(Cell(Shown(warning), "bad"))
     out.fields(
         [
             ("step-up", item["id"]),
@@ -164,7 +173,8 @@ def print_stepup(
             ("agent", Cell(Shown(f"{agent} ({out.shown(item['agent_id'])})"))),
             ("wants to", out.cell(item["action"], "strong")),
             ("on", item["resource"]),
-            *_parameters(out, item["parameters"]),
+            *_parameters(out, "with", item["parameters"]),
+            *_others(out, item),
             ("scope", item.get("scope")),
             ("risk", out.word(item["risk"])),
             ("asked by", f"{item['rule']}: {item['why']}"),
@@ -187,18 +197,28 @@ def _granted(item: dict[str, Any]) -> str:
             f"a token of the account at {item['connection']}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
         )
-    return f"this, once, within {item['ttl']} s"
+    this = f"anything {item['scope']} can do" if item.get("unlimited") else "this"
+    return f"{this}, once, within {item['ttl']} s"
 
 
-def _parameters(out: Output, parameters: Any) -> list[tuple[str, Cell]]:
+def _others(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:
+    """Print what else a resource server will read: nothing is said unseen."""
+    rows = dict(detail_members(item.get("other_details") or ()))
+    indicator = item.get("resource_indicator")
+    if indicator is not None and indicator != item["resource"]:
+        rows["resource indicator"] = indicator
+    return _parameters(out, "also", rows) if rows else []
+
+
+def _parameters(out: Output, label: str, parameters: Any) -> list[tuple[str, Cell]]:
     """Put each parameter on a line of its own, under one label."""
     if not isinstance(parameters, dict) or not parameters:
-        return [("with", out.cell("no parameters"))]
+        return [(label, out.cell("no parameters"))]
     cells = [
         Cell(Shown(f"{out.shown(name, 80)} = {out.shown(_value(value), 1000)}"))
         for name, value in parameters.items()
     ]
-    return [("with" if index == 0 else "", cell) for index, cell in enumerate(cells)]
+    return [(label if index == 0 else "", cell) for index, cell in enumerate(cells)]
 
 
 def _before(

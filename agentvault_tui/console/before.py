@@ -30,7 +30,8 @@ def ended(row: StepUpRow) -> str:
 
 def differs(then: StepUpRow, asked: StepUpRow) -> str:
     """Name what was otherwise then, with the values of then."""
-    old, new = dict(then.parameters), dict(asked.parameters)
+    old = dict((*then.parameters, *then.others))
+    new = dict((*asked.parameters, *asked.others))
     found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
     found += [f"no {name}" for name in new if name not in old]
     if then.resource != asked.resource:

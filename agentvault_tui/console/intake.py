@@ -7,7 +7,7 @@ default, what is unknown is passed over, and nothing here raises on odd values.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from agentvault_tui.console.records import (
     TokenRow,
     UpstreamStep,
 )
+from agentvault_tui.model import detail_members
 from agentvault_tui.text import Shown, visible
 
 _WHOLE: Final = 700_000
@@ -192,6 +193,7 @@ class Intake:
             begun_at=moment(data.get("begun_at")),
             redeemed_at=moment(data.get("redeemed_at")),
             connection=self.shown(data.get("connection"), _NAME),
+            others=self._others(data),
         )
 
     def event(self, data: Json) -> EventRow:
@@ -258,17 +260,25 @@ class Intake:
             for step in steps
         )
 
+    def _others(self, data: Json) -> tuple[tuple[Shown, Shown], ...]:
+        details = map(_mapping, _list(data.get("other_details")))
+        rows = detail_members(details)
+        indicator = data.get("resource_indicator")
+        if indicator is not None and indicator != data.get("resource"):
+            rows.append(("resource indicator", indicator))
+        return self._rows(rows)
+
     def _parameters(self, data: object) -> tuple[tuple[Shown, Shown], ...]:
+        return self._rows(_mapping(data).items())
+
+    def _rows(self, rows: Iterable[tuple[str, Any]]) -> tuple[tuple[Shown, Shown], ...]:
         def value(raw: Any) -> Shown:
             if isinstance(raw, str):
                 return self.shown(raw, _WHOLE)
             text = json.dumps(raw, ensure_ascii=False, separators=(", ", ": "))
             return self.shown(text, _WHOLE)
 
-        return tuple(
-            (self.shown(name, _WHOLE), value(raw))
-            for name, raw in _mapping(data).items()
-        )
+        return tuple((self.shown(name, _WHOLE), value(raw)) for name, raw in rows)
 
     def _decider(self, data: object) -> DeciderRow | None:
         if not isinstance(data, Mapping):

@@ -207,6 +207,14 @@ class StepUpRow:
     redeemed_at: datetime | None = None
     connection: Shown = _NOTHING
     """Of the provider whose own token an approval hands out; empty for one of ours."""
+    others: tuple[tuple[Shown, Shown], ...] = ()
+    """What else a resource server will read: members of details of other types, and a
+    resource indicator that is not the resource."""
+
+    @property
+    def unlimited(self) -> bool:
+        """Tell whether nothing but the scope limits what the token is used for."""
+        return not (self.resource or self.parameters or self.others or self.connection)
 
     @property
     def open(self) -> bool:

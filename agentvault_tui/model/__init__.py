@@ -7,6 +7,7 @@ from agentvault_tui.model.decision import (
     Action,
     Outcome,
     Verdict,
+    detail_members,
     other_details,
 )
 from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
@@ -58,6 +59,7 @@ __all__ = [
     "TokenId",
     "TokenKind",
     "Verdict",
+    "detail_members",
     "fingerprint",
     "new_id",
     "new_secret",

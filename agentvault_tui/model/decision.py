@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -46,6 +47,21 @@ def other_details(
 ) -> tuple[dict[str, Any], ...]:
     """Return the ``authorization_details`` of types that policy does not read."""
     return tuple(one for one in details or () if one.get("type") != DETAIL_TYPE)
+
+
+def detail_members(details: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """Return what *details* say, one member a row, for a person to read.
+
+    Each name begins with its object's type, numbered where there are several objects.
+    """
+    objects = list(details)
+    rows: list[tuple[str, Any]] = []
+    for number, one in enumerate(objects, start=1):
+        mark = f"{one.get('type')}" + (f" #{number}" if len(objects) > 1 else "")
+        members = [(n, value) for n, value in one.items() if n != "type"]
+        rows += [(f"{mark}: {name}", value) for name, value in members]
+        rows += [] if members else [(mark, {})]
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 from agentvault_tui import strict_json
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.model import Risk
+from agentvault_tui.model import Risk, detail_members
 
 TYPE: Final = "agentvault:stepup"
 _FINGERPRINT: Final = re.compile(r"[0-9A-F]{4}")
@@ -37,6 +38,26 @@ class StepUpDetails:
     requested_on: str
     connection: str | None = None
     """Of the provider whose own token is handed out, if it is one."""
+    ttl: int = 300
+    """Seconds the token lives once it is fetched."""
+    resource_indicator: str | None = None
+    """RFC 8707, which the token will say beside the resource."""
+    other_details: tuple[dict[str, Any], ...] = ()
+    """RFC 9396 objects of other types, which the token will say as they are."""
+
+    @property
+    def unlimited(self) -> bool:
+        """Tell whether nothing but the scope limits what the token is used for."""
+        return not (
+            self.resource or self.parameters or self.other_details or self.connection
+        )
+
+    def others(self) -> list[tuple[str, Any]]:
+        """Return what else a resource server will read, one member a row."""
+        rows = detail_members(self.other_details)
+        if self.resource_indicator not in {None, self.resource}:
+            rows.append(("resource indicator", self.resource_indicator))
+        return rows
 
     def to_json(self) -> str:
         """Write it for the store; `read` takes it back."""
@@ -76,16 +97,19 @@ def read(text: str) -> StepUpDetails:
         requested_at=_requested_at(member),
         requested_on=_text(member, "requested_on"),
         connection=_optional(member, "connection"),
+        ttl=_ttl(member),
+        resource_indicator=_optional(member, "resource_indicator"),
+        other_details=_others(member.get("other_details")),
     )
 
 
-def parameter_rows(parameters: dict[str, Any]) -> list[tuple[str, str, str]]:
+def member_rows(members: Iterable[tuple[str, Any]]) -> list[tuple[str, str, str]]:
     """Return names, values and kinds: ``text`` as it is, the rest as ``json``."""
     return [
         (name, value, "text")
         if isinstance(value, str)
         else (name, json.dumps(value, ensure_ascii=False), "json")
-        for name, value in parameters.items()
+        for name, value in members
     ]
 
 
@@ -104,6 +128,13 @@ def _text(member: dict[str, Any], name: str) -> str:
 
 def _optional(member: dict[str, Any], name: str) -> str | None:
     return None if member.get(name) is None else _text(member, name)
+
+
+def _ttl(member: dict[str, Any]) -> int:
+    value = member.get("ttl", 300)
+    if type(value) is not int or value < 1:
+        raise _refuse("ttl must be a number of seconds")
+    return value
 
 
 def _risk(member: dict[str, Any]) -> Risk:
@@ -134,6 +165,16 @@ def _parameters(value: object) -> dict[str, Any]:
         raise _refuse("parameters must be an object")
     _bounded(value, 1)
     return value
+
+
+def _others(value: object) -> tuple[dict[str, Any], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise _refuse("other_details must be an array of objects")
+    for one in value:
+        _bounded(one, 1)
+    return tuple(value)
 
 
 def _bounded(value: object, depth: int) -> None:

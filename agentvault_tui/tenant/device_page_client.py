@@ -47,6 +47,12 @@ class Details:
     parameters: tuple[tuple[Shown, Shown], ...] = field(default=())
     values: tuple[Any, ...] = field(default=())
     """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
+    others: tuple[tuple[Shown, Shown], ...] = field(default=())
+    """What else a resource server will read."""
+    unlimited: bool = False
+    """Whether nothing but the scope limits what the token is used for."""
+    ttl: Shown | None = None
+    """Then, the seconds the token lives."""
 
 
 class Activation:
@@ -174,11 +180,16 @@ class Activation:
             requested_on=shown("requested_on"),
             requested_at=shown("requested_at"),
             connection=shown("connection"),
-            parameters=tuple(
-                (in_full(name), in_full(value)) for name, value, _ in page.parameters
-            ),
+            parameters=_shown_rows(page.parameters),
             values=tuple(_value(text, kind) for _, text, kind in page.parameters),
+            others=_shown_rows(page.others),
+            unlimited="unlimited" in page.values,
+            ttl=shown("ttl"),
         )
+
+
+def _shown_rows(rows: list[tuple[str, str, str]]) -> tuple[tuple[Shown, Shown], ...]:
+    return tuple((in_full(name), in_full(value)) for name, value, _ in rows)
 
 
 def _origin(issuer: str) -> str:

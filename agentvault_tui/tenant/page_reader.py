@@ -25,6 +25,8 @@ class Page:
     values: dict[str, str] = field(default_factory=dict)
     parameters: list[tuple[str, str, str]] = field(default_factory=list)
     """Names, values, and whether a value is ``text`` or ``json``."""
+    others: list[tuple[str, str, str]] = field(default_factory=list)
+    """Likewise, of what else a resource server will read."""
 
 
 def read_page(html: str) -> Page:
@@ -62,7 +64,7 @@ class _Reader(HTMLParser):
         if self._mark is not None:
             self._depth += tag == self._tag
             return
-        for kind in ("data-field", "data-parameter", "data-message"):
+        for kind in ("data-field", "data-parameter", "data-other", "data-message"):
             if kind in held:
                 self._mark, self._tag = (kind, held[kind]), tag
                 self._depth, self._text = 1, []
@@ -89,4 +91,6 @@ class _Reader(HTMLParser):
         elif name == "name":
             self._name = text
         else:
-            self.page.parameters.append((self._name, text, name))
+            page = self.page
+            rows = page.others if kind == "data-other" else page.parameters
+            rows.append((self._name, text, name))

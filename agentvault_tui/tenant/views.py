@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 from agentvault_tui.clock import iso
 from agentvault_tui.tenant.codes import DeviceCode
-from agentvault_tui.tenant.details import StepUpDetails, parameter_rows
+from agentvault_tui.tenant.details import StepUpDetails, member_rows
 from agentvault_tui.tenant.times import for_people
 from agentvault_tui.text import Shown, in_full
 
@@ -66,6 +67,11 @@ class RequestView:
     requested_at_iso: str
     connection: Shown | None
     """Of the provider whose own token is handed out, if it is one."""
+    others: tuple[tuple[Shown, Shown, str], ...]
+    """What else a resource server will read."""
+    unlimited: bool
+    ttl: int
+    """Seconds the token lives once it is fetched."""
 
     @classmethod
     def of(cls, what: StepUpDetails) -> RequestView:
@@ -77,17 +83,24 @@ class RequestView:
             action=in_full(what.action),
             scope=None if what.scope == what.action else in_full(what.scope),
             resource=None if what.resource is None else in_full(what.resource),
-            parameters=tuple(
-                (in_full(name), in_full(value), kind)
-                for name, value, kind in parameter_rows(what.parameters)
-            ),
+            parameters=_rows(what.parameters.items()),
             risk=what.risk.value,
             why=in_full(what.why),
             requested_on=in_full(what.requested_on),
             requested_at=for_people(what.requested_at),
             requested_at_iso=iso(what.requested_at),
             connection=None if what.connection is None else in_full(what.connection),
+            others=_rows(what.others()),
+            unlimited=what.unlimited,
+            ttl=what.ttl,
         )
+
+
+def _rows(members: Iterable[tuple[str, Any]]) -> tuple[tuple[Shown, Shown, str], ...]:
+    return tuple(
+        (in_full(name), in_full(value), kind)
+        for name, value, kind in member_rows(members)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -348,3 +348,34 @@ def test_a_providers_token_is_told_for_what_it_is(
         told = capsys.readouterr().out
         assert said in told
         assert ("until the provider ends it" in told) is (connection is not None)
+
+
+def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """First that nothing limits it; and every member a resource server will read."""
+    item = {
+        **dict.fromkeys(("id", "fingerprint", "agent_id", "rule", "why"), "x"),
+        **dict.fromkeys(("requested_at", "expires_at"), "2026"),
+        **dict.fromkeys(("problem", "decided_by", "denial", "reason", "resource")),
+        "agent_name": "payer",
+        "scope": "send:payment",
+        "action": "send:payment",
+        "parameters": {},
+        "risk": "high",
+        "ttl": 300,
+        "count": 1,
+        "status": "pending",
+        "unlimited": True,
+    }
+    print_stepup(Output(colour=True), item, [])
+    told = capsys.readouterr().out
+    assert told.startswith("\x1b[31mNOTHING LIMITS THIS: payer may use send:payment")
+    assert "for anything, once, within 300 s." in told.splitlines()[0]
+    others = [{"type": "payment_initiation", "creditorAccount": {"iban": "DE02"}}]
+    more = {"other_details": others, "unlimited": False, "resource_indicator": "x:y"}
+    print_stepup(Output(), {**item, **more}, [])
+    told = capsys.readouterr().out
+    assert 'payment_initiation: creditorAccount = {"iban": "DE02"}' in told
+    assert "resource indicator = x:y" in told
+    assert "NOTHING LIMITS" not in told

@@ -197,3 +197,27 @@ def test_two_approvals_in_two_tabs(
     assert browser.send(first, "cancel").step == "cancelled"
     assert second.values["fingerprint"] == "BEEF"
     assert browser.send(second, "continue").step == "sign-in"
+
+
+def test_a_page_says_first_what_limits_nothing_and_all_that_is_said(
+    tenant: TenantThread, browser: Browser
+) -> None:
+    """As the console does: the page and `tenant activate` show the same."""
+    bare = {**DETAILS, "resource": None, "parameters": {}, "ttl": 299}
+    with Activation() as page:
+        details = page.open(tenant.issuer, tenant.flow(bare)["user_code"])
+        assert details.unlimited
+        assert details.ttl == "299"
+    html = browser.details(tenant.flow(bare)["user_code"])
+    assert html.values["unlimited"] == "Nothing limits this:"
+    text = browser.answers[-1].text
+    assert text.index("Nothing limits this") < text.index("Fingerprint")
+    others = [{"type": "payment_initiation", "creditorAccount": {"iban": HOSTILE[0]}}]
+    code = tenant.flow({**DETAILS, "other_details": others})["user_code"]
+    with Activation() as page:
+        details = page.open(tenant.issuer, code)
+    assert not details.unlimited
+    assert [name for name, _ in details.others] == [
+        "payment_initiation: creditorAccount"
+    ]
+    sound(browser.answers[-1])

@@ -373,6 +373,7 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "scope": stepup.scope,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
+        "ttl": stepup.ttl,
         "resource_indicator": stepup.resource_indicator,
         "other_details": other_details(stepup.details),
         "risk": stepup.risk.value,

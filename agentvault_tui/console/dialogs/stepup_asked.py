@@ -20,7 +20,7 @@ from agentvault_tui.console.lines import (
     wrap,
 )
 from agentvault_tui.console.records import StepUpRow
-from agentvault_tui.text import Shown, cell_width, visible_lines
+from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 _MANY = 100_000
 _FACTS = (
@@ -30,6 +30,7 @@ _FACTS = (
     ("the scope", "scope"),
     ("the resource", "resource"),
     ("a parameter", "parameters"),
+    ("another detail", "others"),
     ("the rule", "rule"),
     ("why it is asked", "why"),
     ("the risk", "risk"),
@@ -56,6 +57,7 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     that give way first, then blank rows, then the second row of a long value.
     """
     row = asked.row
+    warning = _warning(row, pen, width)
     agent, cut_agent = _agent(asked, pen, width)
     past = listed(asked.history, row, asked.now, pen, width)
     wants, cut_wants = _wants(row, pen, width)
@@ -63,9 +65,10 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
     tail = [*grant, gist(asked.history, row, pen, width)]
     problem = _problem(row, pen, width)
-    fixed = len([*agent, *wants, *on, *tail, *problem])
+    fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
-    roomy = row.reason and max(len(row.parameters), 1) <= spare - 3
+    said = len(row.parameters) + len(row.others)
+    roomy = row.reason and max(said, 1) <= spare - 3
     words_min = 3 if roomy else 1
     with_rows, cut_with = _with(row, pen, width, max(spare - words_min, 1))
     spare -= len(with_rows)
@@ -73,7 +76,17 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     why, cut_why = pen.facts("Why ask", f"{row.rule}: {row.why}", width, most_why)
     spare -= len(why) - 1
     past = past[: max(spare - words_min, 0)]
-    rows = [*agent, *wants, *on, *with_rows, *why, *tail, *past, *problem]
+    rows = [
+        *warning,
+        *agent,
+        *wants,
+        *on,
+        *with_rows,
+        *why,
+        *tail,
+        *past,
+        *problem,
+    ]
     left = height - len(rows)
     words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words):
@@ -117,7 +130,7 @@ def _whole(
         ("Step-up", row.id),
         ("Digest", row.digest),
     ]
-    rows: list[Row] = []
+    rows: list[Row] = _warning(row, pen, width)
     for label, value in facts:
         rows += _in_full(label, value, pen, width)
     trusted = tuple(rows)
@@ -145,12 +158,29 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
             f"a token of the account at {row.connection}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
         )
+    if row.unlimited:
+        this = f"anything {row.scope} can do, "
     return f"{this}once, within {countdown(row.ttl)}"
+
+
+def no_limits(row: StepUpRow) -> str:
+    """Say who may do what for how long, where nothing else limits a token's use."""
+    if not row.unlimited:
+        return ""
+    return (
+        f"NOTHING LIMITS THIS: {visible(row.agent_name, 28)} may use {row.scope} for "
+        f"anything, once, within {countdown(row.ttl)}."
+    )
 
 
 def subject(row: StepUpRow) -> str:
     """Name what is asked for, in one breath."""
     return f"{row.action} on {row.resource}" if row.resource else str(row.action)
+
+
+def _warning(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
+    said = no_limits(row)
+    return pen.paragraph(said, width, pen.palette.danger) if said else []
 
 
 def _agent(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], bool]:
@@ -191,18 +221,23 @@ def _on(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], boo
 
 
 def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], bool]:
-    """Write one parameter a row, so that no value can pass for another parameter."""
-    if not row.parameters:
+    """Write one parameter a row, so that no value can pass for another parameter.
+
+    Members of other details follow, under a label of their own.
+    """
+    said = (*row.parameters, *row.others)
+    if not said:
         return [pen.fact("With", ("no parameters", pen.palette.muted))], False
-    shown = row.parameters
+    shown = said
     missing = 0
     if len(shown) > most:
         shown = shown[: max(most - 1, 0)]
-        missing = len(row.parameters) - len(shown)
+        missing = len(said) - len(shown)
     column = max((cell_width(pen.clip(n, 16)) for n, _ in shown), default=0)
     rows: list[Row] = []
     cut = missing > 0
-    for raw_name, raw_value in shown:
+    labels = {0: "With", len(row.parameters): "Also"}
+    for number, (raw_name, raw_value) in enumerate(shown):
         name = pen.clip(raw_name, column)
         room = width - LABEL - column - 2
         value = pen.clip(raw_value, room)
@@ -210,13 +245,14 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
         blank = " " * (column - cell_width(name) + 2)
         rows.append(
             pen.fact(
-                "" if rows else "With",
+                labels.get(number, ""),
                 (name + blank, pen.palette.muted),
                 (value, pen.palette.strong),
             )
         )
     if missing:
-        more = f"{plural(missing, 'parameter')} {'more' if shown else 'to view'}"
+        kind = "member" if row.others else "parameter"
+        more = f"{plural(missing, kind)} {'more' if shown else 'to view'}"
         rows.append(pen.fact("" if rows else "With", (more, pen.palette.waiting)))
     return rows, cut
 
@@ -279,6 +315,9 @@ def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
         yield "With", "no parameters"
     for name, value in row.parameters:
         yield "With", name
+        yield "  is", value
+    for name, value in row.others:
+        yield "Also", name
         yield "  is", value
 
 

@@ -170,6 +170,14 @@ class StepUpsDialog(Dialog[None]):
 
 
 def _what(pen: Pen, row: StepUpRow, width: int) -> Row:
+    """Write whose request it is and for what; that nothing limits it stands first."""
+    if row.unlimited and row.open:
+        warning = (("NO LIMITS ", pen.palette.danger),)
+        return (*warning, *_whose(pen, row, width - cells(warning)))
+    return _whose(pen, row, width)
+
+
+def _whose(pen: Pen, row: StepUpRow, width: int) -> Row:
     column = 16 if width < _NARROW else 24
     name = pen.clip(row.agent_name, column)
     blank = " " * (column - cell_width(name) + 2)

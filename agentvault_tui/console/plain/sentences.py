@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from agentvault_tui.console.activity import ActivityRow, ScopeUse
-from agentvault_tui.console.dialogs.stepup_asked import granted, subject
+from agentvault_tui.console.dialogs.stepup_asked import granted, no_limits, subject
 from agentvault_tui.console.dialogs.stepup_decided import cause, handed_out, takes_back
 from agentvault_tui.console.lines import clock_time, countdown, plural
 from agentvault_tui.console.mirror import Mirror
@@ -43,8 +43,9 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
             )
         case "pending":
             left = countdown(row.remaining(now))
+            limits = f"{no_limits(row)} " if row.unlimited else ""
             return (
-                f"STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}, "
+                f"{limits}STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}, "
                 f"risk {row.risk}. It ends in {left}. Type: show {mark}"
             )
         case "authorizing":
@@ -93,6 +94,8 @@ def facts(
     row: StepUpRow, owner: str, now: datetime, past: Iterable[str]
 ) -> Iterator[str]:
     """Tell all of a request: trusted facts first, the agent's own words last."""
+    if row.unlimited:
+        yield f"  {no_limits(row)}"
     yield f"Step-up {row.fingerprint}, {row.status}, id {row.id}"
     yield f"  Agent: {row.agent_name}, id {row.agent_id}, owner {owner or 'unknown'}"
     yield f"  Wants to: {row.action}, scope {row.scope}, risk {row.risk.upper()}"
@@ -101,6 +104,8 @@ def facts(
         yield "  With: no parameters"
     for name, value in row.parameters:
         yield f"  With {name}: {value}"
+    for name, value in row.others:
+        yield f"  Also {name}: {value}"
     yield f"  Why ask: {row.rule}: {row.why}"
     yield f"  You grant: {granted(row)}"
     yield f"  Digest: {row.digest}"

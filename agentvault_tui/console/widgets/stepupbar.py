@@ -51,6 +51,7 @@ class StepUpBar(Pane):
         start: Row = (
             (g.cursor, p.waiting),
             (f" {g.risk(row.risk)} ", p.risk(row.risk)),
+            ("NO LIMITS " if row.unlimited else "", p.danger),
             (pen.clip(row.agent_name, 28), p.strong),
             (f"  {pen.clip(row.action, 28)}", p.text),
         )

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from agentvault_tui.tenant.ciba.details import Detail
 from agentvault_tui.tenant.ciba.requests import CibaRequest
 from agentvault_tui.tenant.clients import log_name
-from agentvault_tui.tenant.details import parameter_rows
+from agentvault_tui.tenant.details import member_rows
 from agentvault_tui.tenant.journal import Peer
 from agentvault_tui.tenant.login.errands import Errand
 from agentvault_tui.tenant.login.purposes import Said, Waiting
@@ -134,5 +134,5 @@ class Inbox:
 def _rows(detail: Detail) -> tuple[tuple[Shown, Shown, str], ...]:
     return tuple(
         (in_full(name), in_full(value), kind)
-        for name, value, kind in parameter_rows(detail)
+        for name, value, kind in member_rows(detail.items())
     )

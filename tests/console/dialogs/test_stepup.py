@@ -5,14 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
+from agentvault_tui.console.before import differs
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.dialogs.stepup_asked import (
+    Asked,
+    brief,
+    changes,
+    no_limits,
+    whole,
+)
+from agentvault_tui.console.dialogs.stepup_history import History
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+from agentvault_tui.console.lines import Pen
+from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.theme import palette
 from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.text import Shown
 
 ID = "sup_7f3a"
 DIGEST = "sha256:7f3a" + "09c4" * 15
@@ -651,3 +666,53 @@ async def test_an_ordinary_request_cannot_pass_for_a_providers_token() -> None:
     async with opened(stand) as (app, _):
         assert "exactly this, once" in text_of(app)
         assert "a token of the account" not in text_of(app)
+
+
+async def test_what_nothing_limits_says_so_first_in_the_colour_of_danger() -> None:
+    """Who, with which scope, for how long: in the dialog, in full, and in the list."""
+    stand = scene()
+    agent = next(iter(stand.mirror.agents))
+    row = stand.ask(agent, "send:payment", resource=None)
+    words = "NOTHING LIMITS THIS: payments-agent may use send:payment for anything"
+    async with opened(stand, row.id) as (app, pilot):
+        assert text_of(app).index(words) < text_of(app).index("Agent ")
+        assert "once, within 5:00" in said(app)
+        assert "exactly this" not in said(app)
+        await pilot.press("v")
+        assert text_of(app).index(words) < text_of(app).index("Agent ")
+    pen = Pen(palette("agentvault"), stand.desk.glyphs)
+    asked = Asked(row, Shown("bob"), History(stand.desk, row), stand.clock.now())
+    for rows in (brief(asked, pen, 76, 20)[0], whole(asked, pen, 76)[0]):
+        assert rows[0][0][1] == pen.palette.danger
+    named = replace(row, resource=Shown("stripe:acct_42"))
+    assert "NOTHING LIMITS" not in no_limits(named)
+    listed = StandApp(stand, StepUpsDialog)
+    async with listed.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert text_of(listed).count("NO LIMITS") == 1
+
+
+async def test_every_member_a_resource_server_reads_is_shown() -> None:
+    """Objects of other types stand under a label of their own, also in plain mode."""
+    stand = scene()
+    bank = {"type": "payment_initiation", "creditorAccount": {"iban": "DE02"}}
+    row = stand.ask(
+        next(iter(stand.mirror.agents)),
+        "send:payment",
+        parameters={"amount": 12},
+        other_details=[bank, {"type": "x", "locations": ["https://bank.example"]}],
+        resource_indicator="https://api.example",
+    )
+    wanted = ["payment_initiation #1: creditorAccount", '{"iban": "DE02"}']
+    wanted += ["x #2: locations", "https://bank.example", "resource indicator"]
+    async with opened(stand, row.id, (110, 40)) as (app, pilot):
+        brief_text = said(app)
+        await pilot.press("v")
+        plain = "\n".join(sentences.facts(row, "bob", stand.clock.now(), ()))
+        for text in (said(app), plain):
+            assert all(word in text for word in wanted), text
+        assert "Also" in brief_text
+        assert '{"iban": "DE02"}' in brief_text
+    changed = replace(row, others=())
+    assert changes(row, changed) == ("another detail",)
+    assert "no x #2: locations" in differs(changed, row)
