@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
 import cedarpy
 
+from agentvault_tui.errors import PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
 from agentvault_tui.policy.catalogue import Catalogue
@@ -21,6 +23,7 @@ from agentvault_tui.policy.files import (
     shipped_policy,
     signature,
 )
+from agentvault_tui.policy.lint import Problem, problems
 from agentvault_tui.policy.messages import message
 from agentvault_tui.policy.reads import Reader, action_members
 from agentvault_tui.policy.rules import (
@@ -61,8 +64,17 @@ class Policy:
         catalogue: Catalogue,
         source: str = SHIPPED,
         seen: Signature = (),
+        *,
+        strict: bool = True,
     ) -> None:
         """Parse and validate; use [`Policy.load`][] or [`Policy.from_text`][].
+
+        Args:
+            text: the rules.
+            catalogue: the scopes they are about.
+            source: the path of the policy's file, or ``shipped``.
+            seen: the state of the home's files that this was read from.
+            strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
             PolicyError: the text is not a policy this broker can put in force.
@@ -77,16 +89,38 @@ class Policy:
         self._schema = cedarpy.Schema.from_str(written)
         self._policies, self.rules = read_rules(text, source, self._schema)
         members = action_members(action_groups(catalogue))
-        readers = [Reader.of(r.id, r.optional, r.parsed, members) for r in self.rules]
+        self._every_reader = tuple(
+            Reader.of(rule.id, rule.optional, rule.parsed, members)
+            for rule in self.rules
+        )
         self._readers = {
-            scope.name: [r for r in readers if r.reads and scope.name in r.actions]
+            scope.name: [
+                reader
+                for reader in self._every_reader
+                if reader.reads and scope.name in reader.actions
+            ]
             for scope in catalogue
         }
+        misspelt = [problem for problem in self.problems() if problem.misspelt]
+        if misspelt and strict:
+            raise PolicyError(
+                f"{source} line {misspelt[0].line}: the rule {misspelt[0].rule}:"
+                f" {misspelt[0].what}",
+                "`agentvault policy check` lists all there is",
+            )
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self._seen = seen
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
         self._kept = lru_cache(maxsize=_KEPT_ANSWERS)(self._verdict)
+
+    def problems(self, agents: Collection[str] | None = None) -> list[Problem]:
+        """Return what in the rules cannot match, or not as it reads.
+
+        Args:
+            agents: ids of the registered agents, if they are known.
+        """
+        return problems(self.rules, self._every_reader, self.catalogue, agents)
 
     @classmethod
     def from_text(cls, policy_text: str, catalogue: Catalogue) -> Policy:

@@ -17,7 +17,7 @@ PARAMETERS: Final = _READ | {"resource"}
 """What a rule may read of a request that the request may leave out."""
 _LONGEST_NAME: Final = 64
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
-_CURRENCY: Final = re.compile(r"[A-Z]{3}")
+CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
 """One mailbox or user name: nothing that separates, groups, or stands for many."""
 _NAMED: Final = re.compile(r"[^,;:<>\"@*%#\r\n\t\v\f]{1,200}<([^<>]*)>")
@@ -155,7 +155,7 @@ def _addressed(parameters: list[tuple[str, Any]], *, stated: bool) -> int:
 
 def _code(value: Any) -> str | None:
     """Accept an ISO 4217 code as written there."""
-    return value if isinstance(value, str) and _CURRENCY.fullmatch(value) else None
+    return value if isinstance(value, str) and CURRENCY.fullmatch(value) else None
 
 
 def _look_alikes(parameters: dict[str, Any]) -> set[str]:

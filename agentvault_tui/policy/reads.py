@@ -142,11 +142,12 @@ def read_by(rule: pst.Template) -> frozenset[str]:
 def nodes(node: Any) -> Iterator[Any]:
     """Yield *node* and every node of the syntax tree below it."""
     yield node
-    for child in _children(node):
+    for child in children(node):
         yield from nodes(child)
 
 
-def _children(node: Any) -> Iterator[Any]:
+def children(node: Any) -> Iterator[Any]:
+    """Yield the parts of a node of the syntax tree."""
     if not is_dataclass(node):
         return
     for field in fields(node):
@@ -167,7 +168,7 @@ def _reads(node: Any) -> frozenset[str]:
         case pst.Var("resource"):
             return frozenset({"resource"})
         case _:
-            return frozenset().union(*map(_reads, _children(node)))
+            return frozenset().union(*map(_reads, children(node)))
 
 
 def _named(constraint: Any) -> frozenset[str] | None:

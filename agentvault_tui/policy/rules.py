@@ -27,6 +27,7 @@ _ID: Final = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
 _TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|[()\[\]{};]', re.DOTALL)
 _UNFINISHED: Final = "unexpected end of input"
 
+ANNOTATIONS: Final = frozenset({"id", "why", "obligation", "optional"})
 DEFAULT_DENY: Final = "default-deny"
 POLICY_ERROR: Final = "policy-error"
 UNREAD_DETAILS: Final = "unread-details"

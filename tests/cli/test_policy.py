@@ -44,6 +44,45 @@ def test_check_reads_the_homes_own_policy(cli: Run, tmp_path: Path) -> None:
     assert "policy.cedar" in answer.err
 
 
+def test_check_lists_what_can_never_match(cli: Run, tmp_path: Path) -> None:
+    """Each rule that never matches is told with its line, and the exit code is 1."""
+    file = tmp_path / "mine.cedar"
+    notes = '@why("w") @obligation("allow") permit (principal, action, resource)'
+    file.write_text(
+        f'@id("a") {notes} when {{ context has cuont }};\n'
+        f'@id("b") {notes} when {{ context.performs == "send:paymnet" }};\n'
+        f'@id("c") {notes}\nwhen {{ false }};\n'
+    )
+    answer = cli("--home", str(tmp_path), "policy", "check", str(file))
+    assert answer.code == 1
+    first, second, third = answer.out.splitlines()
+    assert "mine.cedar line 1: the rule a: context never has cuont: count?" in first
+    assert 'line 2: the rule b: "send:paymnet" is never sent there' in second
+    assert "line 3: the rule c: when is always false" in third
+    told = cli("--home", str(tmp_path), "policy", "check", str(file), "--json")
+    assert (told.code, told.json["ok"]) == (1, False)
+    assert [one["rule"] for one in told.json["problems"]] == ["a", "b", "c"]
+
+
+def test_check_knows_the_homes_agents(av: Run, agent: Agent, tmp_path: Path) -> None:
+    """Ids of nobody, and catalogues without scopes that agents have, exit 1."""
+    file = tmp_path / "mine.cedar"
+    rule = '@id("a") @why("w") forbid (principal == Agent::"{}", action, resource);'
+    file.write_text(rule.format(agent.id))
+    assert av("policy", "check", str(file)).code == 0
+    file.write_text(rule.format("agt_0000000000000000"))
+    answer = av("policy", "check", str(file))
+    assert answer.code == 1
+    assert "no agent agt_0000000000000000 is registered" in answer.out
+    catalogue = tmp_path / "scopes.toml"
+    catalogue.write_text(
+        '[scopes."read:boats"]\ndescription = "d"\nrisk = "low"\nrevoking = "r"\n'
+    )
+    answer = av("policy", "check", str(catalogue))
+    assert answer.code == 1
+    assert f"was granted to {agent.name}: every use of it is denied" in answer.out
+
+
 def test_check_of_a_missing_file_exits_four(cli: Run, tmp_path: Path) -> None:
     """A file that is not there is no such thing."""
     assert cli("policy", "check", str(tmp_path / "none")).code == 4
