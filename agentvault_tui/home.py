@@ -54,6 +54,16 @@ class Home:
         return self.keys / "ledger-head.json"
 
     @property
+    def cut_journal(self) -> Path:
+        """Cuts in force that the ledger has not recorded."""
+        return self.data / "cuts.journal"
+
+    @property
+    def cut_marker(self) -> Path:
+        """Says that every cut is in the ledger or in the journal."""
+        return self.keys / "cuts-kept"
+
+    @property
     def config_file(self) -> Path:
         """``config.toml``."""
         return self.config / "config.toml"
@@ -183,11 +193,16 @@ def private_draft(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     finally:
         Path(draft).unlink(missing_ok=True)
     # The name is on disk with its folder: without, a power cut brings the old file.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make what was created, renamed or deleted in *folder* durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def check_socket_path(path: Path) -> None:

@@ -20,8 +20,7 @@ class Cooldowns:
 
     Each denial since the last approval doubles the wait: push fatigue needs
     repetition, so repetition costs. Memory goes first and the record follows, in the
-    same order, so that both say the same; a decision that could not be recorded is
-    taken back by `undo`.
+    same order, so that both say the same.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -57,14 +56,6 @@ class Cooldowns:
         denials = self.of(agent_id).denials + 1
         until = Deadline.after(self._clock, _wait(denials))
         return self._put(Cooldown(agent_id, denials, until))
-
-    def undo(self, agent_id: AgentId) -> None:
-        """Take one denial back: it was not recorded, so there was none."""
-        known = self.of(agent_id)
-        if known.denials > 1 and known.until is not None:
-            self._put(Cooldown(agent_id, known.denials - 1, known.until))
-        else:
-            self._known.pop(agent_id, None)
 
     def approved(self, agent_id: AgentId) -> tuple[Cooldown, ...]:
         """Start anew; return what goes into the approval's transaction, if anything."""

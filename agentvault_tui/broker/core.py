@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentvault_tui.broker.connecting import Flows
+from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.upstream import (
@@ -22,13 +23,14 @@ from agentvault_tui.broker.upstream import (
 )
 from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import LedgerError, PolicyError
+from agentvault_tui.errors import PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, Ledger
 from agentvault_tui.model import (
     Actor,
     ActorKind,
     Agent,
+    AgentId,
     Draft,
     Event,
     EventType,
@@ -44,8 +46,6 @@ log = logging.getLogger("agentvault.broker")
 _DECISIONS_A_TURN: Final = 4
 """Of the event loop: about a millisecond, which is what a revocation waits for."""
 _OTHERS_A_TURN: Final = 8
-_CUT_WAIT: Final = 0.25
-"""Seconds a revocation waits for its record before it answers without."""
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """Who acts when nobody did: expiry, start, stop, reload."""
@@ -79,7 +79,6 @@ class Broker:
     """What at the start was not as the events say, if anything."""
     flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
     """Device flows under way, one a step-up."""
-    recording_missed: asyncio.Lock = field(default_factory=asyncio.Lock)
     deciding: set[StepUpId] = field(default_factory=set)
     """Step-ups whose decision is being recorded: the first one wins."""
     approval_locks: dict[str, asyncio.Lock] = field(
@@ -92,12 +91,6 @@ class Broker:
     """Names whose registration is being recorded."""
     polled: dict[StepUpId, float] = field(default_factory=dict)
     """When each waiting step-up was last polled, in boot seconds."""
-    unrecorded: list[tuple[tuple[Draft, ...], tuple[Change, ...]]] = field(
-        default_factory=list
-    )
-    """Revocations that took effect while the ledger could not write."""
-    _late: set[asyncio.Task[bool]] = field(default_factory=set)
-    """Records of revocations that are still on their way to the disk."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None
@@ -106,6 +99,8 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    cuts: Cuts = field(init=False)
+    """Revocations on their way to the ledger."""
     access: TenantAccess = field(init=False)
     """The tenant's administration."""
     vault: VaultAccess = field(init=False)
@@ -121,6 +116,7 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
+        self.cuts = Cuts(self.ledger, self.registry, self.clock)
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
         self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
@@ -153,21 +149,18 @@ class Broker:
         with self.line.paused(), self.side_line.paused():
             yield
 
-    async def record_cut(self, *drafts: Draft, changes: Sequence[Change] = ()) -> bool:
-        """Record what was already cut; never wait long for it, never lose it.
+    async def record_cut(
+        self,
+        *drafts: Draft,
+        changes: Sequence[Change] = (),
+        agent_id: AgentId | None = None,
+    ) -> Kept:
+        """Persist a cut that is already in force; see `Cuts.record`.
 
         Revoking is the one thing allowed to act before its record: a disk that is
         full or hangs delays the record, not the answer.
-
-        Returns:
-            whether it is durable now.
         """
-        kept = tuple(changes)
-        task = asyncio.create_task(self._record_or_keep(drafts, kept))
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
-        done, _ = await asyncio.wait({task}, timeout=_CUT_WAIT)
-        return bool(done) and task.result()
+        return await self.cuts.record(drafts, changes, agent_id)
 
     async def _record_step(
         self, draft: Draft | None, changes: tuple[Change, ...]
@@ -175,17 +168,6 @@ class Broker:
         await self.record_cut(*([draft] if draft else []), changes=changes)
         if draft is not None:
             self.on_status()
-
-    async def _record_or_keep(
-        self, drafts: tuple[Draft, ...], changes: tuple[Change, ...]
-    ) -> bool:
-        try:
-            await self.record(*drafts, changes=changes, urgent=True)
-        except LedgerError as error:
-            log.warning("revocation kept in memory: %s", error.what)
-            self.unrecorded.append((drafts, changes))
-            return False
-        return True
 
     async def reload_policy(self) -> None:
         """Put a changed policy in force; keep the old one when the new is broken."""

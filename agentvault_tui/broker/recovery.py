@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.disconnect import close_accounts
+from agentvault_tui.broker.usecases.redeem import told
 from agentvault_tui.broker.usecases.request import digest_of
-from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
-from agentvault_tui.clock import iso
-from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
+from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
+from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import (
     Astray,
     Change,
-    Cooldown,
-    DropAccount,
+    CutJournal,
     DropAgentTokens,
     DropAllTokens,
     DropToken,
+    EventQuery,
+    KeptCut,
     Loaded,
-    OutboxStep,
-    Panic,
     Recovery,
 )
+from agentvault_tui.ledger.docs import read_cooldown
 from agentvault_tui.model import (
-    Account,
-    Agent,
+    Actor,
+    ActorKind,
+    AgentId,
     AgentStatus,
     Draft,
     Event,
     EventType,
-    Lease,
-    StepUp,
     StepUpStatus,
-    Token,
 )
 
 _SKEW: Final = timedelta(seconds=2)
@@ -63,6 +65,7 @@ async def take_over(broker: Broker) -> None:
     if found:
         await _record_astray(broker, found)
     await _cancel_changed(broker)
+    await apply_kept(broker)
 
 
 async def _cancel_changed(broker: Broker) -> None:
@@ -106,7 +109,7 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
     over = {stepup.id for stepup in ended}
     kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
     broker.registry.take_over(replace(loaded, tokens=(), stepups=(*kept, *ended)))
-    await broker.record(
+    await broker.record_cut(
         Draft(
             EventType.CLOCK_JUMP,
             SYSTEM,
@@ -173,8 +176,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     an agent comes back revoked, a step-up cancelled.
     """
     if recovery.found:
-        changes = tuple(c for attempt in recovery.attempts for c in attempt.changes)
-        broker.unrecorded.append(((), changes))
+        broker.cuts.missed([c for one in recovery.attempts for c in one.changes])
     try:
         await record_missed(broker)
     except LedgerError as error:
@@ -183,68 +185,161 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
 
 
 async def record_missed(broker: Broker) -> None:
-    """Write what was kept while the ledger could not, as things stand now.
+    """Record what the ledger could not take; assertions that were used as well.
 
     Raises:
         LedgerError: it latched again; what is left is kept for the next time.
     """
-    async with broker.recording_missed:
-        while broker.unrecorded:
-            drafts, changes = broker.unrecorded[0]
-            known = [_as_known(broker, change) for change in changes]
-            await broker.record(
-                *drafts, changes=[c for c in known if c is not None], urgent=True
-            )
-            broker.unrecorded.pop(0)
-        if unsaved := broker.replays.unsaved:
-            await broker.record(changes=unsaved)
-            broker.replays.saved(unsaved)
+    await broker.cuts.record_missed()
+    if unsaved := broker.replays.unsaved:
+        await broker.record(changes=unsaved, urgent=True)
+        broker.replays.saved(unsaved)
 
 
-def _as_known(broker: Broker, change: Change) -> Change | None:
-    """Return what memory says of the thing *change* changed."""
+async def open_journal(broker: Broker) -> CutJournal:
+    """Open the cut journal of the home, or create it in one that never had any.
+
+    That there is one is told by the chain, so that nobody can delete file and marker
+    unseen.
+
+    Raises:
+        LedgerUnwritableError: there is no room for a new one.
+    """
+    ledger = broker.ledger
+    query = EventQuery(type=EventType.BROKER_STARTED, limit=1)
+    last = (await ledger.events(query)).events
+    try:
+        return await asyncio.to_thread(
+            CutJournal.open,
+            broker.home,
+            ledger.ledger_id,
+            expected=any("cut_journal" in event.detail for event in last),
+            fresh=ledger.head.seq == 0,
+        )
+    except OSError as error:
+        raise LedgerUnwritableError(
+            f"{broker.home.cut_journal} cannot be made ({error.strerror})",
+            "make room on the disk: without it a revocation could be lost",
+        ) from error
+
+
+async def apply_kept(broker: Broker) -> None:
+    """Put in force, and record, what the last process cut and could not record.
+
+    Each is done as it was then, by whoever did it, unless the ledger has it. Where
+    cuts may be missing, everything is stopped.
+    """
+    cuts = broker.cuts
+    journal = cuts.journal = await open_journal(broker)
+    cuts.replaying = journal.found
+    for kept in journal.found:
+        try:
+            with cuts.took_effect(parse_iso(kept.at)):
+                await _apply(broker, kept)
+        except NotFoundError:
+            log.warning("a kept cut is about nothing that is known: %s", kept.key)
+        except (ValueError, KeyError) as error:
+            journal.problem = f"{journal.path} cannot be read ({error!r:.80})"
+    if journal.problem is not None:
+        broker.state_problem = (
+            f"Everything was stopped at the start: {journal.problem}, so that cuts "
+            "may be missing. Look at every agent before agentvault agents restore "
+            "--all."
+        )
+        log.error("%s", broker.state_problem)
+        await panic(broker, f"stopped at the start: {journal.problem}", SYSTEM)
+    cuts.replaying = ()
+    await cuts.keep()
+
+
+async def _apply(broker: Broker, kept: KeptCut) -> None:
+    by = Actor(ActorKind(kept.by[0]), *kept.by[1:])
+    await _APPLY[kept.kind](broker, kept, by)
+
+
+async def _stop_all(broker: Broker, kept: KeptCut, by: Actor) -> None:
+    if broker.registry.panic is None and not await _events(broker, kept, "panic.on"):
+        await panic(broker, kept.why, by)
+
+
+async def _revoke(broker: Broker, kept: KeptCut, by: Actor) -> None:
+    served = broker.registry.agent(kept.agent).status is AgentStatus.ACTIVE
+    if served and not await _events(broker, kept, "agent.revoked"):
+        await revoke_agent(broker, kept.agent, kept.why, by)
+
+
+async def _ungrant(broker: Broker, kept: KeptCut, by: Actor) -> None:
+    taken = set(kept.scopes) & set(broker.registry.agent(kept.agent).scopes)
+    for event in await _events(broker, kept, "agent.scopes_changed"):
+        taken -= set(event.detail.get("ungranted", ()))
+    if taken:
+        nothing: frozenset[str] = frozenset()
+        await change_scopes(broker, kept.agent, nothing, frozenset(taken), by)
+
+
+async def _close_account(broker: Broker, kept: KeptCut, by: Actor) -> None:
+    account_id, _, connection = kept.id.partition(" ")
+    account = broker.registry.accounts.get(AgentId(kept.agent), connection)
+    if account is not None and account_id in {"", account.id}:
+        await close_accounts(broker, [account], by)
+
+
+async def _wait_longer(broker: Broker, kept: KeptCut, _: Actor) -> None:
+    known, cooldown = broker.registry.cooldowns, read_cooldown(kept.agent, kept.status)
+    if cooldown.denials > known.of(cooldown.agent_id).denials:
+        known.take_over([cooldown])
+        await broker.record_cut(changes=[cooldown])
+
+
+async def _events(broker: Broker, kept: KeptCut, kind: str) -> tuple[Event, ...]:
+    """Return the events of that kind since the cut: with one, the ledger has it."""
+    agent = AgentId(kept.agent) if kept.agent else None
+    query = EventQuery(after=kept.since, agent=agent, type=EventType(kind), limit=1000)
+    return (await broker.ledger.events(query)).events
+
+
+async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:
     registry = broker.registry
-    match change:
-        case Agent():
-            try:
-                return registry.agent(change.id)
-            except NotFoundError:
-                revoked = replace(
-                    change,
-                    status=AgentStatus.REVOKED,
-                    revoked_at=broker.clock.now(),
-                )
-                registry.put_agent(revoked)
-                return revoked
-        case StepUp():
-            try:
-                return registry.stepup(change.id)
-            except NotFoundError:
-                return replace(
-                    change,
-                    status=StepUpStatus.CANCELLED,
-                    problem="never_answered",
-                    decided_at=broker.clock.now(),
-                    device=None,
-                )
-        case Panic():
-            return registry.panic or replace(change, on=False)
-        case Cooldown():
-            return registry.cooldowns.of(change.agent_id)
-        case OutboxStep():
-            return registry.step(change.agent_id, change.id)
-        case Account() | DropAccount() | Lease():
-            return _at_connection(registry, change)
-        case Token():
-            return None  # the ledger voided the batch's tokens itself
-        case _:
-            return change
+    agents = [AgentId(kept.agent)] if kept.agent else [a.id for a in registry.agents()]
+    for token in (one for agent in agents for one in registry.tokens_of(agent)):
+        if token.id == kept.id and registry.drop_token(token):
+            await broker.record_cut(
+                Draft(
+                    EventType.TOKEN_REVOKED,
+                    by,
+                    agent_id=token.agent_id,
+                    action=token.scope,
+                    reason="ended while the ledger could not write",
+                    detail=told(token),
+                ),
+                changes=[DropToken(token.id)],
+            )
 
 
-def _at_connection(
-    registry: Registry, change: Account | DropAccount | Lease
-) -> Account | DropAccount | Lease:
-    where = change.agent_id, change.connection
-    if isinstance(change, Lease):
-        return registry.leases.of(*where) or change
-    return registry.accounts.get(*where) or DropAccount(*where)
+async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:
+    stepup = broker.registry.stepup(kept.id)
+    status = StepUpStatus(kept.status)
+    spent = status is StepUpStatus.REDEEMED and stepup.status is StepUpStatus.APPROVED
+    if not (stepup.status.open or spent):
+        return
+    if spent:
+        ended = replace(stepup, status=status, redeemed_at=broker.clock.now())
+        broker.registry.put_stepup(ended)
+        await broker.record_cut(changes=[ended], agent_id=stepup.agent_id)
+    elif status is StepUpStatus.DENIED:
+        await deny(broker, stepup.id, kept.why, by)
+    else:
+        ended = cancelled(broker, stepup, kept.why)
+        await broker.record_cut(cancelled_draft(ended, by), changes=[ended])
+
+
+_APPLY: Final[dict[str, Callable[[Broker, KeptCut, Actor], Awaitable[None]]]] = {
+    "panic": _stop_all,
+    "revoke": _revoke,
+    "ungrant": _ungrant,
+    "token": _end_token,
+    "stepup": _end_stepup,
+    "account": _close_account,
+    "cooldown": _wait_longer,
+}
+"""What puts each kind of `KeptCut` in force."""

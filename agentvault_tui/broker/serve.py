@@ -271,7 +271,8 @@ async def _close(rooms: _Rooms) -> None:
 
 
 async def _mark(broker: Broker, kind: EventType) -> None:
-    await broker.record(
+    # A ledger that cannot write must not keep a broker with kept cuts from serving.
+    await broker.record_cut(
         Draft(
             kind,
             SYSTEM,
@@ -280,6 +281,8 @@ async def _mark(broker: Broker, kind: EventType) -> None:
                 "pid": os.getpid(),
                 "policy_version": broker.policy.version,
                 "boot_id": broker.clock.boot_id,
+                # From here on its absence is noticed.
+                "cut_journal": broker.home.cut_journal.name,
             },
         )
     )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.shapes import panic_shape
+
+_KEPT: Final = {
+    Kept.LEDGER: "they are on their way.",
+    Kept.JOURNAL: "they are kept in the cut journal and hold over a restart.",
+    Kept.STOP: "they hold in memory, and the next start stops everything.",
+    Kept.MEMORY: "they are in memory alone: a restart would lose them.",
+}
 
 
 def status_shape(broker: Broker) -> dict[str, Any]:
@@ -41,9 +49,16 @@ def warnings(broker: Broker) -> list[str]:
             "The ledger cannot be written: nothing is issued, revoking works. "
             f"{broker.ledger.problem or ''}".strip()
         )
-    if broker.unrecorded:
+    if broker.cuts.waiting:
         found.append(
-            f"{len(broker.unrecorded)} changes are in force but not yet recorded."
+            f"{broker.cuts.waiting} changes are in force and not in the ledger yet: "
+            f"{_KEPT[broker.cuts.kept]}"
+        )
+    journal = broker.cuts.journal
+    if journal is not None and journal.problem is not None:
+        found.append(
+            f"The next start stops everything, until agentvault agents restore --all: "
+            f"{journal.problem}."
         )
     if broker.state_problem:
         found.append(broker.state_problem)

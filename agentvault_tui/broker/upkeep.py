@@ -42,7 +42,7 @@ async def upkeep(broker: Broker) -> None:
             # What needs the ledger comes last: while it cannot write, the rest goes on.
             await record_counts(broker)
             drift = await _clock(broker, drift)
-            missed = broker.unrecorded or broker.replays.unsaved
+            missed = broker.cuts.unfinished or broker.replays.unsaved
             if missed and broker.ledger.writable:
                 await record_missed(broker)
         except LedgerError as error:

@@ -182,9 +182,17 @@ def revoke_agent(
     )
     print_elsewhere(out, answer)
     if answer.get("recorded") is False:
-        out.note("in force, but the ledger cannot record it yet: `agentvault doctor`")
+        out.note(f"in force, and not in the ledger yet: {_kept(answer)}")
     if everyone:
         out.line("nothing is issued until `agentvault agents restore --all`")
+
+
+def _kept(answer: dict[str, Any]) -> str:
+    """Say where a cut is until the ledger can write."""
+    return {
+        "journal": "the cut journal keeps it, also over a restart",
+        "stop": "the next start of the broker stops everything",
+    }.get(answer.get("kept", ""), "a restart of the broker would lose it")
 
 
 @command("restore", example="agentvault agents restore --all", prints_data=True)

@@ -13,10 +13,11 @@ from typing import Final, Protocol
 
 from agentvault_tui.console.records import StepUpRow, UpstreamStep
 
-UNRECORDED: Final = (
-    "In force, but NOT recorded yet: a broker that restarts before it is recorded "
-    "serves again. agentvault doctor says why."
-)
+_NOT_IN_LEDGER: Final = {
+    "journal": "the cut journal keeps it, also over a restart.",
+    "stop": "if the broker restarts before it is, everything is stopped.",
+}
+_IN_MEMORY: Final = "a broker that restarts before it is serves again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ class Revoked:
     round_trip_ms: float
     """Measured here: from the key to the broker's word."""
     upstream: tuple[UpstreamStep, ...]
-    recorded: bool = True
-    """Whether it outlives the broker; see `UNRECORDED`."""
+    kept: str = "ledger"
+    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
+    everything) or ``memory``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class Stopped:
     stepups: int
     effective_ms: float
     round_trip_ms: float
-    recorded: bool = True
-    """Whether it outlives the broker; see `UNRECORDED`."""
+    kept: str = "ledger"
+    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
+    everything) or ``memory``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,11 @@ class Restored:
 
 
 def caution(answer: object) -> tuple[str, ...]:
-    """Return what has to be said with a cut that could still be lost."""
-    lost = isinstance(answer, Revoked | Stopped) and not answer.recorded
-    return (UNRECORDED,) if lost else ()
+    """Return what has to be said with a cut that the ledger has not got yet."""
+    if not isinstance(answer, Revoked | Stopped) or answer.kept == "ledger":
+        return ()
+    kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
+    return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)
 
 
 class Actions(Protocol):

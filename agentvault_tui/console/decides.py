@@ -56,7 +56,7 @@ class Decides(Reads):
             effective,
             took,
             upstream,
-            data.get("recorded") is not False,
+            _kept(data),
         )
 
     async def restore(self, agent_id: str) -> Restored:
@@ -77,7 +77,7 @@ class Decides(Reads):
             integer(data.get("stepups_cancelled")),
             real(data.get("effective_ms")),
             took,
-            data.get("recorded") is not False,
+            _kept(data),
         )
 
     async def lift(self) -> Restored:
@@ -126,3 +126,9 @@ class Decides(Reads):
     def stood_still(self) -> float:
         """Return for how many seconds it did not."""
         return self.mirror.clock.boot() - self._beat_at
+
+
+def _kept(data: Json) -> str:
+    """Return where a cut is durable; a broker that does not say has recorded it."""
+    unsaid = "memory" if data.get("recorded") is False else "ledger"
+    return str(data.get("kept", unsaid))

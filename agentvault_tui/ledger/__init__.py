@@ -3,6 +3,7 @@
 from agentvault_tui.ledger.accepting import accept_rollback
 from agentvault_tui.ledger.activity import REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import Exported, export_ledger
+from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
 from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.past import Around, Past, Place
 from agentvault_tui.ledger.past_activity import PastActivity
@@ -31,6 +32,7 @@ from agentvault_tui.ledger.verify import Verification, verify_export, verify_led
 from agentvault_tui.ledger.verify_state import Astray, verify_home
 
 __all__ = [
+    "CAPACITY",
     "REDEEMED",
     "Activity",
     "Around",
@@ -39,6 +41,7 @@ __all__ = [
     "Change",
     "Cooldown",
     "Count",
+    "CutJournal",
     "DropAccount",
     "DropAgentTokens",
     "DropAllTokens",
@@ -47,6 +50,7 @@ __all__ = [
     "Exported",
     "Head",
     "Holding",
+    "KeptCut",
     "Ledger",
     "Link",
     "Loaded",
@@ -62,6 +66,7 @@ __all__ = [
     "UsedAssertion",
     "Verification",
     "accept_rollback",
+    "encode_cuts",
     "export_ledger",
     "verify_export",
     "verify_home",

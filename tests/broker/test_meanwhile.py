@@ -77,16 +77,17 @@ async def test_two_grants_at_once_are_both_given(bench: Bench) -> None:
     }
 
 
-async def test_a_denial_overtaken_by_a_revocation_is_a_cancellation(
+async def test_a_denial_is_in_force_before_its_record(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut off while the no is recorded, the request is over by that, and stays so."""
+    """Revoked while the denial is being recorded, the step-up is and stays denied."""
     agent, stepup = await hold(bench)
     gate = Gate(bench, monkeypatch, EventType.STEPUP_DENIED)
     denying = asyncio.create_task(deny(bench.broker, stepup.id, "no", OPERATOR))
     await gate.reached.wait()
+    registry = bench.broker.registry
+    assert registry.stepup(stepup.id).status is StepUpStatus.DENIED
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
     gate.open.set()
-    assert (await denying).status is StepUpStatus.CANCELLED
-    found = bench.broker.registry.stepup(stepup.id)
-    assert found.status is StepUpStatus.CANCELLED
+    assert (await denying).status is StepUpStatus.DENIED
+    assert registry.stepup(stepup.id).status is StepUpStatus.DENIED

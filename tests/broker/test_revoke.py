@@ -110,7 +110,7 @@ async def test_revoking_works_when_nothing_can_be_recorded(
     monkeypatch.setattr(bench.ledger, "commit", commit)
     await record_missed(bench.broker)
     assert (await bench.events("agent.revoked"))[-1].reason == "runaway"
-    assert bench.broker.unrecorded == []
+    assert bench.broker.cuts.unrecorded == []
 
 
 async def test_a_ledger_that_hangs_does_not_hold_up_a_revocation(
@@ -248,7 +248,7 @@ async def test_the_cut_is_written_though_only_the_grant_fails(
         await change_scopes(
             bench.broker, agent.id, frozenset({"read:email"}), gone, OPERATOR
         )
-    assert not bench.broker.unrecorded
+    assert not bench.broker.cuts.unrecorded
     await bench.close()
     again = await Bench.open(bench.home, clock)
     try:

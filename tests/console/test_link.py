@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -171,16 +172,24 @@ async def test_revoking_is_measured(fake: FakeOperator, console: Console) -> Non
     assert reasons == ["runaway", None]
 
 
-@pytest.mark.parametrize("told", [{}, {"recorded": True}, {"recorded": False}])
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({}, "ledger"),
+        ({"recorded": True}, "ledger"),
+        ({"recorded": False}, "memory"),
+        ({"recorded": False, "kept": "journal"}, "journal"),
+    ],
+)
 async def test_whether_a_cut_was_recorded_is_kept(
-    fake: FakeOperator, console: Console, told: dict[str, bool]
+    fake: FakeOperator, console: Console, told: dict[str, Any], kept: str
 ) -> None:
     """Of one agent and of all; a broker that does not say so has recorded it."""
     fake.answers["/api/agents/revoke"] = lambda: JSONResponse(told)
     async with console.running():
         one = await console.link.revoke("agt_1", "x")
         everyone = await console.link.panic("x")
-    assert one.recorded is everyone.recorded is told.get("recorded", True)
+    assert one.kept == everyone.kept == kept
 
 
 async def test_panic_and_lifting_it(fake: FakeOperator, console: Console) -> None:

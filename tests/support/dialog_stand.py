@@ -44,7 +44,7 @@ class Scripted:
         self.read: list[str] = []
         """Each request whose past was asked for."""
         self.error: Exception | None = None
-        self.recorded = True
+        self.kept = "ledger"
         """Whether what is cut reaches the ledger."""
         self.hold: asyncio.Event | None = None
         """When set, answers wait for it."""
@@ -94,7 +94,7 @@ class Scripted:
             UpstreamStep(Shown("vault grant"), Shown("confirmed"), 212.0),
             UpstreamStep(Shown("refresh token"), Shown("pending"), None),
         )
-        return Revoked(agent_id, tokens, waiting, 1.2, 3.4, steps, self.recorded)
+        return Revoked(agent_id, tokens, waiting, 1.2, 3.4, steps, self.kept)
 
     async def restore(self, agent_id: str) -> Restored:
         await self._note("restore", agent_id)
@@ -104,7 +104,7 @@ class Scripted:
     async def panic(self, reason: str) -> Stopped:
         await self._note("panic", reason)
         self.stand.panic(reason)
-        return Stopped(3, 5, 2, 1.9, 4.2, self.recorded)
+        return Stopped(3, 5, 2, 1.9, 4.2, self.kept)
 
     async def lift(self) -> Restored:
         await self._note("lift")

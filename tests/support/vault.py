@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -82,6 +83,7 @@ class Vault:
     def again(self, client: Client) -> Client:
         """Return *client*, speaking to this broker after a restart."""
         auth = client.http.auth
+        client.http.close()
         client.http = httpx.Client(
             base_url=self.ready["agents_url"],
             auth=auth,
@@ -125,8 +127,15 @@ class Vault:
 
 
 @contextmanager
-def serving(home: Path, **env: str) -> Iterator[Vault]:
-    """Run `agentvault serve` on *home* and leave nothing of it behind."""
+def serving(home: Path, room: int | None = None, **env: str) -> Iterator[Vault]:
+    """Run `agentvault serve` on *home* and leave nothing of it behind.
+
+    With *room* no file of it may have more bytes, from its start on.
+    """
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if room is not None:  # inherited, and only there
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     with subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(home)),
@@ -138,6 +147,7 @@ def serving(home: Path, **env: str) -> Iterator[Vault]:
         text=True,
         env=plain_environment(**env),
     ) as process:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
         vault = Vault(home, process)
         try:
             yield vault

@@ -259,5 +259,6 @@ def _cut(cut: Cut) -> dict[str, Any]:
         "stepups_cancelled": cut.stepups,
         "effective_ms": round(cut.effective_ms, 3),
         "recorded": cut.recorded,
+        "kept": cut.kept.value,
         "upstream": [step_shape(s) for s in cut.steps if s.status != "withdrawn"],
     }

@@ -75,7 +75,7 @@ async def disconnect(
         )
     others = registry.accounts.sharing(account)
     whole = [account, *_of(broker, others, connection)]
-    await _close(broker, whole, operator)
+    await close_accounts(broker, whole, operator)
     at_tenant = await _delete(broker, account)
     await _forget(broker, whole, operator, at_tenant)
     for one in whole:
@@ -154,7 +154,9 @@ def _of(broker: Broker, agents: Iterable[AgentId], connection: str) -> list[Acco
     return [account for account in found if account is not None]
 
 
-async def _close(broker: Broker, accounts: list[Account], operator: Actor) -> None:
+async def close_accounts(
+    broker: Broker, accounts: list[Account], operator: Actor
+) -> None:
     """Let no exchange succeed any more, in memory first; then record it."""
     closing = [replace(one, removing=True) for one in accounts if not one.removing]
     for account in closing:

@@ -131,7 +131,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
                 agent_id=agent.id,
                 action=found.scope,
                 reason="handed back",
-                detail=_told(found),
+                detail=told(found),
             ),
             changes=[DropToken(found.id)],
         )
@@ -270,11 +270,12 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         await broker.record(draft, changes=changes)
     except LedgerError:
         # The caller hears of an error, the token stays spent, and so it must on disk.
-        broker.unrecorded.append(((), tuple(changes)))
+        broker.cuts.missed(changes, token.agent_id)
+        await broker.cuts.keep()
         raise
 
 
-def _told(token: Token) -> dict[str, str]:
+def told(token: Token) -> dict[str, str]:
     """Return what an event about a token says of it, beside who and why."""
     told = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
     return told | ({"stepup_id": token.stepup_id} if token.stepup_id else {})

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import HeldTokens, Registry
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.clock import iso
@@ -43,10 +44,15 @@ class Cut:
     stepups: int
     effective_ms: float
     """From the call until nothing was served any more."""
-    recorded: bool
-    """Whether its record is durable; if not, it will be written when that works."""
+    kept: Kept
+    """Where it is durable; if not in the ledger, it is recorded when that works."""
     steps: tuple[OutboxStep, ...] = ()
     """What is still to be done at the tenant and at providers."""
+
+    @property
+    def recorded(self) -> bool:
+        """Tell whether its event is durable."""
+        return self.kept is Kept.LEDGER
 
 
 async def revoke_agent(
@@ -77,12 +83,12 @@ async def revoke_agent(
         stepups_cancelled=len(stepups),
     )
     with broker.cutting():
-        recorded = await broker.record_cut(
+        kept = await broker.record_cut(
             draft,
             *(cancelled_draft(stepup, operator) for stepup in stepups),
             changes=[revoked, DropAgentTokens(revoked.id), *stepups, *steps],
         )
-    return Cut((revoked,), len(tokens), len(stepups), effective_ms, recorded, steps)
+    return Cut((revoked,), len(tokens), len(stepups), effective_ms, kept, steps)
 
 
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
@@ -109,7 +115,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     drafts: list[Draft] = [head] if first else []
     # Also where memory has none: one may be on its way out, taken for a delivery.
     changes: list[Change] = [registry.panic, DropAllTokens()]
-    records: list[asyncio.Task[bool]] = []
+    records: list[asyncio.Task[Kept]] = []
     with broker.cutting():
         for start in range(0, len(waiting) or 1, _CANCELLED_A_TURN):
             if start:
@@ -122,10 +128,11 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
             record = broker.record_cut(*drafts, changes=changes)
             records.append(asyncio.create_task(record))
             drafts, changes = [], []
-        recorded = all(await asyncio.gather(*records))
+        recorded = set(await asyncio.gather(*records)) == {Kept.LEDGER}
     broker.on_status()
     agents = tuple(registry.agents())
-    return Cut(agents, tokens, len(waiting), effective_ms, recorded)
+    kept = Kept.LEDGER if recorded else broker.cuts.kept
+    return Cut(agents, tokens, len(waiting), effective_ms, kept)
 
 
 async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
@@ -139,6 +146,7 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
     agent = broker.registry.agent(agent_id)
     if agent.status is AgentStatus.ACTIVE:
         return agent
+    await broker.cuts.record_missed()
     active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
     epoch = broker.registry.epoch(agent.id)
     steps = broker.outbox.restore(agent.id)
@@ -164,6 +172,7 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
     """
     registry = broker.registry
     if registry.panic is not None:
+        await broker.cuts.record_missed()
         lifted = registry.panic
         since = lifted.since
         await broker.record(
@@ -244,11 +253,12 @@ async def _ungrant(
     draft.detail.update(granted=[], ungranted=sorted(gone), tokens_revoked=len(ended))
     drops = [DropToken(token.id) for token in ended]
     with broker.cutting():
-        return await broker.record_cut(
+        kept = await broker.record_cut(
             draft,
             *(cancelled_draft(stepup, operator) for stepup in stepups),
             changes=[narrowed, *drops, *stepups],
         )
+    return kept is Kept.LEDGER
 
 
 async def _grant(

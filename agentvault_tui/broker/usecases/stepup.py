@@ -109,16 +109,13 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         denial=reason or None,
         device=None,
     )
-    broker.deciding.add(stepup.id)
-    try:
-        await _record_denial(broker, denied, operator)
-        current = broker.registry.stepup(stepup_id)
-        if not current.status.open:
-            return current
-        broker.registry.put_stepup(denied)
-    finally:
-        broker.deciding.discard(stepup.id)
+    # Like a revocation it takes effect before its record, and waits for no disk.
+    broker.registry.put_stepup(denied)
     broker.end_flow(stepup.id)
+    await broker.record_cut(
+        _draft(EventType.STEPUP_DENIED, operator, denied, reason=denied.denial),
+        changes=[denied, broker.registry.cooldowns.denied(denied.agent_id)],
+    )
     return denied
 
 
@@ -138,20 +135,6 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
         if old is None:
             raise
         return old
-
-
-async def _record_denial(broker: Broker, denied: StepUp, operator: Actor) -> None:
-    """Write the denial, and with it how long the agent now waits."""
-    cooldowns = broker.registry.cooldowns
-    waits = cooldowns.denied(denied.agent_id)
-    try:
-        await broker.record(
-            _draft(EventType.STEPUP_DENIED, operator, denied, reason=denied.denial),
-            changes=[denied, waits],
-        )
-    except BaseException:
-        cooldowns.undo(denied.agent_id)
-        raise
 
 
 async def expire_due(broker: Broker) -> None:

@@ -83,7 +83,7 @@ class Deciding(Keyed, Screen[None]):
             ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
             said = f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms"
             said = ". ".join((f"{said}: cut {ended}", *caution(cut)))
-            self._tell(said, wrong=not cut.recorded)
+            self._tell(said, wrong=bool(caution(cut)))
 
     def _tell(self, text: str, *, wrong: bool = False) -> None:
         severity: Literal["warning", "information"] = (

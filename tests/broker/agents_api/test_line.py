@@ -28,7 +28,7 @@ async def test_nothing_begins_while_a_revocation_is_recorded(
         return await commit(*drafts, **more)
 
     monkeypatch.setattr(broker.ledger, "commit", slowly)
-    monkeypatch.setattr("agentvault_tui.broker.core._CUT_WAIT", 60)
+    monkeypatch.setattr("agentvault_tui.broker.cuts._LEDGER_WAIT", 60)
     cutting = asyncio.create_task(
         panic(broker, "", OPERATOR)
         if everything

@@ -255,23 +255,31 @@ async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
         assert "refresh token confirmed 900 ms" in await finish(app, pilot)
 
 
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ("ledger", ""),
+        ("journal", "the cut journal keeps it"),
+        ("stop", "everything is stopped"),
+        ("memory", "serves again"),
+    ],
+)
 @pytest.mark.parametrize(
     ("make", "keys"), [(revoke, ["y"]), (PanicDialog, ["tab", *"panic", "enter"])]
 )
-async def test_what_could_still_be_lost_is_said(
-    make: Callable[[Desk], Dialog[Any]], keys: list[str], *, recorded: bool
+async def test_what_is_not_in_the_ledger_yet_is_said(
+    make: Callable[[Desk], Dialog[Any]], keys: list[str], kept: str, words: str
 ) -> None:
-    """In force but not in the ledger: a restart would serve again; else not a word."""
+    """Where the cut is kept, and what a restart would do; recorded, not a word."""
     stand = scene()
-    stand.actions.recorded = recorded
+    stand.actions.kept = kept
     async with opened(stand, make) as (app, pilot):
         app.settle()
         await pilot.press(*keys)
         shown = await finish(app, pilot)
         assert "closed here" in shown
-        assert ("In force, but NOT recorded yet" in shown) is not recorded
-        assert ("serves again" in shown) is not recorded
+        assert ("In force, but NOT in the ledger yet" in shown) is (kept != "ledger")
+        assert words in " ".join(shown.split())
 
 
 async def test_the_outcome_swallows_keys_then_closes() -> None:

@@ -1,0 +1,432 @@
+"""Cuts take effect before their record, and are kept until the ledger has it.
+
+A cut is recorded in the ledger if that takes at most 250 ms; if not, it is written to
+the cut journal before its reply, and recorded once the ledger can write again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.ledger import (
+    CAPACITY,
+    Change,
+    Cooldown,
+    CutJournal,
+    DropAccount,
+    DropToken,
+    KeptCut,
+    Ledger,
+    OutboxStep,
+    Panic,
+    encode_cuts,
+)
+from agentvault_tui.ledger.docs import write_cooldown
+from agentvault_tui.model import (
+    Account,
+    Actor,
+    ActorKind,
+    Agent,
+    AgentId,
+    AgentStatus,
+    Draft,
+    EventType,
+    Lease,
+    StepUp,
+    StepUpStatus,
+    Token,
+)
+
+log = logging.getLogger("agentvault.cuts")
+
+_LEDGER_WAIT: Final = 0.25
+"""Seconds a cut waits for its record before it goes to the journal."""
+_JOURNAL_WAIT: Final = 2.0
+"""Seconds its reply waits for the journal: a disk may hang for good."""
+_WORDS: Final = 200
+_NOBODY: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
+OVERFLOW: Final = "more was cut than the journal keeps singly"
+
+
+class Kept(StrEnum):
+    """Where a cut is when its reply leaves."""
+
+    LEDGER = "ledger"
+    JOURNAL = "journal"
+    STOP = "stop"
+    """Neither could be written: the next start stops everything."""
+    MEMORY = "memory"
+    """The disk does not answer, or nothing on it can be changed."""
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """A cut in force, on its way to the ledger."""
+
+    drafts: tuple[Draft, ...]
+    changes: tuple[Change, ...]
+    agent_id: AgentId | None
+    since: int
+    """The ledger's head when it took effect."""
+    at: datetime
+
+
+@dataclass(slots=True)
+class Cuts:
+    """What was cut and is not recorded yet, in memory and in the journal."""
+
+    ledger: Ledger
+    registry: Registry
+    clock: Clock
+    unrecorded: list[Pending] = field(default_factory=list)
+    """Those whose record failed; it is tried again when the ledger can write."""
+    late: list[Pending] = field(default_factory=list)
+    """Those whose record the ledger has taken and not finished."""
+    replaying: tuple[KeptCut, ...] = ()
+    """What the last process left, until all of it is in force."""
+    journal: CutJournal | None = None
+    kept: Kept = Kept.LEDGER
+    """Where those that are not recorded are."""
+    _tasks: set[asyncio.Task[object]] = field(default_factory=set)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _written: list[KeptCut] | None = None
+    """What the journal holds, where this process has written it."""
+    _since: datetime | None = None
+    """When what is replayed took effect."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether `record_missed` has something to do."""
+        broken = self.journal is not None and self.journal.problem is not None
+        return bool(self.unrecorded) or (broken and not self.late)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many changes are in force and not recorded."""
+        return len(self.unrecorded) + len(self.late)
+
+    async def record(
+        self,
+        drafts: Sequence[Draft],
+        changes: Sequence[Change],
+        agent_id: AgentId | None,
+    ) -> Kept:
+        """Persist a cut that is already in force.
+
+        Args:
+            drafts: its events.
+            changes: what it changed; what makes an answer stricter is journaled.
+            agent_id: whose, if it is one agent's; by default the first event's.
+
+        Returns:
+            where it is now.
+        """
+        pending = self._pending(drafts, changes, agent_id)
+        task = asyncio.create_task(self._commit(pending))
+        self._follow(task)
+        done, _ = await asyncio.wait({task}, timeout=_LEDGER_WAIT)
+        if not done:
+            self.late.append(pending)
+        elif task.result():
+            return Kept.LEDGER
+        return await self.keep()
+
+    async def keep(self) -> Kept:
+        """Write all that is not recorded to the journal; wait at most two seconds."""
+        task = asyncio.create_task(self._keep())
+        self._follow(task)
+        done, _ = await asyncio.wait({task}, timeout=_JOURNAL_WAIT)
+        if not done:
+            self.kept = Kept.MEMORY  # until it is done after all
+        return self.kept
+
+    def missed(
+        self, changes: Sequence[Change], agent_id: AgentId | None = None
+    ) -> None:
+        """Note changes that are in force and whose record failed, without an event."""
+        self.unrecorded.append(self._pending((), changes, agent_id))
+
+    async def record_missed(self) -> None:
+        """Record what the ledger could not take, as things stand now.
+
+        Raises:
+            LedgerError: it latched again; what is left is kept for the next time.
+        """
+        async with self._recording:
+            recorded = self.unfinished
+            try:
+                while self.unrecorded:
+                    first = self.unrecorded[0]
+                    known = [self._as_known(change) for change in first.changes]
+                    for draft in first.drafts:
+                        draft.detail.setdefault("in_force_since", iso(first.at))
+                    await self.ledger.commit(
+                        *first.drafts,
+                        changes=[one for one in known if one is not None],
+                        urgent=True,
+                    )
+                    self.unrecorded.pop(0)
+            finally:
+                if recorded:
+                    await self.keep()
+
+    @contextlib.contextmanager
+    def took_effect(self, at: datetime) -> Iterator[None]:
+        """Say in the events of a block that they took effect earlier than recorded."""
+        self._since = at
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def _pending(
+        self,
+        drafts: Sequence[Draft],
+        changes: Sequence[Change],
+        agent_id: AgentId | None,
+    ) -> Pending:
+        if self._since is not None:
+            for draft in drafts:
+                draft.detail["in_force_since"] = iso(self._since)
+        if agent_id is None and drafts:
+            agent_id = drafts[0].agent_id
+        at = self._since or self.clock.now()
+        head = self.ledger.head.seq
+        return Pending(tuple(drafts), tuple(changes), agent_id, head, at)
+
+    async def _commit(self, pending: Pending) -> bool:
+        try:
+            await self.ledger.commit(
+                *pending.drafts, changes=pending.changes, urgent=True
+            )
+        except LedgerError as error:
+            log.warning("a cut is in force and not recorded: %s", error.what)
+            self.unrecorded.append(pending)
+            if pending in self.late:
+                self.late.remove(pending)
+            return False
+        if pending in self.late:
+            self.late.remove(pending)
+            await self.keep()
+        return True
+
+    async def _keep(self) -> Kept:
+        async with self._writing:
+            waiting = (*self.unrecorded, *self.late)
+            cuts = [*self.replaying, *(one for each in waiting for one in _cuts(each))]
+            try:
+                self.kept = await self._write(fitting(cuts))
+            except OSError:
+                log.exception("%d cuts are in memory alone", len(cuts))
+                self.kept = Kept.MEMORY
+            return self.kept
+
+    async def _write(self, cuts: list[KeptCut]) -> Kept:
+        journal = self.journal
+        if journal is None:
+            return Kept.MEMORY if cuts else Kept.LEDGER
+        if journal.problem is not None and not cuts:
+            # All of it is in the ledger now, which can begin a new one.
+            await asyncio.to_thread(journal.create)
+        elif cuts != self._written or journal.problem is not None:
+            self._written = None
+            if not await asyncio.to_thread(journal.write, cuts):
+                log.error("%s: the next start stops everything", journal.problem)
+                return Kept.STOP
+        self._written = cuts
+        return Kept.JOURNAL if cuts else Kept.LEDGER
+
+    def _follow(self, task: asyncio.Task[object] | asyncio.Task[bool]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _as_known(self, change: Change) -> Change | None:
+        """Return what memory says of the thing *change* changed."""
+        registry = self.registry
+        match change:
+            case Agent():
+                try:
+                    return registry.agent(change.id)
+                except NotFoundError:
+                    revoked = replace(
+                        change,
+                        status=AgentStatus.REVOKED,
+                        revoked_at=self.clock.now(),
+                    )
+                    registry.put_agent(revoked)
+                    return revoked
+            case StepUp():
+                try:
+                    return registry.stepup(change.id)
+                except NotFoundError:
+                    return replace(
+                        change,
+                        status=StepUpStatus.CANCELLED,
+                        problem="never_answered",
+                        decided_at=self.clock.now(),
+                        device=None,
+                    )
+            case Panic():
+                return registry.panic or replace(change, on=False)
+            case Cooldown():
+                return registry.cooldowns.of(change.agent_id)
+            case OutboxStep():
+                return registry.step(change.agent_id, change.id)
+            case Account() | DropAccount() | Lease():
+                return self._at_connection(change)
+            case Token():
+                return None  # the ledger voided the batch's tokens itself
+            case _:
+                return change
+
+    def _at_connection(
+        self, change: Account | DropAccount | Lease
+    ) -> Account | DropAccount | Lease:
+        where = change.agent_id, change.connection
+        if isinstance(change, Lease):
+            return self.registry.leases.of(*where) or change
+        return self.registry.accounts.get(*where) or DropAccount(*where)
+
+
+def fitting(cuts: Iterable[KeptCut]) -> list[KeptCut]:
+    """Return *cuts* without repetitions, so that the journal holds them.
+
+    Where they are too many, an agent's become its revocation, and where even those
+    are, a panic goes first: stricter than what was cut, and never less.
+    """
+    known: dict[object, KeptCut] = {}
+    for cut in cuts:
+        known.setdefault(cut.key, cut)
+    listed = list(known.values())
+    if len(encode_cuts(listed)) <= CAPACITY:
+        return listed
+    if panics := [cut for cut in listed if cut.kind == "panic"]:
+        listed = [cut for cut in listed if cut.kind not in {"token", "stepup"}]
+        if len(encode_cuts(listed)) <= CAPACITY:
+            return listed
+    short = {
+        cut.agent: KeptCut("revoke", cut.at, cut.by, cut.since, cut.agent, why=OVERFLOW)
+        for cut in listed
+        if cut.agent
+    }
+    fewer = [*panics, *short.values()]
+    if len(encode_cuts(fewer)) <= CAPACITY:
+        return fewer
+    first = listed[0]
+    why = (
+        "more agents were cut off than the journal holds: look at each before restoring"
+    )
+    stop = panics[:1] or [KeptCut("panic", first.at, first.by, first.since)]
+    room = CAPACITY // len(encode_cuts(fewer[-1:])) * 3 // 4
+    return [replace(stop[0], why=why), *list(short.values())[:room]]
+
+
+def _cuts(pending: Pending) -> Iterator[KeptCut]:
+    """Yield what of *pending* makes an answer stricter, whoever asks.
+
+    What follows from another of them is left out: a panic or a revocation ends tokens
+    and step-ups, taking scopes away ends those that carry them.
+    """
+    found = [cut for one in pending.changes if (cut := _cut(pending, one)) is not None]
+    wide = {cut.agent for cut in found if cut.kind in {"revoke", "ungrant", "panic"}}
+    for cut in found:
+        if cut.kind not in {"token", "stepup"} or not wide & {cut.agent, ""}:
+            yield cut
+
+
+def _cut(pending: Pending, change: Change) -> KeptCut | None:
+    match change:
+        case Panic(on=True):
+            by = Actor(_actor(pending).kind, _actor(pending).id, change.by)
+            return _kept(pending, "panic", by=by, why=change.reason)
+        case Agent(status=AgentStatus.REVOKED):
+            kind, agent = EventType.AGENT_REVOKED, change.id
+            return _kept(pending, "revoke", agent, why=_reason(pending, kind))
+        case Agent():
+            scopes = _taken(pending, change)
+            return (
+                _kept(pending, "ungrant", change.id, scopes=scopes) if scopes else None
+            )
+        case DropToken():
+            agent = pending.agent_id or AgentId("")
+            return _kept(pending, "token", agent, ident=change.token_id)
+        case StepUp() if not change.status.open and change.status in _ENDED:
+            why = change.denial or change.problem or ""
+            return _kept(
+                pending,
+                "stepup",
+                change.agent_id,
+                ident=change.id,
+                status=change.status.value,
+                why=why,
+            )
+        case Account(removing=True):
+            ident = f"{change.id} {change.connection}"
+            return _kept(pending, "account", change.agent_id, ident=ident)
+        case DropAccount():
+            ident = f" {change.connection}"
+            return _kept(pending, "account", change.agent_id, ident=ident)
+        case Cooldown() if (doc := write_cooldown(change)) is not None:
+            return _kept(pending, "cooldown", change.agent_id, status=doc)
+        case _:
+            return None
+
+
+_ENDED: Final = frozenset(
+    (StepUpStatus.DENIED, StepUpStatus.CANCELLED, StepUpStatus.REDEEMED)
+)
+"""An expired one is found expired again."""
+
+
+def _kept(
+    pending: Pending,
+    kind: str,
+    agent: AgentId | str = "",
+    *,
+    ident: str = "",
+    scopes: tuple[str, ...] = (),
+    status: str = "",
+    why: str = "",
+    by: Actor | None = None,
+) -> KeptCut:
+    actor = by or _actor(pending)
+    return KeptCut(
+        kind,
+        iso(pending.at),
+        (actor.kind.value, actor.id[:_WORDS], actor.name[:_WORDS]),
+        pending.since,
+        agent,
+        ident,
+        scopes,
+        status,
+        why[:_WORDS],
+    )
+
+
+def _actor(pending: Pending) -> Actor:
+    return pending.drafts[0].actor if pending.drafts else _NOBODY
+
+
+def _reason(pending: Pending, kind: EventType) -> str:
+    return next((d.reason or "" for d in pending.drafts if d.type is kind), "")
+
+
+def _taken(pending: Pending, agent: Agent) -> tuple[str, ...]:
+    """Return the scopes that the cut's event took from *agent*."""
+    return tuple(
+        scope
+        for draft in pending.drafts
+        if draft.type is EventType.AGENT_SCOPES_CHANGED and draft.agent_id == agent.id
+        for scope in draft.detail.get("ungranted", ())
+    )

@@ -1,0 +1,249 @@
+"""Cuts in force that the ledger has not recorded, kept where no new disk space is used.
+
+A revocation takes effect before its record. While the database cannot be written, a
+cut is written here before its reply, so that it outlives the process. The file is
+written in full once, with zero bytes, and from then on only overwritten in place.
+
+File format, all numbers big-endian:
+
+* 0: magic, the ledger's id, SHA-256 of both; never changed.
+* 512: one byte, the selector: 0 nothing is kept, 1 area A, 2 area B.
+* 4096: area A; 4096 + AREA: area B. Each is the length of a payload (4 bytes), the
+  SHA-256 of ledger id and payload, and the payload: a JSON list of cuts.
+
+A list is written to the area that is not selected and flushed, then the selector is
+written and flushed: a crash at any byte leaves the list before or the one after.
+So a selected area that does not verify was damaged, which no crash can do.
+
+Beside it, with the ledger's keys, stands a marker. Where the file cannot be written,
+the marker is deleted, for which a full disk has room: a start without it stops
+everything, as does one with a file that is damaged, missing or another ledger's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from agentvault_tui.home import Home, fsync_folder, put_private
+
+_MAGIC: Final = b"AgentVault cuts 1\n"
+_SELECTOR: Final = 512
+_FIRST: Final = 4096
+AREA: Final = 256 * 1024
+_SIZE: Final = _FIRST + 2 * AREA
+_HEAD: Final = 4 + hashlib.sha256().digest_size
+CAPACITY: Final = AREA - _HEAD
+"""Bytes of JSON the file can keep."""
+
+
+class _DamagedError(Exception):
+    """The file is not as it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCut:
+    """One cut, with what it takes to apply and record it after a restart."""
+
+    kind: str
+    """``revoke``, ``panic``, ``ungrant``, ``token``, ``stepup``, ``account`` or
+    ``cooldown``."""
+    at: str
+    """When it took effect."""
+    by: tuple[str, str, str]
+    """The actor: kind, id and name."""
+    since: int = 0
+    """The ledger's head when it took effect: its event comes after that one."""
+    agent: str = ""
+    id: str = ""
+    """Of the token, step-up or account; the connection's name comes after a space."""
+    scopes: tuple[str, ...] = ()
+    """Those taken away."""
+    status: str = ""
+    """The step-up's; a cool-down's deadline, as the ledger keeps it."""
+    why: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, tuple[str, ...]]:
+        """Return what two cuts of the same thing have in common."""
+        return self.kind, self.agent, self.id, self.scopes
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> Self:
+        """Return the cut that `encode_cuts` wrote.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is none.
+        """
+        kind, ident, name = value.pop("by")
+        scopes = tuple(value.pop("scopes", ()))
+        return cls(by=(kind, ident, name), scopes=scopes, **value)
+
+
+def encode_cuts(cuts: list[KeptCut]) -> bytes:
+    """Return the payload that keeps *cuts*."""
+    names = [known.name for known in fields(KeptCut)]
+    listed = [{n: v for n in names if (v := getattr(cut, n))} for cut in cuts]
+    text = json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+@dataclass(slots=True)
+class CutJournal:
+    """The file and its marker. Its methods block: call them in a thread."""
+
+    path: Path
+    marker: Path
+    ledger_id: str
+    found: tuple[KeptCut, ...] = ()
+    """What the last process left."""
+    problem: str | None = None
+    """Why cuts may be missing, or cannot be kept: the next start stops everything."""
+    _selected: int = field(default=0, repr=False)
+
+    @classmethod
+    def open(
+        cls, home: Home, ledger_id: str, *, expected: bool, fresh: bool
+    ) -> CutJournal:
+        """Read what was kept; create file and marker in a home that had none.
+
+        Args:
+            home: whose.
+            ledger_id: the ledger that the cuts belong to.
+            expected: whether the chain says that this home has a journal.
+            fresh: whether the ledger is empty, so that nothing can have been cut.
+
+        Raises:
+            OSError: there is no room for a new one.
+        """
+        journal = cls(home.cut_journal, home.cut_marker, ledger_id)
+        marked, there = journal.marker.exists(), os.path.lexists(journal.path)
+        if fresh or not (expected or marked or there):
+            journal.create()
+            return journal
+        try:
+            journal._load()
+        except FileNotFoundError:
+            journal.problem = f"{journal.path} is gone"
+        except (_DamagedError, OSError) as error:
+            journal.problem = f"{journal.path} is damaged ({error})"
+        if not marked:
+            journal.problem = (
+                f"a cut could not be kept, and {journal.marker} was removed to say so"
+            )
+        return journal
+
+    def create(self) -> None:
+        """Write a new, empty file in place of what is there, then the marker.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        draft = self.path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(draft, flags, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+            # Zeros that are written, not a hole or an extent that is only reserved:
+            # overwriting them allocates nothing.
+            _write_all(descriptor, self._header() + bytes(_SIZE - _SELECTOR), 0)
+            os.fsync(descriptor)
+            if os.path.lexists(self.path):
+                # Evidence, where it holds something that could not be read.
+                self.path.replace(self.path.with_suffix(".damaged"))
+            draft.replace(self.path)
+            fsync_folder(self.path.parent)
+            with contextlib.suppress(FileExistsError):
+                put_private(self.marker, b"see the cut journal\n", replace=False)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        self._selected, self.problem = 0, None
+
+    def write(self, cuts: list[KeptCut]) -> bool:
+        """Keep exactly *cuts*, durably; where that fails, delete the marker.
+
+        Returns:
+            whether they are in the file. Where not, the next start stops everything.
+
+        Raises:
+            OSError: the marker could not be deleted either.
+        """
+        if self.problem is None:
+            try:
+                self._write(cuts)
+            except OSError as error:
+                self.problem = f"{self.path} cannot be written ({error.strerror})"
+            else:
+                return True
+        # Also where it is gone already: the folder must say so on disk.
+        self.marker.unlink(missing_ok=True)
+        fsync_folder(self.marker.parent)
+        return False
+
+    def _write(self, cuts: list[KeptCut]) -> None:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_size != _SIZE:
+                raise OSError(0, "its size was changed")
+            selected = 0
+            if cuts:
+                payload = encode_cuts(cuts)
+                selected = 2 if self._selected == 1 else 1
+                area = len(payload).to_bytes(4, "big") + self._digest(payload) + payload
+                if len(area) > AREA:
+                    raise OSError(0, "more was cut than it holds")
+                _write_all(descriptor, area, _FIRST + (selected - 1) * AREA)
+                os.fsync(descriptor)
+            _write_all(descriptor, bytes((selected,)), _SELECTOR)
+            os.fsync(descriptor)
+            self._selected = selected
+        finally:
+            os.close(descriptor)
+
+    def _load(self) -> None:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            content = os.pread(descriptor, _SIZE + 1, 0)
+        finally:
+            os.close(descriptor)
+        if len(content) != _SIZE or content[:_SELECTOR] != self._header():
+            raise _DamagedError("it is another ledger's, or was cut")
+        selected = content[_SELECTOR]
+        if selected == 0:
+            return
+        if selected > 2:
+            raise _DamagedError("it names no area")
+        start = _FIRST + (selected - 1) * AREA
+        length = int.from_bytes(content[start : start + 4], "big")
+        payload = content[start + _HEAD : start + _HEAD + length]
+        if length > CAPACITY or content[start + 4 : start + _HEAD] != self._digest(
+            payload
+        ):
+            raise _DamagedError("its checksum is another")
+        try:
+            self.found = tuple(KeptCut.read(value) for value in json.loads(payload))
+        except (ValueError, TypeError, KeyError) as error:
+            raise _DamagedError(f"{error!r:.80}") from error
+        self._selected = selected
+
+    def _header(self) -> bytes:
+        name = _MAGIC + self.ledger_id.encode()
+        return (name + hashlib.sha256(name).digest()).ljust(_SELECTOR, b"\0")
+
+    def _digest(self, payload: bytes) -> bytes:
+        return hashlib.sha256(self.ledger_id.encode() + payload).digest()
+
+
+def _write_all(descriptor: int, content: bytes, at: int) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptor, content[written:], at + written)

@@ -1,0 +1,393 @@
+"""A cut that the ledger did not take holds over a restart, and is recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import approve, ask, hold, latched
+
+from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.cuts import OVERFLOW, Kept, fitting
+from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.usecases.disconnect import close_accounts
+from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.clock import ManualClock
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.ledger import CutJournal, KeptCut, Ledger, encode_cuts
+from agentvault_tui.ledger.journal import CAPACITY
+from agentvault_tui.model import (
+    Account,
+    Action,
+    AgentStatus,
+    StepUpStatus,
+)
+
+CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
+NONE: frozenset[str] = frozenset()
+
+
+async def killed(bench: Bench, clock: ManualClock) -> Bench:
+    """Return another broker on the home; the first recorded nothing at its end."""
+    await bench.close()
+    return await Bench.open(bench.home, clock)
+
+
+class Stage:
+    """One of everything that can be cut, and how to see that it is."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    async def set_up(self) -> None:
+        bench = self.bench
+        self.agent = await bench.agent("bot")
+        self.server = await bench.agent("api", resource_server=True)
+        granted = await ask(bench, self.agent, CALENDAR)
+        assert isinstance(granted, Granted)
+        self.secret = granted.access_token
+        held = await ask(bench, self.agent, PAYMENT)
+        assert isinstance(held, Escalated)
+        self.stepup = held.stepup
+        account = Account(
+            self.agent.id,
+            "google",
+            "cac_1",
+            "https://t/",
+            "auth0|1",
+            "Alice",
+            ("x",),
+            bench.clock.now(),
+        )
+        bench.broker.registry.accounts.put(account)
+        await bench.broker.record(changes=[account])
+
+    async def revoked(self) -> None:
+        await revoke_agent(self.bench.broker, self.agent.id, "runaway", OPERATOR)
+
+    async def stopped(self) -> None:
+        await panic(self.bench.broker, "all of it", OPERATOR)
+
+    async def ungranted(self) -> None:
+        gone = frozenset({"write:calendar", "send:payment"})
+        await change_scopes(self.bench.broker, self.agent.id, NONE, gone, OPERATOR)
+
+    async def handed_back(self) -> None:
+        await revoke_token(self.bench.broker, self.agent, self.secret)
+
+    async def denied(self) -> None:
+        await deny(self.bench.broker, self.stepup.id, "no", OPERATOR)
+
+    async def disconnected(self) -> None:
+        account = self.bench.broker.registry.accounts.get(self.agent.id, "google")
+        assert account is not None
+        await close_accounts(self.bench.broker, [account], OPERATOR)
+
+    async def in_force(self, bench: Bench, cut: str) -> bool:
+        """Tell whether *cut* holds in *bench*, as an outsider would find out."""
+        registry = bench.broker.registry
+        told = await introspect(bench.broker, self.server, self.secret)
+        stepup = registry.stepup(self.stepup.id)
+        match cut:
+            case "revoked":
+                status = registry.agent(self.agent.id).status
+                dead = stepup.status is StepUpStatus.CANCELLED
+                return status is AgentStatus.REVOKED and told.token is None and dead
+            case "stopped":
+                return registry.panic is not None and told.token is None
+            case "ungranted":
+                scopes = registry.agent(self.agent.id).scopes
+                dead = stepup.status is StepUpStatus.CANCELLED
+                return not scopes and told.token is None and dead
+            case "handed_back":
+                return told.token is None
+            case "denied":
+                waits = registry.cooldowns.remaining(self.agent.id)
+                return stepup.status is StepUpStatus.DENIED and waits > 0
+            case _:
+                account = registry.accounts.get(self.agent.id, "google")
+                return account is not None and account.removing
+
+
+KINDS = {
+    "revoked": "agent.revoked",
+    "stopped": "panic.on",
+    "ungranted": "agent.scopes_changed",
+    "handed_back": "token.revoked",
+    "denied": "stepup.denied",
+    "disconnected": "connection.removed",
+}
+
+
+@pytest.fixture
+async def stage(bench: Bench) -> Stage:
+    stage = Stage(bench)
+    await stage.set_up()
+    return stage
+
+
+@pytest.mark.parametrize("cut", KINDS)
+async def test_a_cut_the_ledger_did_not_take_survives_a_kill(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """In force from the first moment after the kill, and once the ledger writes, there.
+
+    Also through a second start at which the ledger still cannot write.
+    """
+    bench = stage.bench
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        await getattr(stage, cut)()
+        assert bench.broker.cuts.kept is Kept.JOURNAL
+        assert any("kept in the cut journal" in line for line in warnings(bench.broker))
+        second = await killed(bench, clock)
+        assert await stage.in_force(second, cut)
+        assert second.broker.cuts.kept is Kept.JOURNAL
+    third = await killed(second, clock)
+    try:
+        assert await stage.in_force(third, cut)
+        assert third.broker.cuts.kept is Kept.LEDGER
+        (event,) = await third.events(KINDS[cut])
+        assert event.actor.name in {"olga", "bot"}
+        assert event.detail["in_force_since"].startswith("2026-11-24T10:00:00")
+    finally:
+        await third.close()
+    last = await Bench.open(bench.home, clock)
+    try:
+        assert await stage.in_force(last, cut)
+        assert len(await last.events(KINDS[cut])) == 1
+    finally:
+        await last.close()
+
+
+@pytest.mark.parametrize("cut", KINDS)
+async def test_a_kill_between_recording_and_clearing_records_nothing_twice(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """The journal still has what the ledger has too: one event, and it stays undone.
+
+    What was undone after its record, a restore say, is not cut again.
+    """
+    bench = stage.bench
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        await getattr(stage, cut)()
+    with monkeypatch.context() as patch:
+        # Killed as it is about to clear: the file stays as it is.
+        patch.setattr(CutJournal, "write", lambda *_: True)
+        await record_missed(bench.broker)
+        if cut == "revoked":
+            await restore_agent(bench.broker, stage.agent.id, OPERATOR)
+        if cut == "stopped":
+            await lift_panic(bench.broker, OPERATOR)
+        if cut == "ungranted":
+            scopes = frozenset({"write:calendar", "send:payment"})
+            await change_scopes(bench.broker, stage.agent.id, scopes, NONE, OPERATOR)
+        await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        undone = cut in {"revoked", "stopped", "ungranted"}
+        assert await stage.in_force(again, cut) is not undone
+        expected = 2 if cut == "ungranted" else 1  # the second gives them back
+        assert len(await again.events(KINDS[cut])) == expected
+        assert (await asyncio.to_thread(read_journal, again)) == ()
+    finally:
+        await again.close()
+
+
+def read_journal(bench: Bench) -> tuple[KeptCut, ...]:
+    ledger_id = bench.ledger.ledger_id
+    found = CutJournal.open(bench.home, ledger_id, expected=True, fresh=False)
+    assert found.problem is None
+    return found.found
+
+
+async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 250 ms the reply says where it is; once recorded, it is there no more."""
+    bench, go_on = stage.bench, asyncio.Event()
+    commit = bench.ledger.commit
+
+    async def slow(*drafts: Any, **more: Any) -> Any:
+        await go_on.wait()
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", slow)
+    cut = await revoke_agent(bench.broker, stage.agent.id, "runaway", OPERATOR)
+    assert (cut.recorded, cut.kept) == (False, Kept.JOURNAL)
+    (kept,) = read_journal(bench)
+    assert (kept.kind, kept.agent, kept.why) == ("revoke", stage.agent.id, "runaway")
+    go_on.set()
+    await bench.until(lambda: bench.broker.cuts.kept is Kept.LEDGER)
+    assert read_journal(bench) == ()
+    assert len(await bench.events("agent.revoked")) == 1
+
+
+async def test_a_healthy_ledger_leaves_the_journal_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revocation that is recorded in time writes nothing else."""
+
+    def never(*_: object) -> bool:
+        raise AssertionError("the journal was written")
+
+    monkeypatch.setattr(CutJournal, "write", never)
+    for cut in reversed(KINDS):
+        await getattr(stage, cut)()
+    assert stage.bench.broker.cuts.kept is Kept.LEDGER
+
+
+async def test_a_token_spent_while_nothing_is_recorded_stays_spent_over_a_kill(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server heard of an error and may have paid: nobody gets it again."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        with pytest.raises(LedgerUnwritableError):
+            await introspect(bench.broker, server, granted.access_token)
+    again = await killed(bench, clock)
+    try:
+        told = await introspect(again.broker, server, granted.access_token)
+        assert told.token is None
+    finally:
+        await again.close()
+
+
+@pytest.mark.parametrize("damage", ["file", "marker", "byte"])
+async def test_with_a_damaged_journal_everything_is_stopped(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Told why, until it is lifted; then it keeps cuts again."""
+    bench = stage.bench
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        await stage.revoked()
+    home = bench.home
+    if damage == "file":
+        home.cut_journal.unlink()
+    elif damage == "marker":
+        home.cut_marker.unlink()
+    else:
+        content = bytearray(home.cut_journal.read_bytes())
+        content[4096 + 50] ^= 1
+        home.cut_journal.write_bytes(content)
+    async with AsyncExitStack() as closing:
+        again = await killed(bench, clock)
+        closing.push_async_callback(again.close)
+        assert again.broker.registry.panic is not None
+        assert "stopped at the start" in again.broker.registry.panic.reason
+        assert any("may be missing" in line for line in warnings(again.broker))
+        assert len(await again.events("panic.on")) == 1
+        assert await stage.in_force(again, "revoked") is (damage == "marker")
+        assert home.cut_marker.exists()
+    last = await Bench.open(home, clock)
+    try:
+        assert last.broker.registry.panic is not None
+        await lift_panic(last.broker, OPERATOR)
+        assert last.broker.registry.panic is None
+        assert read_journal(last) == ()
+    finally:
+        await last.close()
+
+
+async def test_where_nothing_can_be_written_the_next_start_stops_everything(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither ledger nor journal takes the cut: a file that is gone stands for it."""
+    bench = stage.bench
+    bench.home.cut_journal.write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        cut = await revoke_agent(bench.broker, stage.agent.id, "", OPERATOR)
+        assert cut.kept is Kept.STOP
+        assert any("next start stops" in line for line in warnings(bench.broker))
+        second = await killed(bench, clock)
+        assert second.broker.registry.panic is not None
+    third = await killed(second, clock)
+    try:
+        assert third.broker.registry.panic is not None
+        assert len(await third.events("panic.on")) == 1
+    finally:
+        await third.close()
+
+
+async def test_once_all_is_recorded_the_marker_is_back(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that failed is made anew, so that the next start stops nothing."""
+    bench = stage.bench
+    bench.home.cut_journal.write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        await stage.revoked()
+    assert not bench.home.cut_marker.exists()
+    await record_missed(bench.broker)
+    again = await killed(bench, clock)
+    try:
+        assert again.broker.registry.panic is None
+        assert await stage.in_force(again, "revoked")
+    finally:
+        await again.close()
+
+
+async def test_nothing_is_given_back_before_the_cut_is_recorded(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore recorded before its revocation would be undone by the next start."""
+    bench, commit = stage.bench, stage.bench.ledger.commit
+    monkeypatch.setattr(bench.ledger, "commit", latched)
+    await stage.revoked()
+    with pytest.raises(LedgerUnwritableError):
+        await restore_agent(bench.broker, stage.agent.id, OPERATOR)
+    monkeypatch.setattr(bench.ledger, "commit", commit)
+    await restore_agent(bench.broker, stage.agent.id, OPERATOR)
+    kinds = [e.type.value for e in await bench.events() if e.agent_id == stage.agent.id]
+    assert kinds.index("agent.revoked") < kinds.index("agent.restored")
+
+
+def kept(kind: str, number: int, **more: Any) -> KeptCut:
+    by = ("operator", "uid:0", "olga")
+    return KeptCut(kind, "2026-11-24T10:00:00Z", by, 7, f"agt_{number:016}", **more)
+
+
+def test_too_many_cuts_of_one_agent_become_its_revocation() -> None:
+    """An agent that ends its own tokens in an outage cannot fill what others need."""
+    cuts = [kept("token", 1, id=f"tok_{n:016}") for n in range(5000)]
+    fitted = fitting([*cuts, kept("revoke", 2, why="runaway")])
+    assert [(cut.kind, cut.agent[-1], cut.why) for cut in fitted] == [
+        ("revoke", "1", OVERFLOW),
+        ("revoke", "2", OVERFLOW),
+    ]
+
+
+def test_more_agents_than_the_journal_holds_stop_everything() -> None:
+    """What fits is kept as well, for when the panic is lifted."""
+    fitted = fitting(kept("revoke", n, why="x" * 200) for n in range(20_000))
+    assert len(encode_cuts(fitted)) <= CAPACITY
+    assert fitted[0].kind == "panic"
+    assert len(fitted) > 1000
+
+
+def test_the_same_cut_again_takes_no_more_room() -> None:
+    """Revoked twice in an outage, an agent has one record, the first."""
+    first = kept("revoke", 1, why="first")
+    assert fitting([first, replace(first, why="second")]) == [first]
