@@ -14,6 +14,9 @@ rule below follows from two sentences: cutting off is free, granting costs.
     cut can be undone, by whoever may, and is recorded under the local user.
   * *giving* (restore, register, give scopes, lift the panic) needs the socket alone
     where roles are ``auto``, and is refused where they are ``claim``.
+  * *changing people* of the embedded tenant needs the socket alone where roles are
+    ``auto``, and the role approver where they are ``claim``, once anybody has it: who
+    can make an approver can approve.
   * *approving* may be begun: what counts is the role of the person who then proves a
     second factor, fresh from the tenant. See `approvers`.
 
@@ -41,17 +44,20 @@ class Need(StrEnum):
     CUT = "revoke"
     GIVE = "restore"
     APPROVE = "approve"
+    PEOPLE = "people"
 
 
 _ROLES: Final = {
     Need.CUT: Role.OPERATOR,
     Need.GIVE: Role.OPERATOR,
     Need.APPROVE: Role.APPROVER,
+    Need.PEOPLE: Role.APPROVER,
 }
 _DEEDS: Final = {
     Need.CUT: "cutting off",
     Need.GIVE: "restoring, registering or giving scopes",
     Need.APPROVE: "approving",
+    Need.PEOPLE: "changing the tenant's people",
 }
 
 
@@ -97,10 +103,7 @@ class Authority:
             LedgerError: it is not enough, and that could not be recorded.
         """
         found = self.standing(operator.id)
-        actor = operator
-        if found.session is not None:
-            who = found.session.identity
-            actor = Actor(ActorKind.OPERATOR, who.sub, who.name)
+        actor = self.named(operator)
         if need in found.refused:
             why, role = found.refused[need], _ROLES[need].value
             draft = Draft(
@@ -117,10 +120,19 @@ class Authority:
             self._sessions.used(operator.id)
         return actor
 
+    def named(self, operator: Actor) -> Actor:
+        """Return who is signed in at *operator*'s seat, or *operator*."""
+        session = self._sessions.of(operator.id)
+        if session is None:
+            return operator
+        return Actor(ActorKind.OPERATOR, session.identity.sub, session.identity.name)
+
     def _allowed(self, need: Need, role: Role | None) -> bool:
+        if need is Need.PEOPLE and not self._by_claim:
+            return True
         if role is not None:
             return role.includes(_ROLES[need])
-        return need is not Need.GIVE or not self._by_claim
+        return need in {Need.CUT, Need.APPROVE} or not self._by_claim
 
 
 def _who(session: Session | None, role: Role | None) -> str:

@@ -131,6 +131,16 @@ class Sessions:
                 _draft(EventType.OPERATOR_LOGOUT, session.identity, operator.id)
             )
 
+    async def end_of(self, sub: str) -> None:
+        """End every session of a person who was changed at the tenant."""
+        ended = {u: s for u, s in self._sessions.items() if s.identity.sub == sub}
+        for uid, session in ended.items():
+            del self._sessions[uid]
+            why = "changed at the tenant"
+            draft = _draft(EventType.OPERATOR_LOGOUT, session.identity, uid, why)
+            self._over.append(draft)
+        await self.end_due()
+
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
         try:
             end = await self._broker.tenant.wait(flow, asyncio.Event())

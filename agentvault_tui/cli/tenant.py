@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +14,17 @@ from agentvault_tui.cli.device import print_qr
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session, lazily, lazy_room
-from agentvault_tui.errors import UsageError
+from agentvault_tui.errors import UnreachableError, UsageError
+from agentvault_tui.local_user import user_name
+from agentvault_tui.model import Actor, ActorKind, Draft
+from agentvault_tui.model.people import user_changed
 from agentvault_tui.model.role import Role
+
+if TYPE_CHECKING:
+    from agentvault_tui.tenant.people import User
+    from agentvault_tui.tenant.users import UserStore
+
+_ROLE = click.Choice([role.value for role in Role])
 
 
 @group("tenant", example="agentvault tenant user add alice --approver")
@@ -22,7 +34,11 @@ def tenant() -> None:
 
 @group("user", example="agentvault tenant user list")
 def user() -> None:
-    """Add people, list them, give them a new one-time code."""
+    """Add, list, change and remove people; each change is in the audit.
+
+    Where `[operators] roles` is `claim`, a change needs somebody signed in who has the
+    role approver, once anybody has it.
+    """
 
 
 @command("add", example="agentvault tenant user add alice --approver", prints_data=True)
@@ -32,7 +48,7 @@ def user() -> None:
     "--role",
     "roles",
     multiple=True,
-    type=click.Choice([role.value for role in Role]),
+    type=_ROLE,
     help="What they may do once signed in; each includes those before it.",
 )
 @pass_session
@@ -40,8 +56,10 @@ def add_user(
     session: Session, name: str, approver: bool, roles: tuple[str, ...]
 ) -> None:
     """Add a person; password and one-time code seed are shown this once."""
+    held = [*roles, *([Role.APPROVER.value] if approver else [])]
     with _users(session) as users:
-        added = users.add(name, approver=approver, roles=roles)
+        _record(session, users, "added", users.free(name), held)
+        added = users.add(name, roles=held)
     out = session.out
     if session.json:
         out.json(
@@ -95,11 +113,63 @@ def list_users(session: Session) -> None:
 def new_otp(session: Session, name: str) -> None:
     """Give a person a new one-time code seed; the old one ends, and any lock."""
     with _users(session) as users:
+        person = users.named(name)
+        _record(session, users, "factor", person)
         secret, uri = users.reset_otp(name)
     if session.json:
         session.out.json({"user": name, "otp_secret": secret, "otpauth_uri": uri})
     else:
         _print_otp(session.out, secret, uri)
+
+
+@command("password", example="agentvault tenant user password alice", prints_data=True)
+@click.argument("name")
+@pass_session
+def new_password(session: Session, name: str) -> None:
+    """Give a person a new password, shown this once; the old one ends."""
+    with _users(session) as users:
+        person = users.named(name)
+        _record(session, users, "password", person)
+        password = users.reset_password(name)
+    if session.json:
+        session.out.json({"user": person.name, "password": password})
+    else:
+        session.out.fields([("password", password)])
+        session.out.note("this is shown once: keep it now")
+
+
+@command("role", example="agentvault tenant user role alice approver", prints_data=True)
+@click.argument("name")
+@click.argument("roles", nargs=-1, type=_ROLE)
+@click.option("--none", is_flag=True, help="Take every role away.")
+@pass_session
+def set_roles(session: Session, name: str, roles: tuple[str, ...], none: bool) -> None:
+    """Give a person exactly these ROLES; whoever is signed in as them is signed out."""
+    if none == bool(roles):
+        raise UsageError("name the roles they shall have", "or --none")
+    with _users(session) as users:
+        person = users.named(name)
+        _record(session, users, "role", person, roles)
+        person = users.set_roles(name, roles)
+    if session.json:
+        session.out.json(_shape(person))
+    else:
+        session.out.line(f"{person.name}: {', '.join(person.roles) or 'no role'}")
+
+
+@command("remove", example="agentvault tenant user remove alice", prints_data=True)
+@click.argument("name")
+@pass_session
+def remove_user(session: Session, name: str) -> None:
+    """Remove a person: they sign in no more, and what was issued to them ends."""
+    with _users(session) as users:
+        person = users.named(name)
+        _record(session, users, "removed", person)
+        users.remove(name)
+    if session.json:
+        session.out.json({"user": person.name, "sub": person.sub, "removed": True})
+    else:
+        session.out.line(f"removed {person.name}")
 
 
 @command("rotate-keys", example="agentvault tenant rotate-keys", prints_data=True)
@@ -143,7 +213,7 @@ def rotate(session: Session, revoke: bool) -> None:
     )
 
 
-for _command in (add_user, list_users, new_otp):
+for _command in (add_user, list_users, new_otp, new_password, set_roles, remove_user):
     user.add_command(_command)
 for _member in (user, activate, rotate):
     tenant.add_command(_member)
@@ -157,9 +227,59 @@ def _only_embedded(session: Session, what: str) -> None:
         )
 
 
-def _users(session: Session) -> Any:
+def _users(session: Session) -> UserStore:
     _only_embedded(session, "people")
-    return lazy_room("tenant.users").UserStore(session.home)
+    store: UserStore = lazy_room("tenant.users").UserStore(session.home)
+    return store
+
+
+def _record(
+    session: Session,
+    users: UserStore,
+    change: str,
+    person: User | str,
+    roles: Iterable[str] = (),
+) -> None:
+    """Record a change of people before it is made; whoever may not make it is refused.
+
+    A running broker judges and records it. With none running it goes into the ledger
+    from here, and where a change needs a role there is nobody to show it to.
+
+    Raises:
+        AgentVaultError: it may not be made, or cannot be recorded.
+    """
+    name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
+    held = list(roles)
+    try:
+        session.client.post(
+            "/api/tenant/people", change=change, user=name, sub=sub, roles=held
+        )
+    except UnreachableError as error:
+        bound = session.settings.operators.by_claim
+        if bound and any(one.approver and not one.blocked for one in users.list()):
+            raise UnreachableError(
+                f"{error.what}, and changing people takes an approver who signs in "
+                "there ([operators] roles is claim)",
+                "agentvault serve, then agentvault login",
+            ) from None
+        uid = os.getuid()
+        actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+        asyncio.run(_commit(session, user_changed(actor, change, name, sub, held)))
+
+
+async def _commit(session: Session, draft: Draft) -> None:
+    """Write an event into the ledger of a home that no broker has.
+
+    Raises:
+        HomeInUseError: a broker has it, and does not answer.
+        LedgerError: it cannot be written.
+    """
+    clock = lazily("agentvault_tui.clock", "SystemClock")()
+    ledger = await lazy_room("ledger").Ledger.open(session.home, clock=clock)
+    try:
+        await ledger.commit(draft)
+    finally:
+        await ledger.close()
 
 
 def _shape(person: Any) -> dict[str, Any]:

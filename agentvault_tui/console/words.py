@@ -55,6 +55,7 @@ _EVENTS: Final = {
     "tenant.back": "BACK",
     "tenant.log": "TENANT LOG",
     "tenant.log_gap": "GAP",
+    "tenant.user_changed": "PERSON",
     "token.delivered": "FETCHED",
     "token.exchanged": "PROVIDED",
     "token.not_exchanged": "WITHHELD",
@@ -74,6 +75,7 @@ _LOUD: Final = frozenset(
         "panic.on",
         "tenant.away",
         "tenant.log_gap",
+        "tenant.user_changed",
     }
 )
 

@@ -56,6 +56,8 @@ class EventType(StrEnum):
     TENANT_AWAY = "tenant.away"
     """The tenant answers no more: until it does, nothing a person decides can be."""
     TENANT_BACK = "tenant.back"
+    TENANT_USER_CHANGED = "tenant.user_changed"
+    """A person of the embedded tenant: added, removed, new role, password or factor."""
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
     AUDIT_AMBIGUOUS = "audit.ambiguous"

@@ -109,6 +109,14 @@ def checked_roles(roles: Iterable[str]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role in asked)
 
 
+def name_taken(name: str) -> ConflictError:
+    """Return the refusal of a name that somebody has."""
+    return ConflictError(
+        f"there is a user {name} already",
+        "choose another name, or give this one new codes with `user otp`",
+    )
+
+
 class People:
     """The users of one store."""
 
@@ -164,10 +172,7 @@ class People:
                 json.dumps(user.profile),
             )
         except sqlite3.IntegrityError:
-            raise ConflictError(
-                f"there is a user {name} already",
-                "choose another name, or give this one new codes with `user otp`",
-            ) from None
+            raise name_taken(name) from None
         return user, secret
 
     def new_otp(self, name: str) -> str:
@@ -202,6 +207,13 @@ class People:
             "UPDATE users SET roles = ? WHERE sub = ?", json.dumps(roles), sub
         )
 
+    def set_password(self, sub: str, password_hash: str) -> None:
+        """Give a user another password; it ends what locks the old one caused."""
+        self._store.change(
+            "UPDATE users SET password_hash = ? WHERE sub = ?", password_hash, sub
+        )
+        self._store.change("DELETE FROM lockouts WHERE who = ?", sub)
+
     def block(self, sub: str, *, blocked: bool) -> None:
         """Refuse a user's logins and refreshes, or let them in again."""
         self._store.change(
@@ -229,11 +241,19 @@ class People:
             self.describe(sub, last_login=now, logins_count=count)
 
     def delete(self, sub: str) -> bool:
-        """Forget a user; tell whether there was one."""
-        self._store.change("DELETE FROM lockouts WHERE who = ?", sub)
-        return bool(self._store.change("DELETE FROM users WHERE sub = ?", sub))
+        """Forget a user and all that is kept of them; tell whether there was one."""
+        with self._store.transaction():
+            for forget in _FORGET:
+                self._store.change(forget, sub)
+            return bool(self._store.change("DELETE FROM users WHERE sub = ?", sub))
 
 
+_FORGET: Final = (
+    "DELETE FROM lockouts WHERE who = ?",
+    "DELETE FROM connected_accounts WHERE user_id = ?",
+    "DELETE FROM user_grants WHERE user_id = ?",
+    "DELETE FROM access_tokens WHERE sub = ?",
+)
 _ALL: Final = "SELECT * FROM users ORDER BY name"
 
 

@@ -106,7 +106,7 @@ def endpoints(parts: Parts) -> list[Endpoint]:
         ConnectionCalls(parts.connections, parts.clients),
         ApiCalls(parts.apis),
         ActionCalls(parts.store, parts.clock),
-        RoleCalls(parts.store),
+        RoleCalls(parts.store, parts.people),
         SettingsCalls(parts.settings),
         LogCalls(parts.journal),
         *([TokensetCalls(parts.people, parts.accounts)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from agentvault_tui.tenant.people import (
     User,
     checked_name,
     checked_roles,
+    name_taken,
     new_password,
     normal_name,
 )
@@ -104,6 +105,29 @@ class UserStore:
         """Return every user, by name."""
         return tuple(self._people.all())
 
+    def named(self, name: str) -> User:
+        """Return the user of that name.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        user = self._people.named(name)
+        if user is None:
+            raise NotFoundError("there is no such user", "see `tenant user list`")
+        return user
+
+    def free(self, name: str) -> str:
+        """Return the normal form of a new user's name.
+
+        Raises:
+            UsageError: the name is not one.
+            ConflictError: the name is taken.
+        """
+        name = checked_name(name)
+        if self._people.named(name) is not None:
+            raise name_taken(name)
+        return name
+
     def set_roles(self, name: str, roles: Iterable[str]) -> User:
         """Give a user exactly these roles; in force from their next sign-in on.
 
@@ -111,12 +135,32 @@ class UserStore:
             UsageError: a role is unknown.
             NotFoundError: there is no such user.
         """
-        held = checked_roles(roles)
-        user = self._people.named(name)
-        if user is None:
-            raise NotFoundError("there is no such user", "see `tenant user list`")
+        user, held = self.named(name), checked_roles(roles)
         self._people.set_roles(user.sub, held)
-        return User(user.sub, user.name, held, user.created_at, user.blocked)
+        return replace(user, roles=held)
+
+    def reset_password(self, name: str) -> str:
+        """Give a user a new password, to be shown once; the old one ends.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        user, password = self.named(name), new_password()
+        self._people.set_password(user.sub, self._hasher.hash(password))
+        return password
+
+    def remove(self, name: str) -> User:
+        """Forget a user; what was issued to them ends.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        user = self.named(name)
+        self._people.delete(user.sub)
+        self._store.change(
+            "UPDATE refresh_tokens SET gone_at = 0 WHERE user_id = ?", user.sub
+        )
+        return user
 
     def reset_otp(self, name: str) -> tuple[str, str]:
         """Give a user a new one-time code secret; the old one ends, and any lock.

@@ -176,6 +176,46 @@ async def test_a_viewer_sees_everything(seat: Seat) -> None:
     assert set(me["refused"]) == {"revoke", "restore", "approve"}
 
 
+PERSON = {"change": "role", "user": "eve", "sub": "auth0|eve", "roles": ["approver"]}
+
+
+async def test_by_claim_people_are_changed_by_approvers_alone(bench: Bench) -> None:
+    """Neither an operator nor nobody makes an approver; who did so is on record."""
+    bench.broker.tenant_kind = "embedded"
+    seat = by_claim(bench)
+    for role in (None, "operator"):
+        if role is not None:
+            await seat.sign_in(role)
+        refused = await seat.post("tenant/people", **PERSON)
+        assert (refused.status_code, refused.json()["needed_role"]) == (403, "approver")
+        assert "people" in (await seat.me())["refused"]
+    assert not await bench.events("tenant.user_changed")
+    await seat.sign_in("approver", name="ann")
+    changed = await seat.post("tenant/people", **PERSON)
+    assert changed.json() == {"by": {"id": "auth0|ann", "name": "ann"}}
+    (event,) = await bench.events("tenant.user_changed")
+    assert (event.actor.name, event.action, event.detail) == ("ann", "role", PERSON)
+
+
+async def test_whose_people_they_are_decides(seat: Seat) -> None:
+    """Where roles are not claimed the socket is enough; Auth0 keeps its own people."""
+    assert (await seat.post("tenant/people", **PERSON)).status_code == 409
+    seat.bench.broker.tenant_kind = "embedded"
+    assert (await seat.post("tenant/people", **PERSON)).status_code == 200
+    odd = {**PERSON, "change": "renamed"}
+    assert (await seat.post("tenant/people", **odd)).status_code == 400
+
+
+async def test_who_is_changed_at_the_tenant_is_signed_out(seat: Seat) -> None:
+    """What they may do now is what the tenant says at their next sign-in."""
+    seat.bench.broker.tenant_kind = "embedded"
+    await seat.sign_in("approver", name="eve")
+    await seat.post("tenant/people", **PERSON)
+    assert (await seat.me())["user"] is None
+    (event,) = await seat.bench.events("operator.logout")
+    assert event.reason == "changed at the tenant"
+
+
 async def test_the_record_names_the_person(seat: Seat) -> None:
     """What a signed-in operator decides carries the tenant's subject and name."""
     agent, stepup = await hold(seat.bench)

@@ -10,6 +10,7 @@ from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import checked, table, tables, text
 from agentvault_tui.tenant.management.problems import ApiError, not_found
 from agentvault_tui.tenant.objects import Document, Objects, merged
+from agentvault_tui.tenant.people import ROLES, People
 from agentvault_tui.tenant.store import Store
 
 _MEMBERS: Final = {"name": text(128), "description": text(255, 0)}
@@ -27,9 +28,10 @@ class RoleCalls:
     people can have reach what they reach, and these are kept to be read again.
     """
 
-    def __init__(self, store: Store) -> None:
-        """Keep roles in *store*."""
+    def __init__(self, store: Store, people: People) -> None:
+        """Keep roles in *store*, and tell who of *people* has one."""
         self._roles = Objects(store, "role")
+        self._people = people
 
     def endpoints(self) -> list[Endpoint]:
         """Return the calls."""
@@ -41,6 +43,8 @@ class RoleCalls:
             Endpoint("GET", one, read, "Get a role", self._get),
             Endpoint("PATCH", one, ("update:roles",), "Update a role", self._change),
             Endpoint("DELETE", one, ("delete:roles",), "Delete a role", self._delete),
+            Endpoint("GET", f"{one}/users", ("read:users",), "Get a role's users",
+                     self._users),
             Endpoint("GET", permissions, read, "Get permissions granted by role",
                      self._permissions),
             Endpoint("POST", permissions, ("update:roles",),
@@ -101,6 +105,19 @@ class RoleCalls:
         doc["permissions"] = [one for one in doc["permissions"] if one not in gone]
         self._roles.replace(doc["id"], doc)
         return Answer(204)
+
+    def _users(self, call: Call) -> Answer:
+        """Return who has a role; the id of one that people can have is its name."""
+        doc = self._roles.get(call.path["id"])
+        name = call.path["id"] if doc is None else doc["name"]
+        if doc is None and name not in ROLES:
+            raise not_found("The role does not exist.", "inexistent_role")
+        found = [
+            {"user_id": user.sub, "name": user.name, "email": user.email}
+            for user in self._people.all()
+            if name in user.roles and not user.blocked
+        ]
+        return Answer(200, paging.by_offset(call.query, "users", found))
 
     def _check_free(self, name: str) -> None:
         if self._roles.named(name) is not None:

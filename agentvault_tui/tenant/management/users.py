@@ -52,7 +52,6 @@ class UserCalls:
         """Act on the users of a tenant's *parts*."""
         self._people = parts.people
         self._refresh = parts.refresh
-        self._consents = parts.consents
         self._accounts = parts.accounts
         self._connections = parts.connections
         self._hasher = parts.hasher
@@ -138,9 +137,6 @@ class UserCalls:
     def _delete(self, call: Call) -> Answer:
         sub = call.path["id"]
         if self._people.delete(sub):
-            self._accounts.delete_user(sub)
-            for grant in self._consents.list(user_id=sub):
-                self._consents.delete(grant.id)
             for held in self._refresh.list(user_id=sub):
                 self._refresh.revoke(held.id)
         return Answer(204)

@@ -104,10 +104,6 @@ class Accounts:
             self._store.change("DELETE FROM connected_accounts WHERE id = ?", key)
         )
 
-    def delete_user(self, user_id: str) -> None:
-        """Forget all accounts of a user who is no more."""
-        self._store.change("DELETE FROM connected_accounts WHERE user_id = ?", user_id)
-
     def tokens(
         self, account: Account, lifetime: float, scope: str | None = None
     ) -> ProviderTokens | None:

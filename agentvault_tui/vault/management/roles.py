@@ -26,6 +26,23 @@ async def every(api: Api, *, prefix: str) -> AsyncIterator[Json]:
         yield row
 
 
+async def held(api: Api, role_id: str) -> bool:
+    """Tell whether anybody has the role. Scope ``read:users``.
+
+    Raises:
+        TenantNotFoundError: there is no such role.
+    """
+    rows = api.by_page(
+        path("roles", role_id, "users"),
+        "users",
+        what="list a role's users",
+        scope="read:users",
+    )
+    async for _ in rows:
+        return True
+    return False
+
+
 async def create(api: Api, role: Mapping[str, Any]) -> Json:
     """Make a role (200, where others answer 201). Scope ``create:roles``."""
     reply = await api.request(

@@ -1,0 +1,137 @@
+"""`agentvault tenant user`: changes of people are judged and recorded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyotp
+import pytest
+from support.command_line import PROGRAM, plain_environment, running
+from support.patience import PATIENT
+
+
+class Line:
+    """Command lines on one home where roles are ``claim``."""
+
+    def __init__(self, home: Path) -> None:
+        self.env = plain_environment(
+            AGENTVAULT_HOME=str(home), AGENTVAULT_OPERATORS_ROLES="claim"
+        )
+        self.folder = home.parent
+
+    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, *argv],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENT,
+            check=False,
+        )
+
+    def add(self, name: str, *roles: str) -> dict[str, Any]:
+        line = [part for role in roles for part in ("--role", role)]
+        answer = self("tenant", "user", "add", name, *line, "--json")
+        assert answer.returncode == 0, answer.stderr
+        added: dict[str, Any] = json.loads(answer.stdout)
+        return added
+
+    def changes(self) -> list[tuple[str, str, str]]:
+        """Return who made which change to whom, as the ledger has it."""
+        path = self.folder / "export.jsonl"
+        path.unlink(missing_ok=True)
+        assert self("audit", "export", str(path)).returncode == 0
+        events = map(json.loads, path.read_text().splitlines())
+        bodies = [json.loads(event["body"]) if "body" in event else event
+                  for event in events]  # fmt: skip
+        return [
+            (body["actor"]["name"], body["detail"]["change"], body["detail"]["user"])
+            for body in bodies
+            if body.get("type") == "tenant.user_changed"
+        ]
+
+    def sign_in(self, person: dict[str, Any]) -> None:
+        """Be *person* at the operators' socket."""
+        with running(("login", "--json"), self.env) as login:
+            assert login.stdout is not None
+            code = json.loads(login.stdout.readline())["device"]["user_code"]
+            file = self.folder / "password"
+            file.touch(0o600)
+            file.write_text(person["password"])
+            otp = pyotp.TOTP(person["otp_secret"]).now()
+            line = ("--user", person["user"], "--password-file", str(file), "--yes")
+            done = self("tenant", "activate", code, *line, "--otp", otp)
+            assert done.returncode == 0, done.stderr
+            assert login.wait(PATIENT) == 0
+
+
+@pytest.fixture
+def line(short_home: Path) -> Line:
+    return Line(short_home)
+
+
+@pytest.fixture
+def short_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    return tmp_path_factory.mktemp("p") / "h"
+
+
+def test_people_are_changed_by_approvers_alone_and_on_record(line: Line) -> None:
+    """Neither a viewer nor the absence of a broker is a way around the role."""
+    ann = line.add("ann", "approver")  # Nobody has the role yet.
+    refused = line("tenant", "user", "add", "eve", "--approver")
+    assert refused.returncode == 3
+    assert "agentvault login" in refused.stderr
+    with running(("serve", "--listen", "127.0.0.1:0"), line.env, None) as broker:
+        assert broker.stdout is not None
+        assert broker.stdout.readline()
+        local = line.changes()[0][0]
+        for change in (
+            ("add", "eve", "--approver"),
+            ("role", "ann", "viewer"),
+            ("password", "ann"),
+            ("otp", "ann"),
+            ("remove", "ann"),
+        ):
+            refused = line("tenant", "user", *change)
+            assert (refused.returncode, "approver" in refused.stderr) == (1, True)
+        line.sign_in(ann)
+        vic = line.add("vic", "viewer")
+        assert line("tenant", "user", "role", "vic", "operator").returncode == 0
+        line.sign_in({**vic})
+        refused = line("tenant", "user", "role", "vic", "approver")
+        assert refused.returncode == 1
+        assert "vic is operator" in refused.stderr
+        listed = json.loads(line("tenant", "user", "list", "--json").stdout)["users"]
+        roles = {person["name"]: person["roles"] for person in listed}
+        assert roles == {"ann": ["approver"], "vic": ["operator"]}
+        broker.terminate()
+        assert broker.wait(PATIENT) == 0
+    assert line.changes() == [
+        (local, "added", "ann"),
+        ("ann", "added", "vic"),
+        ("ann", "role", "vic"),
+    ]
+
+
+def test_every_change_of_people_has_its_event(line: Line) -> None:
+    """Also with no broker running, where roles are not claimed."""
+    line.env["AGENTVAULT_OPERATORS_ROLES"] = "auto"
+    before = line.add("ann", "approver")
+    reset = json.loads(line("tenant", "user", "password", "ann", "--json").stdout)
+    assert reset.keys() == {"user", "password"}
+    assert reset["password"] != before["password"]
+    otp = json.loads(line("tenant", "user", "otp", "ann", "--json").stdout)
+    assert otp["otp_secret"] != before["otp_secret"]
+    assert line("tenant", "user", "role", "ann").returncode == 2
+    none = line("tenant", "user", "role", "ann", "--none", "--json")
+    assert json.loads(none.stdout)["roles"] == []
+    assert line("tenant", "user", "remove", "ann").returncode == 0
+    assert line("tenant", "user", "remove", "ann").returncode == 4
+    changes = ("added", "password", "factor", "role", "removed")
+    assert [(change, user) for _, change, user in line.changes()] == [
+        (change, "ann") for change in changes
+    ]
