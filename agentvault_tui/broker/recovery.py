@@ -18,16 +18,18 @@ from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, de
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import (
-    Astray,
     Change,
     CutJournal,
+    DropAccount,
     DropAgentTokens,
     DropAllTokens,
     DropToken,
     EventQuery,
     KeptCut,
     Loaded,
+    OutboxStep,
     Recovery,
+    StateDivergence,
 )
 from agentvault_tui.ledger.docs import read_cooldown
 from agentvault_tui.model import (
@@ -38,6 +40,8 @@ from agentvault_tui.model import (
     Draft,
     Event,
     EventType,
+    Lease,
+    StepUp,
     StepUpStatus,
 )
 
@@ -53,17 +57,16 @@ async def take_over(broker: Broker) -> None:
 
     A deadline of an earlier boot is judged by the wall clock alone. Set back to
     before the ledger's last event it would revive what had expired, so then nothing
-    that can expire is taken over. What the rows would serve although events say
-    otherwise is not: rows are outside the chain, so whoever can write the file can
-    change them while no broker runs.
+    that can expire is taken over. Rows that contradict the chain are not taken over
+    either: whoever can write the file can change them while no broker runs.
     """
     loaded = await broker.ledger.load()
     broker.kept = loaded.meta
-    found = await broker.ledger.astray(loaded)
+    found = await broker.ledger.diverged(loaded)
     last = await broker.ledger.event(broker.ledger.head.seq)
-    await _take_over(broker, _without(loaded, found), last)
+    await _take_over(broker, _without(broker, loaded, found), last)
     if found:
-        await _record_astray(broker, found)
+        await _record_divergence(broker, found)
     await _cancel_changed(broker)
     await apply_kept(broker)
 
@@ -96,13 +99,7 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
         broker.registry.take_over(loaded)
         return
     ended = [
-        replace(
-            stepup,
-            status=StepUpStatus.CANCELLED,
-            problem="clock_set_back",
-            decided_at=now,
-            device=None,
-        )
+        _cancelled(broker, stepup, "clock_set_back")
         for stepup in loaded.stepups
         if stepup.status.open or stepup.status is StepUpStatus.APPROVED
     ]
@@ -120,43 +117,76 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
     )
 
 
-def _without(loaded: Loaded, found: Astray) -> Loaded:
-    """Return what was loaded, with the stricter word of events where they differ."""
-    cut = {agent.id: agent for agent in found.agents}
-    gone = {token.id for token in found.tokens}
-    kept = tuple(t for t in loaded.tokens if t.id not in gone and t.agent_id not in cut)
+def _cancelled(broker: Broker, stepup: StepUp, problem: str) -> StepUp:
     return replace(
-        loaded,
-        agents=tuple(cut.get(agent.id, agent) for agent in loaded.agents),
-        panic=loaded.panic or found.panic,
-        tokens=() if found.panic else kept,
+        stepup,
+        status=StepUpStatus.CANCELLED,
+        problem=problem,
+        decided_at=broker.clock.now(),
+        device=None,
     )
 
 
-async def _record_astray(broker: Broker, found: Astray) -> None:
-    """Record what the rows said otherwise, put them right, and tell operators."""
+def _without(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
+    """Return what was loaded, with the chain's word where the rows contradict it."""
+    cut = {agent.id: agent for agent in found.agents}
+    ended = {one.id: _cancelled(broker, one, "state_changed") for one in found.stepups}
+    cooling = {one.agent_id: one for one in (*loaded.cooldowns, *found.cooldowns)}
+    return replace(
+        loaded,
+        agents=tuple(cut.get(agent.id, agent) for agent in loaded.agents),
+        panic=found.panic or loaded.panic,
+        tokens=tuple(
+            token
+            for token in loaded.tokens
+            if not found.panic and token.agent_id not in cut
+            if token not in found.tokens
+        ),
+        stepups=tuple(
+            ended.get(stepup.id, stepup)
+            for stepup in loaded.stepups
+            if stepup not in found.decided
+        ),
+        accounts=tuple(one for one in loaded.accounts if one not in found.accounts),
+        leases=tuple(one for one in loaded.leases if one not in found.leases),
+        cooldowns=tuple(cooling.values()),
+        outbox=tuple(step for step in loaded.outbox if step not in found.steps),
+    )
+
+
+async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
+    """Record which rows contradict the chain, put them right, and tell operators."""
+    told = ", ".join(f"{count} {kind}" for kind, count in found.counts().items())
+    broker.state_problem = (
+        f"The ledger's state was changed behind its events ({told}): "
+        "it is taken as the events say. Run agentvault audit verify."
+    )
+    log.warning("%s", broker.state_problem)
     drops: list[Change] = (
         [DropAllTokens()]
         if found.panic
         else [DropAgentTokens(agent.id) for agent in found.agents]
     )
-    told = [f"{len(found.agents)} agents"] if found.agents else []
-    told += ["the panic"] if found.panic else []
-    told += [f"{len(found.tokens)} elevated tokens"] if found.tokens else []
-    broker.state_problem = (
-        f"The ledger's state was changed behind its events ({', '.join(told)}): "
-        "it is taken as the events say. Run agentvault audit verify."
-    )
-    log.warning("%s", broker.state_problem)
+    again = {step.agent_id for step in found.steps} | set(found.lost_steps)
+    steps = [step for agent_id in sorted(again) for step in _again(broker, agent_id)]
+    broker.outbox.take(steps)
+    named: dict[str, list[str]] = {
+        "agents": [agent.id for agent in found.agents],
+        "tokens": [token.id for token in found.tokens],
+        "stepups": [one.id for one in (*found.stepups, *found.decided)],
+        "accounts": [f"{one.agent_id} {one.connection}" for one in found.accounts],
+        "leases": [f"{one.agent_id} {one.connection}" for one in found.leases],
+        "cooldowns": [one.agent_id for one in found.cooldowns],
+        "steps": sorted(again),
+    }
     await broker.record_cut(
         Draft(
             EventType.AUDIT_AMBIGUOUS,
             SYSTEM,
             reason="state_changed",
             detail={
-                "agents": [agent.id for agent in found.agents][:_NAMED],
                 "panic": found.panic is not None,
-                "tokens": [token.id for token in found.tokens][:_NAMED],
+                **{kind: ids[:_NAMED] for kind, ids in named.items() if ids},
             },
         ),
         changes=[
@@ -164,8 +194,22 @@ async def _record_astray(broker: Broker, found: Astray) -> None:
             *drops,
             *(DropToken(token.id) for token in found.tokens),
             *([found.panic] if found.panic else ()),
+            *(broker.registry.stepup(stepup.id) for stepup in found.stepups),
+            *(DropAccount(one.agent_id, one.connection) for one in found.accounts),
+            *(Lease(one.agent_id, one.connection, ()) for one in found.leases),
+            *found.cooldowns,
+            *steps,
         ],
     )
+
+
+def _again(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
+    """Return the steps of a revocation anew: their rows cannot be trusted."""
+    try:
+        served = broker.registry.agent(agent_id).status is AgentStatus.ACTIVE
+    except NotFoundError:
+        return ()
+    return () if served else broker.outbox.cut(agent_id, ())
 
 
 async def recover(broker: Broker, recovery: Recovery) -> None:

@@ -44,6 +44,7 @@ _EVENTS: Final = {
     "panic.off": "LIFTED",
     "panic.on": "PANIC",
     "policy.changed": "POLICY",
+    "state.recorded": "STATE",
     "stepup.approved": "APPROVED",
     "stepup.authorizing": "PROVING",
     "stepup.cancelled": "CANCELLED",

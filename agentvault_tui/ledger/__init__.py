@@ -29,14 +29,13 @@ from agentvault_tui.ledger.records import (
     UsedAssertion,
 )
 from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
-from agentvault_tui.ledger.verify_state import Astray, verify_home
+from agentvault_tui.ledger.verify_state import StateDivergence, verify_home
 
 __all__ = [
     "CAPACITY",
     "REDEEMED",
     "Activity",
     "Around",
-    "Astray",
     "Attempt",
     "Change",
     "Cooldown",
@@ -62,6 +61,7 @@ __all__ = [
     "PastActivity",
     "Place",
     "Recovery",
+    "StateDivergence",
     "Story",
     "UsedAssertion",
     "Verification",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from itertools import count
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Job, build, write
-from agentvault_tui.ledger.chain import prepare
 from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
 from agentvault_tui.ledger.lock import HomeLock
 from agentvault_tui.ledger.opening import create_file, foreseen, open_checked
-from agentvault_tui.ledger.records import Attempt
 from agentvault_tui.model import Actor, Draft, Event, EventType
 
 
@@ -59,10 +57,7 @@ async def _accept(
             "expected": _expected(home),
         },
     )
-    done: asyncio.Future[tuple[Event, ...]]
-    done = asyncio.get_running_loop().create_future()
-    job = Job((prepare(draft),), [], Attempt((draft,), ()), done)
-    batch = build(opened.tip, [job], clock)
+    batch = build(opened.tip, [Job.of([draft], [], count())], clock)
     with foreseen(home.database):
         await db.run(write, batch.statements)
     write_witness(home.head_file, Witness(opened.ledger_id, batch.after.head))

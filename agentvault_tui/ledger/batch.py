@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import activity
-from agentvault_tui.ledger.chain import Prepared, genesis, link, written
-from agentvault_tui.ledger.records import Attempt, Head
+from agentvault_tui.ledger.bindings import bind
+from agentvault_tui.ledger.chain import Prepared, genesis, link, prepare, written
+from agentvault_tui.ledger.records import Attempt, Change, Head
 from agentvault_tui.ledger.state import (
     Row,
     Statement,
     event_statements,
+    row_of,
     state_statements,
 )
-from agentvault_tui.model import ActorKind, Event
+from agentvault_tui.model import ActorKind, Draft, Event
 
 _HELD: Final = timedelta(seconds=2)
 """A clock set back by no more than this is held at the last event's time."""
@@ -33,7 +35,20 @@ class Job:
     prepared: tuple[Prepared, ...]
     rows: list[tuple[str, Row]]
     attempt: Attempt
-    done: asyncio.Future[tuple[Event, ...]]
+    done: asyncio.Future[tuple[Event, ...]] | None = None
+    """Who waits for it, if anybody does."""
+
+    @classmethod
+    def of(
+        cls, drafts: Sequence[Draft], changes: Sequence[Change], numbers: Iterator[int]
+    ) -> Job:
+        """Prepare a commit: number its rows, and bind them to its events."""
+        rows = [row_of(change, next(numbers)) for change in changes]
+        return cls(
+            tuple(prepare(*pair) for pair in bind(drafts, rows)),
+            rows,
+            Attempt(tuple(drafts), tuple(changes)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,25 +81,34 @@ class Prepared:
     """The body from behind the time."""
     text: str
     """What the search looks in."""
+    state: str = ""
+    """The member that binds state rows, between the number and the time."""
 
     def body(self, seq: int, time: str) -> str:
         """Return the body at its place."""
-        return f'{self.before}{seq},"time":"{time}"{self.after}'
+        return f'{self.before}{seq}{self.state},"time":"{time}"{self.after}'
 
 
-def prepare(draft: Draft) -> Prepared:
-    """Make *draft* canonical; whatever an agent put in it, this does not fail."""
+def prepare(draft: Draft, state: str = "") -> Prepared:
+    """Make *draft* canonical; whatever an agent put in it, this does not fail.
+
+    Args:
+        draft: the event.
+        state: the state rows it binds, as canonical JSON (see `bindings`), or nothing.
+            It is no part of the detail, so no agent can write one, and no search text.
+    """
+    member = f',"state":{state}' if state else ""
     words: list[str] = []
     if is_plain(draft.detail, words):
         try:
-            return _assemble(draft, encode_plain(draft.detail), words)
+            return _assemble(draft, encode_plain(draft.detail), words, member)
         except (UnicodeEncodeError, _TooLongError):
             pass
     tamed = replace(_map_text(draft, well_formed), detail=tame(draft.detail))
     try:
-        return _assemble_slowly(tamed)
+        return _assemble_slowly(tamed, member)
     except _TooLongError:
-        return _assemble_slowly(_shorten(tamed))
+        return _assemble_slowly(_shorten(tamed), member)
 
 
 def read_event(body: bytes | str, digest: bytes) -> Event:
@@ -163,7 +172,7 @@ class _TooLongError(Exception):
     """The body would be over the bound."""
 
 
-def _assemble(draft: Draft, detail: str, words: list[str]) -> Prepared:
+def _assemble(draft: Draft, detail: str, words: list[str], state: str) -> Prepared:
     actor = draft.actor
     before = (
         f'{{"action":{_maybe(draft.action)}'
@@ -180,7 +189,7 @@ def _assemble(draft: Draft, detail: str, words: list[str]) -> Prepared:
     )
     after = f',"type":"{draft.type.value}"}}'
     size = len(before) if before.isascii() else len(before.encode())
-    if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
+    if size + len(after) + len(state.encode()) + _SEQ_AND_TIME > MAX_BODY:
         raise _TooLongError
     text = search_text(
         actor.name,
@@ -191,14 +200,14 @@ def _assemble(draft: Draft, detail: str, words: list[str]) -> Prepared:
         draft.decision_id,
         words=words,
     )
-    return Prepared(draft, before, after, text)
+    return Prepared(draft, before, after, text, state)
 
 
-def _assemble_slowly(draft: Draft) -> Prepared:
+def _assemble_slowly(draft: Draft, state: str) -> Prepared:
     detail = canonical_text(draft.detail)
     # Read back, because the words stand in canonical order, and as they are written.
     parsed = json.loads(detail)
-    return _assemble(replace(draft, detail=parsed), detail, _words(parsed))
+    return _assemble(replace(draft, detail=parsed), detail, _words(parsed), state)
 
 
 def _maybe(value: str | None) -> str:

@@ -17,7 +17,7 @@ from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import activity, docs, schema, state
 from agentvault_tui.ledger.batch import Job
-from agentvault_tui.ledger.chain import prepare, read_event
+from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.lock import HomeLock
@@ -43,7 +43,7 @@ from agentvault_tui.ledger.records import (
 )
 from agentvault_tui.ledger.search import Indexer, open_searcher
 from agentvault_tui.ledger.story import read_story
-from agentvault_tui.ledger.verify_state import Astray, astray
+from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepUpId
 
@@ -141,6 +141,9 @@ class Ledger:
     ) -> tuple[Event, ...]:
         """Write events and the changes they record; return when both are durable.
 
+        Events hold the hashes of the rows that are changed (see `bindings`); rows
+        that none of *drafts* can hold get an event of their own.
+
         An *urgent* commit (a revocation) goes ahead of all that waits, and never
         finds the line full. Cancelling the caller does not undo the commit.
 
@@ -153,14 +156,10 @@ class Ledger:
         for draft in drafts:
             if (draft.outcome is None) == (draft.type is EventType.TOKEN_DECISION):
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
-        job = Job(
-            tuple(prepare(draft) for draft in drafts),
-            [state.row_of(change, next(self._numbers)) for change in changes],
-            Attempt(drafts, tuple(changes)),
-            asyncio.get_running_loop().create_future(),
-        )
+        job = Job.of(drafts, changes, self._numbers)
+        job.done = self._loop.create_future()
         self._writer.submit(job, urgent=urgent)
-        return await job.done
+        return (await job.done)[: len(drafts)]
 
     @property
     def head(self) -> Head:
@@ -186,9 +185,9 @@ class Ledger:
         """Read all state, without expired, dropped and voided tokens."""
         return await self._read(state.load, self._clock)
 
-    async def astray(self, loaded: Loaded) -> Astray:
+    async def diverged(self, loaded: Loaded) -> StateDivergence:
         """Return what of *loaded* would be served although events say otherwise."""
-        return await self._read(astray, loaded)
+        return await self._read(diverged, loaded, self._clock)
 
     async def events(self, query: EventQuery) -> Page:
         """Read one page of events.

@@ -55,6 +55,8 @@ class Roster:
     )
     jumps: dict[int, float] = field(default_factory=dict)
     """By how many seconds the wall clock was set, by the event that says so."""
+    peaks: dict[int, datetime] = field(default_factory=dict)
+    """What the wall clock had reached when it was set back, by the same events."""
     void: tuple[range, ...] = ()
     """Batches that were found although their callers had been told they failed."""
     unsure: list[str] = field(default_factory=list)
@@ -151,7 +153,10 @@ def _apply(roster: Roster, event: Event) -> None:
         case EventType.CLOCK_JUMP if ends_everything(event):
             roster.shut = event.seq
         case EventType.CLOCK_JUMP:
-            roster.jumps[event.seq] = _seconds(event.detail.get("seconds"))
+            moved = _seconds(event.detail.get("seconds"))
+            roster.jumps[event.seq] = moved
+            if moved < 0:
+                roster.peaks[event.seq] = event.time - timedelta(seconds=moved)
         case EventType.AGENT_REGISTERED:
             _register(roster, event, failed=failed)
         case _ if event.agent_id in roster.agents:

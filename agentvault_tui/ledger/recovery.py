@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import sqlite3
 from typing import Final
@@ -10,13 +9,12 @@ from typing import Final
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
-from agentvault_tui.ledger.chain import prepare
+from agentvault_tui.ledger.bindings import LEDGER
 from agentvault_tui.ledger.connection import Connection
-from agentvault_tui.ledger.records import Attempt, DropToken, Recovery
-from agentvault_tui.ledger.state import has_row, last_n, row_of
-from agentvault_tui.model import Actor, ActorKind, Draft, Event, EventType, Token
+from agentvault_tui.ledger.records import DropToken, Recovery
+from agentvault_tui.ledger.state import has_row, last_n
+from agentvault_tui.model import Draft, EventType, Token
 
-SYSTEM: Final = Actor(ActorKind.SYSTEM, "ledger", "ledger")
 _NAMED: Final = 40
 """Tokens named in the event; the count is always there."""
 
@@ -71,7 +69,7 @@ class Doubt:
         )
         draft = Draft(
             EventType.AUDIT_AMBIGUOUS,
-            SYSTEM,
+            LEDGER,
             reason="batch_found" if found else "batch_not_found",
             detail={
                 "error": self._error,
@@ -81,11 +79,8 @@ class Doubt:
                 "voided": list(tokens[:_NAMED]),
             },
         )
-        numbers = itertools.count(stored_n)
-        voids = [row_of(DropToken(token), next(numbers)) for token in tokens]
-        done: asyncio.Future[tuple[Event, ...]]
-        done = asyncio.get_running_loop().create_future()
-        job = Job((prepare(draft),), voids, Attempt((draft,), ()), done)
+        voids = [DropToken(token) for token in tokens]
+        job = Job.of([draft], voids, itertools.count(stored_n))
         batch = build(tip, [job], clock)
         recovery = Recovery(found, attempts, batch.events[0][0])
         self._written[batch.after.hash] = batch.after, recovery

@@ -14,7 +14,7 @@ from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS
 
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
-VERSION: Final = 3
+VERSION: Final = 4
 _TOLD: Final = 5
 """Changes of the file's own tables that are named; the others are counted."""
 BUSY_SECONDS: Final = 1.0

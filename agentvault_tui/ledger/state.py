@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from agentvault_tui.clock import Clock, iso, parse_iso
@@ -35,6 +36,7 @@ from agentvault_tui.model import (
     AgentId,
     Lease,
     StepUp,
+    StepUpId,
     StepUpStatus,
     Token,
 )
@@ -132,12 +134,11 @@ def _named(
             key = f"{_ASSERTION}{iso(change.expires)}"
             return f"{key} {change.client_id} {change.digest}", ""
         case Account():
-            return _account_key(change), docs.write_account(change)
+            return account_key(change), docs.write_account(change)
         case DropAccount():
-            return _account_key(change), None
+            return account_key(change), None
         case Lease():
-            key = f"{_LEASE}{change.agent_id} {change.connection}"
-            return key, docs.write_lease(change)
+            return lease_key(change), docs.write_lease(change)
         case Meta():
             return f"app:{change.key}", change.value
 
@@ -176,13 +177,13 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         panic = docs.read_panic(meta[_PANIC]) if _PANIC in meta else None
         return Loaded(
             agents=tuple(
-                docs.read_agent(doc)
-                for (doc,) in db.execute("SELECT doc FROM agents ORDER BY id")
+                replace(docs.read_agent(doc), id=agent_id, client_id=agent_id)
+                for agent_id, doc in db.execute("SELECT id, doc FROM agents ORDER BY 1")
             ),
             counts=counts,
             last_seen=last_seen,
             tokens=tuple(_live_tokens(db, clock)),
-            stepups=tuple(_stepups(db)),
+            stepups=tuple(_stepup(db, row) for row in stepup_rows(db)),
             panic=panic if panic and panic.on else None,
             cooldowns=tuple(
                 docs.read_cooldown(agent_id, value)
@@ -198,12 +199,6 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         )
     finally:
         db.execute("COMMIT")
-
-
-def read_panic(db: sqlite3.Connection) -> Panic | None:
-    """Return what the row of the panic switch says, if there is one."""
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (_PANIC,)).fetchone()
-    return None if row is None or row[0] is None else docs.read_panic(row[0])
 
 
 def stepups_before(
@@ -291,8 +286,14 @@ def _assertions(meta: dict[str, str], clock: Clock) -> Iterator[UsedAssertion]:
             yield used
 
 
-def _account_key(change: Account | DropAccount) -> str:
+def account_key(change: Account | DropAccount) -> str:
+    """Return the name a connected account is kept under."""
     return f"{_ACCOUNT}{change.agent_id} {change.connection}"
+
+
+def lease_key(lease: Lease) -> str:
+    """Return the name a lease is kept under."""
+    return f"{_LEASE}{lease.agent_id} {lease.connection}"
 
 
 def _leases(meta: dict[str, str], clock: Clock) -> Iterator[Lease]:
@@ -319,33 +320,57 @@ def _counts(
     return counts, seen
 
 
-def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:
-    live = {}
-    for token_id, agent_id, doc in db.execute(
-        "SELECT t.id, t.agent_id, t.doc FROM tokens t"
-        " LEFT JOIN voided v ON v.agent_id = t.agent_id"
+def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
+    """Yield the rows of tokens neither expired, dropped nor voided, oldest first."""
+    yield from db.execute(
+        "SELECT t.* FROM tokens t LEFT JOIN voided v ON v.agent_id = t.agent_id"
         " LEFT JOIN voided a ON a.agent_id = ?"
         " WHERE t.expires > ? AND t.n > coalesce(v.n, 0) AND t.n > coalesce(a.n, 0)"
         " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n",
         (_ALL_AGENTS, iso(clock.now())),
-    ):
+    )
+
+
+def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:
+    live = {}
+    for _, token_id, agent_id, _, doc in live_token_rows(db, clock):
         token = docs.read_token(token_id, agent_id, doc)
         if not token.expires.passed(clock):
             live[token.id] = token
     yield from live.values()
 
 
-def _stepups(db: sqlite3.Connection) -> Iterator[StepUp]:
-    sql = "SELECT n, doc FROM stepups WHERE status = ? ORDER BY n DESC"
-    waiting: list[tuple[int, str]] = []
-    decided: list[tuple[int, str]] = []
+def stepup_rows(db: sqlite3.Connection) -> list[Row]:
+    """Return the rows of step-ups that are open or approved, and the latest others."""
+    sql = "SELECT * FROM stepups WHERE status = ? ORDER BY n DESC"
+    waiting: list[Row] = []
+    decided: list[Row] = []
     for status in StepUpStatus:
         if status.open or status is StepUpStatus.APPROVED:
             waiting += db.execute(sql, (status,))
         else:
             decided += db.execute(f"{sql} LIMIT {_LATEST}", (status,))
-    latest = sorted(decided, reverse=True)[:_LATEST]
-    yield from (docs.read_stepup(doc) for _, doc in sorted(waiting) + latest)
+    decided.sort(key=_number, reverse=True)
+    return sorted(waiting, key=_number) + decided[:_LATEST]
+
+
+def _number(row: Row) -> int:
+    return int(row[-1])
+
+
+def _stepup(db: sqlite3.Connection, row: Row) -> StepUp:
+    """Return a step-up; while it is open, how often it was asked for is in events."""
+    stepup = replace(docs.read_stepup(row[5]), id=StepUpId(row[0]))
+    if not stepup.status.open:
+        return stepup
+    latest = db.execute(
+        "SELECT json_extract(body, '$.detail.count') FROM events"
+        " WHERE agent_id = ? AND type = 'token.decision' AND outcome = 'escalated'"
+        " AND json_extract(body, '$.detail.stepup_id') = ? ORDER BY seq DESC LIMIT 1",
+        (stepup.agent_id, stepup.id),
+    ).fetchone()
+    told = latest[0] if latest else None
+    return replace(stepup, count=max(stepup.count, told if type(told) is int else 0))
 
 
 def _outbox(db: sqlite3.Connection) -> Iterator[OutboxStep]:

@@ -1,77 +1,119 @@
-"""Is the state the broker starts from the one its events tell of?
+"""Compare state rows with the chain: at a start what can be served, for `verify` all.
 
-State rows are outside the chain, so whoever can write the file can change them. What
-events say can be rebuilt, and is compared: who is served, which scopes are granted,
-the panic switch, and which tokens were issued. Secrets' hashes and public keys are in
-no event, nor are deadlines, cool-downs and drops of tokens: those cannot be.
+Rows are outside the chain, so whoever can write the file can change them. Events hold
+the hash of every row (see `bindings`), so a row that was changed, added, removed or
+put back as it once was is found. What no event holds is in docs/threat-model.md.
 """
+
+# ruff: noqa: S608 - statements are put together from constants; values are bound
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from datetime import datetime, timedelta
+from typing import Final
 
+from agentvault_tui.clock import Clock, Deadline, SystemClock, iso, parse_iso
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import docs, schema, state
+from agentvault_tui.ledger.bindings import (
+    ALL_TOKENS,
+    CREDENTIAL,
+    LASTING_TYPES,
+    PASSING_TYPES,
+    STEP,
+    UNBOUND,
+    Bound,
+    Row,
+    bindings,
+    credential_digest,
+    digest,
+    read_bound,
+)
 from agentvault_tui.ledger.opening import foreseen
 from agentvault_tui.ledger.past_agents import Roster, Rosters
-from agentvault_tui.ledger.places import head_seq
-from agentvault_tui.ledger.records import Loaded, Panic
+from agentvault_tui.ledger.places import first_at, head_seq
+from agentvault_tui.ledger.records import Cooldown, Loaded, OutboxStep, Panic
 from agentvault_tui.ledger.verify import Verification, verify_ledger
 from agentvault_tui.model import (
+    Account,
     Agent,
     AgentId,
     AgentStatus,
-    EventType,
+    Credential,
+    Lease,
+    StepUp,
+    StepUpStatus,
     Token,
     TokenId,
-    TokenKind,
 )
 
 _BESIDES: Final = "; besides, "
-_CUT: Final = '{"$cut"'
+_WINDOW: Final = 16_384
+"""Events of the first look back; each next one is twice as long."""
+_OVERTAKEN: Final = 16_384
+"""Events by which a revocation may stand before the issue of a token it voids."""
+_COOLING: Final = timedelta(seconds=1_000)
+"""No agent waits longer after a denial (see `broker.cooldowns`)."""
 _ISSUES: Final = (
-    (EventType.TOKEN_DELIVERED, TokenKind.ELEVATED, "outcome IS NULL"),
-    (EventType.STEPUP_APPROVED, TokenKind.ELEVATED, "outcome IS NULL"),
-    (EventType.TOKEN_DECISION, TokenKind.STANDARD, "outcome = 'allowed'"),
+    "SELECT seq, json_extract(body, '$.state') FROM events"
+    " WHERE type = 'token.decision' AND outcome = 'allowed' ORDER BY seq DESC"
 )
-"""The events that issue a token, of what kind."""
-_ISSUED: Final = (
-    "SELECT agent_id, json_extract(body, '$.detail.token_id'),"
-    " json_extract(body, '$.detail.scope')"
-    " FROM events WHERE type = ? AND {} ORDER BY seq DESC"
-)
-
-
-class _Issued(NamedTuple):
-    """What an event and a row must say alike of a token."""
-
-    agent_id: AgentId
-    scope: str
-    kind: TokenKind
+_KNOWN_META: Final = ("ledger", "panic", "cooldown:", "account:", "lease:", *UNBOUND)
 
 
 @dataclass(frozen=True, slots=True)
-class Astray:
-    """What is served by the rows although events say otherwise."""
+class StateDivergence:
+    """State rows that contradict the chain, and what holds in their place."""
 
     agents: tuple[Agent, ...] = ()
-    """Those served though revoked or never registered, as they must be: revoked."""
+    """As events tell them, revoked; without a credential where that was changed."""
     panic: Panic | None = None
-    """The panic that no row tells of."""
+    """The panic that events tell of."""
     tokens: tuple[Token, ...] = ()
-    """Elevated ones that no approval gave life to."""
+    """Those no event issued like this, or that ended; not to be served."""
+    stepups: tuple[StepUp, ...] = ()
+    """Open or approved ones; not to be decided or redeemed."""
+    decided: tuple[StepUp, ...] = ()
+    """Others: not to be shown."""
+    accounts: tuple[Account, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    cooldowns: tuple[Cooldown, ...] = ()
+    """As the denial's event tells them."""
+    steps: tuple[OutboxStep, ...] = ()
+    """Steps at the tenant or a provider whose rows were changed."""
+    lost_steps: tuple[AgentId, ...] = ()
+    """Agents of whose steps a row was removed."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
-        return bool(self.agents or self.panic or self.tokens)
+        return any(self.counts().values())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each kind there are, those there are."""
+        kinds = {
+            "agents": len(self.agents),
+            "panic": int(self.panic is not None),
+            "tokens": len(self.tokens),
+            "step-ups": len(self.stepups) + len(self.decided),
+            "accounts": len(self.accounts),
+            "leases": len(self.leases),
+            "cool-downs": len(self.cooldowns),
+            "tenant steps": len(self.steps) + len(self.lost_steps),
+        }
+        return {kind: count for kind, count in kinds.items() if count}
 
 
-def verify_home(home: Home) -> Verification:
+def verify_home(home: Home, *, now: datetime | None = None) -> Verification:
     """Check a home's ledger, and that its state is what its events tell of.
+
+    Args:
+        home: the home.
+        now: by which tokens have expired; the machine's own clock if not given.
 
     Raises:
         NotFoundError: there is no ledger.
@@ -83,7 +125,7 @@ def verify_home(home: Home) -> Verification:
         with foreseen(home.database):
             db = schema.open_reader(home.database)
             try:
-                problems = _problems(db)
+                problems = _problems(db, iso(now or SystemClock().now()))
             finally:
                 db.close()
     except LedgerError as error:
@@ -93,110 +135,354 @@ def verify_home(home: Home) -> Verification:
     return replace(found, ok=False, problem=_BESIDES.join(problems))
 
 
-def astray(db: sqlite3.Connection, loaded: Loaded) -> Astray:
+def diverged(db: sqlite3.Connection, loaded: Loaded, clock: Clock) -> StateDivergence:
     """Compare what was loaded with the events, before anything is served.
 
-    Only the few events about agents and approvals are read, so that a start is quick.
+    Rows that end by themselves are found by a scan back to the oldest of them; those
+    of any age are bound by few types of events, which are all read.
     """
     roster = Rosters().at(db, head_seq(db))
-    elevated = {t.id: _told(t) for t in loaded.tokens if t.kind is TokenKind.ELEVATED}
-    foreign = dict(_not_issued(db, elevated, _ISSUES[:2]))
-    return Astray(
-        agents=tuple(
-            replace(
-                agent,
-                status=AgentStatus.REVOKED,
-                revoked_at=known.revoked_at if known else agent.created_at,
-            )
-            for agent in loaded.agents
-            for known in (roster.agents.get(agent.id),)
-            if agent.status is AgentStatus.ACTIVE and not _active(known)
+    lasting = Bound()
+    read_bound(db, LASTING_TYPES, lasting)
+    passing = _Passing(db, loaded, clock, lasting)
+    steps = {one.id: one for one in loaded.outbox}
+    forged = {
+        row[0]
+        for row in db.execute("SELECT * FROM outbox")
+        if not lasting.holds("outbox", row)
+    }
+    meta = {key: (key, value, n) for key, value, n in db.execute("SELECT * FROM meta")}
+    panic = meta.get("panic")
+    right = panic is not None and lasting.holds("meta", panic)
+    return StateDivergence(
+        agents=tuple(_wrong_agents(db, roster, lasting)),
+        panic=roster.panic if roster.panic and not right else None,
+        tokens=passing.tokens(roster),
+        stepups=passing.stepups(wanted=True),
+        decided=passing.stepups(wanted=False),
+        accounts=tuple(
+            one
+            for one in loaded.accounts
+            if not lasting.holds("meta", meta[state.account_key(one)])
         ),
-        panic=roster.panic if loaded.panic is None else None,
-        tokens=tuple(token for token in loaded.tokens if token.id in foreign),
+        leases=tuple(
+            one
+            for one in loaded.leases
+            if not passing.bound.holds("meta", meta[state.lease_key(one)])
+        ),
+        cooldowns=tuple(_wrong_cooldowns(db, passing.bound, meta, clock)),
+        steps=tuple(one for key, one in steps.items() if key in forged),
+        lost_steps=_lost_steps(db, lasting),
     )
 
 
-def _problems(db: sqlite3.Connection) -> list[str]:
+class _Passing:
+    """Live tokens, step-ups, leases and cool-downs, and what events bind of them."""
+
+    def __init__(
+        self, db: sqlite3.Connection, loaded: Loaded, clock: Clock, lasting: Bound
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self.bound = lasting
+        rows = {row[1]: row for row in state.live_token_rows(db, clock)}
+        self._tokens = [(token, rows[token.id]) for token in loaded.tokens]
+        self._issued: dict[TokenId, int] = {}
+        """The event that issued each token whose row is right."""
+        self._stepups = list(zip(loaded.stepups, state.stepup_rows(db), strict=True))
+        elevated = {one.stepup_id for one in loaded.tokens}
+        self._wanted = {
+            one.id
+            for one in loaded.stepups
+            if one.status.open
+            or (one.status is StepUpStatus.APPROVED and one.id in elevated)
+        }
+        """Step-ups that give a right: the others are only shown."""
+        self._scan(loaded)
+
+    def tokens(self, roster: Roster) -> tuple[Token, ...]:
+        """Return the tokens that are not as issued, or that ended."""
+        return tuple(
+            token
+            for token, row in self._tokens
+            if token.id not in self._issued
+            or row[0] <= self.bound.voided(token.agent_id)
+            or self.bound.get(token.id, (0, "x"))[1] == ""
+            or _over(roster, token.expires, self._issued[token.id], self._clock)
+        )
+
+    def stepups(self, *, wanted: bool) -> tuple[StepUp, ...]:
+        """Return those whose rows are not as events bound them.
+
+        One that is only shown counts if an event of the scan contradicts it.
+        """
+        return tuple(
+            stepup
+            for stepup, row in self._stepups
+            if (stepup.id in self._wanted) is wanted
+            and (wanted or stepup.id in self.bound)
+            and not self.bound.holds("stepups", row)
+        )
+
+    def _scan(self, loaded: Loaded) -> None:
+        """Read back to the oldest event that can say something of these rows."""
+        low = self._scan_issues()
+        needed = {row[1]: row[0] for t, row in self._tokens if t.id not in self._issued}
+        needed |= {
+            row[0]: row[-1] for one, row in self._stepups if one.id in self._wanted
+        }
+        meta = dict(self._db.execute("SELECT key, n FROM meta"))
+        for lease in loaded.leases:
+            needed[state.lease_key(lease)] = meta[state.lease_key(lease)]
+        now, head = self._clock.now(), head_seq(self._db)
+        (era,) = self._db.execute("SELECT max(first_seq) FROM eras").fetchone()
+        cooling = first_at(self._db, now - _COOLING, era or 1, head + 1)
+        low, high, size = min(low - _OVERTAKEN, cooling), head, _WINDOW
+        while high > 0 and (high > low or needed):
+            start = max(high - size + 1, 1)
+            read_bound(self._db, PASSING_TYPES, self.bound, start, high)
+            needed = {k: n for k, n in needed.items() if not self.bound.settled(k, n)}
+            high, size = start - 1, size * 2
+        for token, row in self._tokens:
+            if token.id not in self._issued and self.bound.holds("tokens", row):
+                self._issued[token.id] = self.bound.at[token.id]
+
+    def _scan_issues(self) -> int:
+        """Find what issued the tokens policy allowed; return the oldest such event.
+
+        Such an event binds the token's row and nothing else, so whole texts compare.
+        """
+        wanted: dict[str | None, Token] = {}
+        for token, row in self._tokens:
+            ((key, value),) = bindings("tokens", row)
+            wanted[f'{{"{key}":"{value}"}}'] = token
+        low = head_seq(self._db)
+        elevated = sum(token.stepup_id is not None for token in wanted.values())
+        if len(wanted) == elevated:
+            return low
+        for seq, text in self._db.execute(_ISSUES):
+            if text in wanted:
+                self._issued[wanted.pop(text).id] = low = seq
+                if len(wanted) == elevated:
+                    break
+            elif text is not None and '","' in text:
+                self.bound.learn(seq, text)
+        return low
+
+
+def _over(roster: Roster, ends: Deadline, issued: int, clock: Clock) -> bool:
+    """Tell whether a clock has passed a deadline since it was set by event *issued*.
+
+    A wall clock that was ahead and set back has ended what it passed. One that was
+    set back makes nothing live longer, also after a reboot (see `clock.Deadline`).
+    """
+    if any(at > issued and peak >= ends.wall for at, peak in roster.peaks.items()):
+        return True
+    return (
+        ends.boot_id != clock.boot_id
+        and ends.wall + roster.set_back_since(issued) <= clock.now()
+    )
+
+
+def _wrong_agents(
+    db: sqlite3.Connection, roster: Roster, bound: Bound
+) -> Iterator[Agent]:
+    for row in db.execute("SELECT id, doc, n FROM agents ORDER BY id"):
+        if bound.holds("agents", row):
+            continue
+        try:
+            agent = docs.read_agent(row[1])
+            same = bound.get(f"{CREDENTIAL}{row[0]}", (0, ""))[1]
+            kept = same == credential_digest(row[1])
+        except (ValueError, TypeError, LookupError):
+            agent, kept = None, False
+        known = roster.agents.get(AgentId(row[0])) or agent
+        if known is None:
+            continue
+        yield replace(
+            known,
+            id=AgentId(row[0]),
+            client_id=row[0],
+            status=AgentStatus.REVOKED,
+            revoked_at=known.revoked_at or known.created_at,
+            credential=agent.credential if agent and kept else Credential(),
+        )
+
+
+def _wrong_cooldowns(
+    db: sqlite3.Connection, bound: Bound, meta: dict[str, Row], clock: Clock
+) -> Iterator[Cooldown]:
+    """Yield waits after a denial whose rows were changed or removed."""
+    for key, (_, found) in bound.items():
+        if not key.startswith("cooldown:") or not found:
+            continue
+        if key in meta and bound.holds("meta", meta[key]):
+            continue
+        row = db.execute(
+            "SELECT json_extract(body, '$.detail.denials'),"
+            " json_extract(body, '$.detail.cooling_until') FROM events WHERE seq = ?",
+            (bound.at[key],),
+        ).fetchone()
+        try:
+            until = Deadline(parse_iso(row[1]), 0.0, "")
+            agent_id = AgentId(key.removeprefix("cooldown:"))
+            cooldown = Cooldown(agent_id, int(row[0]), until)
+        except (ValueError, TypeError):
+            continue
+        if not until.passed(clock):
+            yield cooldown
+
+
+def _lost_steps(db: sqlite3.Connection, bound: Bound) -> tuple[AgentId, ...]:
+    there = {row[0] for row in db.execute("SELECT id FROM outbox")}
+    return tuple(
+        sorted(
+            {
+                AgentId(key.removeprefix(STEP).partition("/")[0])
+                for key, (_, found) in bound.items()
+                if key.startswith(STEP)
+                and found
+                and key.removeprefix(STEP) not in there
+            }
+        )
+    )
+
+
+def _problems(db: sqlite3.Connection, now: str) -> list[str]:
     """Return the first thing of each kind that is not as the events say."""
     db.execute("BEGIN")
     try:
-        roster = Rosters().at(db, head_seq(db))
         firsts: dict[str, str] = {}
-        for kind, problem in (*_wrong_agents(db, roster), *_wrong_tokens(db)):
+        for kind, problem in _Everything(db, now).problems():
             firsts.setdefault(kind, problem)
-        if roster.panic is not None and not _stopped(db):
-            firsts["panic"] = "the panic is gone though no event lifted it"
         return list(firsts.values())
     finally:
         db.execute("COMMIT")
 
 
-def _wrong_agents(db: sqlite3.Connection, roster: Roster) -> Iterator[tuple[str, str]]:
-    for row_id, doc in db.execute("SELECT id, doc FROM agents ORDER BY id"):
-        agent = docs.read_agent(doc)
-        known = roster.agents.get(agent.id)
-        if not row_id == agent.id == agent.client_id:
-            yield "id", f"the row of agent {row_id} is another agent's"
-        elif known is None:
-            yield "unknown", f"agent {row_id} is there though no event registered it"
-        elif agent.status is AgentStatus.ACTIVE and not _active(known):
-            yield "revoked", f"agent {row_id} is active though it was revoked"
-        # Lists too long for an event cannot be compared.
-        elif not roster.unsure and (more := set(agent.scopes) - set(known.scopes)):
-            yield "scope", f"agent {row_id} has {min(more)}, which nobody granted"
+class _Everything:
+    """Every row of the state, and every binding of every event."""
 
+    _TABLES: Final = (
+        ("agents", "agent"),
+        ("stepups", "step-up"),
+        ("outbox", "tenant step"),
+        ("meta", "value"),
+    )
 
-def _wrong_tokens(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    rows: dict[TokenId, _Issued] = {}
-    for row_id, agent_id, doc in db.execute("SELECT id, agent_id, doc FROM tokens"):
-        token = docs.read_token(row_id, agent_id, doc)
-        told = _told(token)
-        if rows.setdefault(token.id, told) != told:
-            yield "twice", f"token {token.id} has rows that differ"
-    for token_id, known in _not_issued(db, rows, _ISSUES):
-        if known is None:
-            yield "issued", f"token {token_id} is there though no event issued it"
-        else:
-            yield "token", f"token {token_id} is not as its event says"
+    def __init__(self, db: sqlite3.Connection, now: str) -> None:
+        self._db = db
+        self._now = now
+        self._bound = Bound()
+        self._tokens: dict[str, dict[int, tuple[str, int]]] = {}
+        """Every row events bound of a token: hash and event, by number."""
+        self._drops: dict[str, set[int]] = {}
+        self._voids: dict[str, set[int]] = {}
+        (first,) = db.execute("SELECT min(n) FROM tokens").fetchone()
+        self._first = 2**62 if first is None else int(first)
+        """Older tokens were pruned, and their drops with them."""
+        for seq, text in db.execute(
+            "SELECT seq, json_extract(body, '$.state') FROM events ORDER BY seq"
+        ):
+            if text is not None:
+                self._learn(seq, text)
 
-
-def _not_issued(
-    db: sqlite3.Connection,
-    rows: dict[TokenId, _Issued],
-    issues: Iterable[tuple[EventType, TokenKind, str]],
-) -> Iterator[tuple[TokenId, _Issued | None]]:
-    """Yield the tokens no event issued, and what it says where it says otherwise."""
-    wanted = dict(rows)
-    for kind, makes, condition in issues:
-        if not wanted:
-            return
-        for agent, name, scope in db.execute(_ISSUED.format(condition), (kind,)):
-            row = wanted.pop(name, None)
-            if row is None:
+    def _learn(self, seq: int, text: str) -> None:
+        for key, value in json.loads(text).items():
+            number, _, found = value.partition(":")
+            n = int(number)
+            if key.startswith(ALL_TOKENS):
+                self._voids.setdefault(key.removeprefix(ALL_TOKENS), set()).add(n)
+            if not key.startswith("tok_"):
                 continue
-            told = _Issued(agent, _scope(scope, row), makes)
-            if told != row:
-                yield name, told
-            if not wanted:
-                return
-    for token_id in wanted:
-        yield token_id, None
+            if found and n >= self._first:
+                self._tokens.setdefault(key, {})[n] = found, seq
+            elif not found:
+                self._drops.setdefault(key, set()).add(n)
+        self._bound.learn(seq, text)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield each kind of difference, and what it is."""
+        for table, name in self._TABLES:
+            yield from self._rows(table, name)
+        yield from self._token_rows()
+        yield from self._ends()
+
+    def _rows(self, table: str, name: str) -> Iterator[tuple[str, str]]:
+        there = set()
+        for row in self._db.execute(f"SELECT * FROM {table}"):
+            there.add(f"{STEP}{row[0]}" if table == "outbox" else row[0])
+            if table == "meta" and not str(row[0]).startswith(_KNOWN_META):
+                yield table, f"{name} {row[0]} is there though no event tells of it"
+            elif table == "meta" and str(row[0]).startswith(("ledger", *UNBOUND)):
+                continue
+            elif not self._bound.holds(table, row):
+                known = any(key in self._bound for key, _ in bindings(table, row))
+                told = (
+                    "is not as its event says"
+                    if known
+                    else ("is there though no event tells of it")
+                )
+                yield table, f"{name} {row[0]} {told}"
+        for key in self._bound:
+            if _table_of(key) == table and key not in there:
+                yield table, f"{name} {key} is gone though its event is there"
+
+    def _token_rows(self) -> Iterator[tuple[str, str]]:
+        there: dict[str, set[int]] = {}
+        for row in self._db.execute("SELECT * FROM tokens"):
+            n, name = row[0], str(row[1])
+            there.setdefault(name, set()).add(n)
+            if name in self._drops:
+                continue  # it is served no more, whatever its row says
+            found = self._tokens.get(name, {}).get(n)
+            if found is None:
+                yield "tokens", f"token {name} is there though no event issued it"
+            elif found[0] != digest("tokens", row[1:]):
+                yield "tokens", f"token {name} is not as its event says"
+        for name, rows in self._tokens.items():
+            missing = rows.keys() - there.get(name, set())
+            if name not in self._drops and missing:
+                _, seq = rows[max(missing)]
+                if self._lives(seq):
+                    yield "tokens", f"token {name} is gone though it did not end"
+
+    def _lives(self, seq: int) -> bool:
+        row = self._db.execute(
+            "SELECT coalesce(json_extract(body, '$.detail.expires_at'),"
+            " json_extract(body, '$.detail.token_fetch_before')) FROM events"
+            " WHERE seq = ?",
+            (seq,),
+        ).fetchone()
+        return row is not None and isinstance(row[0], str) and row[0] > self._now
+
+    def _ends(self) -> Iterator[tuple[str, str]]:
+        """Yield what of the ends of tokens is not as events say."""
+        for table, told, name in (
+            ("dropped", self._drops, "token"),
+            ("voided", self._voids, "agent"),
+        ):
+            rows = {
+                str(key): n for key, n in self._db.execute(f"SELECT * FROM {table}")
+            }
+            for key, n in rows.items():
+                if n not in told.get(key, ()):
+                    yield table, f"the end of {name} {key} is in no event"
+            for key, numbers in told.items():
+                if max(numbers) >= self._first and key not in rows:
+                    yield table, f"{name} {key} ended, and its row is gone"
+                elif table == "voided" and key in rows and rows[key] < max(numbers):
+                    yield table, f"{name} {key} ended later than its row says"
 
 
-def _scope(told: Any, row: _Issued) -> str:
-    """Return the scope an event tells; the row's where it was too long for one."""
-    return row.scope if str(told).startswith(_CUT) else str(told)
-
-
-def _told(token: Token) -> _Issued:
-    return _Issued(token.agent_id, token.scope, token.kind)
-
-
-def _active(agent: Agent | None) -> bool:
-    return agent is not None and agent.status is AgentStatus.ACTIVE
-
-
-def _stopped(db: sqlite3.Connection) -> bool:
-    panic = state.read_panic(db)
-    return panic is not None and panic.on
+def _table_of(key: str) -> str:
+    """Return the table of the row that is bound under *key*."""
+    if key.startswith(STEP):
+        return "outbox"
+    if key.startswith("agt_"):
+        return "agents"
+    if key.startswith("sup_"):
+        return "stepups"
+    if key == "panic" or key.startswith(("cooldown:", "account:", "lease:")):
+        return "meta"
+    return ""

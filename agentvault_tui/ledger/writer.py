@@ -144,7 +144,7 @@ class Writer:
         answers = list(zip(batch.jobs, batch.events, strict=True))
         for start in range(0, len(answers), _WOKEN_A_TURN):
             for job, events in answers[start : start + _WOKEN_A_TURN]:
-                if not job.done.done():
+                if job.done is not None and not job.done.done():
                     job.done.set_result(events)
             if not self._urgent:
                 # They may come back in time for the next batch.
@@ -223,7 +223,7 @@ class Writer:
 
     def _fail(self, jobs: list[Job]) -> None:
         for job in jobs:
-            if not job.done.done():
+            if job.done is not None and not job.done.done():
                 job.done.set_exception(self._refusal())
 
     def _refusal(self) -> LedgerUnwritableError:

@@ -60,6 +60,8 @@ class EventType(StrEnum):
     """A person of the embedded tenant: added, removed, new role, password or factor."""
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
+    STATE_RECORDED = "state.recorded"
+    """Rows of the state changed beside no event that could hold their hashes."""
     AUDIT_AMBIGUOUS = "audit.ambiguous"
     CLOCK_JUMP = "clock.jump"
 

@@ -112,10 +112,12 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     # Like a revocation it takes effect before its record, and waits for no disk.
     broker.registry.put_stepup(denied)
     broker.end_flow(stepup.id)
-    await broker.record_cut(
-        _draft(EventType.STEPUP_DENIED, operator, denied, reason=denied.denial),
-        changes=[denied, broker.registry.cooldowns.denied(denied.agent_id)],
-    )
+    waits = broker.registry.cooldowns.denied(denied.agent_id)
+    draft = _draft(EventType.STEPUP_DENIED, operator, denied, reason=denied.denial)
+    if waits.until is not None:
+        until = iso(waits.until.wall)
+        draft.detail.update(denials=waits.denials, cooling_until=until)
+    await broker.record_cut(draft, changes=[denied, waits])
     return denied
 
 

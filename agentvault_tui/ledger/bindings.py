@@ -1,0 +1,187 @@
+"""Bind state rows to the chain: an event holds the hash of each row its commit wrote.
+
+State tables are outside the hash chain, so whoever can write the file can change them.
+Each event's body therefore has a member ``state``: an object that maps the key of a row
+to ``n:hash``, where *n* is the row's own number and the hash covers every column. A row
+that was removed has an empty hash. Of two bindings of a key the one with the larger *n*
+is valid, which is also how rows replace each other (see `state`).
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+from agentvault_tui.ledger.canonical import canonical
+from agentvault_tui.model import Actor, ActorKind, Draft, EventType, Outcome
+
+Row: TypeAlias = tuple[Any, ...]
+LEDGER: Final = Actor(ActorKind.SYSTEM, "ledger", "ledger")
+ALL_TOKENS: Final = "tokens:"
+"""Starts the key that voids all tokens of an agent, or of every agent."""
+CREDENTIAL: Final = "credential:"
+"""Starts the key of an agent's secret hash and public key: the row holds both."""
+STEP: Final = "step:"
+UNBOUND: Final = ("app:", "jti:")
+"""Values in ``meta`` that no event speaks of: see docs/threat-model.md."""
+LASTING_TYPES: Final = (
+    EventType.AGENT_REGISTERED,
+    EventType.AGENT_REVOKED,
+    EventType.AGENT_RESTORED,
+    EventType.AGENT_SCOPES_CHANGED,
+    EventType.PANIC_ON,
+    EventType.PANIC_OFF,
+    EventType.CONNECTION_ADDED,
+    EventType.CONNECTION_REMOVED,
+    EventType.UPSTREAM_REVOCATION,
+    EventType.CLOCK_JUMP,
+    EventType.AUDIT_AMBIGUOUS,
+    EventType.STATE_RECORDED,
+)
+"""The only events that bind rows of unbounded age: few, so a start reads them all."""
+PASSING_TYPES: Final = tuple(
+    kind for kind in EventType if kind is not EventType.TOKEN_DECISION
+)
+_PASSING: Final = ("tok_", "sup_", "cooldown:", "lease:")
+"""Keys of rows that end by themselves: bound by any event, and found by a scan back."""
+_FINAL: Final = 2**62
+"""A token that was dropped stays so, whatever the numbers of its rows."""
+_ROOM: Final = 640
+"""Bytes of bindings an event may have beside its other members, shortened or not."""
+_ROOM_ALONE: Final = 7_000
+
+
+def digest(table: str, columns: Sequence[str | None]) -> str:
+    """Return the hash of a row: SHA-256 over its table and columns, in base64url."""
+    text = "\0".join([table, *("" if value is None else value for value in columns)])
+    made = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return urlsafe_b64encode(made)[:-1].decode()
+
+
+def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the keys that *row* is bound under, and what is bound."""
+    match table:
+        case "tokens":
+            yield row[1], f"{row[0]}:{digest(table, row[1:])}"
+        case "dropped":
+            yield row[0], f"{row[1]}:"
+        case "voided":
+            yield f"{ALL_TOKENS}{row[0]}", f"{row[1]}:"
+        case "agents":
+            yield row[0], f"{row[-1]}:{digest(table, row[:-1])}"
+            yield f"{CREDENTIAL}{row[0]}", f"{row[-1]}:{credential_digest(row[1])}"
+        case "outbox":
+            yield f"{STEP}{row[0]}", f"{row[-1]}:{digest(table, row[:-1])}"
+        case "meta" if row[0].startswith(UNBOUND):
+            return
+        case "meta" if row[1] is None:
+            yield row[0], f"{row[-1]}:"
+        case _:
+            yield row[0], f"{row[-1]}:{digest(table, row[:-1])}"
+
+
+def credential_digest(doc: str) -> str:
+    """Return the fingerprint of the credential in an agent's document."""
+    value = json.loads(doc)
+    return digest("credential", (value["secret_sha256"], value["public_key"]))
+
+
+def bind(
+    drafts: Sequence[Draft], rows: Iterable[tuple[str, Row]]
+) -> Iterator[tuple[Draft, str]]:
+    """Distribute the bindings of *rows* over the events of their commit.
+
+    What no event of the commit may carry, or has room for, goes into events of its own.
+
+    Yields:
+        each draft, and those added, with its ``state`` member as JSON, or nothing.
+    """
+    left = {key: value for pair in rows for key, value in bindings(*pair)}
+    for draft in drafts:
+        yield draft, _take(left, _carried(draft), _ROOM) if left else ""
+    while left:
+        yield Draft(EventType.STATE_RECORDED, LEDGER), _take(left, "all", _ROOM_ALONE)
+
+
+def _carried(draft: Draft) -> str:
+    """Return which keys an event may carry: all, passing, or none."""
+    if draft.type in LASTING_TYPES:
+        return "all"
+    issues = draft.outcome is None or draft.outcome is Outcome.ALLOWED
+    return "passing" if issues else "none"
+
+
+def _take(left: dict[str, str], which: str, room: int) -> str:
+    """Remove from *left* what fits, and return it as JSON."""
+    if which == "none":
+        return ""
+    taken: dict[str, str] = {}
+    for key, value in left.items():
+        if which == "all" or key.startswith(_PASSING):
+            room -= len(key.encode()) + len(value) + 6
+            if room < 0 and taken:
+                break
+            taken[key] = value
+    for key in taken:
+        del left[key]
+    return canonical(taken) if taken else ""
+
+
+class Bound(dict[str, tuple[int, str]]):
+    """What events bound, by key: the valid number, and hash (empty: removed)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: dict[str, int] = {}
+        """The event that bound it."""
+
+    def learn(self, seq: int, state: str | None) -> None:
+        """Take what an event binds, in whatever order events are read."""
+        for key, value in json.loads(state or "{}").items():
+            number, _, found = value.partition(":")
+            n = int(number) if found or not key.startswith("tok_") else _FINAL
+            if key not in self or self[key][0] < n:
+                self[key] = n, found
+                self.at[key] = seq
+
+    def settled(self, key: str, n: int) -> bool:
+        """Tell whether nothing older can say more about a row numbered *n*."""
+        return key in self and self[key][0] >= n
+
+    def holds(self, table: str, row: Row) -> bool:
+        """Tell whether *row* is exactly what events bound last."""
+        return all(
+            f"{n}:{found}" == value
+            for key, value in bindings(table, row)
+            for n, found in (self.get(key, (-1, "")),)
+        )
+
+    def voided(self, agent_id: str) -> int:
+        """Return the number up to which all tokens of an agent are void."""
+        keys = (ALL_TOKENS, f"{ALL_TOKENS}{agent_id}")
+        return max(self.get(key, (0, ""))[0] for key in keys)
+
+
+def read_bound(
+    db: sqlite3.Connection,
+    types: Iterable[EventType],
+    bound: Bound,
+    low: int = 0,
+    high: int | None = None,
+) -> None:
+    """Learn what events of *types* bind between two places, both included."""
+    kinds = ",".join(f"'{kind.value}'" for kind in types)
+    rows = db.execute(
+        "SELECT seq, json_extract(body, '$.state') FROM events"
+        f" WHERE type IN ({kinds}) AND outcome IS NULL AND seq BETWEEN ? AND ?",
+        (low, 2**62 if high is None else high),
+    )
+    for seq, state in rows:
+        if state is not None:
+            bound.learn(seq, state)
