@@ -64,7 +64,7 @@ async def take_over(broker: Broker) -> None:
     broker.kept = loaded.meta
     found = await broker.ledger.diverged(loaded)
     last = await broker.ledger.event(broker.ledger.head.seq)
-    await _take_over(broker, _without(broker, loaded, found), last)
+    await _take_over(broker, trusted(broker, loaded, found), last)
     if found:
         await _record_divergence(broker, found)
     await _cancel_changed(broker)
@@ -93,7 +93,7 @@ async def _cancel_changed(broker: Broker) -> None:
 
 
 async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None:
-    broker.replays.take_over(loaded.assertions)
+    broker.replays.take_over(loaded.assertions, broker.clock)
     now = broker.clock.now()
     if last is None or now >= last.time - _SKEW:
         broker.registry.take_over(loaded)
@@ -127,10 +127,11 @@ def _cancelled(broker: Broker, stepup: StepUp, problem: str) -> StepUp:
     )
 
 
-def _without(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
+def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
     """Return what was loaded, with the chain's word where the rows contradict it."""
     cut = {agent.id: agent for agent in found.agents}
     ended = {one.id: _cancelled(broker, one, "state_changed") for one in found.stepups}
+    gone = {token.id for token in (*found.tokens, *found.expired)}
     cooling = {one.agent_id: one for one in (*loaded.cooldowns, *found.cooldowns)}
     return replace(
         loaded,
@@ -140,7 +141,7 @@ def _without(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
             token
             for token in loaded.tokens
             if not found.panic and token.agent_id not in cut
-            if token not in found.tokens
+            if token.id not in gone
         ),
         stepups=tuple(
             ended.get(stepup.id, stepup)

@@ -434,6 +434,15 @@ class Registry:
 
         return count
 
+    def end_expired(self) -> None:
+        """Forget every token that has expired: the wall clock was set.
+
+        Set back again, it must not revive one.
+        """
+        for held in self._held.values():
+            self._prune(held)
+        self.provider_tokens.sweep()
+
     def sweep(self) -> None:
         """Forget expired tokens, leases that are over, the oldest decided step-ups."""
         for _ in self.sweep_in_slices():
@@ -470,10 +479,15 @@ class Registry:
                 yield
 
     def _lives(self, token: Token) -> bool:
+        """Tell whether *token* is held; once seen to have expired, it is not."""
         held = self._held.get(token.agent_id)
-        return (
-            held is not None and token in held and not token.expires.passed(self._clock)
-        )
+        if held is None or token not in held:
+            return False
+        if not token.expires.passed(self._clock):
+            return True
+        held.drop(token)  # for good: a clock that is set back must not revive it
+        self._forget(token)
+        return False
 
     def _prune(self, held: HeldTokens) -> int:
         """Forget those of *held* that have ended; return how many had."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import UsedAssertion
 
 _SPAN: Final = 30
@@ -30,15 +31,18 @@ class ReplayStore:
         """Remember at most *per_client* live assertions of one client."""
         self._per_client = per_client
         self._buckets: dict[int, dict[str, set[str]]] = {}
+        self._ends: dict[int, float] = {}
+        """When a bucket's assertions are over by the boot clock, which nobody sets."""
         self._unsaved: list[UsedAssertion] = []
 
-    def take_over(self, used: Iterable[UsedAssertion]) -> None:
+    def take_over(self, used: Iterable[UsedAssertion], clock: Clock) -> None:
         """Know what the last process knew."""
+        now, boot = clock.now().timestamp(), clock.boot()
         for one in used:
-            self._note(one)
+            self._note(one, boot + one.expires.timestamp() - now)
 
     def use(
-        self, client_id: str, jti: str, expires: float, now: float
+        self, client_id: str, jti: str, expires: float, now: float, boot: float
     ) -> UsedAssertion | None:
         """Note that *jti* was used; return what to record, or None: not the first time.
 
@@ -47,12 +51,14 @@ class ReplayStore:
             jti: the assertion's own name.
             expires: when, in epoch seconds, it is refused for its age anyway.
             now: epoch seconds.
+            boot: seconds of the boot clock: a wall clock that was ahead forgets none.
 
         Raises:
             FullError: too many live ones of that client.
         """
         for index in [i for i in self._buckets if (i + 1) * _SPAN < now]:
-            del self._buckets[index]
+            if self._ends[index] < boot:
+                del self._buckets[index], self._ends[index]
         digest = hashlib.sha256(jti.encode()).hexdigest()[:32]
         used = 0
         for bucket in self._buckets.values():
@@ -64,7 +70,7 @@ class ReplayStore:
         if used >= self._per_client:
             raise FullError
         one = UsedAssertion(client_id, digest, datetime.fromtimestamp(expires, UTC))
-        self._note(one)
+        self._note(one, boot + expires - now)
         return one
 
     def save_later(self, used: UsedAssertion, now: datetime) -> bool:
@@ -86,6 +92,8 @@ class ReplayStore:
         done = set(used)
         self._unsaved = [one for one in self._unsaved if one not in done]
 
-    def _note(self, used: UsedAssertion) -> None:
-        bucket = self._buckets.setdefault(int(used.expires.timestamp() // _SPAN), {})
+    def _note(self, used: UsedAssertion, ends: float) -> None:
+        index = int(used.expires.timestamp() // _SPAN)
+        bucket = self._buckets.setdefault(index, {})
         bucket.setdefault(used.client_id, set()).add(used.digest)
+        self._ends[index] = max(ends, self._ends.get(index, 0.0))

@@ -26,7 +26,6 @@ from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
-from agentvault_tui.broker.usecases.repeats import record_counts
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
@@ -261,7 +260,6 @@ async def _close(rooms: _Rooms) -> None:
     await asyncio.gather(*flows, return_exceptions=True)
     with contextlib.suppress(LedgerError):
         await record_missed(broker)
-        await record_counts(broker)
         await _mark(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
     await broker.vault.aclose()

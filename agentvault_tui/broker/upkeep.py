@@ -8,7 +8,7 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.recovery import record_missed
-from agentvault_tui.broker.usecases.repeats import record_counts
+from agentvault_tui.broker.usecases.repeats import show_counts
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.model import Draft, EventType
@@ -29,6 +29,7 @@ async def upkeep(broker: Broker) -> None:
     answers: bool | None = None
     while True:
         try:
+            drift = await _clock(broker, drift)
             await expire_due(broker)
             await broker.reload_policy()
             for chore in broker.chores:
@@ -40,8 +41,7 @@ async def upkeep(broker: Broker) -> None:
             for _ in registry.sweep_in_slices() if swept else registry.forget_cut():
                 await asyncio.sleep(0)
             # What needs the ledger comes last: while it cannot write, the rest goes on.
-            await record_counts(broker)
-            drift = await _clock(broker, drift)
+            show_counts(broker)
             missed = broker.cuts.unfinished or broker.replays.unsaved
             if missed and broker.ledger.writable:
                 await record_missed(broker)
@@ -84,10 +84,15 @@ def _drift(broker: Broker) -> float:
 
 
 async def _clock(broker: Broker, before: float) -> float:
-    """Record a jump of the wall clock: times around it cannot be compared."""
+    """Record a jump of the wall clock: times around it cannot be compared.
+
+    What the clock passed has ended, also when it is set back: in memory now, and at
+    any later start by this event, which is kept until it can be recorded.
+    """
     now = _drift(broker)
     if abs(now - before) > _JUMP:
-        await broker.record(
+        broker.registry.end_expired()
+        await broker.record_cut(
             Draft(
                 EventType.CLOCK_JUMP,
                 SYSTEM,

@@ -45,7 +45,7 @@ async def accept_rollback(
 async def _accept(
     db: Connection, home: Home, clock: Clock, actor: Actor, reason: str
 ) -> Event:
-    opened = await db.run(open_checked, home, trust=True)
+    opened = await db.run(open_checked, home, clock, trust=True)
     found = opened.tip.head
     draft = Draft(
         EventType.AUDIT_AMBIGUOUS,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.model import AgentId, EventType
 
@@ -117,7 +117,7 @@ def fact_of(body: dict[str, Any]) -> Fact:
     )
 
 
-def migrate(db: sqlite3.Connection) -> None:
+def migrate(db: sqlite3.Connection, _: Clock) -> None:
     """Add the table to a ledger written before there was one, and fill it.
 
     Raises:

@@ -115,7 +115,7 @@ class Ledger:
         # What was opened is closed again when the rest fails: each has a thread.
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(db.close)
-            opened = await db.run(open_checked, home, trust=False)
+            opened = await db.run(open_checked, home, clock, trust=False)
             self = cls(home, clock, lock, opened)
             self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
             self._write_head()

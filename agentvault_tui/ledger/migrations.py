@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
-from agentvault_tui.clock import SystemClock
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import activity, docs, state
 from agentvault_tui.ledger.batch import Job, build, read_tip
@@ -42,7 +42,7 @@ _ADOPTED: Final = 64
 """Rows an event of the upgrade binds."""
 
 
-def _stepups_by_kind(db: sqlite3.Connection) -> None:
+def _stepups_by_kind(db: sqlite3.Connection, _: Clock) -> None:
     """Version 3: a step-up's agent, action and decision get columns of their own."""
     rows = db.execute("SELECT id, status, doc, n FROM stepups").fetchall()
     db.execute("DROP TABLE stepups")
@@ -57,7 +57,7 @@ def _stepups_by_kind(db: sqlite3.Connection) -> None:
         )
 
 
-def _bind_state(db: sqlite3.Connection) -> None:
+def _bind_state(db: sqlite3.Connection, clock: Clock) -> None:
     """Version 4: events hold the hashes of state rows; bind those there are, once.
 
     Rows that older events contradict are not bound, so the start that follows finds
@@ -79,7 +79,7 @@ def _bind_state(db: sqlite3.Connection) -> None:
         )
     row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
     tip = read_tip(db, str(row[0]))
-    cancelled, drops = list(_waiting(db)), list(_unused(db))
+    cancelled, drops = list(_waiting(db, clock)), list(_unused(db))
     ended = {drop.token_id for drop in drops}
     drafts = [
         Draft(
@@ -107,13 +107,12 @@ def _bind_state(db: sqlite3.Connection) -> None:
     ]
     job = Job.of(drafts, [*cancelled, *drops], count(state.last_n(db) + 1))
     job = replace(job, prepared=(*prepared, *job.prepared), attempt=Attempt((), ()))
-    for sql, parameters in build(tip, [job], SystemClock()).statements:
+    for sql, parameters in build(tip, [job], clock).statements:
         db.execute(sql, parameters)
 
 
-def _waiting(db: sqlite3.Connection) -> Iterator[StepUp]:
+def _waiting(db: sqlite3.Connection, clock: Clock) -> Iterator[StepUp]:
     """Yield open step-ups, cancelled."""
-    now = SystemClock().now()
     for (doc,) in db.execute(
         "SELECT doc FROM stepups WHERE status IN ('pending', 'authorizing')"
     ):
@@ -121,7 +120,7 @@ def _waiting(db: sqlite3.Connection) -> Iterator[StepUp]:
             docs.read_stepup(doc),
             status=StepUpStatus.CANCELLED,
             problem="upgraded",
-            decided_at=now,
+            decided_at=clock.now(),
             device=None,
         )
 
@@ -204,7 +203,7 @@ def _told(doc: str, known: Any) -> bool:
     )
 
 
-MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {
+MIGRATIONS: Final[dict[int, Callable[[sqlite3.Connection, Clock], None]]] = {
     1: activity.migrate,
     2: _stepups_by_kind,
     3: _bind_state,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerError,
@@ -70,7 +71,9 @@ def create_file(home: Home) -> None:
         ) from error
 
 
-def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
+def open_checked(
+    db: sqlite3.Connection, home: Home, clock: Clock, *, trust: bool
+) -> Opened:
     """Set the writing connection up and check what can be checked at a start.
 
     With *trust* the head file is not asked: for `accept_rollback` alone.
@@ -83,7 +86,7 @@ def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
         schema.set_up_writer(db)
         witness = None if trust else read_witness(home.head_file)
         fresh = witness.ledger if witness and witness.head.seq == 0 else None
-        schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16))
+        schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16), clock)
         ledger_id = read_ledger_id(db, home.database)
         tip = read_tip(db, ledger_id)
         problem = check_tail(db, ledger_id, _TAIL)

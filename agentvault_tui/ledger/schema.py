@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import activity
 from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS
@@ -126,7 +127,9 @@ def reopen(db: sqlite3.Connection, path: Path) -> None:
     check_schema(db, path)
 
 
-def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
+def prepare_schema(
+    db: sqlite3.Connection, path: Path, ledger_id: str, clock: Clock
+) -> None:
     """Create the tables in an empty file, or check that they are ours.
 
     Raises:
@@ -142,7 +145,7 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
             f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0); COMMIT;"
         )
     elif application == APPLICATION_ID and version in MIGRATIONS:
-        _migrate(db, version)
+        _migrate(db, version, clock)
     check_schema(db, path)
 
 
@@ -220,12 +223,12 @@ def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
     return {(kind, name): sql for kind, name, sql in rows}
 
 
-def _migrate(db: sqlite3.Connection, version: int) -> None:
+def _migrate(db: sqlite3.Connection, version: int, clock: Clock) -> None:
     """Bring an older file up to date, all or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         while version in MIGRATIONS:
-            MIGRATIONS[version](db)
+            MIGRATIONS[version](db, clock)
             version += 1
         db.execute(f"PRAGMA user_version = {version}")
         db.execute("COMMIT")

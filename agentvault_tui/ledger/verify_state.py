@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentvault_tui.clock import Clock, Deadline, SystemClock, iso, parse_iso
 from agentvault_tui.errors import LedgerError
@@ -76,6 +76,8 @@ class StateDivergence:
     """The panic that events tell of."""
     tokens: tuple[Token, ...] = ()
     """Those no event issued like this, or that ended; not to be served."""
+    expired: tuple[Token, ...] = ()
+    """Those a wall clock that was set had passed: no fault, and not to be served."""
     stepups: tuple[StepUp, ...] = ()
     """Open or approved ones; not to be decided or redeemed."""
     decided: tuple[StepUp, ...] = ()
@@ -125,7 +127,7 @@ def verify_home(home: Home, *, now: datetime | None = None) -> Verification:
         with foreseen(home.database):
             db = schema.open_reader(home.database)
             try:
-                problems = _problems(db, iso(now or SystemClock().now()))
+                problems = state_problems(db, iso(now or SystemClock().now()))
             finally:
                 db.close()
     except LedgerError as error:
@@ -157,7 +159,8 @@ def diverged(db: sqlite3.Connection, loaded: Loaded, clock: Clock) -> StateDiver
     return StateDivergence(
         agents=tuple(_wrong_agents(db, roster, lasting)),
         panic=roster.panic if roster.panic and not right else None,
-        tokens=passing.tokens(roster),
+        tokens=passing.tokens(),
+        expired=passing.expired(roster),
         stepups=passing.stepups(wanted=True),
         decided=passing.stepups(wanted=False),
         accounts=tuple(
@@ -200,15 +203,23 @@ class _Passing:
         """Step-ups that give a right: the others are only shown."""
         self._scan(loaded)
 
-    def tokens(self, roster: Roster) -> tuple[Token, ...]:
-        """Return the tokens that are not as issued, or that ended."""
+    def expired(self, roster: Roster) -> tuple[Token, ...]:
+        """Return the tokens that a clock has passed, whatever it says now."""
+        return tuple(
+            token
+            for token, _ in self._tokens
+            if token.id in self._issued
+            and _over(roster, token.expires, self._issued[token.id], self._clock)
+        )
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Return the tokens that are not as issued, or that were ended."""
         return tuple(
             token
             for token, row in self._tokens
             if token.id not in self._issued
             or row[0] <= self.bound.voided(token.agent_id)
             or self.bound.get(token.id, (0, "x"))[1] == ""
-            or _over(roster, token.expires, self._issued[token.id], self._clock)
         )
 
     def stepups(self, *, wanted: bool) -> tuple[StepUp, ...]:
@@ -348,7 +359,7 @@ def _lost_steps(db: sqlite3.Connection, bound: Bound) -> tuple[AgentId, ...]:
     )
 
 
-def _problems(db: sqlite3.Connection, now: str) -> list[str]:
+def state_problems(db: sqlite3.Connection, now: str) -> list[str]:
     """Return the first thing of each kind that is not as the events say."""
     db.execute("BEGIN")
     try:
@@ -358,6 +369,15 @@ def _problems(db: sqlite3.Connection, now: str) -> list[str]:
         return list(firsts.values())
     finally:
         db.execute("COMMIT")
+
+
+class _Issued(NamedTuple):
+    """What an event says of a token's row."""
+
+    digest: str
+    agent_id: str
+    lives: bool
+    """Whether it has not expired."""
 
 
 class _Everything:
@@ -374,31 +394,36 @@ class _Everything:
         self._db = db
         self._now = now
         self._bound = Bound()
-        self._tokens: dict[str, dict[int, tuple[str, int]]] = {}
-        """Every row events bound of a token: hash and event, by number."""
+        self._tokens: dict[str, dict[int, _Issued]] = {}
+        """What events bound of each token whose row must be there or may be."""
         self._drops: dict[str, set[int]] = {}
         self._voids: dict[str, set[int]] = {}
         (first,) = db.execute("SELECT min(n) FROM tokens").fetchone()
         self._first = 2**62 if first is None else int(first)
         """Older tokens were pruned, and their drops with them."""
-        for seq, text in db.execute(
-            "SELECT seq, json_extract(body, '$.state') FROM events ORDER BY seq"
+        for seq, agent_id, ends, text in db.execute(
+            "SELECT seq, agent_id, coalesce(json_extract(body, '$.detail.expires_at'),"
+            " json_extract(body, '$.detail.token_fetch_before')),"
+            " json_extract(body, '$.state') FROM events ORDER BY seq"
         ):
             if text is not None:
-                self._learn(seq, text)
+                self._learn(seq, agent_id, ends, text)
 
-    def _learn(self, seq: int, text: str) -> None:
+    def _learn(self, seq: int, agent_id: str, ends: object, text: str) -> None:
         for key, value in json.loads(text).items():
             number, _, found = value.partition(":")
             n = int(number)
             if key.startswith(ALL_TOKENS):
                 self._voids.setdefault(key.removeprefix(ALL_TOKENS), set()).add(n)
-            if not key.startswith("tok_"):
+            elif not key.startswith("tok_"):
                 continue
-            if found and n >= self._first:
-                self._tokens.setdefault(key, {})[n] = found, seq
             elif not found:
                 self._drops.setdefault(key, set()).add(n)
+            else:
+                lives = isinstance(ends, str) and ends > self._now
+                if lives or n >= self._first:
+                    issued = _Issued(found, agent_id, lives)
+                    self._tokens.setdefault(key, {})[n] = issued
         self._bound.learn(seq, text)
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -438,23 +463,15 @@ class _Everything:
             found = self._tokens.get(name, {}).get(n)
             if found is None:
                 yield "tokens", f"token {name} is there though no event issued it"
-            elif found[0] != digest("tokens", row[1:]):
+            elif found.digest != digest("tokens", row[1:]):
                 yield "tokens", f"token {name} is not as its event says"
         for name, rows in self._tokens.items():
-            missing = rows.keys() - there.get(name, set())
-            if name not in self._drops and missing:
-                _, seq = rows[max(missing)]
-                if self._lives(seq):
+            if name in self._drops:
+                continue
+            for n, issued in rows.items():
+                live = issued.lives and n > self._bound.voided(issued.agent_id)
+                if live and n not in there.get(name, ()):
                     yield "tokens", f"token {name} is gone though it did not end"
-
-    def _lives(self, seq: int) -> bool:
-        row = self._db.execute(
-            "SELECT coalesce(json_extract(body, '$.detail.expires_at'),"
-            " json_extract(body, '$.detail.token_fetch_before')) FROM events"
-            " WHERE seq = ?",
-            (seq,),
-        ).fetchone()
-        return row is not None and isinstance(row[0], str) and row[0] > self._now
 
     def _ends(self) -> Iterator[tuple[str, str]]:
         """Yield what of the ends of tokens is not as events say."""

@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.stepups import approve, ask, hold, latched
+from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.answers import Escalated
-from agentvault_tui.broker.usecases.repeats import record_counts
+from agentvault_tui.broker.usecases.repeats import show_counts
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import Action
 
 TWO = replace(PAYMENT, scopes=("send:payment", "write:calendar"))
@@ -35,8 +34,8 @@ async def test_repeats_are_written_and_shown_once_with_the_right_count(
         assert "event: status" in await anext(frames)
         answers = await asyncio.gather(*(ask(bench, agent) for _ in range(100)))
         assert {answer.stepup.id for answer in answers} == {stepup.id}
-        await record_counts(bench.broker)
-        await record_counts(bench.broker)
+        show_counts(bench.broker)
+        show_counts(bench.broker)
         text = ""
         while '"count": 101' not in text.partition("event: stepup")[2]:
             text += await asyncio.wait_for(anext(frames), 10)
@@ -85,20 +84,6 @@ async def test_a_decision_carries_the_count(bench: Bench, decide: str) -> None:
         await approve(bench, stepup)
     else:
         await deny(bench.broker, stepup.id, "no", OPERATOR)
-    await record_counts(bench.broker)
+    show_counts(bench.broker)
     assert bench.broker.registry.stepup(stepup.id).count == 5
     assert await stored_count(bench, stepup.id) == 5
-
-
-async def test_a_count_that_could_not_be_written_is_kept(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the ledger latched nothing is lost: the next look writes it."""
-    agent, stepup = await hold(bench)
-    await ask(bench, agent)
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.ledger, "commit", latched)
-        with pytest.raises(LedgerUnwritableError):
-            await record_counts(bench.broker)
-    await record_counts(bench.broker)
-    assert await stored_count(bench, stepup.id) == 2

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from support.bench import Bench
-from support.stepups import ask, hold, latched
+from support.stepups import approve, ask, hold, latched
 
-from agentvault_tui.broker.answers import Expired
+from agentvault_tui.broker.answers import Expired, Granted
 from agentvault_tui.broker.upkeep import upkeep
-from agentvault_tui.broker.usecases.redeem import poll
+from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.clock import Deadline
-from agentvault_tui.model import StepUpStatus, Token, TokenId, TokenKind
+from agentvault_tui.model import Action, StepUpStatus, Token, TokenId, TokenKind
+
+CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 
 
 async def test_expired_tokens_are_forgotten_while_the_ledger_cannot_write(
@@ -32,7 +37,6 @@ async def test_expired_tokens_are_forgotten_while_the_ledger_cannot_write(
     looking = asyncio.create_task(upkeep(bench.broker))
     await bench.until(lambda: token.sha256 not in registry._tokens)
     looking.cancel()
-    assert bench.broker.recounted
 
 
 async def test_a_poll_ends_its_own_request_and_leaves_the_rest_to_upkeep(
@@ -46,3 +50,81 @@ async def test_a_poll_ends_its_own_request_and_leaves_the_rest_to_upkeep(
     assert bench.broker.registry.stepup(other.id).status is StepUpStatus.PENDING
     await expire_due(bench.broker)
     assert bench.broker.registry.stepup(other.id).status is StepUpStatus.EXPIRED
+
+
+@asynccontextmanager
+async def looking_after(bench: Bench) -> AsyncIterator[Callable[[float], Any]]:
+    """Run upkeep, and set the wall clock by so many seconds so that it is noticed."""
+    looking = asyncio.create_task(upkeep(bench.broker))
+    await asyncio.sleep(0)
+
+    async def jump(seconds: float) -> None:
+        before = len(await bench.events("clock.jump"))
+        bench.clock.jump_wall(seconds)
+        while len(await bench.events("clock.jump")) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    try:
+        yield jump
+    finally:
+        looking.cancel()
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+async def test_what_a_clock_ahead_ended_stays_ended(
+    bench: Bench, *, restart: bool
+) -> None:
+    """Tokens, approvals and requests: also at the next start, looked at or not."""
+    agent, asked = await hold(bench)
+    payer, approved = await hold(bench, "approved")
+    await approve(bench, approved)
+    granted = await ask(bench, agent, CALENDAR)
+    assert isinstance(granted, Granted)
+    async with looking_after(bench) as jump:
+        await jump(4000)
+        await jump(-4000)
+    after = await ask(bench, agent, CALENDAR)
+    assert isinstance(after, Granted)
+    if restart:
+        await bench.close()
+        bench = await Bench.open(bench.home, bench.clock)
+    try:
+        assert (
+            await introspect(bench.broker, agent, granted.access_token)
+        ).token is None
+        assert (await introspect(bench.broker, agent, after.access_token)).token
+        assert isinstance(await poll(bench.broker, payer, approved.id), Expired)
+        found = bench.broker.registry.stepup(asked.id)
+        assert found.status is StepUpStatus.EXPIRED
+        assert await bench.events("audit.ambiguous") == []
+    finally:
+        await bench.close()
+
+
+async def test_a_token_seen_to_have_expired_is_dropped_at_once(bench: Bench) -> None:
+    """Between two looks of upkeep, whoever asked was told, and is told the same."""
+    agent = await bench.agent()
+    granted = await ask(bench, agent, CALENDAR)
+    for seconds in (4000, -4000):
+        bench.clock.jump_wall(seconds)
+        found = await introspect(bench.broker, agent, granted.access_token)
+        assert found.token is None
+
+
+async def test_a_clock_set_back_and_a_reboot_lengthen_no_life(bench: Bench) -> None:
+    """What ended by the boot clock stays ended when only the wall clock is left."""
+    agent = await bench.agent()
+    granted = await ask(bench, agent, CALENDAR)
+    async with looking_after(bench) as jump:
+        await jump(-3000)
+    bench.clock.advance(3601)
+    await ask(bench, agent, CALENDAR)
+    await bench.close()
+    bench.clock.reboot("b1")
+    again = await Bench.open(bench.home, bench.clock)
+    try:
+        found = await introspect(again.broker, agent, granted.access_token)
+        assert found.token is None
+        assert await again.events("audit.ambiguous") == []
+    finally:
+        await again.close()

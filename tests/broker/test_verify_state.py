@@ -62,19 +62,19 @@ async def test_what_the_broker_wrote_verifies(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("sql", "told"),
     [
-        (_UNREVOKE, "is active though it was revoked"),
+        (_UNREVOKE, "is not as its event says"),
         (
             "UPDATE agents SET doc = replace(doc, 'read:email', 'read:all')",
-            "has read:all, which nobody granted",
+            "is not as its event says",
         ),
         (
             """INSERT INTO agents
             SELECT 'agt_x', replace(doc, id, 'agt_x'), n FROM agents LIMIT 1""",
-            "agent agt_x is there though no event registered it",
+            "agent agt_x is there though no event tells of it",
         ),
         (
             "UPDATE agents SET id = 'agt_x' WHERE id = (SELECT min(id) FROM agents)",
-            "the row of agent agt_x is another agent's",
+            "agent agt_x is there though no event tells of it",
         ),
         (
             """INSERT INTO tokens
@@ -90,7 +90,7 @@ async def test_what_the_broker_wrote_verifies(bench: Bench) -> None:
             "is not as its event says",
         ),
         ("UPDATE tokens SET agent_id = 'agt_x'", "is not as its event says"),
-        ("UPDATE agents SET doc = '[]'", "its state cannot be read"),
+        ("UPDATE agents SET doc = '[]'", "is not as its event says"),
     ],
 )
 async def test_a_changed_row_is_damage_by_name(
@@ -118,5 +118,5 @@ async def test_a_panic_that_is_gone_is_damage(bench: Bench, sql: str) -> None:
     change(bench, sql)
     change(bench, _UNREVOKE)
     problem = verify_home(bench.home).problem or ""
-    assert "the panic is gone" in problem
-    assert "though it was revoked" in problem
+    assert "value panic" in problem
+    assert "agent" in problem

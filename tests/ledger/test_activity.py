@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.ledger_kit import START, decision, note
+from support.ledger_kit import START, decision, make_older, note
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
@@ -104,7 +104,8 @@ async def test_an_older_ledger_is_counted_when_it_is_opened(
     before = await ledger.activity(AGENT, START)
     await ledger.close()
     with closing(sqlite3.connect(home.database)) as db:
-        db.executescript("DROP TABLE activity; PRAGMA user_version = 1")
+        db.executescript("DROP TABLE activity")
+    make_older(home, 1)
     old = verify_ledger(home)
     assert not old.ok
     assert "older AgentVault" in (old.problem or "")

@@ -305,7 +305,7 @@ async def test_decided_stepups_load_up_to_fifty(
 async def test_expired_tokens_are_pruned_and_events_never(
     home: Home, ledger: Ledger, clock: ManualClock
 ) -> None:
-    """The chores delete expired tokens' rows; every event stays."""
+    """The chores delete expired tokens' rows; every event stays, the drop's too."""
     await ledger.commit(decision(), changes=[token(clock)])
     await ledger.commit(changes=[DropToken(TokenId("tok_1"))])
     clock.advance(4000)
@@ -317,7 +317,7 @@ async def test_expired_tokens_are_pruned_and_events_never(
     dropped = db.execute("SELECT count(*) FROM dropped").fetchone()
     events = db.execute("SELECT count(*) FROM events").fetchone()
     db.close()
-    assert (oldest, dropped, events) == (("tok_x0",), (0,), (301,))
+    assert (oldest, dropped, events) == (("tok_x0",), (0,), (302,))
 
 
 async def test_every_file_is_private_under_any_umask(

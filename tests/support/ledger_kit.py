@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import rfc8785
+
 from agentvault_tui.clock import Clock, Deadline, ManualClock
 from agentvault_tui.encoder import to_json
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Head
+from agentvault_tui.ledger.chain import genesis, link, written
+from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -148,3 +155,27 @@ def decided(clock: Clock, name: str = "sup_2") -> StepUp:
         decided_at=clock.now(),
         device=DeviceCode("WDJB-MJHT", "https://t/a", "https://t/a?c", 120, 5, START),
     )
+
+
+def make_older(home: Home, version: int) -> None:
+    """Take the hashes of state rows out of a file's events, as before version 4.
+
+    The chain is computed anew, and the head kept outside with it; what else an older
+    version had otherwise is the caller's to change.
+    """
+    db = sqlite3.connect(home.database)
+    (ledger_id,) = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
+    hashed, seq = genesis(ledger_id), 0
+    with unguarded(db):
+        for seq, body in db.execute("SELECT seq, body FROM events").fetchall():
+            value = json.loads(body)
+            value.pop("state", None)
+            older = rfc8785.dumps(value)
+            hashed = link(hashed, seq, older)
+            db.execute(
+                "UPDATE events SET body = ?, hash = ? WHERE seq = ?",
+                (older.decode(), hashed, seq),
+            )
+        db.execute(f"PRAGMA user_version = {version}")
+    db.close()
+    write_witness(home.head_file, Witness(ledger_id, Head(seq, written(hashed))))

@@ -134,7 +134,7 @@ class Assertions:
         key = verifier(jwk) if jwk else assertion.stand_in()
         if not assertion.signed_by(key) or not jwk:
             return None
-        now = self._clock.now().timestamp()
+        now, boot = self._clock.now().timestamp(), self._clock.boot()
         try:
             expires = check_claims(assertion.claims, client_id, self._audiences, now)
         except UnprovenError:
@@ -142,7 +142,7 @@ class Assertions:
         jti = assertion.claims.get("jti")
         if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI:
             return None
-        return self._replays.use(client_id, jti, expires + SKEW, now)
+        return self._replays.use(client_id, jti, expires + SKEW, now, boot)
 
 
 def _time(claims: dict[str, Any], name: str, default: float | None) -> float:

@@ -12,8 +12,7 @@ def count_again(broker: Broker, stepup: StepUp) -> StepUp:
     """Count one more identical request, in memory.
 
     Each has its own event. The step-up itself, which may hold 64 KiB of parameters,
-    is written and shown by `record_counts`: an agent that asks in a loop does not
-    flood disk and consoles with it.
+    is shown by `show_counts`: an agent that asks in a loop floods no console with it.
     """
     again = replace(stepup, count=stepup.count + 1)
     # A decision on its way to the disk must not be written over.
@@ -23,13 +22,11 @@ def count_again(broker: Broker, stepup: StepUp) -> StepUp:
     return again
 
 
-async def record_counts(broker: Broker) -> None:
-    """Write and show the step-ups that were asked for again since the last time.
+def show_counts(broker: Broker) -> None:
+    """Show consoles the step-ups that were asked for again since the last time.
 
+    Nothing is written: each repetition has an event, from which a start counts them.
     A decided one went to disk with its decision, its count in it.
-
-    Raises:
-        LedgerError: not now; they are kept for the next time.
     """
     ids, broker.recounted = broker.recounted, set()
     changed = [
@@ -37,10 +34,5 @@ async def record_counts(broker: Broker) -> None:
         for stepup in broker.registry.open_stepups()
         if stepup.id in ids and stepup.id not in broker.deciding
     ]
-    if not changed:
-        return
-    try:
-        await broker.record(changes=changed)
-    except BaseException:
-        broker.recounted |= ids
-        raise
+    if changed and broker.ledger.on_written is not None:
+        broker.ledger.on_written((), changed)

@@ -354,22 +354,22 @@ async def test_an_assertion_of_another_type_or_client(live: Live) -> None:
 def test_one_client_cannot_fill_the_memory_of_another() -> None:
     """At its bound a client waits; others go on, and time frees the space."""
     store = ReplayStore(per_client=3)
-    assert all(store.use("a", str(i), 1300.0, 1000.0) for i in range(3))
-    assert not store.use("a", "0", 1300.0, 1000.0)
+    assert all(store.use("a", str(i), 1300.0, 1000.0, 1000.0) for i in range(3))
+    assert not store.use("a", "0", 1300.0, 1000.0, 1000.0)
     with pytest.raises(FullError):
-        store.use("a", "3", 1300.0, 1000.0)
-    assert store.use("b", "0", 1300.0, 1000.0)
-    assert not store.use("b", "0", 1310.0, 1299.0)
-    assert store.use("a", "3", 1700.0, 1400.0)
+        store.use("a", "3", 1300.0, 1000.0, 1000.0)
+    assert store.use("b", "0", 1300.0, 1000.0, 1000.0)
+    assert not store.use("b", "0", 1310.0, 1299.0, 1299.0)
+    assert store.use("a", "3", 1700.0, 1400.0, 1400.0)
 
 
 def test_a_client_fills_its_memory_whenever_its_assertions_end() -> None:
     """Those that end soon and those that end late count together."""
     store = ReplayStore(per_client=3)
     for number in range(3):
-        assert store.use("a", str(number), 1030.0 + 90 * number, 1000.0)
+        assert store.use("a", str(number), 1030.0 + 90 * number, 1000.0, 1000.0)
     with pytest.raises(FullError):
-        store.use("a", "3", 1300.0, 1000.0)
+        store.use("a", "3", 1300.0, 1000.0, 1000.0)
 
 
 def _hmac(claims: dict[str, Any], secret: bytes | str) -> str:

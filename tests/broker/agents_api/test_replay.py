@@ -140,7 +140,7 @@ def test_what_waits_to_be_recorded_is_bounded(
     """At the bound those expired make room; with none expired there is none."""
     monkeypatch.setattr("agentvault_tui.broker.replay._UNSAVED_CAP", 2)
     store, now = ReplayStore(), clock.now().timestamp()
-    used = [store.use("a", str(n), now + n, now) for n in range(1, 5)]
+    used = [store.use("a", str(n), now + n, now, 0.0) for n in range(1, 5)]
     assert all(used)
     kept = [store.save_later(one, clock.now()) for one in used[:3] if one]
     assert kept == [True, True, False]
