@@ -115,13 +115,14 @@ async def commits(ledger: Ledger, waiters: int, seconds: float, flush: float) ->
     print(
         f"commit, {waiters:>3} waiting: p50 {p50:6.2f} ms  p99 {p99:6.2f} ms "
         f"{rate:8,.0f}/s   p50 is {p50 / flush:4.2f} flushes, "
-        f"the rate {rate * flush / 1000:5.2f} events a flush, {size:.1f} kB written each"
+        f"the rate {rate * flush / 1000:5.2f} a flush, {size:.1f} kB written each"
     )
 
 
 def written() -> int:
     """Return the bytes this process has sent to the disk so far (proc(5), io)."""
-    told = dict(line.split(": ") for line in Path("/proc/self/io").open())
+    lines = Path("/proc/self/io").read_text().splitlines()
+    told = dict(line.split(": ") for line in lines)
     return int(told["write_bytes"])
 
 
