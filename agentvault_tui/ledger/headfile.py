@@ -25,6 +25,8 @@ class Witness:
 
     ledger: str
     head: Head
+    index: str | None = None
+    """The SHA-256 of the text index, while no broker runs that was stopped in order."""
 
 
 def read_witness(path: Path) -> Witness | None:
@@ -37,7 +39,9 @@ def read_witness(path: Path) -> Witness | None:
         value = json.loads(path.read_bytes())
         ledger, seq, digest = value["ledger"], value["seq"], value["hash"]
         if type(seq) is int and seq >= 0 and _HASH.fullmatch(digest):
-            return Witness(str(ledger), Head(seq, digest))
+            index = value.get("index")
+            index = index if isinstance(index, str) else None
+            return Witness(str(ledger), Head(seq, digest), index)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -55,6 +59,7 @@ def write_witness(path: Path, witness: Witness) -> None:
         "ledger": witness.ledger,
         "seq": witness.head.seq,
         "hash": witness.head.hash,
+        **({"index": witness.index} if witness.index else {}),
     }
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -41,7 +41,7 @@ from agentvault_tui.ledger.records import (
     Recovery,
     Story,
 )
-from agentvault_tui.ledger.search import Indexer, open_searcher
+from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
 from agentvault_tui.ledger.story import read_story
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
@@ -119,7 +119,7 @@ class Ledger:
             self = cls(home, clock, lock, opened)
             self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
             self._write_head()
-            self._indexer = await Indexer.open(home, opened.ledger_id)
+            self._indexer = await Indexer.open(home, opened)
             undo.push_async_callback(self._indexer.close)
             with foreseen(home.database):
                 self._reader = await Connection.open(lambda: open_searcher(home))
@@ -291,7 +291,7 @@ class Ledger:
         self._writer.close()
         for task in tuple(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
-        self._write_head()
+        self._write_head(await asyncio.to_thread(index_digest, self._home))
         self._lock.release()
 
     async def _read(
@@ -317,11 +317,12 @@ class Ledger:
                 if not self._moved.is_set():
                     self._writer.tidy()
 
-    def _write_head(self) -> None:
+    def _write_head(self, index: str | None = None) -> None:
         before = self._head_problem
         try:
             write_witness(
-                self._home.head_file, Witness(self.ledger_id, self._writer.tip.head)
+                self._home.head_file,
+                Witness(self.ledger_id, self._writer.tip.head, index),
             )
             self._head_problem = None
         except OSError as error:

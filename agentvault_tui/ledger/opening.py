@@ -49,6 +49,8 @@ class Opened:
     ledger_id: str
     tip: Tip
     last_n: int
+    index: str | None
+    """The digest of the text index when the last process stopped, if it told one."""
 
 
 def create_file(home: Home) -> None:
@@ -98,7 +100,8 @@ def open_checked(
             )
         if not trust:
             compare(db, witness, ledger_id, tip.head)
-        return Opened(ledger_id, tip, last_n(db))
+        index = None if witness is None else witness.index
+        return Opened(ledger_id, tip, last_n(db), index)
 
 
 def read_ledger_id(db: sqlite3.Connection, path: Path) -> str:

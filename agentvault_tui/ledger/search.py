@@ -1,8 +1,9 @@
 """The text index: trigrams in a file of its own, fed behind the writer's back.
 
 It is only ever a shortcut. Every hit is checked against the event's text, and events
-not indexed yet are scanned, so a search is exact whatever the index holds. The file
-can be deleted at any time and is built anew.
+not indexed yet are scanned. What an index leaves out no check can find, so the file is
+used only as this program wrote it: an orderly stop keeps its SHA-256 outside, with the
+ledger's head, and a file with another one, or none, is built anew.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Final
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.connection import Connection
+from agentvault_tui.ledger.opening import Opened
 
 _STEP: Final = 256
 """Events indexed at a time while commits flow: some ten milliseconds of work."""
@@ -46,6 +49,19 @@ CREATE TABLE progress (ledger TEXT NOT NULL, upto INTEGER NOT NULL, hash BLOB NO
 def index_path(home: Home) -> Path:
     """Return where the index is; its folder is the database's."""
     return home.database.with_name("index.db")
+
+
+def index_digest(home: Home) -> str | None:
+    """Return the SHA-256 of the index; None when there is none, or it has a log."""
+    path = index_path(home)
+    log = Path(f"{path}-wal")
+    try:
+        if log.exists() and log.stat().st_size:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def open_searcher(home: Home) -> sqlite3.Connection:
@@ -127,17 +143,19 @@ class Indexer:
         self._stopped = asyncio.Event()
 
     @classmethod
-    async def open(cls, home: Home, ledger_id: str) -> Indexer:
-        """Open the index, or build an empty one when it does not fit the ledger."""
+    async def open(cls, home: Home, opened: Opened) -> Indexer:
+        """Open the index, or build an empty one when it is not as it was left."""
         path = index_path(home)
-        for fresh in (False, True):
+        found = await asyncio.to_thread(index_digest, home)
+        kept = found is not None and found == opened.index
+        for fresh in (False, True) if kept else (True,):
             db = None
             try:
                 if fresh:
                     _remove(path)
                 private_file(path)
                 db = await Connection.open(lambda: _open_index(path, home.database))
-                indexed = await db.run(_check, ledger_id)
+                indexed = await db.run(_check, opened.ledger_id)
             except (sqlite3.Error, OSError, TypeError, ValueError):
                 if db is not None:
                     with contextlib.suppress(sqlite3.Error):

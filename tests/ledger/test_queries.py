@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -229,6 +231,61 @@ async def test_small_steps_back_of_the_clock_are_held(
     (back,) = await ledger.commit(decision())
     assert held.time == first.time
     assert back.time == clock.now()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM words_data WHERE id > 10",
+        "DELETE FROM words_data WHERE id = (SELECT max(id) FROM words_data)",
+        "DELETE FROM words_idx",
+        """INSERT INTO words (words, rowid, text)
+        VALUES ('delete', 7, (SELECT text FROM ledger.events WHERE seq = 7))""",
+        "UPDATE progress SET upto = 500",
+    ],
+    ids=["hollowed", "a block gone", "no terms", "one row gone", "ahead"],
+)
+async def test_an_index_that_was_changed_hides_nothing(
+    home: Home, clock: ManualClock, change: str
+) -> None:
+    """Whatever of it was deleted while no broker ran, each event is found again."""
+    ledger = await Ledger.open(home, clock=clock)
+    await asyncio.gather(*(ledger.commit(decision(n=n)) for n in range(500)))
+    await indexed(ledger)
+    await ledger.commit(decision(n=500))
+    await ledger.close()
+    with closing(sqlite3.connect(home.database.with_name("index.db"))) as db:
+        db.execute("ATTACH ? AS ledger", (str(home.database),))
+        db.execute(change)
+        db.commit()
+        db.execute("DETACH ledger")
+    again = await Ledger.open(home, clock=clock)
+    for _ in range(2):
+        page = await again.events(EventQuery(q="calendar:prim", limit=1000))
+        assert len(page.events) == 501
+        await indexed(again)
+    await again.close()
+
+
+async def test_an_older_copy_of_the_index_is_not_used(
+    home: Home, clock: ManualClock
+) -> None:
+    """Put back after more was indexed, it is built anew."""
+    index = home.database.with_name("index.db")
+    for count in (300, 700):
+        ledger = await Ledger.open(home, clock=clock)
+        await asyncio.gather(*(ledger.commit(decision(n=n)) for n in range(count)))
+        await indexed(ledger)
+        await ledger.close()
+        if count == 300:
+            older = index.read_bytes()
+    index.write_bytes(older)
+    again = await Ledger.open(home, clock=clock)
+    assert again.index_lag == 1000
+    await indexed(again)
+    page = await again.events(EventQuery(q="calendar:prim", limit=1000))
+    await again.close()
+    assert len(page.events) == 1000
 
 
 def _page(home: Home, query: EventQuery, clock: ManualClock) -> Page:
