@@ -26,8 +26,10 @@ class Result:
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     wall: float = 0.0
-    cpu: float = 0.0
-    """Microseconds of CPU an answer took the server, where they can be read."""
+    cpu: Counter[str] = field(default_factory=Counter)
+    """Microseconds of CPU an answer took each thread of the server, where known."""
+    written: float = 0.0
+    """Bytes the server wrote to disk for an answer, where known."""
 
     @property
     def p50(self) -> float:
