@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Collection, Hashable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import cedarpy
 
@@ -14,6 +15,7 @@ from agentvault_tui.errors import PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
 from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.classes import RequestClasses
 from agentvault_tui.policy.explain import Explanation, would_change
 from agentvault_tui.policy.facts import Facts, derive
 from agentvault_tui.policy.files import (
@@ -25,7 +27,7 @@ from agentvault_tui.policy.files import (
 )
 from agentvault_tui.policy.lint import Problem, problems
 from agentvault_tui.policy.messages import message
-from agentvault_tui.policy.reads import Reader, action_members
+from agentvault_tui.policy.reads import Reader, action_members, admitted_actions
 from agentvault_tui.policy.rules import (
     DEFAULT_DENY,
     POLICY_ERROR,
@@ -112,7 +114,15 @@ class Policy:
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self._seen = seen
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
-        self._kept = lru_cache(maxsize=_KEPT_ANSWERS)(self._verdict)
+        self._classes = {
+            scope.name: RequestClasses.of(
+                rule.parsed
+                for rule in self.rules
+                if scope.name in admitted_actions(rule.parsed, members)
+            )
+            for scope in catalogue
+        }
+        self._kept: OrderedDict[Hashable, Ruling] = OrderedDict()
 
     def problems(self, agents: Collection[str] | None = None) -> list[Problem]:
         """Return what in the rules cannot match, or not as it reads.
@@ -161,15 +171,8 @@ class Policy:
         """Answer *action* for *agent*: the strictest answer of any of its scopes."""
         facts = derive(action)
         who = Principal(agent.id, agent.name, agent.owner, agent.scopes)
-        if facts.resource is not None and len(facts.resource) > _KEPT_RESOURCE:
-            return self._verdict(who, action.scopes, action.action, facts)
-        return self._kept(who, action.scopes, action.action, facts)
-
-    def _verdict(
-        self, who: Principal, scopes: tuple[str, ...], named: str, facts: Facts
-    ) -> Verdict:
         # The scope the action is performed under leads, then the order asked.
-        asked = tuple(dict.fromkeys((named, *scopes)))
+        asked = tuple(dict.fromkeys((action.action, *action.scopes)))
         rulings = self.rulings(who, asked, facts)
         ruling = max(rulings, key=lambda one: one.outcome.strictness)
         known = [scope for name in asked if (scope := self.catalogue.get(name))]
@@ -235,12 +238,37 @@ class Policy:
         asked: tuple[str, ...],
         facts: Facts,
     ) -> list[Ruling]:
+        """Answer each scope as its class of requests was answered, or by Cedar."""
+        known = tuple(name for name in asked if name in self.catalogue)
+        performs = asked[0] if asked[0] in self.catalogue else ""
+        keys = {
+            scope: (scope, known, performs, self._classes[scope].key(who, facts))
+            for scope in scopes
+        }
+        answers = {
+            scope: ruling
+            for scope, key in keys.items()
+            if (ruling := self._kept.get(key)) is not None
+        }
+        if missing := [scope for scope in scopes if scope not in answers]:
+            context = {**facts.context(), "scopes": known, "performs": performs}
+            for ruling in self._evaluate(who, missing, context, facts):
+                answers[ruling.scope] = ruling
+                self._keep(keys[ruling.scope], ruling, facts)
+        return [answers[scope] for scope in scopes]
+
+    def _keep(self, key: Hashable, ruling: Ruling, facts: Facts) -> None:
+        """Keep an answer; the oldest give way, and those an agent made large."""
+        if facts.resource is not None and len(facts.resource) > _KEPT_RESOURCE:
+            return
+        self._kept[key] = ruling
+        if len(self._kept) > _KEPT_ANSWERS:
+            self._kept.popitem(last=False)
+
+    def _evaluate(
+        self, who: Principal, scopes: list[str], context: dict[str, Any], facts: Facts
+    ) -> list[Ruling]:
         """Have Cedar evaluate each scope, with request and context type-checked."""
-        if not scopes:
-            return []
-        context = facts.context()
-        context["scopes"] = [name for name in asked if name in self.catalogue]
-        context["performs"] = asked[0] if asked[0] in self.catalogue else ""
         requests = [
             {
                 "principal": {"type": "Agent", "id": who.id},
