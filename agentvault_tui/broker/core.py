@@ -12,6 +12,7 @@ from typing import Final
 
 from agentvault_tui.broker.connecting import Flows
 from agentvault_tui.broker.cuts import Cuts, Kept
+from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.upstream import (
@@ -99,6 +100,8 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    floods: Floods = field(init=False)
+    """Agents that go on asking for what they are refused."""
     cuts: Cuts = field(init=False)
     """Revocations on their way to the ledger."""
     access: TenantAccess = field(init=False)
@@ -116,6 +119,7 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
+        self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)

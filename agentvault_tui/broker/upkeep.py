@@ -42,6 +42,7 @@ async def upkeep(broker: Broker) -> None:
                 await asyncio.sleep(0)
             # What needs the ledger comes last: while it cannot write, the rest goes on.
             show_counts(broker)
+            await _floods(broker)
             missed = broker.cuts.unfinished or broker.replays.unsaved
             if missed and broker.ledger.writable:
                 await record_missed(broker)
@@ -77,6 +78,23 @@ async def pulse(broker: Broker, before: bool | None) -> bool:
     detail = {"issuer": broker.tenant.issuer}
     await broker.record_cut(Draft(kind, SYSTEM, reason=reason, detail=detail))
     return answers
+
+
+async def _floods(broker: Broker) -> None:
+    """Record which agents flood, and how often each was refused since last told."""
+    for agent_id, count in broker.floods.due():
+        draft = Draft(
+            EventType.AGENT_FLOODING,
+            SYSTEM,
+            agent_id=agent_id,
+            reason=f"refused {count} times: answered 429 until it keeps still",
+            detail={"count": count},
+        )
+        try:
+            await broker.record(draft)
+        except LedgerError:
+            broker.floods.again(agent_id, count)
+            raise
 
 
 def _drift(broker: Broker) -> float:

@@ -27,6 +27,7 @@ _REFUSALS: Final = {
     "unknown_connection": "nobody said what that connection is for",
 }
 _EVENTS: Final = {
+    "agent.flooding": "FLOODING",
     "agent.registered": "REGISTERED",
     "agent.restored": "RESTORED",
     "agent.revoked": "REVOKED",
@@ -70,6 +71,7 @@ TYPES: Final = ("token.decision", *_EVENTS)
 """Every type of event this console knows."""
 _LOUD: Final = frozenset(
     {
+        "agent.flooding",
         "agent.revoked",
         "audit.ambiguous",
         "clock.jump",

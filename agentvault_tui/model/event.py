@@ -20,6 +20,8 @@ class EventType(StrEnum):
     AGENT_REVOKED = "agent.revoked"
     AGENT_RESTORED = "agent.restored"
     AGENT_SCOPES_CHANGED = "agent.scopes_changed"
+    AGENT_FLOODING = "agent.flooding"
+    """An agent goes on asking for what it is refused; its requests are not decided."""
     TOKEN_DECISION = "token.decision"  # noqa: S105 - a word of the contract
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
     """An approved token's secret was made and given to the agent that asked."""

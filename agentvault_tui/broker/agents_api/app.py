@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from agentvault_tui.broker.agents_api.action import read_request, text_of
@@ -33,7 +33,9 @@ from agentvault_tui.broker.agents_api.faults import (
     unavailable,
 )
 from agentvault_tui.broker.agents_api.vault_form import read_connection
+from agentvault_tui.broker.answers import Granted, Provided
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.exchange import exchange
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
@@ -52,6 +54,7 @@ _LARGE: Final = 4096
 """Bytes of body that make a request large. A body is read before its sender is known,
 so anybody could keep the loop busy with large ones: they are admitted one a turn."""
 
+_Answer = TypeVar("_Answer")
 Form = dict[str, Any]
 Post = Callable[[Agent, Form], Awaitable[Reply]]
 Get = Callable[[Scope], Reply]
@@ -130,6 +133,8 @@ class AgentsApi:
         await line.enter(large=len(body) >= _LARGE)
         form = parse_body(content_type or b"", body)
         agent, used = self._authenticate(authorization, form)
+        if path in _GRANTING and self._broker.floods.limited(agent.id):
+            raise self._slow_down(used)
         if used is None:
             return await post(agent, form)
         noting = asyncio.create_task(self._note(used, path))
@@ -138,6 +143,22 @@ class AgentsApi:
             return await post(agent, form)
         finally:
             await noting
+
+    def _slow_down(self, used: UsedAssertion | None) -> OAuthError:
+        """Return the answer to an agent that floods; nothing is decided or recorded."""
+        if used is not None:  # it counts once all the same
+            self._broker.replays.save_later(used, self._broker.clock.now())
+        text = (
+            f"refused too often: nothing is decided until you keep still for {SPAN} s"
+        )
+        retry = (b"retry-after", b"%d" % SPAN)
+        return OAuthError(429, "slow_down", text, headers=(retry,))
+
+    def _counted(self, agent: Agent, answer: _Answer) -> _Answer:
+        """Return *answer*, counted where the agent was not given what it asked for."""
+        if not isinstance(answer, Granted | Provided):
+            self._broker.floods.refused(agent.id)
+        return answer
 
     async def _note(self, used: UsedAssertion, path: str) -> None:
         """Record that *used* counts no more; no answer leaves before.
@@ -160,21 +181,21 @@ class AgentsApi:
         grant = text_of(form, "grant_type")
         if grant == CLIENT_CREDENTIALS:
             asked = read_request(form, self._broker.policy.catalogue)
-            return token_reply(
-                await request_token(
-                    self._broker,
-                    agent,
-                    asked.action,
-                    resource=asked.resource,
-                    details=asked.details,
-                )
+            answer = await request_token(
+                self._broker,
+                agent,
+                asked.action,
+                resource=asked.resource,
+                details=asked.details,
             )
+            return token_reply(self._counted(agent, answer))
         if grant == CIBA:
             auth_req_id = _needed(form, "auth_req_id")
             return poll_reply(await poll(self._broker, agent, auth_req_id))
         if grant == VAULT_GRANT:
             connection = read_connection(form)
-            return exchange_reply(await exchange(self._broker, agent, connection))
+            provided = await exchange(self._broker, agent, connection)
+            return exchange_reply(self._counted(agent, provided))
         if grant is None:
             raise malformed("grant_type is missing")
         text = f"grant_type may be {CLIENT_CREDENTIALS}, {CIBA} or {VAULT_GRANT}"
@@ -182,15 +203,14 @@ class AgentsApi:
 
     async def _backchannel(self, agent: Agent, form: Form) -> Reply:
         asked = read_request(form, self._broker.policy.catalogue, backchannel=True)
-        return backchannel_reply(
-            await start_backchannel(
-                self._broker,
-                agent,
-                asked.action,
-                resource=asked.resource,
-                details=asked.details,
-            )
+        answer = await start_backchannel(
+            self._broker,
+            agent,
+            asked.action,
+            resource=asked.resource,
+            details=asked.details,
         )
+        return backchannel_reply(self._counted(agent, answer))
 
     async def _introspect(self, agent: Agent, form: Form) -> Reply:
         answer = await introspect(self._broker, agent, _needed(form, "token"))

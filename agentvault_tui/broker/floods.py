@@ -1,0 +1,95 @@
+"""Limit how many refusals of one agent are decided and recorded.
+
+A refusal costs an event, so an agent that goes on asking for what it is refused could
+fill the disk. Past its budget it is answered 429 without a decision, and one event
+every ten seconds says how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.model import AgentId
+
+SPAN: Final = 10
+"""Seconds over which refusals are counted, and for which a flooding agent keeps still
+before it is served again."""
+RATE: Final = 20
+"""Refusals a second, on average over that time, that an agent may have."""
+BURST: Final = 5 * RATE * SPAN
+"""Refusals after which it is limited at once, however short the time."""
+
+
+@dataclass(slots=True)
+class _Agent:
+    since: float
+    """When the window began, in boot seconds."""
+    last: float
+    """When it last asked."""
+    count: int = 0
+    """Refusals in the window."""
+    flooding: bool = False
+    untold: int = 0
+    """Refusals of this flood that no event tells of yet."""
+    told_at: float | None = None
+
+
+class Floods:
+    """Counts refusals by agent; keeps nothing of agents that are not refused."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with nobody refused."""
+        self._clock = clock
+        self._agents: dict[AgentId, _Agent] = {}
+
+    def refused(self, agent_id: AgentId) -> None:
+        """Count one refusal."""
+        now = self._clock.boot()
+        agent = self._agents.setdefault(agent_id, _Agent(now, now))
+        agent.last = now
+        if agent.flooding:  # decided as others were
+            agent.untold += 1
+            return
+        passed = now - agent.since
+        if passed >= SPAN and agent.count <= RATE * passed:
+            agent.since, agent.count = now, 0
+        agent.count += 1
+        if agent.count > BURST or now - agent.since >= SPAN:
+            agent.flooding, agent.untold = True, agent.untold + agent.count
+
+    def limited(self, agent_id: AgentId) -> bool:
+        """Tell whether a request of the agent is to be answered 429, and count it."""
+        agent = self._agents.get(agent_id)
+        if agent is None or not agent.flooding:
+            return False
+        now = self._clock.boot()
+        if now - agent.last >= SPAN:
+            agent.flooding, agent.since, agent.count = False, now, 0
+            return False
+        agent.last = now
+        agent.untold += 1
+        return True
+
+    def due(self) -> Iterator[tuple[AgentId, int]]:
+        """Yield who floods and how often since last told, at most once every SPAN.
+
+        What is yielded counts as told; where it could not be recorded, `again` it.
+        """
+        now = self._clock.boot()
+        for agent_id, agent in list(self._agents.items()):
+            still = now - agent.last >= SPAN
+            waits = agent.told_at is not None and now - agent.told_at < SPAN
+            if agent.untold and (still or not waits):
+                count, agent.untold, agent.told_at = agent.untold, 0, now
+                yield agent_id, count
+            if still and not agent.untold:
+                del self._agents[agent_id]
+
+    def again(self, agent_id: AgentId, count: int) -> None:
+        """Tell of *count* later: it could not be recorded now."""
+        now = self._clock.boot()
+        agent = self._agents.setdefault(agent_id, _Agent(now, now))
+        agent.untold, agent.told_at = agent.untold + count, None
