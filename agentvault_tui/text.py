@@ -5,6 +5,9 @@ Until `visible` has seen them they are plain `str`; afterwards they are `Shown`,
 only type a screen, a log line or a terminal may receive.
 An allow-list, because Unicode grows: letters, marks, numbers, punctuation, symbols and
 the plain space stay, and every other code point is spelled out.
+No two texts look the same: what looks like a spelled out character is spelled out
+itself. So `visible` is for text as it came, once; what has become `Shown` is cut by
+`clip`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ Shown = NewType("Shown", str)
 
 _KEPT: Final = frozenset("LMNPS")
 _MAX_MARKS: Final = 2
+_LONGEST_SPELLED: Final = 10
+"""Cells that a code point takes at most, spelled out or escaped."""
 _BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 """Letters and symbols that draw nothing: Hangul fillers, the empty Braille cell."""
 _SELECTORS: Final = re.compile(
@@ -25,6 +30,13 @@ _SELECTORS: Final = re.compile(
 )
 """Variation selectors: marks by category, invisible by nature."""
 _ELLIPSIS: Final = "…"
+_LIKE_SPELLED: Final = re.compile("⟦(?=U\\+[0-9A-F]{4,6}⟧)|⏎")
+_LIKE_ESCAPED: Final = re.compile(r"\\(?=n|u[0-9a-f]{4}|U[0-9a-f]{8})", re.IGNORECASE)
+"""What `visible` itself writes, in a text as it came."""
+TWINS: Final = str.maketrans(
+    {"·": "-", "…": "~", "→": ">", "▒": "#", "—": "-", "⟦": "[", "⟧": "]", "⏎": "\\n"}
+)
+"""Our own characters in ASCII."""
 _NARROW: Final = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff‐-‧←-⇿─-◼✓✗]*")
 """Ranges without a wide, combining or hidden character: no table is needed."""
 
@@ -32,19 +44,42 @@ _NARROW: Final = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff‐-‧←-⇿─-◼
 def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown:
     """Make *raw* displayable in at most *limit* terminal cells, on one line.
 
-    Line breaks become ``⏎``, other hidden characters ``⟦U+202E⟧``; at most two
-    combining marks stay on a letter. Cut text ends in ``…``.
+    Line breaks become ``⏎`` and other hidden characters ``⟦U+202E⟧``; so do marks
+    beyond two on a letter, and those that would draw what one character draws.
+    With *ascii_only* all that is not ASCII is escaped, as Python and JSON do it.
+    Cut text ends in ``…``.
     """
     text = raw if isinstance(raw, str) else str(raw)
+    if ascii_only:
+        if "\\" in text:
+            text = _LIKE_ESCAPED.sub(r"\\u005c", text)
+        if not text.isascii():
+            text = "".join([c if c.isascii() else _escaped(c) for c in text])
+    elif not text.isascii():
+        text = _LIKE_SPELLED.sub(lambda found: _spelled(found[0]), text)
+    return clip(text, limit, ascii_only=ascii_only)
+
+
+def clip(text: str, limit: int, *, ascii_only: bool = False) -> Shown:
+    """Cut displayable or our own *text* to at most *limit* cells, on one line.
+
+    What is hidden in it all the same is spelled out; applied twice it changes nothing.
+    """
     if text.isascii() and text.isprintable():
         # Nearly all there is, at five hundred events a second.
         if len(text) <= limit:
             return Shown(text)
         return Shown(text[: max(limit - 1, 0)] + ("~" if ascii_only else _ELLIPSIS))
+    if ascii_only:
+        text = text.translate(TWINS)
     pieces: list[str] = []
-    cells = marks = 0
+    cells, before = 0, ""
     for character in text:
-        piece, marks = _piece(character, marks, ascii_only=ascii_only)
+        piece = _escaped(character) if ascii_only else _piece(character, before)
+        if len(piece) == 1 and _joins(piece):
+            before += piece
+        else:
+            before = piece if len(piece) == 1 else ""  # none is drawn on a spelled one
         pieces.append(piece)
         cells += cell_width(piece)
         if cells > limit:
@@ -53,20 +88,20 @@ def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown
 
 
 def in_full(raw: str) -> Shown:
-    """Make *raw* displayable with nothing cut, where a person decides by it.
-
-    No code point is spelled out in more than ten cells.
-    """
-    return visible(raw, limit=max(10 * len(raw), 1))
+    """Make *raw* displayable with nothing cut, where a person decides by it."""
+    return visible(raw, limit=max(_LONGEST_SPELLED * len(raw), 1))
 
 
-def visible_lines(raw: str, limit: int, lines: int) -> list[Shown]:
-    """Make *raw* displayable in full, wrapped into rows of *limit* cells.
+def visible_lines(
+    text: str, limit: int, lines: int, *, ascii_only: bool = False
+) -> list[Shown]:
+    """Wrap displayable *text* in full into rows of *limit* cells.
 
     For the one place where a person asked to see everything; at most *lines* rows,
     the last saying how much is missing.
     """
-    shown = visible(raw, limit=max(len(raw) * 10, 1))
+    most = max(_LONGEST_SPELLED * len(text), 1)
+    shown = clip(text, most, ascii_only=ascii_only)
     rows: list[Shown] = []
     row, cells = "", 0
     for character in shown:
@@ -103,24 +138,43 @@ def _width(character: str) -> int:
     return wcwidth(character)
 
 
-def _piece(character: str, marks: int, *, ascii_only: bool) -> tuple[str, int]:
-    """Return what stands for *character*, and how many marks its base now has."""
-    if character == " ":
-        return " ", 0
-    if character in "\n\r":
-        return ("\\n" if ascii_only else "⏎"), 0
+def _piece(character: str, before: str) -> str:
+    """Return what stands for *character* after a letter and its marks."""
     if character.isascii() and character.isprintable():
-        return character, 0
-    kind = unicodedata.category(character)[0]
+        return character
+    if character == "\n":
+        return "⏎"
+    kept = unicodedata.category(character)[0] in _KEPT
     hidden = character in _BLANK or _SELECTORS.match(character)
-    if kind in _KEPT and not hidden and _width(character) >= 0:
-        if ascii_only:
-            return "?", 0
-        if kind != "M":
-            return character, 0
-        return ("", marks) if marks >= _MAX_MARKS else (character, marks + 1)
-    spelled = f"U+{ord(character):04X}"
-    return (f"[{spelled}]" if ascii_only else f"⟦{spelled}⟧"), 0
+    if not kept or hidden or _width(character) < 0:
+        return _spelled(character)
+    if _joins(character):
+        alone = not before or len(before) > _MAX_MARKS
+        # An e and an acute look like the one letter, and are not equal to it.
+        if alone or not unicodedata.is_normalized("NFC", before + character):
+            return _spelled(character)
+    return character
+
+
+def _joins(character: str) -> bool:
+    """Tell whether a character is drawn on the one before it."""
+    return not character.isascii() and (
+        unicodedata.category(character)[0] == "M" or _width(character) == 0
+    )
+
+
+def _spelled(character: str) -> str:
+    return f"⟦U+{ord(character):04X}⟧"
+
+
+def _escaped(character: str) -> str:
+    """Write a character that is not printable ASCII as Python and JSON do."""
+    if character.isascii() and character.isprintable():
+        return character
+    if character == "\n":
+        return "\\n"
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _cut(pieces: list[str], cells: int, limit: int, mark: str) -> Shown:

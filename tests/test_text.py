@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.text import cell_width, visible, visible_lines
+from agentvault_tui.text import cell_width, clip, visible, visible_lines
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
 
@@ -34,11 +34,46 @@ def test_ascii_mode_is_printable_ascii(raw: str) -> None:
     assert shown.isprintable()
 
 
-@given(ANY_TEXT)
-def test_showing_twice_changes_nothing(raw: str) -> None:
-    """What is displayable stays as it is, so no text is made stranger by a detour."""
-    once = visible(raw, 100_000)
-    assert visible(once, 100_000) == once
+@given(ANY_TEXT, st.booleans())
+def test_clipping_what_is_displayable_changes_nothing(
+    raw: str, ascii_only: bool
+) -> None:
+    """So no text is made stranger by a detour."""
+    once = visible(raw, 100_000, ascii_only=ascii_only)
+    assert clip(once, 100_000, ascii_only=ascii_only) == once
+
+
+LOOKS_SPELLED = st.lists(
+    st.sampled_from([*"\\uUn⟦⟧ée\u0301⏎\n\r\u202e\u1100\u1161가"])
+    | st.sampled_from(["00e9", "000000e9", "U+00E9", "U+0301"]),
+    max_size=8,
+).map("".join)
+
+
+@given(LOOKS_SPELLED, LOOKS_SPELLED, st.booleans())
+def test_different_texts_never_look_the_same(
+    one: str, other: str, ascii_only: bool
+) -> None:
+    """Also not as one character and a letter with a mark, or as an escape typed out."""
+    shown = [visible(raw, 1000, ascii_only=ascii_only) for raw in (one, other)]
+    same = len({unicodedata.normalize("NFC", text) for text in shown}) == 1
+    assert same == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("größe", r"gr\u00f6\u00dfe"),
+        (r"gr\u00f6\u00dfe", r"gr\u005cu00f6\u005cu00dfe"),
+        ("😀", r"\U0001f600"),
+        ("a\nb", r"a\nb"),
+        (r"a\nb", r"a\u005cnb"),
+        (r"C:\temp", r"C:\temp"),
+    ],
+)
+def test_without_unicode_letters_are_escaped(raw: str, shown: str) -> None:
+    """In a locale that is not UTF-8, as Python and JSON write them."""
+    assert visible(raw, ascii_only=True) == shown
 
 
 @pytest.mark.parametrize(
@@ -67,9 +102,9 @@ def test_a_cut_text_says_so() -> None:
     assert visible("x" * 10, 10) == "x" * 10
 
 
-def test_stacked_marks_are_thinned() -> None:
-    """A tower of combining marks keeps two storeys."""
-    assert visible("e" + "\u0301" * 50) == "e\u0301\u0301"
+def test_marks_that_stack_are_spelled_out() -> None:
+    """A letter keeps two combining marks."""
+    assert visible("q" + "\u0301" * 3) == "q\u0301\u0301⟦U+0301⟧"
 
 
 @given(ANY_TEXT, st.integers(2, 80), st.integers(2, 20))

@@ -16,7 +16,7 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantRefusedError, UsageError
-from agentvault_tui.text import Shown
+from agentvault_tui.text import clip
 
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
@@ -129,29 +129,41 @@ def _print_details(out: Output, details: Any) -> None:
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
         return
+
+    def cell(text: str | None, style: str = "") -> Cell:
+        # The page has spelled out what is hidden: only the alphabet is left.
+        if text and not out.ascii_only:
+            return Cell(clip(text, 2000), style)
+        return out.cell(text, style, 2000)
+
     if details.unlimited:
         warning = (
             f"NOTHING LIMITS THIS: {details.agent_name} may use {details.action} for "
             f"anything, once, within {details.ttl} s."
         )
-        out.line(Cell(Shown(warning), "bad"))
+        out.line(cell(warning, "bad"))
     out.fields(
         [
-            ("fingerprint", out.cell(details.fingerprint, "strong")),
-            ("agent", out.cell(f"{details.agent_name} ({details.agent_id})")),
-            ("wants to", out.cell(details.action, "strong")),
-            *([("grants", details.scope)] if details.scope else []),
-            ("on", details.resource),
+            ("fingerprint", cell(details.fingerprint, "strong")),
+            ("agent", cell(f"{details.agent_name} ({details.agent_id})")),
+            ("wants to", cell(details.action, "strong")),
+            *([("grants", cell(details.scope))] if details.scope else []),
+            ("on", cell(details.resource)),
             *(
-                [("hands out", f"a token of the account at {details.connection}")]
+                [("hands out", cell(f"a token of the account at {details.connection}"))]
                 if details.connection
                 else []
             ),
-            *(("with", f"{name} = {value}") for name, value in details.parameters),
-            *(("also", f"{name} = {value}") for name, value in details.others),
+            *(
+                ("with", cell(f"{name} = {value}"))
+                for name, value in details.parameters
+            ),
+            *(
+                ("also", cell(f"{name} = {value}")) for name, value in details.others
+            ),
             ("risk", out.word(details.risk)),
-            ("why ask", details.why),
-            ("asked", f"{details.requested_at} on {details.requested_on}"),
+            ("why ask", cell(details.why)),
+            ("asked", cell(f"{details.requested_at} on {details.requested_on}")),
         ]
     )
     out.line("Compare the fingerprint with the screen that asked.")

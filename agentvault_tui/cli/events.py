@@ -16,13 +16,13 @@ def print_event(out: Output, event: dict[str, Any]) -> None:
     about = [event["resource"] or event["detail"].get("agent")]
     if event["type"] != "token.decision":
         action, about = event["type"], [action, *about]
-    reason = event["reason"] or " "
+    reason = out.cell(event["reason"] or " ")
     if actor["kind"] == "agent":
-        reason = out.own_words(reason, 120)
+        reason = out.own_words(event["reason"] or " ", 120)
     elif event["agent_id"] and "agent" not in event["detail"]:
         # Whose it is stands nowhere else in what others did about an agent.
-        why = reason.strip()
-        reason = f"{why} ({event['agent_id']})" if why else event["agent_id"]
+        why = (event["reason"] or "").strip()
+        reason = out.cell(f"{why} ({event['agent_id']})" if why else event["agent_id"])
     out.row(
         (7, out.cell(event["seq"], "quiet")),
         (20, out.cell(event["time"][:19] + "Z", "quiet")),
@@ -30,5 +30,5 @@ def print_event(out: Output, event: dict[str, Any]) -> None:
         (18, out.cell(actor["name"], "strong")),
         (20, out.cell(action)),
         (30, out.cell(" ".join(str(word) for word in about if word) or " ")),
-        (0, out.cell(reason, limit=200)),
+        (0, reason),
     )

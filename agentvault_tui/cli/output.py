@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from agentvault_tui.lures import mask_lures
-from agentvault_tui.text import Shown, cell_width, visible
+from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "good": {"fg": "green"},
@@ -76,14 +76,14 @@ class Output:
             return Shown("-")
         return visible(raw, limit, ascii_only=self.ascii_only)
 
-    def own_words(self, raw: object, limit: int = 200) -> Shown:
-        """Make an agent's own words safe, and mask the codes and links in them."""
+    def own_words(self, raw: object, limit: int = 200, style: str = "") -> Cell:
+        """Make an agent's own words a cell, with the codes and links in them masked."""
         shown = visible(raw, limit, ascii_only=self.ascii_only)
         masked = mask_lures(shown)
         text = masked.text
         if self.ascii_only:
-            text = Shown(text.replace("▒", "#"))
-        return Shown(f"{text} ({masked.said})") if masked.said else text
+            text = Shown(text.translate(TWINS))
+        return Cell(Shown(f"{text} ({masked.said})") if masked.said else text, style)
 
     def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
         """Make *raw* a cell of a table."""
@@ -138,7 +138,7 @@ class Output:
         self._fit(widths, [header in keep for header in headers])
         for row in (head, *rows):
             cells = [
-                Cell(visible(cell.text, width, ascii_only=self.ascii_only), cell.style)
+                Cell(clip(cell.text, width, ascii_only=self.ascii_only), cell.style)
                 for cell, width in zip(row, widths, strict=True)
             ]
             pads = [
@@ -154,7 +154,7 @@ class Output:
         """Print one line of columns of given widths; a width of 0 is the rest."""
         pieces = []
         for width, cell in columns:
-            text = visible(cell.text, width or 2000, ascii_only=self.ascii_only)
+            text = clip(cell.text, width or 2000, ascii_only=self.ascii_only)
             pad = " " * max(width - cell_width(text), 0)
             pieces.append(self._paint(Cell(text, cell.style)) + pad)
         self._write(_GAP.join(pieces).rstrip())
@@ -188,7 +188,7 @@ def to_json(value: object) -> str:
 
 def one_line(text: str) -> Shown:
     """Make a message one safe line, whatever it quotes."""
-    return visible(text, 2000, ascii_only=ascii_terminal())
+    return clip(text, 2000, ascii_only=ascii_terminal())
 
 
 def ascii_terminal() -> bool:

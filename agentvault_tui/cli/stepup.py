@@ -14,7 +14,7 @@ from agentvault_tui.cli.operator_client import OperatorClient, segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.model import detail_members
-from agentvault_tui.text import Shown
+from agentvault_tui.text import Shown, clip
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
 
@@ -231,7 +231,7 @@ def _before(
     rows = [make(each) for each in before]
     lines = [words.tally(rows), *words.sentences(rows, make(item), now)]
     return [
-        ("before" if number == 0 else "", out.cell(line, limit=500))
+        ("before" if number == 0 else "", Cell(clip(line, 500)))
         for number, line in enumerate(lines)
     ]
 
@@ -248,7 +248,7 @@ def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
     """Show what the agent says, with codes and links it might lure with masked."""
     if not reason:
         return []
-    return [("it says (unverified)", Cell(out.own_words(reason, 2000), "quiet"))]
+    return [("it says (unverified)", out.own_words(reason, 2000, "quiet"))]
 
 
 def _decider(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:

@@ -13,7 +13,7 @@ from agentvault_tui.console.lines import EMPTY, Pen, Row, cells, plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import EventRow, Json
 from agentvault_tui.proof import Proof
-from agentvault_tui.text import visible_lines
+from agentvault_tui.text import in_full, visible_lines
 
 _WHOLE: Final = 100_000
 _LINES: Final = 40
@@ -202,8 +202,9 @@ def _body(pen: Pen, proof: Proof, width: int, raw_key: str | None) -> Iterator[R
         return
     text = f"{size:,} bytes, as hashed; nothing in it is masked"
     yield pen.fact("Raw body", (text, p.waiting))
-    for line in visible_lines(proof.body, max(width, 8), _RAW_LINES):
-        yield ((pen.clip(line, width) if pen.glyphs.ascii_only else line, p.text),)
+    body, plain = in_full(proof.body), pen.glyphs.ascii_only
+    for line in visible_lines(body, max(width, 8), _RAW_LINES, ascii_only=plain):
+        yield ((line, p.text),)
 
 
 def _json(value: object) -> str:

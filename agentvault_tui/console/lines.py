@@ -16,7 +16,7 @@ from rich.style import Style
 
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.theme import Palette
-from agentvault_tui.text import Shown, cell_width, visible, visible_lines
+from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible_lines
 
 if TYPE_CHECKING:
     from agentvault_tui.lures import Masked
@@ -96,15 +96,11 @@ class Pen:
 
     def clip(self, text: str, width: int) -> Shown:
         """Cut *text* to *width* cells, saying so by an ellipsis."""
-        return visible(text, max(width, 1), ascii_only=self.glyphs.ascii_only)
+        return clip(text, max(width, 1), ascii_only=self.glyphs.ascii_only)
 
     def own(self, text: str) -> str:
         """Write our own words in the terminal's alphabet."""
-        if not self.glyphs.ascii_only:
-            return text
-        for glyph, twin in (("·", "-"), ("…", "~"), ("→", ">"), ("▒", "#")):
-            text = text.replace(glyph, twin)
-        return text
+        return text.translate(TWINS) if self.glyphs.ascii_only else text
 
     def masked(self, reason: Shown) -> tuple[str, str]:
         """Mask lures in an agent's words; also say what was masked, if anything."""

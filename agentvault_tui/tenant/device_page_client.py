@@ -22,7 +22,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.tenant.page_reader import Page, read_page
-from agentvault_tui.text import Shown, in_full, visible
+from agentvault_tui.text import Shown, clip, visible
 
 _PAGE_CAP: Final = 2_000_000
 
@@ -165,7 +165,7 @@ class Activation:
 
         def shown(name: str) -> Shown | None:
             value = page.values.get(name)
-            return None if value is None else in_full(value)
+            return None if value is None else _displayed(value)
 
         return Details(
             user_code=shown("user_code") or Shown(""),
@@ -189,7 +189,7 @@ class Activation:
 
 
 def _shown_rows(rows: list[tuple[str, str, str]]) -> tuple[tuple[Shown, Shown], ...]:
-    return tuple((in_full(name), in_full(value)) for name, value, _ in rows)
+    return tuple((_displayed(name), _displayed(value)) for name, value, _ in rows)
 
 
 def _origin(issuer: str) -> str:
@@ -206,23 +206,28 @@ def _origin(issuer: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _displayed(text: str) -> Shown:
+    """Make what a page shows displayable, where our own has spelled it out already."""
+    return clip(text, max(10 * len(text), 1))
+
+
 def _value(text: str, kind: str) -> Any:
     """Return what the page shows as the value it was; texts in it stay inert."""
     if kind != "json":
-        return in_full(text)
+        return _displayed(text)
     try:
         return _inert(json.loads(text))
     except (ValueError, RecursionError):
-        return in_full(text)
+        return _displayed(text)
 
 
 def _inert(value: Any) -> Any:
     if isinstance(value, str):
-        return in_full(value)
+        return _displayed(value)
     if isinstance(value, list):
         return [_inert(item) for item in value]
     if isinstance(value, dict):
-        return {in_full(name): _inert(item) for name, item in value.items()}
+        return {_displayed(name): _inert(item) for name, item in value.items()}
     return value
 
 

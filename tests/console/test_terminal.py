@@ -171,6 +171,30 @@ def test_what_follows_the_end_of_an_input_is_keys_again(
         screen.see("1 of 1, 0 hidden")
 
 
+def test_different_resources_look_different_in_every_locale(
+    fake: FakeOperator, terminal: Open
+) -> None:
+    """Letters that an ASCII locale lacks are escaped: in queue, dialog and full view."""
+    agent = fake.add_agent("payments-agent", "bob", "send:payment")
+    for resource in ("stripe:größe", "stripe:größß", r"stripe:gr\u00f6\u00dfe"):
+        fake.add_stepup(agent, action="send:payment", resource=resource)
+    with terminal(LANG="C") as screen:
+        screen.see("3 waiting")
+        press(screen, "s", "Step-ups")
+        for shown in (
+            r"stripe:gr\u00f6\u00dfe",
+            r"stripe:gr\u00f6\u00df\u00df",
+            r"stripe:gr\u005cu00f6\u005cu00dfe",
+        ):
+            screen.see(f"on {shown} ")
+        press(screen, "\r", r"On          stripe:gr\u00f6\u00dfe")
+        press(screen, "v", "in full")
+        screen.see(r"On          stripe:gr\u00f6\u00dfe")
+        screen.write("\x11")
+        assert screen.finish() == 0
+    assert screen.painted.isascii()
+
+
 def test_the_clipboard_is_written_by_y_alone(
     fake: FakeOperator, terminal: Open
 ) -> None:

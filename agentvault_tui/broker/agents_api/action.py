@@ -129,7 +129,7 @@ def _unknown(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
     return OAuthError(
         400,
         "invalid_scope",
-        f"unknown scope {visible(name, 80, ascii_only=True)}{hint}",
+        f"unknown scope {visible(name, 80)}{hint}",
     )
 
 
@@ -174,7 +174,7 @@ def _detail(raw: object) -> dict[str, Any]:
     # RFC 9396 section 5: unknown fields of a known type are refused.
     unknown = detail.keys() - _MEMBERS
     if unknown:
-        named = visible(min(unknown), 60, ascii_only=True)
+        named = visible(min(unknown), 60)
         raise _bad_details(f"unknown field '{named}': put it into 'parameters'")
     return detail
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Final
 
-from agentvault_tui.text import visible
+from agentvault_tui.text import clip
 from agentvault_tui.web.reply import Header, Reply, json_reply
 
 _LONGEST: Final = 500
@@ -55,7 +55,7 @@ def describable(text: str) -> str:
         return text
     plain = unicodedata.normalize("NFKD", text[: _LONGEST * 2].translate(_ASCII))
     letters = "".join(c for c in plain if not unicodedata.combining(c))
-    return visible(letters, _LONGEST, ascii_only=True).translate(_REPLACED)
+    return clip(letters, _LONGEST, ascii_only=True).translate(_REPLACED)
 
 
 def malformed(text: str) -> OAuthError:

@@ -9,7 +9,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from agentvault_tui.console.keyed import Keyed
-from agentvault_tui.text import visible
+from agentvault_tui.text import clip
 
 _SPELLED: Final = 12
 """Cells that a spelled out character takes at most."""
@@ -56,15 +56,15 @@ class LineInput(Keyed, Input):
 
     def validate_value(self, value: str) -> str:
         """Spell out what would not be seen, however it came in."""
-        return visible(value, max(_SPELLED * len(value), 1))
+        return clip(value, max(_SPELLED * len(value), 1))
 
     def insert_text_at_cursor(self, text: str) -> None:
         """Insert *text*, spelled out where it would not be seen."""
-        super().insert_text_at_cursor(visible(text, self.max_length or 200))
+        super().insert_text_at_cursor(clip(text, self.max_length or 200))
 
     def replace(self, text: str, start: int, end: int) -> None:
         """Replace a part, spelled out where it would not be seen."""
-        super().replace(visible(text, self.max_length or 200), start, end)
+        super().replace(clip(text, self.max_length or 200), start, end)
 
     def action_out(self) -> None:
         """Leave the text as it is."""

@@ -19,7 +19,7 @@ from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.known import Known
 from agentvault_tui.console.saved import LONGEST, LONGEST_NAME
 from agentvault_tui.console.terms import KEYS
-from agentvault_tui.text import cell_width, visible
+from agentvault_tui.text import cell_width, clip, visible
 
 _EMPTY = " ".join(f"{key}:" for key in KEYS) + ' -key: @saved or any text, "quoted"'
 _HINT_SHARE = 2
@@ -188,7 +188,7 @@ class FilterBar(Horizontal):
         used = 3 + cell_width(tab)
         for number in range(count):
             word = self.completions[(self._chosen + number) % count].word
-            word = visible(word, max(room - used, 8), ascii_only=self._ascii)
+            word = clip(word, max(room - used, 8), ascii_only=self._ascii)
             used += cell_width(word) + 2
             if words and used > room:
                 break
