@@ -158,9 +158,7 @@ def _print_details(out: Output, details: Any) -> None:
                 ("with", cell(f"{name} = {value}"))
                 for name, value in details.parameters
             ),
-            *(
-                ("also", cell(f"{name} = {value}")) for name, value in details.others
-            ),
+            *(("also", cell(f"{name} = {value}")) for name, value in details.others),
             ("risk", out.word(details.risk)),
             ("why ask", cell(details.why)),
             ("asked", cell(f"{details.requested_at} on {details.requested_on}")),

@@ -174,7 +174,7 @@ def test_what_follows_the_end_of_an_input_is_keys_again(
 def test_different_resources_look_different_in_every_locale(
     fake: FakeOperator, terminal: Open
 ) -> None:
-    """Letters that an ASCII locale lacks are escaped: in queue, dialog and full view."""
+    """What an ASCII locale lacks is escaped: in queue, dialog and full view."""
     agent = fake.add_agent("payments-agent", "bob", "send:payment")
     for resource in ("stripe:größe", "stripe:größß", r"stripe:gr\u00f6\u00dfe"):
         fake.add_stepup(agent, action="send:payment", resource=resource)
