@@ -15,6 +15,8 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.places import Place, Places
+from agentvault_tui.web.sockets import tcp_peer_uid
 from agentvault_tui.web.tls import ServerTls
 
 _log = logging.getLogger("agentvault.web")
@@ -27,7 +29,7 @@ _PAUSE_SECONDS: Final = 0.1
 _AT_ONCE: Final = 16
 _DROPPED_BYTES: Final = 65_536
 
-Factory = Callable[[float], asyncio.Protocol]
+Factory = Callable[[float, Place], asyncio.Protocol]
 
 
 class Handshakes:
@@ -40,7 +42,7 @@ class Handshakes:
         limits: Limits,
         *,
         connect: Factory,
-        room: Callable[[int], bool],
+        places: Places,
         plain: bytes,
     ) -> None:
         """Be ready to accept.
@@ -49,19 +51,19 @@ class Handshakes:
             bound: a TCP socket, not listening yet.
             tls: what is shown.
             limits: the handshake, too, must be over within ``head_seconds``.
-            connect: makes the protocol of a connection accepted at that loop time.
-            room: tells whether there is room beside that many handshakes.
+            connect: makes the protocol of a connection accepted at that loop time,
+                which has that place.
+            places: those of the listener: a handshake takes one.
             plain: the whole answer to someone who speaks HTTP without TLS.
         """
         self._bound = bound
         self._tls = tls
         self._seconds = limits.head_seconds
         self._connect = connect
-        self._room = room
+        self._places = places
         self._plain = plain
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[asyncio.Task[None], None] = {}
-        """The longest at it first."""
+        self._pending: set[asyncio.Task[bool]] = set()
         self._paused: asyncio.TimerHandle | None = None
 
     def start(self, backlog: int) -> None:
@@ -99,45 +101,53 @@ class Handshakes:
             self._begin(connected)
 
     def _begin(self, connected: socket.socket) -> None:
-        if self._pending and not self._room(len(self._pending)):
-            # The one that has been at it longest: whoever only holds on must not
-            # shut out those who ask.
-            oldest = next(iter(self._pending))
-            del self._pending[oldest]
-            oldest.cancel()
-        task = asyncio.create_task(self._greet(connected, self._loop.time()))
-        self._pending[task] = None
-        task.add_done_callback(partial(self._ended, connected))
+        place = self._places.take(lambda: tcp_peer_uid(connected), connected.close)
+        if place is None:
+            connected.close()
+            return
+        task = asyncio.create_task(self._greet(connected, self._loop.time(), place))
+        place.drop = task.cancel
+        self._pending.add(task)
+        task.add_done_callback(partial(self._ended, connected, place))
 
-    def _ended(self, connected: socket.socket, task: asyncio.Task[None]) -> None:
+    def _ended(
+        self, connected: socket.socket, place: Place, task: asyncio.Task[bool]
+    ) -> None:
         """Close what was not handed on; a task cancelled early never began."""
         connected.close()
-        self._pending.pop(task, None)
-        if not task.cancelled() and (error := task.exception()):
+        self._pending.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
             _log.error("a handshake broke", exc_info=error)
+        if task.cancelled() or error is not None or not task.result():
+            self._places.leave(place)
 
-    async def _greet(self, connected: socket.socket, since: float) -> None:
-        """Take one peer through its handshake, or hang up on it."""
+    async def _greet(
+        self, connected: socket.socket, since: float, place: Place
+    ) -> bool:
+        """Take one peer through its handshake; tell whether it is a connection now."""
         try:
             connected.setblocking(False)
             async with asyncio.timeout_at(since + self._seconds):
                 first = await self._peek(connected)
                 if not first:
-                    return
+                    return False
                 if first[0] != _HANDSHAKE:
                     await self._refuse(connected)
-                    return
+                    return False
                 await self._loop.connect_accepted_socket(
-                    lambda: self._connect(since),
+                    lambda: self._connect(since, place),
                     # From here on the transport closes it.
                     socket.socket(fileno=connected.detach()),
                     ssl=self._tls.context(),
                     ssl_handshake_timeout=self._seconds,
                     ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
                 )
+                return True
         except (OSError, TimeoutError) as error:
             # An ssl.SSLError is an OSError: an old version, rubbish, no trust in us.
             _log.debug("a handshake failed: %s", error)
+        return False
 
     async def _peek(self, connected: socket.socket) -> bytes:
         """Wait for the first byte and leave it where it is."""

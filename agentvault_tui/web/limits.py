@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 from typing import Final
 
-_SPARE_FILES: Final = 64
+_SPARE_FILES: Final = 256
 """Descriptors kept for the store, the other listeners and outgoing requests."""
 
 

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.places import Place, Places
 from agentvault_tui.web.reply import Reply, Shape
 
 _SINGLE: Final = frozenset(
@@ -40,13 +41,14 @@ class Port(Protocol):
     state: ServerState
     limits: Limits
     shape: Shape
+    places: Places
 
     def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
         """Return what handlers may know of the peer, or `None` to hang up."""
         ...
 
-    def full(self) -> bool:
-        """Tell whether there is no room for one more connection."""
+    def peer_uid(self, transport: asyncio.Transport) -> int | None:
+        """Return whose the other end of a TCP connection is, where that is told."""
         ...
 
     def tick(self, now: float) -> None:
@@ -95,11 +97,17 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection: a deadline for every phase, a cap on every buffer."""
 
     def __init__(
-        self, port: Port, loop: asyncio.AbstractEventLoop, since: float | None = None
+        self,
+        port: Port,
+        loop: asyncio.AbstractEventLoop,
+        since: float | None = None,
+        place: Place | None = None,
     ) -> None:
         super().__init__(port.config, port.state, {}, loop)
         self._since = since
         """When the peer connected, if that was before its handshake."""
+        self._place = place
+        """Given already for the handshake, if there was one."""
         self._port = port
         self._limits = port.limits
         self._now = loop.time
@@ -120,21 +128,32 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or hang up on whoever may not have it."""
-        full = self._port.full()
         super().connection_made(transport)
         known = self._port.admit(transport)
         if known is None:
             transport.abort()
-        elif full:
+        elif not self._placed(transport):
             self._refuse(503, "too many connections")
         else:
             self.app_state = known
             shaken = self._now() - self._since if self._since is not None else 0.0
             self._arm(max(self._limits.head_seconds - shaken, 0.0))
 
+    def _placed(self, transport: asyncio.Transport) -> bool:
+        """Take a place, or the one of the handshake; tell whether there is one."""
+        if self._place is not None:
+            self._place.drop = transport.abort
+        else:
+            self._place = self._port.places.take(
+                lambda: self._port.peer_uid(transport), transport.abort
+            )
+        return self._place is not None
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every clock of this connection."""
         self._deadline = None
+        if self._place is not None:
+            self._port.places.leave(self._place)
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -187,12 +206,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close an idle connection, also one whose peer never read our answer."""
         self.transport.abort()
 
-    @property
-    def idle_since(self) -> float | None:
-        """When the last request began, if this connection waits for another."""
-        between = self._deadline is None and not self.pipeline
-        answered = self._number > 0 and self.cycle.response_complete
-        return self._began if between and answered else None
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or give the place up if it is wanted."""
+        super().on_response_complete()
+        if self._place is not None and not self._answering():
+            self._port.places.waits(self._place)
 
     def finish(self) -> None:
         """Close after the running answer; a stream, which has no end, right away."""
@@ -271,6 +289,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._deadline = None
+        if self._place is not None and self._answering():
+            self._port.places.works(self._place)
         super().on_message_complete()
 
     # Rules that the parser leaves to us

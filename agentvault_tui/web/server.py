@@ -19,9 +19,10 @@ from uvicorn.server import ServerState
 from agentvault_tui.clock import Clock
 from agentvault_tui.web.handshakes import Handshakes
 from agentvault_tui.web.limits import Limits, file_limit
+from agentvault_tui.web.places import Places
 from agentvault_tui.web.protocol import BoundedProtocol, written
 from agentvault_tui.web.reply import App, Scope, Shape, oauth_error
-from agentvault_tui.web.sockets import Peer, peer_of
+from agentvault_tui.web.sockets import Peer, peer_of, tcp_peer_uid
 from agentvault_tui.web.tls import ServerTls
 
 _BACKLOG: Final = 1024
@@ -72,7 +73,7 @@ class Listener:
         self._inode = _inode(self.path) if self._unix else None
         self._tls = tls
         self._server: asyncio.Server | Handshakes | None = None
-        self._most = file_limit(limits.connections)
+        self.places = Places(file_limit(limits.connections))
         self._dated = -1.0
 
     @property
@@ -124,8 +125,8 @@ class Listener:
             self._socket,
             tls,
             self.limits,
-            connect=lambda since: BoundedProtocol(self, loop, since),
-            room=lambda more: more + len(self.state.connections) < self._most,
+            connect=lambda since, place: BoundedProtocol(self, loop, since, place),
+            places=self.places,
             plain=written(told),
         )
 
@@ -176,26 +177,12 @@ class Listener:
             return None
         return {"peer": peer} if peer.uid in {os.geteuid(), 0} else None
 
-    def full(self) -> bool:
-        """Tell whether there is no room for one more connection.
-
-        A connection kept open between requests makes room: whoever only holds on
-        must not shut out those who ask.
-        """
-        if len(self.state.connections) < self._most:
-            return False
-        idle = [
-            (connection.idle_since, connection)
-            for connection in self.state.connections
-            if isinstance(connection, BoundedProtocol)
-            and connection.idle_since is not None
-        ]
-        if not idle:
-            return True
-        _, oldest = min(idle, key=lambda pair: pair[0])
-        self.state.connections.discard(oldest)
-        oldest.transport.abort()
-        return False
+    def peer_uid(self, transport: asyncio.Transport) -> int | None:
+        """Return whose the other end of a TCP connection is, where that is told."""
+        if self._unix:
+            return None
+        connected: socket.socket = transport.get_extra_info("socket")
+        return tcp_peer_uid(connected)
 
     def tick(self, now: float) -> None:
         """Renew the ``Date`` header once a second (RFC 9110 section 6.6.1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import itertools
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ import stat
 import struct
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,20 @@ _UCRED: Final = struct.Struct("=iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
 _XUCRED: Final = struct.Struct("=II")
 """The head of ``struct xucred`` on macOS: version, uid."""
+_SOCK_DIAG: Final = 4
+_BY_FAMILY: Final = 20
+_ESTABLISHED: Final = 1
+_NLM_F_REQUEST: Final = 1
+_ALL_STATES: Final = 0xFFFF_FFFF
+_ANY_INTERFACE_OR_COOKIE: Final = b"\0\0\0\0" + b"\xff" * 8
+_SEQUENCE: Final = struct.Struct("=8xI")
+_DIAG_ASKED: Final = struct.Struct("=IHHIIBBxxI")
+"""``struct nlmsghdr`` and the head of ``struct inet_diag_req_v2``."""
+_DIAG_ENDS: Final = struct.Struct("!HH16s16s12s")
+"""``struct inet_diag_sockid``."""
+_DIAG_TOLD: Final = struct.Struct("=16xxB2x48x12xII")
+"""Of ``struct inet_diag_msg``: state, uid and inode."""
+_numbers: Final = itertools.count(1)
 _PROBE_SECONDS: Final = 1.0
 _TWINS: Final = {"127.0.0.1": "::1", "::1": "127.0.0.1"}
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -171,6 +187,61 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, _ = _UCRED.unpack(raw)
     return Peer(uid, pid)
+
+
+def tcp_peer_uid(connected: socket.socket) -> int | None:
+    """Ask the kernel whose the other end of a TCP connection on this machine is.
+
+    By ``sock_diag(7)`` of Linux, which tells anybody.
+
+    Returns:
+        the uid; None where the kernel does not tell, or nobody holds that end open
+        any more (such a socket is shown as root's).
+    """
+    diagnostics = _diagnostics()
+    if diagnostics is None:
+        return None
+    family, number = connected.family, next(_numbers) & 0xFFFF_FFFF
+    try:
+        # Seen from the other end: its own address first, then ours.
+        ends = (connected.getpeername(), connected.getsockname())
+        ours = _DIAG_ENDS.pack(
+            *(end[1] for end in ends),
+            *(socket.inet_pton(family, end[0]) for end in ends),
+            _ANY_INTERFACE_OR_COOKIE,
+        )
+        length = _DIAG_ASKED.size + len(ours)
+        os.write(
+            diagnostics,
+            _DIAG_ASKED.pack(
+                *(length, _BY_FAMILY, _NLM_F_REQUEST, number, 0),
+                *(family, socket.IPPROTO_TCP, _ALL_STATES),
+            )
+            + ours,
+        )
+        told = b""
+        # The answer is there when it is asked; an older one may be before it.
+        while len(told) < _DIAG_TOLD.size or _SEQUENCE.unpack_from(told)[0] != number:
+            told = os.read(diagnostics, 8192)
+            if _SEQUENCE.unpack_from(told) == (number,) and told[4] != _BY_FAMILY:
+                return None
+    except (OSError, struct.error):
+        return None
+    state, uid, inode = _DIAG_TOLD.unpack_from(told)
+    return uid if inode and state == _ESTABLISHED else None
+
+
+@lru_cache(maxsize=1)
+def _diagnostics() -> int | None:
+    """Return a descriptor to ask by, which lives as long as the process."""
+    if sys.platform != "linux":
+        return None
+    try:
+        asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
+    except OSError:
+        return None
+    asking.setblocking(False)
+    return asking.detach()
 
 
 def _check_folder(folder: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 import time
+from asyncio.subprocess import PIPE
 from dataclasses import replace
 
 import httpx
 import pytest
+from support.patience import PATIENT
 from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
@@ -16,6 +20,17 @@ from agentvault_tui.web import Limits, Receive, Scope, Send, Server, tcp_socket
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"
+CLOSE = b"Connection: close\r\n\r\n"
+STRANGER = """
+import os, socket, sys
+os.setuid(4321)
+held = []
+for _ in range(int(sys.argv[2])):
+    held.append(socket.socket())
+    held[-1].connect(("127.0.0.1", int(sys.argv[1])))
+    held[-1].sendall(b"GET /slow HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n")
+os.read(0, 1)
+"""
 CHUNKED = b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n"
 
 
@@ -315,24 +330,62 @@ async def test_an_offer_to_upgrade_is_passed_over(serve: Serve) -> None:
 
 
 async def test_one_connection_too_many_is_told_so(serve: Serve) -> None:
-    """At its cap a listener answers 503, and serves again when one has left."""
-    listener = await serve(limits=Limits(connections=2))
-    writers = []
-    for number in (1, 2):
-        _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writers.append(writer)
-        async with asyncio.timeout(5):
-            while listener.connections < number:  # noqa: ASYNC110 - from outside
-                await asyncio.sleep(0.01)
-    assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
-    for writer in writers:
-        writer.close()
-        await writer.wait_closed()
-    async with asyncio.timeout(5):
-        while listener.connections:  # noqa: ASYNC110 - seen from outside
+    """With a request at every place a listener answers 503, and later serves again."""
+    done = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await done.wait()
+        await echo(scope, receive, send)
+
+    listener = await serve(slow, limits=Limits(connections=2))
+    two = [asyncio.create_task(talk(listener, GET[:-2] + CLOSE)) for _ in range(2)]
+    async with asyncio.timeout(PATIENT):
+        while len(listener.state.tasks) < 2:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)
+    assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
+    done.set()
+    answers = await asyncio.gather(*two)
+    assert all(said.startswith(b"HTTP/1.1 200 ") for said in answers)
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(listener.url)).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", POST + b"12"])
+async def test_who_has_not_asked_makes_room(serve: Serve, sent: bytes) -> None:
+    """Silent connections and half requests shut nobody out while they are let be."""
+    listener = await serve(limits=Limits(connections=4))
+    idle = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(9)]
+    for _, writer in idle:
+        writer.write(sent)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(listener.url)).status_code == 200
+    assert listener.connections <= 4
+    for _, writer in idle:
+        writer.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
+    """With a stranger's request at every place, ours is answered all the same."""
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await asyncio.Event().wait()
+        await echo(scope, receive, send)
+
+    listener = await serve(slow, limits=Limits(connections=8))
+    argv = (sys.executable, "-c", STRANGER, str(listener.port), "8")
+    stranger = await asyncio.create_subprocess_exec(*argv, stdin=PIPE)
+    assert stranger.stdin is not None
+    try:
+        async with asyncio.timeout(PATIENT):
+            while len(listener.state.tasks) < 8:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.01)
+            for _ in range(3):
+                assert b" 200 " in await talk(listener, GET[:-2] + CLOSE)
+    finally:
+        stranger.stdin.close()
+        await stranger.wait()
 
 
 async def test_who_only_holds_on_makes_room(serve: Serve) -> None:

@@ -34,6 +34,7 @@ from agentvault_tui.web import (
     tcp_socket,
     unix_socket,
 )
+from agentvault_tui.web.sockets import tcp_peer_uid
 
 CONNECT = """
 import os, socket, sys
@@ -213,6 +214,22 @@ def test_without_ipv6_one_loopback_is_enough(
     bound.close()
     assert held is None
     assert "127.0.0.1 alone is held" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_kernel_tells_whose_a_connection_is(host: str) -> None:
+    """While the other end is held open, and nothing after that."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as server, socket.socket(family) as client:
+        server.bind((host, 0))
+        server.listen()
+        client.connect(server.getsockname()[:2])
+        accepted, _ = server.accept()
+        with accepted:
+            assert tcp_peer_uid(accepted) == os.geteuid()
+            client.close()
+            assert tcp_peer_uid(accepted) is None
 
 
 async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:

@@ -1,0 +1,123 @@
+"""Shares a listener's connections among the users they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+_UNASKED: Final = 16
+"""The first of so many parts of the places are given unasked: asking costs a call."""
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One connection, or one TLS handshake, that counts against the number there is."""
+
+    user: int | None
+    drop: Callable[[], object]
+    """Ends it at once; called when its place is given to another."""
+    since: int = 0
+    """When it began to wait, as a number that grows."""
+
+
+@dataclass(slots=True)
+class _Share:
+    """The places of one user, the longest waiting, and the oldest working, first."""
+
+    waiting: dict[Place, None] = field(default_factory=dict)
+    working: dict[Place, None] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.working)
+
+    @property
+    def oldest(self) -> Place:
+        """The place that is given up first: one without a request, if there is any."""
+        return next(iter(self.waiting or self.working))
+
+
+class Places:
+    """So many connections; where all are taken, who only holds on makes room.
+
+    A connection *waits* until a whole request came over it, and again after the
+    answer: a silent one, a handshake, and half a request are all the same. When places
+    run out, the user who has most of them gives one up, the longest waiting first, so
+    that nobody is shut out by another user's connections, however busy they are. Where
+    the kernel does not tell whose they are, all are one user's, and only those that
+    wait are given up.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Allow *most* at a time."""
+        self._most = most
+        self._count = 0
+        self._turns = count()
+        self._shares: dict[int | None, _Share] = {}
+
+    def take(
+        self, user: Callable[[], int | None], drop: Callable[[], object]
+    ) -> Place | None:
+        """Give a place to whoever connected, or None: all are at work.
+
+        Args:
+            user: finds out the uid at the other end; None where that is not known.
+            drop: ends the connection, when its place is given to another.
+        """
+        unasked = self._count < self._most // _UNASKED
+        place = Place(None if unasked else user(), drop)
+        if self._count >= self._most and not self._make_room(place.user):
+            return None
+        self._count += 1
+        self.waits(place)
+        return place
+
+    def waits(self, place: Place) -> None:
+        """Note that no request is being answered."""
+        share = self._shares.setdefault(place.user, _Share())
+        share.working.pop(place, None)
+        place.since = next(self._turns)
+        share.waiting[place] = None
+
+    def works(self, place: Place) -> None:
+        """Note that a whole request came, which is being answered."""
+        share = self._shares.get(place.user)
+        if share is not None and share.waiting.pop(place, self) is None:
+            share.working[place] = None
+
+    def leave(self, place: Place) -> None:
+        """Take the place back; one that was given to another is gone already."""
+        share = self._shares.get(place.user)
+        if share is None or (place not in share.waiting and place not in share.working):
+            return
+        share.waiting.pop(place, None)
+        share.working.pop(place, None)
+        self._count -= 1
+        if not share:
+            del self._shares[place.user]
+
+    def _make_room(self, user: int | None) -> bool:
+        """End one connection for a new one of *user*'s; tell whether that could be."""
+        mine = self._shares.get(user) or _Share()
+        most = max(self._shares.values(), key=len)
+        if len(most) > len(mine) + 1 and (most.waiting or most is not self._unknown):
+            given = most.oldest
+        elif mine.waiting:
+            given = mine.oldest
+        else:
+            others = [
+                share.oldest
+                for share in self._shares.values()
+                if share.waiting and len(share) > len(mine)
+            ]
+            if not others:
+                return False
+            given = min(others, key=lambda place: place.since)
+        self.leave(given)
+        given.drop()
+        return True
+
+    @property
+    def _unknown(self) -> _Share | None:
+        return self._shares.get(None)

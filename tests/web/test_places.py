@@ -1,0 +1,103 @@
+"""Who gives a connection up when all places are taken."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.web.places import Place, Places
+
+
+class Door:
+    """Places, and which were given to another."""
+
+    def __init__(self, most: int) -> None:
+        self.places = Places(most)
+        self.dropped: list[str] = []
+
+    def take(self, name: str, user: int | None = 1) -> Place | None:
+        return self.places.take(lambda: user, lambda: self.dropped.append(name))
+
+    def at_work(self, name: str, user: int | None = 1) -> Place:
+        place = self.take(name, user)
+        assert place is not None
+        self.places.works(place)
+        return place
+
+
+def test_the_longest_waiting_makes_room() -> None:
+    """Neither one that is being answered, nor one that has asked since."""
+    door = Door(3)
+    first = door.take("first")
+    door.at_work("busy")
+    door.take("second")
+    assert first is not None
+    door.places.works(first)
+    door.places.waits(first)
+    assert door.take("new")
+    assert door.dropped == ["second"]
+
+
+def test_all_at_work_is_full() -> None:
+    """A user gives up none of their own requests for another of their own."""
+    door = Door(2)
+    one = door.at_work("a")
+    door.at_work("b")
+    assert door.take("c") is None
+    door.places.leave(one)
+    assert door.take("c")
+    assert door.dropped == []
+
+
+def test_who_has_most_makes_room_for_others() -> None:
+    """Another user's connections, idle or busy, shut nobody out."""
+    door = Door(4)
+    for name in "abcd":
+        door.at_work(name, user=666)
+    assert door.take("innocent")
+    assert door.dropped == ["a"]
+    assert door.take("stranger", user=666) is None
+    assert door.take("again")
+    assert door.dropped == ["a", "b"]
+
+
+def test_a_users_few_idle_ones_outlast_anothers_many() -> None:
+    """It is the one with most who gives one up, however long others have waited."""
+    door = Door(4)
+    door.take("old")
+    for name in "abc":
+        door.take(name, user=666)
+    for number in range(5):
+        assert door.take(f"new {number}", user=666)
+    assert door.dropped == ["a", "b", "c", "new 0", "new 1"]
+
+
+def test_what_the_kernel_does_not_tell_is_one_users() -> None:
+    """Of those only what waits is given up: it may be anybody's."""
+    door = Door(2)
+    door.at_work("a", user=None)
+    door.at_work("b", user=None)
+    assert door.take("c", user=None) is None
+    assert door.take("d", user=1) is None
+    assert door.dropped == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("twvl"))))
+def test_places_are_counted_right(steps: list[tuple[int, str]]) -> None:
+    """Whatever happens, never more than there are, and none is lost or given twice."""
+    places, there, dropped = Places(3), dict[int, Place](), set[int]()
+    for number, (user, step) in enumerate(steps):
+        if step == "t":
+            place = places.take(lambda u=user: u, lambda n=number: dropped.add(n))  # type: ignore[misc]
+            if place is not None:
+                there[number] = place
+        elif there:
+            name = sorted(there)[user % len(there)]
+            act = {"w": places.works, "v": places.waits, "l": places.leave}[step]
+            if step == "l" or name not in dropped:
+                act(there[name])
+            if step == "l":
+                del there[name]
+        live = [name for name in there if name not in dropped]
+        assert places._count == len(live) <= 3
+        assert sum(map(len, places._shares.values())) == len(live)
