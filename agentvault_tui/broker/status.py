@@ -45,10 +45,12 @@ def warnings(broker: Broker) -> list[str]:
     """Return what an operator should know, in sentences."""
     found = []
     if not broker.ledger.writable:
-        found.append(
-            "The ledger cannot be written: nothing is issued, revoking works. "
-            f"{broker.ledger.problem or ''}".strip()
+        what = (
+            "The disk is nearly full: nothing is granted, revocations are recorded."
+            if broker.ledger.takes_cuts
+            else "The ledger cannot be written: nothing is issued, revoking works."
         )
+        found.append(f"{what} {broker.ledger.problem or ''}".strip())
     if broker.cuts.waiting:
         found.append(
             f"{broker.cuts.waiting} changes are in force and not in the ledger yet: "

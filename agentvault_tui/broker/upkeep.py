@@ -44,7 +44,7 @@ async def upkeep(broker: Broker) -> None:
             show_counts(broker)
             await _floods(broker)
             missed = broker.cuts.unfinished or broker.replays.unsaved
-            if missed and broker.ledger.writable:
+            if missed and broker.ledger.takes_cuts:
                 await record_missed(broker)
         except LedgerError as error:
             log.warning("upkeep waits for the ledger: %s", error.what)

@@ -42,6 +42,7 @@ from agentvault_tui.ledger.records import (
     Story,
 )
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
+from agentvault_tui.ledger.space import shortage
 from agentvault_tui.ledger.story import read_story
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
@@ -52,6 +53,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Work = Coroutine[Any, Any, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
+_SPACE_LOOK: Final = 0.5
+"""Seconds between two looks at the free space."""
 _PULSE: Final = 0.2
 """Seconds the head file may be behind the chain while events flow."""
 
@@ -82,6 +85,7 @@ class Ledger:
         self._moved = asyncio.Event()
         self._closing = asyncio.Event()
         self._head_problem: str | None = None
+        self._shortage: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -119,6 +123,7 @@ class Ledger:
             self = cls(home, clock, lock, opened)
             self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
             self._write_head()
+            self._shortage = await asyncio.to_thread(_shortage, home, before=False)
             self._indexer = await Indexer.open(home, opened)
             undo.push_async_callback(self._indexer.close)
             with foreseen(home.database):
@@ -134,7 +139,8 @@ class Ledger:
         self._writer.on_recovery = self._recovered
         self._spawn(self._writer.run(self._clock), "writer")
         self._spawn(self._pulse(), "pulse")
-        self._spawn(self._indexer.run(lambda: self._writer.tip.seq), "indexer")
+        self._spawn(self._watch_space(), "space")
+        self._spawn(self._indexer.run(self._to_index), "indexer")
 
     async def commit(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
@@ -144,8 +150,9 @@ class Ledger:
         Events hold the hashes of the rows that are changed (see `bindings`); rows
         that none of *drafts* can hold get an event of their own.
 
-        An *urgent* commit (a revocation) goes ahead of all that waits, and never
-        finds the line full. Cancelling the caller does not undo the commit.
+        An *urgent* commit (a revocation) goes ahead of all that waits, never finds
+        the line full, and is taken while the disk is nearly full. Cancelling the
+        caller does not undo the commit.
 
         Raises:
             LedgerBusyError: too many commits wait.
@@ -156,6 +163,8 @@ class Ledger:
         for draft in drafts:
             if (draft.outcome is None) == (draft.type is EventType.TOKEN_DECISION):
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
+        if not urgent:
+            self.check_room()
         job = Job.of(drafts, changes, self._numbers)
         job.done = self._loop.create_future()
         self._writer.submit(job, urgent=urgent)
@@ -166,15 +175,29 @@ class Ledger:
         """The last durable link."""
         return self._writer.tip.head
 
+    def check_room(self) -> None:
+        """See that the disk has more room than is kept for revocations.
+
+        Raises:
+            LedgerUnwritableError: it has not.
+        """
+        if self._shortage is not None:
+            raise LedgerUnwritableError(self._shortage, "make room on the disk")
+
     @property
     def writable(self) -> bool:
-        """Whether commits are taken now."""
+        """Whether commits that are not urgent are taken now."""
+        return self._shortage is None and self.takes_cuts
+
+    @property
+    def takes_cuts(self) -> bool:
+        """Whether urgent commits are taken now."""
         return self._writer.problem is None and not self._closed
 
     @property
     def problem(self) -> str | None:
         """What is wrong: the reason when not writable, or else a warning."""
-        return self._writer.problem or self._head_problem
+        return self._writer.problem or self._shortage or self._head_problem
 
     @property
     def index_lag(self) -> int:
@@ -317,6 +340,23 @@ class Ledger:
                 if not self._moved.is_set():
                     self._writer.tidy()
 
+    async def _watch_space(self) -> None:
+        """Look twice a second how much room the disk has, whoever uses it up."""
+        while not self._closed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _SPACE_LOOK)
+            before = self._shortage is not None
+            found = await asyncio.to_thread(_shortage, self._home, before=before)
+            self._shortage = found
+            if (found is not None) is not before:
+                log.warning("the disk: %s", found or "there is room again")
+                self._tell()
+
+    def _to_index(self) -> int:
+        """Return up to where to index: what can be built anew takes no last space."""
+        short = self._shortage is not None
+        return self._indexer.indexed if short else self._writer.tip.seq
+
     def _write_head(self, index: str | None = None) -> None:
         before = self._head_problem
         try:
@@ -355,6 +395,13 @@ class Ledger:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
+
+
+def _shortage(home: Home, *, before: bool) -> str | None:
+    try:
+        return shortage(home.data, before=before)
+    except OSError as error:
+        return f"the disk's free space cannot be read ({error.strerror})"
 
 
 def _one_event(db: sqlite3.Connection, seq: int) -> Event | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ import pytest
 from httpx_sse import connect_sse
 from support.vault import Vault, serving
 
+SIZE = 16 * 1024 * 1024
+
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="av") as folder:
-        mount = ["/bin/mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder]
+        mount = ["/bin/mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
         if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
             pytest.skip("mounting a small file system needs root")
         try:
@@ -26,11 +29,11 @@ def small_disk() -> Iterator[Path]:
             subprocess.run(["/bin/umount", "-l", folder], check=True)
 
 
-def fill(path: Path) -> None:
-    """Write until there is no room for one more page."""
-    with path.open("wb", buffering=0) as file:
+def fill(path: Path, *, leave: int = 0) -> None:
+    """Write until no more than *leave* bytes are free."""
+    with path.open("ab", buffering=0) as file:
         try:
-            while True:
+            while os.statvfs(path).f_bavail * 4096 > leave:
                 file.write(bytes(4096))
         except OSError as error:
             assert error.errno == errno.ENOSPC  # noqa: PT017 - how the loop ends
@@ -46,32 +49,72 @@ def wait_for_writable(vault: Vault, *, writable: bool) -> None:
                     return
 
 
+def test_a_disk_nearly_full_stops_granting_and_records_what_is_cut(
+    small_disk: Path,
+) -> None:
+    """503, also for what is denied, while room for revocations is left; then as before.
+
+    Nothing an agent sends is written meanwhile.
+    """
+    with serving(small_disk / "home") as vault:
+        agent = vault.register("cal", "write:calendar")
+        other = vault.register("two", "write:calendar")
+        filler = small_disk / "filler"
+        fill(filler, leave=SIZE // 16)
+        wait_for_writable(vault, writable=False)
+        head = vault.operator.get("/api/status").json()["ledger"]["head"]
+        for scope in ("write:calendar", "send:payment"):
+            refused = other.token(scope)
+            assert refused.status_code == 503
+            assert refused.json()["error"] == "temporarily_unavailable"
+            assert "retry-after" in refused.headers
+        assert other.http.get("/readyz").status_code == 503
+        status = vault.operator.get("/api/status").json()
+        assert status["ledger"]["head"] == head
+        assert any("nearly full" in line for line in status["warnings"])
+        assert vault.cli("doctor").returncode == 1
+        body = {"agent_id": agent.id, "reason": "runaway"}
+        cut = vault.operator.post("/api/agents/revoke", json=body).json()
+        assert (cut["recorded"], cut["kept"]) == (True, "ledger")
+        filler.unlink()
+        wait_for_writable(vault, writable=True)
+        assert other.token("write:calendar").status_code == 200
+
+
 def test_a_full_disk_stops_issuing_but_not_revoking(small_disk: Path) -> None:
-    """503 while full; the revocation holds at once and is recorded afterwards."""
+    """503 while full; the revocation holds at once, over a kill, and is recorded."""
+    filler = small_disk / "filler"
     with serving(small_disk / "home") as vault:
         agent = vault.register("cal", "write:calendar")
         other = vault.register("two", "write:calendar")
         server = vault.register("api", resource_server=True)
         token = agent.token("write:calendar").json()["access_token"]
-        filler = small_disk / "filler"
         fill(filler)
-        while other.token("write:calendar").status_code == 200:
-            pass  # until the log's last free page is used up
-        refused = other.token("write:calendar")
-        assert refused.status_code == 503
-        assert refused.json()["error"] == "temporarily_unavailable"
-        assert "retry-after" in refused.headers
         wait_for_writable(vault, writable=False)
-        body = {"agent_id": agent.id, "reason": "runaway"}
-        cut = vault.operator.post("/api/agents/revoke", json=body)
-        assert cut.status_code == 200
-        assert cut.json()["recorded"] is False
+        assert other.token("write:calendar").status_code == 503
+        number = 0
+        while True:  # the log has room left in what it was given
+            body = {"agent_id": agent.id, "reason": f"runaway {number}"}
+            cut = vault.operator.post("/api/agents/revoke", json=body)
+            assert cut.status_code == 200
+            if cut.json()["recorded"] is False:
+                break
+            number += 1
+        assert cut.json()["kept"] == "journal"
         assert server.introspect(token) == {"active": False}
+        stop = vault.operator.post(
+            "/api/agents/revoke", json={"all": True, "reason": "x"}
+        )
+        assert stop.json()["recorded"] is False
+        vault.kill()
+    with serving(small_disk / "home") as vault:
+        server = vault.again(server)
+        assert server.introspect(token) == {"active": False}
+        assert vault.operator.get("/api/status").json()["panic"]["on"] is True
         filler.unlink()
         wait_for_writable(vault, writable=True)
-        while other.token("write:calendar").status_code != 200:
-            pass  # it answers again once the retry has found room
-        query = {"type": "agent.revoked"}
-        events = vault.operator.get("/api/audit", params=query).json()["events"]
-        assert [event["reason"] for event in events] == ["runaway"]
+        while not vault.operator.get("/api/audit?type=panic.on").json()["events"]:
+            pass  # it is recorded once the retry has found room
+        assert vault.cli("agents", "restore", "--all").returncode == 0
+        assert vault.again(other).token("write:calendar").status_code == 200
         assert vault.cli("audit", "verify").returncode == 0

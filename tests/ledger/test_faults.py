@@ -20,7 +20,7 @@ from support.ledger_kit import agent, decision, note, token
 from agentvault_tui.clock import Clock, ManualClock, SystemClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Recovery, verify_ledger
+from agentvault_tui.ledger import Ledger, Recovery, space, verify_ledger
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.chain import prepare
 from agentvault_tui.ledger.connection import Connection
@@ -109,8 +109,11 @@ async def recovered(ledger: Ledger) -> Recovery:
     return await future
 
 
-async def test_a_full_disk_latches_and_recovers(small_disk: Path) -> None:
+async def test_a_full_disk_latches_and_recovers(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Full: every commit refused at once, nothing lost; space again: it goes on."""
+    monkeypatch.setattr(space, "RESERVE", 0)  # filled up faster than anyone looks
     clock = SystemClock()
     home = Home(small_disk, small_disk)
     ledger = await Ledger.open(home, clock=clock)

@@ -265,6 +265,7 @@ async def _grant(
     broker: Broker, agent: Agent, grant: frozenset[str], operator: Actor
 ) -> Agent:
     """Give scopes, once that is on disk; a cut meanwhile wins."""
+    broker.ledger.check_room()  # urgent for its place in the line alone
     given = grant - set(agent.scopes)
     after = _with_scopes(agent, given.union(agent.scopes))
     draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, after, None)

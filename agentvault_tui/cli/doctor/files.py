@@ -28,7 +28,9 @@ def check_files(session: Session) -> Iterator[Finding]:
     if not bad:
         yield ok("folders and files are their owner's alone")
     free = _free_bytes(home.data)
-    if free < _LEAST_FREE:
+    if (short := lazy_room("ledger.space").shortage(home.data)) is not None:
+        yield fault(short, "make room: until then nothing is granted")
+    elif free < _LEAST_FREE:
         yield warning(
             f"{free // 1024 // 1024} MiB of disk are free",
             "make room: without it nothing can be recorded, so nothing is issued",
