@@ -24,11 +24,7 @@ def main() -> None:
     given = json.load(sys.stdin)
     where = get_well_known_url(given["issuer"], external=True)
     metadata = AuthorizationServerMetadata(requests.get(where, timeout=20).json())
-    for name in metadata.REGISTRY_KEYS:
-        # RFC 8414 section 2 requires this one, and 3.2 forbids what ours would be: an
-        # empty list, for there is no authorization endpoint.
-        if name != "response_types_supported":
-            getattr(metadata, f"validate_{name}")()
+    metadata.validate()
     endpoint = metadata["token_endpoint"]
 
     def session(secret: str, scope: str, method: str) -> OAuth2Session:

@@ -56,3 +56,26 @@ async def test_from_discovery_to_revocation(
     assert len(await bench.events("token.revoked")) == 1
     assert said["scope"]["raised"] == "invalid_scope"
     assert said["secret"]["raised"] == unknown
+
+
+@with_python("mcp")
+async def test_the_official_mcp_client_is_led_to_a_token(bench: Bench) -> None:
+    """Its model takes the metadata, and it asks for the scope that the server names."""
+    said = await told("client_mcp.py", bench)
+    assert said["metadata"]["authorization_endpoint"].endswith("/authorize")
+    assert said["metadata"]["response_types_supported"] == ["none"]
+    assert said["token"]["presented"].startswith("av_t_")
+    # Where a server names none it asks for all there are, and that is refused.
+    assert said["all"]["raised"] == "OAuthTokenError"
+    assert "scope_not_granted" in said["all"]["told"]
+    decided = await bench.events("token.decision")
+    assert [str(one.outcome) for one in decided] == ["allowed", "denied"]
+
+
+@with_python("auth0")
+async def test_a_client_without_a_scope_is_told_how_to_send_one(bench: Bench) -> None:
+    """auth0-python's own call has none; its authenticated POST takes one."""
+    said = await told("client_auth0.py", bench)
+    assert said["without"]["raised"] == "invalid_scope"
+    assert "docs/agents.md" in said["without"]["told"]
+    assert said["token"]["scope"] == "write:calendar"

@@ -107,7 +107,12 @@ def _scopes(
     scope: str | None, catalogue: Catalogue, *, openid: bool
 ) -> tuple[str, ...]:
     if not scope:
-        raise OAuthError(400, "invalid_scope", "scope is missing: name what you need")
+        # RFC 6749 section 3.3 lets a server have a default: the least is none.
+        text = (
+            "scope is missing, and none is given by default: send scope=read:calendar "
+        )
+        text += "or the like; docs/agents.md says how each SDK sends it"
+        raise OAuthError(400, "invalid_scope", text)
     names = tuple(dict.fromkeys(scope.split(" ")))
     if openid:
         names = tuple(name for name in names if name != "openid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from agentvault_tui.broker.agents_api.action import read_request, text_of
 from agentvault_tui.broker.agents_api.answers import (
@@ -18,10 +18,12 @@ from agentvault_tui.broker.agents_api.answers import (
 from agentvault_tui.broker.agents_api.assertion import Assertions
 from agentvault_tui.broker.agents_api.client_auth import ClientAuth
 from agentvault_tui.broker.agents_api.discovery import (
+    AUTHORIZE,
     BACKCHANNEL,
     CIBA,
     CLIENT_CREDENTIALS,
     INTROSPECT,
+    NO_RESPONSE,
     REVOKE,
     TOKEN,
     metadata,
@@ -86,6 +88,7 @@ class AgentsApi:
             REVOKE: self._revoke,
         }
         self._gets: dict[str, Get] = {
+            AUTHORIZE: self._authorize,
             "/healthz": self._health,
             "/readyz": self._ready,
             "/.well-known/oauth-authorization-server": self._metadata,
@@ -224,6 +227,17 @@ class AgentsApi:
         return json_reply(200, {})
 
     # What needs no client
+
+    def _authorize(self, scope: Scope) -> Reply:
+        """Refuse an authorization request (RFC 6749 section 4.1.2.1).
+
+        To the browser, never by a redirect: no client has registered an address.
+        """
+        text = f"agents ask at {TOKEN}; a person approves in the console, not here"
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("response_type")
+        if asked == [NO_RESPONSE]:
+            raise OAuthError(400, "unauthorized_client", text)
+        raise OAuthError(400, "unsupported_response_type", text)
 
     def _health(self, _: Scope) -> Reply:
         return json_reply(200, {"status": "ok"})

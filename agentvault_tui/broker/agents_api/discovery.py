@@ -12,10 +12,13 @@ from agentvault_tui.vault.urns import VAULT_GRANT
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 CIBA: Final = "urn:openid:params:grant-type:ciba"
+AUTHORIZE: Final = "/authorize"
 TOKEN: Final = "/oauth/token"  # noqa: S105 - a path
 INTROSPECT: Final = "/oauth/introspect"
 REVOKE: Final = "/oauth/revoke"
 BACKCHANNEL: Final = "/bc-authorize"
+NO_RESPONSE: Final = "none"
+"""OAuth 2.0 Multiple Response Type Encoding Practices, section 4."""
 
 
 def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any]:
@@ -23,9 +26,14 @@ def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any
 
     With *vault* there are connections whose tokens can be exchanged for.
     There is no ``jwks_uri``: tokens are opaque, so nothing is signed.
+
+    No client may use the authorization endpoint. It is named because MCP's official
+    client takes no metadata without one; RFC 8414 section 2 then wants response types,
+    and section 3.2 no empty list. ``none`` is the registered one that gives nothing.
     """
     metadata: dict[str, Any] = {
         "issuer": issuer,
+        "authorization_endpoint": issuer + AUTHORIZE,
         "token_endpoint": issuer + TOKEN,
         "introspection_endpoint": issuer + INTROSPECT,
         "revocation_endpoint": issuer + REVOKE,
@@ -37,7 +45,7 @@ def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any
             CIBA,
             *([VAULT_GRANT] if vault else ()),
         ],
-        "response_types_supported": [],
+        "response_types_supported": [NO_RESPONSE],
         "scopes_supported": [scope.name for scope in catalogue],
         "authorization_details_types_supported": [DETAIL_TYPE],
     }

@@ -192,10 +192,38 @@ async def test_discovery_lists_what_there_is(
         told["backchannel_authentication_endpoint"], data={"a": "1"}
     )
     assert answer.status_code == 401
+    # RFC 8414: section 2 requires the member, and section 3.2 forbids an empty list.
+    assert told["response_types_supported"] == ["none"]
+    assert "authorization_code" not in told["grant_types_supported"]
+    assert told["authorization_endpoint"] == f"{live.url}/authorize"
     port = live.url.rpartition(":")[2]
     host = {"host": f"localhost:{port}"}
     told = (await live.http.get(f"/.well-known/{name}", headers=host)).json()
     assert told["issuer"] == f"http://localhost:{port}"
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("", "unsupported_response_type"),
+        ("?response_type=code", "unsupported_response_type"),
+        ("?response_type=token", "unsupported_response_type"),
+        ("?response_type=none&response_type=code", "unsupported_response_type"),
+        ("?response_type=none", "unauthorized_client"),
+        ("?response_type=%ff%00", "unsupported_response_type"),
+    ],
+)
+async def test_nobody_is_authorized_by_a_browser(
+    live: Live, caller: Caller, query: str, error: str
+) -> None:
+    """The endpoint refuses each response type, and leads no browser anywhere."""
+    lure = "client_id=x&redirect_uri=https://evil.test/&state=s"
+    path = f"/authorize{query}{'&' if query else '?'}{lure}"
+    answer = await live.http.get(path)
+    is_error(answer, 400, error)
+    assert "location" not in answer.headers
+    assert "evil" not in answer.text
+    assert (await live.http.post("/authorize")).status_code == 405
 
 
 async def test_health_and_readiness(
