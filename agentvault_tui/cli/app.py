@@ -59,8 +59,7 @@ class _Root(LazyGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python flushes once more at exit; let that go nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            lazily("agentvault_tui.cli.output", "discard_output")()
             return PIPE_CLOSED
         except KeyboardInterrupt:
             return INTERRUPTED

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from agentvault_tui.cli.auth0_needs import management_issuer, tenant_issuer
@@ -33,8 +34,9 @@ def doctor(session: Session, **credential: Any) -> int:
 async def _all(session: Session, **credential: Any) -> list[checks.Check]:
     found: list[checks.Check] = []
     try:
-        async for check in _findings(session, **credential):
-            _note(session, found, check)
+        async with aclosing(_findings(session, **credential)) as findings:
+            async for check in findings:
+                _note(session, found, check)
     except SettingsError as error:
         _note(session, found, ("settings", fault(error.what, error.remedy)))
     except TenantScopeError as error:
@@ -56,11 +58,13 @@ def _note(session: Session, found: list[checks.Check], check: checks.Check) -> N
         print_finding(session.out, *check)
 
 
-async def _findings(session: Session, **credential: Any) -> AsyncIterator[checks.Check]:
+async def _findings(
+    session: Session, **credential: Any
+) -> AsyncGenerator[checks.Check]:
     """Yield findings; what cannot be reached or may not be read ends it."""
     for issuer in dict.fromkeys((tenant_issuer(session), management_issuer(session))):
-        async with reached(issuer) as tenant:
-            async for check in checks.reach(tenant):
+        async with reached(issuer) as tenant, aclosing(checks.reach(tenant)) as seen:
+            async for check in seen:
                 yield check
                 if check[1].level is Level.FAULT and check[0] == "tenant":
                     return

@@ -176,8 +176,20 @@ class Output:
 
     def _write(self, line: str) -> None:
         # Not click.echo: it would decide about colour a second time, differently.
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is written on the way out, and Python's flush at exit, go nowhere.
+            discard_output()
+            raise
+
+
+def discard_output() -> None:
+    """Let standard output go nowhere from now on: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def to_json(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from support.command_line import (
 from support.patience import PATIENT
 
 from agentvault_tui import __version__
+from agentvault_tui import cli as cli_package
 from agentvault_tui.cli.app import root
 from agentvault_tui.cli.framework import Command
 
@@ -255,12 +257,15 @@ def test_ctrl_c_is_quiet(start: Start) -> None:
     assert (process.returncode, err) == (130, "")
 
 
-def test_a_closed_pipe_is_quiet(broker: Broker) -> None:
+@pytest.mark.parametrize(
+    "line", ["audit tail --json", "doctor", "agents list", "policy check", "whoami"]
+)
+def test_a_closed_pipe_is_quiet(broker: Broker, line: str) -> None:
     """`agentvault … | head` ends without a traceback or a message."""
     reading, writing = os.pipe()
     os.close(reading)
     process = subprocess.run(
-        [*PROGRAM, "audit", "tail", "--json"],
+        [*PROGRAM, *line.split()],
         stdout=writing,
         stderr=subprocess.PIPE,
         env=broker.env,
@@ -269,6 +274,25 @@ def test_a_closed_pipe_is_quiet(broker: Broker) -> None:
     )
     os.close(writing)
     assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_every_stream_that_is_printed_is_closed_when_its_reader_goes() -> None:
+    """An async generator left half-way is closed late, and complains on stderr."""
+    kinds = (ast.AsyncFor, ast.comprehension)
+    for path in Path(cli_package.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        closed = {
+            item.optional_vars.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.AsyncWith)
+            for item in node.items
+            if isinstance(item.context_expr, ast.Call)
+            and ast.unparse(item.context_expr.func) == "aclosing"
+            and isinstance(item.optional_vars, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, kinds) and getattr(node, "is_async", True):
+                assert ast.unparse(node.iter) in closed, f"{path}: {ast.unparse(node)}"
 
 
 def test_a_socket_elsewhere_is_found_again(cli: Run, tmp_path: Path) -> None:

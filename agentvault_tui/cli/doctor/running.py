@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 from agentvault_tui import __version__
@@ -97,8 +98,9 @@ def _reach(issuer: str) -> list[Finding]:
     async def look() -> list[Finding]:
         tenant = lazy_room("vault").Tenant(issuer, SystemClock())
         try:
-            checks = lazy_room("vault.provision.checks").reach(tenant)
-            return [finding async for _, finding in checks]
+            found = lazy_room("vault.provision.checks").reach(tenant)
+            async with aclosing(found) as checks:
+                return [finding async for _, finding in checks]
         finally:
             await tenant.aclose()
 
