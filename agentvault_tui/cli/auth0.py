@@ -44,6 +44,13 @@ _policy_option = click.option(
 )
 
 
+_unused_option = click.option(
+    "--remove-unused",
+    is_flag=True,
+    help="Delete what earlier versions made on the tenant and nothing uses any more.",
+)
+
+
 @command(
     "plan",
     example="agentvault auth0 plan --credential-fd 3 3< management.json",
@@ -51,6 +58,7 @@ _policy_option = click.option(
 )
 @_credential_options
 @_policy_option
+@_unused_option
 @pass_session
 def plan(session: Session, /, **given: Any) -> None:
     """Show what apply would do to the tenant; writes nothing."""
@@ -64,6 +72,7 @@ def plan(session: Session, /, **given: Any) -> None:
 )
 @_credential_options
 @_policy_option
+@_unused_option
 @click.option("--yes", is_flag=True, help="Do what the plan says without asking.")
 @click.option(
     "--print-secrets",
@@ -74,8 +83,9 @@ def plan(session: Session, /, **given: Any) -> None:
 def apply(session: Session, /, yes: bool, **given: Any) -> int:
     """Make the tenant so, object by object, and read each back.
 
-    Deletes nothing. Where it stops, the next run goes on. Secrets of our applications
-    go into a private file of this home.
+    Deletes nothing, unless --remove-unused. What the tenant's plan does not have is
+    told, and the rest done. Where it stops, the next run goes on. Secrets of our
+    applications go into a private file of this home.
     """
     asks = not yes
     if asks and (session.json or not sys.stdin.isatty()):

@@ -1,4 +1,4 @@
-"""What this vault needs from its tenant: settings, catalogue and agents together."""
+"""What this vault needs from its tenant: settings and agents together."""
 
 from __future__ import annotations
 
@@ -56,14 +56,13 @@ def management_issuer(session: Session) -> str:
     return check_issuer(f"{issuer.partition(':')[0]}://{domain}/")
 
 
-def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
+def needs(session: Session) -> Needs:
     """Put together what should stand on the tenant.
 
     Raises:
-        AgentVaultError: settings, policy or ledger cannot be read.
+        AgentVaultError: settings or ledger cannot be read.
     """
     settings = session.settings
-    policy = lazy_room("policy").Policy.load(session.home)
     ips = _ips(settings.tenant)
     agents, stopped = served_agents(session.home)
     pins = _pins(settings.tenant, agents)
@@ -71,7 +70,6 @@ def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
         # What the panic switch cut on the tenant is not handed out again here.
         session.out.note("everything is stopped: agents' applications are left alone")
     return Needs(
-        scopes=tuple((one.name, one.description) for one in policy.catalogue),
         agents=tuple(
             AgentNeed(agent.id, agent.name, pins.get(agent.id, ()))
             for agent in (() if stopped else agents)
@@ -80,9 +78,6 @@ def needs(session: Session, *, change_mfa_policy: bool = False) -> Needs:
         sign_in=settings.tenant.sign_in,
         worker_ips=ips,
         client_id=settings.tenant.client_id,
-        standard_ttl=settings.tokens.standard_ttl,
-        elevated_ttl=settings.tokens.elevated_ttl,
-        change_mfa_policy=change_mfa_policy,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentvault_tui.cli.auth0_credential import (
@@ -73,6 +73,7 @@ async def opened(
     credential_fd: int | None,
     device: bool,
     change_mfa_policy: bool = False,
+    remove_unused: bool = False,
 ) -> AsyncIterator[Opened]:
     """Reach the Management API; a person is asked for a credential last of all.
 
@@ -80,7 +81,9 @@ async def opened(
         UsageError: no tenant is set, or there is no credential.
     """
     issuer = tenant_issuer(session)
-    wanted = needs(session, change_mfa_policy=change_mfa_policy)
+    wanted = replace(
+        needs(session), change_mfa_policy=change_mfa_policy, remove_unused=remove_unused
+    )
     kept = TellingClients(session.home, issuer)
     async with reached(management_issuer(session)) as tenant:
         source: Credential | TokenSource

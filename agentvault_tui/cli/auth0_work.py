@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 from agentvault_tui.cli.auth0_reach import Opened, TellingClients, opened
 from agentvault_tui.cli.session import Session
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantScopeError, UsageError
-from agentvault_tui.vault.provision import Found, Plan, checks, scopes, show
+from agentvault_tui.text import visible
+from agentvault_tui.vault.provision import (
+    Found,
+    Item,
+    Plan,
+    Step,
+    checks,
+    scopes,
+    show,
+)
 
 
 def show_plan(session: Session, **given: Any) -> None:
@@ -54,17 +64,26 @@ def apply(
             ):
                 session.out.line("nothing was changed")
                 return 1
+            refused = False
             try:
-                async for item in there.provisioner.apply(plan, found):
-                    _print_done(session, item.step.value, item.address)
+                async with aclosing(there.provisioner.apply(plan, found)) as done:
+                    async for item in done:
+                        _print_done(session, item)
+                        refused |= _is_missed(item)
             finally:
                 # Also when it stopped half-way: what was made is made.
                 if print_secrets:
                     _print_secrets(session, there.kept)
             _print_end(session, there)
-            return 0
+            return int(refused)
 
     return asyncio.run(work())
+
+
+def _is_missed(item: Item) -> bool:
+    """Tell whether it was refused and nothing works without it."""
+    optional = item.wanted is not None and item.wanted.optional
+    return item.step is Step.REFUSED and not optional
 
 
 async def _must_have(there: Opened, wanted: tuple[str, ...]) -> None:
@@ -103,20 +122,24 @@ def _must_know(plan: Plan, found: Found, *, asks: bool) -> None:
 def _print_plan(session: Session, plan: Plan) -> None:
     out = session.out
     for line in show.lines(plan):
-        style = {"+": "good", "~": "wait", "!": "bad"}.get(line.mark, "")
+        style = {"+": "good", "~": "wait", "-": "bad", "!": "bad"}.get(line.mark, "")
         mark = out.cell(f"{line.mark:1} ", style)
         # The padding is ours; everything after it has been made displayable.
         out.line(" " * line.indent, mark, out.cell(line.text, limit=2000))
     out.line(show.summary(plan))
 
 
-def _print_done(session: Session, step: str, address: str) -> None:
+def _print_done(session: Session, item: Item) -> None:
+    out = session.out
     if session.json:
-        session.out.json({"step": step, "address": address})
+        note = {"note": item.note} if item.step is Step.REFUSED else {}
+        out.json({"step": item.step.value, "address": item.address, **note})
+    elif item.step is Step.REFUSED:
+        word = out.word("fault" if _is_missed(item) else "warning")
+        told = f": refused {visible(item.address, 120)}: {item.note}"
+        out.line(word, out.cell(told, limit=500))
     else:
-        session.out.line(
-            session.out.word("ok"), f": {step} ", session.out.cell(address)
-        )
+        out.line(out.word("ok"), f": {item.step.value} ", out.cell(item.address))
 
 
 def _print_secrets(session: Session, kept: TellingClients) -> None:

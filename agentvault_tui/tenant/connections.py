@@ -56,6 +56,12 @@ class Connections:
         self.objects.add(made["id"], made["name"], made)
         return made
 
+    def enable_all(self, client_id: str) -> None:
+        """Enable every connection for an application, as Auth0 does with a new one."""
+        for doc in self.objects.all():
+            enabled = [*doc["enabled_clients"], client_id]
+            self.objects.replace(doc["id"], {**doc, "enabled_clients": enabled})
+
     def for_vault(self, name: str, client: Client) -> Document | None:
         """Return the connection if the vault may be used through it by *client*."""
         doc = self.objects.named(name)

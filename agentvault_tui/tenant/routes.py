@@ -95,8 +95,7 @@ def apis(parts: Parts) -> list[BaseRoute]:
 def endpoints(parts: Parts) -> list[Endpoint]:
     """Return every call of the Management API."""
     surfaces: list[Surface] = [
-        ClientCalls(parts.clients, parts.credentials, parts.refresh, parts.consents,
-                    parts.apis),
+        ClientCalls(parts),
         CredentialCalls(parts.clients, parts.credentials, parts.clock),
         UserGrantCalls(parts.consents, parts.refresh, parts.apis),
         ClientGrantCalls(parts.apis, parts.clients),

@@ -16,11 +16,13 @@ FACTORS: Final = (
 )  # fmt: skip
 REVOKES_GRANT: Final = "revoke_refresh_token_grant"
 """The flag that has a revoked refresh token take its siblings along."""
+CONNECTS_ALL: Final = "enable_client_connections"
+"""The flag that gives a new application every connection; on, as at Auth0."""
 ALWAYS: Final = "all-applications"
 _DEFAULTS: Final[dict[str, Any]] = {
     "friendly_name": "AgentVault",
     "enabled_locales": ["en"],
-    "flags": {REVOKES_GRANT: False},
+    "flags": {REVOKES_GRANT: False, CONNECTS_ALL: True},
     "device_flow": {"charset": "base20", "mask": "****-****"},
     "customize_mfa_in_postlogin_action": True,
     "default_audience": "",
@@ -38,11 +40,22 @@ class TenantSettings:
 
     def all(self) -> dict[str, Any]:
         """Return every setting."""
-        return merged(_DEFAULTS, self._read(_SETTINGS, {}))
+        held = self._read(_SETTINGS, {})
+        flags = {**_DEFAULTS["flags"], **held.get("flags", {})}
+        return {**merged(_DEFAULTS, held), "flags": flags}
 
     def change(self, changes: dict[str, Any]) -> None:
-        """Set some; a null goes back to the default."""
-        self._write(_SETTINGS, merged(self._read(_SETTINGS, {}), changes))
+        """Set some, flags beside those there are; a null goes back to the default."""
+        held = self._read(_SETTINGS, {})
+        if changes.get("flags") is not None:
+            flags = merged(held.get("flags", {}), changes["flags"])
+            changes = {**changes, "flags": flags}
+        self._write(_SETTINGS, merged(held, changes))
+
+    @property
+    def connects_all(self) -> bool:
+        """Whether a new application gets every connection there is."""
+        return self.all()["flags"][CONNECTS_ALL] is not False
 
     def code_format(self) -> CodeFormat:
         """Return what user codes look like."""

@@ -68,6 +68,10 @@ _REMEDIES: Final = {
     "unauthorized_client": "enable the grant for the client",
     "unmet_authentication_requirements": "sign in again with a second factor",
     "inexistent_user": "check the user id",
+    **dict.fromkeys(
+        ("insufficient_entitlement", "trial_expired", "feature_not_enabled"),
+        "the tenant's plan does not have it: change the plan, or do without",
+    ),
 }
 _GRANTS: Final = {
     DEVICE_GRANT: ("enable the Device Code grant for the client, a native application"),

@@ -21,7 +21,6 @@ from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
 from agentvault_tui.vault.urns import (
-    TYPE_ACCESS,
     TYPE_JWT,
     TYPE_PROVIDER,
     TYPE_REFRESH,
@@ -138,14 +137,6 @@ class TokenVault:
         """
         return await self._exchange(
             refresh_token.reveal, TYPE_REFRESH, connection, login_hint
-        )
-
-    async def for_access_token(
-        self, access_token: Secret, connection: str, *, login_hint: str = ""
-    ) -> ProviderToken | NoToken:
-        """Exchange an access token whose audience is the API this client is of."""
-        return await self._exchange(
-            access_token.reveal, TYPE_ACCESS, connection, login_hint
         )
 
     async def for_worker(

@@ -76,7 +76,7 @@ def test_every_command_the_page_names_leads_on_to_the_next(
     assert ended == 0, told
     assert told.endswith("all of it ran\n")
     first, _, rest = told.partition("auth0 apply")
-    for made in ("client.console", "client.broker", "client.management"):
+    for made in ("client.console", "client.management"):
         assert f"+ {made} " in first
         assert f"ok: create {made}" in rest
     assert "roles      approver" in told

@@ -31,6 +31,9 @@ const said = {
   users: await all(api.users.list(few())),
   logs: await all(api.logs.list({ per_page: 5, sort: "date:-1" })),
 };
+said.prompts = [await api.prompts.getSettings()];
+const { client_id } = said.clients.find((one) => one.name === "AgentVault console");
+said["connections of the console"] = await all(api.clients.connections.get(client_id));
 for (const { id, name } of said.roles) {
   said[`permissions of ${name}`] = await all(api.roles.permissions.list(id));
 }

@@ -42,6 +42,11 @@ def read(given: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Iterable[Any
     yield "connections", api.connections.list
     yield "roles", api.roles.list
     yield "settings", lambda: [api.tenants.settings.get()]
+    yield "prompts", lambda: [api.prompts.get_settings()]
+    console = next(
+        one.client_id for one in api.clients.list() if one.name == "AgentVault console"
+    )
+    yield "connections of the console", lambda: api.clients.connections.get(console)
     yield "users", api.users.list
     yield "logs", lambda: api.logs.list(sort="date:-1")
     for role in api.roles.list():

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from support.peers import INTEROP, NODE, with_node
-from support.provisioned import NEEDS, Provisioned, provisioned
+from support.provisioned import Provisioned, provisioned
 
-from agentvault_tui.vault.management import resource_servers
-from agentvault_tui.vault.provision import Step, names
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.management import clients
+from agentvault_tui.vault.provision import Step
+from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 OURS = (
     "actions",
@@ -95,21 +95,19 @@ def test_the_applications_are_as_auth0_has_them(
     assert agent["client_id"] == tenant.client_id("agents/agt_1")
     assert VAULT_GRANT in agent["grant_types"]
     assert agent["refresh_token"]["rotation_type"] == "non-rotating"
-    broker = clients["AgentVault broker"]
-    assert broker["resource_server_identifier"] == names.BROKER_API
+    assert "AgentVault broker" not in clients
     assert {one["is_first_party"] for one in clients.values()} == {True}
     assert not [one for one in clients.values() if "client_secret" in one]
 
 
-def test_the_apis_live_as_long_as_they_should(folder: Path) -> None:
-    """An hour and offline access for none; five minutes for what was approved."""
-    apis = {one["identifier"]: one for one in of(folder, "resource-servers").values()}
-    broker, elevated = apis[names.BROKER_API], apis[names.ELEVATED_API]
-    assert (broker["token_lifetime"], elevated["token_lifetime"]) == (3600, 300)
-    assert not broker["allow_offline_access"]
-    assert not elevated["allow_offline_access"]
-    scopes = {one["value"] for one in elevated["scopes"]}
-    assert scopes == {f"{names.STEP_UP}{scope}" for scope, _ in NEEDS.scopes}
+def test_a_new_application_gets_no_connection_by_itself(
+    folder: Path, tenant: Provisioned
+) -> None:
+    """The switch is off, and a connection has those of ours alone that need it."""
+    settings = json.loads((folder / "tenant.json").read_text())
+    assert settings["flags"]["enable_client_connections"] is False
+    clients = of(folder, "connections")["workspace"]["enabled_clients"]
+    assert clients == ["AgentVault agent calendar-agent"]
 
 
 def test_the_login_flow_has_both_actions_in_order(folder: Path) -> None:
@@ -128,16 +126,16 @@ async def test_written_back_it_undoes_what_drifted(
 ) -> None:
     """Its schemas take all we made, the tenant takes all it sends; then plan is empty.
 
-    In between somebody made the elevated tokens live for a day.
+    In between somebody gave the console's application another grant.
     """
     api = tenant.management
     try:
-        longer = {"token_lifetime": 86_400}
-        await resource_servers.patch(api, names.ELEVATED_API, longer)
+        more = {"grant_types": [DEVICE_GRANT, "refresh_token"]}
+        await clients.patch(api, tenant.client_id("console"), more)
     finally:
         await api.tenant.aclose()
     changes = [item for item in (await tenant.plan()).items if item.changes]
-    assert [item.address for item in changes] == ["api.elevated"]
+    assert [item.address for item in changes] == ["client.console"]
     said = await deploy(tenant, folder, "import", "-i", ".")
     assert "Waiting for build to complete" in said
     assert {item.step for item in (await tenant.plan()).items} == {Step.NOTHING}

@@ -11,7 +11,6 @@ import pytest
 from support.peers import MANAGEMENT, answer, with_node, with_python
 from support.provisioned import NEEDS, Provisioned, provisioned
 
-from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.urns import VAULT_GRANT
 
 KINDS = (
@@ -22,7 +21,8 @@ KINDS = (
     "clients",
     "connections",
     "factors",
-    "permissions of agentvault-approver",
+    "connections of the console",
+    "prompts",
     "roles",
     "settings",
 )
@@ -81,17 +81,17 @@ def test_what_apply_made_is_what_it_finds(in_python: Said, tenant: Provisioned) 
     agent = clients[tenant.client_id("agents/agt_1")]
     assert (console["app_type"], agent["app_type"]) == ("native", "regular_web")
     assert VAULT_GRANT in agent["grant_types"]
-    lives = {one["identifier"]: one["token_lifetime"] for one in found["APIs"]}
-    assert (lives[names.BROKER_API], lives[names.ELEVATED_API]) == (3600, 300)
     bound = [one["action"]["name"] for one in found["bindings"]]
     assert bound == ["AgentVault step-up challenge", "AgentVault step-up proof"]
     grants = {(one["client_id"], one["audience"]) for one in found["client grants"]}
-    assert (console["client_id"], names.ELEVATED_API) in grants
-    assert found["settings"][0]["customize_mfa_in_postlogin_action"] is True
-    permitted = {
-        one["permission_name"] for one in found["permissions of agentvault-approver"]
-    }
-    assert permitted == {f"{names.STEP_UP}{scope}" for scope, _ in NEEDS.scopes}
+    assert {client for client, _ in grants} >= {agent["client_id"]}
+    assert console["client_id"] not in {client for client, _ in grants}
+    (settings,) = found["settings"]
+    assert settings["customize_mfa_in_postlogin_action"] is True
+    assert settings["flags"]["enable_client_connections"] is False
+    assert found["prompts"][0]["universal_login_experience"] == "new"
+    connections = [one["name"] for one in found["connections of the console"]]
+    assert connections == list(NEEDS.sign_in)
 
 
 @with_python("auth0", MANAGEMENT)

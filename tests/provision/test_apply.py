@@ -8,7 +8,12 @@ import stat
 import pytest
 from support.provisioning import SIGN_IN, Vault, steps
 
-from agentvault_tui.errors import TenantBusyError, TenantError, TenantRefusedError
+from agentvault_tui.errors import (
+    TenantBusyError,
+    TenantError,
+    TenantRefusedError,
+    TenantScopeError,
+)
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.provision import Step, names
 from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
@@ -25,33 +30,77 @@ async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> N
     assert console["app_type"] == "native"
     assert console["token_endpoint_auth_method"] == "none"
     assert console["grant_types"] == [DEVICE_GRANT]
-    broker = tenant.named("clients", "AgentVault broker")
-    assert broker["app_type"] == "resource_server"
-    assert broker["resource_server_identifier"] == names.BROKER_API
     agent = tenant.named("clients", "AgentVault agent calendar-agent")
     assert VAULT_GRANT in agent["grant_types"]
     assert agent["refresh_token"]["rotation_type"] == "non-rotating"
     assert agent["refresh_token"]["policies"][0]["audience"] == f"{tenant.issuer}me/"
-    for client in (console, broker, agent):
+    for client in (console, agent):
         assert client["oidc_conformant"] is client["is_first_party"] is True
-    standard = tenant.named("resource-servers", names.BROKER_API)
-    elevated = tenant.named("resource-servers", names.ELEVATED_API)
-    assert (standard["token_lifetime"], elevated["token_lifetime"]) == (3600, 300)
-    assert elevated["allow_offline_access"] is False
-    # A person approves each elevated token: no machine gets one by itself.
-    assert elevated["subject_type_authorization"] == {
-        "user": {"policy": "require_client_grant"},
-        "client": {"policy": "deny_all"},
-    }
-    assert [one["value"] for one in elevated["scopes"]] == [
-        "stepup:read:calendar",
-        "stepup:send:payment",
-    ]
     assert tenant.factors["otp"]
     assert tenant.factors["webauthn-roaming"]
     assert tenant.settings["customize_mfa_in_postlogin_action"] is True
     sign_in = tenant.named("connections", SIGN_IN)["id"]
     assert tenant.enabled[sign_in] == [console["client_id"]]
+
+
+async def test_nothing_is_made_that_nothing_uses(vault: Vault) -> None:
+    """Three applications, their two grants, no API and no permission of a role."""
+    apis = list(vault.tenant.tables["resource-servers"])
+    await vault.apply()
+    tenant = vault.tenant
+    assert list(tenant.tables["resource-servers"]) == apis
+    clients = {
+        row["client_id"]: row["name"] for row in tenant.tables["clients"].values()
+    }
+    assert sorted(clients.values()) == [
+        "AgentVault agent calendar-agent",
+        "AgentVault console",
+        "AgentVault management",
+    ]
+    assert sorted(
+        (clients[row["client_id"]], row["audience"].removeprefix(tenant.issuer))
+        for row in tenant.tables["client-grants"].values()
+    ) == [
+        ("AgentVault agent calendar-agent", "me/"),
+        ("AgentVault management", "api/v2/"),
+    ]
+    assert tenant.permissions == {}
+
+
+async def test_our_applications_have_the_connections_they_need_alone(
+    vault: Vault,
+) -> None:
+    """A new application gets every connection: anybody at Google could sign in."""
+    tenant = vault.tenant
+    google = tenant.connect("google-oauth2", "google-oauth2", offline_access=True)
+    others = tenant.connect("corp", "waad")
+    theirs = tenant.add("clients", name="Theirs")["client_id"]
+    tenant.enabled[others] = [theirs]
+    await vault.apply(connections=("google-oauth2",))
+    console = tenant.named("clients", "AgentVault console")["client_id"]
+    agent = tenant.named("clients", "AgentVault agent calendar-agent")["client_id"]
+    sign_in = tenant.named("connections", SIGN_IN)["id"]
+    had = {sign_in: [console], google: [agent], others: [theirs]}
+    assert tenant.enabled == had
+    assert tenant.settings["flags"]["enable_client_connections"] is False
+    _, path, sent = tenant.writes[0]
+    assert path == "/api/v2/tenants/settings", "before any application is made"
+    assert sent == {"flags": {"enable_client_connections": False}}
+    # An earlier version, or someone at the Dashboard, gave them more.
+    for one in had:
+        tenant.enabled[one] = [theirs, console, agent]
+    plan = await vault.plan(connections=("google-oauth2",))
+    assert steps(plan, *WRITES) == [
+        f"connection.{SIGN_IN}",
+        "connection.google-oauth2",
+        "connection.corp",
+    ]
+    await vault.apply(connections=("google-oauth2",))
+    assert tenant.enabled == {
+        sign_in: [theirs, console],
+        google: [theirs, agent],
+        others: [theirs],
+    }
 
 
 async def test_what_the_broker_keeps_lets_nobody_gain_more(vault: Vault) -> None:
@@ -121,7 +170,6 @@ async def test_secrets_go_into_one_private_file_and_work_there(vault: Vault) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     kept = json.loads(path.read_text())
     for key, name in (
-        ("broker", "AgentVault broker"),
         ("management", "AgentVault management"),
         ("agents/agt_1", "AgentVault agent calendar-agent"),
     ):
@@ -134,21 +182,20 @@ async def test_secrets_go_into_one_private_file_and_work_there(vault: Vault) -> 
 async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
     """Without the file the plan says so, and apply rotates what no longer is known."""
     await vault.apply()
-    old = vault.tenant.named("clients", "AgentVault broker")["client_secret"]
+    old = vault.tenant.named("clients", "AgentVault management")["client_secret"]
     vault.kept().path.unlink()
     lost = steps(await vault.plan(), Step.CHANGE)
     assert lost == [
         "client.console",
-        "client.broker",
         "client.management",
         "client.agents/agt_1",
     ]
     await vault.apply()
     console = vault.tenant.named("clients", "AgentVault console")
     assert vault.kept().client_id("console") == console["client_id"]
-    new = vault.tenant.named("clients", "AgentVault broker")["client_secret"]
+    new = vault.tenant.named("clients", "AgentVault management")["client_secret"]
     assert new != old
-    assert vault.kept().secret("broker").reveal() == new
+    assert vault.kept().secret("management").reveal() == new
 
 
 async def test_an_application_that_someone_marked_as_ours_is_told_apart(
@@ -175,7 +222,8 @@ async def test_a_grant_stored_for_machines_is_taken_back(vault: Vault) -> None:
         await vault.apply()
     assert "deleted again" in caught.value.what
     assert "User Access" in caught.value.remedy
-    assert vault.tenant.tables["client-grants"] == {}
+    grants = vault.tenant.tables["client-grants"].values()
+    assert [row["audience"] for row in grants] == [f"{vault.tenant.issuer}api/v2/"]
 
 
 async def test_actions_of_others_stay_bound_under_their_names(vault: Vault) -> None:
@@ -226,22 +274,18 @@ async def test_an_action_edited_there_is_put_back_and_deployed(vault: Vault) -> 
 
 
 async def test_what_others_put_beside_ours_stays(vault: Vault) -> None:
-    """Scopes, callbacks and refresh policies are added to, never replaced."""
+    """Callbacks, refresh policies and flags are added to, never replaced."""
     await vault.apply()
-    api = vault.tenant.named("resource-servers", names.BROKER_API)
-    api["scopes"] = [{"value": "theirs", "description": "x"}, api["scopes"][0]]
-    api["token_lifetime"] = 86400
+    vault.tenant.settings["flags"] = {"enable_client_connections": True, "theirs": True}
     agent = vault.tenant.named("clients", "AgentVault agent calendar-agent")
     agent["refresh_token"]["leeway"] = 7
     agent["refresh_token"]["rotation_type"] = "rotating"
     agent["refresh_token"]["policies"].insert(0, {"audience": "theirs", "scope": ["a"]})
     await vault.apply()
-    assert [one["value"] for one in api["scopes"]] == [
-        "theirs",
-        "read:calendar",
-        "send:payment",
-    ]
-    assert api["token_lifetime"] == 3600
+    assert vault.tenant.settings["flags"] == {
+        "enable_client_connections": False,
+        "theirs": True,
+    }
     assert agent["refresh_token"]["leeway"] == 7
     assert agent["refresh_token"]["rotation_type"] == "non-rotating"
     assert [one["audience"] for one in agent["refresh_token"]["policies"]] == [
@@ -263,7 +307,7 @@ async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
     await vault.apply(change_mfa_policy=True)
     assert vault.tenant.policies == []
     paths = [path for _, path, _ in vault.tenant.writes]
-    assert paths[-2:] == [
+    assert paths == [
         "/api/v2/actions/triggers/post-login/bindings",
         "/api/v2/guardian/policies",
     ]
@@ -291,8 +335,7 @@ async def test_a_connection_is_switched_on_and_its_options_never_sent(
     assert row["connected_accounts"] == {"active": True}
     assert row["options"]["client_secret"] == "provider-secret"
     agent = vault.tenant.named("clients", "AgentVault agent calendar-agent")
-    broker = vault.tenant.named("clients", "AgentVault broker")
-    assert vault.tenant.enabled[google] == [broker["client_id"], agent["client_id"]]
+    assert vault.tenant.enabled[google] == [agent["client_id"]]
     assert "options" not in json.dumps(vault.tenant.writes)
 
 
@@ -310,22 +353,12 @@ async def test_what_only_a_person_can_do_is_said(vault: Vault) -> None:
     await vault.apply(connections=("google-oauth2", "github"))
 
 
-async def test_a_client_linked_to_another_api_is_not_bent(vault: Vault) -> None:
-    """What is given at the making cannot be changed: a person deletes it."""
-    await vault.apply()
-    broker = vault.tenant.named("clients", "AgentVault broker")
-    broker["resource_server_identifier"] = "https://other.test/"
-    plan = await vault.plan()
-    assert steps(plan, Step.BY_HAND) == ["client.broker"]
-    assert steps(plan, *WRITES) == []
-
-
 async def test_a_write_that_reads_back_otherwise_is_a_fault(vault: Vault) -> None:
     """A tenant that says yes and stores nothing is not believed."""
     await vault.apply()
-    vault.tenant.named("resource-servers", names.ELEVATED_API)["token_lifetime"] = 900
-    vault.tenant.deaf = frozenset({"token_lifetime"})
-    with pytest.raises(TenantError, match="token_lifetime"):
+    vault.tenant.named("clients", "AgentVault console")["grant_types"] = ["implicit"]
+    vault.tenant.deaf = frozenset({"grant_types"})
+    with pytest.raises(TenantError, match="grant_types"):
         await vault.apply()
 
 
@@ -350,3 +383,157 @@ async def test_a_rate_limit_without_end_ends_the_run(vault: Vault) -> None:
     with pytest.raises(TenantBusyError, match="rate limit is spent"):
         await vault.plan()
     assert vault.tenant.writes == []
+
+
+BINDINGS = "/api/v2/actions/triggers/post-login/bindings"
+
+
+def factor(name: str) -> str:
+    """The path by which a factor is switched on."""
+    return f"/api/v2/guardian/factors/{name}"
+
+
+async def test_what_the_plan_lacks_stops_nothing_else(vault: Vault) -> None:
+    """WebAuthn is optional; all but that is done, and the run says what was refused."""
+    refused = "insufficient_entitlement"
+    for name in ("webauthn-roaming", "webauthn-platform"):
+        vault.tenant.plan_lacks[factor(name)] = refused
+    done = {item.address: item for item in await vault.applied()}
+    missed = [one for one, item in done.items() if item.step is Step.REFUSED]
+    assert missed == ["factor.webauthn-roaming", "factor.webauthn-platform"]
+    for one in missed:
+        assert refused in done[one].note
+        assert "the tenant's plan does not have it" in done[one].note
+    assert steps(await vault.plan(), *WRITES) == missed
+    assert vault.tenant.bindings
+
+
+async def test_any_refusal_of_what_is_optional_stops_nothing_else(
+    vault: Vault,
+) -> None:
+    """Auth0 documents no code for it: what everything works without is no reason."""
+    vault.tenant.plan_lacks[factor("webauthn-platform")] = "a_code_of_tomorrow"
+    done = {item.address: item.step for item in await vault.applied()}
+    assert done["factor.webauthn-platform"] is Step.REFUSED
+    vault.tenant.plan_lacks = {factor("otp"): "a_code_of_tomorrow"}
+    vault.tenant.factors["otp"] = False
+    with pytest.raises(TenantRefusedError, match="a_code_of_tomorrow"):
+        await vault.apply()
+
+
+@pytest.mark.parametrize("path", [factor("otp"), BINDINGS, "/api/v2/tenants/settings"])
+async def test_the_policy_is_not_loosened_where_what_takes_its_place_was_refused(
+    vault: Vault, path: str
+) -> None:
+    """Every application would be without a second factor, ours among them."""
+    vault.tenant.policies = ["all-applications"]
+    vault.tenant.plan_lacks[path] = "trial_expired"
+    items = await vault.applied(change_mfa_policy=True)
+    done = {item.address: item for item in items}
+    assert done["policy.mfa"].step is Step.REFUSED
+    assert "needs " in done["policy.mfa"].note
+    assert vault.tenant.policies == ["all-applications"]
+
+
+async def test_what_needs_something_refused_is_refused_too(vault: Vault) -> None:
+    """Without an Action there is nothing to bind; the applications stand though."""
+    vault.tenant.plan_lacks["/api/v2/actions/actions"] = "insufficient_entitlement"
+    done = {item.address: item for item in await vault.applied()}
+    assert done["flow.post-login"].note == "needs action.challenge"
+    assert vault.tenant.bindings == []
+    assert vault.kept().client_id("console")
+
+
+async def test_a_scope_that_is_missing_is_no_matter_of_the_plan(vault: Vault) -> None:
+    """The credential is to be mended, also for what is optional."""
+    await vault.apply()
+    vault.tenant.factors["webauthn-roaming"] = False
+    vault.tenant.without = frozenset({"update:guardian_factors"})
+    with pytest.raises(TenantScopeError):
+        await vault.apply()
+
+
+async def test_a_factor_whose_trial_is_over_is_told_and_not_written(
+    vault: Vault,
+) -> None:
+    """`enabled` says nothing then: the plan has no such factor any more."""
+    await vault.apply()
+    vault.tenant.writes.clear()
+    vault.tenant.trials = frozenset({"otp", "webauthn-roaming"})
+    vault.tenant.factors["webauthn-roaming"] = False
+    plan = await vault.plan()
+    assert steps(plan, Step.LEAVE) == ["factor.webauthn-roaming"]
+    assert steps(plan, Step.BY_HAND) == ["factor.otp"]
+    assert await vault.apply() == []
+    assert vault.tenant.writes == []
+
+
+def earlier(vault: Vault) -> dict[str, str]:
+    """Put there what earlier versions made, and return its ids by address."""
+    tenant, kept = vault.tenant, vault.kept()
+    apis = {
+        key: tenant.add("resource-servers", identifier=identifier)["id"]
+        for key, identifier in names.EARLIER_APIS.items()
+    }
+    broker = tenant.add(
+        "clients",
+        name="AgentVault broker",
+        client_metadata={names.MARK: names.BROKER},
+        resource_server_identifier=names.EARLIER_APIS["broker"],
+    )
+    kept.keep("broker", broker["client_id"], Secret(broker["client_secret"]))
+    for identifier in names.EARLIER_APIS.values():
+        tenant.add(
+            "client-grants",
+            client_id=kept.client_id("console"),
+            audience=identifier,
+            scope=[],
+            subject_type="user",
+        )
+    return {"client.broker": broker["client_id"], "api.broker": apis["broker"],
+            "api.elevated": apis["elevated"]}  # fmt: skip
+
+
+async def test_what_earlier_versions_made_is_removed_when_told(vault: Vault) -> None:
+    """Two APIs with their grants, and an application, whose secret is let go."""
+    await vault.apply()
+    made = earlier(vault)
+    before = len(vault.tenant.tables["client-grants"]) - 2
+    assert steps(await vault.plan(), Step.LEAVE) == list(made)
+    assert await vault.apply() == []
+    plan = await vault.plan(remove_unused=True)
+    assert steps(plan, Step.REMOVE) == list(made)
+    assert await vault.apply(remove_unused=True) == list(made)
+    assert "AgentVault broker" not in str(vault.tenant.tables)
+    assert "agentvault.dev" not in str(vault.tenant.tables["resource-servers"])
+    assert len(vault.tenant.tables["client-grants"]) == before
+    assert vault.kept().client_id("broker") == ""
+    assert steps(await vault.plan(remove_unused=True), *WRITES, Step.REMOVE) == []
+
+
+async def test_only_what_is_ours_is_removed(vault: Vault) -> None:
+    """An application marked by somebody, or an API that others use, stays."""
+    await vault.apply()
+    made = earlier(vault)
+    tenant = vault.tenant
+    theirs = tenant.add("clients", name="Theirs")["client_id"]
+    elevated = names.EARLIER_APIS["elevated"]
+    tenant.add("client-grants", client_id=theirs, audience=elevated, scope=[])
+    assert await vault.apply(remove_unused=True) == ["client.broker", "api.broker"]
+    assert made["api.elevated"] in tenant.tables["resource-servers"]
+    trap = tenant.add(
+        "clients", name="Wages", client_metadata={names.MARK: names.BROKER}
+    )
+    tenant.add("resource-servers", identifier=names.EARLIER_APIS["broker"])
+    assert await vault.apply(remove_unused=True) == []
+    assert trap["client_id"] in tenant.tables["clients"]
+    notes = {item.address: item.note for item in (await vault.plan()).items}
+    assert "if it is ours" in notes[f"client.broker ({trap['client_id']})"]
+    assert "other applications" in notes["api.broker"]
+
+
+async def test_classic_login_is_told(vault: Vault) -> None:
+    """The commands by which an Action asks for a factor are Universal Login's."""
+    vault.tenant.classic = True
+    plan = await vault.plan()
+    assert steps(plan, Step.BY_HAND) == ["prompts.login"]

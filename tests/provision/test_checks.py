@@ -31,10 +31,6 @@ def console(tenant: DictTenant) -> dict[str, Any]:
     return tenant.named("clients", "AgentVault console")
 
 
-def elevated(tenant: DictTenant) -> dict[str, Any]:
-    return tenant.named("resource-servers", names.ELEVATED_API)
-
-
 def google(tenant: DictTenant) -> dict[str, Any]:
     return tenant.named("connections", "google-oauth2")
 
@@ -103,27 +99,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda t: agent(t).update(grant_types=[VAULT_GRANT]),
         "lacks the grants authorization_code, refresh_token",
     ),
-    "broker's client not for Token Vault": (
-        lambda t: t.named("clients", "AgentVault broker").update(grant_types=[]),
-        "AgentVault broker) lacks the Token Vault grant",
-    ),
     "MRRT policy missing": (
         lambda t: agent(t)["refresh_token"].pop("policies"),
         "has no refresh token policy for the My Account API",
-    ),
-    "unlinked API": (
-        lambda t: t.named("clients", "AgentVault broker").update(
-            resource_server_identifier="https://other.test/"
-        ),
-        "resource_server_identifier",
-    ),
-    "token lifetime": (
-        lambda t: elevated(t).update(token_lifetime=86400),
-        "tokens that live 86400 s, not 300 s",
-    ),
-    "offline access": (
-        lambda t: elevated(t).update(allow_offline_access=True),
-        "gives refresh tokens",
     ),
     "connection not active": (
         lambda t: google(t).update(connected_accounts={"active": False}),
@@ -135,7 +113,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "connection not for clients": (
         lambda t: t.enabled[google(t)["id"]].clear(),
-        "is not enabled for 2 of our applications",
+        "is not enabled for 1 of our applications",
     ),
     "no way to sign in": (
         lambda t: t.enabled[t.named("connections", SIGN_IN)["id"]].clear(),
@@ -143,14 +121,35 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "user grant stored as client": (
         lambda t: [
-            row.update(subject_type="client")
-            for row in grants_to(t, names.ELEVATED_API)
+            row.update(subject_type="client") for row in grants_to(t, f"{t.issuer}me/")
         ],
         "stands for subject_type client instead",
     ),
     "grant missing": (
         lambda t: t.tables["client-grants"].clear(),
-        "grant.console.elevated (https://agentvault.dev/elevated) is missing",
+        "grant.agents/agt_1.my-account",
+    ),
+    "another way to sign in": (
+        lambda t: t.enabled[google(t)["id"]].append(console(t)["client_id"]),
+        "is enabled for 1 of our applications that have no business with it",
+    ),
+    "a connection nobody named": (
+        lambda t: t.enabled.update(
+            {t.connect("corp", "waad"): [agent(t)["client_id"]]}
+        ),
+        "connection.corp is enabled for 1 of our applications",
+    ),
+    "every connection for each new application": (
+        lambda t: t.settings["flags"].clear(),
+        "each new application of ours gets every connection",
+    ),
+    "Classic Login": (
+        lambda t: setattr(t, "classic", True),
+        "people sign in on Classic Login",
+    ),
+    "trial of one-time codes over": (
+        lambda t: setattr(t, "trials", frozenset({"otp"})),
+        "factor.otp: the tenant's plan has it no more (trial_expired)",
     ),
     "action edited": (
         lambda t: t.named("actions", PROOF.name).update(code="x"),
@@ -216,6 +215,59 @@ async def test_a_misconfiguration_is_found_with_its_remedy(
     faults = [finding for _, finding in found if finding.level is Level.FAULT]
     assert any(sentence in f"{one.what}: {one.remedy}" for one in faults), faults
     assert all(one.remedy for one in faults)
+
+
+WARNED: dict[str, tuple[Break, str]] = {
+    "WebAuthn off": (
+        lambda t: t.factors.update({"webauthn-roaming": False}),
+        "nobody can approve with a security key",
+    ),
+    "trial of WebAuthn over": (
+        lambda t: setattr(t, "trials", frozenset({"webauthn-roaming"})),
+        "factor.webauthn-roaming is off: the tenant's plan has it no more",
+    ),
+    "browsers remembered": (
+        lambda t: remember(t, "{ allowRememberBrowser: true }"),
+        "the Action Theirs lets browsers be remembered",
+    ),
+    "an API of an earlier version": (
+        lambda t: t.add("resource-servers", identifier=names.EARLIER_APIS["elevated"]),
+        "api.elevated was made by an earlier version, and used by nothing",
+    ),
+}
+
+
+def remember(tenant: DictTenant, option: str) -> None:
+    """Bind another's Action that asks for a factor with *option*."""
+    code = f"api.multifactor.enable('any', {option});"
+    made = tenant.add("actions", name="Theirs", code=code, status="built")
+    tenant.bindings.insert(0, {"display_name": "x", "action": {"id": made["id"]}})
+
+
+@pytest.mark.parametrize("name", WARNED)
+async def test_what_weakens_nothing_of_ours_is_a_warning(
+    provisioned: Vault, name: str
+) -> None:
+    """The doctor says it, and what helps, and does not exit with a fault for it."""
+    breaks, sentence = WARNED[name]
+    with provisioned.tenant.kept_whole():
+        breaks(provisioned.tenant)
+        found = await provisioned.findings(**NEEDS)
+    assert Level.FAULT not in {one.level for _, one in found}
+    (warned,) = [one for _, one in found if one.level is Level.WARNING]
+    assert sentence in warned.what
+    assert warned.remedy
+
+
+@pytest.mark.parametrize("option", ["{ allowRememberBrowser: false }", "{}"])
+async def test_an_action_that_remembers_no_browser_is_no_matter(
+    provisioned: Vault, option: str
+) -> None:
+    """Off is Auth0's default."""
+    with provisioned.tenant.kept_whole():
+        remember(provisioned.tenant, option)
+        found = await provisioned.findings(**NEEDS)
+    assert {one.level for _, one in found} == {Level.OK}
 
 
 async def test_what_the_tenant_cannot_see_is_a_warning(vault: Vault) -> None:

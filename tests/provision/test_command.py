@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,13 @@ import pytest
 from keyring.backends.chainer import ChainerBackend
 from support.command_line import PROGRAM, plain_environment
 from support.dict_tenant import ADMIN, DictTenant
-from support.provisioning import Call, configure
+from support.provisioning import CREDENTIAL, Call, configure
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.vault.provision import scopes
+from agentvault_tui.vault.provision import Needs, names, scopes
+
+OURS = ("AGENTVAULT_HOME", "AGENTVAULT_TENANT_RATE")
 
 
 def test_plan_apply_and_doctor_agree(
@@ -45,6 +50,31 @@ def test_plan_apply_and_doctor_agree(
         assert all(secret not in one.out + one.err for one in everything)
 
 
+@pytest.mark.parametrize("line", ["doctor", "apply --yes"])
+def test_a_reader_that_goes_after_a_line_is_no_fault(
+    home: Path, tenant: DictTenant, line: str
+) -> None:
+    """`auth0 doctor | head` ends quietly, its connections to the tenant closed."""
+    given, giving = os.pipe()
+    os.write(giving, json.dumps(CREDENTIAL).encode())
+    os.close(giving)
+    with subprocess.Popen(
+        [*PROGRAM, "auth0", *line.split(), "--credential-fd", str(given)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**plain_environment(), **{n: os.environ[n] for n in OURS}},
+        pass_fds=(given,),
+    ) as process:
+        os.close(given)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_people_read_a_diff_and_then_what_was_done(home: Path, auth0: Call) -> None:
     """The plan with its marks, a line for each object, and where the secrets are."""
     answer = auth0("apply", "--yes")
@@ -60,7 +90,7 @@ def test_secrets_are_printed_when_asked_for_and_then_no_more(
     """Once, each with its application; the next run has none to print."""
     first = auth0("apply", "--yes", "--json", "--print-secrets")
     printed = [line for line in first.lines if "client_secret" in line]
-    assert [one["application"] for one in printed] == ["broker", "management"]
+    assert [one["application"] for one in printed] == ["management"]
     assert [one["client_secret"] for one in printed] == tenant.secrets
     second = auth0("apply", "--yes", "--json", "--print-secrets")
     assert "client_secret" not in second.out
@@ -93,10 +123,54 @@ def test_nobody_elses_application_is_adopted_unseen(
     tenant.writes.clear()
     answer = auth0("apply", "--yes")
     assert answer.code == 2
-    assert tenant.named("clients", "AgentVault broker")["client_id"] in answer.err
+    management = tenant.named("clients", "AgentVault management")
+    assert management["client_id"] in answer.err
     assert "without --yes" in answer.err
     assert tenant.writes == []
     assert not kept.exists()
+
+
+def test_what_the_plan_lacks_is_told_and_fails_where_it_is_needed(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """Without security keys all works, exit 0; without the Actions nothing does, 1."""
+    factor = "/api/v2/guardian/factors/webauthn-roaming"
+    tenant.plan_lacks[factor] = "insufficient_entitlement"
+    answer = auth0("apply", "--yes")
+    assert answer.code == 0
+    (told,) = [one for one in answer.out.splitlines() if "refused" in one]
+    assert told.startswith("warning: refused factor.webauthn-roaming: ")
+    assert "insufficient_entitlement" in told
+    assert auth0("doctor").code == 0
+    tenant.bindings.clear()
+    tenant.plan_lacks = {
+        "/api/v2/actions/triggers/post-login/bindings": "trial_expired"
+    }
+    answer = auth0("apply", "--yes", "--json")
+    assert answer.code == 1
+    (refused,) = [one for one in answer.lines if one.get("step") == "refused"]
+    assert refused["address"] == "flow.post-login"
+    assert "trial_expired" in refused["note"]
+
+
+def test_what_nothing_uses_is_deleted_when_asked_for_alone(
+    home: Path, tenant: DictTenant, auth0: Call
+) -> None:
+    """The plan offers it; the scopes that it takes are asked for with the option."""
+    made = tenant.add("resource-servers", identifier=names.EARLIER_APIS["elevated"])
+    assert auth0("apply", "--yes").code == 0
+    assert "--remove-unused deletes it" in auth0("plan").out
+    assert "- api.elevated" in auth0("plan", "--remove-unused").out
+    tenant.granted = " ".join((*scopes.READING, *scopes.writing(Needs())))
+    assert auth0("plan").code == 0
+    without = auth0("apply", "--yes", "--remove-unused")
+    assert without.code == 1
+    assert "delete:resource_servers" in without.err
+    assert made["id"] in tenant.tables["resource-servers"]
+    tenant.granted = ""
+    done = auth0("apply", "--yes", "--remove-unused")
+    assert (done.code, "remove api.elevated" in done.out) == (0, True)
+    assert made["id"] not in tenant.tables["resource-servers"]
 
 
 def test_nothing_is_applied_without_a_yes(

@@ -13,9 +13,9 @@ from agentvault_tui.vault.provision import AgentNeed, Needs, Pin, actions, names
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "auth0.md").read_text()
 ALL = Needs(
-    scopes=(),
     agents=(AgentNeed("agt_1", "a", (Pin("c", ("s",)),)),),
     change_mfa_policy=True,
+    remove_unused=True,
 )
 
 

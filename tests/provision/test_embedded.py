@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.provisioning import SCOPES, SIGN_IN
+from support.provisioning import SIGN_IN
 from support.tenant_thread import TenantThread
 
 from agentvault_tui.home import Home
@@ -32,7 +32,6 @@ from agentvault_tui.vault.provision import (
 )
 
 NEEDS = Needs(
-    scopes=SCOPES,
     agents=(AgentNeed("agt_1", "calendar-agent"),),
     sign_in=(SIGN_IN,),
     connections=("workspace",),

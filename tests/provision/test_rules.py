@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.vault.provision.rules import (
+    AllButOurs,
     AtLeast,
     FieldChange,
     InOrder,
@@ -39,7 +40,7 @@ def test_a_settled_field_needs_no_second_change(now: Any, wanted: list[str]) -> 
         Is(wanted),
         SameSet(tuple(wanted)),
         AtLeast(tuple(wanted)),
-        AtLeast(refs(wanted)),
+        AllButOurs(refs(list("abc")), refs([one for one in wanted if one in "abc"])),
         InOrder(refs(wanted)),
     ]
     for rule in rules:
@@ -52,12 +53,24 @@ def test_a_settled_field_needs_no_second_change(now: Any, wanted: list[str]) -> 
 def test_what_others_put_there_is_never_lost(now: list[str], wanted: list[str]) -> None:
     """Lists that are shared only grow, and keep the order of what is not ours."""
     ours = {IDS[letter] for letter in wanted}
-    for rule in (AtLeast(refs(wanted)), InOrder(refs(wanted))):
+    for rule in (AllButOurs((), refs(wanted)), InOrder(refs(wanted))):
         after = rule.settle(now, IDS)
         assert set(after) == set(now) | ours
         assert [one for one in after if one not in ours] == [
             one for one in now if one not in ours
         ]
+
+
+@given(STANDING, WORDS, WORDS)
+def test_of_ours_only_the_wanted_stay(
+    now: list[str], ours: list[str], wanted: list[str]
+) -> None:
+    """Those that are not wanted go, also when nobody knows their id; others stay."""
+    wanted = [one for one in wanted if one in ours]
+    after = AllButOurs(refs(ours), refs(wanted)).settle(now, IDS)
+    gone = {IDS[one] for one in ours if one not in wanted}
+    assert set(after) == (set(now) - gone) | {IDS[one] for one in wanted}
+    assert [one for one in after if one in now] == [one for one in now if one in after]
 
 
 @given(STANDING, WORDS)

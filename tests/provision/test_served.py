@@ -66,4 +66,4 @@ async def test_a_panic_leaves_agents_applications_alone(
     assert "everything is stopped" in stopped.err
     assert "agents/" not in stopped.out
     names = [one["name"] for one in tenant.tables["clients"].values()]
-    assert len(names) == 3
+    assert len(names) == 2

@@ -21,24 +21,23 @@ def text_of(plan: object) -> str:
 async def test_a_change_stands_field_by_field(vault: Vault) -> None:
     """What is and what will be, by the tenant's own names; what is well is counted."""
     await vault.apply()
-    api = vault.tenant.named("resource-servers", "https://agentvault.dev/elevated")
-    api["token_lifetime"] = 86400
+    vault.tenant.factors["otp"] = False
     console = vault.tenant.named("clients", "AgentVault console")
     console["grant_types"].append("implicit")
     plan = await vault.plan()
     assert text_of(plan) == (
-        "  ~ api.elevated  https://agentvault.dev/elevated\n"
-        "       token_lifetime  86400 -> 300\n"
+        "  ~ factor.otp  second factor\n"
+        "       enabled  false -> true\n"
         "  ~ client.console  AgentVault console\n"
         "       grant_types  - [implicit]"
     )
-    assert show.summary(plan) == "Plan: 2 to change, 20 as they should be."
+    assert show.summary(plan) == "Plan: 2 to change, 16 as they should be."
 
 
 async def test_what_is_yet_to_be_made_is_named_by_its_address(vault: Vault) -> None:
     """An id that nobody knows yet is no blank, and long code is a digest."""
     told = text_of(await vault.plan())
-    assert "client_id     (id of client.console)" in told
+    assert "client_id     (id of client.management)" in told
     assert "secret                      kept in this home" in told
     assert "lines, sha256 " in told
     assert "onExecutePostLogin" not in told
@@ -65,12 +64,12 @@ async def test_a_program_reads_the_same_plan(vault: Vault) -> None:
     """JSON holds each step with what is and what will be, and no secret."""
     shape = show.shape(await vault.plan())
     assert json.loads(json.dumps(shape)) == shape
-    assert shape["counts"]["create"] == 15
+    assert shape["counts"]["create"] == 10
     grant = next(
-        item for item in shape["items"] if item["address"] == "grant.console.elevated"
+        item for item in shape["items"] if item["address"] == "grant.management.auth0"
     )
     assert grant["changes"][0] == {
         "field": "client_id",
         "before": None,
-        "after": {"id_of": "client.console"},
+        "after": {"id_of": "client.management"},
     }

@@ -79,6 +79,12 @@ class DictTenant:
     """Requests it answers 429 before it answers any."""
     busy_seconds: int = 0
     """How far ahead it says that its limit is renewed."""
+    classic: bool = False
+    """Whether people sign in on the old pages."""
+    trials: frozenset[str] = frozenset()
+    """Factors whose trial is over."""
+    plan_lacks: dict[str, str] = field(default_factory=dict)
+    """Path of a write to the code it is refused with."""
     skew: float = 0.0
     token_answer: tuple[int, Json] | None = None
     discovery: Json = field(default_factory=dict)
@@ -133,7 +139,8 @@ class DictTenant:
     @contextmanager
     def kept_whole(self) -> Iterator[None]:
         """Put everything back afterwards as it stood."""
-        names = ("tables", "bindings", "factors", "policies", "settings", "enabled")
+        names = ("tables", "bindings", "factors", "policies", "settings", "enabled",
+                 "classic", "trials")  # fmt: skip
         before = {name: deepcopy(getattr(self, name)) for name in names}
         yield
         for name, value in before.items():
@@ -219,6 +226,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(raw) if raw else None
         method = self.command
         if method != "GET":
+            if code := here.plan_lacks.get(path):
+                message = "Please upgrade your subscription."
+                raise _RefusedError(403, code, message)
             if here.fail_after == 0:
                 raise _RefusedError(503, "unavailable", "try later")
             here.fail_after -= 1
@@ -252,8 +262,14 @@ class _Calls:
                 return self._guardian(method, rest, body)
             case ["tenants", "settings"]:
                 self._may(f"{_verb(method)}:tenant_settings")
-                self.here.settings.update(body or {})
+                sent = body or {}
+                flags = {**self.here.settings.get("flags", {}), **sent.get("flags", {})}
+                self.here.settings.update({**sent, "flags": flags})
                 return 200, self.here.settings
+            case ["prompts"]:
+                self._may("read:prompts")
+                kind = "classic" if self.here.classic else "new"
+                return 200, {"universal_login_experience": kind}
             case ["actions", "triggers", "post-login", "bindings"]:
                 return self._bindings(method, body, query)
             case ["actions", "actions", *rest]:
@@ -269,8 +285,14 @@ class _Calls:
         self._may(f"{_verb(method)}:{kind}")
         match method, rest:
             case "GET", ["factors"]:
-                listed = self.here.factors.items()
-                return 200, [{"name": one, "enabled": on} for one, on in listed]
+                return 200, [
+                    {
+                        "name": one,
+                        "enabled": on,
+                        "trial_expired": one in self.here.trials,
+                    }
+                    for one, on in self.here.factors.items()
+                ]
             case "PUT", ["factors", name]:
                 self.here.factors[name] = body["enabled"]
                 return 200, body
@@ -289,6 +311,11 @@ class _Calls:
                 return self._permissions(method, identity, body, query)
             case "connections", "clients":
                 return self._enabled(method, identity, body)
+            case "clients", "connections":
+                rows = self.here.tables["connections"]
+                held = self.here.enabled
+                found = [rows[one] for one in rows if identity in held.get(one, [])]
+                return 200, {"connections": found}
             case "clients", "credentials":
                 return self._credentials(method, identity, body)
             case "clients", "rotate-secret":
@@ -323,7 +350,12 @@ class _Calls:
                 _merge(rows[identity], stored)
                 return 200, rows[identity]
             case "DELETE", [identity]:
-                del rows[identity]
+                gone = rows.pop(identity)
+                grants = self.here.tables["client-grants"]
+                for one, row in [*grants.items()]:
+                    uses = (row.get("audience"), row.get("client_id"))
+                    if gone.get("identifier", "") in uses or identity in uses:
+                        del grants[one]
                 return 204, None
         raise KeyError(rest)
 
@@ -331,6 +363,10 @@ class _Calls:
         if table == "client-grants" and self.here.drop_subject_type:
             body = {**body, "subject_type": "client"}
         made = self.here.add(table, **body)
+        flags = self.here.settings.get("flags", {})
+        if table == "clients" and flags.get("enable_client_connections", True):
+            for one in self.here.tables["connections"]:
+                self.here.enabled.setdefault(one, []).append(made["client_id"])
         return (200 if table == "roles" else 201), made
 
     def _permissions(
@@ -350,6 +386,9 @@ class _Calls:
         self._may("update:connections")
         assert len(body) <= 50
         held += [one["client_id"] for one in body if one["status"]]
+        for one in body:
+            if not one["status"]:
+                held.remove(one["client_id"])
         return 204, None
 
     def _credentials(self, method: str, identity: str, body: Any) -> tuple[int, Any]:

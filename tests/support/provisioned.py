@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from support.provisioning import SCOPES, SIGN_IN
+from support.provisioning import SIGN_IN
 from support.tenant_thread import TenantThread
 from support.tls_front import tls_front, trusted
 
@@ -24,7 +24,6 @@ from agentvault_tui.vault.provision import (
 )
 
 NEEDS = Needs(
-    scopes=SCOPES,
     agents=(AgentNeed("agt_1", "calendar-agent"),),
     sign_in=(SIGN_IN,),
     connections=("workspace",),

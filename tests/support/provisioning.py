@@ -24,6 +24,7 @@ from agentvault_tui.vault import (
 )
 from agentvault_tui.vault.provision import (
     AgentNeed,
+    Item,
     KeptClients,
     Needs,
     Plan,
@@ -32,7 +33,6 @@ from agentvault_tui.vault.provision import (
     checks,
 )
 
-SCOPES = (("read:calendar", "See events."), ("send:payment", "Pay money."))
 SIGN_IN = "Username-Password-Authentication"
 CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}
 Call = Callable[..., Answer]
@@ -49,9 +49,8 @@ class Vault:
     """Seconds, by the clock that is moved."""
 
     def needs(self, **changes: Any) -> Needs:
-        """What it needs: two scopes, one agent, people who sign in by password."""
+        """What it needs: one agent, people who sign in by password."""
         values: dict[str, Any] = {
-            "scopes": SCOPES,
             "agents": (AgentNeed("agt_1", "calendar-agent"),),
             "sign_in": (SIGN_IN,),
         }
@@ -88,11 +87,15 @@ class Vault:
 
     async def apply(self, **changes: Any) -> list[str]:
         """Do it; return the addresses in the order they were done."""
+        return [item.address for item in await self.applied(**changes)]
+
+    async def applied(self, **changes: Any) -> list[Item]:
+        """Do it; return what became of each."""
         management = self.management()
         try:
             provisioner = Provisioner(management, self.kept())
             plan, found = await provisioner.plan(self.needs(**changes))
-            return [item.address async for item in provisioner.apply(plan, found)]
+            return [item async for item in provisioner.apply(plan, found)]
         finally:
             await management.tenant.aclose()
 

@@ -85,13 +85,16 @@ async def test_it_provisions(api: Management) -> None:
     assert (
         await clients.rotate_secret(api, client_id)
     ).reveal() != made.secret.reveal()
-    await resource_servers.create(
-        api, {"identifier": "https://made.test/", "scopes": [{"value": "a"}]}
+    await api.request(
+        "POST",
+        "resource-servers",
+        body={"identifier": "https://made.test/", "scopes": [{"value": "a"}]},
+        expect=(201,),
+        what="make an API",
+        scope="create:resource_servers",
     )
-    changed = await resource_servers.patch(
-        api, "https://made.test/", {"token_lifetime": 300}
-    )
-    assert changed["token_lifetime"] == 300
+    found_api = await resource_servers.get(api, "https://made.test/")
+    assert found_api["scopes"][0]["value"] == "a"
     grant = {
         "client_id": client_id,
         "audience": "https://made.test/",
@@ -116,7 +119,7 @@ async def test_it_provisions(api: Management) -> None:
     await actions.bind(api, [(action["id"], "Made")])
     assert [b["display_name"] for b in await actions.bindings(api)] == ["Made"]
     await guardian.set_factor(api, "push-notification", enabled=True)
-    assert (await guardian.factors(api))["push-notification"] is True
+    assert (await guardian.factors(api))["push-notification"]["enabled"] is True
     assert await guardian.policies(api) == ()
     settings = await tenant_settings.patch(api, {"friendly_name": "Acme"})
     assert settings["friendly_name"] == "Acme"

@@ -281,17 +281,15 @@ async def test_apis_are_found_by_their_identifier(
     tenant: RogueTenant, api: Management
 ) -> None:
     """The identifier is a URL and stays one segment, its last slash too."""
-    replay(tenant, "resource-servers", "resource_server_created")
     identifier = "https://broker.agentvault.test/"
-    made = await resource_servers.create(api, {"identifier": identifier})
-    assert made["token_lifetime"] == 86_400
     where = "resource-servers/https%3A%2F%2Fbroker.agentvault.test%2F"
     replay(tenant, where, "inexistent_resource_server")
     with pytest.raises(TenantNotFoundError) as caught:
         await resource_servers.get(api, identifier)
     assert caught.value.error == "inexistent_resource_server"
-    tenant.script(BASE + where, Answer(made))
-    assert await resource_servers.patch(api, identifier, {"token_lifetime": 300})
+    made = answer("management", "resource_server_created", tenant.issuer)
+    tenant.script(BASE + where, Answer(made.body))
+    assert (await resource_servers.get(api, identifier))["token_lifetime"] == 86_400
     tenant.script(BASE + where, Answer(b"", 204))
     assert await resource_servers.delete(api, identifier) is True
 
@@ -381,7 +379,15 @@ async def test_factors_and_the_policy_are_read_and_set(
 ) -> None:
     """The policy is a bare list; Always is what breaks Token Vault, Never is none."""
     replay(tenant, "guardian/factors", "factors")
-    assert await guardian.factors(api) == {"otp": True, "push-notification": False}
+    found = await guardian.factors(api)
+    assert {name: one["enabled"] for name, one in found.items()} == {
+        "otp": True,
+        "push-notification": False,
+    }
+    assert not any(one["trial_expired"] for one in found.values())
+    over = [{"name": "sms", "enabled": True, "trial_expired": True}]
+    tenant.script(BASE + "guardian/factors", Answer(over))
+    assert (await guardian.factors(api))["sms"]["trial_expired"] is True
     replay(tenant, "guardian/factors/otp", "factor_set")
     await guardian.set_factor(api, "otp", enabled=True)
     assert last(tenant) == ("PUT", "guardian/factors/otp", {"enabled": True})

@@ -22,7 +22,6 @@ from agentvault_tui.vault import (
     TokenVault,
 )
 from agentvault_tui.vault.urns import (
-    TYPE_ACCESS,
     TYPE_JWT,
     TYPE_PROVIDER,
     TYPE_REFRESH,
@@ -79,15 +78,13 @@ async def test_a_refresh_token_is_exchanged_as_every_sdk_does(
     }
 
 
-async def test_an_access_token_is_exchanged_for_one_of_several_accounts(
+async def test_one_of_several_accounts_is_meant_by_a_hint(
     tenant: RogueTenant, token_vault: TokenVault
 ) -> None:
-    """The other subject, with a hint at which account is meant."""
+    """It is sent as it is given."""
     tenant.script(TOKEN, answer("token_vault", "ok"))
-    await token_vault.for_access_token(Secret("at"), GOOGLE, login_hint="108")
-    form = tenant.sent(TOKEN)[0].form
-    assert (form["subject_token"], form["subject_token_type"]) == ("at", TYPE_ACCESS)
-    assert form["login_hint"] == "108"
+    await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE, login_hint="108")
+    assert tenant.sent(TOKEN)[0].form["login_hint"] == "108"
 
 
 async def test_a_privileged_worker_vouches_with_a_jwt_of_its_own_kind(

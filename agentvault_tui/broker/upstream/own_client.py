@@ -14,9 +14,9 @@ from agentvault_tui.model import Agent
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Budget, Credential, Management, Tenant
 from agentvault_tui.vault.provision import AgentNeed, KeptClients, Needs, Provisioner
-from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.desired import BY_NAME, Kind, Wanted
 from agentvault_tui.vault.provision.plan import Step, make_plan
-from agentvault_tui.vault.provision.rules import AtLeast, Is, Ref, Rule
+from agentvault_tui.vault.provision.rules import AllButOurs, Ref
 
 _RATE: Final = 500.0
 """Requests a second: it is a process on this machine."""
@@ -38,12 +38,11 @@ async def make_own_client(
     budget = Budget(tenant.clock, rate=_RATE, burst=int(_RATE), sleep=tenant.sleep)
     provisioner = Provisioner(Management(tenant, credential, budget=budget), kept)
     needs = Needs(
-        scopes=(),
         agents=(AgentNeed(agent.id, agent.name),),
         connections=(connection,),
     )
     wanted, found = await provisioner.look(needs)
-    plan = make_plan(tuple(_of_one(wanted, agent)), found)
+    plan = make_plan(tuple(_of_one(wanted, agent, connection)), found)
     address = f"{Kind.CONNECTION}.{connection}"
     for item in plan.items:
         if item.address == address and item.step is Step.BY_HAND:
@@ -55,16 +54,17 @@ async def make_own_client(
         pass
 
 
-def _of_one(wanted: tuple[Wanted, ...], agent: Agent) -> Iterator[Wanted]:
+def _of_one(
+    wanted: tuple[Wanted, ...], agent: Agent, connection: str
+) -> Iterator[Wanted]:
     """Pick what one agent needs; the rest an embedded tenant does without."""
     key = f"agents/{agent.id}"
     for one in wanted:
         if one.kind in {Kind.CLIENT, Kind.GRANT} and one.key.startswith(key):
             yield one
-        elif one.kind is Kind.CONNECTION:
-            client = AtLeast((Ref(f"{Kind.CLIENT}.{key}"),))
-            fields: dict[str, Rule] = {
-                "connected_accounts.active": Is(value=True),
-                "clients": client,
-            }
-            yield replace(one, fields=fields)
+        elif one.kind is Kind.SETTINGS and one.key == BY_NAME:
+            yield one  # before the client is made, which would get every connection
+        elif one.kind is Kind.CONNECTION and one.key == connection:
+            # It keeps those that it was given before.
+            added = AllButOurs((), (Ref(f"{Kind.CLIENT}.{key}"),))
+            yield replace(one, fields={**one.fields, "clients": added})

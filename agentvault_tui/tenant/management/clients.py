@@ -6,15 +6,11 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.clients import (
     DEFAULT_GRANTS,
     DEFAULT_REFRESH,
     Client,
-    Clients,
 )
-from agentvault_tui.tenant.consents import Consents
-from agentvault_tui.tenant.credentials import Credentials
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.api import Answer, Call, Endpoint
 from agentvault_tui.tenant.management.bodies import (
@@ -31,7 +27,7 @@ from agentvault_tui.tenant.management.bodies import (
 from agentvault_tui.tenant.management.credentials import KEY, keep_keys
 from agentvault_tui.tenant.management.problems import ApiError, bad_body, no_client
 from agentvault_tui.tenant.objects import Document, merged
-from agentvault_tui.tenant.refresh import RefreshTokens
+from agentvault_tui.tenant.parts import Parts
 
 _APP_TYPES: Final = (
     "native",
@@ -99,20 +95,15 @@ _PINNED_SCOPES: Final = 20
 class ClientCalls:
     """The calls about clients."""
 
-    def __init__(
-        self,
-        clients: Clients,
-        credentials: Credentials,
-        refresh: RefreshTokens,
-        consents: Consents,
-        apis: Apis,
-    ) -> None:
-        """Act on *clients*, and on what they have by being there."""
-        self._clients = clients
-        self._credentials = credentials
-        self._refresh = refresh
-        self._consents = consents
-        self._apis = apis
+    def __init__(self, parts: Parts) -> None:
+        """Act on the clients of *parts*, and on what they have by being there."""
+        self._clients = parts.clients
+        self._credentials = parts.credentials
+        self._refresh = parts.refresh
+        self._consents = parts.consents
+        self._apis = parts.apis
+        self._connections = parts.connections
+        self._settings = parts.settings
 
     def endpoints(self) -> list[Endpoint]:
         """Return the calls."""
@@ -153,6 +144,8 @@ class ClientCalls:
         except BaseException:
             self._forget(client)
             raise
+        if self._settings.connects_all:
+            self._connections.enable_all(client.client_id)
         shown = shape(client)
         return Answer(
             201, shown if secret is None else shown | {"client_secret": secret}

@@ -60,6 +60,8 @@ class ConnectionCalls:
             Endpoint("DELETE", one, ("delete:connections",),
                      "Delete a connection", self._delete),
             Endpoint("GET", clients, read, "Get enabled clients", self._clients_of),
+            Endpoint("GET", "/clients/{id}/connections", read,
+                     "Get enabled connections for a client", self._of_client),
             Endpoint("PATCH", clients, ("update:connections",),
                      "Update enabled clients", self._enable),
         ]  # fmt: skip
@@ -102,6 +104,17 @@ class ConnectionCalls:
         listed = [{"client_id": key} for key in self._found(call)["enabled_clients"]]
         page = paging.by_checkpoint(call.query, "clients", listed, name="client_id")
         return Answer(200, page)
+
+    def _of_client(self, call: Call) -> Answer:
+        client_id = call.path["id"]
+        if self._clients.find(client_id) is None:
+            raise no_client()
+        found = [
+            {name: value for name, value in doc.items() if name != "enabled_clients"}
+            for doc in self._connections.objects.all()
+            if client_id in doc["enabled_clients"]
+        ]
+        return Answer(200, paging.by_checkpoint(call.query, "connections", found))
 
     def _enable(self, call: Call) -> Answer:
         doc = self._found(call)

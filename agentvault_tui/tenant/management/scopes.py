@@ -21,5 +21,6 @@ SCOPES: Final = (
     "read:guardian_factors", "update:guardian_factors",
     "read:mfa_policies", "update:mfa_policies",
     "read:tenant_settings", "update:tenant_settings",
+    "read:prompts",
     "read:logs", "read:logs_users",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``/tenants/settings`` and ``/guardian``: what holds for the whole tenant."""
+"""``/tenants/settings``, ``/prompts`` and ``/guardian``: for the whole tenant."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_fo
 from agentvault_tui.tenant.tenant_settings import ALWAYS, FACTORS, TenantSettings
 from agentvault_tui.tenant.usercodes import CodeFormat
 
+_PROMPTS: Final = {
+    "universal_login_experience": "new",
+    "identifier_first": False,
+    "webauthn_platform_first_factor": False,
+}
 _MEMBERS: Final = {
     "friendly_name": text(128, 0),
     "support_email": text(254, 0),
@@ -44,6 +49,8 @@ class SettingsCalls:
                      "Get tenant settings", self._get),
             Endpoint("PATCH", settings, ("update:tenant_settings",),
                      "Update tenant settings", self._change),
+            Endpoint("GET", "/prompts", ("read:prompts",), "Get prompt settings",
+                     lambda _: Answer(200, _PROMPTS)),
             Endpoint("GET", f"{guardian}/factors", ("read:guardian_factors",),
                      "Get Factors and multi-factor authentication details",
                      self._factors),

@@ -24,6 +24,18 @@ async def every(api: Api, *, name: str | None = None) -> AsyncIterator[Json]:
         yield without_secrets(row)
 
 
+async def of_client(api: Api, client_id: str) -> AsyncIterator[Json]:
+    """Yield the connections enabled for a client. Scope ``read:connections``."""
+    rows = api.by_checkpoint(
+        path("clients", client_id, "connections"),
+        "connections",
+        what="list the client's connections",
+        scope="read:connections",
+    )
+    async for row in rows:
+        yield without_secrets(row)
+
+
 async def patch(api: Api, connection_id: str, changes: Mapping[str, Any]) -> Json:
     """Change a connection (200). Scope ``update:connections``.
 

@@ -9,6 +9,7 @@ from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import strings
+from agentvault_tui.vault.reply import Json
 
 NEVER: Final = ()
 """The policy under which our Actions alone ask for a factor."""
@@ -16,8 +17,12 @@ ALWAYS: Final = ("all-applications",)
 """The policy under which Token Vault's exchanges fail."""
 
 
-async def factors(api: Api) -> dict[str, bool]:
-    """Return which factors are enabled, by name. Scope ``read:guardian_factors``."""
+async def factors(api: Api) -> dict[str, Json]:
+    """Return each factor by name. Scope ``read:guardian_factors``.
+
+    ``enabled``, and ``trial_expired``: the plan does not have it any more, whatever
+    ``enabled`` says.
+    """
     reply = await api.request(
         "GET",
         "guardian/factors",
@@ -25,7 +30,10 @@ async def factors(api: Api) -> dict[str, bool]:
         scope="read:guardian_factors",
     )
     return {
-        row["name"]: row.get("enabled") is True
+        row["name"]: {
+            "enabled": row.get("enabled") is True,
+            "trial_expired": row.get("trial_expired") is True,
+        }
         for row in reply.rows()
         if isinstance(row.get("name"), str)
     }

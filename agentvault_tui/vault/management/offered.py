@@ -15,7 +15,13 @@ from agentvault_tui.text import Shown, visible
 
 _GONE: Final = frozenset({402, 405, 410})
 _PLAN: Final = frozenset(
-    {"feature_not_enabled", "insufficient_plan", "operation_not_supported"}
+    {
+        "feature_not_enabled",
+        "insufficient_entitlement",
+        "insufficient_plan",
+        "operation_not_supported",
+        "trial_expired",
+    }
 )
 
 
@@ -24,6 +30,11 @@ class NotOffered:
     """The tenant does not have this call, or not on its plan."""
 
     why: Shown
+
+
+def by_plan(error: TenantRefusedError) -> bool:
+    """Tell whether the tenant's plan, by its own word, does not have what was asked."""
+    return error.status == 402 or error.error in _PLAN
 
 
 def not_offered(error: TenantRefusedError) -> NotOffered | None:
@@ -35,7 +46,7 @@ def not_offered(error: TenantRefusedError) -> NotOffered | None:
     missing_object = error.error.startswith("inexistent_")
     absent = (
         error.status in _GONE
-        or error.error in _PLAN
+        or by_plan(error)
         or (isinstance(error, TenantNotFoundError) and not missing_object)
         or (
             error.status == 403

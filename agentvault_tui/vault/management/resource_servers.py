@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
@@ -35,31 +34,6 @@ async def get(api: Api, identifier: str) -> Json:
         path("resource-servers", identifier),
         what="show the API",
         scope="read:resource_servers",
-    )
-    return _clean(reply.json())
-
-
-async def create(api: Api, settings: Mapping[str, Any]) -> Json:
-    """Make an API (201). Scope ``create:resource_servers``."""
-    reply = await api.request(
-        "POST",
-        "resource-servers",
-        body=dict(settings),
-        expect=(201,),
-        what="make an API",
-        scope="create:resource_servers",
-    )
-    return _clean(reply.json())
-
-
-async def patch(api: Api, identifier: str, changes: Mapping[str, Any]) -> Json:
-    """Change an API (200); ``identifier`` stays. Scope ``update:resource_servers``."""
-    reply = await api.request(
-        "PATCH",
-        path("resource-servers", identifier),
-        body=dict(changes),
-        what="change the API",
-        scope="update:resource_servers",
     )
     return _clean(reply.json())
 

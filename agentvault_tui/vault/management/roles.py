@@ -1,16 +1,14 @@
-"""Roles, and the permissions of APIs they carry (``/roles``)."""
+"""What people may do, by name (``/roles``)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
 from agentvault_tui.vault.reply import Json
-
-_BATCH: Final = 100
 
 
 async def every(api: Api, *, prefix: str) -> AsyncIterator[Json]:
@@ -80,29 +78,3 @@ async def get(api: Api, role_id: str) -> Json:
         "GET", path("roles", role_id), what="show the role", scope="read:roles"
     )
     return reply.json()
-
-
-async def permissions(api: Api, role_id: str) -> AsyncIterator[Json]:
-    """Yield what a role permits, API by API. Scope ``read:roles``."""
-    rows = api.by_page(
-        path("roles", role_id, "permissions"),
-        "permissions",
-        what="list the role's permissions",
-        scope="read:roles",
-    )
-    async for row in rows:
-        yield row
-
-
-async def permit(api: Api, role_id: str, added: Sequence[Mapping[str, Any]]) -> None:
-    """Add permissions to a role (201). Scope ``update:roles``."""
-    for start in range(0, len(added), _BATCH):
-        await api.request(
-            "POST",
-            path("roles", role_id, "permissions"),
-            body={"permissions": [dict(one) for one in added[start : start + _BATCH]]},
-            expect=(200, 201),
-            what="change the role's permissions",
-            scope="update:roles",
-            repeatable=True,
-        )

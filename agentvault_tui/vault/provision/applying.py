@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
-from agentvault_tui.errors import TenantError, TenantNotFoundError
+from agentvault_tui.errors import (
+    TenantCredentialError,
+    TenantError,
+    TenantNotFoundError,
+    TenantRefusedError,
+    TenantScopeError,
+)
+from agentvault_tui.vault.management.offered import by_plan
 from agentvault_tui.vault.provision.desired import Kind, Wanted
 from agentvault_tui.vault.provision.found import Found
-from agentvault_tui.vault.provision.plan import Item, Plan
+from agentvault_tui.vault.provision.plan import Item, Plan, Step
 from agentvault_tui.vault.provision.reading import Reader
-from agentvault_tui.vault.provision.rules import FieldChange, Ids, body, compare
+from agentvault_tui.vault.provision.rules import (
+    FieldChange,
+    Ids,
+    body,
+    compare,
+    unmet,
+)
 from agentvault_tui.vault.provision.writing import Writer
 from agentvault_tui.vault.reply import Json
 
@@ -19,40 +32,102 @@ _TRIES: Final = 3
 _PAUSE: Final = 1.0
 """What was written may be read a moment later only."""
 _MAX_BOUND: Final = 20
-_REREAD: Final = frozenset({Kind.FLOW, Kind.API})
-"""Lists of these are replaced whole: what others put there since must not be lost."""
+_REREAD: Final = frozenset({Kind.FLOW, Kind.CONNECTION})
+"""Lists in these others change too: what they put there since must not be lost."""
 
 
 async def carry_out(
     plan: Plan, found: Found, reader: Reader, writer: Writer
-) -> AsyncIterator[Item]:
+) -> AsyncGenerator[Item]:
     """Do what *plan* says, in its order, and yield each item once it is true.
 
-    It can be stopped anywhere and planned anew: what is done is found done.
+    What the tenant's plan does not have is yielded as refused, and what needs it; the
+    rest is done. It can be stopped anywhere and planned anew: what is done is found
+    done.
 
     Raises:
         TenantError: the tenant would not, or stored something else than it was sent.
     """
-    ids = dict(found.ids)
+    run = _Run(plan, found, reader, writer, dict(found.ids))
+    refused: set[str] = set()
     for item in plan.writes:
         wanted = item.wanted
-        assert wanted is not None  # noqa: S101 - what `writes` means
+        if wanted is None:
+            await writer.remove(item.address, item.identity)
+            await _confirm_gone(reader, item)
+            yield item
+            continue
+        before = next((one for one in wanted.after if one in refused), "")
+        try:
+            done = _refused(item, f"needs {before}") if before else await run.do(item)
+        except TenantRefusedError as error:
+            ours = isinstance(error, TenantScopeError | TenantCredentialError)
+            if ours or not (by_plan(error) or wanted.optional):
+                raise
+            done = _refused(item, f"{error.what}: {error.remedy}".removesuffix(": "))
+        if done.step is Step.REFUSED:
+            refused.add(item.address)
+        yield done
+
+
+def _refused(item: Item, note: str) -> Item:
+    return replace(item, step=Step.REFUSED, changes=(), note=note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run, and the ids of what stands so far."""
+
+    plan: Plan
+    found: Found
+    reader: Reader
+    writer: Writer
+    ids: dict[str, str]
+
+    async def do(self, item: Item) -> Item:
+        """Make or change one object, and read it back; what it needs must stand.
+
+        Raises:
+            TenantError: as `carry_out`.
+        """
+        wanted, ids = item.wanted, self.ids
+        assert wanted is not None  # noqa: S101 - what is deleted has none
         address = wanted.address
-        standing = found.objects.get(address)
+        standing = self.found.objects.get(address)
         if wanted.kind in _REREAD and standing is not None:
-            standing = await _fetch(reader, wanted, ids.get(address, ""))
+            standing = await _fetch(self.reader, wanted, ids.get(address, ""))
         rules = wanted.fields if standing else {**wanted.fixed, **wanted.fields}
         changes = compare(rules, standing or {}, ids)
+        if missing := unmet(changes, ids):
+            return _refused(item, f"needs {missing}")
         if wanted.kind is Kind.FLOW:
             _room_in_flow(changes[0].after if changes else [])
-            standing = _with_names(standing or {}, plan, ids)
+            standing = _with_names(standing or {}, self.plan, ids)
         if changes:
-            made = body(changes, standing or {}, ids)
-            ids[address] = await writer.write(
-                wanted, made, standing, ids.get(address, "")
+            # The tenant adds what it is sent to its settings: the rest stays out.
+            beside = {} if wanted.kind is Kind.SETTINGS else standing or {}
+            ids[address] = await self.writer.write(
+                wanted, body(changes, beside, ids), standing, ids.get(address, "")
             )
-        await _confirm(reader, wanted, ids)
-        yield replace(item, changes=changes)
+        await _confirm(self.reader, wanted, ids)
+        return replace(item, changes=changes)
+
+
+async def _confirm_gone(reader: Reader, item: Item) -> None:
+    """See that what was deleted is there no more.
+
+    Raises:
+        TenantError: it is.
+    """
+    get = reader.client if item.address.startswith("client.") else reader.api
+    for attempt in range(_TRIES):
+        if attempt:
+            await reader.management.tenant.sleep(_PAUSE)
+        try:
+            await get(item.identity)
+        except TenantNotFoundError:
+            return
+    raise TenantError(f"{item.address} was deleted, and is still there", "run it again")
 
 
 async def _confirm(reader: Reader, wanted: Wanted, ids: dict[str, str]) -> None:
@@ -84,7 +159,6 @@ async def _confirm(reader: Reader, wanted: Wanted, ids: dict[str, str]) -> None:
 async def _fetch(reader: Reader, wanted: Wanted, identity: str) -> Json:
     """Read one object anew."""
     by_id: dict[Kind, Callable[[str], Awaitable[Json]]] = {
-        Kind.API: reader.api,
         Kind.ROLE: reader.role,
         Kind.CLIENT: reader.client,
         Kind.GRANT: reader.grant,

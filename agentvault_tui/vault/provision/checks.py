@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -32,6 +32,8 @@ Resolve = Callable[[str, int], Awaitable[object]]
 _NOTABLE: Final = 5.0
 _AT_PROVIDER: Final = "GitHub: an App with expiring user tokens; Slack: token rotation"
 _WAY_THERE: Final = "check tenant.issuer, and the way to it: network, proxy, https"
+_CHANGE_PLAN: Final = "change the plan, or leave it: one-time codes are enough"
+_REMOVE: Final = "agentvault auth0 plan --remove-unused shows what it would delete"
 GRANT_IT: Final = (
     "authorize it for the credential's application, in the Dashboard under APIs, "
     "Auth0 Management API, Application Access"
@@ -44,7 +46,7 @@ async def resolve(host: str, port: int) -> object:
     return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-async def reach(tenant: Tenant, look_up: Resolve = resolve) -> AsyncIterator[Check]:
+async def reach(tenant: Tenant, look_up: Resolve = resolve) -> AsyncGenerator[Check]:
     """Yield whether the tenant is found, answers as itself, and shares our time."""
     parts = urlsplit(tenant.issuer)
     try:
@@ -137,6 +139,13 @@ def examine(plan: Plan, found: Found, needs: Needs) -> Iterator[Check]:
         yield area, ok(f"{count} as {'it' if count == 1 else 'they'} should be")
     yield from _connections(found, needs)
     yield from _client_id(found, needs)
+    for name in found.remembering:
+        what = (
+            f"the Action {visible(name, 60)} lets browsers be remembered: a sign-in "
+            "by such a one proves no fresh factor, and is refused here"
+        )
+        remedy = "have it pass by our console, or set allowRememberBrowser to false"
+        yield "flow", warning(what, remedy)
 
 
 def _item(item: Item, found: Found) -> Iterator[Finding]:
@@ -146,22 +155,27 @@ def _item(item: Item, found: Found) -> Iterator[Finding]:
         case Step.CHANGE:
             yield from all_reasons(item)
         case Step.BY_HAND:
-            for_fixed = list(all_reasons(item))
-            for finding in for_fixed:
-                yield replace(finding, remedy=item.note)
-            if not for_fixed:
-                what, _, remedy = item.note.partition(": ")
-                yield fault(f"{item.address}: {what}", remedy)
-        case Step.LEAVE if item.changes:
-            for finding in all_reasons(item):
-                # Adaptive MFA asks only now and then; Always breaks each exchange.
-                always = item.changes[0].before == ["all-applications"]
-                level = Level.FAULT if always else Level.WARNING
-                yield replace(finding, level=level, remedy=item.note)
+            what, _, remedy = item.note.partition(": ")
+            yield fault(f"{item.address}: {what}", remedy)
         case Step.LEAVE:
-            yield ok(f"{item.address} is left alone: {item.note}")
-        case Step.NOTHING:
+            yield from _left(item, found)
+        case _:
             return
+
+
+def _left(item: Item, found: Found) -> Iterator[Finding]:
+    """Yield what is left alone: a warning where it matters all the same."""
+    for finding in all_reasons(item):
+        # Adaptive MFA asks only now and then; Always breaks each exchange.
+        always = item.changes[0].before == ["all-applications"]
+        level = Level.FAULT if always else Level.WARNING
+        yield replace(finding, level=level, remedy=item.note)
+    if item.address in found.lacking:
+        yield warning(f"{item.address} is off: {item.note}", _CHANGE_PLAN)
+    elif item.address in {one.address for one in found.unused}:
+        yield warning(f"{item.address} was {item.note}", _REMOVE)
+    elif not item.changes:
+        yield ok(f"{item.address} is left alone: {item.note}")
 
 
 def _connections(found: Found, needs: Needs) -> Iterator[Check]:

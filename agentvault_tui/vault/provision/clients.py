@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.text import visible
@@ -22,7 +22,6 @@ class Application:
     key: str
     name: str
     fields: Mapping[str, Rule]
-    fixed: Mapping[str, Rule] = field(default_factory=dict)
 
 
 def console() -> Application:
@@ -39,26 +38,6 @@ def console() -> Application:
             "app_type": Is("native"),
             "grant_types": SameSet((DEVICE_GRANT,)),
             "known": Is(True),
-        },
-    )
-
-
-def broker() -> Application:
-    """Return the broker's Custom API client: it exchanges the console's tokens.
-
-    Auth0 checks that it is linked to the API that the token was issued for.
-    """
-    return Application(
-        "broker",
-        "AgentVault broker",
-        {
-            **_ours("AgentVault broker", names.BROKER, "client_secret_post"),
-            "grant_types": SameSet((VAULT_GRANT,)),
-            "kept": Is(True),
-        },
-        {
-            "app_type": Is("resource_server"),
-            "resource_server_identifier": Is(names.BROKER_API),
         },
     )
 

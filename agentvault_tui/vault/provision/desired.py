@@ -9,10 +9,10 @@ from typing import Final
 
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.actions import IN_ORDER, RUNTIME, Script
-from agentvault_tui.vault.provision.clients import agent, broker, console, management
+from agentvault_tui.vault.provision.clients import agent, console, management
 from agentvault_tui.vault.provision.needs import Needs, Systems
 from agentvault_tui.vault.provision.rules import (
-    AtLeast,
+    AllButOurs,
     InOrder,
     Is,
     Ref,
@@ -50,6 +50,10 @@ class Wanted:
     """What is given when it is made and can never be changed."""
     held: str = ""
     """Why it is not changed unless a person says so; empty: nothing holds it."""
+    optional: bool = False
+    """Whether everything works without it: a plan may not have it."""
+    after: tuple[str, ...] = ()
+    """What must stand before: it is not changed where that was refused."""
 
     @property
     def address(self) -> str:
@@ -69,6 +73,8 @@ It lies in a home, so it has nothing with which whoever copies it gains more: wi
 ``create:`` or ``update:client_grants`` it could give itself every other right, and
 with ``update:users`` take an approver's place by a new password.
 """
+BY_NAME: Final = "connections-by-name"
+"""The setting by which a new application gets no connection but those it is given."""
 _HELD_POLICY: Final = (
     "it holds for every application of the tenant: give --change-mfa-policy, once each "
     "other application asks for its second factor by an Action of its own"
@@ -78,114 +84,58 @@ _HELD_POLICY: Final = (
 def desired(needs: Needs, systems: Systems) -> tuple[Wanted, ...]:
     """Return what should stand, each after what it refers to.
 
-    The policy comes last: it is loosened only when the Actions that take its place
-    are bound.
+    Applications get every connection of the tenant at their making, unless that is
+    switched off before. What a plan may lack comes late, so that a refusal leaves
+    the rest done. The policy comes last: it is loosened only when the Actions that
+    take its place are bound.
     """
     return (
-        *_factors(),
-        _settings(),
-        *_apis(needs),
-        *_roles(needs),
+        *_settings(),
+        _factor("otp"),
+        *_roles(),
         *_clients(needs, systems),
         *_grants(needs, systems),
         *_connections(needs),
         *map(_action, IN_ORDER),
         _flow(),
+        *(_factor(name) for name in names.FACTORS if name != "otp"),
         _policy(needs),
     )
 
 
-def _factors() -> Iterator[Wanted]:
-    for name in names.FACTORS:
-        yield Wanted(Kind.FACTOR, name, "second factor", {"enabled": Is(True)})
-
-
-def _settings() -> Wanted:
-    title = "Customize MFA Factors using Actions"
-    fields = {"customize_mfa_in_postlogin_action": Is(True)}
-    return Wanted(Kind.SETTINGS, "mfa-by-action", title, fields)
-
-
-def _apis(needs: Needs) -> Iterator[Wanted]:
-    both: dict[str, Rule] = {
-        "signing_alg": Is("RS256"),
-        "allow_offline_access": Is(False),
-        # A client of the tenant must be let in by name, machine or person.
-        "subject_type_authorization.user.policy": Is("require_client_grant"),
-        "subject_type_authorization.client.policy": Is("require_client_grant"),
-    }
-    standard = {
-        "name": Is("AgentVault broker"),
-        "scopes": _scopes(needs, ""),
-        "token_lifetime": Is(needs.standard_ttl),
-        "token_lifetime_for_web": Is(min(needs.standard_ttl, 7200)),
-        "token_dialect": Is("rfc9068_profile"),
-        **both,
-    }
-    elevated = {
-        "name": Is("AgentVault elevated"),
-        "scopes": _scopes(needs, names.STEP_UP),
-        "token_lifetime": Is(needs.elevated_ttl),
-        "token_lifetime_for_web": Is(needs.elevated_ttl),
-        # Roles decide who gets such a scope at all, and the token has a jti to be
-        # spent once by (RFC 9068 section 2.2).
-        "enforce_policies": Is(True),
-        "token_dialect": Is("rfc9068_profile_authz"),
-        **both,
-        # No machine gets an elevated token: a person approves each.
-        "subject_type_authorization.client.policy": Is("deny_all"),
-    }
-    for key, identifier, fields in (
-        ("broker", names.BROKER_API, standard),
-        ("elevated", names.ELEVATED_API, elevated),
-    ):
-        fixed = {"identifier": Is(identifier)}
-        yield Wanted(Kind.API, key, identifier, fields, fixed)
-
-
-def _scopes(needs: Needs, prefix: str) -> AtLeast:
-    return AtLeast(
-        tuple(
-            {"value": f"{prefix}{name}", "description": description[:500]}
-            for name, description in needs.scopes
-        ),
-        key="value",
+def _factor(name: str) -> Wanted:
+    fields = {"enabled": Is(True)}
+    return Wanted(
+        Kind.FACTOR, name, "second factor", fields, optional=name != names.FACTORS[0]
     )
 
 
-def _roles(needs: Needs) -> Iterator[Wanted]:
+def _settings() -> Iterator[Wanted]:
+    title = "Enable Application Connections"
+    fields = {"flags.enable_client_connections": Is(False)}
+    yield Wanted(Kind.SETTINGS, BY_NAME, title, fields)
+    title = "Customize MFA Factors using Actions"
+    fields = {"customize_mfa_in_postlogin_action": Is(True)}
+    yield Wanted(Kind.SETTINGS, "mfa-by-action", title, fields)
+
+
+def _roles() -> Iterator[Wanted]:
     for key, description in names.ROLES.items():
         name = f"{names.ROLE_PREFIX}{key}"
         fields: dict[str, Rule] = {"description": Is(description)}
-        if key == names.APPROVER:
-            fields["permissions"] = AtLeast(
-                tuple(
-                    {
-                        "resource_server_identifier": names.ELEVATED_API,
-                        "permission_name": f"{names.STEP_UP}{scope}",
-                    }
-                    for scope, _ in needs.scopes
-                )
-            )
         yield Wanted(Kind.ROLE, key, name, fields, {"name": Is(name)})
 
 
 def _clients(needs: Needs, systems: Systems) -> Iterator[Wanted]:
     for template in (
         console(),
-        broker(),
         management(),
         *(agent(one, needs, systems) for one in needs.agents),
     ):
-        yield Wanted(
-            Kind.CLIENT, template.key, template.name, template.fields, template.fixed
-        )
+        yield Wanted(Kind.CLIENT, template.key, template.name, template.fields)
 
 
 def _grants(needs: Needs, systems: Systems) -> Iterator[Wanted]:
-    elevated = tuple(f"{names.STEP_UP}{name}" for name, _ in needs.scopes)
-    yield _grant("console", "broker", names.BROKER_API, ())
-    yield _grant("console", "elevated", names.ELEVATED_API, elevated)
     offered = systems.offered or frozenset(MANAGEMENT_SCOPES)
     allowed = tuple(scope for scope in MANAGEMENT_SCOPES if scope in offered)
     yield _grant("management", "auth0", systems.management, allowed, "client")
@@ -216,17 +166,31 @@ def _grant(
 
 
 def _connections(needs: Needs) -> Iterator[Wanted]:
-    agents = [Ref(f"{Kind.CLIENT}.agents/{one.id}") for one in needs.agents]
+    """Yield the connections that the settings name."""
     for name in dict.fromkeys((*needs.sign_in, *needs.connections)):
-        clients: list[Ref] = []
         fields: dict[str, Rule] = {}
-        if name in needs.sign_in:
-            clients.append(Ref(f"{Kind.CLIENT}.console"))
         if name in needs.connections:
-            clients += [Ref(f"{Kind.CLIENT}.broker"), *agents]
             fields["connected_accounts.active"] = Is(True)
-        fields["clients"] = AtLeast(tuple(clients))
-        yield Wanted(Kind.CONNECTION, name, "", fields, {"name": Is(name)})
+        yield connection(name, needs, fields)
+
+
+def connection(
+    name: str, needs: Needs, fields: Mapping[str, Rule] | None = None
+) -> Wanted:
+    """Return a connection, enabled for those of our applications that need it alone.
+
+    Whoever can sign in by a connection that the console has could be an operator, and
+    an agent's application can have tokens of any that it has.
+    """
+    agents = [Ref(f"{Kind.CLIENT}.agents/{one.id}") for one in needs.agents]
+    wanted: list[Ref] = []
+    if name in needs.sign_in:
+        wanted.append(Ref(f"{Kind.CLIENT}.console"))
+    if name in needs.connections:
+        wanted += agents
+    ours = (Ref(f"{Kind.CLIENT}.console"), Ref(f"{Kind.CLIENT}.management"), *agents)
+    fields = {**(fields or {}), "clients": AllButOurs(ours, tuple(wanted))}
+    return Wanted(Kind.CONNECTION, name, "", fields, {"name": Is(name)})
 
 
 def _action(script: Script) -> Wanted:
@@ -253,4 +217,11 @@ def _flow() -> Wanted:
 def _policy(needs: Needs) -> Wanted:
     held = "" if needs.change_mfa_policy else _HELD_POLICY
     title = "Never, so that Token Vault can exchange"
-    return Wanted(Kind.POLICY, "mfa", title, {"policies": Is([])}, held=held)
+    return Wanted(
+        Kind.POLICY,
+        "mfa",
+        title,
+        {"policies": Is([])},
+        held=held,
+        after=("factor.otp", "settings.mfa-by-action", f"{Kind.FLOW}.{names.TRIGGER}"),
+    )

@@ -10,6 +10,18 @@ from agentvault_tui.vault.reply import Json
 
 
 @dataclass(frozen=True, slots=True)
+class Unused:
+    """One object that an earlier version made, and that nothing uses."""
+
+    address: str
+    title: str
+    identity: str
+    """Its id on the tenant."""
+    held: str = ""
+    """Why it is not ours to delete; empty: nothing speaks against it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """One reading of the tenant."""
 
@@ -22,6 +34,12 @@ class Found:
     """Address of every client with our mark to its name, wanted or not."""
     by_hand: Mapping[str, str] = field(default_factory=dict)
     """What only a person can do there: address to what."""
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    """Address of a factor that the tenant's plan has no more: what it says."""
+    unused: tuple[Unused, ...] = ()
+    """What earlier versions made, in the order in which it is to be deleted."""
+    remembering: tuple[str, ...] = ()
+    """Names of others' Actions in the login that let a browser be remembered."""
     misfiled: Mapping[str, str] = field(default_factory=dict)
     """Address of a grant that stands for another kind of subject: for which."""
     adopted: Mapping[str, str] = field(default_factory=dict)

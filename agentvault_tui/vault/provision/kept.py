@@ -44,6 +44,10 @@ class Keeper(Protocol):
         """Keep a client, and its secret if it has one; on disk when this returns."""
         ...
 
+    def forget(self, key: str) -> None:
+        """Let go of the client kept under *key*, and of its secret."""
+        ...
+
     def worker_key(self, key: str) -> str:
         """Return the name of the worker's key kept under *key*, or ``""``."""
         ...
@@ -56,7 +60,7 @@ class Keeper(Protocol):
 class KeptClients:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
-    A member for each application: ``console``, ``broker``, ``management`` and
+    A member for each application: ``console``, ``management`` and
     ``agents/<id>``, with ``client_id`` and, where there are such, ``client_secret``
     and ``worker_key``, a private key in PEM.
     """
@@ -102,6 +106,13 @@ class KeptClients:
             if secret is not None:
                 one["client_secret"] = secret.reveal()
             self._write({**self._read(), key: one})
+
+    def forget(self, key: str) -> None:
+        """Let go of the client kept under *key*, and of its secret."""
+        with self._alone():
+            self._write(
+                {name: one for name, one in self._read().items() if name != key}
+            )
 
     def worker_key(self, key: str) -> str:
         """Return the name of the worker's key kept under *key*, or ``""``."""

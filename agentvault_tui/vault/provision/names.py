@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-BROKER_API: Final = "https://agentvault.dev/broker"
-"""The API of the broker: ``aud`` of what an operator's console sends it.
-
-A name and no address: nothing is fetched from there.
-"""
-ELEVATED_API: Final = "https://agentvault.dev/elevated"
-"""The API of elevated tokens: short lives, no refresh, a fresh factor each time."""
-STEP_UP: Final = "stepup:"
-"""Before a scope of the catalogue: permission to approve one use of it."""
+EARLIER_APIS: Final = {
+    "broker": "https://agentvault.dev/broker",
+    "elevated": "https://agentvault.dev/elevated",
+}
+"""APIs that earlier versions made, by the key of their address: nothing uses them."""
 
 MARK: Final = "agentvault"
 """The key in a client's metadata by which we know our own, whatever its name."""
@@ -20,6 +16,7 @@ MARK_AGENT: Final = "agentvault_agent"
 """The key in a client's metadata with the agent's id."""
 CONSOLE: Final = "console"
 BROKER: Final = "broker"
+"""The mark of an application that earlier versions made: nothing uses it."""
 MANAGEMENT: Final = "management"
 AGENT: Final = "agent"
 

@@ -27,8 +27,6 @@ class AgentNeed:
 class Needs:
     """Everything the desired state depends on besides the tenant itself."""
 
-    scopes: tuple[tuple[str, str], ...]
-    """Name and description of each scope of the catalogue."""
     agents: tuple[AgentNeed, ...] = ()
     connections: tuple[str, ...] = ()
     """Connections whose accounts agents may use through Token Vault."""
@@ -38,10 +36,10 @@ class Needs:
     """Addresses from which privileged workers may exchange."""
     client_id: str = ""
     """The console's client where one is named already."""
-    standard_ttl: int = 3600
-    elevated_ttl: int = 300
     change_mfa_policy: bool = False
     """Whether the policy of the whole tenant may be changed."""
+    remove_unused: bool = False
+    """Whether what earlier versions made, and nothing uses, may be deleted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentvault_tui.vault.provision.desired import Kind, Wanted
-from agentvault_tui.vault.provision.found import Found
+from agentvault_tui.vault.provision.found import Found, Unused
 from agentvault_tui.vault.provision.rules import FieldChange, Ids, compare
+
+_CHANGE = "change the plan under Settings, Subscription, in the Dashboard"
 
 
 class Step(StrEnum):
@@ -19,6 +21,10 @@ class Step(StrEnum):
     CHANGE = "change"
     NOTHING = "nothing"
     """It is as it should be."""
+    REMOVE = "remove"
+    """An earlier version made it, and nothing uses it."""
+    REFUSED = "refused"
+    """The tenant's plan does not have it; no plan has it, only a run."""
     LEAVE = "leave"
     """It is left alone, and why is said."""
     BY_HAND = "by hand"
@@ -36,6 +42,8 @@ class Item:
     changes: tuple[FieldChange, ...] = ()
     note: str = ""
     wanted: Wanted | None = None
+    identity: str = ""
+    """The id of what is to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +61,17 @@ class Plan:
     @property
     def writes(self) -> tuple[Item, ...]:
         """What applying would do."""
-        return tuple(item for item in self.items if item.wanted is not None)
+        return tuple(item for item in self.items if item.wanted or item.identity)
 
 
-def make_plan(wanted: tuple[Wanted, ...], found: Found) -> Plan:
+def make_plan(
+    wanted: tuple[Wanted, ...], found: Found, *, remove_unused: bool = False
+) -> Plan:
     """Compare each object of *wanted* with what was *found*."""
     ids = found.ids
     items = [difference(one, found, ids) for one in wanted]
-    return Plan((*items, *_strangers(wanted, found), *_by_hand(found)))
+    gone = [_unused(one, remove=remove_unused) for one in found.unused]
+    return Plan((*items, *gone, *_strangers(wanted, found), *_by_hand(found)))
 
 
 def difference(wanted: Wanted, found: Found, ids: Ids) -> Item:
@@ -76,11 +87,10 @@ def difference(wanted: Wanted, found: Found, ids: Ids) -> Item:
             return Item(Step.BY_HAND, address, title, note=note)
         changes = compare({**wanted.fixed, **wanted.fields}, {}, ids)
         return Item(Step.CREATE, address, title, changes, wanted=wanted)
-    stuck = compare(wanted.fixed, standing, ids)
-    if stuck:
-        paths = ", ".join(change.path for change in stuck)
-        note = f"{paths} cannot be changed once made: delete it there, and apply anew"
-        return Item(Step.BY_HAND, address, title, stuck, note)
+    if said := found.lacking.get(address):
+        note = f"the tenant's plan has it no more ({said}): {_CHANGE}"
+        step = Step.LEAVE if wanted.optional else Step.BY_HAND
+        return Item(step, address, title, note=note)
     changes = compare(wanted.fields, standing, ids)
     if not changes:
         return Item(Step.NOTHING, address, title)
@@ -95,9 +105,19 @@ def difference(wanted: Wanted, found: Found, ids: Ids) -> Item:
     return Item(Step.CHANGE, address, title, changes, note, wanted=wanted)
 
 
+def _unused(one: Unused, *, remove: bool) -> Item:
+    if one.held:
+        note = f"made by an earlier version, and used by nothing here: {one.held}"
+        return Item(Step.LEAVE, one.address, one.title, note=note)
+    if not remove:
+        note = "made by an earlier version, and used by nothing: --remove-unused "
+        return Item(Step.LEAVE, one.address, one.title, note=f"{note}deletes it")
+    return Item(Step.REMOVE, one.address, one.title, identity=one.identity)
+
+
 def _strangers(wanted: tuple[Wanted, ...], found: Found) -> Iterator[Item]:
     """Yield objects with our mark that nobody wants: they are never deleted."""
-    known = {one.address for one in wanted}
+    known = {one.address for one in wanted} | {one.address for one in found.unused}
     for address, title in found.marked.items():
         if address not in known:
             note = "no agent that is served here uses it: revoked, or another vault's"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from agentvault_tui.vault.management import Management
@@ -40,9 +40,10 @@ class Provisioner:
             TenantError: as `look`.
         """
         wanted, found = await self.look(needs)
-        return make_plan(wanted, found), found
+        plan = make_plan(wanted, found, remove_unused=needs.remove_unused)
+        return plan, found
 
-    def apply(self, plan: Plan, found: Found) -> AsyncIterator[Item]:
+    def apply(self, plan: Plan, found: Found) -> AsyncGenerator[Item]:
         """Carry out *plan*; yields each item once it has been read back.
 
         Raises:

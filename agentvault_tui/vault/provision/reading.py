@@ -15,6 +15,7 @@ from agentvault_tui.vault.management import (
     clients,
     connections,
     guardian,
+    prompts,
     resource_servers,
     roles,
     tenant_settings,
@@ -75,29 +76,30 @@ class Reader:
         return [one async for one in found]
 
     async def role(self, identity: str) -> Json:
-        """Return one role by its id, with its permissions."""
-        role = await roles.get(self.management, identity)
-        role["permissions"] = [
-            {
-                "resource_server_identifier": one.get("resource_server_identifier"),
-                "permission_name": one.get("permission_name"),
-            }
-            async for one in roles.permissions(self.management, identity)
-        ]
-        return role
+        """Return one role by its id."""
+        return await roles.get(self.management, identity)
 
     async def factors(self) -> dict[str, Json]:
         """Return each second factor by name."""
-        found = await guardian.factors(self.management)
-        return {name: {"enabled": on} for name, on in found.items()}
+        return await guardian.factors(self.management)
 
     async def policies(self) -> Json:
         """Return the tenant's own MFA policies: none means never."""
         return {"policies": list(await guardian.policies(self.management))}
 
+    async def login_is_classic(self) -> bool:
+        """Tell whether people sign in on the old pages, which ask for no factor."""
+        found = await prompts.get(self.management)
+        return found.get("universal_login_experience") != "new"
+
     async def settings(self) -> Json:
         """Return the tenant's settings."""
         return await tenant_settings.get(self.management)
+
+    async def connections_of(self, client_id: str) -> list[str]:
+        """Return the names of the connections that one application has."""
+        found = connections.of_client(self.management, client_id)
+        return [str(one.get("name")) async for one in found]
 
     async def connection(self, name: str) -> Json | None:
         """Return one connection by name, without its options, or nothing."""
@@ -107,7 +109,7 @@ class Reader:
         return None
 
     async def actions(self) -> list[Json]:
-        """Return every Action of the tenant."""
+        """Return every Action of the tenant, others' too."""
         return [one async for one in actions.every(self.management)]
 
     async def action(self, identity: str) -> Json:

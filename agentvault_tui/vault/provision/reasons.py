@@ -62,15 +62,13 @@ def _vault_grants(change: FieldChange) -> str:
     return f"may use {', '.join(_too_much(change))}, which an agent has no use for"
 
 
-def _lifetime(change: FieldChange) -> str:
-    return (
-        f"gives tokens that live {_short(change.before)} s, not {change.after} s: so "
-        "long goes on what was cut off"
-    )
-
-
 def _clients(change: FieldChange) -> str:
-    return f"is not enabled for {len(_lost(change))} of our applications"
+    if lost := _lost(change):
+        return f"is not enabled for {len(lost)} of our applications"
+    return (
+        f"is enabled for {len(_too_much(change))} of our applications that have no "
+        "business with it: people may sign in, or accounts be used, by it"
+    )
 
 
 def _policy(change: FieldChange) -> str:
@@ -115,7 +113,6 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.*", "is_first_party", _F, "is not first-party: Token Vault refuses it"),
     ("client.*", "oidc_conformant", _F, "is not OIDC conformant: Token Vault wants it"),
     ("client.agents/*", "grant_types", _F, _vault_grants),
-    ("client.broker", "grant_types", _F, _vault_grants),
     ("client.*", "refresh_token.rotation_type", _F, _ROTATION),
     ("client.*", "refresh_token.policies", _F, _MRRT),
     ("client.*", "known", _F, "is not known in this home: no sign-in goes by it"),
@@ -123,14 +120,6 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.*", "worker_key", _F, "has a worker's key that is not in this home"),
     ("client.*", "name", _W, "goes by another name"),
     ("client.*", "client_metadata.*", _F, "lacks our mark: the Actions pass it by"),
-    ("api.*", "token_lifetime*", _F, _lifetime),
-    (
-        "api.*",
-        "allow_offline_access",
-        _F,
-        "gives refresh tokens: approvals would outlive their minutes",
-    ),
-    ("api.*", "name", _W, "goes by another name"),
     (
         "connection.*",
         "connected_accounts.active",
@@ -145,6 +134,12 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
         "bindings",
         _F,
         "does not run our Actions one after the other: no fresh factor is proved",
+    ),
+    (
+        "settings.*",
+        "flags.enable_client_connections",
+        _F,
+        "is on: each new application of ours gets every connection of the tenant",
     ),
     ("factor.otp", "enabled", _F, "is off"),
     ("factor.*", "enabled", _W, "is off: nobody can approve with a security key"),

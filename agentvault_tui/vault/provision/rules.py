@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,17 +76,32 @@ class AtLeast:
     items: tuple[Any, ...]
     key: str = ""
 
-    def settle(self, now: Any, ids: Ids) -> Any:
+    def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
         """Return *now* with what is missing after it."""
         found = list(now) if isinstance(now, list) else []
         for item in self.items:
-            wanted = item.settle(None, ids) if isinstance(item, Ref) else item
-            place = _place(found, wanted, self.key)
+            place = _place(found, item, self.key)
             if place is None:
-                found.append(wanted)
+                found.append(item)
             elif self.key:
-                found[place] = _joined(found[place], wanted)
+                found[place] = _joined(found[place], item)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class AllButOurs:
+    """A list of ids in which others' stay as they are, and of *ours* only *wanted*."""
+
+    ours: tuple[Ref, ...]
+    wanted: tuple[Ref, ...]
+
+    def settle(self, now: Any, ids: Ids) -> Any:
+        """Return *now* without those of ours that are not wanted, the missing added."""
+        found = list(now) if isinstance(now, list) else []
+        wanted = [item.settle(None, ids) for item in self.wanted]
+        gone = {ids.get(item.address) for item in self.ours if item not in self.wanted}
+        kept = [one for one in found if one not in gone]
+        return kept + [one for one in wanted if one not in kept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +123,7 @@ class InOrder:
         return [*(one for one in found if one not in wanted), *wanted]
 
 
-Rule = Is | SameSet | AtLeast | Ref | InOrder
+Rule = Is | SameSet | AtLeast | AllButOurs | Ref | InOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +185,22 @@ def body(
             where = where.setdefault(name, dict(standing))
         where[last] = known(change.after, ids)
     return made
+
+
+def unmet(changes: Sequence[FieldChange], ids: Ids) -> str:
+    """Return the address of an object that *changes* need and that does not stand."""
+
+    def within(value: Any) -> Iterator[str]:
+        match value:
+            case Unknown(address) if address not in ids:
+                yield address
+            case list():
+                for item in value:
+                    yield from within(item)
+            case dict():
+                yield from within(list(value.values()))
+
+    return next((one for change in changes for one in within(change.after)), "")
 
 
 def known(value: Any, ids: Ids) -> Any:

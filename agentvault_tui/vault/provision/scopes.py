@@ -13,6 +13,7 @@ READING: Final = (
     "read:connections",
     "read:guardian_factors",
     "read:mfa_policies",
+    "read:prompts",
     "read:resource_servers",
     "read:roles",
     "read:tenant_settings",
@@ -22,7 +23,6 @@ _WRITING: Final = (
     "create:actions",
     "create:client_grants",
     "create:clients",
-    "create:resource_servers",
     "create:roles",
     "delete:client_grants",
     "update:actions",
@@ -31,10 +31,10 @@ _WRITING: Final = (
     "update:clients",
     "update:connections",
     "update:guardian_factors",
-    "update:resource_servers",
     "update:roles",
     "update:tenant_settings",
 )
+_REMOVAL: Final = ("delete:clients", "delete:resource_servers")
 _WORKERS: Final = (
     "create:client_credentials",
     "read:client_credentials",
@@ -52,7 +52,8 @@ def writing(needs: Needs) -> tuple[str, ...]:
     """Return the scopes that apply takes on top, and no more."""
     workers = any(agent.pins for agent in needs.agents)
     policy = ["update:mfa_policies"] if needs.change_mfa_policy else []
-    return (*_WRITING, *(_WORKERS if workers else ()), *policy)
+    removal = _REMOVAL if needs.remove_unused else ()
+    return (*_WRITING, *(_WORKERS if workers else ()), *policy, *removal)
 
 
 def lacking(wanted: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from agentvault_tui.vault.provision.rules import MISSING, FieldChange, Unknown
 _MARKS: Final = {
     Step.CREATE: "+",
     Step.CHANGE: "~",
+    Step.REMOVE: "-",
+    Step.REFUSED: "x",
     Step.NOTHING: "=",
     Step.LEAVE: ".",
     Step.BY_HAND: "!",
@@ -21,6 +23,8 @@ _MARKS: Final = {
 _WORDS: Final = {
     Step.CREATE: "to create",
     Step.CHANGE: "to change",
+    Step.REMOVE: "to delete",
+    Step.REFUSED: "refused by the plan",
     Step.NOTHING: "as they should be",
     Step.LEAVE: "left alone",
     Step.BY_HAND: "to do by hand",

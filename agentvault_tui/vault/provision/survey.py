@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.desired import Kind, Wanted, desired
-from agentvault_tui.vault.provision.found import Found
+from agentvault_tui.vault.provision.desired import Kind, Wanted, connection, desired
+from agentvault_tui.vault.provision.found import Found, Unused
 from agentvault_tui.vault.provision.lasting import DEFAULT_REMEDY, REMEDY, Lasting
 from agentvault_tui.vault.provision.needs import Needs, Systems
 from agentvault_tui.vault.provision.reading import Reader, key_of
@@ -19,6 +20,14 @@ _MY_ACCOUNT: Final = (
     "activate the My Account API in the Dashboard, under Applications, APIs: without "
     "it no account can be connected"
 )
+
+
+_CLASSIC: Final = (
+    "people sign in on Classic Login, which knows no challenge by an Action: choose "
+    "the Universal Login experience in the Dashboard, under Branding, Universal Login"
+)
+_REMEMBERS: Final = re.compile(r"allowRememberBrowser\W+true")
+"""In an Action's code: a browser may be remembered for 30 days."""
 
 
 @dataclass
@@ -32,6 +41,9 @@ class _Survey:
     by_hand: dict[str, str] = field(default_factory=dict)
     misfiled: dict[str, str] = field(default_factory=dict)
     adopted: dict[str, str] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
+    unused: list[Unused] = field(default_factory=list)
+    remembering: tuple[str, ...] = ()
 
     def add(self, wanted: Wanted, found: Json | None, key: str = "id") -> None:
         """Note that *wanted* stands, as *found*."""
@@ -53,23 +65,38 @@ async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Foun
     wanted = desired(needs, systems)
     by_kind = {kind: [one for one in wanted if one.kind is kind] for kind in Kind}
     so_far = _Survey(systems)
-    _match(so_far, by_kind[Kind.API], apis, "identifier")
     await _tenant_wide(so_far, by_kind, reader)
     await _roles(so_far, by_kind[Kind.ROLE], reader)
-    await _clients(so_far, by_kind[Kind.CLIENT], reader, needs)
-    _grants(so_far, by_kind[Kind.GRANT], await reader.grants())
-    await _connections(so_far, by_kind[Kind.CONNECTION], reader, needs)
+    marked = await reader.clients()
+    await _clients(so_far, by_kind[Kind.CLIENT], marked, reader, needs)
+    grants = await reader.grants()
+    _grants(so_far, by_kind[Kind.GRANT], grants)
+    _unused(so_far, apis, marked, grants, reader)
+    named = by_kind[Kind.CONNECTION]
+    beside = [
+        connection(name, needs)
+        for name in await _other_connections(so_far, reader)
+        if all(one.key != name for one in named)
+    ]
+    await _connections(so_far, [*named, *beside], reader, needs)
     await _actions(so_far, by_kind, reader)
     if needs.connections and not systems.my_account:
         so_far.by_hand["api.my-account"] = _MY_ACCOUNT
-    return wanted, Found(
-        systems,
+    if await reader.login_is_classic():
+        so_far.by_hand["prompts.login"] = _CLASSIC
+    # After those that are wanted, and before the Actions, like these.
+    place = next(n for n, one in enumerate(wanted) if one.kind is Kind.ACTION)
+    return (*wanted[:place], *beside, *wanted[place:]), Found(
+        so_far.systems,
         so_far.objects,
         so_far.ids,
-        so_far.marked,
-        so_far.by_hand,
-        so_far.misfiled,
-        so_far.adopted,
+        marked=so_far.marked,
+        by_hand=so_far.by_hand,
+        lacking=so_far.lacking,
+        unused=tuple(so_far.unused),
+        remembering=so_far.remembering,
+        misfiled=so_far.misfiled,
+        adopted=so_far.adopted,
     )
 
 
@@ -107,7 +134,10 @@ async def _tenant_wide(
 ) -> None:
     factors = await reader.factors()
     for one in by_kind[Kind.FACTOR]:
-        so_far.add(one, factors.get(one.key, {}))
+        factor = factors.get(one.key, {})
+        so_far.add(one, factor)
+        if factor.get("trial_expired"):
+            so_far.lacking[one.address] = "trial_expired"
     for one in by_kind[Kind.SETTINGS]:
         so_far.add(one, await reader.settings())
     for one in by_kind[Kind.POLICY]:
@@ -116,16 +146,16 @@ async def _tenant_wide(
 
 async def _roles(so_far: _Survey, wanted: list[Wanted], reader: Reader) -> None:
     _match(so_far, wanted, await reader.roles(), "name")
-    for one in wanted:
-        if one.address in so_far.ids and "permissions" in one.fields:
-            so_far.add(one, await reader.role(so_far.ids[one.address]))
 
 
 async def _clients(
-    so_far: _Survey, wanted: list[Wanted], reader: Reader, needs: Needs
+    so_far: _Survey,
+    wanted: list[Wanted],
+    marked: list[Json],
+    reader: Reader,
+    needs: Needs,
 ) -> None:
     """Match by our mark; of several, the one whose credentials are here."""
-    marked = await reader.clients()
     for one in wanted:
         ours = [client for client in marked if key_of(client) == one.key]
         if not ours and one.key == names.CONSOLE and needs.client_id:
@@ -146,6 +176,49 @@ async def _clients(
             if address in so_far.ids:
                 address += f" ({client_id})"
             so_far.marked[address] = str(client.get("name"))
+
+
+def _unused(
+    so_far: _Survey,
+    apis: list[Json],
+    marked: list[Json],
+    grants: list[Json],
+    reader: Reader,
+) -> None:
+    """Note what earlier versions made: the application before the API it is linked to.
+
+    Whoever may edit an application can give it our mark, and whoever may make an API
+    can name it so: what this home does not know, or others use, is left to a person.
+    """
+    known = reader.keeper.client_id(names.BROKER)
+    ours = {known, so_far.ids.get(f"{Kind.CLIENT}.{names.CONSOLE}", "")}
+    stranger = False
+    for client in (one for one in marked if key_of(one) == names.BROKER):
+        identity = str(client.get("client_id"))
+        held = "" if identity == known else "delete it in the Dashboard, if it is ours"
+        stranger = stranger or bool(held)
+        address = f"{Kind.CLIENT}.{names.BROKER}" + (f" ({identity})" if held else "")
+        title = str(client.get("name"))
+        so_far.unused.append(Unused(address, title, identity, held))
+    for key, identifier in names.EARLIER_APIS.items():
+        for api in (one for one in apis if one.get("identifier") == identifier):
+            others = {
+                str(one.get("client_id"))
+                for one in grants
+                if one.get("audience") == identifier
+            } - ours
+            held = "other applications may use it" if others or stranger else ""
+            address = f"{Kind.API}.{key}"
+            so_far.unused.append(Unused(address, identifier, str(api.get("id")), held))
+
+
+async def _other_connections(so_far: _Survey, reader: Reader) -> list[str]:
+    """Return the names of all connections that our standing applications have."""
+    found: dict[str, None] = {}
+    for address, identity in so_far.ids.items():
+        if address.startswith(f"{Kind.CLIENT}."):
+            found |= dict.fromkeys(await reader.connections_of(identity))
+    return list(found)
 
 
 async def _named(reader: Reader, client_id: str) -> list[Json]:
@@ -189,9 +262,17 @@ async def _connections(
 async def _actions(
     so_far: _Survey, by_kind: Mapping[Kind, list[Wanted]], reader: Reader
 ) -> None:
-    _match(so_far, by_kind[Kind.ACTION], await reader.actions(), "name")
+    every = await reader.actions()
+    _match(so_far, by_kind[Kind.ACTION], every, "name")
     for one in by_kind[Kind.ACTION]:
         if one.address in so_far.ids:
             so_far.add(one, await reader.action(so_far.ids[one.address]))
     for one in by_kind[Kind.FLOW]:
-        so_far.add(one, await reader.flow())
+        flow = await reader.flow()
+        so_far.add(one, flow)
+        so_far.remembering = tuple(
+            str(action.get("name"))
+            for action in every
+            if action.get("id") in flow["bindings"]
+            and _REMEMBERS.search(str(action.get("code")))
+        )

@@ -52,19 +52,28 @@ class Writer:
         match wanted.kind:
             case Kind.ACTION:
                 return await self._action(identity, body)
-            case Kind.API:
-                return await self._api(identity, body)
             case Kind.CLIENT:
                 return await self._client(wanted.key, identity, body, now)
             case Kind.GRANT:
                 return await self._grant(identity, body)
             case Kind.ROLE:
-                return await self._role(identity, body, now)
+                return await self._role(identity, body)
             case Kind.CONNECTION:
                 await self._connection(identity, body, now)
             case _:
                 await self._tenant_wide(wanted, body, now)
         return identity
+
+    async def remove(self, address: str, identity: str) -> None:
+        """Delete what an earlier version made, and let its secret go.
+
+        An API's grants and the permissions that roles have on it go with it.
+        """
+        if address.startswith(f"{Kind.CLIENT}."):
+            await clients.delete(self.management, identity)
+            self.keeper.forget(names.BROKER)
+        else:
+            await resource_servers.delete(self.management, identity)
 
     async def _tenant_wide(self, wanted: Wanted, body: Json, standing: Json) -> None:
         """Change what a tenant has one of."""
@@ -85,12 +94,6 @@ class Writer:
                 await actions.bind(api, bound)
             case _:
                 raise AssertionError(wanted.kind)
-
-    async def _api(self, identity: str, body: Json) -> str:
-        if identity:
-            await resource_servers.patch(self.management, identity, body)
-            return identity
-        return str((await resource_servers.create(self.management, body))["id"])
 
     async def _grant(self, identity: str, body: Json) -> str:
         """Let a client use an API, and take back what was stored as something else.
@@ -125,17 +128,11 @@ class Writer:
             self.management, client_id=body["client_id"], audience=body["audience"]
         )
 
-    async def _role(self, identity: str, body: Json, standing: Json) -> str:
-        """Make a role, then give it the permissions it lacks."""
-        permissions = body.pop("permissions", [])
-        if body and identity:
+    async def _role(self, identity: str, body: Json) -> str:
+        if identity:
             await roles.patch(self.management, identity, body)
-        elif body:
-            identity = str((await roles.create(self.management, body))["id"])
-        has = standing.get("permissions", [])
-        missing = [one for one in permissions if one not in has]
-        await roles.permit(self.management, identity, missing)
-        return identity
+            return identity
+        return str((await roles.create(self.management, body))["id"])
 
     async def _client(self, key: str, identity: str, body: Json, standing: Json) -> str:
         """Make or change an application; its secret goes straight to the keeper."""
@@ -175,13 +172,15 @@ class Writer:
 
         Its options are never sent: they hold the provider's secret.
         """
-        wanted = body.pop("clients", [])
+        before = standing.get("clients", [])
+        wanted = body.pop("clients", before)
         if body:
             await connections.patch(self.management, identity, body)
-        missing = [one for one in wanted if one not in standing.get("clients", [])]
-        for start in range(0, len(missing), _BATCH):
-            enabled = dict.fromkeys(missing[start : start + _BATCH], True)
-            await connections.set_clients(self.management, identity, enabled)
+        changed = [(one, True) for one in wanted if one not in before]
+        changed += [(one, False) for one in before if one not in wanted]
+        for start in range(0, len(changed), _BATCH):
+            some = dict(changed[start : start + _BATCH])
+            await connections.set_clients(self.management, identity, some)
 
     async def _action(self, identity: str, body: Json) -> str:
         """Store an Action, wait until it is built, and deploy it."""
