@@ -24,7 +24,6 @@ from agentvault_tui.broker.upstream import (
 )
 from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, Ledger
 from agentvault_tui.model import (
@@ -34,8 +33,8 @@ from agentvault_tui.model import (
     AgentId,
     Draft,
     Event,
-    EventType,
     StepUpId,
+    Token,
 )
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
@@ -76,6 +75,14 @@ class Broker:
     tenant_kind: str = "auth0"
     policy_problem: str | None = None
     """Why the policy on disk is not the one in force, if so."""
+    policy_recorded: str | None = None
+    """The version of the policy that the ledger has in force, if it has one."""
+    unchecked: set[str] = field(default_factory=set)
+    """Hashes of live tokens that were issued under another policy."""
+    outdated: list[Token] = field(default_factory=list)
+    """Tokens that the policy in force would not issue, to be recorded as ended."""
+    recheck_due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one of these two is not empty."""
     state_problem: str | None = None
     """What at the start was not as the events say, if anything."""
     flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
@@ -172,36 +179,6 @@ class Broker:
         await self.record_cut(*([draft] if draft else []), changes=changes)
         if draft is not None:
             self.on_status()
-
-    async def reload_policy(self) -> None:
-        """Put a changed policy in force; keep the old one when the new is broken."""
-        if not self.policy.changed(self.home):
-            return
-        try:
-            policy = Policy.load(self.home)
-        except PolicyError as error:
-            self.policy_problem = error.diagnosis()
-            log.warning("policy not reloaded: %s", self.policy_problem)
-            self.on_status()
-            return
-        previous = self.policy
-        # In force before its record: a tightened policy must not wait for the disk.
-        self.policy = policy
-        self.policy_problem = None
-        if policy.version != previous.version:
-            await self.record_cut(
-                Draft(
-                    EventType.POLICY_CHANGED,
-                    SYSTEM,
-                    reason=f"{previous.version} to {policy.version}",
-                    detail={
-                        "before": previous.version,
-                        "after": policy.version,
-                        "source": policy.source,
-                    },
-                )
-            )
-        self.on_status()
 
     def end_flow(self, stepup_id: StepUpId) -> None:
         """Stop following a device flow whose step-up is over."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.disconnect import close_accounts
+from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
 from agentvault_tui.broker.usecases.redeem import told
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
@@ -68,6 +69,7 @@ async def take_over(broker: Broker) -> None:
     if found:
         await _record_divergence(broker, found)
     await _cancel_changed(broker)
+    take_over_policy(broker)
     await apply_kept(broker)
 
 
@@ -236,6 +238,7 @@ async def record_missed(broker: Broker) -> None:
         LedgerError: it latched again; what is left is kept for the next time.
     """
     await broker.cuts.record_missed()
+    await keep_policy(broker)
     if unsaved := broker.replays.unsaved:
         await broker.record(changes=unsaved, urgent=True)
         broker.replays.saved(unsaved)

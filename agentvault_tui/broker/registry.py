@@ -162,6 +162,8 @@ class Registry:
         self._epochs: dict[AgentId, int] = defaultdict(int)
         self._epoch = 0
         """Counts how often the tokens of all agents were cut."""
+        self.admits: Callable[[Token], bool] = lambda _: True
+        """Whether the policy in force lets a live token be."""
         self.foreseen: Callable[[AgentId], tuple[str, ...]] = lambda _: ()
         """What a revocation would do at the tenant, by the names of its steps."""
         self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
@@ -363,7 +365,11 @@ class Registry:
         token = self._tokens.get(sha256)
         if token is None or not self._lives(token):
             return None
-        return token if self.serves(token.agent_id) else None
+        return token if self.serves(token.agent_id) and self.admits(token) else None
+
+    def token_hashes(self) -> set[str]:
+        """Return the hashes of all tokens there are."""
+        return set(self._tokens)
 
     def drop_token(self, token: Token) -> bool:
         """Forget *token*; tell whether it was there. One caller gets True."""
@@ -377,7 +383,7 @@ class Registry:
     def elevated(self, stepup_id: StepUpId) -> Token | None:
         """Return the live token that came from an approval."""
         token = self._elevated.get(stepup_id)
-        return token if token and self._lives(token) else None
+        return token if token and self._lives(token) and self.admits(token) else None
 
     def may_hold_more(self, agent_id: AgentId) -> bool:
         """Tell whether the agent's live tokens are within what one agent may take."""

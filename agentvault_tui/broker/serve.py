@@ -26,12 +26,17 @@ from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
+from agentvault_tui.broker.usecases.policy_change import (
+    policy_at_start,
+    policy_is_recorded,
+    policy_record,
+    recheck,
+)
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
-from agentvault_tui.policy import Policy
 from agentvault_tui.policy.connections import check_connections
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
@@ -87,10 +92,8 @@ class _Rooms:
 
 
 async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> int:
-    policy = Policy.load(home)
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
-    check_connections(settings.connections, policy.catalogue)
     for name, known in settings.connections.items():
         endpoints(name, known.revocation_endpoint, known.userinfo_endpoint)
     stop = asyncio.Event()
@@ -99,7 +102,7 @@ async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> 
         loop.add_signal_handler(number, stop.set)
     ledger = await Ledger.open(home, clock=clock)
     try:
-        rooms = await _open(home, settings, clock, ledger, policy)
+        rooms = await _open(home, settings, clock, ledger)
         try:
             await _until(stop, rooms, socket)
         finally:
@@ -140,9 +143,9 @@ def tenant_client(
     )
 
 
-async def _open(
-    home: Home, settings: Settings, clock: Clock, ledger: Ledger, policy: Policy
-) -> _Rooms:
+async def _open(home: Home, settings: Settings, clock: Clock, ledger: Ledger) -> _Rooms:
+    policy, problem = await policy_at_start(home, ledger)
+    check_connections(settings.connections, policy.catalogue)
     process = None if settings.tenant.issuer else TenantProcess(home)
     found = (
         await process.start()
@@ -155,6 +158,7 @@ async def _open(
         clock=clock,
         ledger=ledger,
         policy=policy,
+        policy_problem=problem,
         tenant=tenant_client(home, found, clock, embedded=process is not None),
         registry=Registry(clock),
         tenant_kind="embedded" if process else "auth0",
@@ -210,7 +214,12 @@ async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
         follower = _tenant_log(broker)
         tasks = [
             asyncio.create_task(work)
-            for work in (upkeep(broker), broker.outbox.run(), follower.run())
+            for work in (
+                upkeep(broker),
+                recheck(broker),
+                broker.outbox.run(),
+                follower.run(),
+            )
         ]
         try:
             await stop.wait()
@@ -269,8 +278,10 @@ async def _close(rooms: _Rooms) -> None:
 
 
 async def _mark(broker: Broker, kind: EventType) -> None:
+    drafts, changes = policy_record(broker)
     # A ledger that cannot write must not keep a broker with kept cuts from serving.
     await broker.record_cut(
+        *drafts,
         Draft(
             kind,
             SYSTEM,
@@ -278,12 +289,15 @@ async def _mark(broker: Broker, kind: EventType) -> None:
                 "version": __version__,
                 "pid": os.getpid(),
                 "policy_version": broker.policy.version,
+                "policy_sha256": broker.policy.texts.digest(),
                 "boot_id": broker.clock.boot_id,
                 # From here on its absence is noticed.
                 "cut_journal": broker.home.cut_journal.name,
             },
-        )
+        ),
+        changes=changes,
     )
+    policy_is_recorded(broker, changes)
 
 
 def _announce(agents: Listener, socket: Path, broker: Broker) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
 from agentvault_tui.broker.usecases.repeats import show_counts
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.errors import LedgerError
@@ -31,7 +32,7 @@ async def upkeep(broker: Broker) -> None:
         try:
             drift = await _clock(broker, drift)
             await expire_due(broker)
-            await broker.reload_policy()
+            await reload_policy(broker)
             for chore in broker.chores:
                 await chore()
             if looks % _PROBE_EVERY == 0:
@@ -46,6 +47,7 @@ async def upkeep(broker: Broker) -> None:
             missed = broker.cuts.unfinished or broker.replays.unsaved
             if missed and broker.ledger.takes_cuts:
                 await record_missed(broker)
+            await keep_policy(broker)
         except LedgerError as error:
             log.warning("upkeep waits for the ledger: %s", error.what)
         except Exception:

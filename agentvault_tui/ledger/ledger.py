@@ -208,6 +208,10 @@ class Ledger:
         """Read all state, without expired, dropped and voided tokens."""
         return await self._read(state.load, self._clock)
 
+    async def meta(self, key: str) -> str | None:
+        """Return the small value that is kept under *key*, if there is one."""
+        return await self._read(state.read_meta, key)
+
     async def diverged(self, loaded: Loaded) -> StateDivergence:
         """Return what of *loaded* would be served although events say otherwise."""
         return await self._read(diverged, loaded, self._clock)

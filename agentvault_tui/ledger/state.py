@@ -201,6 +201,12 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         db.execute("COMMIT")
 
 
+def read_meta(db: sqlite3.Connection, key: str) -> str | None:
+    """Return the value of a `Meta`, if there is one."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (f"app:{key}",)).fetchone()
+    return None if row is None else row[0]
+
+
 def stepups_before(
     db: sqlite3.Connection, stepup: StepUp, limit: int
 ) -> tuple[StepUp, ...]:

@@ -3,13 +3,14 @@
 from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
 from agentvault_tui.policy.engine import Policy
 from agentvault_tui.policy.explain import Explanation
-from agentvault_tui.policy.files import shipped_catalogue, shipped_policy
+from agentvault_tui.policy.files import Texts, shipped_catalogue, shipped_policy
 
 __all__ = [
     "Catalogue",
     "Effect",
     "Explanation",
     "Policy",
+    "Texts",
     "is_scope_name",
     "shipped_catalogue",
     "shipped_policy",

@@ -20,8 +20,8 @@ from agentvault_tui.policy.explain import Explanation, would_change
 from agentvault_tui.policy.facts import Facts, derive
 from agentvault_tui.policy.files import (
     Signature,
-    home_catalogue,
-    read_text,
+    Texts,
+    shipped_catalogue,
     shipped_policy,
     signature,
 )
@@ -66,6 +66,7 @@ class Policy:
         catalogue: Catalogue,
         source: str = SHIPPED,
         seen: Signature = (),
+        texts: Texts = Texts(),  # noqa: B008 - immutable
         *,
         strict: bool = True,
     ) -> None:
@@ -76,6 +77,7 @@ class Policy:
             catalogue: the scopes they are about.
             source: the path of the policy's file, or ``shipped``.
             seen: the state of the home's files that this was read from.
+            texts: what they said.
             strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
@@ -85,6 +87,8 @@ class Policy:
         self.text: Final = text
         self.source: Final = source
         """The path of the policy's file, or ``shipped``."""
+        self.texts: Final = texts
+        """What the home's files said, if it was read from them."""
         self.catalogue: Final = catalogue
         self.version: Final = _version(_ENGINE, text, written, catalogue.version)
         """Short hash over policy, schema and catalogue."""
@@ -142,19 +146,43 @@ class Policy:
         return cls(policy_text, catalogue, source="policy")
 
     @classmethod
-    def load(cls, home: Home) -> Policy:
+    def load(cls, home: Home, last: Texts = Texts()) -> Policy:  # noqa: B008
         """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
+
+        Args:
+            home: the vault's folders.
+            last: what the files said that are in force: one that is gone since is a
+                fault like a broken one, and brings no milder policy back.
 
         Raises:
             PolicyError: one of them cannot be put in force, with line and reason.
         """
         # Taken first: a file that changes while it is read is read again.
         seen = signature(home)
-        catalogue = home_catalogue(home)
-        text = read_text(home.policy_file)
-        if text is None:
-            return cls(shipped_policy(), catalogue, SHIPPED, seen)
-        return cls(text, catalogue, str(home.policy_file), seen)
+        texts = Texts.read(home)
+        if gone := last.gone(texts):
+            raise PolicyError(
+                f"{' and '.join(gone)} was in force and is gone from {home.config}",
+                "put it back, or return to the shipped one: agentvault policy reset",
+            )
+        return cls.of(home, texts, seen)
+
+    @classmethod
+    def of(cls, home: Home, texts: Texts, seen: Signature | None = None) -> Policy:
+        """Make a policy of what the files of *home* say, or said.
+
+        Raises:
+            PolicyError: it cannot be put in force, with line and reason.
+        """
+        seen = signature(home) if seen is None else seen
+        catalogue = (
+            shipped_catalogue()
+            if texts.scopes is None
+            else Catalogue.parse(texts.scopes, str(home.scopes_file))
+        )
+        if texts.policy is None:
+            return cls(shipped_policy(), catalogue, SHIPPED, seen, texts)
+        return cls(texts.policy, catalogue, str(home.policy_file), seen, texts)
 
     def changed(self, home: Home) -> bool:
         """Tell, once for each change, whether the home's two files differ.

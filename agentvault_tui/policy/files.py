@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import stat
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.home import Home
@@ -16,6 +18,34 @@ MAX_FILE: Final = 256 * 1024
 
 Signature = tuple[tuple[int, ...] | None, ...]
 """What `stat` says about both files: cheap enough to ask each second."""
+
+
+class Texts(NamedTuple):
+    """What the home's two files say; nothing for one that is not there."""
+
+    policy: str | None = None
+    scopes: str | None = None
+
+    @classmethod
+    def read(cls, home: Home) -> Self:
+        """Read both files.
+
+        Raises:
+            PolicyError: one is no plain file, too large, unreadable, or not UTF-8.
+        """
+        return cls(read_text(home.policy_file), read_text(home.scopes_file))
+
+    def gone(self, now: Texts) -> tuple[str, ...]:
+        """Return the names of the files that are here and not *now*."""
+        names = ("policy.cedar", "scopes.toml")
+        pairs = zip(names, self, now, strict=True)
+        return tuple(
+            name for name, mine, theirs in pairs if mine is not None and theirs is None
+        )
+
+    def digest(self) -> str:
+        """Return the SHA-256 of both, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
 
 
 def shipped_policy() -> str:

@@ -12,6 +12,7 @@ from support.stepups import Gate
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
@@ -75,7 +76,7 @@ async def test_a_policy_tightened_meanwhile_ends_an_approval(bench: Bench) -> No
     stepup: StepUp = held.stepup
     await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
     bench.home.policy_file.write_text(bench.broker.policy.text + "\n// tightened\n")
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     bench.tenant.approve()
     registry = bench.broker.registry
     await bench.until(lambda: stepup.id not in bench.broker.flows)
@@ -97,7 +98,7 @@ async def test_a_policy_is_in_force_though_its_record_fails(
 
     commit = bench.ledger.commit
     monkeypatch.setattr(bench.ledger, "commit", broken)
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     assert bench.broker.policy.version != before
     monkeypatch.setattr(bench.ledger, "commit", commit)
     await record_missed(bench.broker)

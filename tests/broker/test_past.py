@@ -17,6 +17,7 @@ from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.shapes import stepup_shape, token_shape
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
@@ -244,7 +245,7 @@ class Story:
     async def tighten(self) -> None:
         text = self.bench.broker.policy.text
         self.bench.home.policy_file.write_text(f"{text}\n// tightened\n")
-        await self.bench.broker.reload_policy()
+        await reload_policy(self.bench.broker)
 
     async def restart(self) -> None:
         """Stop in order, and go on from the ledger alone, as `serve` does."""

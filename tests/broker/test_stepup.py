@@ -18,6 +18,7 @@ from agentvault_tui.broker.answers import (
     Spent,
     Waiting,
 )
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
@@ -242,7 +243,7 @@ async def test_a_changed_policy_asks_the_person_to_look_again(bench: Bench) -> N
     bench.home.policy_file.write_text(
         bench.broker.policy.text + "\n// a comment changes the version\n"
     )
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     with pytest.raises(ConflictError):
         await start(bench, stepup)
     anew = bench.broker.registry.stepup(stepup.id)
@@ -255,11 +256,11 @@ async def test_a_broken_policy_keeps_the_old_one_in_force(bench: Bench) -> None:
     """A file that cannot be put in force is reported, and decides nothing."""
     before = bench.broker.policy.version
     bench.home.policy_file.write_text("permit (everything")
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     assert bench.broker.policy.version == before
     assert bench.broker.policy_problem
     bench.home.policy_file.unlink()
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     assert bench.broker.policy_problem is None
 
 

@@ -16,6 +16,7 @@ from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
+from agentvault_tui.broker.usecases.policy_change import policy_at_start
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
@@ -38,7 +39,12 @@ class Bench:
     """The broker under test, and short words for what tests do with it."""
 
     def __init__(
-        self, home: Home, clock: ManualClock, ledger: Ledger, issuer: str = ""
+        self,
+        home: Home,
+        clock: ManualClock,
+        ledger: Ledger,
+        policy: Policy,
+        issuer: str = "",
     ) -> None:
         self.home, self.clock, self.ledger = home, clock, ledger
         self.tenant = ScriptedTenant(clock, issuer)
@@ -47,7 +53,7 @@ class Bench:
             settings=Settings(),
             clock=clock,
             ledger=ledger,
-            policy=Policy.load(home),
+            policy=policy,
             tenant=self.tenant,  # type: ignore[arg-type]
             registry=Registry(clock),
         )
@@ -59,7 +65,14 @@ class Bench:
     @classmethod
     async def open(cls, home: Home, clock: ManualClock, issuer: str = "") -> Bench:
         home.prepare()
-        bench = cls(home, clock, await Ledger.open(home, clock=clock), issuer)
+        ledger = await Ledger.open(home, clock=clock)
+        try:
+            policy, problem = await policy_at_start(home, ledger)
+        except BaseException:
+            await ledger.close()
+            raise
+        bench = cls(home, clock, ledger, policy, issuer)
+        bench.broker.policy_problem = problem
         await take_over(bench.broker)
         return bench
 

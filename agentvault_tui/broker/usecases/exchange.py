@@ -61,6 +61,7 @@ _RECONNECT: Final = {
 }
 """What connecting the account again makes good."""
 
+_Epoch = tuple[tuple[int, bool], str]
 Answer = Provided | Denied | Disconnected | Away
 
 
@@ -73,7 +74,7 @@ class _Permit:
     scope: str
     """The catalogue's scopes that were decided about."""
     decision_id: DecisionId
-    epoch: tuple[int, bool]
+    epoch: _Epoch
     stepup: StepUp | None = None
     """The approval this uses up, if a person gave one, as it is afterwards."""
     minted: Token | None = None
@@ -108,7 +109,7 @@ async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Es
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if account is None:
         return await _disconnected(broker, request, verdict)
-    epoch = registry.epoch(agent.id)
+    epoch = _epoch(broker, agent.id)
     if verdict.outcome is Outcome.ESCALATED:
         return await _as_approved(broker, request, verdict, account, epoch)
     await broker.record(
@@ -128,7 +129,7 @@ async def deliver_approved(
     """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
     connection = stepup.connection or ""
     account = usable(broker, agent.id, connection)
-    epoch = broker.registry.epoch(agent.id)
+    epoch = _epoch(broker, agent.id)
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
     request = _request(broker, agent, connection, account)
@@ -196,7 +197,7 @@ async def _as_approved(
     request: Request,
     verdict: Verdict,
     account: Account,
-    epoch: tuple[int, bool],
+    epoch: _Epoch,
 ) -> Answer | Escalated:
     """Deliver on an approval that waits for exactly this request; else ask for one."""
     permit = _Permit(request.agent, account, request.scope, request.decision_id, epoch)
@@ -279,9 +280,14 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
 
 
+def _epoch(broker: Broker, agent_id: AgentId) -> _Epoch:
+    """Return what changes whenever a decision must not take effect any more."""
+    return broker.registry.epoch(agent_id), broker.policy.version
+
+
 def _overtaken(broker: Broker, permit: _Permit) -> bool:
-    """Tell whether the agent, its scopes or its account were cut since the decision."""
-    return broker.registry.epoch(permit.agent.id) != permit.epoch
+    """Tell whether agent, scopes, account or policy were changed since the decision."""
+    return _epoch(broker, permit.agent.id) != permit.epoch
 
 
 async def _void(broker: Broker, permit: _Permit) -> Denied:

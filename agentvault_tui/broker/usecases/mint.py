@@ -8,6 +8,7 @@ from typing import Final
 
 from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.policy_change import issued_meanwhile
 from agentvault_tui.broker.usecases.request import details_digest, digest_of
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import IdentityError
@@ -109,6 +110,10 @@ async def mint_elevated(
             return False
         registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
         registry.put_token(token)
+        if stepup.policy_version != broker.policy.version and not issued_meanwhile(
+            broker, token
+        ):
+            return False
     finally:
         broker.deciding.discard(stepup.id)
     broker.end_flow(stepup.id)

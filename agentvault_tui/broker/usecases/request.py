@@ -11,6 +11,10 @@ import rfc8785
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.policy_change import (
+    POLICY_CHANGED,
+    issued_meanwhile,
+)
 from agentvault_tui.broker.usecases.repeats import count_again
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
@@ -37,6 +41,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.policy.rules import UNREAD_DETAILS
 
+_ANEW: Final = "The policy changed while this was decided. Ask again."
 POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
@@ -243,6 +248,10 @@ async def _issue(
     if registry.epoch(request.agent.id) != epoch:
         return await _voided(broker, request, token)
     registry.put_token(token)
+    if verdict.policy_version != broker.policy.version and not issued_meanwhile(
+        broker, token
+    ):
+        return Denied(POLICY_CHANGED, _ANEW, request.decision_id)
     return Granted(secret, token, ttl, request.decision_id)
 
 

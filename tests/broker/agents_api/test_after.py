@@ -11,6 +11,7 @@ import pytest
 from support.agents_http import CIBA, DETAIL, Caller, Live
 from support.bench import OPERATOR, Bench
 
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
 
@@ -245,7 +246,7 @@ async def test_ready_means_that_the_policy_on_disk_is_in_force(
 ) -> None:
     """A broken file is no loaded policy, until it is mended; why is not agents' own."""
     bench.home.policy_file.write_text("permit (everything);")
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     answer = await live.http.get("/readyz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json() == {
@@ -254,6 +255,6 @@ async def test_ready_means_that_the_policy_on_disk_is_in_force(
         "policy_loaded": False,
     }
     bench.home.policy_file.unlink()
-    await bench.broker.reload_policy()
+    await reload_policy(bench.broker)
     answer = await live.http.get("/readyz")
     assert (answer.status_code, answer.json()["policy_loaded"]) == (200, True)

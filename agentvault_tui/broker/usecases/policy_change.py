@@ -1,0 +1,341 @@
+"""Another policy comes into force: recorded, kept, and live tokens looked at again.
+
+What was in force is kept in the ledger, so that a file that is gone or broken at a
+start does not bring a milder policy back; the chain has its digest.
+A token that the policy in force would not issue ends, with `token.revoked`. Until a
+token has been looked at it is looked at when it is asked for, so a stricter policy
+holds at once; `recheck` goes through the others in small steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import ConflictError, LedgerError, NotFoundError, PolicyError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Change, DropToken, EventQuery, Ledger, Meta
+from agentvault_tui.model import (
+    DETAIL_TYPE,
+    Action,
+    Actor,
+    Draft,
+    EventType,
+    Outcome,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+    Token,
+)
+from agentvault_tui.policy import Policy, Texts
+
+POLICY_CHANGED: Final = "policy_changed"
+"""The reason of a token that a changed policy would not issue."""
+_KEPT: Final = "policy"
+_CHECKED: Final = "policy_checked"
+_A_TURN: Final = 8
+"""Tokens decided in one turn of the event loop: at most 3 ms."""
+_A_RECORD: Final = 64
+"""Ended tokens recorded in one transaction."""
+_RETRY: Final = 0.5
+
+log = logging.getLogger("agentvault.policy")
+
+
+async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | None]:
+    """Return the policy to start with, and what is wrong with the files, if anything.
+
+    Raises:
+        PolicyError: the files cannot be put in force, and nothing else ever was; or
+            what was is gone, and its copy is not the one that the chain names.
+    """
+    kept = await _kept(home, ledger)
+    try:
+        return Policy.load(home, kept or Texts()), None
+    except PolicyError as error:
+        if kept is None:
+            raise
+        try:
+            last = Policy.of(home, kept)
+        except PolicyError:
+            raise error from None
+        log.warning("the policy before stays in force: %s", error.diagnosis())
+        return last, error.diagnosis()
+
+
+async def _kept(home: Home, ledger: Ledger) -> Texts | None:
+    """Return the texts of what was in force last, if they are what the chain names."""
+    named: tuple[int, str] = (0, "")
+    for kind in (EventType.POLICY_CHANGED, EventType.BROKER_STARTED):
+        page = await ledger.events(EventQuery(type=kind, limit=1))
+        for event in page.events:
+            if digest := event.detail.get("policy_sha256"):
+                named = max(named, (event.seq, str(digest)))
+    value = await ledger.meta(_KEPT)
+    if value is not None:
+        kept = json.loads(value)
+        texts = Texts(kept["policy"], kept["scopes"])
+        if texts.digest() == named[1]:
+            return texts
+    if not named[1]:
+        return None
+    now = Texts.read(home)
+    if now.digest() != named[1] and None in now:
+        raise PolicyError(
+            "the policy that was in force is gone, and its copy in the ledger is not"
+            " the one that was recorded",
+            "put policy.cedar and scopes.toml back, or write the shipped ones:"
+            " agentvault policy init",
+        )
+    return None
+
+
+def take_over_policy(broker: Broker) -> None:
+    """Look again at tokens that the last process issued under another policy."""
+    broker.registry.admits = partial(admits, broker)
+    known = broker.kept.get(_KEPT)
+    broker.policy_recorded = json.loads(known)["version"] if known else None
+    if broker.kept.get(_CHECKED) != broker.policy.version:
+        _begin_recheck(broker)
+
+
+async def reload_policy(broker: Broker) -> None:
+    """Put changed files in force; keep what is in force when they cannot be."""
+    if not broker.policy.changed(broker.home):
+        return
+    try:
+        policy = Policy.load(broker.home, broker.policy.texts)
+    except PolicyError as error:
+        broker.policy_problem = error.diagnosis()
+        log.warning("policy not reloaded: %s", broker.policy_problem)
+        broker.on_status()
+        return
+    await _put_in_force(broker, policy, SYSTEM)
+
+
+async def reset_policy(broker: Broker, operator: Actor) -> None:
+    """Let the shipped files count again in the place of those that are gone.
+
+    Raises:
+        ConflictError: none that was in force is gone.
+        PolicyError: what is left cannot be put in force.
+    """
+    gone = broker.policy.texts.gone(Texts.read(broker.home))
+    if not gone:
+        raise ConflictError(
+            "no file of the policy in force is gone",
+            "to return to the shipped policy, move policy.cedar and scopes.toml away"
+            " first",
+        )
+    await _put_in_force(broker, Policy.load(broker.home), operator)
+
+
+async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
+    # In force before its record: a tightened policy must not wait for the disk.
+    changed = policy.version != broker.policy.version
+    if broker.policy_recorded is None:
+        broker.policy_recorded = broker.policy.version
+    broker.policy, broker.policy_problem = policy, None
+    if changed:
+        _begin_recheck(broker)
+    try:
+        await keep_policy(broker, actor=actor)
+    except LedgerError as error:
+        log.warning("the change of policy is recorded later: %s", error.what)
+    broker.on_status()
+
+
+async def keep_policy(broker: Broker, *, actor: Actor = SYSTEM) -> None:
+    """Record which policy is in force, and that all tokens were looked at, if unknown.
+
+    Raises:
+        LedgerError: it could not be recorded; `upkeep` does it when that works.
+    """
+    drafts, changes = policy_record(broker, actor)
+    if drafts or changes:
+        await broker.record(*drafts, changes=changes, urgent=True)
+        policy_is_recorded(broker, changes)
+
+
+def policy_record(
+    broker: Broker, actor: Actor = SYSTEM
+) -> tuple[list[Draft], list[Meta]]:
+    """Return what the ledger does not know yet of the policy in force."""
+    policy, drafts = broker.policy, []
+    before, after = broker.policy_recorded, policy.version
+    kept = {"version": after, **policy.texts._asdict()}
+    told = {_KEPT: json.dumps(kept, ensure_ascii=False)}
+    if not broker.unchecked:
+        told[_CHECKED] = after
+    changes = [
+        Meta(key, value) for key, value in told.items() if broker.kept.get(key) != value
+    ]
+    # Also where the rules are the same: the chain names what the files said.
+    known = broker.kept.get(_KEPT)
+    moved = known is not None and before == after and known != told[_KEPT]
+    if moved or (before is not None and before != after):
+        detail = {
+            "before": before,
+            "after": after,
+            "source": policy.source,
+            "policy_sha256": policy.texts.digest(),
+            "orphaned": _orphaned(broker),
+        }
+        reason = f"{before} to {after}"
+        drafts = [Draft(EventType.POLICY_CHANGED, actor, reason=reason, detail=detail)]
+    return drafts, changes
+
+
+def policy_is_recorded(broker: Broker, changes: Sequence[Meta]) -> None:
+    """Note that the ledger has, or is about to have, what `policy_record` returned."""
+    broker.policy_recorded = broker.policy.version
+    broker.kept.update({one.key: one.value for one in changes if one.value is not None})
+
+
+def _orphaned(broker: Broker) -> list[str]:
+    """Return scopes that agents were granted and the catalogue lacks."""
+    granted = {scope for agent in broker.registry.agents() for scope in agent.scopes}
+    return sorted(name for name in granted if name not in broker.policy.catalogue)[:100]
+
+
+def _begin_recheck(broker: Broker) -> None:
+    broker.unchecked = broker.registry.token_hashes()
+    if broker.unchecked:
+        broker.recheck_due.set()
+
+
+def admits(broker: Broker, token: Token) -> bool:
+    """Tell whether the policy in force lets a live token be; end it if not.
+
+    Decides only for tokens that were issued under another policy, and once.
+    """
+    if token.sha256 not in broker.unchecked:
+        return True
+    broker.unchecked.discard(token.sha256)
+    return _check(broker, token)
+
+
+def _check(broker: Broker, token: Token) -> bool:
+    if _would_issue(broker, token):
+        return True
+    if broker.registry.drop_token(token):
+        broker.outdated.append(token)
+        broker.recheck_due.set()
+    return False
+
+
+def issued_meanwhile(broker: Broker, token: Token) -> bool:
+    """Tell whether a token decided under a policy that changed since may be used."""
+    broker.unchecked.add(token.sha256)
+    return admits(broker, token)
+
+
+def _would_issue(broker: Broker, token: Token) -> bool:
+    """Decide the token's action anew; what a person approved is only ever forbidden."""
+    agent = broker.registry.agent(token.agent_id)
+    if token.stepup_id is None:
+        verdict = broker.policy.decide(agent, _action_of(token))
+        return verdict.outcome is Outcome.ALLOWED
+    try:
+        stepup = broker.registry.stepup(token.stepup_id)
+    except NotFoundError:
+        return False
+    asked = Action(
+        tuple(stepup.scope.split()), stepup.action, stepup.resource, stepup.parameters
+    )
+    return broker.policy.decide(agent, asked).outcome is not Outcome.DENIED
+
+
+def _action_of(token: Token) -> Action:
+    """Return the action a token was issued for, from what resource servers are told."""
+    details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
+    ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})
+    scopes = tuple(token.scope.split())
+    return Action(
+        scopes,
+        ours.get("action", scopes[0]),
+        ours.get("resource", token.resource),
+        ours.get("parameters") or {},
+    )
+
+
+async def recheck(broker: Broker) -> None:
+    """Look at all live tokens again whenever the policy changed; until cancelled."""
+    while True:
+        await broker.recheck_due.wait()
+        broker.recheck_due.clear()
+        await recheck_tokens(broker)
+
+
+async def recheck_tokens(broker: Broker) -> None:
+    """Look at the live tokens that were issued under another policy.
+
+    A few a turn of the event loop. What ended is recorded in small transactions; while
+    the ledger cannot write it waits, and a restart looks at the rest again.
+    """
+    while broker.unchecked or broker.outdated:
+        for _ in range(min(_A_TURN, len(broker.unchecked))):
+            token = broker.registry.token(broker.unchecked.pop())
+            if token is not None:
+                _check(broker, token)
+        full = len(broker.outdated) >= _A_RECORD
+        if broker.outdated and (full or not broker.unchecked):
+            await _record_outdated(broker)
+        await asyncio.sleep(0)
+    try:
+        await keep_policy(broker)
+    except LedgerError as error:
+        log.warning("that tokens were rechecked is recorded later: %s", error.what)
+
+
+def _ended_approval(broker: Broker, stepup_id: StepUpId) -> list[StepUp]:
+    """Cancel the approval of a token that ended before it was fetched or used."""
+    with contextlib.suppress(NotFoundError):
+        stepup = broker.registry.stepup(stepup_id)
+        if stepup.status is StepUpStatus.APPROVED:
+            status = StepUpStatus.CANCELLED
+            ended = replace(stepup, status=status, problem=POLICY_CHANGED)
+            broker.registry.put_stepup(ended)
+            return [ended]
+    return []
+
+
+async def _record_outdated(broker: Broker) -> None:
+    """Record the next tokens that ended, and the approvals they came from."""
+    batch = broker.outdated[:_A_RECORD]
+    drafts: list[Draft] = []
+    changes: list[Change] = []
+    for token in batch:
+        detail: dict[str, Any] = {
+            "token_id": token.id,
+            "expires_at": iso(token.expires.wall),
+        }
+        if token.stepup_id is not None:
+            detail["stepup_id"] = token.stepup_id
+            changes += _ended_approval(broker, token.stepup_id)
+        changes.append(DropToken(token.id))
+        drafts.append(
+            Draft(
+                EventType.TOKEN_REVOKED,
+                SYSTEM,
+                agent_id=token.agent_id,
+                action=token.scope,
+                reason=POLICY_CHANGED,
+                detail=detail,
+            )
+        )
+    try:
+        await broker.record(*drafts, changes=changes)
+    except LedgerError as error:
+        log.warning("tokens ended by a policy are recorded later: %s", error.what)
+        await asyncio.sleep(_RETRY)
+    else:
+        del broker.outdated[: len(batch)]
