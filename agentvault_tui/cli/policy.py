@@ -1,14 +1,17 @@
-"""``agentvault policy``: is it sound, and why would it answer so."""
+"""``agentvault policy``: check, test, show, write and explain the rules."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import sqlite3
+import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import click
 
@@ -17,16 +20,18 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.errors import (
+    ConflictError,
     NotFoundError,
     PolicyError,
     SettingsError,
     UsageError,
 )
+from agentvault_tui.text import visible
 
 
 @group("policy", example="agentvault policy check")
 def policy() -> None:
-    """Check the policy, and explain its answers."""
+    """Check and test the policy, and explain its answers."""
 
 
 @command("check", example="agentvault policy check policy.cedar", prints_data=True)
@@ -135,26 +140,257 @@ def explain(
         _print_answer(session.out, answer)
 
 
-for _command in (check, explain):
+@command("test", example="agentvault policy test cases.toml", prints_data=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--policy", "rules", type=click.Path(path_type=Path), help="Instead of the home's."
+)
+@click.option(
+    "--scopes", type=click.Path(path_type=Path), help="Instead of the home's."
+)
+@pass_session
+def test(session: Session, file: Path, rules: Path | None, scopes: Path | None) -> int:
+    """Run the cases of FILE: requests, each with the answer that is expected.
+
+    FILE is TOML, or JSON when its name ends in .json; docs/policy.md has its form.
+    Needs no broker. Exits 1 when a case is answered otherwise.
+    """
+    out = session.out
+    found = _candidate(session, rules, scopes)
+    results = [_run(found, case) for case in _cases(file, found.catalogue)]
+    failed = sum(not one["ok"] for one in results)
+    if session.json:
+        out.json(
+            {
+                "ok": not failed,
+                "passed": len(results) - failed,
+                "failed": failed,
+                "source": found.source,
+                "version": found.version,
+                "cases": results,
+            }
+        )
+        return 1 if failed else 0
+    for one in results:
+        if not one["ok"]:
+            wanted = ", ".join(str(value) for value in one["expected"].values())
+            got, name = one["answer"], out.cell(one["name"], limit=120)
+            out.line(out.word("fault"), " ", name, ": expected ", out.cell(wanted))
+            answer = f"{got['decision']}, rule {got['rule']}, reason {got['reason']}"
+            out.line("      got ", out.cell(answer, limit=200))
+            out.line("      ", out.cell(got["message"], limit=600))
+    word = out.word("fault") if failed else out.word("ok")
+    source = out.cell(found.source)
+    out.line(word, f": {len(results) - failed} of {len(results)} cases, by ", source)
+    return 1 if failed else 0
+
+
+@command("show", example="agentvault policy show", prints_data=True)
+@pass_session
+def show(session: Session) -> None:
+    """Print the rules in force; with no broker running, those of the home's files."""
+    client = session.client
+    if client.reachable():
+        answer = client.get("/api/policy")
+    else:
+        found = lazy_room("policy").Policy.load(session.home)
+        answer = {
+            "version": found.version,
+            "source": found.source,
+            "text": found.text,
+            "problem": None,
+        }
+    if session.json:
+        session.out.json(answer)
+        return
+    source = session.out.cell(answer["source"])
+    session.out.line("// ", source, f", version {answer['version']}")
+    if answer["problem"]:
+        session.out.line("// ", session.out.cell(answer["problem"], limit=400))
+    for line in answer["text"].splitlines():
+        session.out.line(session.out.cell(line, limit=1000))
+
+
+@command("init", example="agentvault policy init", prints_data=True)
+@pass_session
+def init(session: Session) -> None:
+    """Write the shipped policy.cedar and scopes.toml into the home, to edit.
+
+    Never replaces a file. A running broker then has your files in force, which say
+    what the shipped ones say until you change them.
+    """
+    home, files = session.home, lazy_room("policy.files")
+    texts = {
+        home.policy_file: files.shipped_policy(),
+        home.scopes_file: files.shipped_scopes(),
+    }
+    there = [str(path) for path in texts if path.exists()]
+    if there:
+        raise ConflictError(
+            f"{' and '.join(there)} is there already, so nothing was written",
+            "edit it, or move it away first",
+        )
+    home.prepare()
+    put_private = lazy_room("home").put_private
+    for path, text in texts.items():
+        put_private(path, text.encode(), replace=False)
+    if session.json:
+        session.out.json({"written": [str(path) for path in texts]})
+        return
+    for path in texts:
+        session.out.line("wrote ", session.out.cell(str(path), limit=1000))
+
+
+@command("reset", example="agentvault policy reset", prints_data=True)
+@pass_session
+def reset(session: Session) -> None:
+    """Let the shipped files count again in the place of those that are gone."""
+    answer = session.client.post("/api/policy/reset")
+    if session.json:
+        session.out.json({key: answer[key] for key in ("version", "source")})
+        return
+    source = session.out.cell(answer["source"])
+    session.out.line("in force: ", source, f", version {answer['version']}")
+
+
+for _command in (check, test, show, init, reset, explain):
     policy.add_command(_command)
 
 
 def _load(session: Session, file: Path | None) -> Any:
     """Read what is to be checked, without refusing what is misspelt in it."""
-    room, files = lazy_room("policy"), lazy_room("policy.files")
-    text = None if file is None else files.read_text(file)
-    if file is not None and text is None:
-        raise NotFoundError(f"there is no file {file}", "check the path")
     if file is not None and file.suffix == ".toml":
-        catalogue, text, file = room.Catalogue.parse(text, str(file)), None, None
-    else:
-        catalogue = files.home_catalogue(session.home)
+        return _candidate(session, None, file, strict=False)
+    return _candidate(session, file, None, strict=False)
+
+
+def _candidate(
+    session: Session, rules: Path | None, scopes: Path | None, *, strict: bool = True
+) -> Any:
+    """Make a policy of the files that are named, and of the home's for the rest."""
+    room, home = lazy_room("policy"), session.home
+    text = _text(rules) or lazy_room("policy.files").read_text(home.policy_file)
+    listed = _text(scopes) or lazy_room("policy.files").read_text(home.scopes_file)
+    catalogue = (
+        room.shipped_catalogue()
+        if listed is None
+        else room.Catalogue.parse(listed, str(scopes or home.scopes_file))
+    )
     if text is None:
-        text = files.read_text(session.home.policy_file)
-        file = session.home.policy_file if text is not None else None
+        return room.Policy(room.shipped_policy(), catalogue, strict=strict)
+    return room.Policy(text, catalogue, str(rules or home.policy_file), strict=strict)
+
+
+def _text(file: Path | None) -> str | None:
+    """Read a file that was named on the command line."""
+    if file is None:
+        return None
+    text: str | None = lazy_room("policy.files").read_text(file)
     if text is None:
-        return room.Policy(room.shipped_policy(), catalogue, strict=False)
-    return room.Policy(text, catalogue, str(file), strict=False)
+        raise NotFoundError(f"there is no file {file}", "check the path")
+    return text or "\n"
+
+
+_AGENT: Final = {"id": str, "name": str, "owner": str, "scopes": list}
+_CASE: Final = {
+    "name": str,
+    "scope": str,
+    "action": str,
+    "resource": str,
+    "parameters": dict,
+    "agent": dict,
+    "expect": str,
+    "rule": str,
+    "reason": str,
+}
+
+
+def _cases(file: Path, catalogue: Any) -> list[dict[str, Any]]:
+    """Read a file of cases, each with its agent filled in.
+
+    Raises:
+        UsageError: it is no such file, with the case that is wrong.
+    """
+    text = _text(file) or ""
+    try:
+        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read ({visible(error)})") from error
+    _known(table, {"agent": dict, "cases": list}, str(file))
+    every = {
+        "id": "agt_0000000000000000",
+        "name": "agent",
+        "owner": "owner@example.test",
+        "scopes": [scope.name for scope in catalogue],
+    }
+    shared = {**every, **table.get("agent", {})}
+    _known(table.get("agent", {}), _AGENT, f"{file}: agent")
+    if not table.get("cases"):
+        raise UsageError(f"{file} has no cases", "write each as [[cases]]")
+    for number, case in enumerate(table["cases"], start=1):
+        where = f"{file}: case {number}"
+        _known(case, _CASE, where)
+        _known(case.get("agent", {}), _AGENT, f"{where}: agent")
+        case.setdefault("name", f"case {number}")
+        case["agent"] = {**shared, **case.get("agent", {})}
+        if case.get("expect") not in {"allowed", "denied", "escalated"}:
+            raise UsageError(f"{where}: 'expect' is allowed, denied or escalated")
+        asked = case.get("scope", "").split()
+        for name in asked or [""]:
+            if name not in catalogue:
+                near = " or ".join(catalogue.nearest(name))
+                what = f"{where}: unknown scope '{visible(name, 60)}'"
+                raise UsageError(what, f"did you mean {near}" if near else "")
+        if case.get("action", asked[0]) not in asked:
+            raise UsageError(f"{where}: 'action' is one of the scopes")
+    cases: list[dict[str, Any]] = table["cases"]
+    return cases
+
+
+def _known(table: Any, keys: Mapping[str, type], where: str) -> None:
+    """Refuse a table with a key that is unknown, or of another type."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} is no table")
+    for key, value in table.items():
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"did you mean {near[0]}" if near else f"known: {', '.join(keys)}"
+            raise UsageError(f"{where}: unknown key '{visible(key, 60)}'", hint)
+        if not isinstance(value, keys[key]):
+            kind = {"str": "text", "list": "a list"}.get(keys[key].__name__, "a table")
+            raise UsageError(f"{where}: '{key}' is not {kind}")
+
+
+def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
+    """Decide one case, and compare the answer with what is expected."""
+    model, who = lazy_room("model"), case["agent"]
+    scopes = tuple(case["scope"].split())
+    agent = model.Agent(
+        id=who["id"],
+        client_id=who["id"],
+        name=who["name"],
+        owner=who["owner"],
+        purpose="",
+        scopes=tuple(who["scopes"]),
+        created_at=datetime.min,  # noqa: DTZ901 - no rule reads it
+    )
+    asked = model.Action(
+        scopes,
+        case.get("action", scopes[0]),
+        case.get("resource") or None,
+        case.get("parameters", {}),
+    )
+    verdict = found.decide(agent, asked)
+    answer = {
+        "decision": verdict.outcome.value,
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "message": verdict.message,
+    }
+    names = {"expect": "decision", "rule": "rule", "reason": "reason"}
+    expected = {names[key]: case[key] for key in names if key in case}
+    ok = all(answer[key] == value for key, value in expected.items())
+    return {"name": case["name"], "ok": ok, "expected": expected, "answer": answer}
 
 
 def _registered(session: Session) -> list[Any] | None:

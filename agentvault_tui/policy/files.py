@@ -53,22 +53,14 @@ def shipped_policy() -> str:
     return (resources.files(__package__) / "default.cedar").read_text("utf-8")
 
 
+def shipped_scopes() -> str:
+    """Return the ``scopes.toml`` that ships with AgentVault."""
+    return (resources.files(__package__) / "scopes.toml").read_text("utf-8")
+
+
 def shipped_catalogue() -> Catalogue:
     """Return the catalogue that ships with AgentVault."""
-    text = (resources.files(__package__) / "scopes.toml").read_text("utf-8")
-    return Catalogue.parse(text, "scopes.toml")
-
-
-def home_catalogue(home: Home) -> Catalogue:
-    """Return the catalogue of the home, or the shipped one where it has none.
-
-    Raises:
-        PolicyError: its file cannot be put in force, with line and reason.
-    """
-    text = read_text(home.scopes_file)
-    if text is None:
-        return shipped_catalogue()
-    return Catalogue.parse(text, str(home.scopes_file))
+    return Catalogue.parse(shipped_scopes(), "scopes.toml")
 
 
 def read_text(path: Path) -> str | None:

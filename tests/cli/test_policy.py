@@ -8,6 +8,8 @@ from pathlib import Path
 
 from support.command_line import HOSTILE, Agent, Answer
 
+from agentvault_tui.policy import shipped_policy
+
 Run = Callable[..., Answer]
 
 
@@ -113,3 +115,134 @@ def test_explain_refuses_what_is_unknown(av: Run, agent: Agent) -> None:
     line = ("policy", "explain", "--action")
     assert av(*line, "reed:mail", "--agent", agent.name).code == 2
     assert av(*line, "read:email", "--agent", "nobody").code == 4
+
+
+CASES = """
+[agent]
+scopes = ["send:payment", "read:calendar"]
+
+[[cases]]
+name = "payments wait"
+scope = "send:payment"
+parameters = { amount = 5, currency = "USD" }
+expect = "escalated"
+rule = "payments-need-step-up"
+
+[[cases]]
+name = "reading passes"
+scope = "read:calendar"
+expect = "allowed"
+reason = "granted"
+
+[[cases]]
+name = "what was not granted is denied"
+scope = "delete:files"
+agent.scopes = ["read:files"]
+expect = "denied"
+"""
+
+
+def test_cases_are_decided_and_compared(cli: Run, tmp_path: Path) -> None:
+    """Cases answered as expected exit 0; one that is not exits 1 and says what came."""
+    file = tmp_path / "cases.toml"
+    file.write_text(CASES)
+    home = ("--home", str(tmp_path))
+    answer = cli(*home, "policy", "test", str(file))
+    assert (answer.code, answer.out.split(" by ")[0]) == (0, "ok: 3 of 3 cases,")
+    file.write_text(CASES.replace('"allowed"', '"denied"'))
+    answer = cli(*home, "policy", "test", str(file))
+    assert answer.code == 1
+    assert "reading passes: expected denied, granted" in answer.out
+    assert "got allowed, rule granted-low-and-medium-risk, reason granted" in answer.out
+    told = cli(*home, "policy", "test", str(file), "--json")
+    assert (told.code, told.json["ok"], told.json["failed"]) == (1, False, 1)
+    assert [one["ok"] for one in told.json["cases"]] == [True, False, True]
+    assert told.json["cases"][1]["answer"]["decision"] == "allowed"
+
+
+def test_cases_may_be_json_and_about_files_not_in_place(
+    cli: Run, tmp_path: Path
+) -> None:
+    """A policy and a catalogue can be tried before they are put into the home."""
+    file, rules, scopes = (tmp_path / n for n in ("c.json", "p.cedar", "s.toml"))
+    scopes.write_text(
+        '[scopes."read:boats"]\ndescription = "d"\nrisk = "low"\nrevoking = "r"\n'
+    )
+    rules.write_text(
+        '@id("a") @why("w") @obligation("allow") permit'
+        ' (principal == Agent::"agt_1", action, resource)'
+        " when { context has amount && context.amount < 5 };"
+    )
+    case = {"scope": "read:boats", "agent": {"id": "agt_1"}}
+    cases = [
+        {**case, "parameters": {"amount": 4}, "expect": "allowed", "rule": "a"},
+        {**case, "parameters": {"amount": 4.0}, "expect": "denied"},
+        {"scope": "read:boats", "parameters": {"amount": 4}, "expect": "denied"},
+    ]
+    file.write_text(json.dumps({"cases": cases}))
+    given = ("--policy", str(rules), "--scopes", str(scopes))
+    answer = cli("--home", str(tmp_path), "policy", "test", str(file), *given)
+    assert answer.code == 0, answer.out
+
+
+def test_wrong_cases_are_wrong_usage(cli: Run, tmp_path: Path) -> None:
+    """A case that is misspelt, empty or about no scope exits 2 and is named."""
+    file = tmp_path / "cases.toml"
+    for text, says in (
+        ("", "has no cases"),
+        ("cases = [", "cannot be read"),
+        ("[[case]]", "did you mean cases"),
+        ('[[cases]]\nscope = "read:files"', "case 1: 'expect' is"),
+        ('[[cases]]\nscop = "x"\nexpect = "denied"', "did you mean scope"),
+        ('[[cases]]\nscope = 5\nexpect = "denied"', "'scope' is not text"),
+        ('[[cases]]\nscope = "reed:files"\nexpect = "denied"', "mean read:files"),
+        ('[[cases]]\nexpect = "denied"', "unknown scope"),
+        (
+            '[[cases]]\nscope = "read:files"\naction = "x:y"\nexpect = "denied"',
+            "'action' is one of the scopes",
+        ),
+    ):
+        file.write_text(text)
+        answer = cli("--home", str(tmp_path), "policy", "test", str(file))
+        assert answer.code == 2, text
+        assert says in answer.err, text
+    assert cli("policy", "test", str(tmp_path / "none")).code == 4
+
+
+def test_init_writes_what_is_shipped_and_replaces_nothing(
+    cli: Run, tmp_path: Path
+) -> None:
+    """Both files are written to edit, 0600, and never over one that is there."""
+    home = tmp_path / "home"
+    assert cli("--home", str(home), "policy", "init").code == 0
+    rules = home / "policy.cedar"
+    assert rules.read_text() == shipped_policy()
+    assert rules.stat().st_mode & 0o777 == 0o600
+    assert cli("--home", str(home), "policy", "check").code == 0
+    (home / "scopes.toml").unlink()
+    rules.write_text("mine")
+    answer = cli("--home", str(home), "policy", "init")
+    assert answer.code == 1
+    assert "nothing was written" in answer.err
+    assert rules.read_text() == "mine"
+    assert not (home / "scopes.toml").exists()
+
+
+def test_show_prints_the_rules_with_and_without_a_broker(
+    av: Run, cli: Run, tmp_path: Path
+) -> None:
+    """What is in force is printed; without a broker what the files say."""
+    assert '@id("payments-need-step-up")' in av("policy", "show").out
+    assert av("policy", "show", "--json").json["source"] == "shipped"
+    answer = cli("--home", str(tmp_path), "policy", "show", "--json")
+    assert answer.json["text"] == shipped_policy()
+
+
+def test_reset_brings_nothing_back_while_no_file_is_gone(
+    av: Run, cli: Run, tmp_path: Path
+) -> None:
+    """Reset is for files that are gone; without a broker there is none to tell."""
+    answer = av("policy", "reset")
+    assert answer.code == 1
+    assert "no file of the policy in force is gone" in answer.err
+    assert cli("--home", str(tmp_path), "policy", "reset").code == 3

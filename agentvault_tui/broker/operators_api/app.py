@@ -45,7 +45,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *stepups.routes(broker, authority),
             *agents.routes(broker, authority),
             *connections.routes(broker, authority),
-            *records.routes(broker, feed, presence),
+            *records.routes(broker, feed, presence, authority),
             *evidence.routes(broker),
             *past.routes(broker),
             *session.routes(sessions, authority),

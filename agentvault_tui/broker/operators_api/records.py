@@ -1,4 +1,4 @@
-"""``/api/audit``, ``/api/events``, ``/api/status`` and ``/api/policy``: to look at."""
+"""``/api/audit``, ``/api/events``, ``/api/status`` and ``/api/policy``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api.seats import face_of, seated
@@ -17,6 +18,7 @@ from agentvault_tui.broker.operators_api.wire import (
     integer_of,
     limit_of,
     moment_of,
+    operator_of,
     strings_of,
     text_of,
     whole,
@@ -24,6 +26,7 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.presence import Presence
 from agentvault_tui.broker.shapes import event_shape
 from agentvault_tui.broker.status import status_shape
+from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import UsageError
 from agentvault_tui.ledger import EventQuery
@@ -34,8 +37,10 @@ _MOST: Final = 1000
 _QUESTION: Final = ("agent_id", "scope", "scopes", "action", "resource", "parameters")
 
 
-def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
-    """Return the routes that only read."""
+def routes(
+    broker: Broker, feed: Feed, presence: Presence, authority: Authority
+) -> list[Route]:
+    """Return the routes about records, status and policy."""
 
     async def audit(request: Request) -> Response:
         page = await broker.ledger.events(_query(request))
@@ -79,12 +84,21 @@ def routes(broker: Broker, feed: Feed, presence: Presence) -> list[Route]:
         body = await body_of(request, _QUESTION)
         return answer(_explained(broker, body))
 
+    async def reset(request: Request) -> Response:
+        """Let the shipped files count in the place of those that are gone."""
+        await body_of(request, ())
+        who = operator_of(request)
+        operator = await authority.actor(who, Need.GIVE, "the shipped policy")
+        await reset_policy(broker, operator)
+        return await policy(request)
+
     return [
         Route("/api/audit", audit, methods=["GET"]),
         Route("/api/events", events, methods=["GET"]),
         Route("/api/status", status, methods=["GET"]),
         Route("/api/policy", policy, methods=["GET"]),
         Route("/api/policy/explain", explain, methods=["POST"]),
+        Route("/api/policy/reset", reset, methods=["POST"]),
     ]
 
 
