@@ -35,6 +35,7 @@ from agentvault_tui.model import (
     Event,
     StepUpId,
     Token,
+    TokenId,
 )
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
@@ -49,6 +50,20 @@ _OTHERS_A_TURN: Final = 8
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """Who acts when nobody did: expiry, start, stop, reload."""
+
+
+@dataclass(slots=True)
+class TokenUse:
+    """Active answers about one token to one resource server, not recorded yet."""
+
+    token_id: TokenId
+    agent_id: AgentId
+    scope: str
+    resource: str | None
+    server: Actor
+    count: int = 0
+    recorded_at: float = 0.0
+    """Boot seconds of the last record."""
 
 
 @dataclass
@@ -95,6 +110,10 @@ class Broker:
     """Two consoles that approve at once share one device flow."""
     recounted: set[StepUpId] = field(default_factory=set)
     """Step-ups asked for again since they were last written."""
+    uses_new: dict[tuple[TokenId, AgentId], TokenUse] = field(default_factory=dict)
+    """Uses of tokens to be recorded at the next look, by token and resource server."""
+    uses_told: dict[tuple[TokenId, AgentId], TokenUse] = field(default_factory=dict)
+    """Those recorded within the last minute, in that order; they count on."""
     registering: set[str] = field(default_factory=set)
     """Names whose registration is being recorded."""
     polled: dict[StepUpId, float] = field(default_factory=dict)

@@ -32,6 +32,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     policy_record,
     recheck,
 )
+from agentvault_tui.broker.usecases.uses import record_uses
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
@@ -269,6 +270,7 @@ async def _close(rooms: _Rooms) -> None:
     await asyncio.gather(*flows, return_exceptions=True)
     with contextlib.suppress(LedgerError):
         await record_missed(broker)
+        await record_uses(broker, ending=True)
         await _mark(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
     await broker.vault.aclose()

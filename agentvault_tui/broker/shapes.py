@@ -21,6 +21,7 @@ from agentvault_tui.model import (
     Evidence,
     StepUp,
     Token,
+    TokenKind,
     fingerprint,
     other_details,
 )
@@ -137,6 +138,8 @@ def told_of(
         "status": agent.status.value,
         "scopes": list(agent.scopes),
         "resource_server": agent.resource_server,
+        "serves": list(agent.serves),
+        "resources": list(agent.resources),
         "created_at": iso(agent.created_at),
         "revoked_at": _moment(agent.revoked_at),
         "last_seen_at": _moment(seen),
@@ -172,6 +175,7 @@ def token_shape(token: Token, ends: Ends = _as_recorded) -> dict[str, Any]:
         "agent_id": token.agent_id,
         "scope": token.scope,
         "kind": token.kind.value,
+        "single_use": token.single_use or token.kind is TokenKind.ELEVATED,
         "issued_at": iso(token.issued_at),
         "expires_at": iso(ends(token.expires)),
     }

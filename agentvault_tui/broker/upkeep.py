@@ -11,6 +11,7 @@ from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
 from agentvault_tui.broker.usecases.repeats import show_counts
 from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.broker.usecases.uses import record_uses
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.model import Draft, EventType
 
@@ -44,6 +45,7 @@ async def upkeep(broker: Broker) -> None:
             # What needs the ledger comes last: while it cannot write, the rest goes on.
             show_counts(broker)
             await _floods(broker)
+            await record_uses(broker)
             missed = broker.cuts.unfinished or broker.replays.unsaved
             if missed and broker.ledger.takes_cuts:
                 await record_missed(broker)

@@ -75,10 +75,20 @@ def _identity(out: Output, agent: dict[str, Any], activity: dict[str, Any]) -> N
                 ", ".join(f"{number} {word}" for word, number in counts.items()),
             ),
             ("live tokens", live_tokens(agent)),
+            *serving(agent),
             *revoking(agent, activity),
             *at_tenant(agent),
         ]
     )
+
+
+def serving(agent: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return which tokens a resource server sees; nothing of any other agent."""
+    if not agent["resource_server"]:
+        return []
+    serves = " ".join(agent.get("serves") or ()) or "every scope"
+    resources = " ".join(agent.get("resources") or ()) or "every resource"
+    return [("serves", serves), ("serves on", resources)]
 
 
 def revoking(

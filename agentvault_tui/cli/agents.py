@@ -14,6 +14,7 @@ from agentvault_tui.cli.agent_show import (
     live_tokens,
     print_agent,
     print_elsewhere,
+    serving,
 )
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
@@ -108,15 +109,30 @@ def show_agent(session: Session, ref: str) -> None:
 @click.option(
     "--resource-server",
     is_flag=True,
-    help="It may introspect, and so redeem, other agents' tokens.",
+    help="It may introspect, and so consume, other agents' tokens.",
+)
+@click.option(
+    "--serves",
+    multiple=True,
+    help="A scope a resource server serves: it sees tokens of these alone; repeat it.",
+)
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    help="A resource it serves, a URI such as stripe:acct_42; repeat it.",
 )
 @pass_session
 def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> None:
-    """Register an agent and print how it authenticates, once."""
-    key = given.pop("public_key")
+    """Register an agent and print how it authenticates, once.
+
+    A resource server without --serves and --resource sees, and consumes, every token.
+    """
+    key, serves = given.pop("public_key"), _split(given.pop("serves"))
     agent = session.client.post(
         "/api/agents",
         scopes=_split(scopes),
+        serves=serves,
         public_key=_read_key(key) if key else None,
         **given,
     )
@@ -133,8 +149,14 @@ def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> Non
             ("client id", agent["client_id"]),
             *([("client secret", secret)] if secret else []),
             ("scopes", " ".join(agent["scopes"])),
+            *serving(agent),
         ]
     )
+    if agent["resource_server"] and not (agent["serves"] or agent["resources"]):
+        out.note(
+            "without --serves and --resource it sees every token, and consumes those "
+            "meant for other servers"
+        )
     if secret:
         out.note("the secret is shown this once: put it where the agent reads it")
         if not _speaks_tls(session):

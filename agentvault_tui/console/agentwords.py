@@ -60,12 +60,16 @@ def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
 def _may(pen: Pen, seen: Seen, width: int) -> list[Row]:
     """Write each granted scope: its risk, what it lets the agent do, how it is used."""
     p, agent = pen.palette, seen.agent
+    rows: list[Row] = []
+    if agent.resource_server:
+        serves = ", ".join(agent.serves) or "every token: register it with --serves"
+        rows += pen.facts("Serves", serves, width, 3, p.text)[0]
     if not agent.scopes:
         words = "check others' tokens" if agent.resource_server else "do nothing"
-        return [pen.fact("May", (f"{words}: no scope is granted", p.muted))]
-    rows: list[Row] = []
+        rows.append(pen.fact("May", (f"{words}: no scope is granted", p.muted)))
+        return rows
     for scope in agent.scopes:
-        label = "" if rows else "May"
+        label = "May" if scope is agent.scopes[0] else ""
         rows += [
             _scope(pen, label, scope, width),
             *_indented(pen, scope.description, width),

@@ -110,6 +110,11 @@ class Intake:
             scopes=tuple(scopes),
             revoked=data.get("status") == "revoked",
             resource_server=data.get("resource_server") is True,
+            serves=tuple(
+                self.shown(each, _NAME)
+                for name in ("serves", "resources")
+                for each in _list(data.get(name))
+            ),
             created_at=moment(data.get("created_at")) or _EPOCH,
             revoked_at=moment(data.get("revoked_at")),
             last_seen_at=moment(data.get("last_seen_at")),

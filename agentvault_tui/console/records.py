@@ -127,6 +127,8 @@ class AgentRow:
     """The riskiest first."""
     revoked: bool
     resource_server: bool
+    serves: tuple[Shown, ...]
+    """Scopes and resources a resource server serves; empty: all."""
     created_at: datetime
     revoked_at: datetime | None
     last_seen_at: datetime | None

@@ -63,6 +63,7 @@ _EVENTS: Final = {
     "token.not_exchanged": "WITHHELD",
     "token.redeemed": "USED",
     "token.revoked": "ENDED",
+    "token.used": "SHOWN",
     "upstream.revocation": "TENANT",
 }
 _AT: Final = "connection:"

@@ -1,7 +1,7 @@
 """Remembers: one SQLite file, one writer, state and events in one transaction."""
 
 from agentvault_tui.ledger.accepting import accept_rollback
-from agentvault_tui.ledger.activity import REDEEMED, Activity, Count
+from agentvault_tui.ledger.activity import ALLOWED, REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import Exported, export_ledger
 from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
 from agentvault_tui.ledger.ledger import Ledger
@@ -32,6 +32,7 @@ from agentvault_tui.ledger.verify import Verification, verify_export, verify_led
 from agentvault_tui.ledger.verify_state import StateDivergence, verify_home
 
 __all__ = [
+    "ALLOWED",
     "CAPACITY",
     "REDEEMED",
     "Activity",

@@ -23,6 +23,8 @@ SCOPE: Final = "scope"
 REASON: Final = "reason"
 QUARTER: Final = "quarter"
 REDEEMED: Final = "redeemed"
+ALLOWED: Final = "allowed_by_policy"
+"""The reason of a redemption whose token policy alone allowed."""
 """Stands beside the outcomes: an elevated token was used."""
 TABLE: Final = """CREATE TABLE activity (
   agent_id TEXT NOT NULL, facet TEXT NOT NULL, value TEXT NOT NULL,
@@ -74,6 +76,8 @@ def keys(fact: Fact, stamp: str) -> list[Key]:
     if not agent:
         return []
     if fact.kind == EventType.TOKEN_REDEEMED:
+        if fact.reason == ALLOWED:
+            return []  # counted as a use when it was issued
         return [(agent, SCOPE, scope, REDEEMED) for scope in _scopes(fact)]
     if fact.kind != EventType.TOKEN_DECISION:
         return []

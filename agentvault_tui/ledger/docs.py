@@ -43,6 +43,8 @@ def write_agent(agent: Agent) -> str:
             "created_at": iso(agent.created_at),
             "status": agent.status,
             "resource_server": agent.resource_server,
+            "serves": agent.serves,
+            "resources": agent.resources,
             "secret_sha256": agent.credential.secret_sha256,
             "public_key": agent.credential.public_key,
             "revoked_at": _moment(agent.revoked_at),
@@ -63,6 +65,9 @@ def read_agent(doc: str) -> Agent:
         created_at=parse_iso(value["created_at"]),
         status=AgentStatus(value["status"]),
         resource_server=value["resource_server"],
+        # Older versions wrote neither.
+        serves=tuple(value.get("serves", ())),
+        resources=tuple(value.get("resources", ())),
         credential=Credential(value["secret_sha256"], value["public_key"]),
         revoked_at=_parse(value["revoked_at"]),
     )
@@ -82,15 +87,15 @@ def write_token(token: Token) -> str:
             expires.boot_id,
         ]
     )
-    tail = to_json([token.resource, token.stepup_id])
+    once = [token.decision_id] if token.single_use else []
+    tail = to_json([token.resource, token.stepup_id, *once])
     return f"{head[:-1]},{token.authorization_details or 'null'},{tail[1:]}"
 
 
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
     """Return the token `write_token` wrote."""
-    sha256, scope, kind, issued_at, wall, boot, boot_id, details, resource, stepup = (
-        json.loads(doc)
-    )
+    sha256, scope, kind, issued_at, wall, boot, boot_id, *told = json.loads(doc)
+    details, resource, stepup, *once = told
     return Token(
         id=TokenId(token_id),
         sha256=sha256,
@@ -102,6 +107,8 @@ def read_token(token_id: str, agent_id: str, doc: str) -> Token:
         authorization_details=None if details is None else to_json(details),
         resource=resource,
         stepup_id=None if stepup is None else StepUpId(stepup),
+        single_use=bool(once),
+        decision_id=DecisionId(once[0]) if once and once[0] else None,
     )
 
 

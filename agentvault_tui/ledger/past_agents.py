@@ -176,9 +176,16 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
         scopes=_scopes(detail, "scopes", roster, event) or (),
         created_at=event.time,
         resource_server=detail.get("resource_server") is True,
+        serves=_texts(detail.get("serves")),
+        resources=_texts(detail.get("resources")),
     )
     # Told that it failed, nobody holds its secret: it came back revoked.
     roster.agents[agent.id] = _revoked(agent, event.time) if failed else agent
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    listed = value if isinstance(value, list) else []
+    return tuple(item for item in listed if isinstance(item, str))
 
 
 def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None:

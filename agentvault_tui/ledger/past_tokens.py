@@ -39,7 +39,7 @@ _CHUNK: Final = 256
 _EDGE: Final = 4
 """Read beyond what is listed: those at the edge may be over."""
 _MANY: Final = 20_000
-"""So many that were handed back are looked at one by one."""
+"""So many that were handed back or used up are looked at one by one."""
 _SOME: Final = 32
 """Beyond that the first so many of each agent, and the rest is only counted."""
 _COUNT: Final = (
@@ -52,11 +52,12 @@ _ISSUED: Final = (
     " AND outcome = 'allowed' AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
 _GIVEN_BACK: Final = (
-    "SELECT seq FROM events WHERE type = 'token.revoked' AND outcome IS NULL"
-    " AND seq BETWEEN ? AND ? LIMIT ?"
+    "SELECT seq FROM events WHERE type IN ('token.revoked', 'token.redeemed')"
+    " AND outcome IS NULL AND seq BETWEEN ? AND ? LIMIT ?"
 )
 _GIVEN_BACK_BY: Final = (
-    "SELECT {} FROM events WHERE agent_id = ? AND type = 'token.revoked'"
+    "SELECT {} FROM events WHERE agent_id = ?"
+    " AND type IN ('token.revoked', 'token.redeemed')"
     " AND outcome IS NULL AND seq > ? AND seq <= ?"
 )
 _APPROVALS: Final = 500
@@ -110,8 +111,8 @@ def holdings(
     ]
     if look.rough:
         unsure.append(
-            f"More than {_MANY:,} tokens were handed back while others lived:"
-            " the numbers of live ones are not exact."
+            f"More than {_MANY:,} tokens were handed back or used up while others"
+            " lived: the numbers of live ones are not exact."
         )
     return {agent: held for agent, held in found.items() if held.live > 0}, unsure
 

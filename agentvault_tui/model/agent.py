@@ -49,6 +49,10 @@ class Agent:
     created_at: datetime
     status: AgentStatus = AgentStatus.ACTIVE
     resource_server: bool = False
-    """May introspect other agents' tokens, and so redeem elevated ones."""
+    """May introspect other agents' tokens, and so consume those good for one action."""
+    serves: tuple[str, ...] = ()
+    """A resource server's scopes: it sees tokens of these alone; empty: of any."""
+    resources: tuple[str, ...] = ()
+    """A resource server's resources: likewise, these and what is below them."""
     credential: Credential = Credential()
     revoked_at: datetime | None = None

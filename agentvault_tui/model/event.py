@@ -26,6 +26,9 @@ class EventType(StrEnum):
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
     """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same
+    """A token good for one action was consumed by a resource server's question."""
+    TOKEN_USED = "token.used"  # noqa: S105 - same
+    """A resource server was told so many times that a token is active."""
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     TOKEN_EXCHANGED = "token.exchanged"  # noqa: S105 - same
     """A provider's token was given to an agent, out of Token Vault."""

@@ -7,14 +7,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from agentvault_tui.clock import Deadline
-from agentvault_tui.model.ids import AgentId, StepUpId, TokenId
+from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, TokenId
 
 
 class TokenKind(StrEnum):
     """What a token is good for."""
 
     STANDARD = "standard"
-    """Any number of uses until it expires."""
+    """Decided by policy alone."""
     ELEVATED = "elevated"
     """Exactly one action, approved by a person."""
 
@@ -38,3 +38,7 @@ class Token:
     """RFC 8707 resource indicator, when the request named one."""
     stepup_id: StepUpId | None = None
     """The approval an elevated token came from."""
+    single_use: bool = False
+    """Whether it is good for one action: one of its scopes sends, pays or deletes."""
+    decision_id: DecisionId | None = None
+    """The decision that issued a standard token good for one action."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -31,6 +31,11 @@ class Effect(StrEnum):
     SEND = "send"
     DELETE = "delete"
     PAY = "pay"
+
+    @property
+    def lasting(self) -> bool:
+        """Tell whether a token of it may be used again: nothing leaves or is lost."""
+        return self in {Effect.READ, Effect.WRITE}
 
 
 _READ_VERBS: Final = frozenset(
@@ -144,6 +149,14 @@ class Catalogue:
             KeyError: the catalogue has no such scope.
         """
         return self._entries[name].bulk
+
+    def is_single_use(self, names: Iterable[str]) -> bool:
+        """Tell whether a token of these scopes is good for one action alone.
+
+        One scope that sends, pays or deletes is enough, or one nobody knows.
+        """
+        entries = map(self._entries.get, names)
+        return any(entry is None or not entry.effect.lasting for entry in entries)
 
     def nearest(self, name: str, limit: int = 3) -> list[str]:
         """Return the known names most like the unknown *name*, best first."""

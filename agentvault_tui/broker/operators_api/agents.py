@@ -47,7 +47,16 @@ _MOST: Final = 500
 _QUERY: Final = {"after", "ids", "limit", "name", "tokens"}
 _WORK_A_TURN: Final = 400
 """Of the event loop: so many tokens, or a quarter as many agents, are about 2 ms."""
-_NEW = ("name", "owner", "purpose", "scopes", "public_key", "resource_server")
+_NEW = (
+    "name",
+    "owner",
+    "purpose",
+    "scopes",
+    "public_key",
+    "resource_server",
+    "serves",
+    "resources",
+)
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -241,6 +250,8 @@ def _registration(body: dict[str, Any]) -> Registration:
             text_of(body, "public_key", cap=8192) if "public_key" in body else None
         ),
         resource_server=resource_server,
+        serves=strings_of(body, "serves"),
+        resources=strings_of(body, "resources"),
     )
 
 

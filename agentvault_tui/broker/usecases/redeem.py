@@ -27,9 +27,10 @@ from agentvault_tui.broker.usecases.request import (
     refused,
 )
 from agentvault_tui.broker.usecases.stepup import expire
+from agentvault_tui.broker.usecases.uses import count_use, is_single_use, seen_by
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, NotFoundError
-from agentvault_tui.ledger import DropToken
+from agentvault_tui.ledger import ALLOWED, DropToken
 from agentvault_tui.model import (
     Agent,
     Draft,
@@ -91,9 +92,9 @@ async def poll(
 async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection:
     """Say what *caller* may know of *token* (RFC 7662 section 2.2).
 
-    A resource server's active answer about an elevated token consumes it, and the
-    consumption is durable before the answer leaves. Between finding the token and
-    dropping it nothing else can run, so of any number of callers one gets it.
+    A resource server's active answer about a token good for one action consumes it,
+    and the consumption is durable before the answer leaves. Between finding the token
+    and dropping it nothing else can run, so of any number of callers one gets it.
     """
     found = broker.registry.token(sha256_hex(token))
     if found is None or not broker.registry.serves(caller.id):
@@ -101,11 +102,15 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if not caller.resource_server:
         # RFC 7662 section 4: whoever may ask about any token can go fishing for one.
         return Introspection(found if found.agent_id == caller.id else None)
-    if found.kind is TokenKind.STANDARD:
-        return Introspection(found)
+    seen = seen_by(caller, found)
+    if seen is None:
+        return Introspection(None)
+    if not is_single_use(broker, found):
+        count_use(broker, found, caller)
+        return Introspection(seen)
     if not broker.registry.drop_token(found):
         return Introspection(None)
-    if not _as_approved(broker, found):
+    if found.kind is TokenKind.ELEVATED and not _as_approved(broker, found):
         await record_void(broker, found, "it is not what was approved")
         return Introspection(None)
     epoch = broker.registry.epoch(found.agent_id)
@@ -115,7 +120,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         and broker.registry.serves(caller.id)
         and not found.expires.passed(broker.clock)
     )
-    return Introspection(found if alive else None)
+    return Introspection(seen if alive else None)
 
 
 async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
@@ -263,8 +268,9 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         agent_id=token.agent_id,
         action=stepup.action if stepup else token.scope,
         resource=stepup.resource if stepup else token.resource,
-        decision_id=stepup.decision_id if stepup else None,
-        detail={"token_id": token.id, "stepup_id": token.stepup_id},
+        reason=ALLOWED if token.kind is TokenKind.STANDARD else None,
+        decision_id=stepup.decision_id if stepup else token.decision_id,
+        detail=_told(token),
     )
     try:
         await broker.record(draft, changes=changes)

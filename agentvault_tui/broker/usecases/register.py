@@ -21,11 +21,15 @@ from agentvault_tui.model import (
     new_secret,
     sha256_hex,
 )
+from agentvault_tui.policy.resources import canonical
 from agentvault_tui.text import visible
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _OWNER_CAP: Final = 200
 _PURPOSE_CAP: Final = 1000
+_RESOURCE_CAP: Final = 500
+_RESOURCES_CAP: Final = 64
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:[^#]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,9 @@ class Registration:
     public_key: str | None = None
     """PEM (SPKI) or JWK; without one a client secret is made."""
     resource_server: bool = False
+    """Implied by what it serves."""
+    serves: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ async def register(
         LedgerUnwritableError: it could not be recorded.
     """
     _check_texts(registration)
-    check_scopes(broker, registration.scopes)
+    check_scopes(broker, (*registration.scopes, *registration.serves))
+    resources = tuple(sorted({_resource(each) for each in registration.resources}))
     folded = fold_name(registration.name)
     if folded in broker.registering or broker.registry.is_name_taken(folded):
         raise ConflictError(
@@ -78,7 +86,9 @@ async def register(
         purpose=registration.purpose,
         scopes=tuple(sorted(set(registration.scopes))),
         created_at=broker.clock.now(),
-        resource_server=registration.resource_server,
+        resource_server=_is_resource_server(registration),
+        serves=tuple(sorted(set(registration.serves))),
+        resources=resources,
         credential=Credential(
             secret_sha256=sha256_hex(secret) if secret else None,
             public_key=(
@@ -122,10 +132,33 @@ def _check_texts(registration: Registration) -> None:
         raise UsageError(
             f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"
         )
+    if len(registration.resources) > _RESOURCES_CAP:
+        raise UsageError(f"a resource server has at most {_RESOURCES_CAP} resources")
     if len(registration.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
-    if not registration.scopes and not registration.resource_server:
+    if not registration.scopes and not _is_resource_server(registration):
         raise UsageError("an agent needs at least one scope", "give --scope")
+
+
+def _is_resource_server(registration: Registration) -> bool:
+    serves = registration.serves or registration.resources
+    return registration.resource_server or bool(serves)
+
+
+def _resource(named: str) -> str:
+    """Return a resource in the form that requests' resources are brought into.
+
+    Raises:
+        UsageError: it has none, or is no absolute URI (RFC 8707 section 2).
+    """
+    found = canonical(named) if len(named) <= _RESOURCE_CAP else None
+    if found is None or not _URI.fullmatch(found):
+        raise UsageError(
+            f"{visible(named, 60)} cannot be a resource server's resource",
+            "write a URI without a fragment, such as stripe:acct_42 or "
+            "https://api.example/",
+        )
+    return found
 
 
 def _draft(agent: Agent, operator: Actor) -> Draft:
@@ -139,6 +172,8 @@ def _draft(agent: Agent, operator: Actor) -> Draft:
             "purpose": agent.purpose,
             "scopes": list(agent.scopes),
             "resource_server": agent.resource_server,
+            **({"serves": list(agent.serves)} if agent.serves else {}),
+            **({"resources": list(agent.resources)} if agent.resources else {}),
             "credential": "public_key" if agent.credential.public_key else "secret",
         },
     )

@@ -226,6 +226,7 @@ async def _issue(
         message = "This agent holds too many live tokens. Use them, or revoke some."
         return await deny(broker, request, "too_many_tokens", message, verdict)
     secret = new_secret("av_t")
+    single_use = broker.policy.catalogue.is_single_use(request.action.scopes)
     token = Token(
         id=TokenId(new_id("tok")),
         sha256=sha256_hex(secret),
@@ -236,6 +237,8 @@ async def _issue(
         expires=Deadline.after(broker.clock, ttl),
         authorization_details=request.served_text,
         resource=request.resource,
+        single_use=single_use,
+        decision_id=request.decision_id if single_use else None,
     )
     epoch = registry.epoch(request.agent.id)
     draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
@@ -243,6 +246,7 @@ async def _issue(
         token_id=token.id,
         expires_at=iso(token.expires.wall),
         **details_digest(token.authorization_details),
+        **({"single_use": True} if single_use else {}),
     )
     await broker.record(draft, changes=[token])
     if registry.epoch(request.agent.id) != epoch:
