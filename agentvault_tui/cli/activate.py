@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import click
 
+from agentvault_tui.cli.device import followed
 from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.operator_client import segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import confirm
@@ -20,6 +22,10 @@ from agentvault_tui.text import clip
 
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
+_OUTCOMES: Final = {
+    "approved": "the broker accepted it",
+    "confirmed": "what asked for the code shows whether it was accepted",
+}
 _PASSWORD_CAP: Final = 4096
 
 
@@ -42,7 +48,8 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
     """Sign in for USER_CODE and approve, over the HTTP a browser would speak.
 
     Shows what is being approved and its fingerprint: compare it with the screen that
-    asked. Exits 1 when you say no, or the tenant does.
+    asked. Then waits for the broker: exits 0 when it accepted the approval, 1 when it
+    did not, or when you or the tenant say no.
     """
     if not (given["yes"] or sys.stdin.isatty()):
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
@@ -56,16 +63,43 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
         _factor("password", password, lambda word: page.sign_in(user, word))
         _factor("one-time code", given["otp"], page.one_time_code)
         agreed = given["yes"] or confirm("Approve exactly this?")
+        asked = _waiting(session, details.user_code)
         if agreed:
             page.confirm()
         else:
             page.cancel()
-    answer = "approved" if agreed else "cancelled"
+    answer, problem = _accepted(session, asked) if agreed else ("cancelled", None)
     if session.json:
-        session.out.json({"answer": answer, **_shape(details)})
+        session.out.json({"answer": answer, "problem": problem, **_shape(details)})
     else:
         session.out.line(session.out.word(answer))
-    return 0 if agreed else 1
+        refused = f"the broker refused it: {problem}" if problem else ""
+        if note := _OUTCOMES.get(answer, refused):
+            session.out.note(note)
+    return 0 if answer in _OUTCOMES else 1
+
+
+def _waiting(session: Session, user_code: str) -> str | None:
+    """Return the id of the step-up that waits for *user_code*; None for a login."""
+    answer = session.client.get("/api/agents/stepup", status="authorizing")
+    for item in answer["stepups"]:
+        if item["device"] and item["device"]["user_code"] == user_code:
+            return str(item["id"])
+    return None
+
+
+def _accepted(session: Session, stepup_id: str | None) -> tuple[str, str | None]:
+    """Wait for what the broker makes of the sign-in: only it knows who may approve."""
+    if stepup_id is None:
+        return "confirmed", None
+    ended = followed(
+        session,
+        lambda: session.client.get(f"/api/agents/stepup/{segment(stepup_id)}"),
+        lambda item: item["status"] == "authorizing",
+    )
+    if ended["status"] in {"approved", "redeemed"}:
+        return "approved", None
+    return "refused", ended["problem"] or ended["status"]
 
 
 def _issuer(session: Session) -> str:

@@ -28,7 +28,9 @@ _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _WORDS: Final = {
     **dict.fromkeys(("active", "allowed", "approved", "redeemed", "ok"), "good"),
-    **dict.fromkeys(("revoked", "denied", "high", "fault", "cancelled"), "bad"),
+    **dict.fromkeys(
+        ("revoked", "denied", "high", "fault", "cancelled", "refused"), "bad"
+    ),
     **dict.fromkeys(
         ("escalated", "pending", "authorizing", "medium", "warning", "expired"), "wait"
     ),

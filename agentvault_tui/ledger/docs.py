@@ -16,7 +16,6 @@ from agentvault_tui.model import (
     AgentStatus,
     Credential,
     DecisionId,
-    DeviceCode,
     Evidence,
     Given,
     Lease,
@@ -113,8 +112,12 @@ def read_token(token_id: str, agent_id: str, doc: str) -> Token:
 
 
 def write_stepup(stepup: StepUp) -> str:
-    """Return *stepup* as text."""
-    device, who = stepup.device, stepup.decided_by
+    """Return *stepup* as text.
+
+    Its device code is left out: whoever reads a live user code can enter it (RFC 8628
+    section 5.4), and no device flow outlives its process.
+    """
+    who = stepup.decided_by
     plain = (
         "id agent_id agent_name scope action resource reason rule why risk "
         "policy_version nonce digest decision_id ttl count status problem denial "
@@ -128,14 +131,6 @@ def write_stepup(stepup: StepUp) -> str:
     value["redeemed_at"] = _moment(stepup.redeemed_at)
     value["fetched_at"] = _moment(stepup.fetched_at)
     value["decided_by"] = who and [who.sub, who.name, who.amr, _moment(who.auth_time)]
-    value["device"] = device and [
-        device.user_code,
-        device.verification_uri,
-        device.verification_uri_complete,
-        device.expires_in,
-        device.interval,
-        iso(device.expires_at),
-    ]
     details = stepup.authorization_details or "null"
     return (
         f'{to_json(value)[:-1]},"parameters":{stepup.parameters_json}'
@@ -146,7 +141,7 @@ def write_stepup(stepup: StepUp) -> str:
 def read_stepup(doc: str) -> StepUp:
     """Return the step-up `write_stepup` wrote."""
     value = json.loads(doc)
-    device, who = value["device"], value["decided_by"]
+    who = value["decided_by"]
     details = value.get("authorization_details")
     value |= {
         "authorization_details": None if details is None else to_json(details),
@@ -164,14 +159,9 @@ def read_stepup(doc: str) -> StepUp:
         "redeemed_at": _parse(value.get("redeemed_at")),
         "fetched_at": _parse(value.get("fetched_at")),
         "decided_by": who and Evidence(who[0], who[1], tuple(who[2]), _parse(who[3])),
-        "device": device and _read_device(device),
+        "device": None,  # older versions wrote it
     }
     return StepUp(**value)
-
-
-def _read_device(value: list[Any]) -> DeviceCode:
-    code, uri, complete, expires_in, interval, expires_at = value
-    return DeviceCode(code, uri, complete, expires_in, interval, parse_iso(expires_at))
 
 
 def write_panic(panic: Panic) -> str:

@@ -117,9 +117,9 @@ class Activation:
         self._submit("one-time-code", otp=otp)
 
     def confirm(self) -> None:
-        """Approve."""
+        """Say yes; whether that is accepted the broker knows, not the tenant."""
         self._submit("confirm")
-        if self.step != "approved":
+        if self.step != "confirmed":
             raise _rubbish()
 
     def cancel(self) -> None:

@@ -158,8 +158,8 @@ class Pages:
             self._people.note_login(sub)
             if not self._codes.approve(code, sub, sid, session.authenticated_at):
                 return self._over(_OVER)
-            _log.info("device code approved", extra={"sub": sub})
-            return self._views.step("approved", code, session.user_code, "")
+            _log.info("device code confirmed", extra={"sub": sub})
+            return self._views.step("confirmed", code, session.user_code, "")
 
         return await self._submitted(request, "confirm", act)
 

@@ -350,6 +350,20 @@ async def test_a_restart_puts_what_was_being_authorized_back(
         await again.close()
 
 
+async def test_a_live_code_is_in_memory_alone(bench: Bench) -> None:
+    """Whoever reads the database, its WAL or any other file finds no code to enter."""
+    _, stepup = await hold(bench)
+    started = await start(bench, stepup)
+    assert started.device is not None
+    files = [path for path in bench.home.data.rglob("*") if path.is_file()]
+    assert any(path.name.endswith("-wal") for path in files)
+    written = b"".join(path.read_bytes() for path in files)
+    assert stepup.id.encode() in written
+    assert started.device.user_code.encode() not in written
+    (flow,) = bench.tenant.flows
+    assert flow.device_code.encode() not in written
+
+
 async def test_unknown_step_ups_are_not_found(bench: Bench) -> None:
     """Deciding about nothing is an error, not a decision."""
     with pytest.raises(NotFoundError):

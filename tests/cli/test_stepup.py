@@ -248,6 +248,30 @@ def test_a_wrong_password_and_a_wrong_code_are_refused(
     process.communicate(timeout=30)
 
 
+def test_a_sign_in_the_broker_refuses_is_not_called_approved(
+    av: Run, start: Start, agent: Agent, tmp_path: Path
+) -> None:
+    """The tenant knows who signed in; who may approve, and when, the broker does."""
+    name = f"v{time.monotonic_ns()}"
+    added = av("tenant", "user", "add", name, "--json").json
+    file = tmp_path / "password"
+    file.write_text(added["password"])
+    file.chmod(0o600)
+    viewer = Person(name, file, added["otp_secret"])
+    stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    process = start("stepup", "approve", stepup_id, "--json")
+    device = first_line(process)["device"]
+    assert isinstance(device, dict)
+    refused = activate(av, viewer, device["user_code"])
+    assert refused.code == 1
+    assert "approved" not in refused.out
+    assert "the broker refused it" in refused.err
+    assert "approver" in refused.err
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert av("stepup", "deny", stepup_id).code == 0
+
+
 def test_a_password_file_others_can_read_is_refused(
     av: Run, person: Person, tmp_path: Path
 ) -> None:
@@ -311,7 +335,7 @@ def test_sign_in_by_device_flow(av: Run, start: Start, person: Person) -> None:
     device = first_line(process)["device"]
     assert isinstance(device, dict)
     answer = activate(av, person, device["user_code"], "--json")
-    assert answer.json["answer"] == "approved"
+    assert answer.json["answer"] == "confirmed"
     assert answer.json["agent_id"] is None
     rest, _ = process.communicate(timeout=30)
     assert process.returncode == 0

@@ -25,7 +25,6 @@ from agentvault_tui.model import (
     AgentId,
     Credential,
     DecisionId,
-    DeviceCode,
     Draft,
     EventType,
     Evidence,
@@ -153,7 +152,6 @@ def decided(clock: Clock, name: str = "sup_2") -> StepUp:
         status=StepUpStatus.APPROVED,
         decided_by=Evidence("auth0|1", "Alice", ("mfa", "otp"), clock.now()),
         decided_at=clock.now(),
-        device=DeviceCode("WDJB-MJHT", "https://t/a", "https://t/a?c", 120, 5, START),
     )
 
 

@@ -39,7 +39,7 @@ def test_forms_need_their_token_and_their_browser(
         assert answer.status_code == 403
         assert read_page(answer.text).error == "stale_form"
     assert tenant.poll(flow).json()["error"] == "authorization_pending"
-    assert browser.send(page, "confirm").step == "approved"
+    assert browser.send(page, "confirm").step == "confirmed"
 
 
 def test_the_first_form_is_bound_to_its_browser_too(tenant: TenantThread) -> None:

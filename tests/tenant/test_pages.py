@@ -221,3 +221,25 @@ def test_a_page_says_first_what_limits_nothing_and_all_that_is_said(
         "payment_initiation: creditorAccount"
     ]
     sound(browser.answers[-1])
+
+
+def test_a_page_does_not_say_what_it_cannot_know(
+    tenant: TenantThread, browser: Browser, alice: NewUser
+) -> None:
+    """The broker may still refuse a sign-in: the console shows whether it did."""
+    page = browser.confirm_page(tenant.flow()["user_code"], alice)
+    assert browser.send(page, "confirm").step == "confirmed"
+    text = browser.answers[-1].text
+    assert "Your console shows whether it was accepted" in text
+    assert not re.search("approved", text, re.IGNORECASE)
+
+
+def test_no_live_code_is_in_the_store(tenant: TenantThread) -> None:
+    """A copy of the tenant's files holds neither a user code nor a device code."""
+    flow = tenant.flow()
+    files = [path for path in tenant.home.tenant.rglob("*") if path.is_file()]
+    written = b"".join(path.read_bytes() for path in files)
+    assert b"payments-agent" in written
+    assert flow["user_code"].encode() not in written
+    assert flow["user_code"].replace("-", "").encode() not in written
+    assert flow["device_code"].encode() not in written
