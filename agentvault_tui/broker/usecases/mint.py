@@ -9,7 +9,7 @@ from typing import Final
 from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.policy_change import issued_meanwhile
-from agentvault_tui.broker.usecases.request import details_digest, digest_of
+from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.ledger import DropToken
@@ -185,6 +185,5 @@ def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -
             "token_id": token.id,
             "scope": token.scope,
             "token_fetch_before": iso(token.expires.wall),
-            **details_digest(token.authorization_details),
         },
     )

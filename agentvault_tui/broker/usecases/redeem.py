@@ -22,7 +22,6 @@ from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.request import (
     POLL_INTERVAL,
-    details_digest,
     digest_of,
     refused,
 )
@@ -221,7 +220,6 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
             "stepup_id": stepup.id,
             "scope": token.scope,
             "expires_at": iso(token.expires.wall),
-            **details_digest(token.authorization_details),
         },
     )
 
@@ -270,7 +268,7 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         resource=stepup.resource if stepup else token.resource,
         reason=ALLOWED if token.kind is TokenKind.STANDARD else None,
         decision_id=stepup.decision_id if stepup else token.decision_id,
-        detail=_told(token),
+        detail=told(token),
     )
     try:
         await broker.record(draft, changes=changes)

@@ -245,7 +245,6 @@ async def _issue(
     draft.detail.update(
         token_id=token.id,
         expires_at=iso(token.expires.wall),
-        **details_digest(token.authorization_details),
         **({"single_use": True} if single_use else {}),
     )
     await broker.record(draft, changes=[token])
@@ -350,7 +349,6 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
             **_carried(request),
-            **details_digest(stepup.authorization_details),
         },
     )
     try:
@@ -471,11 +469,3 @@ def _carried(request: Request) -> dict[str, Any]:
         "other_details": other_details(request.details),
     }
     return {name: value for name, value in told.items() if value}
-
-
-def details_digest(details: str | None) -> dict[str, str]:
-    """Return what an event tells of ``authorization_details`` as they are served.
-
-    The hash of their text; what they say is in the events of the request already.
-    """
-    return {"details_sha256": sha256_hex(details)} if details else {}
