@@ -107,6 +107,7 @@ async def register(
         "purpose": "The workspace API, which asks about the agents' tokens",
         "scopes": [],
         "resource_server": True,
+        "serves": sorted({operation.scope for operation in workspace.OPERATIONS}),
     }
     for name, description in wanted.items():
         if name in known:

@@ -98,37 +98,33 @@ def _judge(claims: dict[str, Any], demand: Demand) -> Response | None:
     """Compare an active token's claims with what is about to be done."""
     if demand.scope not in str(claims.get("scope", "")).split():
         return _challenge(403, "insufficient_scope", f"needs {demand.scope}")
-    details = claims.get("authorization_details")
-    if details is None and not claims.get("elevated"):
-        return None
-    # RFC 9396 section 9.2: the resource server enforces what was consented to. The
-    # person approved one exact action; one cent more is another action.
-    if not isinstance(details, list) or len(details) != 1:
-        return _challenge(403, "insufficient_scope", "needs exactly one action")
-    if _canonical(_named(details[0])) != _canonical(_asked(demand)):
+    if not permits(claims, demand.scope, demand.resource, demand.parameters):
         return _challenge(
             403, "insufficient_scope", "the token was given for another action"
         )
     return None
 
 
-def _named(detail: Any) -> Any:
-    if not isinstance(detail, dict):
-        return None
-    return [
-        detail.get("action"),
-        detail.get("resource"),
-        detail.get("parameters", {}),
+def permits(
+    claims: dict[str, Any], scope: str, resource: str, parameters: dict[str, Any]
+) -> bool:
+    """Compare what a token is good for with what is about to be done.
+
+    RFC 9396 section 9.2: the resource server enforces what was consented to. A person
+    approved one exact action; one cent more is another action. The lines are those of
+    docs/protect-your-api.md.
+    """
+    if claims.get("active") is not True or scope not in claims["scope"].split():
+        return False
+    details = claims.get("authorization_details") or []
+    if not details:  # it names no action: good enough to read, and for nothing else
+        return scope.startswith("read:") and claims.get("aud", resource) == resource
+    named = [
+        [one.get("action"), one.get("resource"), one.get("parameters", {})]
+        for one in details
     ]
-
-
-def _asked(demand: Demand) -> list[Any]:
-    return [demand.scope, demand.resource, demand.parameters]
-
-
-def _canonical(value: Any) -> str:
-    """Return JSON text to compare by: Python thinks that 1 equals True."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    wanted = [[scope, resource, parameters]]
+    return json.dumps(named, sort_keys=True) == json.dumps(wanted, sort_keys=True)
 
 
 def _challenge(status: int, error: str | None, description: str) -> Response:

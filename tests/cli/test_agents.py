@@ -319,3 +319,26 @@ def test_show_tells_what_a_revocation_does_at_providers() -> None:
         ("at the provider", "intranet token confirmed in 830 ms"),
         ("at the provider", "intranet token failed: revoke at intranet by hand"),
     ]
+
+
+def test_a_resource_server_says_what_it_serves(av: Run) -> None:
+    """Registered with it, shown with it; without, `add` and the doctor warn."""
+    made = av(
+        *("agents", "add", "pay-api", "--owner", "o", "--serves", "send:payment"),
+        *("--serves", "read:payments", "--resource", "STRIPE:acct_42"),
+    )
+    assert made.code == 0, made.err
+    assert "without --serves" not in made.err
+    shown = av("agents", "show", "pay-api").out
+    assert "read:payments send:payment" in shown
+    assert "stripe:acct_42" in shown
+    open_api = av("agents", "add", "any-api", "--owner", "o", "--resource-server")
+    assert "consumes those meant for other servers" in open_api.err
+    found = av("doctor", "--json").json["findings"]
+    servers = [one["what"] for one in found if one["area"] == "servers"]
+    assert len(servers) == 1
+    assert "any-api" in servers[0]
+    assert av("agents", "revoke", "any-api").code == 0
+    wrong = av("agents", "add", "x", "--owner", "o", "--serves", "send:paymnt")
+    assert wrong.code == 2
+    assert "send:payment" in wrong.err

@@ -154,8 +154,9 @@ async def test_a_count_of_recipients_must_be_true(
     scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
 ) -> None:
     """A bulk mail reaches as many people as the approved count, or is not sent."""
-    scripted.claims["t"] = active("send:email")
     body = {"recipients": 5, "list": "customers", "subject": "s"}
+    detail = {"action": "send:email", "resource": "mail:outbox", "parameters": body}
+    scripted.claims["t"] = active("send:email", authorization_details=[detail])
     headers = {"Authorization": "Bearer t"}
     few = await desk.post("/mail/outbox", json=body, headers=headers)
     assert few.status_code == 422

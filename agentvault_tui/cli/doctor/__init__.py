@@ -8,7 +8,12 @@ from typing import Final
 from agentvault_tui.cli.doctor.files import check_files, check_policy, check_settings
 from agentvault_tui.cli.doctor.machine import check_terminal, check_versions
 from agentvault_tui.cli.doctor.record import check_clock, check_ledger
-from agentvault_tui.cli.doctor.running import check_broker, check_people, check_tenant
+from agentvault_tui.cli.doctor.running import (
+    check_broker,
+    check_people,
+    check_servers,
+    check_tenant,
+)
 from agentvault_tui.cli.doctor.tls import check_tls
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
@@ -23,6 +28,7 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] =
     ("policy", check_policy),
     ("tls", check_tls),
     ("broker", check_broker),
+    ("servers", check_servers),
     ("tenant", check_tenant),
     ("people", check_people),
     ("ledger", check_ledger),

@@ -12,6 +12,7 @@ from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
+from agentvault_tui.text import visible
 
 
 def check_broker(session: Session) -> Iterator[Finding]:
@@ -40,6 +41,25 @@ def check_broker(session: Session) -> Iterator[Finding]:
         )
     for sentence in status["warnings"]:
         yield warning(sentence)
+
+
+def check_servers(session: Session) -> Iterator[Finding]:
+    """Name the resource servers that see tokens meant for others."""
+    if _status(session) is None:
+        return
+    after: str | None = ""
+    while after is not None:
+        page = session.client.get("/api/agents", after=after or None, limit=500)
+        for agent in page["agents"]:
+            served = agent.get("serves") or agent.get("resources")
+            if not agent["resource_server"] or agent["status"] != "active" or served:
+                continue
+            yield warning(
+                f"the resource server {visible(agent['name'], 60)} sees every token, "
+                "and consumes those meant for other servers",
+                "register it anew with --serves, then revoke this one",
+            )
+        after = page.get("next")
 
 
 def check_tenant(session: Session) -> Iterator[Finding]:
