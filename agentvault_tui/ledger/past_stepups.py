@@ -150,6 +150,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
     """Return the step-up as it was asked for; what was cut short stays cut."""
     detail = event.detail
     parameters = detail.get("parameters")
+    others = detail.get("other_details")
     ends = detail.get("expires_at")
     end = parse_iso(ends) if isinstance(ends, str) else event.time + _ASSUMED
     return StepUp(
@@ -172,6 +173,8 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         requested_at=event.time,
         expires=Deadline(end, 0.0, ""),
         connection=text_or_start(detail.get("connection")) or None,
+        resource_indicator=text_or_start(detail.get("resource_indicator")) or None,
+        authorization_details=to_json(others) if isinstance(others, list) else None,
     )
 
 

@@ -44,7 +44,8 @@ from agentvault_tui.vault import Expired as CodeExpired
 
 READ = Action(scopes=("read:calendar",), action="read:calendar", parameters={})
 WRITE = Action(scopes=("write:calendar",), action="write:calendar", parameters={})
-SCOPES = ("read:calendar", "write:calendar", "send:payment")
+MAIL = Action(("send:email",), "send:email", None, {"recipients": 1})
+SCOPES = ("read:calendar", "write:calendar", "send:email", "send:payment")
 Scene = dict[str, Any]
 
 
@@ -167,7 +168,7 @@ class Story:
             self.secrets.append((agent, answer.access_token))
 
     async def read(self) -> None:
-        await self.ask(self.chance.choice([READ, WRITE]))
+        await self.ask(self.chance.choice([READ, WRITE, MAIL]))
 
     async def pay(self) -> None:
         amount = self.chance.choice([4200, 4200, 17])

@@ -256,7 +256,11 @@ async def test_a_person_approves_and_the_payment_is_made_once(
             answer = await operators.get(
                 "/api/audit", params={"type": "token.redeemed"}
             )
-            redeemed = answer.json()["events"]
+            redeemed = [
+                event
+                for event in answer.json()["events"]
+                if event["detail"].get("stepup_id") == asked["id"]
+            ]
     assert len(redeemed) == 1
     assert modes(home / "demo") == {"0o600"}
 
