@@ -1,23 +1,26 @@
 """What agents did, counted as it is written, by what an operator asks about.
 
 Each decision is counted by scope, by quarter of an hour and, when it is a refusal, by
-reason; each use of an elevated token by scope. The counts stand beside the events and
-are written in their transaction, so one agent's are read at once however long the
-chain is. `verify` counts anew from the bodies and compares.
+reason; each use of an elevated token by scope. The counts stand beside the events, so
+one agent's are read at once however long the chain is. They are written for many
+commits at once (`count_new`), since each would touch three pages more; what is read is
+completed by the few events not counted yet. `verify` counts anew from the bodies and
+compares.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.model import AgentId, EventType
+from agentvault_tui.model import ActorKind, AgentId, EventType
 
 SCOPE: Final = "scope"
 REASON: Final = "reason"
@@ -31,6 +34,20 @@ TABLE: Final = """CREATE TABLE activity (
   outcome TEXT NOT NULL, events INTEGER NOT NULL, last TEXT NOT NULL,
   PRIMARY KEY (agent_id, facet, value, outcome)
 ) WITHOUT ROWID"""
+COUNTED: Final = "CREATE TABLE counted (upto INTEGER NOT NULL)"
+"""The last event that `tally` and `activity` count; those after it are few."""
+UNCOUNTED: Final = (
+    "SELECT seq, time, CAST(body AS BLOB) FROM events"
+    " WHERE seq > (SELECT upto FROM counted) {} ORDER BY seq"
+)
+_TALLY: Final = (
+    "INSERT INTO tally VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+    " events = events + excluded.events, seen = coalesce(excluded.seen, seen)"
+)
+_ACTIVITY: Final = (
+    "INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+    " events = events + excluded.events, last = excluded.last"
+)
 _DENIED: Final = "denied"
 _QUARTER_CELLS: Final = 14
 """Characters of a time up to its minutes."""
@@ -97,15 +114,75 @@ def quarter(stamp: str) -> str:
 
 def read(db: sqlite3.Connection, agent_id: AgentId, since: datetime) -> Activity:
     """Read one agent's counts, in one snapshot: one stretch of one index."""
+    first = quarter(iso(since))
     rows = db.execute(
         "SELECT facet, value, outcome, events, last FROM activity"
         " WHERE agent_id = ? AND (facet <> 'quarter' OR value >= ?)",
-        (agent_id, quarter(iso(since))),
-    ).fetchall()
+        (agent_id, first),
+    )
+    counts = {row[:3]: (row[3], row[4]) for row in rows}
+    for (_, *key), (events, last) in uncounted(db, agent_id).activity.items():
+        if key[0] != QUARTER or key[1] >= first:
+            before = counts.get(tuple(key), (0, ""))[0]
+            counts[tuple(key)] = before + events, last
     found: dict[str, list[Count]] = {SCOPE: [], REASON: [], QUARTER: []}
-    for facet, value, outcome, events, last in rows:
+    for (facet, value, outcome), (events, last) in sorted(counts.items()):
         found[facet].append(Count(value, outcome, events, parse_iso(last)))
     return Activity(*(tuple(found[facet]) for facet in (SCOPE, REASON, QUARTER)))
+
+
+@dataclass(slots=True)
+class Counts:
+    """What some events add to the counts."""
+
+    upto: int = 0
+    tally: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By agent, type and outcome."""
+    seen: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """When the agent itself was seen last, by the same keys."""
+    activity: dict[Key, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, stamp: str, body: dict[str, Any]) -> None:
+        """Count one event."""
+        fact = fact_of(body)
+        key = fact.agent_id or "", fact.kind, fact.outcome or ""
+        self.tally[key] += 1
+        if body["actor"]["kind"] == ActorKind.AGENT:
+            self.seen[key] = stamp
+        for counted in keys(fact, stamp):
+            self.activity[counted] = self.activity.get(counted, (0, ""))[0] + 1, stamp
+
+
+def uncounted(db: sqlite3.Connection, agent_id: str | None = None) -> Counts:
+    """Count the events, of one agent or all, that the tables do not count yet."""
+    which = "" if agent_id is None else "AND agent_id = ?"
+    keys = () if agent_id is None else (agent_id,)
+    found = Counts()
+    for seq, stamp, body in db.execute(UNCOUNTED.format(which), keys):
+        found.upto = seq
+        found.add(stamp, json.loads(body))
+    return found
+
+
+def count_new(db: sqlite3.Connection) -> None:
+    """Bring the counts up to date, in one transaction."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        found = uncounted(db)
+        db.executemany(
+            _TALLY,
+            [(*key, n, found.seen.get(key)) for key, n in found.tally.items()],
+        )
+        db.executemany(
+            _ACTIVITY, [(*key, *counted) for key, counted in found.activity.items()]
+        )
+        if found.upto:
+            db.execute("UPDATE counted SET upto = ?", (found.upto,))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def fact_of(body: dict[str, Any]) -> Fact:

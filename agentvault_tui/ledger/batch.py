@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
-from agentvault_tui.ledger import activity
 from agentvault_tui.ledger.bindings import bind
 from agentvault_tui.ledger.chain import Prepared, genesis, link, prepare, written
 from agentvault_tui.ledger.records import Attempt, Change, Head
@@ -22,7 +20,7 @@ from agentvault_tui.ledger.state import (
     row_of,
     state_statements,
 )
-from agentvault_tui.model import ActorKind, Draft, Event
+from agentvault_tui.model import Draft, Event
 
 _HELD: Final = timedelta(seconds=2)
 """A clock set back by no more than this is held at the last event's time."""
@@ -84,9 +82,7 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
     stamp = iso(now)
     seq, digest = tip.seq, tip.hash
     rows: list[Row] = []
-    tally: Counter[tuple[str, str, str]] = Counter()
-    seen: dict[tuple[str, str, str], str] = {}
-    counted: Counter[activity.Key] = Counter()
+    changed: list[tuple[str, Row]] = []
     events: list[tuple[Event, ...]] = []
     for job in jobs:
         placed = []
@@ -95,23 +91,13 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
             body = prepared.body(seq, stamp)
             digest = link(digest, seq, body.encode())
             rows.append(_event_row(prepared, seq, stamp, body, digest))
-            kind = _kind(prepared)
-            tally[kind] += 1
-            if prepared.draft.actor.kind is ActorKind.AGENT:
-                seen[kind] = stamp
-            counted.update(activity.keys(_fact(prepared), stamp))
             placed.append(_event(prepared, seq, now, digest))
         events.append(tuple(placed))
-    statements = list(
-        event_statements(
-            rows,
-            [(*kind, count, seen.get(kind)) for kind, count in tally.items()],
-            [(*key, count, stamp) for key, count in counted.items()],
-        )
-    )
+        changed += (_at_its_event(row, job, seq) for row in job.rows)
+    statements = list(event_statements(rows))
     if new_era and rows:
         statements.append(("INSERT INTO eras VALUES (?)", (tip.seq + 1,)))
-    statements += state_statements(row for job in jobs for row in job.rows)
+    statements += state_statements(changed)
     after = Tip(seq, digest, now) if rows else tip
     return Batch(jobs, tip, after, events, statements)
 
@@ -174,23 +160,14 @@ def _event_row(
     )
 
 
-def _kind(prepared: Prepared) -> tuple[str, str, str]:
-    """Return agent, type and outcome: what is tallied together."""
-    draft = prepared.draft
-    outcome = "" if draft.outcome is None else draft.outcome.value
-    return draft.agent_id or "", draft.type.value, outcome
-
-
-def _fact(prepared: Prepared) -> activity.Fact:
-    draft = prepared.draft
-    return activity.Fact(
-        draft.type,
-        draft.agent_id,
-        draft.outcome,
-        draft.action,
-        draft.reason,
-        draft.detail,
-    )
+def _at_its_event(pair: tuple[str, Row], job: Job, last: int) -> tuple[str, Row]:
+    """Give a token's row the event that binds it, of a job whose last one is *last*."""
+    table, row = pair
+    if table != "tokens":
+        return pair
+    first = last - len(job.prepared) + 1
+    places = (n for n, one in enumerate(job.prepared, first) if row[1] in one.state)
+    return table, (*row, next(places))
 
 
 def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:

@@ -68,7 +68,7 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
     """Yield the keys that *row* is bound under, and what is bound."""
     match table:
         case "tokens":
-            yield row[1], f"{row[0]}:{digest(table, row[1:])}"
+            yield row[1], f"{row[0]}:{digest(table, row[1:5])}"
         case "dropped":
             yield row[0], f"{row[1]}:"
         case "voided":

@@ -28,6 +28,12 @@ from agentvault_tui.model import (
     TokenId,
 )
 
+TOKENS: Final = """\
+CREATE TABLE tokens (
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL, agent_id TEXT NOT NULL,
+  expires TEXT NOT NULL, doc TEXT NOT NULL, seq INTEGER NOT NULL
+)"""
+"""*seq* is the event that binds the row."""
 STEPUPS: Final = (
     """\
 CREATE TABLE stepups (
@@ -94,6 +100,11 @@ def _bind_state(db: sqlite3.Connection, clock: Clock) -> None:
     ]
     bound = dict(_adoptable(db, ended))
     keys = sorted(bound)
+    _number_tokens(
+        db, {key: tip.seq + 1 + at // _ADOPTED for at, key in enumerate(keys)}
+    )
+    db.execute(activity.COUNTED)
+    db.execute("INSERT INTO counted VALUES (?)", (tip.seq,))
     prepared = [
         prepare(
             Draft(EventType.STATE_RECORDED, LEDGER, reason="upgraded"),
@@ -109,6 +120,17 @@ def _bind_state(db: sqlite3.Connection, clock: Clock) -> None:
     job = replace(job, prepared=(*prepared, *job.prepared), attempt=Attempt((), ()))
     for sql, parameters in build(tip, [job], clock).statements:
         db.execute(sql, parameters)
+
+
+def _number_tokens(db: sqlite3.Connection, events: dict[str, int]) -> None:
+    """Give tokens' rows the number of the event that binds them; 0 where none does."""
+    rows = db.execute("SELECT * FROM tokens").fetchall()
+    db.execute("DROP TABLE tokens")
+    db.execute(TOKENS)
+    db.executemany(
+        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
+        ((*row, events.get(row[1], 0)) for row in rows),
+    )
 
 
 def _waiting(db: sqlite3.Connection, clock: Clock) -> Iterator[StepUp]:

@@ -67,8 +67,7 @@ class Tallies:
         else:
             tally = _at_head(db) if anchor else Counter()
         low, high = min(anchor, seq), max(anchor, seq)
-        sql = _FEW if high - low <= _NEAR else _RANGE
-        between = Counter({(a, o): n for a, o, n in db.execute(sql, (low, high))})
+        between = _between(db, low, high)
         if seq >= anchor:
             tally.update(between)
         else:
@@ -102,13 +101,28 @@ def last_asked(
     }
 
 
+def _between(db: sqlite3.Connection, low: int, high: int) -> Tally:
+    """Count the decisions after event *low* up to *high*."""
+    if high - low <= _NEAR:
+        return _read(db.execute(_FEW, (low, high)))
+    # The tables, from which agents and answers are taken, do not count the last few.
+    (upto,) = db.execute("SELECT upto FROM counted").fetchone()
+    edge = min(max(low, upto), high)
+    found = _read(db.execute(_RANGE, (low, edge)))
+    found.update(_read(db.execute(_FEW, (edge, high))))
+    return found
+
+
+def _read(rows: Iterable[tuple[str, str, int]]) -> Tally:
+    return Counter({(agent, outcome): events for agent, outcome, events in rows})
+
+
 def _at_head(db: sqlite3.Connection) -> Tally:
-    return Counter(
-        {
-            (agent, outcome): events
-            for agent, outcome, events in db.execute(
-                "SELECT agent_id, outcome, events FROM tally"
-                " WHERE type = 'token.decision'"
-            )
-        }
+    found = _read(
+        db.execute(
+            "SELECT agent_id, outcome, events FROM tally WHERE type = 'token.decision'"
+        )
     )
+    (upto,) = db.execute("SELECT upto FROM counted").fetchone()
+    found.update(_read(db.execute(_FEW, (upto, head_seq(db)))))
+    return found

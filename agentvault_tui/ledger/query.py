@@ -169,10 +169,14 @@ def _listed(
 
 def _combinations(db: sqlite3.Connection, query: EventQuery) -> list[tuple[str, str]]:
     """Return the types and outcomes there are, as far as the query wants them."""
+    wanted = (
+        "(?1 IS NULL OR agent_id = ?1) AND (?2 IS NULL OR type = ?2)"
+        " AND (?3 IS NULL OR outcome = ?3)"
+    )
     return db.execute(
-        "SELECT DISTINCT type, outcome FROM tally"
-        " WHERE (?1 IS NULL OR agent_id = ?1) AND (?2 IS NULL OR type = ?2)"
-        " AND (?3 IS NULL OR outcome = ?3)",
+        f"SELECT type, outcome FROM tally WHERE {wanted}"
+        " UNION SELECT type, coalesce(outcome, '') FROM events"
+        f" WHERE seq > (SELECT upto FROM counted) AND {wanted}",
         (query.agent, query.type, query.outcome),
     ).fetchall()
 

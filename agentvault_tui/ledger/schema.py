@@ -11,13 +11,18 @@ from typing import Final
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import activity
-from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS
+from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS, TOKENS
 
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
 VERSION: Final = 4
 _TOLD: Final = 5
 """Changes of the file's own tables that are named; the others are counted."""
+PAGE: Final = 1024
+"""Bytes a page of a new file has. A commit writes every page it touches whole: with
+4,096 it wrote twice as much."""
+LOG_BYTES: Final = 8 * 1024 * 1024
+"""What the log keeps on disk once it has been moved into the database."""
 BUSY_SECONDS: Final = 1.0
 """How long the writer waits for another process before it gives up (503)."""
 
@@ -41,13 +46,11 @@ CREATE TABLE tally (
   PRIMARY KEY (agent_id, type, outcome)
 ) WITHOUT ROWID;
 {activity.TABLE};
+{activity.COUNTED};
 CREATE TABLE agents (
   id TEXT PRIMARY KEY, doc TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE tokens (
-  n INTEGER PRIMARY KEY, id TEXT NOT NULL, agent_id TEXT NOT NULL,
-  expires TEXT NOT NULL, doc TEXT NOT NULL
-);
+{TOKENS};
 CREATE TABLE dropped (
   id TEXT PRIMARY KEY, n INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -108,9 +111,13 @@ def set_up_writer(db: sqlite3.Connection) -> None:
     the log at once: so nobody but the writer ever checkpoints.
     """
     harden(db)
+    db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is empty yet
     db.execute("PRAGMA journal_mode = WAL")
     for pragma in (
         "synchronous = FULL",
+        f"journal_size_limit = {LOG_BYTES}",
+        # Else a statement for many rows keeps the pages it changes in a file, too.
+        "temp_store = MEMORY",
         # The newest page of each agent's part of the index stays in memory.
         "cache_size = -32768",
         "wal_autocheckpoint = 0",
@@ -142,7 +149,8 @@ def prepare_schema(
         db.executescript(
             f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {VERSION};"
-            f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0); COMMIT;"
+            f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0);"
+            "INSERT INTO counted VALUES (0); COMMIT;"
         )
     elif application == APPLICATION_ID and version in MIGRATIONS:
         _migrate(db, version, clock)

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import docs
+from agentvault_tui.ledger.activity import uncounted
 from agentvault_tui.ledger.records import (
     Change,
     Cooldown,
@@ -59,14 +60,6 @@ _CONFIRMED: Final = 100
 
 _NEWER: Final = " WHERE excluded.n > n"
 _EVENTS: Final = "INSERT INTO events VALUES {}"
-_TALLY: Final = (
-    "INSERT INTO tally VALUES {} ON CONFLICT DO UPDATE SET"
-    " events = events + excluded.events, seen = coalesce(excluded.seen, seen)"
-)
-_ACTIVITY: Final = (
-    "INSERT INTO activity VALUES {} ON CONFLICT DO UPDATE SET"
-    " events = events + excluded.events, last = excluded.last"
-)
 _STATE: Final = {
     "agents": "INSERT INTO agents VALUES {} ON CONFLICT DO UPDATE SET"
     " doc = excluded.doc, n = excluded.n" + _NEWER,
@@ -89,7 +82,7 @@ _PRUNE: Final = (
 _FORGET: Final = "DELETE FROM meta WHERE key > ? AND key < ?"
 _WIDTH: Final = {
     "agents": 3,
-    "tokens": 5,
+    "tokens": 6,
     "dropped": 2,
     "voided": 2,
     "stepups": 7,
@@ -152,13 +145,9 @@ def state_statements(rows: Iterable[tuple[str, Row]]) -> Iterator[Statement]:
         yield from _many(_STATE[table], _WIDTH[table], listed)
 
 
-def event_statements(
-    rows: list[Row], tally: list[Row], counted: list[Row]
-) -> Iterator[Statement]:
-    """Return the statements that append events and count them."""
+def event_statements(rows: list[Row]) -> Iterator[Statement]:
+    """Return the statements that append events."""
     yield from _many(_EVENTS, 8, rows)
-    yield from _many(_TALLY, 5, tally)
-    yield from _many(_ACTIVITY, 6, counted)
 
 
 def last_n(db: sqlite3.Connection) -> int:
@@ -323,13 +312,27 @@ def _counts(
         counts[AgentId(agent_id)] = AgentCounts(allowed, denied, escalated)
         if last is not None:
             seen[AgentId(agent_id)] = parse_iso(last)
+    new = uncounted(db)
+    for (agent_id, _, outcome), events in new.tally.items():
+        if agent_id and outcome:
+            known = counts.get(AgentId(agent_id), AgentCounts())
+            more = {outcome: getattr(known, outcome) + events}
+            counts[AgentId(agent_id)] = replace(known, **more)
+    for (agent_id, _, _), last in new.seen.items():
+        if agent_id:
+            seen[AgentId(agent_id)] = parse_iso(last)
     return counts, seen
 
 
 def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
-    """Yield the rows of tokens neither expired, dropped nor voided, oldest first."""
+    """Yield the rows of tokens neither expired, dropped nor voided, oldest first.
+
+    The last column is what the event that is to have bound the row does bind.
+    """
     yield from db.execute(
-        "SELECT t.* FROM tokens t LEFT JOIN voided v ON v.agent_id = t.agent_id"
+        "SELECT t.*, json_extract(e.body, '$.state') FROM tokens t"
+        " LEFT JOIN events e ON e.seq = t.seq"
+        " LEFT JOIN voided v ON v.agent_id = t.agent_id"
         " LEFT JOIN voided a ON a.agent_id = ?"
         " WHERE t.expires > ? AND t.n > coalesce(v.n, 0) AND t.n > coalesce(a.n, 0)"
         " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n",
@@ -339,7 +342,7 @@ def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
 
 def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:
     live = {}
-    for _, token_id, agent_id, _, doc in live_token_rows(db, clock):
+    for _, token_id, agent_id, _, doc, *_ in live_token_rows(db, clock):
         token = docs.read_token(token_id, agent_id, doc)
         if not token.expires.passed(clock):
             live[token.id] = token

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -210,12 +210,15 @@ def _walk_store(
     fields = _COLUMNS if columns else "seq, hash, CAST(body AS BLOB)"
     sql = f"SELECT {fields} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
     at_witness = walk.hash if witness == 0 else None
+    uncounted: list[tuple[int, str, bytes]] = []
     while True:
         db.execute("BEGIN")
         rows = db.execute(sql, (walk.seq,)).fetchall()
         if len(rows) < _CHUNK:
             # This snapshot holds the end, so the counts must be those of this walk.
             walk.stored = _stored_counts(db)
+            if columns:
+                uncounted = db.execute(activity.UNCOUNTED.format("")).fetchall()
         db.execute("COMMIT")
         for row in rows:
             walk.step(*row)
@@ -225,6 +228,8 @@ def _walk_store(
                 at_witness = walk.hash
         if len(rows) < _CHUNK:
             break
+    if walk.stored is not None:
+        _add_uncounted(walk.stored, uncounted)
     return at_witness
 
 
@@ -241,8 +246,19 @@ def _stored_counts(db: sqlite3.Connection) -> _Counts:
     eras = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
     rows = db.execute("SELECT agent_id, type, outcome, events FROM tally")
     tally = Counter({(row[0], row[1], row[2]): row[3] for row in rows})
-    counted = db.execute("SELECT * FROM activity")
-    return eras, tally, {row[:4]: row[4:] for row in counted}
+    counted = {row[:4]: row[4:] for row in db.execute("SELECT * FROM activity")}
+    return eras, tally, counted
+
+
+def _add_uncounted(counts: _Counts, rows: Iterable[tuple[int, str, bytes]]) -> None:
+    """Add the events that the store does not count yet, all found right by now."""
+    new = activity.Counts()
+    for _, stamp, body in rows:
+        new.add(stamp, json.loads(body))
+    _, tally, counted = counts
+    tally.update(new.tally)
+    for key, (events, last) in new.activity.items():
+        counted[key] = counted.get(key, (0, ""))[0] + events, last
 
 
 def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> activity.Fact:

@@ -49,7 +49,6 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
     Token,
-    TokenId,
 )
 
 _BESIDES: Final = "; besides, "
@@ -59,10 +58,6 @@ _OVERTAKEN: Final = 16_384
 """Events by which a revocation may stand before the issue of a token it voids."""
 _COOLING: Final = timedelta(seconds=1_000)
 """No agent waits longer after a denial (see `broker.cooldowns`)."""
-_ISSUES: Final = (
-    "SELECT seq, json_extract(body, '$.state') FROM events"
-    " WHERE type = 'token.decision' AND outcome = 'allowed' ORDER BY seq DESC"
-)
 _KNOWN_META: Final = ("ledger", "panic", "cooldown:", "account:", "lease:", *UNBOUND)
 
 
@@ -190,7 +185,7 @@ class _Passing:
         self.bound = lasting
         rows = {row[1]: row for row in state.live_token_rows(db, clock)}
         self._tokens = [(token, rows[token.id]) for token in loaded.tokens]
-        self._issued: dict[TokenId, int] = {}
+        self._issued = {row[1]: row[5] for row in rows.values() if _is_bound(row)}
         """The event that issued each token whose row is right."""
         self._stepups = list(zip(loaded.stepups, state.stepup_rows(db), strict=True))
         elevated = {one.stepup_id for one in loaded.tokens}
@@ -219,7 +214,7 @@ class _Passing:
             for token, row in self._tokens
             if token.id not in self._issued
             or row[0] <= self.bound.voided(token.agent_id)
-            or self.bound.get(token.id, (0, "x"))[1] == ""
+            or row[0] < self.bound.get(token.id, (0, ""))[0]  # replaced, or dropped
         )
 
     def stepups(self, *, wanted: bool) -> tuple[StepUp, ...]:
@@ -237,11 +232,8 @@ class _Passing:
 
     def _scan(self, loaded: Loaded) -> None:
         """Read back to the oldest event that can say something of these rows."""
-        low = self._scan_issues()
-        needed = {row[1]: row[0] for t, row in self._tokens if t.id not in self._issued}
-        needed |= {
-            row[0]: row[-1] for one, row in self._stepups if one.id in self._wanted
-        }
+        low = min(self._issued.values(), default=head_seq(self._db))
+        needed = {row[0]: row[-1] for _, row in self._stepups if row[0] in self._wanted}
         meta = dict(self._db.execute("SELECT key, n FROM meta"))
         for lease in loaded.leases:
             needed[state.lease_key(lease)] = meta[state.lease_key(lease)]
@@ -254,31 +246,16 @@ class _Passing:
             read_bound(self._db, PASSING_TYPES, self.bound, start, high)
             needed = {k: n for k, n in needed.items() if not self.bound.settled(k, n)}
             high, size = start - 1, size * 2
-        for token, row in self._tokens:
-            if token.id not in self._issued and self.bound.holds("tokens", row):
-                self._issued[token.id] = self.bound.at[token.id]
 
-    def _scan_issues(self) -> int:
-        """Find what issued the tokens policy allowed; return the oldest such event.
 
-        Such an event binds the token's row and nothing else, so whole texts compare.
-        """
-        wanted: dict[str | None, Token] = {}
-        for token, row in self._tokens:
-            ((key, value),) = bindings("tokens", row)
-            wanted[f'{{"{key}":"{value}"}}'] = token
-        low = head_seq(self._db)
-        elevated = sum(token.stepup_id is not None for token in wanted.values())
-        if len(wanted) == elevated:
-            return low
-        for seq, text in self._db.execute(_ISSUES):
-            if text in wanted:
-                self._issued[wanted.pop(text).id] = low = seq
-                if len(wanted) == elevated:
-                    break
-            elif text is not None and '","' in text:
-                self.bound.learn(seq, text)
-        return low
+def _is_bound(row: Row) -> bool:
+    """Tell whether the event a token's row names binds exactly that row."""
+    *columns, _, text = row
+    ((key, value),) = bindings("tokens", (*columns, 0))
+    # Nearly always it binds nothing else, so that whole texts compare.
+    return text is not None and (
+        text == f'{{"{key}":"{value}"}}' or json.loads(text).get(key) == value
+    )
 
 
 def _over(roster: Roster, ends: Deadline, issued: int, clock: Clock) -> bool:
@@ -375,6 +352,7 @@ class _Issued(NamedTuple):
     """What an event says of a token's row."""
 
     digest: str
+    seq: int
     agent_id: str
     lives: bool
     """Whether it has not expired."""
@@ -422,7 +400,7 @@ class _Everything:
             else:
                 lives = isinstance(ends, str) and ends > self._now
                 if lives or n >= self._first:
-                    issued = _Issued(found, agent_id, lives)
+                    issued = _Issued(found, seq, agent_id, lives)
                     self._tokens.setdefault(key, {})[n] = issued
         self._bound.learn(seq, text)
 
@@ -463,7 +441,7 @@ class _Everything:
             found = self._tokens.get(name, {}).get(n)
             if found is None:
                 yield "tokens", f"token {name} is there though no event issued it"
-            elif found.digest != digest("tokens", row[1:]):
+            elif (found.digest, found.seq) != (digest("tokens", row[1:5]), row[5]):
                 yield "tokens", f"token {name} is not as its event says"
         for name, rows in self._tokens.items():
             if name in self._drops:

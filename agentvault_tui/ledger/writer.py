@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from agentvault_tui.errors import (
     LedgerUnwritableError,
 )
 from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.activity import count_new
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
 from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.records import Attempt, Recovery
@@ -36,9 +38,20 @@ MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
 together would hold up whoever comes next, such as a revocation."""
 _WOKEN_A_TURN: Final = 4
-_CHECKPOINT_PAGES: Final = 4000
-"""Pages of log after which a checkpoint runs even under load."""
-_IDLE_PAGES: Final = 200
+_CHECKPOINT_BYTES: Final = schema.LOG_BYTES
+"""Bytes of log after which a checkpoint runs even under load."""
+_IDLE_BYTES: Final = 256 * 1024
+"""The same when nothing waits."""
+_LARGE_BYTES: Final = 4 * schema.LOG_BYTES
+"""Bytes after which writing waits until readers let go of the log."""
+_READERS_MS: Final = 200
+"""The longest such a wait; the next chore waits again."""
+_LOOK_EVERY: Final = 8
+"""Batches between two looks at the log's size."""
+_SHM_HEAD: Final = 100
+_COUNT_EVERY: Final = 1024
+"""Events that are counted at once, under load."""
+_COUNT_IDLE: Final = 256
 """The same when nothing waits."""
 _PRUNE_EVERY: Final = 256
 _PRUNE_ROWS: Final = 512
@@ -66,8 +79,8 @@ class Writer:
         self._wake: asyncio.Future[None] | None = None
         self._closing = False
         self._tidy = False
-        self._pages = 0
         self._batches = 0
+        self._counted = tip.seq
 
     def submit(self, job: Job, *, urgent: bool) -> None:
         """Put *job* in line; an urgent one goes to the lane at the head.
@@ -108,7 +121,7 @@ class Writer:
                 elif self._closing:
                     return
                 elif self._tidy:
-                    await self._chores(clock, _IDLE_PAGES)
+                    await self._chores(clock, idle=True)
                 else:
                     self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
@@ -135,9 +148,12 @@ class Writer:
         self.on_commit()
         await self._answer(batch)
         self._batches += 1
-        self._pages += 6 + len(jobs) // 4
-        if self._pages > _CHECKPOINT_PAGES or self._batches % _PRUNE_EVERY == 0:
-            await self._chores(clock, _CHECKPOINT_PAGES)
+        due = self._batches % _PRUNE_EVERY == 0
+        due |= self.tip.seq - self._counted >= _COUNT_EVERY
+        if self._batches % _LOOK_EVERY == 0:
+            due |= log_to_move(self._path) > _CHECKPOINT_BYTES
+        if due:
+            await self._chores(clock, idle=False)
 
     async def _answer(self, batch: Batch) -> None:
         """Wake those who wait, few a turn of the loop: others want their turn too."""
@@ -150,19 +166,21 @@ class Writer:
                 # They may come back in time for the next batch.
                 await asyncio.sleep(0)
 
-    async def _chores(self, clock: Clock, pages: int) -> None:
-        """Prune and checkpoint, between batches: nobody else ever does."""
+    async def _chores(self, clock: Clock, *, idle: bool) -> None:
+        """Prune, count and checkpoint, between batches: nobody else ever does."""
         self._tidy = False
         if self.problem is not None:
             return  # latched for good: the file may not be ours, or is evidence
         try:
             db = self._connection()
-            if self._batches:
+            if self._batches % _PRUNE_EVERY == 0 or (idle and self._batches):
                 self._batches = 0
                 await db.run(write, prune(iso(clock.now()), _PRUNE_ROWS))
-                self._pages += 2
-            if self._pages > pages:
-                self._pages = await db.run(_checkpoint)
+            if self.tip.seq - self._counted >= (_COUNT_IDLE if idle else _COUNT_EVERY):
+                await db.run(count_new)
+                self._counted = self.tip.seq
+            if log_to_move(self._path) > (_IDLE_BYTES if idle else _CHECKPOINT_BYTES):
+                await db.run(_checkpoint, self._path, idle=idle)
         except Exception as error:  # noqa: BLE001 - any failure latches
             nothing = Batch((), self.tip, self.tip, [], [])
             await self._recover(nothing, error, clock)
@@ -237,11 +255,38 @@ class Writer:
             self._wake.set_result(None)
 
 
-def _checkpoint(db: sqlite3.Connection) -> int:
-    """Move the log into the database; return how many pages of it are left."""
-    _, logged, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    # Readers may hold some pages back: not a failure, the next one moves them.
-    return int(logged) - int(moved)
+def log_to_move(path: Path) -> int:
+    """Return how many bytes of the log are not in the database yet.
+
+    The index of the log tells frames and those moved (sqlite.org/walformat.html, 2.1).
+    """
+    try:
+        with Path(f"{path}-shm").open("rb") as file:
+            head = file.read(_SHM_HEAD)
+    except OSError:
+        return 0
+    if len(head) < _SHM_HEAD:
+        return 0
+    page, frames = struct.unpack_from("=HI", head, 14)
+    (moved,) = struct.unpack_from("=I", head, 96)
+    waiting: int = (frames - moved) * (page + 24)
+    return waiting
+
+
+def _checkpoint(db: sqlite3.Connection, path: Path, *, idle: bool) -> None:
+    """Move the log into the database; where it has grown, let readers let go of it.
+
+    Readers may hold some pages back: not a failure, the next one moves them. But a log
+    that some reader always uses never starts anew, and grows.
+    """
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    size = Path(f"{path}-wal").stat().st_size
+    if size > (_CHECKPOINT_BYTES if idle else _LARGE_BYTES):
+        db.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+        try:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {schema.BUSY_SECONDS * 1000:.0f}")
 
 
 def _nothing(*_: object) -> None:

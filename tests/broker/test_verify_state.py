@@ -78,7 +78,7 @@ async def test_what_the_broker_wrote_verifies(bench: Bench) -> None:
         ),
         (
             """INSERT INTO tokens
-            SELECT max(n) + 1, 'tok_x', agent_id, expires, doc FROM tokens""",
+            SELECT max(n) + 1, 'tok_x', agent_id, expires, doc, seq FROM tokens""",
             "token tok_x is there though no event issued it",
         ),
         (

@@ -103,9 +103,9 @@ async def test_an_older_ledger_is_counted_when_it_is_opened(
         await ledger.commit(decision("agt_1", outcome, scope="a:b c:d"), used())
     before = await ledger.activity(AGENT, START)
     await ledger.close()
+    make_older(home, 1)
     with closing(sqlite3.connect(home.database)) as db:
         db.executescript("DROP TABLE activity")
-    make_older(home, 1)
     old = verify_ledger(home)
     assert not old.ok
     assert "older AgentVault" in (old.problem or "")

@@ -13,6 +13,7 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
+from agentvault_tui.ledger.activity import count_new
 from agentvault_tui.model import AgentId
 
 _UNCHANGED = "DROP TRIGGER events_are_not_changed;"
@@ -47,6 +48,7 @@ async def test_a_value_of_another_type_is_damage(
     for number in range(4):
         await ledger.commit(decision(_AGENT, n=number))
     db = sqlite3.connect(home.database)
+    count_new(db)
     db.executescript(sql)
     db.close()
     with pytest.raises(LedgerDamagedError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -22,12 +23,10 @@ from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Recovery, space, verify_ledger
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
-from agentvault_tui.ledger.chain import prepare
 from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
 from agentvault_tui.ledger.schema import open_writer, set_up_writer
-from agentvault_tui.ledger.state import row_of
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, EventType
 
@@ -237,11 +236,7 @@ async def _doubtful(
     db = await Connection.open(lambda: open_writer(home.database))
     await db.run(set_up_writer)
     tip: Tip = await db.run(read_tip, ledger_id)
-    done = asyncio.get_running_loop().create_future()
-    rows = [row_of(change, 10 + n) for n, change in enumerate(changes)]
-    job = Job(
-        tuple(prepare(draft) for draft in drafts), rows, Attempt(drafts, changes), done
-    )
+    job = Job.of(drafts, changes, itertools.count(10))
     return db, build(tip, [job], clock), ledger_id
 
 
@@ -261,7 +256,8 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     assert recovery.found is arrived
     assert recovery.event.detail["voided"] == ["tok_1"]
     assert recovery.attempts == (Attempt(drafts, changes),)
-    assert recovery.event.seq == tip.seq == 2 + (arrived and events)
+    before = 2 + (len(batch.events[0]) if arrived else 0)
+    assert recovery.event.seq == tip.seq == before
     ledger = await Ledger.open(home, clock=clock)
     loaded = await ledger.load()
     await ledger.close()
@@ -286,8 +282,7 @@ async def test_a_ledger_somebody_else_wrote_to_is_not_continued(
 ) -> None:
     """If the chain ends where this process never wrote, it does not go on."""
     db, batch, ledger_id = await _doubtful(home, clock, decision(), changes=())
-    done = asyncio.get_running_loop().create_future()
-    stranger = Job((prepare(note()),), [], Attempt((), ()), done)
+    stranger = Job.of([note()], [], itertools.count())
     other = build(batch.before, [stranger], clock)
     await db.run(write, other.statements)
     with pytest.raises(LostTrackError):
@@ -306,7 +301,7 @@ async def test_a_file_that_may_not_be_ours_is_not_tidied(
 
     async def tokens_after_chores(problem: str | None) -> int:
         writer.problem, writer._batches = problem, 1
-        await writer._chores(clock, 0)
+        await writer._chores(clock, idle=True)
         row = await db.run(lambda raw: raw.execute("SELECT count(*) FROM tokens"))
         return int((await db.run(lambda _: row.fetchone()))[0])
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from agentvault_tui.ledger import (
     verify_export,
     verify_ledger,
 )
+from agentvault_tui.ledger.activity import count_new
 
 _COUNT = 40
 _REST = "time, type, agent_id, outcome, text, body, hash FROM events"
@@ -50,6 +52,8 @@ async def fill(home: Home) -> None:
         draft = note() if number % 5 == 0 else decision(f"agt_{number % 3}", n=number)
         await ledger.commit(draft)
     await ledger.close()
+    with closing(sqlite3.connect(home.database, isolation_level=None)) as db:
+        count_new(db)
 
 
 def tampered(stored: Home, change: Callable[[sqlite3.Connection], object]) -> Home:

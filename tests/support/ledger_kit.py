@@ -16,6 +16,7 @@ from agentvault_tui.clock import Clock, Deadline, ManualClock
 from agentvault_tui.encoder import to_json
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Head
+from agentvault_tui.ledger.activity import count_new
 from agentvault_tui.ledger.chain import genesis, link, written
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.model import (
@@ -161,7 +162,15 @@ def make_older(home: Home, version: int) -> None:
     The chain is computed anew, and the head kept outside with it; what else an older
     version had otherwise is the caller's to change.
     """
-    db = sqlite3.connect(home.database)
+    db = sqlite3.connect(home.database, isolation_level=None)
+    count_new(db)
+    db.executescript(
+        "DROP TABLE counted; ALTER TABLE tokens RENAME TO newer;"
+        " CREATE TABLE tokens (\n  n INTEGER PRIMARY KEY, id TEXT NOT NULL,"
+        " agent_id TEXT NOT NULL,\n  expires TEXT NOT NULL, doc TEXT NOT NULL\n);"
+        " INSERT INTO tokens SELECT n, id, agent_id, expires, doc FROM newer;"
+        " DROP TABLE newer;"
+    )
     (ledger_id,) = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
     hashed, seq = genesis(ledger_id), 0
     with unguarded(db):
