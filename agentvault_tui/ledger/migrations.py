@@ -194,9 +194,13 @@ def _adoptable(
             " WHERE type = 'token.decision' AND outcome = 'allowed'"
         )
     }
+    voided = dict(db.execute("SELECT * FROM voided"))
     for row in db.execute(
         "SELECT * FROM tokens WHERE id NOT IN (SELECT id FROM dropped)"
     ).fetchall():
+        if row[0] <= max(voided.get(row[2], 0), voided.get("", 0)):
+            yield from bindings("tokens", row)  # ended, and so is bound that it is
+            continue
         token = docs.read_token(row[1], row[2], row[4])
         seq, agent_id, scope = issued.get(token.id, (0, None, None))
         door = roster.door(token.agent_id)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,8 @@ from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import activity
 from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS, TOKENS
 
+log = logging.getLogger(__name__)
+
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
 VERSION: Final = 4
@@ -21,6 +24,8 @@ _TOLD: Final = 5
 PAGE: Final = 1024
 """Bytes a page of a new file has. A commit writes every page it touches whole: with
 4,096 it wrote twice as much."""
+_REWRITTEN: Final = 512 * 1024 * 1024
+"""Bytes an older file may have to be written anew with small pages: some seconds."""
 LOG_BYTES: Final = 8 * 1024 * 1024
 """What the log keeps on disk once it has been moved into the database."""
 BUSY_SECONDS: Final = 1.0
@@ -154,6 +159,7 @@ def prepare_schema(
         )
     elif application == APPLICATION_ID and version in MIGRATIONS:
         _migrate(db, version, clock)
+        _shrink_pages(db)
     check_schema(db, path)
 
 
@@ -243,3 +249,23 @@ def _migrate(db: sqlite3.Connection, version: int, clock: Clock) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _shrink_pages(db: sqlite3.Connection) -> None:
+    """Write an older file anew with pages of `PAGE` bytes, if that is quickly done.
+
+    Where it cannot be, for want of space say, it keeps its pages, and works as well.
+    """
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    if size == PAGE or size * pages > _REWRITTEN:
+        return
+    try:
+        # Pages change in no log: SQLite keeps their size while there is one.
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute(f"PRAGMA page_size = {PAGE}")
+        db.execute("VACUUM")
+    except sqlite3.Error as error:
+        log.warning("the ledger keeps its large pages: %s", error)
+    finally:
+        db.execute("PRAGMA journal_mode = WAL")

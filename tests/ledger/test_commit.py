@@ -7,8 +7,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
@@ -28,7 +31,12 @@ from agentvault_tui.ledger import (
     UsedAssertion,
 )
 from agentvault_tui.ledger.state import prune
-from agentvault_tui.ledger.writer import MAX_BATCH, MAX_QUEUE
+from agentvault_tui.ledger.writer import (
+    MAX_BATCH,
+    MAX_QUEUE,
+    _checkpoint,
+    log_to_move,
+)
 from agentvault_tui.model import (
     AgentCounts,
     AgentId,
@@ -412,3 +420,50 @@ async def test_events_cannot_be_changed_by_a_plain_connection(
     other.rollback()
     assert other.execute("SELECT * FROM events").fetchall() == before
     other.close()
+
+
+def log_size(home: Home) -> int:
+    return Path(f"{home.database}-wal").stat().st_size
+
+
+async def test_the_log_stays_small_while_readers_always_read(
+    home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers that take turns never let go of it at once; it starts anew all the same."""
+    monkeypatch.setattr("agentvault_tui.ledger.writer._CHECKPOINT_BYTES", 64 * 1024)
+    monkeypatch.setattr("agentvault_tui.ledger.writer._LARGE_BYTES", 256 * 1024)
+    reading, sizes = True, []
+
+    def read() -> None:
+        db = sqlite3.connect(home.database, isolation_level=None)
+        while reading:
+            db.execute("BEGIN")
+            db.execute("SELECT max(seq) FROM events").fetchone()
+            time.sleep(0.005)
+            db.execute("COMMIT")
+        db.close()
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for n in range(80):
+            await asyncio.gather(
+                *(ledger.commit(decision(n=n, text="x" * 500)) for _ in range(32))
+            )
+            sizes.append(log_size(home))
+    finally:
+        reading = False
+        for reader in readers:
+            reader.join()
+    assert max(sizes) < 4 * 256 * 1024
+
+
+async def test_the_log_is_measured_by_what_is_left_to_move(
+    home: Home, ledger: Ledger, clock: ManualClock
+) -> None:
+    """All of it after a commit, nothing after a checkpoint."""
+    await ledger.commit(decision(), changes=[token(clock)])
+    assert log_to_move(home.database) == log_size(home) - 32
+    await ledger._writer._connection().run(_checkpoint, home.database, idle=True)
+    assert log_to_move(home.database) == 0
