@@ -429,7 +429,7 @@ def log_size(home: Home) -> int:
 async def test_the_log_stays_small_while_readers_always_read(
     home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers that take turns never let go of it at once; it starts anew all the same."""
+    """Readers that take turns never let go of it at once; it is emptied anyhow."""
     monkeypatch.setattr("agentvault_tui.ledger.writer._CHECKPOINT_BYTES", 64 * 1024)
     monkeypatch.setattr("agentvault_tui.ledger.writer._LARGE_BYTES", 256 * 1024)
     reading, sizes = True, []
