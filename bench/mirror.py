@@ -22,7 +22,7 @@ from typing import Final
 
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.mirror import Mirror, Roster
 from agentvault_tui.console.sse import Decoder, read_frames
 
 _START: Final = datetime(2026, 11, 24, 10, tzinfo=UTC)
@@ -93,7 +93,7 @@ class Console:
             }
             for number in range(agents)
         ]
-        self.mirror.load({}, rows, [], head=0)
+        self.mirror.load({}, Roster(self.mirror.intake, rows), [])
 
     def take(self, chunks: list[bytes]) -> float:
         """Read them; return the seconds of processor time that took."""

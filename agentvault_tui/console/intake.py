@@ -32,6 +32,7 @@ from agentvault_tui.console.records import (
     TokenRow,
     UpstreamStep,
 )
+from agentvault_tui.console.tokens import TokenShelf
 from agentvault_tui.model import detail_members
 from agentvault_tui.text import Shown, visible
 
@@ -52,6 +53,7 @@ class Intake:
     def __init__(self, *, ascii_only: bool = False) -> None:
         self._ascii = ascii_only
         self._catalogue: dict[str, ScopeRow] = {}
+        self._granted: dict[tuple[str, ...], tuple[ScopeRow, ...]] = {}
         self._words: dict[object, Shown] = {}
         self._kinds: dict[tuple[Shown, bool], TokenKind] = {}
 
@@ -75,6 +77,7 @@ class Intake:
 
     def learn(self, catalogue: object) -> None:
         """Take the scopes of ``GET /api/policy``."""
+        self._granted.clear()
         for name, raw in _mapping(catalogue).items():
             entry = _mapping(raw)
             risk = entry.get("risk")
@@ -97,17 +100,13 @@ class Intake:
 
     def agent(self, data: Json) -> AgentRow:
         """Read an Agent."""
-        scopes = sorted(
-            (self.scope(name) for name in _list(data.get("scopes"))),
-            key=lambda scope: (-RISKS.index(scope.risk), scope.name),
-        )
         live = data.get("tokens_live")
         return AgentRow(
             id=self.shown(data.get("id"), _NAME),
             name=self.shown(data.get("name"), _NAME),
             owner=self.shown(data.get("owner"), _NAME),
             purpose=self.shown(data.get("purpose"), 400),
-            scopes=tuple(scopes),
+            scopes=self._scopes(data.get("scopes")),
             revoked=data.get("status") == "revoked",
             resource_server=data.get("resource_server") is True,
             serves=tuple(
@@ -119,7 +118,7 @@ class Intake:
             revoked_at=moment(data.get("revoked_at")),
             last_seen_at=moment(data.get("last_seen_at")),
             tokens_live=_number(live, len(_list(data.get("tokens")))),
-            at_tenant=tuple(self.shown(n, _NAME) for n in _list(data.get("at_tenant"))),
+            at_tenant=tuple(map(self.word, _list(data.get("at_tenant")))),
             upstream=self.upstream(data.get("upstream")),
             outside_until=moment(data.get("outside_until")),
             connections=self._named(data.get("connections"), "connection"),
@@ -127,6 +126,19 @@ class Intake:
             at_providers=tuple(self._at_providers(data.get("connections"))),
             shared=tuple(self._shared(data.get("connections"))),
         )
+
+    def _scopes(self, names: object) -> tuple[ScopeRow, ...]:
+        """Return scopes, the riskiest first; agents that may the same share them."""
+        key = tuple(map(str, _list(names)))
+        known = self._granted.get(key)
+        if known is None:
+            if len(self._granted) >= _WORDS:
+                self._granted.clear()
+            rows = map(self.scope, key)
+            known = self._granted[key] = tuple(
+                sorted(rows, key=lambda row: (-RISKS.index(row.risk), row.name))
+            )
+        return known
 
     def _at_providers(self, rows: object) -> Iterator[AtProvider]:
         """Read what is ahead of accounts; an earlier broker says nothing of it."""
@@ -166,6 +178,12 @@ class Intake:
             self._kinds[kind] = kind
         ends = moment(data.get("expires_at")) or _EPOCH
         return TokenRow(token_key(data.get("id")), kind, ends.timestamp())
+
+    def shelf(self, data: Json, live: int) -> TokenShelf:
+        """Read an Agent's tokens: the list, or the next to end alone."""
+        listed = _list(data.get("tokens")) or [data.get("next_token")]
+        rows = (self.token(row) for row in listed if isinstance(row, dict))
+        return TokenShelf(rows, live, _number(data.get("tokens_elevated")))
 
     def stepup(self, data: Json) -> StepUpRow:
         """Read a StepUp, whole."""

@@ -7,7 +7,6 @@ here, before they are sent: see `decides`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +14,12 @@ from typing import Any, Final
 from agentvault_tui.console.decides import STALL, Decides
 from agentvault_tui.console.looking import Looking
 from agentvault_tui.console.memory import Memory
-from agentvault_tui.console.mirror import RING, Mirror
+from agentvault_tui.console.mirror import RING, Mirror, Roster
 from agentvault_tui.console.records import Json, LinkState
 from agentvault_tui.console.seen import SeenLedger
 from agentvault_tui.console.sse import read_frames
-from agentvault_tui.console.wire import Wire, objects
-from agentvault_tui.errors import AgentVaultError, NotFoundError
+from agentvault_tui.console.wire import Wire, integer, objects
+from agentvault_tui.errors import AgentVaultError
 
 _BEAT: Final = 1.0
 _PAUSE: Final = 0.1
@@ -28,7 +27,10 @@ _PAUSE: Final = 0.1
 _CHECK_BEATS: Final = 5
 """The broker is asked for its status this often: a frozen one says nothing."""
 _WAITS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
-_REREAD_AT_ONCE: Final = 5
+_PAGE: Final = 500
+"""Agents a page of the first reading has."""
+_AT_ONCE: Final = 100
+"""Agents read anew by one request."""
 
 
 class _ResyncError(Exception):
@@ -57,6 +59,8 @@ class Link(Decides):
         self.loaded: Callable[[], object] = lambda: None
         """Called when everything has been read anew."""
         self._doubt: asyncio.Future[None] | None = None
+        self._wanted = asyncio.Event()
+        mirror.wanted = self._wanted.set
 
     # Following
 
@@ -89,20 +93,17 @@ class Link(Decides):
         self.loaded()
         # However long that took: what came meanwhile is read from where it ends.
         self.beat()
-        async with contextlib.AsyncExitStack() as stack:
-            watch = asyncio.ensure_future(self._watch())
-            stack.callback(watch.cancel)
-            follow = asyncio.ensure_future(self._follow())
-            stack.callback(follow.cancel)
-            self._doubt = asyncio.get_running_loop().create_future()
-            done, rest = await asyncio.wait(
-                {watch, follow, self._doubt}, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in rest:
+        self._doubt = asyncio.get_running_loop().create_future()
+        parts = (self._watch(), self._follow(), self._reread())
+        tasks = {self._doubt, *map(asyncio.ensure_future, parts)}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
-            for task in done:
-                task.result()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
 
     async def _snapshot(self) -> None:
         mirror, wire = self.mirror, self._wire
@@ -113,30 +114,51 @@ class Link(Decides):
             page = await wire.get("/api/audit", before=head + 1, limit=200)
             mirror.load_events(reversed(objects(page, "events")), after=head)
         mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
-        agents, head = await self._agents(head)
+        roster = await self._roster()
         stepups = await wire.get("/api/agents/stepup")
-        mirror.load(
-            status,
-            agents,
-            objects(stepups, "stepups"),
-            head=head,
-        )
+        mirror.load(status, roster, objects(stepups, "stepups"))
 
-    async def _agents(self, head: int) -> tuple[list[Json], int]:
-        """Read all agents, and the head that their counts are true for.
+    async def _roster(self) -> Roster:
+        """Read all agents, and of their tokens how many and the next to end.
 
-        Where the broker does not name it, the answer is asked for again until no
-        event fell between two looks at the head; a busy ledger gets three tries.
+        While one page is taken in, the next one is on its way.
         """
-        for _ in range(3):
-            page = await self._wire.get("/api/agents")
-            if isinstance(named := page.get("head"), int):
-                return objects(page, "agents"), named
-            status = self.mirror.intake.status(await self._wire.get("/api/status"))
-            if status.head == head:
-                break
-            head = status.head
-        return objects(page, "agents"), head
+        roster = Roster(self.mirror.intake)
+        reading = asyncio.ensure_future(self._page())
+        try:
+            while True:
+                page = await reading
+                if following := page.get("next"):
+                    reading = asyncio.ensure_future(self._page(after=following))
+                    await asyncio.sleep(0)  # let it be sent
+                roster.take(objects(page, "agents"), integer(page.get("head")))
+                if not following:
+                    return roster
+        finally:
+            reading.cancel()
+
+    async def _page(self, **query: object) -> Json:
+        return await self._wire.get("/api/agents", limit=_PAGE, **query)
+
+    async def _reread(self) -> None:
+        """Read the tokens of agents that somebody looks at, when they are not held."""
+        wants = self.mirror.wants
+        while True:
+            if not wants:
+                self._wanted.clear()
+                await self._wanted.wait()
+            asked = list(wants)[:_AT_ONCE]
+            try:
+                await self._read_agents(asked, tokens=True)
+            finally:
+                wants.difference_update(asked)
+
+    async def _read_agents(self, asked: list[str], *, tokens: bool) -> None:
+        page = await self._page(ids=",".join(asked), tokens="true" if tokens else None)
+        for agent in objects(page, "agents"):
+            self.mirror.take("agent", agent)
+        self.mirror.versions.held += tokens
+        self.mirror.stir()
 
     async def _follow(self) -> None:
         mirror = self.mirror
@@ -175,10 +197,9 @@ class Link(Decides):
                 self.mirror.apply("status", status)
                 self._seen.keep()
                 self.beat()
-            for agent_id in list(self.mirror.wants)[:_REREAD_AT_ONCE]:
-                self.mirror.wants.discard(agent_id)
-                with contextlib.suppress(NotFoundError):
-                    self.mirror.apply("agent", await self.agent(agent_id))
+            if asked := list(self.mirror.stale)[:_AT_ONCE]:
+                self.mirror.stale.difference_update(asked)
+                await self._read_agents(asked, tokens=False)
 
     def screen_stood(self, seconds: float) -> None:
         """Read everything anew when the operator's screen stood still for long.

@@ -37,7 +37,7 @@ _DECIDED_KEPT: Final = 200
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
-    __slots__ = ("agents", "events", "ledger", "roster", "status", "stepups")
+    __slots__ = ("agents", "events", "held", "ledger", "roster", "status", "stepups")
 
     def __init__(self) -> None:
         self.agents = 0
@@ -46,10 +46,37 @@ class Versions:
         """Which agents there are, and how they stand."""
         self.stepups = 0
         self.events = 0
+        self.held = 0
+        """Tokens came that were asked for because somebody looks at them."""
         self.status = 0
         """The broker's status, the link, and warnings."""
         self.ledger = 0
         """Another ledger stands where the one seen here was."""
+
+
+class Roster:
+    """Agents read anew, page by page, to replace those that are shown all at once."""
+
+    def __init__(
+        self, intake: Intake, agents: Iterable[Json] = (), head: int = 0
+    ) -> None:
+        """Start with the first page."""
+        self._intake = intake
+        self.agents: dict[str, AgentRow] = {}
+        self.counts: dict[str, Counts] = {}
+        self.shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
+        self.counted_to: dict[str, int] = {}
+        """Up to which event each agent's counts are true."""
+        self.take(agents, head)
+
+    def take(self, agents: Iterable[Json], head: int) -> None:
+        """Read a page whose counts are true for *head*."""
+        for data in agents:
+            agent = self._intake.agent(data)
+            self.agents[agent.id] = agent
+            self.counts[agent.id] = self._intake.counts(data)
+            self.shelves[agent.id] = self._intake.shelf(data, agent.tokens_live)
+            self.counted_to[agent.id] = head
 
 
 class Mirror:
@@ -81,11 +108,18 @@ class Mirror:
         """The last event that revoked an agent, of those seen here."""
         self.decisions = Rate()
         self.wants: set[str] = set()
-        """Agents that have to be read anew; `link` empties it."""
+        """Agents whose tokens are looked at and not held; `link` reads and empties."""
+        self.stale: set[str] = set()
+        """Agents of whom so little is held that their numbers may be wrong; same."""
+        self.wanted: Callable[[], object] = lambda: None
+        """Called when an agent is wanted."""
         self.listeners: set[Callable[[], object]] = set()
         """Called whenever something may have changed."""
         self._counts: dict[str, Counts] = {}
-        self._counted_to = 0
+        self._counted_to: dict[str, int] = {}
+        """Up to which event each agent's counts were when they were read."""
+        self._counted_all = 0
+        """From this event on, all counts grow with their events."""
         self._asked: dict[str, datetime] = {}
         self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
         self._endings = Endings()
@@ -104,8 +138,14 @@ class Mirror:
     # What screens ask
 
     def tokens(self, agent_id: str) -> list[TokenRow]:
-        """Return the live tokens held of an agent, the soonest to expire first."""
-        return self._shelves[agent_id].rows
+        """Return the live tokens held of an agent, the soonest to expire first.
+
+        Asks for more where few are held.
+        """
+        shelf = self._shelves[agent_id]
+        if shelf.short:
+            self._want(agent_id)
+        return shelf.rows
 
     def live_tokens(self, agent_id: str) -> int:
         """Return how many live tokens an agent has."""
@@ -116,8 +156,11 @@ class Mirror:
         return self._shelves[agent_id].elevated
 
     def soonest(self, agent_id: str) -> TokenRow | None:
-        """Return the agent's token that expires next."""
-        return self._shelves[agent_id].soonest
+        """Return the agent's token that expires next; asks for it if it is not held."""
+        shelf = self._shelves[agent_id]
+        if shelf.more and shelf.ends is None:
+            self._want(agent_id)
+        return shelf.soonest
 
     def counts(self, agent_id: str) -> Counts:
         """Return how an agent's requests were answered."""
@@ -155,30 +198,31 @@ class Mirror:
 
     # What the link feeds
 
-    def load(
-        self, status: Json, agents: Iterable[Json], stepups: Iterable[Json], head: int
-    ) -> None:
-        """Replace all but events by a snapshot taken when the head was *head*."""
-        self.agents.clear()
-        self.revoked.clear()
-        self._shelves.clear()
+    def load(self, status: Json, roster: Roster, stepups: Iterable[Json]) -> None:
+        """Replace all but events by what was read anew."""
         self._endings.clear()
-        self._counts.clear()
+        self.wants.clear()
+        self.stale.clear()
         self.stepups.clear()
-        for agent in agents:
-            self._take_agent(agent)
+        self.agents, self._counts = roster.agents, roster.counts
+        self._shelves = roster.shelves
+        self._counted_to = roster.counted_to
+        self._counted_all = max(roster.counted_to.values(), default=0)
+        self.revoked = {agent.id for agent in self.agents.values() if agent.revoked}
+        for agent_id in self.agents:
+            self._look(agent_id)
         for stepup in stepups:
             self._take_stepup(stepup)
         self._take_status(status)
+        self.versions.agents += 1
         self.versions.roster += 1
-        self._counted_to = head
-        self.wants.clear()
         self.stir()
 
     def load_events(self, events: Iterable[Json], *, after: int) -> None:
         """Start the recent events anew, to be continued *after* that number."""
         self.events.clear()
-        self.last_seq = self._counted_to = 0
+        self.last_seq = self._counted_all = 0
+        self._counted_to.clear()
         self.decisions = Rate()
         self._allowed, self._denied = Paces(), Paces()
         self.last_hash = ""
@@ -241,16 +285,17 @@ class Mirror:
 
     def _take_agent(self, data: Json) -> None:
         agent = self.intake.agent(data)
+        before = self.agents.get(agent.id)
         self.agents[agent.id] = agent
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.
         self._counts.setdefault(agent.id, self.intake.counts(data))
-        rows = map(self.intake.token, data.get("tokens", ()))
-        self._shelves[agent.id] = TokenShelf(rows, agent.tokens_live)
+        self._shelves[agent.id] = self.intake.shelf(data, agent.tokens_live)
         self._look(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
         self.versions.agents += 1
-        self.versions.roster += 1
+        # One that was only read anew moves no list of many.
+        self.versions.roster += before is None or _listed(before) != _listed(agent)
 
     def _take_token(self, data: Json) -> None:
         agent_id = self.intake.word(data.get("agent_id"))
@@ -337,8 +382,10 @@ class Mirror:
             self._denied.add(row.agent_id, at)
 
     def _count(self, row: EventRow) -> None:
-        if row.seq <= self._counted_to:
+        if row.seq <= self._counted_to.get(row.agent_id, 0):
             return
+        if self._counted_to and row.seq > self._counted_all:
+            self._counted_to.clear()  # every count is behind its agent's events now
         old = self.counts(row.agent_id)
         self._counts[row.agent_id] = Counts(
             old.allowed + (row.outcome == "allowed"),
@@ -349,22 +396,34 @@ class Mirror:
 
     def _end_token(self, agent_id: str, detail: Any) -> None:
         token_id = detail.get("token_id") if isinstance(detail, dict) else None
-        if isinstance(token_id, str):
-            self._shelves[agent_id].drop(token_key(token_id))
-            self._look(agent_id)
-            self.versions.agents += 1
-        else:
-            self.wants.add(agent_id)
+        if not isinstance(token_id, str):
+            self.stale.add(agent_id)
+            return
+        if not self._shelves[agent_id].drop(token_key(token_id)):
+            self.stale.add(agent_id)
+        self._look(agent_id)
+        self.versions.agents += 1
 
     def _look(self, agent_id: str) -> None:
         """See what an agent's tokens are now: which ends next, and whether any lack."""
         shelf = self._shelves[agent_id]
         self._endings.note(agent_id, shelf.ends)
-        if shelf.short:
+        if shelf.more and shelf.ends is None:
+            self.stale.add(agent_id)
+
+    def _want(self, agent_id: str) -> None:
+        if agent_id not in self.wants:
             self.wants.add(agent_id)
+            self.wanted()
 
     def _forget_decided(self) -> None:
         decided = [row for row in self.stepups.values() if not row.open]
         decided.sort(key=lambda row: row.decided_at or row.requested_at)
         for row in decided[:-_DECIDED_KEPT]:
             del self.stepups[row.id]
+
+
+def _listed(agent: AgentRow) -> tuple[object, ...]:
+    """Return what lists are made of."""
+    said = (agent.name, agent.owner, agent.purpose)
+    return *said, agent.scopes, agent.revoked, agent.upstream, agent.connections

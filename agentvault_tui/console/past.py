@@ -17,7 +17,7 @@ from agentvault_tui.console.activity import ActivityRow, read_activity
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.intake import moment
 from agentvault_tui.console.link import Link
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.mirror import Mirror, Roster
 from agentvault_tui.console.moments import read_moment
 from agentvault_tui.console.rates import Rate
 from agentvault_tui.console.records import EventRow, Json, LinkState, LinkView
@@ -112,12 +112,8 @@ class PastMirror(Mirror):
         self.first = _place(around.get("first")) or here
         self.turns = _place(around.get("turn_before")), _place(around.get("turn_after"))
         self.load_events(events, after=here.seq)
-        self.load(
-            told.get("status") or {},
-            told.get("agents") or (),
-            told.get("stepups") or (),
-            head=here.seq,
-        )
+        roster = Roster(self.intake, told.get("agents") or (), here.seq)
+        self.load(told.get("status") or {}, roster, told.get("stepups") or ())
         minute: dict[str, Json] = told.get("minute") or {}
         self._paces = _those(minute, "allowed")
         self._denials = _those(minute, "denied")

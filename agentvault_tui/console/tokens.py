@@ -23,9 +23,11 @@ class TokenShelf:
     Three columns in one order; rows are made of them when somebody looks.
     """
 
-    __slots__ = ("_ends", "_keys", "_kinds", "_which", "more")
+    __slots__ = ("_ends", "_keys", "_kinds", "_more_elevated", "_which", "more")
 
-    def __init__(self, rows: Iterable[TokenRow] = (), live: int = 0) -> None:
+    def __init__(
+        self, rows: Iterable[TokenRow] = (), live: int = 0, elevated: int = 0
+    ) -> None:
         self._ends = array("d")
         self._keys = array("I")
         self._which = bytearray()
@@ -33,9 +35,11 @@ class TokenShelf:
         self._kinds: list[TokenKind] = []
         self.more = 0
         """How many are not held; all of them expire later than those held."""
+        self._more_elevated = 0
         for row in rows:
             self.add(row)
         self.more = max(self.more, live - len(self._ends))
+        self._more_elevated = max(elevated - self.elevated, 0)
 
     def add(self, row: TokenRow) -> None:
         """Take a new token."""
@@ -45,27 +49,33 @@ class TokenShelf:
             if self._keys[same] == row.key:
                 return
             same -= 1
-        if len(self._ends) >= KEPT:
+        last = len(self._ends)
+        # Behind those held, where some are not held, it may end after one of these.
+        if place == last and (self.more or last >= KEPT):
             self.more += 1
-            if place == len(self._ends):
-                return
-            self._remove(len(self._ends) - 1)
+            self._more_elevated += row.elevated
+            return
+        if last >= KEPT:
+            self.more += 1
+            self._more_elevated += self._kinds[self._which[-1]].elevated
+            self._remove(last - 1)
         which = self._kind(row.kind)  # may put another column in place of the old
         self._ends.insert(place, row.ends)
         self._keys.insert(place, row.key)
         self._which.insert(place, which)
 
-    def drop(self, key: int) -> None:
-        """Let go of one token that was revoked or used."""
+    def drop(self, key: int) -> bool:
+        """Let go of one token that was revoked or used; tell whether it was held."""
         if key in self._keys:
             self._remove(self._keys.index(key))
-        elif self.more:
-            self.more -= 1
+            return True
+        self.more = max(self.more - 1, 0)
+        return False
 
     def clear(self) -> None:
         """Let go of all."""
         self._keep_from(len(self._ends))
-        self.more = 0
+        self.more = self._more_elevated = 0
 
     def expire(self, now: float) -> bool:
         """Let go of what has expired; tell whether anything had."""
@@ -80,8 +90,9 @@ class TokenShelf:
 
     @property
     def elevated(self) -> int:
-        """How many of those held are elevated."""
-        return sum(self._kinds[which].elevated for which in self._which)
+        """How many are elevated."""
+        held = sum(self._kinds[which].elevated for which in self._which)
+        return held + self._more_elevated
 
     @property
     def soonest(self) -> TokenRow | None:
@@ -114,7 +125,7 @@ class TokenShelf:
 
     def _kind(self, kind: TokenKind) -> int:
         """Return a kind's place; forget those no token is of before they are many."""
-        if kind in self._kinds:
+        if self._kinds and kind in self._kinds:
             return self._kinds.index(kind)
         if len(self._kinds) > _MOST_KINDS:
             used = [self._kinds[which] for which in self._which]

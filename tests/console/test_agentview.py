@@ -13,7 +13,7 @@ from support.fake_state import START, FakeState
 from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console.agentview import STILL, AgentView
 from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.mirror import Mirror, Roster
 
 
 class Told(FakeState):
@@ -162,7 +162,8 @@ def _happen(told: Told, what: str, number: int) -> None:
             told.now = told.clock.now()
             told.mirror.tick(told.now)
         case "snapshot":
-            told.mirror.load(told.status_shape(), agents, [], head=told.head)
+            roster = Roster(told.mirror.intake, agents, told.head)
+            told.mirror.load(told.status_shape(), roster, [])
 
 
 @settings(max_examples=60)

@@ -14,7 +14,7 @@ from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console.agentview import AgentView
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.mirror import Mirror, Roster
 
 _NAMES = st.text("abc", min_size=1, max_size=3)
 _PICK = st.integers(0, 30)
@@ -91,12 +91,8 @@ class Operator(RuleBasedStateMachine):
     def comes_back(self) -> None:
         """A broker that restarted: the console reads everything anew."""
         told = self.told
-        self.mirror.load(
-            told.status_shape(),
-            list(told.agents.values()),
-            list(told.stepups.values()),
-            told.head,
-        )
+        roster = Roster(self.mirror.intake, told.agents.values(), told.head)
+        self.mirror.load(told.status_shape(), roster, told.stepups.values())
 
     # What the operator does
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,51 @@ async def test_a_snapshot_then_the_stream(fake: FakeOperator, console: Console) 
         assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5, 6]
 
 
+async def test_all_pages_are_read_and_tokens_only_of_what_is_looked_at(
+    fake: FakeOperator, console: Console
+) -> None:
+    """Numbers and the next end come with the pages, the rest when somebody looks."""
+    fake.agents_a_page = 2
+    agents = [fake.add_agent(f"a{number}", "read:email") for number in range(5)]
+    for agent in agents:
+        for left in (900, 600, 1200):
+            fake.add_token(agent, "read:email", left)
+        fake.add_token(agent, "send:payment", 300, "elevated")
+    mirror = console.mirror
+    async with console.running():
+        assert set(mirror.agents) == {agent["id"] for agent in agents}
+        assert fake.roster_reads == 1
+        assert not fake.rereads
+        for agent in agents:
+            soonest = mirror.soonest(agent["id"])
+            assert soonest is not None
+            assert soonest.elevated
+            assert mirror.live_tokens(agent["id"]) == 4
+            assert mirror.elevated(agent["id"]) == 1
+        assert not fake.rereads
+        looked = agents[3]["id"]
+        assert len(mirror.tokens(looked)) == 1  # and asks for those that lack
+        await console.until(lambda: len(mirror.tokens(looked)) == 4)
+        assert fake.rereads == [[looked]]
+        assert mirror.elevated(looked) == 1
+
+
+async def test_what_is_not_held_is_read_again_when_the_last_held_one_ends(
+    fake: FakeOperator, console: Console, clock: ManualClock
+) -> None:
+    """An agent nobody looks at keeps a true count and a true next end."""
+    agent = fake.add_agent("mailer", "read:email")
+    for left in (60, 600):
+        fake.add_token(agent, "read:email", left)
+    mirror = console.mirror
+    async with console.running():
+        await asyncio.to_thread(fake.act, lambda: agent["tokens"].pop(0))
+        mirror.tick(clock.now() + timedelta(seconds=61))
+        await console.until(lambda: bool(fake.rereads))
+        await console.until(lambda: mirror.soonest(agent["id"]) is not None)
+        assert mirror.live_tokens(agent["id"]) == 1
+
+
 async def test_a_snapshot_that_takes_long_is_read_once(
     fake: FakeOperator, console: Console, clock: ManualClock
 ) -> None:
@@ -89,8 +135,8 @@ async def test_a_snapshot_that_takes_long_is_read_once(
 
     console.link.loaded = loaded
     async with console.running():
-        console.mirror.wants.add(agent["id"])  # read at the first beat
-        await console.until(lambda: not console.mirror.wants)
+        console.mirror.stale.add(agent["id"])  # read at the first beat
+        await console.until(lambda: not console.mirror.stale)
         assert console.mirror.link.live
         assert len(loads) == 1
 

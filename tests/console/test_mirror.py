@@ -16,9 +16,9 @@ from agentvault_tui.console import glyphs, tenantwords, theme
 from agentvault_tui.console.attention import Attention
 from agentvault_tui.console.intake import Intake, token_key
 from agentvault_tui.console.lines import Pen
-from agentvault_tui.console.mirror import RING, Mirror
+from agentvault_tui.console.mirror import RING, Mirror, Roster
 from agentvault_tui.console.rates import Rate
-from agentvault_tui.console.records import Counts, LinkState
+from agentvault_tui.console.records import Counts, LinkState, TokenRow
 from agentvault_tui.console.tokens import KEPT, TokenShelf
 from agentvault_tui.console.widgets.card import Cards
 
@@ -61,10 +61,27 @@ def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
     agent = told.add_agent("a", "read:email")
     told.decide(agent, "read:email", "allowed")
     mirror = Mirror(told.mirror.clock)
-    mirror.load(told.status_shape(), [agent], [], head=told.head)
+    roster = Roster(mirror.intake, [agent], told.head)
+    mirror.load(told.status_shape(), roster, [])
     mirror.apply("audit", told.events[0])
     assert mirror.counts(agent["id"]) == Counts(allowed=1)
     assert [row.seq for row in mirror.events] == [1]
+
+
+def test_each_page_of_a_snapshot_has_its_own_head(told: Told) -> None:
+    """An event between two pages is in the later one's counts, not in the earlier's."""
+    first = dict(told.add_agent("a", "read:email"))
+    second = told.add_agent("b", "read:email")
+    events = [told.decide(each, "read:email", "allowed") for each in (first, second)]
+    first["counts"] = {"allowed": 0, "denied": 0, "escalated": 0}
+    mirror = Mirror(told.mirror.clock)
+    roster = Roster(mirror.intake, [first], 0)
+    roster.take([second], told.head)
+    mirror.load(told.status_shape(), roster, [])
+    for event in [*events, told.decide(second, "read:email", "denied")]:
+        mirror.apply("audit", event)
+    assert mirror.counts(first["id"]) == Counts(allowed=1)
+    assert mirror.counts(second["id"]) == Counts(1, 1, 0)
 
 
 def test_an_event_seen_twice_is_one_event(told: Told) -> None:
@@ -247,6 +264,29 @@ def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -
     shelf.expire(START.timestamp() + gone)
     kept = sorted(lefts)[:KEPT]
     assert len(shelf.rows) == sum(left > gone for left in kept)
+
+
+def test_a_shelf_with_few_of_many_takes_none_that_may_end_later() -> None:
+    """A new token behind those held may end after one that is not held."""
+    intake = Intake()
+
+    def row(number: int, left: int, kind: str = "standard") -> TokenRow:
+        ends = iso(START + timedelta(seconds=left))
+        return intake.token({"id": f"tok_{number}", "kind": kind, "expires_at": ends})
+
+    shelf = TokenShelf([row(1, 60)], live=24, elevated=2)
+    assert (shelf.live, shelf.elevated, shelf.short) == (24, 2, True)
+    shelf.add(row(2, 3600))
+    shelf.add(row(3, 3600, "elevated"))
+    assert [each.key for each in shelf.rows] == [token_key("tok_1")]
+    assert (shelf.live, shelf.elevated) == (26, 3)
+    shelf.add(row(4, 30))
+    assert shelf.soonest == row(4, 30)
+    assert not shelf.drop(token_key("tok_2"))
+    assert shelf.live == 26
+    shelf.expire(START.timestamp() + 61)
+    assert shelf.soonest is None
+    assert shelf.live == 24
 
 
 @settings(max_examples=50)

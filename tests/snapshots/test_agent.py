@@ -26,8 +26,11 @@ KEYS: dict[str, list[str]] = {
 
 def _read(screen: Any) -> bool:
     screen.pulse()
-    events = screen.events
-    return events.feed.wants(events.size.height) is None
+    events, mirror = screen.events, screen.desk.mirror
+    held = (
+        len(mirror.tokens(each)) == mirror.live_tokens(each) for each in mirror.agents
+    )
+    return events.feed.wants(events.size.height) is None and all(held)
 
 
 def opening(name: str, *keys: str) -> Play:

@@ -113,9 +113,23 @@ class FakeOperator(FakeState):
 
     # The faces
 
-    async def _list_agents(self, _: Request) -> Response:
-        self.roster_reads += 1
-        return JSONResponse({"agents": list(self.agents.values()), "head": self.head})
+    async def _list_agents(self, request: Request) -> Response:
+        query = request.query_params
+        listed, following = list(self.agents.values()), None
+        if "ids" in query:
+            wanted = query["ids"].split(",")
+            self.rereads.append(wanted)
+            listed = [agent for agent in listed if agent["id"] in wanted]
+        else:
+            self.roster_reads += "after" not in query
+            start = [*self.agents, None].index(query.get("after")) + 1
+            start %= len(self.agents) + 1
+            listed = listed[start : start + self.agents_a_page]
+            if start + self.agents_a_page < len(self.agents):
+                following = listed[-1]["id"]
+        if query.get("tokens") != "true":
+            listed = [without_tokens(agent) for agent in listed]
+        return JSONResponse({"agents": listed, "next": following, "head": self.head})
 
     async def _one_agent(self, request: Request) -> Response:
         agent = self.agents.get(request.path_params["id"])
@@ -351,3 +365,13 @@ def short_socket() -> Iterator[Path]:
     """A folder whose path is short enough for a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="av") as folder:
         yield Path(folder) / "s.sock"
+
+
+def without_tokens(agent: dict[str, Any]) -> dict[str, Any]:
+    """Return an agent as a page of many has it."""
+    told = dict(agent)
+    tokens = sorted(told.pop("tokens"), key=lambda token: str(token["expires_at"]))
+    told.setdefault("tokens_live", len(tokens))
+    told["tokens_elevated"] = sum(token["kind"] == "elevated" for token in tokens)
+    told["next_token"] = tokens[0] if tokens else None
+    return told

@@ -81,6 +81,10 @@ class FakeState:
         self.activity_reads = 0
         self.roster_reads = 0
         """How often all agents were read: a snapshot each."""
+        self.rereads: list[list[str]] = []
+        """The ids of agents that were read again, by request."""
+        self.agents_a_page = 500
+        """Agents on a page of the list."""
         self._subscribers: set[asyncio.Queue[str | None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -108,7 +108,8 @@ class Placed(Deciding):
     def repaint(self) -> bool:
         """Place and paint everything if anything but the stream differs; tell so."""
         versions = self.desk.mirror.versions
-        stamp = (self.second, versions.status, versions.stepups, versions.roster)
+        standing = (versions.status, versions.stepups, versions.roster, versions.held)
+        stamp = (self.second, *standing)
         if stamp == self._painted:
             return False
         self._painted = stamp
