@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
 from agentvault_tui.broker.registry import Registry
@@ -28,6 +28,8 @@ BACKLOG: Final = 16 * 1024 * 1024
 """Characters one slow console may be behind before it is cut off and must resume."""
 _HEARTBEAT: Final = 5.0
 _PAGE: Final = 500
+_FRAMES_A_TURN: Final = 5
+"""Of the event loop: agents with a hundred tokens each are about 2 ms."""
 _GATHER: Final = 0.02
 """Seconds to gather frames in: one write for many events, and nobody sees it."""
 
@@ -96,25 +98,28 @@ class Feed:
         while cursor is not None and cursor < head:
             page = await self._ledger.events(EventQuery(after=cursor, limit=_PAGE))
             if page.events:
-                objects = "".join(self._touched(page.events))
-                audit = "".join(
-                    frame("audit", event_shape(event), event.seq)
-                    for event in page.events
-                )
-                yield objects + audit, page.events[-1].seq
+                text = ""
+                for number, each in enumerate(self._told(page.events)):
+                    text += each
+                    if number % _FRAMES_A_TURN == 0:
+                        await asyncio.sleep(0)
+                yield text, page.events[-1].seq
             cursor = page.next
 
-    def _touched(self, events: Sequence[Event]) -> list[str]:
+    def _told(self, events: Sequence[Event]) -> Iterator[str]:
+        """Yield the frames of *events*: what they touched as it is now, then they."""
         agents = {event.agent_id for event in events if event.agent_id}
         stepups = {str(event.detail.get("stepup_id", "")) for event in events} - {""}
-        frames = [text for agent_id in sorted(agents) for text in self._agent(agent_id)]
+        for agent_id in sorted(agents):
+            yield from self._agent(agent_id)
         for stepup_id in sorted(stepups):
             try:
                 stepup = self._registry.stepup(stepup_id)
             except NotFoundError:
                 continue  # decided long ago: the events tell its story
-            frames.append(frame("stepup", stepup_shape(stepup, self._registry.ends())))
-        return frames
+            yield frame("stepup", stepup_shape(stepup, self._registry.ends()))
+        for event in events:
+            yield frame("audit", event_shape(event), event.seq)
 
     def _objects(self, changes: Sequence[Change]) -> list[str]:
         frames = []

@@ -76,6 +76,8 @@ def run(
         AgentVaultError: it cannot start, with the remedy.
     """
     harden()
+    # Until `_spare_the_collector`: what a start makes lives as long as the process.
+    gc.disable()
     log_json_lines()
     path = socket or home.socket
     home.prepare(path)
@@ -198,6 +200,7 @@ def _spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 100)
 
 

@@ -51,7 +51,7 @@ def print_agent(
 
 def live_tokens(agent: dict[str, Any]) -> int:
     """Count live tokens: a long list is cut by the broker, its number is not."""
-    return int(agent.get("tokens_live", len(agent["tokens"])))
+    return int(agent.get("tokens_live", len(agent.get("tokens", ()))))
 
 
 def count(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from agentvault_tui.cli.agent_show import (
     serving,
 )
 from agentvault_tui.cli.framework import command, group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazily
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
@@ -37,10 +37,11 @@ def agents() -> None:
 @pass_session
 def list_agents(session: Session) -> None:
     """List every agent with its live tokens and how it was answered."""
-    answer = session.client.get("/api/agents")
     out = session.out
+    pages = list(agent_pages(session.client, tokens=session.json))
+    agents = [agent for page in pages for agent in page["agents"]]
     if session.json:
-        out.json(answer)
+        out.json({"agents": agents, "head": pages[0]["head"]})
         return
     panic = session.client.get("/api/status")["panic"]
     if panic["on"]:
@@ -48,7 +49,7 @@ def list_agents(session: Session) -> None:
             f"everything is stopped by {panic['by']}, for: {panic['reason'] or '-'}; "
             "`agentvault agents restore --all` ends it"
         )
-    if not answer["agents"]:
+    if not agents:
         out.line("no agents yet: `agentvault agents add NAME --owner O --scope S`")
         return
     rows = [
@@ -63,7 +64,7 @@ def list_agents(session: Session) -> None:
             out.cell(agent["counts"]["escalated"]),
             out.cell(" ".join(agent["scopes"])),
         ]
-        for agent in answer["agents"]
+        for agent in agents
     ]
     out.table(
         (

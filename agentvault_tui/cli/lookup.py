@@ -1,12 +1,26 @@
-"""Finds the agent a person means: by id, or by a name only one agent has."""
+"""Reads agents page by page, and finds the one a person means by id or name."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from typing import Any
 
 from agentvault_tui.cli.operator_client import OperatorClient
 from agentvault_tui.errors import NotFoundError
+
+
+def agent_pages(
+    client: OperatorClient, *, tokens: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield the pages of all agents, oldest first."""
+    query: dict[str, object] = {"tokens": str(tokens).lower()}
+    while True:
+        page = client.get("/api/agents", **query)
+        yield page
+        if not page.get("next"):
+            return
+        query["after"] = page["next"]
 
 
 def find_agent(client: OperatorClient, word: str) -> dict[str, Any]:
@@ -17,19 +31,18 @@ def find_agent(client: OperatorClient, word: str) -> dict[str, Any]:
     Raises:
         NotFoundError: there is none, or the name is not unique.
     """
-    agents: list[dict[str, Any]] = client.get("/api/agents")["agents"]
-    for agent in agents:
-        if word in {agent["id"], agent["client_id"]}:
-            return agent
-    named = [agent for agent in agents if agent["name"] == word]
-    if len(named) == 1:
-        return named[0]
-    if named:
-        ids = ", ".join(agent["id"] for agent in named)
-        raise NotFoundError(
-            f"{len(named)} agents are called '{word}'", f"give one of their ids: {ids}"
-        )
-    near = difflib.get_close_matches(word, [agent["name"] for agent in agents], n=3)
+    for query in ({"ids": word}, {"name": word}):
+        named = client.get("/api/agents", tokens="true", **query)["agents"]
+        if len(named) == 1:
+            return dict(named[0])
+        if named:
+            ids = ", ".join(agent["id"] for agent in named)
+            raise NotFoundError(
+                f"{len(named)} agents are called '{word}'",
+                f"give one of their ids: {ids}",
+            )
+    names = [agent["name"] for page in agent_pages(client) for agent in page["agents"]]
+    near = difflib.get_close_matches(word, names, n=3)
     raise NotFoundError(
         f"there is no agent '{word}'",
         f"did you mean {', '.join(near)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from sys import intern
 from typing import Any
 
 from agentvault_tui.clock import Deadline, iso, parse_iso
@@ -55,7 +56,7 @@ def read_agent(doc: str) -> Agent:
     """Return the agent `write_agent` wrote."""
     value = json.loads(doc)
     return Agent(
-        id=AgentId(value["id"]),
+        id=AgentId(intern(value["id"])),
         client_id=value["client_id"],
         name=value["name"],
         owner=value["owner"],
@@ -92,17 +93,20 @@ def write_token(token: Token) -> str:
 
 
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
-    """Return the token `write_token` wrote."""
+    """Return the token `write_token` wrote.
+
+    What very many tokens have alike is one string in memory for all of them.
+    """
     sha256, scope, kind, issued_at, wall, boot, boot_id, *told = json.loads(doc)
     details, resource, stepup, *once = told
     return Token(
         id=TokenId(token_id),
         sha256=sha256,
-        agent_id=AgentId(agent_id),
-        scope=scope,
+        agent_id=AgentId(intern(agent_id)),
+        scope=intern(scope),
         kind=TokenKind(kind),
         issued_at=parse_iso(issued_at),
-        expires=Deadline(parse_iso(wall), boot, boot_id),
+        expires=Deadline(parse_iso(wall), boot, intern(boot_id)),
         authorization_details=None if details is None else to_json(details),
         resource=resource,
         stepup_id=None if stepup is None else StepUpId(stepup),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 
-from agentvault_tui.broker import shapes
+from agentvault_tui.broker import feed, shapes
 from agentvault_tui.broker.operators_api import agents as agents_api
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
@@ -136,12 +138,9 @@ async def test_what_is_asked_wrongly_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("query", ["", "?limit=500", "?limit=500&tokens=true"])
-async def test_no_turn_of_the_loop_writes_all_agents(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str
-) -> None:
-    """A revocation that arrives meanwhile waits for a few agents, not for all."""
-    await populate(bench, 240)
+@contextmanager
+def counting(monkeypatch: pytest.MonkeyPatch, module: Any) -> Iterator[list[int]]:
+    """Count the agents that are written in each turn of the event loop."""
     turns: list[int] = [0]
     original = shapes.agent_shape
 
@@ -154,13 +153,37 @@ async def test_no_turn_of_the_loop_writes_all_agents(
             turns.append(0)
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(agents_api, "agent_shape", counted)
+    monkeypatch.setattr(module, "agent_shape", counted)
     turning = asyncio.create_task(others())
-    answer = await bench.read(f"/api/agents{query}")
+    yield turns
     turning.cancel()
+
+
+@pytest.mark.parametrize("query", ["", "?limit=500", "?limit=500&tokens=true"])
+async def test_no_turn_of_the_loop_writes_all_agents(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """A revocation that arrives meanwhile waits for a few agents, not for all."""
+    await populate(bench, 240)
+    with counting(monkeypatch, agents_api) as turns:
+        answer = await bench.read(f"/api/agents{query}")
     assert len(answer.json()["agents"]) == 240
     assert sum(turns) == 240
     assert max(turns) <= 100
+
+
+async def test_no_turn_of_the_loop_replays_all_that_a_console_missed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor when it resumes after events about every agent."""
+    await populate(bench, 60)
+    stream = bench.feed.stream(0)
+    await anext(stream)
+    with counting(monkeypatch, feed) as turns:
+        told = await anext(stream)
+    await stream.aclose()
+    assert told.count("event: agent\n") == told.count("event: audit\n") == 60
+    assert max(turns) <= 6
 
 
 async def test_panic_is_one_change_however_many_agents(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""The agent a person means by an id or a name."""
+"""The agent a person means by an id or a name, and all of them by pages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.operator_client import OperatorClient
 from agentvault_tui.errors import NotFoundError
+
+NAMES = {"agt_1": "payer", "agt_2": "agt_1", "agt_3": "twin", "agt_4": "twin"}
 
 
 class Listing(OperatorClient):
@@ -16,22 +18,44 @@ class Listing(OperatorClient):
 
     def __init__(self) -> None:
         """Connect to nothing."""
+        self.asked: list[dict[str, object]] = []
 
     def get(self, path: str, **query: object) -> Any:
-        assert (path, query) == ("/api/agents", {})
-        names = {"agt_1": "payer", "agt_2": "agt_1", "agt_3": "twin", "agt_4": "twin"}
-        return {
-            "agents": [
-                {"id": one, "client_id": one, "name": name}
-                for one, name in names.items()
-            ]
-        }
+        assert path == "/api/agents"
+        self.asked.append(query)
+        rows = [{"id": one, "client_id": one, "name": n} for one, n in NAMES.items()]
+        if "ids" in query or "name" in query:
+            wanted = {query.get("ids"), query.get("name")}
+            key = "id" if "ids" in query else "name"
+            return {"agents": [row for row in rows if row[key] in wanted], "next": None}
+        start = [None, *NAMES].index(query.get("after"))  # type: ignore[arg-type]
+        page = rows[start : start + 3]
+        return {"agents": page, "next": page[-1]["id"] if start == 0 else None}
 
 
 def test_an_id_wins_over_a_name() -> None:
     """An agent may call itself what another is identified by."""
     assert find_agent(Listing(), "agt_1")["name"] == "payer"
     assert find_agent(Listing(), "payer")["id"] == "agt_1"
+
+
+def test_one_agent_is_found_without_reading_all() -> None:
+    """Among ten thousand, too, it takes at most two small answers."""
+    listing = Listing()
+    find_agent(listing, "payer")
+    assert [set(query) & {"ids", "name"} for query in listing.asked] == [
+        {"ids"},
+        {"name"},
+    ]
+
+
+def test_all_agents_are_read_page_by_page() -> None:
+    """Each page goes on where the one before it ended."""
+    pages = list(agent_pages(Listing()))
+    assert [[row["id"] for row in page["agents"]] for page in pages] == [
+        ["agt_1", "agt_2", "agt_3"],
+        ["agt_4"],
+    ]
 
 
 def test_a_name_two_agents_have_is_not_guessed_at() -> None:

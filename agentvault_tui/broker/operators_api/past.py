@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +37,8 @@ def routes(broker: Broker) -> list[Route]:
         seq, moment = _when(request)
         found = await broker.ledger.past(seq=seq, moment=moment)
         # Beside the loop: with thousands of agents this takes as long as some requests.
-        return await asyncio.to_thread(lambda: answer(past_shape(found, broker)))
+        body = await asyncio.to_thread(_written, found, broker)
+        return Response(body, media_type="application/json")
 
     async def activity(request: Request) -> Response:
         seq, moment = _when(request)
@@ -62,14 +64,13 @@ def _when(request: Request) -> tuple[int | None, datetime | None]:
 
 
 def past_shape(past: Past, broker: Broker) -> dict[str, Any]:
-    """Return the Past shape of the operators' HTTP."""
+    """Return the Past shape of the operators' HTTP, without its agents."""
     around = past.around
     return {
         "seq": past.place.seq,
         "time": iso(past.place.time),
         "at": iso(past.moment),
         "status": _status(past, broker),
-        "agents": [_agent(agent, past) for agent in past.agents],
         "stepups": [stepup_shape(stepup) for stepup in past.stepups],
         "minute": {
             agent: counts_shape(counts)
@@ -85,6 +86,17 @@ def past_shape(past: Past, broker: Broker) -> dict[str, Any]:
             "turn_after": _place(around.turn_after),
         },
     }
+
+
+def _written(past: Past, broker: Broker) -> str:
+    """Write the Past shape as JSON, each agent by itself.
+
+    In a thread beside the event loop: one call that wrote all of them would keep the
+    interpreter's lock to its end.
+    """
+    shape = past_shape(past, broker)
+    agents = [json.dumps(_agent(agent, past)) for agent in past.agents]
+    return f'{json.dumps(shape)[:-1]}, "agents": [{", ".join(agents)}]}}'
 
 
 def _status(past: Past, broker: Broker) -> dict[str, Any]:
