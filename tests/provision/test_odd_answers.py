@@ -13,7 +13,6 @@ import pytest
 from support.provisioning import Vault
 
 from agentvault_tui.errors import TenantError
-from agentvault_tui.text import visible
 from agentvault_tui.vault import Management, Reply
 from agentvault_tui.vault.provision import AgentNeed, Pin, Provisioner, checks, show
 
@@ -99,7 +98,7 @@ async def test_no_answer_ends_in_anything_but_an_error_of_ours(
                 continue
             planned += 1
             for line in show.lines(plan):
-                assert visible(line.text, 5000) == line.text
+                assert line.text.isprintable()
             assert all(one.what for _, one in checks.examine(plan, found, wanted))
             assert json.dumps(show.shape(plan))
             await asyncio.sleep(0)
