@@ -295,6 +295,10 @@ async def apply_kept(broker: Broker) -> None:
             "--all."
         )
         log.error("%s", broker.state_problem)
+        reason, detail = "cuts_may_be_missing", {"problem": journal.problem}
+        await broker.record_cut(
+            Draft(EventType.AUDIT_AMBIGUOUS, SYSTEM, reason=reason, detail=detail)
+        )
         await panic(broker, f"stopped at the start: {journal.problem}", SYSTEM)
     cuts.replaying = ()
     await cuts.keep()

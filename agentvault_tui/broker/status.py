@@ -53,7 +53,7 @@ def warnings(broker: Broker) -> list[str]:
         found.append(f"{what} {broker.ledger.problem or ''}".strip())
     if broker.cuts.waiting:
         found.append(
-            f"{broker.cuts.waiting} changes are in force and not in the ledger yet: "
+            f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
             f"{_KEPT[broker.cuts.kept]}"
         )
     journal = broker.cuts.journal

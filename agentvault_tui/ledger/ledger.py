@@ -164,7 +164,7 @@ class Ledger:
             if (draft.outcome is None) == (draft.type is EventType.TOKEN_DECISION):
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
         if not urgent:
-            self.check_room()
+            self.check_writable()
         job = Job.of(drafts, changes, self._numbers)
         job.done = self._loop.create_future()
         self._writer.submit(job, urgent=urgent)
@@ -175,14 +175,15 @@ class Ledger:
         """The last durable link."""
         return self._writer.tip.head
 
-    def check_room(self) -> None:
-        """See that the disk has more room than is kept for revocations.
+    def check_writable(self) -> None:
+        """See that commits that are not urgent are taken now.
 
         Raises:
-            LedgerUnwritableError: it has not.
+            LedgerUnwritableError: they are not.
         """
-        if self._shortage is not None:
-            raise LedgerUnwritableError(self._shortage, "make room on the disk")
+        if not self.writable:
+            what = self.problem or "the ledger is closed"
+            raise LedgerUnwritableError(what, "nothing is granted until that is over")
 
     @property
     def writable(self) -> bool:

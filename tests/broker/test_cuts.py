@@ -12,6 +12,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.cuts import OVERFLOW, Kept, fitting
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.status import warnings
@@ -33,6 +34,8 @@ from agentvault_tui.model import (
     Account,
     Action,
     AgentStatus,
+    Draft,
+    EventType,
     StepUpStatus,
 )
 
@@ -95,6 +98,16 @@ class Stage:
         account = self.bench.broker.registry.accounts.get(self.agent.id, "google")
         assert account is not None
         await close_accounts(self.bench.broker, [account], OPERATOR)
+
+    async def give_back(self, what: str) -> None:
+        broker = self.bench.broker
+        if what == "restore":
+            await restore_agent(broker, self.agent.id, OPERATOR)
+        elif what == "lift":
+            await lift_panic(broker, OPERATOR)
+        else:
+            given = frozenset({"write:calendar"})
+            await change_scopes(broker, self.agent.id, given, NONE, OPERATOR)
 
     async def in_force(self, bench: Bench, cut: str) -> bool:
         """Tell whether *cut* holds in *bench*, as an outsider would find out."""
@@ -362,6 +375,77 @@ async def test_nothing_is_given_back_before_the_cut_is_recorded(
     await restore_agent(bench.broker, stage.agent.id, OPERATOR)
     kinds = [e.type.value for e in await bench.events() if e.agent_id == stage.agent.id]
     assert kinds.index("agent.revoked") < kinds.index("agent.restored")
+
+
+@pytest.mark.parametrize("what", ["restore", "lift", "grant"])
+async def test_what_was_not_given_back_is_not_given_back_by_a_restart(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Told that it failed, though the record reached the disk: it stays cut."""
+    bench, agent = stage.bench, stage.agent.id
+    if what == "restore":
+        await stage.revoked()
+    elif what == "lift":
+        await stage.stopped()
+    else:
+        await stage.ungranted()
+    commit, failed = bench.ledger.commit, False
+
+    async def doubtful(*drafts: Any, **more: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            await commit(*drafts, **more)
+        raise LedgerUnwritableError("input/output error")
+
+    monkeypatch.setattr(bench.ledger, "commit", doubtful)
+    with pytest.raises(LedgerUnwritableError):
+        await stage.give_back(what)
+    again = await killed(bench, clock)
+    try:
+        if what == "grant":
+            assert again.broker.registry.agent(agent).scopes == ()
+        else:
+            assert not again.broker.registry.serves(agent)
+        assert again.broker.cuts.kept is Kept.LEDGER
+    finally:
+        await again.close()
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_a_home_of_an_older_version_is_not_stopped(
+    bench: Bench, clock: ManualClock, *, noted: bool
+) -> None:
+    """It never had a journal, and gets one; from the next start on it is missed."""
+    detail = {"cut_journal": "cuts.journal"} if noted else {}
+    started = Draft(EventType.BROKER_STARTED, SYSTEM, detail=detail)
+    await bench.broker.record(started)
+    bench.home.cut_journal.unlink()
+    bench.home.cut_marker.unlink()
+    again = await killed(bench, clock)
+    try:
+        assert (again.broker.registry.panic is not None) is noted
+        assert again.home.cut_journal.exists()
+        assert again.home.cut_marker.exists()
+    finally:
+        await again.close()
+
+
+async def test_an_elevated_token_is_not_spent_by_an_answer_nobody_gets(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing can be recorded, it is not even looked at."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "_shortage", "the disk is nearly full")
+        with pytest.raises(LedgerUnwritableError):
+            await introspect(bench.broker, server, granted.access_token)
+    told = await introspect(bench.broker, server, granted.access_token)
+    assert told.token is not None
 
 
 def kept(kind: str, number: int, **more: Any) -> KeptCut:

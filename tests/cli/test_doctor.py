@@ -17,7 +17,7 @@ from support.terminal import Terminal
 
 from agentvault_tui.cli.doctor.machine import resets_can_race
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger import CutJournal, KeptCut, Ledger
 
 Run = Callable[..., Answer]
 
@@ -42,6 +42,30 @@ def test_a_running_broker_is_well(av: Run) -> None:
         assert set(levels(answer, area)) == {"ok"}, area
     people = av("doctor").out
     assert all(row.isprintable() for row in people.split("\n"))
+
+
+async def test_what_the_next_start_does_with_kept_cuts_is_said(
+    cli: Run, tmp_path: Path
+) -> None:
+    """How many it applies; or that it stops everything, and why."""
+    home = Home.locate(tmp_path / "h")
+    home.prepare()
+    ledger = await Ledger.open(home, clock=manual_clock())
+    await ledger.commit(decision())
+    await ledger.close()
+    journal = CutJournal.open(home, ledger.ledger_id, expected=False, fresh=False)
+    by = ("operator", "uid:0", "olga")
+    journal.write([KeptCut("revoke", "2026-11-24T10:00:00Z", by, agent="agt_1")])
+
+    def found() -> dict[str, dict[str, Any]]:
+        return levels(cli("--home", str(home.data), "doctor", "--json"), "broker")
+
+    told = await asyncio.to_thread(found)
+    assert "not in the ledger: 1 cut(s)" in told["warning"]["what"]
+    assert "fault" not in told
+    home.cut_journal.unlink()
+    told = await asyncio.to_thread(found)
+    assert "the next start stops everything" in told["fault"]["what"]
 
 
 def test_open_modes_are_a_fault_with_the_command(cli: Run, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if not is_single_use(broker, found):
         count_use(broker, found, caller)
         return Introspection(seen)
+    broker.ledger.check_writable()  # or it would be spent, and nobody have an answer
     if not broker.registry.drop_token(found):
         return Introspection(None)
     if found.kind is TokenKind.ELEVATED and not _as_approved(broker, found):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
@@ -31,6 +33,7 @@ from agentvault_tui.model import (
     Token,
 )
 
+_FAILED: Final = "it stays so: that it ended could not be recorded"
 _CANCELLED_A_TURN: Final = 100
 """Step-ups cancelled in one turn of the event loop: a few milliseconds."""
 
@@ -150,10 +153,13 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
     active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
     epoch = broker.registry.epoch(agent.id)
     steps = broker.outbox.restore(agent.id)
-    await broker.record(
-        _draft(EventType.AGENT_RESTORED, operator, active, None),
-        changes=[active, *steps],
-    )
+    async with _still_cut(
+        broker, agent, _draft(EventType.AGENT_REVOKED, operator, agent, _FAILED)
+    ):
+        await broker.record(
+            _draft(EventType.AGENT_RESTORED, operator, active, None),
+            changes=[active, *steps],
+        )
     await _unless_overtaken(broker, agent, epoch, operator)
     broker.registry.put_agent(active)
     broker.outbox.take(steps)
@@ -175,10 +181,12 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
         await broker.cuts.record_missed()
         lifted = registry.panic
         since = lifted.since
-        await broker.record(
-            Draft(EventType.PANIC_OFF, operator, detail={"since": iso(since)}),
-            changes=[replace(lifted, on=False)],
-        )
+        failed = Draft(EventType.PANIC_ON, operator, reason=_FAILED)
+        async with _still_cut(broker, lifted, failed):
+            await broker.record(
+                Draft(EventType.PANIC_OFF, operator, detail={"since": iso(since)}),
+                changes=[replace(lifted, on=False)],
+            )
         again = _panic(registry)
         if again is None:
             return _served(registry)
@@ -265,13 +273,16 @@ async def _grant(
     broker: Broker, agent: Agent, grant: frozenset[str], operator: Actor
 ) -> Agent:
     """Give scopes, once that is on disk; a cut meanwhile wins."""
-    broker.ledger.check_room()  # urgent for its place in the line alone
+    broker.ledger.check_writable()  # urgent for its place in the line alone
     given = grant - set(agent.scopes)
     after = _with_scopes(agent, given.union(agent.scopes))
     draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, after, None)
     draft.detail.update(granted=sorted(given), ungranted=[], tokens_revoked=0)
     epoch = broker.registry.epoch(agent.id)
-    await broker.record(draft, changes=[after], urgent=True)
+    failed = _draft(EventType.AGENT_SCOPES_CHANGED, operator, agent, _FAILED)
+    failed.detail.update(granted=[], ungranted=sorted(given), tokens_revoked=0)
+    async with _still_cut(broker, agent, failed):
+        await broker.record(draft, changes=[after], urgent=True)
     await _unless_overtaken(broker, agent, epoch, operator)
     current = broker.registry.agent(agent.id)
     wider = _with_scopes(current, grant.union(current.scopes))
@@ -291,6 +302,28 @@ def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[St
         for stepup in broker.registry.open_stepups(agent.id)
     ]
     return tokens, stepups
+
+
+@asynccontextmanager
+async def _still_cut(
+    broker: Broker, cut: Agent | Panic, failed: Draft
+) -> AsyncIterator[None]:
+    """Keep a cut whose end is recorded in a block that fails.
+
+    The record may have reached the disk all the same, and then a restart would serve
+    what the operator was told is still cut.
+
+    Args:
+        broker: the broker.
+        cut: what stays as it is.
+        failed: the event that says so.
+    """
+    broker.ledger.check_writable()
+    try:
+        yield
+    except LedgerUnwritableError:
+        await broker.record_cut(failed, changes=[cut])
+        raise
 
 
 async def _unless_overtaken(

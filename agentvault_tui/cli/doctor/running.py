@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 from agentvault_tui import __version__
@@ -20,6 +20,7 @@ def check_broker(session: Session) -> Iterator[Finding]:
     status = _status(session)
     if status is None:
         yield ok(f"none runs at {session.client.path}; `agentvault serve` starts one")
+        yield from _kept_cuts(session)
         return
     what = f"version {status['version']}, {status['agents']} agents"
     if status["version"] == __version__:
@@ -60,6 +61,29 @@ def check_servers(session: Session) -> Iterator[Finding]:
                 "register it anew with --serves, then revoke this one",
             )
         after = page.get("next")
+
+
+def _kept_cuts(session: Session) -> Iterator[Finding]:
+    """Say what the next start will do about cuts that are not in the ledger."""
+    home = session.home
+    if not (home.cut_journal.exists() or home.cut_marker.exists()):
+        return  # none was ever needed, or the next start misses it and says so
+    opening = lazy_room("ledger.opening")
+    with closing(lazy_room("ledger.schema").open_reader(home.database)) as db:
+        ledger_id = opening.read_ledger_id(db, home.database)
+    journal = lazy_room("ledger.journal").CutJournal.open(
+        home, ledger_id, expected=True, fresh=False
+    )
+    if journal.found:
+        yield warning(
+            f"in the cut journal, not in the ledger: {len(journal.found)} cut(s)",
+            "the next start applies and records them",
+        )
+    if journal.problem is not None:
+        yield fault(
+            f"the next start stops everything: {journal.problem}",
+            "then look at every agent, and agentvault agents restore --all",
+        )
 
 
 def check_tenant(session: Session) -> Iterator[Finding]:
