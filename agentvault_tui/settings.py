@@ -19,6 +19,8 @@ from agentvault_tui.home import Home
 STANDARD_TTL_CAP: Final = 86_400
 ELEVATED_TTL_CAP: Final = 300
 LEASE_CAP: Final = 3600
+DEVICE_CODE_TTL_CAP: Final = 900
+"""What Auth0 gives a device code."""
 CONNECTION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 """What a connection of the tenant's may be called."""
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
@@ -81,7 +83,7 @@ class StepUpSettings:
     max_pending: int = 3
     """Requests one agent may have waiting."""
     device_code_ttl: int = 120
-    """Seconds a user code may be used."""
+    """Seconds a user code may be used; until someone has signed in, 900."""
     approvers: tuple[str, ...] = ()
     """Subjects or e-mails; empty: every user with the approver role."""
 
@@ -89,7 +91,7 @@ class StepUpSettings:
         """Hold the bounds."""
         _within("stepup.expires_in", self.expires_in, 1, 86_400)
         _within("stepup.max_pending", self.max_pending, 1, 100)
-        _within("stepup.device_code_ttl", self.device_code_ttl, 1, 900)
+        _within("stepup.device_code_ttl", self.device_code_ttl, 1, DEVICE_CODE_TTL_CAP)
 
 
 @dataclass(frozen=True, slots=True)

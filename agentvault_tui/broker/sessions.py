@@ -12,8 +12,10 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, LedgerError
+from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Actor, ActorKind, DeviceCode, Draft, EventType
+from agentvault_tui.settings import DEVICE_CODE_TTL_CAP
 from agentvault_tui.vault import DeviceFlow, Identity, Tokens
 
 log = logging.getLogger("agentvault.sessions")
@@ -112,12 +114,26 @@ class Sessions:
             login = self._logins.get(operator.id)
             if login is None:
                 self._problems.pop(operator.id, None)
-                flow = await self._broker.tenant.start_device_flow(
-                    ttl=self._broker.settings.stepup.device_code_ttl
-                )
+                ttl = await self._code_ttl()
+                flow = await self._broker.tenant.start_device_flow(ttl=ttl)
                 login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
                 self._logins[operator.id] = login
         return device_code(login.flow)
+
+    async def _code_ttl(self) -> int:
+        """Return the seconds a code may live: all there are until someone signed in.
+
+        Whoever signs in first sets a password and enrols a factor on the way. A code
+        of a sign-in approves nothing.
+        """
+        settled = self._broker.settings.stepup.device_code_ttl
+        query = EventQuery(type=EventType.OPERATOR_LOGIN, limit=1)
+        try:
+            page = await self._broker.ledger.events(query)
+        except LedgerError:
+            return settled
+        anyone = page.events or page.next is not None
+        return settled if anyone else DEVICE_CODE_TTL_CAP
 
     async def logout(self, operator: Actor) -> None:
         """End the session and any sign-in under way."""

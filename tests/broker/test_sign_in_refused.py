@@ -46,6 +46,26 @@ async def test_who_tried_and_why_it_was_not_enough_is_recorded(
     assert await bench.events("operator.login") == []
 
 
+async def test_a_code_lives_as_long_as_there_is_until_someone_has_signed_in(
+    bench: Bench,
+) -> None:
+    """Whoever is first enrols a factor on the way; later the setting holds again."""
+    sessions = Sessions(bench.broker)
+    await sessions.login(OPERATOR)
+    bench.tenant.end(Expired())
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    for _ in range(2):
+        await sessions.login(OPERATOR)
+        bench.tenant.approve()
+        await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    settled = bench.broker.settings.stepup.device_code_ttl
+    assert [flow.expires_in for flow in bench.tenant.flows] == [900, 900, settled]
+    again = Sessions(bench.broker)  # after a restart too: it is in the ledger
+    await again.login(OPERATOR)
+    assert bench.tenant.flows[-1].expires_in == settled
+    await again.logout(OPERATOR)
+
+
 async def test_the_factor_is_of_this_sign_in(bench: Bench, clock: ManualClock) -> None:
     """Proved before its device flow began it would be of whoever sat there then."""
     sessions = Sessions(bench.broker)
