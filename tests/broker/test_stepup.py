@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import rfc8785
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import approve, details_of, hold, start
 
@@ -18,6 +20,7 @@ from agentvault_tui.broker.answers import (
     Spent,
     Waiting,
 )
+from agentvault_tui.broker.shapes import stepup_shape
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -348,6 +351,19 @@ async def test_a_restart_puts_what_was_being_authorized_back(
         assert "restarted" in (found.problem or "")
     finally:
         await again.close()
+
+
+async def test_anyone_can_compute_the_digest_from_what_is_shown(bench: Bench) -> None:
+    """The operators' API has every member it covers, under the same names."""
+    _, stepup = await hold(bench, resource="https://stripe.test")
+    shape = stepup_shape(stepup)
+    covered = (
+        *("agent_id", "scope", "action", "resource", "resource_indicator"),
+        *("parameters", "authorization_details", "connection"),
+        *("policy_version", "nonce"),
+    )
+    canonical = rfc8785.dumps({name: shape[name] for name in covered})
+    assert shape["digest"] == f"sha256:{hashlib.sha256(canonical).hexdigest()}"
 
 
 async def test_a_live_code_is_in_memory_alone(bench: Bench) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -231,3 +233,20 @@ def test_a_web_page_gets_nothing(
             base + "/oauth/token", data={"grant_type": CIBA}, headers=headers
         )
         assert answer.status_code == status
+
+
+def test_uses_counted_since_the_last_record_are_written_at_the_stop(
+    tmp_path: Path,
+) -> None:
+    """SIGTERM right after the answers: the ledger on disk has every one of them."""
+    with serving(tmp_path) as own:
+        agent = own.register("reader", "read:calendar")
+        server = own.register("api", resource_server=True, serves=["read:calendar"])
+        token = agent.token("read:calendar").json()["access_token"]
+        assert all(server.introspect(token)["active"] for _ in range(7))
+    with closing(sqlite3.connect(tmp_path / "agentvault.db")) as db:
+        (count,) = db.execute(
+            "SELECT sum(json_extract(body, '$.detail.count')) FROM events"
+            " WHERE type = 'token.used'"
+        ).fetchone()
+    assert count == 7

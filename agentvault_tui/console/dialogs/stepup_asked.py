@@ -175,6 +175,8 @@ def no_limits(row: StepUpRow) -> str:
 
 def subject(row: StepUpRow) -> str:
     """Name what is asked for, in one breath."""
+    if row.unlimited:
+        return f"{row.action}, with no limits"
     return f"{row.action} on {row.resource}" if row.resource else str(row.action)
 
 

@@ -140,8 +140,9 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
     """List scopes with their risk, the riskiest first, as many as fit."""
     p, g = pen.palette, pen.glyphs
     if not agent.scopes:
-        server = agent.resource_server
-        return (("checks others' tokens" if server else "may do nothing", p.muted),)
+        words = "checks others' tokens" if agent.resource_server else "may do nothing"
+        served = f"serves {', '.join(agent.serves)}" if agent.serves else words
+        return ((pen.clip(served, width), p.muted),)
     row: list[Piece] = []
     used = 0
     for number, scope in enumerate(agent.scopes):
