@@ -66,7 +66,7 @@ def warnings(broker: Broker) -> list[str]:
         found.append(broker.state_problem)
     if broker.policy_problem:
         found.append(
-            f"The policy on disk is broken, the one before stays in force: "
+            f"The policy on disk cannot be put in force, the one before decides: "
             f"{broker.policy_problem}"
         )
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]

@@ -36,13 +36,11 @@ from agentvault_tui.policy.rules import (
     position,
     read_rules,
 )
-from agentvault_tui.policy.ruling import Principal, Ruling
+from agentvault_tui.policy.ruling import UNCLEAR, Principal, Ruling
 from agentvault_tui.policy.schema import action_groups, schema_text
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
-UNCLEAR: Final = "parameter_unclear"
-"""The reason when a rule reads what the request does not say clearly."""
 _ENGINE: Final = "2"
 """In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096

@@ -9,6 +9,7 @@ from typing import Any, Final
 from agentvault_tui.model import Action, Agent, Verdict
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST, Facts, derive, plain_name
+from agentvault_tui.policy.ruling import UNCLEAR
 from agentvault_tui.text import visible
 
 Decide = Callable[[Agent, Action], Verdict]
@@ -70,6 +71,16 @@ def _variations(
         names = ", ".join(facts.unclear)
         mended = _mended(action, facts)
         yield f"With {names} given so that it can be read", decide(agent, mended)
+    if now.reason == UNCLEAR:
+        # Which of its words a rule would let pass is not known: one is tried.
+        if facts.currency is None:
+            named = _with(action, "currency", "USD")
+            yield "With currency given, such as USD", decide(agent, named)
+        named = replace(action, resource="another:resource")
+        yield (
+            "With another resource named, such as another:resource",
+            decide(agent, named),
+        )
     others = list(dict.fromkeys((action.action, *action.scopes)))
     for name in others if len(others) > 1 else ():
         rest = tuple(other for other in others if other != name)

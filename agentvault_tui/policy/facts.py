@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.lookalikes import skeleton
 from agentvault_tui.model import Action
 from agentvault_tui.policy.resources import canonical
 
@@ -15,7 +16,6 @@ LARGEST: Final = 2**53 - 1
 _READ: Final = frozenset({"recipients", "amount", "currency", "count"})
 PARAMETERS: Final = _READ | {"resource"}
 """What a rule may read of a request that the request may leave out."""
-_LONGEST_NAME: Final = 64
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
 CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
@@ -171,8 +171,11 @@ def _look_alikes(parameters: dict[str, Any]) -> set[str]:
 
 
 def plain_name(name: str) -> str:
-    """Return how *name* reads to a lenient program: no case, width or hidden marks."""
+    """Return how *name* reads to a lenient program: no case, width or hidden marks.
+
+    Letters of other scripts that look like one are taken for it.
+    """
     if name in _READ:
         return name
-    folded = unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).casefold()
+    folded = unicodedata.normalize("NFKC", skeleton(name)[0]).casefold()
     return "".join(filter(str.isalnum, folded))

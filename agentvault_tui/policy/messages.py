@@ -14,7 +14,7 @@ _NEEDED = {
     "amount": "a whole number",
     "currency": "three capital letters such as USD",
     "count": "a whole number",
-    "resource": "spelt as the policy's rules spell it, in one plain form",
+    "resource": "named, and spelt as the policy's rules spell it",
 }
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agentvault_tui.model import Outcome
+
+UNCLEAR: Final = "parameter_unclear"
+"""The reason when a rule reads what the request does not say clearly."""
 
 
 class Principal(NamedTuple):

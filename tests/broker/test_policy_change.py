@@ -23,6 +23,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError, PolicyError
+from agentvault_tui.ledger import verify_home
 from agentvault_tui.model import Action, Agent, EventType, StepUpStatus
 from agentvault_tui.policy import shipped_policy
 
@@ -171,6 +172,8 @@ async def test_tokens_a_stricter_policy_would_not_issue_end_at_once(
     assert [token.id for token in (await bench.ledger.load()).tokens] == [kept.token.id]
     await change(bench, shipped_policy())
     assert not await active(bench, server, ended.access_token)
+    await bench.close()
+    assert verify_home(bench.home).ok
 
 
 async def test_each_token_is_decided_by_its_own_parameters(
@@ -214,6 +217,11 @@ async def test_an_approval_ends_only_where_it_is_forbidden_now(bench: Bench) -> 
     refused = await poll(bench.broker, agent, stepup.id)
     assert isinstance(refused, Denied)
     assert refused.reason == "policy_changed"
+    assert [e.reason for e in await bench.events("stepup.cancelled")] == [
+        "policy_changed"
+    ]
+    await bench.close()
+    assert verify_home(bench.home).ok
 
 
 async def test_a_policy_changed_while_the_broker_was_down_ends_tokens(

@@ -81,6 +81,23 @@ def test_explain_tries_without_the_resource(
     assert told == "Without a resource, the answer would be escalated (rule f)."
 
 
+def test_explain_says_what_to_state(agent: Agent, ask: Callable[..., Action]) -> None:
+    """Of a request held because it is unclear, what would make it clear is told."""
+    rule = (
+        '@id("a") @why("w") @obligation("allow") permit (principal, action, resource);'
+        '@id("s") @why("w") @obligation("step_up") permit (principal, action, resource)'
+        " when {{ context has {0} && context.{0} {1} }};"
+    )
+    for name, compared, said in (
+        ("amount", "> 1000", "With amount given as a whole number of at most 1000"),
+        ("currency", '== "EUR"', "With currency given, such as USD"),
+        ("resource", '== "crm:1"', "With another resource named"),
+    ):
+        policy = Policy.from_text(rule.format(name, compared), shipped_catalogue())
+        told = changes(policy, agent, ask("write:files", Resource=1))
+        assert said in told, told
+
+
 def test_explain_survives_hostile_requests(
     shipped: Policy, agent_with: Callable[..., Agent], ask: Callable[..., Action]
 ) -> None:

@@ -10,7 +10,6 @@ holds at once; `recheck` goes through the others in small steps.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Sequence
@@ -112,7 +111,9 @@ async def reload_policy(broker: Broker) -> None:
     if not broker.policy.changed(broker.home):
         return
     try:
-        policy = Policy.load(broker.home, broker.policy.texts)
+        # In a thread: it takes about as long as fifty decisions.
+        last = broker.policy.texts
+        policy = await asyncio.to_thread(Policy.load, broker.home, last)
     except PolicyError as error:
         broker.policy_problem = error.diagnosis()
         log.warning("policy not reloaded: %s", broker.policy_problem)
@@ -296,16 +297,27 @@ async def recheck_tokens(broker: Broker) -> None:
         log.warning("that tokens were rechecked is recorded later: %s", error.what)
 
 
-def _ended_approval(broker: Broker, stepup_id: StepUpId) -> list[StepUp]:
-    """Cancel the approval of a token that ended before it was fetched or used."""
-    with contextlib.suppress(NotFoundError):
+def _ended_approval(broker: Broker, stepup_id: StepUpId) -> tuple[Draft, StepUp] | None:
+    """Return the cancelled approval of a token that ended before it was used."""
+    try:
         stepup = broker.registry.stepup(stepup_id)
-        if stepup.status is StepUpStatus.APPROVED:
-            status = StepUpStatus.CANCELLED
-            ended = replace(stepup, status=status, problem=POLICY_CHANGED)
-            broker.registry.put_stepup(ended)
-            return [ended]
-    return []
+    except NotFoundError:
+        return None
+    if stepup.status is not StepUpStatus.APPROVED:
+        return None
+    ended = replace(stepup, status=StepUpStatus.CANCELLED, problem=POLICY_CHANGED)
+    draft = Draft(
+        EventType.STEPUP_CANCELLED,
+        SYSTEM,
+        agent_id=stepup.agent_id,
+        action=stepup.action,
+        resource=stepup.resource,
+        reason=POLICY_CHANGED,
+        rule=stepup.rule,
+        decision_id=stepup.decision_id,
+        detail={"stepup_id": stepup.id, "digest": stepup.digest},
+    )
+    return draft, ended
 
 
 async def _record_outdated(broker: Broker) -> None:
@@ -320,7 +332,9 @@ async def _record_outdated(broker: Broker) -> None:
         }
         if token.stepup_id is not None:
             detail["stepup_id"] = token.stepup_id
-            changes += _ended_approval(broker, token.stepup_id)
+            if ended := _ended_approval(broker, token.stepup_id):
+                drafts.append(ended[0])
+                changes.append(ended[1])
         changes.append(DropToken(token.id))
         drafts.append(
             Draft(
@@ -339,3 +353,6 @@ async def _record_outdated(broker: Broker) -> None:
         await asyncio.sleep(_RETRY)
     else:
         del broker.outdated[: len(batch)]
+        for change in changes:
+            if isinstance(change, StepUp):
+                broker.registry.put_stepup(change)
