@@ -15,6 +15,8 @@ from support.dict_tenant import dict_tenant
 from support.ledger_kit import decision, manual_clock, unguarded
 from support.terminal import Terminal
 
+from agentvault_tui import __version__
+from agentvault_tui.cli.doctor import running
 from agentvault_tui.cli.doctor.machine import resets_can_race
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import CutJournal, KeptCut, Ledger
@@ -103,6 +105,30 @@ def test_broken_settings_and_policy_are_faults(cli: Run, tmp_path: Path) -> None
     assert "did you mean broker" in levels(answer, "settings")["fault"]["remedy"]
     assert "fault" in levels(answer, "policy")
     assert "ok" in levels(answer, "clock")
+
+
+def test_the_brokers_own_way_to_the_tenant_is_told(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service has another environment than the shell that asks for it."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    way = "through the proxy http://proxy.acme.test:3128 (HTTPS_PROXY)"
+    with dict_tenant() as tenant:
+        (home / "config.toml").write_text(f"[tenant]\nissuer = '{tenant.issuer}'\n")
+        status = {
+            "version": __version__,
+            "tenant": {"issuer": tenant.issuer, "kind": "auth0", "way": way},
+            "ledger": {"writable": True},
+            "panic": {"on": False},
+            "agents": 0,
+            "stepups_pending": 0,
+            "warnings": [],
+        }
+        monkeypatch.setattr(running, "_status", lambda _: status)
+        answer = cli("--home", str(home), "doctor", "--json")
+    said = [one["what"] for one in answer.json["findings"] if one["area"] == "tenant"]
+    assert f"the broker reaches it {way}" in said
 
 
 def test_a_tenant_that_does_not_answer_is_a_fault(cli: Run, tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
 async def test_keys_are_rotated_while_a_person_approves(
     issuer: str, client: TenantClient, clock: ManualClock
 ) -> None:
-    """The new key is fetched once, and again not before a minute passed.
+    """The new key is fetched at once, also when it is replaced a moment later.
 
     What the old one signed counts while the provider lists it, and no longer.
     """
@@ -228,9 +228,6 @@ async def test_keys_are_rotated_while_a_person_approves(
             assert who.sub == URSULA
         await person.http.post("rotate")
         newest = (await signed_in(client)).id_token
-        with pytest.raises(IdentityError, match="does not list"):
-            await client.verify_id_token(newest, not_before=began)
-        clock.advance(60)
         await client.verify_id_token(newest, not_before=began)
         await person.http.post("retire")
     fresh = TenantClient(issuer, "console", clock)

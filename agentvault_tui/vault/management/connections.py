@@ -25,10 +25,15 @@ async def every(api: Api, *, name: str | None = None) -> AsyncIterator[Json]:
 
 
 async def of_client(api: Api, client_id: str) -> AsyncIterator[Json]:
-    """Yield the connections enabled for a client. Scope ``read:connections``."""
+    """Yield the names of a client's connections. Scope ``read:connections``.
+
+    Their options, which hold providers' secrets, are not even sent to us.
+    """
     rows = api.by_checkpoint(
         path("clients", client_id, "connections"),
         "connections",
+        query={"fields": "id,name", "include_fields": True},
+        take=50,
         what="list the client's connections",
         scope="read:connections",
     )
