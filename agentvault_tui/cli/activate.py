@@ -17,7 +17,7 @@ from agentvault_tui.cli.operator_client import segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import confirm
-from agentvault_tui.errors import TenantRefusedError, UsageError
+from agentvault_tui.errors import TenantError, TenantRefusedError, UsageError
 from agentvault_tui.text import clip
 
 _TRIES: Final = 3
@@ -56,7 +56,7 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
     room = lazy_room("tenant.device_page_client")
     path = given["password_file"]
     password = _read_password(path) if path else None
-    with room.Activation() as page:
+    with room.Activation(prove=_prover(session)) as page:
         details = page.open(_issuer(session), user_code)
         if not session.json:
             _print_details(session.out, details)
@@ -100,6 +100,16 @@ def _accepted(session: Session, stepup_id: str | None) -> tuple[str, str | None]
     if ended["status"] in {"approved", "redeemed"}:
         return "approved", None
     return "refused", ended["problem"] or ended["status"]
+
+
+def _prover(session: Session) -> Callable[[str], str] | None:
+    """Return what shows the tenant that this is its home's owner, if it is."""
+    try:
+        seal = lazy_room("tenant.sealing").Seal.of(session.home)
+    except TenantError:
+        return None
+    proof_of = lazy_room("tenant.lanes").proof_of
+    return lambda user_code: str(proof_of(seal, user_code))
 
 
 def _issuer(session: Session) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +22,7 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
     UsageError,
 )
+from agentvault_tui.tenant.lanes import PROOF_HEADER
 from agentvault_tui.tenant.page_reader import Page, read_page
 from agentvault_tui.text import Shown, clip, visible
 
@@ -65,8 +67,17 @@ class Activation:
     again, until the tenant ends the code.
     """
 
-    def __init__(self, *, timeout: float = 15.0) -> None:
-        """Prepare; nothing is sent yet."""
+    def __init__(
+        self, *, timeout: float = 15.0, prove: Callable[[str], str] | None = None
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            timeout: seconds to wait for a page.
+            prove: returns what shows, for a user code, that whoever signs in owns the
+                tenant's home: strangers' tries then do not count against them.
+        """
+        self._prove = prove
         self._http = httpx.Client(
             timeout=timeout, trust_env=False, follow_redirects=False
         )
@@ -104,7 +115,10 @@ class Activation:
         self._origin = _origin(issuer)
         self._go("GET", "/activate", params={"user_code": user_code})
         self._submit("code", user_code=user_code)
-        return self._details()
+        details = self._details()
+        if self._prove is not None:
+            self._http.headers[PROOF_HEADER] = self._prove(details.user_code)
+        return details
 
     def sign_in(self, user: str, password: str) -> None:
         """Send the first factor."""

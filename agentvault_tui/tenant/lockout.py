@@ -1,4 +1,4 @@
-"""Counts failed sign-ins per person and factor, and locks for growing times."""
+"""Counts failed sign-ins per lane, person and factor; locks for growing times."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ FREE_TRIES: Final = 5
 _FIRST_LOCK: Final = 30.0
 """Seconds; each further failure doubles it."""
 _LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0}
-"""Passwords are generated with 100 bits, so their lock only slows; and since anyone who
-can reach the page can cause it, it must not keep the owner out for long. One-time codes
-have 20 bits and are asked for only after the right password: theirs is the long one."""
-_STRANGERS: Final = 1000
+"""Passwords are generated with 100 bits, so their lock only slows. One-time codes have
+20 bits and are asked for only after the right password: theirs is the long one."""
+_LANES: Final = 1000
 
 
 class Lockouts:
-    """The tries of each person, kept over restarts."""
+    """The tries of each person in each lane, kept over restarts."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         """Count in *store*."""
@@ -56,7 +55,7 @@ class Lockouts:
                 now + _lock(failures, factor),
                 now,
             )
-            self._forget_strangers()
+            self._forget_lanes()
         return 0.0
 
     def clear(self, who: str, factor: Factor) -> None:
@@ -65,12 +64,15 @@ class Lockouts:
             "DELETE FROM lockouts WHERE who = ? AND factor = ?", who, factor
         )
 
-    def _forget_strangers(self) -> None:
-        """Keep the names nobody has (``?…``) from filling the disk."""
+    def _forget_lanes(self) -> None:
+        """Keep what anybody can cause from filling the disk.
+
+        Only what counts for a person alone, and so took their password, stays.
+        """
         self._store.change(
             "DELETE FROM lockouts WHERE who IN (SELECT who FROM lockouts "
-            "WHERE who LIKE '?%' ORDER BY last_at DESC LIMIT -1 OFFSET ?)",
-            _STRANGERS,
+            "WHERE who LIKE '% %' ORDER BY last_at DESC LIMIT -1 OFFSET ?)",
+            _LANES,
         )
 
 

@@ -16,6 +16,7 @@ from agentvault_tui.tenant.clients import log_name
 from agentvault_tui.tenant.codes import DeviceCode
 from agentvault_tui.tenant.guesses import Guesses
 from agentvault_tui.tenant.journal import Code
+from agentvault_tui.tenant.lanes import Origin
 from agentvault_tui.tenant.oauth.wire import page_form, peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.sessions import Session, Sessions
@@ -52,6 +53,7 @@ class Pages:
         """Serve a tenant's *parts*."""
         self._codes = parts.codes
         self._sign_in = parts.sign_in
+        self._console = sha256_hex(parts.run.client_id)
         self._clients = parts.clients
         self._people = parts.people
         self._journal = parts.journal
@@ -113,8 +115,9 @@ class Pages:
             session: Session, code: DeviceCode, form: Mapping[str, str]
         ) -> Response:
             name, password = form.get("user", ""), form.get("password", "")
+            origin = self._origin(request, session, code)
             try:
-                session.user = await self._sign_in.password(name, password)
+                session.user = await self._sign_in.password(name, password, origin)
             except TenantRefusedError as error:
                 return self._failed(request, session, code, error)
             self._log.challenged(session.user, peer_of(request))
@@ -132,16 +135,19 @@ class Pages:
             """Note when the person was authenticated, and ask whether they approve."""
             if session.user is None:
                 return self._over(_STALE)
+            origin = self._origin(request, session, code)
             try:
                 session.authenticated_at = self._sign_in.one_time_code(
-                    session.user, form.get("otp", "")
+                    session.user, form.get("otp", ""), origin
                 )
             except TenantRefusedError as error:
                 return self._failed(request, session, code, error)
             client = self._clients.by_key(code.client)
             self._log.succeeded(session.user, client, peer_of(request), mfa=True)
             session.step = "confirm"
-            return self._show(session, code)
+            answer = self._show(session, code)
+            self._sign_in.lanes.remember(answer, origin, session.user.sub)
+            return answer
 
         return await self._submitted(request, "one-time-code", act)
 
@@ -215,6 +221,14 @@ class Pages:
                 return self._over(_OVER)
         text = f"{error.what} {error.remedy}".strip()
         return self._show(session, code, Problem(error.error, text))
+
+    def _origin(self, request: Request, session: Session, code: DeviceCode) -> Origin:
+        """Return where a factor comes from; only the broker starts its own codes."""
+        return self._sign_in.lanes.origin(
+            request,
+            code=code.key if code.client == self._console else None,
+            user_code=session.user_code,
+        )
 
     def _normal(self, typed: str) -> str | None:
         return self._settings.code_format().normal(typed)

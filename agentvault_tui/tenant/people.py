@@ -198,7 +198,7 @@ class People:
                 version,
                 sub,
             )
-            self._store.change("DELETE FROM lockouts WHERE who = ?", sub)
+            self._store.change(_UNLOCK, sub)
         return secret
 
     def set_roles(self, sub: str, roles: tuple[str, ...]) -> None:
@@ -212,7 +212,7 @@ class People:
         self._store.change(
             "UPDATE users SET password_hash = ? WHERE sub = ?", password_hash, sub
         )
-        self._store.change("DELETE FROM lockouts WHERE who = ?", sub)
+        self._store.change(_UNLOCK, sub)
 
     def block(self, sub: str, *, blocked: bool) -> None:
         """Refuse a user's logins and refreshes, or let them in again."""
@@ -248,8 +248,10 @@ class People:
             return bool(self._store.change("DELETE FROM users WHERE sub = ?", sub))
 
 
+_UNLOCK: Final = "DELETE FROM lockouts WHERE ?1 IN (who, substr(who, -length(?1)))"
+"""What is counted for a person, in any lane."""
 _FORGET: Final = (
-    "DELETE FROM lockouts WHERE who = ?",
+    _UNLOCK,
     "DELETE FROM connected_accounts WHERE user_id = ?",
     "DELETE FROM user_grants WHERE user_id = ?",
     "DELETE FROM access_tokens WHERE sub = ?",

@@ -15,15 +15,12 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.lanes import Lanes, Origin, Turns
 from agentvault_tui.tenant.lockout import Factor, Lockouts
 from agentvault_tui.tenant.people import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
-_PARALLEL: Final = 2
-"""Each check takes 64 MiB: more at once would let logins eat the machine's memory."""
-_WAITING: Final = 8
-"""Sign-ins that may wait for their turn; more are told to come again."""
 _STEP_SECONDS: Final = 30
 """Of one-time codes (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
@@ -51,13 +48,18 @@ class SignIn:
         self._clock = clock
         self._hasher = hasher
         self._lockouts = Lockouts(store, clock)
-        self._turns = asyncio.Semaphore(_PARALLEL)
-        self._waiting = 0
+        self._turns = Turns()
+        self.lanes = Lanes(seal, clock)
         self._stranger_key = seal.derive("unknown user name")
         self._dummy = hasher.hash(secrets.token_urlsafe())
 
-    async def password(self, name: str, password: str) -> User:
+    async def password(self, name: str, password: str, origin: Origin) -> User:
         """Check the first factor.
+
+        Args:
+            name: as it was typed.
+            password: the same.
+            origin: decides in whose lane the try counts and waits.
 
         Raises:
             TenantRefusedError: ``wrong_sign_in``, ``blocked``, ``locked`` or ``busy``.
@@ -65,24 +67,30 @@ class SignIn:
         name = normal_name(name)
         row = self._store.one("SELECT * FROM users WHERE name = ?", name)
         who = self._stranger(name) if row is None else str(row["sub"])
-        if self._waiting >= _WAITING:
-            raise TenantRefusedError(
-                "busy", "Too many people sign in just now.", "Try again in a moment."
-            )
-        self._charge(who, "password")
+        lane = self.lanes.lane(origin, who)
+        self._turns.check_room(lane)
+        counted = f"{lane.key} {who}" if lane.by_name else None
+        if counted is not None:
+            self._charge(counted, "password")
         # T-16: a stranger costs as much time as a user with a wrong password.
         stored = self._dummy if row is None else str(row["password_hash"])
-        right = await self._verify(stored, password)
+        async with self._turns.turn(lane):
+            right = await asyncio.to_thread(self._matches, stored, password)
         if row is None or not right:
             raise WrongSignInError(known=row is not None)
-        self._lockouts.clear(who, "password")
+        if counted is not None:
+            self._lockouts.clear(counted, "password")
         user = user_of(row)
         if user.blocked:
             raise TenantRefusedError("blocked", "This user is blocked.")
         return user
 
-    def one_time_code(self, user: User, code: str) -> int:
+    def one_time_code(self, user: User, code: str, origin: Origin) -> int:
         """Check the second factor and use it up.
+
+        Tries count for the person, whoever makes them: that takes the password, and
+        six digits bear few. Only where it was shown that it is their browser, or this
+        home's owner, they count apart.
 
         Returns:
             when the person was authenticated, in epoch seconds.
@@ -90,14 +98,16 @@ class SignIn:
         Raises:
             TenantRefusedError: ``wrong_otp`` or ``locked``.
         """
-        self._charge(user.sub, "otp")
+        lane = self.lanes.lane(origin, user.sub)
+        counted = f"{lane.key} {user.sub}" if lane.apart else user.sub
+        self._charge(counted, "otp")
         if not self._use_code(user.sub, _SPACES.sub("", code)):
             raise TenantRefusedError(
                 "wrong_otp",
                 "The one-time code is not right, or was used before.",
                 "Wait for your app to show the next one.",
             )
-        self._lockouts.clear(user.sub, "otp")
+        self._lockouts.clear(counted, "otp")
         return int(self._clock.now().timestamp())
 
     def _use_code(self, sub: str, code: str) -> bool:
@@ -126,14 +136,6 @@ class SignIn:
             )
             for step in matching
         )
-
-    async def _verify(self, stored: str, password: str) -> bool:
-        self._waiting += 1
-        try:
-            async with self._turns:
-                return await asyncio.to_thread(self._matches, stored, password)
-        finally:
-            self._waiting -= 1
 
     def _matches(self, stored: str, password: str) -> bool:
         try:

@@ -12,10 +12,11 @@ import socket
 import stat
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.home import check_socket_path, private_folder
@@ -190,9 +191,21 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
 
 
 def tcp_peer_uid(connected: socket.socket) -> int | None:
+    """Return whose the other end of a TCP connection is, as `tcp_user` does."""
+    try:
+        return tcp_user(connected.getpeername(), connected.getsockname())
+    except OSError:
+        return None
+
+
+def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
     """Ask the kernel whose the other end of a TCP connection on this machine is.
 
     By ``sock_diag(7)`` of Linux, which tells anybody.
+
+    Args:
+        peer: address and port of the other end.
+        local: of ours.
 
     Returns:
         the uid; None where the kernel does not tell, or nobody holds that end open
@@ -201,10 +214,10 @@ def tcp_peer_uid(connected: socket.socket) -> int | None:
     diagnostics = _diagnostics()
     if diagnostics is None:
         return None
-    family, number = connected.family, next(_numbers) & 0xFFFF_FFFF
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    ends, number = (peer, local), next(_numbers) & 0xFFFF_FFFF
     try:
         # Seen from the other end: its own address first, then ours.
-        ends = (connected.getpeername(), connected.getsockname())
         ours = _DIAG_ENDS.pack(
             *(end[1] for end in ends),
             *(socket.inet_pton(family, end[0]) for end in ends),

@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from http.cookies import SimpleCookie
 from typing import Literal
 
+import httpx
 import pytest
 from argon2 import PasswordHasher
+from starlette.responses import Response
+from support.patience import PATIENT
 from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.lanes import Lane, Lanes, Origin, Turns, proof_of
+from agentvault_tui.tenant.page_reader import Page, read_page
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore
 
 
-def refused(tenant: TenantThread, name: str, password: str) -> TenantRefusedError:
-    """Fail to sign in with a code of its own."""
-    with Activation() as pages:
+def sign_in(tenant: TenantThread, name: str, password: str) -> Page:
+    """Send a password as any process of this user can, by the inbox's page."""
+    with httpx.Client(base_url=tenant.issuer, trust_env=False) as browser:
+        form = read_page(browser.get("agentvault/inbox").text).forms["login"]
+        data = {**form.fields, "user": name, "password": password}
+        return read_page(browser.post(form.action, data=data, timeout=PATIENT).text)
+
+
+def refused(tenant: TenantThread, name: str, password: str) -> Page:
+    """Fail to sign in with nothing but a name and a password."""
+    page = sign_in(tenant, name, password)
+    assert page.error
+    return page
+
+
+def with_code(
+    tenant: TenantThread,
+    user: NewUser,
+    *,
+    prove: Callable[[str], str] | None = None,
+    cookies: httpx.Cookies | None = None,
+) -> httpx.Cookies:
+    """Sign in for a code of the console's; return the browser's cookies."""
+    with Activation(prove=prove) as pages:
+        pages._http.cookies.update(cookies or {})
         pages.open(tenant.issuer, tenant.flow()["user_code"])
-        with pytest.raises(TenantRefusedError) as error:
-            pages.sign_in(name, password)
-    return error.value
+        pages.sign_in(user.user.name, user.password)
+        pages.one_time_code(tenant.otp(user))
+        pages.confirm()
+        return pages._http.cookies
 
 
 def wrong_otp(tenant: TenantThread, user: NewUser, otp: str) -> str:
@@ -48,13 +80,138 @@ def test_unknown_users_and_wrong_passwords_sound_alike(
         known = refused(tenant, "alice@acme.test", "wrong")
         unknown = refused(tenant, "mallory", "wrong")
         assert known.error == unknown.error == "wrong_sign_in"
-        assert known.what == unknown.what
+        assert known.message == unknown.message
     known = refused(tenant, "alice@acme.test", alice.password)
     unknown = refused(tenant, "mallory", "wrong")
     assert known.error == unknown.error == "locked"
-    assert (
-        known.what == unknown.what == "Too many tries. Wait 30 seconds, then try again."
-    )
+    wait = "Too many tries. Wait 30 seconds, then try again."
+    assert known.message == unknown.message == wait
+
+
+def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> None:
+    """Others' wrong tries count neither for a code, a known browser, nor the owner."""
+    cookies = with_code(tenant, alice)
+    tenant.clock.advance(30)
+    for _ in range(6):
+        locked = refused(tenant, "alice@acme.test", "wrong")
+    assert locked.error == "locked"
+    with_code(tenant, alice)
+    tenant.clock.advance(30)
+    seal = Seal.of(tenant.home)
+    with_code(tenant, alice, prove=lambda code: proof_of(seal, code))
+    with httpx.Client(
+        base_url=tenant.issuer, trust_env=False, cookies=cookies
+    ) as browser:
+        form = read_page(browser.get("agentvault/inbox").text).forms["login"]
+        data = {"user": "alice@acme.test", "password": alice.password}
+        page = read_page(browser.post(form.action, data=form.fields | data).text)
+    assert not page.error
+    assert page.step == "inbox"
+
+
+def test_a_known_browsers_own_guesses_are_bounded(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """Its cookie is good for tries of its own, of which five are free."""
+    cookies = with_code(tenant, alice)
+    errors = []
+    for _ in range(6):
+        with httpx.Client(
+            base_url=tenant.issuer, trust_env=False, cookies=cookies
+        ) as browser:
+            form = read_page(browser.get("agentvault/inbox").text).forms["login"]
+            data = {"user": "alice@acme.test", "password": "wrong"}
+            page = read_page(browser.post(form.action, data=form.fields | data).text)
+            errors.append(page.error)
+    assert errors == ["wrong_sign_in"] * 5 + ["locked"]
+    assert sign_in(tenant, "alice@acme.test", alice.password).step == "inbox"
+
+
+@pytest.fixture
+def lanes(home: Home) -> Lanes:
+    return Lanes(Seal.of(home), ManualClock(START))
+
+
+def kept(lanes: Lanes, sub: str, uid: int | None) -> dict[str, str]:
+    """Return the cookie a browser is given after both factors."""
+    answer = Response()
+    lanes.remember(answer, Origin(uid), sub)
+    cookie = SimpleCookie(answer.headers["set-cookie"])
+    return {name: morsel.value for name, morsel in cookie.items()}
+
+
+def test_what_makes_a_browser_known(lanes: Lanes, home: Home) -> None:
+    """The tenant's signature, for that person, that user's processes, and a while."""
+    cookies = kept(lanes, "ann", 1000)
+    known = lanes.lane(Origin(1000, cookies), "ann")
+    assert (known.key[:8], known.trusted) == ("browser-", True)
+    (name,), (value,) = cookies.keys(), cookies.values()
+    (other,) = kept(lanes, "bob", 1000)
+    late = ManualClock(START + timedelta(days=90))
+    early = ManualClock(START - timedelta(seconds=1))
+    for at, origin, who in (
+        (lanes, Origin(1001, cookies), "ann"),
+        (lanes, Origin(1000, {other: value}), "bob"),
+        (lanes, Origin(1000, {name: value[:-1] + "x"}), "ann"),
+        (lanes, Origin(1000, {name: value.replace(".", ".9", 1)}), "ann"),
+        (Lanes(Seal.of(home), late), Origin(1000, cookies), "ann"),
+        (Lanes(Seal.of(home), early), Origin(1000, cookies), "ann"),
+    ):
+        assert at.lane(origin, who) == Lane(f"uid-{origin.uid}", trusted=False)
+
+
+def test_sources_have_lanes_of_their_own(lanes: Lanes) -> None:
+    """One user's processes; where nobody tells whose, no name is locked."""
+    assert lanes.lane(Origin(7), "ann") != lanes.lane(Origin(8), "ann")
+    assert lanes.lane(Origin(7), "ann") == lanes.lane(Origin(7), "bob")
+    anyone = lanes.lane(Origin(), "ann")
+    assert (anyone.trusted, anyone.by_name) == (False, False)
+
+
+async def test_waiting_sign_ins_of_a_stranger_shut_nobody_out() -> None:
+    """Checks go round the lanes, and one of two is kept for who has shown something."""
+    turns, order, go = Turns(), list[str](), asyncio.Event()
+
+    async def check(lane: Lane) -> None:
+        async with turns.turn(lane):
+            order.append(lane.key)
+            await go.wait()
+
+    stranger, other = Lane("uid-7", trusted=False), Lane("uid-8", trusted=False)
+    known = Lane("browser-x", trusted=True)
+    tasks = [asyncio.create_task(check(stranger)) for _ in range(65)]
+    await asyncio.sleep(0)
+    with pytest.raises(TenantRefusedError):
+        turns.check_room(stranger)
+    assert order == ["uid-7"]
+    for lane in (other, known):
+        turns.check_room(lane)
+        tasks.append(asyncio.create_task(check(lane)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == ["uid-7", "browser-x"]
+    go.set()
+    await asyncio.gather(*tasks)
+    assert order[2:4] == ["uid-7", "uid-8"]
+    assert len(order) == 67
+
+
+async def test_a_sign_in_that_was_given_up_keeps_no_turn() -> None:
+    """Whoever hangs up, before or while it is their turn, holds nobody up."""
+    turns, lane = Turns(), Lane("uid-7", trusted=False)
+
+    async def check() -> None:
+        async with turns.turn(lane):
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(check()) for _ in range(4)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(PATIENT), turns.turn(lane):
+        assert turns._running == {True: 0, False: 1}
+    assert (turns._running, turns._waiting) == ({True: 0, False: 0}, {})
 
 
 class Spy(PasswordHasher):
@@ -78,7 +235,7 @@ async def test_unknown_users_cost_as_much(home: Home) -> None:
     sign_in = SignIn(store, Seal.of(home), clock, spy)
     for name in ("ann", "nobody"):
         with pytest.raises(TenantRefusedError, match="not right"):
-            await sign_in.password(name, "wrong")
+            await sign_in.password(name, "wrong", Origin())
     store.close()
     known, unknown = (checked.rsplit("$", 2)[0] for checked in spy.checked)
     assert known == unknown == "$argon2id$v=19$m=8,t=1,p=1"
@@ -92,15 +249,15 @@ def test_the_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
     for _ in range(3):
         locked = refused(tenant, "alice@acme.test", alice.password)
         assert locked.error == "locked"
-        wait = int("".join(filter(str.isdigit, locked.what)))
+        wait = int("".join(filter(str.isdigit, locked.message or "")))
         waits.append(wait)
         tenant.clock.advance(wait)
         assert refused(tenant, "alice@acme.test", "wrong").error == "wrong_sign_in"
     assert waits == [30, 60, 60]
     tenant.clock.advance(60)
-    assert wrong_otp(tenant, alice, tenant.otp(alice)) == "accepted"
-    assert refused(tenant, "alice@acme.test", "wrong").error == "wrong_sign_in"
-    assert wrong_otp(tenant, alice, "") == "wrong_otp"
+    assert sign_in(tenant, "alice@acme.test", alice.password).step == "inbox"
+    for _ in range(5):
+        assert refused(tenant, "alice@acme.test", "wrong").error == "wrong_sign_in"
 
 
 def test_one_time_codes_lock_longer(tenant: TenantThread, alice: NewUser) -> None:
@@ -131,24 +288,17 @@ def test_setting_the_clock_back_does_not_lock_for_years(
         refused(tenant, "alice@acme.test", "wrong")
     tenant.clock.jump_wall(-365 * 86_400)
     locked = refused(tenant, "alice@acme.test", alice.password)
-    assert "Wait 60 seconds" in locked.what
+    assert "Wait 60 seconds" in (locked.message or "")
 
 
 def test_parallel_guesses_all_count(tenant: TenantThread, alice: NewUser) -> None:
     """Of twenty guesses at once five are looked at."""
-    starts = []
-    for _ in range(20):
-        pages = Activation()
-        pages.open(tenant.issuer, tenant.flow()["user_code"])
-        starts.append(pages)
 
-    def guess(pages: Activation) -> str:
-        with pages, pytest.raises(TenantRefusedError) as error:
-            pages.sign_in("alice@acme.test", "wrong")
-        return error.value.error
+    def guess(_: int) -> str | None:
+        return refused(tenant, "alice@acme.test", "wrong").error
 
     with ThreadPoolExecutor(20) as pool:
-        errors = list(pool.map(guess, starts))
+        errors = list(pool.map(guess, range(20)))
     assert errors.count("wrong_sign_in") == 5
     assert set(errors) <= {"wrong_sign_in", "locked", "busy"}
 

@@ -98,7 +98,9 @@ class LoginPages:
             return self._views.page("login-over", _STALE)
         try:
             user = await self._parts.sign_in.password(
-                form.get("user", ""), form.get("password", "")
+                form.get("user", ""),
+                form.get("password", ""),
+                self._parts.sign_in.lanes.origin(request),
             )
         except TenantRefusedError as error:
             self._log.refused(error, peer_of(request))
@@ -121,12 +123,16 @@ class LoginPages:
         user = None if errand is None else self._parts.people.find(errand.sub)
         if errand is None or user is None or errand.at:
             return self._views.page("login-over", _STALE)
+        lanes = self._parts.sign_in.lanes
+        origin = lanes.origin(request)
         try:
-            self._parts.sign_in.one_time_code(user, form.get("otp", ""))
+            self._parts.sign_in.one_time_code(user, form.get("otp", ""), origin)
         except TenantRefusedError as error:
             self._log.refused(error, peer_of(request), user)
             return self._show(request, "login-otp", errand, _problem(error))
-        return self._authenticated(request, errand, user)
+        answer = self._authenticated(request, errand, user)
+        lanes.remember(answer, origin, user.sub)
+        return answer
 
     async def consent(self, request: Request) -> Response:
         """Grant what was shown, and send the person back to where they came from."""
