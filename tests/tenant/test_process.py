@@ -109,7 +109,7 @@ async def test_the_client_for_auth0_accepts_it(home: Home) -> None:
 
 def _no_secrets(log: str, user: NewUser, *secrets: str) -> None:
     lines = [json.loads(line) for line in log.splitlines()]
-    assert {"tenant started", "device code issued", "device code approved"} <= {
+    assert {"tenant started", "device code issued", "device code confirmed"} <= {
         line["message"] for line in lines
     }
     for secret in (user.password, user.otp_secret, *secrets):
