@@ -23,7 +23,6 @@ from agentvault_tui.model import (
     Token,
     TokenKind,
     fingerprint,
-    other_details,
 )
 
 TOKENS_SHOWN: Final = 100
@@ -193,7 +192,6 @@ def stepup_shape(stepup: StepUp, ends: Ends = _as_recorded) -> dict[str, Any]:
         "parameters": stepup.parameters,
         "resource_indicator": stepup.resource_indicator,
         "authorization_details": stepup.details,
-        "other_details": other_details(stepup.details),
         "unlimited": stepup.unlimited,
         "reason": stepup.reason,
         "rule": stepup.rule,

@@ -13,6 +13,8 @@ from agentvault_tui.cli.session import Session
 from agentvault_tui.clock import parse_iso, span
 from agentvault_tui.proof import Proof
 
+_THEIRS = ("agent_says", "other_details", "parameters", "resource_indicator")
+"""Members an agent writes: what looks like a code or a link in them is masked."""
 _TEXTS = ("action", "resource", "outcome", "reason", "rule", "decision_id")
 
 
@@ -85,7 +87,7 @@ def _fields(out: Output, event: dict[str, Any]) -> Iterator[tuple[str, Cell | ob
         text = out.own_words(event[name], 2000) if own else event[name]
         yield name.replace("_", " "), text
     for name, value in event["detail"].items():
-        own = name in {"agent_says", "parameters"}
+        own = name in _THEIRS
         yield out.shown(name, 30), out.own_words(value, 2000) if own else value
 
 

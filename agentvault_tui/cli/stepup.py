@@ -13,7 +13,7 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.operator_client import OperatorClient, segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
-from agentvault_tui.model import detail_members
+from agentvault_tui.model import detail_members, other_details
 from agentvault_tui.text import Shown, clip
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
@@ -203,7 +203,7 @@ def _granted(item: dict[str, Any]) -> str:
 
 def _others(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:
     """Print what else a resource server will read: nothing is said unseen."""
-    rows = dict(detail_members(item.get("other_details") or ()))
+    rows = dict(detail_members(other_details(item.get("authorization_details"))))
     indicator = item.get("resource_indicator")
     if indicator is not None and indicator != item["resource"]:
         rows["resource indicator"] = indicator

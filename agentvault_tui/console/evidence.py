@@ -22,6 +22,7 @@ _RAW_LINES: Final = 400
 _LABELS: Final[Mapping[str, str]] = {
     "agent_says": "It says",
     "amr": "Factors",
+    "asked_scope": "Asked for",
     "auth_time": "Proved at",
     "client_id": "Client",
     "date": "Logged at",
@@ -30,6 +31,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "ip": "From",
     "log_id": "Log row",
     "message": "Told it",
+    "other_details": "Also",
     "parameters": "With",
     "policy_version": "Policy",
     "stepup_id": "Step-up",
@@ -39,7 +41,9 @@ _LABELS: Final[Mapping[str, str]] = {
     "tokens_revoked": "Cut tokens",
     "user_id": "User",
 }
-_THEIRS: Final = frozenset({"agent_says", "parameters"})
+_THEIRS: Final = frozenset(
+    {"agent_says", "other_details", "parameters", "resource_indicator"}
+)
 """Members an agent writes: what looks like a code or a link in them is masked."""
 
 

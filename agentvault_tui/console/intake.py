@@ -33,7 +33,7 @@ from agentvault_tui.console.records import (
     UpstreamStep,
 )
 from agentvault_tui.console.tokens import TokenShelf
-from agentvault_tui.model import detail_members
+from agentvault_tui.model import detail_members, other_details
 from agentvault_tui.text import Shown, visible
 
 _WHOLE: Final = 700_000
@@ -284,8 +284,8 @@ class Intake:
         )
 
     def _others(self, data: Json) -> tuple[tuple[Shown, Shown], ...]:
-        details = map(_mapping, _list(data.get("other_details")))
-        rows = detail_members(details)
+        details = map(_mapping, _list(data.get("authorization_details")))
+        rows = detail_members(other_details(details))
         indicator = data.get("resource_indicator")
         if indicator is not None and indicator != data.get("resource"):
             rows.append(("resource indicator", indicator))

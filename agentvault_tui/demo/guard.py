@@ -120,10 +120,10 @@ def permits(
     if not details:  # it names no action: good enough to read, and for nothing else
         return scope.startswith("read:") and claims.get("aud", resource) == resource
     named = [
-        [one.get("action"), one.get("resource"), one.get("parameters", {})]
+        [one["type"], one.get("action"), one.get("resource"), one.get("parameters", {})]
         for one in details
     ]
-    wanted = [[scope, resource, parameters]]
+    wanted = [["agentvault:action", scope, resource, parameters]]
     return json.dumps(named, sort_keys=True) == json.dumps(wanted, sort_keys=True)
 
 

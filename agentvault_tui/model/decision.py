@@ -43,8 +43,8 @@ class Action:
 
 
 def other_details(
-    details: tuple[dict[str, Any], ...] | None,
-) -> tuple[dict[str, Any], ...]:
+    details: Iterable[Mapping[str, Any]] | None,
+) -> tuple[Mapping[str, Any], ...]:
     """Return the ``authorization_details`` of types that policy does not read."""
     return tuple(one for one in details or () if one.get("type") != DETAIL_TYPE)
 

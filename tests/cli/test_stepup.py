@@ -397,7 +397,11 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
     assert told.startswith("\x1b[31mNOTHING LIMITS THIS: payer may use send:payment")
     assert "for anything, once, within 300 s." in told.splitlines()[0]
     others = [{"type": "payment_initiation", "creditorAccount": {"iban": "DE02"}}]
-    more = {"other_details": others, "unlimited": False, "resource_indicator": "x:y"}
+    more = {
+        "authorization_details": others,
+        "unlimited": False,
+        "resource_indicator": "x:y",
+    }
     print_stepup(Output(), {**item, **more}, [])
     told = capsys.readouterr().out
     assert 'payment_initiation: creditorAccount = {"iban": "DE02"}' in told

@@ -155,7 +155,12 @@ async def test_a_count_of_recipients_must_be_true(
 ) -> None:
     """A bulk mail reaches as many people as the approved count, or is not sent."""
     body = {"recipients": 5, "list": "customers", "subject": "s"}
-    detail = {"action": "send:email", "resource": "mail:outbox", "parameters": body}
+    detail: dict[str, Any] = {
+        "type": "agentvault:action",
+        "action": "send:email",
+        "resource": "mail:outbox",
+        "parameters": body,
+    }
     scripted.claims["t"] = active("send:email", authorization_details=[detail])
     headers = {"Authorization": "Bearer t"}
     few = await desk.post("/mail/outbox", json=body, headers=headers)
@@ -171,7 +176,11 @@ async def test_a_deletion_deletes(
     scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
 ) -> None:
     """A deletion removes the record; doing it again finds nothing."""
-    detail = {"action": "delete:records", "resource": "crm:88"}
+    detail: dict[str, Any] = {
+        "type": "agentvault:action",
+        "action": "delete:records",
+        "resource": "crm:88",
+    }
     detail["parameters"] = {"count": 1}
     claims = active("delete:records", authorization_details=[detail], elevated=True)
     scripted.claims["t"] = claims

@@ -177,6 +177,8 @@ async def _escalate_action(
         action = replace(action, scopes=(action.action,))
         request = replace(request, action=action, asked_scope=asked)
         alone = broker.policy.decide(request.agent, action)
+        if alone.outcome is Outcome.DENIED:
+            return await deny(broker, request, alone.reason, alone.message, alone)
         if alone.outcome is verdict.outcome:
             verdict = alone
     return await escalate(broker, request, verdict)

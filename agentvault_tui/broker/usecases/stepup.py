@@ -359,7 +359,11 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "resource": stepup.resource,
         "parameters": stepup.parameters,
         "ttl": stepup.ttl,
-        "resource_indicator": stepup.resource_indicator,
+        **(
+            {"resource_indicator": stepup.resource_indicator}
+            if stepup.resource_indicator != stepup.resource
+            else {}
+        ),
         "other_details": other_details(stepup.details),
         "risk": stepup.risk.value,
         "why": stepup.why,

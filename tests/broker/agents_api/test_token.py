@@ -205,7 +205,7 @@ async def test_details_of_another_type_are_carried_covered_and_served(
         stepup = bench.broker.registry.stepup(body["auth_req_id"])
         assert stepup.details == (*[DETAIL][:number], SHOWN_BANK)
         shape = stepup_shape(stepup)
-        assert shape["other_details"] == (SHOWN_BANK,)
+        assert shape["authorization_details"] == stepup.details
         assert shape["unlimited"] is False
         await live.approve(stepup.id)
         granted = (await caller.poll(stepup.id)).json()

@@ -700,7 +700,10 @@ async def test_every_member_a_resource_server_reads_is_shown() -> None:
         next(iter(stand.mirror.agents)),
         "send:payment",
         parameters={"amount": 12},
-        other_details=[bank, {"type": "x", "locations": ["https://bank.example"]}],
+        authorization_details=[
+            bank,
+            {"type": "x", "locations": ["https://bank.example"]},
+        ],
         resource_indicator="https://api.example",
     )
     wanted = ["payment_initiation #1: creditorAccount", '{"iban": "DE02"}']
