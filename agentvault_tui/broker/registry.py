@@ -42,7 +42,7 @@ from agentvault_tui.model import (
 from agentvault_tui.text import visible
 
 HELD_CAP: Final = 128 * 1024 * 1024
-"""Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
+"""Bytes the live tokens of one agent may take in memory, about 180,000 with one short scope."""
 _TOKEN_BYTES: Final = 700
 _NAMED: Final = 5
 _SLICE: Final = 1000
@@ -564,9 +564,11 @@ class Registry:
 
 
 def _weight(token: Token) -> int:
-    """Return the bytes a token takes in memory: details are as long as an agent likes.
+    """Return the bytes a token takes in memory: an agent chooses how long its texts are.
 
-    They are ASCII text, which takes a byte a character; objects would take more than
-    any estimate by their length.
+    Details are ASCII, a byte a character; a resource of other characters takes four
+    each, and four more once it was encoded. Objects would take more than any estimate
+    by the length of their text.
     """
-    return _TOKEN_BYTES + len(token.authorization_details or "")
+    texts = (token.scope, token.resource or "", token.authorization_details or "")
+    return _TOKEN_BYTES + sum(len(t) * (1 if t.isascii() else 8) for t in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -164,3 +165,26 @@ class HeldMachine(RuleBasedStateMachine):
 
 TestHeldTokens = HeldMachine.TestCase
 TestHeldTokens.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+@pytest.mark.parametrize("text", ["a" * 4000, "\U0001f600" * 4000])
+@pytest.mark.parametrize("member", ["resource", "scope", "authorization_details"])
+def test_an_agents_texts_count_for_what_they_take(
+    registry: Registry,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    member: str,
+    text: str,
+) -> None:
+    """However it spends the room it has, an agent's tokens end within it."""
+    cap = 2_000_000
+    monkeypatch.setattr("agentvault_tui.broker.registry.HELD_CAP", cap)
+    made, taken = token(clock), 0
+    for number in range(1000):
+        if not registry.may_hold_more(made.agent_id):
+            break
+        own = {member: f"{text}{number}"}
+        one = replace(made, id=f"tok_{number}", sha256=f"{number}", **own)  # type: ignore[arg-type]
+        registry.put_token(one)
+        taken += sys.getsizeof(own[member])
+    assert 0 < taken <= cap * 1.1
