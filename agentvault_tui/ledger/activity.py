@@ -13,14 +13,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.model import ActorKind, AgentId, EventType
+from agentvault_tui.model import ActorKind, AgentId, Event, EventType
 
 SCOPE: Final = "scope"
 REASON: Final = "reason"
@@ -37,7 +37,10 @@ TABLE: Final = """CREATE TABLE activity (
 COUNTED: Final = "CREATE TABLE counted (upto INTEGER NOT NULL)"
 """The last event that `tally` and `activity` count; those after it are few."""
 UNCOUNTED: Final = (
-    "SELECT seq, time, CAST(body AS BLOB) FROM events"
+    "SELECT seq, time, type, agent_id, outcome, json_extract(body, '$.action'),"
+    " json_extract(body, '$.reason'), json_extract(body, '$.actor.kind'),"
+    " iif(json_type(body, '$.detail.scope') = 'text',"
+    " json_extract(body, '$.detail.scope'), NULL) FROM events"
     " WHERE seq > (SELECT upto FROM counted) {} ORDER BY seq"
 )
 _TALLY: Final = (
@@ -106,6 +109,18 @@ def keys(fact: Fact, stamp: str) -> list[Key]:
     return found
 
 
+def _told(event: Event) -> tuple[Any, ...]:
+    outcome = None if event.outcome is None else event.outcome.value
+    return (
+        event.type.value,
+        event.agent_id,
+        outcome,
+        event.action,
+        event.reason,
+        event.detail,
+    )
+
+
 def quarter(stamp: str) -> str:
     """Return the start of the quarter of an hour *stamp* lies in, to the minute."""
     minute = int(stamp[_QUARTER_CELLS : _QUARTER_CELLS + 2])
@@ -142,12 +157,22 @@ class Counts:
     """When the agent itself was seen last, by the same keys."""
     activity: dict[Key, tuple[int, str]] = field(default_factory=dict)
 
-    def add(self, stamp: str, body: dict[str, Any]) -> None:
-        """Count one event."""
-        fact = fact_of(body)
+    def add(self, row: Sequence[Any]) -> None:
+        """Count one event, a row of `UNCOUNTED`."""
+        self.upto, stamp, kind, agent, outcome, action, reason, actor, scope = row
+        fact = Fact(kind, agent, outcome, action, reason, {"scope": scope})
+        self._add(fact, stamp, by_agent=actor == ActorKind.AGENT)
+
+    def add_event(self, event: Event, stamp: str) -> None:
+        """Count one event that was just written."""
+        self.upto = event.seq
+        by_agent = event.actor.kind is ActorKind.AGENT
+        self._add(Fact(*_told(event)), stamp, by_agent=by_agent)
+
+    def _add(self, fact: Fact, stamp: str, *, by_agent: bool) -> None:
         key = fact.agent_id or "", fact.kind, fact.outcome or ""
         self.tally[key] += 1
-        if body["actor"]["kind"] == ActorKind.AGENT:
+        if by_agent:
             self.seen[key] = stamp
         for counted in keys(fact, stamp):
             self.activity[counted] = self.activity.get(counted, (0, ""))[0] + 1, stamp
@@ -158,17 +183,21 @@ def uncounted(db: sqlite3.Connection, agent_id: str | None = None) -> Counts:
     which = "" if agent_id is None else "AND agent_id = ?"
     keys = () if agent_id is None else (agent_id,)
     found = Counts()
-    for seq, stamp, body in db.execute(UNCOUNTED.format(which), keys):
-        found.upto = seq
-        found.add(stamp, json.loads(body))
+    for row in db.execute(UNCOUNTED.format(which), keys):
+        found.add(row)
     return found
 
 
-def count_new(db: sqlite3.Connection) -> None:
-    """Bring the counts up to date, in one transaction."""
+def count_new(db: sqlite3.Connection, found: Counts | None = None) -> None:
+    """Bring the counts up to date, in one transaction.
+
+    Args:
+        db: the writing connection.
+        found: what all events not counted yet add; they are read if it is not given.
+    """
     db.execute("BEGIN IMMEDIATE")
     try:
-        found = uncounted(db)
+        found = found or uncounted(db)
         db.executemany(
             _TALLY,
             [(*key, n, found.seen.get(key)) for key, n in found.tally.items()],

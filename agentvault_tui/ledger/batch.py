@@ -165,6 +165,8 @@ def _at_its_event(pair: tuple[str, Row], job: Job, last: int) -> tuple[str, Row]
     table, row = pair
     if table != "tokens":
         return pair
+    if len(job.prepared) == 1:
+        return table, (*row, last)
     first = last - len(job.prepared) + 1
     places = (n for n, one in enumerate(job.prepared, first) if row[1] in one.state)
     return table, (*row, next(places))

@@ -189,7 +189,9 @@ def _assemble(draft: Draft, detail: str, words: list[str], state: str) -> Prepar
     )
     after = f',"type":"{draft.type.value}"}}'
     size = len(before) if before.isascii() else len(before.encode())
-    if size + len(after) + len(state.encode()) + _SEQ_AND_TIME > MAX_BODY:
+    if state:
+        size += len(state) if state.isascii() else len(state.encode())
+    if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
         raise _TooLongError
     text = search_text(
         actor.name,

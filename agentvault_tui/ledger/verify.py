@@ -210,7 +210,7 @@ def _walk_store(
     fields = _COLUMNS if columns else "seq, hash, CAST(body AS BLOB)"
     sql = f"SELECT {fields} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
     at_witness = walk.hash if witness == 0 else None
-    uncounted: list[tuple[int, str, bytes]] = []
+    uncounted: list[tuple[Any, ...]] = []
     while True:
         db.execute("BEGIN")
         rows = db.execute(sql, (walk.seq,)).fetchall()
@@ -250,11 +250,11 @@ def _stored_counts(db: sqlite3.Connection) -> _Counts:
     return eras, tally, counted
 
 
-def _add_uncounted(counts: _Counts, rows: Iterable[tuple[int, str, bytes]]) -> None:
+def _add_uncounted(counts: _Counts, rows: Iterable[tuple[Any, ...]]) -> None:
     """Add the events that the store does not count yet, all found right by now."""
     new = activity.Counts()
-    for _, stamp, body in rows:
-        new.add(stamp, json.loads(body))
+    for row in rows:
+        new.add(row)
     _, tally, counted = counts
     tally.update(new.tally)
     for key, (events, last) in new.activity.items():

@@ -15,6 +15,7 @@ import sqlite3
 import struct
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from agentvault_tui.errors import (
     LedgerUnwritableError,
 )
 from agentvault_tui.ledger import schema
-from agentvault_tui.ledger.activity import count_new
+from agentvault_tui.ledger.activity import Counts, count_new
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
 from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.records import Attempt, Recovery
@@ -80,7 +81,9 @@ class Writer:
         self._closing = False
         self._tidy = False
         self._batches = 0
-        self._counted = tip.seq
+        self._uncounted = 0
+        self._counts: Counts | None = None
+        """What events add that are not counted yet; None where they must be read."""
 
     def submit(self, job: Job, *, urgent: bool) -> None:
         """Put *job* in line; an urgent one goes to the lane at the head.
@@ -149,7 +152,12 @@ class Writer:
         await self._answer(batch)
         self._batches += 1
         due = self._batches % _PRUNE_EVERY == 0
-        due |= self.tip.seq - self._counted >= _COUNT_EVERY
+        self._uncounted += sum(map(len, batch.events))
+        if self._counts is not None and batch.after.time is not None:
+            stamp = iso(batch.after.time)
+            for event in chain.from_iterable(batch.events):
+                self._counts.add_event(event, stamp)
+        due |= self._uncounted >= _COUNT_EVERY
         if self._batches % _LOOK_EVERY == 0:
             due |= log_to_move(self._path) > _CHECKPOINT_BYTES
         if due:
@@ -176,9 +184,9 @@ class Writer:
             if self._batches % _PRUNE_EVERY == 0 or (idle and self._batches):
                 self._batches = 0
                 await db.run(write, prune(iso(clock.now()), _PRUNE_ROWS))
-            if self.tip.seq - self._counted >= (_COUNT_IDLE if idle else _COUNT_EVERY):
-                await db.run(count_new)
-                self._counted = self.tip.seq
+            if self._uncounted >= (_COUNT_IDLE if idle else _COUNT_EVERY):
+                await db.run(count_new, self._counts)
+                self._counts, self._uncounted = Counts(), 0
             if log_to_move(self._path) > (_IDLE_BYTES if idle else _CHECKPOINT_BYTES):
                 await db.run(_checkpoint, self._path, idle=idle)
         except Exception as error:  # noqa: BLE001 - any failure latches
@@ -188,6 +196,7 @@ class Writer:
     async def _recover(self, batch: Batch, error: Exception, clock: Clock) -> None:
         """Latch; then try until the store is known again and takes an event."""
         self.problem = f"the ledger cannot be written ({error})"
+        self._counts = None
         self._fail([*batch.jobs, *self._waiting()])
         self.on_problem()
         doubt = Doubt(batch, self._ledger_id, str(error))
