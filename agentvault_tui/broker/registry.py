@@ -42,7 +42,7 @@ from agentvault_tui.model import (
 from agentvault_tui.text import visible
 
 HELD_CAP: Final = 128 * 1024 * 1024
-"""Bytes the live tokens of one agent may take in memory, about 180,000 with one short scope."""
+"""Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
 _TOKEN_BYTES: Final = 700
 _NAMED: Final = 5
 _SLICE: Final = 1000
@@ -564,7 +564,7 @@ class Registry:
 
 
 def _weight(token: Token) -> int:
-    """Return the bytes a token takes in memory: an agent chooses how long its texts are.
+    """Return the bytes a token takes in memory: an agent chooses how long it is.
 
     Details are ASCII, a byte a character; a resource of other characters takes four
     each, and four more once it was encoded. Objects would take more than any estimate
