@@ -20,6 +20,7 @@ from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import (
     CAPACITY,
+    Attempt,
     Change,
     Cooldown,
     CutJournal,
@@ -100,6 +101,9 @@ class Cuts:
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked: int = 0
+    _served: int = 0
+    """How many of those who asked are served by the last write."""
     _written: list[KeptCut] | None = None
     """What the journal holds, where this process has written it."""
     _since: datetime | None = None
@@ -109,7 +113,8 @@ class Cuts:
     def unfinished(self) -> bool:
         """Tell whether `record_missed` has something to do."""
         broken = self.journal is not None and self.journal.problem is not None
-        return bool(self.unrecorded) or (broken and not self.late)
+        anew = broken and not self.late and self.ledger.writable
+        return bool(self.unrecorded) or anew
 
     @property
     def waiting(self) -> int:
@@ -143,8 +148,13 @@ class Cuts:
         return await self.keep()
 
     async def keep(self) -> Kept:
-        """Write all that is not recorded to the journal; wait at most two seconds."""
-        task = asyncio.create_task(self._keep())
+        """Write all that is not recorded to the journal; wait at most two seconds.
+
+        One write serves all who asked before it began, so that an agent that ends its
+        own tokens by the hundred holds up nobody's revocation.
+        """
+        self._asked += 1
+        task = asyncio.create_task(self._keep(self._asked))
         self._follow(task)
         done, _ = await asyncio.wait({task}, timeout=_JOURNAL_WAIT)
         if not done:
@@ -156,6 +166,25 @@ class Cuts:
     ) -> None:
         """Note changes that are in force and whose record failed, without an event."""
         self.unrecorded.append(self._pending((), changes, agent_id))
+
+    def waiting_of(self, agent_id: AgentId) -> int:
+        """Return how many of the agent's changes are in force and not recorded."""
+        waiting = (*self.unrecorded, *self.late)
+        return sum(pending.agent_id == agent_id for pending in waiting)
+
+    async def found(self, attempts: Sequence[Attempt]) -> None:
+        """Know that commits reached the ledger, although they were said to have failed.
+
+        Cuts among them are recorded. What else they changed is written again as it is.
+        """
+        async with self._recording:
+            recorded = {id(draft) for one in attempts for draft in one.drafts}
+            self.unrecorded = [
+                pending
+                for pending in self.unrecorded
+                if recorded.isdisjoint(id(draft) for draft in pending.drafts)
+            ]
+            self.missed([change for one in attempts for change in one.changes])
 
     async def record_missed(self) -> None:
         """Record what the ledger could not take, as things stand now.
@@ -176,7 +205,7 @@ class Cuts:
                         changes=[one for one in known if one is not None],
                         urgent=True,
                     )
-                    self.unrecorded.pop(0)
+                    self.unrecorded.remove(first)
             finally:
                 if recorded:
                     await self.keep()
@@ -221,14 +250,18 @@ class Cuts:
             await self.keep()
         return True
 
-    async def _keep(self) -> Kept:
+    async def _keep(self, asked: int) -> Kept:
         async with self._writing:
+            if asked <= self._served:
+                return self.kept
+            self._served = self._asked
             waiting = (*self.unrecorded, *self.late)
             cuts = [*self.replaying, *(one for each in waiting for one in _cuts(each))]
             try:
                 self.kept = await self._write(fitting(cuts))
             except OSError:
-                log.exception("%d cuts are in memory alone", len(cuts))
+                if cuts:
+                    log.exception("%d cuts are in memory alone", len(cuts))
                 self.kept = Kept.MEMORY
             return self.kept
 

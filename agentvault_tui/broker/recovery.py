@@ -223,7 +223,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     an agent comes back revoked, a step-up cancelled.
     """
     if recovery.found:
-        broker.cuts.missed([c for one in recovery.attempts for c in one.changes])
+        await broker.cuts.found(recovery.attempts)
     try:
         await record_missed(broker)
     except LedgerError as error:

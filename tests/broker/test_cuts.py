@@ -14,7 +14,7 @@ from support.stepups import approve, ask, hold, latched
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.cuts import OVERFLOW, Kept, fitting
-from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.recovery import record_missed, recover
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
@@ -28,7 +28,14 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
-from agentvault_tui.ledger import CutJournal, KeptCut, Ledger, encode_cuts
+from agentvault_tui.ledger import (
+    Attempt,
+    CutJournal,
+    KeptCut,
+    Ledger,
+    Recovery,
+    encode_cuts,
+)
 from agentvault_tui.ledger.journal import CAPACITY
 from agentvault_tui.model import (
     Account,
@@ -446,6 +453,63 @@ async def test_an_elevated_token_is_not_spent_by_an_answer_nobody_gets(
             await introspect(bench.broker, server, granted.access_token)
     told = await introspect(bench.broker, server, granted.access_token)
     assert told.token is not None
+
+
+async def test_a_cut_that_reached_the_ledger_after_all_is_recorded_once(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit failed, its batch is found: it is not recorded a second time."""
+    bench, commit = stage.bench, stage.bench.ledger.commit
+    attempts: list[Attempt] = []
+
+    async def doubtful(*drafts: Any, **more: Any) -> Any:
+        await commit(*drafts, **more)
+        attempts.append(Attempt(drafts, tuple(more["changes"])))
+        raise LedgerUnwritableError("input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "commit", doubtful)
+        await stage.revoked()
+    event = (await bench.events())[-1]
+    await recover(bench.broker, Recovery(True, tuple(attempts), event))
+    again = await killed(bench, clock)
+    try:
+        assert len(await again.events("agent.revoked")) == 1
+        assert await stage.in_force(again, "revoked")
+        assert read_journal(again) == ()
+    finally:
+        await again.close()
+
+
+async def test_an_agent_that_ends_its_tokens_in_an_outage_is_bounded(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many are kept; more is answered as RFC 7009 has it, and nobody else waits."""
+    bench = stage.bench
+    secrets = [await ask(bench, stage.agent, CALENDAR) for _ in range(101)]
+    written, write = 0, CutJournal.write
+
+    def counted(journal: CutJournal, cuts: list[KeptCut]) -> bool:
+        nonlocal written
+        written += 1
+        return write(journal, cuts)
+
+    monkeypatch.setattr(CutJournal, "write", counted)
+    monkeypatch.setattr(bench.ledger, "commit", latched)
+    ending = [
+        asyncio.create_task(
+            revoke_token(bench.broker, stage.agent, granted.access_token)
+        )
+        for granted in secrets[:100]
+    ]
+    await asyncio.sleep(0)
+    cut = await revoke_agent(bench.broker, stage.server.id, "", OPERATOR)
+    assert cut.kept is Kept.JOURNAL
+    await asyncio.gather(*ending)
+    assert written <= 3
+    with pytest.raises(LedgerUnwritableError):
+        await revoke_token(bench.broker, stage.agent, secrets[100].access_token)
+    assert len(read_journal(bench)) == 101
 
 
 def kept(kind: str, number: int, **more: Any) -> KeptCut:

@@ -28,7 +28,7 @@ from agentvault_tui.broker.usecases.request import (
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.usecases.uses import count_use, is_single_use, seen_by
 from agentvault_tui.clock import Deadline, iso
-from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import ALLOWED, DropToken
 from agentvault_tui.model import (
     Agent,
@@ -42,6 +42,9 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 
+_UNRECORDED: Final = 100
+"""Tokens an agent may end while nothing can be recorded: they take memory, and room in
+the cut journal."""
 _EARLY: Final = 0.5
 """Seconds of grace before a poll counts as too fast: clocks and networks jitter."""
 
@@ -124,10 +127,17 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
 
 
 async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
-    """Cut one of the agent's own tokens (RFC 7009); anything else is ignored."""
+    """Cut one of the agent's own tokens (RFC 7009); anything else is ignored.
+
+    Raises:
+        LedgerUnwritableError: too many of the agent's are not recorded yet, and this
+            one was not cut (RFC 7009 section 2.2.1).
+    """
     found = broker.registry.token(sha256_hex(token))
     if found is None or found.agent_id != agent.id:
         return
+    if broker.cuts.waiting_of(agent.id) >= _UNRECORDED:
+        raise LedgerUnwritableError("what you ended before is not recorded yet")
     if broker.registry.drop_token(found):
         await broker.record_cut(
             Draft(
