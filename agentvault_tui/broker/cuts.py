@@ -96,14 +96,14 @@ class Cuts:
     replaying: tuple[KeptCut, ...] = ()
     """What the last process left, until all of it is in force."""
     journal: CutJournal | None = None
-    kept: Kept = Kept.LEDGER
-    """Where those that are not recorded are."""
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: int = 0
     _served: int = 0
     """How many of those who asked are served by the last write."""
+    _outcome: Kept = Kept.LEDGER
+    """What came of it."""
     _written: list[KeptCut] | None = None
     """What the journal holds, where this process has written it."""
     _since: datetime | None = None
@@ -115,6 +115,11 @@ class Cuts:
         broken = self.journal is not None and self.journal.problem is not None
         anew = broken and not self.late and self.ledger.writable
         return bool(self.unrecorded) or anew
+
+    @property
+    def kept(self) -> Kept:
+        """Return where those that are not recorded are, as far as is certain."""
+        return self._outcome if self._served == self._asked else Kept.MEMORY
 
     @property
     def waiting(self) -> int:
@@ -157,9 +162,10 @@ class Cuts:
         task = asyncio.create_task(self._keep(self._asked))
         self._follow(task)
         done, _ = await asyncio.wait({task}, timeout=_JOURNAL_WAIT)
-        if not done:
-            self.kept = Kept.MEMORY  # until it is done after all
-        return self.kept
+        if done and (error := task.exception()) is not None:
+            log.error("cuts are in memory alone", exc_info=error)
+            return Kept.MEMORY
+        return task.result() if done else Kept.MEMORY
 
     def missed(
         self, changes: Sequence[Change], agent_id: AgentId | None = None
@@ -253,17 +259,18 @@ class Cuts:
     async def _keep(self, asked: int) -> Kept:
         async with self._writing:
             if asked <= self._served:
-                return self.kept
-            self._served = self._asked
+                return self._outcome
+            served = self._asked
             waiting = (*self.unrecorded, *self.late)
             cuts = [*self.replaying, *(one for each in waiting for one in _cuts(each))]
             try:
-                self.kept = await self._write(fitting(cuts))
+                self._outcome = await self._write(fitting(cuts))
             except OSError:
                 if cuts:
                     log.exception("%d cuts are in memory alone", len(cuts))
-                self.kept = Kept.MEMORY
-            return self.kept
+                self._outcome = Kept.MEMORY
+            self._served = served
+            return self._outcome
 
     async def _write(self, cuts: list[KeptCut]) -> Kept:
         journal = self.journal

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import posix
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -477,6 +480,59 @@ async def test_a_cut_that_reached_the_ledger_after_all_is_recorded_once(
         assert len(await again.events("agent.revoked")) == 1
         assert await stage.in_force(again, "revoked")
         assert read_journal(again) == ()
+    finally:
+        await again.close()
+
+
+class _Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("steps", range(6))
+async def test_killed_between_any_two_steps_no_reply_is_a_lie(
+    stage: Stage,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    *,
+    broken: bool,
+) -> None:
+    """What a reply says is kept is kept; where the journal is broken, all is stopped.
+
+    Killed before it, the start after that stops nothing that nobody stopped.
+    """
+    bench, left = stage.bench, steps
+    if broken:
+        bench.home.cut_journal.write_bytes(b"")
+
+    def killing(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*args: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise _Killed
+            return real(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        for name in ("pwrite", "fsync", "unlink"):
+            patch.setattr(os, name, killing(name))
+        cut = await revoke_agent(bench.broker, stage.agent.id, "", OPERATOR)
+        for name in ("pwrite", "fsync", "unlink"):
+            patch.setattr(os, name, getattr(posix, name))
+        again = await killed(bench, clock)
+    try:
+        stopped = again.broker.registry.panic is not None
+        held = stopped or await stage.in_force(again, "revoked")
+        assert stopped is broken
+        assert held or cut.kept is Kept.MEMORY
+        safe = Kept.STOP if broken else Kept.JOURNAL
+        assert cut.kept is (safe if left >= 0 else Kept.MEMORY)
     finally:
         await again.close()
 
