@@ -8,12 +8,16 @@ import json
 import logging
 import os
 import resource
+import socket
+import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import Home
 from agentvault_tui.text import visible
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -31,6 +35,49 @@ def harden() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of ours that ends when its stdin closes, so not later than we do."""
+
+    process: subprocess.Popen[bytes]
+    pair: socket.socket
+    """Our end of a socket pair; the child is told the number of its own."""
+
+    def close(self) -> None:
+        """Let go of it: it ends. What it writes until then can still be read."""
+        assert self.process.stdin is not None  # noqa: S101 - both are pipes
+        assert self.process.stdout is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.pair.close()
+        if self.process.returncode is not None:
+            self.process.stdout.close()
+
+
+def start_tenant(home: Home) -> Child:
+    """Start the embedded tenant's process, and return at once.
+
+    It loads, and touches nothing of the home until it is told what it is to be: so it
+    is started before the rest of the broker is loaded, and before the home's lock is
+    taken.
+    """
+    # A home in two folders is the platform's own, which the child finds by itself.
+    where = ("--home", str(home.data)) if home.data == home.config else ()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        # -P: a json.py in the folder we were started from must not be imported.
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "agentvault_tui.tenant", *where),
+                *("--parent-fd", str(theirs.fileno())),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+        )
+    return Child(process, ours)
 
 
 def log_json_lines() -> None:

@@ -39,7 +39,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.policy.connections import check_connections
-from agentvault_tui.process import harden, log_json_lines
+from agentvault_tui.process import Child, harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.provider import endpoints
@@ -60,6 +60,7 @@ def run(
     settings: Settings,
     *,
     socket: Path | None = None,
+    tenant: Child | None = None,
     clock: Clock | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT.
@@ -70,6 +71,7 @@ def run(
         home: the vault's folders.
         settings: what to serve with.
         socket: where operators connect, if not at the home's usual place.
+        tenant: the embedded tenant's process, if it was started already.
         clock: what tells the time, if not the machine.
 
     Raises:
@@ -81,7 +83,8 @@ def run(
     log_json_lines()
     path = socket or home.socket
     home.prepare(path)
-    return run_loop(_serve(home, settings, path, clock or SystemClock()))
+    process = None if settings.tenant.issuer else TenantProcess(home, tenant)
+    return run_loop(_serve(home, settings, path, process, clock or SystemClock()))
 
 
 @dataclass
@@ -89,12 +92,17 @@ class _Rooms:
     """What was opened, in the order it is to be closed."""
 
     ledger: Ledger
-    tenant: TenantProcess | None
     broker: Broker
     feed: Feed
 
 
-async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> int:
+async def _serve(
+    home: Home,
+    settings: Settings,
+    socket: Path,
+    tenant: TenantProcess | None,
+    clock: Clock,
+) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
     for name, known in settings.connections.items():
@@ -105,12 +113,14 @@ async def _serve(home: Home, settings: Settings, socket: Path, clock: Clock) -> 
         loop.add_signal_handler(number, stop.set)
     ledger = await Ledger.open(home, clock=clock)
     try:
-        rooms = await _open(home, settings, clock, ledger)
+        rooms = await _open(home, settings, clock, ledger, tenant)
         try:
             await _until(stop, rooms, socket)
         finally:
             await _close(rooms)
     finally:
+        if tenant is not None:
+            await tenant.stop()
         await ledger.close()
     return 0
 
@@ -146,15 +156,21 @@ def tenant_client(
     )
 
 
-async def _open(home: Home, settings: Settings, clock: Clock, ledger: Ledger) -> _Rooms:
-    policy, problem = await policy_at_start(home, ledger)
-    check_connections(settings.connections, policy.catalogue)
-    process = None if settings.tenant.issuer else TenantProcess(home)
-    found = (
-        await process.start()
-        if process
-        else Announcement(settings.tenant.issuer, _client_id(home, settings))
-    )
+async def _open(
+    home: Home,
+    settings: Settings,
+    clock: Clock,
+    ledger: Ledger,
+    tenant: TenantProcess | None,
+) -> _Rooms:
+    # The tenant comes up while the policy is read.
+    starting = asyncio.create_task(_tenant(home, settings, tenant))
+    try:
+        policy, problem = await policy_at_start(home, ledger)
+        check_connections(settings.connections, policy.catalogue)
+        found = await starting
+    finally:
+        starting.cancel()
     broker = Broker(
         home=home,
         settings=settings,
@@ -162,9 +178,9 @@ async def _open(home: Home, settings: Settings, clock: Clock, ledger: Ledger) ->
         ledger=ledger,
         policy=policy,
         policy_problem=problem,
-        tenant=tenant_client(home, found, clock, embedded=process is not None),
+        tenant=tenant_client(home, found, clock, embedded=tenant is not None),
         registry=Registry(clock),
-        tenant_kind="embedded" if process else "auth0",
+        tenant_kind="embedded" if tenant else "auth0",
     )
     if found.management is not None:
         known = found.management
@@ -177,7 +193,16 @@ async def _open(home: Home, settings: Settings, clock: Clock, ledger: Ledger) ->
     feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
     broker.on_status = feed.publish_status
     _listen_to(ledger, broker, feed)
-    return _Rooms(ledger, process, broker, feed)
+    return _Rooms(ledger, broker, feed)
+
+
+async def _tenant(
+    home: Home, settings: Settings, tenant: TenantProcess | None
+) -> Announcement:
+    """Return where the tenant is: ours once it has started, or the one of settings."""
+    if tenant is not None:
+        return await tenant.start()
+    return Announcement(settings.tenant.issuer, _client_id(home, settings))
 
 
 def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
@@ -278,8 +303,6 @@ async def _close(rooms: _Rooms) -> None:
     await broker.tenant.aclose()
     await broker.vault.aclose()
     await broker.providers.aclose()
-    if rooms.tenant is not None:
-        await rooms.tenant.stop()
 
 
 async def _mark(broker: Broker, kind: EventType) -> None:

@@ -10,8 +10,7 @@ import contextlib
 import json
 import logging
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -19,6 +18,7 @@ from typing import Final
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
+from agentvault_tui.process import Child, start_tenant
 from agentvault_tui.vault.provider import Endpoints
 
 log = logging.getLogger("agentvault.tenant_process")
@@ -64,14 +64,16 @@ class TenantProcess:
     Both go over a socket pair that the child inherits.
     """
 
-    def __init__(self, home: Home) -> None:
-        # A home in two folders is the platform's own, which the child finds by itself.
-        one = home.data == home.config
-        self._where = ("--home", str(home.data)) if one else ()
+    def __init__(self, home: Home, child: Child | None = None) -> None:
+        """Run the tenant of *home*, at first in *child* if it was started before."""
+        self._home = home
         self._client_id = new_id("app")
         self._management = ManagementCredential(new_id("app"), new_secret("av_m"))
         self._listening: list[socket.socket] = []
-        self._process: Process | None = None
+        self._child = child
+        self._told = False
+        """Whether the child has been told to begin."""
+        self._ended = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> Announcement:
@@ -93,43 +95,39 @@ class TenantProcess:
             held.close()
 
     async def _end(self) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
+        child = self._child
+        if child is None:
             return
-        if process.stdin is not None:
-            process.stdin.close()
+        child.close()
+        if not self._told:
+            return
         try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            await asyncio.wait_for(self._ended.wait(), _STOP_SECONDS)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            child.process.kill()
+            await self._ended.wait()
+        child.close()
 
     async def _spawn(self) -> Announcement:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+        if self._child is None or self._told:
+            self._child = start_tenant(self._home)
+        self._told = True
+        child = self._child
+        self._ended = _ending(child)
+        with child.pair:
             held = [listening.fileno() for listening in self._listening[:1]]
             known = json.dumps(
                 {"client_id": self._client_id, "management": asdict(self._management)}
             ).encode()
-            socket.send_fds(ours, [known], held)
-            # -P: a json.py in the folder we were started from must not be imported.
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-P", "-m", "agentvault_tui.tenant", *self._where),
-                *("--parent-fd", str(theirs.fileno())),
-                stdin=PIPE,
-                stdout=PIPE,
-                pass_fds=[theirs.fileno()],
-            )
-            theirs.close()
-            assert process.stdout is not None  # noqa: S101 - PIPE was asked for
             try:
-                line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+                socket.send_fds(child.pair, [known], held)
+                assert child.process.stdout is not None  # noqa: S101 - a pipe
+                reading = asyncio.to_thread(child.process.stdout.readline)
+                line = await asyncio.wait_for(reading, _START_SECONDS)
                 said = json.loads(line)
                 if not self._listening:
                     # Sent before the line was, so this does not wait.
-                    self._listening = _received(ours)
+                    self._listening = _received(child.pair)
                 # The secret comes from us: nobody says it back.
                 return Announcement(
                     said["issuer"],
@@ -145,12 +143,27 @@ class TenantProcess:
 
     async def _keep(self) -> None:
         """Start it again whenever it ends."""
-        while self._process is not None:
-            code = await self._process.wait()
+        while self._child is not None:
+            await self._ended.wait()
+            code = self._child.process.returncode
+            self._child.close()
             log.error("the embedded tenant ended with %s; starting it again", code)
             await asyncio.sleep(_PAUSE)
             with contextlib.suppress(TenantUnreachableError):
                 await self._spawn()
+
+
+def _ending(child: Child) -> asyncio.Event:
+    """Return what is set once *child* has ended."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def wait() -> None:
+        child.process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we end too
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=wait, name="tenant", daemon=True).start()
+    return ended
 
 
 def _providers(said: dict[str, dict[str, str]]) -> dict[str, Endpoints]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -63,7 +64,11 @@ def serve(
         "broker.tls_cert": _absolute(tls_cert),
         "broker.tls_key": _absolute(tls_key),
     }
+    # Until the broker runs: what is loaded stays, and the collector finds nothing.
+    gc.disable()
     settings = load(session.home, flags=flags)
+    child = None if settings.tenant.issuer else lazy_room("process").start_tenant
+    tenant = child(session.home) if child else None
     run = lazy_room("broker.serve").run
     if until_stdin_closes:
         threading.Thread(target=_follow_stdin, daemon=True).start()
@@ -72,7 +77,7 @@ def serve(
     if not session.client.reachable():
         session.home.prepare()
         lazy_room("cli.operator_client").remember_socket(session.home, where)
-    return int(run(session.home, settings, socket=where))
+    return int(run(session.home, settings, socket=where, tenant=tenant))
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -81,7 +81,10 @@ class Given:
         try:
             parent = socket.socket(fileno=options.parent_fd)
             parent.set_inheritable(False)
+            # It says nothing until it holds the home, and nothing if it may not.
             said, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
+            if not said:
+                sys.exit(0)
             run, faults = _read_run(json.loads(said))
         except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
             raise SettingsError(

@@ -17,11 +17,12 @@ from support.patience import PATIENT
 from support.ports import bind_error
 from support.tenant_thread import DETAILS
 
-from agentvault_tui.broker import tenant_process
+from agentvault_tui import process as process_module
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.process import start_tenant
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import UserStore
 from agentvault_tui.vault import TenantClient, Tokens
@@ -40,16 +41,15 @@ async def process(home: Home) -> AsyncIterator[TenantProcess]:
 
 
 def pid(process: TenantProcess) -> int:
-    assert process._process is not None
-    return process._process.pid
+    assert process._child is not None
+    return process._child.process.pid
 
 
 async def kill(process: TenantProcess) -> int:
     """Kill the child; return once it is gone, well before its successor is there."""
     killed = pid(process)
     os.kill(killed, signal.SIGKILL)
-    assert process._process is not None
-    await process._process.wait()
+    await process._ended.wait()
     return killed
 
 
@@ -114,11 +114,35 @@ async def test_the_client_id_is_of_one_run(home: Home) -> None:
     assert len(seen) == 2
 
 
+async def test_a_child_that_is_not_told_touches_nothing(home: Home) -> None:
+    """It is started before the home's lock is taken: another broker may have it."""
+    child = start_tenant(home)
+    child.close()
+    assert await asyncio.to_thread(child.process.wait, PATIENT) == 0
+    assert child.process.stdout is not None
+    assert child.process.stdout.read() == b""
+    child.close()
+    assert not home.data.exists()
+
+
+async def test_a_child_that_was_started_before_is_the_tenant(home: Home) -> None:
+    """It takes no second process, and its successor is the same tenant."""
+    child = start_tenant(home)
+    process = TenantProcess(home, child)
+    found = await process.start()
+    assert pid(process) == child.process.pid
+    await kill(process)
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENT) as http:
+        path = f"{found.issuer}.well-known/openid-configuration"
+        assert (await http.get(path)).json()["issuer"] == found.issuer
+    await process.stop()
+
+
 async def test_a_tenant_that_does_not_start_is_told(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ended before it was ready, the broker says so and leaves nothing behind."""
-    monkeypatch.setattr(tenant_process.sys, "executable", "/bin/false")
+    monkeypatch.setattr(process_module.sys, "executable", "/bin/false")
     process = TenantProcess(home)
     with pytest.raises(TenantUnreachableError, match="did not start"):
         await process.start()
