@@ -9,10 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import CertificateBuilder, Name, NameAttribute
 from cryptography.x509.oid import NameOID
 
@@ -21,15 +18,13 @@ _SERIAL_BYTES: Final = 8
 
 
 def published(
-    pem: bytes, kid: str, domain: str, since: datetime
+    key: RSAPrivateKey, kid: str, domain: str, since: datetime
 ) -> dict[str, str | list[str]]:
     """Return ``x5c`` and ``x5t`` (RFC 7517 sections 4.7 and 4.8) for a private key.
 
     The same each time, since nothing in it is random: so it need not be stored. It
     vouches for nothing; clients that read no bare modulus find the key in it.
     """
-    key = load_pem_private_key(pem, None)
-    assert isinstance(key, RSAPrivateKey)  # noqa: S101 - the tenant makes no others
     name = Name([NameAttribute(NameOID.COMMON_NAME, domain)])
     serial = int.from_bytes(sha256(kid.encode()).digest()[:_SERIAL_BYTES])
     der = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import math
 import re
@@ -51,7 +52,7 @@ class SignIn:
         self._turns = Turns()
         self.lanes = Lanes(seal, clock)
         self._stranger_key = seal.derive("unknown user name")
-        self._dummy = hasher.hash(secrets.token_urlsafe())
+        self._dummy = _of_no_password(hasher)
 
     async def password(self, name: str, password: str, origin: Origin) -> User:
         """Check the first factor.
@@ -156,3 +157,16 @@ class SignIn:
         # Keyed: people type passwords into the wrong field.
         digest = hmac.new(self._stranger_key, name.encode(), "sha256")
         return f"?{digest.hexdigest()}"
+
+
+def _of_no_password(hasher: PasswordHasher) -> str:
+    """Return the hash of no password, which takes as long to check as any other.
+
+    Random bytes with *hasher*'s parameters: making a true one takes as long as a
+    sign-in, and the tenant would be ready that much later.
+    """
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    sizes = (hasher.salt_len, hasher.hash_len)
+    parts = (base64.b64encode(secrets.token_bytes(size)).decode() for size in sizes)
+    salt, digest = (part.rstrip("=") for part in parts)
+    return f"$argon2id$v=19${cost}${salt}${digest}"

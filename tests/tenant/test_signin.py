@@ -12,6 +12,7 @@ from typing import Literal
 import httpx
 import pytest
 from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
 from starlette.responses import Response
 from support.patience import PATIENT
 from support.tenant_thread import START, TenantThread
@@ -23,9 +24,9 @@ from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.lanes import Lane, Lanes, Origin, Turns, proof_of
 from agentvault_tui.tenant.page_reader import Page, read_page
 from agentvault_tui.tenant.sealing import Seal
-from agentvault_tui.tenant.signin import SignIn
+from agentvault_tui.tenant.signin import SignIn, _of_no_password
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import NewUser, UserStore
+from agentvault_tui.tenant.users import NewUser, UserStore, strong_hasher
 
 
 def sign_in(tenant: TenantThread, name: str, password: str) -> Page:
@@ -391,3 +392,13 @@ def test_resetting_ends_the_old_secret_and_the_lock(
     fresh = NewUser(alice.user, alice.password, secret, "")
     assert wrong_otp(tenant, alice, old) == "wrong_otp"
     assert wrong_otp(tenant, fresh, tenant.otp(fresh)) == "accepted"
+
+
+def test_a_name_that_is_nobodys_costs_as_much_to_check_as_a_wrong_password() -> None:
+    """Its hash has the parameters of all others, and no password has it."""
+    hasher = strong_hasher()
+    stored = _of_no_password(hasher)
+    assert not hasher.check_needs_rehash(stored)
+    with pytest.raises(VerifyMismatchError):
+        hasher.verify(stored, "")
+    assert _of_no_password(hasher) != stored
