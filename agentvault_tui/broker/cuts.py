@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -54,6 +55,8 @@ _LEDGER_WAIT: Final = 0.25
 """Seconds a cut waits for its record before it goes to the journal."""
 _JOURNAL_WAIT: Final = 2.0
 """Seconds its reply waits for the journal: a disk may hang for good."""
+_OWN: Final = 100
+"""Own tokens that an agent may end while the ledger is not writable."""
 _WORDS: Final = 200
 _NOBODY: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
 OVERFLOW: Final = "more was cut than the journal keeps singly"
@@ -106,6 +109,8 @@ class Cuts:
     """What came of it."""
     _written: list[KeptCut] | None = None
     """What the journal holds, where this process has written it."""
+    _ended: Counter[AgentId] = field(default_factory=Counter)
+    """Tokens that agents ended themselves since the ledger last was writable."""
     _since: datetime | None = None
     """When what is replayed took effect."""
 
@@ -173,10 +178,18 @@ class Cuts:
         """Note changes that are in force and whose record failed, without an event."""
         self.unrecorded.append(self._pending((), changes, agent_id))
 
-    def waiting_of(self, agent_id: AgentId) -> int:
-        """Return how many of the agent's changes are in force and not recorded."""
+    def may_end(self, agent_id: AgentId) -> bool:
+        """Tell whether an agent may end another of its own tokens, and count it.
+
+        While the ledger is slow, full or nearly so each takes what is kept for
+        operators: memory, room in the journal, the last space of the disk.
+        """
         waiting = (*self.unrecorded, *self.late)
-        return sum(pending.agent_id == agent_id for pending in waiting)
+        if self.ledger.writable:
+            self._ended.clear()
+            return sum(one.agent_id == agent_id for one in waiting) < _OWN
+        self._ended[agent_id] += 1
+        return self._ended[agent_id] <= _OWN
 
     async def found(self, attempts: Sequence[Attempt]) -> None:
         """Know that commits reached the ledger, although they were said to have failed.

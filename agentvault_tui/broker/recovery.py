@@ -239,8 +239,9 @@ async def record_missed(broker: Broker) -> None:
     """
     await broker.cuts.record_missed()
     await keep_policy(broker)
-    if unsaved := broker.replays.unsaved:
-        await broker.record(changes=unsaved, urgent=True)
+    unsaved = broker.replays.unsaved
+    if unsaved and broker.ledger.writable:
+        await broker.record(changes=unsaved)
         broker.replays.saved(unsaved)
 
 

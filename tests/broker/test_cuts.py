@@ -39,6 +39,7 @@ from agentvault_tui.ledger import (
     Recovery,
     encode_cuts,
 )
+from agentvault_tui.ledger import ledger as ledger_module
 from agentvault_tui.ledger.journal import CAPACITY
 from agentvault_tui.model import (
     Account,
@@ -229,6 +230,12 @@ async def test_a_kill_between_recording_and_clearing_records_nothing_twice(
         assert (await asyncio.to_thread(read_journal, again)) == ()
     finally:
         await again.close()
+
+
+def shorten(bench: Bench, patch: pytest.MonkeyPatch, found: str | None) -> None:
+    """Let the disk be short of space, or not, for whoever looks."""
+    patch.setattr(ledger_module, "shortage", lambda *_, **__: found)
+    patch.setattr(bench.ledger, "_shortage", found)
 
 
 def read_journal(bench: Bench) -> tuple[KeptCut, ...]:
@@ -451,7 +458,7 @@ async def test_an_elevated_token_is_not_spent_by_an_answer_nobody_gets(
     granted = await poll(bench.broker, agent, stepup.id)
     assert isinstance(granted, Granted)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.ledger, "_shortage", "the disk is nearly full")
+        shorten(bench, patch, "the disk is nearly full")
         with pytest.raises(LedgerUnwritableError):
             await introspect(bench.broker, server, granted.access_token)
     told = await introspect(bench.broker, server, granted.access_token)
@@ -482,6 +489,25 @@ async def test_a_cut_that_reached_the_ledger_after_all_is_recorded_once(
         assert read_journal(again) == ()
     finally:
         await again.close()
+
+
+async def test_near_the_end_of_the_disk_no_agent_uses_up_what_is_left(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may end a hundred of its tokens; then there is room again, and it may more."""
+    bench = stage.bench
+    secrets = [await ask(bench, stage.agent, CALENDAR) for _ in range(102)]
+    shorten(bench, monkeypatch, "the disk is nearly full")
+    for granted in secrets[:100]:
+        await revoke_token(bench.broker, stage.agent, granted.access_token)
+    with pytest.raises(LedgerUnwritableError):
+        await revoke_token(bench.broker, stage.agent, secrets[100].access_token)
+    cut = await revoke_agent(bench.broker, stage.server.id, "", OPERATOR)
+    assert cut.kept is Kept.LEDGER
+    shorten(bench, monkeypatch, None)
+    for granted in secrets[100:]:
+        await revoke_token(bench.broker, stage.agent, granted.access_token)
+    assert len(await bench.events("token.revoked")) == 102
 
 
 class _Killed(BaseException):

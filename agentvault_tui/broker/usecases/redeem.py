@@ -42,9 +42,6 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 
-_UNRECORDED: Final = 100
-"""Tokens an agent may end while nothing can be recorded: they take memory, and room in
-the cut journal."""
 _EARLY: Final = 0.5
 """Seconds of grace before a poll counts as too fast: clocks and networks jitter."""
 
@@ -136,7 +133,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
     found = broker.registry.token(sha256_hex(token))
     if found is None or found.agent_id != agent.id:
         return
-    if broker.cuts.waiting_of(agent.id) >= _UNRECORDED:
+    if not broker.cuts.may_end(agent.id):
         raise LedgerUnwritableError("what you ended before is not recorded yet")
     if broker.registry.drop_token(found):
         await broker.record_cut(
