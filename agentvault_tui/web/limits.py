@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _SPARE_FILES: Final = 256
-"""Descriptors kept for the store, the other listeners and outgoing requests."""
+"""Descriptors kept for the store, the other listeners and outgoing requests; at most
+half of what there may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +48,4 @@ def file_limit(wanted: int) -> int:
         ceiling = target if hard == resource.RLIM_INFINITY else min(target, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
         soft = ceiling
-    return max(min(wanted, soft - _SPARE_FILES), 1)
+    return max(min(wanted, soft - min(_SPARE_FILES, soft // 2)), 1)

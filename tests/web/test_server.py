@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import sys
 import time
@@ -17,6 +18,7 @@ from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.web import Limits, Receive, Scope, Send, Server, tcp_socket
+from agentvault_tui.web.limits import file_limit
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"
@@ -533,3 +535,20 @@ async def test_a_head_without_a_body_to_come_leaves_at_once(serve: Serve) -> Non
     answer = await talk(listener, GET.replace(b"GET", b"HEAD"))
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "places"),
+    [(1024, 4096, 1024), (256, 256, 128), (1024, 1024, 768), (1024, -1, 1024)],
+)
+def test_a_listener_leaves_descriptors_to_the_rest(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, places: int
+) -> None:
+    """However few the system allows, connections leave some for store and operators."""
+    limit = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limit))
+    monkeypatch.setattr(
+        resource, "setrlimit", lambda _, given: limit.__setitem__(0, given[0])
+    )
+    assert file_limit(1024) == places
+    assert limit[0] - places >= min(256, limit[0] // 2)
