@@ -56,8 +56,9 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
     room = lazy_room("tenant.device_page_client")
     path = given["password_file"]
     password = _read_password(path) if path else None
+    issuer = _issuer(session)  # first: it says whether this home has a tenant at all
     with room.Activation(prove=_prover(session)) as page:
-        details = page.open(_issuer(session), user_code)
+        details = page.open(issuer, user_code)
         if not session.json:
             _print_details(session.out, details)
         _factor("password", password, lambda word: page.sign_in(user, word))
