@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 
 class Ground(Enum):
@@ -21,11 +23,44 @@ class Ground(Enum):
 
 
 Run: TypeAlias = tuple[str, Ground]
+_SSH: Final = 22
 _RESET: Final = "\x1b[0m"
 _QUIET: Final = 4
 """Light modules around the code (ISO/IEC 18004); half of it is what phones need."""
 _QUIET_TIGHT: Final = 2
 _HALVES: Final = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+
+
+def on_loopback(link: str) -> bool:
+    """Tell whether only this machine can open *link*: a code of it is of no use."""
+    try:
+        host = urlsplit(link).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tunnel(link: str, ssh: str) -> str:
+    """Return the command by which the other end of an SSH session reaches *link*.
+
+    Args:
+        link: at a port of this machine's loopback.
+        ssh: ``SSH_CONNECTION``: client, its port, server, its port (sshd(8)).
+
+    Returns:
+        The command line, or nothing where *ssh* names no server.
+    """
+    words = ssh.split()
+    parts = urlsplit(link)
+    if len(words) != 4 or parts.port is None:
+        return ""
+    try:
+        server, port = ip_address(words[2]), int(words[3])
+    except ValueError:
+        return ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    way = f"-p {port} " if port != _SSH else ""
+    return f"ssh {way}-L {parts.port}:{host}:{parts.port} {server}"
 
 
 @dataclass(frozen=True, slots=True)

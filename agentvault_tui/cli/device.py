@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,13 +16,20 @@ _POLL: Final = 0.5
 
 def print_device(out: Output, device: dict[str, Any]) -> None:
     """Print what a person needs on their other device (RFC 8628 section 3.3)."""
+    link, code = device["verification_uri"], device["user_code"]
+    local = lazily("agentvault_tui.qr", "on_loopback")(link)
+    way = lazily("agentvault_tui.qr", "tunnel")
     out.line()
-    out.line(
-        "On another device open  ", out.cell(device["verification_uri"], limit=500)
-    )
-    out.line("and enter               ", out.cell(device["user_code"], "strong"))
+    if local and (tunnel := way(link, os.environ.get("SSH_CONNECTION", ""))):
+        out.line("Where your browser is   ", out.cell(tunnel, limit=500))
+    where = "On this machine open    " if local else "On another device open  "
+    out.line(where, out.cell(link, limit=500))
+    out.line("and enter               ", out.cell(code, "strong"))
+    if local:
+        out.line("or in another terminal  ", f"agentvault tenant activate {code}")
     out.line()
-    print_qr(out, device.get("verification_uri_complete") or device["verification_uri"])
+    if not local:  # no other device can open it
+        print_qr(out, device.get("verification_uri_complete") or link)
     out.line(
         f"The code lives {int(device['expires_in'])} s. "
         "If the page shows anything else than this, cancel there."

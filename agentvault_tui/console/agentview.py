@@ -7,6 +7,7 @@ listed until the operator moves; only the operator's own filter can take it away
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from agentvault_tui.console.attention import Attention, survey
@@ -55,7 +56,7 @@ class AgentView:
 
     def update(self) -> None:
         """Follow the mirror; what the operator is moving among stays in place."""
-        self.attention = survey(self._mirror)
+        self.attention = survey(self._mirror, self.attention)
         self._arrange(keep=self.cursor)
 
     def narrow(self, wanted: Filter) -> None:
@@ -122,11 +123,12 @@ class AgentView:
         return marked[:first] + quiet + marked[first:]
 
     def _by_name(self) -> list[str]:
-        """List all agents by name; sorted when one has come or changed."""
+        """List agents, then resource servers, by name; sorted when one has changed."""
         if self._roster != self._mirror.versions.roster:
             self._roster = self._mirror.versions.roster
-            rows = self._mirror.agents.values()
-            self._names = [r.id for r in sorted(rows, key=lambda r: (r.name, r.id))]
+            rows: Iterable[AgentRow] = self._mirror.agents.values()
+            rows = sorted(rows, key=lambda r: (r.resource_server, r.name, r.id))
+            self._names = [row.id for row in rows]
         return self._names
 
     def _facts(self, row: AgentRow) -> AgentFacts:

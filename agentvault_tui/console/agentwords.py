@@ -235,7 +235,7 @@ def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:
     """Write one request that would be cancelled."""
     p = pen.palette
     ends = f"ends {countdown(stepup.remaining(now))}  "
-    what = " ".join(part for part in (stepup.resource, stepup.gist) if part)
     row = pen.fact("", (ends, p.waiting), (pen.clip(stepup.action, 24), p.text))
     room = width - cells(row) - 2
-    return (*row, (f"  {pen.clip(what, room)}", p.muted)) if what and room > 3 else row
+    what = pen.figure(stepup.resource, stepup.gist, room) if room > 3 else ""
+    return (*row, (f"  {what}", p.muted)) if what else row

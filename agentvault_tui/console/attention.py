@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from agentvault_tui.console.mirror import Mirror
@@ -26,6 +28,8 @@ class Attention:
     """Since when the first of them waits."""
     burst: int = 0
     """Tokens got in the last minute, when that is unlike itself and its peers."""
+    threshold: float = 0.0
+    """What a burst has to stay above half of, as it was when the burst began."""
     denials: int = 0
     """Denials in the last minute, when they are many."""
     soon: bool = False
@@ -50,8 +54,14 @@ _QUIET: Final = Attention()
 _REVOKED: Final = Attention(revoked=True)
 
 
-def survey(mirror: Mirror) -> dict[str, Attention]:
-    """Look at every agent that may need a look, and leave the quiet ones out."""
+def survey(
+    mirror: Mirror, before: Mapping[str, Attention] = MappingProxyType({})
+) -> dict[str, Attention]:
+    """Look at every agent that may need a look, and leave the quiet ones out.
+
+    *before* is what was found last time. A burst goes on until it is half over: its
+    own tokens become the agent's habit, and its peers' usual pace, while it lasts.
+    """
     now = mirror.clock.now()
     waiting: dict[str, list[datetime]] = {}
     for stepup in mirror.open_stepups():
@@ -65,6 +75,7 @@ def survey(mirror: Mirror) -> dict[str, Attention]:
         *waiting,
         *ending,
         *(agent_id for agent_id, pace in paces.items() if pace >= hasty),
+        *(agent_id for agent_id, look in before.items() if look.burst),
         *(agent_id for agent_id, count in denials.items() if count >= _MANY_DENIALS),
     }
     for agent_id in suspects - mirror.revoked:
@@ -72,13 +83,17 @@ def survey(mirror: Mirror) -> dict[str, Attention]:
             continue
         waits, pace = waiting.get(agent_id, ()), paces.get(agent_id, 0)
         denied = denials.get(agent_id, 0)
-        burst = pace >= hasty and pace >= _BURST_FACTOR * _habit(
-            mirror, agent, pace, now
-        )
+        threshold = before.get(agent_id, _QUIET).threshold
+        if pace < threshold / 2:
+            threshold = 0.0
+        if not threshold and pace >= hasty:
+            usually = _BURST_FACTOR * _habit(mirror, agent, pace, now)
+            threshold = max(hasty, usually) if pace >= usually else 0.0
         look = Attention(
             waiting=len(waits),
             oldest=waits[0] if waits else None,
-            burst=pace if burst else 0,
+            burst=pace if threshold else 0,
+            threshold=threshold,
             denials=denied if denied >= _MANY_DENIALS else 0,
             soon=agent_id in ending and mirror.live_tokens(agent_id) == 1,
         )

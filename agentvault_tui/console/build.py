@@ -9,7 +9,7 @@ from pathlib import Path
 from agentvault_tui.clock import Clock
 from agentvault_tui.console import glyphs, over_ssh, theme
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.desk import Desk, name_ways
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
 from agentvault_tui.console.mirror import Mirror
@@ -40,6 +40,7 @@ def build(
     link = Link(mirror, socket, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
+    name_ways(desk, socket, environ)
     said = ". ".join(text for text in (note, complaint) if text)
     app = ConsoleApp(
         desk,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -48,6 +49,9 @@ def complete(typed: str, known: Vocabulary) -> list[Completion]:
     if last is None or (last.quoted and last.closed):
         return []
     before = typed[: last.start]
+    minus = "-" * last.negated
+    if last.key and last.key.lower() not in KEYS:
+        return _meant(typed, last, known)
     if last.key:
         return _values(typed, last, known)
     if last.quoted:
@@ -55,9 +59,23 @@ def complete(typed: str, known: Vocabulary) -> list[Completion]:
     if last.value.startswith(_SAVED) and not last.negated:
         return _saved(before, last.value[len(_SAVED) :], known)
     start = last.value.lower()
-    minus = "-" * last.negated
     keys = [key for key in KEYS if start and key.startswith(start)]
     return [Completion(f"{before}{minus}{key}:", f"{key}:") for key in keys]
+
+
+def _meant(typed: str, piece: Piece, known: Vocabulary) -> list[Completion]:
+    """Return keys like one that is none, and scopes and resources that begin so."""
+    before = typed[: piece.start] + "-" * piece.negated
+    text = typed[piece.value_at :]
+    near = difflib.get_close_matches(piece.key.lower(), KEYS, n=3, cutoff=0.5)
+    found = [Completion(f"{before}{key}:{text}", f"{key}:") for key in near]
+    start = f"{piece.key}:{piece.value}".lower()
+    for key in ("scope", "resource"):
+        for value in known.values(key):
+            written = _written(value, quoted=False)
+            if written and value.lower().startswith(start):
+                found.append(Completion(f"{before}{key}:{written}", value))
+    return found[:MOST]
 
 
 def _values(typed: str, piece: Piece, known: Vocabulary) -> list[Completion]:

@@ -11,7 +11,7 @@ what of it the broker can look for itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -62,9 +62,12 @@ class Filter:
     """What was not understood, where, and what to do; in our own words."""
 
     @classmethod
-    def parse(cls, text: str) -> Filter:
-        """Read what was typed; any text is a filter, and half a word is no error."""
-        return cls(*read_terms(text))
+    def parse(cls, text: str, texts: Collection[str] = ()) -> Filter:
+        """Read what was typed; any text is a filter, and half a word is no error.
+
+        *texts* are what may stand before a colon without being a key.
+        """
+        return cls(*read_terms(text, texts))
 
     def __bool__(self) -> bool:
         """Tell whether anything is asked for."""

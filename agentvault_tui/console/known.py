@@ -37,10 +37,16 @@ def agent_facts(mirror: Mirror) -> Callable[[AgentRow], AgentFacts]:
     return facts
 
 
-def read_filter(text: str, saved: SavedFilters) -> Filter:
+def read_filter(text: str, saved: SavedFilters, mirror: Mirror) -> Filter:
     """Read a filter, or by ``@name`` one that was saved."""
     named = saved.all() if text.startswith("@") else {}
-    return Filter.parse(named.get(text[1:], text))
+    return Filter.parse(named.get(text[1:], text), before_colons(mirror))
+
+
+def before_colons(mirror: Mirror) -> set[str]:
+    """Return what scopes and resources hold before a colon."""
+    names = [*mirror.intake.scopes, *(event.resource for event in mirror.events)]
+    return {name.partition(":")[0].lower() for name in names if ":" in name}
 
 
 class Known:

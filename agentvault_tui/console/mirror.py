@@ -87,7 +87,12 @@ class Mirror:
         self.intake = Intake(ascii_only=ascii_only)
         self.versions = Versions()
         self.agents: dict[str, AgentRow] = {}
+        """All clients; see `servers`."""
+        self.loaded = False
+        """Whether a snapshot was read: until then nothing is known to be none."""
         self.revoked: set[str] = set()
+        self.servers: set[str] = set()
+        """Clients that are resource servers: they check others' tokens."""
         self.stepups: dict[str, StepUpRow] = {}
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
@@ -200,6 +205,7 @@ class Mirror:
 
     def load(self, status: Json, roster: Roster, stepups: Iterable[Json]) -> None:
         """Replace all but events by what was read anew."""
+        self.loaded = True
         self._endings.clear()
         self.wants.clear()
         self.stale.clear()
@@ -208,7 +214,9 @@ class Mirror:
         self._shelves = roster.shelves
         self._counted_to = roster.counted_to
         self._counted_all = max(roster.counted_to.values(), default=0)
-        self.revoked = {agent.id for agent in self.agents.values() if agent.revoked}
+        rows = self.agents.values()
+        self.revoked = {agent.id for agent in rows if agent.revoked}
+        self.servers = {agent.id for agent in rows if agent.resource_server}
         for agent_id in self.agents:
             self._look(agent_id)
         for stepup in stepups:
@@ -293,6 +301,7 @@ class Mirror:
         self._shelves[agent.id] = self.intake.shelf(data, agent.tokens_live)
         self._look(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
+        (self.servers.add if agent.resource_server else self.servers.discard)(agent.id)
         self.versions.agents += 1
         # One that was only read anew moves no list of many.
         self.versions.roster += before is None or _listed(before) != _listed(agent)

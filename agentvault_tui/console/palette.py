@@ -40,7 +40,6 @@ _DECIDES: Final = frozenset(
 _OFFERED: Final = 5
 """Step-ups and filters offered before anything is typed; all are found by typing."""
 _LONGEST: Final = 90
-_CHANGES: Final = frozenset({"revoke", "restore", "panic"})
 
 Command = tuple[str, str, Callable[[], object]]
 """What it is called, what it is, and what it does."""
@@ -85,10 +84,7 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         if name and active.enabled and name not in _MOVES | _DECIDES:
             found.setdefault(name, []).append(active)
     for name, several in found.items():
-        desk = _desk(app, screen)
-        if name in _CHANGES and (
-            desk.read_only or desk.past or not _fits(screen, name)
-        ):
+        if isinstance(screen, Deciding) and not screen.applies(name):
             continue
         active = several[0]
         words = active.binding.description
@@ -101,14 +97,6 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
 def _desk(app: ConsoleApp, screen: Screen[object]) -> Desk:
     """Return the desk of the screen in front: it may be one of the past."""
     return screen.desk if isinstance(screen, Deciding) else app.desk
-
-
-def _fits(screen: Screen[object], name: str) -> bool:
-    """Tell whether there is an agent under the cursor to which that can be done."""
-    agent = screen.chosen if isinstance(screen, Deciding) else None
-    return name == "panic" or (
-        agent is not None and agent.revoked == (name == "restore")
-    )
 
 
 def _who(app: ConsoleApp) -> None:

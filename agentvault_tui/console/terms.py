@@ -7,7 +7,7 @@ with ``-`` before it for the opposite.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -97,16 +97,18 @@ def pieces(text: str) -> Iterator[Piece]:
         )
 
 
-def read_terms(text: str) -> tuple[tuple[Term, ...], str]:
+def read_terms(text: str, texts: Collection[str] = ()) -> tuple[tuple[Term, ...], str]:
     """Read what was typed, and say what of it was not understood, and where.
 
-    Half a word is no error: a key without a value asks for nothing yet.
+    Half a word is no error: a key without a value asks for nothing yet. Nor is
+    what *texts* hold before a colon, such as the ``send`` of ``send:payment``.
     """
     terms: list[Term] = []
     problem = ""
     for piece in pieces(text):
         term = _term(piece)
-        problem = problem or _problem(piece, last=piece.end == len(text))
+        if piece.key.lower() not in texts:
+            problem = problem or _problem(piece, last=piece.end == len(text))
         if term is not None:
             terms.append(term)
     return tuple(terms), problem
@@ -129,7 +131,10 @@ def _problem(piece: Piece, *, last: bool) -> str:
         return ""
     if key not in KEYS:
         near = _nearest(key)
-        what = f"no key {visible(key, 12)}:, did you mean {near}:" if near else ""
+        if not near and not value:
+            return ""  # it may still become any word
+        what = f"no key {visible(key, 12)}:, "
+        what += f"did you mean {near}:" if near else "so it is looked for as text"
     elif not value:
         what = "" if last else f"{key}: has no value; write it right after the colon"
     elif key in {"since", "until"}:

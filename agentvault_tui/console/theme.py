@@ -1,7 +1,7 @@
 """The console's looks: six themes, and the styles that carry meaning, in one place.
 
 Restraint is the rule: greys, one accent, amber for what waits for a person, red for
-what is dangerous and for nothing else.
+what is dangerous or was refused, and for nothing else.
 A style only agrees with what a word and a shape already say; `mono` proves it, and is
 what NO_COLOR chooses.
 """
@@ -291,7 +291,7 @@ def _palette(colours: Colours) -> Palette:
         risk_medium=text,
         risk_low=muted,
         allowed=muted,
-        denied=strong,
+        denied=danger,
         escalated=waiting,
         waiting=waiting,
         danger=danger,

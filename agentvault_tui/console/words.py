@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.text import Shown
@@ -84,6 +85,20 @@ _LOUD: Final = frozenset(
 )
 
 
+_WAITING: Final = frozenset({"stepup.authorizing", "stepup.requested"})
+_DECIDED: Final = frozenset(
+    {
+        "agent.restored",
+        "agent.scopes_changed",
+        "panic.off",
+        "policy.changed",
+        "stepup.approved",
+        "stepup.denied",
+        "stepup.not_approved",
+        "token.not_exchanged",
+    }
+)
+"""What a person decided, and what did not come about."""
 _DAILY: Final = frozenset({"token.exchanged", "token.revoked"})
 """As frequent as what is allowed, and as quiet; a cut has an event of its own."""
 
@@ -102,6 +117,13 @@ def word(event: EventRow) -> str:
     if event.type == "upstream.revocation" and event.resource.startswith(_AT):
         return "PROVIDER"
     return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
+
+
+def population(mirror: Mirror) -> str:
+    """Say how many agents and resource servers there are."""
+    servers = len(mirror.servers)
+    told = plural(len(mirror.agents) - servers, "agent")
+    return f"{told} and {plural(servers, 'resource server')}" if servers else told
 
 
 def refusal(reason: str) -> str:
@@ -124,20 +146,27 @@ def deed(event: EventRow) -> str:
 
 
 def style(palette: Palette, event: EventRow) -> Style:
-    """Return how an event's word is written: what is daily business does not shine."""
+    """Return how an event's word is written: what matters more shines more."""
     if event.outcome:
         return palette.outcome(event.outcome)
+    if event.type in _WAITING:
+        return palette.waiting
+    if event.type in _DECIDED:
+        return palette.strong
     if event.type in _DAILY:
         return palette.allowed
-    return palette.danger if loud(event) else palette.accent
+    return palette.danger if loud(event) else palette.text
+
+
+def place(event: EventRow) -> str:
+    """Say on what something was done; how much of it is the event's note."""
+    at = event.resource.startswith(_AT)
+    return f"at {event.resource.removeprefix(_AT)}" if at else event.resource
 
 
 def beside(event: EventRow, said: str) -> list[str]:
     """Return what stands beside the deed: on what, then what is *said* of it."""
-    on: str = event.resource
-    if on.startswith(_AT):
-        on = f"at {on.removeprefix(_AT)}"
-    on = " ".join(part for part in (on, event.note) if part)
+    on = " ".join(part for part in (place(event), event.note) if part)
     parts = (on, "" if said == deed(event) else said)
     return [part for part in parts if part]
 

@@ -57,6 +57,28 @@ def test_what_needs_a_person_is_first(told: Told) -> None:
     assert told.names() == [agent["name"] for agent in agents]
 
 
+def test_a_burst_keeps_its_flag_while_it_lasts(told: Told) -> None:
+    """Its own tokens become neither its habit nor, with others', the usual pace."""
+    created = iso(START - timedelta(minutes=2))
+    names = ("a-agent", "b-agent", "c-agent")
+    agents = [told.add_agent(n, "read:email", created_at=created) for n in names]
+    burst = agents[2]
+    for minute in range(6):
+        for second in range(0, 60, 2):
+            told.decide(burst, "read:email", "allowed")
+            if minute > 2 and second % 4 == 0:
+                told.decide(agents[0], "read:email", "allowed")
+                told.decide(agents[1], "read:email", "allowed")
+            told.clock.advance(2)
+            told.now = told.clock.now()
+        told.view.update()
+        assert told.view.look(burst["id"]).burst
+        assert told.names()[0] == "c-agent"
+    told.clock.advance(61)
+    told.view.update()
+    assert not told.view.look(burst["id"]).burst
+
+
 def test_the_longest_wait_is_first(told: Told) -> None:
     """Of two that wait for a person, the one with less time left leads."""
     late, early = told.add_agent("a", "x"), told.add_agent("b", "x")

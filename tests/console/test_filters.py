@@ -129,6 +129,7 @@ def test_a_key_without_facts_says_nothing(text: str) -> None:
         ("pay staus:x", "at 5: no key staus:, did you mean status:"),
         ("pay -since:soon", "at 5: since takes 10m, 2h, 1d ago, 14:02, or"),
         ("since:99:00", "at 1: since takes"),
+        ("x foo:bar", "at 3: no key foo:, so it is looked for as text"),
         ("outcome:nope", "at 1: outcome is allowed, denied or escalated, never nope"),
         ("status: denied", "at 1: status: has no value; write it right after"),
         ("risk:x outcome:y", "at 1: risk is low, medium or high"),
@@ -140,11 +141,12 @@ def test_what_was_not_understood_is_told(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "outcome:", "out", 'agent:"pay', "send:payment", "event:x", "-", "a:"]
+    "text",
+    ["", "outcome:", "out", 'agent:"pay', "send:payment", '"event:x"', "-", "a:"],
 )
 def test_half_a_word_is_no_problem(text: str) -> None:
     """Nobody is corrected while typing, nor for a scope's own colon."""
-    assert Filter.parse(text).problem == ""
+    assert Filter.parse(text, {"send"}).problem == ""
 
 
 def test_the_broker_is_asked_for_what_it_knows() -> None:

@@ -35,7 +35,8 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     assert session.asked == []
     shown = await session.type("7F3A")
     assert session.asked == [("approve", "sup_7f3a", DIGEST)]
-    assert "On another device open http://127.0.0.1:49152/activate" in shown
+    assert "On this machine open http://127.0.0.1:49152/activate" in shown
+    assert "agentvault tenant activate KDRT-WZNB --user NAME" in shown
     assert "and enter KDRT-WZNB" in shown
 
 
@@ -161,9 +162,9 @@ async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
 async def test_what_could_still_be_lost_is_told(line: str, confirmed: str) -> None:
     """In force but not in the ledger: a restart would serve again."""
     session = StandSession(scene())
-    session.stand.actions.recorded = False
+    session.stand.actions.kept = "memory"
     shown = await session.type(line, confirmed)
-    assert "In force, but NOT recorded yet" in shown
+    assert "In force, but NOT in the ledger yet" in shown
 
 
 async def test_restore_panic_and_lift_take_their_words() -> None:

@@ -23,6 +23,18 @@ async def session(fake: FakeOperator, tmp_path: Path) -> AsyncIterator[Session]:
         yield session
 
 
+async def test_nothing_unknown_is_told_to_be_none(tmp_path: Path) -> None:
+    """Before the broker was read there are not 0 agents: nothing is known."""
+    session = StandSession(scene())
+    mirror = session.stand.mirror
+    mirror.loaded = False
+    mirror.set_link(LinkState.LOST, "no broker")
+    for command in ("list", "status", "show x", "revoke calendar-agent"):
+        shown = await session.type(command)
+        assert "0 agents" not in shown
+        assert "no broker" in shown
+
+
 async def test_an_agent_is_told_with_what_it_did(session: Session) -> None:
     """Its scopes' uses, what it asked for and may not, and refusals by reason."""
     shown = await session.type("show records-agent")

@@ -39,8 +39,8 @@ def test_every_ink_reads_on_every_ground(name: str, ground: str, ink: str) -> No
 
 
 @pytest.mark.parametrize("name", theme.NAMES)
-def test_red_means_danger_and_nothing_else(name: str) -> None:
-    """Only what is dangerous wears the colour of danger."""
+def test_red_means_danger_or_refusal_and_nothing_else(name: str) -> None:
+    """Only what is dangerous, or was denied, wears the colour of danger."""
     palette = theme.palette(name)
     danger = palette.danger.color
     wearing = {
@@ -52,7 +52,7 @@ def test_red_means_danger_and_nothing_else(name: str) -> None:
         assert danger is not None
         assert danger.is_default
     else:
-        assert wearing <= {"danger", "risk_high", "panic"}
+        assert wearing - {"panic"} == {"danger", "denied", "risk_high"}
 
 
 def test_mono_sets_no_colour_at_all() -> None:

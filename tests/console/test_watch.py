@@ -19,7 +19,6 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.help import HelpDialog
 from agentvault_tui.console.dialogs.lift import LiftDialog
 from agentvault_tui.console.dialogs.panic import PanicDialog
-from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.records import LinkState
@@ -87,13 +86,105 @@ async def test_cards_say_who_may_and_holds(stage: Stage) -> None:
         "no live token",
         "calendar-agent  ACTIVE  ◀ burst, 15 in 60 s",
         "41:07",
-        "313 ok",
+        "313 allowed",
         "0:41 SOON",
         "◀ 4 denied in 60 s",
         "research-agent  REVOKED",
         "closed here 13:58",
     ):
         assert words in cards
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_cards_use_the_words_of_the_audit(
+    stage: Stage, size: tuple[int, int]
+) -> None:
+    """Allowed, denied and escalated: by these they are filtered too, at every size."""
+    busy(stage.fake)
+    async with stage.on(*size):
+        cards = stage.text("agents")
+    assert " allowed" in cards
+    assert " escalated" in cards
+    assert " ok" not in cards
+    assert "asked" not in cards
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_a_long_name_is_whole_on_the_home_screen(
+    stage: Stage, size: tuple[int, int]
+) -> None:
+    """While columns are free beside it."""
+    name = "nightly-reconciliation-agent"
+    stage.fake.add_agent(name, "read:email")
+    async with stage.on(*size):
+        assert name in stage.text("agents")
+
+
+async def test_a_resource_server_is_told_from_an_agent(stage: Stage) -> None:
+    """It is counted apart, stands last, holds nothing and was answered nothing."""
+    stage.fake.add_agent("a-server", resource_server=True)
+    stage.fake.add_agent("b-agent", "read:email")
+    async with stage.on():
+        cards = stage.text("agents")
+        assert "1 and 1 resource server" in cards
+        assert cards.index("b-agent") < cards.index("a-server  RESOURCE SERVER")
+        assert cards.count("no live token") == 1
+        assert "1 agent " in stage.text("masthead")
+
+
+async def test_the_footer_names_only_keys_that_work(stage: Stage) -> None:
+    """How to quit is on it, and behind a dialog none of the screen's keys."""
+    busy(stage.fake)
+    async with stage.on(80, 24):
+        assert "? keys   ^q quit" in stage.text("keys")
+        assert "r revoke" in stage.text("keys")
+        await stage.pilot.press("r")
+        await stage.pilot.pause()
+        assert stage.text("keys").split() == ["Esc", "back", "^q", "quit"]
+        await stage.pilot.press("escape")
+        await stage.pilot.pause()
+        assert "r revoke" in stage.text("keys")
+
+
+async def test_nothing_is_opened_for_what_cannot_be_done(stage: Stage) -> None:
+    """`u` on a served and `r` on a revoked agent say so; `?` lists neither."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("u")
+        assert stage.app.screen is stage.watch
+        await stage.pilot.press("question_mark")
+        await stage.pilot.pause()
+        dialog: Any = stage.app.screen
+        listed = {active.binding.id for active in dialog.bindings_there.values()}
+        assert {"restore", "undo"}.isdisjoint(listed)
+        assert "revoke" in listed
+        await stage.pilot.press("escape", "G")
+        assert stage.watch.chosen.revoked
+        await stage.pilot.press("r")
+        assert stage.app.screen is stage.watch
+    told = [each.message for each in stage.app._notifications]
+    assert any("is served: there is nothing to restore" in text for text in told)
+    assert any("is revoked already; u restores it" in text for text in told)
+
+
+async def test_a_filter_without_matches_says_how_to_clear_it(stage: Stage) -> None:
+    """In the list of agents and in the audit."""
+    busy(stage.fake)
+    async with stage.on():
+        await stage.pilot.press("slash", *"zeppelin", "enter")
+        for pane in ("agents", "audit"):
+            await stage.see(pane, "Nothing matches. Esc clears the filter.")
+
+
+async def test_nothing_is_told_before_it_was_read(stage: Stage) -> None:
+    """While it connects there are not 0 agents: nobody knows yet."""
+    stage.app.link.run = asyncio.Event().wait  # type: ignore[method-assign]
+    async with stage.app.run_test(size=(120, 40)) as stage.pilot:
+        await stage.pilot.pause()
+        shown = stage.text("masthead") + stage.text("agents") + stage.text("audit")
+        assert "connecting" in shown
+        assert "Not read yet." in shown
+        assert "0 " not in shown.partition("connecting")[2].replace(":0", "")
 
 
 async def test_the_head_says_what_is_connected(stage: Stage) -> None:
@@ -190,7 +281,6 @@ async def test_countdowns_run_and_end(stage: Stage) -> None:
     [
         ("s", StepUpsDialog),
         ("r", RevokeDialog),
-        ("u", RestoreDialog),
         ("exclamation_mark", PanicDialog),
         ("question_mark", HelpDialog),
     ],

@@ -123,6 +123,7 @@ class Stand:
         alphabet = glyphs.ASCII if ascii_only else glyphs.UNICODE
         self.desk = Desk(self.mirror, self.actions, alphabet, read_only=read_only)
         self.mirror.set_link(LinkState.LIVE)
+        self.mirror.loaded = True
 
     def agent(self, agent_id: str, **change: Any) -> AgentRow:
         self.state.agents[agent_id].update(change)

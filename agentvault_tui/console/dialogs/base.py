@@ -13,16 +13,27 @@ from textual.widget import Widget
 
 from agentvault_tui.console import theme
 from agentvault_tui.console.clipboard import copy
-from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk, undone
+from agentvault_tui.console.dialogs.desk import (
+    ARM_SECONDS,
+    Desk,
+    undo_restore,
+    undone,
+)
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.sheet import Sheet
 from agentvault_tui.console.keyed import Keyed, key_label
 from agentvault_tui.console.lines import EMPTY, Pen, Row
+from agentvault_tui.console.undo import offered
 from agentvault_tui.errors import AgentVaultError
 
 _TICK: Final = 0.25
 _MARGIN: Final = 4
 """Cells and rows of the screen a dialog leaves free, where there are enough."""
+_TOO_SOON: Final = "Too soon: this has just changed. Look, then press again."
+_EARLY: Final = 2.0
+"""Seconds that this is told after the key it is about."""
+DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "undo"})
+"""Names of the bindings that decide something."""
 _TIGHT: Final = 20
 """Below this many rows a dialog takes the whole height."""
 
@@ -53,6 +64,7 @@ class Dialog(Keyed, ModalScreen[Result]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "back"),
         Binding("y", "copy", "copy", show=False),
+        Binding("z", "undo", "undo the last restore", show=False),
         Binding("question_mark", "help", "keys", show=False),
     ]
     AUTO_FOCUS: ClassVar[str | None] = ""
@@ -69,7 +81,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         self.busy = False
         """Whether the broker is being asked."""
         self.sheet = Sheet(self.pen, *self.inputs())
-        self._armed_at = 0.0
+        self._armed_at = self._early_until = 0.0
         self._state: object = None
 
     # What subclasses say
@@ -122,6 +134,8 @@ class Dialog(Keyed, ModalScreen[Result]):
             self._state = state
             self.arm()
             self.changed()
+        if self.note == _TOO_SOON and self.clock.boot() >= self._early_until:
+            self.note = ""
         width, height = self.room()
         page = replace(self.page(width - 4, height - 2), foot=self.foot())
         if self.desk.past:
@@ -180,7 +194,8 @@ class Dialog(Keyed, ModalScreen[Result]):
             return self.say("The broker is being asked. One decision at a time.")
         if not self.armed:
             self.arm()
-            return self.say("Too soon: this has just changed. Look, then press again.")
+            self._early_until = self.clock.boot() + _EARLY
+            return self.say(_TOO_SOON)
         if refusal := self.desk.refusal(need):
             return self.say(refusal)
         self.say("")
@@ -245,8 +260,10 @@ class Dialog(Keyed, ModalScreen[Result]):
         return None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave out copying where there is nothing to copy."""
+        """Leave out copying and undoing where there is nothing to."""
         del parameters
+        if action == "undo":
+            return not self.desk.past and offered(self.desk) is not None
         return action != "copy" or self.copies() is not None
 
     def action_copy(self) -> None:
@@ -254,6 +271,10 @@ class Dialog(Keyed, ModalScreen[Result]):
         if found := self.copies():
             kind, what = found
             copy(self.app, kind, what)
+
+    def action_undo(self) -> None:
+        """Take the last restore back: the line below the dialog offers it."""
+        undo_restore(self.app, self.desk)
 
     # Leaving
 
@@ -267,4 +288,6 @@ class Dialog(Keyed, ModalScreen[Result]):
             HelpDialog,
         )
 
-        self.app.push_screen(HelpDialog(self.desk, self.active_bindings))
+        here, refused = self.active_bindings.items(), self.desk.refusal() is not None
+        works = {k: v for k, v in here if not (refused and v.binding.id in DECIDES)}
+        self.app.push_screen(HelpDialog(self.desk, works))

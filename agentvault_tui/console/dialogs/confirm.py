@@ -133,17 +133,17 @@ class Confirm(Dialog[None]):
     def check_action(
         self,
         action: str,
-        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+        parameters: tuple[object, ...],
     ) -> bool | None:
         """Leave out keys that mean nothing now."""
         match action:
             case "confirm":
-                return not self.finished
+                return not self.finished and self.obstacle() is None
             case "reason":
                 return self.REASON and not self.finished
             case "close":
                 return self.finished
-        return True
+        return super().check_action(action, parameters)
 
     def action_confirm(self) -> None:
         """Do it."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from agentvault_tui.console.actions import Actions
+from textual.app import App
+
+from agentvault_tui.console.actions import Actions, caution
 from agentvault_tui.console.glyphs import Glyphs
 from agentvault_tui.console.keyed import key_label
+from agentvault_tui.console.lines import plural
 from agentvault_tui.console.mirror import Mirror
 from agentvault_tui.console.saved import SavedFilters
-from agentvault_tui.console.undo import Undo
+from agentvault_tui.console.undo import Undo, offered, take_back
 from agentvault_tui.errors import AgentVaultError, UnreachableError
+from agentvault_tui.home import Home
 
 ARM_SECONDS: Final = 0.6
 """How long something stands before what is typed may decide about it."""
@@ -28,6 +35,10 @@ class Desk:
     read_only: bool = False
     past: bool = False
     """Whether the mirror is one of the past."""
+    ssh: str = ""
+    """``SSH_CONNECTION``, when the terminal is elsewhere (sshd(8))."""
+    activate: str = "agentvault tenant activate"
+    """The command that takes a code of the embedded tenant of this home."""
     keymap: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The user's own keys, by the name of what they do."""
     key_problems: list[str] = field(default_factory=list)
@@ -81,6 +92,14 @@ class Desk:
         return f"Not for you: {why}. agentvault login, as who may." if why else None
 
 
+def name_ways(desk: Desk, socket: Path, environ: Mapping[str, str]) -> None:
+    """Name what leads to the tenant's page from this terminal, for the vault's home."""
+    desk.ssh = environ.get("SSH_CONNECTION", "")
+    if socket != Home.locate().socket:
+        home = shlex.quote(str(socket.parent.parent))
+        desk.activate = f"agentvault --home {home} tenant activate"
+
+
 def undone(error: AgentVaultError) -> str:
     """Say how sure it is that nothing was decided.
 
@@ -89,3 +108,29 @@ def undone(error: AgentVaultError) -> str:
     if isinstance(error, UnreachableError):
         return "Not confirmed, so look before trying again"
     return "Not done"
+
+
+def undo_restore(app: App[Any], desk: Desk) -> None:
+    """Revoke again the agent that was restored a moment ago; that one, no other."""
+    undo = offered(desk)
+    if undo is None:
+        app.notify("Nothing to undo: a restore can be taken back for 10 s.")
+    elif refusal := desk.refusal("revoke"):
+        app.notify(refusal, severity="warning", markup=False)
+    else:
+        app.run_worker(_take_back(app, desk, undo), group="decisions")
+
+
+async def _take_back(app: App[Any], desk: Desk, undo: Undo) -> None:
+    try:
+        cut = await take_back(desk, undo)
+    except AgentVaultError as error:
+        shown = desk.mirror.intake.shown(error.diagnosis(), 300)
+        said, done = f"{undone(error)}: {shown}", False
+    else:
+        ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+        said = f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms"
+        said = ". ".join((f"{said}: cut {ended}", *caution(cut)))
+        done = not caution(cut)
+    severity: Literal["information", "warning"] = "information" if done else "warning"
+    app.notify(said, severity=severity, markup=False)

@@ -17,6 +17,7 @@ from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.lines import EMPTY, LABEL, Pen, Row, plural
+from agentvault_tui.console.words import population
 
 WORD: Final = "panic"
 _ASK: Final = f"type {WORD}: "
@@ -56,7 +57,7 @@ class PanicDialog(Confirm):
         mirror, palette = self.desk.mirror, pen.palette
         tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
         waiting = len(mirror.open_stepups())
-        agents = plural(len(mirror.agents), "agent")
+        agents = population(mirror)
         cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')} of {agents}"
         until = "someone lifts it, nothing is issued, active or redeemed"
         rows: list[Row] = [

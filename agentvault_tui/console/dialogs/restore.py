@@ -104,8 +104,8 @@ class RestoreDialog(Confirm):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leave out taking back what was not done, or not just now."""
-        if action == "undo":
-            return self._undo is not None
+        if action == "undo" and self._undo is not None:
+            return True
         return super().check_action(action, parameters)
 
     @property
@@ -117,7 +117,9 @@ class RestoreDialog(Confirm):
     def action_undo(self) -> None:
         """Revoke again the agent that was restored here."""
         undo = self._undo
-        if undo is not None and self.may_decide("revoke"):
+        if undo is None:
+            super().action_undo()
+        elif self.may_decide("revoke"):
             self.ask(lambda: take_back(self.desk, undo), self._taken_back)
 
     def _taken_back(self, cut: Revoked) -> None:

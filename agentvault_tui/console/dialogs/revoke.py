@@ -38,12 +38,18 @@ class RevokeDialog(Confirm):
     def heading(self, pen: Pen) -> Row:
         """Name the agent."""
         word = "Revoked  " if self.finished else "Revoke  "
+        if self.finished and not self._row.revoked:
+            word = "Revoked, then restored  "
         return ((word, pen.palette.title), (self.agent.name, pen.palette.strong))
+
+    @property
+    def _row(self) -> AgentRow:
+        """The agent as it stands now."""
+        return self.desk.mirror.agents.get(self.agent.id, self.agent)
 
     def obstacle(self) -> str | None:
         """Tell that it is revoked already."""
-        agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
-        if agent.revoked:
+        if self._row.revoked:
             key = self.desk.key("restore", "u")
             return f"It is revoked already: nothing is left to cut. {key} restores it."
         return None
@@ -70,7 +76,7 @@ class RevokeDialog(Confirm):
             return []
         cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         here = f"{cut.effective_ms:.1f} ms"
-        row = self.desk.mirror.agents.get(self.agent.id, self.agent)
+        row = self._row
         known = [s for s in row.upstream or cut.upstream if s.status != "withdrawn"]
         steps = [_upstream(pen, step) for step in known]
         answered = f"{cuts}, answered after {cut.round_trip_ms:.1f} ms"
@@ -84,13 +90,21 @@ class RevokeDialog(Confirm):
             *left(pen, row, width),
             *(counting(pen, row, self.clock.now(), width) or [_nothing_outside(pen)]),
             EMPTY,
-            *pen.paragraph(
-                "Its next request is refused. "
-                f"{self.desk.key('restore', 'u')} serves it again; "
-                "what was cut stays cut.",
-                width,
-            ),
+            *pen.paragraph(self._now(row), width),
         ]
+
+    def _now(self, row: AgentRow) -> str:
+        """Say what becomes of its next request, also when it was restored since."""
+        if not row.revoked:
+            return (
+                "It was restored since, and is served: what it asks for now is decided "
+                "as before. What was cut stays cut."
+            )
+        key = self.desk.key("restore", "u")
+        return (
+            f"Its next request is refused. {key} serves it again; "
+            "what was cut stays cut."
+        )
 
     def act(self, reason: str) -> Awaitable[Revoked]:
         """Revoke the agent."""
@@ -103,8 +117,7 @@ class RevokeDialog(Confirm):
 
     def _at_tenant(self, pen: Pen, width: int) -> list[Row]:
         """Say what it loses there, who shares it, and what nobody can end."""
-        agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
-        palette = pen.palette
+        agent, palette = self._row, pen.palette
         if not agent.at_tenant and not agent.connections:
             held = ("nothing: it holds nothing there", palette.text)
             return [pen.fact("At tenant", held)]

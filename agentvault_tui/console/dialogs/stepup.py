@@ -116,7 +116,8 @@ class StepUpDialog(Dialog[None]):
             times = (self.desk.begun.get(self.stepup_id), shown)
             # Without colour nobody can know what is dark on light: no code then.
             picture = not self.app.no_color
-            body = factor(asked, times, pen, (width, room), picture=picture)
+            size = (width, room)
+            body = factor(asked, times, pen, size, self.desk, picture=picture)
         elif row.open:
             body, _ = brief(asked, pen, width, room)
         else:
@@ -172,7 +173,7 @@ class StepUpDialog(Dialog[None]):
     def check_action(
         self,
         action: str,
-        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
+        parameters: tuple[object, ...],
     ) -> bool | None:
         """Leave out keys that mean nothing in this stage."""
         match action:
@@ -184,7 +185,7 @@ class StepUpDialog(Dialog[None]):
                 return self.row.open and not self.telling
             case "scroll":
                 return self.viewing
-        return True
+        return super().check_action(action, parameters)
 
     def copies(self) -> tuple[str, str]:
         """Copy the digest in view of all, else the link, else the id; no user code."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.style import Style
 
+from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
 from agentvault_tui.console.lines import (
     EMPTY,
@@ -17,7 +18,7 @@ from agentvault_tui.console.lines import (
     countdown,
 )
 from agentvault_tui.console.records import DeviceRow
-from agentvault_tui.qr import Ground, QrCode, draw
+from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width, visible_lines
 
 _LEFT: Final = 36
@@ -39,12 +40,14 @@ def factor(
     times: tuple[datetime | None, datetime],
     pen: Pen,
     size: tuple[int, int],
+    desk: Desk,
     *,
     picture: bool,
 ) -> list[Row]:
     """Write code, link, QR if it fits whole, and the stages, within *size* cells.
 
     *times* are when this console started it, if it did, and when it saw the code.
+    No QR of a link that no other device can open: what leads there is named instead.
     """
     device = asked.row.device
     width, height = size
@@ -55,15 +58,15 @@ def factor(
             EMPTY,
         ]
     rows: list[Row] = []
-    if picture:
+    if picture and not on_loopback(device.verification_uri):
         link, room = device.verification_uri_complete, width - _LEFT - _GAP
         if code := draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
             room = width - code.width - _GAP
-            text = _text(asked, device, times, pen, room)
+            text = _text(asked, times, pen, room, desk)
             # The text comes first: a code beside a cut text is no help.
             if len(text) <= height:
                 rows = _beside(text, code, pen, room)
-    rows = rows or _text(asked, device, times, pen, width)
+    rows = rows or _text(asked, times, pen, width, desk)
     if len(rows) > height:
         rows = [row for row in rows if row != EMPTY]
     return [*rows, EMPTY] if len(rows) < height else rows
@@ -100,12 +103,14 @@ def stage(pen: Pen, state: str, words: str, when: str, column: int = 21) -> Row:
 
 def _text(
     asked: Asked,
-    device: DeviceRow,
     times: tuple[datetime | None, datetime],
     pen: Pen,
     width: int,
+    desk: Desk,
 ) -> list[Row]:
     row, palette = asked.row, pen.palette
+    if (device := row.device) is None:
+        return []
     begun, seen = times
     who = (
         f"You started this here at {clock_time(begun)}"
@@ -114,10 +119,10 @@ def _text(
     )
     what = pen.clip(subject(row), width * 2)
     return [
-        (("On another device open", palette.muted),),
-        *[((line, palette.strong),) for line in _link(device, width)],
+        *_way(device.verification_uri, desk, pen, width),
         (("and enter", palette.muted),),
         *_plate(device.user_code, pen),
+        *_here(device, desk, pen, width),
         EMPTY,
         *pen.paragraph(f"{who}, for {what}, fingerprint {row.fingerprint}.", width),
         *pen.paragraph(
@@ -128,9 +133,32 @@ def _text(
     ]
 
 
-def _link(device: DeviceRow, width: int) -> list[str]:
-    """Break the link anywhere but cut it nowhere: half a link leads elsewhere."""
-    return [str(line) for line in visible_lines(device.verification_uri, width, _MANY)]
+def _way(link: str, desk: Desk, pen: Pen, width: int) -> list[Row]:
+    """Say where to open the link: over SSH this machine's loopback needs a tunnel."""
+    muted, local = pen.palette.muted, on_loopback(link)
+    where = "On this machine open" if local else "On another device open"
+    rows: list[Row] = []
+    if local and (line := tunnel(link, desk.ssh)):
+        rows = [(("Where your browser is, run", muted),), *_whole(line, pen, width)]
+        where = "and open there"
+    return [*rows, ((where, muted),), *_whole(link, pen, width)]
+
+
+def _here(device: DeviceRow, desk: Desk, pen: Pen, width: int) -> list[Row]:
+    """Name the way without a browser, which the embedded tenant alone has."""
+    if not on_loopback(device.verification_uri):
+        return []
+    line = f"{desk.activate} {device.user_code} --user NAME"
+    return [
+        (("or in another terminal of this machine", pen.palette.muted),),
+        *_whole(line, pen, width),
+    ]
+
+
+def _whole(text: str, pen: Pen, width: int) -> list[Row]:
+    """Break a link or command anywhere and cut it nowhere: half leads elsewhere."""
+    lines = visible_lines(text, width, _MANY)
+    return [((line, pen.palette.strong),) for line in lines]
 
 
 def _plate(code: str, pen: Pen) -> list[Row]:

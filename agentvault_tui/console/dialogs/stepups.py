@@ -102,7 +102,16 @@ class StepUpsDialog(Dialog[None]):
         """Open the request under the cursor."""
         row = self.desk.mirror.stepups.get(self.cursor)
         if row is not None:
-            self.app.push_screen(StepUpDialog(self.desk, row))
+            self.app.push_screen(StepUpDialog(self.desk, row), self._decided_there)
+
+    def _decided_there(self, _: None) -> None:
+        """Go on to what waits next, once what was under the cursor was decided."""
+        mirror, waiting = self.desk.mirror, self.desk.mirror.open_stepups()
+        row = mirror.stepups.get(self.cursor)
+        if waiting and row is not None and not row.open:
+            later = [w for w in waiting if w.requested_at >= row.requested_at]
+            self.cursor = (later or waiting)[0].id
+            self.update_page()
 
     def _rows(self) -> tuple[list[StepUpRow], list[StepUpRow]]:
         mirror = self.desk.mirror
@@ -181,7 +190,5 @@ def _whose(pen: Pen, row: StepUpRow, width: int) -> Row:
     column = 16 if width < _NARROW else 24
     name = pen.clip(row.agent_name, column)
     blank = " " * (column - cell_width(name) + 2)
-    return (
-        (name + blank, pen.palette.strong),
-        (pen.clip(subject(row), max(width - column - 2, 8)), pen.palette.text),
-    )
+    what = pen.figure(subject(row), row.gist, max(width - column - 2, 8))
+    return ((name + blank, pen.palette.strong), (what, pen.palette.text))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console import glyphs
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.dialogs.desk import Desk, name_ways
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.memory import Memory
 from agentvault_tui.console.mirror import Mirror
@@ -37,6 +37,7 @@ def run(
     link.face = "plain"
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
+    name_ways(desk, socket, os.environ)
     plain = Plain(desk, link, sys.stdout)
     if broker_note:
         plain.say(broker_note)

@@ -15,6 +15,7 @@ from agentvault_tui.console.plain.reads import Reads
 from agentvault_tui.console.plain.teller import Teller
 from agentvault_tui.console.records import StepUpRow
 from agentvault_tui.console.undo import SECONDS, offer, offered, take_back
+from agentvault_tui.console.words import population
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown
 
@@ -70,7 +71,7 @@ class Decides:
 
         async def act() -> Iterable[str]:
             begun = await self.desk.actions.approve(row.id, row.digest)
-            return sentences.of_device(begun, self.mirror.clock.now())
+            return sentences.of_device(begun, self.mirror.clock.now(), self.desk)
 
         self._ask("approve it with a second factor", {row.fingerprint}, act)
 
@@ -142,7 +143,7 @@ class Decides:
         if self.mirror.status.panic.on:
             self.say("Everything is stopped already. lift ends it.")
         elif not self._refused("revoke"):
-            cuts = f"This stops {plural(len(self.mirror.agents), 'agent')} now. "
+            cuts = f"This stops {population(self.mirror)} now. "
 
             async def act() -> Iterable[str]:
                 cut = await self.desk.actions.panic(reason)

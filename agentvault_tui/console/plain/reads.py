@@ -15,6 +15,7 @@ from agentvault_tui.console.plain.command import Command
 from agentvault_tui.console.plain.recorded import Recorded, event_asked
 from agentvault_tui.console.plain.teller import Teller
 from agentvault_tui.console.records import AgentRow, StepUpRow
+from agentvault_tui.console.words import population
 from agentvault_tui.errors import AgentVaultError
 
 
@@ -69,7 +70,7 @@ class Reads:
         wanted, facts = self.recorded.filter(text), agent_facts(mirror)
         found = [a for a in mirror.agents.values() if wanted.agent(a, facts)]
         self.say(*(sentences.agent_line(mirror, agent) for agent in found))
-        total = plural(len(mirror.agents), "agent")
+        total = population(mirror)
         hidden = len(mirror.agents) - len(found)
         self.say(
             f"{len(found):,} of {total}, {hidden:,} hidden." if text else f"{total}."
@@ -97,7 +98,8 @@ class Reads:
         elif row := find.stepup(self.mirror, what):
             self._told_before = None
             await self.tell_stepup(row)
-            self.say(*sentences.of_device(row, self.mirror.clock.now()))
+            now = self.mirror.clock.now()
+            self.say(*sentences.of_device(row, now, self.desk))
         elif agent := find.agent(self.mirror, what):
             self._told_before = None
             await self.tell_agent(agent)

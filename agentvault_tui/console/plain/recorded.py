@@ -202,7 +202,7 @@ class Recorded:
 
     def filter(self, text: str) -> Filter:
         """Read a filter, or a saved one by its name, and tell what is wrong with it."""
-        wanted = read_filter(text, self.desk.saved)
+        wanted = read_filter(text, self.desk.saved, self.mirror)
         if wanted.problem:
             shown = self.mirror.intake.shown(wanted.problem, 200)
             self.say(f"In the filter, {shown}.")

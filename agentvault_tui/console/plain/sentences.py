@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from agentvault_tui.console.activity import ActivityRow, ScopeUse
+from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_asked import granted, no_limits, subject
 from agentvault_tui.console.dialogs.stepup_decided import cause, handed_out, takes_back
 from agentvault_tui.console.lines import clock_time, countdown, plural
@@ -14,8 +15,9 @@ from agentvault_tui.console.plain import elsewhere
 from agentvault_tui.console.presence import OperatorRow
 from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.console.widgets.details import ago
-from agentvault_tui.console.words import refusal, why, word
+from agentvault_tui.console.words import population, refusal, why, word
 from agentvault_tui.lures import mask_lures
+from agentvault_tui.qr import on_loopback, tunnel
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
@@ -77,13 +79,19 @@ def waited(row: StepUpRow, then: datetime) -> str:
     return f"{gist(row)} It was {row.status}, and would have ended in {left}."
 
 
-def of_device(row: StepUpRow, now: datetime) -> Iterator[str]:
+def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
     """Tell where to go and what to enter there (RFC 8628 section 3.3)."""
     if row.device is None:
         return
+    link, code = row.device.verification_uri, row.device.user_code
     left = countdown((row.device.expires_at - now).total_seconds())
-    yield f"On another device open {row.device.verification_uri}"
-    yield f"and enter {row.device.user_code}  (it ends in {left})."
+    local = on_loopback(link)
+    if local and (line := tunnel(link, desk.ssh)):
+        yield f"Where your browser is, run {line}"
+    yield f"On {'this machine' if local else 'another device'} open {link}"
+    yield f"and enter {code}  (it ends in {left})."
+    if local:
+        yield f"Or in another terminal: {desk.activate} {code} --user NAME"
     yield (
         f"The page must show {subject(row)}, fingerprint {row.fingerprint}. "
         "If it shows anything else, cancel there."
@@ -210,6 +218,9 @@ def status(mirror: Mirror) -> Iterator[str]:
     """Tell how broker, tenant, ledger and panic switch stand."""
     told, link = mirror.status, mirror.link
     yield f"The link is {link.state}{f': {link.reason}' if link.reason else ''}."
+    if not mirror.loaded:
+        yield "Nothing was read yet."
+        return
     answers = "answers" if told.tenant_reachable else "DOES NOT ANSWER"
     yield f"The tenant {told.tenant or 'is not known'} {answers}."
     can = "can be written" if told.writable else "CANNOT BE WRITTEN: nothing is granted"
@@ -218,7 +229,7 @@ def status(mirror: Mirror) -> Iterator[str]:
     waiting = plural(len(mirror.open_stepups()), "step-up")
     pace = mirror.decisions.minute(mirror.clock.now().timestamp())
     yield (
-        f"{plural(len(mirror.agents), 'agent')}, {revoked:,} revoked; {waiting} "
+        f"{population(mirror)}, {revoked:,} revoked; {waiting} "
         f"waiting; {plural(pace, 'decision')} in the last minute."
     )
     if told.panic.on:

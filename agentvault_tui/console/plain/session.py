@@ -18,10 +18,15 @@ from agentvault_tui.console.plain.decides import Decides
 from agentvault_tui.console.plain.reads import Reads
 from agentvault_tui.console.plain.teller import Teller
 from agentvault_tui.console.plain.typed import typed_lines
+from agentvault_tui.console.records import LinkState
 
 _USAGE: Final = 26
 """Cells of the column of commands in the help."""
 _ALSO: Final = {"?": "help", "exit": "quit", "q": "quit"}
+_UNREAD: Final = frozenset(
+    {"events", "follow", "help", "hold", "quit", "status", "who"}
+)
+"""Commands that need nothing of the broker."""
 
 
 class Plain:
@@ -87,7 +92,23 @@ class Plain:
             shown = self.desk.mirror.intake.shown(word, 40)
             self.say(f"There is no command {shown}. {hint}Type help for all there are.")
             return
-        await command.act(rest.strip())
+        if command.word in _UNREAD or await self._read():
+            await command.act(rest.strip())
+
+    async def _read(self) -> bool:
+        """Wait until the broker was read: what is unknown is not told to be none."""
+        mirror, changed = self.desk.mirror, asyncio.Event()
+        mirror.listeners.add(changed.set)
+        try:
+            while not mirror.loaded and mirror.link.state is LinkState.CONNECTING:
+                await changed.wait()
+                changed.clear()
+        finally:
+            mirror.listeners.discard(changed.set)
+        if not mirror.loaded:
+            why = f": {mirror.link.reason}" if mirror.link.reason else ""
+            self.say(f"Nothing is known yet. The link is {mirror.link.state}{why}.")
+        return mirror.loaded
 
     async def _help(self, _: str) -> None:
         for command in self._commands:

@@ -16,6 +16,7 @@ from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
 from agentvault_tui.console.goto import EXAMPLES, Place, read_place
+from agentvault_tui.console.known import before_colons
 from agentvault_tui.console.layout import Box, Shape, plan_audit
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import AgentRow
@@ -303,7 +304,7 @@ class AuditScreen(Filtering):
 
     def narrow(self, text: str) -> None:
         """Filter as it is typed, and stay where the cursor is."""
-        wanted = Filter.parse(text)
+        wanted = Filter.parse(text, before_colons(self.desk.mirror))
         if self.bar is not None:
             self.bar.complain(wanted.problem)
         if wanted == self.feed.filter:

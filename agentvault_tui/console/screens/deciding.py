@@ -7,19 +7,18 @@ Dialogs are imported when one is opened: the first frame does without them.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from agentvault_tui.console.actions import caution
 from agentvault_tui.console.clipboard import copy
-from agentvault_tui.console.dialogs.desk import Desk, undone
+from agentvault_tui.console.dialogs.desk import Desk, undo_restore
 from agentvault_tui.console.keyed import Keyed
-from agentvault_tui.console.lines import plural
 from agentvault_tui.console.records import AgentRow
-from agentvault_tui.console.undo import Undo, offered, take_back
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.console.undo import offered
+
+_CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
 
 
 class Deciding(Keyed, Screen[None]):
@@ -53,43 +52,26 @@ class Deciding(Keyed, Screen[None]):
         """Ask before cutting off the agent under the cursor."""
         from agentvault_tui.console.dialogs.revoke import RevokeDialog
 
-        if agent := self.chosen:
+        agent = self.chosen
+        if agent is not None and agent.revoked:
+            key = self.desk.key("restore", "u")
+            self._tell(f"{agent.name} is revoked already; {key} restores it.")
+        elif agent is not None:
             self.app.push_screen(RevokeDialog(self.desk, agent))
 
     def action_restore(self) -> None:
         """Ask before serving the agent under the cursor again."""
         from agentvault_tui.console.dialogs.restore import RestoreDialog
 
-        if agent := self.chosen:
+        agent = self.chosen
+        if agent is not None and not agent.revoked:
+            self._tell(f"{agent.name} is served: there is nothing to restore.")
+        elif agent is not None:
             self.app.push_screen(RestoreDialog(self.desk, agent))
 
     def action_undo(self) -> None:
         """Revoke again the agent that was restored a moment ago; that one, no other."""
-        undo = offered(self.desk)
-        if undo is None:
-            self._tell("Nothing to undo: a restore can be taken back for 10 s.")
-        elif refusal := self.desk.refusal("revoke"):
-            self._tell(refusal, wrong=True)
-        else:
-            self.app.run_worker(self._take_back(undo), group="decisions")
-
-    async def _take_back(self, undo: Undo) -> None:
-        try:
-            cut = await take_back(self.desk, undo)
-        except AgentVaultError as error:
-            shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)
-            self._tell(f"{undone(error)}: {shown}", wrong=True)
-        else:
-            ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
-            said = f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms"
-            said = ". ".join((f"{said}: cut {ended}", *caution(cut)))
-            self._tell(said, wrong=bool(caution(cut)))
-
-    def _tell(self, text: str, *, wrong: bool = False) -> None:
-        severity: Literal["warning", "information"] = (
-            "warning" if wrong else "information"
-        )
-        self.app.notify(text, severity=severity, markup=False)
+        undo_restore(self.app, self.desk)
 
     def action_panic(self) -> None:
         """Ask before stopping everything, or before lifting that."""
@@ -104,7 +86,21 @@ class Deciding(Keyed, Screen[None]):
         """Show the keys that work here."""
         from agentvault_tui.console.dialogs.help import HelpDialog
 
-        self.app.push_screen(HelpDialog(self.desk, self.active_bindings))
+        here = self.active_bindings.items()
+        works = {key: one for key, one in here if self.applies(one.binding.id)}
+        self.app.push_screen(HelpDialog(self.desk, works))
+
+    def applies(self, name: str | None) -> bool:
+        """Tell whether what a binding is named after can be done now."""
+        agent = self.chosen
+        if name in _CHANGES and (self.desk.read_only or self.desk.past):
+            return False
+        if name in {"revoke", "restore"}:
+            return agent is not None and agent.revoked == (name == "restore")
+        return name != "undo" or offered(self.desk) is not None
+
+    def _tell(self, text: str) -> None:
+        self.app.notify(text, markup=False)
 
     def copy(self, kind: str, what: str) -> None:
         """Copy by OSC 52, and say what: an id or a digest, never a secret."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Place = Literal["agents", "details", "audit", "filter", "naming", "day"]
+
+_LAST: Final = (("?", "keys"), ("^q", "quit"))
+"""They lead to all the others, and out: what is too much gives way to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Focus:
 
 
 def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
-    """Return keys and words, the most useful first, help last."""
+    """Return keys and words, the most useful first, help and quit last."""
     if focus.place == "naming":
         return (("Enter", "save"), ("Esc", "back to the filter"))
     if focus.place == "filter":
@@ -41,13 +44,14 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
             revoked = focus.agent == "revoked"
             found.append(("u", "restore") if revoked else ("r", "revoke"))
         found.append(("Enter", "agent"))
-    found += [("/", "filter"), ("Tab", "pane")]
-    if focus.place != "audit":
-        found.append(follow)
-    found += [("L", "audit"), (":", "command"), ("t", "time")]
+    found.append(("/", "filter"))
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
-    return (*found, ("y", "copy id"), ("?", "keys"))
+    found.append((":", "command"))
+    if focus.place != "audit":
+        found.append(follow)
+    found += [("L", "audit"), ("t", "time"), ("Tab", "pane")]
+    return (*found, ("y", "copy id"), *_LAST)
 
 
 def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
@@ -67,7 +71,7 @@ def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     found += [("L", "audit"), (":", "command"), ("y", "copy id")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
-    return (*found, ("?", "keys"))
+    return (*found, *_LAST)
 
 
 def audit_keys(
@@ -99,4 +103,4 @@ def audit_keys(
     found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
     if not open:
         found.append(("Esc", "home"))
-    return (*found, ("?", "keys"))
+    return (*found, *_LAST)

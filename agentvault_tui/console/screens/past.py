@@ -33,6 +33,7 @@ _KEYS: Final = (
     ("Tab", "pane"),
     ("y", "copy id"),
     ("?", "keys"),
+    ("^q", "quit"),
 )
 
 

@@ -93,6 +93,10 @@ class Placed(Deciding):
             self._painted = ()
             self.pulse()
 
+    def on_screen_suspend(self) -> None:
+        """Name no keys that do not work behind a dialog."""
+        self.show_keys()
+
     @property
     def covered(self) -> bool:
         """Whether another screen, not a dialog, lies over this one: nobody sees it."""

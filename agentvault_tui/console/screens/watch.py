@@ -11,6 +11,7 @@ from agentvault_tui.console.agentview import AgentView
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
+from agentvault_tui.console.known import before_colons
 from agentvault_tui.console.layout import Box, Wanted, plan
 from agentvault_tui.console.link import Link
 from agentvault_tui.console.records import AgentRow
@@ -140,7 +141,7 @@ class Watch(Filtering):
 
     def narrow(self, text: str) -> None:
         """Filter as it is typed."""
-        wanted = Filter.parse(text)
+        wanted = Filter.parse(text, before_colons(self.desk.mirror))
         if self.bar is not None:
             self.bar.complain(wanted.problem)
         self.view.narrow(wanted)

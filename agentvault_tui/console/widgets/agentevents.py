@@ -9,9 +9,10 @@ from agentvault_tui.console import words
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.lines import Row
+from agentvault_tui.console.lines import Row, cells
 from agentvault_tui.console.records import EventRow
 from agentvault_tui.console.widgets.audit import AuditPane, Read
+from agentvault_tui.console.words import place
 from agentvault_tui.text import cell_width
 
 
@@ -42,6 +43,10 @@ class EventsPane(AuditPane):
         feed.narrow(OfAgent(agent_id=agent_id))
         super().__init__(desk, feed, read, id="events")
 
+    @property
+    def _none(self) -> str:
+        return "Nothing has happened."  # it is narrowed to the agent, by no filter
+
     def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
         pen, p = self.pen, self.pen.palette
         word, style = words.word(event), words.style(p, event)
@@ -52,9 +57,12 @@ class EventsPane(AuditPane):
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (f"{self._when(event)} ", p.muted),
             (pen.clip(words.deed(event), max(room, 8)), p.text),
-            (f"  {where}" if where else "", p.muted),
         )
         right = ((f" {word} ", style),)
+        if place(event) and event.note:
+            rest = max(width - cells(left) - cells(right) - 3, 1)
+            where = pen.figure(place(event), event.note, rest)
+        left = (*left, (f"  {where}" if where else "", p.muted))
         rows: list[Row] = [pen.spread(left, right, width)]
         if self._tall(event) == 2:
             why = pen.clip(words.why(self.mirror, event), max(width - 13, 4))

@@ -11,7 +11,7 @@ from textual.message import Message
 
 from agentvault_tui.console.agentview import AgentView
 from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import Row
+from agentvault_tui.console.lines import Row, plural
 from agentvault_tui.console.records import AgentRow
 from agentvault_tui.console.widgets.card import Cards
 from agentvault_tui.console.widgets.pane import Painted, Pane
@@ -27,6 +27,7 @@ _WELCOME: Final = (
     "It prints a client id and a secret, once.",
 )
 _NONE_THEN: Final = ("No agent was registered yet.",)
+_UNREAD: Final = ("Not read yet.",)
 
 
 class AgentPane(Pane, can_focus=True):
@@ -90,7 +91,10 @@ class AgentPane(Pane, can_focus=True):
             rows += self._card(agent_id, width, tall)
             rows += [((), None)] * (pitch - tall)
         if not self.view.order:
-            rows.append(((("  Nothing matches.", self.pen.palette.muted),), None))
+            said = (
+                f"  Nothing matches. {self.desk.key('out', 'Esc')} clears the filter."
+            )
+            rows += [((), None), (((said, self.pen.palette.text),), None)]
         return rows[:height]
 
     def _card(self, agent_id: str, width: int, tall: int) -> list[Painted]:
@@ -116,9 +120,14 @@ class AgentPane(Pane, can_focus=True):
 
     def _title(self, width: int) -> Row:
         pen, view, p = self.pen, self.view, self.pen.palette
-        count = len(self.mirror.agents)
-        shown = f"{len(view.order):,} of {count:,}" if view.filter else f"{count:,}"
-        row: Row = (*self.heading("Agents"), (f"  {shown}", p.text))
+        mirror, all_ = self.mirror, len(self.mirror.agents)
+        count = f"{all_ - len(mirror.servers):,}"
+        if mirror.servers:
+            count = f"{count} and {plural(len(mirror.servers), 'resource server')}"
+        shown = f"{len(view.order):,} of {all_:,}" if view.filter else count
+        row: Row = self.heading("Agents")
+        if mirror.loaded:
+            row = (*row, (f"  {shown}", p.text))
         if view.filter:
             row = (*row, (f", {view.hidden:,} hidden", p.waiting))
         if view.held:
@@ -128,7 +137,9 @@ class AgentPane(Pane, can_focus=True):
     def _empty(self, width: int) -> list[Painted]:
         pen, p = self.pen, self.pen.palette
         said = _NONE_THEN if self.desk.past else _WELCOME
-        lines = ("", *(said if self.mirror.link.live else ()))
+        if not self.mirror.loaded:
+            said = _UNREAD
+        lines = ("", *said) if self.mirror.link.live or said is _UNREAD else ()
         rows: list[Painted] = []
         for line in lines:
             style = p.key if line.startswith("  ") else p.text

@@ -16,6 +16,7 @@ from agentvault_tui.console.feed import Feed
 from agentvault_tui.console.lines import Piece, Row, cells, hms
 from agentvault_tui.console.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.console.words import place
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
@@ -95,8 +96,12 @@ class AuditPane(Pane, can_focus=True):
         if not feed.filter:
             return "Nothing has happened." if feed.exhausted else "Reading…"
         if feed.exhausted or not feed.looked_at:
-            return "Nothing matches."
+            return self._none
         return f"Nothing matches from event {feed.floor:,} on; looking further back…"
+
+    @property
+    def _none(self) -> str:
+        return f"Nothing matches. {self.desk.key('out', 'Esc')} clears the filter."
 
     def _window(self, rows: list[EventRow], width: int, height: int) -> list[Painted]:
         """Fill *height* lines upwards from the lowest event in sight."""
@@ -160,16 +165,21 @@ class AuditPane(Pane, can_focus=True):
         if what:
             said = "" if event.outcome else words.why(self.mirror, event)
             where = next(iter(words.beside(event, said)), "")
-            rest = max(room - who - what - 2, 1)
+            rest = max(room - who - what - 2, 1) + max(_OUTCOME - cell_width(word), 0)
             if not where:  # with nothing beside it, a long word need not be cut
                 what, rest = what + rest, 0
             deed = words.deed(event)
             if event.type == "tenant.log":  # a sentence: it says more than where
                 more = min(max(cell_width(deed) - what, 0), rest)
                 what, rest = what + more, rest - more
+            elif cell_width(where) > rest:  # what the deed leaves of its column
+                spare = min(max(what - cell_width(deed), 0), cell_width(where) - rest)
+                what, rest = what - spare, rest + spare
             action = pen.clip(deed, what)
             left.append((pad(action, what + 1), p.text))
             if rest:
+                much = event.note if place(event) else ""
+                where = pen.figure(place(event), much, rest) if much else where
                 left.append((pen.clip(pen.own(where), rest), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
@@ -188,6 +198,7 @@ class AuditPane(Pane, can_focus=True):
             shown = f"  {len(feed.rows):,} of {feed.looked_at:,}"
             row = (*row, (shown, p.text), (f", {feed.hidden:,} hidden", p.waiting))
         rate = f"{pace / 60:.0f}/s " if pace >= 120 else f"{pace:,}/min "
+        rate *= self.mirror.loaded
         return pen.spread(row, ((rate, p.muted),), width)
 
     def _standing(self) -> Row:

@@ -14,6 +14,8 @@ from agentvault_tui.console.records import AgentRow, Counts
 from agentvault_tui.text import cell_width
 
 BAR: Final = 10
+_BARS: Final = (BAR, 0)
+"""Cells of a bar: all, for lengths to be compared, or none where words need them."""
 _BAR_SPAN: Final = 3600.0
 """A full bar is an hour, as long as a standard token lives unless set otherwise."""
 _NAME: Final = 22
@@ -74,14 +76,16 @@ def _card(
 ) -> list[Row]:
     width, rows = size
     p = pen.palette
-    name = pen.clip(agent.name, max(width - 20, 8))
     holds = _holds(pen, mirror, agent)
+    state = _state(pen, agent, look)
     if rows == 2:
-        wide = max(min(_NAME, width - 30), 8)
+        # As wide as a column, and wider for a name that would be cut.
+        free = width - cells(state) - cells(holds) - 2
+        wide = max(min(_NAME, width - 30), min(cell_width(agent.name), free), 8)
         who = pen.clip(agent.name, wide)
         left: Row = (
             (who + " " * (wide + 1 - cell_width(who)), _name_style(pen, look)),
-            *_state(pen, look),
+            *state,
         )
         open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
         if open_still and cells(left) + cells(holds) >= width:
@@ -90,23 +94,29 @@ def _card(
             pen.spread(left, holds, width),
             pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
         ]
-    top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *_state(pen, look))
+    name = pen.clip(agent.name, max(width - cells(state) - 2, 8))
+    top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *state)
     room = width - cells(top) - 2
     owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
     return [
         pen.spread(top, ((owner, p.muted),), width),
         may,
-        _last(pen, mirror, agent, holds, width),
+        _last(pen, mirror, agent, width),
     ]
 
 
-def _last(pen: Pen, mirror: Mirror, agent: AgentRow, holds: Row, width: int) -> Row:
+def _last(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
     """Write what it holds, and how its requests were answered.
 
     Of a revoked agent, what is still open elsewhere goes before both what was closed
     here, which its state says too, and what it asked for.
     """
     gap: Row = ((_GAP, pen.palette.muted),)
+    told = cells(_tally(pen, agent, mirror.counts(agent.id), zeros=False))
+    for bar in _BARS:
+        holds = _holds(pen, mirror, agent, bar)
+        if cells(holds) + told + 4 <= width:
+            break
     counts = _counts(pen, mirror, agent, width - 4 - cells(holds))
     open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
     if not open_still or cells((*gap, *holds, *counts)) < width:
@@ -120,11 +130,13 @@ def _name_style(pen: Pen, look: Attention) -> Style:
     return pen.palette.muted if look.revoked else pen.palette.strong
 
 
-def _state(pen: Pen, look: Attention) -> Row:
+def _state(pen: Pen, agent: AgentRow, look: Attention) -> Row:
     """Say how the agent stands, in a word, and why it stands so high."""
     p, g = pen.palette, pen.glyphs
     if look.revoked:
         return (("REVOKED", p.danger),)
+    if agent.resource_server:
+        return (("RESOURCE SERVER", p.muted),)
     word: Piece = ("WAITING", p.waiting) if look.waiting else ("ACTIVE ", p.muted)
     reason = ""
     if look.burst:
@@ -140,7 +152,7 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
     """List scopes with their risk, the riskiest first, as many as fit."""
     p, g = pen.palette, pen.glyphs
     if not agent.scopes:
-        words = "checks others' tokens" if agent.resource_server else "may do nothing"
+        words = "checks agents' tokens" if agent.resource_server else "may do nothing"
         served = f"serves {', '.join(agent.serves)}" if agent.serves else words
         return ((pen.clip(served, width), p.muted),)
     row: list[Piece] = []
@@ -159,17 +171,19 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
     return tuple(row)
 
 
-def _holds(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
+def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, wide: int = BAR) -> Row:
     """Draw the soonest expiry, or what is in its place."""
     p, g = pen.palette, pen.glyphs
     if agent.revoked:
         return _cut(pen, mirror, agent)
+    if agent.resource_server:
+        return ()
     token = mirror.soonest(agent.id)
     if token is None:
         live = mirror.live_tokens(agent.id)
         return ((plural(live, "live token") if live else "no live token", p.muted),)
     left = token.remaining(mirror.clock.now())
-    bar = g.bar(left / _BAR_SPAN, BAR)
+    bar = g.bar(left / _BAR_SPAN, wide)
     style = p.waiting if left < SOON else p.accent
     row: list[Piece] = [(bar, style), (f" {countdown(left):>5}", p.text)]
     if left <= 0:
@@ -210,30 +224,33 @@ def _joined(pen: Pen, told: list[Piece]) -> Row:
 
 
 def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:
-    """Write how the agent's requests were answered: in full, short, or what matters."""
+    """Write how the agent's requests were answered, zeros only where there is room."""
+    if agent.resource_server:
+        return ()
     counts = mirror.counts(agent.id)
-    full = _tally(pen, agent, counts, ("allowed", "denied", "escalated"))
+    full = _tally(pen, agent, counts)
     if cells(full) <= room:
         return full
-    short = _tally(pen, agent, counts, ("ok", "denied", "asked"))
-    if cells(short) <= room:
-        return short
-    return _tally(pen, agent, counts, ("ok", "denied", "asked"), zeros=False)
+    told = _tally(pen, agent, counts, zeros=False)
+    if cells(told) <= room:
+        return told
+    refused = _tally(pen, agent, counts._replace(allowed=0), zeros=False)
+    return refused if cells(refused) <= room else ()
 
 
 def _tally(
     pen: Pen,
     agent: AgentRow,
     counts: Counts,
-    names: tuple[str, str, str],
     *,
     zeros: bool = True,
 ) -> Row:
     p = pen.palette
-    numbers = (counts.allowed, counts.denied, counts.escalated)
     row: list[Piece] = []
-    for number, name, style in zip(
-        numbers, names, (p.text, p.denied, p.escalated), strict=True
+    for number, name, style in (
+        (counts.allowed, "allowed", p.text),
+        (counts.denied, "denied", p.denied),
+        (counts.escalated, "escalated", p.escalated),
     ):
         if number or zeros:
             row += [

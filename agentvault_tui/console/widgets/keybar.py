@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from agentvault_tui.console.lines import cells
 from agentvault_tui.console.undo import KEY, bar, offered
 from agentvault_tui.console.widgets.pane import Painted, Pane
+
+_COVERED: Final = (("Esc", "back"), ("^q", "quit"))
 
 
 class KeyBar(Pane):
@@ -15,7 +18,12 @@ class KeyBar(Pane):
     keys: tuple[tuple[str, str], ...] = ()
 
     def show(self, keys: tuple[tuple[str, str], ...]) -> None:
-        """Show these keys, the user's own in their place."""
+        """Show these keys, the user's own in their place.
+
+        Behind a dialog none of them works, and those that do are named instead.
+        """
+        if self.screen is not self.app.screen:
+            keys = _COVERED
         keys = tuple((self.key(label), words) for label, words in keys)
         if keys != self.keys:
             self.keys = keys
@@ -34,6 +42,6 @@ class KeyBar(Pane):
             return [(pen.cut(row, width), None)]
         keys = list(self.keys)
         while keys and cells(self.pen.keys(keys)) > width - 2:
-            # The last one is help, which leads to all the others.
-            del keys[-2 if len(keys) > 1 else -1]
+            # The last two lead to all the others, and out.
+            del keys[-3 if len(keys) > 2 else -1]
         return [(((" ", self.pen.palette.text), *self.pen.keys(keys)), None)]

@@ -33,6 +33,7 @@ class Masthead(Pane):
         mirror, status = self.mirror, self.mirror.status
         now = mirror.clock.now()
         pace = mirror.decisions.minute(now.timestamp())
+        agents = len(mirror.agents) - len(mirror.servers)
         tenant = "" if status.tenant_reachable else " unreachable"
         facts: list[tuple[int, Row]] = [
             (6, ((" AgentVault", p.accent + p.title),)),
@@ -47,8 +48,8 @@ class Masthead(Pane):
             (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
             (3, self._me()),
             (2, self._ledger()),
-            (4, ((plural(len(mirror.agents), "agent"), p.text),)),
-            (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted))),
+            (4, ((plural(agents, "agent"), p.text),) if mirror.loaded else ()),
+            (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted)) * mirror.loaded),
             (4, self._others()),
         ]
         right: Row = ((clock_time(now) + " ", p.text),)
@@ -90,7 +91,7 @@ class Masthead(Pane):
 
     def _ledger(self) -> Row:
         g, p, status = self.pen.glyphs, self.pen.palette, self.mirror.status
-        if self.mirror.link.state is LinkState.CONNECTING:
+        if not self.mirror.loaded:
             return ()
         if not status.writable:
             return (("ledger ", p.muted), (f"{g.failed} CANNOT WRITE", p.danger))

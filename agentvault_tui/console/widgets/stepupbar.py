@@ -52,7 +52,7 @@ class StepUpBar(Pane):
             (g.cursor, p.waiting),
             (f" {g.risk(row.risk)} ", p.risk(row.risk)),
             ("NO LIMITS " if row.unlimited else "", p.danger),
-            (pen.clip(row.agent_name, 28), p.strong),
+            (pen.clip(row.agent_name, max(width - 52, 28)), p.strong),
             (f"  {pen.clip(row.action, 28)}", p.text),
         )
         end: Row = ((ends + " ", p.waiting if left < 60 else p.text),)

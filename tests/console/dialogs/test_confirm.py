@@ -65,6 +65,34 @@ async def finish(app: StandApp, pilot: Pilot[None]) -> str:
     return " ".join(text_of(app).split())
 
 
+async def test_a_revocation_that_was_undone_elsewhere_claims_nothing() -> None:
+    """Once somebody else restored the agent its next request is not refused."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        stand.clock.advance(1)
+        await pilot.press("y")
+        assert "Its next request is refused" in await finish(app, pilot)
+        stand.agent(CALENDAR, status="active")
+        shown = await finish(app, pilot)
+        assert "Its next request is refused" not in shown
+        assert "It was restored since, and is served" in shown
+
+
+async def test_no_key_is_offered_for_what_is_done_already() -> None:
+    """Of an agent restored meanwhile the dialog offers no `y`, and it does nothing."""
+    stand = scene()
+    stand.agent(CALENDAR, status="revoked")
+    async with opened(stand, restore) as (app, pilot):
+        assert "y restore" in said(app)
+        stand.agent(CALENDAR, status="active")
+        app.dialog.update_page()
+        assert "y restore" not in said(app)
+        assert "It is served: there is nothing to restore." in said(app)
+        stand.clock.advance(1)
+        await pilot.press("y")
+        assert stand.actions.asked == []
+
+
 async def test_the_plan_says_exactly_what_is_cut_and_what_is_not_undone() -> None:
     """Counts of now, and the catalogue's words for every scope."""
     stand = scene()

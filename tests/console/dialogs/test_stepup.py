@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from support.dialog_stand import Stand, StandApp, said, scene, text_of
+from support.dialog_stand import CODE, Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
 from agentvault_tui.console.before import differs
@@ -601,7 +601,7 @@ async def test_the_qr_code_stands_whole_beside_code_and_link() -> None:
     """At 80x24 all 17 rows of it are there; without colour there is none."""
     for no_color in (False, True):
         stand = scene()
-        stand.authorize(ID)
+        stand.authorize(ID, "https://t.example")
         async with opened(stand) as (app, pilot):
             app.no_color = no_color
             app.dialog.update_page()
@@ -612,6 +612,45 @@ async def test_the_qr_code_stands_whole_beside_code_and_link() -> None:
             assert len(rows) == (0 if no_color else 15)
             assert "K D R T - W Z N B" in text_of(app)
             assert "token minted" in text_of(app)
+
+
+@pytest.mark.parametrize(
+    ("ssh", "line"),
+    [
+        ("", ""),
+        ("10.0.0.9 50222 10.0.0.2 22", "ssh -L 49152:127.0.0.1:49152 10.0.0.2"),
+        ("fe80::1 1 ::2 2222", "ssh -p 2222 -L 49152:127.0.0.1:49152 ::2"),
+        ("nonsense", ""),
+        ("a b $(reboot) 22", ""),
+    ],
+)
+async def test_a_link_of_this_machine_is_no_qr(ssh: str, line: str) -> None:
+    """No phone opens 127.0.0.1: the tunnel of this session and the command are told."""
+    stand = scene()
+    stand.desk.ssh = ssh
+    stand.authorize(ID)
+    async with opened(stand) as (app, _):
+        shown = said(app)
+        assert "▀" not in shown
+        assert "another device" not in shown
+        assert f"agentvault tenant activate {CODE} --user NAME" in shown
+        assert (line in shown) if line else ("ssh" not in shown)
+        assert "token minted" in shown
+
+
+async def test_what_came_too_soon_is_told_for_two_seconds() -> None:
+    """Longer it would say that keys do not count which do."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await pilot.press("d")
+        assert "Too soon" in said(app)
+        stand.clock.advance(1)
+        app.dialog.update_page()
+        assert "Too soon" in said(app)
+        stand.clock.advance(1)
+        app.dialog.update_page()
+        assert "Too soon" not in said(app)
+        assert stand.actions.asked == []
 
 
 async def test_it_survives_a_tiny_screen_and_back() -> None:

@@ -55,6 +55,37 @@ async def test_arrivals_and_departures_leave_the_cursor_on_its_request() -> None
         assert isinstance(app.screen, StepUpsDialog)
 
 
+async def test_after_a_denial_the_cursor_is_on_what_waits_next() -> None:
+    """Not on the one just denied: the next Enter is for the next request."""
+    stand = crowded()
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        queue = app.dialog
+        await pilot.press("j", "enter")
+        await pilot.pause()
+        assert app.screen.stepup_id == "sup_b"
+        stand.clock.advance(1)
+        await pilot.press("d")
+        await app.workers.wait_for_complete()
+        stand.clock.advance(1)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert queue.cursor == "sup_c"
+
+
+async def test_how_much_is_never_cut_in_the_queue() -> None:
+    """Where it goes gives way to the amount."""
+    stand = scene()
+    agent = next(iter(stand.mirror.agents))
+    paid = {"amount": 1234567, "currency": "USD"}
+    stand.ask(agent, "send:payment", resource="stripe:" + "x" * 60, parameters=paid)
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert "1,234,567 USD" in text_of(app)
+
+
 async def test_the_cursor_moves_by_every_key_and_stays_within() -> None:
     """j k and arrows move; the ends hold."""
     stand = crowded()

@@ -16,6 +16,7 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.undo import offer, offered, take_back
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
@@ -83,10 +84,26 @@ async def test_the_key_revokes_the_agent_that_was_restored() -> None:
         ]
 
 
+async def test_a_restore_is_taken_back_in_whatever_dialog_is_open() -> None:
+    """The line that offers it stands below each of them."""
+    stand = scene()
+    stand.agent(CALENDAR, status="revoked")
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("z")
+        assert stand.actions.asked == []
+        row = stand.agent(CALENDAR, status="active")
+        offer(stand.desk, row, stand.mirror.last_seq)
+        await pilot.press("z")
+        await app.workers.wait_for_complete()
+        assert [asked[:2] for asked in stand.actions.asked] == [("revoke", CALENDAR)]
+
+
 async def test_an_undo_that_could_still_be_lost_says_so() -> None:
     """Revoked again, in force, and not in the ledger yet."""
     stand = revoked_scene()
-    stand.actions.recorded = False
+    stand.actions.kept = "memory"
     app = StandApp(stand, restore)
     async with app.run_test(size=(80, 24)) as pilot:
         await restored(app, pilot)
@@ -94,7 +111,7 @@ async def test_an_undo_that_could_still_be_lost_says_so() -> None:
         await pilot.press("z")
         shown = await finish(app, pilot)
         assert "Revoked again calendar-agent" in shown
-        assert "In force, but NOT recorded yet" in shown
+        assert "In force, but NOT in the ledger yet" in shown
 
 
 async def test_it_does_not_count_within_600_ms_of_the_restore() -> None:
