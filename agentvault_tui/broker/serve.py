@@ -163,14 +163,13 @@ async def _open(
     ledger: Ledger,
     tenant: TenantProcess | None,
 ) -> _Rooms:
-    # The tenant comes up while the policy is read.
-    starting = asyncio.create_task(_tenant(home, settings, tenant))
-    try:
-        policy, problem = await policy_at_start(home, ledger)
-        check_connections(settings.connections, policy.catalogue)
-        found = await starting
-    finally:
-        starting.cancel()
+    policy, problem = await policy_at_start(home, ledger)
+    check_connections(settings.connections, policy.catalogue)
+    found = (
+        await tenant.start()
+        if tenant
+        else Announcement(settings.tenant.issuer, _client_id(home, settings))
+    )
     broker = Broker(
         home=home,
         settings=settings,
@@ -194,15 +193,6 @@ async def _open(
     broker.on_status = feed.publish_status
     _listen_to(ledger, broker, feed)
     return _Rooms(ledger, broker, feed)
-
-
-async def _tenant(
-    home: Home, settings: Settings, tenant: TenantProcess | None
-) -> Announcement:
-    """Return where the tenant is: ours once it has started, or the one of settings."""
-    if tenant is not None:
-        return await tenant.start()
-    return Announcement(settings.tenant.issuer, _client_id(home, settings))
 
 
 def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
