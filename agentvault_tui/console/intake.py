@@ -33,7 +33,7 @@ from agentvault_tui.console.records import (
     UpstreamStep,
 )
 from agentvault_tui.console.tokens import TokenShelf
-from agentvault_tui.model import detail_members, other_details
+from agentvault_tui.model import detail_members, limits_nothing, other_details
 from agentvault_tui.text import Shown, visible
 
 _WHOLE: Final = 700_000
@@ -217,6 +217,12 @@ class Intake:
             redeemed_at=moment(data.get("redeemed_at")),
             connection=self.shown(data.get("connection"), _NAME),
             others=self._others(data),
+            unlimited=limits_nothing(
+                data.get("resource"),
+                _mapping(data.get("parameters")),
+                _other_details(data),
+                data.get("connection"),
+            ),
         )
 
     def event(self, data: Json) -> EventRow:
@@ -284,8 +290,7 @@ class Intake:
         )
 
     def _others(self, data: Json) -> tuple[tuple[Shown, Shown], ...]:
-        details = map(_mapping, _list(data.get("authorization_details")))
-        rows = detail_members(other_details(details))
+        rows = detail_members(_other_details(data))
         indicator = data.get("resource_indicator")
         if indicator is not None and indicator != data.get("resource"):
             rows.append(("resource indicator", indicator))
@@ -360,6 +365,10 @@ def _host(issuer: str) -> str:
         return urlsplit(issuer).netloc or issuer
     except ValueError:
         return issuer
+
+
+def _other_details(data: Json) -> tuple[Mapping[str, Any], ...]:
+    return other_details(map(_mapping, _list(data.get("authorization_details"))))
 
 
 def _mapping(raw: object) -> Mapping[str, Any]:

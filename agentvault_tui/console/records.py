@@ -212,11 +212,8 @@ class StepUpRow:
     others: tuple[tuple[Shown, Shown], ...] = ()
     """What else a resource server will read: members of details of other types, and a
     resource indicator that is not the resource."""
-
-    @property
-    def unlimited(self) -> bool:
-        """Tell whether nothing but the scope limits what the token is used for."""
-        return not (self.resource or self.parameters or self.others or self.connection)
+    unlimited: bool = False
+    """Whether nothing but the scope limits what the token is used for."""
 
     @property
     def open(self) -> bool:

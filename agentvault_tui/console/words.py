@@ -64,7 +64,7 @@ _EVENTS: Final = {
     "token.not_exchanged": "WITHHELD",
     "token.redeemed": "USED",
     "token.revoked": "ENDED",
-    "token.used": "SHOWN",
+    "token.used": "CHECKED",
     "upstream.revocation": "TENANT",
 }
 _AT: Final = "connection:"

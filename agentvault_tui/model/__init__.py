@@ -8,6 +8,7 @@ from agentvault_tui.model.decision import (
     Outcome,
     Verdict,
     detail_members,
+    limits_nothing,
     other_details,
 )
 from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
@@ -61,6 +62,7 @@ __all__ = [
     "Verdict",
     "detail_members",
     "fingerprint",
+    "limits_nothing",
     "new_id",
     "new_secret",
     "other_details",

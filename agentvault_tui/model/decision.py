@@ -49,6 +49,20 @@ def other_details(
     return tuple(one for one in details or () if one.get("type") != DETAIL_TYPE)
 
 
+def limits_nothing(
+    resource: str | None,
+    parameters: Mapping[str, Any],
+    others: Iterable[Mapping[str, Any]],
+    connection: str | None,
+) -> bool:
+    """Tell whether nothing but its scope limits what an action's token is used for.
+
+    An object of another type that says nothing but its type is no limit.
+    """
+    said = any(len(one) > 1 for one in others)
+    return not (resource or parameters or said or connection)
+
+
 def detail_members(details: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
     """Return what *details* say, one member a row, for a person to read.
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from agentvault_tui.clock import Deadline
-from agentvault_tui.model.decision import other_details
+from agentvault_tui.model.decision import limits_nothing, other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
 from agentvault_tui.model.scope import Risk
 
@@ -125,12 +125,8 @@ class StepUp:
     @property
     def unlimited(self) -> bool:
         """Tell whether nothing but the scope limits what the token is used for."""
-        return not (
-            self.resource
-            or self.parameters
-            or self.connection
-            or other_details(self.details)
-        )
+        others = other_details(self.details)
+        return limits_nothing(self.resource, self.parameters, others, self.connection)
 
 
 def fingerprint(digest: str) -> str:

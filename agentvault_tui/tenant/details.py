@@ -12,7 +12,7 @@ from typing import Any, Final
 from agentvault_tui import strict_json
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.model import Risk, detail_members
+from agentvault_tui.model import Risk, detail_members, limits_nothing
 
 TYPE: Final = "agentvault:stepup"
 _FINGERPRINT: Final = re.compile(r"[0-9A-F]{4}")
@@ -48,8 +48,8 @@ class StepUpDetails:
     @property
     def unlimited(self) -> bool:
         """Tell whether nothing but the scope limits what the token is used for."""
-        return not (
-            self.resource or self.parameters or self.other_details or self.connection
+        return limits_nothing(
+            self.resource, self.parameters, self.other_details, self.connection
         )
 
     def others(self) -> list[tuple[str, Any]]:

@@ -13,8 +13,8 @@ from agentvault_tui.policy.resources import canonical
 
 _EVERY: Final = 60.0
 """Seconds between two records of one token's uses at one resource server."""
-_MOST: Final = 500
-"""Records written at one look; the next look is half a second later."""
+_BATCH: Final = 100
+"""Records in one transaction: more would hold up the event loop."""
 
 
 def seen_by(server: Agent, token: Token) -> Token | None:
@@ -98,16 +98,16 @@ async def record_uses(broker: Broker, *, ending: bool = False) -> None:
         del told[key]
         if use.count:
             broker.uses_new[key] = use
-    while broker.uses_new:
-        due = list(islice(broker.uses_new.items(), _MOST))
+    left = len(broker.uses_new)
+    while left > 0:
+        due = list(islice(broker.uses_new.items(), min(left, _BATCH)))
         counts = [use.count for _, use in due]
         await broker.record(*(_draft(use) for _, use in due))
         for (key, use), count in zip(due, counts, strict=True):
             use.count -= count
             use.recorded_at = now
             told[key] = broker.uses_new.pop(key)
-        if not ending:
-            return
+        left -= len(due)
 
 
 def _draft(use: TokenUse) -> Draft:
@@ -117,5 +117,6 @@ def _draft(use: TokenUse) -> Draft:
         agent_id=use.agent_id,
         action=use.scope,
         resource=use.resource,
+        reason=f"active, asked {use.count} time{'s' * (use.count != 1)}",
         detail={"token_id": use.token_id, "count": use.count},
     )

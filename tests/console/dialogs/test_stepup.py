@@ -723,8 +723,10 @@ async def test_what_nothing_limits_says_so_first_in_the_colour_of_danger() -> No
     asked = Asked(row, Shown("bob"), History(stand.desk, row), stand.clock.now())
     for rows in (brief(asked, pen, 76, 20)[0], whole(asked, pen, 76)[0]):
         assert rows[0][0][1] == pen.palette.danger
-    named = replace(row, resource=Shown("stripe:acct_42"))
-    assert "NOTHING LIMITS" not in no_limits(named)
+    named = stand.change(row.id, resource="stripe:acct_42")
+    assert not no_limits(named)
+    row = stand.change(row.id, resource=None, authorization_details=[{"type": "x"}])
+    assert no_limits(row)
     listed = StandApp(stand, StepUpsDialog)
     async with listed.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
