@@ -464,3 +464,38 @@ def test_the_legacy_tokensets_are_off(admin: Admin) -> None:
     user = admin.user("legacy")
     path = f"users/{user['user_id']}/federated-connections-tokensets"
     assert admin.call("GET", path).status_code == 404
+
+
+def test_a_new_application_gets_every_connection_unless_that_is_off(
+    admin: Admin,
+) -> None:
+    """As at Auth0, where the switch is on until someone sets it off; old ones stay."""
+
+    def connections_of(client: dict[str, Any]) -> list[str]:
+        path = f"clients/{client['client_id']}/connections"
+        found = admin.call("GET", path, fields="id,name", include_fields="true").json()
+        return [one["name"] for one in found["connections"]]
+
+    every = [one["name"] for one in admin.call("GET", "connections").json()]
+    assert len(every) > 1
+    before = admin.client()
+    assert connections_of(before) == every
+    flags = admin.call("GET", "tenants/settings").json()["flags"]
+    assert flags["enable_client_connections"] is True
+    off = {"flags": {"enable_client_connections": False}}
+    changed = admin.call("PATCH", "tenants/settings", off).json()["flags"]
+    assert changed == {**flags, "enable_client_connections": False}
+    try:
+        assert connections_of(admin.client()) == []
+        assert connections_of(before) == every
+    finally:
+        on = {"flags": {"enable_client_connections": None}}
+        admin.call("PATCH", "tenants/settings", on)
+    assert admin.call("GET", "tenants/settings").json()["flags"] == flags
+    assert admin.call("GET", "clients/nobody/connections").status_code == 404
+
+
+def test_people_sign_in_on_universal_login(admin: Admin) -> None:
+    """The pages are the new ones, on which an Action can ask for a factor."""
+    found = admin.call("GET", "prompts").json()
+    assert found["universal_login_experience"] == "new"
