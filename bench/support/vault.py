@@ -53,6 +53,16 @@ class Vault:
             return 0
         return int(counted.partition("\nwrite_bytes: ")[2].split()[0])
 
+    @property
+    def resident(self) -> float:
+        """Megabytes resident; 0 where /proc is not there."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0.0
+        line = next(each for each in status.splitlines() if each.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+
     async def operate(self, method: str, path: str, body: Any = None) -> Any:
         """Call the operators' HTTP once."""
         raw = b"" if body is None else json.dumps(body).encode()
@@ -142,9 +152,9 @@ class Client:
 
 
 @contextlib.contextmanager
-def vault() -> Iterator[Vault]:
-    """Run a broker on a temporary home, and remove both at the end."""
-    home = Path(tempfile.mkdtemp(prefix="av-bench-", dir=_disk()))
+def vault(kept: Path | None = None) -> Iterator[Vault]:
+    """Run a broker on a temporary home and remove both at the end, or on *kept*."""
+    home = kept or Path(tempfile.mkdtemp(prefix="av-bench-", dir=_disk()))
     log = home / "broker.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
@@ -167,7 +177,8 @@ def vault() -> Iterator[Vault]:
         process.wait(20)
         if process.stdout is not None:
             process.stdout.close()
-        shutil.rmtree(home, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def filesystem(path: Path) -> str:
