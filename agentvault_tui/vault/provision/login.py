@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from agentvault_tui.errors import (
     TenantError,
     TenantRefusedError,
     TenantUnreachableError,
 )
-from agentvault_tui.settings import DEVICE_CODE_TTL_CAP
 from agentvault_tui.vault.device import (
     Denied,
     DeviceFlow,
@@ -26,6 +26,9 @@ from agentvault_tui.vault.polling import poll_until_ended
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import Access, read_access
 from agentvault_tui.vault.urns import DEVICE_GRANT
+
+_LIFE: Final = 900
+"""Seconds: what Auth0 gives a device code."""
 
 
 async def sign_in(
@@ -53,7 +56,7 @@ async def sign_in(
     metadata = await tenant.metadata()
     endpoint = metadata.device_authorization_endpoint
     reply = await tenant.send("POST", endpoint, form=form)
-    flow = read_start(reply, tenant.issuer, DEVICE_CODE_TTL_CAP, tenant.clock)
+    flow = read_start(reply, tenant.issuer, _LIFE, tenant.clock)
     show(flow)
     asked = {
         "grant_type": DEVICE_GRANT,
