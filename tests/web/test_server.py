@@ -13,11 +13,13 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.patience import PATIENT
 from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.web import Limits, Receive, Scope, Send, Server, tcp_socket
+from agentvault_tui.web import Limits, Receive, Scope, Send, Server, run, tcp_socket
 from agentvault_tui.web.limits import file_limit
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
@@ -242,6 +244,39 @@ async def test_a_body_may_come_in_any_number_of_chunks(serve: Serve) -> None:
     close = b"Connection: close\r\n\r\n"
     chunks = b"1;a\r\nx\r\n" * 9_000 + b"0\r\n\r\n"
     assert b'"length":9000' in await talk(await serve(), CHUNKED + close + chunks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(1, 6000), min_size=1, max_size=40),
+    st.sampled_from([b"", b";a", b";a=" + b"b" * 60]),
+    st.lists(st.integers(1, 9000), max_size=20),
+)
+def test_how_a_body_is_cut_does_not_matter(
+    sizes: list[int], extension: bytes, cuts: list[int]
+) -> None:
+    """In chunks and segments of any size it arrives whole, and the next one too."""
+    chunks = b"".join(b"%x%s\r\n%s\r\n" % (n, extension, b"x" * n) for n in sizes)
+    sent = CHUNKED + b"\r\n" + chunks + b"0\r\n\r\n" + GET[:-2] + CLOSE
+
+    async def main() -> bytes:
+        async with Server(SystemClock()) as server:
+            listener = await server.listen(echo, tcp_socket("127.0.0.1", 0))
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            rest = sent
+            for cut in cuts:
+                writer.write(rest[:cut])
+                rest = rest[cut:]
+                await writer.drain()
+                await asyncio.sleep(0)
+            writer.write(rest)
+            answer = await read_all(reader)
+            writer.close()
+            return answer
+
+    answer = run(main())
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert b'"length":%d,' % sum(sizes) in answer
 
 
 @pytest.mark.parametrize(
