@@ -71,8 +71,10 @@ async def test_allowed_means_done(
 ) -> None:
     """A granted token is used for the action it was asked for, named exactly."""
     scripted.will(200, granted())
-    scripted.claims["t"] = {"active": True, "scope": "write:calendar"}
-    await agent.run(booking(seeded(1)))
+    errand = booking(seeded(1))
+    claims = {"active": True, "scope": "write:calendar"}
+    scripted.claims["t"] = {**claims, "authorization_details": errand.details()}
+    await agent.run(errand)
     assert agent.client.tally.allowed == agent.done == len(store.bookings) == 1
     detail = scripted.asked[0][1]["authorization_details"][0]
     assert detail["action"] == "write:calendar"
