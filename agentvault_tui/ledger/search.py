@@ -24,8 +24,9 @@ from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.opening import Opened
 
-_STEP: Final = 256
-"""Events indexed at a time while commits flow: some ten milliseconds of work."""
+_STEP: Final = 1024
+"""Events indexed at a time while commits flow, and never fewer: each time writes whole
+pages. Those not indexed yet are scanned, which takes about a millisecond."""
 _IDLE_STEP: Final = 4096
 _REST: Final = 20.0
 """Times its own working time the indexer rests while commits flow."""
@@ -170,7 +171,7 @@ class Indexer:
         db = self._db
         while db is not None and not self._stopped.is_set():
             busy, seen = head() != seen, head()
-            if self.indexed >= seen:
+            if self.indexed >= seen or (busy and seen - self.indexed < _STEP):
                 await self._rest(_LOOK)
                 continue
             started = asyncio.get_running_loop().time()

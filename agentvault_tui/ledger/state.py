@@ -324,14 +324,16 @@ def _counts(
     return counts, seen
 
 
-def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
+def live_token_rows(
+    db: sqlite3.Connection, clock: Clock, *, bound: bool = False
+) -> Iterator[Row]:
     """Yield the rows of tokens neither expired, dropped nor voided, oldest first.
 
-    The last column is what the event that is to have bound the row does bind.
+    With *bound* a column more says what the event that is to bind the row does bind.
     """
+    more = ", (SELECT json_extract(body, '$.state') FROM events e WHERE e.seq = t.seq)"
     yield from db.execute(
-        "SELECT t.*, json_extract(e.body, '$.state') FROM tokens t"
-        " LEFT JOIN events e ON e.seq = t.seq"
+        f"SELECT t.* {more if bound else ''} FROM tokens t"
         " LEFT JOIN voided v ON v.agent_id = t.agent_id"
         " LEFT JOIN voided a ON a.agent_id = ?"
         " WHERE t.expires > ? AND t.n > coalesce(v.n, 0) AND t.n > coalesce(a.n, 0)"

@@ -183,7 +183,7 @@ class _Passing:
         self._db = db
         self._clock = clock
         self.bound = lasting
-        rows = {row[1]: row for row in state.live_token_rows(db, clock)}
+        rows = {row[1]: row for row in state.live_token_rows(db, clock, bound=True)}
         self._tokens = [(token, rows[token.id]) for token in loaded.tokens]
         self._issued = {row[1]: row[5] for row in rows.values() if _is_bound(row)}
         """The event that issued each token whose row is right."""
@@ -250,11 +250,11 @@ class _Passing:
 
 def _is_bound(row: Row) -> bool:
     """Tell whether the event a token's row names binds exactly that row."""
-    *columns, _, text = row
-    ((key, value),) = bindings("tokens", (*columns, 0))
+    n, key, *_, text = row
+    value = f"{n}:{digest('tokens', row[1:5])}"
     # Nearly always it binds nothing else, so that whole texts compare.
-    return text is not None and (
-        text == f'{{"{key}":"{value}"}}' or json.loads(text).get(key) == value
+    return text == f'{{"{key}":"{value}"}}' or (
+        text is not None and json.loads(text).get(key) == value
     )
 
 
