@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -32,7 +33,8 @@ class HomeLock:
                 "stop it, use its console, or choose another --home",
             ) from error
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid()}).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: it holds all the same
+            os.pwrite(self._descriptor, json.dumps({"pid": os.getpid()}).encode(), 0)
 
     def release(self) -> None:
         """Let the next process in; releasing twice does nothing."""

@@ -82,7 +82,10 @@ def test_a_disk_nearly_full_stops_granting_and_records_what_is_cut(
 
 
 def test_a_full_disk_stops_issuing_but_not_revoking(small_disk: Path) -> None:
-    """503 while full; the revocation holds at once, over a kill, and is recorded."""
+    """503 while full; what is revoked holds over a kill, and is recorded later.
+
+    The start on the full disk serves, with the cuts in force and nothing granted.
+    """
     filler = small_disk / "filler"
     with serving(small_disk / "home") as vault:
         agent = vault.register("cal", "write:calendar")
