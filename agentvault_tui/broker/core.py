@@ -147,6 +147,7 @@ class Broker:
         """Join the rooms that work on others."""
         self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
+        self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
         self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)

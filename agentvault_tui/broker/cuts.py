@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -99,6 +99,8 @@ class Cuts:
     replaying: tuple[KeptCut, ...] = ()
     """What the last process left, until all of it is in force."""
     journal: CutJournal | None = None
+    on_change: Callable[[], None] = lambda: None
+    """Called when what is not recorded, or where it is kept, changed."""
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -283,6 +285,7 @@ class Cuts:
                     log.exception("%d cuts are in memory alone", len(cuts))
                 self._outcome = Kept.MEMORY
             self._served = served
+            self.on_change()
             return self._outcome
 
     async def _write(self, cuts: list[KeptCut]) -> Kept:

@@ -257,12 +257,16 @@ async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
         return await commit(*drafts, **more)
 
     monkeypatch.setattr(bench.ledger, "commit", slow)
+    told: list[int] = []
+    bench.broker.on_status = lambda: told.append(bench.broker.cuts.waiting)
     cut = await revoke_agent(bench.broker, stage.agent.id, "runaway", OPERATOR)
+    assert told[-1] == 1
     assert (cut.recorded, cut.kept) == (False, Kept.JOURNAL)
     (kept,) = read_journal(bench)
     assert (kept.kind, kept.agent, kept.why) == ("revoke", stage.agent.id, "runaway")
     go_on.set()
     await bench.until(lambda: bench.broker.cuts.kept is Kept.LEDGER)
+    assert told[-1] == 0
     assert read_journal(bench) == ()
     assert len(await bench.events("agent.revoked")) == 1
 
