@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import docs
 from agentvault_tui.ledger.activity import uncounted
+from agentvault_tui.ledger.canonical import MAX_INT
 from agentvault_tui.ledger.records import (
     Change,
     Cooldown,
@@ -151,9 +152,15 @@ def event_statements(rows: list[Row]) -> Iterator[Statement]:
 
 
 def last_n(db: sqlite3.Connection) -> int:
-    """Return the largest *n* in use."""
+    """Return the largest *n* in use.
+
+    Raises:
+        ValueError: no number is left that is larger: a row was changed.
+    """
     tables = " UNION ALL ".join(f"SELECT max(n) AS n FROM {name}" for name in _STATE)
     (n,) = db.execute(f"SELECT coalesce(max(n), 0) FROM ({tables})").fetchone()
+    if int(n) > MAX_INT:
+        raise ValueError(f"row number {n} is out of range")
     return int(n)
 
 

@@ -12,6 +12,7 @@ from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
+from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import verify_home
 from agentvault_tui.model import Action, Agent, AgentStatus, EventType
 
@@ -158,3 +159,10 @@ async def test_a_changed_token_is_not_served_once_it_was_fetched(bench: Bench) -
         assert again.broker.registry.tokens_of(payer.id) == []
     finally:
         await again.close()
+
+
+async def test_a_row_number_that_leaves_no_larger_one_is_damage(bench: Bench) -> None:
+    """Else no later change of that row, such as a revocation, could be written."""
+    await bench.agent()
+    with pytest.raises(LedgerDamagedError, match="out of range"):
+        await restarted(bench, "UPDATE agents SET n = 9223372036854775807")
