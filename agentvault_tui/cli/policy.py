@@ -62,47 +62,52 @@ def check(session: Session, file: Path | None) -> int:
         {"line": None, "rule": None, "problem": what}
         for what in _orphans(session, found.catalogue, agents or ())
     ]
-    rules = [
-        {"rule": rule.id, "obligation": rule.obligation.value, "why": rule.why}
-        for rule in found.rules
-    ]
-    scopes = [
-        {"scope": scope.name, "risk": scope.risk.value, "text": scope.description}
-        for scope in found.catalogue
-    ]
+    told = {
+        "ok": not problems,
+        "source": found.source,
+        "version": found.version,
+        "problems": problems,
+        "rules": [
+            {"rule": rule.id, "obligation": rule.obligation.value, "why": rule.why}
+            for rule in found.rules
+        ],
+        "scopes": [
+            {"scope": scope.name, "risk": scope.risk.value, "text": scope.description}
+            for scope in found.catalogue
+        ],
+    }
     if session.json:
-        out.json(
-            {
-                "ok": not problems,
-                "source": found.source,
-                "version": found.version,
-                "problems": problems,
-                "rules": rules,
-                "scopes": scopes,
-            }
-        )
-        return 1 if problems else 0
-    if problems:
-        for one in problems:
-            line, rule, what = (out.cell(one[key], limit=400) for key in one)
-            place = (" line ", line, ": the rule ", rule) if one["rule"] else ()
-            out.line(out.cell(found.source), *place, ": ", what)
-        return 1
-    out.line(out.word("ok"), f": {len(rules)} rules from ", out.cell(found.source))
+        out.json(told)
+    else:
+        _print_check(out, told)
+    return 1 if problems else 0
+
+
+def _print_check(out: Output, told: dict[str, Any]) -> None:
+    source = out.cell(told["source"])
+    for one in told["problems"]:
+        line, rule, what = (out.cell(value, limit=400) for value in one.values())
+        place = (" line ", line, ": the rule ", rule) if one["rule"] else ()
+        out.line(source, *place, ": ", what)
+    if told["problems"]:
+        return
+    out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
     out.line()
     out.table(
         ("RULE", "ANSWER", "WHY"),
-        [[out.cell(value, limit=120) for value in rule.values()] for rule in rules],
+        [
+            [out.cell(value, limit=120) for value in rule.values()]
+            for rule in told["rules"]
+        ],
     )
     out.line()
     out.table(
         ("SCOPE", "RISK", "MEANS"),
         [
             [out.cell(s["scope"], "strong"), out.word(s["risk"]), out.cell(s["text"])]
-            for s in scopes
+            for s in told["scopes"]
         ],
     )
-    return 0
 
 
 @command(

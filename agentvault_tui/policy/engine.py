@@ -27,7 +27,7 @@ from agentvault_tui.policy.files import (
 )
 from agentvault_tui.policy.lint import Problem, problems
 from agentvault_tui.policy.messages import message
-from agentvault_tui.policy.reads import Reader, action_members, admitted_actions
+from agentvault_tui.policy.reads import Reader, action_members
 from agentvault_tui.policy.rules import (
     DEFAULT_DENY,
     POLICY_ERROR,
@@ -74,7 +74,7 @@ class Policy:
             text: the rules.
             catalogue: the scopes they are about.
             source: the path of the policy's file, or ``shipped``.
-            seen: the state of the home's files that this was read from.
+            seen: what `signature` said of the home's files before they were read.
             texts: what they said.
             strict: refuse what is misspelt; else `problems` tells it.
 
@@ -93,25 +93,14 @@ class Policy:
         self._schema = cedarpy.Schema.from_str(written)
         self._policies, self.rules = read_rules(text, source, self._schema)
         members = action_members(action_groups(catalogue))
-        self._every_reader = tuple(
-            Reader.of(rule.id, rule.optional, rule.parsed, members)
-            for rule in self.rules
-        )
+        readers = [Reader.of(r.id, r.optional, r.parsed, members) for r in self.rules]
+        self._every_reader = readers
         self._readers = {
-            scope.name: [
-                reader
-                for reader in self._every_reader
-                if reader.reads and scope.name in reader.actions
-            ]
+            scope.name: [r for r in readers if r.reads and scope.name in r.actions]
             for scope in catalogue
         }
-        misspelt = [problem for problem in self.problems() if problem.misspelt]
-        if misspelt and strict:
-            raise PolicyError(
-                f"{source} line {misspelt[0].line}: the rule {misspelt[0].rule}:"
-                f" {misspelt[0].what}",
-                "`agentvault policy check` lists all there is",
-            )
+        if strict:
+            self._refuse_misspelt()
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self._seen = seen
@@ -119,12 +108,21 @@ class Policy:
         self._classes = {
             scope.name: RequestClasses.of(
                 rule.parsed
-                for rule in self.rules
-                if scope.name in admitted_actions(rule.parsed, members)
+                for rule, reader in zip(self.rules, readers, strict=True)
+                if scope.name in reader.actions
             )
             for scope in catalogue
         }
         self._kept: OrderedDict[Hashable, Ruling] = OrderedDict()
+
+    def _refuse_misspelt(self) -> None:
+        for problem in self.problems():
+            if problem.misspelt:
+                raise PolicyError(
+                    f"{self.source} line {problem.line}: the rule {problem.rule}:"
+                    f" {problem.what}",
+                    "`agentvault policy check` lists all there is",
+                )
 
     def problems(self, agents: Collection[str] | None = None) -> list[Problem]:
         """Return what in the rules cannot match, or not as it reads.

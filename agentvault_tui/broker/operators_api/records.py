@@ -61,6 +61,15 @@ def routes(
     async def status(_: Request) -> Response:
         return answer(status_shape(broker))
 
+    return [
+        Route("/api/audit", audit, methods=["GET"]),
+        Route("/api/events", events, methods=["GET"]),
+        Route("/api/status", status, methods=["GET"]),
+        *_policy_routes(broker, authority),
+    ]
+
+
+def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def policy(_: Request) -> Response:
         """Give the policy in force, as text, and the catalogue of scopes."""
         return answer(
@@ -93,9 +102,6 @@ def routes(
         return await policy(request)
 
     return [
-        Route("/api/audit", audit, methods=["GET"]),
-        Route("/api/events", events, methods=["GET"]),
-        Route("/api/status", status, methods=["GET"]),
         Route("/api/policy", policy, methods=["GET"]),
         Route("/api/policy/explain", explain, methods=["POST"]),
         Route("/api/policy/reset", reset, methods=["POST"]),
