@@ -17,6 +17,7 @@ from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases import revoke
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.ledger import DropAgentTokens
 from agentvault_tui.model import Action, Agent, StepUpStatus
 
@@ -236,6 +237,30 @@ async def test_panic_cancels_very_many_step_ups_in_parts(bench: Bench) -> None:
     ]
     loaded = await bench.ledger.load()
     assert {s.status for s in loaded.stepups} == {StepUpStatus.CANCELLED}
+
+
+async def test_very_many_step_ups_expire_in_parts(bench: Bench) -> None:
+    """Each has its event, whatever ends in the same moment."""
+    for agent in await populate(bench, 40):
+        for amount in range(3):
+            wanted = replace(PAYMENT, parameters={"amount": amount, "currency": "USD"})
+            await request_token(
+                bench.broker, agent, wanted, resource=None, details=None
+            )
+    sizes = []
+    written = bench.ledger.on_written
+    assert written is not None
+
+    def noticed(events: Any, changed: Any) -> None:
+        sizes.append(len(events))
+        written(events, changed)
+
+    bench.ledger.on_written = noticed
+    bench.clock.advance(301)
+    await expire_due(bench.broker)
+    assert bench.broker.registry.open_count == 0
+    assert sum(sizes) == 120
+    assert max(sizes) <= 100
 
 
 async def test_what_was_cut_is_taken_out_of_memory_in_slices(bench: Bench) -> None:

@@ -28,6 +28,8 @@ def show_counts(broker: Broker) -> None:
     Nothing is written: each repetition has an event, from which a start counts them.
     A decided one went to disk with its decision, its count in it.
     """
+    if not broker.recounted:
+        return
     ids, broker.recounted = broker.recounted, set()
     changed = [
         stepup

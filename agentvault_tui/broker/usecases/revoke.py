@@ -12,7 +12,11 @@ from typing import Any, Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import HeldTokens, Registry
-from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
+from agentvault_tui.broker.usecases.stepup import (
+    ENDED_A_TURN,
+    cancelled,
+    cancelled_draft,
+)
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import (
@@ -34,8 +38,6 @@ from agentvault_tui.model import (
 )
 
 _FAILED: Final = "it stays so: that it ended could not be recorded"
-_CANCELLED_A_TURN: Final = 100
-"""Step-ups cancelled in one turn of the event loop: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,10 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     changes: list[Change] = [registry.panic, DropAllTokens()]
     records: list[asyncio.Task[Kept]] = []
     with broker.cutting():
-        for start in range(0, len(waiting) or 1, _CANCELLED_A_TURN):
+        for start in range(0, len(waiting) or 1, ENDED_A_TURN):
             if start:
                 await asyncio.sleep(0)
-            for stepup in waiting[start : start + _CANCELLED_A_TURN]:
+            for stepup in waiting[start : start + ENDED_A_TURN]:
                 if registry.stepup(stepup.id).status.open:
                     ended = cancelled(broker, stepup, "panic")
                     drafts.append(cancelled_draft(ended, operator))

@@ -13,7 +13,7 @@ import logging
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.mint import mint_verified
@@ -51,6 +51,9 @@ from agentvault_tui.vault import (
 )
 
 log = logging.getLogger("agentvault.stepup")
+
+ENDED_A_TURN: Final = 100
+"""Step-ups ended in one turn of the event loop: a few milliseconds."""
 
 
 async def begin_approval(
@@ -146,12 +149,18 @@ async def expire_due(broker: Broker) -> None:
 
 async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
     """End those of *waiting*, all open, whose time is up: no answer is a no."""
-    over = [
-        _expired(broker, stepup)
-        for stepup in waiting
-        if stepup.expires.passed(broker.clock) and stepup.id not in broker.deciding
-    ]
-    if over:
+    due = [stepup for stepup in waiting if stepup.expires.passed(broker.clock)]
+    for start in range(0, len(due), ENDED_A_TURN):
+        over = [
+            _expired(broker, stepup)
+            for stepup in due[start : start + ENDED_A_TURN]
+            # Another may have been decided or have ended while the ones before it were
+            # recorded.
+            if broker.registry.stepup(stepup.id).status.open
+            and stepup.id not in broker.deciding
+        ]
+        if not over:
+            continue
         await broker.record_cut(
             *(_draft(EventType.STEPUP_EXPIRED, SYSTEM, stepup) for stepup in over),
             changes=over,
