@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -56,6 +57,7 @@ def canonical(text: str) -> str | None:
     return text if _is_plain(text, start) else None
 
 
+@lru_cache(maxsize=256)
 def reads_like(text: str) -> str:
     """Return what is left of a spelling when all that programs may ignore is folded.
 
@@ -71,11 +73,22 @@ def reads_like(text: str) -> str:
     kept = (c for c in folded if unicodedata.category(c) not in _HIDDEN)
     text = "".join("".join(kept).split()).replace("\\", "/")
     text = re.sub(r"/+", "/", text)
-    while (shorter := re.sub(r"(^|[/:])\.(?:/|$)", r"\1", text)) != text:
-        text = shorter
-    while (shorter := re.sub(r"[^/:]+/\.\.(?:/|$)", "", text)) != text:
-        text = shorter
-    return text.replace(":/", ":").strip("/")
+    return _without_dots(text).replace(":/", ":").strip("/")
+
+
+def _without_dots(text: str) -> str:
+    """Resolve ``.`` and ``..`` segments, as RFC 3986 section 5.2.4 does."""
+    if "." not in text:
+        return text
+    kept: list[tuple[str, str]] = []
+    parts = re.split("([/:])", text)
+    for segment, mark in zip(parts[::2], [*parts[1::2], ""], strict=True):
+        if segment == "..":
+            if kept and kept[-1][1] == "/":
+                kept.pop()
+        elif segment != ".":
+            kept.append((segment, mark))
+    return "".join(segment + mark for segment, mark in kept)
 
 
 def _decoded(found: re.Match[str]) -> str:
