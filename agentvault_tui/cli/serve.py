@@ -67,8 +67,9 @@ def serve(
     # Until the broker runs: what is loaded stays, and the collector finds nothing.
     gc.disable()
     settings = load(session.home, flags=flags)
-    child = None if settings.tenant.issuer else lazy_room("process").start_tenant
-    tenant = child(session.home) if child else None
+    process = lazy_room("process")
+    process.log_level("warning")  # an unknown one is told before anything is started
+    tenant = None if settings.tenant.issuer else process.start_tenant(session.home)
     run = lazy_room("broker.serve").run
     if until_stdin_closes:
         threading.Thread(target=_follow_stdin, daemon=True).start()

@@ -237,7 +237,7 @@ def test_a_fault_of_ours_is_one_line(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("agentvault_tui.policy.Policy.load", broken)
+    monkeypatch.setattr("agentvault_tui.policy.Policy.__init__", broken)
     answer = cli("--home", str(tmp_path), "policy", "check")
     assert answer.code == 1
     assert answer.err.count("\n") == 1
@@ -324,7 +324,7 @@ def test_a_file_that_may_not_be_read_is_one_line(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("agentvault_tui.policy.Policy.load", refused)
+    monkeypatch.setattr("agentvault_tui.policy.Policy.__init__", refused)
     answer = cli("--home", str(tmp_path), "policy", "check")
     assert answer.code == 1
     assert answer.err.startswith("agentvault: /some/file: Permission denied: ")
