@@ -99,7 +99,7 @@ _DECIDED: Final = frozenset(
     }
 )
 """What a person decided, and what did not come about."""
-_DAILY: Final = frozenset({"token.exchanged", "token.revoked"})
+_DAILY: Final = frozenset({"token.exchanged", "token.revoked", "token.used"})
 """As frequent as what is allowed, and as quiet; a cut has an event of its own."""
 
 

@@ -30,6 +30,21 @@ def _texts(typed: str) -> list[str]:
     return [found.text for found in complete(typed, _Words())]
 
 
+def test_what_is_no_key_is_completed_by_what_may_be_meant() -> None:
+    """A key like it, or the scope that was begun without its key."""
+
+    class Words(_Words):
+        def values(self, key: str) -> Iterable[str]:
+            return ("send:email", "send:payment") if key == "scope" else ()
+
+    def texts(typed: str) -> list[str]:
+        return [found.text for found in complete(typed, Words())]
+
+    assert texts("x -staus:wai") == ["x -status:wai"]
+    assert texts("send:pa") == ["scope:send:payment"]
+    assert texts("foo:bar") == []
+
+
 @pytest.mark.parametrize(
     ("typed", "texts"),
     [

@@ -205,8 +205,8 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     rows: list[Row] = []
     for event in found:
         style = words.style(p, event)
-        what = " ".join((words.deed(event), *words.beside(event, "")))
-        text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
+        what = f"{words.deed(event)} {words.place(event)}".strip()
+        text = pen.figure(pen.own(what), event.note, max(width - LABEL - 20, 6))
         rows.append(
             pen.fact(
                 "" if rows else "Lately",
