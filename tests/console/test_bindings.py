@@ -69,6 +69,10 @@ _TURNS = 500
 _ELSEWHERE = {
     # A key that only counts once something has happened; see the dialog's own tests.
     ("RestoreDialog", "z"),
+    ("Dialog", "z"),
+    # Only while there is something to end: here no agent is revoked and no panic on.
+    ("RestoreDialog", "y"),
+    ("LiftDialog", "y"),
     ("ExportDialog", "enter"),
     ("Confirm", "enter"),
     # Each confirmation has its own word for it, and the panic none.
