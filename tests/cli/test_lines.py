@@ -321,7 +321,7 @@ def test_a_file_that_may_not_be_read_is_one_line(
 ) -> None:
     """The system's refusal names the file and what to look at."""
 
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
     monkeypatch.setattr("agentvault_tui.policy.Policy.__init__", refused)
