@@ -8,7 +8,8 @@ import pytest
 from rich.style import Style
 from textual.color import Color
 
-from agentvault_tui.console import theme
+from agentvault_tui.console import theme, words
+from agentvault_tui.console.intake import Intake
 
 PAINTED = [n for n in theme.NAMES if not theme._COLOURS[n].ansi]
 
@@ -53,6 +54,26 @@ def test_red_means_danger_or_refusal_and_nothing_else(name: str) -> None:
         assert danger.is_default
     else:
         assert wearing - {"panic"} == {"danger", "denied", "risk_high"}
+
+
+@pytest.mark.parametrize("name", theme.NAMES)
+def test_what_matters_more_shines_more(name: str) -> None:
+    """Denied as danger, what waits as waiting, a registration plainly; none alike."""
+    palette = theme.palette(name)
+
+    def style(kind: str, outcome: str | None = None) -> Style:
+        event = Intake().event({"seq": 1, "type": kind, "outcome": outcome})
+        return words.style(palette, event)
+
+    assert style("token.decision", "denied") == palette.danger
+    assert style("token.decision", "escalated") == palette.waiting
+    assert style("token.decision", "allowed") == palette.muted
+    assert style("stepup.requested") == palette.waiting
+    assert style("agent.revoked") == palette.danger
+    assert style("agent.registered") == palette.text
+    assert palette.danger.bold
+    assert palette.waiting.bold
+    assert not palette.text.bold
 
 
 def test_mono_sets_no_colour_at_all() -> None:
