@@ -42,8 +42,8 @@ from agentvault_tui.policy.connections import check_connections
 from agentvault_tui.process import Child, harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provider import endpoints
-from agentvault_tui.vault.provision.kept import KeptClients
 from agentvault_tui.web.guard import Guard, loopback_hosts
 from agentvault_tui.web.local_ca import chosen_files
 from agentvault_tui.web.reply import problem

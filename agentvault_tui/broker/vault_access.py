@@ -26,7 +26,7 @@ from agentvault_tui.vault import (
     Tenant,
     TokenVault,
 )
-from agentvault_tui.vault.provision.kept import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 log = logging.getLogger("agentvault.vault")
 

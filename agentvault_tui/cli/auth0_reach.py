@@ -28,8 +28,8 @@ from agentvault_tui.vault import (
     Tenant,
     TokenSource,
 )
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
-    KeptClients,
     Needs,
     Provisioner,
     scopes,

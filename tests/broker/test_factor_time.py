@@ -15,7 +15,7 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import MFA_AT
-from agentvault_tui.vault.provision import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 

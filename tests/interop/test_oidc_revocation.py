@@ -30,7 +30,7 @@ from agentvault_tui.clock import ManualClock, SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.vault import ClientSecret, Secret, Tenant
-from agentvault_tui.vault.provision.kept import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 STEP = "held refresh token"
 

@@ -26,7 +26,7 @@ import httpx
 from agentvault_tui.cli.auth0_credential import from_descriptor, from_prompt
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
-from agentvault_tui.vault.provision import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 PROGRAM: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 AGENT: Final = f"live-{secrets.token_hex(4)}"

@@ -22,9 +22,9 @@ from agentvault_tui.vault import (
     TenantClient,
 )
 from agentvault_tui.vault.device import Tokens
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     AgentNeed,
-    KeptClients,
     Needs,
     Provisioner,
     Step,

@@ -15,9 +15,9 @@ from support.tls_front import tls_front, trusted
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.vault import Budget, ClientSecret, Management, Secret, Tenant
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     AgentNeed,
-    KeptClients,
     Needs,
     Plan,
     Provisioner,

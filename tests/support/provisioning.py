@@ -22,10 +22,10 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     AgentNeed,
     Item,
-    KeptClients,
     Needs,
     Plan,
     Provisioner,

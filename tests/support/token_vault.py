@@ -19,7 +19,7 @@ from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import Secret
-from agentvault_tui.vault.provision.kept import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.web import ServerTls
 
 VAULT = (

@@ -21,7 +21,7 @@ from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Agent, AgentId, Draft, new_id
 from agentvault_tui.tenant.faults import Faults
 from agentvault_tui.vault import ClientSecret, Secret
-from agentvault_tui.vault.provision.kept import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 
 class Site:

@@ -19,7 +19,7 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
-from agentvault_tui.vault.provision.kept import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 _AGENTS: Final = "agents/"
 

@@ -13,7 +13,8 @@ from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Agent
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Budget, Credential, Management, Tenant
-from agentvault_tui.vault.provision import AgentNeed, KeptClients, Needs, Provisioner
+from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.provision import AgentNeed, Needs, Provisioner
 from agentvault_tui.vault.provision.desired import BY_NAME, Kind, Wanted
 from agentvault_tui.vault.provision.plan import Step, make_plan
 from agentvault_tui.vault.provision.rules import AllButOurs, Ref

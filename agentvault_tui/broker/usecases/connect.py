@@ -20,7 +20,6 @@ from urllib.parse import parse_qsl
 
 from agentvault_tui.broker.connecting import Consent, Flow, Wanted
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.upstream.own_client import make_own_client
 from agentvault_tui.broker.usecases.account_events import account_draft
 from agentvault_tui.broker.usecases.rivals import (
     alone,
@@ -78,6 +77,11 @@ async def begin(broker: Broker, wanted: Wanted) -> Flow:
     agent = _checked(broker, wanted)
     async with _patience():
         if broker.access.given is not None:
+            # What makes clients is loaded when one is made, not at every start.
+            from agentvault_tui.broker.upstream.own_client import (  # noqa: PLC0415
+                make_own_client,
+            )
+
             await make_own_client(
                 broker.tenant.tenant,
                 broker.access.given,

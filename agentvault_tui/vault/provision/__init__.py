@@ -6,7 +6,6 @@
 
 from agentvault_tui.vault.provision import checks, scopes, show
 from agentvault_tui.vault.provision.found import Found
-from agentvault_tui.vault.provision.kept import Keeper, KeptClients
 from agentvault_tui.vault.provision.login import sign_in
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin
 from agentvault_tui.vault.provision.plan import Item, Plan, Step
@@ -16,8 +15,6 @@ __all__ = [
     "AgentNeed",
     "Found",
     "Item",
-    "Keeper",
-    "KeptClients",
     "Needs",
     "Pin",
     "Plan",

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.text import visible
+from agentvault_tui.vault.kept_clients import Keeper
 from agentvault_tui.vault.management import (
     Management,
     actions,
@@ -22,7 +23,6 @@ from agentvault_tui.vault.management import (
 )
 from agentvault_tui.vault.management.rows import objects, strings
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.kept import Keeper
 from agentvault_tui.vault.provision.lasting import lasting
 from agentvault_tui.vault.reply import Json
 

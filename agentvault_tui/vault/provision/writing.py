@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.vault.kept_clients import Keeper
 from agentvault_tui.vault.management import (
     Management,
     actions,
@@ -19,7 +20,6 @@ from agentvault_tui.vault.management import (
 )
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import Kind, Wanted
-from agentvault_tui.vault.provision.kept import Keeper
 from agentvault_tui.vault.reply import Json
 
 _BATCH: Final = 50

@@ -16,9 +16,9 @@ from agentvault_tui.broker.upstream import Attempts, Outbox
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import ClientSecret, Secret
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.management import logs
 from agentvault_tui.vault.provision.desired import MANAGEMENT_SCOPES
-from agentvault_tui.vault.provision.kept import KeptClients
 
 CUT = [
     "vault grant",

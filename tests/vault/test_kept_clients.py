@@ -12,7 +12,7 @@ import pytest
 from agentvault_tui.errors import NotFoundError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.vault import Secret
-from agentvault_tui.vault.provision import KeptClients
+from agentvault_tui.vault.kept_clients import KeptClients
 
 ACME = "https://acme.eu.auth0.com/"
 
