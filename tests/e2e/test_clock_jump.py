@@ -40,7 +40,7 @@ sys.exit(run(home.socket, read_only=False, settings=Settings(), clock=SetClock()
              memory_folder=home.socket.parent.parent, config_folder=home.config))
 """
 """Both take a clock that a file sets; the boot clock goes on, as it does."""
-_TOKEN = re.compile(r" (\d+:)?(\d+):\d\d +1 ok")
+_TOKEN = re.compile(r" (\d+:)?(\d+):\d\d +1 allowed")
 _STEPUP = re.compile(r"ends (\d+):\d\d")
 
 
