@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import details_of
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.core import SYSTEM
@@ -161,8 +162,11 @@ class Story:
 
     async def ask(self, action: Action) -> None:
         agent = self.agent()
+        # As agents say them, or a stricter policy ends the token: it cannot see what
+        # it was for. A step-up's are not in its events, so the past has none.
+        details = None if action.action == PAYMENT.action else details_of(action)
         answer = await request_token(
-            self.bench.broker, agent, action, resource=None, details=None
+            self.bench.broker, agent, action, resource=None, details=details
         )
         if isinstance(answer, Granted):
             self.secrets.append((agent, answer.access_token))
