@@ -59,6 +59,11 @@ class Home:
         return self.data / "cuts.journal"
 
     @property
+    def start_space(self) -> Path:
+        """Space that is given up for a start on a full disk."""
+        return self.data / "start.reserve"
+
+    @property
     def cut_marker(self) -> Path:
         """Says that every cut is in the ledger or in the journal."""
         return self.keys / "cuts-kept"

@@ -42,7 +42,7 @@ from agentvault_tui.ledger.records import (
     Story,
 )
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
-from agentvault_tui.ledger.space import shortage
+from agentvault_tui.ledger.space import keep_room, make_room, shortage
 from agentvault_tui.ledger.story import read_story
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
@@ -104,6 +104,7 @@ class Ledger:
             LedgerDamagedError: the file is not the one the last process left.
             LedgerUnwritableError: it cannot be opened now.
         """
+        make_room(home)
         create_file(home)
         lock = HomeLock(home.lock_file)
         try:
@@ -351,7 +352,7 @@ class Ledger:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _SPACE_LOOK)
             before = self._shortage is not None
-            found = await asyncio.to_thread(_shortage, self._home, before=before)
+            found = await asyncio.to_thread(_look, self._home, before=before)
             self._shortage = found
             if (found is not None) is not before:
                 log.warning("the disk: %s", found or "there is room again")
@@ -400,6 +401,13 @@ class Ledger:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed", task.get_name(), exc_info=task.exception())
+
+
+def _look(home: Home, *, before: bool) -> str | None:
+    found = _shortage(home, before=before)
+    if found is None:
+        keep_room(home)
+    return found
 
 
 def _shortage(home: Home, *, before: bool) -> str | None:

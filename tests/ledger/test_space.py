@@ -16,7 +16,7 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger
-from agentvault_tui.ledger.space import RESERVE, shortage
+from agentvault_tui.ledger.space import RESERVE, START, make_room, shortage
 from agentvault_tui.model import EventType
 
 Disk = Callable[..., None]
@@ -127,3 +127,30 @@ async def test_the_index_takes_no_last_space(ledger: Ledger, disk: Disk) -> None
     async with asyncio.timeout(PATIENT):
         while ledger.index_lag:  # noqa: ASYNC110 - the indexer tells nobody
             await asyncio.sleep(0.01)
+
+
+async def test_space_is_kept_for_a_start_on_a_full_disk(
+    home: Home, clock: ManualClock, ledger: Ledger, disk: Disk
+) -> None:
+    """Taken while there is plenty, given up where it is needed, and taken again."""
+
+    async def taken() -> None:
+        async with asyncio.timeout(PATIENT):
+            while not home.start_space.exists():  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+
+    await taken()
+    assert home.start_space.stat().st_blocks * 512 >= START
+    assert home.start_space.stat().st_mode & 0o777 == 0o600
+    await ledger.close()
+    disk(2 * START)
+    make_room(home)
+    assert home.start_space.exists()
+    disk(START // 2)
+    again = await Ledger.open(home, clock=clock)
+    try:
+        assert not home.start_space.exists()
+        disk(10 * RESERVE)
+        await taken()
+    finally:
+        await again.close()
