@@ -200,7 +200,7 @@ def test_verify_names_an_agent_whose_row_was_changed(
     db.close()
     answer = cli(*line)
     assert answer.code == 1
-    assert f"{agent.id} has send:all" in answer.json["problem"]
+    assert f"agent {agent.id} is not as its event says" in answer.json["problem"]
 
 
 def test_verify_names_a_changed_event(
