@@ -60,7 +60,10 @@ class Accounts:
 
     def of(self, agent_id: AgentId) -> tuple[Account, ...]:
         """Return the agent's accounts, oldest first."""
-        return tuple(sorted(self._of[agent_id].values(), key=lambda one: one.since))
+        accounts = self._of.get(agent_id)
+        if not accounts:
+            return ()
+        return tuple(sorted(accounts.values(), key=lambda one: one.since))
 
     def all(self) -> list[Account]:
         """Return every account, oldest first."""

@@ -45,6 +45,7 @@ HELD_CAP: Final = 128 * 1024 * 1024
 """Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
 _TOKEN_BYTES: Final = 700
 _NAMED: Final = 5
+_NO_COUNTS: Final = AgentCounts()
 _SLICE: Final = 1000
 """Tokens or agents looked at in one turn of the event loop by what can wait."""
 KEPT_DECIDED: Final = 200
@@ -157,7 +158,7 @@ class Registry:
         """Tokens that were cut, to be taken out of `_tokens`."""
         self._stepups: dict[StepUpId, StepUp] = {}
         self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
-        self._counts: dict[AgentId, AgentCounts] = defaultdict(AgentCounts)
+        self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, int] = defaultdict(int)
         self._epoch = 0
@@ -261,13 +262,13 @@ class Registry:
 
     def counts(self, agent_id: AgentId) -> AgentCounts:
         """Return how the agent's requests were answered so far."""
-        return self._counts[agent_id]
+        return self._counts.get(agent_id, _NO_COUNTS)
 
     def count(self, event: Event) -> None:
         """Add a recorded decision to its agent's counts."""
         if event.outcome is None or event.agent_id is None:
             return
-        counts, outcome = self._counts[event.agent_id], event.outcome
+        counts, outcome = self.counts(event.agent_id), event.outcome
         self._counts[event.agent_id] = AgentCounts(
             counts.allowed + (outcome is Outcome.ALLOWED),
             counts.denied + (outcome is Outcome.DENIED),
@@ -342,7 +343,7 @@ class Registry:
 
     def steps_of(self, agent_id: AgentId) -> list[OutboxStep]:
         """Return what was, is or could not be done for the agent at the tenant."""
-        return list(self._steps[agent_id].values())
+        return list(self._steps.get(agent_id, {}).values())
 
     def steps(self) -> Iterator[OutboxStep]:
         """Yield every agent's steps."""

@@ -43,6 +43,7 @@ def agent_shape(
     *,
     counts: AgentCounts | None = None,
     tokens: bool = True,
+    ends: Ends | None = None,
 ) -> dict[str, Any]:
     """Return *agent* with how it stands: what it holds, what a revocation would do.
 
@@ -51,8 +52,9 @@ def agent_shape(
         registry: what is known of it.
         counts: how its requests were answered, if not as of now.
         tokens: whether its live tokens are listed; if not, only the next to end is.
+        ends: tells when deadlines pass, if that was asked a moment ago.
     """
-    held, ends = registry.held(agent.id), registry.ends()
+    held, ends = registry.held(agent.id), ends or registry.ends()
     soonest = list(islice(held, TOKENS_SHOWN if tokens else 1))
     told = told_of(
         agent,
@@ -67,12 +69,13 @@ def agent_shape(
         del told["tokens"]
         told["next_token"] = token_shape(soonest[0], ends) if soonest else None
     told["at_tenant"] = list(registry.foreseen(agent.id))
-    steps = sorted(registry.steps_of(agent.id), key=rank)
-    told["upstream"] = [step_shape(step) for step in steps]
+    steps = registry.steps_of(agent.id)
+    told["upstream"] = [step_shape(step) for step in sorted(steps, key=rank)]
     accounts = registry.accounts.of(agent.id)
     told["connections"] = [account_shape(account, registry) for account in accounts]
     told["outside_until"] = _moment(registry.leases.outside_until(agent.id))
-    told["shared_with"] = _named(registry.shared_with(agent.id), registry)
+    shared = registry.shared_with(agent.id) if accounts else ()
+    told["shared_with"] = _named(shared, registry)
     return told
 
 

@@ -194,15 +194,16 @@ async def _listing(
     """
     registry, head = broker.registry, broker.ledger.head.seq
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
-    text, work = '{"agents": [', 0
+    text, work, ends = '{"agents": [', 0, registry.ends()
     for number, (agent, counts) in enumerate(counted):
-        shape = agent_shape(agent, registry, counts=counts, tokens=tokens)
+        shape = agent_shape(agent, registry, counts=counts, tokens=tokens, ends=ends)
         text += (", " if number else "") + json.dumps(shape)
         work += 4 + len(shape.get("tokens", ()))
         if work >= _WORK_A_TURN:
             yield text
             text, work = "", 0
             await asyncio.sleep(0)
+            ends = registry.ends()
     tail = {"next": following, "total": registry.agent_count, "head": head}
     yield f"{text}], {json.dumps(tail)[1:]}"
 
