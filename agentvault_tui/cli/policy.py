@@ -384,6 +384,7 @@ def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
         case.get("action", scopes[0]),
         case.get("resource") or None,
         case.get("parameters", {}),
+        named="action" in case or len(scopes) == 1,
     )
     verdict = found.decide(agent, asked)
     answer = {

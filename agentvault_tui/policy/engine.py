@@ -41,7 +41,7 @@ from agentvault_tui.policy.schema import action_groups, schema_text
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
-_ENGINE: Final = "2"
+_ENGINE: Final = "3"
 """In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096
 _KEPT_AGENTS: Final = 1024
@@ -197,7 +197,7 @@ class Policy:
         who = Principal(agent.id, agent.name, agent.owner, agent.scopes)
         # The scope the action is performed under leads, then the order asked.
         asked = tuple(dict.fromkeys((action.action, *action.scopes)))
-        rulings = self.rulings(who, asked, facts)
+        rulings = self.rulings(who, asked, facts, named=action.named)
         ruling = max(rulings, key=lambda one: one.outcome.strictness)
         known = [scope for name in asked if (scope := self.catalogue.get(name))]
         risk = max((scope.risk for scope in known), key=lambda r: r.rank, default=None)
@@ -215,9 +215,12 @@ class Policy:
         )
 
     def rulings(
-        self, who: Principal, asked: tuple[str, ...], facts: Facts
+        self, who: Principal, asked: tuple[str, ...], facts: Facts, *, named: bool
     ) -> list[Ruling]:
         """Answer each scope of a request by itself.
+
+        Where the request does not say under which its action is performed, that may
+        be any of them: each is answered as if it were the one.
 
         A scope that was not granted, or is not in the catalogue, never reaches Cedar:
         a policy can narrow what an operator granted, and not widen it.
@@ -226,7 +229,11 @@ class Policy:
             name for name in asked if name in who.scopes and name in self.catalogue
         ]
         answers = dict(
-            zip(open_scopes, self._ask(who, open_scopes, asked, facts), strict=True)
+            zip(
+                open_scopes,
+                self._ask(who, open_scopes, asked, facts, named=named),
+                strict=True,
+            )
         )
         return [
             answers.get(name)
@@ -261,12 +268,15 @@ class Policy:
         scopes: list[str],
         asked: tuple[str, ...],
         facts: Facts,
+        *,
+        named: bool,
     ) -> list[Ruling]:
         """Answer each scope as its class of requests was answered, or by Cedar."""
         known = tuple(name for name in asked if name in self.catalogue)
-        performs = asked[0] if asked[0] in self.catalogue else ""
+        action = asked[0] if asked[0] in self.catalogue else ""
+        performs = {scope: action if named else scope for scope in scopes}
         keys = {
-            scope: (scope, known, performs, self._classes[scope].key(who, facts))
+            scope: (scope, known, performs[scope], self._classes[scope].key(who, facts))
             for scope in scopes
         }
         answers = {
@@ -275,8 +285,9 @@ class Policy:
             if (ruling := self._kept.get(key)) is not None
         }
         if missing := [scope for scope in scopes if scope not in answers]:
-            context = {**facts.context(), "scopes": known, "performs": performs}
-            for ruling in self._evaluate(who, missing, context, facts):
+            context = {**facts.context(), "scopes": known}
+            asks = {name: {**context, "performs": performs[name]} for name in missing}
+            for ruling in self._evaluate(who, asks, facts):
                 answers[ruling.scope] = ruling
                 self._keep(keys[ruling.scope], ruling, facts)
         return [answers[scope] for scope in scopes]
@@ -290,7 +301,7 @@ class Policy:
             self._kept.popitem(last=False)
 
     def _evaluate(
-        self, who: Principal, scopes: list[str], context: dict[str, Any], facts: Facts
+        self, who: Principal, asks: dict[str, dict[str, Any]], facts: Facts
     ) -> list[Ruling]:
         """Have Cedar evaluate each scope, with request and context type-checked."""
         requests = [
@@ -300,14 +311,14 @@ class Policy:
                 "resource": {"type": "Resource", "id": facts.resource or ""},
                 "context": context,
             }
-            for name in scopes
+            for name, context in asks.items()
         ]
         results = cedarpy.is_authorized_batch(
             requests, self._policies, self._entities(who), self._schema
         )
         return [
             self._clear(self._ruling(scope, result), who, facts)
-            for scope, result in zip(scopes, results, strict=True)
+            for scope, result in zip(asks, results, strict=True)
         ]
 
     def _clear(self, ruling: Ruling, who: Principal, facts: Facts) -> Ruling:

@@ -185,7 +185,8 @@ def _misspelt_pattern(vocabulary: _Vocabulary, pattern: Sequence[Any]) -> Iterat
     )
     if vocabulary == "resource":
         # What a wildcard stands for cannot make up for the rest.
-        if canonical(plain := shown.replace("*", "x")) != plain:
+        plain = [shown.replace("*", stands) for stands in ("x", "1")]
+        if all(canonical(text) != text for text in plain):
             yield f'no resource is ever like "{visible(shown, 60)}"'
     elif vocabulary == "currency":
         letters = shown.replace("*", "")

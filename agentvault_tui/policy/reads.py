@@ -16,7 +16,7 @@ from typing import Any, Final
 from cedarpy import pst
 
 from agentvault_tui.policy.facts import PARAMETERS, Facts
-from agentvault_tui.policy.resources import reads_like
+from agentvault_tui.policy.resources import reads_like, shortened
 from agentvault_tui.policy.ruling import Principal
 
 _JOINS: Final = frozenset({"and", "or"})
@@ -99,6 +99,17 @@ class Reader:
         named = self.literals.get(folded)
         if named is not None and resource not in named:
             return True
+        short = shortened(resource)
+        if short != resource and named is None:
+            alike = reads_like(short)
+            if alike in self.literals:
+                return True
+            alike += "/" * short.endswith("/")
+            if any(
+                not _matches(exact, resource) and _matches(pattern, alike)
+                for exact, pattern in self.patterns
+            ):
+                return True
         if self.by_principal and any(
             resource != value and folded == reads_like(value)
             for value in (who.name, who.owner)

@@ -12,17 +12,25 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from urllib.parse import unquote
 
 from agentvault_tui.lookalikes import skeleton
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_HOST: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
+_AUTHORITY: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)")
+_HOST: Final = re.compile(
+    r"(\[[0-9a-f:.]+\]|[a-z0-9_~-]+(?:\.[a-z0-9_~-]+)*|)(?::([1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS: Final = frozenset({("http", "80"), ("https", "443")})
+_NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _SETTLED: Final = re.compile(r"[a-z][a-z0-9+.-]*:[A-Za-z0-9_~-]+")
 """The plainest resources, such as ``stripe:acct_42``, are canonical as they stand."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_DOTS: Final = re.compile(r"[. ]+(?:;.*)?")
+"""A dot segment, as some servers read it: without parameters, space and more dots."""
 _MOST_DECODING: Final = 4
 
 
@@ -40,7 +48,9 @@ def canonical(text: str) -> str | None:
     Returns:
         The form, or nothing for what programs are known to read in several ways:
         control, invisible and unassigned characters, space other than single blanks
-        inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments.
+        inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments; in a URL also
+        a fragment (RFC 8707 section 2), an empty query, an account, a port that goes
+        without saying (RFC 3986 section 6.2.3), and a host that has other spellings.
     """
     if _SETTLED.fullmatch(text):
         return text
@@ -51,10 +61,25 @@ def canonical(text: str) -> str | None:
     if scheme := _SCHEME.match(text):
         text = scheme.group().lower() + text[scheme.end() :]
     start = 0
-    if host := _HOST.match(text):
-        start = host.end()
-        text = text[: host.start(1)] + host.group(1).lower() + text[start:]
+    if found := _AUTHORITY.match(text):
+        start, authority = found.end(), found.group(2).lower()
+        text = text[: found.start(2)] + authority + text[start:]
+        if "#" in text or text.endswith("?"):
+            return None
+        if not _is_plain_authority(found.group(1), authority):
+            return None
     return text if _is_plain(text, start) else None
+
+
+def shortened(resource: str) -> str:
+    """Return what a program reads of a URL that ignores its query and parameters.
+
+    A URL without a path is that of its root (RFC 3986 section 6.2.3).
+    """
+    if not (found := _AUTHORITY.match(resource)):
+        return resource
+    path = re.sub(r";[^/]*", "", resource[found.end() :].partition("?")[0])
+    return found.group() + (path or "/")
 
 
 @lru_cache(maxsize=256)
@@ -103,6 +128,24 @@ def _decoded(found: re.Match[str]) -> str:
     return text
 
 
+def _is_plain_authority(scheme: str, authority: str) -> bool:
+    """Tell whether host and port of a URL, in lower case, have no other spelling.
+
+    Names in other scripts are written as in DNS (``xn--``), addresses as
+    RFC 5952 and dotted decimals have them.
+    """
+    found = _HOST.fullmatch(authority)
+    if found is None or (scheme, found.group(2)) in _DEFAULT_PORTS:
+        return False
+    host = found.group(1)
+    try:
+        if host.startswith("["):
+            return str(IPv6Address(host[1:-1])) == host[1:-1]
+        return not _NUMERIC.fullmatch(host) or str(IPv4Address(host)) == host
+    except ValueError:
+        return False
+
+
 def _is_plain(text: str, path: int) -> bool:
     """Tell whether *text*, whose path starts there, can be read in one way only."""
     if text != text.strip() or any(odd in text for odd in ("  ", "\\", "%")):
@@ -112,4 +155,4 @@ def _is_plain(text: str, path: int) -> bool:
         if kind in _HIDDEN or (kind == "Zs" and character != " "):
             return False
     segments = re.split(r"[/:]", text[path:].partition("?")[0])
-    return not {".", ".."}.intersection(segments) and "//" not in text[path:]
+    return not any(map(_DOTS.fullmatch, segments)) and "//" not in text[path:]

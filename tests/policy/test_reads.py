@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,6 +212,86 @@ def test_no_spelling_of_a_resource_evades_a_rule(
     for other in ("calendar:me", "calendar:keyboards", "stripe:acct_1NhX2"):
         asked = action("write:calendar", resource=other)
         assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'resource == Resource::"https://bank.example/acct/1"',
+        'context has resource && context.resource like "https://bank.example/acct*"',
+        'context has resource && context.resource like "*/acct/1"',
+    ],
+)
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "https://bank.example/acct/1",
+        "https://bank.example:443/acct/1",
+        "https://bank.example:/acct/1",
+        "https://bank.example./acct/1",
+        "https://me@bank.example/acct/1",
+        "https://bank.example/acct/1#x",
+        "https://bank.example/acct/1?",
+        "https://bank.example/acct/1?x=1",
+        "https://bank.example/acct/1;v=1",
+        "https://bank.example/x/..;/acct/1",
+    ],
+)
+def test_no_spelling_of_a_url_evades_a_rule(
+    agent: Agent, rule: str, spelling: str
+) -> None:
+    """Nor what a server may leave aside: query, fragment, parameters, account, port."""
+    policy = policy_of(f"(principal, action, resource) when {{ {rule} }}")
+    asked = action("read:finance", resource=spelling)
+    assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+    for other in ("https://bank.example/me?x=1", "https://bank.example:8443/me"):
+        asked = action("read:finance", resource=other)
+        assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+
+
+def test_a_rule_about_all_of_a_host_is_also_about_its_root(agent: Agent) -> None:
+    """A URL without a path is that of the root (RFC 3986 section 6.2.3)."""
+    policy = policy_of(
+        "(principal, action, resource) when { context has resource"
+        ' && context.resource like "https://bank.example/*" }'
+    )
+    for resource in ("https://bank.example", "https://bank.example?x=1"):
+        asked = action("read:finance", resource=resource)
+        assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+
+
+def test_a_query_that_a_rule_names_is_not_held_for_it(agent: Agent) -> None:
+    """Of two rules, one about a URL and one about its query, each has its own."""
+    policy = Policy.from_text(
+        '@id("a") @why("w") @obligation("allow") permit (principal, action, resource)'
+        ' when { context has resource && (context.resource == "https://a.example/x"'
+        ' || context.resource == "https://a.example/x?id=1"'
+        ' || context.resource like "https://b.example/x?id=*") };',
+        CATALOGUE,
+    )
+    for resource in (
+        "https://a.example/x",
+        "https://a.example/x?id=1",
+        "https://b.example/x?id=7",
+    ):
+        asked = action("read:finance", resource=resource)
+        assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_rule_about_the_action_is_not_evaded_by_naming_none(
+    agent: Agent, *, named: bool
+) -> None:
+    """Several scopes without an action may each be its scope, whichever is first."""
+    policy = Policy.from_text(
+        ALLOW_ALL + '@id("x") @why("w") forbid (principal, action, resource)'
+        ' when { context.performs == "write:finance" };',
+        CATALOGUE,
+    )
+    for scopes in (("read:files", "write:finance"), ("write:finance", "read:files")):
+        asked = replace(action(*scopes), action="read:files", named=named)
+        expected = Outcome.ALLOWED if named else Outcome.DENIED
+        assert policy.decide(agent, asked).outcome is expected
 
 
 def test_an_allow_for_one_resource_is_for_its_exact_spelling(agent: Agent) -> None:

@@ -20,6 +20,9 @@ from agentvault_tui.policy.resources import canonical, reads_like
         ("files:mu\u0308ll.txt", "files:m\u00fcll.txt"),
         ("files:my report.pdf", "files:my report.pdf"),
         ("https://[::1]:8080/x", "https://[::1]:8080/x"),
+        ("http://127.0.0.1:443/x?id=1", "http://127.0.0.1:443/x?id=1"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+        ("file:///etc/hosts", "file:///etc/hosts"),
         ("contacts", "contacts"),
     ],
 )
@@ -36,6 +39,9 @@ def test_spellings_of_one_resource_have_one_form(sent: str, form: str) -> None:
         "files:%2e%2e/secret",
         "files:a/../b",
         "files:./b",
+        "files:a/..;/b",
+        "files:a/..;x=1/b",
+        "files:a/.../b",
         "files:a//b",
         "files:a\\b",
         "files:%ff",
@@ -48,10 +54,24 @@ def test_spellings_of_one_resource_have_one_form(sent: str, form: str) -> None:
         "files:\x1bb",
         "files:b\n",
         "files:\ud800",
+        "https://api.example:443/x",
+        "http://api.example:80",
+        "https://api.example:/x",
+        "https://api.example:08443/x",
+        "https://olga@api.example/x",
+        "https://api.example./x",
+        "https://api.example/x#y",
+        "https://api.example/x?",
+        "https://b\u00fccher.example/",
+        "https://[0:0:0:0:0:0:0:1]/x",
+        "https://127.1/x",
+        "https://2130706433/x",
+        "https://0x7f000001/x",
     ],
 )
 def test_what_programs_read_differently_has_no_form(text: str) -> None:
-    """Escaped separators, dot segments and hidden characters are not guessed at."""
+    """Escaped separators, dot segments, hidden characters and other spellings of a
+    URL's host and port are not guessed at."""
     assert canonical(text) is None
 
 

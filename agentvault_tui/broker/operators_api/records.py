@@ -154,6 +154,7 @@ def _explained(broker: Broker, body: dict[str, Any]) -> dict[str, Any]:
         action or scopes[0],
         text_of(body, "resource", required=False) or None,
         parameters,
+        named=bool(action) or len(scopes) == 1,
     )
     explanation = broker.policy.explain(agent, question)
     verdict = explanation.verdict

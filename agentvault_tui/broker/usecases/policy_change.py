@@ -265,6 +265,7 @@ def _action_of(token: Token) -> Action:
         ours.get("action", scopes[0]),
         ours.get("resource", token.resource),
         ours.get("parameters") or {},
+        named="action" in ours or len(scopes) == 1,
     )
 
 
