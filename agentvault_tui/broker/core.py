@@ -92,12 +92,14 @@ class Broker:
     """Why the policy on disk is not the one in force, if so."""
     policy_recorded: str | None = None
     """The version of the policy that the ledger has in force, if it has one."""
-    unchecked: set[str] = field(default_factory=set)
-    """Hashes of live tokens that were issued under another policy."""
+    checked: set[str] | None = None
+    """Hashes of tokens looked at since the policy changed; None once all are."""
+    unchecked: list[str] = field(default_factory=list)
+    """Hashes of those that are still to be looked at, and of some that were."""
     outdated: list[Token] = field(default_factory=list)
     """Tokens that the policy in force would not issue, to be recorded as ended."""
     recheck_due: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when one of these two is not empty."""
+    """Set when one of these lists is not empty."""
     state_problem: str | None = None
     """What at the start was not as the events say, if anything."""
     flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)

@@ -368,9 +368,9 @@ class Registry:
             return None
         return token if self.serves(token.agent_id) and self.admits(token) else None
 
-    def token_hashes(self) -> set[str]:
+    def token_hashes(self) -> list[str]:
         """Return the hashes of all tokens there are."""
-        return set(self._tokens)
+        return list(self._tokens)
 
     def drop_token(self, token: Token) -> bool:
         """Forget *token*; tell whether it was there. One caller gets True."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.usecases.policy_change import issued_meanwhile
+from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import IdentityError
@@ -110,7 +110,7 @@ async def mint_elevated(
             return False
         registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
         registry.put_token(token)
-        if stepup.policy_version != broker.policy.version and not issued_meanwhile(
+        if stepup.policy_version != broker.policy.version and not still_issued(
             broker, token
         ):
             return False

@@ -174,7 +174,7 @@ def policy_record(
     before, after = broker.policy_recorded, policy.version
     kept = {"version": after, **policy.texts._asdict()}
     told = {_KEPT: json.dumps(kept, ensure_ascii=False)}
-    if not broker.unchecked:
+    if broker.checked is None:
         told[_CHECKED] = after
     changes = [
         Meta(key, value) for key, value in told.items() if broker.kept.get(key) != value
@@ -209,6 +209,7 @@ def _orphaned(broker: Broker) -> list[str]:
 
 def _begin_recheck(broker: Broker) -> None:
     broker.unchecked = broker.registry.token_hashes()
+    broker.checked = set() if broker.unchecked else None
     if broker.unchecked:
         broker.recheck_due.set()
 
@@ -216,27 +217,22 @@ def _begin_recheck(broker: Broker) -> None:
 def admits(broker: Broker, token: Token) -> bool:
     """Tell whether the policy in force lets a live token be; end it if not.
 
-    Decides only for tokens that were issued under another policy, and once.
+    Decides once for each token, and only until all were looked at.
     """
-    if token.sha256 not in broker.unchecked:
+    if broker.checked is None or token.sha256 in broker.checked:
         return True
-    broker.unchecked.discard(token.sha256)
-    return _check(broker, token)
+    broker.checked.add(token.sha256)
+    return still_issued(broker, token)
 
 
-def _check(broker: Broker, token: Token) -> bool:
+def still_issued(broker: Broker, token: Token) -> bool:
+    """Tell whether the policy in force would issue *token*; end it if not."""
     if _would_issue(broker, token):
         return True
     if broker.registry.drop_token(token):
         broker.outdated.append(token)
         broker.recheck_due.set()
     return False
-
-
-def issued_meanwhile(broker: Broker, token: Token) -> bool:
-    """Tell whether a token decided under a policy that changed since may be used."""
-    broker.unchecked.add(token.sha256)
-    return admits(broker, token)
 
 
 def _would_issue(broker: Broker, token: Token) -> bool:
@@ -285,13 +281,12 @@ async def recheck_tokens(broker: Broker) -> None:
     """
     while broker.unchecked or broker.outdated:
         for _ in range(min(_A_TURN, len(broker.unchecked))):
-            token = broker.registry.token(broker.unchecked.pop())
-            if token is not None:
-                _check(broker, token)
+            broker.registry.token(broker.unchecked.pop())  # asks `admits`
         full = len(broker.outdated) >= _A_RECORD
         if broker.outdated and (full or not broker.unchecked):
             await _record_outdated(broker)
         await asyncio.sleep(0)
+    broker.checked = None
     try:
         await keep_policy(broker)
     except LedgerError as error:

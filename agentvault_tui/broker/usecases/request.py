@@ -13,7 +13,7 @@ from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidSco
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
-    issued_meanwhile,
+    still_issued,
 )
 from agentvault_tui.broker.usecases.repeats import count_again
 from agentvault_tui.clock import Deadline, iso
@@ -253,7 +253,7 @@ async def _issue(
     if registry.epoch(request.agent.id) != epoch:
         return await _voided(broker, request, token)
     registry.put_token(token)
-    if verdict.policy_version != broker.policy.version and not issued_meanwhile(
+    if verdict.policy_version != broker.policy.version and not still_issued(
         broker, token
     ):
         return Denied(POLICY_CHANGED, _ANEW, request.decision_id)
