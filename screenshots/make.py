@@ -87,6 +87,7 @@ async def console(home: Home, size: tuple[int, int]) -> AsyncIterator[Pilot[int]
         environ={"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"},
         memory_folder=home.data / "console",
     )
+    app.desk.activate = "agentvault tenant activate"  # as for the usual home
     async with app.run_test(size=size) as pilot:
         await asyncio.sleep(4)  # a few seconds of the feed make the picture
         yield pilot
