@@ -13,6 +13,8 @@ from support.bench import OPERATOR, PAYMENT, Bench
 
 from agentvault_tui.broker import feed, shapes
 from agentvault_tui.broker.operators_api import agents as agents_api
+from agentvault_tui.broker.operators_api import records as records_api
+from agentvault_tui.broker.operators_api import stepups as stepups_api
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases import revoke
@@ -140,10 +142,12 @@ async def test_what_is_asked_wrongly_is_refused(
 
 
 @contextmanager
-def counting(monkeypatch: pytest.MonkeyPatch, module: Any) -> Iterator[list[int]]:
-    """Count the agents that are written in each turn of the event loop."""
+def counting(
+    monkeypatch: pytest.MonkeyPatch, module: Any, shape: str = "agent_shape"
+) -> Iterator[list[int]]:
+    """Count the agents, or others, that are written in each turn of the event loop."""
     turns: list[int] = [0]
-    original = shapes.agent_shape
+    original = getattr(shapes, shape)
 
     def counted(*args: Any, **more: Any) -> Any:
         turns[-1] += 1
@@ -154,7 +158,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, module: Any) -> Iterator[list[int]
             turns.append(0)
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(module, "agent_shape", counted)
+    monkeypatch.setattr(module, shape, counted)
     turning = asyncio.create_task(others())
     yield turns
     turning.cancel()
@@ -171,6 +175,36 @@ async def test_no_turn_of_the_loop_writes_all_agents(
     assert len(answer.json()["agents"]) == 240
     assert sum(turns) == 240
     assert max(turns) <= 100
+
+
+async def test_no_turn_of_the_loop_writes_many_large_step_ups(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent chooses how much it asks a person about, up to 128 KiB each."""
+    words = {f"note{number}": "x" * 3_900 for number in range(15)}
+    for agent in await populate(bench, 4):
+        for amount in range(3):
+            asked = {**words, "amount": amount, "currency": "USD"}
+            wanted = replace(PAYMENT, parameters=asked)
+            await request_token(
+                bench.broker, agent, wanted, resource=None, details=None
+            )
+    with counting(monkeypatch, stepups_api, "stepup_shape") as turns:
+        answer = await bench.read("/api/agents/stepup")
+    assert len(answer.json()["stepups"]) == sum(turns) == 12
+    assert max(turns) <= 2
+
+
+async def test_no_turn_of_the_loop_writes_a_long_page_of_the_audit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events may be as long as the ledger takes them."""
+    await populate(bench, 300)
+    with counting(monkeypatch, records_api, "event_shape") as turns:
+        page = (await bench.read("/api/audit?limit=1000")).json()
+    assert page["next"] is None
+    assert len(page["events"]) == sum(turns) >= 300
+    assert max(turns) <= 200
 
 
 async def test_no_turn_of_the_loop_replays_all_that_a_console_missed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -21,6 +20,7 @@ from agentvault_tui.broker.operators_api.wire import (
     body_of,
     limit_of,
     operator_of,
+    parts,
     strings_of,
     text_of,
 )
@@ -45,8 +45,6 @@ from agentvault_tui.model import Agent, AgentId
 _MOST: Final = 500
 """Agents a page has, at most."""
 _QUERY: Final = {"after", "ids", "limit", "name", "tokens"}
-_WORK_A_TURN: Final = 400
-"""Of the event loop: so many tokens, or a quarter as many agents, are about 2 ms."""
 _NEW = (
     "name",
     "owner",
@@ -90,10 +88,10 @@ def _reading(broker: Broker) -> list[Route]:
         else:
             agents = registry.agents_after(query.get("after"), limit + 1)
         following = agents[limit - 1].id if len(agents) > limit else None
-        parts = _listing(
+        page = _listing(
             broker, agents[:limit], tokens=_tokens(query), following=following
         )
-        body = "".join([part async for part in parts])
+        body = "".join([part async for part in page])
         return Response(body, media_type="application/json")
 
     async def show(request: Request) -> Response:
@@ -181,7 +179,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     ]
 
 
-async def _listing(
+def _listing(
     broker: Broker,
     agents: Sequence[Agent],
     *,
@@ -192,20 +190,19 @@ async def _listing(
 
     All counts are of one moment, that of ``head``: a console adds later events to them.
     """
-    registry, head = broker.registry, broker.ledger.head.seq
+    registry = broker.registry
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
-    text, work, ends = '{"agents": [', 0, registry.ends()
-    for number, (agent, counts) in enumerate(counted):
-        shape = agent_shape(agent, registry, counts=counts, tokens=tokens, ends=ends)
-        text += (", " if number else "") + json.dumps(shape)
-        work += 4 + len(shape.get("tokens", ()))
-        if work >= _WORK_A_TURN:
-            yield text
-            text, work = "", 0
-            await asyncio.sleep(0)
-            ends = registry.ends()
-    tail = {"next": following, "total": registry.agent_count, "head": head}
-    yield f"{text}], {json.dumps(tail)[1:]}"
+    ends = registry.ends()
+    shapes = (
+        agent_shape(agent, registry, counts=counts, tokens=tokens, ends=ends)
+        for agent, counts in counted
+    )
+    more = {
+        "next": following,
+        "total": registry.agent_count,
+        "head": broker.ledger.head.seq,
+    }
+    return parts("agents", shapes, more)
 
 
 def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:

@@ -14,6 +14,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
+    listing,
     operator_of,
     strings_of,
     text_of,
@@ -41,7 +42,8 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
             if wanted is None
             else accounts.of(broker.registry.agent(wanted).id)
         )
-        return answer({"connections": [_account(broker, one) for one in listed]})
+        shapes = (_account(broker, one) for one in listed)
+        return await listing("connections", shapes)
 
     async def remove(request: Request) -> Response:
         """Take an account away; a shared one only when that is asked for."""

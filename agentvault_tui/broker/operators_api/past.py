@@ -64,14 +64,13 @@ def _when(request: Request) -> tuple[int | None, datetime | None]:
 
 
 def past_shape(past: Past, broker: Broker) -> dict[str, Any]:
-    """Return the Past shape of the operators' HTTP, without its agents."""
+    """Return the Past shape of the operators' HTTP, without its lists."""
     around = past.around
     return {
         "seq": past.place.seq,
         "time": iso(past.place.time),
         "at": iso(past.moment),
         "status": _status(past, broker),
-        "stepups": [stepup_shape(stepup) for stepup in past.stepups],
         "minute": {
             agent: counts_shape(counts)
             for agent, counts in past.minute.items()
@@ -89,14 +88,16 @@ def past_shape(past: Past, broker: Broker) -> dict[str, Any]:
 
 
 def _written(past: Past, broker: Broker) -> str:
-    """Write the Past shape as JSON, each agent by itself.
+    """Write the Past shape as JSON, each agent and step-up by itself.
 
     In a thread beside the event loop: one call that wrote all of them would keep the
     interpreter's lock to its end.
     """
     shape = past_shape(past, broker)
     agents = [json.dumps(_agent(agent, past)) for agent in past.agents]
-    return f'{json.dumps(shape)[:-1]}, "agents": [{", ".join(agents)}]}}'
+    stepups = [json.dumps(stepup_shape(stepup)) for stepup in past.stepups]
+    lists = f'"agents": [{", ".join(agents)}], "stepups": [{", ".join(stepups)}]'
+    return f"{json.dumps(shape)[:-1]}, {lists}}}"
 
 
 def _status(past: Past, broker: Broker) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from agentvault_tui.broker.operators_api.wire import (
     body_of,
     integer_of,
     limit_of,
+    listing,
     moment_of,
     operator_of,
     strings_of,
@@ -44,9 +45,7 @@ def routes(
 
     async def audit(request: Request) -> Response:
         page = await broker.ledger.events(_query(request))
-        return answer(
-            {"events": [event_shape(e) for e in page.events], "next": page.next}
-        )
+        return await listing("events", map(event_shape, page.events), next=page.next)
 
     async def events(request: Request) -> Response:
         raw = request.headers.get("last-event-id")

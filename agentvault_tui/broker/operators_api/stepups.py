@@ -14,6 +14,7 @@ from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
     limit_of,
+    listing,
     operator_of,
     text_of,
 )
@@ -58,8 +59,8 @@ def _reading(broker: Broker) -> list[Route]:
             if agent in {None, stepup.agent_id} and status in {None, stepup.status}
         ]
         ends = broker.registry.ends()
-        shapes = [stepup_shape(stepup, ends) for stepup in picked[:limit]]
-        return answer({"stepups": shapes})
+        shapes = (stepup_shape(stepup, ends) for stepup in picked[:limit])
+        return await listing("stepups", shapes)
 
     async def show(request: Request) -> Response:
         stepup = await known_stepup(broker, _id(request))
@@ -69,7 +70,7 @@ def _reading(broker: Broker) -> list[Route]:
         stepup = await known_stepup(broker, _id(request))
         limit = limit_of(request, _BEFORE, _MOST_BEFORE)
         found = await broker.ledger.stepups_before(stepup, limit)
-        return answer({"stepups": [stepup_shape(each) for each in found]})
+        return await listing("stepups", map(stepup_shape, found))
 
     return [
         Route("/api/agents/stepup", index, methods=["GET"]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -36,6 +37,8 @@ from agentvault_tui.web.server import peer
 log = logging.getLogger("agentvault.operators")
 
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_PART: Final = 32_768
+"""Characters of a list that are written in one turn of the event loop."""
 _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
     (NotFoundError, 404),
     (UsageError, 400),
@@ -52,6 +55,31 @@ _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
 def answer(body: Any, status: int = 200) -> Response:
     """Return *body* as JSON; only ASCII leaves, so no log or pipe can be hurt."""
     return Response(json.dumps(body), status, media_type="application/json")
+
+
+async def listing(name: str, shapes: Iterable[dict[str, Any]], **more: Any) -> Response:
+    """Return *shapes* as the list *name* of a JSON object, with *more* beside it."""
+    text = [part async for part in parts(name, shapes, more)]
+    return Response("".join(text), media_type="application/json")
+
+
+async def parts(
+    name: str, shapes: Iterable[dict[str, Any]], more: dict[str, Any]
+) -> AsyncIterator[str]:
+    """Yield the text of such an object, a turn of the event loop for each part.
+
+    Shapes are made as they are written, and a part is bounded by its length: agents
+    choose how long theirs are, up to 128 KiB a step-up.
+    """
+    text = f'{{"{name}": ['
+    for number, shape in enumerate(shapes):
+        text += (", " if number else "") + json.dumps(shape)
+        if len(text) >= _PART:
+            yield text
+            text = ""
+            await asyncio.sleep(0)
+    beside = f", {json.dumps(more)[1:-1]}" if more else ""
+    yield f"{text}]{beside}}}"
 
 
 def problem(status: int, detail: str, **more: str) -> Response:
