@@ -26,7 +26,8 @@ def print_device(out: Output, device: dict[str, Any]) -> None:
     out.line(where, out.cell(link, limit=500))
     out.line("and enter               ", out.cell(code, "strong"))
     if local:
-        out.line("or in another terminal  ", f"agentvault tenant activate {code}")
+        command = f"agentvault tenant activate {code} --user NAME"
+        out.line("or in another terminal  ", command)
     out.line()
     if not local:  # no other device can open it
         print_qr(out, device.get("verification_uri_complete") or link)
