@@ -26,6 +26,7 @@ from support.token_vault import (
     vaulted,
 )
 
+from agentvault_tui.broker.floods import RATE, SPAN
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
     lift_panic,
@@ -568,3 +569,9 @@ async def test_a_poll_is_decided_by_what_holds_now(vault: Vaulted) -> None:
     answer = await caller.poll(held)
     assert answer.json()["reason"] == "request_changed"
     assert vault.exchanges == 0
+    # Each such answer is an event, so they count against the agent's budget.
+    for _ in range(RATE * SPAN):
+        assert (await caller.poll(held)).status_code == 400
+    vault.bench.clock.advance(SPAN)
+    assert (await caller.poll(held)).status_code == 400
+    assert (await caller.poll(held)).status_code == 429

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.stepups import Gate
+from support.stepups import Gate, approve, hold
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
-from agentvault_tui.broker.usecases.policy_change import reload_policy
-from agentvault_tui.broker.usecases.redeem import introspect
+from agentvault_tui.broker.usecases.policy_change import (
+    recheck_tokens,
+    reload_policy,
+)
+from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
@@ -84,6 +87,32 @@ async def test_a_policy_tightened_meanwhile_ends_an_approval(bench: Bench) -> No
     assert registry.elevated(stepup.id) is None
     (event,) = await bench.events("stepup.not_approved")
     assert event.reason
+
+
+async def test_a_policy_tightened_during_a_delivery_ends_the_token(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An elevated token whose delivery is being recorded is looked at again as well."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("server", resource_server=True)
+    await approve(bench, stepup)
+    gate = Gate(bench, monkeypatch, EventType.TOKEN_DELIVERED)
+    polling = asyncio.create_task(poll(bench.broker, agent, stepup.id))
+    await gate.reached.wait()
+    forbid = '@id("none") @why("no") forbid (principal, action, resource);'
+    bench.home.policy_file.write_text(bench.broker.policy.text + forbid)
+    await reload_policy(bench.broker)
+    gate.open.set()
+    answer = await polling
+    if isinstance(answer, Granted):
+        told = await introspect(bench.broker, server, answer.access_token)
+        assert told.token is None
+    assert isinstance(answer, Denied)
+    assert answer.reason == "policy_changed"
+    await recheck_tokens(bench.broker)
+    assert (await bench.ledger.load()).tokens == ()
+    (event,) = await bench.events("token.revoked")
+    assert event.reason == "policy_changed"
 
 
 async def test_a_policy_is_in_force_though_its_record_fails(

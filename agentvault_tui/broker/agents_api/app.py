@@ -35,7 +35,13 @@ from agentvault_tui.broker.agents_api.faults import (
     unavailable,
 )
 from agentvault_tui.broker.agents_api.vault_form import read_connection
-from agentvault_tui.broker.answers import Granted, Provided
+from agentvault_tui.broker.answers import (
+    Away,
+    Denied,
+    Disconnected,
+    Granted,
+    Provided,
+)
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.exchange import exchange
@@ -194,7 +200,10 @@ class AgentsApi:
             return token_reply(self._counted(agent, answer))
         if grant == CIBA:
             auth_req_id = _needed(form, "auth_req_id")
-            return poll_reply(await poll(self._broker, agent, auth_req_id))
+            told = await poll(self._broker, agent, auth_req_id)
+            if isinstance(told, Denied | Disconnected | Away):
+                self._counted(agent, told)
+            return poll_reply(told)
         if grant == VAULT_GRANT:
             connection = read_connection(form)
             provided = await exchange(self._broker, agent, connection)

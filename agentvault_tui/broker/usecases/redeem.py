@@ -20,7 +20,12 @@ from agentvault_tui.broker.answers import (
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
+from agentvault_tui.broker.usecases.policy_change import (
+    POLICY_CHANGED,
+    still_issued,
+)
 from agentvault_tui.broker.usecases.request import (
+    ANEW,
     POLL_INTERVAL,
     digest_of,
     refused,
@@ -196,7 +201,7 @@ async def _deliver(
         issued_at=broker.clock.now(),
         expires=Deadline.after(broker.clock, stepup.ttl),
     )
-    epoch = registry.epoch(agent.id)
+    epoch, version = registry.epoch(agent.id), broker.policy.version
     try:
         await broker.record(
             _delivery(broker, agent, stepup, token), changes=[token, fetched]
@@ -205,12 +210,17 @@ async def _deliver(
         registry.put_stepup(stepup)
         if registry.epoch(agent.id) == epoch:
             registry.put_token(minted)
+            if version != broker.policy.version:
+                still_issued(broker, minted)
         raise
     if registry.epoch(agent.id) != epoch:
         await record_void(broker, token, "revoked while it was being delivered")
         reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
         return Denied(reason, message, stepup.decision_id)
     registry.put_token(token)
+    # While it was recorded a check of all live tokens did not see it.
+    if version != broker.policy.version and not still_issued(broker, token):
+        return Denied(POLICY_CHANGED, ANEW, stepup.decision_id)
     return Granted(secret, token, stepup.ttl, stepup.decision_id)
 
 

@@ -41,7 +41,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.policy.rules import UNREAD_DETAILS
 
-_ANEW: Final = "The policy changed while this was decided. Ask again."
+ANEW: Final = "The policy changed while this was decided. Ask again."
 POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
@@ -256,7 +256,7 @@ async def _issue(
     if verdict.policy_version != broker.policy.version and not still_issued(
         broker, token
     ):
-        return Denied(POLICY_CHANGED, _ANEW, request.decision_id)
+        return Denied(POLICY_CHANGED, ANEW, request.decision_id)
     return Granted(secret, token, ttl, request.decision_id)
 
 
