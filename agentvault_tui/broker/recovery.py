@@ -69,7 +69,7 @@ async def take_over(broker: Broker) -> None:
     if found:
         await _record_divergence(broker, found)
     await _cancel_changed(broker)
-    take_over_policy(broker)
+    await take_over_policy(broker)
     await apply_kept(broker)
 
 

@@ -38,6 +38,7 @@ from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import EventType, StepUpStatus
+from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 
 PROVIDER_TOKEN = "ya29.provider-token"
@@ -141,6 +142,28 @@ async def test_a_connection_nobody_described_is_denied_and_recorded(
     assert answer.status_code == 403
     assert answer.json()["reason"] == "unknown_connection"
     assert (await vault.bench.events())[-1].detail["connection"] == "github"
+    assert vault.exchanges == 0
+
+
+async def test_a_providers_token_performs_any_scope_of_its_connection(
+    vault: Vaulted,
+) -> None:
+    """A rule about one of them as the action holds, though another is riskier."""
+    caller = await vault.connected()
+    broker = vault.broker
+    least = min(
+        broker.settings.connections[GOOGLE].scopes,
+        key=lambda name: broker.policy.catalogue.get(name).risk.rank,  # type: ignore[union-attr]
+    )
+    forbid = (
+        '@id("never") @why("no") forbid (principal, action, resource)'
+        f' when {{ context.performs == "{least}" }};'
+    )
+    broker.policy = Policy.from_text(
+        broker.policy.text + forbid, broker.policy.catalogue
+    )
+    answer = await exchange(caller)
+    assert answer.json()["reason"] == "policy_forbids"
     assert vault.exchanges == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -25,7 +26,8 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError, PolicyError
 from agentvault_tui.ledger import verify_home
 from agentvault_tui.model import Action, Agent, EventType, StepUpStatus
-from agentvault_tui.policy import shipped_policy
+from agentvault_tui.policy import Policy, shipped_policy
+from agentvault_tui.policy.files import shipped_scopes
 
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
 ALLOW = '@id("all") @why("w") @obligation("allow") permit (principal, action, resource)'
@@ -151,6 +153,38 @@ async def test_a_copy_that_is_not_what_the_chain_names_is_not_used(
     bench.home.policy_file.write_text(NO_CALENDAR)
     bench.home.scopes_file.write_text(SCOPES)
     assert (await again()).broker.policy_problem is None
+
+
+@pytest.mark.parametrize("copy", ["of the new files", "gone", "broken"])
+async def test_a_change_of_policy_is_recorded_whatever_the_copy_says(
+    bench: Bench, again: Any, copy: str
+) -> None:
+    """Who edits the files and the copy while no broker runs hides no change."""
+    bench.home.scopes_file.write_text(shipped_scopes())
+    await change(bench, f"{ALLOW};\n")
+    agent = await bench.agent("agent", "write:calendar")
+    server = await bench.agent("server", "read:calendar", resource_server=True)
+    ended = await granted(bench, agent)
+    await recheck_tokens(bench.broker)
+    await bench.close()
+    bench.home.policy_file.write_text(NO_CALENDAR)
+    now = Policy.load(bench.home)
+    value = json.dumps({"version": now.version, **now.texts._asdict()})
+    rows = {
+        "of the new files": [value, now.version],
+        "gone": [None, now.version],
+        "broken": ["{", now.version],
+    }[copy]
+    with closing(sqlite3.connect(bench.home.database)) as db:
+        for key, row in zip(("app:policy", "app:policy_checked"), rows, strict=True):
+            db.execute("UPDATE meta SET value = ? WHERE key = ?", (row, key))
+        db.commit()
+    bench = await again()
+    assert not await active(bench, server, ended.access_token)
+    await recheck_tokens(bench.broker)
+    changed = (await bench.events("policy.changed"))[-1]
+    assert changed.detail["after"] == now.version
+    assert len(await bench.events("policy.changed")) == 2
 
 
 async def test_tokens_a_stricter_policy_would_not_issue_end_at_once(

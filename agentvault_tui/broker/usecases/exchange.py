@@ -180,7 +180,8 @@ def _request(
 
     performs = max(scopes, key=rank, default="")
     resource = f"connection:{connection}"
-    action = Action(scopes, performs, resource, _whose(account), None)
+    # The provider's token performs any of them.
+    action = Action(scopes, performs, resource, _whose(account), named=False)
     decision_id = DecisionId(new_id("dec"))
     return Request(agent, action, None, None, decision_id, connection)
 

@@ -72,22 +72,14 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
 
 async def _kept(home: Home, ledger: Ledger) -> Texts | None:
     """Return the texts of what was in force last, if they are what the chain names."""
-    named: tuple[int, str] = (0, "")
-    for kind in (EventType.POLICY_CHANGED, EventType.BROKER_STARTED):
-        page = await ledger.events(EventQuery(type=kind, limit=1))
-        for event in page.events:
-            if digest := event.detail.get("policy_sha256"):
-                named = max(named, (event.seq, str(digest)))
-    value = await ledger.meta(_KEPT)
-    if value is not None:
-        kept = json.loads(value)
-        texts = Texts(kept["policy"], kept["scopes"])
-        if texts.digest() == named[1]:
-            return texts
-    if not named[1]:
+    named = await _named(ledger)
+    if not named:
         return None
+    _, texts = _read_kept(await ledger.meta(_KEPT))
+    if texts.digest() == named:
+        return texts
     now = Texts.read(home)
-    if now.digest() != named[1] and None in now:
+    if now.digest() != named and None in now:
         raise PolicyError(
             "the policy that was in force is gone, and its copy in the ledger is not"
             " the one that was recorded",
@@ -97,12 +89,38 @@ async def _kept(home: Home, ledger: Ledger) -> Texts | None:
     return None
 
 
-def take_over_policy(broker: Broker) -> None:
-    """Look again at tokens that the last process issued under another policy."""
+async def _named(ledger: Ledger) -> str:
+    """Return the digest of the policy that events name last, or nothing."""
+    named: tuple[int, str] = (0, "")
+    for kind in (EventType.POLICY_CHANGED, EventType.BROKER_STARTED):
+        page = await ledger.events(EventQuery(type=kind, limit=1))
+        for event in page.events:
+            if digest := event.detail.get("policy_sha256"):
+                named = max(named, (event.seq, str(digest)))
+    return named[1]
+
+
+def _read_kept(value: str | None) -> tuple[str | None, Texts]:
+    """Return version and texts of the copy in the ledger, nothing of a broken one."""
+    try:
+        kept = json.loads(value or "{}")
+        return kept["version"], Texts(kept["policy"], kept["scopes"])
+    except (ValueError, TypeError, LookupError):
+        return None, Texts()
+
+
+async def take_over_policy(broker: Broker) -> None:
+    """Look again at tokens that the last process issued under another policy.
+
+    The copy is outside the chain: where it is not the one that events name, which
+    policy was in force is unknown, so that the one now is recorded as another.
+    """
     broker.registry.admits = partial(admits, broker)
-    known = broker.kept.get(_KEPT)
-    broker.policy_recorded = json.loads(known)["version"] if known else None
-    if broker.kept.get(_CHECKED) != broker.policy.version:
+    named = await _named(broker.ledger)
+    version, texts = _read_kept(broker.kept.get(_KEPT))
+    known = not named or texts.digest() == named
+    broker.policy_recorded = version if known else "unknown"
+    if not known or broker.kept.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
 
@@ -246,7 +264,11 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     except NotFoundError:
         return False
     asked = Action(
-        tuple(stepup.scope.split()), stepup.action, stepup.resource, stepup.parameters
+        tuple(stepup.scope.split()),
+        stepup.action,
+        stepup.resource,
+        stepup.parameters,
+        named=stepup.connection is None,
     )
     return broker.policy.decide(agent, asked).outcome is not Outcome.DENIED
 

@@ -313,6 +313,7 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
         stepup.resource,
         stepup.parameters,
         stepup.reason,
+        named=stepup.connection is None,
     )
     verdict = broker.policy.decide(broker.registry.agent(stepup.agent_id), action)
     if verdict.outcome is Outcome.DENIED:
