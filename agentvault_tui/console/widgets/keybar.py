@@ -22,7 +22,7 @@ class KeyBar(Pane):
 
         Behind a dialog none of them works, and those that do are named instead.
         """
-        if self.screen is not self.app.screen:
+        if self.is_attached and self.screen not in self.app.screen_stack[-1:]:
             keys = _COVERED
         keys = tuple((self.key(label), words) for label, words in keys)
         if keys != self.keys:
