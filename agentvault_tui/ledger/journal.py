@@ -210,7 +210,9 @@ class CutJournal:
             os.close(descriptor)
 
     def _load(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without O_NONBLOCK a FIFO in the file's place would hold the start up.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags)
         try:
             content = os.pread(descriptor, _SIZE + 1, 0)
         finally:

@@ -76,7 +76,10 @@ def test_words_of_any_kind_come_back(home: Home) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    ["gone", "marker", "both", "cut short", "emptied", "payload", "selector", "other"],
+    [
+        *("gone", "marker", "both", "cut short", "emptied", "payload", "selector"),
+        *("other", "a pipe", "a link"),
+    ],
 )
 def test_what_was_damaged_is_told(home: Home, damage: str) -> None:
     """With cuts kept, nothing done to file or marker makes them silently none."""
@@ -97,6 +100,12 @@ def test_what_was_damaged_is_told(home: Home, damage: str) -> None:
     if damage == "selector":
         content[512] = 2
         home.cut_journal.write_bytes(content)
+    if damage in {"a pipe", "a link"}:
+        home.cut_journal.rename(home.cut_journal.with_suffix(".moved"))
+    if damage == "a pipe":
+        os.mkfifo(home.cut_journal)
+    if damage == "a link":
+        home.cut_journal.symlink_to(home.cut_journal.with_suffix(".moved"))
     found = opened(home, ledger="cd" * 16 if damage == "other" else LEDGER)
     assert found.problem is not None
     assert found.found == ((CUT,) if damage == "marker" else ())
