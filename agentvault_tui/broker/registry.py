@@ -10,10 +10,11 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from heapq import merge
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Final
 
 from agentvault_tui.broker.accounts import Accounts, Prospect
@@ -81,6 +82,10 @@ class HeldTokens:
             return iter(self._lanes[0].values())
         lanes = (lane.values() for lane in self._lanes)
         return merge(*lanes, key=lambda token: token.expires.wall)
+
+    def unordered(self) -> list[Token]:
+        """Return those there are now; a hundred thousand in about a millisecond."""
+        return list(chain.from_iterable(lane.values() for lane in self._lanes))
 
     def __contains__(self, token: Token) -> bool:
         """Tell whether *token* is one of them."""
@@ -170,6 +175,8 @@ class Registry:
         self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
         """What one would do to an account at its provider."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
+        self._ending: dict[AgentId, list[frozenset[str]]] = {}
+        """Scopes whose tokens are just being ended: none of these lives any more."""
 
     # Agents
 
@@ -423,6 +430,41 @@ class Registry:
         self._cut.append(cut)
         return cut
 
+    @contextmanager
+    def ending_scopes(
+        self, agent_id: AgentId, scopes: frozenset[str]
+    ) -> Iterator[Iterator[list[Token]]]:
+        """End the agent's tokens that carry one of *scopes*; in a block, none lives.
+
+        They are found in slices, so that others have their turn between; those that
+        were not looked at when the block is left are then.
+
+        Yields:
+            what yields those that were ended, slice by slice.
+        """
+        tokens = iter(self.held(agent_id).unordered())
+
+        def end(part: Iterable[Token]) -> list[Token]:
+            return [
+                token
+                for token in part
+                if not scopes.isdisjoint(token.scope.split()) and self.drop_token(token)
+            ]
+
+        ending = self._ending.setdefault(agent_id, [])
+        ending.append(scopes)
+        try:
+            yield map(end, iter(lambda: list(islice(tokens, _SLICE)), []))
+        finally:
+            end(tokens)
+            ending.remove(scopes)
+            if not ending:
+                del self._ending[agent_id]
+
+    def is_ending_scopes(self, agent_id: AgentId) -> bool:
+        """Tell whether scopes are just being taken from the agent."""
+        return agent_id in self._ending
+
     def cut_all_tokens(self) -> Callable[[], int]:
         """Make every token unusable, and void what is being decided for any agent.
 
@@ -489,6 +531,11 @@ class Registry:
         """Tell whether *token* is held; once seen to have expired, it is not."""
         held = self._held.get(token.agent_id)
         if held is None or token not in held:
+            return False
+        if self._ending and any(
+            not scopes.isdisjoint(token.scope.split())
+            for scopes in self._ending.get(token.agent_id, ())
+        ):
             return False
         if not token.expires.passed(self._clock):
             return True

@@ -24,7 +24,8 @@ from agentvault_tui.model import Actor, ActorKind, Draft, EventType, Outcome
 Row: TypeAlias = tuple[Any, ...]
 LEDGER: Final = Actor(ActorKind.SYSTEM, "ledger", "ledger")
 ALL_TOKENS: Final = "tokens:"
-"""Starts the key that voids all tokens of an agent, or of every agent."""
+"""Starts the key that voids the tokens of an agent, all or those of a scope, or of
+every agent."""
 CREDENTIAL: Final = "credential:"
 """Starts the key of an agent's secret hash and public key: the row holds both."""
 STEP: Final = "step:"
@@ -175,9 +176,10 @@ class Bound(dict[str, tuple[int, str]]):
             for n, found in (self.get(key, (-1, "")),)
         )
 
-    def voided(self, agent_id: str) -> int:
-        """Return the number up to which all tokens of an agent are void."""
-        keys = (ALL_TOKENS, f"{ALL_TOKENS}{agent_id}")
+    def voided(self, agent_id: str, scope: str = "") -> int:
+        """Return the number up to which an agent's tokens of *scope* are void."""
+        own = f"{ALL_TOKENS}{agent_id}"
+        keys = (ALL_TOKENS, own, *(f"{own} {word}" for word in scope.split()))
         return max(self.get(key, (0, ""))[0] for key in keys)
 
 

@@ -92,6 +92,11 @@ def write_token(token: Token) -> str:
     return f"{head[:-1]},{token.authorization_details or 'null'},{tail[1:]}"
 
 
+def token_scopes(doc: str) -> frozenset[str]:
+    """Return the scopes of the token `write_token` wrote."""
+    return frozenset(json.loads(doc)[1].split())
+
+
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
     """Return the token `write_token` wrote.
 

@@ -48,6 +48,17 @@ class DropAgentTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class DropScopeTokens:
+    """Forget those of an agent's tokens so far that carry a scope: it has it no more.
+
+    One row, however many there are: an agent may hold a hundred thousand.
+    """
+
+    agent_id: AgentId
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
 class DropAllTokens:
     """Forget every token of every agent that was handed to `commit` before this."""
 
@@ -133,6 +144,7 @@ Change: TypeAlias = (
     | StepUp
     | DropToken
     | DropAgentTokens
+    | DropScopeTokens
     | DropAllTokens
     | Panic
     | Cooldown

@@ -24,6 +24,7 @@ from agentvault_tui.ledger.records import (
     DropAccount,
     DropAgentTokens,
     DropAllTokens,
+    DropScopeTokens,
     DropToken,
     Loaded,
     Meta,
@@ -103,6 +104,8 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
             return "dropped", (change.token_id, n)
         case DropAgentTokens():
             return "voided", (change.agent_id, n)
+        case DropScopeTokens():
+            return "voided", (f"{change.agent_id} {change.scope}", n)
         case DropAllTokens():
             return "voided", (_ALL_AGENTS, n)
         case Agent():
@@ -338,8 +341,12 @@ def live_token_rows(
 
     With *bound* a column more says what the event that is to bind the row does bind.
     """
+    narrowed: dict[str, list[tuple[str, int]]] = {}
+    for key, n in db.execute("SELECT * FROM voided WHERE instr(agent_id, ' ') > 0"):
+        agent_id, _, scope = key.partition(" ")
+        narrowed.setdefault(agent_id, []).append((scope, n))
     more = ", (SELECT json_extract(body, '$.state') FROM events e WHERE e.seq = t.seq)"
-    yield from db.execute(
+    rows = db.execute(
         f"SELECT t.* {more if bound else ''} FROM tokens t"
         " LEFT JOIN voided v ON v.agent_id = t.agent_id"
         " LEFT JOIN voided a ON a.agent_id = ?"
@@ -347,6 +354,10 @@ def live_token_rows(
         " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n",
         (_ALL_AGENTS, iso(clock.now())),
     )
+    for row in rows:
+        cuts = [scope for scope, n in narrowed.get(row[2], ()) if row[0] <= n]
+        if not cuts or docs.token_scopes(row[4]).isdisjoint(cuts):
+            yield row
 
 
 def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:

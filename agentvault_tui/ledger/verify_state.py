@@ -213,7 +213,7 @@ class _Passing:
             token
             for token, row in self._tokens
             if token.id not in self._issued
-            or row[0] <= self.bound.voided(token.agent_id)
+            or row[0] <= self.bound.voided(token.agent_id, token.scope)
             or row[0] < self.bound.get(token.id, (0, ""))[0]  # replaced, or dropped
         )
 

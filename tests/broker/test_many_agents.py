@@ -19,10 +19,13 @@ from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases import revoke
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import change_scopes
 from agentvault_tui.broker.usecases.stepup import expire_due
-from agentvault_tui.ledger import DropAgentTokens
-from agentvault_tui.model import Action, Agent, StepUpStatus
+from agentvault_tui.errors import ConflictError
+from agentvault_tui.ledger import DropAgentTokens, verify_home
+from agentvault_tui.model import Action, Agent, StepUpStatus, TokenId
 
+NONE: frozenset[str] = frozenset()
 CALENDAR = Action(("write:calendar",), "write:calendar")
 
 
@@ -219,6 +222,73 @@ async def test_no_turn_of_the_loop_replays_all_that_a_console_missed(
     await stream.aclose()
     assert told.count("event: agent\n") == told.count("event: audit\n") == 60
     assert max(turns) <= 6
+
+
+async def test_scopes_are_taken_from_an_agent_with_very_many_tokens_in_parts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is of use from the first turn on, and the record is one row a scope."""
+    agent = await bench.agent("hoarder", "write:calendar", "read:email")
+    first = (await issue(bench, agent)).token
+    registry, commit = bench.broker.registry, bench.ledger.commit
+    for number in range(5_000):
+        sha256, token_id = f"{number:064}", TokenId(f"tok_{number}")
+        registry.put_token(replace(first, id=token_id, sha256=sha256))
+    other = replace(first, id=TokenId("tok_o"), sha256="o" * 64, scope="read:email")
+    registry.put_token(other)
+    scopes, turns, changes = frozenset(CALENDAR.scopes), [0], []
+    forget = registry._forget
+
+    def counted(token: Any) -> None:
+        turns[-1] += 1
+        forget(token)
+
+    async def others() -> None:
+        while True:
+            turns.append(0)
+            assert registry.token(f"{4_999:064}") is None
+            with pytest.raises(ConflictError):
+                await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
+            await asyncio.sleep(0)
+
+    async def noticed(*drafts: Any, **more: Any) -> Any:
+        turning.cancel()
+        changes.extend(more["changes"])
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(registry, "_forget", counted)
+    monkeypatch.setattr(bench.ledger, "commit", noticed)
+    cutting = asyncio.create_task(
+        change_scopes(bench.broker, agent.id, NONE, scopes, OPERATOR)
+    )
+    turning = asyncio.create_task(others())
+    assert (await cutting).scopes == ("read:email",)
+    with pytest.raises(asyncio.CancelledError):
+        await turning
+    assert sum(turns) == 5_001
+    assert max(turns) <= 2_000
+    assert len(turns) > 3
+    assert len(changes) == 2
+    assert registry.tokens_of(agent.id) == [other]
+
+
+async def test_tokens_of_a_scope_that_was_taken_away_stay_ended(bench: Bench) -> None:
+    """Over a restart, though the scope is given back; others live, and later ones."""
+    agent = await bench.agent("narrowed", "write:calendar", "read:calendar")
+    both = Action(("write:calendar", "read:calendar"), "write:calendar")
+    for action in (CALENDAR, both):
+        await request_token(bench.broker, agent, action, resource=None, details=None)
+    reads = Action(("read:calendar",), "read:calendar")
+    kept = await request_token(bench.broker, agent, reads, resource=None, details=None)
+    scopes = frozenset(CALENDAR.scopes)
+    await change_scopes(bench.broker, agent.id, NONE, scopes, OPERATOR)
+    agent = await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
+    late = (await issue(bench, agent)).token
+    live = {kept.token.id, late.id}  # type: ignore[union-attr]
+    assert {token.id for token in bench.broker.registry.tokens_of(agent.id)} == live
+    loaded = await bench.ledger.load()
+    assert {token.id for token in loaded.tokens} == live
+    assert verify_home(bench.home, now=bench.clock.now()).ok
 
 
 async def test_panic_is_one_change_however_many_agents(bench: Bench) -> None:

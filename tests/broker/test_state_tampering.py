@@ -74,6 +74,10 @@ async def furnish(bench: Bench) -> None:
     cut = await bench.agent("cut")
     await ask(bench, cut, CALENDAR)
     await revoke_agent(broker, cut.id, "", OPERATOR)
+    narrowed = await bench.agent("narrowed")
+    await ask(bench, narrowed, CALENDAR)
+    gone = frozenset(CALENDAR.scopes)
+    await change_scopes(broker, narrowed.id, NONE, gone, OPERATOR)
     await elsewhere(bench, caller, cut)
 
 

@@ -23,7 +23,7 @@ from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
     DropAllTokens,
-    DropToken,
+    DropScopeTokens,
     OutboxStep,
     Panic,
 )
@@ -34,7 +34,6 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     StepUp,
-    Token,
 )
 
 _FAILED: Final = "it stays so: that it ended could not be recorded"
@@ -253,21 +252,33 @@ async def _ungrant(
     broker: Broker, agent: Agent, ungrant: frozenset[str], operator: Actor
 ) -> bool:
     """Take scopes away, in memory first; tell whether that is durable now."""
-    narrowed = _with_scopes(agent, frozenset(agent.scopes) - ungrant)
-    broker.registry.put_agent(narrowed)
-    ended, stepups = _cut_scopes(broker, agent, ungrant)
-    gone = ungrant & set(agent.scopes)
-    if not (gone or ended or stepups):
+    if not ungrant:
         return True
-    draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, narrowed, None)
-    draft.detail.update(granted=[], ungranted=sorted(gone), tokens_revoked=len(ended))
-    drops = [DropToken(token.id) for token in ended]
-    with broker.cutting():
-        kept = await broker.record_cut(
-            draft,
-            *(cancelled_draft(stepup, operator) for stepup in stepups),
-            changes=[narrowed, *drops, *stepups],
-        )
+    registry = broker.registry
+    registry.put_agent(_with_scopes(agent, frozenset(agent.scopes) - ungrant))
+    stepups = _cut_scopes(broker, agent, ungrant)
+    ended, carried = 0, set[str]()
+    with registry.ending_scopes(agent.id, ungrant) as slices:
+        for number, tokens in enumerate(slices):
+            ended += len(tokens)
+            carried.update(scope for token in tokens for scope in token.scope.split())
+            if number:
+                await asyncio.sleep(0)
+        gone = ungrant & set(agent.scopes)
+        if not (gone or ended or stepups):
+            return True
+        # Anew: it may have been revoked between two slices.
+        current = registry.agent(agent.id)
+        narrowed = _with_scopes(current, frozenset(current.scopes) - ungrant)
+        draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, narrowed, None)
+        draft.detail.update(granted=[], ungranted=sorted(gone), tokens_revoked=ended)
+        drops = [DropScopeTokens(agent.id, one) for one in sorted(carried & ungrant)]
+        with broker.cutting():
+            kept = await broker.record_cut(
+                draft,
+                *(cancelled_draft(stepup, operator) for stepup in stepups),
+                changes=[narrowed, *drops, *stepups],
+            )
     return kept is Kept.LEDGER
 
 
@@ -275,6 +286,10 @@ async def _grant(
     broker: Broker, agent: Agent, grant: frozenset[str], operator: Actor
 ) -> Agent:
     """Give scopes, once that is on disk; a cut meanwhile wins."""
+    if broker.registry.is_ending_scopes(agent.id):
+        raise ConflictError(
+            "scopes of this agent are just being taken away", "grant again in a moment"
+        )
     broker.ledger.check_writable()  # urgent for its place in the line alone
     given = grant - set(agent.scopes)
     after = _with_scopes(agent, given.union(agent.scopes))
@@ -350,23 +365,15 @@ async def _unless_overtaken(
     )
 
 
-def _cut_scopes(
-    broker: Broker, agent: Agent, ungrant: frozenset[str]
-) -> tuple[list[Token], list[StepUp]]:
+def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[StepUp]:
+    """End what waits for the scopes, decisions under way and step-ups, in memory."""
     registry = broker.registry
-    if ungrant:
-        registry.void_decisions(agent.id)
-    ended = [
-        token
-        for token in registry.tokens_of(agent.id)
-        if not ungrant.isdisjoint(token.scope.split()) and registry.drop_token(token)
-    ]
-    stepups = [
+    registry.void_decisions(agent.id)
+    return [
         cancelled(broker, stepup, "scope_not_granted")
         for stepup in registry.open_stepups(agent.id)
         if ungrant & set(stepup.scope.split())
     ]
-    return ended, stepups
 
 
 def _draft(kind: EventType, actor: Actor, agent: Agent, reason: str | None) -> Draft:
