@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.registry import HeldTokens, Registry
+from agentvault_tui.broker.held import HeldTokens
+from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases.stepup import (
     ENDED_A_TURN,
     cancelled,
