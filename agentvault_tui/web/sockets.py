@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 import sys
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +44,7 @@ _PROBE_SECONDS: Final = 1.0
 _TWINS: Final = {"127.0.0.1": "::1", "::1": "127.0.0.1"}
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _PORTS_TRIED: Final = 32
+_SUBUIDS = Path("/etc/subuid")
 _log = logging.getLogger("agentvault.web")
 
 
@@ -208,8 +210,9 @@ def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
         local: of ours.
 
     Returns:
-        the uid; None where the kernel does not tell, or nobody holds that end open
-        any more (such a socket is shown as root's).
+        the uid, of those lent to one user the first; None where the kernel does not
+        tell, or nobody holds that end open any more (such a socket is shown as
+        root's).
     """
     diagnostics = _diagnostics()
     if diagnostics is None:
@@ -241,7 +244,40 @@ def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
     except (OSError, struct.error):
         return None
     state, uid, inode = _DIAG_TOLD.unpack_from(told)
-    return uid if inode and state == _ESTABLISHED else None
+    return _first_lent(uid) if inode and state == _ESTABLISHED else None
+
+
+def _first_lent(uid: int) -> int:
+    """Return *uid*, or the first of all that ``subuid(5)`` lends to the same user.
+
+    Most systems lend each user 65,536 for containers: as many users they are not.
+    """
+    try:
+        status = _SUBUIDS.stat()
+        firsts, ranges = _lent(_SUBUIDS, status.st_mtime_ns, status.st_size)
+    except (OSError, UnicodeError):
+        return uid
+    place = bisect_right(firsts, uid) - 1
+    if place < 0 or uid >= ranges[place][1]:
+        return uid
+    return ranges[place][2]
+
+
+@lru_cache(maxsize=1)
+def _lent(
+    path: Path, _changed: int, _size: int
+) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """Read the ranges: where each begins; its begin, end, and what it counts as."""
+    first_of: dict[str, int] = {}
+    ranges = []
+    for line in path.read_text().splitlines():
+        user, *numbers = line.split(":")
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            first, count = map(int, numbers)
+            first_of.setdefault(user, first)
+            ranges.append((first, first + count, first_of[user]))
+    ranges.sort()
+    return [one[0] for one in ranges], ranges
 
 
 @lru_cache(maxsize=1)

@@ -232,6 +232,36 @@ def test_the_kernel_tells_whose_a_connection_is(host: str) -> None:
             assert tcp_peer_uid(accepted) is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_uids_that_are_lent_to_one_user_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user of containers has 65,536 of them, and would have as many places."""
+    lent = tmp_path / "subuid"
+    monkeypatch.setattr(sockets, "_SUBUIDS", lent)
+
+    def told(uid: int) -> int | None:
+        with socket.socket() as server, socket.socket() as client:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            os.fchown(client.fileno(), uid, -1)
+            client.connect(server.getsockname())
+            accepted, _ = server.accept()
+            with accepted:
+                return tcp_peer_uid(accepted)
+
+    assert told(165_541) == 165_541
+    lent.write_text("mallory:165536:65536\nolga:100000:10\nodd\n\nx:1:y\nmallory:9:5\n")
+    assert {told(uid) for uid in (165_536, 165_541, 231_071, 9, 13)} == {165_536}
+    assert {told(uid) for uid in (100_000, 100_009)} == {100_000}
+    assert [told(uid) for uid in (0, 8, 14, 100_010, 231_072)] == [
+        *(0, 8, 14, 100_010, 231_072)
+    ]
+    lent.write_bytes(b"\xff:0:9999999\n")
+    assert told(165_541) == 165_541
+
+
 async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:
     """TCP_NODELAY is on in every accepted connection."""
     listener = await serve()
