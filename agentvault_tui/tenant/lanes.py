@@ -107,7 +107,8 @@ class Lanes:
             age = self._clock.now().timestamp() - int(issued)
             expected = self._mac(who, nonce, issued, origin.uid)
             if hmac.compare_digest(mac, expected) and 0 <= age < _KEPT:
-                return Lane(f"browser-{nonce}", trusted=True, apart=True)
+                # One for all browsers of a person: whoever signs in often has no more.
+                return Lane(f"browser-{who}", trusted=True, apart=True)
         if origin.code is not None:
             return Lane(f"code-{origin.code}", trusted=True, by_name=False)
         if origin.uid is None:

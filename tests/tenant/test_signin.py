@@ -146,6 +146,7 @@ def test_what_makes_a_browser_known(lanes: Lanes, home: Home) -> None:
     cookies = kept(lanes, "ann", 1000)
     known = lanes.lane(Origin(1000, cookies), "ann")
     assert (known.key[:8], known.trusted) == ("browser-", True)
+    assert lanes.lane(Origin(1000, kept(lanes, "ann", 1000)), "ann") == known
     (name,), (value,) = cookies.keys(), cookies.values()
     (other,) = kept(lanes, "bob", 1000)
     late = ManualClock(START + timedelta(days=90))
