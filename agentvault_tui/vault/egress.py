@@ -120,7 +120,10 @@ def _proxy(variable: str, said: str) -> str:
     url = said if "://" in said else f"http://{said}"
     try:
         parts = urlsplit(url)
-        usable = parts.hostname and (parts.port or True)
+        # After a "/", "?" or "#" that should be %2F, %3F or %23 comes more of a
+        # password, and what stands before it would be shown as the proxy's host.
+        whole = parts.path in {"", "/"} and not parts.query and not parts.fragment
+        usable = whole and parts.hostname and (parts.port or True)
     except ValueError:
         usable = False
     if not usable or not url.isascii() or not url.isprintable() or " " in url:

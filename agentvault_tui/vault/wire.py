@@ -203,7 +203,11 @@ def _proxy(way: Route) -> httpx.Proxy | None:
     if not way.proxy:
         return None
     tls = verifier(way) if way.proxy.startswith("https:") else None
-    return httpx.Proxy(way.proxy, ssl_context=tls)
+    try:
+        return httpx.Proxy(way.proxy, ssl_context=tls)
+    except httpx.InvalidURL:
+        # Without its cause, which may quote the credentials.
+        raise TenantUnreachableError(f"{way.proxy_from} names no proxy") from None
 
 
 def _token(bearer: Secret) -> str:

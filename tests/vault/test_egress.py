@@ -236,6 +236,27 @@ async def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
     assert finding.level is Level.FAULT
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        *("http://svc:12/s3cret@proxy.test:3128", "http://svc:12?s3cret@proxy.test"),
+        *("http://svc:12#s3cret@proxy.test", "http://svc:s3cret@999.1.1.1:3128"),
+        *("http://svc:s3cret@[::1", "svc:s3cret@proxy.test:99999"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_an_outage_that_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, clock: ManualClock, named: str
+) -> None:
+    """Nor is what stands before a slash in a password taken for the proxy's host."""
+    monkeypatch.setenv("HTTPS_PROXY", named)
+    tenant = Tenant(f"https://{HOST}/", clock)
+    with pytest.raises(TenantUnreachableError, match="HTTPS_PROXY names no") as caught:
+        await tenant.metadata()
+    written = caught.value.diagnosis() + tenant.way
+    for secret in ("svc", "s3cret", "12"):
+        assert secret not in written.replace("3128", "")
+
+
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
 async def test_authorities_that_cannot_be_read_let_nobody_in(
