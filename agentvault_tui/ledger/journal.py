@@ -7,13 +7,15 @@ written in full once, with zero bytes, and from then on only overwritten in plac
 File format, all numbers big-endian:
 
 * 0: magic, the ledger's id, SHA-256 of both; never changed.
-* 512: one byte, the selector: 0 nothing is kept, 1 area A, 2 area B.
-* 4096: area A; 4096 + AREA: area B. Each is the length of a payload (4 bytes), the
-  SHA-256 of ledger id and payload, and the payload: a JSON list of cuts.
+* 512: one byte, the selector: 1 area A, 2 area B.
+* 4096: area A; 4096 + AREA: area B. Each is the length of a payload (4 bytes), its
+  number (8 bytes), the SHA-256 of ledger id, number and payload, and the payload: a
+  JSON list of cuts. A new file has an empty list, with the number 0, in area A.
 
 A list is written to the area that is not selected and flushed, then the selector is
 written and flushed: a crash at any byte leaves the list before or the one after.
-So a selected area that does not verify was damaged, which no crash can do.
+So a selected area that does not verify was damaged, which no crash can do. Where both
+verify the larger number counts, so that a changed selector brings no older list back.
 
 Beside it, with the ledger's keys, stands a marker. Where the file cannot be written,
 the marker is deleted, for which a full disk has room: a start without it stops
@@ -32,12 +34,12 @@ from typing import Any, Final, Self
 
 from agentvault_tui.home import Home, fsync_folder, put_private
 
-_MAGIC: Final = b"AgentVault cuts 1\n"
+_MAGIC: Final = b"AgentVault cuts 2\n"
 _SELECTOR: Final = 512
 _FIRST: Final = 4096
 AREA: Final = 256 * 1024
 _SIZE: Final = _FIRST + 2 * AREA
-_HEAD: Final = 4 + hashlib.sha256().digest_size
+_HEAD: Final = 4 + 8 + hashlib.sha256().digest_size
 CAPACITY: Final = AREA - _HEAD
 """Bytes of JSON the file can keep."""
 
@@ -104,7 +106,9 @@ class CutJournal:
     """What the last process left."""
     problem: str | None = None
     """Why cuts may be missing, or cannot be kept: the next start stops everything."""
-    _selected: int = field(default=0, repr=False)
+    _selected: int = field(default=1, repr=False)
+    _number: int = field(default=0, repr=False)
+    """Of the list in the selected area."""
 
     @classmethod
     def open(
@@ -152,7 +156,8 @@ class CutJournal:
             os.fchmod(descriptor, 0o600)
             # Zeros that are written, not a hole or an extent that is only reserved:
             # overwriting them allocates nothing.
-            _write_all(descriptor, self._header() + bytes(_SIZE - _SELECTOR), 0)
+            new = (self._header() + b"\1").ljust(_FIRST, b"\0") + self._area(0, b"[]")
+            _write_all(descriptor, new.ljust(_SIZE, b"\0"), 0)
             os.fsync(descriptor)
             if os.path.lexists(self.path):
                 # Evidence, where it holds something that could not be read.
@@ -166,7 +171,7 @@ class CutJournal:
             raise
         finally:
             os.close(descriptor)
-        self._selected, self.problem = 0, None
+        self._selected, self._number, self.problem = 1, 0, None
 
     def write(self, cuts: list[KeptCut]) -> bool:
         """Keep exactly *cuts*, durably; where that fails, delete the marker.
@@ -194,18 +199,15 @@ class CutJournal:
         try:
             if os.fstat(descriptor).st_size != _SIZE:
                 raise OSError(0, "its size was changed")
-            selected = 0
-            if cuts:
-                payload = encode_cuts(cuts)
-                selected = 2 if self._selected == 1 else 1
-                area = len(payload).to_bytes(4, "big") + self._digest(payload) + payload
-                if len(area) > AREA:
-                    raise OSError(0, "more was cut than it holds")
-                _write_all(descriptor, area, _FIRST + (selected - 1) * AREA)
-                os.fsync(descriptor)
+            selected, number = 3 - self._selected, self._number + 1
+            area = self._area(number, encode_cuts(cuts))
+            if len(area) > AREA:
+                raise OSError(0, "more was cut than it holds")
+            _write_all(descriptor, area, _FIRST + (selected - 1) * AREA)
+            os.fsync(descriptor)
             _write_all(descriptor, bytes((selected,)), _SELECTOR)
             os.fsync(descriptor)
-            self._selected = selected
+            self._selected, self._number = selected, number
         finally:
             os.close(descriptor)
 
@@ -220,29 +222,37 @@ class CutJournal:
         if len(content) != _SIZE or content[:_SELECTOR] != self._header():
             raise _DamagedError("it is another ledger's, or was cut")
         selected = content[_SELECTOR]
-        if selected == 0:
-            return
-        if selected > 2:
+        if selected not in {1, 2}:
             raise _DamagedError("it names no area")
-        start = _FIRST + (selected - 1) * AREA
-        length = int.from_bytes(content[start : start + 4], "big")
-        payload = content[start + _HEAD : start + _HEAD + length]
-        if length > CAPACITY or content[start + 4 : start + _HEAD] != self._digest(
-            payload
-        ):
+        kept, other = (self._list(content, area) for area in (selected, 3 - selected))
+        if kept is None:
             raise _DamagedError("its checksum is another")
+        if other is not None and other[0] > kept[0]:
+            kept, selected = other, 3 - selected
         try:
-            self.found = tuple(KeptCut.read(value) for value in json.loads(payload))
+            self.found = tuple(KeptCut.read(value) for value in json.loads(kept[1]))
         except (ValueError, TypeError, KeyError) as error:
             raise _DamagedError(f"{error!r:.80}") from error
-        self._selected = selected
+        self._selected, self._number = selected, kept[0]
+
+    def _list(self, content: bytes, area: int) -> tuple[int, bytes] | None:
+        """Return number and payload of an area, if it is as it was written."""
+        start = _FIRST + (area - 1) * AREA
+        written = content[start : start + AREA]
+        length = int.from_bytes(written[:4], "big")
+        number = int.from_bytes(written[4:12], "big")
+        payload = written[_HEAD : _HEAD + length]
+        right = written.startswith(self._area(number, payload))
+        return (number, payload) if right else None
 
     def _header(self) -> bytes:
         name = _MAGIC + self.ledger_id.encode()
         return (name + hashlib.sha256(name).digest()).ljust(_SELECTOR, b"\0")
 
-    def _digest(self, payload: bytes) -> bytes:
-        return hashlib.sha256(self.ledger_id.encode() + payload).digest()
+    def _area(self, number: int, payload: bytes) -> bytes:
+        counted = number.to_bytes(8, "big")
+        digest = hashlib.sha256(self.ledger_id.encode() + counted + payload).digest()
+        return len(payload).to_bytes(4, "big") + counted + digest + payload
 
 
 def _write_all(descriptor: int, content: bytes, at: int) -> None:

@@ -84,6 +84,8 @@ def test_words_of_any_kind_come_back(home: Home) -> None:
 def test_what_was_damaged_is_told(home: Home, damage: str) -> None:
     """With cuts kept, nothing done to file or marker makes them silently none."""
     journal = new(home)
+    assert journal.write([replace(CUT, agent="agt_2")])
+    assert journal.write([])
     assert journal.write([CUT])
     content = bytearray(home.cut_journal.read_bytes())
     if damage in {"gone", "both"}:
@@ -95,10 +97,10 @@ def test_what_was_damaged_is_told(home: Home, damage: str) -> None:
     if damage == "emptied":
         home.cut_journal.write_bytes(bytes(len(content)))
     if damage == "payload":
-        content[4096 + 60] ^= 1
+        content[4096 + AREA + 60] ^= 1
         home.cut_journal.write_bytes(content)
     if damage == "selector":
-        content[512] = 2
+        content[512] = 0
         home.cut_journal.write_bytes(content)
     if damage in {"a pipe", "a link"}:
         home.cut_journal.rename(home.cut_journal.with_suffix(".moved"))
@@ -131,6 +133,20 @@ def test_more_than_it_holds_is_not_kept_in_part(home: Home) -> None:
     assert journal.write([replace(CUT, why="x" * CAPACITY)]) is False
     assert opened(home).found == ()
     assert opened(home).problem is not None
+
+
+def test_a_changed_selector_brings_no_older_list_back(home: Home) -> None:
+    """Whichever area it names, the newest list counts, and the next one is newer."""
+    journal = new(home)
+    kept: list[KeptCut] = []
+    for count in (1, 0, 2, 0):
+        kept = [replace(CUT, agent=f"agt_{n}") for n in range(count)]
+        assert journal.write(kept)
+        content = bytearray(home.cut_journal.read_bytes())
+        content[512] = 3 - content[512]
+        home.cut_journal.write_bytes(content)
+        journal = opened(home)
+        assert (list(journal.found), journal.problem) == (kept, None)
 
 
 class _Crash(BaseException):
@@ -205,7 +221,7 @@ class Journal(RuleBasedStateMachine):
         """One changed byte of what is kept is found out."""
         clean = self.home.cut_journal.read_bytes()
         start = 4096 + (clean[512] - 1) * AREA
-        length = 36 + int.from_bytes(clean[start : start + 4], "big")
+        length = 44 + int.from_bytes(clean[start : start + 4], "big")
         broken = bytearray(clean)
         broken[start + place % length] ^= 0x55
         self.home.cut_journal.write_bytes(broken)
