@@ -398,6 +398,33 @@ async def test_nothing_is_given_back_before_the_cut_is_recorded(
     assert kinds.index("agent.revoked") < kinds.index("agent.restored")
 
 
+async def test_a_scope_is_given_again_once_the_cut_is_recorded(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut's record comes first, so that it ends nothing issued since."""
+    scopes = frozenset({"write:calendar"})
+    agent = await bench.agent()
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", latched)
+        await change_scopes(bench.broker, agent.id, NONE, scopes, OPERATOR)
+    await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
+    again = bench.broker.registry.agent(agent.id)
+    assert isinstance(await ask(bench, again, CALENDAR), Granted)
+    await record_missed(bench.broker)
+    cut, given = await bench.events("agent.scopes_changed")
+    assert (cut.detail["ungranted"], given.detail["granted"]) == (
+        ["write:calendar"],
+        ["write:calendar"],
+    )
+    bench = await killed(bench, clock)
+    try:
+        assert "write:calendar" in bench.broker.registry.agent(agent.id).scopes
+        assert len(bench.broker.registry.tokens_of(agent.id)) == 1
+        assert bench.broker.state_problem is None
+    finally:
+        await bench.close()
+
+
 @pytest.mark.parametrize("what", ["restore", "lift", "grant"])
 async def test_what_was_not_given_back_is_not_given_back_by_a_restart(
     stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, what: str

@@ -292,6 +292,9 @@ async def _grant(
             "scopes of this agent are just being taken away", "grant again in a moment"
         )
     broker.ledger.check_writable()  # urgent for its place in the line alone
+    # A cut recorded after it would end what is issued under it.
+    await broker.cuts.record_missed()
+    agent = broker.registry.agent(agent.id)
     given = grant - set(agent.scopes)
     after = _with_scopes(agent, given.union(agent.scopes))
     draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, after, None)
