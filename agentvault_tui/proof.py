@@ -41,12 +41,18 @@ class Proof:
         )
 
     def event(self) -> dict[str, Any] | None:
-        """Return the event that the body tells, as the API writes it; None if none."""
+        """Return the event that the body tells, as the API writes it; None if none.
+
+        The digests of state rows (``state``) are for whoever has the database.
+        """
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
             return None
-        return {**value, "hash": self.hash} if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        value.pop("state", None)
+        return {**value, "hash": self.hash}
 
     def problem(self, before: str | None = None) -> str:
         """Say why this link does not hold; empty when it does.

@@ -53,7 +53,7 @@ def test_the_room_knows_only_words_text_time_and_errors() -> None:
             for name in imported(file)
             if name.split(".")[0] == "agentvault_tui"
         }
-        more = {"home"} if file.name == "kept.py" else set()
+        more = {"home"} if file.name == "kept_clients.py" else set()
         assert rooms <= NEIGHBOURS | more, file.name
 
 
