@@ -18,17 +18,27 @@ from agentvault_tui.model import Draft, EventType
 log = logging.getLogger("agentvault.upkeep")
 
 _TICK: Final = 0.5
-_PROBE_EVERY: Final = 20
+_PULSE: Final = 10.0
+"""Seconds between an answer of the tenant and the next question."""
 _SWEEP_EVERY: Final = 60
 _JUMP: Final = 2.0
 """Seconds the wall clock may move against the boot clock between two looks."""
 
 
 async def upkeep(broker: Broker) -> None:
-    """Look after the broker until cancelled; no fault of one look ends the next."""
+    """Look after the broker until cancelled; no fault of one look ends the next.
+
+    The tenant is asked beside it: one that takes its time must not delay a policy
+    that became stricter.
+    """
+    async with asyncio.TaskGroup() as both:
+        both.create_task(_looks(broker))
+        both.create_task(_pulses(broker))
+
+
+async def _looks(broker: Broker) -> None:
     looks = 0
     drift = _drift(broker)
-    answers: bool | None = None
     while True:
         try:
             drift = await _clock(broker, drift)
@@ -36,8 +46,6 @@ async def upkeep(broker: Broker) -> None:
             await reload_policy(broker)
             for chore in broker.chores:
                 await chore()
-            if looks % _PROBE_EVERY == 0:
-                answers = await pulse(broker, answers)
             registry = broker.registry
             swept = looks % _SWEEP_EVERY == 0
             for _ in registry.sweep_in_slices() if swept else registry.forget_cut():
@@ -57,6 +65,16 @@ async def upkeep(broker: Broker) -> None:
             log.exception("upkeep met something unforeseen")
         looks += 1
         await asyncio.sleep(_TICK)
+
+
+async def _pulses(broker: Broker) -> None:
+    answers: bool | None = None
+    while True:
+        try:
+            answers = await pulse(broker, answers)
+        except Exception:
+            log.exception("asking the tenant met something unforeseen")
+        await asyncio.sleep(_PULSE)
 
 
 async def pulse(broker: Broker, before: bool | None) -> bool:

@@ -39,6 +39,30 @@ async def test_expired_tokens_are_forgotten_while_the_ledger_cannot_write(
     looking.cancel()
 
 
+async def test_a_tenant_that_takes_its_time_delays_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests expire, and a policy that became stricter is put in force."""
+    asked = asyncio.Event()
+
+    async def probe() -> bool:
+        asked.set()
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench.tenant, "probe", probe)
+    _, waiting = await hold(bench)
+    looking = asyncio.create_task(upkeep(bench.broker))
+    await asked.wait()
+    bench.home.policy_file.write_text(
+        '@id("none") @why("no") forbid (principal, action, resource);'
+    )
+    bench.clock.advance(301)
+    before, registry = bench.broker.policy.version, bench.broker.registry
+    await bench.until(lambda: bench.broker.policy.version != before)
+    assert registry.stepup(waiting.id).status is StepUpStatus.EXPIRED
+    looking.cancel()
+
+
 async def test_a_poll_ends_its_own_request_and_leaves_the_rest_to_upkeep(
     bench: Bench,
 ) -> None:
