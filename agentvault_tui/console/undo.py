@@ -14,6 +14,8 @@ from agentvault_tui.console.lines import Pen, Row
 from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agentvault_tui.console.actions import Revoked
     from agentvault_tui.console.dialogs.desk import Desk
     from agentvault_tui.console.records import AgentRow
@@ -34,6 +36,8 @@ class Undo:
     """In boot seconds: a clock that is set changes nothing."""
     since: int
     """The last event seen before the restore was asked for."""
+    revoked_at: datetime | None
+    """When the agent was revoked that was restored."""
 
 
 def offer(desk: Desk, agent: AgentRow, since: int) -> None:
@@ -42,14 +46,16 @@ def offer(desk: Desk, agent: AgentRow, since: int) -> None:
     *since* is the last event that had been seen when it was asked for.
     """
     until = desk.mirror.clock.boot() + SECONDS
-    desk.undo = Undo(agent.id, agent.name, until, since)
+    desk.undo = Undo(agent.id, agent.name, until, since, agent.revoked_at)
 
 
 def offered(desk: Desk) -> Undo | None:
     """Return what can be taken back now.
 
     Nothing any more once the agent was revoked anyway: who serves it again after
-    that has decided anew, and it is not ours to take back.
+    that has decided anew, and it is not ours to take back. Nothing yet while the
+    agent's state is the one before the restore: the reply may come before the stream
+    tells of it.
     """
     undo, mirror = desk.undo, desk.mirror
     if undo is None:
@@ -58,12 +64,13 @@ def offered(desk: Desk) -> Undo | None:
     if (
         mirror.clock.boot() >= undo.until
         or agent is None
-        or agent.revoked
+        or (agent.revoked and agent.revoked_at != undo.revoked_at)
         or mirror.revoked_by.get(undo.agent_id, 0) > undo.since
         or mirror.read_from > undo.since  # what happened between was not seen
     ):
         desk.undo = None
-    return desk.undo
+        return None
+    return None if agent.revoked else undo
 
 
 async def take_back(desk: Desk, undo: Undo) -> Revoked:

@@ -203,9 +203,19 @@ async def test_once_seen_revoked_it_never_comes_back() -> None:
     """Also where only the agent's state told it."""
     stand = revoked_scene()
     offer(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
+    stand.agent(CALENDAR, status="revoked", revoked_at="2026-11-24T14:05:00Z")
     assert offered(stand.desk) is None
     stand.agent(CALENDAR, status="active")
     assert offered(stand.desk) is None
+
+
+async def test_a_reply_before_the_stream_does_not_end_it() -> None:
+    """The agent's state is the one before the restore until the stream tells of it."""
+    stand = revoked_scene()
+    offer(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
+    assert offered(stand.desk) is None
+    stand.agent(CALENDAR, status="active")
+    assert offered(stand.desk) is not None
 
 
 async def test_events_that_were_missed_end_it() -> None:
