@@ -265,6 +265,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._check_target()
         if self.parser.should_upgrade():
             return  # `_pass_over_upgrade` goes on
+        if len(self.pipeline) >= self._limits.pipelined:
+            self._fail(429, "too many requests were sent before their answers")
         now = self._now()
         self._port.tick(now)
         super().on_headers_complete()

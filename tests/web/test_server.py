@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
@@ -355,6 +356,26 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
     )
     assert said.count(b"HTTP/1.1 200 ") == 3
     assert said.index(b'"GET"') < said.index(b'"POST"')
+
+
+@pytest.mark.parametrize("times", [9, 10, 3_000])
+async def test_few_requests_of_a_connection_wait_for_their_answers(
+    serve: Serve, times: int
+) -> None:
+    """One read holds thousands, each of which would be kept and take its turn."""
+    asked = 0
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal asked
+        asked += 1
+        await echo(scope, receive, send)
+
+    listener = await serve(counted)
+    said = b""
+    with contextlib.suppress(ConnectionError):
+        said = await talk(listener, GET * (times - 1) + GET[:-2] + CLOSE)
+    assert said.count(b"HTTP/1.1 200 ") == (9 if times == 9 else 0)
+    assert asked == (9 if times == 9 else 1)
 
 
 async def test_an_offer_to_upgrade_is_passed_over(serve: Serve) -> None:
