@@ -145,6 +145,8 @@ def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
             if not found.panic and token.agent_id not in cut
             if token.id not in gone
         ),
+        numbers=(),
+        issued=(),
         stepups=tuple(
             ended.get(stepup.id, stepup)
             for stepup in loaded.stepups

@@ -147,6 +147,16 @@ def _take(left: dict[str, str], which: str, room: int) -> str:
     return canonical(taken) if taken else ""
 
 
+def is_bound(row: Row) -> bool:
+    """Tell whether the event a token's row names binds exactly that row."""
+    n, key, *_, text = row
+    value = f"{n}:{digest('tokens', row[1:5])}"
+    # Nearly always it binds nothing else, so that whole texts compare.
+    return text == f'{{"{key}":"{value}"}}' or (
+        text is not None and json.loads(text).get(key) == value
+    )
+
+
 class Bound(dict[str, tuple[int, str]]):
     """What events bound, by key: the valid number, and hash (empty: removed)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -194,7 +195,7 @@ class Loaded:
     counts: dict[AgentId, AgentCounts]
     last_seen: dict[AgentId, datetime]
     tokens: tuple[Token, ...]
-    """Those not expired, dropped or voided."""
+    """Those not expired, dropped or voided, oldest first."""
     stepups: tuple[StepUp, ...]
     """The open ones, the approved ones not yet redeemed, and the 50 latest others."""
     panic: Panic | None
@@ -207,6 +208,10 @@ class Loaded:
     accounts: tuple[Account, ...] = ()
     leases: tuple[Lease, ...] = ()
     """Those not over yet."""
+    numbers: Sequence[int] = ()
+    """For each of the tokens the number of its row."""
+    issued: Sequence[int] = ()
+    """For each of the tokens the event that binds its row; 0: no event binds it."""
 
 
 @dataclass(frozen=True, slots=True)

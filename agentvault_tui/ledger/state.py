@@ -10,13 +10,15 @@ larger *n* wins, whichever was written first.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import docs
 from agentvault_tui.ledger.activity import uncounted
+from agentvault_tui.ledger.bindings import is_bound
 from agentvault_tui.ledger.canonical import MAX_INT
 from agentvault_tui.ledger.records import (
     Change,
@@ -172,6 +174,7 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
     db.execute("BEGIN")
     try:
         counts, last_seen = _counts(db)
+        tokens, numbers, issued = _live_tokens(db, clock)
         meta = dict(db.execute("SELECT key, value FROM meta WHERE value IS NOT NULL"))
         panic = docs.read_panic(meta[_PANIC]) if _PANIC in meta else None
         return Loaded(
@@ -181,7 +184,9 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
             ),
             counts=counts,
             last_seen=last_seen,
-            tokens=tuple(_live_tokens(db, clock)),
+            tokens=tokens,
+            numbers=numbers,
+            issued=issued,
             stepups=tuple(_stepup(db, row) for row in stepup_rows(db)),
             panic=panic if panic and panic.on else None,
             cooldowns=tuple(
@@ -334,24 +339,22 @@ def _counts(
     return counts, seen
 
 
-def live_token_rows(
-    db: sqlite3.Connection, clock: Clock, *, bound: bool = False
-) -> Iterator[Row]:
-    """Yield the rows of tokens neither expired, dropped nor voided, oldest first.
+def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
+    """Yield the rows of tokens neither expired, dropped nor voided, newest first.
 
-    With *bound* a column more says what the event that is to bind the row does bind.
+    A column more says what the event that is to bind the row does bind.
     """
     narrowed: dict[str, list[tuple[str, int]]] = {}
     for key, n in db.execute("SELECT * FROM voided WHERE instr(agent_id, ' ') > 0"):
         agent_id, _, scope = key.partition(" ")
         narrowed.setdefault(agent_id, []).append((scope, n))
-    more = ", (SELECT json_extract(body, '$.state') FROM events e WHERE e.seq = t.seq)"
     rows = db.execute(
-        f"SELECT t.* {more if bound else ''} FROM tokens t"
+        "SELECT t.*, (SELECT json_extract(body, '$.state') FROM events e"
+        " WHERE e.seq = t.seq) FROM tokens t"
         " LEFT JOIN voided v ON v.agent_id = t.agent_id"
         " LEFT JOIN voided a ON a.agent_id = ?"
         " WHERE t.expires > ? AND t.n > coalesce(v.n, 0) AND t.n > coalesce(a.n, 0)"
-        " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n",
+        " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n DESC",
         (_ALL_AGENTS, iso(clock.now())),
     )
     for row in rows:
@@ -360,13 +363,28 @@ def live_token_rows(
             yield row
 
 
-def _live_tokens(db: sqlite3.Connection, clock: Clock) -> Iterator[Token]:
-    live = {}
-    for _, token_id, agent_id, _, doc, *_ in live_token_rows(db, clock):
+def _live_tokens(
+    db: sqlite3.Connection, clock: Clock
+) -> tuple[tuple[Token, ...], Sequence[int], Sequence[int]]:
+    """Return the live tokens, their rows' numbers, and the events that bind those.
+
+    All is read and hashed in one pass, and no row is kept: there may be hundreds of
+    thousands. Of two rows of a token the one with the larger number counts.
+    """
+    seen: set[str] = set()
+    tokens: list[Token] = []
+    numbers, issued = array("q"), array("q")
+    for row in live_token_rows(db, clock):
+        n, token_id, agent_id, _, doc, seq, _ = row
+        if token_id in seen:
+            continue
+        seen.add(token_id)
         token = docs.read_token(token_id, agent_id, doc)
         if not token.expires.passed(clock):
-            live[token.id] = token
-    yield from live.values()
+            tokens.append(token)
+            numbers.append(n)
+            issued.append(seq if is_bound(row) else 0)
+    return tuple(reversed(tokens)), numbers[::-1], issued[::-1]
 
 
 def stepup_rows(db: sqlite3.Connection) -> list[Row]:

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final, NamedTuple
 
 from agentvault_tui.clock import Clock, Deadline, SystemClock, iso, parse_iso
@@ -183,10 +184,7 @@ class _Passing:
         self._db = db
         self._clock = clock
         self.bound = lasting
-        rows = {row[1]: row for row in state.live_token_rows(db, clock, bound=True)}
-        self._tokens = [(token, rows[token.id]) for token in loaded.tokens]
-        self._issued = {row[1]: row[5] for row in rows.values() if _is_bound(row)}
-        """The event that issued each token whose row is right."""
+        self._loaded = loaded
         self._stepups = list(zip(loaded.stepups, state.stepup_rows(db), strict=True))
         elevated = {one.stepup_id for one in loaded.tokens}
         self._wanted = {
@@ -196,25 +194,29 @@ class _Passing:
             or (one.status is StepUpStatus.APPROVED and one.id in elevated)
         }
         """Step-ups that give a right: the others are only shown."""
-        self._scan(loaded)
+        self._scan()
 
     def expired(self, roster: Roster) -> tuple[Token, ...]:
         """Return the tokens that a clock has passed, whatever it says now."""
         return tuple(
             token
-            for token, _ in self._tokens
-            if token.id in self._issued
-            and _over(roster, token.expires, self._issued[token.id], self._clock)
+            for token, issued in zip(
+                self._loaded.tokens, self._loaded.issued, strict=True
+            )
+            if issued and _over(roster, token.expires, issued, self._clock)
         )
 
     def tokens(self) -> tuple[Token, ...]:
         """Return the tokens that are not as issued, or that were ended."""
+        loaded, voided = self._loaded, cache(self.bound.voided)
         return tuple(
             token
-            for token, row in self._tokens
-            if token.id not in self._issued
-            or row[0] <= self.bound.voided(token.agent_id, token.scope)
-            or row[0] < self.bound.get(token.id, (0, ""))[0]  # replaced, or dropped
+            for token, n, issued in zip(
+                loaded.tokens, loaded.numbers, loaded.issued, strict=True
+            )
+            if not issued
+            or n <= voided(token.agent_id, token.scope)
+            or n < self.bound.get(token.id, (0, ""))[0]  # replaced, or dropped
         )
 
     def stepups(self, *, wanted: bool) -> tuple[StepUp, ...]:
@@ -230,12 +232,12 @@ class _Passing:
             and not self.bound.holds("stepups", row)
         )
 
-    def _scan(self, loaded: Loaded) -> None:
+    def _scan(self) -> None:
         """Read back to the oldest event that can say something of these rows."""
-        low = min(self._issued.values(), default=head_seq(self._db))
+        low = min(filter(None, self._loaded.issued), default=head_seq(self._db))
         needed = {row[0]: row[-1] for _, row in self._stepups if row[0] in self._wanted}
         meta = dict(self._db.execute("SELECT key, n FROM meta"))
-        for lease in loaded.leases:
+        for lease in self._loaded.leases:
             needed[state.lease_key(lease)] = meta[state.lease_key(lease)]
         now, head = self._clock.now(), head_seq(self._db)
         (era,) = self._db.execute("SELECT max(first_seq) FROM eras").fetchone()
@@ -248,23 +250,14 @@ class _Passing:
             high, size = start - 1, size * 2
 
 
-def _is_bound(row: Row) -> bool:
-    """Tell whether the event a token's row names binds exactly that row."""
-    n, key, *_, text = row
-    value = f"{n}:{digest('tokens', row[1:5])}"
-    # Nearly always it binds nothing else, so that whole texts compare.
-    return text == f'{{"{key}":"{value}"}}' or (
-        text is not None and json.loads(text).get(key) == value
-    )
-
-
 def _over(roster: Roster, ends: Deadline, issued: int, clock: Clock) -> bool:
     """Tell whether a clock has passed a deadline since it was set by event *issued*.
 
     A wall clock that was ahead and set back has ended what it passed. One that was
     set back makes nothing live longer, also after a reboot (see `clock.Deadline`).
     """
-    if any(at > issued and peak >= ends.wall for at, peak in roster.peaks.items()):
+    peaks = roster.peaks  # nearly always none
+    if peaks and any(at > issued and peak >= ends.wall for at, peak in peaks.items()):
         return True
     return (
         ends.boot_id != clock.boot_id

@@ -206,6 +206,39 @@ async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None
     assert given == []
 
 
+async def test_a_token_that_expires_during_a_start_is_no_damage(bench: Bench) -> None:
+    """With many tokens some do, between the reading of the rows and their check."""
+    await ask(bench, await bench.agent(), CALENDAR)
+    await bench.close()
+    db = sqlite3.connect(bench.home.database)
+    loaded = load(db, bench.clock)
+    (token,) = loaded.tokens
+    bench.clock.advance(token.expires.remaining(bench.clock) + 1)
+    assert not diverged(db, loaded, bench.clock)
+    db.close()
+
+
+async def test_a_second_row_of_an_expired_token_is_not_served(bench: Bench) -> None:
+    """The row that is bound vouches for itself alone, also once it has expired."""
+    await ask(bench, await bench.agent(), CALENDAR)
+    await bench.close()
+    db = sqlite3.connect(bench.home.database, isolation_level=None)
+    (token,) = load(db, bench.clock).tokens
+    left = token.expires.remaining(bench.clock) + 1
+    bench.clock.advance(left)
+    bench.clock.jump_wall(-left)
+    later = str(token.expires.boot + 9000)
+    db.execute(
+        "INSERT INTO tokens SELECT 1, id, agent_id, expires,"
+        " replace(doc, ?, ?), seq FROM tokens",
+        (str(token.expires.boot), later),
+    )
+    loaded = load(db, bench.clock)
+    found = diverged(db, loaded, bench.clock)
+    assert trusted(bench.broker, loaded, found).tokens == ()
+    db.close()
+
+
 @pytest.mark.parametrize("table", ["dropped", "voided"])
 async def test_removed_ends_revive_no_token(bench: Bench, table: str) -> None:
     """What was revoked or used stays so, is dropped again, recorded and told."""
