@@ -7,7 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import cedarpy
 
@@ -113,7 +113,7 @@ class Policy:
             )
             for scope in catalogue
         }
-        self._kept: OrderedDict[Hashable, Ruling] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
 
     def _refuse_misspelt(self) -> None:
         for problem in self.problems():
@@ -197,7 +197,29 @@ class Policy:
         who = Principal(agent.id, agent.name, agent.owner, agent.scopes)
         # The scope the action is performed under leads, then the order asked.
         asked = tuple(dict.fromkeys((action.action, *action.scopes)))
-        rulings = self.rulings(who, asked, facts, named=action.named)
+        allowed = [
+            name for name in asked if name in who.scopes and name in self.catalogue
+        ]
+        key = (
+            asked,
+            action.named,
+            who if len(allowed) < len(asked) else None,
+            *[self._classes[name].key(who, facts) for name in allowed],
+        )
+        verdict = self._kept.get(key)
+        if verdict is None:
+            verdict = self._verdict(who, asked, facts, named=action.named)
+            # The oldest give way; those an agent made large are not kept.
+            if facts.resource is None or len(facts.resource) <= _KEPT_RESOURCE:
+                self._kept[key] = verdict
+                if len(self._kept) > _KEPT_ANSWERS:
+                    self._kept.popitem(last=False)
+        return verdict
+
+    def _verdict(
+        self, who: Principal, asked: tuple[str, ...], facts: Facts, *, named: bool
+    ) -> Verdict:
+        rulings = self.rulings(who, asked, facts, named=named)
         ruling = max(rulings, key=lambda one: one.outcome.strictness)
         known = [scope for name in asked if (scope := self.catalogue.get(name))]
         risk = max((scope.risk for scope in known), key=lambda r: r.rank, default=None)
@@ -271,54 +293,27 @@ class Policy:
         *,
         named: bool,
     ) -> list[Ruling]:
-        """Answer each scope as its class of requests was answered, or by Cedar."""
-        known = tuple(name for name in asked if name in self.catalogue)
-        action = asked[0] if asked[0] in self.catalogue else ""
-        performs = {scope: action if named else scope for scope in scopes}
-        keys = {
-            scope: (scope, known, performs[scope], self._classes[scope].key(who, facts))
-            for scope in scopes
-        }
-        answers = {
-            scope: ruling
-            for scope, key in keys.items()
-            if (ruling := self._kept.get(key)) is not None
-        }
-        if missing := [scope for scope in scopes if scope not in answers]:
-            context = {**facts.context(), "scopes": known}
-            asks = {name: {**context, "performs": performs[name]} for name in missing}
-            for ruling in self._evaluate(who, asks, facts):
-                answers[ruling.scope] = ruling
-                self._keep(keys[ruling.scope], ruling, facts)
-        return [answers[scope] for scope in scopes]
-
-    def _keep(self, key: Hashable, ruling: Ruling, facts: Facts) -> None:
-        """Keep an answer; the oldest give way, and those an agent made large."""
-        if facts.resource is not None and len(facts.resource) > _KEPT_RESOURCE:
-            return
-        self._kept[key] = ruling
-        if len(self._kept) > _KEPT_ANSWERS:
-            self._kept.popitem(last=False)
-
-    def _evaluate(
-        self, who: Principal, asks: dict[str, dict[str, Any]], facts: Facts
-    ) -> list[Ruling]:
         """Have Cedar evaluate each scope, with request and context type-checked."""
+        if not scopes:
+            return []
+        context = facts.context()
+        context["scopes"] = [name for name in asked if name in self.catalogue]
+        action = asked[0] if asked[0] in self.catalogue else ""
         requests = [
             {
                 "principal": {"type": "Agent", "id": who.id},
                 "action": {"type": "Action", "id": name},
                 "resource": {"type": "Resource", "id": facts.resource or ""},
-                "context": context,
+                "context": {**context, "performs": action if named else name},
             }
-            for name, context in asks.items()
+            for name in scopes
         ]
         results = cedarpy.is_authorized_batch(
             requests, self._policies, self._entities(who), self._schema
         )
         return [
             self._clear(self._ruling(scope, result), who, facts)
-            for scope, result in zip(asks, results, strict=True)
+            for scope, result in zip(scopes, results, strict=True)
         ]
 
     def _clear(self, ruling: Ruling, who: Principal, facts: Facts) -> Ruling:
