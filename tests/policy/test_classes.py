@@ -149,6 +149,29 @@ def test_a_rule_for_one_agent_answers_only_that_one(agent: Agent) -> None:
     assert outcomes == [Outcome.DENIED, Outcome.ALLOWED]
 
 
+def test_what_was_not_granted_is_told_to_each_agent_by_itself(agent: Agent) -> None:
+    """Agents that lack another scope of the same request get their own answer."""
+    policy = policy_of([])
+    asked = action("read:files", "write:files")
+    for scope, lacks in (("read:files", "write:files"), ("write:files", "read:files")):
+        verdict = policy.decide(replace(agent, scopes=(scope,)), asked)
+        assert verdict.outcome is Outcome.DENIED
+        assert (
+            f"Not granted to this agent: {lacks}. Granted: {scope}." in verdict.message
+        )
+
+
+def test_a_request_that_names_its_action_is_another_than_one_that_does_not(
+    agent: Agent,
+) -> None:
+    """Without a named action each scope may be the one that is performed."""
+    rule = ("forbid", "(principal, action, resource)", "when")
+    policy = policy_of([(*rule, 'context.performs == "write:files"')])
+    asked = action("read:files", "write:files")
+    assert policy.decide(agent, replace(asked, named=True)).outcome is Outcome.ALLOWED
+    assert policy.decide(agent, replace(asked, named=False)).outcome is Outcome.DENIED
+
+
 def test_amounts_on_one_side_of_a_limit_are_one_class(agent: Agent) -> None:
     """A rule that compares with 1000 is evaluated for 7 and not again for 12."""
     policy = policy_of(
