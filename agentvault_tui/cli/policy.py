@@ -232,7 +232,7 @@ def init(session: Session) -> None:
     there = [str(path) for path in texts if path.exists()]
     if there:
         raise ConflictError(
-            f"{' and '.join(there)} is there already, so nothing was written",
+            f"already there: {' and '.join(there)}, so nothing was written",
             "edit it, or move it away first",
         )
     home.prepare()

@@ -27,6 +27,11 @@ _REFUSALS: Final = {
     "too_many_tokens": "it holds too many tokens already",
     "unknown_connection": "nobody said what that connection is for",
 }
+_ENDINGS: Final = {
+    "allowed_by_policy": "policy alone allowed it",
+    "policy_changed": "the policy changed",
+}
+"""What a token was used up or ended for, where no person said it in words."""
 _EVENTS: Final = {
     "agent.flooding": "FLOODING",
     "agent.registered": "REGISTERED",
@@ -186,4 +191,4 @@ def why(mirror: Mirror, event: EventRow) -> str:
         return _masked(event.reason)  # the agent's own words
     if event.outcome == "escalated":
         return f"waits for a person: {event.rule}" if event.rule else ""
-    return event.reason if not event.outcome else ""
+    return "" if event.outcome else _ENDINGS.get(event.reason, event.reason)

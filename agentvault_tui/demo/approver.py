@@ -115,7 +115,8 @@ async def _waiting_code(socket: Path) -> str:
         if stepup["status"] == "authorizing" and stepup["device"]:
             return str(stepup["device"]["user_code"])
     raise AgentVaultError(
-        "nothing waits for a second factor", "first, in the console: s, Enter on one, a"
+        "nothing waits for a second factor",
+        "first, in the console: s, Enter if several wait, a",
     )
 
 

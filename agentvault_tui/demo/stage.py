@@ -204,8 +204,9 @@ def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
         f"Home {home}",
         "",
         (
-            "The console opens next. When something waits: s, Enter on one, then a; a "
-            "code appears. Approving takes a password and a one-time code, either way:"
+            "The console opens next. When something waits: s, Enter if several do, "
+            "then a; a code appears. Approving takes a password and a one-time code, "
+            "either way:"
         ),
         "",
         (

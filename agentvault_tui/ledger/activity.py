@@ -26,9 +26,9 @@ SCOPE: Final = "scope"
 REASON: Final = "reason"
 QUARTER: Final = "quarter"
 REDEEMED: Final = "redeemed"
+"""Stands beside the outcomes: an elevated token was used."""
 ALLOWED: Final = "allowed_by_policy"
 """The reason of a redemption whose token policy alone allowed."""
-"""Stands beside the outcomes: an elevated token was used."""
 TABLE: Final = """CREATE TABLE activity (
   agent_id TEXT NOT NULL, facet TEXT NOT NULL, value TEXT NOT NULL,
   outcome TEXT NOT NULL, events INTEGER NOT NULL, last TEXT NOT NULL,

@@ -208,6 +208,27 @@ def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
     }
 
 
+def test_a_resource_server_is_not_said_to_be_unseen(pen: Pen, told: Told) -> None:
+    """It asks about tokens and for none, so when it asked last says nothing."""
+    server = told.agent(resource_server=True)
+    said = text(details(pen, told.mirror, server, 50, ""))
+    assert "resource server" in said
+    assert "never seen" not in said
+
+
+def test_a_used_or_ended_token_says_why_in_words(told: Told) -> None:
+    """The ledger's codes are not shown; a person's reason stands as it is."""
+    said = []
+    for kind, reason in (
+        ("token.redeemed", "allowed_by_policy"),
+        ("token.revoked", "policy_changed"),
+        ("agent.revoked", "panic"),
+    ):
+        told.add_event(kind, reason=reason)
+        said.append(words.why(told.mirror, told.mirror.events[-1]))
+    assert said == ["policy alone allowed it", "the policy changed", "panic"]
+
+
 def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:
     """Rows that may be missing are as loud as a jump of the clock."""
     told.add_event("tenant.log_gap", reason="rows may be missing")

@@ -22,9 +22,10 @@ def check_broker(session: Session) -> Iterator[Finding]:
         yield ok(f"none runs at {session.client.path}; `agentvault serve` starts one")
         yield from _kept_cuts(session)
         return
-    what = f"version {status['version']}, {status['agents']} agents"
+    agents, waiting = status["agents"], status["stepups_pending"]
+    what = f"version {status['version']}, {agents} agent{'s' * (agents != 1)}"
     if status["version"] == __version__:
-        yield ok(f"{what}, {status['stepups_pending']} step-ups waiting")
+        yield ok(f"{what}, {waiting} step-up{'s' * (waiting != 1)} waiting")
     else:
         yield warning(
             f"{what}; this command line is {__version__}", "restart the broker"

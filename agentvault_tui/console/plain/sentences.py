@@ -46,9 +46,10 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "pending":
             left = countdown(row.remaining(now))
             limits = f"{no_limits(row)} " if row.unlimited else ""
+            figure = f", {row.gist}" if row.gist else ""
             return (
-                f"{limits}STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}, "
-                f"risk {row.risk}. It ends in {left}. Type: show {mark}"
+                f"{limits}STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}"
+                f"{figure}, risk {row.risk}. It ends in {left}. Type: show {mark}"
             )
         case "authorizing":
             return f"Step-up {mark}: waiting for the approver to sign in."

@@ -105,13 +105,14 @@ def details(
 def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     p, last = pen.palette, mirror.last_seen(agent.id)
     seen = f"seen {ago(mirror.clock.now(), last)}" if last else "never seen"
+    if agent.resource_server:  # it introspects, which is nobody's request
+        seen = "resource server"
     owner = pen.clip(agent.owner, max(width - LABEL - len(seen) - 3, 6))
-    kind = " resource server" if agent.resource_server else ""
     rows = [
         pen.fact(
             "Owner",
             (owner, p.text),
-            (f" {pen.glyphs.separator} {seen}{kind}", p.muted),
+            (f" {pen.glyphs.separator} {seen}", p.muted),
         )
     ]
     if agent.purpose:

@@ -58,10 +58,10 @@ class WhoPane(Pane):
         pen, p = self.pen, self.pen.palette
         now, last = self.mirror.clock.now(), self.mirror.last_seen(agent.id)
         counts = self.mirror.counts(agent.id)
+        seen = f"seen {ago(now, last)}" if last else "never seen"
         words = [
-            f"seen {ago(now, last)}" if last else "never seen",
+            "resource server" if agent.resource_server else seen,
             *([] if agent.revoked else [f"revoking cuts {ends(self.mirror, agent)}"]),
-            *(["resource server"] if agent.resource_server else []),
             f"{counts.allowed:,} allowed",
             f"{counts.denied:,} denied",
             f"{counts.escalated:,} escalated",
