@@ -132,6 +132,6 @@ async def _by_device(
             "verification_uri_complete": flow.verification_uri_complete,
             "expires_in": flow.expires_in,
         }
-        print_device(session.out, shown)
+        print_device(session, shown)
 
     return FixedToken(await sign_in(tenant, client_id, asked, tell))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -14,9 +15,9 @@ from agentvault_tui.cli.session import Session, lazily
 _POLL: Final = 0.5
 
 
-def print_device(out: Output, device: dict[str, Any]) -> None:
+def print_device(session: Session, device: dict[str, Any]) -> None:
     """Print what a person needs on their other device (RFC 8628 section 3.3)."""
-    link, code = device["verification_uri"], device["user_code"]
+    out, link, code = session.out, device["verification_uri"], device["user_code"]
     local = lazily("agentvault_tui.qr", "on_loopback")(link)
     way = lazily("agentvault_tui.qr", "tunnel")
     out.line()
@@ -26,8 +27,11 @@ def print_device(out: Output, device: dict[str, Any]) -> None:
     out.line(where, out.cell(link, limit=500))
     out.line("and enter               ", out.cell(code, "strong"))
     if local:
-        command = f"agentvault tenant activate {code} --user NAME"
-        out.line("or in another terminal  ", command)
+        # Another terminal may not have this one's environment.
+        chosen = session.home_option or os.environ.get("AGENTVAULT_HOME")
+        home = f"--home {shlex.quote(str(session.home.data))} " if chosen else ""
+        command = f"agentvault {home}tenant activate {code} --user NAME"
+        out.line("or in another terminal  ", out.cell(command, limit=500))
     out.line()
     if not local:  # no other device can open it
         print_qr(out, device.get("verification_uri_complete") or link)

@@ -19,7 +19,7 @@ def login(session: Session) -> int:
     if session.json:
         out.json(started)
     else:
-        print_device(out, started["device"])
+        print_device(session, started["device"])
     me = followed(
         session, lambda: client.get("/api/auth/me"), lambda seen: bool(seen["pending"])
     )

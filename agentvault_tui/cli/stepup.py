@@ -119,7 +119,7 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
     if session.json:
         out.json(started)
     elif started["device"]:
-        print_device(out, started["device"])
+        print_device(session, started["device"])
     ended = followed(
         session,
         lambda: _fetch(client, stepup_id),

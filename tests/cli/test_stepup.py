@@ -166,7 +166,9 @@ def test_approve_on_a_terminal_shows_all_then_code_and_link(
         assert "fingerprint" in before
         assert device["user_code"] in after
         assert device["verification_uri"] in after
-        assert f"agentvault tenant activate {device['user_code']}" in after
+        home = broker.env["AGENTVAULT_HOME"]
+        activate = f"agentvault --home {home} tenant activate {device['user_code']}"
+        assert activate in after.replace("\r\n", "")
         assert "\x1b[30;107m" not in after  # a QR of loopback leads nowhere
         assert av("stepup", "deny", stepup_id, "--reason", "no invoice").code == 0
         assert terminal.finish() == 1

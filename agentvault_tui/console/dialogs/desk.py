@@ -93,9 +93,12 @@ class Desk:
 
 
 def name_ways(desk: Desk, socket: Path, environ: Mapping[str, str]) -> None:
-    """Name what leads to the tenant's page from this terminal, for the vault's home."""
+    """Name what leads to the tenant's page from this terminal, for the vault's home.
+
+    Another terminal need not have this one's ``AGENTVAULT_HOME``.
+    """
     desk.ssh = environ.get("SSH_CONNECTION", "")
-    if socket != Home.locate().socket:
+    if environ.get("AGENTVAULT_HOME") or socket != Home.locate().socket:
         home = shlex.quote(str(socket.parent.parent))
         desk.activate = f"agentvault --home {home} tenant activate"
 

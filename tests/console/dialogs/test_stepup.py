@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.dialog_stand import CODE, Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
 from agentvault_tui.console.before import differs
+from agentvault_tui.console.dialogs.desk import name_ways
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import (
     Asked,
@@ -27,6 +29,7 @@ from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.theme import palette
 from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.home import Home
 from agentvault_tui.text import Shown
 
 ID = "sup_7f3a"
@@ -636,6 +639,16 @@ async def test_a_link_of_this_machine_is_no_qr(ssh: str, line: str) -> None:
         assert f"agentvault tenant activate {CODE} --user NAME" in shown
         assert (line in shown) if line else ("ssh" not in shown)
         assert "token minted" in shown
+
+
+def test_the_command_for_another_terminal_names_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only this terminal's environment does, which that one may lack."""
+    monkeypatch.setenv("AGENTVAULT_HOME", str(tmp_path))
+    desk = scene().desk
+    name_ways(desk, Home.locate().socket, {"AGENTVAULT_HOME": str(tmp_path)})
+    assert desk.activate == f"agentvault --home {tmp_path} tenant activate"
 
 
 async def test_what_came_too_soon_is_told_for_two_seconds() -> None:
