@@ -62,7 +62,11 @@ def list_agents(session: Session) -> None:
             out.cell(agent["counts"]["allowed"]),
             out.cell(agent["counts"]["denied"]),
             out.cell(agent["counts"]["escalated"]),
-            out.cell(" ".join(agent["scopes"])),
+            out.cell(
+                f"serves {' '.join(agent['serves']) or 'every scope'}"
+                if agent["resource_server"]
+                else " ".join(agent["scopes"])
+            ),
         ]
         for agent in agents
     ]

@@ -87,8 +87,9 @@ def _print_check(out: Output, told: dict[str, Any]) -> None:
     source = out.cell(told["source"])
     for one in told["problems"]:
         line, rule, what = (out.cell(value, limit=400) for value in one.values())
-        place = (" line ", line, ": the rule ", rule) if one["rule"] else ()
-        out.line(source, *place, ": ", what)
+        # Without a rule it is about the catalogue or the settings, not this file.
+        place = (source, " line ", line, ": the rule ", rule, ": ")
+        out.line(*(place if one["rule"] else ()), what)
     if told["problems"]:
         return
     out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
@@ -423,7 +424,7 @@ def _orphans(session: Session, catalogue: Any, agents: Iterable[Any]) -> Iterato
     for scope, names in held.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         yield (
-            f"the catalogue lacks {scope}, which was granted to"
+            f"the catalogue of scopes lacks {scope}, which was granted to"
             f" {', '.join(names[:3])}{more}: every use of it is denied"
         )
     try:

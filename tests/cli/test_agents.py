@@ -332,6 +332,7 @@ def test_a_resource_server_says_what_it_serves(av: Run) -> None:
     shown = av("agents", "show", "pay-api").out
     assert "read:payments send:payment" in shown
     assert "stripe:acct_42" in shown
+    assert "serves read:payments send:payment" in av("agents", "list").out
     open_api = av("agents", "add", "any-api", "--owner", "o", "--resource-server")
     assert "consumes those meant for other servers" in open_api.err
     found = av("doctor", "--json").json["findings"]

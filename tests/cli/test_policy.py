@@ -83,6 +83,7 @@ def test_check_knows_the_homes_agents(av: Run, agent: Agent, tmp_path: Path) -> 
     answer = av("policy", "check", str(catalogue))
     assert answer.code == 1
     assert "which was granted to " in answer.out
+    assert "policy.cedar" not in answer.out
     assert ": every use of it is denied" in answer.out
 
 
