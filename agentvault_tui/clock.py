@@ -129,7 +129,9 @@ class Deadline:
 
     def passed(self, clock: Clock) -> bool:
         """Tell whether either clock says it is over."""
-        return self.remaining(clock) <= 0.0
+        return self.wall <= clock.now() or (
+            self.boot_id == clock.boot_id and self.boot <= clock.boot()
+        )
 
 
 def as_set_now(clock: Clock) -> Callable[[Deadline], datetime]:

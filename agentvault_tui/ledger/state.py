@@ -357,6 +357,8 @@ def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
         " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n DESC",
         (_ALL_AGENTS, iso(clock.now())),
     )
+    if not narrowed:
+        yield from rows
     for row in rows:
         cuts = [scope for scope, n in narrowed.get(row[2], ()) if row[0] <= n]
         if not cuts or docs.token_scopes(row[4]).isdisjoint(cuts):
