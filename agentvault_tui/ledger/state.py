@@ -52,6 +52,8 @@ Statement: TypeAlias = tuple[str, tuple[Any, ...]]
 _PANIC: Final = "panic"
 _CHUNK: Final = 64
 """Rows a statement may have: few enough sizes for SQLite to keep all prepared."""
+_BATCH: Final = 256
+"""Rows of tokens that are read at once."""
 _ALL_AGENTS: Final = ""
 """Stands in `voided` for every agent: no agent has it as its id."""
 _COOLDOWN: Final = "cooldown:"
@@ -357,12 +359,14 @@ def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
         " AND t.id NOT IN (SELECT id FROM dropped) ORDER BY t.n DESC",
         (_ALL_AGENTS, iso(clock.now())),
     )
-    if not narrowed:
-        yield from rows
-    for row in rows:
-        cuts = [scope for scope, n in narrowed.get(row[2], ()) if row[0] <= n]
-        if not cuts or docs.token_scopes(row[4]).isdisjoint(cuts):
-            yield row
+    # Row by row, SQLite and Python take turns in the processor's cache.
+    while batch := rows.fetchmany(_BATCH):
+        for row in batch:
+            cuts = narrowed and [
+                scope for scope, n in narrowed.get(row[2], ()) if row[0] <= n
+            ]
+            if not cuts or docs.token_scopes(row[4]).isdisjoint(cuts):
+                yield row
 
 
 def _live_tokens(
