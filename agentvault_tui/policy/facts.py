@@ -53,6 +53,9 @@ class Facts(NamedTuple):
         return {**context, "unclear": list(self.unclear)}
 
 
+_NOTHING_STATED: Final = Facts(None, None, None, None, None, ())
+
+
 def derive(action: Action) -> Facts:
     """Reduce an agent's own objects to what a rule may be written about.
 
@@ -60,6 +63,8 @@ def derive(action: Action) -> Facts:
     a rule then asks a person, and never guesses in the agent's favour.
     """
     parameters = action.parameters
+    if not parameters and action.resource is None:
+        return _NOTHING_STATED
     said = [(plain_name(name), value) for name, value in parameters.items()]
     nested = [(plain_name(name), value) for name, value in _nested(parameters)]
     # Another spelling, or a place inside another object, may be what the resource
