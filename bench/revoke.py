@@ -7,8 +7,9 @@ token is introspected and a new one is asked for. Timed from sending the revocat
 the answer that says no: idle, and worst of 200 while 64 connections are asking for
 tokens, or flood it with bodies that are slow to read, of nobody known. OpenBao, where
 it can be installed: revoke a token, then use it and get 403.
-Targets: p50 idle at or below 1.6 ms, worst of 200 under load below 20 ms. The answer
-waits for its record, so the disk's own worst flush in that time is printed beside it.
+Targets: p50 idle at or below 1.6 ms; under load, asked by a process of its own, median
+below 5 ms and worst of 200 below 20 ms or three times the disk's own worst flush in
+that time, since the answer waits for its record; flooded, worst below 50 ms.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 from support.disk import probe
-from support.load import Connection, ask_many, connect, request
+from support.load import Connection, connect, loading, request
 from support.peers import (
     Peer,
     UnavailableError,
@@ -114,9 +115,9 @@ async def measure_bao(peer: Peer) -> Times:
 
 
 async def token_requests(ours: Vault) -> list[bytes]:
-    """Return what agents ask all day."""
+    """Return what agents ask all day: actions that all differ."""
     askers = [await ours.register(f"asker-{n}", SCOPE) for n in range(16)]
-    return [asker.token_request(SCOPE) for asker in askers]
+    return [askers[n % 16].action_request(SCOPE, n) for n in range(20_000)]
 
 
 def slow_bodies(ours: Vault) -> list[bytes]:
@@ -131,20 +132,9 @@ async def beside(
     requests: list[bytes], ours: Vault, door: Client, victims: list[Client]
 ) -> Times:
     """Revoke *victims* while *requests* come over 64 connections."""
-    stopping = False
-
-    async def asking() -> None:
-        while not stopping:
-            await ask_many(
-                ours.agents, requests, connections=CONNECTIONS, count=CONNECTIONS * 40
-            )
-
-    load = asyncio.create_task(asking())
-    await asyncio.sleep(1.0)  # let it reach its pace
-    times = await revoke_all(ours, door, victims)
-    stopping = True
-    await load
-    return times
+    with loading(ours.agents, requests, CONNECTIONS):
+        await asyncio.sleep(1.0)  # let it reach its pace
+        return await revoke_all(ours, door, victims)
 
 
 async def measure(*, peers: bool) -> bool:
@@ -166,12 +156,14 @@ async def measure(*, peers: bool) -> bool:
     print(f"the disk's own flush meanwhile: {_spread(flushed)}")
     if peers:
         await _beside(idle)
-    p50, worst = statistics.median(idle.inactive), max(loaded.inactive)
-    met = p50 <= 1.6 and worst < 20
+    p50, busy = statistics.median(idle.inactive), statistics.median(loaded.inactive)
+    worst, most = max(loaded.inactive), max(20.0, 3 * max(flushed))
+    large = max(flooded.inactive)
+    met = p50 <= 1.6 and busy < 5 and worst < most and large < 50
     print(
-        f"targets {'met' if met else 'MISSED'}: "
-        f"idle p50 is {p50:.2f} ms (at most 1.60), "
-        f"worst of {LOADED} under load is {worst:.1f} ms (below 20)"
+        f"targets {'met' if met else 'MISSED'}: idle p50 {p50:.2f} ms (at most 1.60);"
+        f" {CONNECTIONS} asking: median {busy:.1f} (below 5),"
+        f" worst {worst:.1f} (below {most:.0f}); flooding: {large:.0f} (below 50)"
     )
     return met
 

@@ -7,8 +7,12 @@ its next request when the answer to the last one has come (a closed loop).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -138,3 +142,43 @@ def request(
         lines.append(f"Content-Type: {kind}")
     lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def loading(
+    address: Address, requests: Sequence[bytes], connections: int
+) -> Iterator[None]:
+    """Send *requests* again and again during a block, from a process of its own.
+
+    In the process that measures, answers to the load would delay what is timed.
+    """
+    job = [address, [request.decode("latin-1") for request in requests], connections]
+    with subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(job))
+        process.stdin.close()
+        process.stdout.readline()
+        try:
+            yield
+            assert process.poll() is None, "the load ended by itself"
+        finally:
+            process.kill()
+
+
+async def _load() -> None:
+    address, texts, connections = json.load(sys.stdin)
+    requests = [text.encode("latin-1") for text in texts]
+    where = address if isinstance(address, str) else tuple(address)
+    print("loading", flush=True)
+    while True:
+        await ask_many(where, requests, connections=connections, count=connections * 40)
+
+
+if __name__ == "__main__":
+    asyncio.run(_load())
