@@ -78,8 +78,6 @@ def run(
         AgentVaultError: it cannot start, with the remedy.
     """
     harden()
-    # Until `_spare_the_collector`: what a start makes lives as long as the process.
-    gc.disable()
     log_json_lines()
     path = socket or home.socket
     home.prepare(path)

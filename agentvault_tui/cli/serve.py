@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -64,21 +65,25 @@ def serve(
         "broker.tls_cert": _absolute(tls_cert),
         "broker.tls_key": _absolute(tls_key),
     }
-    # Until the broker runs: what is loaded stays, and the collector finds nothing.
-    gc.disable()
-    settings = load(session.home, flags=flags)
-    process = lazy_room("process")
-    process.log_level("warning")  # an unknown one is told before anything is started
-    tenant = None if settings.tenant.issuer else process.start_tenant(session.home)
-    run = lazy_room("broker.serve").run
-    if until_stdin_closes:
-        threading.Thread(target=_follow_stdin, daemon=True).start()
-    named = _absolute(socket)
-    where = Path(named) if named else None
-    if not session.client.reachable():
-        session.home.prepare()
-        lazy_room("cli.operator_client").remember_socket(session.home, where)
-    return int(run(session.home, settings, socket=where, tenant=tenant))
+    with contextlib.ExitStack() as ending:
+        # Until the broker listens: what is made before then lives as long as it does.
+        ending.callback(gc.enable)
+        gc.disable()
+        settings = load(session.home, flags=flags)
+        process = lazy_room("process")
+        process.log_level("warning")  # an unknown one is told before anything starts
+        tenant = None
+        if not settings.tenant.issuer:
+            tenant = ending.enter_context(process.start_tenant(session.home))
+        run = lazy_room("broker.serve").run
+        if until_stdin_closes:
+            threading.Thread(target=_follow_stdin, daemon=True).start()
+        named = _absolute(socket)
+        where = Path(named) if named else None
+        if not session.client.reachable():
+            session.home.prepare()
+            lazy_room("cli.operator_client").remember_socket(session.home, where)
+        return int(run(session.home, settings, socket=where, tenant=tenant))
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support.command_line import Broker
+from support.command_line import Answer, Broker
 from support.ports import bind_error
+
+from agentvault_tui.home import Home
+from agentvault_tui.process import Child, start_tenant
+
+Run = Callable[..., Answer]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
@@ -27,3 +34,26 @@ def test_agents_have_their_port_on_both_loopbacks(broker: Broker) -> None:
     port = urlsplit(broker.url).port or 0
     assert bind_error("127.0.0.1", port) == errno.EADDRINUSE
     assert bind_error("::1", port) == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize("flags", [("--tls",), ("--listen", "127.0.0.1:0")])
+def test_a_start_that_fails_leaves_no_child_process(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """The tenant's process was started before the fault is found; it ends with it."""
+    started: list[Child] = []
+
+    def start(home: Home) -> Child:
+        started.append(start_tenant(home))
+        return started[-1]
+
+    monkeypatch.setattr("agentvault_tui.process.start_tenant", start)
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    (home / "run").write_text("a file where the folder of sockets should be")
+    assert cli("--home", str(home), "serve", *flags).code
+    (child,) = started
+    assert child.process.returncode is not None
+    assert child.process.stdout is not None
+    assert (child.process.stdout.closed, child.pair.fileno()) == (True, -1)
+    assert gc.isenabled()
