@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import SettingsError
@@ -45,7 +45,7 @@ class Child:
     pair: socket.socket
     """Our end of a socket pair; the child is told the number of its own."""
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
