@@ -1,6 +1,6 @@
 """How the audit screen looks: list, event, story, faults, at every size and look.
 
-After a wanted change look at the pictures in the report first, then renew them with
+After a wanted change look at the diff (and the report for SVGs) first, then renew with
 `pytest tests/snapshots --snapshot-update`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.console_scenes import busy, hostile, live, settle
 from support.fake_operator import FakeOperator
-from support.pictures import LIGHT, LOOKS, SMALLEST, Gallery, Play, wearing
+from support.pictures import LIGHT, LOOKS, MIDDLE, SMALLEST, Gallery, Play, wearing
 from textual.pilot import Pilot
 
 from agentvault_tui.console.app import ConsoleApp
@@ -120,7 +120,8 @@ async def test_light(gallery: Gallery, fake: FakeOperator, tmp_path: Path) -> No
     """The same on light."""
     story(fake)
     app = wearing(LIGHT, fake, tmp_path)
-    assert await gallery.differs(app, pressing(*KEYS["event"]), ready=ready) == []
+    play = pressing(*KEYS["event"])
+    assert await gallery.differs(app, play, ready=ready, svg=MIDDLE) == []
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -9,7 +9,16 @@ import pytest
 from support.console_scenes import live, settle
 from support.fake_operator import FakeOperator
 from support.fake_past import incident
-from support.pictures import LIGHT, LOOKS, SIZES, SMALLEST, Gallery, Play, wearing
+from support.pictures import (
+    LIGHT,
+    LOOKS,
+    MIDDLE,
+    SIZES,
+    SMALLEST,
+    Gallery,
+    Play,
+    wearing,
+)
 from textual.pilot import Pilot
 
 from agentvault_tui.console.screens.inpast import InPast
@@ -82,7 +91,8 @@ async def test_look(
     """Without colour and in ASCII it cannot be taken for now; and on light."""
     incident(fake)
     app = wearing(look, fake, tmp_path)
-    assert await gallery.differs(app, going(*PLACES["waiting"]), ready=ready) == []
+    play = going(*PLACES["waiting"])
+    assert await gallery.differs(app, play, ready=ready, svg=MIDDLE) == []
 
 
 @pytest.mark.parametrize("look", LOOKS)
