@@ -21,9 +21,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.mirror import Mirror, Roster
-from agentvault_tui.console.sse import Decoder, read_frames
+from agentvault_tui.console.link.sse import Decoder, read_frames
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.mirror import Mirror, Roster
 
 _START: Final = datetime(2026, 11, 24, 10, tzinfo=UTC)
 _RATE: Final = 500

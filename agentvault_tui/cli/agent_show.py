@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.clock import SystemClock, parse_iso
-from agentvault_tui.console.day import (
+from agentvault_tui.console.state.day import (
     ASCII_LEVELS,
     QUARTERS,
     UNICODE_LEVELS,

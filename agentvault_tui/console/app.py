@@ -22,15 +22,15 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
 
-from agentvault_tui.console import theme
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.frugal import Painter
-from agentvault_tui.console.keyed import Keyed
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.pace import PULSES
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.terminal import Outlet, TerminalDriver
+from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.term.frugal import Painter
+from agentvault_tui.console.term.keyed import Keyed
+from agentvault_tui.console.term.pace import PULSES
+from agentvault_tui.console.term.terminal import Outlet, TerminalDriver
 from agentvault_tui.console.widgets.pane import Pane
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ class ConsoleApp(Keyed, App[int]):
         if folder is None or not (folder / "keymap.toml").exists():
             return
         # What is shipped is known only once every screen is loaded.
-        from agentvault_tui.console.keymap import Place, load  # noqa: PLC0415
         from agentvault_tui.console.screens import audit  # noqa: PLC0415
+        from agentvault_tui.console.term.keymap import Place, load  # noqa: PLC0415
 
         watch = self.watch_screen
         panes = {type(pane) for pane in watch.query(Pane) if pane.can_focus}

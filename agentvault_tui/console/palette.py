@@ -13,16 +13,16 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.screen import Screen
 
-from agentvault_tui.console import theme
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import key_name
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
-from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.draw import theme
 from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:

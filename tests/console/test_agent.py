@@ -25,9 +25,12 @@ from support.fake_operator import FakeOperator
 from textual.pilot import Pilot
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.console.activity import read_activity
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.day import (
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
+from agentvault_tui.console.state.activity import read_activity
+from agentvault_tui.console.state.day import (
     ASCII_LEVELS,
     FOLDS,
     QUARTERS,
@@ -36,11 +39,8 @@ from agentvault_tui.console.day import (
     fold_for,
     folded,
 )
-from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.intake import Intake
-from agentvault_tui.console.records import LinkState
-from agentvault_tui.console.screens.agent import AgentScreen
-from agentvault_tui.console.screens.audit import AuditScreen
+from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.console.state.records import LinkState
 
 
 class Room:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console.agentview import STILL, AgentView
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.mirror import Mirror, Roster
+from agentvault_tui.console.state.agentview import STILL, AgentView
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.mirror import Mirror, Roster
 
 
 class Told(FakeState):

@@ -22,11 +22,11 @@ from agentvault_tui.console.dialogs.export import ExportDialog
 from agentvault_tui.console.dialogs.help import HelpDialog
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.export import suggestion
-from agentvault_tui.console.mirror import RING
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.state.export import suggestion
+from agentvault_tui.console.state.mirror import RING
 from agentvault_tui.text import visible
 
 MANY = RING + 1_500

@@ -26,9 +26,9 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.lift import LiftDialog
 from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.restore import RestoreDialog
-from agentvault_tui.console.keyed import KEYED
-from agentvault_tui.console.keymap import load_all
 from agentvault_tui.console.screens.past import PastScreen
+from agentvault_tui.console.term.keyed import KEYED
+from agentvault_tui.console.term.keymap import load_all
 
 Lead = list[str] | Callable[[ConsoleApp], object]
 PLACES: dict[str, Lead] = {

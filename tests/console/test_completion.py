@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.console.completion import MOST, complete
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.terms import KEYS
+from agentvault_tui.console.state.completion import MOST, complete
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.terms import KEYS
 
 _VALUES = {
     "outcome": ("allowed", "denied", "escalated"),

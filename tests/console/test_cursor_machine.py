@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console.agentview import AgentView
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.mirror import Mirror, Roster
+from agentvault_tui.console.state.agentview import AgentView
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.mirror import Mirror, Roster
 
 _NAMES = st.text("abc", min_size=1, max_size=3)
 _PICK = st.integers(0, 30)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.console.feed import KEPT, MARGIN, PAGE, Feed
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.mirror import RING, Mirror
-from agentvault_tui.console.records import EventPage
+from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, Feed
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.mirror import RING, Mirror
+from agentvault_tui.console.state.records import EventPage
 
 
 class Told(FakeState):

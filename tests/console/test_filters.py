@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from support.fake_state import START
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.filters import KEYS, AgentFacts, EventFacts, Filter
-from agentvault_tui.console.intake import Intake
-from agentvault_tui.console.moments import read_moment
-from agentvault_tui.console.records import AgentRow, Counts, EventRow
+from agentvault_tui.console.state.filters import KEYS, AgentFacts, EventFacts, Filter
+from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.console.state.moments import read_moment
+from agentvault_tui.console.state.records import AgentRow, Counts, EventRow
 
 _AGENT = Intake().agent(
     {

@@ -12,7 +12,7 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from agentvault_tui.console.frugal import Painter, _parts, _turn
+from agentvault_tui.console.term.frugal import Painter, _parts, _turn
 
 WIDTH, ROWS, CUT = 30, 3, 12
 CONSOLE = Console(color_system="truecolor", force_terminal=True)

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from agentvault_tui.console import glyphs
+from agentvault_tui.console.draw import glyphs
 from agentvault_tui.text import cell_width
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.keyed import KEYED, keys_of
-from agentvault_tui.console.keymap import FILE, Keymap, load
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.term.keyed import KEYED, keys_of
+from agentvault_tui.console.term.keymap import FILE, Keymap, load
 from agentvault_tui.console.widgets.agents import AgentPane
 
 _EASY = (

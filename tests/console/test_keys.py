@@ -22,9 +22,9 @@ from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.saved import SavedDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.keyed import KEYED, keys_of
-from agentvault_tui.console.keymap import load_all
-from agentvault_tui.console.undo import offer
+from agentvault_tui.console.state.undo import offer
+from agentvault_tui.console.term.keyed import KEYED, keys_of
+from agentvault_tui.console.term.keymap import load_all
 
 LISTS = ("agents", "audit", "details", "queue", "saved", "help", "view")
 _LEADING: dict[str, list[str]] = {

@@ -17,10 +17,10 @@ from support.fake_operator import FakeOperator, problem, short_socket
 from support.fake_state import START
 
 from agentvault_tui.clock import ManualClock, SystemClock
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.memory import Head, Memory
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import Counts, LinkState
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.memory import Head, Memory
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import Counts, LinkState
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,

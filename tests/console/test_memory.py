@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agentvault_tui.console.memory import Head, Memory
+from agentvault_tui.console.link.memory import Head, Memory
 
 
 def test_a_head_is_remembered_by_socket(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console import glyphs, tenantwords, theme
-from agentvault_tui.console.attention import Attention
-from agentvault_tui.console.intake import Intake, token_key
-from agentvault_tui.console.lines import Pen
-from agentvault_tui.console.mirror import RING, Mirror, Roster
-from agentvault_tui.console.rates import Rate
-from agentvault_tui.console.records import Counts, LinkState, TokenRow
-from agentvault_tui.console.tokens import KEPT, TokenShelf
+from agentvault_tui.console.draw import glyphs, tenantwords, theme
+from agentvault_tui.console.draw.lines import Pen
+from agentvault_tui.console.state.attention import Attention
+from agentvault_tui.console.state.intake import Intake, token_key
+from agentvault_tui.console.state.mirror import RING, Mirror, Roster
+from agentvault_tui.console.state.rates import Rate
+from agentvault_tui.console.state.records import Counts, LinkState, TokenRow
+from agentvault_tui.console.state.tokens import KEPT, TokenShelf
 from agentvault_tui.console.widgets.card import Cards
 
 

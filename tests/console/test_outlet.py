@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from support.patience import PATIENT
 
-from agentvault_tui.console.terminal import Ending, Outlet
+from agentvault_tui.console.term.terminal import Ending, Outlet
 
 
 class Ends:

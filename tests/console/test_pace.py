@@ -12,9 +12,9 @@ from textual import constants
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.build import build
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.pace import PULSES, beats
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.term.pace import PULSES, beats
 from agentvault_tui.settings import ConsoleSettings, Settings
 
 SECONDS = 30

@@ -20,10 +20,10 @@ from agentvault_tui.clock import ManualClock, iso
 from agentvault_tui.console.dialogs.moment import MomentDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.past import Aim, PastMirror, Place, ago, read_aim
-from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.past import PastScreen
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.past import Aim, PastMirror, Place, ago, read_aim
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
 
 FIRST, LAST = 1, 10

@@ -15,7 +15,7 @@ from support.plain_session import StandSession
 
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.typed import typed_lines
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 
 CALENDAR = "agt_0000000000000002"

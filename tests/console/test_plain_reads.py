@@ -13,7 +13,7 @@ from support.fake_operator import FakeOperator
 from support.fake_past import incident, remember
 from support.plain_session import Session, StandSession, following
 
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.state.records import LinkState
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.build import build
 from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.memory import Memory
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.presence import listed
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.memory import Memory
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.presence import listed
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.settings import ConsoleSettings, Settings
 
 NAME = pwd.getpwuid(os.getuid()).pw_name

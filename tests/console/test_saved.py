@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentvault_tui.console.saved import BUILT_IN, FILE, SavedFilters
+from agentvault_tui.console.state.saved import BUILT_IN, FILE, SavedFilters
 
 
 @pytest.fixture

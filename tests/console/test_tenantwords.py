@@ -11,12 +11,12 @@ from support.cut_off import half_done, uncredited
 from support.fake_state import START, FakeState
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console import agentwords, glyphs, tenantwords, theme, words
-from agentvault_tui.console.activity import ActivityRow, read_activity
-from agentvault_tui.console.lines import Pen, Row, clock_time
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.draw import agentwords, glyphs, tenantwords, theme, words
+from agentvault_tui.console.draw.lines import Pen, Row, clock_time
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.state.activity import ActivityRow, read_activity
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.details import details
 
 GITHUB = {"connection": "github"}

@@ -8,8 +8,8 @@ import pytest
 from rich.style import Style
 from textual.color import Color
 
-from agentvault_tui.console import theme, words
-from agentvault_tui.console.intake import Intake
+from agentvault_tui.console.draw import theme, words
+from agentvault_tui.console.state.intake import Intake
 
 PAINTED = [n for n in theme.NAMES if not theme._COLOURS[n].ansi]
 

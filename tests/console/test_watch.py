@@ -21,8 +21,8 @@ from agentvault_tui.console.dialogs.lift import LiftDialog
 from agentvault_tui.console.dialogs.panic import PanicDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.records import LinkState
 from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
 
 

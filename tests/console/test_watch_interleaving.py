@@ -17,13 +17,13 @@ from support.dialog_stand import Stand, scene
 from textual.app import App
 from textual.pilot import Pilot
 
-from agentvault_tui.console import theme
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.memory import Memory
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.state.records import LinkState
 
 KEYS = ["j", "k", "G", "g", "r", "u", "y", "y", "enter", "escape", "tab"]
 Steps = list[tuple[str, Any]]

@@ -17,8 +17,8 @@ from support.pictures import SMALL, Gallery
 from textual.pilot import Pilot
 
 from agentvault_tui.clock import iso
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.lift import LiftDialog
 from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.panic import PanicDialog
@@ -26,7 +26,7 @@ from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.state.records import LinkState
 
 ID = "sup_7f3a"
 CALENDAR = "agt_0000000000000002"

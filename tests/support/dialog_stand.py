@@ -15,12 +15,12 @@ from textual.app import App
 from textual.binding import Binding
 
 from agentvault_tui.clock import ManualClock, iso
-from agentvault_tui.console import glyphs, theme
-from agentvault_tui.console.actions import Restored, Revoked, Stopped
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import (
+from agentvault_tui.console.draw import glyphs, theme
+from agentvault_tui.console.state.actions import Restored, Revoked, Stopped
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import (
     AgentRow,
     LinkState,
     StepUpRow,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from support.patience import PATIENT
 
-from agentvault_tui.console.dialogs.desk import ARM_SECONDS
+from agentvault_tui.console.desk import ARM_SECONDS
 
 
 class LinePerson:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from support.terminal import Terminal
 
-from agentvault_tui.console.dialogs.desk import ARM_SECONDS
+from agentvault_tui.console.desk import ARM_SECONDS
 
 COLUMNS, ROWS = 120, 40
 _PATIENCE = 60.0

@@ -13,12 +13,12 @@ from support.fake_operator import FakeOperator
 from support.fake_state import START
 
 from agentvault_tui.clock import ManualClock
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.glyphs import ASCII
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.memory import Memory
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.glyphs import ASCII
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.plain.session import Plain
+from agentvault_tui.console.state.mirror import Mirror
 
 _NOWHERE = Path("/nonexistent/s.sock")
 

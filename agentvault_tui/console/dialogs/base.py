@@ -11,9 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widget import Widget
 
-from agentvault_tui.console import theme
-from agentvault_tui.console.clipboard import copy
-from agentvault_tui.console.dialogs.desk import (
+from agentvault_tui.console.desk import (
     ARM_SECONDS,
     Desk,
     undo_restore,
@@ -21,9 +19,11 @@ from agentvault_tui.console.dialogs.desk import (
 )
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.sheet import Sheet
-from agentvault_tui.console.keyed import Keyed, key_label
-from agentvault_tui.console.lines import EMPTY, Pen, Row
-from agentvault_tui.console.undo import offered
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.state.undo import offered
+from agentvault_tui.console.term.clipboard import copy
+from agentvault_tui.console.term.keyed import Keyed, key_label
 from agentvault_tui.errors import AgentVaultError
 
 _TICK: Final = 0.25

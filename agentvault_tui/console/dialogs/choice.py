@@ -10,8 +10,8 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from agentvault_tui.console import theme
-from agentvault_tui.console.keyed import Keyed
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.term.keyed import Keyed
 
 
 class Choice(Keyed, Widget, can_focus=True):

@@ -10,13 +10,13 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.actions import caution
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.choice import Choice
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, LABEL, Pen, Row
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
+from agentvault_tui.console.state.actions import caution
 
 _CANCEL_CELLS = 14
 

@@ -12,14 +12,14 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.clock import span
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.export import LONGEST, Export, read_path, suggestion
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.lines import EMPTY, LABEL, Row, plural
-from agentvault_tui.console.link import Link
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row, plural
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.state.export import LONGEST, Export, read_path, suggestion
+from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.errors import AgentVaultError, UsageError
 
 _BAR: Final = 24

@@ -9,13 +9,13 @@ from typing import ClassVar, Final
 from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import key_name
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.scrolled import Scrolled
-from agentvault_tui.console.lines import EMPTY, Pen, Row
-from agentvault_tui.console.moments import FORMS
-from agentvault_tui.console.terms import KEYS
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.state.moments import FORMS
+from agentvault_tui.console.state.terms import KEYS
 from agentvault_tui.text import cell_width
 
 _KEYS: Final = 22

@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
-from agentvault_tui.console.keyed import Keyed
+from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.text import clip
 
 _SPELLED: Final = 12

@@ -8,12 +8,19 @@ from textual import on
 from textual.widget import Widget
 from textual.widgets import Input
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.lines import EMPTY, LABEL, Row
-from agentvault_tui.console.past import FORMS, Aim, PastMirror, Place, read_aim, when
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
+from agentvault_tui.console.state.past import (
+    FORMS,
+    Aim,
+    PastMirror,
+    Place,
+    read_aim,
+    when,
+)
 
 
 class MomentDialog(Dialog[Aim | None]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.scrolled import Scrolled
-from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
-from agentvault_tui.console.presence import OperatorRow
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
+from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.text import cell_width
 
 _FACES = {"console": "console", "plain": "plain console"}

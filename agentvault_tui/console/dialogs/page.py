@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agentvault_tui.console.lines import Row
+from agentvault_tui.console.draw.lines import Row
 
 
 @dataclass(frozen=True, slots=True)

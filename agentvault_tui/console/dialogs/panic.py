@@ -10,14 +10,14 @@ from textual import on
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.actions import Stopped
 from agentvault_tui.console.dialogs.choice import Choice
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, LABEL, Pen, Row, plural
-from agentvault_tui.console.words import population
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, plural
+from agentvault_tui.console.draw.words import population
+from agentvault_tui.console.state.actions import Stopped
 
 WORD: Final = "panic"
 _ASK: Final = f"type {WORD}: "

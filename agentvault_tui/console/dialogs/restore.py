@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.actions import Restored, Revoked, caution
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
-from agentvault_tui.console.records import AgentRow
-from agentvault_tui.console.undo import KEY, Undo, bar, offer, offered, take_back
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
+from agentvault_tui.console.state.actions import Restored, Revoked, caution
+from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.undo import KEY, Undo, bar, offer, offered, take_back
 
 
 class RestoreDialog(Confirm):

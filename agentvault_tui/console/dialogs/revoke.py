@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.actions import Revoked
-from agentvault_tui.console.agentwords import ends, waits
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, plural
-from agentvault_tui.console.records import AgentRow, UpstreamStep
-from agentvault_tui.console.tenantwords import at_providers, counting, left, state
+from agentvault_tui.console.draw.agentwords import ends, waits
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
+from agentvault_tui.console.draw.tenantwords import at_providers, counting, left, state
+from agentvault_tui.console.state.actions import Revoked
+from agentvault_tui.console.state.records import AgentRow, UpstreamStep
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""

@@ -9,7 +9,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.lines import Pen, Row, cells
+from agentvault_tui.console.draw.lines import Pen, Row, cells
 from agentvault_tui.text import cell_width
 
 FRAME: Final = 2

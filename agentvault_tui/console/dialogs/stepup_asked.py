@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from agentvault_tui.console.dialogs.stepup_history import History, gist, listed
-from agentvault_tui.console.lines import (
+from agentvault_tui.console.draw.lines import (
     EMPTY,
     LABEL,
     Pen,
@@ -19,7 +19,7 @@ from agentvault_tui.console.lines import (
     plural,
     wrap,
 )
-from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 _MANY = 100_000

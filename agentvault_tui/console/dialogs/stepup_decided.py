@@ -7,8 +7,8 @@ from typing import Final
 
 from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
 from agentvault_tui.console.dialogs.stepup_factor import stage
-from agentvault_tui.console.lines import EMPTY, Pen, Row, clock_time, countdown
-from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, countdown
+from agentvault_tui.console.state.records import StepUpRow
 
 _COLUMN: Final = 36
 _ELSEWHERE: Final = "This was decided elsewhere while it was open here."

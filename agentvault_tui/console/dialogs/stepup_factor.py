@@ -7,9 +7,9 @@ from typing import Final
 
 from rich.style import Style
 
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
-from agentvault_tui.console.lines import (
+from agentvault_tui.console.draw.lines import (
     EMPTY,
     Pen,
     Row,
@@ -17,7 +17,7 @@ from agentvault_tui.console.lines import (
     clock_time,
     countdown,
 )
-from agentvault_tui.console.records import DeviceRow
+from agentvault_tui.console.state.records import DeviceRow
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width, visible_lines
 

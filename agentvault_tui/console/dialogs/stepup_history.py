@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.console import before
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import LABEL, Pen, Row
-from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.lines import LABEL, Pen, Row
+from agentvault_tui.console.state import before
+from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown, cell_width
 

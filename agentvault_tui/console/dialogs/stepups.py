@@ -8,16 +8,23 @@ from rich.style import Style
 from textual.app import App
 from textual.binding import Binding, BindingType
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.agentlink import show_agent_of
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.dialogs.stepup_decided import summary
-from agentvault_tui.console.lines import EMPTY, Pen, Row, cells, clock_time, countdown
-from agentvault_tui.console.presence import listed
-from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.draw.lines import (
+    EMPTY,
+    Pen,
+    Row,
+    cells,
+    clock_time,
+    countdown,
+)
+from agentvault_tui.console.state.presence import listed
+from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.text import cell_width
 
 _DECIDED = 50

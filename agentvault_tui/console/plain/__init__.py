@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console import glyphs
-from agentvault_tui.console.dialogs.desk import Desk, name_ways
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.memory import Memory
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.desk import Desk, name_ways
+from agentvault_tui.console.draw import glyphs
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.plain.session import Plain
-from agentvault_tui.console.saved import SavedFilters
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.settings import Settings
 
 

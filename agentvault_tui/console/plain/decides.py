@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from agentvault_tui.console.actions import Revoked, caution
-from agentvault_tui.console.dialogs.desk import ARM_SECONDS, Desk
-from agentvault_tui.console.lines import plural
+from agentvault_tui.console.desk import ARM_SECONDS, Desk
+from agentvault_tui.console.draw.lines import plural
+from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.plain import elsewhere, find, sentences
 from agentvault_tui.console.plain.command import Command
 from agentvault_tui.console.plain.reads import Reads
 from agentvault_tui.console.plain.teller import Teller
-from agentvault_tui.console.records import StepUpRow
-from agentvault_tui.console.undo import SECONDS, offer, offered, take_back
-from agentvault_tui.console.words import population
+from agentvault_tui.console.state.actions import Revoked, caution
+from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.undo import SECONDS, offer, offered, take_back
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown
 

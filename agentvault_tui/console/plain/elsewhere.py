@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from agentvault_tui.console import tenantwords
-from agentvault_tui.console.lines import clock_time, countdown, plural
-from agentvault_tui.console.records import AgentRow, UpstreamStep
+from agentvault_tui.console.draw import tenantwords
+from agentvault_tui.console.draw.lines import clock_time, countdown, plural
+from agentvault_tui.console.state.records import AgentRow, UpstreamStep
 
 
 def held(agent: AgentRow, now: datetime) -> Iterator[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import AgentRow, StepUpRow
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow, StepUpRow
 
 
 def stepup(mirror: Mirror, what: str) -> StepUpRow | None:

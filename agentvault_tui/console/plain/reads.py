@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentvault_tui.console import before
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.known import agent_facts
-from agentvault_tui.console.lines import plural
-from agentvault_tui.console.link import Link
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.lines import plural
+from agentvault_tui.console.draw.words import population
+from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.plain import find, sentences
 from agentvault_tui.console.plain.command import Command
 from agentvault_tui.console.plain.recorded import Recorded, event_asked
 from agentvault_tui.console.plain.teller import Teller
-from agentvault_tui.console.records import AgentRow, StepUpRow
-from agentvault_tui.console.words import population
+from agentvault_tui.console.state import before
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.known import agent_facts
+from agentvault_tui.console.state.records import AgentRow, StepUpRow
 from agentvault_tui.errors import AgentVaultError
 
 

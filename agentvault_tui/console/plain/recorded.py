@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from agentvault_tui.clock import span
-from agentvault_tui.console import theme
-from agentvault_tui.console.checked import Checked
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.evidence import Evidence, evidence
-from agentvault_tui.console.export import Export, read_path, suggestion
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.glyphs import ASCII
-from agentvault_tui.console.known import event_facts, read_filter
-from agentvault_tui.console.lines import Pen, plural
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.past import (
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.draw.glyphs import ASCII
+from agentvault_tui.console.draw.lines import Pen, plural
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.plain.command import Command
+from agentvault_tui.console.state.checked import Checked
+from agentvault_tui.console.state.evidence import Evidence, evidence
+from agentvault_tui.console.state.export import Export, read_path, suggestion
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.known import event_facts, read_filter
+from agentvault_tui.console.state.past import (
     Aim,
     PastMirror,
     ago,
@@ -25,9 +27,7 @@ from agentvault_tui.console.past import (
     read_aim,
     when,
 )
-from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.plain.command import Command
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.errors import AgentVaultError, UsageError
 
 _EVENTS: Final = 20

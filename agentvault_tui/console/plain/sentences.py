@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from agentvault_tui.console.activity import ActivityRow, ScopeUse
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.stepup_asked import granted, no_limits, subject
 from agentvault_tui.console.dialogs.stepup_decided import cause, handed_out, takes_back
-from agentvault_tui.console.lines import clock_time, countdown, plural
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.draw.lines import clock_time, countdown, plural
+from agentvault_tui.console.draw.words import population, refusal, why, word
 from agentvault_tui.console.plain import elsewhere
-from agentvault_tui.console.presence import OperatorRow
-from agentvault_tui.console.records import AgentRow, EventRow, StepUpRow
+from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.presence import OperatorRow
+from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.console.widgets.details import ago
-from agentvault_tui.console.words import population, refusal, why, word
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.qr import on_loopback, tunnel
 

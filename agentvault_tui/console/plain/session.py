@@ -11,14 +11,14 @@ import asyncio
 import difflib
 from typing import Final, TextIO
 
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.link import Link
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.plain.command import Command
 from agentvault_tui.console.plain.decides import Decides
 from agentvault_tui.console.plain.reads import Reads
 from agentvault_tui.console.plain.teller import Teller
 from agentvault_tui.console.plain.typed import typed_lines
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.state.records import LinkState
 
 _USAGE: Final = 26
 """Cells of the column of commands in the help."""

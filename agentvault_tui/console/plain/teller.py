@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final, TextIO
 
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.known import event_facts
-from agentvault_tui.console.lines import plural
-from agentvault_tui.console.mirror import Mirror
+from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.presence import OperatorRow
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.known import event_facts
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.presence import OperatorRow
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.text import Shown
 
 _TICK: Final = 0.25

@@ -9,13 +9,13 @@ from typing import ClassVar, Final, Protocol
 from textual import on
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.activity import ActivityRow
-from agentvault_tui.console.agentlayout import Wanted, plan
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.layout import Box
-from agentvault_tui.console.records import AgentRow, EventPage
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.agentlayout import Wanted, plan
+from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.screens.footer import Place, agent_keys
 from agentvault_tui.console.screens.placed import Placed
+from agentvault_tui.console.state.activity import ActivityRow
+from agentvault_tui.console.state.records import AgentRow, EventPage
 from agentvault_tui.console.widgets.agentevents import EventsPane
 from agentvault_tui.console.widgets.agentfacts import FactsPane
 from agentvault_tui.console.widgets.audit import AuditPane

@@ -11,18 +11,18 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.checked import Checked
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.goto import EXAMPLES, Place, read_place
-from agentvault_tui.console.known import before_colons
-from agentvault_tui.console.layout import Box, Shape, plan_audit
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.layout import Box, Shape, plan_audit
+from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.footer import audit_keys
 from agentvault_tui.console.screens.reading import Reading
+from agentvault_tui.console.state.checked import Checked
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.goto import EXAMPLES, Place, read_place
+from agentvault_tui.console.state.known import before_colons
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.evidence import EvidencePane
 from agentvault_tui.console.widgets.keybar import KeyBar

@@ -12,11 +12,11 @@ from typing import ClassVar, Final
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from agentvault_tui.console.clipboard import copy
-from agentvault_tui.console.dialogs.desk import Desk, undo_restore
-from agentvault_tui.console.keyed import Keyed
-from agentvault_tui.console.records import AgentRow
-from agentvault_tui.console.undo import offered
+from agentvault_tui.console.desk import Desk, undo_restore
+from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.undo import offered
+from agentvault_tui.console.term.clipboard import copy
+from agentvault_tui.console.term.keyed import Keyed
 
 _CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.link import Link
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.screens.placed import Placed
 
 if TYPE_CHECKING:

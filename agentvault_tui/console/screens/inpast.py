@@ -7,8 +7,8 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from agentvault_tui.console.past import Stay
 from agentvault_tui.console.screens.placed import Placed
+from agentvault_tui.console.state.past import Stay
 from agentvault_tui.console.widgets.pastmast import PastMast
 
 

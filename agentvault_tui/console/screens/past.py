@@ -12,10 +12,10 @@ from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.past import Aim, PastMirror, Stay, look, when
 from agentvault_tui.console.screens.inpast import InPast
 from agentvault_tui.console.screens.pastviews import PastAgent, PastAudit
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.state.past import Aim, PastMirror, Stay, look, when
 from agentvault_tui.console.widgets.pastmast import PastMast
 from agentvault_tui.errors import AgentVaultError
 

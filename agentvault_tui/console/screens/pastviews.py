@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agentvault_tui.console.past import Stay
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.inpast import InPast
+from agentvault_tui.console.state.past import Stay
 
 
 class PastAgent(InPast, AgentScreen):

@@ -9,12 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.layout import Box
-from agentvault_tui.console.pace import beats
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.screens.deciding import Deciding
 from agentvault_tui.console.screens.footer import Focus, Place
+from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.term.pace import beats
 from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 

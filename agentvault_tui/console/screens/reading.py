@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from agentvault_tui.console.checked import Checked
-from agentvault_tui.console.evidence import Evidence
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.state.checked import Checked
+from agentvault_tui.console.state.evidence import Evidence
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.widgets.evidence import EvidencePane
 from agentvault_tui.console.widgets.ledgerlist import LedgerList
 from agentvault_tui.errors import AgentVaultError

@@ -7,17 +7,17 @@ from typing import ClassVar, Final
 from textual import on
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.agentview import AgentView
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.known import before_colons
-from agentvault_tui.console.layout import Box, Wanted, plan
-from agentvault_tui.console.link import Link
-from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.layout import Box, Wanted, plan
+from agentvault_tui.console.draw.telling import tell_news
+from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.screens.filtering import Filtering
 from agentvault_tui.console.screens.footer import Place, keys
-from agentvault_tui.console.telling import tell_news
+from agentvault_tui.console.state.agentview import AgentView
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.known import before_colons
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.details import DetailsPane

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agentvault_tui.console import words
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.filters import Filter
-from agentvault_tui.console.lines import Row, cells
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import words
+from agentvault_tui.console.draw.lines import Row, cells
+from agentvault_tui.console.draw.words import place
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.widgets.audit import AuditPane, Read
-from agentvault_tui.console.words import place
 from agentvault_tui.text import cell_width
 
 

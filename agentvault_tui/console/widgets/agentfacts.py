@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.activity import ActivityRow
-from agentvault_tui.console.agentwords import Seen, facts
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import Row
-from agentvault_tui.console.records import TokenRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.agentwords import Seen, facts
+from agentvault_tui.console.draw.lines import Row
+from agentvault_tui.console.state.activity import ActivityRow
+from agentvault_tui.console.state.records import TokenRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 _GONE = 60.0

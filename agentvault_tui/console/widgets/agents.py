@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.message import Message
 
-from agentvault_tui.console.agentview import AgentView
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import Row, plural
-from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.lines import Row, plural
+from agentvault_tui.console.state.agentview import AgentView
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.card import Cards
 from agentvault_tui.console.widgets.pane import Painted, Pane
 

@@ -10,13 +10,13 @@ from typing import ClassVar, Final
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from agentvault_tui.console import words
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.lines import Piece, Row, cells, hms
-from agentvault_tui.console.records import EventPage, EventRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import words
+from agentvault_tui.console.draw.lines import Piece, Row, cells, hms
+from agentvault_tui.console.draw.words import place
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
-from agentvault_tui.console.words import place
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 

@@ -6,11 +6,11 @@ from typing import Final
 
 from rich.style import Style
 
-from agentvault_tui.console import tenantwords
-from agentvault_tui.console.attention import SOON, Attention
-from agentvault_tui.console.lines import Pen, Piece, Row, cells, countdown, plural
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import AgentRow, Counts
+from agentvault_tui.console.draw import tenantwords
+from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells, countdown, plural
+from agentvault_tui.console.state.attention import SOON, Attention
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow, Counts
 from agentvault_tui.text import cell_width
 
 BAR: Final = 10

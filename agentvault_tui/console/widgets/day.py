@@ -8,11 +8,11 @@ from typing import ClassVar, Final
 from rich.style import Style
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.activity import Day
-from agentvault_tui.console.day import QUARTERS, bars, fold_for, folded
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import Piece, Row
-from agentvault_tui.console.records import OUTCOMES
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.lines import Piece, Row
+from agentvault_tui.console.state.activity import Day
+from agentvault_tui.console.state.day import QUARTERS, bars, fold_for, folded
+from agentvault_tui.console.state.records import OUTCOMES
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 _WORD: Final = 11

@@ -9,12 +9,20 @@ from typing import ClassVar, Final
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from agentvault_tui.console import tenantwords, words
-from agentvault_tui.console.attention import SOON
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import LABEL, Pen, Row, cells, countdown, plural, wrap
-from agentvault_tui.console.mirror import Mirror
-from agentvault_tui.console.records import AgentRow, TokenRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import tenantwords, words
+from agentvault_tui.console.draw.lines import (
+    LABEL,
+    Pen,
+    Row,
+    cells,
+    countdown,
+    plural,
+    wrap,
+)
+from agentvault_tui.console.state.attention import SOON
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow, TokenRow
 from agentvault_tui.console.widgets.agents import AgentPane
 from agentvault_tui.console.widgets.pane import Painted, Pane
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.checked import Checked
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.evidence import Evidence, evidence
-from agentvault_tui.console.lines import Row
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.lines import Row
+from agentvault_tui.console.state.checked import Checked
+from agentvault_tui.console.state.evidence import Evidence, evidence
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 

@@ -13,12 +13,12 @@ from textual.message import Message
 from textual.suggester import SuggestionReady
 from textual.widgets import Input, Static
 
-from agentvault_tui.console.completion import Completion, complete
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.line_input import LineInput
-from agentvault_tui.console.known import Known
-from agentvault_tui.console.saved import LONGEST, LONGEST_NAME
-from agentvault_tui.console.terms import KEYS
+from agentvault_tui.console.state.completion import Completion, complete
+from agentvault_tui.console.state.known import Known
+from agentvault_tui.console.state.saved import LONGEST, LONGEST_NAME
+from agentvault_tui.console.state.terms import KEYS
 from agentvault_tui.text import cell_width, clip, visible
 
 _EMPTY = " ".join(f"{key}:" for key in KEYS) + ' -key: @saved or any text, "quoted"'

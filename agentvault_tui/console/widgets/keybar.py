@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from agentvault_tui.console.lines import cells
-from agentvault_tui.console.undo import KEY, bar, offered
+from agentvault_tui.console.draw.lines import cells
+from agentvault_tui.console.state.undo import KEY, bar, offered
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 _COVERED: Final = (("Esc", "back"), ("^q", "quit"))

@@ -6,12 +6,12 @@ from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console import words
-from agentvault_tui.console.checked import Checked
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.feed import Feed
-from agentvault_tui.console.lines import Piece, Row, cells
-from agentvault_tui.console.records import EventRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import words
+from agentvault_tui.console.draw.lines import Piece, Row, cells
+from agentvault_tui.console.state.checked import Checked
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.widgets.audit import AuditPane, Read, pad
 from agentvault_tui.text import cell_width
 

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from agentvault_tui.console.lines import Piece, Row, cells, clock_time, plural, wrap
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.draw.lines import (
+    Piece,
+    Row,
+    cells,
+    clock_time,
+    plural,
+    wrap,
+)
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.text import cell_width
 

@@ -13,10 +13,10 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from agentvault_tui.console import theme
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.keyed import Keyed, relabel
-from agentvault_tui.console.lines import Pen, Row
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.draw.lines import Pen, Row
+from agentvault_tui.console.term.keyed import Keyed, relabel
 from agentvault_tui.text import cell_width
 
 _PLAIN: Final = Style()

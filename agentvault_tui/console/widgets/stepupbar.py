@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentvault_tui.console.lines import Row, cells, countdown
-from agentvault_tui.console.presence import listed
-from agentvault_tui.console.records import StepUpRow
+from agentvault_tui.console.draw.lines import Row, cells, countdown
+from agentvault_tui.console.state.presence import listed
+from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.text import cell_width
 

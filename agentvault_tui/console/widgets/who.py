@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentvault_tui.console.agentwords import ends
-from agentvault_tui.console.dialogs.desk import Desk
-from agentvault_tui.console.lines import Piece, Row, cells, plural
-from agentvault_tui.console.records import AgentRow
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.agentwords import ends
+from agentvault_tui.console.draw.lines import Piece, Row, cells, plural
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.details import ago
 from agentvault_tui.console.widgets.pane import Painted, Pane
 

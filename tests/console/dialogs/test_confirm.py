@@ -12,15 +12,15 @@ from support.cut_off import half_done, uncredited
 from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.choice import Choice
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.lift import LiftDialog
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.panic import PanicDialog
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.records import LinkState, UpstreamStep
+from agentvault_tui.console.state.records import LinkState, UpstreamStep
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 from agentvault_tui.text import Shown
 

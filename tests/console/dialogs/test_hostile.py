@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.dialog_stand import Stand, StandApp, scene, text_of
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.desk import Desk
 from agentvault_tui.console.dialogs.lift import LiftDialog
 from agentvault_tui.console.dialogs.panic import PanicDialog
 from agentvault_tui.console.dialogs.restore import RestoreDialog

@@ -11,7 +11,7 @@ from support.dialog_stand import Stand, StandApp, scene
 
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog, open_stepups
-from agentvault_tui.console.records import LinkState
+from agentvault_tui.console.state.records import LinkState
 
 KEYS = ["a", "d", "n", "v", "y", "j", "enter", "escape", "space"]
 Steps = list[tuple[str, object]]

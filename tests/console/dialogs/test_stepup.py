@@ -12,8 +12,7 @@ import pytest
 from support.dialog_stand import CODE, Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
-from agentvault_tui.console.before import differs
-from agentvault_tui.console.dialogs.desk import name_ways
+from agentvault_tui.console.desk import name_ways
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import (
     Asked,
@@ -24,10 +23,11 @@ from agentvault_tui.console.dialogs.stepup_asked import (
 )
 from agentvault_tui.console.dialogs.stepup_history import History
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.lines import Pen
+from agentvault_tui.console.draw.lines import Pen
+from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.records import LinkState
-from agentvault_tui.console.theme import palette
+from agentvault_tui.console.state.before import differs
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.text import Shown

@@ -14,11 +14,11 @@ from textual.pilot import Pilot
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.dialogs.desk import Desk
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.records import LinkState
-from agentvault_tui.console.undo import offer, offered, take_back
+from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.undo import offer, offered, take_back
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 
 CALENDAR = "agt_0000000000000002"

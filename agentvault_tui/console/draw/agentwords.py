@@ -1,0 +1,249 @@
+"""The facts of one agent's screen, section by section: pure rows, no Textual."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from agentvault_tui.console.draw import tenantwords, words
+from agentvault_tui.console.draw.lines import (
+    EMPTY,
+    Pen,
+    Row,
+    cells,
+    countdown,
+    plural,
+    wrap,
+)
+from agentvault_tui.console.draw.lines import LABEL as LABEL_CELLS
+from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
+from agentvault_tui.console.state.attention import SOON
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow, ScopeRow, StepUpRow, TokenRow
+from agentvault_tui.console.widgets.details import ago
+
+_TOKENS: Final = 12
+_WAITING: Final = 3
+_HOUR: Final = 3600.0
+_BAR: Final = 8
+_INDENT: Final = "   "
+
+
+class Seen(NamedTuple):
+    """What the facts are written from."""
+
+    mirror: Mirror
+    agent: AgentRow
+    activity: ActivityRow | None
+    expired: tuple[TokenRow, ...] = ()
+    """Tokens that ended a moment ago."""
+    restores: str = ""
+    """What to say of a revoked agent besides, if it can be restored here."""
+
+    @property
+    def now(self) -> datetime:
+        """The moment they are written for."""
+        return self.mirror.clock.now()
+
+
+def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    """Write everything worth knowing before a decision about an agent."""
+    sections = [
+        _may(pen, seen, width),
+        _asked(pen, seen, width),
+        _holds(pen, seen, width),
+        tenantwords.accounts(pen, seen.agent, width),
+        _refused(pen, seen, width),
+    ]
+    # Once it is revoked, how far that is comes first: nothing else is urgent.
+    place = 0 if seen.agent.revoked else len(sections)
+    sections.insert(place, _revoking(pen, seen, width))
+    rows: list[Row] = []
+    for section in sections:
+        if section:
+            rows += [EMPTY, *section] if rows else section
+    return rows
+
+
+def _may(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    """Write each granted scope: its risk, what it lets the agent do, how it is used."""
+    p, agent = pen.palette, seen.agent
+    rows: list[Row] = []
+    if agent.resource_server:
+        serves = ", ".join(agent.serves) or "every token: register it with --serves"
+        rows += pen.facts("Serves", serves, width, 3, p.text)[0]
+    if not agent.scopes:
+        words = "check others' tokens" if agent.resource_server else "do nothing"
+        rows.append(pen.fact("May", (f"{words}: no scope is granted", p.muted)))
+        return rows
+    for scope in agent.scopes:
+        label = "May" if scope is agent.scopes[0] else ""
+        rows += [
+            _scope(pen, label, scope, width),
+            *_indented(pen, scope.description, width),
+        ]
+        if seen.activity is not None:
+            use = seen.activity.use(scope.name)
+            rows.append(_use(pen, use, seen.now, width))
+    return rows
+
+
+def _scope(pen: Pen, label: str, scope: ScopeRow, width: int) -> Row:
+    style = pen.palette.risk(scope.risk)
+    mark = (f"{pen.glyphs.risk(scope.risk)} ", style)
+    name = pen.clip(scope.name, max(width - LABEL_CELLS - 11, 6))
+    risk = (f"{scope.risk.upper()} ", style)
+    row = pen.fact(label, mark, (name, pen.palette.strong))
+    return pen.spread(row, (risk,), width)
+
+
+def _indented(pen: Pen, text: str, width: int) -> list[Row]:
+    lines = wrap(pen.own(text), max(width - LABEL_CELLS - len(_INDENT), 8))
+    return [pen.fact("", (f"{_INDENT}{line}", pen.palette.text)) for line in lines]
+
+
+def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
+    """Say how often a scope was used, when last, and what became of other requests."""
+    p = pen.palette
+    said = "never used"
+    if use is not None and use.uses:
+        last = f", last {ago(now, use.last_used_at)}" if use.last_used_at else ""
+        said = f"used {use.uses:,} {'time' if use.uses == 1 else 'times'}{last}"
+    if use is not None and use.denied:
+        said += f" {pen.glyphs.separator} denied {use.denied:,}"
+    if use is not None and use.escalated:
+        said += f" {pen.glyphs.separator} held {use.escalated:,}"
+    return pen.cut(pen.fact("", (f"{_INDENT}{said}", p.muted)), width)
+
+
+def _asked(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    """Write scopes it asked for and does not have: what it would do if it could."""
+    p = pen.palette
+    rows: list[Row] = []
+    granted = {scope.name for scope in seen.agent.scopes}
+    for use in seen.activity.scopes if seen.activity else ():
+        if use.granted or use.scope.name in granted:
+            continue
+        mark = (f"{pen.glyphs.risk(use.scope.risk)} ", p.risk(use.scope.risk))
+        last = f", last {ago(seen.now, use.last_asked_at)}" if use.last_asked_at else ""
+        had = f" {pen.glyphs.separator} used {use.uses:,}" if use.uses else ""
+        tail = f"  not granted {pen.glyphs.separator} denied {use.denied:,}{last}{had}"
+        name = pen.clip(use.scope.name, max(width - LABEL_CELLS - 24, 6))
+        label = "" if rows else "Asked for"
+        row = pen.fact(label, mark, (name, p.strong), (tail, p.muted))
+        rows.append(pen.cut(row, width))
+    return rows
+
+
+def _holds(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    """Write live tokens with their countdowns, and those that ended just now."""
+    p, mirror, agent = pen.palette, seen.mirror, seen.agent
+    live, tokens = mirror.live_tokens(agent.id), mirror.tokens(agent.id)
+    ended = [_ended(pen, token, width) for token in seen.expired[:_WAITING]]
+    if not live:
+        return [pen.fact("Holds", ("no live token", p.muted)), *ended]
+    elevated = mirror.elevated(agent.id)
+    extra = f"{elevated} elevated" if elevated else "none elevated"
+    row = pen.fact(
+        "Holds",
+        (plural(live, "token"), p.text),
+        (f" {pen.glyphs.separator} {extra}", p.escalated if elevated else p.muted),
+    )
+    if not mirror.link.live:
+        row = (*row, (" unconfirmed", p.stale))
+    rows = [row, *(_token(pen, token, seen.now, width) for token in tokens[:_TOKENS])]
+    if live > _TOKENS:
+        rows.append(pen.fact("", (f"and {live - _TOKENS:,} more, later", p.muted)))
+    return [*rows, *ended]
+
+
+def _token(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
+    p, g, left = pen.palette, pen.glyphs, token.remaining(now)
+    if left <= 0:
+        return _ended(pen, token, width)
+    soon = left < SOON
+    row = pen.fact(
+        "",
+        (g.bar(left / _HOUR, _BAR), p.waiting if soon else p.accent),
+        (f" {countdown(left):>7}", p.text),
+        (" SOON" if soon else "", p.waiting),
+        ("  elevated, once" if token.elevated else "", p.escalated),
+    )
+    room = max(width - cells(row) - 2, 4)
+    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
+
+
+def _ended(pen: Pen, token: TokenRow, width: int) -> Row:
+    p = pen.palette
+    row = pen.fact("", (pen.glyphs.bar(0, _BAR), p.muted), (" EXPIRED", p.danger))
+    room = max(width - cells(row) - 2, 4)
+    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
+
+
+def _refused(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    """Write refusals by reason: how often, why, and when last."""
+    p = pen.palette
+    rows: list[Row] = []
+    for denial in seen.activity.denials if seen.activity else ():
+        last = f"  last {ago(seen.now, denial.last_at)}" if denial.last_at else ""
+        row = pen.fact(
+            "" if rows else "Refused",
+            (f"{denial.count:>6,}  ", p.denied),
+            (words.refusal(denial.reason), p.text),
+            (last, p.muted),
+        )
+        rows.append(pen.cut(row, width))
+    if not rows and seen.activity is not None:
+        rows.append(pen.fact("Refused", ("never", p.muted)))
+    return rows
+
+
+def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    """Say what `r` would cut at this moment, and what nothing undoes; or did cut."""
+    p, mirror, agent = pen.palette, seen.mirror, seen.agent
+    if agent.revoked:
+        when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
+        row = pen.fact("Revoked", (f"closed here{when}{seen.restores}", p.muted))
+        was_cut = _was_cut(pen, seen.activity, width)
+        return [row, *was_cut, *tenantwords.steps(pen, agent, seen.now, width)]
+    cut = ends(mirror, agent, seen.activity)
+    rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
+    waiting = mirror.open_stepups(agent.id)
+    rows += [waits(pen, stepup, seen.now, width) for stepup in waiting[:_WAITING]]
+    if len(waiting) > _WAITING:
+        rows.append(pen.fact("", (f"and {len(waiting) - _WAITING} more", p.muted)))
+    rows.append(pen.fact("", ("and refuses whatever it asks from then on", p.text)))
+    rows += tenantwords.at_providers(pen, agent, width)
+    for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
+        rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
+    return rows
+
+
+def _was_cut(pen: Pen, activity: ActivityRow | None, width: int) -> list[Row]:
+    if activity is None or activity.revoked is None:
+        return []
+    cut = activity.revoked
+    ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+    why = f": {cut.reason}" if cut.reason else ""
+    return pen.facts("", f"that cut {ended}; by {cut.by}{why}", width, 3)[0]
+
+
+def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -> str:
+    """Say what a revocation would end now, by the broker's numbers."""
+    tokens = mirror.live_tokens(agent.id)
+    elevated = mirror.elevated(agent.id)
+    if activity is not None:
+        elevated = min(max(elevated, activity.elevated), tokens)
+    kind = f" ({elevated} elevated)" if elevated else ""
+    waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
+    return f"{plural(tokens, 'token')}{kind}, {waiting}"
+
+
+def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:
+    """Write one request that would be cancelled."""
+    p = pen.palette
+    ends = f"ends {countdown(stepup.remaining(now))}  "
+    row = pen.fact("", (ends, p.waiting), (pen.clip(stepup.action, 24), p.text))
+    room = width - cells(row) - 2
+    what = pen.figure(stepup.resource, stepup.gist, room) if room > 3 else ""
+    return (*row, (f"  {what}", p.muted)) if what else row

@@ -1,0 +1,158 @@
+"""Every glyph the console draws, each with an ASCII twin of the same width.
+
+Fonts and locales fail: no braille, no icon fonts, and a locale that is not UTF-8 gets
+the twins. Nothing else in the console writes a character beyond ASCII by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agentvault_tui.console.state import day
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The eight pieces of a frame."""
+
+    top_left: str
+    top_right: str
+    bottom_left: str
+    bottom_right: str
+    horizontal: str
+    vertical: str
+    tee_left: str
+    tee_right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One alphabet; `UNICODE` and `ASCII` are the two there are."""
+
+    ascii_only: bool
+    """Passed to `text.visible`, so that data follows the same rule."""
+    risk_high: str
+    risk_medium: str
+    risk_low: str
+    done: str
+    current: str
+    ahead: str
+    failed: str
+    """Stages: done, under way, not yet, and gone wrong."""
+    live: str
+    lost: str
+    pointer: str
+    """Beside the thing that needs a look."""
+    cursor: str
+    """At the left edge of the row under the cursor."""
+    bar_full: str
+    bar_empty: str
+    levels: str
+    """Bars by height, nothing first."""
+    separator: str
+    """Between facts on one line."""
+    ellipsis: str
+    dash: str
+    arrow: str
+    mask: str
+    up: str
+    down: str
+    box: Box
+
+    def risk(self, risk: str) -> str:
+        """Return the mark of a risk, two cells wide; an unknown risk counts as high."""
+        mark = {"low": self.risk_low, "medium": self.risk_medium}
+        return mark.get(risk, self.risk_high)
+
+    def bar(self, fraction: float, width: int) -> str:
+        """Draw *fraction* of *width* cells full; anything left keeps one cell full."""
+        fraction = min(max(fraction, 0.0), 1.0)
+        full = round(fraction * width)
+        if fraction > 0 and width > 0:
+            full = max(full, 1)
+        return self.bar_full * full + self.bar_empty * (width - full)
+
+    def rule(self, width: int) -> str:
+        """Draw a horizontal line."""
+        return self.box.horizontal * width
+
+
+UNICODE: Final = Glyphs(
+    ascii_only=False,
+    risk_high="▲▲",
+    risk_medium="▲ ",
+    risk_low="· ",
+    done="✓",
+    current="●",
+    ahead="○",
+    failed="✗",
+    live="●",
+    lost="○",
+    pointer="◀",
+    cursor="▌",
+    bar_full="▰",
+    bar_empty="▱",
+    levels=day.UNICODE_LEVELS,
+    separator="·",
+    ellipsis="…",
+    dash="—",
+    arrow="→",
+    mask="▒",
+    up="↑",
+    down="↓",
+    box=Box("┌", "┐", "└", "┘", "─", "│", "├", "┤"),
+)
+ASCII: Final = Glyphs(
+    ascii_only=True,
+    risk_high="!!",
+    risk_medium="! ",
+    risk_low=". ",
+    done="+",
+    current="*",
+    ahead="o",
+    failed="x",
+    live="*",
+    lost="o",
+    pointer="<",
+    cursor=">",
+    bar_full="#",
+    bar_empty="-",
+    levels=day.ASCII_LEVELS,
+    separator="-",
+    ellipsis="~",
+    dash="-",
+    arrow=">",
+    mask="#",
+    up="^",
+    down="v",
+    box=Box("+", "+", "+", "+", "-", "|", "+", "+"),
+)
+
+
+_COERCED: Final = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
+
+
+def choose(wanted: str, environ: Mapping[str, str]) -> Glyphs:
+    """Return the alphabet for `[console] ascii` (``auto``, ``yes``, ``no``).
+
+    ``auto`` goes by the locale as the user set it, in POSIX order: the first of
+    LC_ALL, LC_CTYPE and LANG that is not empty decides. Python's own view is no use:
+    it coerces the C locale to UTF-8, while the terminal stays what it is; and it puts
+    that into LC_CTYPE (PEP 538), so such a word beside a LANG is not the user's.
+    The Linux console takes UTF-8, but its fonts of 256 glyphs have no bars or ticks.
+    """
+    if wanted != "auto":
+        return ASCII if wanted == "yes" else UNICODE
+    if environ.get("TERM") == "linux":
+        return ASCII
+    names = ["LC_ALL", "LC_CTYPE", "LANG"]
+    if environ.get("LC_CTYPE") in _COERCED and environ.get("LANG"):
+        names.remove("LC_CTYPE")
+    for name in names:
+        if locale := environ.get(name, ""):
+            codeset = locale.partition(".")[2].partition("@")[0]
+            utf8 = codeset.lower().replace("-", "") == "utf8"
+            return UNICODE if utf8 else ASCII
+    return ASCII

@@ -1,0 +1,206 @@
+"""Rows of styled text, as dialogs draw them: pure functions, no Textual.
+
+A row is a tuple of pieces; whatever stands in it came from us or through
+`text.visible`, and no markup parser ever sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from rich.style import Style
+
+from agentvault_tui.console.draw.glyphs import Glyphs
+from agentvault_tui.console.draw.theme import Palette
+from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible_lines
+
+if TYPE_CHECKING:
+    from agentvault_tui.lures import Masked
+
+Piece = tuple[str, Style]
+Row = tuple[Piece, ...]
+
+EMPTY: Final[Row] = ()
+LABEL: Final = 12
+"""Cells of the column of labels."""
+_SOON: Final = 60
+_MANY: Final = 100_000
+
+
+def countdown(seconds: float) -> str:
+    """Write a time left, never rounding up what is over: ``4:12``, ``1:02:03``."""
+    whole = int(max(seconds, 0))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def hms(moment: datetime) -> str:
+    """Write a time of day; a quarter of the time that strftime takes."""
+    return f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
+
+
+def clock_time(moment: datetime) -> str:
+    """Write a time of day; the ``Z`` says that it is UTC."""
+    return f"{hms(moment)}Z"
+
+
+def plural(count: int, word: str) -> str:
+    """Write ``1 token``, ``2 tokens``."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def cells(row: Row) -> int:
+    """Return how wide *row* is."""
+    return sum([cell_width(text) for text, _ in row])
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break *text* at spaces into rows of *width* cells, and anywhere if it must."""
+    rows: list[str] = []
+    row, used = "", 0
+    for word in text.split(" "):
+        size = cell_width(word)
+        if used and used + 1 + size <= width:
+            row, used = f"{row} {word}", used + 1 + size
+            continue
+        if used:
+            rows.append(row)
+        if size <= width and word.isascii() and word.isprintable():
+            row, used = word, size
+            continue
+        *full, row = visible_lines(word, max(width, 2), _MANY)
+        rows += full
+        used = cell_width(row)
+    return [*rows, row]
+
+
+@lru_cache(maxsize=16)
+def _mask(reason: Shown) -> Masked:
+    # What it looks for takes time to load, and the first frame has no such words.
+    from agentvault_tui.lures import mask_lures  # noqa: PLC0415
+
+    return mask_lures(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """What rows are written with: the theme's styles and the terminal's alphabet."""
+
+    palette: Palette
+    glyphs: Glyphs
+
+    def clip(self, text: str, width: int) -> Shown:
+        """Cut *text* to *width* cells, saying so by an ellipsis."""
+        return clip(text, max(width, 1), ascii_only=self.glyphs.ascii_only)
+
+    def figure(self, where: str, much: str, width: int) -> str:
+        """Join where and how much: a figure cut short is another figure, so it stays.
+
+        Where it goes gives way; only a figure wider than *width* cells is cut.
+        """
+        if not much or not where:
+            return self.clip(where or much, width)
+        room = width - cell_width(much) - 1
+        return (
+            f"{self.clip(where, room)} {much}" if room > 2 else self.clip(much, width)
+        )
+
+    def own(self, text: str) -> str:
+        """Write our own words in the terminal's alphabet."""
+        return text.translate(TWINS) if self.glyphs.ascii_only else text
+
+    def masked(self, reason: Shown) -> tuple[str, str]:
+        """Mask lures in an agent's words; also say what was masked, if anything."""
+        masked = _mask(reason)
+        return self.own(masked.text), masked.said
+
+    def label(self, text: str) -> Piece:
+        """Write a label, padded to its column."""
+        return text.ljust(LABEL), self.palette.muted
+
+    def fact(self, label: str, *pieces: Piece) -> Row:
+        """Write a label and what it labels."""
+        return (self.label(label), *pieces)
+
+    def facts(
+        self, label: str, text: str, width: int, most: int, style: Style | None = None
+    ) -> tuple[list[Row], bool]:
+        """Write a labelled text over at most *most* rows; tell whether it was cut."""
+        style = style or self.palette.text
+        room = max(width - LABEL, 8)
+        # Never more of it than can be drawn: this is done at every tick of a clock.
+        shown = self.clip(text, room * (most + 1))
+        lines = wrap(shown, room)
+        cut = len(lines) > most or shown != text
+        if cut:
+            rest = " ".join(lines[most - 1 :])
+            lines = [*lines[: most - 1], self.clip(rest, room)]
+        rows = [
+            self.fact(label if number == 0 else "", (line, style))
+            for number, line in enumerate(lines)
+        ]
+        return rows, cut
+
+    def spread(self, left: Row, right: Row, width: int) -> Row:
+        """Set *left* and *right* to the two edges; the right one wins."""
+        gap = width - cells(left) - cells(right)
+        if gap < 1:
+            left = self.cut(left, width - cells(right) - 1)
+            gap = width - cells(left) - cells(right)
+        return (*left, (" " * max(gap, 0), self.palette.text), *right)
+
+    def cut(self, row: Row, width: int) -> Row:
+        """Cut *row* to *width* cells."""
+        kept: list[Piece] = []
+        for text, style in row:
+            room = width - cells(tuple(kept))
+            if room <= 0:
+                break
+            fits = cell_width(text) <= room
+            kept.append((text if fits else self.clip(text, room), style))
+        return tuple(kept)
+
+    def paragraph(self, text: str, width: int, style: Style | None = None) -> list[Row]:
+        """Write our own words, wrapped."""
+        style = style or self.palette.text
+        return [((line, style),) for line in wrap(self.own(text), width)]
+
+    def keys(self, keys: Iterable[tuple[str, str]], *, armed: bool = True) -> Row:
+        """Write the keys that work, dim while they do not count yet."""
+        key_style = self.palette.key if armed else self.palette.muted
+        row: list[Piece] = []
+        for key, words in keys:
+            row += [
+                ("   " if row else "", self.palette.muted),
+                (key, key_style),
+                (f" {words}", self.palette.text if armed else self.palette.muted),
+            ]
+        return tuple(row)
+
+    def key_rows(
+        self, keys: Iterable[tuple[str, str]], width: int, *, armed: bool = True
+    ) -> list[Row]:
+        """Write the keys over as many rows as they need, none cut."""
+        rows: list[list[tuple[str, str]]] = [[]]
+        for key in keys:
+            if rows[-1] and cells(self.keys([*rows[-1], key])) > width:
+                rows.append([])
+            rows[-1].append(key)
+        return [self.keys(row, armed=armed) for row in rows]
+
+    def ends(self, word: str, seconds: float, *, sure: bool = True) -> Row:
+        """Write when something ends; under a minute SOON, and whether that is sure."""
+        if seconds <= 0:
+            return ((f"{word} ended", self.palette.danger),)
+        soon = seconds < _SOON
+        style = self.palette.waiting if soon else self.palette.text
+        row: Row = (
+            (f"{word} ends ", self.palette.muted),
+            (countdown(seconds) + (" SOON" if soon else ""), style),
+        )
+        return row if sure else (*row, (" unconfirmed", self.palette.stale))

@@ -1,0 +1,194 @@
+"""The console's own words for the broker's codes, short and without blame."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from agentvault_tui.console.draw.lines import plural
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.text import Shown
+
+if TYPE_CHECKING:
+    from rich.style import Style
+
+    from agentvault_tui.console.draw.theme import Palette
+
+_REFUSALS: Final = {
+    "agent_revoked": "this agent is revoked",
+    "cooling_down": "asked again too soon after a denial",
+    "not_connected": "no account is connected",
+    "panic": "everything is stopped",
+    "policy_forbids": "policy forbids it",
+    "scope_not_granted": "not granted",
+    "stepup_denied": "a person said no",
+    "too_many_pending": "too many requests wait already",
+    "too_many_tokens": "it holds too many tokens already",
+    "unknown_connection": "nobody said what that connection is for",
+}
+_ENDINGS: Final = {
+    "allowed_by_policy": "policy alone allowed it",
+    "policy_changed": "the policy changed",
+}
+"""What a token was used up or ended for, where no person said it in words."""
+_EVENTS: Final = {
+    "agent.flooding": "FLOODING",
+    "agent.registered": "REGISTERED",
+    "agent.restored": "RESTORED",
+    "agent.revoked": "REVOKED",
+    "agent.scopes_changed": "SCOPES",
+    "audit.ambiguous": "AMBIGUOUS",
+    "broker.started": "STARTED",
+    "broker.stopped": "STOPPED",
+    "clock.jump": "CLOCK",
+    "connection.added": "CONNECTED",
+    "connection.removed": "REMOVED",
+    "operator.login": "LOGIN",
+    "operator.logout": "LOGOUT",
+    "operator.not_signed_in": "UNPROVEN",
+    "operator.refused": "FORBIDDEN",
+    "panic.off": "LIFTED",
+    "panic.on": "PANIC",
+    "policy.changed": "POLICY",
+    "state.recorded": "STATE",
+    "stepup.approved": "APPROVED",
+    "stepup.authorizing": "PROVING",
+    "stepup.cancelled": "CANCELLED",
+    "stepup.denied": "REFUSED",
+    "stepup.expired": "EXPIRED",
+    "stepup.not_approved": "UNPROVEN",
+    "stepup.requested": "WAITS",
+    "tenant.away": "AWAY",
+    "tenant.back": "BACK",
+    "tenant.log": "TENANT LOG",
+    "tenant.log_gap": "GAP",
+    "tenant.user_changed": "PERSON",
+    "token.delivered": "FETCHED",
+    "token.exchanged": "PROVIDED",
+    "token.not_exchanged": "WITHHELD",
+    "token.redeemed": "USED",
+    "token.revoked": "ENDED",
+    "token.used": "CHECKED",
+    "upstream.revocation": "TENANT",
+}
+_AT: Final = "connection:"
+"""What the resource begins with where an account at a provider is used."""
+TYPES: Final = ("token.decision", *_EVENTS)
+"""Every type of event this console knows."""
+_LOUD: Final = frozenset(
+    {
+        "agent.flooding",
+        "agent.revoked",
+        "audit.ambiguous",
+        "clock.jump",
+        "panic.on",
+        "tenant.away",
+        "tenant.log_gap",
+        "tenant.user_changed",
+    }
+)
+
+
+_WAITING: Final = frozenset({"stepup.authorizing", "stepup.requested"})
+_DECIDED: Final = frozenset(
+    {
+        "agent.restored",
+        "agent.scopes_changed",
+        "panic.off",
+        "policy.changed",
+        "stepup.approved",
+        "stepup.denied",
+        "stepup.not_approved",
+        "token.not_exchanged",
+    }
+)
+"""What a person decided, and what did not come about."""
+_DAILY: Final = frozenset({"token.exchanged", "token.revoked", "token.used"})
+"""As frequent as what is allowed, and as quiet; a cut has an event of its own."""
+
+
+@lru_cache(maxsize=64)
+def _masked(reason: Shown) -> str:
+    from agentvault_tui.lures import mask_lures  # noqa: PLC0415 - see `lines`
+
+    return mask_lures(reason).text
+
+
+def word(event: EventRow) -> str:
+    """Return the one word an event is known by in the audit."""
+    if event.outcome:
+        return event.outcome.upper()
+    if event.type == "upstream.revocation" and event.resource.startswith(_AT):
+        return "PROVIDER"
+    return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
+
+
+def population(mirror: Mirror) -> str:
+    """Say how many agents and resource servers there are."""
+    servers = len(mirror.servers)
+    told = plural(len(mirror.agents) - servers, "agent")
+    return f"{told} and {plural(servers, 'resource server')}" if servers else told
+
+
+def refusal(reason: str) -> str:
+    """Say what a reason of refusals means; one that is not ours stands for itself."""
+    return _REFUSALS.get(reason, reason)
+
+
+def loud(event: EventRow) -> bool:
+    """Tell whether an event without an outcome should catch the eye."""
+    return event.type in _LOUD
+
+
+def deed(event: EventRow) -> str:
+    """Say what was done; of a row of the tenant's log what its code means.
+
+    The code itself stands in the event in full.
+    """
+    means = event.reason if event.type == "tenant.log" else ""
+    return means or event.action or event.type
+
+
+def style(palette: Palette, event: EventRow) -> Style:
+    """Return how an event's word is written: what matters more shines more."""
+    if event.outcome:
+        return palette.outcome(event.outcome)
+    if event.type in _WAITING:
+        return palette.waiting
+    if event.type in _DECIDED:
+        return palette.strong
+    if event.type in _DAILY:
+        return palette.allowed
+    return palette.danger if loud(event) else palette.text
+
+
+def place(event: EventRow) -> str:
+    """Say on what something was done; how much of it is the event's note."""
+    at = event.resource.startswith(_AT)
+    return f"at {event.resource.removeprefix(_AT)}" if at else event.resource
+
+
+def beside(event: EventRow, said: str) -> list[str]:
+    """Return what stands beside the deed: on what, then what is *said* of it."""
+    on = " ".join(part for part in (place(event), event.note) if part)
+    parts = (on, "" if said == deed(event) else said)
+    return [part for part in parts if part]
+
+
+def why(mirror: Mirror, event: EventRow) -> str:
+    """Say why an event turned out as it did; empty when it needs no word."""
+    if event.outcome == "denied":
+        text = _REFUSALS.get(event.reason, event.reason)
+        agent = mirror.agents.get(event.agent_id)
+        if event.reason == "scope_not_granted" and agent:
+            granted = ", ".join(scope.name for scope in agent.scopes) or "nothing"
+            text = f"{text}; granted: {granted}"
+        elif event.rule and event.reason == "policy_forbids":
+            text = f"{text}: {event.rule}"
+        return text
+    if event.type == "stepup.requested":
+        return _masked(event.reason)  # the agent's own words
+    if event.outcome == "escalated":
+        return f"waits for a person: {event.rule}" if event.rule else ""
+    return "" if event.outcome else _ENDINGS.get(event.reason, event.reason)

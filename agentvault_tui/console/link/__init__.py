@@ -1,0 +1,1 @@
+"""HTTP to the broker over its Unix socket."""

@@ -1,0 +1,141 @@
+"""Writes what a filter shows to a file: page by page, private, never over another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import io
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.known import event_facts
+from agentvault_tui.console.state.records import Json
+from agentvault_tui.csvrows import COLUMNS, cells
+from agentvault_tui.errors import UsageError
+from agentvault_tui.text import visible
+
+_PAGE: Final = 250
+"""So few that keys are answered while pages are written."""
+LONGEST: Final = 400
+"""Cells of a path that is typed."""
+_FORMS: Final = (".jsonl", ".csv")
+
+
+class Export:
+    """One export: how far it got, and what it wrote."""
+
+    def __init__(self, link: Link, wanted: Filter) -> None:
+        self._link = link
+        self._filter = wanted
+        self._facts = event_facts(link.mirror)
+        self._now = link.mirror.clock.now()
+        self.upto = link.mirror.last_seq
+        """The newest event when it began: what comes later is not in it."""
+        self.looked = 0
+        self.written = 0
+
+    async def run(self, path: Path) -> None:
+        """Write to *path*, which must not exist yet; when cut short, leave nothing.
+
+        Raises:
+            UsageError: it cannot be written there.
+            AgentVaultError: the broker did not answer.
+        """
+        part = path.with_name(path.name + ".part")
+        made: list[Path] = []
+        try:
+            # The name is taken first, so that nothing else can be written over.
+            os.close(_create(path, made))
+            with os.fdopen(_create(part, made), "w", encoding="utf-8") as file:
+                await self._write(file, csv_form=path.suffix == ".csv")
+                file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+            part.replace(path)
+            made.clear()
+        except OSError as error:
+            raise UsageError(f"cannot write there ({error.strerror})") from error
+        finally:
+            for leftover in made:
+                leftover.unlink(missing_ok=True)
+
+    async def _write(self, file: io.TextIOBase, *, csv_form: bool) -> None:
+        rows = csv.writer(file, lineterminator="\r\n")
+        if csv_form:
+            rows.writerow(COLUMNS)
+        mirror = self._link.mirror
+        query = self._filter.query(mirror.agents, self._now, text=True)
+        after: int | None = 0
+        while after is not None and after < self.upto:
+            events, after = await self._link.audit_objects(
+                after=after, limit=_PAGE, **query
+            )
+            for event in events:
+                if event.get("seq", 0) > self.upto:
+                    after = None
+                elif self._wanted(event):
+                    self.written += 1
+                    if csv_form:
+                        rows.writerow(cells(event))
+                    else:
+                        # As `audit search --json` writes them: pure ASCII.
+                        file.write(json.dumps(event, separators=(",", ":")) + "\n")
+            self.looked = self.upto if after is None else after
+
+    def _wanted(self, event: Json) -> bool:
+        if not self._filter:
+            return True
+        mirror = self._link.mirror
+        row = mirror.intake.event(event)
+        name = mirror.agent_name(row.agent_id)
+        return self._filter.event(row, name, self._now, self._facts)
+
+
+def suggestion(now: datetime, room: int = LONGEST) -> str:
+    """Return where to write: a name that tells what it is and when it was made.
+
+    In the working folder, which is left out where it could not be shown as it is, or
+    would leave no room of *room* cells for the name.
+    """
+    name = f"agentvault-audit-{now:%Y%m%dT%H%M%SZ}.jsonl"
+    with contextlib.suppress(OSError):  # the folder is gone
+        path = str(Path.cwd() / name)
+        if visible(path, min(room, LONGEST)) == path:
+            return path
+    return name
+
+
+def read_path(text: str) -> Path:
+    """Read where to write.
+
+    Raises:
+        UsageError: nothing can or may be written there.
+    """
+    if not text.strip():
+        raise UsageError("name a file", "its end says how: .jsonl or .csv")
+    try:
+        path = Path(text.strip()).expanduser().absolute()
+        if path.suffix not in _FORMS:
+            raise UsageError("the name ends in neither .jsonl nor .csv", "name one")
+        if not path.parent.is_dir():
+            raise UsageError(
+                "there is no such folder", "make it first, or name another"
+            )
+        if path.exists() or path.is_symlink():
+            raise UsageError("that file is there already", "name another")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError("that is no name of a file", "name another") from error
+    return path
+
+
+def _create(path: Path, made: list[Path]) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    made.append(path)
+    os.fchmod(descriptor, 0o600)
+    return descriptor

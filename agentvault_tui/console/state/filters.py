@@ -1,0 +1,223 @@
+"""The one filter language: ``status:active scope:payment -outcome:allowed "text"``.
+
+Terms must all hold. A term with a known key looks at that member, any other is looked
+for everywhere. A key that says nothing about a kind of row (``status`` of an event)
+leaves it alone.
+
+Every pane and every screen reads what is typed by `Filter.parse`; `Filter.query` says
+what of it the broker can look for itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from agentvault_tui.clock import iso
+from agentvault_tui.console.draw.words import TYPES
+from agentvault_tui.console.state.moments import read_moment
+from agentvault_tui.console.state.records import OUTCOMES, AgentRow, Counts, EventRow
+from agentvault_tui.console.state.terms import KEYS, Term, read_terms
+
+__all__ = ["KEYS", "AgentFacts", "EventFacts", "Filter"]
+
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+_INDEXED: Final = re.compile(r"(?=.*[a-df-z])[a-z0-9_:.@/-]{3,}")
+"""Words that stand in the ledger's text as they do on the screen."""
+_SPELLED: Final = re.compile(r"[0-9a-f]{3,6}")
+"""May be part of how a hidden character is spelled out here, and only here."""
+_OURS: Final = ("recipients", "items", *OUTCOMES, *TYPES)
+"""What an event is searched for here and the ledger's text does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """What a filter may look at beside the agent itself."""
+
+    counts: Counts
+    status: str
+    """``active``, ``waiting`` or ``revoked``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """What a filter may look at beside the event itself."""
+
+    owner: str = ""
+    """Of the event's agent; empty when there is none."""
+    risk: str = ""
+    """Of what was asked for; empty when nothing was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is asked for; the empty one holds for everything."""
+
+    terms: tuple[Term, ...] = ()
+    problem: str = field(default="", compare=False)
+    """What was not understood, where, and what to do; in our own words."""
+
+    @classmethod
+    def parse(cls, text: str, texts: Collection[str] = ()) -> Filter:
+        """Read what was typed; any text is a filter, and half a word is no error.
+
+        *texts* are what may stand before a colon without being a key.
+        """
+        return cls(*read_terms(text, texts))
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is asked for."""
+        return bool(self.terms)
+
+    def __str__(self) -> str:
+        """Write it so that it reads back as the same."""
+        return " ".join(str(term) for term in self.terms)
+
+    def agent(self, row: AgentRow, facts: Callable[[AgentRow], AgentFacts]) -> bool:
+        """Tell whether an agent is asked for."""
+        text: str | None = None
+        for term in self.terms:
+            if term.key in _AGENT:
+                holds = _AGENT[term.key](row, facts(row), term.value)
+            elif term.key:
+                continue
+            else:
+                text = text or _agent_text(row)
+                holds = term.value in text
+            if holds is term.negated:
+                return False
+        return True
+
+    def event(
+        self,
+        row: EventRow,
+        name: str,
+        now: datetime,
+        facts: Callable[[EventRow], EventFacts] | None = None,
+    ) -> bool:
+        """Tell whether an event is asked for; *name* is its agent's.
+
+        Without *facts* the keys that need them say nothing about an event.
+        """
+        text: str | None = None
+        for term in self.terms:
+            key, value = term.key, term.value
+            if key in _EVENT:
+                holds = _EVENT[key](row, name, value)
+            elif key in _TIMES:
+                if (moment := read_moment(value, now)) is None:
+                    continue  # hides nothing: the filter's problem says so
+                holds = _TIMES[key](row.time, moment)
+            elif key in _FACTS and facts is not None:
+                holds = _FACTS[key](facts(row), value)
+            elif key:
+                continue
+            else:
+                text = text or _event_text(row, name)
+                holds = value in text
+            if holds is term.negated:
+                return False
+        return True
+
+    def query(
+        self, agents: Mapping[str, AgentRow], now: datetime, *, text: bool = False
+    ) -> dict[str, Any]:
+        """Return what of it the broker can look for itself, for ``GET /api/audit``.
+
+        It may give more than is asked for, never less: `event` sifts the answer.
+        With *text* also a word, if one stands in the ledger's text as it does on the
+        screen; a page may then end early and says in ``next`` where to go on.
+        """
+        found: dict[str, Any] = {}
+        since, until = _EARLIEST, _LATEST
+        for term in self.terms:
+            if term.negated:
+                continue
+            key, value = term.key, term.value
+            if key == "outcome" and (outcome := _only(value, OUTCOMES)):
+                found["outcome"] = outcome
+            elif key == "type" and value in TYPES:
+                found["type"] = value
+            elif key == "agent" and (agent_id := _agent_id(agents, value)):
+                found["agent"] = agent_id
+            elif key in _TIMES and (moment := read_moment(value, now)):
+                since = max(since, moment) if key == "since" else since
+                until = min(until, moment) if key == "until" else until
+        if since > _EARLIEST:
+            found["since"] = iso(since)
+        if until < _LATEST:
+            found["until"] = iso(until)
+        if text and (word := max(self._indexed(agents), key=len, default="")):
+            found["q"] = word
+        return found
+
+    def _indexed(self, agents: Mapping[str, AgentRow]) -> Iterator[str]:
+        """Yield the words that the ledger's own text must hold for an event to match.
+
+        Not those that may stand only in what this console adds: names of agents an
+        event is about, types, sums.
+        """
+        for term in self.terms:
+            value = term.value
+            known = _INDEXED.fullmatch(value) and not _SPELLED.fullmatch(value)
+            if term.negated or not known:
+                continue
+            if term.key in {"action", "scope", "resource"}:
+                yield value
+            elif not term.key and not any(value in ours for ours in _OURS):
+                rows = agents.values()
+                if not any(value in a.name.lower() or value in a.id for a in rows):
+                    yield value
+
+
+def _agent_text(row: AgentRow) -> str:
+    scopes = (scope.name for scope in row.scopes)
+    return " ".join((row.name, row.owner, row.id, row.purpose, *scopes)).lower()
+
+
+def _event_text(row: EventRow, name: str) -> str:
+    what = (row.type, row.action, row.resource, row.outcome, row.note)
+    why = (row.reason, row.rule, row.agent_id, row.decision_id)
+    return " ".join((name, row.actor, *what, *why)).lower()
+
+
+def _only(start: str, words: tuple[str, ...]) -> str:
+    found = [word for word in words if word.startswith(start)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _agent_id(agents: Mapping[str, AgentRow], value: str) -> str:
+    named = [a.id for a in agents.values() if value in a.name.lower() or value == a.id]
+    return named[0] if len(named) == 1 else ""
+
+
+_AGENT: Final[dict[str, Callable[[AgentRow, AgentFacts, str], bool]]] = {
+    "agent": lambda row, _, value: value in row.name.lower() or value == row.id,
+    "owner": lambda row, _, value: value in row.owner.lower(),
+    "scope": lambda row, _, value: any(value in s.name.lower() for s in row.scopes),
+    "risk": lambda row, _, value: any(s.risk.startswith(value) for s in row.scopes),
+    "status": lambda _, facts, value: facts.status.startswith(value),
+    "outcome": lambda _, facts, value: any(
+        word.startswith(value) and getattr(facts.counts, word) > 0 for word in OUTCOMES
+    ),
+}
+_EVENT: Final[dict[str, Callable[[EventRow, str, str], bool]]] = {
+    "agent": lambda row, name, value: value in name.lower() or value == row.agent_id,
+    "scope": lambda row, _, value: value in row.action.lower(),
+    "action": lambda row, _, value: value in row.action.lower(),
+    "resource": lambda row, _, value: value in row.resource.lower(),
+    "outcome": lambda row, _, value: row.outcome.startswith(value),
+    "type": lambda row, _, value: row.type.startswith(value),
+}
+_FACTS: Final[dict[str, Callable[[EventFacts, str], bool]]] = {
+    "owner": lambda facts, value: value in facts.owner.lower(),
+    "risk": lambda facts, value: facts.risk.startswith(value),
+}
+_TIMES: Final[dict[str, Callable[[datetime, datetime], bool]]] = {
+    "since": lambda time, moment: time >= moment,
+    "until": lambda time, moment: time < moment,
+}

@@ -1,0 +1,438 @@
+"""The console's read model: plain Python, no Textual, no I/O.
+
+`link` feeds it; screens, widgets and dialogs read it and compare version counters
+before they repaint.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.console.state.intake import Intake, token_key
+from agentvault_tui.console.state.presence import DECISIONS, Presence
+from agentvault_tui.console.state.rates import Paces, Rate
+from agentvault_tui.console.state.records import (
+    AgentRow,
+    Counts,
+    EventRow,
+    Json,
+    LinkState,
+    LinkView,
+    StatusRow,
+    StepUpRow,
+    TokenRow,
+)
+from agentvault_tui.console.state.tokens import Endings, TokenShelf
+from agentvault_tui.text import Shown
+
+RING: Final = 2_000
+"""Recent events kept; older ones are read from the broker when someone looks."""
+_DECIDED_KEPT: Final = 200
+
+
+class Versions:
+    """Counters that grow with every change of what they are named after."""
+
+    __slots__ = ("agents", "events", "held", "ledger", "roster", "status", "stepups")
+
+    def __init__(self) -> None:
+        self.agents = 0
+        """Agents, their tokens and their counts."""
+        self.roster = 0
+        """Which agents there are, and how they stand."""
+        self.stepups = 0
+        self.events = 0
+        self.held = 0
+        """Tokens came that were asked for because somebody looks at them."""
+        self.status = 0
+        """The broker's status, the link, and warnings."""
+        self.ledger = 0
+        """Another ledger stands where the one seen here was."""
+
+
+class Roster:
+    """Agents read anew, page by page, to replace those that are shown all at once."""
+
+    def __init__(
+        self, intake: Intake, agents: Iterable[Json] = (), head: int = 0
+    ) -> None:
+        """Start with the first page."""
+        self._intake = intake
+        self.agents: dict[str, AgentRow] = {}
+        self.counts: dict[str, Counts] = {}
+        self.shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
+        self.counted_to: dict[str, int] = {}
+        """Up to which event each agent's counts are true."""
+        self.take(agents, head)
+
+    def take(self, agents: Iterable[Json], head: int) -> None:
+        """Read a page whose counts are true for *head*."""
+        for data in agents:
+            agent = self._intake.agent(data)
+            self.agents[agent.id] = agent
+            self.counts[agent.id] = self._intake.counts(data)
+            self.shelves[agent.id] = self._intake.shelf(data, agent.tokens_live)
+            self.counted_to[agent.id] = head
+
+
+class Mirror:
+    """What the broker said, as records, with what follows from it."""
+
+    def __init__(self, clock: Clock, *, ascii_only: bool = False) -> None:
+        self.clock = clock
+        self.intake = Intake(ascii_only=ascii_only)
+        self.versions = Versions()
+        self.agents: dict[str, AgentRow] = {}
+        """All clients; see `servers`."""
+        self.loaded = False
+        """Whether a snapshot was read: until then nothing is known to be none."""
+        self.revoked: set[str] = set()
+        self.servers: set[str] = set()
+        """Clients that are resource servers: they check others' tokens."""
+        self.stepups: dict[str, StepUpRow] = {}
+        self.events: deque[EventRow] = deque(maxlen=RING)
+        """The latest, oldest first."""
+        self.presence = Presence(clock, self.intake)
+        self.status = StatusRow()
+        self.link = LinkView()
+        self.warnings: dict[str, Shown] = {}
+        """The console's own, by kind; they stay until what they warn of ends."""
+        self.cuts: dict[str, float] = {}
+        """Revocations this console asked for: milliseconds here, steps elsewhere."""
+        self.restarted_at: datetime | None = None
+        """When the broker last started while this console watched."""
+        self.last_seq = 0
+        self.last_hash = ""
+        self.read_from = 0
+        """After which event every one was seen here."""
+        self.revoked_by: dict[str, int] = {}
+        """The last event that revoked an agent, of those seen here."""
+        self.decisions = Rate()
+        self.wants: set[str] = set()
+        """Agents whose tokens are looked at and not held; `link` reads and empties."""
+        self.stale: set[str] = set()
+        """Agents of whom so little is held that their numbers may be wrong; same."""
+        self.wanted: Callable[[], object] = lambda: None
+        """Called when an agent is wanted."""
+        self.listeners: set[Callable[[], object]] = set()
+        """Called whenever something may have changed."""
+        self._counts: dict[str, Counts] = {}
+        self._counted_to: dict[str, int] = {}
+        """Up to which event each agent's counts were when they were read."""
+        self._counted_all = 0
+        """From this event on, all counts grow with their events."""
+        self._asked: dict[str, datetime] = {}
+        self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
+        self._endings = Endings()
+        self._allowed = Paces()
+        self._denied = Paces()
+        self._readers: dict[str, Callable[[Json], None]] = {
+            "agent": self._take_agent,
+            "token": self._take_token,
+            "stepup": self._take_stepup,
+            "audit": self._take_event,
+            "tenant": self._take_tenant,
+            "status": self._take_status,
+            "presence": self._take_presence,
+        }
+
+    # What screens ask
+
+    def tokens(self, agent_id: str) -> list[TokenRow]:
+        """Return the live tokens held of an agent, the soonest to expire first.
+
+        Asks for more where few are held.
+        """
+        shelf = self._shelves[agent_id]
+        if shelf.short:
+            self._want(agent_id)
+        return shelf.rows
+
+    def live_tokens(self, agent_id: str) -> int:
+        """Return how many live tokens an agent has."""
+        return self._shelves[agent_id].live
+
+    def elevated(self, agent_id: str) -> int:
+        """Return how many of them a person approved."""
+        return self._shelves[agent_id].elevated
+
+    def soonest(self, agent_id: str) -> TokenRow | None:
+        """Return the agent's token that expires next; asks for it if it is not held."""
+        shelf = self._shelves[agent_id]
+        if shelf.more and shelf.ends is None:
+            self._want(agent_id)
+        return shelf.soonest
+
+    def counts(self, agent_id: str) -> Counts:
+        """Return how an agent's requests were answered."""
+        return self._counts.get(agent_id) or Counts()
+
+    def paces(self, now: datetime) -> Mapping[str, int]:
+        """Return how many tokens each agent got in the last minute, if any."""
+        return self._allowed.minute(now.timestamp())
+
+    def denials(self, now: datetime) -> Mapping[str, int]:
+        """Return how often each agent was denied in the last minute, if ever."""
+        return self._denied.minute(now.timestamp())
+
+    def ending(self, moment: datetime) -> set[str]:
+        """Return the agents of whom a token ends before *moment*."""
+        return self._endings.before(moment.timestamp())
+
+    def last_seen(self, agent_id: str) -> datetime | None:
+        """Return when an agent last spoke, as far as is known here."""
+        agent, asked = self.agents.get(agent_id), self._asked.get(agent_id)
+        told = agent.last_seen_at if agent else None
+        return max(asked, told) if asked and told else asked or told
+
+    def open_stepups(self, agent_id: str | None = None) -> list[StepUpRow]:
+        """Return what waits for a person, the longest wait first."""
+        rows = (row for row in self.stepups.values() if row.open)
+        if agent_id is not None:
+            rows = (row for row in rows if row.agent_id == agent_id)
+        return sorted(rows, key=lambda row: (row.requested_at, row.id))
+
+    def agent_name(self, agent_id: str) -> Shown:
+        """Return an agent's name, or its id when nothing else is known."""
+        agent = self.agents.get(agent_id)
+        return agent.name if agent else self.intake.shown(agent_id)
+
+    # What the link feeds
+
+    def load(self, status: Json, roster: Roster, stepups: Iterable[Json]) -> None:
+        """Replace all but events by what was read anew."""
+        self.loaded = True
+        self._endings.clear()
+        self.wants.clear()
+        self.stale.clear()
+        self.stepups.clear()
+        self.agents, self._counts = roster.agents, roster.counts
+        self._shelves = roster.shelves
+        self._counted_to = roster.counted_to
+        self._counted_all = max(roster.counted_to.values(), default=0)
+        rows = self.agents.values()
+        self.revoked = {agent.id for agent in rows if agent.revoked}
+        self.servers = {agent.id for agent in rows if agent.resource_server}
+        for agent_id in self.agents:
+            self._look(agent_id)
+        for stepup in stepups:
+            self._take_stepup(stepup)
+        self._take_status(status)
+        self.versions.agents += 1
+        self.versions.roster += 1
+        self.stir()
+
+    def load_events(self, events: Iterable[Json], *, after: int) -> None:
+        """Start the recent events anew, to be continued *after* that number."""
+        self.events.clear()
+        self.last_seq = self._counted_all = 0
+        self._counted_to.clear()
+        self.decisions = Rate()
+        self._allowed, self._denied = Paces(), Paces()
+        self.last_hash = ""
+        for event in events:
+            self._remember(self.intake.event(event))
+            self.last_hash = str(event.get("hash") or "")
+        self.last_seq = self.read_from = after
+        self.revoked_by.clear()
+        self.versions.events += 1
+
+    def apply(self, kind: str, data: Json) -> None:
+        """Take one frame of the event stream, and tell of it."""
+        self.take(kind, data)
+        self.stir()
+
+    def take(self, kind: str, data: Json) -> None:
+        """Take one of many frames; an unknown kind means nothing. `stir` comes last."""
+        if reader := self._readers.get(kind):
+            reader(data)
+
+    def stir(self) -> None:
+        """Tell the listeners that something may have changed."""
+        for listener in self.listeners:
+            listener()
+
+    def cut(self, agent_id: str, ms: float) -> None:
+        """Remember how many milliseconds a revocation from here took."""
+        self.cuts[agent_id] = ms
+        self.versions.agents += 1
+
+    def tick(self, now: datetime) -> None:
+        """Let tokens and step-ups that have expired go."""
+        moment = now.timestamp()
+        for agent_id in self._endings.due(moment):
+            if self._shelves[agent_id].expire(moment):
+                self.versions.agents += 1
+            self._look(agent_id)
+
+    def set_link(self, state: LinkState, reason: str = "") -> None:
+        """Say how far what is shown can be trusted."""
+        if state is self.link.state and reason == self.link.reason:
+            return
+        self.link = LinkView(state, self.intake.shown(reason), self.clock.now())
+        if state is LinkState.LOST:
+            self.presence.forget()
+        self.versions.status += 1
+        self.stir()
+
+    def warn(self, kind: str, text: str) -> None:
+        """Keep a warning on the screen until `unwarn`."""
+        self.warnings[kind] = self.intake.shown(text, 400)
+        self.versions.status += 1
+
+    def unwarn(self, kind: str) -> None:
+        """Take a warning away."""
+        if self.warnings.pop(kind, None) is not None:
+            self.versions.status += 1
+
+    # One reader a kind of frame
+
+    def _take_agent(self, data: Json) -> None:
+        agent = self.intake.agent(data)
+        before = self.agents.get(agent.id)
+        self.agents[agent.id] = agent
+        # Every decision after the snapshot is counted from its own event: an agent
+        # frame of a busy moment may already hold counts whose events come later.
+        self._counts.setdefault(agent.id, self.intake.counts(data))
+        self._shelves[agent.id] = self.intake.shelf(data, agent.tokens_live)
+        self._look(agent.id)
+        (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
+        (self.servers.add if agent.resource_server else self.servers.discard)(agent.id)
+        self.versions.agents += 1
+        # One that was only read anew moves no list of many.
+        self.versions.roster += before is None or _listed(before) != _listed(agent)
+
+    def _take_token(self, data: Json) -> None:
+        agent_id = self.intake.word(data.get("agent_id"))
+        shelf = self._shelves[agent_id]
+        shelf.add(self.intake.token(data))
+        self._endings.note(agent_id, shelf.ends)
+        self.versions.agents += 1
+
+    def _take_stepup(self, data: Json) -> None:
+        row = self.intake.stepup(data)
+        self.stepups[row.id] = row
+        if len(self.stepups) > 2 * _DECIDED_KEPT:
+            self._forget_decided()
+        self.versions.stepups += 1
+        self.versions.agents += 1
+
+    def _take_tenant(self, data: Json) -> None:
+        self._take_status({**self._status_json, "tenant": data})
+
+    def _take_status(self, data: Json) -> None:
+        self._status_json = data
+        status = self.intake.status(data)
+        if status != self.status:
+            self.status = status
+            self.versions.status += 1
+
+    _status_json: Json = {}  # noqa: RUF012 - replaced whole, never changed
+
+    def _take_presence(self, data: Json) -> None:
+        self.presence.take(data)
+        self.versions.status += 1
+
+    def _take_event(self, data: Json) -> None:
+        row = self.intake.event(data)
+        if row.seq <= self.last_seq:
+            return
+        self.last_seq = row.seq
+        self.last_hash = str(data.get("hash") or "")
+        self._remember(row)
+        self.versions.events += 1
+        if row.type in DECISIONS:
+            self._take_decision(row, data.get("detail"))
+        match row.type:
+            case "token.decision":
+                self._count(row)
+            case "token.revoked" | "token.redeemed":
+                self._end_token(row.agent_id, data.get("detail"))
+            case "agent.revoked":
+                self.revoked_by[row.agent_id] = row.seq
+                self._shelves[row.agent_id].clear()
+                self._endings.note(row.agent_id, None)
+                self.versions.agents += 1
+            case "panic.on":
+                for shelf in self._shelves.values():
+                    shelf.clear()
+                self._endings.clear()
+                self.versions.agents += 1
+            case "broker.started":
+                self.restarted_at = row.time
+                self.versions.status += 1
+
+    def _take_decision(self, row: EventRow, detail: Any) -> None:
+        """Let the others' decisions be news, with what they are about."""
+        if not row.type.startswith("stepup."):
+            what = self.agent_name(row.agent_id) if row.agent_id else ""
+            self.presence.heard(row, row.agent_id, what)
+            return
+        about = detail.get("stepup_id") if isinstance(detail, dict) else None
+        stepup = self.stepups.get(str(about))
+        mark = stepup.fingerprint if stepup else self.intake.shown("a step-up")
+        what = f"{mark}, {row.action} of {self.agent_name(row.agent_id)}"
+        self.presence.heard(row, str(about), what)
+
+    def _remember(self, row: EventRow) -> None:
+        self.events.append(row)
+        if not row.outcome:
+            return
+        self._asked[row.agent_id] = row.time
+        at = row.time.timestamp()
+        self.decisions.add(at)
+        if row.outcome == "allowed":
+            self._allowed.add(row.agent_id, at)
+        elif row.outcome == "denied":
+            self._denied.add(row.agent_id, at)
+
+    def _count(self, row: EventRow) -> None:
+        if row.seq <= self._counted_to.get(row.agent_id, 0):
+            return
+        if self._counted_to and row.seq > self._counted_all:
+            self._counted_to.clear()  # every count is behind its agent's events now
+        old = self.counts(row.agent_id)
+        self._counts[row.agent_id] = Counts(
+            old.allowed + (row.outcome == "allowed"),
+            old.denied + (row.outcome == "denied"),
+            old.escalated + (row.outcome == "escalated"),
+        )
+        self.versions.agents += 1
+
+    def _end_token(self, agent_id: str, detail: Any) -> None:
+        token_id = detail.get("token_id") if isinstance(detail, dict) else None
+        if not isinstance(token_id, str):
+            self.stale.add(agent_id)
+            return
+        if not self._shelves[agent_id].drop(token_key(token_id)):
+            self.stale.add(agent_id)
+        self._look(agent_id)
+        self.versions.agents += 1
+
+    def _look(self, agent_id: str) -> None:
+        """See what an agent's tokens are now: which ends next, and whether any lack."""
+        shelf = self._shelves[agent_id]
+        self._endings.note(agent_id, shelf.ends)
+        if shelf.more and shelf.ends is None:
+            self.stale.add(agent_id)
+
+    def _want(self, agent_id: str) -> None:
+        if agent_id not in self.wants:
+            self.wants.add(agent_id)
+            self.wanted()
+
+    def _forget_decided(self) -> None:
+        decided = [row for row in self.stepups.values() if not row.open]
+        decided.sort(key=lambda row: row.decided_at or row.requested_at)
+        for row in decided[:-_DECIDED_KEPT]:
+            del self.stepups[row.id]
+
+
+def _listed(agent: AgentRow) -> tuple[object, ...]:
+    """Return what lists are made of."""
+    said = (agent.name, agent.owner, agent.purpose)
+    return *said, agent.scopes, agent.revoked, agent.upstream, agent.connections

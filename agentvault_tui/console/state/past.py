@@ -1,0 +1,261 @@
+"""The time machine's model: a mirror of a moment, and how one is asked for.
+
+A mirror of the past is a mirror like any other, filled by one answer of the broker and
+then left alone, with a clock that stands at the moment: the same panes draw it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.state.activity import ActivityRow, read_activity
+from agentvault_tui.console.state.intake import moment
+from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.console.state.moments import read_moment
+from agentvault_tui.console.state.rates import Rate
+from agentvault_tui.console.state.records import EventRow, Json, LinkState, LinkView
+
+EVENTS: Final = 200
+"""Events read for a moment; older ones when someone scrolls back to them."""
+FORMS: Final = "14:02, 2026-11-24 14:02, -10m, +2h, 3d ago, #1842 or first"
+"""How a moment may be written."""
+_STEP: Final = re.compile(r"([+-])(\d{1,6})([smhdw])", re.ASCII)
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_EVENT: Final = re.compile(r"#?(\d{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An event's place in the ledger."""
+
+    seq: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is asked for: right after an event, or a moment."""
+
+    seq: int | None = None
+    at: datetime | None = None
+
+    def query(self) -> dict[str, Any]:
+        """Return it as ``GET /api/past`` wants it."""
+        return {"seq": self.seq, "at": iso(self.at) if self.at else None}
+
+
+class PastClock:
+    """Stands at a moment; only the boot clock, by which keys are timed, goes on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.moment = clock.now()
+
+    @property
+    def boot_id(self) -> str:
+        """Identify this boot."""
+        return self._clock.boot_id
+
+    def now(self) -> datetime:
+        """Return the moment."""
+        return self.moment
+
+    def boot(self) -> float:
+        """Return seconds since boot, as they pass."""
+        return self._clock.boot()
+
+
+class _Minute(Rate):
+    """How many there were in the minute before: told, not counted here."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def minute(self, now: float) -> int:
+        """Return how many."""
+        del now
+        return self._count
+
+
+class PastMirror(Mirror):
+    """What the broker knew at a moment."""
+
+    def __init__(self, live: Mirror) -> None:
+        self._past_clock = PastClock(live.clock)
+        super().__init__(self._past_clock)
+        self.intake = live.intake
+        self.link = LinkView(LinkState.LIVE)
+        self.place = Place(0, self._past_clock.moment)
+        """The last event that had happened."""
+        self.first = self.place
+        self.turns: tuple[Place | None, Place | None] = (None, None)
+        """The nearest events, before and after, that no agent's routine made."""
+        self._paces: dict[str, int] = {}
+        self._denials: dict[str, int] = {}
+
+    def fill(self, told: Json, events: Iterable[Json]) -> None:
+        """Become what an answer of ``GET /api/past`` tells; *events* oldest first."""
+        around = told.get("around") or {}
+        here = _place(told) or self.place
+        self._past_clock.moment = moment(told.get("at")) or here.time
+        self.place = here
+        self.first = _place(around.get("first")) or here
+        self.turns = _place(around.get("turn_before")), _place(around.get("turn_after"))
+        self.load_events(events, after=here.seq)
+        roster = Roster(self.intake, told.get("agents") or (), here.seq)
+        self.load(told.get("status") or {}, roster, told.get("stepups") or ())
+        minute: dict[str, Json] = told.get("minute") or {}
+        self._paces = _those(minute, "allowed")
+        self._denials = _those(minute, "denied")
+        decided = sum(sum(each.values()) for each in minute.values())
+        self.decisions = _Minute(decided)
+
+    def paces(self, now: datetime) -> Mapping[str, int]:
+        """Return how many tokens each agent had got in the last minute."""
+        del now
+        return self._paces
+
+    def denials(self, now: datetime) -> Mapping[str, int]:
+        """Return how often each agent had been denied in the last minute."""
+        del now
+        return self._denials
+
+
+class PastReader(Link):
+    """Shares the socket of a link; it only reads, and nothing that came later."""
+
+    mirror: PastMirror
+
+    def __init__(self, link: Link, mirror: PastMirror) -> None:
+        vars(self).update(vars(link))
+        self.mirror, self.read_only = mirror, True
+
+    async def activity(self, agent_id: str) -> ActivityRow:
+        """Read what one agent had done by then."""
+        here = self.mirror.place
+        at = self.mirror.clock.now()
+        aim = Aim(seq=here.seq) if at == here.time else Aim(at=at)
+        query = {"agent": agent_id, **aim.query()}
+        data = await self._wire.get("/api/past/activity", **query)
+        return read_activity(self.mirror.intake, data)
+
+    async def audit_objects(self, **query: object) -> tuple[list[Json], int | None]:
+        """Read a page of the audit up to then."""
+        last = self.mirror.place.seq
+        before = query.get("before")
+        if isinstance(before, int):
+            query["before"] = min(before, last + 1)
+        events, following = await super().audit_objects(**query)
+        had = [event for event in events if event.get("seq", 0) <= last]
+        return had, following if len(had) == len(events) else None
+
+    async def story(self, seq: int) -> tuple[list[EventRow], bool]:
+        """Read the events that share a decision, as far as it had come."""
+        rows, complete = await super().story(seq)
+        return [row for row in rows if row.seq <= self.mirror.place.seq], complete
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """One stay in the past: its mirror and what reads for it, beside the present."""
+
+    past: PastMirror
+    live: Desk
+    reader: PastReader
+    desk: Desk
+    """A place of work in the past: it reads, and refuses every decision."""
+    since: int
+    """The last event there was when it began."""
+
+    @classmethod
+    def begin(cls, past: PastMirror, live: Desk, link: Link) -> Stay:
+        """Begin one at the moment that *past* holds."""
+        reader = PastReader(link, past)
+        desk = replace(live, mirror=past, actions=reader, past=True, begun={})
+        return cls(past, live, reader, desk, live.mirror.last_seq)
+
+
+async def look(link: Link, aim: Aim) -> tuple[Json, list[Json]]:
+    """Read a moment and the events before it, oldest first.
+
+    Raises:
+        AgentVaultError: there is no such moment, or nobody answers.
+    """
+    told = await link.past(**aim.query())
+    seq = told.get("seq")
+    before = seq + 1 if isinstance(seq, int) else None
+    events, _ = await link.audit_objects(before=before, limit=EVENTS)
+    return told, events[::-1]
+
+
+def read_aim(text: str, mirror: PastMirror, last: Place, now: datetime) -> Aim | str:
+    """Read what was typed, or say in words why it is no place to go to."""
+    text = " ".join(text.split()).lower()
+    first = mirror.first
+    if text in {"first", "start"}:
+        return Aim(seq=first.seq)
+    if text.startswith("#") and (match := _EVENT.fullmatch(text)):
+        seq = int(match[1])
+        if first.seq <= seq <= last.seq:
+            return Aim(seq=seq)
+        return f"There is no event {seq:,}: they go from {first.seq:,} to {last.seq:,}."
+    found = _moment(text, mirror.clock.now(), now)
+    if found is None:
+        return f"That is no time. Write it like {FORMS}."
+    if found < first.time:
+        return f"That is before the first event, at {when(first.time, now)}."
+    if found > last.time:
+        return f"That is after the last event, at {when(last.time, now)}."
+    return Aim(at=found)
+
+
+def _moment(text: str, here: datetime, now: datetime) -> datetime | None:
+    """Read a moment: a signed span goes from *here*, all else from *now*."""
+    if match := _STEP.fullmatch(text):
+        seconds = int(match[2]) * _SECONDS[match[3]]
+        try:
+            return here + timedelta(seconds=-seconds if match[1] == "-" else seconds)
+        except OverflowError:
+            return None
+    return read_moment(text.removesuffix(" ago"), now)
+
+
+def when(time: datetime, now: datetime) -> str:
+    """Write a moment; its date too where it is another day than *now*."""
+    day = "" if time.date() == now.date() else f"{time:%Y-%m-%d} "
+    return f"{day}{time:%H:%M:%S}Z"
+
+
+def ago(time: datetime, now: datetime) -> str:
+    """Write how long ago a moment was, as far as it matters."""
+    minutes = max(int((now - time).total_seconds()), 0) // 60
+    if minutes < 1:
+        return f"{max(int((now - time).total_seconds()), 0)} s ago"
+    if minutes < 120:
+        return f"{minutes} min ago"
+    hours = minutes // 60
+    return f"{hours} h ago" if hours < 48 else f"{hours // 24} d ago"
+
+
+def _those(minute: Mapping[str, Json], outcome: str) -> dict[str, int]:
+    """Return how often each agent was answered so, if ever."""
+    return {
+        agent: many for agent, each in minute.items() if (many := each.get(outcome))
+    }
+
+
+def _place(raw: object) -> Place | None:
+    if not isinstance(raw, dict):
+        return None
+    seq, time = raw.get("seq"), moment(raw.get("time"))
+    return Place(seq, time) if isinstance(seq, int) and time else None

@@ -1,0 +1,177 @@
+"""Who else is connected, what they have open, and what they have just decided."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.console.state.intake import Intake, moment
+from agentvault_tui.console.state.records import EventRow, Json
+from agentvault_tui.text import Shown
+
+_SHOWN: Final = 256
+"""Seats that are kept, whatever a broker sends."""
+_NAME: Final = 40
+_ID: Final = 64
+_REASON: Final = 300
+NEEDS: Final = ("revoke", "restore", "approve")
+"""Kinds of decisions, as the broker names what an operator may not do."""
+_NEWS: Final = 20
+_FRESH: Final = 8.0
+"""Seconds a decision of someone else stands as news."""
+_OWN: Final = 10.0
+"""Seconds within which the event of one's own decision comes."""
+_SAID: Final = {
+    "stepup.approved": "approved",
+    "stepup.denied": "denied",
+    "agent.revoked": "revoked",
+    "agent.restored": "restored",
+    "panic.on": "stopped everything",
+    "panic.off": "lifted the panic",
+}
+DECISIONS: Final = frozenset(_SAID)
+"""Events that are a person's decision, and so news to the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRow:
+    """One operator's open stream."""
+
+    id: Shown
+    name: Shown
+    face: Shown
+    """``console``, ``plain``, or ``stream`` for what only listens."""
+    since: datetime | None
+    terminal: Shown
+    """As the broker's kernel names it; empty when it does not."""
+    looking_at: Shown
+    """A step-up's id, or empty."""
+    signed_in: bool = False
+    role: Shown | None = None
+    """As the tenant says; None when it says nothing."""
+    refused: tuple[tuple[str, Shown], ...] = ()
+    """What this operator may not do, each with the broker's reason."""
+
+    @property
+    def known_as(self) -> str:
+        """The name, and what the tenant says they are."""
+        return f"{self.name} ({self.role})" if self.role else str(self.name)
+
+    @property
+    def title(self) -> str:
+        """The name, and the terminal that tells two of one name apart."""
+        return f"{self.name} on {self.terminal}" if self.terminal else str(self.name)
+
+
+class Presence:
+    """What the broker says of the others; it forgets them when the link is lost."""
+
+    def __init__(self, clock: Clock, intake: Intake) -> None:
+        self.you = ""
+        """This console's own seat; empty while it has none."""
+        self.rows: tuple[OperatorRow, ...] = ()
+        self.unlisted = 0
+        self.looking_at: str | None = None
+        """The step-up this console has open."""
+        self._mine: dict[str, float] = {}
+        """What this console has just decided about: its news are no news here."""
+        self.news: deque[str] = deque(maxlen=_NEWS)
+        """Decisions of others that nobody has been told yet."""
+        self._clock = clock
+        self._intake = intake
+        self._latest: tuple[float, str] = (0.0, "")
+
+    # What screens ask
+
+    @property
+    def others(self) -> tuple[OperatorRow, ...]:
+        """Everyone else, the longest here first."""
+        return tuple(row for row in self.rows if row.id != self.you)
+
+    @property
+    def colleagues(self) -> tuple[OperatorRow, ...]:
+        """The others who sit at a console, plain or not."""
+        return tuple(row for row in self.others if row.face != "stream")
+
+    @property
+    def me(self) -> OperatorRow | None:
+        """This console's own seat, while it has one."""
+        return next((row for row in self.rows if row.id == self.you), None)
+
+    def looking(self, stepup_id: str) -> tuple[OperatorRow, ...]:
+        """Return the others who have that step-up open."""
+        return tuple(row for row in self.others if row.looking_at == stepup_id)
+
+    @property
+    def latest(self) -> str:
+        """What someone else decided a moment ago; empty when it is no news."""
+        at, text = self._latest
+        return text if text and self._clock.boot() - at < _FRESH else ""
+
+    # What the mirror feeds
+
+    def take(self, data: Json) -> None:
+        """Read one ``presence`` event, or the answer of ``GET /api/presence``."""
+        if isinstance(you := data.get("you"), str):
+            self.you = you
+        listed = data.get("operators")
+        rows = listed[:_SHOWN] if isinstance(listed, list) else []
+        self.rows = tuple(self._row(row) for row in rows if isinstance(row, dict))
+        count = data.get("unlisted")
+        self.unlisted = count if isinstance(count, int) else 0
+
+    def forget(self) -> None:
+        """Know of nobody: the link is gone, and the seat with it."""
+        self.you, self.rows, self.unlisted = "", (), 0
+
+    def deciding(self, body: Json) -> None:
+        """Note a decision of this console before it is sent.
+
+        Its event may come before its answer, or never, when it was refused.
+        """
+        if body.get("decision") != "approve":
+            about = body.get("agent_id") or body.get("id") or ""
+            self._mine[str(about)] = self._clock.boot()
+
+    def heard(self, event: EventRow, about: str, what: str) -> None:
+        """Take a decision; *about* is the id it is about, *what* the words for it."""
+        decided_at = self._mine.pop(about, None)
+        if decided_at is not None and self._clock.boot() - decided_at < _OWN:
+            return
+        text = f"{event.actor} {_SAID[event.type]} {what}".strip()
+        self.news.append(text)
+        self._latest = (self._clock.boot(), text)
+
+    def _row(self, data: dict[str, Any]) -> OperatorRow:
+        shown = self._intake.shown
+        return OperatorRow(
+            shown(data.get("id"), _ID),
+            shown(data.get("name") or data.get("uid") or "someone", _NAME),
+            shown(data.get("face"), 10),
+            moment(data.get("since")),
+            shown(data.get("terminal"), 20),
+            shown(data.get("looking_at"), _ID),
+            data.get("signed_in") is True,
+            shown(data["role"], 20) if data.get("role") else None,
+            self._refused(data.get("refused")),
+        )
+
+    def _refused(self, raw: object) -> tuple[tuple[str, Shown], ...]:
+        given = raw if isinstance(raw, dict) else {}
+        return tuple(
+            (need, self._intake.shown(given[need], _REASON))
+            for need in NEEDS
+            if need in given
+        )
+
+
+def listed(rows: tuple[OperatorRow, ...], most: int = 2) -> str:
+    """Name a few, and count the rest."""
+    names = [row.title for row in rows[:most]]
+    rest = len(rows) - most
+    if rest > 0:
+        return f"{', '.join(names)} and {rest} more"
+    return " and ".join(names)

@@ -1,0 +1,1 @@
+"""The terminal itself: its output, its keys, its clipboard."""
