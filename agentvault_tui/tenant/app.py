@@ -20,7 +20,6 @@ from agentvault_tui.tenant.login.errands import Errands
 from agentvault_tui.tenant.login.pages import PATH, LoginPages
 from agentvault_tui.tenant.management.bodies import BODY_CAP as MANAGEMENT_BODY_CAP
 from agentvault_tui.tenant.oauth.codes import CodeGrant
-from agentvault_tui.tenant.oauth.metadata import INBOX
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.pages import Pages
 from agentvault_tui.tenant.parts import Parts, Run
@@ -150,8 +149,6 @@ def _login(pages: LoginPages) -> list[Route]:
     return [
         Route("/authorize", pages.authorize),
         Route("/connected-accounts/connect", pages.connect),
-        Route("/bc-verify", pages.verify),
-        Route(INBOX, pages.inbox),
         Route(f"{PATH}/login", pages.login, methods=["POST"]),
         Route(f"{PATH}/mfa", pages.one_time_code, methods=["POST"]),
         Route(f"{PATH}/consent", pages.consent, methods=["POST"]),

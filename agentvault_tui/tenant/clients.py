@@ -18,7 +18,6 @@ DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 TOKEN_VAULT: Final = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"  # noqa: S105 - a grant's name
 )
-CIBA: Final = "urn:openid:params:grant-type:ciba"
 PUBLIC: Final = "none"
 """The authentication method of a client that has none."""
 DEFAULT_GRANTS: Final = (
@@ -158,22 +157,12 @@ class Client:
     @property
     def token_vault(self) -> bool:
         """Whether Auth0's preconditions of the Token Vault exchange hold."""
-        return TOKEN_VAULT in self.grants and self._trusted
-
-    @property
-    def ciba(self) -> bool:
-        """Whether Auth0's preconditions of CIBA hold."""
-        return CIBA in self.grants and self._trusted
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """How people may be told that it asks for them, in the order to be tried."""
-        return tuple(self.doc.get("async_approval_notification_channels") or ())
-
-    @property
-    def _trusted(self) -> bool:
-        """Whether it may have a grant that needs nobody at a browser of its own."""
-        return self.first_party and self.confidential and self.oidc_conformant
+        return (
+            TOKEN_VAULT in self.grants
+            and self.first_party
+            and self.confidential
+            and self.oidc_conformant
+        )
 
 
 def log_name(client: Client | None) -> tuple[str | None, str | None]:

@@ -16,13 +16,12 @@ from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import millis
 
 Code = Literal[
-    "api_limit", "ciba_exchange_failed", "ciba_exchange_succeeded",
-    "ciba_start_failed", "ciba_start_succeeded",
+    "api_limit",
     "connected_accounts_connection_failed",
     "connected_accounts_connection_succeeded",
     "connected_accounts_delete_failed", "connected_accounts_delete_succeeded",
     "f", "fapi", "fdeac", "fdeaz", "fdecc", "feacft", "feccft", "fede", "ferrt",
-    "fertft", "feta", "fp", "gd_auth_failed", "gd_auth_rejected", "gd_auth_succeed",
+    "fertft", "feta", "fp", "gd_auth_failed", "gd_auth_succeed",
     "fu", "gd_otp_rate_limit_exceed", "gd_start_auth", "limit_wc", "s", "sapi",
     "seacft", "seccft", "sede", "sertft", "seta", "srrt",
 ]  # fmt: skip

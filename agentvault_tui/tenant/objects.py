@@ -113,11 +113,6 @@ def rebase(store: Store, issuer: str) -> None:
                 issuer,
             )
             store.change(
-                "UPDATE ciba_requests SET audience = replace(audience, ?, ?)",
-                before,
-                issuer,
-            )
-            store.change(
                 "UPDATE refresh_tokens SET audience = replace(audience, ?, ?),"
                 " reach = replace(reach, ?, ?)",
                 *(before, issuer, before, issuer),

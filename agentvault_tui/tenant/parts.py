@@ -11,7 +11,6 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.tenant.access import AccessTokens
 from agentvault_tui.tenant.apis import Apis
-from agentvault_tui.tenant.ciba.requests import CibaRequests
 from agentvault_tui.tenant.client_auth import ClientAuth
 from agentvault_tui.tenant.clients import Clients, console_client, management_client
 from agentvault_tui.tenant.codes import DeviceCodes
@@ -81,7 +80,6 @@ class Parts:
         self.people = People(store, seal, clock)
         self.sign_in = SignIn(store, seal, clock, hasher)
         self.codes = DeviceCodes(store, seal, clock)
-        self.ciba = CibaRequests(store, clock)
         self.apis = Apis(store, issuer, SCOPES)
         self.connections = Connections(store)
         self.clients = Clients(

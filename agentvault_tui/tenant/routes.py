@@ -7,11 +7,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from agentvault_tui.model.extensions import EXTENSIONS_PATH
-from agentvault_tui.tenant.ciba.flow import PATH as BACKCHANNEL
-from agentvault_tui.tenant.ciba.flow import CibaFlow
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,
-    CIBA,
     CLIENT_CREDENTIALS,
     DEVICE_CODE,
     REFRESH_TOKEN,
@@ -32,12 +29,11 @@ from agentvault_tui.tenant.management.settings import SettingsCalls
 from agentvault_tui.tenant.management.tokensets import TokensetCalls
 from agentvault_tui.tenant.management.users import UserCalls
 from agentvault_tui.tenant.my_account import MyAccount
-from agentvault_tui.tenant.oauth.absent import Absent
 from agentvault_tui.tenant.oauth.codes import CodeGrant
 from agentvault_tui.tenant.oauth.device import DeviceFlow
 from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
 from agentvault_tui.tenant.oauth.grants import Grant, MachineGrant, RefreshGrant
-from agentvault_tui.tenant.oauth.metadata import INBOX, discovery, extensions
+from agentvault_tui.tenant.oauth.metadata import discovery, extensions
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.vault.exchange import VaultGrant
@@ -51,7 +47,6 @@ MANAGEMENT_PATH = "/api/v2"
 def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseRoute]:
     """Return the Authentication API."""
     device = DeviceFlow(parts, device_code_ttl)
-    ciba = CibaFlow(parts, f"{parts.issuer}{INBOX.lstrip('/')}")
     grants = {
         AUTHORIZATION_CODE: Grant(codes, "seacft", "feacft"),
         DEVICE_CODE: Grant(device.poll, "sede", "fede"),
@@ -63,16 +58,13 @@ def protocol(parts: Parts, codes: CodeGrant, device_code_ttl: int) -> list[BaseR
             "sertft",
             "fertft",
         ),
-        CIBA: Grant(ciba.poll, "ciba_exchange_succeeded", "ciba_exchange_failed"),
         TOKEN_VAULT: Grant(VaultGrant(parts), "seta", "feta"),
     }
     endpoint = TokenEndpoint(parts, grants)
     userinfo = UserInfo(parts.tokens, parts.access, parts.people, parts.apis.userinfo)
     return [
         *_documents(parts),
-        *_absent(parts),
         Route(DEVICE_PATH, device.start, methods=["POST"]),
-        Route(BACKCHANNEL, ciba.start, methods=["POST"]),
         Route("/oauth/token", endpoint.token, methods=["POST"]),
         Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
         Route("/userinfo", userinfo.answer, methods=["GET", "POST"]),
@@ -131,18 +123,4 @@ def _documents(parts: Parts) -> list[BaseRoute]:
         Route("/.well-known/oauth-authorization-server", metadata),
         Route("/.well-known/jwks.json", jwks),
         Route(EXTENSIONS_PATH, more),
-    ]
-
-
-def _absent(parts: Parts) -> list[BaseRoute]:
-    absent = Absent(parts.auth)
-    return [
-        Route("/mfa/challenge", absent.mfa_challenge, methods=["POST"]),
-        Route("/oidc/register", absent.register, methods=["POST"]),
-        Route("/oidc/logout", absent.logout, methods=["GET", "POST"]),
-        Route(
-            "/oauth/global-token-revocation/connection/{name}",
-            absent.global_revocation,
-            methods=["POST"],
-        ),
     ]

@@ -106,20 +106,6 @@ CREATE TABLE journal (
 ) STRICT, WITHOUT ROWID;
 """
 
-_CIBA: Final = """
-CREATE TABLE ciba_requests (
-    auth_req_hash TEXT PRIMARY KEY, consent TEXT NOT NULL UNIQUE,
-    client_id TEXT NOT NULL, user_id TEXT NOT NULL, scope TEXT NOT NULL,
-    audience TEXT, binding_message TEXT NOT NULL, details TEXT NOT NULL,
-    created_wall REAL NOT NULL, created_boot REAL NOT NULL,
-    expires_wall REAL NOT NULL, expires_boot REAL NOT NULL, boot_id TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'pending'
-        CHECK (state IN ('pending', 'accepted', 'rejected', 'spent')),
-    sid TEXT, authenticated_at INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE INDEX ciba_requests_of ON ciba_requests (user_id, state);
-"""
-
 _SIGNED_UNTIL: Final = """
 ALTER TABLE signing_keys ADD COLUMN signed_until REAL NOT NULL DEFAULT 0;
 UPDATE signing_keys SET signed_until = strftime('%s', 'now') + 2592000
@@ -128,6 +114,9 @@ UPDATE signing_keys SET signed_until = strftime('%s', 'now') + 2592000
 """A key that signed before that was noted may have made a token of the longest life
 there is, 30 days."""
 
-MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, _CIBA, _SIGNED_UNTIL)
+_WITHOUT_CIBA: Final = "DROP TABLE IF EXISTS ciba_requests"
+"""What version 3 added, for requests by CIBA, which the tenant takes no more."""
+
+MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _WITHOUT_CIBA)
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

@@ -31,7 +31,6 @@ _STATUSES: Final = {
     "locked": 429,
     "busy": 503,
     "blocked": 403,
-    "other_person": 403,
     "bad_request": 400,
 }
 _HEADERS: Final = {

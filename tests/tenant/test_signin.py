@@ -15,6 +15,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from starlette.responses import Response
 from support.patience import PATIENT
+from support.tenant_admin import CALLBACK, Admin
 from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.clock import ManualClock
@@ -22,17 +23,25 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.lanes import Lane, Lanes, Origin, Turns, proof_of
-from agentvault_tui.tenant.page_reader import Page, read_page
+from agentvault_tui.tenant.page_reader import Form, Page, read_page
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.signin import SignIn, _of_no_password
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore, strong_hasher
 
 
+def login_form(tenant: TenantThread, browser: httpx.Client) -> Form:
+    """Open the sign-in page that an application sends its people to."""
+    client = Admin(tenant).client()
+    query = {"client_id": client["client_id"], "redirect_uri": CALLBACK}
+    answer = browser.get("authorize", params={**query, "response_type": "code"})
+    return read_page(answer.text).forms["login"]
+
+
 def sign_in(tenant: TenantThread, name: str, password: str) -> Page:
-    """Send a password as any process of this user can, by the inbox's page."""
+    """Send a password as any process of this user can, by a client's sign-in page."""
     with httpx.Client(base_url=tenant.issuer, trust_env=False) as browser:
-        form = read_page(browser.get("agentvault/inbox").text).forms["login"]
+        form = login_form(tenant, browser)
         data = {**form.fields, "user": name, "password": password}
         return read_page(browser.post(form.action, data=data, timeout=PATIENT).text)
 
@@ -103,11 +112,11 @@ def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> N
     with httpx.Client(
         base_url=tenant.issuer, trust_env=False, cookies=cookies
     ) as browser:
-        form = read_page(browser.get("agentvault/inbox").text).forms["login"]
+        form = login_form(tenant, browser)
         data = {"user": "alice@acme.test", "password": alice.password}
         page = read_page(browser.post(form.action, data=form.fields | data).text)
     assert not page.error
-    assert page.step == "inbox"
+    assert page.step == "consent"
 
 
 def test_a_known_browsers_own_guesses_are_bounded(
@@ -120,12 +129,12 @@ def test_a_known_browsers_own_guesses_are_bounded(
         with httpx.Client(
             base_url=tenant.issuer, trust_env=False, cookies=cookies
         ) as browser:
-            form = read_page(browser.get("agentvault/inbox").text).forms["login"]
+            form = login_form(tenant, browser)
             data = {"user": "alice@acme.test", "password": "wrong"}
             page = read_page(browser.post(form.action, data=form.fields | data).text)
             errors.append(page.error)
     assert errors == ["wrong_sign_in"] * 5 + ["locked"]
-    assert sign_in(tenant, "alice@acme.test", alice.password).step == "inbox"
+    assert sign_in(tenant, "alice@acme.test", alice.password).step == "consent"
 
 
 @pytest.fixture
@@ -257,7 +266,7 @@ def test_the_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
         assert refused(tenant, "alice@acme.test", "wrong").error == "wrong_sign_in"
     assert waits == [30, 60, 60]
     tenant.clock.advance(60)
-    assert sign_in(tenant, "alice@acme.test", alice.password).step == "inbox"
+    assert sign_in(tenant, "alice@acme.test", alice.password).step == "consent"
     for _ in range(5):
         assert refused(tenant, "alice@acme.test", "wrong").error == "wrong_sign_in"
 

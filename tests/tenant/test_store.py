@@ -79,15 +79,18 @@ def test_a_later_releases_store_is_left_alone(home: Home) -> None:
         Store(home, checkpoints=False)
 
 
-def test_a_home_of_the_last_version_has_room_for_requests(old: Home) -> None:
-    """One migrated before CIBA was there gets its table, and keeps the rest."""
+def test_migration_drops_the_table_of_ciba_requests(old: Home) -> None:
+    """A store of version 4 loses the table that nothing reads, and keeps the rest."""
     database = sqlite3.connect(old.tenant / "tenant.db")
     database.executescript(MIGRATIONS[1])
-    database.execute("PRAGMA user_version = 2")
+    database.execute("CREATE TABLE ciba_requests (auth_req_hash TEXT PRIMARY KEY)")
+    database.executescript(MIGRATIONS[3])
+    database.execute("PRAGMA user_version = 4")
     database.commit()
     database.close()
     store = Store(old, checkpoints=False)
-    assert store.all("SELECT * FROM ciba_requests") == []
+    tables = store.all("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    assert "ciba_requests" not in {row["name"] for row in tables}
     assert len(store.all("SELECT * FROM users")) == 2
     store.close()
 

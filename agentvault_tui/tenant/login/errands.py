@@ -13,7 +13,7 @@ from agentvault_tui.errors import TenantError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.sealing import Seal
 
-Kind = Literal["authorize", "connect", "answer", "inbox"]
+Kind = Literal["authorize", "connect"]
 
 LIFETIME: Final = 600.0
 """Seconds from one page to the form it sends."""
@@ -38,7 +38,7 @@ class Errand:
     mfa: bool = False
     """Whether a second factor is needed."""
     request: str | None = field(default=None, repr=False)
-    """The key of a connect or CIBA request, which holds all the rest."""
+    """The key of a connect request, which holds all the rest."""
     sub: str | None = None
     """Who has shown their password."""
     at: int = 0

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.login.answers import Answer, Inbox
 from agentvault_tui.tenant.login.authorize import AuthorizeError, read_request
 from agentvault_tui.tenant.login.errands import LONGEST, Errand, Errands, Kind
 from agentvault_tui.tenant.login.purposes import Authorize, Connect, Purpose, back
@@ -51,8 +50,6 @@ class LoginPages:
         self._purposes: Mapping[Kind, Purpose] = {
             "authorize": Authorize(parts, codes),
             "connect": Connect(parts),
-            "answer": Answer(parts),
-            "inbox": Inbox(parts),
         }
 
     async def authorize(self, request: Request) -> Response:
@@ -79,18 +76,6 @@ class LoginPages:
         errand = Errand("connect", asked.client_id, request=asked.key)
         return self._show(request, "login", errand)
 
-    async def verify(self, request: Request) -> Response:
-        """Begin the answer that the link of a CIBA request leads to."""
-        asked = self._parts.ciba.by_consent(request.query_params.get("consent", ""))
-        if asked is None:
-            return self._over()
-        errand = Errand("answer", asked.client_id, mfa=True, request=asked.key)
-        return self._show(request, "login", errand)
-
-    async def inbox(self, request: Request) -> Response:
-        """Ask who wants to see what waits for them."""
-        return self._show(request, "login", Errand("inbox", ""))
-
     async def login(self, request: Request) -> Response:
         """Take user name and password."""
         form, errand = await self._submitted(request)
@@ -105,12 +90,6 @@ class LoginPages:
         except TenantRefusedError as error:
             self._log.refused(error, peer_of(request))
             return self._show(request, "login", errand, _problem(error))
-        barred = self._purposes[errand.kind].bars(errand, user)
-        if barred is not None:
-            # Told like a failure: else the page would test passwords without a trace.
-            told = TenantRefusedError(barred.code, barred.text)
-            self._log.refused(told, peer_of(request), user)
-            return self._show(request, "login", errand, barred)
         errand = errand.signed_in(user.sub)
         if errand.mfa:
             self._log.challenged(user, peer_of(request))
@@ -140,7 +119,7 @@ class LoginPages:
         user = None if errand is None else self._parts.people.find(errand.sub)
         if errand is None or user is None or user.blocked or not errand.at:
             return self._views.page("login-over", _STALE)
-        return self._ended(self._purposes[errand.kind].allowed(errand, user))
+        return self._purposes[errand.kind].allowed(errand, user) or self._over()
 
     async def cancel(self, request: Request) -> Response:
         """Say no, at any step: refusing is free."""
@@ -148,13 +127,7 @@ class LoginPages:
         if errand is None:
             return self._views.page("login-over", _STALE)
         purpose = self._purposes[errand.kind]
-        return self._ended(purpose.refused(errand, peer_of(request)))
-
-    def _ended(self, how: Response | str | None) -> Response:
-        """Go where an answer leads: elsewhere, to a last page, or nowhere any more."""
-        if how is None:
-            return self._over()
-        return self._views.page(how) if isinstance(how, str) else how
+        return purpose.refused(errand, peer_of(request)) or self._over()
 
     def _over(self) -> Response:
         return self._views.page("login-over", _OVER)
@@ -165,8 +138,7 @@ class LoginPages:
         client = self._parts.clients.find(errand.client_id)
         self._log.succeeded(user, client, peer_of(request), mfa=errand.mfa)
         self._parts.people.note_login(user.sub)
-        page = self._purposes[errand.kind].last_page
-        return self._show(request, page, errand.done(now))
+        return self._show(request, "consent", errand.done(now))
 
     def _show(
         self,

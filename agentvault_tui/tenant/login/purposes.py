@@ -18,21 +18,10 @@ from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.redirects import origin_of, with_query
 from agentvault_tui.tenant.tokens import Login
 from agentvault_tui.tenant.vault.connecting import ConnectRequest
-from agentvault_tui.tenant.views import Problem
 from agentvault_tui.text import Shown, visible
 
 _NO: Final = "User did not authorize the request"
 _log = logging.getLogger("agentvault.tenant")
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One request in a person's inbox."""
-
-    client: Shown
-    message: Shown
-    consent: str
-    until: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +37,26 @@ class Said:
     back_to: Shown | None = None
     redirect_origin: str = ""
     """Where its last form may be redirected to."""
-    message: Shown | None = None
-    details: tuple[tuple[tuple[Shown, Shown, str], ...], ...] = ()
-    """Names, values and kinds, of one object after the other."""
-    asked_at: str = ""
-    until: str = ""
-    waiting: tuple[Waiting, ...] = ()
-    more: int = 0
-    """How many wait besides."""
 
 
 class Purpose(Protocol):
     """One kind of errand."""
 
-    last_page: str
-    """The page that is shown once every factor was."""
-
     def said(self, errand: Errand) -> Said | None:
         """Return what its pages say; None: it is over."""
         ...
 
-    def bars(self, errand: Errand, user: User) -> Problem | None:
-        """Return why it is not for *user*, whose password was right."""
+    def allowed(self, errand: Errand, user: User) -> Response | None:
+        """Do what *user* allowed; return where to; None: it is over."""
         ...
 
-    def allowed(self, errand: Errand, user: User) -> Response | str | None:
-        """Do what *user* allowed; return where to, or a page's name; None: over."""
-        ...
-
-    def refused(self, errand: Errand, peer: Peer, /) -> Response | str | None:
+    def refused(self, errand: Errand, peer: Peer, /) -> Response | None:
         """Do what a no means, said at any step; refusing is free."""
         ...
 
 
 class Authorize:
     """``/authorize``: a person signs in for a client."""
-
-    last_page = "consent"
 
     def __init__(self, parts: Parts, codes: CodeGrant) -> None:
         """Give out *codes*."""
@@ -100,9 +72,6 @@ class Authorize:
         return _towards(
             client, errand.redirect_uri, errand.scope, audience, "authorize"
         )
-
-    def bars(self, errand: Errand, user: User) -> Problem | None:
-        """Bar nobody: whoever signs in is whom the client will see."""
 
     def allowed(self, errand: Errand, user: User) -> Response | None:
         """Send the person back with a code."""
@@ -131,8 +100,6 @@ class Authorize:
 class Connect:
     """A connect request's link: a person lets the vault keep an account's tokens."""
 
-    last_page = "consent"
-
     def __init__(self, parts: Parts) -> None:
         """Decide over the connect requests of a tenant's *parts*."""
         self._parts = parts
@@ -154,9 +121,6 @@ class Connect:
             connection=visible(asked.connection, 128),
             owner=visible(owner.name, 64),
         )
-
-    def bars(self, errand: Errand, user: User) -> Problem | None:
-        """Bar nobody: an account may be another person's than the vault user's."""
 
     def allowed(self, errand: Errand, user: User) -> Response | None:
         """Send the person back with a connect code."""

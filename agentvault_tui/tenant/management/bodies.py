@@ -121,19 +121,6 @@ def texts(most: int = 100, each: int = 1000) -> Check:
     return check
 
 
-def some_of(*words: str) -> Check:
-    """Return the check of a list of some words, none of them twice."""
-    listed = texts(len(words))
-
-    def check(value: Any) -> str | None:
-        if (why := listed(value)) is not None:
-            return why
-        known = set(value) <= set(words)
-        return None if known else f"Must be among {', '.join(words)}"
-
-    return check
-
-
 def table(members: Mapping[str, Check], *needed: str) -> Check:
     """Return the check of an object with these members; others are let be."""
 

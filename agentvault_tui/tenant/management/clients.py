@@ -18,7 +18,6 @@ from agentvault_tui.tenant.management.bodies import (
     flag,
     integer,
     one_of,
-    some_of,
     table,
     tables,
     text,
@@ -85,7 +84,6 @@ _MEMBERS: Final = {
     ),
     "resource_server_identifier": text(600),
     "token_exchange": table({"allow_any_profile_of_type": texts()}),
-    "async_approval_notification_channels": some_of("guardian-push", "email"),
     "token_vault_privileged_access": _PRIVILEGED,
     "agent_id": text(64),
 }

@@ -1,4 +1,4 @@
-"""How fast a client may poll (RFC 8628 section 3.5, CIBA Core section 7.3)."""
+"""How fast a client may poll (RFC 8628 section 3.5)."""
 
 from __future__ import annotations
 

@@ -47,15 +47,6 @@ class ExchangeError(TenantRefusedError):
         self.reason = reason
 
 
-class LaterError(TenantRefusedError):
-    """A refusal that says when to come again (RFC 9110 section 10.2.3)."""
-
-    def __init__(self, error: str, what: str, seconds: int) -> None:
-        """Keep after how many *seconds* that is."""
-        super().__init__(error, what)
-        self.seconds = seconds
-
-
 def refused(error: str, description: str) -> TenantRefusedError:
     """Return a refusal as OAuth words it."""
     return TenantRefusedError(error, description)
@@ -76,13 +67,7 @@ def refusal(error: TenantRefusedError) -> Response:
     body: dict[str, Any] = {"error": error.error, "error_description": error.what}
     if error.error == "unauthorized_client":
         body["error_uri"] = _GRANTS_DOC
-    later = error.seconds if isinstance(error, LaterError) else None
-    if later is not None and error.error == "slow_down":
-        body["interval"] = later
-    answer = reply(error.status or _STATUS.get(error.error, 400), body)
-    if later is not None:
-        answer.headers["retry-after"] = str(later)
-    return answer
+    return reply(error.status or _STATUS.get(error.error, 400), body)
 
 
 async def body_of(request: Request) -> dict[str, str]:
