@@ -25,7 +25,7 @@ from agentvault_tui.policy.files import (
     shipped_policy,
     signature,
 )
-from agentvault_tui.policy.lint import Problem, problems
+from agentvault_tui.policy.lint import Problem, first_misspelt, problems
 from agentvault_tui.policy.messages import message
 from agentvault_tui.policy.reads import Reader, action_members
 from agentvault_tui.policy.rules import (
@@ -116,13 +116,12 @@ class Policy:
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
 
     def _refuse_misspelt(self) -> None:
-        for problem in self.problems():
-            if problem.misspelt:
-                raise PolicyError(
-                    f"{self.source} line {problem.line}: the rule {problem.rule}:"
-                    f" {problem.what}",
-                    "`agentvault policy check` lists all there is",
-                )
+        if problem := first_misspelt(self.rules, self.catalogue):
+            raise PolicyError(
+                f"{self.source} line {problem.line}: the rule {problem.rule}:"
+                f" {problem.what}",
+                "`agentvault policy check` lists all there is",
+            )
 
     def problems(self, agents: Collection[str] | None = None) -> list[Problem]:
         """Return what in the rules cannot match, or not as it reads.

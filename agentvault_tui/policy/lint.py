@@ -7,8 +7,12 @@ misspelt ``has``, scope or currency would be a rule that silently never matches.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+import math
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from typing import Any, Final
 
 import cedarpy
@@ -28,13 +32,21 @@ _ATTRIBUTES: Final = {
     "action": frozenset(),
 }
 _LEAST: Final = {"amount": 0, "count": 0, "recipients": 1}
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "eq": operator.eq,
+    "not_eq": operator.ne,
+    "less": operator.lt,
+    "less_eq": operator.le,
+    "greater": operator.gt,
+    "greater_eq": operator.ge,
+    "contains": operator.contains,
+}
 _MIRRORED: Final = {
     "less": "greater",
     "less_eq": "greater_eq",
     "greater": "less",
     "greater_eq": "less_eq",
 }
-_SETS: Final = frozenset({"contains", "contains_all", "contains_any"})
 _STRICTNESS: Final = (Obligation.ALLOW, Obligation.STEP_UP, Obligation.DENY)
 
 
@@ -45,8 +57,6 @@ class Problem:
     line: int
     rule: str
     what: str
-    misspelt: bool
-    """It cannot mean what it says, so no policy with it is put in force."""
 
 
 def problems(
@@ -69,23 +79,26 @@ def problems(
     """
     found: list[Problem] = []
     for index, rule in enumerate(rules):
-
-        def say(what: str, *, misspelt: bool = False, rule: Rule = rule) -> None:
-            found.append(Problem(rule.line, rule.id, what, misspelt))
-
-        for what in _misspelt(rule.parsed, catalogue):
-            say(what, misspelt=True)
-        for what in _constant(rule.parsed):
-            say(what)
+        told = [*_misspelt(rule.parsed, catalogue)]
+        told += [*_constant(rule.parsed)] or _contradictions(rule.parsed)
         for name in _agents_named(rule.parsed) - set(agents or ()):
             if agents is not None and name.startswith("agt_"):
-                say(f"no agent {visible(name, 60)} is registered")
+                told.append(f"no agent {visible(name, 60)} is registered")
         if hider := _hidden_by(index, rules, readers):
-            say(
+            told.append(
                 f"it never decides: the rule {hider.id} on line {hider.line} covers"
                 " all of it without a condition"
             )
+        found += [Problem(rule.line, rule.id, what) for what in told]
     return found
+
+
+def first_misspelt(rules: Sequence[Rule], catalogue: Catalogue) -> Problem | None:
+    """Return what in *rules* cannot mean what it says: none such is put in force."""
+    for rule in rules:
+        for what in _misspelt(rule.parsed, catalogue):
+            return Problem(rule.line, rule.id, what)
+    return None
 
 
 def _misspelt(rule: pst.Template, catalogue: Catalogue) -> Iterator[str]:
@@ -214,33 +227,16 @@ def _out_of_range(node: Any) -> Iterator[str]:
             pass
     match left, right:
         case pst.GetAttr(pst.Var("context"), name), pst.LongLit(bound):
-            if name in _LEAST:
-                least, most = _LEAST[name], LARGEST
-                answers = {_compare(op, least, bound), _compare(op, most, bound)}
+            if name in _LEAST and op in _COMPARISONS:
+                least, most, compare = _LEAST[name], LARGEST, _COMPARISONS[op]
+                answers = {compare(least, bound), compare(most, bound)}
                 outside = op in {"eq", "not_eq"} and not least <= bound <= most
                 if outside or (op in {*_MIRRORED} and len(answers) == 1):
-                    says = _compare(op, least, bound)
+                    says = compare(least, bound)
                     yield (
                         f"the comparison of context.{name} with {bound} is always"
                         f" {str(says).lower()}: it is {least} to {most}"
                     )
-
-
-def _compare(op: str, value: int, bound: int) -> bool | None:
-    match op:
-        case "less":
-            return value < bound
-        case "less_eq":
-            return value <= bound
-        case "greater":
-            return value > bound
-        case "greater_eq":
-            return value >= bound
-        case "eq":
-            return value == bound
-        case "not_eq":
-            return value != bound
-    return None
 
 
 def _constant(rule: pst.Template) -> Iterator[str]:
@@ -289,6 +285,137 @@ def _evaluated(node: Any) -> bool | None:
     if result.diagnostics.errors:
         return None
     return result.decision is cedarpy.Decision.Allow
+
+
+_MOST_TRIED: Final = 4_000
+"""Combinations of values that are tried for one condition."""
+_ABSENT: Final = object()
+_OTHER: Final = object()
+"""A value that is equal to none of the constants."""
+_VARIABLE: Final = (pst.Var, pst.GetAttr)
+
+
+def _contradictions(rule: pst.Template) -> Iterator[str]:
+    """Yield what can never hold although each comparison in it can."""
+    held = [
+        clause.expr if isinstance(clause, pst.When) else pst.UnaryOp("not", clause.expr)
+        for clause in rule.clauses
+    ]
+    if held and not _can_hold(reduce(lambda a, b: pst.BinaryOp("and", a, b), held)):
+        yield "its conditions contradict each other, so the rule never matches"
+        return
+    for clause in rule.clauses:
+        word = "when" if isinstance(clause, pst.When) else "unless"
+        for _ in _impossible_parts(clause.expr):
+            yield f"a part of {word} contradicts itself, so it is always false"
+
+
+def _impossible_parts(node: Any) -> Iterator[Any]:
+    """Yield the largest conditions in *node* that can never hold."""
+    if isinstance(node, pst.BinaryOp | pst.UnaryOp) and not _can_hold(node):
+        yield node
+    else:
+        for child in children(node):
+            yield from _impossible_parts(child)
+
+
+def _can_hold(condition: Any) -> bool:
+    """Tell whether any request can meet *condition*, by trying what matters.
+
+    What is compared with constants takes each of them, the numbers beside them, the
+    ends of its range, another value, and none. Of all else anything is possible.
+    """
+    tried = _values_to_try(condition)
+    if math.prod(map(len, tried.values())) > _MOST_TRIED:
+        return True
+    return any(
+        _truth(condition, dict(zip(tried, values, strict=True))) is not False
+        for values in product(*tried.values())
+    )
+
+
+def _values_to_try(condition: Any) -> dict[Any, set[Any]]:
+    """Return what each attribute and variable of *condition* is to be tried as."""
+    tried: dict[Any, set[Any]] = {}
+    for node in nodes(condition):
+        match node:
+            case pst.HasAttr(pst.Var() as base, (attr,)):
+                tried.setdefault(pst.GetAttr(base, attr), {_OTHER}).add(_ABSENT)
+            case pst.BinaryOp(op, left, right) if op in _COMPARISONS:
+                sides = ((left, right), (right, left))
+                for side, other in sides[op == "contains" :]:
+                    if isinstance(side, _VARIABLE):
+                        found = tried.setdefault(side, {_OTHER})
+                        found |= _constants(other, spread=op == "contains")
+    for side, values in tried.items():
+        numbers = {value for value in values if isinstance(value, int)}
+        least = _LEAST.get(getattr(side, "attr", ""))
+        if numbers and least is not None:
+            beside = {number + step for number in numbers for step in (-1, 0, 1)}
+            possible = {n for n in beside if least <= n <= LARGEST}
+            values.symmetric_difference_update({_OTHER} | numbers)
+            values.update({least, LARGEST} | possible)
+    return tried
+
+
+def _constants(node: Any, *, spread: bool) -> set[Any]:
+    match node:
+        case pst.LongLit(value) | pst.StringLit(value) | pst.EntityLit(value):
+            return {value}
+        case pst.Set(elements) if spread:
+            return set().union(*(_constants(one, spread=False) for one in elements))
+        case _:
+            return set()
+
+
+def _truth(node: Any, given: Mapping[Any, Any]) -> bool | None:
+    """Return what a condition is for the values *given*; nothing if it depends."""
+    match node:
+        case pst.BoolLit(value):
+            return bool(value)
+        case pst.UnaryOp("not", inner):
+            known = _truth(inner, given)
+            return None if known is None else not known
+        case pst.BinaryOp("and" | "or" as op, left, right):
+            both = {_truth(left, given), _truth(right, given)}
+            decides = op == "or"
+            return decides if decides in both else None if None in both else not decides
+        case pst.IfThenElse(condition, then, otherwise):
+            known = _truth(condition, given)
+            answers = {_truth(then, given), _truth(otherwise, given)}
+            if known is not None:
+                return _truth(then if known else otherwise, given)
+            return answers.pop() if len(answers) == 1 else None
+        case pst.HasAttr(pst.Var() as base, (attr,)):
+            return given[pst.GetAttr(base, attr)] is not _ABSENT
+        case pst.BinaryOp(op, left, right) if op in _COMPARISONS:
+            one, other = _known(left, given), _known(right, given)
+            if op == "contains":
+                comparable = isinstance(one, frozenset)
+            else:
+                ordered = isinstance(one, int) and isinstance(other, int)
+                comparable = ordered or op in {"eq", "not_eq"}
+            between = isinstance(left, _VARIABLE) and isinstance(right, _VARIABLE)
+            if one is None or other is None or between or not comparable:
+                return None
+            return _COMPARISONS[op](one, other)
+        case _:
+            return None
+
+
+def _known(node: Any, given: Mapping[Any, Any]) -> Any:
+    """Return the value of an operand; nothing if it has none, or may be anything."""
+    match node:
+        case pst.LongLit(value) | pst.StringLit(value) | pst.EntityLit(value):
+            return value
+        case pst.Set(elements):
+            values = frozenset(_known(element, given) for element in elements)
+            return None if None in values else values
+        case pst.Var() | pst.GetAttr():
+            found = given.get(node)
+            return None if found is _ABSENT else found
+        case _:
+            return None
 
 
 def _agents_named(rule: pst.Template) -> set[str]:

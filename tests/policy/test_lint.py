@@ -127,6 +127,75 @@ def test_sound_rules_have_no_problem(condition: str) -> None:
     assert found(f"{RULE} when {{ {condition} }};") == []
 
 
+@pytest.mark.parametrize(
+    "clauses",
+    [
+        "when { context has amount && context.amount > 1000 && context.amount < 500 }",
+        "when { context has amount && context.amount > 5 && context.amount < 6 }",
+        "when { context has amount && !(context.amount < 9 || context.amount > 7) }",
+        (
+            "when { context has count && context.count == 3 } "
+            "when { context has count && context.count == 4 }"
+        ),
+        (
+            "when { context has amount && context.amount > 9 } "
+            "unless { context has amount && context.amount > 5 }"
+        ),
+        "when { context has amount } unless { context has amount }",
+        (
+            'when { context has currency && ["EUR", "CHF"].contains(context.currency) '
+            '&& context.currency == "USD" }'
+        ),
+        'when { principal.name == "a" && principal.name == "b" }',
+        'when { action == Action::"read:files" && action == Action::"send:payment" }',
+        (
+            "when { if context has amount then context.amount > 4 && context.amount < 4 "
+            "else false }"
+        ),
+    ],
+)
+def test_conditions_that_contradict_each_other_are_told(clauses: str) -> None:
+    """Each comparison can hold, and no request can meet all of them."""
+    (what,) = found(f"{RULE} {clauses};")
+    assert what == "its conditions contradict each other, so the rule never matches"
+
+
+def test_a_part_that_contradicts_itself_is_told() -> None:
+    """Another part of the condition can hold, so the rule may match."""
+    never = "context has amount && context.amount > 9 && context.amount < 5"
+    (what,) = found(f'{RULE} when {{ principal.name == "a" || ({never}) }};')
+    assert what == "a part of when contradicts itself, so it is always false"
+
+
+@pytest.mark.parametrize(
+    "clauses",
+    [
+        "when { context has amount && context.amount > 4 && context.amount < 6 }",
+        "when { context has amount && (context.amount < 5 || context.amount > 9) }",
+        (
+            "when { context has count && context.count >= 2 && context.count != 1 } "
+            "unless { context has amount && context.amount > 9 }"
+        ),
+        (
+            'when { context has currency && context.currency != "EUR" '
+            '&& context.currency != "CHF" }'
+        ),
+        (
+            'when { context has resource && context.resource == "files:a" '
+            '|| principal.name == "b" }'
+        ),
+        (
+            "when { context has amount && context has count "
+            "&& context.amount > context.count && context.amount < context.count }"
+        ),
+        "when { context has amount && context.amount * 2 > 9 && context.amount < 5 }",
+    ],
+)
+def test_conditions_that_can_hold_together_are_not_told(clauses: str) -> None:
+    """What is not compared with a constant is taken to be possible."""
+    assert found(f"{RULE} {clauses};") == []
+
+
 def test_a_rule_that_never_decides_is_told() -> None:
     """A rule that another one without conditions covers is named with that one."""
     allow = '@id("a") @why("w") @obligation("allow") permit'
