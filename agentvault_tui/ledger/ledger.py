@@ -129,8 +129,10 @@ class Ledger:
             undo.push_async_callback(self._indexer.close)
             with foreseen(home.database):
                 self._reader = await Connection.open(lambda: open_searcher(home))
+            undo.push_async_callback(self._reader.close)
+            undo.push_async_callback(self._end_tasks)
+            self._start()
             undo.pop_all()
-        self._start()
         return self
 
     def _start(self) -> None:
@@ -391,6 +393,11 @@ class Ledger:
     def _recovered(self, recovery: Recovery) -> None:
         if self.on_recovered is not None:
             self._spawn(self.on_recovered(recovery), "recovered")
+
+    async def _end_tasks(self) -> None:
+        for task in (tasks := tuple(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _spawn(self, work: _Work, name: str) -> None:
         task = self._loop.create_task(work, name=f"ledger {name}")

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.ledger_kit import SYSTEM, decision, unguarded
@@ -60,6 +62,30 @@ async def test_an_older_copy_is_told(home: Home, clock: ManualClock) -> None:
     assert "had reached 8" in said
     report = verify_ledger(home)
     assert (report.ok, report.first_bad) == (False, 6)
+
+
+@pytest.mark.parametrize("task", ["writer", "space", "indexer"])
+async def test_an_open_that_fails_late_leaves_no_thread_and_no_lock(
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """Each connection has a thread, and a process with one left would not end."""
+    spawn, before = Ledger._spawn, set(threading.enumerate())
+
+    def failing(self: Ledger, work: Any, name: str) -> None:
+        if name == task:
+            work.close()
+            raise RuntimeError("no task today")
+        spawn(self, work, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "_spawn", failing)
+        with pytest.raises(RuntimeError):
+            await Ledger.open(home, clock=clock)
+    for thread in set(threading.enumerate()) - before:
+        if not thread.name.startswith("asyncio_"):  # the loop's own
+            thread.join(10)
+            assert not thread.is_alive()
+    await fill(home, clock)
 
 
 async def test_a_missing_tail_is_told(home: Home, clock: ManualClock) -> None:

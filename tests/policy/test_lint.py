@@ -149,8 +149,8 @@ def test_sound_rules_have_no_problem(condition: str) -> None:
         'when { principal.name == "a" && principal.name == "b" }',
         'when { action == Action::"read:files" && action == Action::"send:payment" }',
         (
-            "when { if context has amount then context.amount > 4 && context.amount < 4 "
-            "else false }"
+            "when { if context has amount then context.amount > 4 "
+            "&& context.amount < 4 else false }"
         ),
     ],
 )
