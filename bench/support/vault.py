@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 from support.load import connect, request
 
 AGENTVAULT = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
+_MEASURED = str(Path(__file__).with_name("turns.py"))
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,17 @@ class Client:
 
 
 @contextlib.contextmanager
-def vault(kept: Path | None = None) -> Iterator[Vault]:
-    """Run a broker on a temporary home and remove both at the end, or on *kept*."""
-    home = kept or Path(tempfile.mkdtemp(prefix="av-bench-", dir=_disk()))
+def vault(kept: Path | None = None, turns: Path | None = None) -> Iterator[Vault]:
+    """Run a broker on a temporary home and remove both at the end, or on *kept*.
+
+    Its loop's longest turn is noted in *turns*, if given: see `turns`.
+    """
+    home = kept or Path(tempfile.mkdtemp(prefix="av-bench-", dir=disk()))
+    line = [sys.executable, "-P", _MEASURED, str(turns)] if turns else AGENTVAULT
     log = home / "broker.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [*AGENTVAULT, "--home", str(home), "serve", "--listen", "127.0.0.1:0"],
+            [*line, "--home", str(home), "serve", "--listen", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -194,7 +199,7 @@ def filesystem(path: Path) -> str:
     return best[1]
 
 
-def _disk() -> str:
+def disk() -> str:
     """Return where temporary homes go: never in memory, or fsync would cost nothing."""
     usual = Path(tempfile.gettempdir())
     return str(Path.cwd() if filesystem(usual) == "tmpfs" else usual)
