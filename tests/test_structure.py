@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,25 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno <= 60, node.name
+
+
+def test_every_locked_dependency_is_imported_by_the_product() -> None:
+    """What is installed to run AgentVault is what AgentVault imports."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    wanted = {
+        re.split(r"[^\w.-]", one)[0].lower()
+        for one in project["project"]["dependencies"]
+    }
+    imported = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    installed = packages_distributions()
+    used = {name.lower() for one in imported for name in installed.get(one, [])}
+    assert sorted(wanted - used) == []
 
 
 def test_every_module_says_its_reason() -> None:

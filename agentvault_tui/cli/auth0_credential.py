@@ -23,9 +23,9 @@ from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.vault import (
     Access,
     ClientSecret,
-    Credential,
     FixedToken,
     PrivateKey,
+    RegisteredClient,
     Secret,
     SigningKey,
     TokenSource,
@@ -139,7 +139,7 @@ def forget(issuer: str) -> bool:
     return True
 
 
-def usable(found: Mapping[str, str]) -> Credential | TokenSource:
+def usable(found: Mapping[str, str]) -> RegisteredClient | TokenSource:
     """Make of a credential what the wire client takes."""
     if "access_token" in found:
         expires = Deadline.after(SystemClock(), _DAY)

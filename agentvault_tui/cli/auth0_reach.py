@@ -20,10 +20,10 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UsageError
 from agentvault_tui.vault import (
     Budget,
-    Credential,
     DeviceFlow,
     FixedToken,
     Management,
+    RegisteredClient,
     Secret,
     Tenant,
     TokenSource,
@@ -86,7 +86,7 @@ async def opened(
     )
     kept = TellingClients(session.home, issuer)
     async with reached(management_issuer(session)) as tenant:
-        source: Credential | TokenSource
+        source: RegisteredClient | TokenSource
         if device:
             source = await _by_device(session, tenant, kept, wanted)
         elif credential_fd is not None:

@@ -11,15 +11,12 @@ import httpx
 
 from agentvault_tui.demo.cast import Errand, Role
 from agentvault_tui.demo.client import (
-    Answer,
-    Denied,
-    Escalated,
-    Expired,
-    Granted,
+    DENIED,
+    ESCALATED,
+    GRANTED,
+    UNAVAILABLE,
     OAuthClient,
-    Pending,
-    PollAnswer,
-    Unavailable,
+    TokenAnswer,
 )
 
 
@@ -110,16 +107,16 @@ class ExampleAgent:
         if self._stopping.is_set():
             return
         answer = await self._ask(errand)
-        if isinstance(answer, Granted):
+        if answer.error == GRANTED:
             self._cooling = self._patience.cooling
             await self._act(errand, answer.access_token)
             if not errand.connection:
                 await self._keep(answer.access_token)
-        elif isinstance(answer, Escalated):
+        elif answer.error == ESCALATED:
             self._await_person(errand, answer)
-        elif isinstance(answer, Denied):
+        elif answer.error == DENIED:
             self._take_no(answer)
-        elif isinstance(answer, Unavailable):
+        elif answer.error == UNAVAILABLE:
             self._hold(answer.retry_after)
 
     async def connected(self) -> bool:
@@ -133,7 +130,7 @@ class ExampleAgent:
             task.cancel()
         return not self.stopping
 
-    async def _ask(self, errand: Errand) -> Answer:
+    async def _ask(self, errand: Errand) -> TokenAnswer:
         """Ask for a token of the broker's, or for one of the owner's at a provider."""
         if errand.connection:
             return await self.client.exchange(errand.connection)
@@ -157,7 +154,7 @@ class ExampleAgent:
         if len(self._tokens) > self.role.keeps:
             await self.client.hand_back(self._tokens.popleft())
 
-    def _await_person(self, errand: Errand, answer: Escalated) -> None:
+    def _await_person(self, errand: Errand, answer: TokenAnswer) -> None:
         """Poll for *answer* beside ordinary life; once, however often it was asked."""
         if answer.auth_req_id in self._awaited:
             return
@@ -166,13 +163,13 @@ class ExampleAgent:
         self._polls.add(task)
         task.add_done_callback(self._polls.discard)
 
-    async def _poll(self, errand: Errand, asked: Escalated) -> None:
+    async def _poll(self, errand: Errand, asked: TokenAnswer) -> None:
         interval = asked.interval
-        answer: PollAnswer = Pending(slower=False)
-        while isinstance(answer, Pending | Unavailable):
-            if isinstance(answer, Pending) and answer.slower:
+        answer = TokenAnswer("authorization_pending")
+        while answer.error in {"authorization_pending", "slow_down", UNAVAILABLE}:
+            if answer.error == "slow_down":
                 interval += self._patience.slow_down
-            pause = answer.retry_after if isinstance(answer, Unavailable) else 0.0
+            pause = answer.retry_after if answer.error == UNAVAILABLE else 0.0
             await self.rest(max(interval, pause))
             if self._stopping.is_set():
                 break
@@ -180,17 +177,17 @@ class ExampleAgent:
         self._awaited.discard(asked.auth_req_id)
         await self._decided(errand, answer)
 
-    async def _decided(self, errand: Errand, answer: PollAnswer) -> None:
-        if isinstance(answer, Granted):
+    async def _decided(self, errand: Errand, answer: TokenAnswer) -> None:
+        if answer.error == GRANTED:
             # Good for one action: the workspace's question to the broker spends it.
             await self._act(errand, answer.access_token)
-        elif isinstance(answer, Denied):
+        elif answer.error == DENIED:
             self._take_no(answer)
-        elif isinstance(answer, Expired):
+        elif answer.error == "expired_token":
             await self.rest(self._patience.again)
             await self.run(errand)
 
-    def _take_no(self, answer: Denied) -> None:
+    def _take_no(self, answer: TokenAnswer) -> None:
         """Wait as long as the reason asks for; give up what was never granted."""
         if answer.reason in {"agent_revoked", "panic"}:
             self._hold(self._patience.cut_off)

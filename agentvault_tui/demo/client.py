@@ -1,11 +1,19 @@
-"""An agent's side of OAuth: ask, poll, hand back; answers counted as they were seen."""
+"""An agent's side of OAuth, on authlib: ask, poll, revoke; answers counted as seen."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
+from authlib.deprecate import AuthlibDeprecationWarning
+
+with warnings.catch_warnings():
+    # It asks for httpx2; one HTTP client is enough, and nobody at a demo can mend it.
+    warnings.simplefilter("ignore", AuthlibDeprecationWarning)
+    from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 CIBA: Final = "urn:openid:params:grant-type:ciba"
 VAULT: Final = (
@@ -14,62 +22,28 @@ VAULT: Final = (
 PROVIDER_TOKEN: Final = (
     "http://auth0.com/oauth/token-type/federated-connection-access-token"  # noqa: S105 - a kind
 )
+GRANTED: Final = ""
+DENIED: Final = "access_denied"
+ESCALATED: Final = "insufficient_user_authentication"
+UNAVAILABLE: Final = "temporarily_unavailable"
 _NO_ACCOUNT: Final = "federated_connection_refresh_token_not_found"
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
-    """A token; its secret is shown to nobody."""
-
-    access_token: str = field(repr=False)
-    expires_in: int
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """``access_denied``, with the broker's stable code."""
-
-    reason: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class Escalated:
-    """A person has to decide: poll with this."""
-
-    auth_req_id: str
-    interval: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Nobody decided yet; ``slower`` when the broker asked for patience."""
-
-    slower: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """Nobody decided in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unavailable:
-    """The broker cannot answer now: try again after so many seconds."""
-
-    retry_after: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The request itself was wrong: asking again the same way is pointless."""
+class TokenAnswer:
+    """One answer of the token endpoint."""
 
     error: str
-    description: str
-
-
-Answer = Granted | Denied | Escalated | Unavailable | Rejected
-PollAnswer = Granted | Denied | Pending | Expired | Unavailable | Rejected
+    """OAuth's error code; empty: a token came."""
+    access_token: str = field(default="", repr=False)
+    reason: str = ""
+    """The broker's stable code for a denial."""
+    auth_req_id: str = ""
+    """What to poll with while a person decides (CIBA Core section 10.1)."""
+    interval: float = 5.0
+    """Seconds between polls."""
+    retry_after: float = 1.0
+    """Seconds after which an unavailable broker may be asked again."""
 
 
 @dataclass(slots=True)
@@ -83,115 +57,96 @@ class Tally:
     """Requests whose answer never arrived: the broker may or may not have decided."""
 
 
-class OAuthClient:
+class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typed
     """An ordinary OAuth client of the broker, for one agent."""
 
     def __init__(
-        self, broker: str, client_id: str, client_secret: str, http: httpx.AsyncClient
+        self,
+        broker: str,
+        client_id: str,
+        client_secret: str,
+        transport: httpx.AsyncBaseTransport,
     ) -> None:
-        """Talk to the broker at the base URL *broker* through the shared *http*."""
+        """Talk to the broker at the base URL *broker* through a shared *transport*."""
+        # No proxy from the environment: everything here is on loopback. Waiting for a
+        # free connection is not a fault, so it has no time limit.
+        super().__init__(
+            client_id,
+            client_secret,
+            transport=transport,
+            trust_env=False,
+            timeout=httpx.Timeout(30.0, pool=None),
+        )
         self.tally = Tally()
-        self._token_url = f"{broker}/oauth/token"
-        self._revoke_url = f"{broker}/oauth/revoke"
-        self._auth = httpx.BasicAuth(client_id, client_secret)
-        self._http = http
+        self._broker = broker
 
     async def ask(
         self, scope: str, details: list[dict[str, Any]] | None = None
-    ) -> Answer:
+    ) -> TokenAnswer:
         """Ask for a token for *scope*, and for exactly the action in *details*."""
-        # RFC 6749 lets a client send a form; the broker takes JSON as well, which
-        # keeps RFC 9396 details readable on the wire.
-        body: dict[str, Any] = {"grant_type": "client_credentials", "scope": scope}
-        if details is not None:
-            body["authorization_details"] = details
-        return await self._send(json=body)
+        asked = {"authorization_details": json.dumps(details)} if details else {}
+        return await self._count("client_credentials", scope=scope, **asked)
 
-    async def exchange(self, connection: str) -> Answer:
+    async def exchange(self, connection: str) -> TokenAnswer:
         """Ask Token Vault for a token of the owner's account, as Auth0's SDKs do."""
-        return await self._send(
-            data={
-                "grant_type": VAULT,
-                "connection": connection,
-                "requested_token_type": PROVIDER_TOKEN,
-            }
+        return await self._count(
+            VAULT, connection=connection, requested_token_type=PROVIDER_TOKEN
         )
 
-    async def poll(self, auth_req_id: str) -> PollAnswer:
-        """Ask once whether the person has decided (CIBA Core 10.1)."""
-        body = {"grant_type": CIBA, "auth_req_id": auth_req_id}
+    async def poll(self, auth_req_id: str) -> TokenAnswer:
+        """Ask once whether the person has decided (CIBA Core section 10.1)."""
         try:
-            reply = await self._http.post(self._token_url, data=body, auth=self._auth)
+            return await self._send(CIBA, auth_req_id=auth_req_id)
         except httpx.TransportError:
-            return Unavailable(1.0)
-        return _read_poll(reply)
+            return TokenAnswer(UNAVAILABLE)
 
     async def hand_back(self, access_token: str) -> None:
-        """Give up a token that is no longer needed (RFC 7009)."""
+        """Revoke a token that is no longer needed (RFC 7009)."""
         try:
-            await self._http.post(
-                self._revoke_url, data={"token": access_token}, auth=self._auth
-            )
+            await self.revoke_token(f"{self._broker}/oauth/revoke", access_token)
         except httpx.TransportError:
             return  # it expires by itself
 
-    async def _send(self, **body: Any) -> Answer:
+    def parse_response_token(self, resp: httpx.Response) -> TokenAnswer:
+        """Read an answer: authlib keeps no member of a refusal but its code."""
         try:
-            reply = await self._http.post(self._token_url, auth=self._auth, **body)
-        except httpx.ConnectError:
-            return Unavailable(1.0)
-        except httpx.TransportError:
-            self.tally.unheard += 1
-            return Unavailable(1.0)
-        return self._count(_read_answer(reply))
+            body = resp.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            body = {}
+        if resp.status_code >= 500:
+            after = resp.headers.get("retry-after", "1")
+            return TokenAnswer(
+                UNAVAILABLE, retry_after=float(after) if after.isdigit() else 1.0
+            )
+        if resp.status_code == 200 and isinstance(body.get("access_token"), str):
+            return TokenAnswer(GRANTED, body["access_token"])
+        error = str(body.get("error", f"HTTP {resp.status_code}"))
+        if error == _NO_ACCOUNT:
+            return TokenAnswer(DENIED, reason="not_connected")
+        return TokenAnswer(
+            error,
+            reason=str(body.get("reason", "")),
+            auth_req_id=str(body.get("auth_req_id", "")),
+            interval=float(body.get("interval", 5)),
+        )
 
-    def _count(self, answer: Answer) -> Answer:
-        if isinstance(answer, Granted):
-            self.tally.allowed += 1
-        elif isinstance(answer, Denied):
-            self.tally.denied += 1
-        elif isinstance(answer, Escalated):
-            self.tally.escalated += 1
+    async def _send(self, grant_type: str, **parameters: str) -> TokenAnswer:
+        answer: TokenAnswer = await self.fetch_token(
+            f"{self._broker}/oauth/token", grant_type=grant_type, **parameters
+        )
         return answer
 
-
-def _read_answer(reply: httpx.Response) -> Answer:
-    if reply.status_code >= 500:
-        return _unavailable(reply)
-    body = _members(reply)
-    if reply.status_code == 200 and isinstance(body.get("access_token"), str):
-        return Granted(body["access_token"], int(body.get("expires_in", 0)))
-    error = str(body.get("error", f"HTTP {reply.status_code}"))
-    description = str(body.get("error_description", ""))
-    if error == "insufficient_user_authentication" and "auth_req_id" in body:
-        return Escalated(str(body["auth_req_id"]), float(body.get("interval", 5)))
-    if error == _NO_ACCOUNT:
-        return Denied("not_connected", description)
-    if error == "access_denied":
-        return Denied(str(body.get("reason", "")), description)
-    return Rejected(error, description)
-
-
-def _read_poll(reply: httpx.Response) -> PollAnswer:
-    error = _members(reply).get("error")
-    if error in {"authorization_pending", "slow_down"}:
-        return Pending(slower=error == "slow_down")
-    if error == "expired_token":
-        return Expired()
-    answer = _read_answer(reply)
-    if isinstance(answer, Escalated):
-        return Rejected("insufficient_user_authentication", "out of place in a poll")
-    return answer
-
-
-def _unavailable(reply: httpx.Response) -> Unavailable:
-    after = reply.headers.get("retry-after", "1")
-    return Unavailable(float(after) if after.isdigit() else 1.0)
-
-
-def _members(reply: httpx.Response) -> dict[str, Any]:
-    try:
-        body = reply.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+    async def _count(self, grant_type: str, **parameters: str) -> TokenAnswer:
+        try:
+            answer = await self._send(grant_type, **parameters)
+        except httpx.ConnectError:
+            return TokenAnswer(UNAVAILABLE)
+        except httpx.TransportError:
+            self.tally.unheard += 1
+            return TokenAnswer(UNAVAILABLE)
+        self.tally.allowed += answer.error == GRANTED
+        self.tally.denied += answer.error == DENIED
+        self.tally.escalated += answer.error == ESCALATED
+        return answer

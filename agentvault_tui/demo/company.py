@@ -24,6 +24,7 @@ from agentvault_tui.demo.store import Store
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
 WORKSPACE: Final = "workspace"
+_LIMITS: Final = httpx.Limits(max_connections=64, max_keepalive_connections=64)
 _OPENED: Final = 2.0
 """Seconds that a console takes to open, at most: people sign in after that, for the
 first screen to come as soon as it can."""
@@ -147,7 +148,7 @@ async def open_company(
     stopping = asyncio.Event()
     store = Store()
     door = clients[WORKSPACE]
-    async with _http() as outward, _http() as inward:
+    async with httpx.AsyncHTTPTransport(limits=_LIMITS) as outward, _http() as inward:
         guard = Guard(broker, door.client_id, door.client_secret, inward)
         owners = OwnersGuard(await _provider(ready.tenant, inward), inward)
         async with (
@@ -158,7 +159,12 @@ async def open_company(
                 clients[name].agent_id: ExampleAgent(
                     name,
                     role,
-                    _client(broker, clients[name], outward),
+                    OAuthClient(
+                        broker,
+                        clients[name].client_id,
+                        clients[name].client_secret,
+                        outward,
+                    ),
                     desk,
                     # Reproducible, and no secret depends on it.
                     random=Random(f"{seed}:{name}"),  # noqa: S311 - same
@@ -186,12 +192,6 @@ def _present(clients: dict[str, Registration]) -> Sequence[tuple[str, Role]]:
     return casting(len(clients) - 1)
 
 
-def _client(
-    broker: str, registration: Registration, http: httpx.AsyncClient
-) -> OAuthClient:
-    return OAuthClient(broker, registration.client_id, registration.client_secret, http)
-
-
 def _http(base_url: str = "") -> httpx.AsyncClient:
     # No proxy from the environment: everything here is on loopback. Waiting for a
     # free connection is not a fault, so it has no time limit.
@@ -199,5 +199,5 @@ def _http(base_url: str = "") -> httpx.AsyncClient:
         base_url=base_url,
         trust_env=False,
         timeout=httpx.Timeout(30.0, pool=None),
-        limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+        limits=_LIMITS,
     )

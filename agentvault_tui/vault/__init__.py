@@ -17,9 +17,8 @@ from agentvault_tui.vault.code_flow import (
 )
 from agentvault_tui.vault.credentials import (
     ClientSecret,
-    Credential,
     PrivateKey,
-    PublicClient,
+    RegisteredClient,
     SigningKey,
 )
 from agentvault_tui.vault.device import (
@@ -66,7 +65,6 @@ __all__ = [
     "ClientSecret",
     "ConnectedAccount",
     "Connecting",
-    "Credential",
     "Denied",
     "DeviceFlow",
     "End",
@@ -84,8 +82,8 @@ __all__ = [
     "Priority",
     "PrivateKey",
     "ProviderToken",
-    "PublicClient",
     "RefreshedToken",
+    "RegisteredClient",
     "Reply",
     "Secret",
     "SignedIn",

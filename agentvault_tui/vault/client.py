@@ -16,8 +16,8 @@ from agentvault_tui.vault.device import (
     DeviceFlow,
     End,
     Poll,
-    Unavailable,
-    read_poll,
+    poll_once,
+    poll_until_ended,
     read_start,
 )
 from agentvault_tui.vault.discovery import Keys, read_keys
@@ -28,10 +28,8 @@ from agentvault_tui.vault.identity import (
     verify,
     verify_nonce,
 )
-from agentvault_tui.vault.polling import poll_until_ended
 from agentvault_tui.vault.refreshed import Refreshed
 from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.urns import DEVICE_GRANT
 from agentvault_tui.vault.waiting import Sleep
 
 SCOPE: Final = "openid profile email"
@@ -133,17 +131,7 @@ class TenantClient:
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
-        form = {
-            "grant_type": DEVICE_GRANT,
-            "device_code": flow.device_code,
-            "client_id": self.client_id,
-        }
-        try:
-            metadata = await self.tenant.metadata()
-            reply = await self.tenant.send("POST", metadata.token_endpoint, form=form)
-        except TenantError as error:
-            return Unavailable(error.what)
-        return read_poll(reply, self._clock)
+        return await poll_once(self.tenant, self.client_id, flow)
 
     async def wait(
         self,

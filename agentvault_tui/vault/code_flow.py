@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
-from urllib.parse import urlencode
+
+from authlib.oauth2 import OAuth2Client
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantRefusedError
-from agentvault_tui.vault.credentials import Credential
+from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.refusals import refused
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
@@ -68,20 +67,19 @@ async def begin_sign_in(
     if not endpoint or "?" in endpoint or "#" in endpoint:
         raise TenantError("the tenant names no page to sign in at")
     verifier, state, nonce = unguessable(), unguessable(), unguessable()
-    query = {
-        "response_type": "code",
-        "client_id": client_id,
-        "redirect_uri": redirect_uri,
-        "scope": SCOPE,
-        "state": state,
-        "nonce": nonce,
-        "code_challenge": challenge(verifier),
-        "code_challenge_method": "S256",
+    requests = OAuth2Client(None, client_id, code_challenge_method="S256")
+    page, _ = requests.create_authorization_url(
+        endpoint,
+        state,
+        verifier,
+        redirect_uri=redirect_uri,
+        scope=SCOPE,
+        nonce=nonce,
         # Not whoever this browser happens to be signed in as.
-        "prompt": "login",
-    }
+        prompt="login",
+    )
     return SigningIn(
-        page=f"{endpoint}?{urlencode(query)}",
+        page=page,
         redirect_uri=redirect_uri,
         state=state,
         nonce=nonce,
@@ -91,7 +89,12 @@ async def begin_sign_in(
 
 
 async def finish_sign_in(
-    tenant: Tenant, credential: Credential, begun: SigningIn, *, code: str, state: str
+    tenant: Tenant,
+    client: RegisteredClient,
+    begun: SigningIn,
+    *,
+    code: str,
+    state: str,
 ) -> SignedIn:
     """Spend the code the browser came back with (RFC 6749 section 4.1.3).
 
@@ -108,7 +111,7 @@ async def finish_sign_in(
         "code_verifier": begun.verifier.reveal(),
     }
     # A code sent twice ends what came of it (RFC 6749 section 4.1.2).
-    reply = await ask_token(tenant, credential, lambda: form, repeatable=False)
+    reply = await ask_token(tenant, client, lambda: form, repeatable=False)
     if reply.status != 200:
         raise refused(reply, "take the sign-in", tenant.clock.now())
     access, id_token = read_access(reply, tenant.clock), reply.json().get("id_token")
@@ -152,9 +155,3 @@ def check_return(begun: Begun, state: str, clock: Clock) -> None:
         raise TenantRefusedError(
             "expired", "the time to come back is over", "begin again"
         )
-
-
-def challenge(verifier: str) -> str:
-    """Return the S256 challenge of *verifier* (RFC 7636 section 4.2)."""
-    digest = hashlib.sha256(verifier.encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -10,15 +12,26 @@ from typing import Any, Final
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
+from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.refusals import refused
 from agentvault_tui.vault.reply import Reply
-from agentvault_tui.vault.tokens import Access, read_access
+from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import Access, ask_token, read_access
+from agentvault_tui.vault.urns import DEVICE_GRANT
+from agentvault_tui.vault.waiting import nap, unless
 
 DEFAULT_INTERVAL: Final = 5
 """RFC 8628 section 3.2, when the tenant names none."""
 SLOWER: Final = 5
 """RFC 8628 section 3.5: each slow_down adds as many seconds, for good."""
+MARGIN: Final = 0.25
+"""Seconds on top of each interval. A tenant that counts between what it receives sees
+less than we wait when a request travels faster than the one before, and its slow_down
+costs five seconds for good."""
+_SLOWEST: Final = 30.0
+"""Seconds between polls while the tenant does not answer."""
 _MAX_INTERVAL: Final = 60
 """Seconds; a tenant that asks for more is not believed."""
 _MAX_LIFE: Final = 86_400
@@ -133,6 +146,32 @@ def read_start(reply: Reply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
     )
 
 
+async def poll_once(
+    tenant: Tenant, client_id: str, flow: DeviceFlow, *, openid: bool = True
+) -> Poll:
+    """Ask the token endpoint once (RFC 8628 section 3.4); an outage is an answer.
+
+    Args:
+        tenant: which started *flow*.
+        client_id: for which client.
+        flow: the started flow.
+        openid: whether an ID token was asked for, so that one must come.
+
+    Raises:
+        TenantError: an access token alone was asked for, and what came is none.
+    """
+    asked = {"grant_type": DEVICE_GRANT, "device_code": flow.device_code}
+    try:
+        reply = await ask_token(
+            tenant, RegisteredClient(client_id), lambda: asked, Patience(attempts=1)
+        )
+    except TenantError as error:
+        return Unavailable(error.what)
+    if reply.status == 200 and not openid:
+        return Tokens("", read_access(reply, tenant.clock))
+    return read_poll(reply, tenant.clock)
+
+
 def read_poll(reply: Reply, clock: Clock) -> Poll:
     """Say what one answer of the token endpoint means.
 
@@ -204,3 +243,50 @@ def _odd(what: str) -> TenantError:
         f"the tenant sent a {what} that cannot be shown",
         "check that tenant.issuer is the tenant you mean",
     )
+
+
+async def poll_until_ended(
+    tenant: Tenant,
+    flow: DeviceFlow,
+    ask: Callable[[], Coroutine[Any, Any, Poll]],
+    *,
+    cancel: asyncio.Event,
+    on_poll: Callable[[Poll], None] | None = None,
+) -> End:
+    """Poll until the person decided, the code ran out, or *cancel* is set.
+
+    The interval counts from the receipt of the last answer; each slow_down makes it
+    longer for good, an outage only until it is over.
+
+    Args:
+        tenant: whose clock and sleep are used.
+        flow: the started flow.
+        ask: asks the token endpoint once.
+        cancel: set it to stop at once, also amid a request.
+        on_poll: told of every answer, for showing the state of the flow.
+    """
+    interval = flow.interval + MARGIN
+    pause = interval
+    while True:
+        left = flow.expires.remaining(tenant.clock)
+        await unless(cancel, nap(tenant.sleep, min(pause, left)))
+        if cancel.is_set():
+            return Cancelled()
+        if flow.expires.passed(tenant.clock):
+            return Expired()
+        result = await unless(cancel, ask())
+        if result is None or cancel.is_set():
+            return Cancelled()
+        if on_poll is not None:
+            on_poll(result)
+        match result:
+            case Pending():
+                pause = interval
+            case SlowDown():
+                interval += SLOWER
+                pause = max(result.retry_after or 0.0, interval)
+            case Unavailable():
+                slower = max(min(pause * 2, _SLOWEST), interval)
+                pause = max(result.retry_after or 0.0, slower)
+            case _:
+                return result

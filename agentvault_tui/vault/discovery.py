@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from authlib.oidc.discovery import OpenIDProviderMetadata
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
@@ -54,6 +55,13 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
             f"the tenant calls itself {visible(repr(said), 100)}, not {issuer}",
             "set tenant.issuer to what the tenant's discovery document says",
         )
+    try:
+        OpenIDProviderMetadata(body).validate_id_token_signing_alg_values_supported()
+    except (ValueError, TypeError) as error:
+        raise TenantError(
+            f"the tenant's discovery document is not accepted: {visible(error, 120)}",
+            "have it sign ID tokens with RS256",
+        ) from error
     home = origin(issuer)
     for name, value in body.items():
         if (name.endswith("_endpoint") or name == "jwks_uri") and (

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
+
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import (
     TenantError,
@@ -19,7 +21,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget
-from agentvault_tui.vault.code_flow import challenge, check_return
+from agentvault_tui.vault.code_flow import check_return
 from agentvault_tui.vault.issuer import origin, path
 from agentvault_tui.vault.management.rows import delete, strings, text
 from agentvault_tui.vault.management.users import ConnectedAccount, account
@@ -102,7 +104,7 @@ class MyAccount(Api):
             "connection": connection,
             "redirect_uri": redirect_uri,
             "state": state,
-            "code_challenge": challenge(verifier),
+            "code_challenge": create_s256_code_challenge(verifier),
             "code_challenge_method": "S256",
         }
         if scopes:

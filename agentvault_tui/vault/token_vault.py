@@ -13,7 +13,7 @@ from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.credentials import Credential, SigningKey, new_jti
+from agentvault_tui.vault.credentials import RegisteredClient, SigningKey, new_jti
 from agentvault_tui.vault.refusals import Refusal, read_refusal, refused
 from agentvault_tui.vault.reply import Reply
 from agentvault_tui.vault.retries import Patience
@@ -31,8 +31,6 @@ from agentvault_tui.vault.urns import (
 MAX_CONTEXT: Final = 256
 """Characters of a worker's ``audit_context``."""
 WORKER_TYP: Final = "token-vault-req+jwt"
-_WORKER_LIFE: Final = 60
-"""Seconds: an older one is refused whatever its ``exp`` says."""
 _PROMPT: Final = Patience(attempts=3, seconds=5.0)
 """An agent waits for the answer, and would rather be told to come again."""
 
@@ -114,14 +112,14 @@ class TokenVault:
     def __init__(
         self,
         tenant: Tenant,
-        credential: Credential,
+        client: RegisteredClient,
         *,
         patience: Patience = _PROMPT,
         jti: Callable[[], str] = new_jti,
     ) -> None:
-        """Ask as the client of *credential*; *jti* makes a worker's identifiers."""
+        """Ask as *client*; *jti* makes a worker's identifiers."""
         self._tenant = tenant
-        self._credential = credential
+        self._client = client
         self._patience = patience
         self._jti = jti
 
@@ -167,18 +165,17 @@ class TokenVault:
             raise ValueError("a privileged worker says why")
 
         def subject() -> str:
-            # Anew for each try: its jti is good once, and it for a minute.
-            issued = int(self._tenant.clock.now().timestamp())
-            claims = {
-                "iss": self._credential.client_id,
-                "sub": user_id,
-                "aud": self._tenant.issuer,
-                "iat": issued,
-                "exp": issued + _WORKER_LIFE,
-                "jti": self._jti(),
-                "audit_context": context,
-            }
-            return key.sign(WORKER_TYP, claims)
+            # Anew for each try: its jti is good once, and it for a minute: an older
+            # one is refused whatever its ``exp`` says.
+            return key.sign(
+                self._client.client_id,
+                user_id,
+                self._tenant.issuer,
+                self._tenant.clock.now(),
+                typ=WORKER_TYP,
+                jti=self._jti(),
+                audit_context=context,
+            )
 
         return await self._exchange(
             subject, TYPE_JWT, connection, scope=" ".join(scopes)
@@ -192,8 +189,8 @@ class TokenVault:
         login_hint: str = "",
         scope: str = "",
     ) -> ProviderToken | NoToken:
-        def form() -> Mapping[str, str]:
-            fields = {
+        def parameters() -> Mapping[str, str]:
+            return {
                 "grant_type": VAULT_GRANT,
                 "subject_token": subject(),
                 "subject_token_type": kind,
@@ -204,11 +201,10 @@ class TokenVault:
                 "login_hint": login_hint,
                 "scope": scope,
             }
-            return {name: text for name, text in fields.items() if text}
 
         try:
             reply = await ask_token(
-                self._tenant, self._credential, form, self._patience
+                self._tenant, self._client, parameters, self._patience
             )
             return self._read(reply)
         except TenantUnreachableError as error:

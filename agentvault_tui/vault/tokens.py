@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.credentials import Credential
+from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.refusals import read_refusal, refused
 from agentvault_tui.vault.reply import Reply
 from agentvault_tui.vault.retries import Patience, persist
@@ -69,10 +69,10 @@ class FixedToken:
 class _Kept(ABC):
     """A token of one grant, fetched once for all who wait for it, and kept."""
 
-    def __init__(self, tenant: Tenant, credential: Credential) -> None:
-        """Ask *tenant*, as the client of *credential*."""
+    def __init__(self, tenant: Tenant, client: RegisteredClient) -> None:
+        """Ask *tenant*, as *client*."""
         self._tenant = tenant
-        self._credential = credential
+        self._client = client
         self._lock = asyncio.Lock()
         self._access: Access | None = None
 
@@ -98,10 +98,10 @@ class _Kept(ABC):
 
     async def _ask(self, form: Mapping[str, str], *, repeatable: bool) -> Access:
         reply = await ask_token(
-            self._tenant, self._credential, lambda: form, repeatable=repeatable
+            self._tenant, self._client, lambda: form, repeatable=repeatable
         )
         if reply.status != 200:
-            what = f"give {visible(self._credential.client_id, 60)} a token"
+            what = f"give {visible(self._client.client_id, 60)} a token"
             raise refused(reply, what, self._tenant.clock.now())
         return read_access(reply, self._tenant.clock)
 
@@ -109,9 +109,9 @@ class _Kept(ABC):
 class ClientCredentials(_Kept):
     """Tokens of RFC 6749 section 4.4, for one audience."""
 
-    def __init__(self, tenant: Tenant, credential: Credential, audience: str) -> None:
-        """Ask for *audience*, as the client of *credential*."""
-        super().__init__(tenant, credential)
+    def __init__(self, tenant: Tenant, client: RegisteredClient, audience: str) -> None:
+        """Ask for *audience*, as *client*."""
+        super().__init__(tenant, client)
         self._audience = audience
 
     async def _fetch(self) -> Access:
@@ -125,7 +125,7 @@ class RefreshedToken(_Kept):
     def __init__(
         self,
         tenant: Tenant,
-        credential: Credential,
+        client: RegisteredClient,
         refresh_token: Secret,
         *,
         audience: str = "",
@@ -133,7 +133,7 @@ class RefreshedToken(_Kept):
         rotated: Callable[[Secret], None] | None = None,
     ) -> None:
         """Use *refresh_token*; *rotated* is told of each that takes its place."""
-        super().__init__(tenant, credential)
+        super().__init__(tenant, client)
         self._refresh_token = refresh_token
         self._asked = {"audience": audience, "scope": scope}
         self._rotated = rotated
@@ -142,7 +142,7 @@ class RefreshedToken(_Kept):
         form = {
             "grant_type": "refresh_token",
             "refresh_token": self._refresh_token.reveal(),
-            **{name: text for name, text in self._asked.items() if text},
+            **self._asked,
         }
         # Where tokens rotate, sending one a second time revokes the whole family.
         access = await self._ask(form, repeatable=False)
@@ -155,26 +155,26 @@ class RefreshedToken(_Kept):
 
 async def ask_token(
     tenant: Tenant,
-    credential: Credential,
-    form: Callable[[], Mapping[str, str]],
+    client: RegisteredClient,
+    parameters: Callable[[], Mapping[str, str]],
     patience: Patience = BRIEF,
     *,
     repeatable: bool = True,
 ) -> Reply:
-    """Send *form* to the token endpoint with the client's authentication.
+    """Send *parameters* to the token endpoint with the client's authentication.
 
-    Both are made anew for each try: an assertion is good once.
+    Both are made anew for each try: an assertion is good once. What is empty is left
+    out.
 
     Raises:
         TenantError: the tenant does not answer.
     """
-    metadata = await tenant.metadata()
+    endpoint = (await tenant.metadata()).token_endpoint
 
     async def send() -> Reply:
-        fields = credential.fields(tenant.issuer, tenant.clock.now())
-        return await tenant.send(
-            "POST", metadata.token_endpoint, form={**form(), **fields}
-        )
+        requests = client.requests(tenant.issuer, tenant.clock.now())
+        fields = requests.fetch_token(endpoint, **parameters())
+        return await tenant.send("POST", endpoint, form=fields)
 
     return await persist(send, tenant, patience, repeatable=repeatable)
 
@@ -220,7 +220,7 @@ def _odd() -> TenantUnreachableError:
 
 
 async def revoke_token(
-    tenant: Tenant, credential: Credential, refresh_token: Secret
+    tenant: Tenant, client: RegisteredClient, refresh_token: Secret
 ) -> None:
     """Revoke a refresh token one holds (RFC 7009), at once; 200 also when it was.
 
@@ -235,9 +235,9 @@ async def revoke_token(
         raise TenantError("the tenant names no revocation endpoint")
 
     async def send() -> Reply:
-        fields = credential.fields(tenant.issuer, tenant.clock.now())
-        form = {"token": refresh_token.reveal(), **fields}
-        return await tenant.send("POST", endpoint, form=form)
+        requests = client.requests(tenant.issuer, tenant.clock.now())
+        fields = requests.revoke_token(endpoint, refresh_token.reveal())
+        return await tenant.send("POST", endpoint, form=fields)
 
     reply = await persist(send, tenant, BRIEF, repeatable=True)
     if reply.status != 200:
@@ -245,7 +245,7 @@ async def revoke_token(
 
 
 async def still_taken(
-    tenant: Tenant, credential: Credential, refresh_token: Secret
+    tenant: Tenant, client: RegisteredClient, refresh_token: Secret
 ) -> Secret | None:
     """Return the refresh token the tenant takes in the place of one, if it does.
 
@@ -266,7 +266,7 @@ async def still_taken(
         "scope": "openid",
     }
     # Where tokens rotate, sending one a second time revokes the whole family.
-    reply = await ask_token(tenant, credential, lambda: form, repeatable=False)
+    reply = await ask_token(tenant, client, lambda: form, repeatable=False)
     if reply.status == 200:
         return read_access(reply, tenant.clock).refresh_token or refresh_token
     # RFC 6749 section 5.2: "invalid, expired, revoked, [...] or was issued to another

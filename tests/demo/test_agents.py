@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
@@ -54,11 +57,12 @@ async def agent(
     async with (
         serving(application(guard, owners, store)) as url,
         httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as desk,
+        httpx.AsyncHTTPTransport() as transport,
     ):
         yield ExampleAgent(
             "payments-agent",
             ROLES[3],
-            OAuthClient(scripted_url, "agt_1", "secret", http),
+            OAuthClient(scripted_url, "agt_1", "secret", transport),
             desk,
             random=seeded(1),
             stopping=asyncio.Event(),
@@ -76,7 +80,7 @@ async def test_allowed_means_done(
     scripted.claims["t"] = {**claims, "authorization_details": errand.details()}
     await agent.run(errand)
     assert agent.client.tally.allowed == agent.done == len(store.bookings) == 1
-    detail = scripted.asked[0][1]["authorization_details"][0]
+    (detail,) = json.loads(scripted.asked[0][1]["authorization_details"])
     assert detail["action"] == "write:calendar"
     assert detail["resource"] == "calendar:primary"
     assert detail["parameters"]["title"] == store.bookings[0]["title"]
@@ -257,3 +261,10 @@ def test_casting_names_agents() -> None:
     names = [name for name, _ in casting(8)]
     assert names[:6] == [role.name for role in ROLES]
     assert names[6:] == ["calendar-agent-2", "email-agent-2"]
+
+
+def test_authlib_prints_no_warning_on_the_demos_screen() -> None:
+    """Its notice about httpx2 stays silent, also where warnings are errors."""
+    command = [sys.executable, "-W", "error", "-c", "import agentvault_tui.demo.client"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -26,8 +26,8 @@ from agentvault_tui.vault import (
     Expired,
     Failed,
     Pending,
-    PublicClient,
     RefreshedToken,
+    RegisteredClient,
     Secret,
     TenantClient,
     Tokens,
@@ -192,7 +192,7 @@ async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
     assert isinstance(access, Access)
     first = access.refresh_token
     assert first is not None
-    console, rotated = PublicClient("console"), list[Secret]()
+    console, rotated = RegisteredClient("console"), list[Secret]()
 
     def source(token: Secret) -> RefreshedToken:
         return RefreshedToken(client.tenant, console, token, rotated=rotated.append)

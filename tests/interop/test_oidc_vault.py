@@ -22,12 +22,12 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.vault import (
     Cause,
     ClientSecret,
-    Credential,
     NoToken,
     Patience,
     PrivateKey,
     ProviderToken,
     RefreshedToken,
+    RegisteredClient,
     Secret,
     SigningKey,
     Tenant,
@@ -61,17 +61,17 @@ async def tenant(provider: Provider) -> AsyncIterator[Tenant]:
 class Application:
     """An agent's, and its vault user's refresh token."""
 
-    credential: Credential
+    credential: RegisteredClient
     token: Secret
 
 
-def by_secret(provider: Provider) -> Credential:
+def by_secret(provider: Provider) -> RegisteredClient:
     """Register one with a secret."""
     made = provider.register()
     return ClientSecret(made["client_id"], Secret(made["client_secret"]))
 
 
-def by_key(provider: Provider) -> Credential:
+def by_key(provider: Provider) -> RegisteredClient:
     """Register one with a key of its own (RFC 7523)."""
     key = RSAKey.generate_key(2048, private=True, auto_kid=True)
     made = provider.register(
@@ -119,7 +119,10 @@ async def test_a_refresh_token_is_exchanged(
 
 
 async def no_token(
-    tenant: Tenant, credential: Credential, token: Secret, connection: str = GOOGLE
+    tenant: Tenant,
+    credential: RegisteredClient,
+    token: Secret,
+    connection: str = GOOGLE,
 ) -> NoToken:
     """Exchange in vain, and once."""
     vault = TokenVault(tenant, credential, patience=Patience(attempts=1))

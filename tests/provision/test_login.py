@@ -15,7 +15,7 @@ from agentvault_tui.cli.app import run
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.vault import Access, Tenant
-from agentvault_tui.vault.polling import MARGIN
+from agentvault_tui.vault.device import MARGIN
 from agentvault_tui.vault.provision import sign_in
 
 GIVEN = Answer(

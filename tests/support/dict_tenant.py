@@ -212,6 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "token_endpoint": token,
                 "device_authorization_endpoint": device,
                 "jwks_uri": keys,
+                "id_token_signing_alg_values_supported": ["RS256"],
                 **here.discovery,
             }
         if path == "/oauth/token":

@@ -16,7 +16,7 @@ from support.peers import INTEROP, NODE, with_node
 
 from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.vault import (
-    Credential,
+    RegisteredClient,
     Secret,
     Tenant,
     begin_sign_in,
@@ -119,7 +119,7 @@ def oidc_provider(
 
 
 async def signed_in_at(
-    tenant: Tenant, credential: Credential, account: str = URSULA
+    tenant: Tenant, credential: RegisteredClient, account: str = URSULA
 ) -> Secret:
     """Have *account* sign in at an application; return the refresh token it got."""
     begun = await begin_sign_in(tenant, credential.client_id, BACK)

@@ -53,12 +53,15 @@ async def verify(client: TenantClient, clock: ManualClock, raw: str) -> str:
         {"device_authorization_endpoint": None},
         {"userinfo_endpoint": "https://evil.test/"},
         {"revocation_endpoint": 7},
+        {"id_token_signing_alg_values_supported": None},
+        {"id_token_signing_alg_values_supported": "RS256"},
+        {"id_token_signing_alg_values_supported": ["HS256", {}]},
     ],
 )
 async def test_a_tenant_that_points_elsewhere_is_refused(
     tenant: RogueTenant, client: TenantClient, changes: dict[str, Any]
 ) -> None:
-    """Another issuer, another origin or a missing endpoint ends it at discovery."""
+    """Another issuer or origin, no endpoint or no RS256 ends it at discovery."""
     tenant.script(DISCOVERY, Answer(tenant.discovery(**changes)))
     with pytest.raises(TenantError) as caught:
         await client.start_device_flow(ttl=120)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import pickle
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ from agentvault_tui.vault import (
     FixedToken,
     Management,
     PrivateKey,
-    PublicClient,
     RefreshedToken,
+    RegisteredClient,
     Secret,
     SigningKey,
     Tenant,
@@ -36,6 +37,7 @@ from agentvault_tui.vault.tokens import revoke_token, still_taken
 
 SECRET = ClientSecret("avMgmt01", Secret("the-management-secret"))
 REVOKE = "/oauth/revoke"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def pem() -> str:
@@ -209,7 +211,7 @@ def test_a_key_that_is_none_is_told_without_quoting_it() -> None:
     """What a library says of a damaged key does not reach anyone."""
     key = SigningKey(Secret("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"))
     with pytest.raises(SettingsError, match="cannot be used") as caught:
-        key.sign("JWT", {})
+        key.sign("avMgmt01", "avMgmt01", "https://t/", NOON)
     assert caught.value.__cause__ is None
     assert "c2VjcmV0" not in str(caught.value)
     with pytest.raises(SettingsError, match="HS256 signs no client assertion"):
@@ -238,7 +240,7 @@ async def test_a_rotated_refresh_token_takes_the_others_place(
     told: list[Secret] = []
     tenant.script(TOKEN, Answer(tenant.access(refresh_token="v1.next", expires_in=10)))
     source = RefreshedToken(
-        wired, PublicClient("avConsole01"), Secret("v1.first"), rotated=told.append
+        wired, RegisteredClient("avConsole01"), Secret("v1.first"), rotated=told.append
     )
     await source.access()
     clock.advance(10)

@@ -14,8 +14,8 @@ from agentvault_tui.model import AgentId
 from agentvault_tui.vault import (
     Budget,
     ClientSecret,
-    Credential,
     Management,
+    RegisteredClient,
     Secret,
     Tenant,
 )
@@ -42,11 +42,11 @@ class TenantAccess:
         self._kept = KeptClients(home, tenant.issuer)
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
         self._known: tuple[str, Management] | None = None
-        self.given: Credential | None = None
+        self.given: RegisteredClient | None = None
         """What may make objects there too: the embedded tenant's, for this run."""
         self.holdings: Holdings = KeptHoldings(self._kept)
 
-    def give(self, credential: Credential) -> None:
+    def give(self, credential: RegisteredClient) -> None:
         """Use *credential*, which the embedded tenant made for this run."""
         self.given = credential
 
@@ -61,7 +61,7 @@ class TenantAccess:
             self._known = credential.client_id, api
         return self._known[1]
 
-    def _credential(self) -> Credential | None:
+    def _credential(self) -> RegisteredClient | None:
         client_id = self._kept.client_id("management")
         if not client_id or not self._kept.has_secret("management", client_id):
             return None

@@ -12,7 +12,7 @@ from typing import Final
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Agent
 from agentvault_tui.text import visible
-from agentvault_tui.vault import Budget, Credential, Management, Tenant
+from agentvault_tui.vault import Budget, Management, RegisteredClient, Tenant
 from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import AgentNeed, Needs, Provisioner
 from agentvault_tui.vault.provision.desired import BY_NAME, Kind, Wanted
@@ -25,7 +25,7 @@ _RATE: Final = 500.0
 
 async def make_own_client(
     tenant: Tenant,
-    credential: Credential,
+    credential: RegisteredClient,
     kept: KeptClients,
     agent: Agent,
     connection: str,

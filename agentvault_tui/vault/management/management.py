@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget
-from agentvault_tui.vault.credentials import Credential
+from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.retries import Patience
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ClientCredentials, TokenSource
@@ -16,25 +16,25 @@ class Management(Api):
     def __init__(
         self,
         tenant: Tenant,
-        credential: Credential | TokenSource,
+        client: RegisteredClient | TokenSource,
         *,
         budget: Budget | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """Use *tenant* as the client of *credential*, or with tokens got elsewhere.
+        """Use *tenant* as *client*, or with tokens got elsewhere.
 
         Args:
             tenant: how it is reached.
-            credential: of a client that may use the Management API
+            client: one that may use the Management API
                 (``client_credentials``), or where its access tokens come from.
             budget: shared by all who use this tenant's Management API; by default
                 one of its own, of a free tenant's two requests a second.
             patience: how often a request is tried, and how long that may take.
         """
         tokens = (
-            ClientCredentials(tenant, credential, audience(tenant))
-            if isinstance(credential, Credential)
-            else credential
+            ClientCredentials(tenant, client, audience(tenant))
+            if isinstance(client, RegisteredClient)
+            else client
         )
         super().__init__(
             tenant,

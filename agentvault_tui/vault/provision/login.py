@@ -6,26 +6,20 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from agentvault_tui.errors import (
-    TenantError,
-    TenantRefusedError,
-    TenantUnreachableError,
-)
+from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.vault.device import (
     Denied,
     DeviceFlow,
     Failed,
     Poll,
     Tokens,
-    Unavailable,
-    read_poll,
+    poll_once,
+    poll_until_ended,
     read_start,
 )
 from agentvault_tui.vault.management import audience
-from agentvault_tui.vault.polling import poll_until_ended
 from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.tokens import Access, read_access
-from agentvault_tui.vault.urns import DEVICE_GRANT
+from agentvault_tui.vault.tokens import Access
 
 _LIFE: Final = 900
 """Seconds: what Auth0 gives a device code."""
@@ -58,21 +52,10 @@ async def sign_in(
     reply = await tenant.send("POST", endpoint, form=form)
     flow = read_start(reply, tenant.issuer, _LIFE, tenant.clock)
     show(flow)
-    asked = {
-        "grant_type": DEVICE_GRANT,
-        "device_code": flow.device_code,
-        "client_id": client_id,
-    }
 
     async def ask() -> Poll:
-        try:
-            reply = await tenant.send("POST", metadata.token_endpoint, form=asked)
-        except TenantUnreachableError as error:
-            return Unavailable(error.what)
-        if reply.status == 200:
-            # No openid in the scope, so no ID token: what it may is all that counts.
-            return Tokens("", read_access(reply, tenant.clock))
-        return read_poll(reply, tenant.clock)
+        # No openid in the scope, so no ID token: what it may is all that counts.
+        return await poll_once(tenant, client_id, flow, openid=False)
 
     match await poll_until_ended(tenant, flow, ask, cancel=asyncio.Event()):
         case Tokens(access=Access() as access):
