@@ -17,15 +17,13 @@ DecisionId = NewType("DecisionId", str)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no letter that reads as another."""
-_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
-"""Every ten bits as two digits."""
+_DIGITS: Final = _ALPHABET.encode() * 8
+"""The digit of each byte: of its five lowest bits."""
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh identifier with 80 random bits."""
-    number = int.from_bytes(secrets.token_bytes(10))
-    pairs = [_PAIRS[number >> shift & 1023] for shift in range(0, 80, 10)]
-    return f"{prefix}_{''.join(pairs)}"
+    return f"{prefix}_{secrets.token_bytes(16).translate(_DIGITS).decode()}"
 
 
 def new_secret(prefix: str) -> str:

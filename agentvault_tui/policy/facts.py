@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -170,13 +171,12 @@ def _code(value: Any) -> str | None:
     return value if isinstance(value, str) and CURRENCY.fullmatch(value) else None
 
 
+@lru_cache(maxsize=256)
 def plain_name(name: str) -> str:
     """Return how *name* reads to a lenient program: no case, width or hidden marks.
 
     Letters of other scripts that look like one are taken for it.
     """
-    if name in _READ:
-        return name
     if len(name) > _LONG_NAME:
         # Folding takes about a microsecond a character: what only fills goes first.
         name = "".join(islice(filter(str.isalnum, name), _LONG_NAME))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import math
 import re
@@ -21,11 +22,7 @@ in it, as in a JSON body, and not for its text."""
 INTEGER_CAP: Final = 2**53 - 1
 """What every JSON reader agrees on (RFC 8259 section 6), and RFC 8785 can write."""
 
-_HEX: Final = {
-    (high + low).encode(): bytes((int(high + low, 16),))
-    for high in "0123456789abcdefABCDEF"
-    for low in "0123456789abcdefABCDEF"
-}
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONGEST_INTEGER: Final = 17
 _TOO_MANY: Final = f"JSON may have {VALUE_CAP} values"
@@ -104,11 +101,11 @@ def form_value(raw: bytes, *, capped: bool = True) -> str:
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
     if b"%" in raw:
-        first, *rest = raw.split(b"%")
-        try:
-            raw = first + b"".join([_HEX[piece[:2]] + piece[2:] for piece in rest])
-        except KeyError:
-            raise BodyError(400, "a parameter has a bad percent-encoding") from None
+        if _BAD_ESCAPE.search(raw):
+            raise BodyError(400, "a parameter has a bad percent-encoding")
+        # Decoded in C: with "=" for "%" this is quoted-printable (RFC 2045 section
+        # 6.7), which has no other rule for text whose every "=" begins an escape.
+        raw = binascii.a2b_qp(raw.replace(b"=", b"=3D").replace(b"%", b"="))
     return _checked(_text(raw), capped=capped)
 
 

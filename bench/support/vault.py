@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -39,11 +38,9 @@ class Vault:
             seconds by thread, the one of the event loop as ``loop``; empty elsewhere.
         """
         used: Counter[str] = Counter()
-        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
-            fields = stat.read_text().rsplit(")", 1)[1].split()
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
             name = "loop" if stat.parent.name == str(self.pid) else stat.parent.name
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            used[name] = seconds
+            used[name] = int(stat.read_text().split()[0]) / 1e9
         return used
 
     def written(self) -> int:

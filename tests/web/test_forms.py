@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_plus, urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.web.forms import BodyError, parse_body, parse_form, parse_json
+from agentvault_tui.web.forms import (
+    BodyError,
+    form_value,
+    parse_body,
+    parse_form,
+    parse_json,
+)
 
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
@@ -24,6 +31,24 @@ plain = st.text(
 def test_a_form_comes_back_as_it_was_sent(form: dict[str, str]) -> None:
     """Whatever a correct client encodes is what we read."""
     assert parse_body(FORM, urlencode(form).encode()) == form
+
+
+pieces = st.sampled_from(["%41", "%3D", "%", "=", "41", "\r", "\n", "_", "+", " ", "g"])
+
+
+@given(st.lists(pieces, max_size=12).map("".join))
+def test_escapes_are_decoded_as_the_url_standard_says_or_refused(text: str) -> None:
+    """No character beside an escape changes how it is read; half a one is refused."""
+    if re.search("%(?![0-9A-Fa-f]{2})", text):
+        with pytest.raises(BodyError):
+            form_value(text.encode())
+        return
+    try:
+        read = unquote_plus(text, errors="strict")
+    except UnicodeDecodeError:
+        read = "\0"
+    if "\0" not in read:
+        assert form_value(text.encode()) == read
 
 
 values = st.recursive(
