@@ -123,6 +123,9 @@ class Feed:
 
     def _objects(self, changes: Sequence[Change]) -> list[str]:
         frames = []
+        # The registry takes an agent over after its commit: until then it still holds
+        # the state before, which must not follow the new one on the stream.
+        given = {change.id for change in changes if isinstance(change, Agent)}
         for change in changes:
             match change:
                 case Agent():
@@ -135,7 +138,8 @@ class Feed:
                     frames.append(frame("token", token_shape(change)))
                 case _:
                     agent_id = getattr(change, "agent_id", None)
-                    frames += self._agent(agent_id) if agent_id else []
+                    if agent_id and agent_id not in given:
+                        frames += self._agent(agent_id)
         return frames
 
     def _agent(self, agent_id: AgentId) -> list[str]:

@@ -137,6 +137,48 @@ def test_panic_empties_every_card(told: Told) -> None:
     assert [told.mirror.live_tokens(agent["id"]) for agent in agents] == [0, 0, 0]
 
 
+def test_a_restore_is_shown_with_its_event(told: Told) -> None:
+    """A frame that still says revoked does not outlast the event of the restore."""
+    mirror, agent = told.mirror, told.add_agent("a", "read:email")
+    told.add_event("agent.revoked", agent)
+    row = mirror.agents[agent["id"]]
+    assert (row.revoked, row.revoked_at) == (True, START)
+    assert mirror.revoked == {agent["id"]}
+    told.send("agent", {**agent, "status": "revoked", "revoked_at": iso(START)})
+    told.add_event("agent.restored", agent)
+    row = mirror.agents[agent["id"]]
+    assert (row.revoked, row.revoked_at) == (False, None)
+    assert mirror.revoked == set()
+
+
+def test_panic_is_on_and_off_with_its_events(told: Told) -> None:
+    """No frame of the status is waited for, and the tenant's does not undo it."""
+    told.push_status()
+    actor = {"kind": "operator", "id": "uid:1", "name": "olga"}
+    told.add_event("panic.on", actor=actor, reason="drill")
+    panic = told.mirror.status.panic
+    assert (panic.on, panic.by, panic.reason) == (True, "olga", "drill")
+    assert panic.since == START
+    told.send("tenant", told.status_shape()["tenant"])
+    assert told.mirror.status.panic.on
+    told.add_event("panic.off", actor=actor)
+    assert not told.mirror.status.panic.on
+
+
+@pytest.mark.parametrize("ending", ["approved", "denied", "expired", "cancelled"])
+def test_a_step_up_ends_with_its_event(told: Told, ending: str) -> None:
+    """Its own frame may come later; what ended once is not opened again."""
+    agent = told.add_agent("a", "send:payment")
+    asked = told.add_stepup(agent)
+    detail = {"stepup_id": asked["id"]}
+    told.add_event(f"stepup.{ending}", agent, detail=detail)
+    assert told.mirror.stepups[asked["id"]].status == ending
+    assert told.mirror.open_stepups() == []
+    told.push("stepup", {**asked, "status": "redeemed"})
+    told.add_event("stepup.approved", agent, detail=detail)
+    assert told.mirror.stepups[asked["id"]].status == "redeemed"
+
+
 def test_what_waits_is_listed_oldest_first(told: Told) -> None:
     """The one that ends first is the one the bar shows."""
     agent = told.add_agent("a", "send:payment")

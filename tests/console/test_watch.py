@@ -106,6 +106,7 @@ async def test_cards_use_the_words_of_the_audit(
     assert " allowed" in cards
     assert " escalated" in cards
     assert " ok" not in cards
+    assert " 0 " not in cards
     assert "asked" not in cards
 
 

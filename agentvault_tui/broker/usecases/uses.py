@@ -117,6 +117,6 @@ def _draft(use: TokenUse) -> Draft:
         agent_id=use.agent_id,
         action=use.scope,
         resource=use.resource,
-        reason=f"active, asked {use.count} time{'s' * (use.count != 1)}",
+        reason="introspected " + ("once" if use.count == 1 else f"{use.count:,} times"),
         detail={"token_id": use.token_id, "count": use.count},
     )

@@ -98,7 +98,7 @@ class PanicDialog(Confirm):
         if cut is None:
             return []
         tokens = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
-        agents = plural(cut.agents, "agent")
+        agents = population(self.desk.mirror)
         return [
             stage(pen, "done", "closed here", f"{cut.effective_ms:.1f} ms"),
             *cautioned(pen, cut, width),

@@ -43,7 +43,7 @@ class StepUpDialog(Dialog[None]):
         Binding("n", "reason", "deny, say why"),
         Binding("v", "view", "view all"),
         Binding("o", "agent", "its agent"),
-        Binding("escape,enter", "leave", "back"),
+        Binding("escape", "leave", "back"),
         Binding("down,j", "scroll(1)", "down", show=False),
         Binding("up,k", "scroll(-1)", "up", show=False),
         Binding("pagedown,ctrl+d", "scroll(10)", "page down", show=False),

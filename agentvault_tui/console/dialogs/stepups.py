@@ -29,7 +29,12 @@ from agentvault_tui.text import cell_width
 
 _DECIDED = 50
 _SOON = 60
-_NARROW = 70
+_NARROW = 90
+"""Below this width names have a narrower column."""
+_WHEN = 15
+"""Cells of a decided row that are neither name, action nor ending."""
+_ENDED = 30
+_ENDED_LEAST = 12
 
 
 def open_stepups(app: App[object], desk: Desk) -> None:
@@ -74,7 +79,10 @@ class StepUpsDialog(Dialog[None]):
         lines: dict[str, int] = {row.id: number for number, row in enumerate(waiting)}
         if done:
             body += [EMPTY, (("Decided lately", pen.palette.muted),)]
-            ends = [pen.clip(summary(row), 30) for row in done]
+            # Who decided gives way to the action, and to how much it moves.
+            action = max(cell_width(f"{row.action} {row.gist}".strip()) for row in done)
+            room = max(width - _WHEN - _name_cells(width) - action, _ENDED_LEAST)
+            ends = [pen.clip(summary(row), min(room, _ENDED)) for row in done]
             column = max(cell_width(end) for end in ends)
             for row, end in zip(done, ends, strict=True):
                 lines[row.id] = len(body)
@@ -153,7 +161,7 @@ class StepUpsDialog(Dialog[None]):
         )
         start = (
             (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk)),
-            *_what(pen, row, width - 7 - cells(end)),
+            *_what(pen, row, width - 7 - cells(end), _name_cells(width)),
         )
         return self._line(pen, row, pen.spread(start, end, width - 2))
 
@@ -162,7 +170,7 @@ class StepUpsDialog(Dialog[None]):
         end: Row = ((words, pen.palette.text),)
         start = (
             (f"{clock_time(ended)}  ", pen.palette.muted),
-            *_what(pen, row, width - 15 - cells(end)),
+            *_what(pen, row, width - _WHEN - cells(end), _name_cells(width)),
         )
         return self._line(pen, row, pen.spread(start, end, width - 2))
 
@@ -185,17 +193,21 @@ class StepUpsDialog(Dialog[None]):
         return ((f"oldest {age}", pen.palette.muted),)
 
 
-def _what(pen: Pen, row: StepUpRow, width: int) -> Row:
+def _name_cells(width: int) -> int:
+    """Return the cells of the column of names, with the gap behind it."""
+    return 18 if width < _NARROW else 26
+
+
+def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
     """Write whose request it is and for what; that nothing limits it stands first."""
+    warning: Row = ()
     if row.unlimited and row.open:
         warning = (("NO LIMITS ", pen.palette.danger),)
-        return (*warning, *_whose(pen, row, width - cells(warning)))
-    return _whose(pen, row, width)
-
-
-def _whose(pen: Pen, row: StepUpRow, width: int) -> Row:
-    column = 16 if width < _NARROW else 24
-    name = pen.clip(row.agent_name, column)
-    blank = " " * (column - cell_width(name) + 2)
-    what = pen.figure(subject(row), row.gist, max(width - column - 2, 8))
-    return ((name + blank, pen.palette.strong), (what, pen.palette.text))
+        width -= cells(warning)
+    name = pen.clip(row.agent_name, names - 2)
+    blank = " " * (names - cell_width(name))
+    room, what = max(width - names, 8), subject(row)
+    if row.action != what and cell_width(f"{row.action} {row.gist}") + 4 > room:
+        what = row.action  # whole, rather than the beginning of a longer text
+    what = pen.figure(what, row.gist, room)
+    return (*warning, (name + blank, pen.palette.strong), (what, pen.palette.text))

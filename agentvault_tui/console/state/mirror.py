@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -345,6 +346,7 @@ class Mirror:
         self.last_hash = str(data.get("hash") or "")
         self._remember(row)
         self.versions.events += 1
+        self._follow_status(row, data)
         if row.type in DECISIONS:
             self._take_decision(row, data.get("detail"))
         match row.type:
@@ -365,6 +367,51 @@ class Mirror:
             case "broker.started":
                 self.restarted_at = row.time
                 self.versions.status += 1
+
+    def _follow_status(self, row: EventRow, data: Json) -> None:
+        """Set the status that an event reports.
+
+        The object's own frame is sent before the event, and may hold an older state.
+        """
+        match row.type:
+            case "agent.revoked" | "agent.restored":
+                revoked = row.type == "agent.revoked"
+                self._set_revoked(row.agent_id, row.time if revoked else None)
+            case "panic.on" | "panic.off":
+                self._set_panic(row, data["time"] if row.type == "panic.on" else None)
+            case (
+                "stepup.approved"
+                | "stepup.denied"
+                | "stepup.expired"
+                | "stepup.cancelled"
+            ):
+                self._close_stepup(row, data.get("detail"))
+
+    def _set_revoked(self, agent_id: str, at: datetime | None) -> None:
+        self.versions.agents += 1
+        agent = self.agents.get(agent_id)
+        if agent is None or agent.revoked is (at is not None):
+            return
+        self.agents[agent_id] = replace(agent, revoked=at is not None, revoked_at=at)
+        (self.revoked.add if at else self.revoked.discard)(agent_id)
+        self.versions.roster += 1
+
+    def _set_panic(self, row: EventRow, since: str | None) -> None:
+        if self.status.panic.on is not (since is not None):
+            by = row.actor if since else None
+            panic = {"on": since is not None, "since": since, "by": by}
+            panic["reason"] = row.reason if since else None
+            self._take_status({**self._status_json, "panic": panic})
+
+    def _close_stepup(self, row: EventRow, detail: Any) -> None:
+        stepup_id = detail.get("stepup_id") if isinstance(detail, dict) else None
+        known = self.stepups.get(str(stepup_id))
+        if known is None or not known.open:
+            return
+        status = self.intake.shown(row.type.removeprefix("stepup."), 20)
+        self.stepups[known.id] = replace(known, status=status, decided_at=row.time)
+        self.versions.stepups += 1
+        self.versions.agents += 1
 
     def _take_decision(self, row: EventRow, detail: Any) -> None:
         """Let the others' decisions be news, with what they are about."""

@@ -112,7 +112,7 @@ def _last(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
     here, which its state says too, and what it asked for.
     """
     gap: Row = ((_GAP, pen.palette.muted),)
-    told = cells(_tally(pen, agent, mirror.counts(agent.id), zeros=False))
+    told = cells(_tally(pen, agent, mirror.counts(agent.id)))
     for bar in _BARS:
         holds = _holds(pen, mirror, agent, bar)
         if cells(holds) + told + 4 <= width:
@@ -224,27 +224,18 @@ def _joined(pen: Pen, told: list[Piece]) -> Row:
 
 
 def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:
-    """Write how the agent's requests were answered, zeros only where there is room."""
+    """Write how the agent's requests were answered; where it is tight, refusals."""
     if agent.resource_server:
         return ()
     counts = mirror.counts(agent.id)
-    full = _tally(pen, agent, counts)
-    if cells(full) <= room:
-        return full
-    told = _tally(pen, agent, counts, zeros=False)
+    told = _tally(pen, agent, counts)
     if cells(told) <= room:
         return told
-    refused = _tally(pen, agent, counts._replace(allowed=0), zeros=False)
+    refused = _tally(pen, agent, counts._replace(allowed=0))
     return refused if cells(refused) <= room else ()
 
 
-def _tally(
-    pen: Pen,
-    agent: AgentRow,
-    counts: Counts,
-    *,
-    zeros: bool = True,
-) -> Row:
+def _tally(pen: Pen, agent: AgentRow, counts: Counts) -> Row:
     p = pen.palette
     row: list[Piece] = []
     for number, name, style in (
@@ -252,10 +243,10 @@ def _tally(
         (counts.denied, "denied", p.denied),
         (counts.escalated, "escalated", p.escalated),
     ):
-        if number or zeros:
+        if number:
             row += [
                 (_GAP if row else "", p.muted),
-                (f"{number:,}", style if number and not agent.revoked else p.muted),
+                (f"{number:,}", p.muted if agent.revoked else style),
                 (f" {name}", p.muted),
             ]
     return tuple(row)

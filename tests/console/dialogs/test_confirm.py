@@ -470,6 +470,20 @@ async def test_panic_needs_the_word_typed() -> None:
         assert "closed here 1.9 ms" in shown
 
 
+async def test_the_outcome_of_a_panic_counts_who_was_stopped_as_its_plan_does() -> None:
+    """Agents and resource servers apart, before and after."""
+    stand = scene()
+    stand.add_agent("payments-api", resource_server=True)
+    async with opened(stand, PanicDialog) as (app, pilot):
+        assert "of 2 agents and 1 resource server" in said(app)
+        await pilot.press("tab", *"panic")
+        app.settle()
+        await pilot.press("enter")
+        assert "Cut 5 tokens, 2 step-ups of 2 agents and 1 resource server" in (
+            (await finish(app, pilot)).replace("│ ", "")
+        )
+
+
 async def test_panic_by_paste_does_not_count_within_600_ms() -> None:
     """The word and Enter struck at once stop nothing."""
     stand = scene()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.dialog_stand import Stand, StandApp, scene
 
+from agentvault_tui.console.dialogs import base
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog, open_stepups
 from agentvault_tui.console.state.records import LinkState
@@ -56,6 +58,18 @@ EVENTS: dict[str, Callable[[Stand, str], object]] = {
     "problem": lambda stand, one: stand.change(one, problem="the code ran out"),
     "repeat": lambda stand, one: stand.change(one, count=7),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_ticks_of_the_play() -> Iterator[None]:
+    """Dialogs look at the clock when the play says so.
+
+    Their timer runs by the real clock, the play by one of its own: a look that came in
+    between, on a busy machine, made the keys wait anew.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "_TICK", 3600.0)
+        yield
 
 
 def happen(stand: Stand, what: str, value: float) -> None:

@@ -173,6 +173,8 @@ async def test_enter_space_and_y_decide_nothing() -> None:
         await pilot.press("y", "space", "tab", "enter")
         await app.workers.wait_for_complete()
         assert stand.actions.asked == []
+        # The list opens by Enter: pressed once more it must not close what it opened.
+        assert isinstance(app.screen, StepUpDialog)
 
 
 async def test_escape_leaves_and_the_flow_goes_on() -> None:

@@ -86,6 +86,19 @@ async def test_how_much_is_never_cut_in_the_queue() -> None:
         assert "1,234,567 USD" in text_of(app)
 
 
+async def test_the_action_of_a_decided_request_is_never_cut() -> None:
+    """Who decided gives way to it, also in a narrow terminal."""
+    stand = scene()
+    stand.deny("sup_7f3a", "a-very-long-name-of-an-operator@acme.example")
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        decided = text_of(app).partition("Decided lately")[2]
+        assert decided.count(" send:payment") == 4
+        assert decided.count("send:payment 390,000 USD") == 3
+        assert "denied by" in decided
+
+
 async def test_the_cursor_moves_by_every_key_and_stays_within() -> None:
     """j k and arrows move; the ends hold."""
     stand = crowded()
