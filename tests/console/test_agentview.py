@@ -125,6 +125,27 @@ def test_arrivals_wait_behind_a_count(told: Told) -> None:
     assert (told.names(), told.view.held) == (["a", "b"], 0)
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_cursor_waits_at_the_top_until_all_agents_are_read(
+    told: Told, moved: bool
+) -> None:
+    """Of the first page it stands on no identity yet, unless the operator moved it."""
+    rows = [told.add_agent(name, "read:email") for name in ("m", "z", "a")]
+    mirror, view = told.mirror, told.view
+    mirror.load({}, Roster(mirror.intake, rows[:2]), (), whole=False)
+    view.update()
+    assert (told.names(), view.index) == (["m", "z"], 0)
+    if moved:
+        view.put(1)
+    mirror.load({}, Roster(mirror.intake, rows), ())
+    told.clock.advance(STILL + 1)
+    view.update()
+    assert (told.names(), view.index) == (["a", "m", "z"], 2 * moved)
+    mirror.apply("agent", told.add_agent("0", "read:email"))
+    view.update()
+    assert (told.names()[0], view.index) == ("0", 1 + 2 * moved)
+
+
 def test_a_filter_hides_and_says_how_many(told: Told) -> None:
     """What is not asked for is hidden, counted, and back when the filter goes."""
     for name in ("calendar-agent", "email-agent", "mail-agent"):

@@ -107,6 +107,32 @@ async def test_all_pages_are_read_and_tokens_only_of_what_is_looked_at(
         assert mirror.elevated(looked) == 1
 
 
+async def test_the_first_agents_are_shown_before_the_others_are_read(
+    fake: FakeOperator, console: Console
+) -> None:
+    """With what waits for a person, and never taken for all there are."""
+    fake.agents_a_page = 2
+    agents = [fake.add_agent(f"a{number}", "read:email") for number in range(5)]
+    fake.add_stepup(agents[4])
+    fake.later_pages.clear()
+    mirror, sizes = console.mirror, set[int]()
+    following = asyncio.create_task(console.link.run())
+    await console.until(lambda: bool(mirror.agents))
+    assert (len(mirror.agents), mirror.partial, mirror.loaded) == (2, True, False)
+    assert len(mirror.open_stepups()) == 1
+    assert not mirror.link.live
+    fake.later_pages.set()
+    await console.until(lambda: mirror.link.live)
+    assert (len(mirror.agents), mirror.partial, mirror.loaded) == (5, False, True)
+    mirror.listeners.add(lambda: sizes.add(len(mirror.agents)))
+    console.link.screen_stood(9)
+    await console.until(lambda: fake.roster_reads == 2 and mirror.link.live)
+    assert sizes == {5}
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+
+
 async def test_what_is_not_held_is_read_again_when_the_last_held_one_ends(
     fake: FakeOperator, console: Console, clock: ManualClock
 ) -> None:

@@ -14,6 +14,7 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.build import build
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.term.pace import PULSES, beats
 from agentvault_tui.settings import ConsoleSettings, Settings
 
@@ -25,6 +26,7 @@ def _frames(speed: str, every: float) -> int:
     clock, state = ManualClock(START), FakeState(START)
     agent = state.add_agent("calendar-agent", "read:calendar")
     mirror = Mirror(clock)
+    mirror.set_link(LinkState.LIVE)
     mirror.apply("agent", agent)
     feed, frames = Feed(mirror), 0
 
@@ -52,6 +54,36 @@ def test_a_slow_link_halves_the_frames(every: float) -> None:
     fast, slow = _frames("fast", every), _frames("slow", every)
     assert fast <= SECONDS * 4 + 4
     assert SECONDS <= slow <= fast / 2 + 1
+
+
+def test_what_is_read_while_the_console_opens_is_painted_at_once() -> None:
+    """The first agents wait for no pulse; once it is live, pulses stand apart."""
+    clock = ManualClock(START)
+    mirror, looks = Mirror(clock), [0]
+
+    async def paint() -> None:
+        async for _ in beats(mirror, 0.25):
+            looks[0] += 1
+
+    async def opening() -> None:
+        painting = asyncio.create_task(paint())
+        for count in (1, 2, 3):
+            await asyncio.sleep(0.01)
+            assert looks == [count]
+            mirror.stir()
+        await asyncio.sleep(0.01)
+        mirror.set_link(LinkState.LIVE)
+        await asyncio.sleep(0.01)
+        shown = looks[0]
+        mirror.stir()
+        await asyncio.sleep(0.1)
+        assert looks == [shown]
+        await asyncio.sleep(0.2)
+        assert looks == [shown + 1]
+        painting.cancel()
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(opening())
 
 
 def test_few_events_are_painted_one_by_one() -> None:

@@ -43,6 +43,9 @@ class FakeOperator(FakeState):
     def __init__(self, socket: Path, now: datetime = START) -> None:
         super().__init__(now)
         self.socket = socket
+        self.later_pages = threading.Event()
+        """While it is clear, no page of agents after the first is answered."""
+        self.later_pages.set()
         self._started = threading.Event()
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -122,6 +125,8 @@ class FakeOperator(FakeState):
             listed = [agent for agent in listed if agent["id"] in wanted]
         else:
             self.roster_reads += "after" not in query
+            if "after" in query and not self.later_pages.is_set():
+                await asyncio.to_thread(self.later_pages.wait, PATIENT)
             start = [*self.agents, None].index(query.get("after")) + 1
             start %= len(self.agents) + 1
             listed = listed[start : start + self.agents_a_page]

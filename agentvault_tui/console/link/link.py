@@ -106,26 +106,22 @@ class Link(Decides):
             task.result()
 
     async def _snapshot(self) -> None:
+        """Read all there is; show the first agents before the others are read.
+
+        While one page of agents is taken in, the next one is on its way.
+        """
         mirror, wire = self.mirror, self._wire
         status = await wire.get("/api/status")
-        head = mirror.intake.status(status).head
-        await self._seen.compare(status)
-        if not 0 <= head - mirror.last_seq <= RING or not mirror.last_seq:
-            page = await wire.get("/api/audit", before=head + 1, limit=200)
-            mirror.load_events(reversed(objects(page, "events")), after=head)
-        mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
-        roster = await self._roster()
-        stepups = await wire.get("/api/agents/stepup")
-        mirror.load(status, roster, objects(stepups, "stepups"))
-
-    async def _roster(self) -> Roster:
-        """Read all agents, and of their tokens how many and the next to end.
-
-        While one page is taken in, the next one is on its way.
-        """
-        roster = Roster(self.mirror.intake)
         reading = asyncio.ensure_future(self._page())
         try:
+            head = mirror.intake.status(status).head
+            await self._seen.compare(status)
+            if not 0 <= head - mirror.last_seq <= RING or not mirror.last_seq:
+                events = await wire.get("/api/audit", before=head + 1, limit=200)
+                mirror.load_events(reversed(objects(events, "events")), after=head)
+            mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
+            stepups = objects(await wire.get("/api/agents/stepup"), "stepups")
+            roster = Roster(mirror.intake)
             while True:
                 page = await reading
                 if following := page.get("next"):
@@ -133,9 +129,13 @@ class Link(Decides):
                     await asyncio.sleep(0)  # let it be sent
                 roster.take(objects(page, "agents"), integer(page.get("head")))
                 if not following:
-                    return roster
+                    break
+                if not mirror.agents:
+                    mirror.load(status, roster, stepups, whole=False)
+                    await asyncio.sleep(0)  # let it be shown
         finally:
             reading.cancel()
+        mirror.load(status, roster, stepups)
 
     async def _page(self, **query: object) -> Json:
         return await self._wire.get("/api/agents", limit=_PAGE, **query)

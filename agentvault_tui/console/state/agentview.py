@@ -34,6 +34,8 @@ class AgentView:
         self._moved_at = float("-inf")
         self._names: list[str] = []
         self._roster = -1
+        self._partial = False
+        """Whether agents were still being read at the last look."""
 
     @property
     def hidden(self) -> int:
@@ -101,7 +103,11 @@ class AgentView:
             self.held = new
         else:
             self.order, self.held = wanted, 0
-        if self.cursor not in self.order:
+        # Among the first agents that were read it is on the first one there is, not yet
+        # on an identity, which the others would come before.
+        unplaced = self._partial and self._moved_at == float("-inf")
+        self._partial = self._mirror.partial
+        if self.cursor not in self.order or unplaced:
             self.cursor = self.order[0] if self.order else None
 
     def _sorted(self, keep: str | None) -> list[str]:

@@ -91,6 +91,8 @@ class Mirror:
         """All clients; see `servers`."""
         self.loaded = False
         """Whether a snapshot was read: until then nothing is known to be none."""
+        self.partial = False
+        """Whether these are the first agents of a snapshot that is still being read."""
         self.revoked: set[str] = set()
         self.servers: set[str] = set()
         """Clients that are resource servers: they check others' tokens."""
@@ -204,16 +206,23 @@ class Mirror:
 
     # What the link feeds
 
-    def load(self, status: Json, roster: Roster, stepups: Iterable[Json]) -> None:
-        """Replace all but events by what was read anew."""
-        self.loaded = True
+    def load(
+        self,
+        status: Json,
+        roster: Roster,
+        stepups: Iterable[Json],
+        *,
+        whole: bool = True,
+    ) -> None:
+        """Replace all but events by what was read: *whole*, or the agents so far."""
+        self.loaded, self.partial = whole, not whole
         self._endings.clear()
         self.wants.clear()
         self.stale.clear()
         self.stepups.clear()
-        self.agents, self._counts = roster.agents, roster.counts
-        self._shelves = roster.shelves
-        self._counted_to = roster.counted_to
+        self.agents, self._counts = dict(roster.agents), dict(roster.counts)
+        self._shelves = roster.shelves.copy()
+        self._counted_to = dict(roster.counted_to)
         self._counted_all = max(roster.counted_to.values(), default=0)
         rows = self.agents.values()
         self.revoked = {agent.id for agent in rows if agent.revoked}

@@ -128,6 +128,8 @@ class AgentPane(Pane, can_focus=True):
         row: Row = self.heading("Agents")
         if mirror.loaded:
             row = (*row, (f"  {shown}", p.text))
+        elif mirror.partial:
+            row = (*row, (f"  {shown} read so far", p.waiting))
         if view.filter:
             row = (*row, (f", {view.hidden:,} hidden", p.waiting))
         if view.held:
