@@ -37,8 +37,7 @@ from agentvault_tui.vault.device import (
 from agentvault_tui.vault.identity import Identity, is_approver
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management import Management
-from agentvault_tui.vault.management.users import ConnectedAccount
-from agentvault_tui.vault.my_account import Connecting, MyAccount
+from agentvault_tui.vault.my_account import ConnectedAccount, Connecting, MyAccount
 from agentvault_tui.vault.reply import Json, Reply
 from agentvault_tui.vault.retries import Patience
 from agentvault_tui.vault.secret import Secret

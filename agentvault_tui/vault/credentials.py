@@ -74,34 +74,23 @@ class SigningKey:
                 f"use {' or '.join(ALGORITHMS)}",
             )
 
-    def sign(
-        self,
-        issuer: str,
-        subject: str,
-        audience: str,
-        now: datetime,
-        *,
-        typ: str = "JWT",
-        **claims: str,
-    ) -> str:
-        """Return a compact JWT that lives a minute (RFC 7523 section 3).
+    def sign(self, client_id: str, audience: str, now: datetime, jti: str) -> str:
+        """Return a client assertion that lives a minute (RFC 7523 section 3).
 
         Raises:
             SettingsError: the key cannot be read.
         """
-        header = {"alg": self.alg, "typ": typ}
-        if self.kid:
-            header["kid"] = self.kid
+        header = {"alg": self.alg, **({"kid": self.kid} if self.kid else {})}
         try:
             signed: str = sign_jwt_bearer_assertion(
                 RSAKey.import_key(self.pem.reveal()),
-                issuer,
+                client_id,
                 audience,
-                subject,
+                client_id,
                 issued_at=int(now.timestamp()),
                 expires_in=_LIFE,
                 header=header,
-                claims=claims,
+                claims={"jti": jti},
             )
         except (JoseError, ValueError, TypeError):
             # Without its cause: what a library says of a key may quote it.
@@ -144,8 +133,6 @@ class PrivateKey(RegisteredClient):
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:
         """Return what words one request, with an assertion for it alone."""
-        signed = self.key.sign(
-            self.client_id, self.client_id, issuer, now, jti=self.jti()
-        )
+        signed = self.key.sign(self.client_id, issuer, now, self.jti())
         method = _Assertion(signed)
         return OAuthRequests(None, self.client_id, None, method, method)

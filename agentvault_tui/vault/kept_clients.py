@@ -89,7 +89,17 @@ class KeptClients:
         Raises:
             NotFoundError: there is none.
         """
-        return self._secret(key, "client_secret", "secret")
+
+        def read() -> str:
+            found = self._one(key).get("client_secret")
+            if not isinstance(found, str):
+                raise NotFoundError(
+                    f"the secret of {key} is not in this home", "agentvault auth0 apply"
+                )
+            return found
+
+        read()
+        return Secret(read)
 
     def has_secret(self, key: str, client_id: str) -> bool:
         """Tell whether the secret of *client_id* is kept under *key*."""
@@ -119,14 +129,6 @@ class KeptClients:
         pem = self._one(key).get("worker_key")
         return _name(_load(pem)) if isinstance(pem, str) else ""
 
-    def worker_pem(self, key: str) -> Secret:
-        """Return the private key of the worker *key*, read when it signs.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        return self._secret(key, "worker_key", "key")
-
     def new_worker_key(self, key: str) -> tuple[str, str]:
         """Make and keep a worker's key; return its name and public part in PEM."""
         made = rsa.generate_private_key(public_exponent=_PUBLIC, key_size=_BITS)
@@ -138,21 +140,6 @@ class KeptClients:
             one = {**self._one(key), "worker_key": pem}
             self._write({**self._read(), key: one})
         return _name(made), _public(made).decode()
-
-    def _secret(self, key: str, member: str, called: str) -> Secret:
-        """Return a *member* that is read anew, and missed, each time it is used."""
-
-        def read() -> str:
-            found = self._one(key).get(member)
-            if not isinstance(found, str):
-                raise NotFoundError(
-                    f"the {called} of {key} is not in this home",
-                    "agentvault auth0 apply",
-                )
-            return found
-
-        read()
-        return Secret(read)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -23,8 +23,7 @@ from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.code_flow import check_return
 from agentvault_tui.vault.issuer import origin, path
-from agentvault_tui.vault.management.rows import delete, strings, text
-from agentvault_tui.vault.management.users import ConnectedAccount, account
+from agentvault_tui.vault.management.rows import delete_at, strings, text
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.retries import Patience
 from agentvault_tui.vault.secret import Secret
@@ -45,6 +44,19 @@ _ACCOUNTS: Final = "connected-accounts/accounts"
 _MAX_LIFE: Final = 3600
 """Seconds; a tenant that gives more is not believed."""
 _MAX_CODE: Final = 256
+_MAX_SCOPE: Final = 500
+"""Characters of one of an account's scopes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedAccount:
+    """An account at a provider whose tokens Token Vault keeps for a person."""
+
+    id: str
+    connection: str
+    scopes: tuple[str, ...]
+    """All that the person allowed; an exchange never gives less."""
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +210,7 @@ class MyAccount(Api):
 
         The provider's own tokens live on: revoke them there.
         """
-        return await delete(
+        return await delete_at(
             self,
             f"{_ACCOUNTS}/{path(account_id)}",
             what="disconnect the account",
@@ -222,3 +234,15 @@ class MyAccount(Api):
 def audience(tenant: Tenant) -> str:
     """Return the My Account API's identifier, for the token it needs."""
     return f"{tenant.issuer}me/"
+
+
+def account(row: Json) -> ConnectedAccount:
+    """Read a connected account."""
+    created = row.get("created_at")
+    scopes = strings(row.get("scopes"))[:MAX_SCOPES]
+    return ConnectedAccount(
+        id=text(row, "id"),
+        connection=text(row, "connection"),
+        scopes=tuple(one[:_MAX_SCOPE] for one in scopes),
+        created_at=created if isinstance(created, str) else "",
+    )

@@ -1,19 +1,18 @@
 """Token Vault: a user's own token at a provider, for a token of the tenant's.
 
-The exchange takes no scope (the worker's does): what comes back carries all that the
+The exchange takes no scope: what comes back carries all that the
 user once allowed, so what an agent may do with it is decided before, by our policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.credentials import RegisteredClient, SigningKey, new_jti
+from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.refusals import Refusal, read_refusal, refused
 from agentvault_tui.vault.reply import Reply
 from agentvault_tui.vault.retries import Patience
@@ -21,16 +20,11 @@ from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
 from agentvault_tui.vault.urns import (
-    TYPE_JWT,
     TYPE_PROVIDER,
     TYPE_REFRESH,
-    TYPE_WORKER,
     VAULT_GRANT,
 )
 
-MAX_CONTEXT: Final = 256
-"""Characters of a worker's ``audit_context``."""
-WORKER_TYP: Final = "token-vault-req+jwt"
 _PROMPT: Final = Patience(attempts=3, seconds=5.0)
 """An agent waits for the answer, and would rather be told to come again."""
 
@@ -43,7 +37,6 @@ class ProviderToken:
     scopes: tuple[str, ...]
     expires_in: int
     """Seconds left of it; 0 when the tenant did not say: then keep nothing."""
-    issued_token_type: str
 
 
 class Cause(StrEnum):
@@ -115,96 +108,31 @@ class TokenVault:
         client: RegisteredClient,
         *,
         patience: Patience = _PROMPT,
-        jti: Callable[[], str] = new_jti,
     ) -> None:
-        """Ask as *client*; *jti* makes a worker's identifiers."""
+        """Ask as *client*."""
         self._tenant = tenant
         self._client = client
         self._patience = patience
-        self._jti = jti
 
     async def for_refresh_token(
-        self, refresh_token: Secret, connection: str, *, login_hint: str = ""
+        self, refresh_token: Secret, connection: str
     ) -> ProviderToken | NoToken:
         """Exchange a refresh token of this client's, which must not rotate.
 
         Args:
             refresh_token: the user's.
             connection: the provider's, ``google-oauth2`` for example.
-            login_hint: the user's id there, when several accounts are connected.
         """
-        return await self._exchange(
-            refresh_token.reveal, TYPE_REFRESH, connection, login_hint
-        )
-
-    async def for_worker(
-        self,
-        key: SigningKey,
-        user_id: str,
-        connection: str,
-        *,
-        audit_context: str,
-        scopes: Sequence[str] = (),
-    ) -> ProviderToken | NoToken:
-        """Have a privileged worker's token: nobody is there, the client vouches.
-
-        Args:
-            key: one of the client's ``token_vault_privileged_access`` credentials.
-            user_id: whose account.
-            connection: which.
-            audit_context: why; cut to 256 characters, and in the tenant's log.
-            scopes: fewer than the user allowed; refused where that cannot be had.
-
-        Raises:
-            ValueError: no reason is given.
-            SettingsError: the key cannot be used.
-        """
-        # 256 cells may be more characters, where some have no width.
-        context = visible(audit_context.strip(), MAX_CONTEXT)[:MAX_CONTEXT]
-        if not context:
-            raise ValueError("a privileged worker says why")
-
-        def subject() -> str:
-            # Anew for each try: its jti is good once, and it for a minute: an older
-            # one is refused whatever its ``exp`` says.
-            return key.sign(
-                self._client.client_id,
-                user_id,
-                self._tenant.issuer,
-                self._tenant.clock.now(),
-                typ=WORKER_TYP,
-                jti=self._jti(),
-                audit_context=context,
-            )
-
-        return await self._exchange(
-            subject, TYPE_JWT, connection, scope=" ".join(scopes)
-        )
-
-    async def _exchange(
-        self,
-        subject: Callable[[], str],
-        kind: str,
-        connection: str,
-        login_hint: str = "",
-        scope: str = "",
-    ) -> ProviderToken | NoToken:
-        def parameters() -> Mapping[str, str]:
-            return {
-                "grant_type": VAULT_GRANT,
-                "subject_token": subject(),
-                "subject_token_type": kind,
-                "requested_token_type": (
-                    TYPE_WORKER if kind == TYPE_JWT else TYPE_PROVIDER
-                ),
-                "connection": connection,
-                "login_hint": login_hint,
-                "scope": scope,
-            }
-
+        asked = {
+            "grant_type": VAULT_GRANT,
+            "subject_token": refresh_token.reveal(),
+            "subject_token_type": TYPE_REFRESH,
+            "requested_token_type": TYPE_PROVIDER,
+            "connection": connection,
+        }
         try:
             reply = await ask_token(
-                self._tenant, self._client, parameters, self._patience
+                self._tenant, self._client, lambda: asked, self._patience
             )
             return self._read(reply)
         except TenantUnreachableError as error:
@@ -220,12 +148,10 @@ class TokenVault:
         if reply.status == 200:
             access = read_access(reply, self._tenant.clock)
             body = reply.json()
-            issued = body.get("issued_token_type")
             return ProviderToken(
                 access_token=access.token,
                 scopes=words(body.get("scope")),
                 expires_in=seconds(body.get("expires_in")),
-                issued_token_type=visible(issued, 200) if issued else "",
             )
         error = refused(reply, "exchange the token", self._tenant.clock.now())
         if isinstance(error, TenantUnreachableError):

@@ -11,12 +11,8 @@ VAULT_GRANT: Final = (
 )
 """Token Vault: a token of the user's for another provider's API."""
 TYPE_REFRESH: Final = "urn:ietf:params:oauth:token-type:refresh_token"
-TYPE_ACCESS: Final = "urn:ietf:params:oauth:token-type:access_token"
-TYPE_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 """RFC 8693 section 3."""
 TYPE_PROVIDER: Final = (
     "http://auth0.com/oauth/token-type/federated-connection-access-token"
 )
 """What an exchange gives; http, for it is a name and no address."""
-TYPE_WORKER: Final = "http://auth0.com/oauth/token-type/token-vault-access-token"
-"""What a privileged worker's exchange gives."""

@@ -14,7 +14,7 @@ import pytest
 from support.peers import INTEROP, NODE, with_node
 from support.provisioned import Provisioned, provisioned
 
-from agentvault_tui.vault.management import clients
+from agentvault_tui.vault.management.objects import clients
 from agentvault_tui.vault.provision import Step
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 

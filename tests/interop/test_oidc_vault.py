@@ -110,7 +110,6 @@ async def test_a_refresh_token_is_exchanged(
     found = await vault.for_refresh_token(application.token, GOOGLE)
     assert isinstance(found, ProviderToken)
     assert found.scopes == (CALENDAR,)
-    assert found.issued_token_type == TO_PROVIDER
     assert 3590 <= found.expires_in <= 3600
     assert await active(provider, found.access_token)
     again = await vault.for_refresh_token(application.token, GOOGLE)

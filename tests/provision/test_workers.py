@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from support.provisioning import Vault, steps
 
@@ -32,7 +34,8 @@ async def test_a_worker_gets_a_key_made_here_and_its_pins(vault: Vault) -> None:
     (sent,) = [body for _, path, body in vault.tenant.writes if "credentials" in path]
     assert "PUBLIC KEY" in sent["pem"]
     assert "PRIVATE" not in str(vault.tenant.writes)
-    pem = vault.kept().worker_pem("agents/agt_1").reveal()
+    kept = json.loads(vault.kept().path.read_text())
+    pem = kept["agents/agt_1"]["worker_key"]
     load_pem_private_key(pem.encode(), password=None)
     assert steps(await vault.plan(**PINNED), Step.CREATE, Step.CHANGE) == []
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from joserfc.jwk import RSAKey
 from support.tenant_admin import CALLBACK, PASSWORD, VAULT, Admin, Agent
 from support.tenant_admin import Person as Browser
 
@@ -21,23 +20,16 @@ from agentvault_tui.vault import (
     ProviderToken,
     RefreshedToken,
     Secret,
-    SigningKey,
     Tenant,
     TokenVault,
 )
-from agentvault_tui.vault.management import (
+from agentvault_tui.vault.management import logs, objects, revoking
+from agentvault_tui.vault.management.objects import (
     actions,
     client_grants,
     clients,
     connections,
-    grants,
-    guardian,
-    logs,
-    refresh_tokens,
     resource_servers,
-    revoking,
-    tenant_settings,
-    users,
 )
 from agentvault_tui.vault.my_account import SCOPES
 
@@ -74,7 +66,7 @@ def api(tenant: Tenant, admin: Admin) -> Management:
 
 async def test_it_provisions(api: Management) -> None:
     """Client, API, grant, connection, Action, factor, policy: made, read, changed."""
-    made = await clients.create(
+    made = await clients.register(
         api,
         {"name": "provisioned", "oidc_conformant": True, "grant_types": [VAULT]},
     )
@@ -105,7 +97,7 @@ async def test_it_provisions(api: Management) -> None:
     assert stored["subject_type"] == "user"
     found = [row async for row in connections.every(api, name="workspace")]
     await connections.set_clients(api, found[0]["id"], {client_id: True})
-    assert client_id in [one async for one in connections.clients(api, found[0]["id"])]
+    assert client_id in await connections.clients(api, found[0]["id"])
     action = await actions.create(
         api,
         {
@@ -118,10 +110,10 @@ async def test_it_provisions(api: Management) -> None:
     await actions.deploy(api, action["id"])
     await actions.bind(api, [(action["id"], "Made")])
     assert [b["display_name"] for b in await actions.bindings(api)] == ["Made"]
-    await guardian.set_factor(api, "push-notification", enabled=True)
-    assert (await guardian.factors(api))["push-notification"]["enabled"] is True
-    assert await guardian.policies(api) == ()
-    settings = await tenant_settings.patch(api, {"friendly_name": "Acme"})
+    await objects.set_factor(api, "push-notification", enabled=True)
+    assert (await objects.factors(api))["push-notification"]["enabled"] is True
+    assert await objects.mfa_policies(api) == ()
+    settings = await objects.change_settings(api, {"friendly_name": "Acme"})
     assert settings["friendly_name"] == "Acme"
     assert await clients.delete(api, client_id)
 
@@ -172,10 +164,7 @@ async def test_it_connects_exchanges_and_revokes(
     token = await vault.for_refresh_token(first, "workspace")
     assert isinstance(token, ProviderToken)
     user_id = agent.user["user_id"]
-    shown = [one async for one in users.connected_accounts(api, user_id)]
-    assert [one.id for one in shown] == [account.id]
-    owned = [one async for one in grants.every(api, user_id=user_id)]
-    assert {one.client_id for one in owned} == {agent.client["client_id"]}
+    assert [one.id async for one in me.accounts()] == [account.id]
     admin.tenant.faults.set(Faults(deletion_lag=3))
     try:
         done = await revoking.revoke_refresh_tokens(
@@ -184,51 +173,11 @@ async def test_it_connects_exchanges_and_revokes(
     finally:
         admin.tenant.faults.set(Faults())
     assert done.confirmed
-    assert [t async for t in refresh_tokens.every_of_user(api, user_id)] == []
+    client_id = agent.client["client_id"]
+    assert await revoking.user_tokens(api, user_id, client_id) == []
     ended = await vault.for_refresh_token(first, "workspace")
     assert isinstance(ended, NoToken)
     assert await me.disconnect(account.id)
-
-
-async def test_a_worker_of_it(tenant: Tenant, api: Management, admin: Admin) -> None:
-    """Our signed request passes; beyond its pins it is told why not."""
-    agent = Agent(admin, "wired-worker")
-    agent.connect(agent.me_token(agent.tokens()["refresh_token"]))
-    key = RSAKey.generate_key(2048)
-    made = await clients.create(
-        api,
-        {
-            "name": "worker",
-            "oidc_conformant": True,
-            "grant_types": [VAULT],
-            "token_vault_privileged_access": {
-                "credentials": [
-                    {
-                        "credential_type": "public_key",
-                        "name": "k",
-                        "pem": key.as_pem(private=False).decode(),
-                    }
-                ],
-                "ip_allowlist": ["127.0.0.1"],
-                "grants": [{"connection": "workspace", "scopes": ["calendar.read"]}],
-            },
-        },
-    )
-    client_id = made.client["client_id"]
-    assert made.secret is not None
-    found = [row async for row in connections.every(api, name="workspace")]
-    await connections.set_clients(api, found[0]["id"], {client_id: True})
-    vault = TokenVault(tenant, ClientSecret(client_id, made.secret))
-    signing = SigningKey(Secret(key.as_pem(private=True).decode()))
-    user_id = agent.user["user_id"]
-    token = await vault.for_worker(
-        signing, user_id, "workspace", audit_context="why", scopes=["calendar.read"]
-    )
-    assert isinstance(token, ProviderToken)
-    wide = await vault.for_worker(
-        signing, user_id, "workspace", audit_context="why", scopes=["calendar.write"]
-    )
-    assert isinstance(wide, NoToken)
 
 
 @pytest.mark.parametrize(

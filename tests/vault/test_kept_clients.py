@@ -132,4 +132,4 @@ def test_a_workers_key_has_one_name(kept: KeptClients) -> None:
     assert kept.worker_key("agents/agt_1") == name
     assert "PRIVATE" not in pem
     assert kept.has_secret("agents/agt_1", "c1")
-    assert "PRIVATE" in kept.worker_pem("agents/agt_1").reveal()
+    assert "PRIVATE" in kept.path.read_text()

@@ -9,28 +9,22 @@ from support.rogue_tenant import Answer, RogueTenant
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
-    TenantConflictError,
     TenantNotFoundError,
     TenantRefusedError,
     TenantScopeError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault import Management, Secret
-from agentvault_tui.vault.management import (
+from agentvault_tui.vault import Management
+from agentvault_tui.vault.management import logs, objects
+from agentvault_tui.vault.management.objects import (
     actions,
     client_grants,
     clients,
     connections,
-    device_credentials,
-    grants,
-    guardian,
-    logs,
-    refresh_tokens,
     resource_servers,
-    tenant_settings,
-    users,
 )
-from agentvault_tui.vault.management.offered import NotOffered
+from agentvault_tui.vault.management.revoking import device_credentials, user_tokens
+from agentvault_tui.vault.management.rows import is_not_offered
 
 U1 = "auth0|u1"
 BASE = "/api/v2/"
@@ -76,7 +70,7 @@ async def test_a_new_client_and_a_rotated_one_give_their_secret_once(
 ) -> None:
     """201 and 200: the secret comes apart from the client, and hidden."""
     replay(tenant, "clients", "client_created")
-    made = await clients.create(api, {"name": "mail-bot", "oidc_conformant": True})
+    made = await clients.register(api, {"name": "mail-bot", "oidc_conformant": True})
     assert made.client["client_id"] == "agent8"
     assert made.secret is not None
     assert made.secret.reveal() == "made-once"
@@ -102,56 +96,30 @@ async def test_a_clients_grants_keys_and_itself_can_be_taken(
     added = await clients.add_credential(api, "agent7", name="w", pem="-----")
     assert added["id"] == "cred_1"
     assert last(tenant)[2]["credential_type"] == "public_key"
-    replay(tenant, "clients/agent7/credentials/cred_1", "deleted", "no_such_path")
-    assert await clients.delete_credential(api, "agent7", "cred_1") is True
-    assert await clients.delete_credential(api, "agent7", "cred_1") is False
-    replay(tenant, "clients/agent7", "deleted")
+    replay(tenant, "clients/agent7", "deleted", "no_such_path")
     assert await clients.delete(api, "agent7") is True
-
-
-async def test_grants_are_read_as_their_endpoint_spells_them(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """`clientID` here, and nowhere else."""
-    replay(tenant, "grants", "grants")
-    (found,) = await all_of(grants.every(api, user_id=U1))
-    assert (found.id, found.user_id, found.client_id) == ("5f1", U1, "agent7")
-    assert found.audience == f"{tenant.issuer}me/"
-    assert tenant.requests[-1].query["user_id"] == U1
-    replay(tenant, "grants/5f1", "deleted")
-    assert await grants.delete(api, "5f1") is True
-    replay(tenant, "grants", "deleted")
-    await grants.delete_all_of_user(api, U1)
-    assert tenant.requests[-1].query == {"user_id": U1}
+    assert await clients.delete(api, "agent7") is False
 
 
 async def test_a_missing_scope_is_named_with_what_was_tried(
     tenant: RogueTenant, api: Management
 ) -> None:
     """The error names scope and deed, not an endpoint."""
-    replay(tenant, "grants/5f1", "insufficient_scope")
-    with pytest.raises(TenantScopeError, match="would not delete the grant") as caught:
-        await grants.delete(api, "5f1")
+    replay(tenant, "clients/agent7", "insufficient_scope")
+    with pytest.raises(TenantScopeError, match="would not delete the client") as caught:
+        await clients.delete(api, "agent7")
     assert caught.value.scopes == ("delete:grants",)
 
 
 async def test_refresh_tokens_are_listed_by_every_way(
     tenant: RogueTenant, api: Management
 ) -> None:
-    """`tokens` here, `refresh_tokens` there, device credentials everywhere."""
+    """By the person where the plan has it, by device credentials everywhere."""
     replay(tenant, "users/auth0%7Cu1/refresh-tokens", "user_refresh_tokens")
-    mine = await all_of(refresh_tokens.every_of_user(api, U1))
-    assert [(one.id, one.client_id) for one in mine] == [
-        ("rt_1", "agent7"),
-        ("rt_2", "other9"),
-    ]
-    replay(tenant, "refresh-tokens", "refresh_tokens", "refresh_tokens_end")
-    listed = await all_of(refresh_tokens.every(api, U1, client_id="agent7"))
-    assert [one.id for one in listed] == ["rt_1", "rt_3"]
-    assert tenant.requests[-1].query["from"] == "mark1"
+    assert await user_tokens(api, U1, "agent7") == ["rt_1"]
+    assert await user_tokens(api, U1, "other9") == ["rt_2"]
     replay(tenant, "device-credentials", "device_credentials")
-    credentials = await all_of(device_credentials.every(api, U1, "agent7"))
-    assert {one.id for one in credentials} == {"dcr_1"}
+    assert set(await device_credentials(api, U1, "agent7")) == {"dcr_1"}
     kinds = [one.query["type"] for one in tenant.sent(BASE + "device-credentials")]
     assert kinds == ["refresh_token", "rotating_refresh_token"]
 
@@ -161,53 +129,8 @@ async def test_others_device_credentials_are_not_taken_for_ours(
 ) -> None:
     """A list that ignores whom was asked for does not end somebody else's sign-in."""
     replay(tenant, "device-credentials", "device_credentials")
-    assert await all_of(device_credentials.every(api, "auth0|u2", "agent7")) == []
-    assert await all_of(device_credentials.every(api, U1, "agent8")) == []
-
-
-async def test_refresh_tokens_end_with_auth0s_statuses(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """204 for one, 202 for all of a person's, and 404 once they are gone."""
-    replay(tenant, "refresh-tokens/rt_1", "deleted")
-    assert await refresh_tokens.delete(api, "rt_1") is True
-    where = "users/auth0%7Cu1/refresh-tokens"
-    replay(tenant, where, "user_refresh_tokens_deleted", "inexistent_user")
-    assert await refresh_tokens.delete_all_of_user(api, U1) is True
-    assert last(tenant)[:2] == ("DELETE", where)
-    assert await refresh_tokens.delete_all_of_user(api, U1) is False
-    replay(tenant, "refresh-tokens/rt_1", "no_such_path")
-    with pytest.raises(TenantNotFoundError):
-        await refresh_tokens.get(api, "rt_1")
-
-
-async def test_connected_accounts_are_read_to_the_last_page(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """Both pages, with the scopes that an exchange will carry."""
-    where = "users/auth0%7Cu1/connected-accounts"
-    replay(tenant, where, "connected_accounts", "connected_accounts_end")
-    found = await all_of(users.connected_accounts(api, U1))
-    assert [(one.id, one.connection) for one in found] == [
-        ("cac_1", "google-oauth2"),
-        ("cac_2", "github"),
-    ]
-    assert found[0].scopes == ("https://www.googleapis.com/auth/calendar",)
-
-
-async def test_tokensets_are_deleted_where_the_tenant_still_has_the_call(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """Deleted, not there, or not offered any more: three answers and no error."""
-    where = "users/auth0%7Cu1/federated-connections-tokensets"
-    replay(tenant, where, "tokensets")
-    replay(tenant, f"{where}/tks_1", "deleted")
-    assert await users.delete_tokenset(api, U1, "tks_1") is True
-    assert await users.delete_tokenset(api, U1, "tks_2") is False
-    replay(tenant, where, "no_such_path")
-    gone = await users.delete_tokenset(api, U1, "tks_1")
-    assert isinstance(gone, NotOffered)
-    assert "Not Found" in gone.why
+    assert await device_credentials(api, "auth0|u2", "agent7") == []
+    assert await device_credentials(api, U1, "agent8") == []
 
 
 @pytest.mark.parametrize(
@@ -228,34 +151,11 @@ async def test_only_a_call_that_is_not_there_is_not_offered(
     tenant: RogueTenant, api: Management, status: int, code: str, offered: bool
 ) -> None:
     """A missing scope or person is an error; a missing call is an answer."""
-    where = BASE + "users/auth0%7Cu1/federated-connections-tokensets"
     body = {"statusCode": status, "error": "No", "message": "no", "errorCode": code}
-    tenant.script(where, Answer(body, status))
-    if offered:
-        with pytest.raises(TenantRefusedError):
-            await users.tokensets(api, U1)
-    else:
-        assert isinstance(await users.tokensets(api, U1), NotOffered)
-
-
-async def test_users_are_made_blocked_and_shown_without_secrets(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """A password goes out and never back; a provider's tokens are dropped."""
-    replay(tenant, "users", "user_created", "conflict")
-    profile = {"connection": "c", "email": "bot@acme.test"}
-    made = await users.create(api, profile, password=Secret("hunter2"))
-    assert made["user_id"] == "auth0|u9"
-    assert last(tenant)[2] == {**profile, "password": "hunter2"}
-    with pytest.raises(TenantConflictError) as caught:
-        await users.create(api, profile, password=Secret("hunter2"))
-    assert "hunter2" not in caught.value.diagnosis()
-    replay(tenant, "users/google-oauth2%7C7", "user")
-    shown = await users.get(api, "google-oauth2|7")
-    assert shown["identities"] == [{"provider": "google-oauth2", "user_id": "7"}]
-    blocked = await users.patch(api, "google-oauth2|7", {"blocked": True})
-    assert blocked == shown
-    assert last(tenant)[2] == {"blocked": True}
+    tenant.script(BASE + "users/auth0%7Cu1/refresh-tokens", Answer(body, status))
+    with pytest.raises(TenantRefusedError) as caught:
+        await user_tokens(api, U1, "agent7")
+    assert is_not_offered(caught.value) is not offered
 
 
 async def test_connections_are_cut_without_reading_their_secrets(
@@ -271,7 +171,7 @@ async def test_connections_are_cut_without_reading_their_secrets(
     assert "the-provider-secret" not in repr(changed)
     assert last(tenant)[2] == changes
     replay(tenant, "connections/con_1/clients", "connection_clients", "deleted")
-    enabled = await all_of(connections.clients(api, "con_1"))
+    enabled = await connections.clients(api, "con_1")
     assert enabled == ["agent7", "avBroker01"]
     await connections.set_clients(api, "con_1", {"agent7": False})
     assert last(tenant)[2] == [{"client_id": "agent7", "status": False}]
@@ -368,10 +268,6 @@ async def test_an_action_that_does_not_build_says_why(
     with pytest.raises(TenantUnreachableError, match="not built after 120 s"):
         await actions.until_built(api, "act_1")
     assert 120 <= clock.boot() - began < 130
-    replay(tenant, "actions/actions/act_1", "action_not_found", "deleted")
-    assert await actions.delete(api, "act_1") is False
-    assert await actions.delete(api, "act_1", force=True) is True
-    assert tenant.requests[-1].query == {"force": "true"}
 
 
 async def test_factors_and_the_policy_are_read_and_set(
@@ -379,7 +275,7 @@ async def test_factors_and_the_policy_are_read_and_set(
 ) -> None:
     """The policy is a bare list; Always is what breaks Token Vault, Never is none."""
     replay(tenant, "guardian/factors", "factors")
-    found = await guardian.factors(api)
+    found = await objects.factors(api)
     assert {name: one["enabled"] for name, one in found.items()} == {
         "otp": True,
         "push-notification": False,
@@ -387,19 +283,19 @@ async def test_factors_and_the_policy_are_read_and_set(
     assert not any(one["trial_expired"] for one in found.values())
     over = [{"name": "sms", "enabled": True, "trial_expired": True}]
     tenant.script(BASE + "guardian/factors", Answer(over))
-    assert (await guardian.factors(api))["sms"]["trial_expired"] is True
+    assert (await objects.factors(api))["sms"]["trial_expired"] is True
     replay(tenant, "guardian/factors/otp", "factor_set")
-    await guardian.set_factor(api, "otp", enabled=True)
+    await objects.set_factor(api, "otp", enabled=True)
     assert last(tenant) == ("PUT", "guardian/factors/otp", {"enabled": True})
     replay(tenant, "guardian/policies", "policies")
-    assert await guardian.policies(api) == guardian.ALWAYS
+    assert await objects.mfa_policies(api) == objects.ALWAYS
     tenant.script(BASE + "guardian/policies", Answer([]))
-    await guardian.set_policies(api, guardian.NEVER)
+    await objects.set_mfa_policies(api, objects.NEVER)
     assert last(tenant) == ("PUT", "guardian/policies", [])
-    assert await guardian.policies(api) == guardian.NEVER
+    assert await objects.mfa_policies(api) == objects.NEVER
     tenant.script(BASE + "guardian/policies", Answer({"policies": []}))
     with pytest.raises(TenantUnreachableError, match="no list"):
-        await guardian.policies(api)
+        await objects.mfa_policies(api)
 
 
 async def test_the_tenants_settings_are_read_and_changed(
@@ -407,8 +303,8 @@ async def test_the_tenants_settings_are_read_and_changed(
 ) -> None:
     """User codes and Actions' factors are settings of the tenant."""
     replay(tenant, "tenants/settings", "settings")
-    assert (await tenant_settings.get(api))["device_flow"]["charset"] == "base20"
-    await tenant_settings.patch(api, {"customize_mfa_in_postlogin_action": True})
+    assert (await objects.settings(api))["device_flow"]["charset"] == "base20"
+    await objects.change_settings(api, {"customize_mfa_in_postlogin_action": True})
     assert last(tenant)[0] == "PATCH"
 
 

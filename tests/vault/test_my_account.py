@@ -26,8 +26,7 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
-from agentvault_tui.vault.management.users import account
-from agentvault_tui.vault.my_account import SCOPES, audience
+from agentvault_tui.vault.my_account import SCOPES, account, audience
 
 BASE = "/me/v1/connected-accounts/"
 BACK = "http://127.0.0.1:7717/connected"

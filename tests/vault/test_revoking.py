@@ -10,7 +10,7 @@ from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantScopeError, TenantUnreachableError
 from agentvault_tui.vault import Management, Tenant
 from agentvault_tui.vault.management.revoking import revoke_refresh_tokens
-from agentvault_tui.vault.management.settling import settled
+from agentvault_tui.vault.management.rows import settled
 
 U1, AGENT = "auth0|u1", "agent7"
 BULK = "/api/v2/refresh-tokens/revoke"

@@ -4,12 +4,9 @@ import logging
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from joserfc import jwt
 from support.exchanges import answer, names
-from support.rogue_tenant import TOKEN, Answer, RogueTenant, rsa_key
+from support.rogue_tenant import TOKEN, Answer, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.vault import (
     Cause,
     ClientSecret,
@@ -17,15 +14,12 @@ from agentvault_tui.vault import (
     Patience,
     ProviderToken,
     Secret,
-    SigningKey,
     Tenant,
     TokenVault,
 )
 from agentvault_tui.vault.urns import (
-    TYPE_JWT,
     TYPE_PROVIDER,
     TYPE_REFRESH,
-    TYPE_WORKER,
     VAULT_GRANT,
 )
 
@@ -34,25 +28,12 @@ REFUSALS = [name for name in names("token_vault") if not name.endswith("ok")]
 
 
 @pytest.fixture
-def key() -> SigningKey:
-    """A privileged worker's key."""
-    raw = rsa_key(2).private_key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return SigningKey(Secret(raw.decode()), kid="w1")
-
-
-@pytest.fixture
 def token_vault(wired: Tenant) -> TokenVault:
     """The exchange, as the client of one agent."""
-    numbers = iter(range(100))
     return TokenVault(
         wired,
         ClientSecret("agent7", Secret("agent-secret")),
         patience=Patience(attempts=3, seconds=5.0, jitter=lambda: 1.0),
-        jti=lambda: f"jti-{next(numbers)}",
     )
 
 
@@ -66,7 +47,6 @@ async def test_a_refresh_token_is_exchanged_as_every_sdk_does(
     assert found.access_token.reveal() == "ya29.provider-token"
     assert found.scopes == ("https://www.googleapis.com/auth/calendar", "openid")
     assert found.expires_in == 1377
-    assert found.issued_token_type == TYPE_PROVIDER
     assert tenant.sent(TOKEN)[0].form == {
         "client_id": "agent7",
         "client_secret": "agent-secret",
@@ -76,69 +56,6 @@ async def test_a_refresh_token_is_exchanged_as_every_sdk_does(
         "requested_token_type": TYPE_PROVIDER,
         "connection": GOOGLE,
     }
-
-
-async def test_one_of_several_accounts_is_meant_by_a_hint(
-    tenant: RogueTenant, token_vault: TokenVault
-) -> None:
-    """It is sent as it is given."""
-    tenant.script(TOKEN, answer("token_vault", "ok"))
-    await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE, login_hint="108")
-    assert tenant.sent(TOKEN)[0].form["login_hint"] == "108"
-
-
-async def test_a_privileged_worker_vouches_with_a_jwt_of_its_own_kind(
-    tenant: RogueTenant, token_vault: TokenVault, key: SigningKey, clock: ManualClock
-) -> None:
-    """Type, key, audience with its slash, a minute's life, a reason, and a scope."""
-    tenant.script(TOKEN, answer("token_vault", "worker_ok"))
-    found = await token_vault.for_worker(
-        key, "auth0|u1", "github", audit_context="triage", scopes=["repo"]
-    )
-    assert isinstance(found, ProviderToken)
-    assert found.issued_token_type == TYPE_WORKER
-    form = tenant.sent(TOKEN)[0].form
-    assert form["subject_token_type"] == TYPE_JWT
-    assert form["requested_token_type"] == TYPE_WORKER
-    assert form["scope"] == "repo"
-    read = jwt.decode(form["subject_token"], rsa_key(2), algorithms=["RS256"])
-    assert read.header == {"alg": "RS256", "typ": "token-vault-req+jwt", "kid": "w1"}
-    now = int(clock.now().timestamp())
-    assert read.claims == {
-        "iss": "agent7",
-        "sub": "auth0|u1",
-        "aud": tenant.issuer,
-        "iat": now,
-        "exp": now + 60,
-        "jti": "jti-0",
-        "audit_context": "triage",
-    }
-
-
-async def test_a_workers_jwt_is_never_sent_twice(
-    tenant: RogueTenant, token_vault: TokenVault, key: SigningKey
-) -> None:
-    """After a 5xx the next try has another `jti`: the tenant checks for replays."""
-    tenant.script(TOKEN, Answer({}, 503), answer("token_vault", "worker_ok"))
-    await token_vault.for_worker(key, "auth0|u1", "github", audit_context="x")
-    raw = [one.form["subject_token"] for one in tenant.sent(TOKEN)]
-    claims = [jwt.decode(one, rsa_key(2)).claims for one in raw]
-    assert [one["jti"] for one in claims] == ["jti-0", "jti-1"]
-
-
-@pytest.mark.parametrize("reason", ["a\u202eb" * 400, "e\u0301\u0301" * 400, "x" * 900])
-async def test_a_workers_reason_is_displayable_and_bounded(
-    tenant: RogueTenant, token_vault: TokenVault, key: SigningKey, reason: str
-) -> None:
-    """An agent's own words reach the tenant's log inert, in 256 characters."""
-    tenant.script(TOKEN, answer("token_vault", "worker_ok"))
-    await token_vault.for_worker(key, "auth0|u1", "github", audit_context=reason)
-    raw = tenant.sent(TOKEN)[0].form["subject_token"]
-    context = jwt.decode(raw, rsa_key(2)).claims["audit_context"]
-    assert 0 < len(context) <= 256
-    assert "\u202e" not in context
-    with pytest.raises(ValueError, match="says why"):
-        await token_vault.for_worker(key, "auth0|u1", "x", audit_context="  ")
 
 
 @pytest.mark.parametrize("name", REFUSALS)

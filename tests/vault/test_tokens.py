@@ -211,7 +211,7 @@ def test_a_key_that_is_none_is_told_without_quoting_it() -> None:
     """What a library says of a damaged key does not reach anyone."""
     key = SigningKey(Secret("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"))
     with pytest.raises(SettingsError, match="cannot be used") as caught:
-        key.sign("avMgmt01", "avMgmt01", "https://t/", NOON)
+        key.sign("avMgmt01", "https://t/", NOON, "jti-1")
     assert caught.value.__cause__ is None
     assert "c2VjcmV0" not in str(caught.value)
     with pytest.raises(SettingsError, match="HS256 signs no client assertion"):

@@ -21,7 +21,7 @@ from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model.people import CHANGES, user_changed
 from agentvault_tui.model.role import Role
-from agentvault_tui.vault.management import roles
+from agentvault_tui.vault.management.objects import roles
 
 _MEMBERS: Final = ("change", "user", "sub", "roles")
 

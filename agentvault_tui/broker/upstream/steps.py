@@ -23,7 +23,7 @@ from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import AgentId
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Management
-from agentvault_tui.vault.management import clients
+from agentvault_tui.vault.management.objects import clients
 from agentvault_tui.vault.management.revoking import revoke_refresh_tokens
 from agentvault_tui.vault.urns import VAULT_GRANT
 

@@ -21,7 +21,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.model import AgentId
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Priority, revoke_token, still_taken
-from agentvault_tui.vault.management import clients
+from agentvault_tui.vault.management.objects import clients
 
 log = logging.getLogger("agentvault.sign_out")
 

@@ -1,9 +1,50 @@
-"""Auth0's Management API: one client, and a module of calls for each kind of object.
+"""Auth0's Management API: its client, and the calls each kind of object takes."""
 
-Every call is a function whose first argument is the client; it has Auth0's statuses,
-names the scope it needs, and returns what the tenant sent without secrets in it.
-"""
+from __future__ import annotations
 
-from agentvault_tui.vault.management.management import Management, audience
+from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.budget import Budget
+from agentvault_tui.vault.credentials import RegisteredClient
+from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tokens import ClientCredentials, TokenSource
 
-__all__ = ["Management", "audience"]
+
+class Management(Api):
+    """What an administrator of the tenant may do, as far as our scopes go."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        client: RegisteredClient | TokenSource,
+        *,
+        budget: Budget | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Use *tenant* as *client*, or with tokens got elsewhere.
+
+        Args:
+            tenant: how it is reached.
+            client: one that may use the Management API
+                (``client_credentials``), or where its access tokens come from.
+            budget: shared by all who use this tenant's Management API; by default
+                one of its own, of a free tenant's two requests a second.
+            patience: how often a request is tried, and how long that may take.
+        """
+        tokens = (
+            ClientCredentials(tenant, client, audience(tenant))
+            if isinstance(client, RegisteredClient)
+            else client
+        )
+        super().__init__(
+            tenant,
+            audience(tenant),
+            tokens,
+            budget=budget or Budget(tenant.clock, sleep=tenant.sleep),
+            patience=patience,
+        )
+
+
+def audience(tenant: Tenant) -> str:
+    """Return the Management API's identifier, which is its base URL too."""
+    return f"{tenant.issuer}api/v2/"

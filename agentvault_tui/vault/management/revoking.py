@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeVar
 
 from agentvault_tui.errors import (
     TenantNotFoundError,
@@ -13,10 +13,17 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.text import Shown, visible
 from agentvault_tui.vault.api import Api
-from agentvault_tui.vault.management import device_credentials, refresh_tokens
-from agentvault_tui.vault.management.offered import not_offered
-from agentvault_tui.vault.management.refresh_tokens import StoredToken
-from agentvault_tui.vault.management.settling import PATIENT, settled
+from agentvault_tui.vault.issuer import path
+from agentvault_tui.vault.management.rows import (
+    DONE,
+    PATIENT,
+    delete_at,
+    is_not_offered,
+    settled,
+    text,
+)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +47,65 @@ class _Way:
     """One of the tenant's lists of refresh tokens, and how to take from it."""
 
     name: str
-    every: Callable[[Api, str, str], AsyncIterator[StoredToken]]
-    delete: Callable[[Api, str], Awaitable[bool]]
+    ids: Callable[[Api, str, str], Awaitable[list[str]]]
+    where: str
+    noun: str
+
+    async def delete(self, api: Api, identity: str) -> None:
+        """End one token (204, true some time later)."""
+        await delete_at(
+            api,
+            f"{self.where}/{path(identity)}",
+            what=f"delete the {self.noun}",
+            scope=f"delete:{self.where.replace('-', '_')}",
+        )
 
 
-async def _of_user(
-    api: Api, user_id: str, client_id: str
-) -> AsyncIterator[StoredToken]:
-    """Yield what the person has for this client: the list has every client's."""
-    async for token in refresh_tokens.every_of_user(api, user_id):
-        if token.client_id == client_id:
-            yield token
+async def device_credentials(api: Api, user_id: str, client_id: str) -> list[str]:
+    """Return the ids of a person's refresh tokens for a client, as every plan has."""
+    found = []
+    for kind in ("refresh_token", "rotating_refresh_token"):
+        rows = api.by_page(
+            "device-credentials",
+            "device_credentials",
+            query={"user_id": user_id, "client_id": client_id, "type": kind},
+            what="list device credentials",
+            scope="read:device_credentials",
+        )
+        async for row in rows:
+            # Not everything listed says whose it is; what was asked for does.
+            whose = text({"user_id": user_id} | row, "user_id")
+            whats = text({"client_id": client_id} | row, "client_id")
+            identity = text(row, "id")
+            if (whose, whats) == (user_id, client_id):
+                found.append(identity)
+    return found
+
+
+async def user_tokens(api: Api, user_id: str, client_id: str) -> list[str]:
+    """Return the ids of a person's tokens for a client (Enterprise)."""
+    rows = api.by_checkpoint(
+        path("users", user_id, "refresh-tokens"),
+        "tokens",
+        what="list the person's refresh tokens",
+        scope="read:refresh_tokens",
+    )
+    return [
+        text(row, "id")
+        async for row in rows
+        if text(row, "client_id", "clientID") == client_id
+    ]
 
 
 _BULK: Final = "refresh-tokens/revoke"
 _LISTS: Final = (
-    _Way("device-credentials", device_credentials.every, device_credentials.delete),
-    _Way("users/refresh-tokens", _of_user, refresh_tokens.delete),
+    _Way(
+        "device-credentials",
+        device_credentials,
+        "device-credentials",
+        "device credential",
+    ),
+    _Way("users/refresh-tokens", user_tokens, "refresh-tokens", "refresh token"),
 )
 
 
@@ -97,20 +146,25 @@ async def revoke_refresh_tokens(
 
 
 async def _bulk(api: Api, user_id: str, client_id: str) -> int:
-    await refresh_tokens.revoke(api, user_id, client_id=client_id)
+    """End a person's tokens for a client at once (early access)."""
+    await api.request(
+        "POST",
+        _BULK,
+        body={"user_id": user_id, "client_id": client_id},
+        expect=DONE,
+        what="revoke refresh tokens",
+        scope="delete:refresh_tokens",
+        repeatable=True,
+    )
     return 0
 
 
 async def _end_all(api: Api, way: _Way, user_id: str, client_id: str) -> int:
     # Listed first: deleting while paging would skip some.
-    tokens = [token async for token in way.every(api, user_id, client_id)]
+    tokens = await way.ids(api, user_id, client_id)
     for token in tokens:
-        await way.delete(api, token.id)
+        await way.delete(api, token)
     return len(tokens)
-
-
-async def _left(api: Api, way: _Way, user_id: str, client_id: str) -> int:
-    return len([token async for token in way.every(api, user_id, client_id)])
 
 
 async def _is_confirmed(
@@ -126,7 +180,7 @@ async def _is_confirmed(
 
         async def none_left(way: _Way = way) -> bool:
             nonlocal readable
-            left = await _tried(_left(api, way, user_id, client_id), problems)
+            left = await _tried(way.ids(api, user_id, client_id), problems)
             readable += left is not None
             return not left
 
@@ -137,9 +191,9 @@ async def _is_confirmed(
 
 
 async def _tried(
-    work: Awaitable[int], problems: list[TenantRefusedError]
-) -> int | None:
-    """Await *work*; nothing, and a problem kept, when its way is closed to us.
+    work: Awaitable[T], problems: list[TenantRefusedError]
+) -> T | Literal[0] | None:
+    """Await *work*; None, and a problem kept, when its way is closed to us.
 
     Raises:
         TenantRefusedError: any other refusal.
@@ -147,7 +201,7 @@ async def _tried(
     try:
         return await work
     except TenantRefusedError as error:
-        if isinstance(error, TenantScopeError) or not_offered(error) is not None:
+        if isinstance(error, TenantScopeError) or is_not_offered(error):
             problems.append(error)
             return None
         if isinstance(error, TenantNotFoundError):

@@ -1,17 +1,39 @@
-"""What the calls have in common: objects without secrets, deletions, sure ids."""
+"""What the calls have in common: objects without secrets, deletions, missing calls."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from agentvault_tui.errors import TenantNotFoundError, TenantUnreachableError
+from agentvault_tui.clock import Deadline
+from agentvault_tui.errors import (
+    TenantCredentialError,
+    TenantNotFoundError,
+    TenantRefusedError,
+    TenantScopeError,
+    TenantUnreachableError,
+)
 from agentvault_tui.vault.api import Api, Query
 from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.tenant import Tenant
 
 DONE: Final = (200, 202, 204)
 """A deletion's statuses: done, or accepted to be done soon."""
+PATIENT: Final = 30.0
+"""Seconds to wait for a deletion, by default; who needs more asks again later."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 _LONGEST: Final = 2048
 """Characters of an id that is stored or sent back."""
+_GONE: Final = frozenset({402, 405, 410})
+_PLAN: Final = frozenset(
+    {
+        "feature_not_enabled",
+        "insufficient_entitlement",
+        "insufficient_plan",
+        "operation_not_supported",
+        "trial_expired",
+    }
+)
 _SECRET: Final = frozenset(
     {
         "app_secret",
@@ -63,13 +85,13 @@ def strings(value: Any) -> tuple[str, ...]:
     return tuple(one for one in listed if isinstance(one, str))
 
 
-def objects(value: Any) -> list[Json]:
+def object_rows(value: Any) -> list[Json]:
     """Return the objects of a list; of anything else, none."""
     listed = value if isinstance(value, list) else []
     return [one for one in listed if isinstance(one, dict)]
 
 
-async def delete(
+async def delete_at(
     api: Api, path: str, *, what: str, scope: str, query: Query | None = None
 ) -> bool:
     """Delete the object at *path*; tell whether it was there.
@@ -87,3 +109,47 @@ async def delete(
     except TenantNotFoundError:
         return False
     return True
+
+
+async def settled(
+    tenant: Tenant, is_so: Callable[[], Awaitable[bool]], seconds: float = PATIENT
+) -> bool:
+    """Ask *is_so* until it says yes, for at most *seconds*; return its last word.
+
+    Auth0 answers 202 or 204 to deletions that are "eventually consistent".
+
+    Raises:
+        TenantError: *is_so* does.
+    """
+    deadline = Deadline.after(tenant.clock, seconds)
+    pause = _FIRST_PAUSE
+    while not await is_so():
+        left = deadline.remaining(tenant.clock)
+        if left <= 0:
+            return False
+        await tenant.sleep(min(pause, left))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+    return True
+
+
+def by_plan(error: TenantRefusedError) -> bool:
+    """Tell whether the tenant's plan, by its own word, does not have what was asked."""
+    return error.status == 402 or error.error in _PLAN
+
+
+def is_not_offered(error: TenantRefusedError) -> bool:
+    """Tell whether *error* means that the call is not there at all.
+
+    Auth0 documents no status for it. An object that is missing has a code of its own
+    (``inexistent_user``); a path that is missing has not.
+    """
+    missing_object = error.error.startswith("inexistent_")
+    return (
+        error.status in _GONE
+        or by_plan(error)
+        or (isinstance(error, TenantNotFoundError) and not missing_object)
+        or (
+            error.status == 403
+            and not isinstance(error, TenantScopeError | TenantCredentialError)
+        )
+    )

@@ -13,7 +13,7 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     TenantScopeError,
 )
-from agentvault_tui.vault.management.offered import by_plan
+from agentvault_tui.vault.management.rows import by_plan
 from agentvault_tui.vault.provision.desired import Kind, Wanted
 from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.plan import Item, Plan, Step

@@ -9,19 +9,16 @@ from typing import Any
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.kept_clients import Keeper
-from agentvault_tui.vault.management import (
-    Management,
+from agentvault_tui.vault.management import Management, objects
+from agentvault_tui.vault.management.objects import (
     actions,
     client_grants,
     clients,
     connections,
-    guardian,
-    prompts,
     resource_servers,
     roles,
-    tenant_settings,
 )
-from agentvault_tui.vault.management.rows import objects, strings
+from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.lasting import lasting
 from agentvault_tui.vault.reply import Json
@@ -72,7 +69,7 @@ class Reader:
 
     async def roles(self) -> list[Json]:
         """Return the roles with our prefix, without their permissions."""
-        found = roles.every(self.management, prefix=names.ROLE_PREFIX)
+        found = roles.every(self.management, name_filter=names.ROLE_PREFIX)
         return [one async for one in found]
 
     async def role(self, identity: str) -> Json:
@@ -81,25 +78,24 @@ class Reader:
 
     async def factors(self) -> dict[str, Json]:
         """Return each second factor by name."""
-        return await guardian.factors(self.management)
+        return await objects.factors(self.management)
 
     async def policies(self) -> Json:
         """Return the tenant's own MFA policies: none means never."""
-        return {"policies": list(await guardian.policies(self.management))}
+        return {"policies": list(await objects.mfa_policies(self.management))}
 
     async def login_is_classic(self) -> bool:
         """Tell whether people sign in on the old pages, which ask for no factor."""
-        found = await prompts.get(self.management)
+        found = await objects.login_pages(self.management)
         return found.get("universal_login_experience") != "new"
 
     async def settings(self) -> Json:
         """Return the tenant's settings."""
-        return await tenant_settings.get(self.management)
+        return await objects.settings(self.management)
 
     async def connections_of(self, client_id: str) -> list[str]:
         """Return the names of the connections that one application has."""
-        found = connections.of_client(self.management, client_id)
-        return [str(one.get("name")) async for one in found]
+        return await clients.connections(self.management, client_id)
 
     async def connection(self, name: str) -> Json | None:
         """Return one connection by name, without its options, or nothing."""
@@ -139,9 +135,9 @@ class Reader:
         client["kept"] = self.keeper.has_secret(key, identity)
         worker = client.get(names.WORKER)
         if isinstance(worker, dict):
-            for pin in objects(worker.get("grants")):
+            for pin in object_rows(worker.get("grants")):
                 pin["scopes"] = sorted(strings(pin.get("scopes")))
-            ids = [one.get("id") for one in objects(worker.get("credentials"))]
+            ids = [one.get("id") for one in object_rows(worker.get("credentials"))]
             client["worker_key"] = await self._has_key(identity, key, ids)
         return client
 
@@ -162,9 +158,7 @@ class Reader:
             "name": raw.get("name"),
             "strategy": raw.get("strategy"),
             "connected_accounts": raw.get("connected_accounts") or {"active": False},
-            "clients": [
-                one async for one in connections.clients(self.management, identity)
-            ],
+            "clients": await connections.clients(self.management, identity),
             "lasting": lasting(raw),
         }
 

@@ -7,16 +7,14 @@ from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.vault.kept_clients import Keeper
-from agentvault_tui.vault.management import (
-    Management,
+from agentvault_tui.vault.management import Management, objects
+from agentvault_tui.vault.management.objects import (
     actions,
     client_grants,
     clients,
     connections,
-    guardian,
     resource_servers,
     roles,
-    tenant_settings,
 )
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import Kind, Wanted
@@ -81,11 +79,11 @@ class Writer:
         match wanted.kind:
             case Kind.FACTOR:
                 on = bool(body["enabled"])
-                await guardian.set_factor(api, wanted.key, enabled=on)
+                await objects.set_factor(api, wanted.key, enabled=on)
             case Kind.SETTINGS:
-                await tenant_settings.patch(api, body)
+                await objects.change_settings(api, body)
             case Kind.POLICY:
-                await guardian.set_policies(api, body["policies"])
+                await objects.set_mfa_policies(api, body["policies"])
             case Kind.FLOW:
                 # The list is sent whole: others' Actions stand in it, and keep the
                 # names they are shown by.
@@ -142,7 +140,7 @@ class Writer:
         if not identity:
             # Not sent a second time when the answer is lost: the next run finds the
             # application by its mark, and makes a new secret.
-            made = await clients.create(api, body)
+            made = await clients.register(api, body)
             identity = str(made.client["client_id"])
             keeper.keep(key, identity, made.secret if "kept" in wants else None)
         elif body:

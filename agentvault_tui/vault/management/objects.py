@@ -1,0 +1,484 @@
+"""The kinds of objects of the Management API, and the calls each kind takes.
+
+Every call names the scope it needs in its refusal, and returns what the tenant sent
+without secrets in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentvault_tui.errors import TenantRefusedError, TenantUnreachableError
+from agentvault_tui.text import visible
+from agentvault_tui.vault.api import Api, Query, Value
+from agentvault_tui.vault.issuer import path
+from agentvault_tui.vault.management.rows import (
+    delete_at,
+    settled,
+    strings,
+    text,
+    without_secrets,
+)
+from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.secret import Secret
+
+TRIGGER: Final = "post-login"
+NEVER: Final = ()
+"""The MFA policy under which our Actions alone ask for a factor."""
+ALWAYS: Final = ("all-applications",)
+"""The MFA policy under which Token Vault's exchanges fail."""
+_BUILD: Final = 120.0
+"""Seconds. Auth0's builds were seen to take 45, and its deploy CLI waits as long."""
+
+
+@dataclass(frozen=True)
+class ObjectKind:
+    """One kind of object: where it lies, what it is called, and its usual calls."""
+
+    where: str
+    """Its path, also the name its rows are listed under and its scopes have."""
+    noun: str
+    identity: str = "id"
+    """The member that names an object."""
+    by_checkpoint: bool = False
+    """How its list is paged: by a mark, or by number."""
+    query: Query = field(default_factory=dict)
+    """Sent with each reading."""
+
+    @property
+    def scope(self) -> str:
+        """Its name in scopes and lists, as in ``read:client_grants``."""
+        return self.where.rpartition("/")[2].replace("-", "_")
+
+    async def every(self, api: Api, **query: Value) -> AsyncIterator[Json]:
+        """Yield all that *query* lets through; of the tenant's own too."""
+        asked = {**self.query, **query}
+        what, scope = f"list its {self.noun}s", f"read:{self.scope}"
+        if self.by_checkpoint:
+            rows = api.by_checkpoint(
+                self.where, self.scope, query=asked, what=what, scope=scope
+            )
+        else:
+            # Auth0 refuses the parameter where a list has no totals.
+            rows = api.by_page(
+                self.where,
+                self.scope,
+                query=asked,
+                totals=self is not actions,
+                what=what,
+                scope=scope,
+            )
+        async for row in rows:
+            yield without_secrets(row)
+
+    async def get(self, api: Api, identity: str) -> Json:
+        """Return one object.
+
+        Raises:
+            TenantNotFoundError: there is none.
+        """
+        reply = await api.request(
+            "GET",
+            f"{self.where}/{path(identity)}",
+            query=self.query,
+            what=f"show the {self.noun}",
+            scope=f"read:{self.scope}",
+        )
+        return without_secrets(reply.json())
+
+    async def create(self, api: Api, wanted: Mapping[str, Any]) -> Json:
+        """Make an object (201; 200 where Auth0 does not say so)."""
+        return without_secrets(await self._created(api, wanted))
+
+    async def patch(self, api: Api, identity: str, changes: Mapping[str, Any]) -> Json:
+        """Change an object (200). A member that is an object is replaced whole."""
+        reply = await api.request(
+            "PATCH",
+            f"{self.where}/{path(identity)}",
+            body=dict(changes),
+            what=f"change the {self.noun}",
+            scope=f"update:{self.scope}",
+        )
+        return without_secrets(reply.json())
+
+    async def delete(self, api: Api, identity: str) -> bool:
+        """Delete an object for good (204); was it there?"""
+        return await delete_at(
+            api,
+            f"{self.where}/{path(identity)}",
+            what=f"delete the {self.noun}",
+            scope=f"delete:{self.scope}",
+        )
+
+    async def _created(self, api: Api, wanted: Mapping[str, Any]) -> Json:
+        reply = await api.request(
+            "POST",
+            self.where,
+            body=dict(wanted),
+            expect=(200, 201),
+            what=f"make the {self.noun}",
+            scope=f"create:{self.scope}",
+        )
+        made = reply.json()
+        text(made, self.identity)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class NewClient:
+    """A client just made, with its secret, which is shown this once."""
+
+    client: Json
+    secret: Secret | None
+
+
+class Clients(ObjectKind):
+    """Applications, their secrets, keys and connections (``/clients``)."""
+
+    async def register(self, api: Api, settings: Mapping[str, Any]) -> NewClient:
+        """Make a client (201) and return its secret with it.
+
+        Set ``oidc_conformant`` yourself: Auth0's default here is false.
+        """
+        made = await self._created(api, settings)
+        secret = made.get("client_secret")
+        return NewClient(
+            without_secrets(made), Secret(secret) if isinstance(secret, str) else None
+        )
+
+    async def rotate_secret(self, api: Api, client_id: str) -> Secret:
+        """Give a client a new secret (200); the old one is dead.
+
+        Sent again when its answer was lost: only so is the new secret known.
+
+        Raises:
+            TenantRefusedError: the client has a key and no secret.
+        """
+        reply = await api.request(
+            "POST",
+            path("clients", client_id, "rotate-secret"),
+            what="rotate the client's secret",
+            scope="update:client_keys",
+            repeatable=True,
+        )
+        return Secret(text(reply.json(), "client_secret"))
+
+    async def credentials(self, api: Api, client_id: str) -> list[Json]:
+        """Return the public keys of a client."""
+        reply = await api.request(
+            "GET",
+            path("clients", client_id, "credentials"),
+            what="list the client's keys",
+            scope="read:client_credentials",
+        )
+        return reply.rows()
+
+    async def add_credential(
+        self, api: Api, client_id: str, *, name: str, pem: str, alg: str = "RS256"
+    ) -> Json:
+        """Give a client a public key (201)."""
+        key = {"credential_type": "public_key", "name": name, "pem": pem, "alg": alg}
+        reply = await api.request(
+            "POST",
+            path("clients", client_id, "credentials"),
+            body=key,
+            expect=(201,),
+            what="add a key to the client",
+            scope="create:client_credentials",
+        )
+        return reply.json()
+
+    async def connections(self, api: Api, client_id: str) -> list[str]:
+        """Return the names of a client's connections.
+
+        Their options, which hold providers' secrets, are not even sent to us.
+        """
+        rows = api.by_checkpoint(
+            path("clients", client_id, "connections"),
+            "connections",
+            query={"fields": "id,name", "include_fields": True},
+            take=50,
+            what="list the client's connections",
+            scope="read:connections",
+        )
+        return [str(row.get("name")) async for row in rows]
+
+
+class Connections(ObjectKind):
+    """Where people sign in and what they connect (``/connections``).
+
+    ``options`` are replaced whole by a change, and hold the provider's secret.
+    """
+
+    async def clients(self, api: Api, connection_id: str) -> list[str]:
+        """Return the ids of the clients it is enabled for."""
+        rows = api.by_checkpoint(
+            path("connections", connection_id, "clients"),
+            "clients",
+            what="list the connection's clients",
+            scope="read:connections",
+        )
+        return [
+            row["client_id"]
+            async for row in rows
+            if isinstance(row.get("client_id"), str)
+        ]
+
+    async def set_clients(
+        self, api: Api, connection_id: str, enabled: Mapping[str, bool]
+    ) -> None:
+        """Enable or cut clients of a connection (204)."""
+        await api.request(
+            "PATCH",
+            path("connections", connection_id, "clients"),
+            body=[{"client_id": one, "status": on} for one, on in enabled.items()],
+            expect=(200, 204),
+            what="change the connection's clients",
+            scope="update:connections",
+        )
+
+
+class ClientGrants(ObjectKind):
+    """Which client may use which API (``/client-grants``).
+
+    Some were stored as another kind than was sent, so what is written is read again.
+    """
+
+    async def create(self, api: Api, wanted: Mapping[str, Any]) -> Json:
+        """Let a client use an API (201), and see that it stands so.
+
+        Raises:
+            TenantRefusedError: ``stored_otherwise``: as another ``subject_type``, or
+                with other scopes, than was asked for.
+        """
+        made = await self._created(api, wanted)
+        return await self._stored(api, made["id"], wanted)
+
+    async def patch(self, api: Api, identity: str, changes: Mapping[str, Any]) -> Json:
+        """Change a client grant (200), and see that it stands so; as creating one."""
+        changed = await super().patch(api, identity, changes)
+        known = {name: changed.get(name) for name in ("client_id", "audience")}
+        return await self._stored(api, identity, {**known, **changes})
+
+    async def _stored(self, api: Api, identity: str, wanted: Mapping[str, Any]) -> Json:
+        rows = self.every(
+            api, client_id=wanted.get("client_id"), audience=wanted.get("audience")
+        )
+        async for row in rows:
+            if row.get("id") == identity:
+                for name in ("subject_type", "scope"):
+                    _compare(name, wanted, row)
+                return row
+        raise TenantUnreachableError(
+            "the tenant does not list the client grant it just stored", "try again"
+        )
+
+
+def _compare(name: str, wanted: Mapping[str, Any], row: Json) -> None:
+    asked, found = wanted.get(name), row.get(name)
+    if asked is None or asked == found:
+        return
+    if isinstance(asked, list) and sorted(asked) == sorted(strings(found)):
+        return
+    raise TenantRefusedError(
+        "stored_otherwise",
+        f"the tenant stored the client grant with another {name} than was sent",
+        "delete the client grant in the dashboard and make it there",
+    )
+
+
+class Roles(ObjectKind):
+    """What people may do, by name (``/roles``)."""
+
+    async def held(self, api: Api, role_id: str) -> bool:
+        """Tell whether anybody has the role.
+
+        Raises:
+            TenantNotFoundError: there is no such role.
+        """
+        rows = api.by_page(
+            path("roles", role_id, "users"),
+            "users",
+            what="list a role's users",
+            scope="read:users",
+        )
+        async for _ in rows:
+            return True
+        return False
+
+
+class Actions(ObjectKind):
+    """Actions: made, built, deployed, and bound in order (``/actions``)."""
+
+    async def until_built(
+        self, api: Api, action_id: str, seconds: float = _BUILD
+    ) -> Json:
+        """Wait until an Action is built, and return it.
+
+        Raises:
+            TenantRefusedError: ``build_failed``, with what the build said.
+            TenantUnreachableError: it still is not after *seconds*.
+        """
+        action: Json = {}
+
+        async def is_built() -> bool:
+            nonlocal action
+            action = await self.get(api, action_id)
+            if action.get("status") == "failed":
+                said = action.get("errors") or "it gives no reason"
+                raise TenantRefusedError(
+                    "build_failed", f"the Action does not build: {visible(said, 300)}"
+                )
+            return action.get("status") == "built"
+
+        if not await settled(api.tenant, is_built, seconds):
+            raise TenantUnreachableError(
+                f"the Action is not built after {seconds:g} s", "try again in a minute"
+            )
+        return action
+
+    async def deploy(self, api: Api, action_id: str) -> Json:
+        """Put a built Action in force (200 or 202)."""
+        reply = await api.request(
+            "POST",
+            path("actions", "actions", action_id, "deploy"),
+            expect=(200, 202),
+            what="deploy the Action",
+            scope="create:actions",
+            repeatable=True,
+        )
+        return reply.json()
+
+    async def bindings(self, api: Api, trigger: str = TRIGGER) -> list[Json]:
+        """Return what runs at a trigger, in order."""
+        rows = api.by_page(
+            path("actions", "triggers", trigger, "bindings"),
+            "bindings",
+            per_page=50,
+            totals=False,
+            what="list the trigger's bindings",
+            scope="read:actions",
+        )
+        return [row async for row in rows]
+
+    async def bind(
+        self, api: Api, bound: Sequence[tuple[str, str]], trigger: str = TRIGGER
+    ) -> list[Json]:
+        """Replace the *whole* ordered list of a trigger (200).
+
+        Args:
+            api: the client.
+            bound: each Action's id and display name, also those that others bound.
+            trigger: whose list it is.
+        """
+        reply = await api.request(
+            "PATCH",
+            path("actions", "triggers", trigger, "bindings"),
+            body={
+                "bindings": [
+                    {
+                        "ref": {"type": "action_id", "value": action},
+                        "display_name": name,
+                    }
+                    for action, name in bound
+                ]
+            },
+            what="bind the Actions",
+            scope="update:actions",
+        )
+        return reply.rows("bindings")
+
+
+# Not even sent to us: nobody reads a secret by looking at a client.
+_HIDDEN: Final[Query] = {
+    "fields": "client_secret,signing_keys",
+    "include_fields": False,
+}
+actions: Final = Actions("actions/actions", "Action")
+client_grants: Final = ClientGrants("client-grants", "client grant", by_checkpoint=True)
+clients: Final = Clients("clients", "client", identity="client_id", query=_HIDDEN)
+connections: Final = Connections("connections", "connection", by_checkpoint=True)
+resource_servers: Final = ObjectKind("resource-servers", "API")
+roles: Final = Roles("roles", "role")
+
+
+async def login_pages(api: Api) -> Json:
+    """Return the settings of Universal Login (``/prompts``).
+
+    ``universal_login_experience`` is ``new`` or ``classic``; the commands by which our
+    Actions ask for a factor are those of the new one.
+    """
+    reply = await api.request(
+        "GET", "prompts", what="show its login pages", scope="read:prompts"
+    )
+    return reply.json()
+
+
+async def settings(api: Api) -> Json:
+    """Return the settings of the tenant as a whole (``/tenants/settings``)."""
+    what, scope = "show its settings", "read:tenant_settings"
+    reply = await api.request("GET", "tenants/settings", what=what, scope=scope)
+    return without_secrets(reply.json())
+
+
+async def change_settings(api: Api, changes: Mapping[str, Any]) -> Json:
+    """Change the tenant's settings (200)."""
+    reply = await api.request(
+        "PATCH",
+        "tenants/settings",
+        body=dict(changes),
+        what="change its settings",
+        scope="update:tenant_settings",
+    )
+    return without_secrets(reply.json())
+
+
+async def factors(api: Api) -> dict[str, Json]:
+    """Return each second factor by name (``/guardian/factors``).
+
+    ``enabled``, and ``trial_expired``: the plan does not have it any more, whatever
+    ``enabled`` says.
+    """
+    what, scope = "list its second factors", "read:guardian_factors"
+    reply = await api.request("GET", "guardian/factors", what=what, scope=scope)
+    return {
+        row["name"]: {
+            "enabled": row.get("enabled") is True,
+            "trial_expired": row.get("trial_expired") is True,
+        }
+        for row in reply.rows()
+        if isinstance(row.get("name"), str)
+    }
+
+
+async def set_factor(api: Api, name: str, *, enabled: bool) -> None:
+    """Enable or disable a second factor (200)."""
+    await api.request(
+        "PUT",
+        path("guardian", "factors", name),
+        body={"enabled": enabled},
+        what=f"change the factor {name}",
+        scope="update:guardian_factors",
+    )
+
+
+async def mfa_policies(api: Api) -> tuple[str, ...]:
+    """Return when the tenant itself asks for a factor; `NEVER` is best."""
+    what, scope = "show its MFA policy", "read:mfa_policies"
+    reply = await api.request("GET", "guardian/policies", what=what, scope=scope)
+    if not isinstance(reply.value, list):
+        raise TenantUnreachableError("the tenant sent no list of MFA policies")
+    return strings(reply.value)
+
+
+async def set_mfa_policies(api: Api, wanted: Sequence[str]) -> None:
+    """Say when the tenant asks for a factor (200)."""
+    await api.request(
+        "PUT",
+        "guardian/policies",
+        body=list(wanted),
+        what="change its MFA policy",
+        scope="update:mfa_policies",
+    )
