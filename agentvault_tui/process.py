@@ -66,6 +66,14 @@ class Child:
             self.process.stdout.close()
 
 
+def home_arguments(home: Home) -> tuple[str, ...]:
+    """Return what tells a child process of ours its home.
+
+    One in two folders is the platform's own, which the child finds by itself.
+    """
+    return ("--home", str(home.data)) if home.data == home.config else ()
+
+
 def start_tenant(home: Home) -> Child:
     """Start the embedded tenant's process, and return at once.
 
@@ -73,14 +81,13 @@ def start_tenant(home: Home) -> Child:
     is started before the rest of the broker is loaded, and before the home's lock is
     taken.
     """
-    # A home in two folders is the platform's own, which the child finds by itself.
-    where = ("--home", str(home.data)) if home.data == home.config else ()
     ours, theirs = socket.socketpair()
     with theirs:
         # -P: a json.py in the folder we were started from must not be imported.
         process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "agentvault_tui.tenant", *where),
+                *(sys.executable, "-P", "-m", "agentvault_tui.tenant"),
+                *home_arguments(home),
                 *("--parent-fd", str(theirs.fileno())),
             ],
             stdin=subprocess.PIPE,

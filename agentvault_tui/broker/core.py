@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from agentvault_tui.broker.connecting import Flows
@@ -66,6 +67,16 @@ class TokenUse:
     """Boot seconds of the last record."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How far the ledger was found right since the start."""
+
+    seq: int
+    at: datetime
+    complete: bool
+    """Whether that was the end of the chain, with its state and all pages."""
+
+
 @dataclass
 class Broker:
     """What the use-cases work on; they are functions over this."""
@@ -102,6 +113,12 @@ class Broker:
     """Set when one of these lists is not empty."""
     state_problem: str | None = None
     """What at the start was not as the events say, if anything."""
+    verified: Verified | None = None
+    """How far the whole ledger was found right since the start; see `verification`."""
+    unverified: str | None = None
+    """Why no verification of it could be done, while that is so."""
+    verify_first: bool = False
+    """Whether nothing is restored before the ledger was found right."""
     flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
     """Device flows under way, one a step-up."""
     deciding: set[StepUpId] = field(default_factory=set)

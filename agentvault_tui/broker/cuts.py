@@ -207,6 +207,13 @@ class Cuts:
             ]
             self.missed([change for one in attempts for change in one.changes])
 
+    async def stop_next_start(self, problem: str) -> None:
+        """Have the next start stop everything, whatever the ledger says by then."""
+        if self.journal is not None and self.journal.problem is None:
+            self.journal.problem = problem
+        self._written = None
+        await self.keep()
+
     async def record_missed(self) -> None:
         """Record what the ledger could not take, as things stand now.
 
@@ -292,7 +299,7 @@ class Cuts:
         journal = self.journal
         if journal is None:
             return Kept.MEMORY if cuts else Kept.LEDGER
-        if journal.problem is not None and not cuts:
+        if journal.problem is not None and not cuts and self.ledger.fault is None:
             # All of it is in the ledger now, which can begin a new one.
             await asyncio.to_thread(journal.create)
         elif cuts != self._written or journal.problem is not None:

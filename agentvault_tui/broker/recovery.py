@@ -16,6 +16,7 @@ from agentvault_tui.broker.usecases.redeem import told
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
+from agentvault_tui.broker.verification import fault_recorded
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import (
@@ -71,6 +72,8 @@ async def take_over(broker: Broker) -> None:
     await _cancel_changed(broker)
     await take_over_policy(broker)
     await apply_kept(broker)
+    if broker.registry.panic is not None:
+        broker.verify_first = await fault_recorded(broker)
 
 
 async def _cancel_changed(broker: Broker) -> None:

@@ -33,6 +33,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     recheck,
 )
 from agentvault_tui.broker.usecases.uses import record_uses
+from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
@@ -234,6 +235,7 @@ async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
             for work in (
                 upkeep(broker),
                 recheck(broker),
+                keep_verified(broker),
                 broker.outbox.run(),
                 follower.run(),
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.shapes import panic_shape
+from agentvault_tui.clock import iso
 
 _KEPT: Final = {
     Kept.LEDGER: "they are on their way.",
@@ -32,6 +34,8 @@ def status_shape(broker: Broker) -> dict[str, Any]:
             "head": ledger.head.seq,
             "hash": ledger.head.hash,
             "writable": ledger.writable,
+            "verified": _verified(broker),
+            "fault": ledger.fault,
         },
         "panic": panic_shape(broker.registry.panic),
         "agents": broker.registry.agent_count,
@@ -43,14 +47,7 @@ def status_shape(broker: Broker) -> dict[str, Any]:
 
 def warnings(broker: Broker) -> list[str]:
     """Return what an operator should know, in sentences."""
-    found = []
-    if not broker.ledger.writable:
-        what = (
-            "The disk is nearly full: nothing is granted, revocations are recorded."
-            if broker.ledger.takes_cuts
-            else "The ledger cannot be written: nothing is issued, revoking works."
-        )
-        found.append(f"{what} {broker.ledger.problem or ''}".strip())
+    found = list(_ledger_warnings(broker))
     if broker.cuts.waiting:
         found.append(
             f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
@@ -62,8 +59,6 @@ def warnings(broker: Broker) -> list[str]:
             f"The next start stops everything, until agentvault agents restore --all: "
             f"{journal.problem}."
         )
-    if broker.state_problem:
-        found.append(broker.state_problem)
     if broker.policy_problem:
         found.append(
             f"The policy on disk cannot be put in force, the one before decides: "
@@ -80,3 +75,27 @@ def warnings(broker: Broker) -> list[str]:
     elif broker.log_problem:
         found.append(f"The tenant's own log cannot be read: {broker.log_problem}")
     return found
+
+
+def _ledger_warnings(broker: Broker) -> Iterator[str]:
+    ledger = broker.ledger
+    if broker.state_problem:
+        yield broker.state_problem
+    if broker.unverified:
+        yield f"The ledger is not verified: {broker.unverified}."
+    if ledger.writable or ledger.fault:
+        return
+    what = (
+        "The disk is nearly full: nothing is granted, revocations are recorded."
+        if ledger.takes_cuts
+        else "The ledger cannot be written: nothing is issued, revoking works."
+    )
+    yield f"{what} {ledger.problem or ''}".strip()
+
+
+def _verified(broker: Broker) -> dict[str, Any] | None:
+    """Return up to which event the whole ledger was found right, and when."""
+    found = broker.verified
+    if found is None:
+        return None
+    return {"seq": found.seq, "at": iso(found.at), "complete": found.complete}

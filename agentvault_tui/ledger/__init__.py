@@ -5,6 +5,7 @@ from agentvault_tui.ledger.activity import ALLOWED, REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import Exported, export_ledger
 from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
 from agentvault_tui.ledger.ledger import Ledger
+from agentvault_tui.ledger.opening import CHECKED_AT_START
 from agentvault_tui.ledger.past import Around, Past, Place
 from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.past_tokens import Holding
@@ -35,6 +36,7 @@ from agentvault_tui.ledger.verify_state import StateDivergence, verify_home
 __all__ = [
     "ALLOWED",
     "CAPACITY",
+    "CHECKED_AT_START",
     "REDEEMED",
     "Activity",
     "Around",

@@ -170,9 +170,13 @@ class Bound(dict[str, tuple[int, str]]):
         for key, value in json.loads(state or "{}").items():
             number, _, found = value.partition(":")
             n = int(number) if found or not key.startswith("tok_") else _FINAL
-            if key not in self or self[key][0] < n:
-                self[key] = n, found
-                self.at[key] = seq
+            self.put(seq, key, n, found)
+
+    def put(self, seq: int, key: str, n: int, found: str) -> None:
+        """Take one binding of event *seq*, unless one with a larger number is known."""
+        if key not in self or self[key][0] < n:
+            self[key] = n, found
+            self.at[key] = seq
 
     def settled(self, key: str, n: int) -> bool:
         """Tell whether nothing older can say more about a row numbered *n*."""

@@ -86,6 +86,8 @@ class Ledger:
         self._closing = asyncio.Event()
         self._head_problem: str | None = None
         self._shortage: str | None = None
+        self.fault: str | None = None
+        """Why what it holds is not what was recorded, once that was found."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -186,12 +188,14 @@ class Ledger:
         """
         if not self.writable:
             what = self.problem or "the ledger is closed"
+            if self.fault is not None:
+                what = f"the ledger {self.fault}"
             raise LedgerUnwritableError(what, "nothing is granted until that is over")
 
     @property
     def writable(self) -> bool:
         """Whether commits that are not urgent are taken now."""
-        return self._shortage is None and self.takes_cuts
+        return self._shortage is None and self.fault is None and self.takes_cuts
 
     @property
     def takes_cuts(self) -> bool:
@@ -201,7 +205,14 @@ class Ledger:
     @property
     def problem(self) -> str | None:
         """What is wrong: the reason when not writable, or else a warning."""
-        return self._writer.problem or self._shortage or self._head_problem
+        return (
+            self._writer.problem or self.fault or self._shortage or self._head_problem
+        )
+
+    def distrust(self, fault: str) -> None:
+        """Take no commit from now on that is not urgent: nothing is to be granted."""
+        self.fault = fault
+        self._tell()
 
     @property
     def index_lag(self) -> int:

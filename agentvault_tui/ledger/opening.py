@@ -26,7 +26,7 @@ from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
 
-_TAIL: Final = 256
+CHECKED_AT_START: Final = 256
 """Events whose links and columns are checked at every start."""
 _PASSING: Final = (
     "SQLITE_BUSY",
@@ -91,7 +91,7 @@ def open_checked(
         schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16), clock)
         ledger_id = read_ledger_id(db, home.database)
         tip = read_tip(db, ledger_id)
-        problem = check_tail(db, ledger_id, _TAIL)
+        problem = check_tail(db, ledger_id, CHECKED_AT_START)
         if problem:
             raise LedgerDamagedError(
                 f"{home.database}: {problem}",

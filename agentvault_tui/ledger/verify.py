@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
@@ -27,6 +28,11 @@ _CHUNK: Final = 10_000
 """Events read in one snapshot, so that a verification never holds up the log."""
 _COLUMNS: Final = "seq, hash, CAST(body AS BLOB), time, type, agent_id, outcome, text"
 _LONGEST_LINE: Final = 65_536
+_LOG_CAP: Final = 128 * 1024 * 1024
+"""Bytes the log may reach during one look at all pages: it cannot shrink meanwhile."""
+_LOOK_EVERY: Final = 100_000
+"""Steps of SQLite's between two looks at the log."""
+_PAUSE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,22 @@ _Counts = tuple[
 """Eras, counts by type, and counts by what an operator asks about."""
 
 
+class StateCheck(Protocol):
+    """Compares state rows with the bodies of all events, seen one after another."""
+
+    def begin(self, db: sqlite3.Connection) -> None:
+        """Get ready, before the first event."""
+        ...
+
+    def learn(self, seq: int, body: dict[str, Any]) -> None:
+        """Take what an event says of rows; its link and columns are right."""
+        ...
+
+    def problems(self, db: sqlite3.Connection) -> list[str]:
+        """Return what is wrong with the rows, in the snapshot of the last event."""
+        ...
+
+
 class _BadError(Exception):
     """The first thing that is wrong."""
 
@@ -59,18 +81,28 @@ class _BadError(Exception):
         self.problem = problem
 
 
-def verify_ledger(home: Home, *, columns: bool = True) -> Verification:
+def verify_ledger(
+    home: Home,
+    *,
+    columns: bool = True,
+    state: StateCheck | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
     """Check a home's ledger, beside a running broker or without one.
 
-    With *columns* every indexed column is compared with the body it was taken from;
-    without, the chain alone is checked, some three times as fast.
+    Args:
+        home: the home.
+        columns: compare every indexed column with the body it was taken from; without,
+            the chain alone is checked, some three times as fast.
+        state: what compares state rows with the events; needs *columns*.
+        progress: called with the number of the last event that was found right.
 
     Raises:
         NotFoundError: there is no ledger.
     """
     if not home.database.exists():
         raise NotFoundError(f"there is no ledger at {home.database}")
-    walk = _Walk(0, bytes(32))
+    walk = _Walk(0, bytes(32), state=state)
     try:
         witness = read_witness(home.head_file)
         db = schema.open_reader(home.database)
@@ -81,12 +113,14 @@ def verify_ledger(home: Home, *, columns: bool = True) -> Verification:
             if row is None:
                 raise _BadError(None, "the ledger id is missing")
             walk.start(str(row[0]))
+            if state is not None:
+                state.begin(db)
             outside = None if witness is None else witness.head.seq
-            at_witness = _walk_store(db, walk, outside, columns=columns)
+            at_witness = _walk_store(db, walk, outside, progress, columns=columns)
             if witness is not None:
                 _compare(walk, witness.ledger, witness.head, at_witness)
             if columns:
-                _check_beside(db, walk)
+                _check_beside(db, walk, Path(f"{home.database}-wal"))
         finally:
             db.close()
         if witness is None and walk.seq:
@@ -150,10 +184,18 @@ def check_tail(db: sqlite3.Connection, ledger_id: str, count: int) -> str | None
 class _Walk:
     """A walk along the chain: where it is, and what it has counted."""
 
-    def __init__(self, seq: int, digest: bytes, ledger: str | None = None) -> None:
+    def __init__(
+        self,
+        seq: int,
+        digest: bytes,
+        ledger: str | None = None,
+        state: StateCheck | None = None,
+    ) -> None:
         self.first = self.seq = seq
         self.hash = digest
         self.ledger = ledger
+        self.state = state
+        self.state_problems: list[str] = []
         self.changed: str | None = None
         """What the store's own tables and triggers are not, if anything."""
         self.time = ""
@@ -175,9 +217,11 @@ class _Walk:
         if link(self.hash, expected, body) != digest:
             raise _BadError(expected, "its hash does not follow from what is before it")
         if columns:
-            fact = _check_columns(seq, body, columns)
+            value, fact = _check_columns(seq, body, columns)
             for key in activity.keys(fact, columns[0]):
                 self.activity[key] = (self.activity.get(key, (0,))[0] + 1, columns[0])
+            if self.state is not None:
+                self.state.learn(seq, value)
         self.seq, self.hash = expected, digest
 
     def count(
@@ -193,8 +237,10 @@ class _Walk:
         """Say how far it got."""
         head = Head(self.seq, written(self.hash))
         problems = [bad.problem if bad else None, self.changed]
+        if bad is None:
+            problems += self.state_problems
         return Verification(
-            ok=bad is None and self.changed is None,
+            ok=not any(problems),
             events=self.seq - self.first,
             head=head,
             ledger=self.ledger,
@@ -204,42 +250,71 @@ class _Walk:
 
 
 def _walk_store(
-    db: sqlite3.Connection, walk: _Walk, witness: int | None, *, columns: bool
+    db: sqlite3.Connection,
+    walk: _Walk,
+    witness: int | None,
+    progress: Callable[[int], None],
+    *,
+    columns: bool,
 ) -> bytes | None:
     """Walk the whole store in snapshots; return the hash at place *witness*."""
     fields = _COLUMNS if columns else "seq, hash, CAST(body AS BLOB)"
     sql = f"SELECT {fields} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
     at_witness = walk.hash if witness == 0 else None
-    uncounted: list[tuple[Any, ...]] = []
-    while True:
+    last = False
+    while not last:
         db.execute("BEGIN")
         rows = db.execute(sql, (walk.seq,)).fetchall()
-        if len(rows) < _CHUNK:
-            # This snapshot holds the end, so the counts must be those of this walk.
-            walk.stored = _stored_counts(db)
-            if columns:
-                uncounted = db.execute(activity.UNCOUNTED.format("")).fetchall()
-        db.execute("COMMIT")
+        last = len(rows) < _CHUNK
+        if not last:
+            db.execute("COMMIT")
         for row in rows:
             walk.step(*row)
             if columns:
                 walk.count(row[3], row[4], row[5], row[6])
             if walk.seq == witness:
                 at_witness = walk.hash
-        if len(rows) < _CHUNK:
-            break
-    if walk.stored is not None:
-        _add_uncounted(walk.stored, uncounted)
+        progress(walk.seq)
+    # This snapshot holds the end, so counts and state must be those of this walk.
+    walk.stored = _stored_counts(db)
+    if columns:
+        _add_uncounted(walk.stored, db.execute(activity.UNCOUNTED.format("")))
+    if walk.state is not None:
+        walk.state_problems = walk.state.problems(db)
+    db.execute("COMMIT")
     return at_witness
 
 
-def _check_beside(db: sqlite3.Connection, walk: _Walk) -> None:
+def _check_beside(db: sqlite3.Connection, walk: _Walk, log: Path) -> None:
     """Check the counts kept beside the events, the file's pages, and its indexes."""
     if walk.stored != (walk.eras, walk.tally, walk.activity):
         raise _BadError(None, "the counts kept beside the events are not theirs")
-    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    found = _check_pages(db, log)
     if found != "ok":
         raise _BadError(None, f"the file is damaged beside its events ({found:.200})")
+
+
+def _check_pages(db: sqlite3.Connection, log: Path) -> str:
+    """Have SQLite check all pages and indexes, anew where its log grows too large.
+
+    That is one snapshot, during which a broker's log only grows.
+    """
+
+    def too_large() -> bool:
+        return log.exists() and log.stat().st_size > _LOG_CAP
+
+    db.set_progress_handler(too_large, _LOOK_EVERY)
+    try:
+        while True:
+            try:
+                (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+                return str(found)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_INTERRUPT":
+                    raise
+                time.sleep(_PAUSE)
+    finally:
+        db.set_progress_handler(None, 0)
 
 
 def _stored_counts(db: sqlite3.Connection) -> _Counts:
@@ -261,11 +336,13 @@ def _add_uncounted(counts: _Counts, rows: Iterable[tuple[Any, ...]]) -> None:
         counted[key] = counted.get(key, (0, ""))[0] + events, last
 
 
-def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> activity.Fact:
+def _check_columns(
+    seq: int, body: bytes, columns: tuple[Any, ...]
+) -> tuple[dict[str, Any], activity.Fact]:
     """Compare the columns that filters and searches use with the body.
 
     Returns:
-        what of the event is counted.
+        the parsed body, and what of the event is counted.
     """
     try:
         value = json.loads(str(body, "utf-8"))
@@ -290,7 +367,7 @@ def _check_columns(seq: int, body: bytes, columns: tuple[Any, ...]) -> activity.
             if one != other
         )
         raise _BadError(seq, f"its column {column} is not what its body says")
-    return fact
+    return value, fact
 
 
 def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:

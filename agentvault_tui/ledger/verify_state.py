@@ -9,18 +9,18 @@ put back as it once was is found. What no event holds is in docs/threat-model.md
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, Deadline, SystemClock, iso, parse_iso
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import docs, schema, state
+from agentvault_tui.ledger import docs, state
 from agentvault_tui.ledger.bindings import (
     ALL_TOKENS,
     CREDENTIAL,
@@ -46,19 +46,21 @@ from agentvault_tui.model import (
     AgentId,
     AgentStatus,
     Credential,
+    EventType,
     Lease,
     StepUp,
     StepUpStatus,
     Token,
 )
 
-_BESIDES: Final = "; besides, "
 _WINDOW: Final = 16_384
 """Events of the first look back; each next one is twice as long."""
 _OVERTAKEN: Final = 16_384
 """Events by which a revocation may stand before the issue of a token it voids."""
 _COOLING: Final = timedelta(seconds=1_000)
 """No agent waits longer after a denial (see `broker.cooldowns`)."""
+_WAITING: Final = 65_536
+"""More row numbers than all commits together have that can wait before the writer."""
 _KNOWN_META: Final = ("ledger", "panic", "cooldown:", "account:", "lease:", *UNBOUND)
 
 
@@ -106,31 +108,25 @@ class StateDivergence:
         return {kind: count for kind, count in kinds.items() if count}
 
 
-def verify_home(home: Home, *, now: datetime | None = None) -> Verification:
+def verify_home(
+    home: Home,
+    *,
+    now: datetime | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
     """Check a home's ledger, and that its state is what its events tell of.
 
     Args:
         home: the home.
         now: by which tokens have expired; the machine's own clock if not given.
+        progress: called with the number of the last event that was found right.
 
     Raises:
         NotFoundError: there is no ledger.
     """
-    found = verify_ledger(home)
-    if not found.ok:
-        return found
-    try:
-        with foreseen(home.database):
-            db = schema.open_reader(home.database)
-            try:
-                problems = state_problems(db, iso(now or SystemClock().now()))
-            finally:
-                db.close()
-    except LedgerError as error:
-        problems = [f"its state cannot be read ({error.what})"]
-    if not problems:
-        return found
-    return replace(found, ok=False, problem=_BESIDES.join(problems))
+    return verify_ledger(
+        home, state=FullStateCheck(home.database, now), progress=progress
+    )
 
 
 def diverged(db: sqlite3.Connection, loaded: Loaded, clock: Clock) -> StateDivergence:
@@ -329,30 +325,21 @@ def _lost_steps(db: sqlite3.Connection, bound: Bound) -> tuple[AgentId, ...]:
     )
 
 
-def state_problems(db: sqlite3.Connection, now: str) -> list[str]:
-    """Return the first thing of each kind that is not as the events say."""
-    db.execute("BEGIN")
-    try:
-        firsts: dict[str, str] = {}
-        for kind, problem in _Everything(db, now).problems():
-            firsts.setdefault(kind, problem)
-        return list(firsts.values())
-    finally:
-        db.execute("COMMIT")
-
-
 class _Issued(NamedTuple):
     """What an event says of a token's row."""
 
     digest: str
     seq: int
     agent_id: str
-    lives: bool
-    """Whether it has not expired."""
+    ends: str
 
 
-class _Everything:
-    """Every row of the state, and every binding of every event."""
+class FullStateCheck:
+    """Every row of the state against every binding of every event.
+
+    Rows are bound by the bodies that a verification has found right, read once, and
+    compared in the snapshot that holds the last of them.
+    """
 
     _TABLES: Final = (
         ("agents", "agent"),
@@ -361,52 +348,97 @@ class _Everything:
         ("meta", "value"),
     )
 
-    def __init__(self, db: sqlite3.Connection, now: str) -> None:
-        self._db = db
-        self._now = now
+    def __init__(self, path: Path, now: datetime | None = None) -> None:
+        """Start with nothing learned.
+
+        Args:
+            path: the database.
+            now: by which tokens have expired; the machine's own clock if not given.
+        """
+        self._path = path
+        self._given = now
+        self._started = self._latest = iso(now or SystemClock().now())
         self._bound = Bound()
+        """What events bound of all but tokens: there may be millions."""
         self._tokens: dict[str, dict[int, _Issued]] = {}
         """What events bound of each token whose row must be there or may be."""
         self._drops: dict[str, set[int]] = {}
         self._voids: dict[str, set[int]] = {}
-        (first,) = db.execute("SELECT min(n) FROM tokens").fetchone()
-        self._first = 2**62 if first is None else int(first)
-        """Older tokens were pruned, and their drops with them."""
-        for seq, agent_id, ends, text in db.execute(
-            "SELECT seq, agent_id, coalesce(json_extract(body, '$.detail.expires_at'),"
-            " json_extract(body, '$.detail.token_fetch_before')),"
-            " json_extract(body, '$.state') FROM events ORDER BY seq"
-        ):
-            if text is not None:
-                self._learn(seq, agent_id, ends, text)
+        self._oldest = 0
 
-    def _learn(self, seq: int, agent_id: str, ends: object, text: str) -> None:
-        for key, value in json.loads(text).items():
+    def begin(self, db: sqlite3.Connection) -> None:
+        """Find out of which rows nothing has to be kept; see `_oldest_kept`."""
+        with foreseen(self._path):
+            self._oldest = _oldest_kept(db)
+
+    def learn(self, seq: int, body: dict[str, Any]) -> None:
+        """Take what an event binds; see `StateCheck`."""
+        detail = body["detail"]
+        time = body["time"]
+        if body["type"] == EventType.CLOCK_JUMP and (
+            back := _seconds_back(detail.get("seconds"))
+        ):
+            time = iso(parse_iso(time) + back)
+        self._latest = max(self._latest, time)
+        for key, value in body.get("state", {}).items():
             number, _, found = value.partition(":")
             n = int(number)
             if key.startswith(ALL_TOKENS):
                 self._voids.setdefault(key.removeprefix(ALL_TOKENS), set()).add(n)
-            elif not key.startswith("tok_"):
+            elif key.startswith("tok_"):
+                self._learn_token(seq, body["agent_id"], detail, (key, n, found))
                 continue
-            elif not found:
+            self._bound.put(seq, key, n, found)
+
+    def _learn_token(
+        self,
+        seq: int,
+        agent_id: str,
+        detail: dict[str, Any],
+        bound: tuple[str, int, str],
+    ) -> None:
+        key, n, found = bound
+        ends = detail.get("expires_at") or detail.get("token_fetch_before")
+        ends = ends if isinstance(ends, str) else ""
+        if not found:
+            if n >= self._oldest:
                 self._drops.setdefault(key, set()).add(n)
-            else:
-                lives = isinstance(ends, str) and ends > self._now
-                if lives or n >= self._first:
-                    issued = _Issued(found, seq, agent_id, lives)
-                    self._tokens.setdefault(key, {})[n] = issued
-        self._bound.learn(seq, text)
+        elif n >= self._oldest or ends > self._started:
+            issued = _Issued(found, seq, agent_id, ends)
+            self._tokens.setdefault(key, {})[n] = issued
 
-    def problems(self) -> Iterator[tuple[str, str]]:
+    def problems(self, db: sqlite3.Connection) -> list[str]:
+        """Return the first thing of each kind that is not as the events say."""
+        # Not before the snapshot was taken: what a broker has pruned had expired.
+        now = iso(self._given or SystemClock().now())
+        # A clock that was ahead has ended what it passed, and rows were pruned by it.
+        now = max(now, self._latest)
+        firsts: dict[str, str] = {}
+        try:
+            with foreseen(self._path):
+                for kind, problem in self._differences(db, now):
+                    firsts.setdefault(kind, problem)
+        except LedgerError as error:
+            firsts.setdefault("", f"its state cannot be read ({error.what})")
+        return list(firsts.values())
+
+    def _differences(
+        self, db: sqlite3.Connection, now: str
+    ) -> Iterator[tuple[str, str]]:
         """Yield each kind of difference, and what it is."""
+        (first,) = db.execute("SELECT min(n) FROM tokens").fetchone()
+        # Older tokens were pruned, and their drops with them.
+        first = 2**62 if first is None else int(first)
         for table, name in self._TABLES:
-            yield from self._rows(table, name)
-        yield from self._token_rows()
-        yield from self._ends()
+            yield from self._rows(db, table, name)
+        yield from self._token_rows(db, now)
+        yield from self._ends(db, first)
 
-    def _rows(self, table: str, name: str) -> Iterator[tuple[str, str]]:
+    def _rows(
+        self, db: sqlite3.Connection, table: str, name: str
+    ) -> Iterator[tuple[str, str]]:
         there = set()
-        for row in self._db.execute(f"SELECT * FROM {table}"):
+        for row in db.execute(f"SELECT * FROM {table}"):
             there.add(f"{STEP}{row[0]}" if table == "outbox" else row[0])
             if table == "meta" and not str(row[0]).startswith(_KNOWN_META):
                 yield table, f"{name} {row[0]} is there though no event tells of it"
@@ -424,9 +456,11 @@ class _Everything:
             if _table_of(key) == table and key not in there:
                 yield table, f"{name} {key} is gone though its event is there"
 
-    def _token_rows(self) -> Iterator[tuple[str, str]]:
+    def _token_rows(
+        self, db: sqlite3.Connection, now: str
+    ) -> Iterator[tuple[str, str]]:
         there: dict[str, set[int]] = {}
-        for row in self._db.execute("SELECT * FROM tokens"):
+        for row in db.execute("SELECT * FROM tokens"):
             n, name = row[0], str(row[1])
             there.setdefault(name, set()).add(n)
             if name in self._drops:
@@ -440,27 +474,46 @@ class _Everything:
             if name in self._drops:
                 continue
             for n, issued in rows.items():
-                live = issued.lives and n > self._bound.voided(issued.agent_id)
+                live = issued.ends > now and n > self._bound.voided(issued.agent_id)
                 if live and n not in there.get(name, ()):
                     yield "tokens", f"token {name} is gone though it did not end"
 
-    def _ends(self) -> Iterator[tuple[str, str]]:
+    def _ends(self, db: sqlite3.Connection, first: int) -> Iterator[tuple[str, str]]:
         """Yield what of the ends of tokens is not as events say."""
         for table, told, name in (
             ("dropped", self._drops, "token"),
             ("voided", self._voids, "agent"),
         ):
-            rows = {
-                str(key): n for key, n in self._db.execute(f"SELECT * FROM {table}")
-            }
+            rows = {str(key): n for key, n in db.execute(f"SELECT * FROM {table}")}
             for key, n in rows.items():
                 if n not in told.get(key, ()):
                     yield table, f"the end of {name} {key} is in no event"
             for key, numbers in told.items():
-                if max(numbers) >= self._first and key not in rows:
+                if max(numbers) >= first and key not in rows:
                     yield table, f"{name} {key} ended, and its row is gone"
                 elif table == "voided" and key in rows and rows[key] < max(numbers):
                     yield table, f"{name} {key} ended later than its row says"
+
+
+def _oldest_kept(db: sqlite3.Connection) -> int:
+    """Return a number below those of all token rows, ends among them, there will be.
+
+    A commit is numbered when it is asked for, and some of those numbered before the
+    last one may still wait to be written.
+    """
+    found = [
+        db.execute(f"SELECT min(n) FROM {table}").fetchone()[0]
+        for table in ("tokens", "dropped", "voided")
+    ]
+    return int(min([state.last_n(db), *(n for n in found if n is not None)])) - _WAITING
+
+
+def _seconds_back(value: object) -> timedelta:
+    """Return by how much a clock was set back, as an event of it says; 0 if forward."""
+    try:
+        return timedelta(seconds=max(-float(str(value)), 0.0))
+    except (ValueError, OverflowError):
+        return timedelta()
 
 
 def _table_of(key: str) -> str:

@@ -82,6 +82,8 @@ class Writer:
         self._tidy = False
         self._batches = 0
         self._uncounted = 0
+        self._held = 0
+        """Bytes of log that readers did not let go of when waited for last."""
         self._counts: Counts | None = None
         """What events add that are not counted yet; None where they must be read."""
 
@@ -188,7 +190,11 @@ class Writer:
                 await db.run(count_new, self._counts)
                 self._counts, self._uncounted = Counts(), 0
             if log_to_move(self._path) > (_IDLE_BYTES if idle else _CHECKPOINT_BYTES):
-                await db.run(_checkpoint, self._path, idle=idle)
+                # A reader that goes on and on is waited for once, not at every chore.
+                waits = _CHECKPOINT_BYTES if idle and not self._held else _LARGE_BYTES
+                least = self._held + waits
+                held = await db.run(_checkpoint, self._path, least)
+                self._held = self._held if held is None else held
         except Exception as error:  # noqa: BLE001 - any failure latches
             nothing = Batch((), self.tip, self.tip, [], [])
             await self._recover(nothing, error, clock)
@@ -282,20 +288,30 @@ def log_to_move(path: Path) -> int:
     return waiting
 
 
-def _checkpoint(db: sqlite3.Connection, path: Path, *, idle: bool) -> None:
+def _checkpoint(db: sqlite3.Connection, path: Path, least: int) -> int | None:
     """Move the log into the database; where it has grown, let readers let go of it.
 
     Readers may hold some pages back: not a failure, the next one moves them. But a log
     that some reader always uses never starts anew, and grows.
+
+    Args:
+        db: the writing connection.
+        path: the database.
+        least: bytes of log from which on readers are waited for.
+
+    Returns:
+        how many bytes of log readers held all the same; None if not waited for.
     """
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     size = Path(f"{path}-wal").stat().st_size
-    if size > (_CHECKPOINT_BYTES if idle else _LARGE_BYTES):
-        db.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
-        try:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            db.execute(f"PRAGMA busy_timeout = {schema.BUSY_SECONDS * 1000:.0f}")
+    if size <= least:
+        return None
+    db.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+    try:
+        (held, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {schema.BUSY_SECONDS * 1000:.0f}")
+    return size if held else 0
 
 
 def _nothing(*_: object) -> None:

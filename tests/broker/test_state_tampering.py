@@ -23,10 +23,10 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import OutboxStep, verify_home
 from agentvault_tui.ledger.state import live_token_rows, load
-from agentvault_tui.ledger.verify_state import diverged, state_problems
+from agentvault_tui.ledger.verify_state import FullStateCheck, diverged
 from agentvault_tui.model import (
     Account,
     Action,
@@ -149,6 +149,15 @@ def changes(
                     yield table, sql, (other, where)
 
 
+def state_problems(bench: Bench, db: sqlite3.Connection) -> list[str]:
+    """What `verify` says of the rows, the events being right."""
+    check = FullStateCheck(bench.home.database, bench.clock.now())
+    check.begin(db)
+    for seq, body in db.execute("SELECT seq, body FROM events ORDER BY seq"):
+        check.learn(seq, json.loads(body))
+    return check.problems(db)
+
+
 def served(bench: Bench, db: sqlite3.Connection) -> tuple[set[Any], bool]:
     """What a start on these rows would serve, and whether it tells of a difference."""
     loaded = load(db, bench.clock)
@@ -177,7 +186,6 @@ def _cooling(kept: Any, agent: Agent) -> bool:
 async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None:
     """`verify` tells each one; a start serves nothing that the original did not."""
     await furnish(bench)
-    now = iso(bench.clock.now())
     found = verify_home(bench.home, now=bench.clock.now())
     assert (found.ok, found.problem) == (True, None)
     with sqlite3.connect(bench.home.database) as db:
@@ -189,7 +197,7 @@ async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None
             db.backup(copy)
             try:
                 copy.execute(sql, values)
-                problems = state_problems(copy, now)
+                problems = state_problems(bench, copy)
             except (ValueError, TypeError, LookupError, AttributeError) as error:
                 problems = [repr(error)]  # a start refuses such a file, see `foreseen`
             if not problems:

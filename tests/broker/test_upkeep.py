@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,15 @@ from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.clock import Deadline
-from agentvault_tui.model import Action, StepUpStatus, Token, TokenId, TokenKind
+from agentvault_tui.ledger import verify_home
+from agentvault_tui.model import (
+    Action,
+    StepUpStatus,
+    Token,
+    TokenId,
+    TokenKind,
+    new_id,
+)
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 
@@ -123,6 +132,22 @@ async def test_what_a_clock_ahead_ended_stays_ended(
         assert await bench.events("audit.ambiguous") == []
     finally:
         await bench.close()
+
+
+async def test_tokens_pruned_by_a_clock_that_was_ahead_are_not_missed(
+    bench: Bench,
+) -> None:
+    """Their rows are gone though they have not ended by the clock as it is set now."""
+    await ask(bench, await bench.agent(), CALENDAR)
+    async with looking_after(bench) as jump:
+        await jump(7200)
+        with sqlite3.connect(bench.home.database) as db:
+            while db.execute("SELECT count(*) FROM tokens").fetchone() != (0,):
+                await bench.agent(new_id("agt"))
+        db.close()
+        await jump(-7200)
+    found = verify_home(bench.home, now=bench.clock.now())
+    assert (found.ok, found.problem) == (True, None)
 
 
 async def test_a_token_seen_to_have_expired_is_dropped_at_once(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import itertools
 import json
 import shutil
 import sqlite3
@@ -17,19 +18,22 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import independent_verifier
-from support.ledger_kit import decision, manual_clock, note, unguarded
+from support.ledger_kit import decision, manual_clock, note, token, unguarded
 
 from agentvault_tui.clock import ManualClock
 from agentvault_tui.csvrows import safe_cell
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
+    DropToken,
     Ledger,
     export_ledger,
     verify_export,
+    verify_home,
     verify_ledger,
 )
 from agentvault_tui.ledger.activity import count_new
+from agentvault_tui.model import EventType
 
 _COUNT = 40
 _REST = "time, type, agent_id, outcome, text, body, hash FROM events"
@@ -260,20 +264,43 @@ def test_what_stands_beside_the_events_is_checked(stored: Home, statement: str) 
 
 
 async def test_verify_works_beside_a_writing_broker(home: Home, ledger: Ledger) -> None:
-    """A verification while commits flow is right, and they keep flowing."""
+    """A verification while tokens come and go is right, and they keep doing so."""
     done = asyncio.Event()
+    clock = manual_clock()
 
     async def write() -> None:
-        while not done.is_set():
-            await ledger.commit(decision())
+        for number in itertools.count():
+            if done.is_set():
+                return
+            issued = token(clock, f"tok_{number}")
+            await ledger.commit(decision(), changes=[issued])
+            if number % 2:
+                gone = note(EventType.TOKEN_REVOKED)
+                await ledger.commit(gone, changes=[DropToken(issued.id)])
 
     writing = asyncio.ensure_future(write())
     await ledger.commit(decision())
     for _ in range(5):
-        report = await asyncio.to_thread(verify_ledger, home)
+        report = await asyncio.to_thread(verify_home, home, now=clock.now())
         assert report.ok, report
     done.set()
     await writing
+
+
+def test_a_verifier_ends_with_the_broker_that_started_it(home: Home) -> None:
+    """Its stdin ends then, and it says nothing more, however much is to be read."""
+
+    async def write() -> None:
+        ledger = await Ledger.open(home, clock=manual_clock())
+        for _ in range(8):
+            await ledger.commit(*(decision() for _ in range(2_000)))
+        await ledger.close()
+
+    asyncio.run(write())
+    argv = [sys.executable, "-P", "-m", "agentvault_tui.ledger", "--home", home.data]
+    ended = subprocess.run(argv, input=b"", capture_output=True, check=False)
+    assert ended.returncode == 1
+    assert b'"ok"' not in ended.stdout
 
 
 @_many

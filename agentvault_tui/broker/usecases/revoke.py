@@ -180,6 +180,12 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
     """
     registry = broker.registry
     if registry.panic is not None:
+        if broker.verify_first:
+            raise ConflictError(
+                "the ledger did not hold when it was verified last, and was not "
+                "verified since",
+                "wait until agentvault doctor says that it is, then restore",
+            )
         await broker.cuts.record_missed()
         lifted = registry.panic
         since = lifted.since

@@ -36,7 +36,16 @@ def check_broker(session: Session) -> Iterator[Finding]:
             f"{status['panic']['by']}: {status['panic']['reason']}",
             "agentvault agents restore --all",
         )
-    if not status["ledger"]["writable"]:
+    if (verified := status["ledger"].get("verified")) is not None:
+        how = "all of the ledger" if verified["complete"] else "so far the ledger"
+        yield ok(f"it verified {how} up to event {verified['seq']}, {verified['at']}")
+    if problem := status["ledger"].get("fault"):
+        yield fault(
+            f"the ledger {problem}: nothing is granted, revoking works",
+            "keep it as evidence, put the newest good copy back, then agentvault audit"
+            " accept --reason WHY",
+        )
+    elif not status["ledger"]["writable"]:
         yield fault(
             "the ledger cannot be written: nothing is issued, revoking works",
             "make room on the disk, check its modes; it recovers by itself",

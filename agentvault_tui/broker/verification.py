@@ -1,0 +1,147 @@
+"""Verify the whole ledger beside the running broker, and stop everything if it fails.
+
+A start checks the newest events, and finds older ones by columns and indexes that
+whoever can write the file can change. So `verify_home` runs after it, in a process of
+its own that takes nothing from decisions, and once a day from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from typing import Any, Final
+
+from agentvault_tui.broker.core import SYSTEM, Broker, Verified
+from agentvault_tui.broker.usecases.revoke import panic
+from agentvault_tui.ledger import CHECKED_AT_START, EventQuery
+from agentvault_tui.model import Draft, EventType
+from agentvault_tui.process import home_arguments
+from agentvault_tui.text import visible
+
+FAULT: Final = "ledger_does_not_hold"
+"""The reason of the event."""
+_AGAIN: Final = 86_400.0
+"""Seconds between two verifications."""
+_SILENCE: Final = 900.0
+"""Seconds without progress until operators are told."""
+_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+
+log = logging.getLogger("agentvault.verification")
+
+
+async def keep_verified(broker: Broker) -> None:
+    """Verify the ledger, again after a day, and whenever its process was ended."""
+    if broker.ledger.head.seq <= CHECKED_AT_START and not broker.verify_first:
+        await asyncio.sleep(_AGAIN)
+    pause = _PAUSE
+    while True:
+        try:
+            found = await _verify(broker)
+        except OSError as error:
+            found = f"its process cannot be started ({error.strerror})"
+        if isinstance(found, str):
+            log.error("the ledger is not verified: %s", found)
+            broker.unverified = found
+            broker.on_status()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            continue
+        if not found["ok"]:
+            await stop_for_fault(broker, found)
+            return
+        broker.verified = Verified(found["head"]["seq"], broker.clock.now(), True)
+        broker.unverified, broker.verify_first, pause = None, False, _PAUSE
+        broker.on_status()
+        await asyncio.sleep(_AGAIN)
+
+
+async def fault_recorded(broker: Broker) -> bool:
+    """Tell whether events say that the ledger did not hold, and nobody restored since.
+
+    Then nothing is restored before it was found right.
+    """
+    lifted = await broker.ledger.events(EventQuery(type=EventType.PANIC_OFF, limit=1))
+    after = lifted.events[0].seq if lifted.events else 0
+    before: int | None = None
+    while True:
+        query = EventQuery(type=EventType.AUDIT_AMBIGUOUS, before=before, limit=100)
+        page = await broker.ledger.events(query)
+        newer = [event for event in page.events if event.seq > after]
+        if any(event.reason == FAULT for event in newer):
+            return True
+        before = page.next
+        if before is None or before <= after:
+            return False
+
+
+async def stop_for_fault(broker: Broker, found: dict[str, Any]) -> None:
+    """Grant nothing and stop everything: what is served may have been ended.
+
+    Neither ends with a restart: the panic is in the ledger, and the cut journal's
+    marker is deleted, so that a copy without that event starts stopped as well.
+    """
+    where = "" if found["first_bad"] is None else f"event {found['first_bad']}: "
+    problem = f"{where}{visible(found['problem'], 300)}"
+    broker.ledger.distrust(f"does not hold ({problem})")
+    broker.state_problem = (
+        f"The ledger does not hold ({problem}): everything was stopped. Keep it as "
+        "evidence, put the newest good copy back, then agentvault audit accept."
+    )
+    log.error("%s", broker.state_problem)
+    stopped = asyncio.create_task(
+        panic(broker, f"the ledger does not hold: {problem}", SYSTEM)
+    )
+    draft = Draft(
+        EventType.AUDIT_AMBIGUOUS,
+        SYSTEM,
+        reason=FAULT,
+        detail={
+            "problem": problem,
+            "first_bad": found["first_bad"],
+            "right_up_to": found["head"]["seq"],
+        },
+    )
+    await broker.record_cut(draft)
+    await stopped
+    await broker.cuts.stop_next_start("the ledger does not hold")
+    broker.on_status()
+
+
+async def _verify(broker: Broker) -> dict[str, Any] | str:
+    """Run the verifier; return what it found, or why it found nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "agentvault_tui.ledger"),
+        *home_arguments(broker.home),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None  # noqa: S101 - a pipe
+    try:
+        while line := await _next_line(broker, process.stdout):
+            try:
+                said: dict[str, Any] = json.loads(line)
+            except ValueError:
+                break  # cut short
+            if "ok" in said:
+                return said
+            if broker.verified is None or not broker.verified.complete:
+                broker.verified = Verified(said["seq"], broker.clock.now(), False)
+        code = await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    return f"its process was ended with {code} before it was done; it is started again"
+
+
+async def _next_line(broker: Broker, output: asyncio.StreamReader) -> bytes:
+    while True:
+        try:
+            return await asyncio.wait_for(output.readline(), _SILENCE)
+        except TimeoutError:
+            broker.unverified = "its process does not get on"
+            broker.on_status()
