@@ -1,7 +1,7 @@
 """The only source of now: wall clock, boot clock, and deadlines over both.
 
 A clock is passed in, never reached for.
-Tests pass a `ManualClock`; nobody patches `time`, which would stop asyncio itself.
+Tests pass one that only they move; nobody patches `time`, which would stop asyncio.
 """
 
 from __future__ import annotations
@@ -55,44 +55,6 @@ class SystemClock:
     def boot(self) -> float:
         """Return seconds since boot, suspend included."""
         return time.clock_gettime(self._boot_clock)
-
-
-class ManualClock:
-    """A clock that moves only when told to."""
-
-    def __init__(
-        self, now: datetime, boot: float = 1000.0, boot_id: str = "b0"
-    ) -> None:
-        self._now = now
-        self._boot = boot
-        self._boot_id = boot_id
-
-    @property
-    def boot_id(self) -> str:
-        """Identify this boot."""
-        return self._boot_id
-
-    def now(self) -> datetime:
-        """Return the wall clock, in UTC."""
-        return self._now
-
-    def boot(self) -> float:
-        """Return seconds since boot."""
-        return self._boot
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, on both clocks."""
-        self._now += timedelta(seconds=seconds)
-        self._boot += seconds
-
-    def jump_wall(self, seconds: float) -> None:
-        """Set the wall clock forward or back; the boot clock does not follow."""
-        self._now += timedelta(seconds=seconds)
-
-    def reboot(self, boot_id: str) -> None:
-        """Start counting anew under another boot id."""
-        self._boot = 0.0
-        self._boot_id = boot_id
 
 
 @dataclass(frozen=True, slots=True)

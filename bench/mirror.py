@@ -18,12 +18,16 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.link.sse import Decoder, read_frames
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.mirror import Mirror, Roster
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from support.manual_clock import ManualClock
 
 _START: Final = datetime(2026, 11, 24, 10, tzinfo=UTC)
 _RATE: Final = 500

@@ -23,12 +23,15 @@ from pathlib import Path
 import uvloop
 from ledger import AGENTS, draft
 
-from agentvault_tui.clock import ManualClock, SystemClock, iso
+from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger, schema
 from agentvault_tui.ledger.past import History
 from agentvault_tui.ledger.query import read_page
 from agentvault_tui.model import Actor, ActorKind, Draft, EventType, Outcome, new_id
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from support.manual_clock import ManualClock
 
 OPERATOR = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 START = datetime(2026, 11, 24, tzinfo=UTC)

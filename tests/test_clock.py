@@ -7,16 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import (
-    Deadline,
-    ManualClock,
-    SystemClock,
-    as_set_now,
-    iso,
-    parse_iso,
-    span,
-)
+from agentvault_tui.clock import Deadline, SystemClock, as_set_now, iso, parse_iso, span
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.activity import QUARTERS, activity_of, activity_then
 from agentvault_tui.broker.answers import Escalated, Granted
@@ -13,7 +14,7 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.model import Action, Agent, StepUpStatus
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.ledger_kit import make_older
+from support.manual_clock import ManualClock
 from support.stepups import details_of
 
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
 from agentvault_tui.ledger.migrations import MIGRATIONS
 from agentvault_tui.ledger.schema import VERSION

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold, latched, start
 
 from agentvault_tui.broker import registry as registry_module
@@ -16,7 +17,6 @@ from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.cooldowns import FIRST, LONGEST, Cooldowns
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Attempt, Recovery
 from agentvault_tui.model import Agent, AgentId, Draft, Event, EventType

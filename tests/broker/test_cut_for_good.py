@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Granted
@@ -18,7 +19,6 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import Action
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Escalated, Granted
@@ -29,7 +30,6 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import (
     Attempt,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.stepups import Gate, approve, hold, latched
 
 from agentvault_tui.broker import registry as registry_module
@@ -18,7 +19,6 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import Agent, Draft, Event, EventType
 

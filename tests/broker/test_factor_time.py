@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
 
 from agentvault_tui.broker.serve import tenant_client
 from agentvault_tui.broker.tenant_process import Announcement
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import MFA_AT

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.floods import BURST, RATE, SPAN, Floods
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.model import AgentId
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from support.bench import Bench
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.ledger import DropAccount, OutboxStep, docs
 from agentvault_tui.model import Account, Agent, AgentId, AgentStatus
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 from support.bench import Bench
+from support.manual_clock import ManualClock
 from support.stepups import approve, hold, start
 
 from agentvault_tui.broker.usecases.mint import mint_elevated
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.ledger import Panic
 from agentvault_tui.model import AgentStatus, Evidence, StepUp, StepUpStatus
 

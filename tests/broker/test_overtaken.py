@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 from support.stepups import Gate, approve, hold
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
@@ -24,7 +25,6 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.model import (
     Action,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 from support.stepups import details_of
 
 from agentvault_tui.broker.answers import Granted
@@ -29,7 +30,6 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Past

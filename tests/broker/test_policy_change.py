@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.stepups import Gate, approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Denied, Granted
@@ -22,7 +23,6 @@ from agentvault_tui.broker.usecases.policy_change import (
     reset_policy,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError, PolicyError
 from agentvault_tui.ledger import verify_home
 from agentvault_tui.model import Action, Agent, EventType, StepUpStatus

@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 import pytest
+from support.manual_clock import ManualClock
 from support.vault import PAYMENT, Vault, serving
 
 from agentvault_tui.broker.presence import MOST, Presence, terminal_of
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, ActorKind
 

@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.ledger_kit import agent, token
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.clock import Deadline, ManualClock
+from agentvault_tui.clock import Deadline
 from agentvault_tui.ledger import Panic
 from agentvault_tui.model import AgentStatus, StepUpId, Token, TokenId, TokenKind
 

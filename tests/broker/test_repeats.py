@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.usecases.repeats import show_counts
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.model import Action
 
 TWO = replace(PAYMENT, scopes=("send:payment", "write:calendar"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
@@ -20,7 +21,6 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
     Action,

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.stepups import hold, latched, start
 
 from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import OperatorSettings, Settings, StepUpSettings

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.sessions import Sessions
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import Denied, End, Expired
 

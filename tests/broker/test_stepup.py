@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import rfc8785
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 from support.stepups import approve, details_of, hold, start
 
 from agentvault_tui.broker.answers import (
@@ -25,7 +26,6 @@ from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     ConflictError,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.stepups import details_of, latched
 
 from agentvault_tui.broker.answers import Granted
@@ -15,7 +16,6 @@ from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.uses import record_uses
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.model import Action, Agent, Event
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.bench import Bench
+from support.manual_clock import ManualClock
 from support.rogue_tenant import (
     CLIENT_ID,
     JWKS,
@@ -24,7 +25,6 @@ from support.rogue_tenant import (
 from support.stepups import ask, hold, start
 
 from agentvault_tui.broker.answers import Escalated, Granted
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.model import Action, StepUp, StepUpStatus
 from agentvault_tui.model.claims import MFA_AT, ROLES

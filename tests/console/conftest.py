@@ -10,8 +10,7 @@ from support import idle
 from support.console_terminal import Open, opener
 from support.fake_operator import FakeOperator, short_socket
 from support.fake_state import START
-
-from agentvault_tui.clock import ManualClock
+from support.manual_clock import ManualClock
 
 idle.install()
 

@@ -22,9 +22,9 @@ from support.console_scenes import (
     working_day,
 )
 from support.fake_operator import FakeOperator
+from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.screens.agent import AgentScreen

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.fake_state import START, FakeState
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agentview import AgentView
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.filters import Filter

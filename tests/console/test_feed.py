@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_state import START, FakeState
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, Feed
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror

@@ -15,8 +15,9 @@ import pytest
 from starlette.responses import JSONResponse, Response
 from support.fake_operator import FakeOperator, problem, short_socket
 from support.fake_state import START
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.link.memory import Head, Memory
 from agentvault_tui.console.state.mirror import Mirror

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_state import START, FakeState
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.draw import glyphs, tenantwords, theme
 from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.state.attention import Attention

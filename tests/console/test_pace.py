@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.fake_state import START, FakeState
+from support.manual_clock import ManualClock
 from support.virtual_time import VirtualLoop
 from textual import constants
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.build import build
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.mirror import Mirror

@@ -14,9 +14,10 @@ from support.console_scenes import HOSTILE, console, hostile, running, settle
 from support.fake_operator import FakeOperator
 from support.fake_past import remember
 from support.fake_state import START
+from support.manual_clock import ManualClock
 from support.past_stage import Stage
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.moment import MomentDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog

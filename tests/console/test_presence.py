@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.manual_clock import ManualClock
 from support.vault import PAYMENT, Vault, serving
 
-from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.build import build
 from agentvault_tui.console.dialogs.operators import OperatorsDialog

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from support.cut_off import half_done, uncredited
 from support.fake_state import START, FakeState
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.draw import agentwords, glyphs, tenantwords, theme, words
 from agentvault_tui.console.draw.lines import Pen, Row, clock_time
 from agentvault_tui.console.plain import sentences

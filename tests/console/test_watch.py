@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from support.console_scenes import SCENES, busy, console, running, settle
 from support.fake_operator import FakeOperator
+from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.help import HelpDialog
 from agentvault_tui.console.dialogs.lift import LiftDialog

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from support.agents_http import Caller, Live, live_broker
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.broker.usecases.stepup import begin_approval
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.tenant.device_page_client import Activation

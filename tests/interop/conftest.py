@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.bench import Bench
+from support.manual_clock import ManualClock
 from support.oidc_peer import Provider, oidc_provider
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 
 

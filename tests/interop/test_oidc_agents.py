@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.oidc_peer import FACTORS, URSULA, Provider, with_provider
 from support.oidc_vault import AtProvider, vault_at
 from support.sdk_agents import SDKS, sdk_agent, until_refused
 from support.tls_front import trusted
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 
 LEASE = 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.oidc_peer import Person, oidc_provider, with_provider
 from support.rogue_tenant import rogue_tenant
 from support.token_vault import (
@@ -23,7 +24,6 @@ from support.token_vault import (
 
 from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import SCOPE, Access, TenantClient, Tokens

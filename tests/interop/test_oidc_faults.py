@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
 import pytest
+from support.manual_clock import ManualClock
 from support.oidc_peer import URSULA, Person, Provider, oidc_provider, with_provider
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault import (
     DeviceFlow,

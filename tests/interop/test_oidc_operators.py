@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.oidc_peer import URSULA, Person, Provider, oidc_provider, with_provider
 from support.spoken import spoken
 from support.vault import PAYMENT, Client, Vault, serving
 from support.vault_stepups import hold, start, stepup_until
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.build import build
 from agentvault_tui.settings import ConsoleSettings, Settings

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from httpx_sse import connect_sse
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.oidc_peer import (
     URSULA,
     Provider,
@@ -26,7 +27,7 @@ from agentvault_tui.broker.shapes import agent_shape
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser, VaultUsers
-from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.vault import ClientSecret, Secret, Tenant

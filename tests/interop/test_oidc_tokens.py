@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from support.manual_clock import ManualClock
 from support.oidc_peer import (
     BACK,
     FACTORS,
@@ -17,7 +18,6 @@ from support.oidc_peer import (
     with_provider,
 )
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError, TenantRefusedError
 from agentvault_tui.vault import (
     ClientSecret,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from joserfc.jwk import RSAKey
+from support.manual_clock import ManualClock
 from support.oidc_peer import (
     CALENDAR,
     URSULA,
@@ -17,7 +18,6 @@ from support.oidc_peer import (
     with_provider,
 )
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.vault import (
     Cause,

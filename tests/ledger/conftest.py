@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.ledger_kit import manual_clock
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.ledger_kit import START, decision, make_older, note
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (

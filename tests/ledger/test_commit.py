@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import Deadline, ManualClock, iso
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import HomeInUseError, LedgerBusyError, LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (

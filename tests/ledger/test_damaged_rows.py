@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from support.ledger_kit import START, decision
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from support import ledger_writer
 from support.ledger_kit import agent, decision, note, token
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import Clock, ManualClock, SystemClock
+from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Recovery, space, verify_ledger

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.bench import Bench
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Head, verify_home

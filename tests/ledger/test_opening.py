@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from support.ledger_kit import SYSTEM, decision, unguarded
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, accept_rollback, verify_ledger

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from support.ledger_kit import START, SYSTEM, decision, manual_clock
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Past, past_tokens

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.ledger_kit import START, SYSTEM, decision, manual_clock, note
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger, Page
 from agentvault_tui.ledger.chain import search_text

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from support.ledger_kit import decision, note
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger

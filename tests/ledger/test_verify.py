@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import independent_verifier
 from support.ledger_kit import decision, manual_clock, note, token, unguarded
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.csvrows import safe_cell
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
 
@@ -18,7 +19,6 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_shape
 from agentvault_tui.broker.usecases.policy_change import policy_at_start
 from agentvault_tui.broker.usecases.register import Registration, register
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
 from agentvault_tui.model import Action, Actor, ActorKind, Agent, Event

@@ -12,9 +12,10 @@ from typing import Any
 
 from support.fake_operator import FakeOperator
 from support.fake_state import START
+from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.build import build
 from agentvault_tui.settings import ConsoleSettings, Settings

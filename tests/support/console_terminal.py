@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 if len(sys.argv) > 3 and sys.argv[3] == "own":
     os.open(os.ttyname(0), os.O_RDWR)  # a session leader's first terminal is its own
-from agentvault_tui.clock import ManualClock
+from support.manual_clock import ManualClock
 from agentvault_tui.console import run
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings

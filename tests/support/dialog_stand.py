@@ -11,10 +11,11 @@ from datetime import timedelta
 from typing import Any
 
 from support.fake_state import START, FakeState
+from support.manual_clock import ManualClock
 from textual.app import App
 from textual.binding import Binding
 
-from agentvault_tui.clock import ManualClock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.draw import glyphs, theme

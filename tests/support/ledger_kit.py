@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import rfc8785
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import Clock, Deadline, ManualClock
+from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.encoder import to_json
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Head

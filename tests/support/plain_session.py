@@ -11,8 +11,8 @@ from pathlib import Path
 from support.dialog_stand import Stand
 from support.fake_operator import FakeOperator
 from support.fake_state import START
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.link.link import Link

@@ -11,8 +11,9 @@ from typing import Any
 
 from support.command_line import Answer
 from support.dict_tenant import ADMIN, DictTenant
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock, SystemClock
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.vault import (
     Budget,

@@ -6,7 +6,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from agentvault_tui.clock import Deadline, ManualClock
+from support.manual_clock import ManualClock
+
+from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import IdentityError, TenantUnreachableError
 from agentvault_tui.vault import DeviceFlow, End, Identity, Tenant, Tokens
 

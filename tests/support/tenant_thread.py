@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pyotp
 from argon2 import PasswordHasher
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.app import HOST, Tenant
 from agentvault_tui.tenant.device_page_client import Activation

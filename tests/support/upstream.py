@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_admin import Agent as AtTenant
 
@@ -15,7 +16,6 @@ from agentvault_tui.broker.upstream.tried import DONE, Tried
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Agent, AgentId, Draft, new_id

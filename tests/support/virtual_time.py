@@ -6,7 +6,7 @@ import asyncio
 import selectors
 from typing import Any
 
-from agentvault_tui.clock import ManualClock
+from support.manual_clock import ManualClock
 
 
 class _Skipping(selectors.DefaultSelector):

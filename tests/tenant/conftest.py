@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.manual_clock import ManualClock
 from support.page_browser import Browser
 from support.tenant_admin import Admin
 from support.tenant_thread import START, TenantThread
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import SigningKeys
 from agentvault_tui.tenant.sealing import Seal

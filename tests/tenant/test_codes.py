@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.codes import DeviceCode, DeviceCodes
 from agentvault_tui.tenant.sealing import Seal

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_thread import DETAILS, START, TenantThread
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.codes import DeviceCodes

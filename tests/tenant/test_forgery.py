@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import httpx
+from support.manual_clock import ManualClock
 from support.page_browser import Browser
 from support.patience import PATIENT
 from support.tenant_thread import TenantThread
 
-from agentvault_tui.clock import Deadline, ManualClock
+from agentvault_tui.clock import Deadline
 from agentvault_tui.tenant.page_reader import read_page
 from agentvault_tui.tenant.sessions import Sessions
 from agentvault_tui.tenant.users import NewUser

@@ -12,10 +12,10 @@ from cryptography.x509 import load_der_x509_certificate
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
+from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_thread import DETAILS, START, TenantThread
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.tenant_admin import DATABASE, PASSWORD, VAULT, Admin, Agent
 from support.tenant_thread import CHEAP, START, TenantThread
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.apis import Api, Apis, Subject, grant_name, new_api
 from agentvault_tui.tenant.clients import Client

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.tenant_admin import Admin, Agent
 from support.tenant_thread import START
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.clients import Client

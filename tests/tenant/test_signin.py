@@ -14,11 +14,11 @@ import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from starlette.responses import Response
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.tenant_admin import CALLBACK, Admin
 from support.tenant_thread import START, TenantThread
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation

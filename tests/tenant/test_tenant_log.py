@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from support.manual_clock import ManualClock
 from support.tenant_admin import CALLBACK, DATABASE, Admin, Agent, query_of
 from support.tenant_thread import START, TenantThread
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant import journal as journal_module

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import (
     ClientSecret,

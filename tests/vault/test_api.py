@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.exchanges import answer
+from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
     TenantCredentialError,
     TenantError,

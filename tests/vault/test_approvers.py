@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.vault import Identity, is_approver
 
 

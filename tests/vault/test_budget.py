@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.exchanges import NOON
+from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.vault import Budget, Priority
 from agentvault_tui.vault.reply import Reply
 

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from support.manual_clock import ManualClock
 from support.rogue_tenant import DISCOVERY, TOKEN, Answer, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError, TenantError, TenantRefusedError
 from agentvault_tui.vault import (
     ClientSecret,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
 from support.exchanges import NOON, answer
+from support.manual_clock import ManualClock
 from support.rogue_tenant import (
     DEVICE,
     DISCOVERY,
@@ -17,7 +18,6 @@ from support.rogue_tenant import (
     RogueTenant,
 )
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
     TenantError,
     TenantRefusedError,

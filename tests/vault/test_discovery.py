@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.rogue_tenant import (
     DISCOVERY,
     JWKS,
@@ -15,7 +16,6 @@ from support.rogue_tenant import (
     rsa_key,
 )
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError, TenantError, TenantUnreachableError
 from agentvault_tui.vault import TenantClient
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from support.forward_proxy import ACCOUNT, ForwardProxy, forward_proxy
+from support.manual_clock import ManualClock
 from support.rogue_tenant import CLIENT_ID, DISCOVERY, Answer, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.model.finding import Level

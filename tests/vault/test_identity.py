@@ -7,9 +7,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.rogue_tenant import CLIENT_ID, JWKS, Answer, RogueTenant, sign_raw
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.vault import TenantClient

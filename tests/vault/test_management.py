@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from support.exchanges import answer
+from support.manual_clock import ManualClock
 from support.rogue_tenant import Answer, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
     TenantNotFoundError,
     TenantRefusedError,

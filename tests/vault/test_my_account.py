@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from support.exchanges import answer
+from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
     TenantBusyError,
     TenantConflictError,

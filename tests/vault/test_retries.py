@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from support.exchanges import answer
+from support.manual_clock import ManualClock
 from support.rogue_tenant import Answer, Request, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantBusyError, TenantUnreachableError
 from agentvault_tui.vault import ClientSecret, Management, Patience, Secret, Tenant
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import RSAKey
+from support.manual_clock import ManualClock
 from support.rogue_tenant import (
     CLIENT_ID,
     JWKS,
@@ -19,7 +20,6 @@ from support.rogue_tenant import (
     sign_raw,
 )
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.vault.identity import key_id, verify

@@ -10,9 +10,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from joserfc import jwt
 from support.exchanges import answer
+from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant, rsa_key
 
-from agentvault_tui.clock import Deadline, ManualClock
+from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import (
     SettingsError,
     TenantCredentialError,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
+from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.vault import (
     Cancelled,
     Denied,

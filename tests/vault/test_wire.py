@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 from support.rogue_tenant import (
     CLIENT_ID,
     DEVICE,
@@ -19,7 +20,6 @@ from support.rogue_tenant import (
     rogue_tenant,
 )
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import (
     SettingsError,
     TenantCredentialError,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import uvloop
+from support.manual_clock import ManualClock
 from support.web_kit import Serve, echo
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.web import (
     App,
     Guard,

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.usecases.register import Registration, register
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 from agentvault_tui.web import App, Guard
 

@@ -10,11 +10,11 @@ import pytest
 from joserfc.jwk import ECKey
 from support.agents_http import BEARER, CIBA, Live, live_broker, public, sign
 from support.bench import Bench
+from support.manual_clock import ManualClock
 from support.stepups import latched
 
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.replay import ReplayStore
-from agentvault_tui.clock import ManualClock
 
 KEY = ECKey.generate_key("P-256")
 SAID = {"/oauth/introspect": {"token": "av_t_x"}, "/oauth/revoke": {"token": "av_t_x"}}

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_thread import TenantThread
 from support.upstream import Site
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.home import Home
 
 

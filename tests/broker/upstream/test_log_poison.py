@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.manual_clock import ManualClock
 from support.rogue_tenant import Answer, Request, RogueTenant, rogue_tenant
 
 from agentvault_tui.broker.upstream.tenant_log import TenantLog
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft

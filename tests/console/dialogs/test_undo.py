@@ -10,9 +10,9 @@ import pytest
 from support.console_scenes import busy, console, running, settle
 from support.dialog_stand import Stand, StandApp, said, scene
 from support.fake_operator import FakeOperator
+from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
-from agentvault_tui.clock import ManualClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.restore import RestoreDialog
