@@ -9,7 +9,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: demo test interop check bench screenshots live-auth0 lock clean
+.PHONY: install demo test interop check bench screenshots docs live-auth0 lock clean
+
+install: $(VENV)/runtime.stamp
 
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/agentvault demo
@@ -34,6 +36,10 @@ bench: $(VENV)/dev.stamp
 
 screenshots: $(VENV)/dev.stamp
 	@$(BIN)/python screenshots/make.py
+
+# What the docs take from the code: the settings' tables, and the overview's picture.
+docs: $(VENV)/dev.stamp
+	@$(BIN)/python docs/make.py
 
 # Opt-in, and changes a real tenant: see docs/auth0.md, "A live run".
 live-auth0: $(VENV)/dev.stamp

@@ -40,13 +40,14 @@ class BrokerSettings:
     """``[broker]``."""
 
     listen: str = "127.0.0.1:7717"
-    """Where agents reach the broker; loopback only; port 0 picks one."""
+    """Where agents reach the broker: a loopback address and a port; port 0 picks one."""
     tls: Switch = Switch.AUTO
-    """``auto``: with a certificate named below, or made by ``agentvault tls init``."""
+    """``true``, ``false`` or ``auto``: https if there is a certificate, named below or
+    made by ``agentvault tls init``."""
     tls_cert: str = ""
-    """A certificate in PEM, with what leads to its authority."""
+    """The certificate of the agents' listener: PEM, with its intermediates."""
     tls_key: str = ""
-    """Its key, mode 0600."""
+    """The certificate's private key: PEM, mode 0600, without a passphrase."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address."""
@@ -63,9 +64,12 @@ class TokenSettings:
     """``[tokens]``: lifetimes in seconds."""
 
     standard_ttl: int = 3600
+    """Lifetime of a token that policy allowed, in seconds: 1 to 86400."""
     elevated_ttl: int = 300
+    """Lifetime of a token that a person approved, in seconds: 1 to 300."""
     lease: int = 60
-    """How long an agent is told to keep a provider's token before it asks again."""
+    """The longest ``expires_in`` an agent is told for a provider's token, in seconds: 1
+    to 3600. A revoked agent asks again within that time and is refused."""
 
     def __post_init__(self) -> None:
         """Hold the caps."""
@@ -79,13 +83,15 @@ class StepUpSettings:
     """``[stepup]``."""
 
     expires_in: int = 300
-    """Seconds a request waits for a person before it is denied."""
+    """How long a step-up waits for a person before it expires, in seconds: 1 to 86400."""
     max_pending: int = 3
-    """Requests one agent may have waiting."""
+    """How many step-ups of one agent may wait at once: 1 to 100."""
     device_code_ttl: int = 120
-    """Seconds a user code may be used; until someone has signed in, 900."""
+    """How long a user code is valid, in seconds: 1 to 900. Until somebody has signed in
+    to this home, 900."""
     approvers: tuple[str, ...] = ()
-    """Subjects or e-mails; empty: every user with the approver role."""
+    """Who may approve: subjects or e-mail addresses. Empty: every user who has the
+    role ``approver``."""
 
     def __post_init__(self) -> None:
         """Hold the bounds."""
@@ -99,20 +105,24 @@ class TenantSettings:
     """``[tenant]``: an empty issuer means the embedded tenant."""
 
     issuer: str = ""
+    """The tenant's issuer, such as ``https://acme.eu.auth0.com/``. Empty: the embedded
+    tenant."""
     client_id: str = ""
-    """The console's application; empty: the one that `agentvault auth0 apply` made."""
+    """The console's application. Empty: the one that ``agentvault auth0 apply`` made."""
     domain: str = ""
     """The tenant's own host name, where ``issuer`` is a custom domain of it."""
     sign_in: tuple[str, ...] = ("Username-Password-Authentication",)
-    """Connections by which operators sign in."""
+    """Auth0 connections by which operators sign in."""
     connections: tuple[str, ...] = ()
-    """Connections whose accounts agents use through Token Vault."""
+    """Auth0 connections whose accounts agents use through Token Vault."""
     workers: tuple[str, ...] = ()
-    """``AGENT CONNECTION SCOPE`` each: agents that exchange with nobody there."""
+    """Privileged workers, ``AGENT CONNECTION SCOPE`` each: agents that exchange without
+    a signed-in user."""
     worker_ips: tuple[str, ...] = ()
-    """Addresses or networks from which they may."""
+    """Addresses or networks from which privileged workers may exchange."""
     rate: int = 2
-    """Management API requests a second that the tenant's plan answers; Free: 2."""
+    """Management API requests a second that the tenant's plan allows: 1 to 1000. Auth0
+    Free allows 2."""
 
     def __post_init__(self) -> None:
         """Hold the bounds."""
@@ -124,15 +134,14 @@ class ConnectionSettings:
     """``[connections.NAME]``: what using an account at a provider stands for."""
 
     scopes: tuple[str, ...] = ()
-    """Scopes of the catalogue: all that the provider's token can do.
-
-    It carries everything the person allowed there, so an exchange needs all of them.
-    """
+    """Required. Scopes of the catalogue: all that the provider's token can do. It
+    carries everything the person allowed, so an exchange is decided over all of them."""
     revocation_endpoint: str = "auto"
-    """Where the provider revokes a token for whoever shows it (RFC 7009): a URL, or
-    ``auto``: where its documentation says, if we know of it, or ``none``: nowhere."""
+    """Where the provider revokes a token for whoever shows it (RFC 7009): a URL,
+    ``auto`` (the documented one of a provider we know) or ``none``."""
     userinfo_endpoint: str = "auto"
-    """Where it says whose a token is (OIDC Core section 5.3), in the same words."""
+    """Where the provider tells whose a token is (OIDC Core section 5.3): a URL,
+    ``auto`` or ``none``."""
 
     def __post_init__(self) -> None:
         """Refuse a connection that stands for nothing: nothing would be decided."""
@@ -148,8 +157,9 @@ class OperatorSettings:
     """``[operators]``; ``broker.authority`` says what follows."""
 
     roles: str = "auto"
-    """``auto``: the role of whoever is signed in counts, and without one the socket
-    alone. ``claim``: restoring, registering and giving need a role of the tenant's."""
+    """``auto``: the role of whoever is signed in counts, and without a sign-in the
+    socket alone. ``claim``: restoring, registering and granting need a role from the
+    tenant. Revoking needs none under either."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words."""
@@ -166,12 +176,13 @@ class ConsoleSettings:
     """``[console]``."""
 
     theme: str = "agentvault"
+    """The colour theme; ``:theme`` in the console lists and tries them."""
     link: str = "fast"
-    """``fast`` or ``slow``: how often a stream may repaint."""
+    """``fast`` or ``slow``: how often the console repaints a stream of events."""
     mouse: Switch = Switch.OFF
-    """``auto``: on, but not over SSH."""
+    """``true``, ``false`` or ``auto``: on, but off over SSH."""
     ascii: str = "auto"
-    """``auto`` (from the locale), ``yes`` or ``no``."""
+    """Draw in ASCII: ``yes``, ``no`` or ``auto``, by the locale."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words."""

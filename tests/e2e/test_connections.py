@@ -9,16 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from support.command_line import plain_environment
 from support.patience import PATIENT
 from support.token_vault import TO_PROVIDER, VAULT
-from support.vault import Client, Vault
-
-from agentvault_tui.tenant.page_reader import read_page
+from support.vault import Client, Vault, consent
 
 CONFIG = """
 [connections.workspace]
@@ -57,21 +54,6 @@ def step(process: subprocess.Popen[str]) -> dict[str, Any]:
     return dict(json.loads(process.stdout.readline()))
 
 
-def allowed(page: str, user: dict[str, str]) -> str:
-    """Sign in and say yes, as a person does; return where the browser is sent."""
-    parts = urlsplit(page)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    with httpx.Client(base_url=origin, trust_env=False, timeout=PATIENT) as browser:
-        last = browser.get(page)
-        fields = {"user": user["user"], "password": user["password"]}
-        for form, given in (("login", fields), ("consent", {})):
-            found = read_page(last.text).forms[form]
-            last = browser.post(
-                found.action, data={**found.fields, **given}, headers={"origin": origin}
-            )
-        return str(last.headers["location"])
-
-
 def exchange(client: Client) -> httpx.Response:
     form = {"requested_token_type": TO_PROVIDER, "connection": "workspace"}
     return client.http.post("/oauth/token", data={"grant_type": VAULT, **form})
@@ -82,7 +64,7 @@ def connect(vault: Vault, agent: str, user: dict[str, str]) -> dict[str, Any]:
     with adding(vault, agent) as process:
         while (reached := step(process))["step"] != "done":
             assert process.stdin is not None
-            process.stdin.write(allowed(reached["page"], user) + "\n")
+            process.stdin.write(consent(reached["page"], user) + "\n")
             process.stdin.flush()
         assert process.wait(PATIENT) == 0
     return dict(reached["connection"])
@@ -166,13 +148,13 @@ def test_an_account_is_connected_used_and_taken_away(vault: Vault) -> None:
                 browser.get(callback + "?code=x", headers=elsewhere).status_code == 404
             )
             assert browser.get(callback + "?code=x&state=y").status_code == 200
-            back = browser.get(allowed(first["page"], user))
+            back = browser.get(consent(first["page"], user))
         assert back.status_code == 200
         assert back.headers["cache-control"] == "no-store"
         second = step(process)
         assert second["step"] == "consent"
         assert process.stdin is not None
-        process.stdin.write(allowed(second["page"], user) + "\n")
+        process.stdin.write(consent(second["page"], user) + "\n")
         process.stdin.flush()
         done = step(process)
         assert process.wait(PATIENT) == 0

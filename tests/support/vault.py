@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pyotp
@@ -18,6 +19,7 @@ from support.command_line import plain_environment
 from support.patience import PATIENT
 
 from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.page_reader import read_page
 
 PAYMENT = {
     "type": "agentvault:action",
@@ -124,6 +126,21 @@ class Vault:
         self.operator.close()
         for client in self._clients:
             client.http.close()
+
+
+def consent(page: str, user: dict[str, str]) -> str:
+    """Sign in and say yes, as a person does; return where the browser is sent."""
+    parts = urlsplit(page)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    with httpx.Client(base_url=origin, trust_env=False, timeout=PATIENT) as browser:
+        last = browser.get(page)
+        fields = {"user": user["user"], "password": user["password"]}
+        for form, given in (("login", fields), ("consent", {})):
+            found = read_page(last.text).forms[form]
+            last = browser.post(
+                found.action, data={**found.fields, **given}, headers={"origin": origin}
+            )
+        return str(last.headers["location"])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What README.md shows under "Connect an agent" works as it stands there."""
+"""The curl command and the Python program of docs/agents.md work as shown."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from typing import Any
 import pytest
 from support.vault import Vault, serving
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "agents.md"
 NUMBERS = count(1)
 
 
 def example(name: str) -> str:
-    """Return the code block behind the README's mark ``<!-- tested: name -->``."""
+    """Return the code block behind the page's mark ``<!-- tested: name -->``."""
     found = re.search(
         rf"<!-- tested: {name} -->\n```\w+\n(.*?)^```$",
-        README.read_text(),
+        PAGE.read_text(),
         re.DOTALL | re.MULTILINE,
     )
-    assert found, f"README.md has no example marked 'tested: {name}'"
+    assert found, f"docs/agents.md has no example marked 'tested: {name}'"
     return found[1]
 
 
@@ -50,7 +50,7 @@ class Reader:
 
 @pytest.fixture
 def reader(vault: Vault) -> Reader:
-    name = f"readme-agent-{next(NUMBERS)}"
+    name = f"page-agent-{next(NUMBERS)}"
     agent = vault.register(name, "write:calendar", "send:payment")
     kept = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
     return Reader(

@@ -1,0 +1,234 @@
+"""Write what the documentation takes from the code: ``make docs``.
+
+The tables of ``docs/configuration.md`` come from ``agentvault_tui/settings.py``: the
+fields, their docstrings and their defaults. ``docs/overview.svg`` is drawn here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from agentvault_tui import settings
+from agentvault_tui.settings import Settings
+
+FOLDER = Path(__file__).parent
+CONFIGURATION = FOLDER / "configuration.md"
+OVERVIEW = FOLDER / "overview.svg"
+FLAGS = {
+    "broker.listen": "agentvault serve --listen",
+    "broker.tls": "agentvault serve --tls",
+    "broker.tls_cert": "agentvault serve --tls-cert",
+    "broker.tls_key": "agentvault serve --tls-key",
+    "console.link": "agentvault --link",
+}
+"""The command line that sets the same, by setting."""
+TABLE = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def documented(kind: type) -> dict[str, str]:
+    """Return what the docstring below each field of *kind* says, on one line."""
+    tree = ast.parse(Path(settings.__file__).read_text())
+    found = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    )
+    texts = {}
+    for field, below in zip(found.body, [*found.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            if not isinstance(below, ast.Expr):
+                raise TypeError(f"{kind.__name__}.{field.target.id} has no docstring")
+            text = " ".join(ast.literal_eval(below.value).split())
+            texts[field.target.id] = text.replace("``", "`").replace("|", "\\|")
+    return texts
+
+
+def toml(value: Any) -> str:
+    """Return *value* as it stands in ``config.toml``."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml(item) for item in value)}]"
+    if isinstance(value, int) or value in {"true", "false"}:
+        return str(value).lower()
+    return f'"{value}"'
+
+
+def rows(section: str) -> Iterator[str]:
+    """Yield the rows of a section's table."""
+    environment = section != "connections"
+    names = (*("setting", "default"), *(["environment"] if environment else ()))
+    yield f"| {' | '.join((*names, 'what it is'))} |"
+    yield "| " + " | ".join(["---"] * (len(names) + 1)) + " |"
+    if environment:
+        kind = type(getattr(Settings(), section))
+    else:
+        kind = settings.ConnectionSettings
+    texts = documented(kind)
+    for field in fields(kind):
+        told = texts[field.name]
+        if flag := FLAGS.get(f"{section}.{field.name}"):
+            told += f" Also `{flag}`."
+        cells = [f"`{field.name}`", f"`{toml(field.default)}`"]
+        if environment:
+            cells.append(f"`AGENTVAULT_{section}_{field.name}`".upper())
+        yield f"| {' | '.join((*cells, told))} |"
+
+
+def configuration(page: str) -> str:
+    """Return *page* with its tables as the code has them."""
+    return TABLE.sub(
+        lambda found: "\n".join([found[1], *rows(found[2]), "", found[3]]), page
+    )
+
+
+# The card has a background of its own: as readable on a white page as on a dark one.
+SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 712" role="img" \
+font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif">
+<title>Who holds what in AgentVault</title>
+<defs>
+<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" \
+markerHeight="8" orient="auto-start-reverse"><path d="M0 0 8 4 0 8Z" fill="{accent}"/>\
+</marker>
+</defs>
+<rect width="1180" height="712" rx="14" fill="#10161d"/>
+{drawn}
+</svg>
+"""
+ACCENT, EDGE = "#7fd1b9", "#5c6b7a"
+BOXES = (
+    # left, top, width, height; title; what it holds; what it does or has not
+    (
+        44,
+        40,
+        276,
+        168,
+        "Agent",
+        ["its id, and a secret or key", "short-lived tokens"],
+        ["no provider's secret,", "nobody's password"],
+    ),
+    (
+        44,
+        392,
+        276,
+        140,
+        "Your API",
+        ["its id, and a secret or key"],
+        ["asks about each token", "before it acts"],
+    ),
+    (
+        450,
+        40,
+        280,
+        492,
+        "Broker",
+        [
+            "policy and scopes",
+            "agents, step-ups, revocations",
+            "SHA-256 of its tokens",
+            "refresh tokens, sealed",
+            "the ledger",
+        ],
+        [
+            "Allows, denies, or escalates",
+            "a request to a person.",
+            "",
+            "Each decision is on disk",
+            "before its answer leaves.",
+            "",
+            "A revocation is in force",
+            "before its reply, with the",
+            "tenant down as well.",
+        ],
+    ),
+    (
+        860,
+        40,
+        280,
+        116,
+        "Console, commands",
+        ["the last ledger head seen"],
+        ["no authority of its own"],
+    ),
+    (860, 234, 280, 82, "Person", ["password, second factor"], []),
+    (
+        860,
+        392,
+        280,
+        140,
+        "Tenant",
+        ["people, factors, roles", "providers' tokens"],
+        ["embedded, or Auth0"],
+    ),
+    (450, 600, 280, 82, "Provider", ["a person's account"], []),
+)
+ARROWS = (
+    # path, with an arrow at its start too if it begins with "<"; x, y, anchor, words
+    ("M324 92H442", (383, 82, "middle", "scope, action")),
+    ("M446 150H328", (387, 140, "middle", "token, refusal")),
+    ("M176 212V384", (190, 304, "start", "calls, with a token")),
+    ("M324 462H442", (383, 452, "middle", "introspects")),
+    (
+        "<M738 98H852",
+        (795, 88, "middle", "Unix socket"),
+        (795, 122, "middle", "watch, decide"),
+    ),
+    ("M1000 230V164", (1014, 202, "start", "keys")),
+    ("M1000 320V384", (1014, 358, "start", "approves")),
+    (
+        "<M738 462H852",
+        (795, 424, "middle", "device login,"),
+        (795, 450, "middle", "ID token"),
+        (795, 488, "middle", "exchanges"),
+    ),
+    ("<M1000 540V642H738", (867, 632, "middle", "connected account")),
+    ("M44 128H20V642H442", (231, 632, "middle", "calls, with a provider's token")),
+)
+
+
+def overview() -> str:
+    """Return the picture of who holds what, and who speaks to whom."""
+    drawn = []
+    for left, top, width, height, title, holds, does in BOXES:
+        edge = ACCENT if title == "Broker" else EDGE
+        drawn.append(
+            f'<rect x="{left}" y="{top}" width="{width}" height="{height}" rx="8" '
+            f'fill="#1b242e" stroke="{edge}" stroke-width="2"/>'
+        )
+        bold = 'font-size="19" font-weight="600"'
+        drawn.append(words(left + 18, top + 32, title, "#f0f4f8", bold))
+        drawn += [
+            words(left + 18, top + 62 + 25 * row, f"• {text}", "#c3ced9")
+            for row, text in enumerate(holds)
+        ]
+        below = top + 70 + 25 * len(holds)
+        drawn += [
+            words(left + 18, below + 25 * row, text, ACCENT)
+            for row, text in enumerate(does)
+        ]
+    for path, *labels in ARROWS:
+        both = ' marker-start="url(#head)"' if path.startswith("<") else ""
+        drawn.append(
+            f'<path d="{path.removeprefix("<")}" fill="none" stroke="{ACCENT}" '
+            f'stroke-width="2" marker-end="url(#head)"{both}/>'
+        )
+        drawn += [
+            words(x, y, text, "#ffffff", f'font-size="16" text-anchor="{anchor}"')
+            for x, y, anchor, text in labels
+        ]
+    return SVG.format(accent=ACCENT, drawn="\n".join(drawn))
+
+
+def words(x: int, y: int, text: str, colour: str, style: str = 'font-size="16"') -> str:
+    """Return one line of text."""
+    return f'<text x="{x}" y="{y}" fill="{colour}" {style}>{escape(text)}</text>'
+
+
+if __name__ == "__main__":
+    OVERVIEW.write_text(overview())
+    CONFIGURATION.write_text(configuration(CONFIGURATION.read_text()))

@@ -1,0 +1,83 @@
+"""What README, CONTRIBUTING, CHANGELOG and docs point at is there, and up to date."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ROOMS = tuple(
+    path.name for path in (ROOT / "agentvault_tui").iterdir() if path.is_dir()
+)
+FILES = [
+    f"/{path.relative_to(ROOT).as_posix()}"
+    for top in ("agentvault_tui", "tests", "docs", "bench", "screenshots", ".")
+    for path in ((ROOT / top).rglob("*") if top != "." else ROOT.iterdir())
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PATH = re.compile(r"`([\w./-]+\.(?:py|md)|(?:[\w-]+/)+[\w.-]*)`")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the headings of *page* as GitHub names them in a link."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", title.lower()) for title in titles)
+    return {title.strip().replace(" ", "-") for title in plain}
+
+
+def named_paths(page: Path) -> Iterator[str]:
+    """Yield each file and folder of the repository that *page* names."""
+    for name in PATH.findall(page.read_text()):
+        first = name.split("/")[0]
+        ours = ("agentvault_tui", "tests", "docs", "bench", "screenshots", *ROOMS)
+        if name.endswith((".py", ".md")) or first in ours:
+            yield name.rstrip("/")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Relative links name a file that is there, and a heading of it."""
+    for link in LINK.findall(page.read_text()):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    """A file that was moved is not pointed at where it was."""
+    missing = [
+        name
+        for name in named_paths(page)
+        if not any(file.endswith(f"/{name}") for file in FILES)
+    ]
+    assert missing == []
+
+
+def test_what_is_made_from_the_code_is_as_the_code() -> None:
+    """`make docs` would change neither the settings' tables nor the picture."""
+    made = runpy.run_path(str(ROOT / "docs" / "make.py"))
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert made["configuration"](page) == page
+    assert made["overview"]() == (ROOT / "docs" / "overview.svg").read_text()
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    """There is a table for each section of config.toml."""
+    made = runpy.run_path(str(ROOT / "docs" / "make.py"))
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    sections = {section for _, section, _ in made["TABLE"].findall(page)}
+    assert sections == {*made["Settings"].__slots__}
+
+
+def test_the_readme_is_short() -> None:
+    """A reader finds all of it on a few screens."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
