@@ -40,7 +40,7 @@ class BrokerSettings:
     """``[broker]``."""
 
     listen: str = "127.0.0.1:7717"
-    """Where agents reach the broker: a loopback address and a port; port 0 picks one."""
+    """Where agents reach the broker: loopback address and port; port 0 picks one."""
     tls: Switch = Switch.AUTO
     """``true``, ``false`` or ``auto``: https if there is a certificate, named below or
     made by ``agentvault tls init``."""
@@ -83,7 +83,7 @@ class StepUpSettings:
     """``[stepup]``."""
 
     expires_in: int = 300
-    """How long a step-up waits for a person before it expires, in seconds: 1 to 86400."""
+    """How long a step-up waits for a person, in seconds: 1 to 86400."""
     max_pending: int = 3
     """How many step-ups of one agent may wait at once: 1 to 100."""
     device_code_ttl: int = 120
@@ -108,7 +108,7 @@ class TenantSettings:
     """The tenant's issuer, such as ``https://acme.eu.auth0.com/``. Empty: the embedded
     tenant."""
     client_id: str = ""
-    """The console's application. Empty: the one that ``agentvault auth0 apply`` made."""
+    """The console's application. Empty: the one made by ``agentvault auth0 apply``."""
     domain: str = ""
     """The tenant's own host name, where ``issuer`` is a custom domain of it."""
     sign_in: tuple[str, ...] = ("Username-Password-Authentication",)
@@ -135,7 +135,7 @@ class ConnectionSettings:
 
     scopes: tuple[str, ...] = ()
     """Required. Scopes of the catalogue: all that the provider's token can do. It
-    carries everything the person allowed, so an exchange is decided over all of them."""
+    carries all that the person allowed, so an exchange is decided over all of them."""
     revocation_endpoint: str = "auto"
     """Where the provider revokes a token for whoever shows it (RFC 7009): a URL,
     ``auto`` (the documented one of a provider we know) or ``none``."""
