@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso
@@ -18,6 +18,15 @@ from agentvault_tui.model import (
     EventType,
     Outcome,
 )
+from agentvault_tui.operator_api.history import (
+    ActivityInfo,
+    DenialsInfo,
+    PastActivityInfo,
+    QuartersInfo,
+    RevokedInfo,
+    RevokeForecast,
+    ScopeUseInfo,
+)
 
 QUARTERS: Final = 96
 """A day and night in quarters of an hour; the last one is still going on."""
@@ -26,22 +35,24 @@ _AGAIN: Final = 20
 """Revocations of one that is revoked already that are looked at."""
 
 
-async def activity_of(broker: Broker, agent: Agent) -> dict[str, Any]:
+async def activity_of(broker: Broker, agent: Agent) -> ActivityInfo:
     """Read what *agent* did, and what revoking it would cut now or did cut."""
     start = _first_quarter(broker.clock.now())
     found = await broker.ledger.activity(agent.id, start)
-    return {
-        "agent_id": agent.id,
-        "head": broker.ledger.head.seq,
-        **_shape(agent, found, start),
-        "revoke": _cut(broker, agent),
-        "revoked": await _was_cut(broker, agent),
-    }
+    return ActivityInfo(
+        agent_id=agent.id,
+        head=broker.ledger.head.seq,
+        scopes=_scopes(agent, found),
+        denials=_denials(found.reasons),
+        quarters=_quarters(found.quarters, start),
+        revoke=_cut(broker, agent),
+        revoked=await _was_cut(broker, agent),
+    )
 
 
 async def activity_then(
     broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
-) -> dict[str, Any]:
+) -> PastActivityInfo:
     """Read what an agent had done by a moment, from its events alone.
 
     What revoking it would have cut then is told by ``/api/past``.
@@ -49,20 +60,14 @@ async def activity_then(
     then = await broker.ledger.past_activity(
         agent_id, _first_quarter, seq=seq, moment=moment
     )
-    return {
-        "agent_id": agent_id,
-        "head": then.seq,
-        "whole": then.whole,
-        **_shape(then.agent, then.activity, _first_quarter(then.moment)),
-    }
-
-
-def _shape(agent: Agent, found: Activity, start: datetime) -> dict[str, Any]:
-    return {
-        "scopes": _scopes(agent, found),
-        "denials": _denials(found.reasons),
-        "quarters": _quarters(found.quarters, start),
-    }
+    return PastActivityInfo(
+        agent_id=agent_id,
+        head=then.seq,
+        whole=then.whole,
+        scopes=_scopes(then.agent, then.activity),
+        denials=_denials(then.activity.reasons),
+        quarters=_quarters(then.activity.quarters, _first_quarter(then.moment)),
+    )
 
 
 def _first_quarter(now: datetime) -> datetime:
@@ -70,33 +75,33 @@ def _first_quarter(now: datetime) -> datetime:
     return started - (QUARTERS - 1) * _QUARTER
 
 
-def _scopes(agent: Agent, found: Activity) -> list[dict[str, Any]]:
+def _scopes(agent: Agent, found: Activity) -> tuple[ScopeUseInfo, ...]:
     """Return every scope that is granted, then those asked for all the same."""
     counts: dict[str, dict[str, Count]] = defaultdict(dict)
     for count in found.scopes:
         counts[count.value][count.outcome] = count
     asked = sorted(set(counts) - set(agent.scopes))
-    return [
-        {"scope": scope, "granted": scope in agent.scopes, **_use(counts[scope])}
+    return tuple(
+        _use(scope, scope in agent.scopes, counts[scope])
         for scope in (*agent.scopes, *asked)
-    ]
+    )
 
 
-def _use(counts: dict[str, Count]) -> dict[str, Any]:
+def _use(scope: str, granted: bool, counts: dict[str, Count]) -> ScopeUseInfo:
     """Return how a scope was asked for, and used.
 
     A token that policy allowed is a use, and so is an elevated one when it is redeemed.
     """
     used = [counts[word] for word in (Outcome.ALLOWED, REDEEMED) if word in counts]
-    return {
-        **{
-            word: counts[word].events if word in counts else 0
-            for word in (*(outcome.value for outcome in Outcome), REDEEMED)
-        },
-        "uses": sum(count.events for count in used),
-        "last_used_at": _latest(used),
-        "last_asked_at": _latest(counts.values()),
-    }
+    words = (*(outcome.value for outcome in Outcome), REDEEMED)
+    return ScopeUseInfo(
+        scope=scope,
+        granted=granted,
+        **{word: counts[word].events if word in counts else 0 for word in words},
+        uses=sum(count.events for count in used),
+        last_used_at=_latest(used),
+        last_asked_at=_latest(counts.values()),
+    )
 
 
 def _latest(counts: Iterable[Count]) -> str | None:
@@ -104,16 +109,16 @@ def _latest(counts: Iterable[Count]) -> str | None:
     return iso(last) if last else None
 
 
-def _denials(reasons: tuple[Count, ...]) -> list[dict[str, Any]]:
+def _denials(reasons: tuple[Count, ...]) -> tuple[DenialsInfo, ...]:
     """Return the reasons of refusals, the most frequent first."""
     ordered = sorted(reasons, key=lambda count: (-count.events, count.value))
-    return [
-        {"reason": count.value, "count": count.events, "last_at": iso(count.last)}
-        for count in ordered
-    ]
+    return tuple(
+        DenialsInfo(reason=one.value, count=one.events, last_at=iso(one.last))
+        for one in ordered
+    )
 
 
-def _quarters(found: tuple[Count, ...], start: datetime) -> dict[str, Any]:
+def _quarters(found: tuple[Count, ...], start: datetime) -> QuartersInfo:
     """Return one number a quarter for each outcome, the oldest first."""
     places = {iso(start + n * _QUARTER)[:16]: n for n in range(QUARTERS)}
     series = {outcome.value: [0] * QUARTERS for outcome in Outcome}
@@ -121,10 +126,14 @@ def _quarters(found: tuple[Count, ...], start: datetime) -> dict[str, Any]:
         # A clock that was set back leaves quarters that have yet to come.
         if count.value in places and count.outcome in series:
             series[count.outcome][places[count.value]] = count.events
-    return {"start": iso(start), "seconds": int(_QUARTER.total_seconds()), **series}
+    return QuartersInfo(
+        start=iso(start),
+        seconds=int(_QUARTER.total_seconds()),
+        **{outcome: tuple(numbers) for outcome, numbers in series.items()},
+    )
 
 
-async def _was_cut(broker: Broker, agent: Agent) -> dict[str, Any] | None:
+async def _was_cut(broker: Broker, agent: Agent) -> RevokedInfo | None:
     """Return what the revocation in force ended, by whom and why.
 
     Nothing while the agent is served, or the record is not on disk yet.
@@ -138,13 +147,13 @@ async def _was_cut(broker: Broker, agent: Agent) -> dict[str, Any] | None:
     if not (counted := counted or list(events[:1])):
         return None
     first = counted[-1]
-    return {
-        "at": iso(first.time),
-        "by": first.actor.name,
-        "reason": first.reason,
-        "tokens": sum(_detail(one, "tokens_revoked") for one in counted),
-        "stepups": sum(_detail(one, "stepups_cancelled") for one in counted),
-    }
+    return RevokedInfo(
+        at=iso(first.time),
+        by=first.actor.name,
+        reason=first.reason,
+        tokens=sum(_detail(one, "tokens_revoked") for one in counted),
+        stepups=sum(_detail(one, "stepups_cancelled") for one in counted),
+    )
 
 
 def _detail(event: Event, name: str) -> int:
@@ -152,8 +161,10 @@ def _detail(event: Event, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _cut(broker: Broker, agent: Agent) -> dict[str, Any]:
+def _cut(broker: Broker, agent: Agent) -> RevokeForecast:
     """Return what a revocation would end at this moment."""
     held = broker.registry.held(agent.id)
     waiting = broker.registry.open_stepups(agent.id)
-    return {"tokens": len(held), "elevated": held.elevated, "stepups": len(waiting)}
+    return RevokeForecast(
+        tokens=len(held), elevated=held.elevated, stepups=len(waiting)
+    )

@@ -9,20 +9,21 @@ sees the objects again, which says the same thing twice but loses nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.shapes import (
-    agent_shape,
-    event_shape,
-    stepup_shape,
-    token_shape,
+    agent_info,
+    event_info,
+    stepup_info,
+    token_info,
 )
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Change, EventQuery, Ledger
 from agentvault_tui.model import Agent, AgentId, Event, StepUp, Token
+from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.shapes import HeadInfo, StatusInfo, WireShape
 
 BACKLOG: Final = 16 * 1024 * 1024
 """Characters one slow console may be behind before it is cut off and must resume."""
@@ -38,7 +39,7 @@ class Feed:
     """Fans commits out to any number of consoles; costs nothing while none listens."""
 
     def __init__(
-        self, ledger: Ledger, registry: Registry, status: Callable[[], dict[str, Any]]
+        self, ledger: Ledger, registry: Registry, status: Callable[[], StatusInfo]
     ) -> None:
         self._ledger = ledger
         self._registry = registry
@@ -53,15 +54,15 @@ class Feed:
             return
         self._send("".join(self._objects(changes)))
         for event in events:
-            self._send(frame("audit", event_shape(event), event.seq), event.seq)
+            self._send(frame("audit", event_info(event), event.seq), event.seq)
 
     def publish_status(self) -> None:
         """Send the status line anew: panic, ledger, tenant or policy changed."""
         if self._listeners:
             status = self._status()
-            self._send(frame("status", status) + frame("tenant", status["tenant"]))
+            self._send(frame("status", status) + frame("tenant", status.tenant))
 
-    def tell(self, name: str, data: dict[str, Any]) -> None:
+    def tell(self, name: str, data: WireShape) -> None:
         """Send what is in no ledger, to those who listen now."""
         self._send(frame(name, data))
 
@@ -78,10 +79,10 @@ class Feed:
             head = self._ledger.head
             if last_event_id is not None and last_event_id > head.seq:
                 # Not the ledger this console saw: an older copy, or another one.
-                yield frame("reset", {"head": head.seq, "hash": head.hash})
+                yield frame("reset", HeadInfo(head=head.seq, hash=head.hash))
                 last_event_id = None
             status = self._status()
-            yield frame("status", status) + frame("tenant", status["tenant"])
+            yield frame("status", status) + frame("tenant", status.tenant)
             sent = head.seq
             if last_event_id is not None:
                 async for text, seq in self._replay(last_event_id, head.seq):
@@ -117,9 +118,9 @@ class Feed:
                 stepup = self._registry.stepup(stepup_id)
             except NotFoundError:
                 continue  # decided long ago: the events tell its story
-            yield frame("stepup", stepup_shape(stepup, self._registry.ends()))
+            yield frame("stepup", stepup_info(stepup, self._registry.ends()))
         for event in events:
-            yield frame("audit", event_shape(event), event.seq)
+            yield frame("audit", event_info(event), event.seq)
 
     def _objects(self, changes: Sequence[Change]) -> list[str]:
         frames = []
@@ -129,13 +130,13 @@ class Feed:
         for change in changes:
             match change:
                 case Agent():
-                    frames.append(frame("agent", agent_shape(change, self._registry)))
+                    frames.append(frame("agent", agent_info(change, self._registry)))
                 case StepUp():
                     frames.append(
-                        frame("stepup", stepup_shape(change, self._registry.ends()))
+                        frame("stepup", stepup_info(change, self._registry.ends()))
                     )
                 case Token():
-                    frames.append(frame("token", token_shape(change)))
+                    frames.append(frame("token", token_info(change)))
                 case _:
                     agent_id = getattr(change, "agent_id", None)
                     if agent_id and agent_id not in given:
@@ -147,7 +148,7 @@ class Feed:
             agent = self._registry.agent(agent_id)
         except NotFoundError:
             return []
-        return [frame("agent", agent_shape(agent, self._registry))]
+        return [frame("agent", agent_info(agent, self._registry))]
 
     def _send(self, text: str, seq: int = 0) -> None:
         if text:
@@ -195,7 +196,7 @@ class _Listener:
                 yield text
 
 
-def frame(name: str, data: dict[str, Any], event_id: int | None = None) -> str:
+def frame(name: str, data: WireShape, event_id: int | None = None) -> str:
     """Write one server-sent event; JSON keeps every line break inside."""
     head = f"id: {event_id}\n" if event_id is not None else ""
-    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n"
+    return f"{head}event: {name}\ndata: {encode(data).decode()}\n\n"

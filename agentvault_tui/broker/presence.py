@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, new_id
+from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
 
-FACES: Final = ("console", "plain", "stream")
-"""What an operator looks through; a stream that does not say is a stream."""
+StandingInfo: TypeAlias = tuple[str | None, dict[str, str]]
+"""A user's role, and what is refused to them with the reason."""
 MOST: Final = 32
 """Seats of one user that are listed; further streams are served and counted."""
 _GATHER: Final = 0.05
@@ -48,9 +49,9 @@ class Presence:
     def __init__(
         self,
         clock: Clock,
-        tell: Callable[[str, dict[str, Any]], None],
+        tell: Callable[[str, PresenceInfo], None],
         signed_in: Callable[[str], str | None],
-        standing: Callable[[str], dict[str, Any]] = lambda _: {},
+        standing: Callable[[str], StandingInfo] = lambda _: (None, {}),
     ) -> None:
         """Begin with nobody here.
 
@@ -58,7 +59,7 @@ class Presence:
             clock: the source of now.
             tell: sends one event to every stream.
             signed_in: the name a user has signed in under, if so.
-            standing: what else is known of a user: role, and what is refused.
+            standing: a user's role, and what is refused to them with the reason.
         """
         self._clock = clock
         self._tell = tell
@@ -104,13 +105,12 @@ class Presence:
             seat.looking_at = stepup_id
             self.changed()
 
-    def shape(self) -> dict[str, Any]:
+    def info(self) -> PresenceInfo:
         """Return everyone who is here, the longest here first."""
         seats = sorted(self._seats.values(), key=lambda seat: (seat.since, seat.id))
-        return {
-            "operators": [self._seat_shape(seat) for seat in seats],
-            "unlisted": self._unlisted,
-        }
+        return PresenceInfo(
+            operators=tuple(map(self._seat_info, seats)), unlisted=self._unlisted
+        )
 
     def changed(self) -> None:
         """Tell all streams soon, once for all that changes until then."""
@@ -120,21 +120,23 @@ class Presence:
 
     def _send(self) -> None:
         self._due = None
-        self._tell("presence", self.shape())
+        self._tell("presence", self.info())
 
-    def _seat_shape(self, seat: Seat) -> dict[str, Any]:
+    def _seat_info(self, seat: Seat) -> SeatInfo:
         name = self._signed_in(seat.operator.id)
-        return {
-            "id": seat.id,
-            "uid": seat.operator.id,
-            "name": name or seat.operator.name,
-            "signed_in": name is not None,
-            "face": seat.face,
-            "since": iso(seat.since),
-            "terminal": seat.terminal,
-            "looking_at": seat.looking_at,
-            **self._standing(seat.operator.id),
-        }
+        role, refused = self._standing(seat.operator.id)
+        return SeatInfo(
+            id=seat.id,
+            uid=seat.operator.id,
+            name=name or seat.operator.name,
+            signed_in=name is not None,
+            face=seat.face,
+            since=iso(seat.since),
+            terminal=seat.terminal,
+            looking_at=seat.looking_at,
+            role=role,
+            refused=refused,
+        )
 
 
 def terminal_of(pid: int, proc: Path = Path("/proc")) -> str | None:

@@ -21,7 +21,7 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.status import status_shape
+from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upkeep import upkeep
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
@@ -188,7 +188,7 @@ async def _open(
         broker.outlook.give(name, at)
     join_accounts(broker)
     await take_over(broker)
-    feed = Feed(ledger, broker.registry, lambda: status_shape(broker))
+    feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status
     _listen_to(ledger, broker, feed)
     return _Rooms(ledger, broker, feed)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.shapes import panic_shape
+from agentvault_tui.broker.shapes import panic_info
 from agentvault_tui.clock import iso
+from agentvault_tui.operator_api.shapes import (
+    LedgerInfo,
+    StatusInfo,
+    TenantInfo,
+    VerifiedInfo,
+)
 
 _KEPT: Final = {
     Kept.LEDGER: "they are on their way.",
@@ -19,30 +25,30 @@ _KEPT: Final = {
 }
 
 
-def status_shape(broker: Broker) -> dict[str, Any]:
-    """Return the Status shape of the operators' HTTP."""
+def status_info(broker: Broker) -> StatusInfo:
+    """Return what ``GET /api/status`` answers."""
     ledger = broker.ledger
-    return {
-        "version": __version__,
-        "tenant": {
-            "issuer": broker.tenant.issuer,
-            "kind": broker.tenant_kind,
-            "reachable": bool(broker.tenant.reachable),
-            "way": broker.tenant.tenant.way,
-        },
-        "ledger": {
-            "head": ledger.head.seq,
-            "hash": ledger.head.hash,
-            "writable": ledger.writable,
-            "verified": _verified(broker),
-            "fault": ledger.fault,
-        },
-        "panic": panic_shape(broker.registry.panic),
-        "agents": broker.registry.agent_count,
-        "stepups_pending": broker.registry.open_count,
-        "policy_version": broker.policy.version,
-        "warnings": warnings(broker),
-    }
+    return StatusInfo(
+        version=__version__,
+        tenant=TenantInfo(
+            issuer=broker.tenant.issuer,
+            kind=broker.tenant_kind,
+            reachable=bool(broker.tenant.reachable),
+            way=broker.tenant.tenant.way,
+        ),
+        ledger=LedgerInfo(
+            head=ledger.head.seq,
+            hash=ledger.head.hash,
+            writable=ledger.writable,
+            verified=_verified(broker),
+            fault=ledger.fault,
+        ),
+        panic=panic_info(broker.registry.panic),
+        agents=broker.registry.agent_count,
+        stepups_pending=broker.registry.open_count,
+        policy_version=broker.policy.version,
+        warnings=tuple(warnings(broker)),
+    )
 
 
 def warnings(broker: Broker) -> list[str]:
@@ -93,9 +99,9 @@ def _ledger_warnings(broker: Broker) -> Iterator[str]:
     yield f"{what} {ledger.problem or ''}".strip()
 
 
-def _verified(broker: Broker) -> dict[str, Any] | None:
+def _verified(broker: Broker) -> VerifiedInfo | None:
     """Return up to which event the whole ledger was found right, and when."""
     found = broker.verified
     if found is None:
         return None
-    return {"seq": found.seq, "at": iso(found.at), "complete": found.complete}
+    return VerifiedInfo(seq=found.seq, at=iso(found.at), complete=found.complete)

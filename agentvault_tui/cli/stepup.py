@@ -225,8 +225,8 @@ def _before(
     out: Output, item: dict[str, Any], before: list[dict[str, Any]]
 ) -> list[tuple[str, Cell]]:
     """Say how requests like it were decided, and what was otherwise then."""
-    words = lazy_room("console.before")
-    make = lazy_room("console.intake").Intake(ascii_only=out.ascii_only).stepup
+    words = lazy_room("console.state.before")
+    make = lazy_room("console.state.intake").Intake(ascii_only=out.ascii_only).stepup
     now = lazy_room("clock").SystemClock().now()
     rows = [make(each) for each in before]
     lines = [words.tally(rows), *words.sentences(rows, make(item), now)]

@@ -146,7 +146,7 @@ async def test_what_is_asked_wrongly_is_refused(
 
 @contextmanager
 def counting(
-    monkeypatch: pytest.MonkeyPatch, module: Any, shape: str = "agent_shape"
+    monkeypatch: pytest.MonkeyPatch, module: Any, shape: str = "agent_info"
 ) -> Iterator[list[int]]:
     """Count the agents, or others, that are written in each turn of the event loop."""
     turns: list[int] = [0]
@@ -192,7 +192,7 @@ async def test_no_turn_of_the_loop_writes_many_large_step_ups(
             await request_token(
                 bench.broker, agent, wanted, resource=None, details=None
             )
-    with counting(monkeypatch, stepups_api, "stepup_shape") as turns:
+    with counting(monkeypatch, stepups_api, "stepup_info") as turns:
         answer = await bench.read("/api/agents/stepup")
     assert len(answer.json()["stepups"]) == sum(turns) == 12
     assert max(turns) <= 2
@@ -203,7 +203,7 @@ async def test_no_turn_of_the_loop_writes_a_long_page_of_the_audit(
 ) -> None:
     """Its events may be as long as the ledger takes them."""
     await populate(bench, 300)
-    with counting(monkeypatch, records_api, "event_shape") as turns:
+    with counting(monkeypatch, records_api, "event_info") as turns:
         page = (await bench.read("/api/audit?limit=1000")).json()
     assert page["next"] is None
     assert len(page["events"]) == sum(turns) >= 300

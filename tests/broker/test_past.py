@@ -14,11 +14,12 @@ import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.stepups import details_of
+from support.wire_shapes import as_json
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.shapes import stepup_shape, token_shape
+from agentvault_tui.broker.shapes import stepup_info, token_info
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
@@ -92,13 +93,16 @@ def _plain(agent: Agent) -> Agent:
 
 
 def _token(token: Any) -> tuple[str, ...]:
-    shape = token_shape(token)
+    shape = as_json(token_info(token))
     return tuple(shape[name] for name in ("id", "scope", "kind", "expires_at"))
 
 
 def _stepup(stepup: StepUp) -> dict[str, Any]:
     # A code that is over helps nobody; whoever looks back must not find one.
-    return {**stepup_shape(replace(stepup, device=None)), "nonce": stepup.nonce}
+    return {
+        **as_json(stepup_info(replace(stepup, device=None))),
+        "nonce": stepup.nonce,
+    }
 
 
 class Story:

@@ -24,6 +24,7 @@ from support.vault import PAYMENT, Vault, serving
 from agentvault_tui.broker.presence import MOST, Presence, terminal_of
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.operator_api.shapes import PresenceInfo
 
 NAME = pwd.getpwuid(os.getuid()).pw_name
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
@@ -191,7 +192,7 @@ class Told:
     """Collects what would be sent to all streams."""
 
     def __init__(self, clock: ManualClock) -> None:
-        self.sent: list[dict[str, Any]] = []
+        self.sent: list[PresenceInfo] = []
         self.names: dict[str, str] = {}
         self.presence = Presence(
             clock, lambda _, data: self.sent.append(data), self.names.get
@@ -213,7 +214,7 @@ async def test_many_changes_are_one_message(clock: ManualClock) -> None:
         told.presence.look(OLGA, seat.id, f"sup_{number}")
     await told.settle()
     assert len(told.sent) == 1
-    assert told.sent[0]["operators"][0]["looking_at"] == "sup_49"
+    assert told.sent[0].operators[0].looking_at == "sup_49"
 
 
 async def test_one_user_cannot_fill_the_list(clock: ManualClock) -> None:
@@ -222,12 +223,12 @@ async def test_one_user_cannot_fill_the_list(clock: ManualClock) -> None:
     seats = [told.presence.enter(OLGA, "stream", None) for _ in range(MOST + 3)]
     assert seats[MOST:] == [None] * 3
     assert told.presence.enter(BOB, "console", None) is not None
-    shape = told.presence.shape()
-    assert (len(shape["operators"]), shape["unlisted"]) == (MOST + 1, 3)
+    here = told.presence.info()
+    assert (len(here.operators), here.unlisted) == (MOST + 1, 3)
     for seat in seats:
         told.presence.leave(seat)
-    shape = told.presence.shape()
-    assert (len(shape["operators"]), shape["unlisted"]) == (1, 0)
+    here = told.presence.info()
+    assert (len(here.operators), here.unlisted) == (1, 0)
     await told.settle()
 
 
@@ -248,10 +249,10 @@ async def test_the_name_is_the_one_signed_in_under(clock: ManualClock) -> None:
     told.names["uid:1000"] = "Olga Petrova"
     told.presence.changed()
     await told.settle()
-    (seat,) = told.sent[-1]["operators"]
-    assert (seat["name"], seat["signed_in"]) == ("Olga Petrova", True)
+    (seat,) = told.sent[-1].operators
+    assert (seat.name, seat.signed_in) == ("Olga Petrova", True)
     told.names.clear()
     told.presence.changed()
     await told.settle()
-    (seat,) = told.sent[-1]["operators"]
-    assert (seat["name"], seat["signed_in"]) == ("olga", False)
+    (seat,) = told.sent[-1].operators
+    assert (seat.name, seat.signed_in) == ("olga", False)

@@ -12,6 +12,7 @@ import rfc8785
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.stepups import approve, details_of, hold, start
+from support.wire_shapes import as_json
 
 from agentvault_tui.broker.answers import (
     Denied,
@@ -21,7 +22,7 @@ from agentvault_tui.broker.answers import (
     Spent,
     Waiting,
 )
-from agentvault_tui.broker.shapes import stepup_shape
+from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -356,7 +357,7 @@ async def test_a_restart_puts_what_was_being_authorized_back(
 async def test_anyone_can_compute_the_digest_from_what_is_shown(bench: Bench) -> None:
     """The operators' API has every member it covers, under the same names."""
     _, stepup = await hold(bench, resource="https://stripe.test")
-    shape = stepup_shape(stepup)
+    shape = as_json(stepup_info(stepup))
     covered = (
         *("agent_id", "scope", "action", "resource", "resource_indicator"),
         *("parameters", "authorization_details", "connection"),

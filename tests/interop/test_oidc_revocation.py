@@ -23,7 +23,7 @@ from support.oidc_vault import AtProvider, vault_at
 from support.token_vault import exchange
 from support.vault import Vault, serving
 
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser, VaultUsers
@@ -56,8 +56,8 @@ def held(vault: AtProvider, agent: Agent) -> str:
 
 def told(vault: AtProvider, agent: Agent) -> dict[str, tuple[str, str]]:
     """Return each step as operators see it: how it stands, and why."""
-    rows = agent_shape(agent, vault.broker.registry)["upstream"]
-    return {row["step"]: (row["status"], row["problem"] or "") for row in rows}
+    rows = agent_info(agent, vault.broker.registry).upstream
+    return {row.step: (row.status, row.problem or "") for row in rows}
 
 
 async def work(vault: AtProvider) -> None:

@@ -16,7 +16,7 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.status import status_shape
+from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import policy_at_start
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.home import Home
@@ -57,9 +57,7 @@ class Bench:
             tenant=self.tenant,  # type: ignore[arg-type]
             registry=Registry(clock),
         )
-        self.feed = Feed(
-            ledger, self.broker.registry, lambda: status_shape(self.broker)
-        )
+        self.feed = Feed(ledger, self.broker.registry, lambda: status_info(self.broker))
         ledger.on_written = self.feed.publish
 
     @classmethod

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Final
 
-from starlette.datastructures import QueryParams
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -16,16 +16,14 @@ from agentvault_tui.broker.activity import activity_of
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
-    answer,
     body_of,
-    limit_of,
     operator_of,
     parts,
-    strings_of,
-    text_of,
+    query_of,
+    route,
 )
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.shapes import agent_shape, step_shape
+from agentvault_tui.broker.shapes import agent_info, step_info
 from agentvault_tui.broker.usecases.register import (
     Registration,
     check_scopes,
@@ -41,20 +39,24 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Agent, AgentId
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.history import ActivityInfo
+from agentvault_tui.operator_api.requests import (
+    AgentQuery,
+    AgentRequest,
+    RestoreRequest,
+    RevokeRequest,
+    ScopesRequest,
+)
+from agentvault_tui.operator_api.shapes import (
+    AgentInfo,
+    NewAgentInfo,
+    RestoreAnswer,
+    RevokeAnswer,
+)
 
 _MOST: Final = 500
 """Agents a page has, at most."""
-_QUERY: Final = {"after", "ids", "limit", "name", "tokens"}
-_NEW = (
-    "name",
-    "owner",
-    "purpose",
-    "scopes",
-    "public_key",
-    "resource_server",
-    "serves",
-    "resources",
-)
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -71,112 +73,92 @@ def _reading(broker: Broker) -> list[Route]:
 
     async def index(request: Request) -> Response:
         """List all agents with their tokens, or a page of them, or those named."""
-        registry, query = broker.registry, request.query_params
-        if unknown := sorted(set(query) - _QUERY):
-            raise UsageError(
-                f"unknown parameter {unknown[0]!r:.60}",
-                f"known: {', '.join(sorted(_QUERY))}",
-            )
-        if not query:
+        registry, query = broker.registry, query_of(request, AgentQuery)
+        if not request.query_params:
             every = _listing(broker, registry.agents(), tokens=True)
             return StreamingResponse(every, media_type="application/json")
-        limit = limit_of(request, _MOST, _MOST)
-        if "ids" in query:
-            agents = _those(registry, query["ids"].split(","))
-        elif "name" in query:
-            agents = registry.agents_named(query["name"])
+        limit = query.limit
+        if query.ids is not None:
+            agents = _those(registry, query.ids.split(","))
+        elif query.name is not None:
+            agents = registry.agents_named(query.name)
         else:
-            agents = registry.agents_after(query.get("after"), limit + 1)
+            agents = registry.agents_after(query.after, limit + 1)
         following = agents[limit - 1].id if len(agents) > limit else None
         page = _listing(
-            broker, agents[:limit], tokens=_tokens(query), following=following
+            broker, agents[:limit], tokens=query.tokens, following=following
         )
-        body = "".join([part async for part in page])
+        body = b"".join([part async for part in page])
         return Response(body, media_type="application/json")
 
-    async def show(request: Request) -> Response:
+    async def show(request: Request) -> AgentInfo:
         agent = broker.registry.agent(request.path_params["id"])
-        return answer(agent_shape(agent, broker.registry))
+        return agent_info(agent, broker.registry)
 
-    async def activity(request: Request) -> Response:
+    async def activity(request: Request) -> ActivityInfo:
         agent = broker.registry.agent(request.path_params["id"])
-        return answer(await activity_of(broker, agent))
+        return await activity_of(broker, agent)
 
     return [
-        Route("/api/agents", index, methods=["GET"]),
-        Route("/api/agents/{id}", show, methods=["GET"]),
-        Route("/api/agents/{id}/activity", activity, methods=["GET"]),
+        route(calls.AGENTS, index),
+        route(calls.AGENT, show),
+        route(calls.ACTIVITY, activity),
     ]
 
 
 def _keeping(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes that register and grant."""
 
-    async def add(request: Request) -> Response:
-        wanted = _registration(await body_of(request, _NEW))
+    async def add(request: Request) -> NewAgentInfo:
+        wanted = _registration(await body_of(request, AgentRequest))
         operator = await authority.actor(
             operator_of(request), Need.GIVE, f"a new agent, {wanted.name}"
         )
         registered = await register(broker, wanted, operator)
-        shape = agent_shape(registered.agent, broker.registry)
-        if registered.client_secret is not None:
-            shape["client_secret"] = registered.client_secret
-        return answer(shape, 201)
-
-    async def scopes(request: Request) -> Response:
-        """Give and take scopes of one agent."""
-        body = await body_of(request, ("agent_id", "grant", "ungrant"))
-        grant = strings_of(body, "grant")
-        ungrant = strings_of(body, "ungrant")
-        check_scopes(broker, grant)
-        if not grant and not ungrant:
-            raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
-        if set(grant) & set(ungrant):
-            raise UsageError("a scope cannot be granted and taken away at once")
-        need, agent_id = Need.GIVE if grant else Need.CUT, text_of(body, "agent_id")
-        operator = await authority.actor(operator_of(request), need, agent_id)
-        agent = await change_scopes(
-            broker, agent_id, frozenset(grant), frozenset(ungrant), operator
+        return agent_info(
+            registered.agent, broker.registry, client_secret=registered.client_secret
         )
-        return answer(agent_shape(agent, broker.registry))
 
-    return [
-        Route("/api/agents", add, methods=["POST"]),
-        Route("/api/agents/scopes", scopes, methods=["POST"]),
-    ]
+    async def scopes(request: Request) -> AgentInfo:
+        """Give and take scopes of one agent."""
+        body = await body_of(request, ScopesRequest)
+        check_scopes(broker, body.grant)
+        if not body.grant and not body.ungrant:
+            raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
+        grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
+        if grant & ungrant:
+            raise UsageError("a scope cannot be granted and taken away at once")
+        need = Need.GIVE if grant else Need.CUT
+        operator = await authority.actor(operator_of(request), need, body.agent_id)
+        agent = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
+        return agent_info(agent, broker.registry)
+
+    return [route(calls.REGISTER, add), route(calls.SCOPES, scopes)]
 
 
 def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes that cut off and let back in."""
 
-    async def revoke(request: Request) -> Response:
-        body = await body_of(request, ("agent_id", "all", "reason"))
-        reason = text_of(body, "reason", required=False, cap=1000)
-        agent_id = None if _all(body) else text_of(body, "agent_id")
+    async def revoke(request: Request) -> RevokeAnswer:
+        body = await body_of(request, RevokeRequest)
+        agent_id = _one(body)
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
         if agent_id is None:
-            cut = await panic(broker, reason, operator)
-            return answer({"agents": len(cut.agents), **_cut(cut)})
-        cut = await revoke_agent(broker, agent_id, reason, operator)
-        return answer(
-            {"agent": agent_shape(cut.agents[0], broker.registry), **_cut(cut)}
-        )
+            return _ended(await panic(broker, body.reason, operator), broker, one=False)
+        cut = await revoke_agent(broker, agent_id, body.reason, operator)
+        return _ended(cut, broker, one=True)
 
-    async def restore(request: Request) -> Response:
-        body = await body_of(request, ("agent_id", "all"))
-        agent_id = None if _all(body) else text_of(body, "agent_id")
+    async def restore(request: Request) -> RestoreAnswer:
+        agent_id = _one(await body_of(request, RestoreRequest))
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.GIVE, about)
         if agent_id is None:
-            return answer({"agents": await lift_panic(broker, operator)})
+            return RestoreAnswer(agents=await lift_panic(broker, operator))
         agent = await restore_agent(broker, agent_id, operator)
-        return answer({"agent": agent_shape(agent, broker.registry)})
+        return RestoreAnswer(agent=agent_info(agent, broker.registry))
 
-    return [
-        Route("/api/agents/revoke", revoke, methods=["POST"]),
-        Route("/api/agents/restore", restore, methods=["POST"]),
-    ]
+    return [route(calls.REVOKE, revoke), route(calls.RESTORE, restore)]
 
 
 def _listing(
@@ -185,7 +167,7 @@ def _listing(
     *,
     tokens: bool,
     following: AgentId | None = None,
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     """Write *agents* as JSON in parts, each of one turn of the event loop.
 
     All counts are of one moment, that of ``head``: a console adds later events to them.
@@ -194,10 +176,10 @@ def _listing(
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
     ends = registry.ends()
     shapes = (
-        agent_shape(agent, registry, counts=counts, tokens=tokens, ends=ends)
+        agent_info(agent, registry, counts=counts, tokens=tokens, ends=ends)
         for agent, counts in counted
     )
-    more = {
+    more: dict[str, object] = {
         "next": following,
         "total": registry.agent_count,
         "head": broker.ledger.head.seq,
@@ -220,54 +202,42 @@ def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:
     return found
 
 
-def _tokens(query: QueryParams) -> bool:
-    """Tell whether live tokens are asked for.
-
-    Raises:
-        UsageError: it is said in other words.
-    """
-    word = query.get("tokens", "false")
-    if word not in {"true", "false"}:
-        raise UsageError("'tokens' must be true or false")
-    return word == "true"
-
-
-def _registration(body: dict[str, Any]) -> Registration:
+def _registration(asked: AgentRequest) -> Registration:
     """Read a new agent; a JWK may come as an object or as text."""
-    if isinstance(body.get("public_key"), dict):
-        body["public_key"] = json.dumps(body["public_key"])
-    resource_server = body.get("resource_server", False)
-    if not isinstance(resource_server, bool):
-        raise UsageError("'resource_server' must be true or false")
+    key = asked.public_key
     return Registration(
-        name=text_of(body, "name"),
-        owner=text_of(body, "owner"),
-        purpose=text_of(body, "purpose", required=False),
-        scopes=strings_of(body, "scopes"),
-        public_key=(
-            text_of(body, "public_key", cap=8192) if "public_key" in body else None
-        ),
-        resource_server=resource_server,
-        serves=strings_of(body, "serves"),
-        resources=strings_of(body, "resources"),
+        name=asked.name,
+        owner=asked.owner,
+        purpose=asked.purpose,
+        scopes=asked.scopes,
+        public_key=json.dumps(key) if isinstance(key, dict) else key,
+        resource_server=asked.resource_server,
+        serves=asked.serves,
+        resources=asked.resources,
     )
 
 
-def _all(body: dict[str, Any]) -> bool:
-    """Tell whether everything is meant, and only when it is said alone."""
-    if "all" not in body:
-        return False
-    if body["all"] is not True or "agent_id" in body:
+def _one(body: RestoreRequest) -> str | None:
+    """Return the agent that is meant; None for all, and only when that is said alone.
+
+    Raises:
+        UsageError: it is not clear.
+    """
+    if body.all is UNSET and body.agent_id is not UNSET:
+        return body.agent_id
+    if body.all is not True or body.agent_id is not UNSET:
         raise UsageError('give either an agent_id or "all": true')
-    return True
+    return None
 
 
-def _cut(cut: Cut) -> dict[str, Any]:
-    return {
-        "tokens_revoked": cut.tokens,
-        "stepups_cancelled": cut.stepups,
-        "effective_ms": round(cut.effective_ms, 3),
-        "recorded": cut.recorded,
-        "kept": cut.kept.value,
-        "upstream": [step_shape(s) for s in cut.steps if s.status != "withdrawn"],
-    }
+def _ended(cut: Cut, broker: Broker, *, one: bool) -> RevokeAnswer:
+    return RevokeAnswer(
+        agent=agent_info(cut.agents[0], broker.registry) if one else UNSET,
+        agents=UNSET if one else len(cut.agents),
+        tokens_revoked=cut.tokens,
+        stepups_cancelled=cut.stepups,
+        effective_ms=round(cut.effective_ms, 3),
+        recorded=cut.recorded,
+        kept=cut.kept.value,
+        upstream=tuple(step_info(s) for s in cut.steps if s.status != "withdrawn"),
+    )

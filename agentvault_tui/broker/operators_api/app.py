@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,9 +20,9 @@ from agentvault_tui.broker.operators_api import (
     session,
     stepups,
 )
-from agentvault_tui.broker.operators_api.session import standing_shape
+from agentvault_tui.broker.operators_api.session import standing_info
 from agentvault_tui.broker.operators_api.wire import Unforeseen, foreseen, http_refusal
-from agentvault_tui.broker.presence import Presence
+from agentvault_tui.broker.presence import Presence, StandingInfo
 from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import AgentVaultError
 
@@ -34,8 +32,8 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
     sessions = Sessions(broker)
     authority = Authority(broker, sessions)
 
-    def standing(uid: str) -> dict[str, Any]:
-        return standing_shape(authority.standing(uid))
+    def standing(uid: str) -> StandingInfo:
+        return standing_info(authority.standing(uid))
 
     presence = Presence(broker.clock, feed.tell, sessions.name_of, standing)
     sessions.on_change = presence.changed

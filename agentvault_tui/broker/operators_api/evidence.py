@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
+from msgspec.structs import asdict
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.operators_api.wire import answer, whole
-from agentvault_tui.broker.shapes import event_shape
+from agentvault_tui.broker.operators_api.wire import query_of, route, whole
+from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger import Link
 from agentvault_tui.model import Event
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.history import (
+    EventProofInfo,
+    LinkInfo,
+    LinkList,
+    StoryInfo,
+)
+from agentvault_tui.operator_api.requests import LinksQuery
 
 _MOST_LINKS: Final = 200
 
@@ -21,37 +29,38 @@ _MOST_LINKS: Final = 200
 def routes(broker: Broker) -> list[Route]:
     """Return the routes about single events."""
 
-    async def show(request: Request) -> Response:
+    async def show(request: Request) -> EventProofInfo:
         event = await _event(broker, request)
         (link,) = await broker.ledger.links([event.seq])
-        shape = {"event": event_shape(event), "ledger": broker.ledger.ledger_id}
-        return answer(shape | link_shape(link))
+        return EventProofInfo(
+            event=event_info(event),
+            ledger=broker.ledger.ledger_id,
+            **asdict(_link_info(link)),
+        )
 
-    async def links(request: Request) -> Response:
-        found = await broker.ledger.links(_numbers(request))
-        shapes = [link_shape(link) for link in found]
-        return answer({"ledger": broker.ledger.ledger_id, "links": shapes})
+    async def links(request: Request) -> LinkList:
+        found = await broker.ledger.links(_numbers(query_of(request, LinksQuery).seq))
+        return LinkList(
+            ledger=broker.ledger.ledger_id, links=tuple(map(_link_info, found))
+        )
 
-    async def story(request: Request) -> Response:
+    async def story(request: Request) -> StoryInfo:
         found = await broker.ledger.story(await _event(broker, request))
-        shapes = [event_shape(event) for event in found.events]
-        return answer({"events": shapes, "complete": found.complete})
+        return StoryInfo(
+            events=tuple(map(event_info, found.events)), complete=found.complete
+        )
 
     return [
-        Route("/api/audit/links", links, methods=["GET"]),
-        Route("/api/audit/{seq:int}", show, methods=["GET"]),
-        Route("/api/audit/{seq:int}/story", story, methods=["GET"]),
+        route(calls.LINKS, links),
+        route(calls.EVENT, show),
+        route(calls.STORY, story),
     ]
 
 
-def link_shape(link: Link) -> dict[str, Any]:
-    """Return what it takes to compute a link of the chain again."""
-    return {
-        "seq": link.seq,
-        "body": link.body,
-        "hash": link.hash,
-        "previous_hash": link.previous,
-    }
+def _link_info(link: Link) -> LinkInfo:
+    return LinkInfo(
+        seq=link.seq, body=link.body, hash=link.hash, previous_hash=link.previous
+    )
 
 
 async def _event(broker: Broker, request: Request) -> Event:
@@ -62,8 +71,8 @@ async def _event(broker: Broker, request: Request) -> Event:
     return event
 
 
-def _numbers(request: Request) -> list[int]:
-    parts = request.query_params.get("seq", "").split(",")
+def _numbers(listed: str) -> list[int]:
+    parts = listed.split(",")
     if len(parts) > _MOST_LINKS:
         raise UsageError(f"'seq' may name {_MOST_LINKS} events at once")
     otherwise = "'seq' must be whole numbers with commas between them"

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
-from typing import Any
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,105 +16,115 @@ from starlette.routing import Route
 from agentvault_tui import __version__
 from agentvault_tui.broker.activity import activity_then
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.operators_api.wire import answer, integer_of, moment_of
+from agentvault_tui.broker.operators_api.wire import moment_of, query_of, route
 from agentvault_tui.broker.shapes import (
-    counts_shape,
-    panic_shape,
-    stepup_shape,
-    told_of,
+    counts_info,
+    panic_info,
+    past_agent_info,
+    stepup_info,
 )
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.ledger import Holding, Past, Place
 from agentvault_tui.model import Agent, AgentCounts, AgentId
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.history import (
+    AroundInfo,
+    PastActivityInfo,
+    PastInfo,
+    PlaceInfo,
+)
+from agentvault_tui.operator_api.requests import PastActivityQuery, PastQuery
+from agentvault_tui.operator_api.shapes import (
+    LedgerInfo,
+    PastAgentInfo,
+    StatusInfo,
+    TenantInfo,
+)
 
 
 def routes(broker: Broker) -> list[Route]:
     """Return the routes that look back; they read the ledger and nothing else."""
 
     async def past(request: Request) -> Response:
-        seq, moment = _when(request)
+        seq, moment = _when(query_of(request, PastQuery))
         found = await broker.ledger.past(seq=seq, moment=moment)
         # Beside the loop: with thousands of agents this takes as long as some requests.
         body = await asyncio.to_thread(_written, found, broker)
         return Response(body, media_type="application/json")
 
-    async def activity(request: Request) -> Response:
-        seq, moment = _when(request)
-        agent = AgentId(request.query_params.get("agent", ""))
-        return answer(await activity_then(broker, agent, seq, moment))
+    async def activity(request: Request) -> PastActivityInfo:
+        query = query_of(request, PastActivityQuery)
+        return await activity_then(broker, AgentId(query.agent), *_when(query))
 
-    return [
-        Route("/api/past", past, methods=["GET"]),
-        Route("/api/past/activity", activity, methods=["GET"]),
-    ]
+    return [route(calls.PAST, past), route(calls.PAST_ACTIVITY, activity)]
 
 
-def _when(request: Request) -> tuple[int | None, datetime | None]:
+def _when(query: PastQuery) -> tuple[int | None, datetime | None]:
     """Return the event or the moment that is asked for.
 
     Raises:
         UsageError: neither or both are given.
     """
-    seq, moment = integer_of(request, "seq"), moment_of(request, "at")
-    if (seq is None) == (moment is None):
+    seq, moment = query.seq, moment_of(query.at, "at")
+    if (seq is UNSET) == (moment is None):
         raise UsageError("give 'at', a time, or 'seq', an event's number")
-    return seq, moment
+    return None if seq is UNSET else seq, moment
 
 
-def past_shape(past: Past, broker: Broker) -> dict[str, Any]:
-    """Return the Past shape of the operators' HTTP, without its lists."""
+def _past_info(past: Past, broker: Broker) -> PastInfo:
+    """Return what was known at a moment, without the lists of agents and step-ups."""
     around = past.around
-    return {
-        "seq": past.place.seq,
-        "time": iso(past.place.time),
-        "at": iso(past.moment),
-        "status": _status(past, broker),
-        "minute": {
-            agent: counts_shape(counts)
+    return PastInfo(
+        seq=past.place.seq,
+        time=iso(past.place.time),
+        at=iso(past.moment),
+        status=_status(past, broker),
+        minute={
+            agent: counts_info(counts)
             for agent, counts in past.minute.items()
             if counts != AgentCounts()
         },
-        "around": {
-            "first": _place(around.first),
-            "last": _place(around.last),
-            "before": _place(around.before),
-            "after": _place(around.after),
-            "turn_before": _place(around.turn_before),
-            "turn_after": _place(around.turn_after),
-        },
-    }
+        around=AroundInfo(
+            first=_place(around.first),
+            last=_place(around.last),
+            before=_place(around.before),
+            after=_place(around.after),
+            turn_before=_place(around.turn_before),
+            turn_after=_place(around.turn_after),
+        ),
+    )
 
 
-def _written(past: Past, broker: Broker) -> str:
-    """Write the Past shape as JSON, each agent and step-up by itself.
+def _written(past: Past, broker: Broker) -> bytes:
+    """Write what was known as JSON, each agent and step-up by itself.
 
     In a thread beside the event loop: one call that wrote all of them would keep the
     interpreter's lock to its end.
     """
-    shape = past_shape(past, broker)
-    agents = [json.dumps(_agent(agent, past)) for agent in past.agents]
-    stepups = [json.dumps(stepup_shape(stepup)) for stepup in past.stepups]
-    lists = f'"agents": [{", ".join(agents)}], "stepups": [{", ".join(stepups)}]'
-    return f"{json.dumps(shape)[:-1]}, {lists}}}"
+    agents = b",".join([encode(_agent(agent, past)) for agent in past.agents])
+    stepups = b",".join([encode(stepup_info(stepup)) for stepup in past.stepups])
+    lists = b'"agents":[%b],"stepups":[%b]' % (agents, stepups)
+    return b"%b,%b}" % (encode(_past_info(past, broker))[:-1], lists)
 
 
-def _status(past: Past, broker: Broker) -> dict[str, Any]:
+def _status(past: Past, broker: Broker) -> StatusInfo:
     """Return the status as the events tell it; what they do not tell is as of now."""
-    return {
-        "version": __version__,
-        "tenant": {"issuer": broker.tenant.issuer, "kind": broker.tenant_kind},
-        "ledger": {"head": past.place.seq, "hash": past.hash},
-        "panic": panic_shape(past.panic),
-        "agents": len(past.agents),
-        "stepups_pending": sum(stepup.status.open for stepup in past.stepups),
-        "warnings": list(past.unsure),
-    }
+    return StatusInfo(
+        version=__version__,
+        tenant=TenantInfo(issuer=broker.tenant.issuer, kind=broker.tenant_kind),
+        ledger=LedgerInfo(head=past.place.seq, hash=past.hash),
+        panic=panic_info(past.panic),
+        agents=len(past.agents),
+        stepups_pending=sum(stepup.status.open for stepup in past.stepups),
+        warnings=tuple(past.unsure),
+    )
 
 
-def _agent(agent: Agent, past: Past) -> dict[str, Any]:
+def _agent(agent: Agent, past: Past) -> PastAgentInfo:
     held = past.holdings.get(agent.id, Holding())
-    return told_of(
+    return past_agent_info(
         agent,
         past.counts.get(agent.id, AgentCounts()),
         past.last_asked.get(agent.id),
@@ -124,5 +133,5 @@ def _agent(agent: Agent, past: Past) -> dict[str, Any]:
     )
 
 
-def _place(place: Place | None) -> dict[str, Any] | None:
-    return None if place is None else {"seq": place.seq, "time": iso(place.time)}
+def _place(place: Place | None) -> PlaceInfo | None:
+    return None if place is None else PlaceInfo(seq=place.seq, time=iso(place.time))

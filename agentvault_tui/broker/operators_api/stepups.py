@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,25 +11,27 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
-    limit_of,
     listing,
     operator_of,
-    text_of,
+    query_of,
+    route,
+    word_of,
 )
-from agentvault_tui.broker.shapes import stepup_shape
+from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.stepup import (
     begin_approval,
     deny,
     expire_due,
     known_stepup,
 )
-from agentvault_tui.errors import UsageError
 from agentvault_tui.model import StepUpStatus
-
-_LATEST: Final = 50
-_MOST: Final = 1000
-_BEFORE: Final = 5
-_MOST_BEFORE: Final = 50
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import (
+    BeforeQuery,
+    DecisionRequest,
+    StepUpQuery,
+)
+from agentvault_tui.operator_api.shapes import StepUpInfo
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -45,37 +45,33 @@ def _reading(broker: Broker) -> list[Route]:
     async def index(request: Request) -> Response:
         """List what waits, then the latest that was decided."""
         await expire_due(broker)
-        limit = limit_of(request, _LATEST, _MOST)
-        agent = request.query_params.get("agent")
-        status = request.query_params.get("status")
-        if status is not None and status not in set(StepUpStatus):
-            raise UsageError(
-                "unknown status", f"one of {', '.join(s.value for s in StepUpStatus)}"
-            )
+        query = query_of(request, StepUpQuery)
+        status = word_of(StepUpStatus, query.status, "status")
         known = [*broker.registry.open_stepups(), *broker.registry.decided_stepups()]
         picked = [
             stepup
             for stepup in known
-            if agent in {None, stepup.agent_id} and status in {None, stepup.status}
+            if query.agent in {None, stepup.agent_id}
+            and status in {None, stepup.status}
         ]
         ends = broker.registry.ends()
-        shapes = (stepup_shape(stepup, ends) for stepup in picked[:limit])
-        return await listing("stepups", shapes)
+        found = (stepup_info(stepup, ends) for stepup in picked[: query.limit])
+        return await listing("stepups", found)
 
-    async def show(request: Request) -> Response:
-        stepup = await known_stepup(broker, _id(request))
-        return answer(stepup_shape(stepup, broker.registry.ends()))
+    async def show(request: Request) -> StepUpInfo:
+        stepup = await known_stepup(broker, request.path_params["id"])
+        return stepup_info(stepup, broker.registry.ends())
 
     async def before(request: Request) -> Response:
-        stepup = await known_stepup(broker, _id(request))
-        limit = limit_of(request, _BEFORE, _MOST_BEFORE)
+        stepup = await known_stepup(broker, request.path_params["id"])
+        limit = query_of(request, BeforeQuery).limit
         found = await broker.ledger.stepups_before(stepup, limit)
-        return await listing("stepups", map(stepup_shape, found))
+        return await listing("stepups", map(stepup_info, found))
 
     return [
-        Route("/api/agents/stepup", index, methods=["GET"]),
-        Route("/api/agents/stepup/{id}", show, methods=["GET"]),
-        Route("/api/agents/stepup/{id}/before", before, methods=["GET"]),
+        route(calls.STEPUPS, index),
+        route(calls.STEPUP, show),
+        route(calls.BEFORE, before),
     ]
 
 
@@ -84,25 +80,14 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
 
     async def decide(request: Request) -> Response:
         """Begin to approve (202, the second factor follows), or deny."""
-        body = await body_of(request, ("id", "decision", "digest", "reason"))
-        who, stepup_id = operator_of(request), text_of(body, "id")
-        match body.get("decision"):
-            case "approve":
-                operator = await authority.actor(who, Need.APPROVE, stepup_id)
-                stepup = await begin_approval(
-                    broker, stepup_id, text_of(body, "digest"), operator
-                )
-                return answer(stepup_shape(stepup, broker.registry.ends()), 202)
-            case "deny":
-                operator = await authority.actor(who, Need.CUT, stepup_id)
-                reason = text_of(body, "reason", required=False, cap=1000)
-                stepup = await deny(broker, stepup_id, reason, operator)
-                return answer(stepup_shape(stepup, broker.registry.ends()))
-            case _:
-                raise UsageError("'decision' must be approve or deny")
+        body = await body_of(request, DecisionRequest)
+        who, ends = operator_of(request), broker.registry.ends
+        if body.decision == "approve":
+            operator = await authority.actor(who, Need.APPROVE, body.id)
+            stepup = await begin_approval(broker, body.id, body.digest, operator)
+            return answer(stepup_info(stepup, ends()), 202)
+        operator = await authority.actor(who, Need.CUT, body.id)
+        stepup = await deny(broker, body.id, body.reason, operator)
+        return answer(stepup_info(stepup, ends()))
 
-    return [Route("/api/agents/stepup", decide, methods=["POST"])]
-
-
-def _id(request: Request) -> str:
-    return str(request.path_params["id"])
+    return [route(calls.DECIDE, decide)]

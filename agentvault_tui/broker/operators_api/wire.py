@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
+from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
@@ -29,14 +32,20 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.local_user import user_name
 from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.operator_api.calls import AnswerT, ApiCall
+from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
 from agentvault_tui.web.forms import BodyError, parse_object
 from agentvault_tui.web.guard import ClientGoneError
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
 from agentvault_tui.web.server import peer
 
+RequestT = TypeVar("RequestT", bound=WireShape)
+
 log = logging.getLogger("agentvault.operators")
 
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_MISSING: Final = re.compile("Object missing required field `(.*)`")
 _PART: Final = 32_768
 """Characters of a list that are written in one turn of the event loop."""
 _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
@@ -52,47 +61,73 @@ _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
 )
 
 
-def answer(body: Any, status: int = 200) -> Response:
-    """Return *body* as JSON; only ASCII leaves, so no log or pipe can be hurt."""
-    return Response(json.dumps(body), status, media_type="application/json")
+Handler = Callable[[Request], Awaitable[AnswerT | Response]]
 
 
-async def listing(name: str, shapes: Iterable[dict[str, Any]], **more: Any) -> Response:
+def route(call: ApiCall[AnswerT], handler: Handler[AnswerT]) -> Route:
+    """Return the route of *call*, answered by what *handler* returns."""
+
+    async def endpoint(request: Request) -> Response:
+        found = await handler(request)
+        return found if isinstance(found, Response) else answer(found, call.status)
+
+    return Route(call.path, endpoint, methods=[call.method])
+
+
+def answer(shape: WireShape, status: int = 200) -> Response:
+    """Return *shape* as JSON."""
+    return Response(encode(shape), status, media_type="application/json")
+
+
+async def listing(
+    name: str, shapes: Iterable[WireShape], more: dict[str, object] | None = None
+) -> Response:
     """Return *shapes* as the list *name* of a JSON object, with *more* beside it."""
-    text = [part async for part in parts(name, shapes, more)]
-    return Response("".join(text), media_type="application/json")
+    body = b"".join([part async for part in parts(name, shapes, more or {})])
+    return Response(body, media_type="application/json")
 
 
 async def parts(
-    name: str, shapes: Iterable[dict[str, Any]], more: dict[str, Any]
-) -> AsyncIterator[str]:
+    name: str, shapes: Iterable[WireShape], more: dict[str, object]
+) -> AsyncIterator[bytes]:
     """Yield the text of such an object, a turn of the event loop for each part.
 
     Shapes are made as they are written, and a part is bounded by its length: agents
     choose how long theirs are, up to 128 KiB a step-up.
     """
-    text = f'{{"{name}": ['
+    text = bytearray(f'{{"{name}":['.encode())
     for number, shape in enumerate(shapes):
-        text += (", " if number else "") + json.dumps(shape)
+        text += b"," * (number > 0) + encode(shape)
         if len(text) >= _PART:
-            yield text
-            text = ""
+            yield bytes(text)
+            text.clear()
             await asyncio.sleep(0)
-    beside = f", {json.dumps(more)[1:-1]}" if more else ""
-    yield f"{text}]{beside}}}"
+    yield bytes(text + b"]" + b"," * bool(more) + encode(more)[1:])
 
 
-def problem(status: int, detail: str, **more: str) -> Response:
+def problem(
+    status: int,
+    detail: str,
+    *,
+    error: str | UnsetType = UNSET,
+    needed_role: str | UnsetType = UNSET,
+    remedy: str = "",
+) -> Response:
     """Return a problem document; with no type of its own the title is the status's.
 
-    RFC 9457 section 4.2.1. *more* are extension members: ``remedy`` says what helps.
+    RFC 9457 section 4.2.1; the others are extension members.
     """
-    title = HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": title, "status": status}
-    document |= {"detail": detail, **more}
+    document = ProblemInfo(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        error=error,
+        needed_role=needed_role,
+        remedy=remedy or UNSET,
+    )
     headers = {"Retry-After": "1"} if status == 503 else {}
     return Response(
-        json.dumps(document), status, headers, media_type="application/problem+json"
+        encode(document), status, headers, media_type="application/problem+json"
     )
 
 
@@ -100,12 +135,13 @@ async def foreseen(_: Request, error: Exception) -> Response:
     """Turn an error of ours into its problem document."""
     assert isinstance(error, AgentVaultError)  # noqa: S101 - how it is registered
     status = next(code for kind, code in _STATUS if isinstance(error, kind))
-    more = {"error": type(error).__name__}
-    if isinstance(error, ForbiddenError):
-        more["needed_role"] = error.role
-    if error.remedy:
-        more["remedy"] = error.remedy
-    return problem(status, error.what, **more)
+    return problem(
+        status,
+        error.what,
+        error=type(error).__name__,
+        needed_role=error.role if isinstance(error, ForbiddenError) else UNSET,
+        remedy=error.remedy,
+    )
 
 
 class Unforeseen:
@@ -144,59 +180,50 @@ async def http_refusal(_: Request, error: Exception) -> Response:
     return response
 
 
-async def body_of(request: Request, known: Iterable[str]) -> dict[str, Any]:
-    """Read a JSON object whose members are all *known*.
+async def body_of(request: Request, kind: type[RequestT]) -> RequestT:
+    """Read the body, a JSON object, as *kind*; a member that is null counts as absent.
 
     Raises:
-        UsageError: it is not JSON, not an object, or has an unknown member.
+        UsageError: it is not JSON, not an object, or not of that kind.
     """
     raw = await request.body()
     try:
         body = parse_object(raw or b"{}")
     except BodyError as error:
         raise UsageError(error.text, "send one JSON object") from error
-    unknown = sorted(set(body) - set(known))
-    if unknown:
-        raise UsageError(
-            f"unknown member {unknown[0]!r:.60}", f"known: {', '.join(known)}"
-        )
-    return body
+    return _read(body, kind, "member")
 
 
-def text_of(
-    body: dict[str, Any], name: str, *, required: bool = True, cap: int = 4000
-) -> str:
-    """Return the string member *name*.
+def query_of(request: Request, kind: type[RequestT]) -> RequestT:
+    """Read the query's parameters as *kind*; numbers and truth values are its words.
 
     Raises:
-        UsageError: it is missing, no string, or too long.
+        UsageError: they are not of that kind.
     """
-    value = body.get(name, "")
-    if not isinstance(value, str) or len(value) > cap or (required and not value):
-        raise UsageError(f"'{name}' must be a string of 1 to {cap} characters")
-    return value
+    return _read(dict(request.query_params), kind, "parameter", strict=False)
 
 
-def strings_of(body: dict[str, Any], name: str) -> tuple[str, ...]:
-    """Return the list-of-strings member *name*, empty when absent.
+def _read(
+    given: dict[str, Any], kind: type[RequestT], noun: str, *, strict: bool = True
+) -> RequestT:
+    if kind.__struct_config__.forbid_unknown_fields:
+        known = kind.__struct_encode_fields__
+        if unknown := sorted(set(given) - set(known)):
+            raise UsageError(
+                f"unknown {noun} {unknown[0]!r:.60}", f"known: {', '.join(known)}"
+            )
+    try:
+        return msgspec.convert(given, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise UsageError(_told(error)) from error
 
-    Raises:
-        UsageError: it is something else.
-    """
-    value = body.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise UsageError(f"'{name}' must be a list of strings")
-    return tuple(value)
 
-
-def integer_of(request: Request, name: str) -> int | None:
-    """Return the query parameter *name* as a number.
-
-    Raises:
-        UsageError: it is not one.
-    """
-    value = request.query_params.get(name)
-    return None if value is None else whole(value, f"'{name}' must be a whole number")
+def _told(error: msgspec.ValidationError) -> str:
+    """Say which member is wrong and what it must be."""
+    if missing := _MISSING.fullmatch(str(error)):
+        return f"'{missing[1]}' is missing"
+    what, _, where = str(error).replace("`", "").partition(" - at $.")
+    return f"'{where}' is wrong: {what[:1].lower()}{what[1:]}" if where else what
 
 
 def whole(text: str, otherwise: str) -> int:
@@ -210,27 +237,12 @@ def whole(text: str, otherwise: str) -> int:
     return int(text)
 
 
-def limit_of(request: Request, usual: int, most: int) -> int:
-    """Return how many are asked for, as many as is *usual* when nothing is said.
-
-    Raises:
-        UsageError: it is not a number from 1 to *most*.
-    """
-    limit = integer_of(request, "limit")
-    if limit is None:
-        return usual
-    if not 1 <= limit <= most:
-        raise UsageError(f"'limit' may be 1 to {most}")
-    return limit
-
-
-def moment_of(request: Request, name: str) -> datetime | None:
-    """Return the query parameter *name* as a moment.
+def moment_of(value: str | None, name: str) -> datetime | None:
+    """Read the query parameter *name* as a moment.
 
     Raises:
         UsageError: it is not RFC 3339.
     """
-    value = request.query_params.get(name)
     if value is None:
         return None
     try:
@@ -239,6 +251,22 @@ def moment_of(request: Request, name: str) -> datetime | None:
         raise UsageError(
             f"'{name}' is not a time", "write it like 2026-11-24T10:00:00Z"
         ) from error
+
+
+WordT = TypeVar("WordT", bound=StrEnum)
+
+
+def word_of(kind: type[WordT], value: str | None, name: str) -> WordT | None:
+    """Read the query parameter *name* as one of the words of *kind*.
+
+    Raises:
+        UsageError: it is another word.
+    """
+    try:
+        return None if value is None else kind(value)
+    except ValueError as error:
+        words = ", ".join(member.value for member in kind)
+        raise UsageError(f"unknown {name}", f"one of {words}") from error
 
 
 def operator_of(request: Request) -> Actor:

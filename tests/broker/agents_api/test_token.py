@@ -10,7 +10,7 @@ import pytest
 from support.agents_http import DETAIL, Caller, Live
 from support.bench import OPERATOR, Bench
 
-from agentvault_tui.broker.shapes import stepup_shape
+from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
 
@@ -204,9 +204,9 @@ async def test_details_of_another_type_are_carried_covered_and_served(
         body = assert_refusal(answer, 403, "insufficient_user_authentication")
         stepup = bench.broker.registry.stepup(body["auth_req_id"])
         assert stepup.details == (*[DETAIL][:number], SHOWN_BANK)
-        shape = stepup_shape(stepup)
-        assert shape["authorization_details"] == stepup.details
-        assert shape["unlimited"] is False
+        told = stepup_info(stepup)
+        assert told.authorization_details == stepup.details
+        assert told.unlimited is False
         await live.approve(stepup.id)
         granted = (await caller.poll(stepup.id)).json()
         assert granted["authorization_details"] == [*[DETAIL][:number], SHOWN_BANK]

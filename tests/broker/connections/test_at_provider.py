@@ -15,8 +15,9 @@ from support.bench import OPERATOR
 from support.connecting import CONNECTIONS, WORKSPACE, Office, caller
 from support.rogue_tenant import Answer, RogueTenant, rogue_tenant
 from support.token_vault import exchange
+from support.wire_shapes import as_json
 
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent
@@ -55,7 +56,7 @@ async def using(
 
 def told(office: Office, agent: Caller) -> dict[str, Any]:
     registry = office.broker.registry
-    return agent_shape(registry.agent(agent.agent.id), registry)
+    return as_json(agent_info(registry.agent(agent.agent.id), registry))
 
 
 def ahead(office: Office, agent: Caller) -> Any:

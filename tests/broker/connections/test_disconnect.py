@@ -10,7 +10,7 @@ from support.bench import OPERATOR
 from support.connecting import WORKSPACE, Office, caller
 from support.token_vault import exchange
 
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.broker.usecases.disconnect import disconnect
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
@@ -174,7 +174,7 @@ async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
     await office.work()
     assert office.steps(first)["connected accounts"] == "left"
     assert left_at_tenant(office, user)
-    assert agent_shape(second, office.broker.registry)["shared_with"] == []
+    assert agent_info(second, office.broker.registry).shared_with == ()
     if restarted:
         await office.restart()
     await office.revoke(second)

@@ -10,7 +10,7 @@ import pytest
 from support.bench import OPERATOR
 from support.upstream import Site
 
-from agentvault_tui.broker.shapes import agent_shape, step_shape
+from agentvault_tui.broker.shapes import agent_info, step_info
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.tried import Tried
 from agentvault_tui.broker.usecases import sign_out
@@ -26,8 +26,8 @@ BY_MANAGEMENT = ("vault grant", "refresh tokens", "client secret")
 
 def problem(site: Site, agent: Agent, step: str = STEP) -> str:
     """Return why the step is not done."""
-    told = agent_shape(agent, site.bench.broker.registry)["upstream"]
-    return str(next(row["problem"] for row in told if row["step"] == step))
+    told = agent_info(agent, site.bench.broker.registry).upstream
+    return str(next(row.problem for row in told if row.step == step))
 
 
 def kept(site: Site, agent: Agent) -> VaultUser | None:
@@ -47,7 +47,7 @@ async def test_it_ends_without_a_management_credential(site: Site) -> None:
     agent, there, token = await site.agent()
     without_credential(site)
     cut = await revoke_agent(site.bench.broker, agent.id, "", OPERATOR)
-    told = {step.step: step_shape(step)["reason"] for step in cut.steps}
+    told = {step.step: step_info(step).reason for step in cut.steps}
     assert {step for step, reason in told.items() if reason} == set(BY_MANAGEMENT)
     await site.work()
     assert site.steps(agent)[STEP] == "confirmed"
@@ -245,8 +245,8 @@ async def test_the_order_in_which_steps_are_told_is_the_kill_order(site: Site) -
     await site.revoke(agent)
 
     def order() -> list[str]:
-        told = agent_shape(agent, site.bench.broker.registry)["upstream"]
-        return [row["step"] for row in told]
+        told = agent_info(agent, site.bench.broker.registry).upstream
+        return [row.step for row in told]
 
     before = order()
     assert before == [

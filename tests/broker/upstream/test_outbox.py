@@ -10,7 +10,7 @@ import pytest
 from support.bench import OPERATOR
 from support.upstream import Site
 
-from agentvault_tui.broker.shapes import agent_shape
+from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream import Attempts, Outbox
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
@@ -32,7 +32,8 @@ CUT = [
 async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     """Grant, account, refresh tokens and secret are gone there, each seen to be."""
     agent, there, token = await site.agent()
-    assert agent_shape(agent, site.bench.broker.registry)["at_tenant"] == CUT
+    told = agent_info(agent, site.bench.broker.registry)
+    assert list(told.at_tenant) == CUT
     await site.revoke(agent)
     assert list(site.steps(agent))[:-1] == CUT
     await site.work()
@@ -48,8 +49,9 @@ async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     assert [event.detail["step"] for event in events] == CUT
     assert {event.detail["status"] for event in events} == {"confirmed"}
     assert {event.reason for event in events} == {"confirmed"}
-    told = agent_shape(agent, site.bench.broker.registry)["upstream"]
-    assert all(step["ms"] >= 0 for step in told if step["status"] == "confirmed")
+    told = agent_info(agent, site.bench.broker.registry)
+    done = [step for step in told.upstream if step.status == "confirmed"]
+    assert all(step.ms is not None and step.ms >= 0 for step in done)
 
 
 async def test_the_scopes_that_apply_gives_the_broker_are_enough(site: Site) -> None:
@@ -80,7 +82,7 @@ async def test_no_secret_is_in_what_is_told(site: Site) -> None:
         kept.secret(f"agents/{agent.id}").reveal(),
         site.tenant.run.management_secret,
     )
-    told = str(agent_shape(agent, site.bench.broker.registry))
+    told = str(agent_info(agent, site.bench.broker.registry))
     stored = site.home.database.read_bytes()
     for path in site.home.data.glob("agentvault.db*"):
         stored += path.read_bytes()

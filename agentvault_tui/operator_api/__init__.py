@@ -1,0 +1,1 @@
+"""The operators' API as types: what broker, console and command line share."""

@@ -1,0 +1,182 @@
+"""The operators' wire, outwards: events of the ledger, the past, and activity."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+
+from agentvault_tui.operator_api.shapes import (
+    CountsInfo,
+    Json,
+    Moment,
+    PastAgentInfo,
+    StatusInfo,
+    StepUpInfo,
+    WireShape,
+)
+
+
+class ActorInfo(WireShape, kw_only=True, gc=False):
+    """Who acted; an agent's name is untrusted."""
+
+    kind: str
+    id: str
+    name: str
+
+
+class EventInfo(WireShape, kw_only=True):
+    """One event of the ledger."""
+
+    seq: int
+    time: Moment
+    type: str
+    actor: ActorInfo
+    agent_id: str | None
+    action: str | None
+    resource: str | None
+    outcome: str | None
+    reason: str | None
+    rule: str | None
+    decision_id: str | None
+    detail: Json
+    hash: str
+
+
+class EventPageInfo(WireShape, kw_only=True):
+    """Events: newest first with ``before``, oldest first with ``after``."""
+
+    events: tuple[EventInfo, ...]
+    next: int | None = None
+    """What goes into the same parameter to read on; null at the end."""
+
+
+class LinkInfo(WireShape, kw_only=True):
+    """What it takes to compute a link of the chain again."""
+
+    seq: int
+    body: str
+    hash: str
+    previous_hash: str
+
+
+class EventProofInfo(LinkInfo, kw_only=True):
+    """An event with its link."""
+
+    event: EventInfo
+    ledger: str
+
+
+class LinkList(WireShape, kw_only=True):
+    """Links of the chain of one ledger."""
+
+    ledger: str
+    links: tuple[LinkInfo, ...]
+
+
+class StoryInfo(WireShape, kw_only=True):
+    """The events that share a decision, oldest first."""
+
+    events: tuple[EventInfo, ...]
+    complete: bool
+
+
+class PlaceInfo(WireShape, kw_only=True):
+    """An event's place in the ledger."""
+
+    seq: int
+    time: Moment
+
+
+class AroundInfo(WireShape, kw_only=True):
+    """Events around a moment; a turn is one that no agent's routine made."""
+
+    first: PlaceInfo | None
+    last: PlaceInfo | None
+    before: PlaceInfo | None
+    after: PlaceInfo | None
+    turn_before: PlaceInfo | None
+    turn_after: PlaceInfo | None
+
+
+class PastInfo(WireShape, kw_only=True):
+    """What the broker knew at a moment."""
+
+    seq: int
+    time: Moment
+    at: Moment
+    status: StatusInfo
+    minute: dict[str, CountsInfo]
+    """How agents were answered in the minute before, by id; the quiet are left out."""
+    around: AroundInfo
+    agents: tuple[PastAgentInfo, ...] | UnsetType = UNSET
+    stepups: tuple[StepUpInfo, ...] | UnsetType = UNSET
+
+
+class ScopeUseInfo(WireShape, kw_only=True, gc=False):
+    """How one scope was asked for and used."""
+
+    scope: str
+    granted: bool
+    allowed: int = 0
+    denied: int = 0
+    escalated: int = 0
+    redeemed: int = 0
+    uses: int = 0
+    """Allowed by policy, or elevated and redeemed."""
+    last_used_at: Moment | None = None
+    last_asked_at: Moment | None = None
+
+
+class DenialsInfo(WireShape, kw_only=True, gc=False):
+    """Refusals for one reason."""
+
+    reason: str
+    count: int
+    last_at: Moment
+
+
+class QuartersInfo(WireShape, kw_only=True):
+    """Answers of the last 24 hours, a number a quarter of an hour, oldest first."""
+
+    start: Moment
+    seconds: int
+    allowed: tuple[int, ...] = ()
+    denied: tuple[int, ...] = ()
+    escalated: tuple[int, ...] = ()
+
+
+class RevokeForecast(WireShape, kw_only=True):
+    """What a revocation would end now."""
+
+    tokens: int
+    elevated: int
+    stepups: int
+
+
+class RevokedInfo(WireShape, kw_only=True):
+    """What the revocation in force ended."""
+
+    at: Moment
+    by: str
+    reason: str | None
+    tokens: int
+    stepups: int
+
+
+class PastActivityInfo(WireShape, kw_only=True):
+    """What one agent did, as the broker counted it."""
+
+    agent_id: str
+    head: int
+    whole: bool = True
+    """Whether everything is counted, or of very many requests the latest."""
+    scopes: tuple[ScopeUseInfo, ...]
+    denials: tuple[DenialsInfo, ...]
+    quarters: QuartersInfo
+
+
+class ActivityInfo(PastActivityInfo, kw_only=True):
+    """What one agent did, and what revoking it cuts or did cut."""
+
+    revoke: RevokeForecast
+    revoked: RevokedInfo | None = None
+    """Null of an agent that is served, and while the record is on its way."""

@@ -1,0 +1,194 @@
+"""The operators' wire, inwards: the types of bodies and queries."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from agentvault_tui.model import EventType, Outcome, StepUpStatus
+from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
+
+Word = Annotated[str, Meta(min_length=1, max_length=4000)]
+Reason = Annotated[str, Meta(max_length=1000)]
+ShortId = Annotated[str, Meta(min_length=1, max_length=64)]
+ConnectionName = Annotated[str, Meta(min_length=1, max_length=128)]
+Limit = Annotated[int, Meta(ge=1, le=1000)]
+Seq = Annotated[int, Meta(ge=0, lt=10**18)]
+"""A number that SQLite can hold."""
+
+
+def one_of(kind: type[StrEnum]) -> Meta:
+    """Name the words that count; a broker of another version may know others."""
+    return Meta(extra_json_schema={"enum": [word.value for word in kind]})
+
+
+class WireRequest(WireShape, kw_only=True, forbid_unknown_fields=True):
+    """A body or a query in which a misspelt member is refused."""
+
+
+class AgentQuery(WireRequest, kw_only=True):
+    """Which agents: all of them with tokens when nothing is said."""
+
+    after: str | None = None
+    ids: str | None = None
+    """Ids with commas between them."""
+    limit: Annotated[int, Meta(ge=1, le=500)] = 500
+    name: str | None = None
+    tokens: bool = False
+
+
+class AgentRequest(WireRequest, kw_only=True):
+    """Register an agent."""
+
+    name: Word
+    owner: Word
+    purpose: Annotated[str, Meta(max_length=4000)] = ""
+    scopes: tuple[str, ...] = ()
+    public_key: Annotated[str, Meta(min_length=1, max_length=8192)] | Json | None = None
+    """PEM SPKI, or a JWK as text or as an object."""
+    resource_server: bool = False
+    serves: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+
+
+class ScopesRequest(WireRequest, kw_only=True):
+    """Give and take scopes of one agent."""
+
+    agent_id: Word
+    grant: tuple[str, ...] = ()
+    ungrant: tuple[str, ...] = ()
+
+
+class RestoreRequest(WireRequest, kw_only=True):
+    """Serve one agent again, or lift the panic."""
+
+    agent_id: Word | UnsetType = UNSET
+    all: bool | UnsetType = UNSET
+
+
+class RevokeRequest(RestoreRequest, kw_only=True):
+    """Cut one agent off, or all of them."""
+
+    reason: Reason = ""
+
+
+class StepUpQuery(WireShape, kw_only=True):
+    """Which step-ups."""
+
+    status: Annotated[str, one_of(StepUpStatus)] | None = None
+    agent: str | None = None
+    limit: Limit = 50
+
+
+class BeforeQuery(WireShape, kw_only=True):
+    """How many earlier step-ups of the same agent and action."""
+
+    limit: Annotated[int, Meta(ge=1, le=50)] = 5
+
+
+class DecisionRequest(WireRequest, kw_only=True):
+    """Approve the step-up with exactly this digest, or deny it."""
+
+    id: Word
+    decision: Literal["approve", "deny"]
+    digest: Annotated[str, Meta(max_length=4000)] = ""
+    reason: Reason = ""
+
+
+class AuditQuery(WireShape, kw_only=True):
+    """Which events."""
+
+    after: Seq | UnsetType = UNSET
+    before: Seq | UnsetType = UNSET
+    since: Moment | None = None
+    until: Moment | None = None
+    agent: str | None = None
+    outcome: Annotated[str, one_of(Outcome)] | None = None
+    type: Annotated[str, one_of(EventType)] | None = None
+    q: str | None = None
+    limit: Limit = 100
+
+
+class LinksQuery(WireShape, kw_only=True):
+    """Which links."""
+
+    seq: str
+    """Numbers of events with commas between them, at most 200."""
+
+
+class PastQuery(WireShape, kw_only=True):
+    """Which moment: right after an event, or a time; exactly one of them."""
+
+    seq: Seq | UnsetType = UNSET
+    at: Moment | None = None
+
+
+class PastActivityQuery(PastQuery, kw_only=True):
+    """Whose activity, at which moment."""
+
+    agent: str = ""
+
+
+class ExplainRequest(WireRequest, kw_only=True):
+    """A question to policy; nothing is issued."""
+
+    agent_id: Word
+    scope: Annotated[str, Meta(max_length=4000)] = ""
+    scopes: tuple[str, ...] = ()
+    action: Annotated[str, Meta(max_length=4000)] = ""
+    resource: Annotated[str, Meta(max_length=4000)] = ""
+    parameters: Json = field(default_factory=dict)
+
+
+class ConnectRequest(WireRequest, kw_only=True):
+    """Begin to connect an account at a provider for an agent."""
+
+    agent_id: Word
+    connection: ConnectionName
+    scopes: tuple[str, ...] = ()
+    redirect_uri: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ContinueRequest(WireRequest, kw_only=True):
+    """The address at which the browser ended."""
+
+    id: ShortId
+    address: Word
+
+
+class ConnectionQuery(WireShape, kw_only=True):
+    """Whose accounts."""
+
+    agent: str | None = None
+
+
+class RemoveRequest(WireRequest, kw_only=True):
+    """Take an account away; one that others use too only when `shared` is said."""
+
+    agent_id: Word
+    connection: ConnectionName
+    shared: bool = False
+
+
+class LookRequest(WireRequest, kw_only=True):
+    """Which step-up a seat has open, or none."""
+
+    seat: ShortId
+    looking_at: ShortId | None = None
+
+
+class StreamQuery(WireShape, kw_only=True):
+    """What the stream is opened for."""
+
+    face: Literal["console", "plain", "stream"] = field(default="stream", name="as")
+
+
+class PeopleRequest(WireRequest, kw_only=True):
+    """Record a change of the embedded tenant's people before it is made."""
+
+    change: str
+    user: ShortId
+    sub: Annotated[str, Meta(max_length=4000)] = ""
+    roles: tuple[str, ...] = ()

@@ -1,0 +1,489 @@
+"""The operators' wire: one type for each request, answer and event.
+
+The broker writes these types, console and command line read them, and
+``docs/operator-api.json`` is made from them. A reader ignores members it does not
+know. A member with a default came later than the first version, so that a broker of an
+earlier version may leave it out; one that may be `msgspec.UNSET` is absent, not null,
+where its docstring says so. Moments are RFC 3339 text in UTC, all of one width.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+Json: TypeAlias = dict[str, object]
+"""A JSON object whose members others choose."""
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+
+
+OUTCOMES: Final = ("allowed", "denied", "escalated")
+OPEN: Final = frozenset({"pending", "authorizing"})
+"""Statuses of step-ups that can still be decided."""
+
+
+class WireShape(Struct, kw_only=True):
+    """A request, an answer, or a part of one."""
+
+
+# Agents and what they hold
+
+
+class AgentRef(WireShape, kw_only=True):
+    """An agent by its id and name."""
+
+    id: str
+    name: str
+
+
+class TokenInfo(WireShape, kw_only=True, gc=False):
+    """A live token, without anything that could use it."""
+
+    id: str
+    agent_id: str
+    scope: str
+    kind: str
+    single_use: bool = False
+    issued_at: Moment
+    expires_at: Moment
+
+
+class CountsInfo(WireShape, kw_only=True, gc=False):
+    """How token requests were answered."""
+
+    allowed: int = 0
+    denied: int = 0
+    escalated: int = 0
+
+
+class StepInfo(WireShape, kw_only=True, gc=False):
+    """One step of a revocation, at the tenant or at a provider."""
+
+    step: str
+    connection: str | None = None
+    status: str
+    """``pending``, ``confirmed``, ``failed``, ``withdrawn`` or ``left``."""
+    ms: float | None
+    attempts: int = 0
+    problem: str | None = None
+    reason: str | None = None
+    """``no_credential``, or null."""
+    begun_at: Moment | None = None
+    next_at: Moment | None = None
+
+
+class ProviderOutlook(WireShape, kw_only=True):
+    """What a revocation would do to an account at its provider."""
+
+    known: bool
+    """Whether anything is known that revokes there."""
+    kept_for: tuple[AgentRef, ...]
+    """Agents that would lose it too: it is left."""
+    may_cut: tuple[AgentRef, ...]
+    """Agents that lose it too, if theirs is the same person's."""
+
+
+class AccountInfo(WireShape, kw_only=True):
+    """An account at a provider, connected for an agent."""
+
+    connection: str
+    account: str = ""
+    user: str = ""
+    user_name: str = ""
+    provider_scopes: tuple[str, ...] = ()
+    since: Moment | None = None
+    removing: bool = False
+    outside_until: Moment | None = None
+    shared_with: tuple[AgentRef, ...] = ()
+    provider_user: str | None = None
+    at_provider: ProviderOutlook | None = None
+
+
+class ConnectionInfo(AccountInfo, kw_only=True):
+    """An account with its agent and the scopes its connection stands for."""
+
+    agent_id: str
+    agent_name: str
+    scopes: tuple[str, ...]
+
+
+class PastAgentInfo(WireShape, kw_only=True):
+    """An agent as the ledger's events tell it."""
+
+    id: str
+    client_id: str
+    name: str
+    owner: str
+    purpose: str
+    status: str
+    """``active`` or ``revoked``."""
+    scopes: tuple[str, ...]
+    resource_server: bool = False
+    serves: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    created_at: Moment
+    revoked_at: Moment | None = None
+    last_seen_at: Moment | None
+    tokens: tuple[TokenInfo, ...] | UnsetType = UNSET
+    """The soonest to expire, at most a hundred; absent on a page without tokens."""
+    tokens_live: int | None = None
+    """How many there are."""
+    counts: CountsInfo
+
+    @property
+    def listed_tokens(self) -> tuple[TokenInfo, ...]:
+        """The tokens that came with it."""
+        return () if self.tokens is UNSET else self.tokens
+
+    @property
+    def live_tokens(self) -> int:
+        """How many live tokens there are, listed or not."""
+        live = self.tokens_live
+        return len(self.listed_tokens) if live is None else live
+
+
+class AgentInfo(PastAgentInfo, kw_only=True):
+    """An agent with how it stands, and what a revocation would do."""
+
+    tokens_elevated: int = 0
+    next_token: TokenInfo | UnsetType | None = UNSET
+    """Where tokens are not listed: the next to expire."""
+    at_tenant: tuple[str, ...] = ()
+    """The steps a revocation would take at the tenant."""
+    upstream: tuple[StepInfo, ...] = ()
+    """What its last revocation or restore does, as it stands."""
+    connections: tuple[AccountInfo, ...] = ()
+    outside_until: Moment | None = None
+    """Until when a provider's token that was handed out can still be used."""
+    shared_with: tuple[AgentRef, ...] = ()
+    """Served agents that use one of its accounts as well."""
+
+
+class NewAgentInfo(AgentInfo, kw_only=True):
+    """An agent just registered."""
+
+    client_secret: str | UnsetType = UNSET
+    """Shown once; absent for an agent with a key."""
+
+
+class AgentPage(WireShape, kw_only=True):
+    """Agents, oldest first; all counts are true for `head`."""
+
+    agents: tuple[AgentInfo, ...]
+    next: str | None = None
+    """The id to read on after; null at the end."""
+    total: int = 0
+    head: int = 0
+
+
+class RevokeAnswer(WireShape, kw_only=True):
+    """What a revocation, or the panic switch, ended."""
+
+    agent: AgentInfo | UnsetType = UNSET
+    """Absent when all were meant."""
+    agents: int | UnsetType = UNSET
+    """How many were cut off, when all were meant; else absent."""
+    tokens_revoked: int
+    stepups_cancelled: int
+    effective_ms: float
+    """Milliseconds from the request until nothing was honoured any more."""
+    recorded: bool = True
+    kept: str | UnsetType = UNSET
+    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
+    everything) or ``memory``."""
+    upstream: tuple[StepInfo, ...] = ()
+
+    @property
+    def durable_in(self) -> str:
+        """Where it is durable; a broker that does not say has recorded it."""
+        if self.kept is UNSET:
+            return "ledger" if self.recorded else "memory"
+        return self.kept
+
+
+class RestoreAnswer(WireShape, kw_only=True):
+    """What a restore let back in."""
+
+    agent: AgentInfo | UnsetType = UNSET
+    """Absent when all were meant."""
+    agents: int | UnsetType = UNSET
+    """How many agents are served again, when all were meant; else absent."""
+
+
+# Step-ups
+
+
+class DeviceInfo(WireShape, kw_only=True):
+    """What a person needs to reach the tenant (RFC 8628 section 3.2)."""
+
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
+    expires_at: Moment
+
+
+class DeciderInfo(WireShape, kw_only=True):
+    """Who decided a step-up: an approver, or the local operator who denied."""
+
+    sub: str
+    name: str
+    amr: tuple[str, ...] = ()
+    auth_time: Moment | None = None
+
+
+class StepUpInfo(WireShape, kw_only=True):
+    """A request held for a person: everything they decide about."""
+
+    id: str
+    agent_id: str
+    agent_name: str
+    scope: str
+    action: str
+    resource: str | None
+    parameters: Json
+    resource_indicator: str | None = None
+    authorization_details: tuple[Json, ...] | None = None
+    """RFC 9396, as a resource server will be told."""
+    unlimited: bool = False
+    """Whether nothing but the scope limits what the token is used for."""
+    reason: str | None
+    """The agent's own words: unverified."""
+    rule: str
+    why: str
+    risk: str
+    policy_version: str = ""
+    nonce: str = ""
+    digest: str
+    fingerprint: str
+    ttl: int
+    count: int = 1
+    connection: str | None = None
+    problem: str | None = None
+    """Why the last try at approving led to no decision."""
+    requested_at: Moment
+    expires_at: Moment
+    status: str
+    decided_by: DeciderInfo | None = None
+    decided_at: Moment | None = None
+    fetched_at: Moment | None = None
+    denial: str | None = None
+    begun_at: Moment | None = None
+    redeemed_at: Moment | None = None
+    device: DeviceInfo | None = None
+    """While authorizing, else null."""
+
+
+class StepUpList(WireShape, kw_only=True):
+    """Step-ups: what waits first, then the latest decided."""
+
+    stepups: tuple[StepUpInfo, ...]
+
+
+# The broker
+
+
+class PanicInfo(WireShape, kw_only=True):
+    """The panic switch."""
+
+    on: bool
+    since: Moment | None = None
+    by: str | None = None
+    reason: str | None = None
+
+
+class TenantInfo(WireShape, kw_only=True):
+    """The tenant as the broker reaches it."""
+
+    issuer: str
+    kind: str
+    reachable: bool | UnsetType = UNSET
+    """Absent in the past."""
+    way: str | UnsetType = UNSET
+    """Absent in the past."""
+
+
+class VerifiedInfo(WireShape, kw_only=True):
+    """Up to which event the whole ledger was found right, and when."""
+
+    seq: int
+    at: Moment
+    complete: bool
+
+
+class LedgerInfo(WireShape, kw_only=True):
+    """The end of the chain."""
+
+    head: int
+    hash: str
+    writable: bool | UnsetType = UNSET
+    """Absent in the past."""
+    verified: VerifiedInfo | UnsetType | None = UNSET
+    """Absent in the past; null while it was never verified."""
+    fault: str | UnsetType | None = UNSET
+    """Absent in the past; what verification found wrong, else null."""
+
+
+class StatusInfo(WireShape, kw_only=True):
+    """The broker in one line."""
+
+    version: str
+    tenant: TenantInfo
+    ledger: LedgerInfo
+    panic: PanicInfo
+    agents: int
+    stepups_pending: int
+    policy_version: str | UnsetType = UNSET
+    """Absent in the past."""
+    warnings: tuple[str, ...]
+
+
+class HeadInfo(WireShape, kw_only=True):
+    """The event ``reset``: the ledger is not the one the client saw."""
+
+    head: int = 0
+    hash: str = ""
+
+
+# Policy
+
+
+class ScopeInfo(WireShape, kw_only=True):
+    """A scope of the catalogue."""
+
+    description: str
+    risk: str
+    revoking: str | None = None
+
+
+class PolicyInfo(WireShape, kw_only=True):
+    """The policy in force and the catalogue of scopes, by name."""
+
+    version: str
+    source: str = ""
+    text: str
+    problem: str | None = None
+    catalogue: dict[str, ScopeInfo]
+
+
+class ExplainInfo(WireShape, kw_only=True):
+    """How policy would answer, by which rule, and what would change it."""
+
+    decision: str
+    reason: str
+    rule: str
+    why: str
+    risk: str
+    message: str
+    policy_version: str
+    rule_text: str | None
+    rule_line: int | None
+    would_change: tuple[str, ...]
+
+
+# Connections
+
+
+class ConnectStepInfo(WireShape, kw_only=True):
+    """A page for a browser, or the connected account."""
+
+    id: str | UnsetType = UNSET
+    step: str
+    """``sign_in``, ``consent`` or ``done``."""
+    page: str | UnsetType = UNSET
+    redirect_uri: str | UnsetType = UNSET
+    expires_at: Moment | UnsetType = UNSET
+    connection: ConnectionInfo | UnsetType = UNSET
+    """Present once it is done, when the others are absent."""
+
+
+class ConnectionList(WireShape, kw_only=True):
+    """Connected accounts, oldest first."""
+
+    connections: tuple[ConnectionInfo, ...]
+
+
+class RemovedInfo(WireShape, kw_only=True):
+    """What was taken away, and what is left of it."""
+
+    connection: str
+    account: str
+    at_tenant: str
+    also: tuple[AgentRef, ...]
+    outside_until: Moment | None
+
+
+# People
+
+
+class UserSessionInfo(WireShape, kw_only=True):
+    """An operator who is signed in."""
+
+    sub: str
+    name: str
+    email: str | None
+    roles: tuple[str, ...]
+    amr: tuple[str, ...]
+    since: Moment
+    expires_at: Moment
+    idle_at: Moment
+
+
+class MeInfo(WireShape, kw_only=True):
+    """Who the broker sees at the socket, and what they may not do."""
+
+    local: str | UnsetType = UNSET
+    """The local user's name; only in the answer to ``GET /api/auth/me``."""
+    device: DeviceInfo | UnsetType = UNSET
+    """Only in the answer to ``POST /api/auth/login``."""
+    uid: str
+    user: UserSessionInfo | None
+    role: str | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    """What this operator may not do, each with the reason."""
+    pending: bool
+    problem: str | None
+
+
+class SeatInfo(WireShape, kw_only=True):
+    """One operator's open stream."""
+
+    id: str
+    uid: str
+    name: str
+    signed_in: bool = False
+    face: str = "stream"
+    since: Moment
+    terminal: str | None = None
+    looking_at: str | None = None
+    role: str | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class PresenceInfo(WireShape, kw_only=True):
+    """Who is connected, the longest here first."""
+
+    operators: tuple[SeatInfo, ...]
+    unlisted: int = 0
+    you: str | UnsetType | None = UNSET
+    """The reader's own seat; only in the first event of a stream."""
+
+
+class ByInfo(WireShape, kw_only=True):
+    """Who a change is recorded under."""
+
+    by: AgentRef
+
+
+class ProblemInfo(WireShape, kw_only=True):
+    """A problem document (RFC 9457): `title` is the status, `remedy` what helps."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    error: str | UnsetType = UNSET
+    needed_role: str | UnsetType = UNSET
+    remedy: str | UnsetType = UNSET
