@@ -36,7 +36,8 @@ NOT_TYPED = {
 ELSEWHERE = (
     # What needs the network, a browser's window or a service manager, by its start.
     *("git pull", "pipx ", "uvx ", "python3 -m venv", "ssh ", "rm -rf ", "systemctl "),
-    *("agentvault demo",),  # tests/e2e types it
+    "agentvault demo",  # tests/e2e types it
+    "agentvault policy test",  # test_policy_examples.py does, with the page's rules
 )
 
 
