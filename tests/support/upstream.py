@@ -11,8 +11,8 @@ from support.tenant_admin import Admin
 from support.tenant_admin import Agent as AtTenant
 
 from agentvault_tui.broker.upstream import Account
+from agentvault_tui.broker.upstream.access import DONE, Tried
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
-from agentvault_tui.broker.upstream.tried import DONE, Tried
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser
@@ -42,7 +42,7 @@ class Site:
         access.give(ClientSecret(run.management_id, secret))
         join_accounts(self.bench.broker)
         access.holdings.accounts_of = lambda agent_id: self.accounts.get(agent_id, ())
-        access.holdings.disconnecting = self._disconnect
+        access.holdings.disconnect = self._disconnect
 
     async def close(self) -> None:
         self.fault()

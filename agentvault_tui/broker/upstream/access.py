@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from agentvault_tui.broker.upstream.holdings import Account, Holding, Holdings
-from agentvault_tui.broker.upstream.tried import DONE, Tried
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, TenantBusyError
 from agentvault_tui.home import Home
+from agentvault_tui.ledger import Change
 from agentvault_tui.model import AgentId
 from agentvault_tui.vault import (
     Budget,
@@ -20,6 +20,76 @@ from agentvault_tui.vault import (
     Tenant,
 )
 from agentvault_tui.vault.kept_clients import KeptClients
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How one try of a step went."""
+
+    problem: str | None
+    """Why it is not done; nothing when it is."""
+    wait: float = 0.0
+    """Seconds before which no other try is worth it."""
+    over: Literal["confirmed", "failed", "left"] | None = None
+    """How it ended, when another try would change nothing; else time decides."""
+    changes: tuple[Change, ...] = ()
+    """What else came of it."""
+
+    @classmethod
+    def of(cls, error: AgentVaultError) -> Tried:
+        """Return what *error* means for a step: it is worth another try."""
+        wait = error.retry_after if isinstance(error, TenantBusyError) else None
+        return cls(error.diagnosis(), wait or 0.0)
+
+
+DONE: Final = Tried(None)
+NOT_YET: Final = Tried("accepted, and not true yet")
+
+
+def combine_attempts(parts: Iterable[Tried]) -> Tried:
+    """Return the outcome of a step made of *parts*: the least complete one wins."""
+    open_ones = [part for part in parts if part.problem is not None]
+    if not open_ones:
+        return DONE
+    for over in (None, "failed", "left"):
+        found = [part for part in open_ones if part.over == over]
+        if found:
+            break
+    problems = dict.fromkeys(part.problem or "" for part in open_ones)
+    return Tried("; ".join(problems), max(one.wait for one in found), found[0].over)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account a vault user of the agent's connected."""
+
+    user_id: str
+    connection: str
+    account_id: str
+    """``cac_…``."""
+    shared: bool
+    """Whether another agent that is served uses it too: then it is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One agent at the tenant."""
+
+    client_id: str
+    has_secret: bool
+    """Whether its client authenticates with a secret, which can be rotated."""
+    accounts: tuple[Account, ...] = ()
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The vault users whose refresh tokens its client may have."""
+        return tuple(dict.fromkeys(account.user_id for account in self.accounts))
+
+
+def users_of(holdings: Holdings, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
+    """Return whose refresh tokens its client may have, also without an account."""
+    return tuple(dict.fromkeys((*held.users, *holdings.signed_in(agent_id))))
+
 
 _AGENTS: Final = "agents/"
 
@@ -44,7 +114,7 @@ class TenantAccess:
         self._known: tuple[str, Management] | None = None
         self.given: RegisteredClient | None = None
         """What may make objects there too: the embedded tenant's, for this run."""
-        self.holdings: Holdings = KeptHoldings(self._kept)
+        self.holdings: Holdings = Holdings(self._kept)
 
     def give(self, credential: RegisteredClient) -> None:
         """Use *credential*, which the embedded tenant made for this run."""
@@ -68,7 +138,7 @@ class TenantAccess:
         return ClientSecret(client_id, self._kept.secret("management"))
 
 
-class KeptHoldings:
+class Holdings:
     """What agents have at the tenant, as far as this home knows."""
 
     def __init__(self, kept: KeptClients) -> None:
@@ -77,10 +147,12 @@ class KeptHoldings:
         self._seen: tuple[int, ...] | None = None
         self._known: dict[str, tuple[str, bool]] = {}
         self.accounts_of: AccountsOf = lambda _: ()
-        self.disconnecting: Disconnect = _cannot
+        self.disconnect: Disconnect = _cannot
+        """Deletes a connected account as its user."""
         self.signed_in: SignedIn = lambda _: ()
         self.holds_token: Callable[[AgentId], bool] = lambda _: False
-        self.ending: EndToken = _nothing_held
+        self.end_token: EndToken = _nothing_held
+        """Ends the refresh token kept for the agent."""
 
     def of(self, agent_id: AgentId) -> Holding | None:
         """Return what the agent has there; nothing when it has no client."""
@@ -93,14 +165,6 @@ class KeptHoldings:
         """Keep the new secret of the agent's client, for when it is restored."""
         key = f"{_AGENTS}{agent_id}"
         self._kept.keep(key, self._kept.client_id(key), secret)
-
-    async def disconnect(self, agent_id: AgentId, account: Account) -> Tried:
-        """Delete a connected account as its user; tell how that went."""
-        return await self.disconnecting(agent_id, account)
-
-    async def end_token(self, agent_id: AgentId) -> Tried:
-        """End the refresh token kept for the agent; tell how that went."""
-        return await self.ending(agent_id)
 
     def clients(self) -> dict[str, AgentId | None]:
         """Return our clients at the tenant, and whose each is."""

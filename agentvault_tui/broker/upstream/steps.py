@@ -11,8 +11,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from agentvault_tui.broker.upstream.holdings import Account, Holding, Holdings
-from agentvault_tui.broker.upstream.tried import DONE, NOT_YET, Tried, together
+from agentvault_tui.broker.upstream.access import (
+    DONE,
+    NOT_YET,
+    Account,
+    Holding,
+    Holdings,
+    Tried,
+    combine_attempts,
+)
 from agentvault_tui.errors import (
     AgentVaultError,
     NotFoundError,
@@ -123,7 +130,9 @@ async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
     holding = holdings.of(row.agent_id)
     accounts = holding.accounts if holding else ()
     # One that fails leaves the next one to be tried all the same.
-    return together([await _account(holdings, row.agent_id, one) for one in accounts])
+    return combine_attempts(
+        [await _account(holdings, row.agent_id, one) for one in accounts]
+    )
 
 
 async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:

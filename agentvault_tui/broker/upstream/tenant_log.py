@@ -8,16 +8,17 @@ because the tenant keeps its log for a time only is an event as well.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final, Self
+from urllib.parse import unquote
 
-from agentvault_tui.broker.upstream.attempts import Access
-from agentvault_tui.broker.upstream.log_place import Place
-from agentvault_tui.broker.upstream.log_rows import drafts
-from agentvault_tui.clock import Clock
+from agentvault_tui.broker.upstream.access import Holdings, TenantAccess
+from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import (
     LedgerError,
     SettingsError,
@@ -25,9 +26,299 @@ from agentvault_tui.errors import (
     TenantError,
 )
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Draft, sha256_hex
+from agentvault_tui.model import Actor, ActorKind, AgentId, Draft, EventType, sha256_hex
+from agentvault_tui.text import visible
 from agentvault_tui.vault import Management, Priority
 from agentvault_tui.vault.management import logs
+from agentvault_tui.vault.reply import Json
+
+WORDS: Final = MappingProxyType(
+    {
+        # Token Vault and connected accounts
+        "seta": "Token Vault gave a token",
+        "feta": "Token Vault gave no token",
+        "connected_accounts_connection_succeeded": "account connected",
+        "connected_accounts_connection_failed": "account not connected",
+        "connected_accounts_delete_succeeded": "connected account deleted",
+        "connected_accounts_delete_failed": "connected account not deleted",
+        # Device sign-in
+        "sede": "device sign-in gave tokens",
+        "fede": "device sign-in gave no tokens",
+        "fdeaz": "device sign-in did not start",
+        "fdeac": "device code not activated",
+        "fdecc": "device sign-in cancelled by the person",
+        # Tokens
+        "sertft": "refresh token used",
+        "fertft": "refresh token refused",
+        "ferrt": "refresh token used a second time",
+        "srrt": "refresh token revoked",
+        "seccft": "client got a token of its own",
+        "feccft": "client got no token of its own",
+        "seacft": "sign-in code gave tokens",
+        "feacft": "sign-in code refused",
+        "secte": "custom token exchanged",
+        "fecte": "custom token refused",
+        "success_on_behalf_of_token_exchange": "token exchanged on a person's behalf",
+        "failed_on_behalf_of_token_exchange": "no token on a person's behalf",
+        "idjag_exchange_succeeded": "cross-app token given",
+        "idjag_exchange_failed": "cross-app token refused",
+        # Approval by backchannel
+        "ciba_start_succeeded": "approval asked for",
+        "ciba_start_failed": "approval not asked for",
+        "ciba_exchange_succeeded": "approval gave tokens",
+        "ciba_exchange_failed": "approval gave no tokens",
+        # Signing in
+        "s": "signed in",
+        "f": "sign-in failed",
+        "fp": "wrong password",
+        "fu": "no such user name",
+        # Second factors
+        "gd_start_auth": "second factor asked for",
+        "gd_auth_succeed": "second factor right",
+        "gd_auth_failed": "second factor wrong",
+        "gd_auth_rejected": "second factor refused by the person",
+        "gd_otp_rate_limit_exceed": "too many one-time codes tried",
+        "gd_send_pn": "push message sent",
+        "gd_send_pn_failure": "push message not sent",
+        "gd_start_enroll": "second factor being set up",
+        "gd_enrollment_complete": "second factor set up",
+        "gd_unenroll": "second factor removed",
+        "gd_recovery_succeed": "recovery code right",
+        "gd_recovery_failed": "recovery code wrong",
+        "gd_recovery_rate_limit_exceed": "too many recovery codes tried",
+        "mfar": "second factor needed",
+        # The Management API, whose rows name what was asked
+        "sapi": "Management API changed something",
+        "fapi": "Management API refused a change",
+        "mgmt_api_read": "Management API read a secret",
+        # The tenant itself
+        "actions_execution_failed": "an Action failed",
+        "api_limit": "rate limit reached",
+        "api_limit_warning": "rate limit nearly reached",
+        "limit_mu": "address blocked: too many failures",
+        "limit_wc": "account blocked: too many failures",
+        "pla": "risk looked at before a sign-in",
+        "appi": "higher rate limit began",
+        "depnote": "something in use will be taken away",
+    }
+)
+"""By code, as Auth0's list of log event types names them."""
+
+
+_TITLED: Final = {"sapi": "", "fapi": "refused"}
+"""Before a description that names what was done better than our words do."""
+
+
+def meaning(code: str, description: str) -> str | None:
+    """Say what a row means: our words for its *code*, and what it says besides.
+
+    A description that only repeats the code or our words is no better than they are.
+    Nothing when neither is known: then the code stands alone.
+    """
+    words, said = WORDS.get(code, ""), description.strip()
+    if said.casefold() in {code.casefold(), words.casefold()}:
+        said = ""
+    if said and code in _TITLED:
+        words = _TITLED[code]
+    return ": ".join(part for part in (words, said) if part) or None
+
+
+KEPT: Final = timedelta(days=1)
+"""For so long every plan keeps a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last row that was read, at one tenant."""
+
+    issuer: str
+    row: str
+    """Its ``log_id``; empty when the log was."""
+    dated: datetime
+    """When it happened, by the tenant's clock and never after ours."""
+    read_at: datetime
+    """When the log was last read to its end or a page of it, by our clock."""
+
+    @classmethod
+    def of(cls, issuer: str, rows: tuple[Json, ...], row: str, now: datetime) -> Self:
+        """Return the place at *row*, which is one of *rows* if there are any."""
+        dates = [date(one, now) for one in rows if one.get("log_id") == row]
+        return cls(issuer, row, dates[-1] if dates else now, now)
+
+    @classmethod
+    def read(cls, text: str, issuer: str) -> Self | None:
+        """Read what `text` wrote; another tenant's place is none here."""
+        try:
+            said = json.loads(text)
+            place = cls(
+                str(said["issuer"]),
+                str(said["row"]),
+                parse_iso(said["dated"]),
+                parse_iso(said["read_at"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return place if place.issuer == issuer else None
+
+    def text(self) -> str:
+        """Return it as one line, to be kept."""
+        times = {"dated": iso(self.dated), "read_at": iso(self.read_at)}
+        return json.dumps(asdict(self) | times)
+
+    def aged(self, now: datetime) -> bool:
+        """Tell whether the tenant may have dropped the row by now."""
+        return now - self.dated >= KEPT
+
+    def gap(self, earliest: Json | None, now: datetime) -> Draft | None:
+        """Return the event that says what may be missing, now that the row is gone.
+
+        Nothing is while this was read within the time every plan keeps a row, for
+        then a quiet tenant dropped a row that we had; nor when what it still has
+        begins before we last read.
+
+        Args:
+            earliest: the oldest row that the tenant still has.
+            now: by our clock.
+        """
+        until = date(earliest, now) if earliest else now
+        if now - self.read_at < KEPT or until <= self.read_at:
+            return None
+        since, then = f"{iso(self.read_at)[:19]}Z", f"{iso(until)[:19]}Z"
+        return Draft(
+            EventType.TENANT_LOG_GAP,
+            Actor(ActorKind.SYSTEM, "broker", "broker"),
+            reason=(
+                f"the tenant's log from {since} to {then} was not read and rows may "
+                "be missing: the last one read is no longer kept there"
+            ),
+            detail={"from": since, "to": then, "last_row": self.row or None},
+        )
+
+
+def date(row: Json, now: datetime) -> datetime:
+    """Return when a row happened; one that is undated or ahead of us happened now."""
+    try:
+        return min(parse_iso(str(row.get("date"))), now)
+    except (ValueError, OverflowError):
+        return now
+
+
+_TEXT: Final = 300
+_NAMED: Final = ("log_id", "date", "client_id", "user_id", "connection", "ip")
+_TOLD: Final = (
+    "scope",
+    "failure_reason",
+    "audit_context",
+    "subject_token_type",
+    "is_privileged_worker",
+    "expires_at",
+    "token_thumbprint",
+    "error",
+)
+"""Of a row's details: what says who got what, and why not. None holds a secret."""
+_API: Final = ["", "api", "v2"]
+
+Ours = dict[str, AgentId | None]
+"""Ids of ours, and whose each is: an agent's, or no one agent's."""
+
+
+def drafts(
+    rows: Iterable[Json], holdings: Holdings, consoles: Iterable[str] = ()
+) -> list[Draft]:
+    """Return the events of the rows that are about our clients, agents and users.
+
+    Args:
+        rows: as the tenant wrote them; every text is untrusted.
+        holdings: what agents have there.
+        consoles: names of the client that operators sign in with.
+    """
+    clients, users = holdings.clients(), holdings.users()
+    clients.update(dict.fromkeys(consoles))
+    known = ((row, list(_whose(row, clients, users))) for row in rows)
+    return [_draft(row, owners[0]) for row, owners in known if owners]
+
+
+def _whose(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
+    """Yield whose a row is, the surest first; nothing when it is none of ours."""
+    client_id, user_id = _text_of(row, "client_id"), _text_of(row, "user_id")
+    # What a client did is that client's alone, whoever signed in there.
+    if clients.get(client_id):
+        yield clients[client_id]
+    # Who changes an agent's client or user by the Management API may be anybody.
+    yield from _changed(row, clients, users)
+    if client_id in clients:
+        yield None
+    elif not client_id and user_id in users:
+        yield users[user_id]
+
+
+def _changed(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
+    """Yield whose it is what a call of the Management API was about."""
+    request = _member(_member(row, "details"), "request")
+    parts = [unquote(part) for part in _text_of(request, "path").split("/")]
+    if parts[:3] != _API:
+        return
+    kind, key = (*parts[3:5], "", "")[:2]
+    ours = {"clients": clients, "users": users}.get(kind, {})
+    if key in ours:
+        yield ours[key]
+    client_id = _text_of(_member(request, "body"), "client_id")
+    if client_id in clients:
+        yield clients[client_id]
+
+
+def _draft(row: Json, agent_id: AgentId | None) -> Draft:
+    """Write a row as an event of the tenant's."""
+    kind = visible(str(row.get("type") or "?"), 60)
+    details = _member(row, "details")
+    told = {
+        name: details[name] if isinstance(details[name], bool) else _text(details[name])
+        for name in _TOLD
+        if details.get(name) not in (None, "")
+    }
+    told |= _request(details)
+    named = {name: _text(row[name]) for name in _NAMED if row.get(name)}
+    description = row.get("description")
+    means = meaning(kind, _text(description) if description else "")
+    return Draft(
+        EventType.TENANT_LOG,
+        Actor(ActorKind.TENANT, "tenant", "tenant"),
+        agent_id=agent_id,
+        action=kind,
+        resource=named.get("connection"),
+        reason=means and visible(means, _TEXT),
+        detail={"type": kind, **named, **({"details": told} if told else {})},
+    )
+
+
+def _request(details: Json) -> dict[str, str]:
+    """Tell of a call of the Management API what was done, by whom, and its status."""
+    request = _member(details, "request")
+    method, path = _text_of(request, "method"), _text_of(request, "path")
+    if not method or not path:
+        return {}
+    told = {"request": _text(f"{method.upper()} {path}")}
+    status = _member(details, "response").get("statusCode")
+    if isinstance(status, int):
+        told["status"] = str(status)
+    user = _member(_member(request, "auth"), "user")
+    by = next((user[n] for n in ("email", "name", "user_id") if user.get(n)), None)
+    return told | ({"by": _text(by)} if by else {})
+
+
+def _member(row: Json, name: str) -> Json:
+    value: Any = row.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _text_of(row: Json, name: str) -> str:
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _text(value: object) -> str:
+    return visible(value if isinstance(value, str) else str(value), _TEXT)
+
 
 log = logging.getLogger("agentvault.tenant_log")
 
@@ -48,7 +339,7 @@ class TenantLog:
         self,
         clock: Clock,
         issuer: str,
-        access: Access,
+        access: TenantAccess,
         record: Record,
         *,
         console: str = "",

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Literal
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.upstream import holdings
-from agentvault_tui.broker.upstream.access import KeptHoldings
-from agentvault_tui.broker.upstream.tried import DONE, Tried
+from agentvault_tui.broker.upstream import access
+from agentvault_tui.broker.upstream.access import DONE, Tried
 from agentvault_tui.broker.usecases.account_events import account_draft
 from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.broker.usecases.sign_out import end_held_token, sign_out
@@ -88,13 +87,11 @@ async def disconnect(
 def join_accounts(broker: Broker) -> None:
     """Let a revocation's steps at the tenant know and end what agents connected."""
     known = broker.access.holdings
-    if not isinstance(known, KeptHoldings):
-        return
 
-    def accounts_of(agent_id: AgentId) -> tuple[holdings.Account, ...]:
+    def accounts_of(agent_id: AgentId) -> tuple[access.Account, ...]:
         registry = broker.registry
         return tuple(
-            holdings.Account(
+            access.Account(
                 user_id=one.user,
                 connection=one.connection,
                 account_id=one.id,
@@ -104,7 +101,7 @@ def join_accounts(broker: Broker) -> None:
             if one.issuer == broker.vault.issuer
         )
 
-    async def disconnecting(agent_id: AgentId, one: holdings.Account) -> Tried:
+    async def disconnecting(agent_id: AgentId, one: access.Account) -> Tried:
         account = broker.registry.accounts.get(agent_id, one.connection)
         if account is None or account.id != one.account_id:
             return DONE
@@ -117,8 +114,8 @@ def join_accounts(broker: Broker) -> None:
     known.accounts_of = accounts_of
     known.signed_in = signed_in
     known.holds_token = lambda agent_id: broker.vault.users.of(agent_id) is not None
-    known.disconnecting = disconnecting
-    known.ending = partial(end_held_token, broker)
+    known.disconnect = disconnecting
+    known.end_token = partial(end_held_token, broker)
 
 
 async def _cut_account(broker: Broker, account: Account) -> Tried:

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.upstream.tried import DONE, NOT_YET, Tried
+from agentvault_tui.broker.upstream.access import DONE, NOT_YET, Tried
 from agentvault_tui.errors import (
     AgentVaultError,
     NotFoundError,

@@ -12,7 +12,7 @@ from support.upstream import Site
 
 from agentvault_tui.broker.shapes import agent_info, step_info
 from agentvault_tui.broker.status import warnings
-from agentvault_tui.broker.upstream.tried import Tried
+from agentvault_tui.broker.upstream.access import Tried
 from agentvault_tui.broker.usecases import sign_out
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.vault_users import VaultUser
@@ -106,7 +106,7 @@ async def test_an_account_that_may_not_be_deleted_keeps_no_token_alive(
     async def refused(*_: Any) -> Tried:
         raise TenantRefusedError("insufficient_scope", "the tenant would not")
 
-    site.bench.broker.access.holdings.disconnecting = refused
+    site.bench.broker.access.holdings.disconnect = refused
     await site.revoke(agent)
     await site.work()
     assert site.steps(agent)["connected accounts"] == "failed"

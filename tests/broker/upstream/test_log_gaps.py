@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.upstream import Site, follower, told
 
-from agentvault_tui.broker.upstream.log_place import Place, date
+from agentvault_tui.broker.upstream.tenant_log import Place, date
 from agentvault_tui.clock import iso
 
 

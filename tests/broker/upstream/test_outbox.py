@@ -230,7 +230,7 @@ async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
         stuck.set()
         return await asyncio.Event().wait()
 
-    broker.access.holdings.disconnecting = never
+    broker.access.holdings.disconnect = never
     await site.revoke(slow)
     working = asyncio.create_task(broker.outbox.run())
     try:

@@ -11,8 +11,7 @@ from support.tenant_admin import Agent as AtTenant
 from support.upstream import Site, follower, told
 
 from agentvault_tui.broker.status import warnings
-from agentvault_tui.broker.upstream.log_codes import WORDS, meaning
-from agentvault_tui.broker.upstream.log_rows import drafts
+from agentvault_tui.broker.upstream.tenant_log import WORDS, drafts, meaning
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.journal import Code
