@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.console.term import over_ssh
 from agentvault_tui.settings import Settings, Switch
 
 __all__ = ["run"]
@@ -79,8 +80,3 @@ def takes_mouse(wanted: Switch, environ: Mapping[str, str]) -> bool:
     if wanted is Switch.AUTO:
         return not over_ssh(environ)
     return wanted is Switch.ON
-
-
-def over_ssh(environ: Mapping[str, str]) -> bool:
-    """Tell whether each byte painted travels."""
-    return bool(environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"))

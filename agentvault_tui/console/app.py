@@ -25,6 +25,13 @@ from textual.widget import Widget
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.messages import (
+    GoToAgent,
+    ShowAgent,
+    ShowAudit,
+    ShowKeys,
+)
+from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.term.frugal import Painter
@@ -187,7 +194,65 @@ class ConsoleApp(Keyed, App[int]):
         # Textual's palette is a quarter of it: loaded when it is first opened.
         from agentvault_tui.console.palette import commands  # noqa: PLC0415
 
-        return commands(self, screen)
+        return commands(self, screen, self.desk, self.link)
+
+    def watch_theme(self) -> None:
+        """Paint the home screen's panes anew, also behind another screen."""
+        if self.is_running:
+            self.watch_screen.paint_all()
+
+    # Navigation: screens are loaded when the first of their kind opens
+
+    def on_show_agent(self, message: ShowAgent) -> None:
+        from agentvault_tui.console.screens.agent import AgentScreen  # noqa: PLC0415
+
+        if here := self._pane_screen():
+            self.push_screen(
+                AgentScreen(
+                    here.desk,
+                    here.link,
+                    message.agent_id,
+                    pulse=here.rate,
+                    stay=here.stay,
+                )
+            )
+
+    def on_show_audit(self, message: ShowAudit) -> None:
+        from agentvault_tui.console.screens.audit import AuditScreen  # noqa: PLC0415
+
+        if here := self._pane_screen():
+            screen = AuditScreen(
+                here.desk,
+                here.link,
+                pulse=here.rate,
+                filter_=message.filter,
+                stay=here.stay,
+            )
+            if message.seq is not None:
+                screen.begin_at(message.seq, full=message.full)
+            self.push_screen(screen)
+
+    def on_show_past(self) -> None:
+        from agentvault_tui.console.screens.past import look_back  # noqa: PLC0415
+
+        back = look_back(self.watch_screen)
+        self.run_worker(back, group="past", exclusive=True)
+
+    def on_go_to_agent(self, message: GoToAgent) -> None:
+        while not isinstance(here := self.screen, Watch):
+            self.pop_screen()
+        here.visit(message.agent_id)
+
+    def on_show_keys(self, message: ShowKeys) -> None:
+        from agentvault_tui.console.dialogs.help import HelpDialog  # noqa: PLC0415
+
+        self.push_screen(HelpDialog(message.desk, message.bindings))
+
+    def _pane_screen(self) -> PaneScreen | None:
+        """Close the dialogs; return the screen they lay over."""
+        while self.screen.is_modal:
+            self.pop_screen()
+        return self.screen if isinstance(self.screen, PaneScreen) else None
 
     def copy_to_clipboard(self, text: str) -> None:
         """Keep what is copied in an input for our own inputs; see `clipboard`."""

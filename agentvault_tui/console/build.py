@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console import over_ssh
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.desk import Desk, name_ways
 from agentvault_tui.console.draw import glyphs, theme
@@ -15,6 +14,7 @@ from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
+from agentvault_tui.console.term import over_ssh
 from agentvault_tui.console.term.pace import PULSES
 from agentvault_tui.settings import Settings
 

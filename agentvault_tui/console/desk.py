@@ -1,7 +1,13 @@
-"""What every dialog works with: the mirror it reads, the actions it may take."""
+"""What screens and dialogs work with: the mirror, the actions, the last restore.
+
+A restore can be taken back for ten seconds by one key, for the agent that was
+restored: revoking is free, so nothing more is asked, and what is undone is captured
+when the agent was restored, whatever the cursor is on by then.
+"""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,17 +18,39 @@ from typing import Any, Final, Literal
 from textual.app import App
 
 from agentvault_tui.console.draw.glyphs import Glyphs
-from agentvault_tui.console.draw.lines import plural
-from agentvault_tui.console.state.actions import Actions, caution
+from agentvault_tui.console.draw.lines import Pen, Row, plural
+from agentvault_tui.console.state.actions import Actions, Revoked, caution
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.state.saved import SavedFilters
-from agentvault_tui.console.state.undo import Undo, offered, take_back
 from agentvault_tui.console.term.keyed import key_label
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.text import Shown, visible
 
 ARM_SECONDS: Final = 0.6
 """How long something stands before what is typed may decide about it."""
+
+UNDO_SECONDS: Final = 10.0
+UNDO_KEY: Final = "z"
+_UNDO_REASON: Final = "the restore was undone"
+_UNDO_BAR: Final = 10
+_COPIED: Final = 60
+"""Cells of what was copied that are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """A restore that can still be taken back."""
+
+    agent_id: str
+    name: Shown
+    until: float
+    """In boot seconds: a clock that is set changes nothing."""
+    since: int
+    """The last event seen before the restore was asked for."""
+    revoked_at: datetime | None
+    """When the agent was revoked that was restored."""
 
 
 @dataclass(slots=True)
@@ -45,7 +73,7 @@ class Desk:
     """What of the user's keymap was not taken, and why."""
     saved: SavedFilters = field(default_factory=SavedFilters)
     undo: Undo | None = None
-    """The last restore, while it can be taken back; see `undo.offered`."""
+    """The last restore, while it can be taken back; see `offered_undo`."""
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
@@ -113,9 +141,67 @@ def undone(error: AgentVaultError) -> str:
     return "Not done"
 
 
+def offer_undo(desk: Desk, agent: AgentRow, since: int) -> None:
+    """Let the restore of *agent*, made just now, be taken back for a while.
+
+    *since* is the last event that had been seen when it was asked for.
+    """
+    until = desk.mirror.clock.boot() + UNDO_SECONDS
+    desk.undo = Undo(agent.id, agent.name, until, since, agent.revoked_at)
+
+
+def offered_undo(desk: Desk) -> Undo | None:
+    """Return what can be taken back now.
+
+    Nothing any more once the agent was revoked anyway: who serves it again after
+    that has decided anew, and it is not ours to take back. Nothing yet while the
+    agent's state is the one before the restore: the reply may come before the stream
+    tells of it.
+    """
+    undo, mirror = desk.undo, desk.mirror
+    if undo is None:
+        return None
+    agent = mirror.agents.get(undo.agent_id)
+    if (
+        mirror.clock.boot() >= undo.until
+        or agent is None
+        or (agent.revoked and agent.revoked_at != undo.revoked_at)
+        or mirror.revoked_by.get(undo.agent_id, 0) > undo.since
+        or mirror.read_from > undo.since  # what happened between was not seen
+    ):
+        desk.undo = None
+        return None
+    return None if agent.revoked else undo
+
+
+async def take_back(desk: Desk, undo: Undo) -> Revoked:
+    """Revoke the agent that was restored.
+
+    Offered again if that was refused, unless a newer restore is offered by then.
+    """
+    desk.undo = None
+    try:
+        return await desk.actions.revoke(undo.agent_id, _UNDO_REASON)
+    except BaseException:
+        if offered_undo(desk) is None:
+            desk.undo = undo
+        raise
+
+
+def undo_bar(pen: Pen, undo: Undo, now: float, key: str = UNDO_KEY) -> Row:
+    """Draw the time left, the key, and whom it cuts off."""
+    p, left = pen.palette, max(undo.until - now, 0.0)
+    return (
+        (f"{pen.glyphs.bar(left / UNDO_SECONDS, _UNDO_BAR)} ", p.waiting),
+        (f"undo {math.ceil(left)} s  ", p.waiting),
+        (key, p.key),
+        (f" revokes {pen.clip(undo.name, 40)} again", p.text),
+    )
+
+
 def undo_restore(app: App[Any], desk: Desk) -> None:
     """Revoke again the agent that was restored a moment ago; that one, no other."""
-    undo = offered(desk)
+    undo = offered_undo(desk)
     if undo is None:
         app.notify("Nothing to undo: a restore can be taken back for 10 s.")
     elif refusal := desk.refusal("revoke"):
@@ -137,3 +223,10 @@ async def _take_back(app: App[Any], desk: Desk, undo: Undo) -> None:
         done = not caution(cut)
     severity: Literal["information", "warning"] = "information" if done else "warning"
     app.notify(said, severity=severity, markup=False)
+
+
+def copy(app: App[Any], kind: str, what: str) -> None:
+    """Copy an id, a link or a digest, and say which; never a secret or a user code."""
+    # The base class's own: the console's app keeps every other copy to itself.
+    App.copy_to_clipboard(app, what)
+    app.notify(f"Copied {kind}: {visible(what, _COPIED)}", markup=False, timeout=3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-from textual.app import SystemCommand
+from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
@@ -19,14 +19,11 @@ from agentvault_tui.console.dialogs.operators import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.screens.deciding import Deciding
-from agentvault_tui.console.screens.filtering import Filtering
-from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.messages import GoToAgent
+from agentvault_tui.console.screens.base import FilteredScreen, PaneScreen
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.text import Shown
-
-if TYPE_CHECKING:
-    from agentvault_tui.console.app import ConsoleApp
 
 _MOVES: Final = frozenset(
     {"down", "up", "page-down", "page-up", "first", "last", "next", "previous"}
@@ -45,11 +42,13 @@ Command = tuple[str, str, Callable[[], object]]
 """What it is called, what it is, and what it does."""
 
 
-def commands(app: ConsoleApp, screen: Screen[object]) -> Iterator[SystemCommand]:
+def commands(
+    app: App[Any], screen: Screen[object], desk: Desk, link: Link
+) -> Iterator[SystemCommand]:
     """Yield the commands that make sense now; their texts are our own."""
     for name, keys, act in _actions(app, screen):
         yield SystemCommand(name, keys, act)
-    if isinstance(screen, Filtering):
+    if isinstance(screen, FilteredScreen):
         yield SystemCommand(
             "Saved filters", "put one on, delete one", screen.action_saved_filters
         )
@@ -61,22 +60,24 @@ def commands(app: ConsoleApp, screen: Screen[object]) -> Iterator[SystemCommand]
             )
             yield SystemCommand("Clear the filter", "Esc", screen.leave_filter)
     yield SystemCommand(
-        "Operators", "who else is connected, and looks at what", partial(_who, app)
+        "Operators",
+        "who else is connected, and looks at what",
+        lambda: app.push_screen(OperatorsDialog(desk)),
     )
-    if "ledger" in app.desk.mirror.warnings:
+    if "ledger" in desk.mirror.warnings:
         yield SystemCommand(
             "Accept this ledger",
             "take it for the true one from now on",
-            app.link.accept_ledger,
+            link.accept_ledger,
         )
     for name in theme.NAMES:
         yield SystemCommand(
-            f"Theme {name}", "change colours", partial(_wear, app, name)
+            f"Theme {name}", "change colours", partial(setattr, app, "theme", name)
         )
     yield SystemCommand("Quit", "leave; the broker goes on (ctrl+q)", app.exit)
 
 
-def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
+def _actions(app: App[Any], screen: Screen[object]) -> Iterator[Command]:
     """Yield what can be done by a key where the focus is, each action once."""
     found: dict[str, list[ActiveBinding]] = {}
     for active in screen.active_bindings.values():
@@ -84,7 +85,7 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         if name and active.enabled and name not in _MOVES | _DECIDES:
             found.setdefault(name, []).append(active)
     for name, several in found.items():
-        if isinstance(screen, Deciding) and not screen.applies(name):
+        if isinstance(screen, PaneScreen) and not screen.applies(name):
             continue
         active = several[0]
         words = active.binding.description
@@ -92,20 +93,6 @@ def _actions(app: ConsoleApp, screen: Screen[object]) -> Iterator[Command]:
         keys = keys.replace("[", r"\[")  # the palette reads this as markup
         act = partial(app.run_action, active.binding.action, active.node)
         yield words[:1].upper() + words[1:], f"key {keys}", act
-
-
-def _desk(app: ConsoleApp, screen: Screen[object]) -> Desk:
-    """Return the desk of the screen in front: it may be one of the past."""
-    return screen.desk if isinstance(screen, Deciding) else app.desk
-
-
-def _who(app: ConsoleApp) -> None:
-    app.push_screen(OperatorsDialog(app.desk))
-
-
-def _wear(app: ConsoleApp, name: str) -> None:
-    app.theme = name
-    app.watch_screen.paint_all()
 
 
 def _shown(text: str, what: str) -> Content:
@@ -141,14 +128,14 @@ class NamedCommands(Provider):
             yield self._clip(text), row.fingerprint, partial(self._open, row)
 
     def _filters(self) -> Iterator[Command]:
-        if not isinstance(self.screen, Filtering):
+        if not isinstance(self.screen, FilteredScreen):
             return
-        for name, text in self._console.desk.saved.all().items():
+        for name, text in self._desk.saved.all().items():
             act: Callable[[], Awaitable[None]] = partial(self.screen.use_filter, text)
             yield self._clip(f"Filter {name}"), self._clip(text), act
 
     def _deletions(self) -> Iterator[Command]:
-        for name in self._console.desk.saved.own():
+        for name in self._desk.saved.own():
             act = partial(self._delete, name)
             yield self._clip(f"Delete filter {name}"), "saved by name", act
 
@@ -161,24 +148,17 @@ class NamedCommands(Provider):
         return self._desk.mirror.intake.shown(text, _LONGEST)
 
     @property
-    def _console(self) -> ConsoleApp:
-        app: ConsoleApp = self.app  # type: ignore[assignment]
-        return app
-
-    @property
     def _desk(self) -> Desk:
-        return _desk(self._console, self.screen)
+        """The desk of the screen in front: it may be one of the past."""
+        desk: Desk = self.screen.desk  # type: ignore[attr-defined]
+        return desk
 
     def _open(self, row: StepUpRow) -> None:
-        self._console.push_screen(StepUpDialog(self._desk, row))
+        self.app.push_screen(StepUpDialog(self._desk, row))
 
     def _delete(self, name: str) -> None:
-        problem = self._console.desk.saved.delete(name)
-        self._console.notify(problem or f"Deleted filter {name}", markup=False)
+        problem = self._desk.saved.delete(name)
+        self.app.notify(problem or f"Deleted filter {name}", markup=False)
 
     def _visit(self, agent_id: str) -> None:
-        """Put the home screen's cursor on an agent, now or in the past."""
-        app = self._console
-        while not isinstance(app.screen, Watch):
-            app.pop_screen()
-        app.screen.visit(agent_id)
+        self.app.post_message(GoToAgent(agent_id))

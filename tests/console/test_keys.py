@@ -17,12 +17,12 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.desk import offer_undo
 from agentvault_tui.console.dialogs.help import HelpDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.saved import SavedDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.state.undo import offer
 from agentvault_tui.console.term.keyed import KEYED, keys_of
 from agentvault_tui.console.term.keymap import load_all
 
@@ -307,7 +307,7 @@ async def test_the_palette_takes_no_restore_back(
         app = stage.app
         app.desk.read_only, app.desk.past = bool(read_only), bool(past)
         agent = next(iter(app.desk.mirror.agents.values()))
-        offer(app.desk, agent, app.desk.mirror.last_seq)
+        offer_undo(app.desk, agent, app.desk.mirror.last_seq)
         titles = [c.title.lower() for c in app.get_system_commands(app.screen)]
         assert titles
         assert not [title for title in titles if "undo" in title]

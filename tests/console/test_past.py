@@ -389,5 +389,5 @@ async def test_help_and_footer_name_the_keys_of_time(stage: Stage) -> None:
             "back to now",
         ):
             assert words in told
-        assert "decide nothing: it is past" in told
+        assert "revoke the agent" not in told
         assert "revoke the agent" not in told

@@ -15,8 +15,9 @@ from support.past_stage import Stage
 
 from agentvault_tui.console.dialogs.export import ExportDialog
 from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.past import PastScreen
-from agentvault_tui.console.screens.pastviews import PastAgent, PastAudit
 from agentvault_tui.console.widgets.pane import Pane
 
 WAITING = ("t", *["left_curly_bracket"] * 4)
@@ -47,7 +48,7 @@ async def test_an_agent_is_shown_as_it_was(stage: Stage) -> None:
     async with stage.on(*WAITING):
         calendar = stage.past.view.go
         calendar(next(i for i, a in stage.past.past.agents.items() if "cal" in a.name))
-        await opened(stage, PastAgent, "enter")
+        await opened(stage, AgentScreen, "enter")
         assert marked(stage)
         await stage.see("facts", "used 1 time, last 0 s ago")
         assert "46:00" in stage.text("facts")
@@ -65,7 +66,7 @@ async def test_an_agent_is_shown_as_it_was(stage: Stage) -> None:
 async def test_the_audit_ends_at_the_moment(stage: Stage) -> None:
     """No key and no number leads to an event that had not happened."""
     async with stage.on(*WAITING):
-        audit = await opened(stage, PastAudit, "L")
+        audit = await opened(stage, AuditScreen, "L")
         assert marked(stage)
         await settle(stage.pilot, lambda: audit.feed.exhausted)
         assert [row.seq for row in audit.feed.rows] == list(range(1, HERE + 1))
@@ -82,7 +83,7 @@ async def test_the_audit_ends_at_the_moment(stage: Stage) -> None:
 async def test_an_event_is_shown_among_those_before_it(stage: Stage) -> None:
     """Enter on an event opens it in full; its story holds nothing of later."""
     async with stage.on(*WAITING, "shift+tab", "k"):
-        audit = await opened(stage, PastAudit, "enter")
+        audit = await opened(stage, AuditScreen, "enter")
         await settle(stage.pilot, lambda: 5 in audit.evidence.known)
         assert "Event 5" in stage.text("evidence")
         story = audit.evidence.known[5].story
@@ -94,12 +95,12 @@ async def test_an_event_is_shown_among_those_before_it(stage: Stage) -> None:
 async def test_from_any_depth_one_key_leads_to_now(stage: Stage) -> None:
     """Agent, its audit, the event's agent again: t leaves them all, Esc one by one."""
     async with stage.on(*WAITING):
-        await opened(stage, PastAgent, "enter")
-        audit = await opened(stage, PastAudit, "L")
+        await opened(stage, AgentScreen, "enter")
+        audit = await opened(stage, AuditScreen, "L")
         assert str(audit.feed.filter).startswith("agent:agt_")
         await settle(stage.pilot, lambda: bool(audit.feed.rows))
-        await opened(stage, PastAgent, "o")
-        await opened(stage, PastAudit, "escape")
+        await opened(stage, AgentScreen, "o")
+        await opened(stage, AuditScreen, "escape")
         await stage.pilot.press("t")
         await stage.pilot.pause()
         assert stage.app.screen is stage.app.watch_screen
@@ -110,7 +111,9 @@ async def test_from_any_depth_one_key_leads_to_now(stage: Stage) -> None:
 async def test_nothing_is_decided_there(stage: Stage, way: str) -> None:
     """Every key that decides is refused in a line, and nothing is sent."""
     async with stage.on(*WAITING):
-        screen = await opened(stage, PastAgent if way == "enter" else PastAudit, way)
+        screen = await opened(
+            stage, AgentScreen if way == "enter" else AuditScreen, way
+        )
         for key in ("r", "u", "z", "exclamation_mark"):
             stage.app.clear_notifications()
             await stage.pilot.press(key)
@@ -123,7 +126,7 @@ async def test_nothing_is_decided_there(stage: Stage, way: str) -> None:
 async def test_letters_are_text_where_text_is_typed(stage: Stage) -> None:
     """t goes into the filter and into the line that asks where to go."""
     async with stage.on(*WAITING):
-        audit = await opened(stage, PastAudit, "L")
+        audit = await opened(stage, AuditScreen, "L")
         await stage.pilot.press("slash", *"type:t")
         await stage.pilot.pause()
         assert audit.bar.text == "type:t"
@@ -137,7 +140,7 @@ async def test_an_export_holds_what_there_was(stage: Stage, tmp_path: Path) -> N
     """The file ends at the moment, whatever came since."""
     file = tmp_path / "then.jsonl"
     async with stage.on(*WAITING):
-        await opened(stage, PastAudit, "L")
+        await opened(stage, AuditScreen, "L")
         dialog = await opened(stage, ExportDialog, "e")
         dialog.sheet.query_one(LineInput).value = str(file)
         await stage.pilot.press("enter")
@@ -150,7 +153,7 @@ async def test_counts_of_very_many_say_what_they_count(stage: Stage) -> None:
     """Where not every request was counted, the title says so."""
     stage.fake.partial = True
     async with stage.on(*WAITING):
-        await opened(stage, PastAgent, "enter")
+        await opened(stage, AgentScreen, "enter")
         await stage.see("facts", "of the latest requests")
         assert "used" in stage.text("facts")
 
@@ -158,7 +161,7 @@ async def test_counts_of_very_many_say_what_they_count(stage: Stage) -> None:
 async def test_what_comes_meanwhile_is_told(stage: Stage) -> None:
     """A request that waits now stands in the masthead there too."""
     async with stage.on(*WAITING):
-        await opened(stage, PastAudit, "L")
+        await opened(stage, AuditScreen, "L")
         for agent in list(stage.fake.agents.values())[:2]:
             await asyncio.to_thread(stage.fake.add_stepup, agent)
         mirror = stage.app.desk.mirror
@@ -176,7 +179,7 @@ async def test_hostile_text_is_inert_there(fake: FakeOperator, tmp_path: Path) -
     async with running(app) as pilot:
         await pilot.press("t")
         await settle(pilot, lambda: isinstance(app.screen, PastScreen))
-        for keys, kind in ((["enter"], PastAgent), (["escape", "L"], PastAudit)):
+        for keys, kind in ((["enter"], AgentScreen), (["escape", "L"], AuditScreen)):
             await pilot.press(*keys)
             await settle(pilot, lambda kind=kind: isinstance(app.screen, kind))
             await pilot.pause(0.2)

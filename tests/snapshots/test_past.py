@@ -21,9 +21,10 @@ from support.pictures import (
 )
 from textual.pilot import Pilot
 
-from agentvault_tui.console.screens.inpast import InPast
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
+from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.screens.past import PastScreen
-from agentvault_tui.console.screens.pastviews import PastAgent, PastAudit
 
 PLACES = {"waiting": ["{"] * 4, "panic": ["{"] * 3, "start": ["home"]}
 
@@ -54,7 +55,7 @@ def going(*keys: str) -> Play:
 async def ready(pilot: Pilot[Any]) -> None:
     """Draw whatever of the past lies in front, once it is all read."""
     for screen in pilot.app.screen_stack:
-        if isinstance(screen, InPast):
+        if isinstance(screen, PaneScreen) and screen.stay:
             await settle(pilot, lambda screen=screen: _read(screen))
             screen.pulse()
             await pilot.pause()
@@ -63,9 +64,9 @@ async def ready(pilot: Pilot[Any]) -> None:
 
 def _read(screen: Any) -> bool:
     screen.pulse()
-    if isinstance(screen, PastAgent):
+    if isinstance(screen, AgentScreen):
         return screen.facts.activity is not None and screen.events.idle
-    if isinstance(screen, PastAudit):
+    if isinstance(screen, AuditScreen):
         row = screen.feed.under_cursor
         known = not screen.open or (row and row.seq in screen.evidence.known)
         return bool(known and screen.reading.idle and screen.list.idle)

@@ -18,7 +18,9 @@ from textual.binding import Binding
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.help import HelpDialog
 from agentvault_tui.console.draw import glyphs, theme
+from agentvault_tui.console.messages import ShowKeys
 from agentvault_tui.console.state.actions import Restored, Revoked, Stopped
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import (
@@ -239,6 +241,9 @@ class StandApp(App[None]):
 
     def on_mount(self) -> None:
         self.push_screen(self.make(self.stand.desk))
+
+    def on_show_keys(self, message: ShowKeys) -> None:
+        self.push_screen(HelpDialog(message.desk, message.bindings))
 
     @property
     def dialog(self) -> Any:

@@ -14,6 +14,8 @@ from textual.widget import Widget
 from agentvault_tui.console.desk import (
     ARM_SECONDS,
     Desk,
+    copy,
+    offered_undo,
     undo_restore,
     undone,
 )
@@ -21,8 +23,7 @@ from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.sheet import Sheet
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.state.undo import offered
-from agentvault_tui.console.term.clipboard import copy
+from agentvault_tui.console.messages import ShowKeys
 from agentvault_tui.console.term.keyed import Keyed, key_label
 from agentvault_tui.errors import AgentVaultError
 
@@ -263,7 +264,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         """Leave out copying and undoing where there is nothing to."""
         del parameters
         if action == "undo":
-            return not self.desk.past and offered(self.desk) is not None
+            return not self.desk.past and offered_undo(self.desk) is not None
         return action != "copy" or self.copies() is not None
 
     def action_copy(self) -> None:
@@ -284,10 +285,6 @@ class Dialog(Keyed, ModalScreen[Result]):
 
     def action_help(self) -> None:
         """Show the keys that work here."""
-        from agentvault_tui.console.dialogs.help import (  # noqa: PLC0415 - a cycle
-            HelpDialog,
-        )
-
         here, refused = self.active_bindings.items(), self.desk.refusal() is not None
         works = {k: v for k, v in here if not (refused and v.binding.id in DECIDES)}
-        self.app.push_screen(HelpDialog(self.desk, works))
+        self.app.post_message(ShowKeys(self.desk, works))

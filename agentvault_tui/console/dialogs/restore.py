@@ -7,13 +7,20 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.desk import (
+    UNDO_KEY,
+    Desk,
+    Undo,
+    offer_undo,
+    offered_undo,
+    take_back,
+    undo_bar,
+)
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.dialogs.stepup_factor import stage
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.state.actions import Restored, Revoked, caution
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.state.undo import KEY, Undo, bar, offer, offered, take_back
 
 
 class RestoreDialog(Confirm):
@@ -79,8 +86,8 @@ class RestoreDialog(Confirm):
         if self.busy:
             rows += [EMPTY, stage(pen, "current", "revoking again", "")]
         elif undo is not None:
-            key = next((key for key, _ in self.hints("undo")), KEY)
-            rows += [EMPTY, pen.cut(bar(pen, undo, self.clock.boot(), key), width)]
+            key = next((key for key, _ in self.hints("undo")), UNDO_KEY)
+            rows += [EMPTY, pen.cut(undo_bar(pen, undo, self.clock.boot(), key), width)]
         if words := (undo and self.desk.refusal("revoke")) or self.note:
             rows += [EMPTY, *pen.paragraph(words, width, pen.palette.waiting)]
         return rows
@@ -94,7 +101,7 @@ class RestoreDialog(Confirm):
         """Keep the measure."""
         if isinstance(answer, Restored):
             self.restored = answer
-            offer(self.desk, self.agent, self._since)
+            offer_undo(self.desk, self.agent, self._since)
 
     # Taking it back
 
@@ -111,7 +118,7 @@ class RestoreDialog(Confirm):
     @property
     def _undo(self) -> Undo | None:
         """The restore made here, while it can be taken back."""
-        undo = offered(self.desk) if self.restored is not None else None
+        undo = offered_undo(self.desk) if self.restored is not None else None
         return undo if undo and undo.agent_id == self.agent.id else None
 
     def action_undo(self) -> None:

@@ -11,7 +11,6 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.agentlink import show_agent_of
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.line_input import LineInput
 from agentvault_tui.console.dialogs.page import Page
@@ -20,6 +19,7 @@ from agentvault_tui.console.dialogs.stepup_decided import decided
 from agentvault_tui.console.dialogs.stepup_factor import factor
 from agentvault_tui.console.dialogs.stepup_history import History
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.text import Shown
@@ -249,7 +249,7 @@ class StepUpDialog(Dialog[None]):
     def action_agent(self) -> None:
         """Leave for the agent's screen."""
         if self.row.open or self.armed:  # else the key was meant for something else
-            show_agent_of(self.app, self.row.agent_id)
+            self.app.post_message(ShowAgent(self.row.agent_id))
 
     def action_scroll(self, rows: int) -> None:
         """Move through what is shown in full."""

@@ -9,7 +9,6 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.agentlink import show_agent_of
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.page import Page
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
@@ -23,6 +22,7 @@ from agentvault_tui.console.draw.lines import (
     clock_time,
     countdown,
 )
+from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.text import cell_width
@@ -111,7 +111,7 @@ class StepUpsDialog(Dialog[None]):
         """Leave for the screen of the agent whose request is under the cursor."""
         row = self.desk.mirror.stepups.get(self.cursor)
         if row is not None:
-            show_agent_of(self.app, row.agent_id)
+            self.app.post_message(ShowAgent(row.agent_id))
 
     def action_open(self) -> None:
         """Open the request under the cursor."""

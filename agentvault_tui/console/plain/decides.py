@@ -6,7 +6,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from agentvault_tui.console.desk import ARM_SECONDS, Desk
+from agentvault_tui.console.desk import (
+    ARM_SECONDS,
+    UNDO_SECONDS,
+    Desk,
+    offer_undo,
+    offered_undo,
+    take_back,
+)
 from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.plain import elsewhere, find, sentences
@@ -15,7 +22,6 @@ from agentvault_tui.console.plain.reads import Reads
 from agentvault_tui.console.plain.teller import Teller
 from agentvault_tui.console.state.actions import Revoked, caution
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.undo import SECONDS, offer, offered, take_back
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown
 
@@ -121,15 +127,15 @@ class Decides:
             async def act() -> Iterable[str]:
                 since = self.mirror.last_seq
                 await self.desk.actions.restore(agent.id)
-                offer(self.desk, agent, since)
+                offer_undo(self.desk, agent, since)
                 told = f"{agent.name} is served again. What was cut stays cut."
-                return (f"{told} undo revokes it again, within {SECONDS:.0f} s.",)
+                return (f"{told} undo revokes it again, within {UNDO_SECONDS:.0f} s.",)
 
             self._ask("restore it", {agent.name, agent.id}, act)
 
     async def _undo(self, _: str) -> None:
         """Cut off again at once: revoking is free, so nothing more is asked."""
-        undo = offered(self.desk)
+        undo = offered_undo(self.desk)
         if undo is None:
             self.say("Nothing to undo: a restore can be taken back for 10 s.")
         elif not self._refused("revoke"):

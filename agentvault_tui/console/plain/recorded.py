@@ -12,6 +12,7 @@ from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.draw.lines import Pen, plural
 from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.command import Command
 from agentvault_tui.console.state.checked import Checked
@@ -23,7 +24,6 @@ from agentvault_tui.console.state.past import (
     Aim,
     PastMirror,
     ago,
-    look,
     read_aim,
     when,
 )

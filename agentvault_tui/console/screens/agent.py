@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -12,10 +12,12 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.agentlayout import Wanted, plan
 from agentvault_tui.console.draw.layout import Box
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.messages import ShowAudit
+from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.screens.footer import Place, agent_keys
-from agentvault_tui.console.screens.placed import Placed
 from agentvault_tui.console.state.activity import ActivityRow
-from agentvault_tui.console.state.records import AgentRow, EventPage
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agentevents import EventsPane
 from agentvault_tui.console.widgets.agentfacts import FactsPane
 from agentvault_tui.console.widgets.audit import AuditPane
@@ -27,25 +29,16 @@ from agentvault_tui.console.widgets.stepupbar import StepUpBar
 from agentvault_tui.console.widgets.who import WhoPane
 from agentvault_tui.errors import AgentVaultError
 
+if TYPE_CHECKING:
+    from agentvault_tui.console.link.past import Stay
+
 _PULSES_A_READ: Final = 8
 """Counts are read anew once in so many pulses, and only if the agent did something."""
 _OLD: Final = 60.0
 """Seconds after which they are read anyway: the day moves on by itself."""
 
 
-class Reader(Protocol):
-    """Where an agent's counts and events are read: the link."""
-
-    async def activity(self, agent_id: str) -> ActivityRow:
-        """Read what one agent did."""
-        ...
-
-    async def audit(self, **query: object) -> EventPage:
-        """Read a page of the audit."""
-        ...
-
-
-class AgentScreen(Placed):
+class AgentScreen(PaneScreen):
     """Stands over the home screen, and stays on the agent it was opened for."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -53,16 +46,21 @@ class AgentScreen(Placed):
     ]
 
     def __init__(
-        self, desk: Desk, reader: Reader, agent_id: str, *, pulse: float
+        self,
+        desk: Desk,
+        link: Link,
+        agent_id: str,
+        *,
+        pulse: float,
+        stay: Stay | None = None,
     ) -> None:
-        super().__init__(desk, pulse=pulse)
+        super().__init__(desk, link, pulse=pulse, stay=stay)
         self.agent_id = agent_id
-        self.masthead = self.head()
         self.waiting = StepUpBar(desk, id="waiting")
         self.who = WhoPane(desk, agent_id)
         self.day = DayPane(desk)
         self.facts = FactsPane(desk, agent_id)
-        self.events = EventsPane(desk, agent_id, reader.audit)
+        self.events = EventsPane(desk, agent_id, link.audit)
         self.keybar = KeyBar(desk, id="keys")
         self.panes = (
             self.masthead,
@@ -75,7 +73,7 @@ class AgentScreen(Placed):
             self.keybar,
         )
         self.big = self.facts
-        self._counts = _Counts(lambda: reader.activity(agent_id), self._take)
+        self._counts = _Counts(lambda: link.activity(agent_id), self._show_counts)
 
     def on_mount(self) -> None:
         """Start the one clock of this screen."""
@@ -88,12 +86,10 @@ class AgentScreen(Placed):
 
     # Time
 
-    def pulse(self) -> None:
+    def take(self) -> None:
         """Take what has changed since the last pulse, and repaint that."""
         mirror = self.desk.mirror
-        self._counts.look(
-            self._did(), mirror.clock.boot(), self._pulse, mirror.link.live
-        )
+        self._counts.look(self._did(), mirror.clock.boot(), self.rate, mirror.link.live)
         streamed = self.events.feed.update()
         if self.covered:
             return
@@ -108,7 +104,7 @@ class AgentScreen(Placed):
         revoked = agent_id in mirror.revoked
         return mirror.counts(agent_id), mirror.live_tokens(agent_id), waiting, revoked
 
-    def _take(self, found: ActivityRow | AgentVaultError) -> None:
+    def _show_counts(self, found: ActivityRow | AgentVaultError) -> None:
         """Show what was read, or that what stands there is old."""
         if isinstance(found, ActivityRow):
             self.day.take(found.day)
@@ -165,22 +161,16 @@ class AgentScreen(Placed):
     def _open_event(self) -> None:
         """Show the event in full, among the others of this agent."""
         if event := self.events.feed.under_cursor:
-            self._open_audit(event.seq, full=True)
+            self._show_audit(event.seq, full=True)
 
     def action_audit(self) -> None:
         """Show all that this agent did at full size, where it is held."""
         feed = self.events.feed
-        self._open_audit(None if feed.follow else feed.cursor)
+        self._show_audit(None if feed.follow else feed.cursor)
 
-    def _open_audit(self, seq: int | None, *, full: bool = False) -> None:
-        self.show_audit(seq, full=full, filter_=f"agent:{self.agent_id}")
-
-    def show_audit(self, seq: int | None, *, full: bool, filter_: str) -> None:
-        """Open the audit screen at an event, over this one."""
-        from agentvault_tui.console.app import ConsoleApp  # noqa: PLC0415 - a cycle
-
-        if isinstance(self.app, ConsoleApp):
-            self.app.watch_screen.open_audit(seq, full=full, filter_=filter_)
+    def _show_audit(self, seq: int | None, *, full: bool = False) -> None:
+        text = f"agent:{self.agent_id}"
+        self.app.post_message(ShowAudit(text, seq, full=full))
 
     @on(AuditPane.Moved)
     def _moved(self) -> None:

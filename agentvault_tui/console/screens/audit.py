@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,10 +11,10 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box, Shape, plan_audit
 from agentvault_tui.console.link.link import Link
-from agentvault_tui.console.screens.filtering import Filtering
+from agentvault_tui.console.screens.base import FilteredScreen
 from agentvault_tui.console.screens.footer import audit_keys
 from agentvault_tui.console.screens.reading import Reading
 from agentvault_tui.console.state.checked import Checked
@@ -33,11 +33,14 @@ from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
 from agentvault_tui.errors import AgentVaultError
 
+if TYPE_CHECKING:
+    from agentvault_tui.console.link.past import Stay
+
 PANES: Final = (LedgerList, EvidencePane)
 """What may have the focus on it."""
 
 
-class AuditScreen(Filtering):
+class AuditScreen(FilteredScreen):
     """A list of events, and beside or below it the one under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -59,13 +62,20 @@ class AuditScreen(Filtering):
         Binding("o", "agent", "its agent"),
     ]
 
-    def __init__(self, desk: Desk, link: Link, *, pulse: float, filter_: str) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(
+        self,
+        desk: Desk,
+        link: Link,
+        *,
+        pulse: float,
+        filter_: str,
+        stay: Stay | None = None,
+    ) -> None:
+        super().__init__(desk, link, pulse=pulse, stay=stay)
         self._text = filter_
         self.feed = Feed(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
         checked = Checked(desk.mirror)
-        self.masthead = self.head()
         self.waiting = StepUpBar(desk, id="waiting")
         self.list = LedgerList(desk, self.feed, link.audit, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
@@ -113,7 +123,7 @@ class AuditScreen(Filtering):
 
     # Time
 
-    def pulse(self) -> None:
+    def take(self) -> None:
         """Take what has changed since the last pulse, and repaint that."""
         streamed = self.feed.update()
         if self.covered:
@@ -338,7 +348,7 @@ class AuditScreen(Filtering):
         """Copy what the event is known by."""
         if row := self.feed.under_cursor:
             if self.focused is self.evidence and row.hash:
-                self.copy(f"hash of event {row.seq:,}", row.hash)
+                copy(self.app, f"hash of event {row.seq:,}", row.hash)
             else:
                 self.copy_event(row)
 

@@ -12,10 +12,9 @@ from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.screens.inpast import InPast
-from agentvault_tui.console.screens.pastviews import PastAgent, PastAudit
+from agentvault_tui.console.link.past import Stay, look
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.state.past import Aim, PastMirror, Stay, look, when
+from agentvault_tui.console.state.past import Aim, PastMirror, when
 from agentvault_tui.console.widgets.pastmast import PastMast
 from agentvault_tui.errors import AgentVaultError
 
@@ -37,10 +36,11 @@ _KEYS: Final = (
 )
 
 
-class PastScreen(InPast, Watch):
+class PastScreen(Watch):
     """Draws a mirror of the past; every key that decides is refused."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "now", "back to now", id="time"),
         # Before the panes' own keys: here the ends and pages are those of time.
         Binding("end", "now", "back to now", priority=True),
         Binding("left,h", "move(-60)", "a minute back", priority=True),
@@ -74,8 +74,8 @@ class PastScreen(InPast, Watch):
         self, live: Watch, past: PastMirror, aim: Aim, *, pulse: float
     ) -> None:
         self.past = past
-        self.stay = Stay.begin(past, live.desk, live.link)
-        super().__init__(self.stay.desk, self.stay.reader, pulse=pulse)
+        stay = Stay.begin(past, live.desk, live.link)
+        super().__init__(stay.desk, stay.reader, pulse=pulse, stay=stay)
         self.live = live
         self.view.cursor = live.view.cursor
         self.aim = self.shown = aim
@@ -153,7 +153,7 @@ class PastScreen(InPast, Watch):
         place = self.past.turns[after]
         if place is None:
             where = "after" if after else "before"
-            self.tell(f"No person and no policy did anything {where} this.")
+            self.tell(f"No person and no policy did anything {where} this.", timeout=4)
         elif self._reading is None or self._reading.done():
             self.go(Aim(seq=place.seq))
 
@@ -163,7 +163,7 @@ class PastScreen(InPast, Watch):
 
     def action_ask(self) -> None:
         """Ask for a moment."""
-        from agentvault_tui.console.dialogs.moment import (  # noqa: PLC0415 - see Deciding
+        from agentvault_tui.console.dialogs.moment import (  # noqa: PLC0415 - see base
             MomentDialog,
         )
 
@@ -184,7 +184,7 @@ class PastScreen(InPast, Watch):
 
     def _edge(self, seq: int, words: str) -> None:
         if self.past.place.seq == seq and self.past.clock.now() == self.past.place.time:
-            self.tell(words)
+            self.tell(words, timeout=4)
         else:
             self.go(Aim(seq=seq))
 
@@ -197,24 +197,6 @@ class PastScreen(InPast, Watch):
         return super().check_action(action, parameters)
 
     # What lies over it
-
-    def action_audit(self) -> None:
-        """Show the audit as it was, at full size, where it is held."""
-        self.open_audit(None if self.feed.follow else self.feed.cursor)
-
-    def open_audit(
-        self, seq: int | None, *, full: bool = False, filter_: str | None = None
-    ) -> None:
-        """Show the audit as it was, at an event and with the filter that is on."""
-        text = (self.bar.text if self.bar else "") if filter_ is None else filter_
-        screen = PastAudit(self.stay, pulse=self._pulse, filter_=text)
-        if seq is not None:
-            screen.begin_at(seq, full=full)
-        self.app.push_screen(screen)
-
-    def show_agent_of(self, agent_id: str) -> None:
-        """Show an agent as it was."""
-        self.app.push_screen(PastAgent(self.stay, agent_id, pulse=self._pulse))
 
     def action_moment(self) -> None:
         """Go to the moment of the event under the cursor."""
@@ -229,7 +211,7 @@ class PastScreen(InPast, Watch):
             self.keybar.show(_KEYS)
 
 
-async def look_back(watch: Watch, *, pulse: float) -> None:
+async def look_back(watch: Watch) -> None:
     """Open the past where *watch* holds an event, or else at the last one there is.
 
     The first moment is read before anything is drawn: no frame of it is empty.
@@ -248,4 +230,4 @@ async def look_back(watch: Watch, *, pulse: float) -> None:
         watch.app.notify(shown, markup=False, severity="warning", timeout=6)
         return
     if watch.is_current:
-        watch.app.push_screen(PastScreen(watch, past, aim, pulse=pulse))
+        watch.app.push_screen(PastScreen(watch, past, aim, pulse=watch.rate))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -11,7 +11,8 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, Wanted, plan
 from agentvault_tui.console.draw.telling import tell_news
 from agentvault_tui.console.link.link import Link
-from agentvault_tui.console.screens.filtering import Filtering
+from agentvault_tui.console.messages import ShowAudit, ShowPast
+from agentvault_tui.console.screens.base import FilteredScreen
 from agentvault_tui.console.screens.footer import Place, keys
 from agentvault_tui.console.state.agentview import AgentView
 from agentvault_tui.console.state.feed import Feed
@@ -26,13 +27,16 @@ from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.console.widgets.rule import Rule
 from agentvault_tui.console.widgets.stepupbar import StepUpBar
 
+if TYPE_CHECKING:
+    from agentvault_tui.console.link.past import Stay
+
 _QUIET_SURVEY: Final = 3.0
 """Seconds between looks at all agents while nothing happens."""
 _SURVEY_SHARE: Final = 20
 """Looking at all agents may take one part in this many of the time."""
 
 
-class Watch(Filtering):
+class Watch(FilteredScreen):
     """What an operator keeps open all day."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,11 +45,12 @@ class Watch(Filtering):
         Binding("t", "time", "look back in time"),
     ]
 
-    def __init__(self, desk: Desk, link: Link, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(
+        self, desk: Desk, link: Link, *, pulse: float, stay: Stay | None = None
+    ) -> None:
+        super().__init__(desk, link, pulse=pulse, stay=stay)
         self.view = AgentView(desk.mirror)
         self.feed = Feed(desk.mirror)
-        self.masthead = self.head()
         self.waiting = StepUpBar(desk, id="waiting")
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
@@ -74,7 +79,7 @@ class Watch(Filtering):
 
     # Time
 
-    def pulse(self) -> None:
+    def take(self) -> None:
         """Take what has changed since the last pulse, and repaint that."""
         mirror = self.desk.mirror
         if self.second != self._ticked:
@@ -101,7 +106,7 @@ class Watch(Filtering):
         self._surveyed, self._surveyed_agents = standing, versions.agents
         self.view.update()
         took = clock.boot() - started
-        wait = _QUIET_SURVEY if quiet else 1.0 - self._pulse / 2
+        wait = _QUIET_SURVEY if quiet else 1.0 - self.rate / 2
         self._survey_due = started + max(wait, took * _SURVEY_SHARE)
 
     # Place
@@ -174,13 +179,7 @@ class Watch(Filtering):
 
     def action_time(self) -> None:
         """Look back: to the event that is held, or from the last one."""
-        from agentvault_tui.console.screens.past import (  # noqa: PLC0415 - see Deciding
-            look_back,
-        )
-
-        self.run_worker(
-            look_back(self, pulse=self._pulse), group="past", exclusive=True
-        )
+        self.app.post_message(ShowPast())
 
     @on(AgentPane.Moved)
     def follow_cursor(self) -> None:
@@ -203,26 +202,16 @@ class Watch(Filtering):
     def open_event(self) -> None:
         """Show the event under the cursor in full, on the audit screen."""
         if event := self.feed.under_cursor:
-            self.open_audit(event.seq, full=True)
+            self.show_audit(event.seq, full=True)
 
     def action_audit(self) -> None:
         """Show the audit at full size, where it is held."""
-        self.open_audit(None if self.feed.follow else self.feed.cursor)
+        self.show_audit(None if self.feed.follow else self.feed.cursor)
 
-    def open_audit(
-        self, seq: int | None, *, full: bool = False, filter_: str | None = None
-    ) -> None:
-        """Open the audit screen, at an event and with a filter; or as it is here."""
-        from agentvault_tui.console.screens.audit import (  # noqa: PLC0415 - no first
-            AuditScreen,
-        )
-
-        here = self.bar.text if self.bar else ""
-        text = here if filter_ is None else filter_
-        screen = AuditScreen(self.desk, self.link, pulse=self._pulse, filter_=text)
-        if seq is not None:
-            screen.begin_at(seq, full=full)
-        self.app.push_screen(screen)
+    def show_audit(self, seq: int | None, *, full: bool = False) -> None:
+        """Show the audit screen, with the filter that is on here."""
+        text = self.bar.text if self.bar else ""
+        self.app.post_message(ShowAudit(text, seq, full=full))
 
     def action_agent(self) -> None:
         """Put the cursor on the agent of the event under the cursor."""

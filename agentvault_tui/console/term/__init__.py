@@ -1,1 +1,10 @@
-"""The terminal itself: its output, its keys, its clipboard."""
+"""The terminal itself: its output, its keys, and what it is reached by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def over_ssh(environ: Mapping[str, str]) -> bool:
+    """Tell whether each byte painted travels."""
+    return bool(environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"))

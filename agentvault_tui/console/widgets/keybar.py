@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
 from agentvault_tui.console.draw.lines import cells
-from agentvault_tui.console.state.undo import KEY, bar, offered
 from agentvault_tui.console.widgets.pane import Painted, Pane
 
 _COVERED: Final = (("Esc", "back"), ("^q", "quit"))
@@ -32,12 +32,12 @@ class KeyBar(Pane):
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """Draw whole keys only."""
         del height
-        pen, undo = self.pen, offered(self.desk)
+        pen, undo = self.pen, offered_undo(self.desk)
         if undo is not None:
             now = self.mirror.clock.boot()
             row = (
                 (" ", pen.palette.text),
-                *bar(pen, undo, now, self.desk.key("undo", KEY)),
+                *undo_bar(pen, undo, now, self.desk.key("undo", UNDO_KEY)),
             )
             return [(pen.cut(row, width), None)]
         keys = list(self.keys)

@@ -8,7 +8,8 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.draw.lines import Piece, Row, cells, clock_time, wrap
-from agentvault_tui.console.state.past import Place, Stay, ago, when
+from agentvault_tui.console.link.past import Stay
+from agentvault_tui.console.state.past import Place, ago, when
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Painted

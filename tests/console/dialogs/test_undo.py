@@ -14,11 +14,10 @@ from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.desk import Desk, offer_undo, offered_undo, take_back
 from agentvault_tui.console.dialogs.restore import RestoreDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.console.state.undo import offer, offered, take_back
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 
 CALENDAR = "agt_0000000000000002"
@@ -94,7 +93,7 @@ async def test_a_restore_is_taken_back_in_whatever_dialog_is_open() -> None:
         await pilot.press("z")
         assert stand.actions.asked == []
         row = stand.agent(CALENDAR, status="active")
-        offer(stand.desk, row, stand.mirror.last_seq)
+        offer_undo(stand.desk, row, stand.mirror.last_seq)
         await pilot.press("z")
         await app.workers.wait_for_complete()
         assert [asked[:2] for asked in stand.actions.asked] == [("revoke", CALENDAR)]
@@ -191,7 +190,7 @@ async def test_a_restore_of_someone_else_is_not_taken_back() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await restored(app, pilot)
         _event(stand, "agent.restored", CALENDAR)
-        assert offered(stand.desk) is not None
+        assert offered_undo(stand.desk) is not None
         _event(stand, "agent.revoked", CALENDAR)
         _event(stand, "agent.restored", CALENDAR)
         assert "undo" not in await finish(app, pilot)
@@ -202,30 +201,30 @@ async def test_a_restore_of_someone_else_is_not_taken_back() -> None:
 async def test_once_seen_revoked_it_never_comes_back() -> None:
     """Also where only the agent's state told it."""
     stand = revoked_scene()
-    offer(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
+    offer_undo(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
     stand.agent(CALENDAR, status="revoked", revoked_at="2026-11-24T14:05:00Z")
-    assert offered(stand.desk) is None
+    assert offered_undo(stand.desk) is None
     stand.agent(CALENDAR, status="active")
-    assert offered(stand.desk) is None
+    assert offered_undo(stand.desk) is None
 
 
 async def test_a_reply_before_the_stream_does_not_end_it() -> None:
     """The agent's state is the one before the restore until the stream tells of it."""
     stand = revoked_scene()
-    offer(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
-    assert offered(stand.desk) is None
+    offer_undo(stand.desk, stand.mirror.agents[CALENDAR], stand.mirror.last_seq)
+    assert offered_undo(stand.desk) is None
     stand.agent(CALENDAR, status="active")
-    assert offered(stand.desk) is not None
+    assert offered_undo(stand.desk) is not None
 
 
 async def test_events_that_were_missed_end_it() -> None:
     """Nobody knows then whether the restore is still ours."""
     stand = revoked_scene()
     agent = stand.agent(CALENDAR, status="active")
-    offer(stand.desk, agent, stand.mirror.last_seq)
-    assert offered(stand.desk) is not None
+    offer_undo(stand.desk, agent, stand.mirror.last_seq)
+    assert offered_undo(stand.desk) is not None
     stand.mirror.load_events([], after=stand.mirror.last_seq + 5_000)
-    assert offered(stand.desk) is None
+    assert offered_undo(stand.desk) is None
 
 
 async def test_a_refused_undo_leaves_a_newer_one_alone() -> None:
@@ -235,18 +234,18 @@ async def test_a_refused_undo_leaves_a_newer_one_alone() -> None:
     first, second = (mirror.agents[each] for each in list(mirror.agents)[:2])
     stand.agent(first.id, status="active")
     stand.agent(second.id, status="active")
-    offer(desk, first, mirror.last_seq)
-    undo = offered(desk)
+    offer_undo(desk, first, mirror.last_seq)
+    undo = offered_undo(desk)
     assert undo is not None
     stand.actions.hold = asyncio.Event()
     stand.actions.error = LedgerUnwritableError("the disk is full")
     under_way = asyncio.create_task(take_back(desk, undo))
     await asyncio.sleep(0)
-    offer(desk, second, mirror.last_seq)
+    offer_undo(desk, second, mirror.last_seq)
     stand.actions.hold.set()
     with pytest.raises(LedgerUnwritableError):
         await under_way
-    again = offered(desk)
+    again = offered_undo(desk)
     assert again is not None
     assert again.agent_id == second.id
 

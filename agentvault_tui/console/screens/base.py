@@ -1,0 +1,431 @@
+"""What every screen of panes shares: places, one clock, Tab, and the keys that decide.
+
+Dialogs are imported when one is opened: the first frame does without them.
+"""
+
+# ruff: noqa: PLC0415 - see the module's docstring
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
+from agentvault_tui.console.draw.layout import Box
+from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.messages import ShowAgent, ShowKeys
+from agentvault_tui.console.screens.footer import Focus, Place
+from agentvault_tui.console.state.records import AgentRow, EventRow
+from agentvault_tui.console.term.keyed import Keyed
+from agentvault_tui.console.term.pace import beats
+from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from agentvault_tui.console.link.past import Stay
+    from agentvault_tui.console.widgets.filterbar import FilterBar
+
+_CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
+
+
+class PaneScreen(Keyed, Screen[None]):
+    """A screen whose panes stand where a plan says, repainted where they differ.
+
+    With a *stay* it shows a moment of the past: the same panes, and no decision.
+    """
+
+    DEFAULT_CSS = """
+    PaneScreen > * { position: absolute; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "stepups", "step-ups", id="step-ups"),
+        Binding("r", "revoke", "revoke the agent"),
+        Binding("u", "restore", "restore the agent"),
+        Binding("z", "undo", "undo a restore, within 10 s"),
+        Binding("exclamation_mark", "panic", "panic: stop everything, or lift that"),
+        Binding("question_mark", "help", "keys that work here"),
+        Binding("escape", "out", "one step out", show=False),
+        Binding("tab", "next", "next pane", show=False),
+        Binding("shift+tab", "previous", "pane before", show=False),
+        Binding("f", "follow", "follow or hold"),
+        Binding("y", "copy", "copy id"),
+        Binding("t", "now", "back to now", id="time"),
+    ]
+
+    def __init__(
+        self, desk: Desk, link: Link, *, pulse: float, stay: Stay | None = None
+    ) -> None:
+        super().__init__()
+        self.desk = desk
+        self.link = link
+        self.rate = pulse
+        """Seconds between two looks for something to paint."""
+        self.stay = stay
+        self.masthead = self._masthead()
+        self.panes: tuple[Pane, ...] = ()
+        """All there is to paint."""
+        self.big: Pane | None = None
+        """The pane that has, or last had, the focus: it gets the room."""
+        self._boxes: Mapping[str, Box] = {}
+        self._painted: tuple[object, ...] = ()
+
+    def _masthead(self) -> Masthead:
+        if self.stay is None:
+            return Masthead(self.desk, id="masthead")
+        from agentvault_tui.console.widgets.pastmast import PastMast
+
+        return PastMast(self.stay, id="masthead")
+
+    # What a screen says
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        """The agent that keys act on."""
+        raise NotImplementedError
+
+    def plan(self, width: int, height: int) -> Mapping[str, Box]:
+        """Return a box for everything that is shown, by its id."""
+        raise NotImplementedError
+
+    def stops(self) -> Sequence[Pane]:
+        """Return the panes that Tab goes through, in order."""
+        raise NotImplementedError
+
+    def take(self) -> None:
+        """Take what has changed since the last look, and repaint that."""
+        raise NotImplementedError
+
+    def show_keys(self) -> None:
+        """Name the keys that fit the focus."""
+        raise NotImplementedError
+
+    def lines(self) -> Sequence[Widget]:
+        """Return what is typed in, and placed like a pane."""
+        return ()
+
+    # Time
+
+    def compose(self) -> ComposeResult:
+        self.place()
+        yield from self.panes
+
+    def begin(self) -> None:
+        """Start the one clock of this screen."""
+        self.pulse()
+        self.run_worker(self._beat(), name="pulse")
+
+    async def _beat(self) -> None:
+        async for _ in beats(self.desk.mirror, self.rate):
+            self.pulse()
+
+    def pulse(self) -> None:
+        """Look for changes; in the past also for what goes on beside the moment."""
+        self.take()
+        if self.stay is not None:
+            self.place()
+            self.masthead.paint()
+
+    def on_screen_resume(self) -> None:
+        if self.is_mounted:
+            self._painted = ()
+            self.pulse()
+
+    def on_screen_suspend(self) -> None:
+        self.show_keys()  # none of them works behind a dialog
+
+    @property
+    def covered(self) -> bool:
+        """Whether another screen, not a dialog, lies over this one: nobody sees it."""
+        stack = self.app.screen_stack
+        above = stack[stack.index(self) + 1 :] if self in stack else []
+        return any(not screen.is_modal for screen in above)
+
+    @property
+    def second(self) -> int:
+        """The second that is shown."""
+        return int(self.desk.mirror.clock.now().timestamp())
+
+    def repaint(self) -> bool:
+        """Place and paint everything if anything but the stream differs; tell so."""
+        versions = self.desk.mirror.versions
+        standing = (versions.status, versions.stepups, versions.roster, versions.held)
+        stamp = (self.second, *standing)
+        if stamp == self._painted:
+            return False
+        self._painted = stamp
+        self.place()
+        self.paint_all()
+        return True
+
+    def paint_all(self) -> None:
+        """Repaint what differs."""
+        for pane in self.panes:
+            pane.paint()
+        self.show_keys()
+
+    # Place
+
+    def place(self) -> None:
+        """Put everything in its place for this size."""
+        boxes = self.plan(*self.app.size)
+        if boxes == self._boxes:
+            return
+        self._boxes = boxes
+        for widget in (*self.panes, *self.lines()):
+            box = boxes.get(widget.id or "")
+            widget.display = box is not None
+            if box is not None:
+                widget.styles.offset = (box.x, box.y)
+                widget.styles.width, widget.styles.height = box.width, box.height
+
+    def on_resize(self) -> None:
+        self.place()
+
+    def on_descendant_focus(self) -> None:
+        for pane in self.stops():
+            if pane is self.focused:
+                self.big = pane
+        self.place()
+        self.show_keys()
+
+    def focus_on(self, pane: Pane) -> None:
+        """Give a pane the focus, and the room."""
+        self.big = pane
+        self.place()
+        self.set_focus(pane)
+
+    def action_next(self) -> None:
+        self._step(1)
+
+    def action_previous(self) -> None:
+        self._step(-1)
+
+    def _step(self, step: int) -> None:
+        stops = self.stops()
+        here = stops.index(self.big) if self.big in stops else 0
+        self.focus_on(stops[(here + step) % len(stops)])
+
+    # What keys act on
+
+    def standing(self, place: Place, *, follows: bool) -> Focus:
+        """Return what the bottom line depends on."""
+        mirror, agent = self.desk.mirror, self.chosen
+        return Focus(
+            place,
+            "none" if not agent else "revoked" if agent.revoked else "active",
+            bool(mirror.open_stepups()),
+            follows,
+            mirror.status.panic.on,
+            not (self.desk.read_only or self.desk.past),
+            past=self.desk.past,
+        )
+
+    def copy_event(self, event: EventRow) -> None:
+        """Copy what an event is known by."""
+        kind = "decision" if event.decision_id else "event number"
+        copy(self.app, kind, event.decision_id or f"{event.seq}")
+
+    def copy_agent(self) -> None:
+        """Copy the id of the agent that keys act on."""
+        if agent := self.chosen:
+            copy(self.app, f"agent id of {agent.name}", agent.id)
+
+    def action_stepups(self) -> None:
+        """Open the one request that waits, or the queue of them."""
+        from agentvault_tui.console.dialogs.stepups import open_stepups
+
+        open_stepups(self.app, self.desk)
+
+    def action_revoke(self) -> None:
+        """Ask before cutting off the agent that keys act on."""
+        from agentvault_tui.console.dialogs.revoke import RevokeDialog
+
+        agent = self.chosen
+        if self.refuses_past() or agent is None:
+            return
+        if agent.revoked:
+            key = self.desk.key("restore", "u")
+            self.tell(f"{agent.name} is revoked already; {key} restores it.")
+        else:
+            self.app.push_screen(RevokeDialog(self.desk, agent))
+
+    def action_restore(self) -> None:
+        """Ask before serving the agent that keys act on again."""
+        from agentvault_tui.console.dialogs.restore import RestoreDialog
+
+        agent = self.chosen
+        if self.refuses_past() or agent is None:
+            return
+        if agent.revoked:
+            self.app.push_screen(RestoreDialog(self.desk, agent))
+        else:
+            self.tell(f"{agent.name} is served: there is nothing to restore.")
+
+    def action_undo(self) -> None:
+        """Revoke again the agent that was restored a moment ago; that one, no other."""
+        if not self.refuses_past():
+            undo_restore(self.app, self.desk)
+
+    def action_panic(self) -> None:
+        """Ask before stopping everything, or before lifting that."""
+        from agentvault_tui.console.dialogs.lift import LiftDialog
+        from agentvault_tui.console.dialogs.panic import PanicDialog
+
+        if not self.refuses_past():
+            on_now = self.desk.mirror.status.panic.on
+            dialog = LiftDialog(self.desk) if on_now else PanicDialog(self.desk)
+            self.app.push_screen(dialog)
+
+    def refuses_past(self) -> bool:
+        """Say why nothing is decided in the past, if this is."""
+        if self.stay is not None:
+            self.tell(self.desk.refusal() or "", timeout=4)
+        return self.stay is not None
+
+    def action_help(self) -> None:
+        """Show the keys that work here."""
+        here = self.active_bindings.items()
+        works = {key: one for key, one in here if self.applies(one.binding.id)}
+        self.app.post_message(ShowKeys(self.desk, works))
+
+    def applies(self, name: str | None) -> bool:
+        """Tell whether what a binding is named after can be done now."""
+        agent = self.chosen
+        if name in _CHANGES and (self.desk.read_only or self.desk.past):
+            return False
+        if name in {"revoke", "restore"}:
+            return agent is not None and agent.revoked == (name == "restore")
+        return name != "undo" or offered_undo(self.desk) is not None
+
+    def tell(self, text: str, **more: Any) -> None:
+        """Say something in passing."""
+        self.app.notify(text, markup=False, **more)
+
+    def show_agent_of(self, agent_id: str) -> None:
+        """Show everything about an agent, over whatever is open."""
+        self.app.post_message(ShowAgent(agent_id))
+
+    # The past
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave the key alone where it is text, or where it is now already."""
+        if action == "now":
+            return self.stay is not None and not isinstance(self.focused, Input)
+        return super().check_action(action, parameters)
+
+    def action_now(self) -> None:
+        """Go back to now, which has never stopped, out of all that lies over it."""
+        while isinstance(here := self.app.screen, PaneScreen) and here.stay:
+            self.app.pop_screen()
+
+
+class FilteredScreen(PaneScreen):
+    """A screen whose panes are narrowed by one line of the filter language."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Before anything else, so that the very next byte is already text.
+        Binding("slash", "filter", "filter", priority=True, show=False),
+    ]
+    bar: FilterBar | None = None
+
+    # What a screen says
+
+    def narrow(self, text: str) -> None:
+        """Filter the panes by what is typed, and show what was not understood."""
+        raise NotImplementedError
+
+    def back(self) -> None:
+        """Give the focus back to the pane that had it."""
+        raise NotImplementedError
+
+    # The bar
+
+    def lines(self) -> Sequence[Widget]:
+        return [self.bar] if self.bar else []
+
+    @property
+    def typing(self) -> bool:
+        """Tell whether keys are text now."""
+        return self.bar is not None and self.bar.typing
+
+    @property
+    def filtering(self) -> bool:
+        """Tell whether the bar has its row."""
+        return self.bar is not None and (self.typing or bool(self.bar.text.strip()))
+
+    async def complete(self) -> None:
+        """Load what the first frame did without: the field a filter is typed in."""
+        from agentvault_tui.console.widgets.filterbar import FilterBar
+
+        # Whoever leaves at once leaves before there is anything to put it on.
+        if self.bar is None and self.is_attached:
+            self.bar = FilterBar(self.desk, id="filter")
+            self.bar.display = False
+            await self.mount(self.bar)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave a slash alone where it is text."""
+        if action == "filter":
+            return not self.typing
+        return super().check_action(action, parameters)
+
+    async def action_filter(self) -> None:
+        """Start typing a filter."""
+        await self.complete()
+        if self.bar is not None:
+            self.bar.display = True
+            self.set_focus(self.bar.field)
+            self.place()
+
+    async def use_filter(self, text: str) -> None:
+        """Put a filter on without typing it."""
+        await self.complete()
+        if self.bar is not None:
+            self.bar.show(text)
+            self.place()
+
+    async def name_filter(self) -> None:
+        """Ask for a name to save the filter under."""
+        await self.action_filter()
+        if self.bar is not None:
+            self.bar.ask_name()
+
+    def leave_filter(self) -> bool:
+        """Take one step out of the filter; tell whether there was one."""
+        if self.bar is None or not self.filtering:
+            return False
+        self.bar.clear()
+        self.back()
+        return True
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self.narrow(message.text)
+
+    def on_filter_bar_kept(self) -> None:
+        self.back()
+
+    def on_filter_bar_listed(self) -> None:
+        self.action_saved_filters()
+
+    def action_saved_filters(self) -> None:
+        """Choose among the saved filters, or delete some."""
+        from agentvault_tui.console.dialogs.saved import SavedDialog
+
+        self.app.push_screen(SavedDialog(self.desk), self._chosen_filter)
+
+    async def _chosen_filter(self, text: str | None) -> None:
+        if text is not None:
+            await self.use_filter(text)
+
+    # The agent
+
+    def show_agent(self) -> None:
+        """Show everything about the agent that keys act on, over this screen."""
+        if agent := self.chosen:
+            self.show_agent_of(agent.id)
