@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from agentvault_tui.cli.app import root
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -21,6 +25,40 @@ FILES = [
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(r"`([\w./-]+\.(?:py|md)|(?:[\w-]+/)+[\w.-]*)`")
+
+COMMAND = re.compile(
+    r"(?:^\s*|`|&& )(?:\.venv/bin/)?(agentvault(?: [^`\n#]*)?)", re.MULTILINE
+)
+
+
+def unknown_words(line: str) -> list[str]:
+    """Return the subcommands and options of a command line that do not exist."""
+    try:
+        words = shlex.split(line.rstrip("\\"))[1:]
+    except ValueError:  # a quotation goes on in the next line
+        words = line.split()[1:]
+    found: click.Command = root
+    context = click.Context(root)
+    unknown, is_value = [], False
+    for word in words:
+        if is_value:
+            is_value = False
+        elif word.startswith("--"):
+            options = {
+                name: one
+                for one in found.params
+                for name in (*one.opts, *one.secondary_opts)
+            }
+            option = options.get(word)
+            is_value = isinstance(option, click.Option) and not option.is_flag
+            if option is None and word not in {"--help", "--version"}:
+                unknown.append(word)
+        elif isinstance(found, click.Group) and re.fullmatch("[a-z][a-z0-9-]*", word):
+            below = found.get_command(context, word)
+            if below is None:
+                return [*unknown, word]
+            found = below
+    return unknown
 
 
 def anchors(page: Path) -> set[str]:
@@ -60,6 +98,13 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
         if not any(file.endswith(f"/{name}") for file in FILES)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    """Subcommands and options in text, tables and blocks are the program's."""
+    for line in COMMAND.findall(page.read_text()):
+        assert unknown_words(line) == [], line
 
 
 def test_what_is_made_from_the_code_is_as_the_code() -> None:
