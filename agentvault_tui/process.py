@@ -109,7 +109,7 @@ def log_json_lines() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "uvicorn", "asyncio", "aiosqlite"):
+    for name in ("httpx", "httpcore", "asyncio", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

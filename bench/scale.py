@@ -46,7 +46,7 @@ _CONNECTIONS: Final = 64
 _LIVES: Final = 86_400
 _SMALL: Final = request("GET", "/api/agents/stepup?limit=1")
 _SETTLE: Final = 3.0
-_LOADING: Final = "import asyncio, httpx, starlette.applications, uvicorn, cedarpy"
+_LOADING: Final = "import asyncio, httpx, starlette.applications, uvloop, cedarpy"
 
 
 class Figures:

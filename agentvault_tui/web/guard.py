@@ -105,10 +105,9 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers: list[Header] = list(message["headers"])
+                headers: list[Header] = [*message["headers"], _SNIFF]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append(NO_STORE)
-                headers.append(_SNIFF)
                 message["headers"] = headers
             await send(message)
 

@@ -1,22 +1,17 @@
-"""HTTP/1.1 on one connection, with the bounds that uvicorn's protocol lacks."""
+"""HTTP/1.1 on one connection: a deadline for every phase, a cap on every buffer."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Protocol, cast
+from collections import deque
+from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
-from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
-from uvicorn.server import ServerState
 
-from agentvault_tui.web.limits import Limits
-from agentvault_tui.web.places import Place, Places
-from agentvault_tui.web.reply import Reply, Shape
+from agentvault_tui.web.exchange import STATUS_LINE, Exchange, Port
+from agentvault_tui.web.places import Place
+from agentvault_tui.web.reply import Header, Reply
 
 _SINGLE: Final = frozenset(
     {
@@ -34,67 +29,10 @@ _CHUNK_FRAMING: Final = 24
 """A chunk's size in 16 hexadecimal digits, and its two line ends, rounded up."""
 
 
-class Port(Protocol):
-    """What a connection needs from the listener that accepted it."""
+class BoundedProtocol(asyncio.Protocol):
+    """One connection, whose requests are answered one after another."""
 
-    config: Config
-    state: ServerState
-    limits: Limits
-    shape: Shape
-    places: Places
-
-    def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
-        """Return what handlers may know of the peer, or `None` to hang up."""
-        ...
-
-    def peer_uid(self, transport: asyncio.Transport) -> int | None:
-        """Return whose the other end of a TCP connection is, where that is told."""
-        ...
-
-    def tick(self, now: float) -> None:
-        """Keep the ``Date`` header right."""
-        ...
-
-
-class _Joined:
-    """One answer's way out: the head waits for the body, so that both leave at once.
-
-    One write instead of two, and a client that wakes up once. Only where the body's
-    length is known does it follow by itself; a stream's head goes ahead.
-    """
-
-    __slots__ = ("_cycle", "_head", "_transport")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._transport = cycle.transport
-        self._head: bytes | None = None
-
-    def write(self, data: bytes) -> None:
-        """Send *data*, or keep it if it is the head of a body to come."""
-        cycle = self._cycle
-        if self._head is not None:
-            data, self._head = self._head + data, b""
-        elif (
-            cycle.response_started
-            and cycle.expected_content_length > 0
-            and cycle.scope["method"] != "HEAD"
-        ):
-            self._head = data
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Tell whether it is being closed."""
-        return self._transport.is_closing()
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection: a deadline for every phase, a cap on every buffer."""
+    transport: asyncio.Transport
 
     def __init__(
         self,
@@ -103,12 +41,23 @@ class BoundedProtocol(HttpToolsProtocol):
         since: float | None = None,
         place: Place | None = None,
     ) -> None:
-        super().__init__(port.config, port.state, {}, loop)
+        self.port = port
+        self.loop = loop
+        self.writable: asyncio.Event | None = None
+        self._latest: Exchange | None = None
+        """The latest request, if there was one."""
+        self._parser = self._new_parser()
+        self._url = b""
+        self._headers: list[Header] = []
+        self._template: dict[str, Any] = {}
+        """What every request's scope says of the connection."""
+        self._known: dict[str, Any] = {}
+        self._expects_100 = self._paused = self._idle = False
+        self._pipeline: deque[Exchange] = deque()
         self._since = since
         """When the peer connected, if that was before its handshake."""
         self._place = place
         """Given already for the handshake, if there was one."""
-        self._port = port
         self._limits = port.limits
         self._now = loop.time
         self._deadline: float | None = None
@@ -128,14 +77,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or hang up on whoever may not have it."""
-        super().connection_made(transport)
-        known = self._port.admit(transport)
+        self.transport = transport
+        self.port.connections.add(self)
+        known = self.port.admit(transport)
         if known is None:
             transport.abort()
         elif not self._placed(transport):
             self._refuse(503, "too many connections")
         else:
-            self.app_state = known
+            self._known = known
+            tls = transport.get_extra_info("sslcontext") is not None
+            self._template = {
+                "type": "http",
+                "asgi": {"version": "3.0", "spec_version": "2.3"},
+                "server": _address(transport.get_extra_info("sockname")),
+                "client": _address(transport.get_extra_info("peername")),
+                "scheme": "https" if tls else "http",
+                "root_path": "",
+            }
             shaken = self._now() - self._since if self._since is not None else 0.0
             self._arm(max(self._limits.head_seconds - shaken, 0.0))
 
@@ -144,28 +103,31 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._place is not None:
             self._place.drop = transport.abort
         else:
-            self._place = self._port.places.take(
-                lambda: self._port.peer_uid(transport), transport.abort
+            self._place = self.port.places.take(
+                lambda: self.port.peer_uid(transport), transport.abort
             )
         return self._place is not None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop every clock of this connection."""
+    def connection_lost(self, _: Exception | None) -> None:
+        """Stop every clock of this connection, and tell whoever waits for it."""
+        self.port.connections.discard(self)
         self._deadline = None
         if self._place is not None:
-            self._port.places.leave(self._place)
+            self.port.places.leave(self._place)
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
+        if self._latest is not None:
+            self._latest.disconnect()
+        if self.writable is not None:
+            self.writable.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*; refuse what is malformed or past a cap, and hang up."""
         if self.transport.is_closing() or self._refused:
             return
-        self._unset_keepalive_if_required()
-        if self._deadline is None:
+        if self._deadline is None or self._idle:
+            self._idle = False
             self._arm(self._limits.head_seconds)
         if len(data) <= _SLICE:
             self._feed(data)
@@ -179,7 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse a slice, and count what of it became neither headers nor body."""
         number = self._number
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._pass_over_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
@@ -189,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """Give a peer that does not read a bounded time."""
-        super().pause_writing()
+        self.writable = asyncio.Event()
         if self._stalled is None:
             self._stalled = self.loop.call_later(
                 self._limits.write_seconds, self.transport.abort
@@ -197,32 +159,52 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Forget the stall."""
-        super().resume_writing()
+        if self.writable is not None:
+            self.writable.set()
+            self.writable = None
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, also one whose peer never read our answer."""
-        self.transport.abort()
+    def pause_reading(self) -> None:
+        """Let the peer wait until what it sent is read."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
 
-    def on_response_complete(self) -> None:
+    def resume_reading(self) -> None:
+        """Take more from the peer."""
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def answered(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or give the place up if it is wanted."""
-        super().on_response_complete()
-        if self._place is not None and not self._answering():
-            self._port.places.waits(self._place)
+        if self._place is not None and self._unanswered is None:
+            self.port.places.waits(self._place)
+        if not keep_alive:
+            self.transport.close()
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self._pipeline:
+            self._start(self._pipeline.popleft())
+        elif self._deadline is None:
+            self._wait_for_next()
 
     def finish(self) -> None:
         """Close after the running answer; a stream, which has no end, right away."""
-        self.shutdown()
-        if self._answering() and self.cycle.response_started:
+        exchange = self._unanswered
+        if exchange is None or exchange.started:
             self.transport.close()
+        else:
+            exchange.keep_alive = False
 
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
         """Start counting a request."""
-        super().on_message_begin()
+        self._url, self._headers, self._expects_100 = b"", [], False
         self._in_head = True
         self._number += 1
         self._fed = self._parsed = self._count = self._discarded = 0
@@ -235,13 +217,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """Count the request line as part of the head."""
         self._measure(len(url))
-        super().on_url(url)
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header, and refuse a second one of those that must be alone."""
         if not self._in_head:
-            # A trailer: uvicorn would add it to the headers after the app saw them.
-            return
+            return  # a trailer, which nobody reads
         self._count += 1
         if self._count > self._limits.headers:
             self._fail(431, "there are too many headers")
@@ -252,8 +233,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._fail(400, f"the header {lowered.decode()} stands there twice")
             self._seen.add(lowered)
         elif lowered == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((lowered, value))
+            self._expects_100 = True
+        self._headers.append((lowered, value))
 
     def on_headers_complete(self) -> None:
         """Start the request; its body still has to arrive in time."""
@@ -261,17 +242,22 @@ class BoundedProtocol(HttpToolsProtocol):
         # The rest of this slice is counted whole, the head in it too.
         self._fed = -_SLICE
         self._check_version()
-        if self.parser.get_method() != b"CONNECT":
+        if self._parser.get_method() != b"CONNECT":
             self._check_target()
-        if self.parser.should_upgrade():
+        if self._parser.should_upgrade():
             return  # `_pass_over_upgrade` goes on
-        if len(self.pipeline) >= self._limits.pipelined:
+        if len(self._pipeline) >= self._limits.pipelined:
             self._fail(429, "too many requests were sent before their answers")
         now = self._now()
-        self._port.tick(now)
-        super().on_headers_complete()
-        self.cycle.transport = cast("asyncio.Transport", _Joined(self.cycle))
+        self.port.tick(now)
         self._arm(self._began + self._limits.request_seconds - now)
+        waits = self._unanswered is not None
+        self._latest = exchange = self._exchange()
+        if waits:
+            self.pause_reading()
+            self._pipeline.append(exchange)
+        else:
+            self._start(exchange)
 
     def on_chunk_header(self) -> None:
         """Allow for the framing of one more chunk."""
@@ -280,20 +266,25 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass the body on, or drop it once the answer is out."""
         self._fed -= len(body)
-        if self.cycle.response_complete:
-            self._discarded += len(body)
-            if self._discarded > self._limits.discarded_bytes:
-                self.transport.abort()
-        super().on_body(body)
+        if (exchange := self._unanswered) is not None:
+            exchange.put(body)
+            return
+        self._discarded += len(body)
+        if self._discarded > self._limits.discarded_bytes:
+            self.transport.abort()
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole, the rest is up to us."""
-        if self.parser.should_upgrade():
+        if self._parser.should_upgrade():
             return
         self._deadline = None
-        if self._place is not None and self._answering():
-            self._port.places.works(self._place)
-        super().on_message_complete()
+        if (exchange := self._unanswered) is None:
+            self._wait_for_next()
+            return
+        if self._place is not None:
+            self.port.places.works(self._place)
+        exchange.more_body = False
+        exchange.wake()
 
     # Rules that the parser leaves to us
 
@@ -303,15 +294,14 @@ class BoundedProtocol(HttpToolsProtocol):
         A request line without a version is HTTP/0.9 to the parser. A message without
         a body's length that both ends agree on is refused (RFC 9112 section 6.1).
         """
-        version = self.parser.get_http_version()
+        version = self._parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             self._fail(505, "this server speaks HTTP/1.1")
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                if version == "1.0":
-                    self._fail(400, "HTTP/1.0 has no Transfer-Encoding")
-                if value.lower() != b"chunked":
-                    self._fail(501, "the only transfer coding is chunked")
+        if b"transfer-encoding" in self._seen:
+            if version == "1.0":
+                self._fail(400, "HTTP/1.0 has no Transfer-Encoding")
+            if dict(self._headers)[b"transfer-encoding"].lower() != b"chunked":
+                self._fail(501, "the only transfer coding is chunked")
 
     def _check_target(self) -> None:
         """Bring the request target to origin form (RFC 9112 section 3.2).
@@ -320,24 +310,24 @@ class BoundedProtocol(HttpToolsProtocol):
         (section 3.2.2): its authority takes the place of that header, which is then
         judged like any other.
         """
-        target = self.url
+        target = self._url
         if target.startswith(b"/"):
             if b"#" in target:
                 self._fail(400, "a request target has no fragment")
             return
         if target == b"*":
-            if self.parser.get_method() != b"OPTIONS":
+            if self._parser.get_method() != b"OPTIONS":
                 self._fail(400, "only OPTIONS is asked of a whole server")
             return
         scheme, found, rest = target.partition(b"://")
         authority, path = _split_authority(rest)
         if not found or not authority or b"@" in authority or b"#" in path:
             self._fail(400, "this is no request target")
-        if scheme.lower() != self.scope["scheme"].encode():
+        if scheme.lower() != self._template["scheme"].encode():
             self._fail(421, "the request target does not name this server")
-        self.url = path if path.startswith(b"/") else b"/" + path
-        self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
-        self.headers.append((b"host", authority))
+        self._url = path if path.startswith(b"/") else b"/" + path
+        self._headers[:] = [pair for pair in self._headers if pair[0] != b"host"]
+        self._headers.append((b"host", authority))
 
     # Bounds
 
@@ -347,15 +337,15 @@ class BoundedProtocol(HttpToolsProtocol):
         RFC 9110 section 7.8 lets us, and some clients offer HTTP/2 every time. The
         parser believes in the offer and skips the body, so another one starts over.
         """
-        method = self.parser.get_method()
+        method = self._parser.get_method()
         if method == b"CONNECT":
             self._refuse(400, "this is not a proxy")
             return
-        head = [method, b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self.headers:
+        head = [method, b" ", self._url, b" HTTP/1.1\r\n"]
+        for name, value in self._headers:
             if name != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]
-        self.parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
         self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def _arm(self, seconds: float) -> None:
@@ -402,24 +392,64 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer *status* and hang up, without getting ahead of an earlier answer."""
         self._refused = True
         self._deadline = None
-        if self.pipeline:
-            self.transport.abort()
-        elif self._answering() and not self.cycle.more_body:
+        exchange = self._unanswered
+        if exchange is not None and not self._pipeline and not exchange.more_body:
             # That request was whole: it gets its answer, which is the last one.
-            self.cycle.keep_alive = False
-            self.flow.pause_reading()
-        elif self._answering() and self.cycle.response_started:
+            exchange.keep_alive = False
+            self.pause_reading()
+        elif exchange is not None and (self._pipeline or exchange.started):
             self.transport.abort()
         else:
-            if self._answering():
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
-            self.transport.write(written(self._port.shape(status, text)))
+            if exchange is not None:
+                exchange.disconnect()
+            self.transport.write(written(self.port.shape(status, text)))
             self.transport.close()
 
-    def _answering(self) -> bool:
-        """Tell whether a handler is at work; uvicorn has no cycle before the first."""
-        return bool(self.cycle) and not self.cycle.response_complete
+    @property
+    def _unanswered(self) -> Exchange | None:
+        """The latest request, if its answer is not out yet."""
+        latest = self._latest
+        return None if latest is None or latest.complete else latest
+
+    def _wait_for_next(self) -> None:
+        """Close an idle connection in time, also one whose peer reads no answer."""
+        self._idle = True
+        self._arm(self._limits.idle_seconds)
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        # A request that says `close` may have more behind it, which is not read.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _exchange(self) -> Exchange:
+        raw_path, _, query = self._url.partition(b"?")
+        path = raw_path.decode("ascii")
+        version = self._parser.get_http_version()
+        scope = {
+            **self._template,
+            "http_version": version,
+            "method": self._parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self._headers,
+            "state": self._known.copy(),
+        }
+        keep_alive = version != "1.0" and self._parser.should_keep_alive()
+        return Exchange(
+            self, scope, keep_alive=keep_alive, expects_100=self._expects_100
+        )
+
+    def _start(self, exchange: Exchange) -> None:
+        self.port.tasks.add(self.loop.create_task(exchange.run()))
+
+
+def _address(told: Any) -> tuple[str, int | None] | None:
+    """Return an end of the connection as ASGI has it: a Unix socket has no port."""
+    if isinstance(told, str):
+        return (told, None) if told else None
+    return (str(told[0]), int(told[1])) if told else None
 
 
 def _split_authority(rest: bytes) -> tuple[bytes, bytes]:

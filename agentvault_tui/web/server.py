@@ -10,13 +10,12 @@ from collections.abc import Coroutine
 from email.utils import format_datetime
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar
 
 import uvloop
-from uvicorn import Config
-from uvicorn.server import ServerState
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.web.exchange import Connection
 from agentvault_tui.web.handshakes import Handshakes
 from agentvault_tui.web.limits import Limits, file_limit
 from agentvault_tui.web.places import Places
@@ -51,20 +50,10 @@ class Listener:
     ) -> None:
         self.limits = limits
         self.shape = shape
-        self.state = ServerState()
-        self.config = Config(
-            app,
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
-        )
-        self.config.load()
+        self.app = app
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.date = b""
         self._clock = clock
         self._socket = bound
         self._held = held
@@ -92,11 +81,6 @@ class Listener:
         host = self._address[0]
         scheme = "https" if self._tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self.state.connections)
 
     async def start(self) -> None:
         """Listen."""
@@ -141,28 +125,25 @@ class Listener:
         self._socket.close()
         if self._held is not None:
             self._held.close()
-        for connection in self._open():
+        for connection in list(self.connections):
             connection.finish()
         await self._emptied(grace)
-        for connection in self._open():
+        for connection in list(self.connections):
             connection.transport.abort()
         await self._emptied(_CANCEL_SECONDS)
-        for task in list(self.state.tasks):
+        for task in list(self.tasks):
             task.cancel()
-        if self.state.tasks:
-            await asyncio.wait(list(self.state.tasks), timeout=_CANCEL_SECONDS)
+        if self.tasks:
+            await asyncio.wait(list(self.tasks), timeout=_CANCEL_SECONDS)
         if self._inode is not None and _inode(self.path) == self._inode:
             self.path.unlink(missing_ok=True)
-
-    def _open(self) -> list[BoundedProtocol]:
-        return cast("list[BoundedProtocol]", list(self.state.connections))
 
     async def _emptied(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                # uvicorn's two sets have no event to wait for; most are empty at once.
+                # Two sets have no event to wait for; most are empty at once.
                 steps = chain(_STEPS, repeat(_STEPS[-1]))
-                while self.state.connections or self.state.tasks:  # noqa: ASYNC110
+                while self.connections or self.tasks:  # noqa: ASYNC110
                     await asyncio.sleep(next(steps))
 
     # What a connection asks of its listener
@@ -189,7 +170,7 @@ class Listener:
         if now - self._dated >= 1.0:
             self._dated = now
             date = format_datetime(self._clock.now(), usegmt=True).encode()
-            self.state.default_headers = [(b"date", date)]
+            self.date = b"date: %b\r\n" % date
 
 
 class Server:

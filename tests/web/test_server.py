@@ -20,7 +20,16 @@ from support.patience import PATIENT
 from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.web import Limits, Receive, Scope, Send, Server, run, tcp_socket
+from agentvault_tui.web import (
+    App,
+    Limits,
+    Receive,
+    Scope,
+    Send,
+    Server,
+    run,
+    tcp_socket,
+)
 from agentvault_tui.web.limits import file_limit
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
@@ -125,7 +134,7 @@ async def test_slow_and_silent_clients_do_not_slow_a_normal_one(serve: Serve) ->
     async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
         for _ in range(50):
             assert (await client.get(listener.url)).status_code == 200
-        while listener.connections > 1:  # noqa: ASYNC110 - seen from outside
+        while len(listener.connections) > 1:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.02)
     for rogue in rogues:
         rogue.close()
@@ -398,7 +407,7 @@ async def test_one_connection_too_many_is_told_so(serve: Serve) -> None:
     listener = await serve(slow, limits=Limits(connections=2))
     two = [asyncio.create_task(talk(listener, GET[:-2] + CLOSE)) for _ in range(2)]
     async with asyncio.timeout(PATIENT):
-        while len(listener.state.tasks) < 2:  # noqa: ASYNC110 - seen from outside
+        while len(listener.tasks) < 2:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)
     assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
     done.set()
@@ -417,7 +426,7 @@ async def test_who_has_not_asked_makes_room(serve: Serve, sent: bytes) -> None:
         writer.write(sent)
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.get(listener.url)).status_code == 200
-    assert listener.connections <= 4
+    assert len(listener.connections) <= 4
     for _, writer in idle:
         writer.close()
 
@@ -437,7 +446,7 @@ async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
     assert stranger.stdin is not None
     try:
         async with asyncio.timeout(PATIENT):
-            while len(listener.state.tasks) < 8:  # noqa: ASYNC110 - seen from outside
+            while len(listener.tasks) < 8:  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.01)
             for _ in range(3):
                 assert b" 200 " in await talk(listener, GET[:-2] + CLOSE)
@@ -457,7 +466,7 @@ async def test_who_only_holds_on_makes_room(serve: Serve) -> None:
         assert (await second.get(listener.url)).status_code == 200
         async with httpx.AsyncClient(trust_env=False) as third:
             assert (await third.get(listener.url)).status_code == 200
-        assert listener.connections <= 2
+        assert len(listener.connections) <= 2
 
 
 async def test_what_leaves_names_the_time_and_not_the_software(serve: Serve) -> None:
@@ -527,7 +536,7 @@ async def test_stopping_is_bounded_whatever_a_handler_does() -> None:
     await entered.wait()
     async with asyncio.timeout(20):
         await server.stop(grace=0.2)
-    assert not listener.state.tasks
+    assert not listener.tasks
     writer.close()
 
 
@@ -569,6 +578,89 @@ async def _peek(receive: Receive) -> str:
             return str((await receive())["type"])
     except TimeoutError:
         return ""
+
+
+def _answers(*messages: dict[str, object]) -> App:
+    """Return an app that sends just these, whatever is asked."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send({"type": "http.response.body", **message})
+
+    return app
+
+
+def _head(*headers: tuple[bytes, bytes]) -> dict[str, object]:
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+@pytest.mark.parametrize("value", [b"a\r\nX-Other: b", b"a\nb", b"a\0b", b"a\x7f"])
+async def test_no_header_ends_before_it_is_over(serve: Serve, value: bytes) -> None:
+    """A control character in a header of an answer stops it (RFC 9110 section 5.5)."""
+    app = _answers(_head((b"location", value)), {"body": b"x"})
+    assert await talk(await serve(app), GET) == b""
+
+
+@pytest.mark.parametrize("body", [b"", b"1234", b"123456"])
+async def test_no_answer_has_another_length_than_it_says(
+    serve: Serve, body: bytes
+) -> None:
+    """It is cut off, so that the next answer is not read as a part of it."""
+    app = _answers(_head((b"content-length", b"5")), {"body": body})
+    assert await talk(await serve(app), GET) == b""
+
+
+@pytest.mark.parametrize(
+    "app",
+    [_answers(), _answers({"body": b"no head"})],
+    ids=["nothing", "no head"],
+)
+async def test_an_app_that_does_not_answer_is_answered_for(
+    serve: Serve, app: App
+) -> None:
+    """The client gets 500, and the connection ends."""
+    said = await talk(await serve(app), GET)
+    assert said.startswith(b"HTTP/1.1 500 ")
+    assert b"connection: close" in said.lower()
+
+
+async def test_a_stream_says_where_each_piece_ends(serve: Serve) -> None:
+    """An answer of unknown length comes in chunks (RFC 9112 section 7.1)."""
+    pieces = [{"body": b"one", "more_body": True}, {"body": b"", "more_body": True}]
+    app = _answers(_head(), *pieces, {"body": b"two"})
+    said = await talk(await serve(app), GET[:-2] + CLOSE)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(serve: Serve) -> None:
+    """The body of a request with Expect is asked for when somebody reads it."""
+    listener = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    host = b"127.0.0.1:%d" % listener.port
+    writer.write(POST[:-2].replace(b"@", host) + b"Expect: 100-continue\r\n" + CLOSE)
+    async with asyncio.timeout(PATIENT):
+        told = await reader.readuntil(b"\r\n\r\n")
+        assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"12345")
+        assert b'"length":5' in await read_all(reader)
+    writer.close()
+
+
+async def test_a_connection_ends_whose_body_came_after_the_answer(
+    serve: Serve,
+) -> None:
+    """One that was answered before its request was whole is not kept for ever."""
+    app = _answers(_head((b"content-length", b"2")), {"body": b"no"})
+    listener = await serve(app, limits=QUICK)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(POST)
+    async with asyncio.timeout(PATIENT):
+        await reader.readuntil(b"no")
+        writer.write(b"12345")
+        assert await read_all(reader) == b""
+    writer.close()
 
 
 async def test_an_answer_leaves_head_and_body_together(serve: Serve) -> None:

@@ -267,7 +267,7 @@ async def test_answers_do_not_wait_for_acknowledgements(serve: Serve) -> None:
     listener = await serve()
     async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         await client.get(listener.url)
-        (connection,) = listener.state.connections
+        (connection,) = listener.connections
         transport = connection.transport  # type: ignore[union-attr]
         accepted = transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

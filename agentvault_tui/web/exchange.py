@@ -1,0 +1,237 @@
+"""One HTTP request and its answer, as the ASGI channel that an app is called with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Any, Final, Protocol, cast
+
+from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.places import Places
+from agentvault_tui.web.reply import App, Header, Message, Scope, Shape
+
+_log = logging.getLogger("agentvault.web")
+
+_BUFFERED: Final = 65_536
+"""Bytes of a body that are read ahead of the app."""
+_CONTROLS: Final = bytes({*range(32), 127} - {9})
+"""What no header may hold (RFC 9110 section 5.5), and two bytes at a line's end."""
+_WITHOUT_BODY: Final = frozenset({204, 304})
+STATUS_LINE: Final = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+
+class Port(Protocol):
+    """What a connection needs from the listener that accepted it."""
+
+    app: App
+    limits: Limits
+    shape: Shape
+    places: Places
+    connections: set[Connection]
+    tasks: set[asyncio.Task[None]]
+    date: bytes
+    """The ``Date`` header, as a line."""
+
+    def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
+        """Return what handlers may know of the peer, or `None` to hang up."""
+        ...
+
+    def peer_uid(self, transport: asyncio.Transport) -> int | None:
+        """Return whose the other end of a TCP connection is, where that is told."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Keep `date` right."""
+        ...
+
+
+class Connection(Protocol):
+    """What a request needs from the connection that it came over."""
+
+    port: Port
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    writable: asyncio.Event | None
+    """Set once the peer reads again, where it does not."""
+
+    def pause_reading(self) -> None:
+        """Let the peer wait until what it sent is read."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Take more from the peer."""
+        ...
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """Go on with the next request."""
+        ...
+
+    def finish(self) -> None:
+        """Close after the running answer."""
+        ...
+
+
+class Exchange:
+    """One request and its answer: the two ends of an ASGI channel.
+
+    Where the answer's length is known its head waits for the body, so that both leave
+    in one write, and a client wakes up once. A stream's head goes ahead.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_connection",
+        "_expects_100",
+        "_head",
+        "_left",
+        "_news",
+        "_waiter",
+        "complete",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "scope",
+        "started",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        scope: Scope,
+        *,
+        keep_alive: bool,
+        expects_100: bool,
+    ) -> None:
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.more_body = True
+        """Whether the request is still arriving."""
+        self.started = False
+        self.complete = False
+        """Whether the answer is out."""
+        self.disconnected = False
+        self._connection = connection
+        self._expects_100 = expects_100
+        self._body = bytearray()
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        self._left = 0
+        """Bytes of the answer that are still to come, where its length is known."""
+        self._chunked = False
+
+    async def run(self) -> None:
+        """Have the app answer; where it does not, answer for it or hang up."""
+        port = self._connection.port
+        try:
+            try:
+                await port.app(self.scope, self.receive, self.send)
+            except Exception:  # noqa: BLE001 - it is logged, and answered for
+                _log.exception("a request failed")
+            if self.complete or self.disconnected:
+                return
+            self.keep_alive = False
+            if self.started:
+                self._connection.transport.close()
+            else:
+                fault = port.shape(500, "this is our fault: see the log")
+                await fault.send(self.send)
+        finally:
+            port.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def put(self, body: bytes) -> None:
+        """Take a piece of the request's body."""
+        self._body += body
+        if len(self._body) > _BUFFERED:
+            self._connection.pause_reading()
+        self.wake()
+
+    def disconnect(self) -> None:
+        """Know that the peer is gone, or not listened to any more."""
+        self.disconnected = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `receive` look again: something arrived, or nothing will any more."""
+        self._news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def receive(self) -> Message:
+        """Wait for what comes next of the request (ASGI)."""
+        connection = self._connection
+        if self._expects_100 and not connection.transport.is_closing():
+            self._expects_100 = False
+            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.disconnected and not self.complete:
+            connection.resume_reading()
+            if not self._news:
+                self._waiter = connection.loop.create_future()
+                await self._waiter
+            self._news = False
+        if self.disconnected or self.complete:
+            return {"type": "http.disconnect"}
+        body, self._body = bytes(self._body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Message) -> None:
+        """Send head or body of the answer (ASGI)."""
+        connection = self._connection
+        if connection.writable is not None:
+            await connection.writable.wait()
+        if self.disconnected:
+            return
+        if not self.started:
+            self._start(message["status"], message["headers"])
+            return
+        if self.complete:
+            raise RuntimeError("the answer is out already")
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = body if more else body + b"0\r\n\r\n"
+        else:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the answer has another length than it says")
+        if self._head:
+            body, self._head = self._head + body, b""
+        connection.transport.write(body)
+        if not more:
+            self.complete = True
+            self.wake()
+            connection.answered(keep_alive=self.keep_alive)
+
+    def _start(self, status: int, headers: list[Header]) -> None:
+        self.started = True
+        self._expects_100 = False
+        length = None
+        lines = [STATUS_LINE[status], self._connection.port.date]
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self._left = length or 0
+        self._chunked = (
+            length is None
+            and self.scope["method"] != "HEAD"
+            and status not in _WITHOUT_BODY
+        )
+        if self._chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        self._head = head = b"".join(lines)
+        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines):
+            raise RuntimeError("a header holds a control character")
+        if self._chunked:
+            self._connection.transport.write(self._head)
+            self._head = b""
