@@ -12,6 +12,7 @@ import click
 import pytest
 
 from agentvault_tui.cli.app import root
+from agentvault_tui.model import EventType
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -121,6 +122,15 @@ def test_every_setting_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     sections = {section for _, section, _ in made["TABLE"].findall(page)}
     assert sections == {*made["Settings"].__slots__}
+
+
+def test_every_event_type_has_a_row() -> None:
+    """docs/events.md has each type of event, and no other."""
+    page = (ROOT / "docs" / "events.md").read_text()
+    _, _, table = page.partition("| type | recorded when |")
+    cells = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
+    types = [one for cell in cells for one in re.findall(r"`([a-z_.]+)`", cell)]
+    assert sorted(types) == sorted(EventType)
 
 
 def test_the_readme_is_short() -> None:
