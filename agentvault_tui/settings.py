@@ -201,6 +201,12 @@ class Settings:
     operators: OperatorSettings = field(default_factory=OperatorSettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     connections: Mapping[str, ConnectionSettings] = field(default_factory=dict)
+
+    @property
+    def connection_scopes(self) -> dict[str, tuple[str, ...]]:
+        """What using each connection stands for, by its name."""
+        return {name: one.scopes for name, one in self.connections.items()}
+
     """By the tenant's name of the connection; in ``config.toml`` alone."""
 
     @classmethod

@@ -39,7 +39,6 @@ from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
-from agentvault_tui.policy.connections import check_connections
 from agentvault_tui.process import Child, harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
@@ -163,7 +162,7 @@ async def _open(
     tenant: TenantProcess | None,
 ) -> _Rooms:
     policy, problem = await policy_at_start(home, ledger)
-    check_connections(settings.connections, policy.catalogue)
+    policy.catalogue.check_connections(settings.connection_scopes)
     found = (
         await tenant.start()
         if tenant

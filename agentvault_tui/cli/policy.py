@@ -199,7 +199,7 @@ def show(session: Session) -> None:
     if client.reachable():
         answer = client.get("/api/policy")
     else:
-        found = lazy_room("policy").Policy.load(session.home)
+        found = lazy_room("broker.policy_files").load_policy(session.home)
         answer = {
             "version": found.version,
             "source": found.source,
@@ -225,10 +225,10 @@ def init(session: Session) -> None:
     Never replaces a file. A running broker then has your files in force, which say
     what the shipped ones say until you change them.
     """
-    home, files = session.home, lazy_room("policy.files")
+    home, shipped = session.home, lazy_room("policy.texts")
     texts = {
-        home.policy_file: files.shipped_policy(),
-        home.scopes_file: files.shipped_scopes(),
+        home.policy_file: shipped.shipped_policy(),
+        home.scopes_file: shipped.shipped_scopes(),
     }
     there = [str(path) for path in texts if path.exists()]
     if there:
@@ -275,23 +275,19 @@ def _candidate(
 ) -> Any:
     """Make a policy of the files that are named, and of the home's for the rest."""
     room, home = lazy_room("policy"), session.home
-    text = _text(rules) or lazy_room("policy.files").read_text(home.policy_file)
-    listed = _text(scopes) or lazy_room("policy.files").read_text(home.scopes_file)
-    catalogue = (
-        room.shipped_catalogue()
-        if listed is None
-        else room.Catalogue.parse(listed, str(scopes or home.scopes_file))
+    read = lazy_room("broker.policy_files").read_text
+    texts = room.Texts(
+        _text(rules) or read(home.policy_file), _text(scopes) or read(home.scopes_file)
     )
-    if text is None:
-        return room.Policy(room.shipped_policy(), catalogue, strict=strict)
-    return room.Policy(text, catalogue, str(rules or home.policy_file), strict=strict)
+    sources = str(rules or home.policy_file), str(scopes or home.scopes_file)
+    return room.Policy.of(texts, *sources, strict=strict)
 
 
 def _text(file: Path | None) -> str | None:
     """Read a file that was named on the command line."""
     if file is None:
         return None
-    text: str | None = lazy_room("policy.files").read_text(file)
+    text: str | None = lazy_room("broker.policy_files").read_text(file)
     if text is None:
         raise NotFoundError(f"there is no file {file}", "check the path")
     return text or "\n"
@@ -428,8 +424,7 @@ def _orphans(session: Session, catalogue: Any, agents: Iterable[Any]) -> Iterato
             f" {', '.join(names[:3])}{more}: every use of it is denied"
         )
     try:
-        check = lazy_room("policy.connections").check_connections
-        check(session.settings.connections, catalogue)
+        catalogue.check_connections(session.settings.connection_scopes)
     except SettingsError as error:
         yield error.diagnosis()
 

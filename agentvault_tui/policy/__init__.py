@@ -1,11 +1,12 @@
 """Decides: Cedar over a catalogue of scopes; no clock, no network, no database."""
 
 from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
-from agentvault_tui.policy.engine import Policy
+from agentvault_tui.policy.engine import SHIPPED, Policy
 from agentvault_tui.policy.explain import Explanation
-from agentvault_tui.policy.files import Texts, shipped_catalogue, shipped_policy
+from agentvault_tui.policy.texts import Texts, shipped_catalogue, shipped_policy
 
 __all__ = [
+    "SHIPPED",
     "Catalogue",
     "Effect",
     "Explanation",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from agentvault_tui.errors import PolicyError
+from agentvault_tui.errors import PolicyError, SettingsError
 from agentvault_tui.model import Risk, Scope
 from agentvault_tui.text import visible
 
@@ -173,6 +173,25 @@ class Catalogue:
             if words & {known.partition(":")[2], known.partition(":")[2] + "s"}
         ]
         return list(dict.fromkeys(ranked))[:limit]
+
+    def check_connections(self, connections: Mapping[str, Iterable[str]]) -> None:
+        """Refuse connections that stand for scopes nobody knows.
+
+        Args:
+            connections: the scopes of each, by its name in the settings.
+
+        Raises:
+            SettingsError: with the unknown scope and the nearest known ones.
+        """
+        for name, scopes in connections.items():
+            for scope in scopes:
+                if scope not in self:
+                    near = " or ".join(self.nearest(scope))
+                    raise SettingsError(
+                        f"connections.{name} names the unknown scope "
+                        f"{visible(scope, 60)}",
+                        f"did you mean {near}" if near else "agentvault policy check",
+                    )
 
     def __iter__(self) -> Iterator[Scope]:
         return (entry.scope for entry in self._entries.values())

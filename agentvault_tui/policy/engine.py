@@ -12,19 +12,11 @@ from typing import Final
 import cedarpy
 
 from agentvault_tui.errors import PolicyError
-from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.classes import RequestClasses
 from agentvault_tui.policy.explain import Explanation, would_change
 from agentvault_tui.policy.facts import Facts, derive
-from agentvault_tui.policy.files import (
-    Signature,
-    Texts,
-    shipped_catalogue,
-    shipped_policy,
-    signature,
-)
 from agentvault_tui.policy.lint import Problem, first_misspelt, problems
 from agentvault_tui.policy.messages import message
 from agentvault_tui.policy.reads import Reader, action_members
@@ -38,6 +30,11 @@ from agentvault_tui.policy.rules import (
 )
 from agentvault_tui.policy.ruling import UNCLEAR, Principal, Ruling
 from agentvault_tui.policy.schema import action_groups, schema_text
+from agentvault_tui.policy.texts import (
+    Texts,
+    shipped_catalogue,
+    shipped_policy,
+)
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
@@ -62,20 +59,20 @@ class Policy:
         self,
         text: str,
         catalogue: Catalogue,
-        source: str = SHIPPED,
-        seen: Signature = (),
+        source: str = "policy",
+        seen: Hashable = None,
         texts: Texts = Texts(),  # noqa: B008 - immutable
         *,
         strict: bool = True,
     ) -> None:
-        """Parse and validate; use [`Policy.load`][] or [`Policy.from_text`][].
+        """Parse and validate.
 
         Args:
             text: the rules.
             catalogue: the scopes they are about.
             source: the path of the policy's file, or ``shipped``.
-            seen: what `signature` said of the home's files before they were read.
-            texts: what they said.
+            seen: kept as `seen`.
+            texts: what the files said, if *text* is from files.
             strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
@@ -103,7 +100,8 @@ class Policy:
             self._refuse_misspelt()
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
-        self._seen = seen
+        self.seen = seen
+        """What whoever read the files saw of them: tells whether they changed."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
         self._classes = {
             scope.name: RequestClasses.of(
@@ -132,63 +130,37 @@ class Policy:
         return problems(self.rules, self._every_reader, self.catalogue, agents)
 
     @classmethod
-    def from_text(cls, policy_text: str, catalogue: Catalogue) -> Policy:
-        """Make a policy from text alone.
-
-        Raises:
-            PolicyError: the text is not a policy this broker can put in force.
-        """
-        return cls(policy_text, catalogue, source="policy")
-
-    @classmethod
-    def load(cls, home: Home, last: Texts = Texts()) -> Policy:  # noqa: B008
-        """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
+    def of(
+        cls,
+        texts: Texts,
+        policy_source: str,
+        scopes_source: str,
+        seen: Hashable = None,
+        *,
+        strict: bool = True,
+    ) -> Policy:
+        """Make a policy of *texts*; what is not among them is the shipped one.
 
         Args:
-            home: the vault's folders.
-            last: what the files said that are in force: one that is gone since is a
-                fault like a broken one, and brings no milder policy back.
-
-        Raises:
-            PolicyError: one of them cannot be put in force, with line and reason.
-        """
-        # Taken first: a file that changes while it is read is read again.
-        seen = signature(home)
-        texts = Texts.read(home)
-        if gone := last.gone(texts):
-            raise PolicyError(
-                f"{' and '.join(gone)} was in force and is gone from {home.config}",
-                "put it back, or return to the shipped one: agentvault policy reset",
-            )
-        return cls.of(home, texts, seen)
-
-    @classmethod
-    def of(cls, home: Home, texts: Texts, seen: Signature | None = None) -> Policy:
-        """Make a policy of what the files of *home* say, or said.
+            texts: what was written.
+            policy_source: what errors call the text of the policy.
+            scopes_source: what errors call the text of the catalogue.
+            seen: kept as `seen`.
+            strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
             PolicyError: it cannot be put in force, with line and reason.
         """
-        seen = signature(home) if seen is None else seen
         catalogue = (
             shipped_catalogue()
             if texts.scopes is None
-            else Catalogue.parse(texts.scopes, str(home.scopes_file))
+            else Catalogue.parse(texts.scopes, scopes_source)
         )
         if texts.policy is None:
-            return cls(shipped_policy(), catalogue, SHIPPED, seen, texts)
-        return cls(texts.policy, catalogue, str(home.policy_file), seen, texts)
-
-    def changed(self, home: Home) -> bool:
-        """Tell, once for each change, whether the home's two files differ.
-
-        A broken file is thus tried once, and again when it is next saved.
-        """
-        now = signature(home)
-        if now == self._seen:
-            return False
-        self._seen = now
-        return True
+            text, policy_source = shipped_policy(), SHIPPED
+        else:
+            text = texts.policy
+        return cls(text, catalogue, policy_source, seen, texts, strict=strict)
 
     def decide(self, agent: Agent, action: Action) -> Verdict:
         """Answer *action* for *agent*: the strictest answer of any of its scopes."""

@@ -159,9 +159,7 @@ async def test_a_providers_token_performs_any_scope_of_its_connection(
         '@id("never") @why("no") forbid (principal, action, resource)'
         f' when {{ context.performs == "{least}" }};'
     )
-    broker.policy = Policy.from_text(
-        broker.policy.text + forbid, broker.policy.catalogue
-    )
+    broker.policy = Policy(broker.policy.text + forbid, broker.policy.catalogue)
     answer = await exchange(caller)
     assert answer.json()["reason"] == "policy_forbids"
     assert vault.exchanges == 0

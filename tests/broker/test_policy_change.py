@@ -15,6 +15,7 @@ from support.manual_clock import ManualClock
 from support.stepups import Gate, approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.policy_files import load_policy
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
@@ -26,8 +27,8 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.errors import ConflictError, PolicyError
 from agentvault_tui.ledger import verify_home
 from agentvault_tui.model import Action, Agent, EventType, StepUpStatus
-from agentvault_tui.policy import Policy, shipped_policy
-from agentvault_tui.policy.files import shipped_scopes
+from agentvault_tui.policy import shipped_policy
+from agentvault_tui.policy.texts import shipped_scopes
 
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
 ALLOW = '@id("all") @why("w") @obligation("allow") permit (principal, action, resource)'
@@ -168,7 +169,7 @@ async def test_a_change_of_policy_is_recorded_whatever_the_copy_says(
     await recheck_tokens(bench.broker)
     await bench.close()
     bench.home.policy_file.write_text(NO_CALENDAR)
-    now = Policy.load(bench.home)
+    now = load_policy(bench.home)
     value = json.dumps({"version": now.version, **now.texts._asdict()})
     rows = {
         "of the new files": [value, now.version],

@@ -26,7 +26,7 @@ def policy_with(index: int) -> Policy:
     if '@id("small-payments")' in EXAMPLES[index]:
         for rule in ("payments-need-step-up", "high-risk-needs-step-up"):
             rules = re.sub(rf'@id\("{rule}"\).*?;\n', "", rules, flags=re.DOTALL)
-    return Policy.from_text(rules + EXAMPLES[index], CATALOGUE)
+    return Policy(rules + EXAMPLES[index], CATALOGUE)
 
 
 def answer(index: int, scope: str, **asked: Any) -> str:

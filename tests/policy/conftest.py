@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, AgentId
 from agentvault_tui.policy import Policy, shipped_catalogue, shipped_policy
 
@@ -19,13 +17,7 @@ Ask = Callable[..., Action]
 @pytest.fixture(scope="session")
 def shipped() -> Policy:
     """The policy a fresh install has in force."""
-    return Policy.from_text(shipped_policy(), shipped_catalogue())
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """An empty home."""
-    return Home(tmp_path, tmp_path)
+    return Policy(shipped_policy(), shipped_catalogue())
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ def policy_of(drawn: list[tuple[str, str, str, str]]) -> Policy:
     )
     for number, (effect, scope, keyword, condition) in enumerate(drawn):
         text += f"{HEAD.format(number)} {effect} {scope} {keyword} {{ {condition} }};\n"
-    return Policy.from_text(text, CATALOGUE)
+    return Policy(text, CATALOGUE)
 
 
 @settings(max_examples=30)

@@ -8,8 +8,7 @@ import pytest
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.policy import Policy
-from agentvault_tui.policy.connections import check_connections
+from agentvault_tui.policy import shipped_catalogue
 from agentvault_tui.settings import Settings
 
 
@@ -35,9 +34,7 @@ def test_connections_are_read_by_name(tmp_path: Path) -> None:
     assert settings.tokens.lease == 30
     endpoints = [one.revocation_endpoint for one in settings.connections.values()]
     assert endpoints == ["none", "auto"]
-    check_connections(
-        settings.connections, Policy.load(Home.locate(tmp_path / "home")).catalogue
-    )
+    shipped_catalogue().check_connections(settings.connection_scopes)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +73,6 @@ def test_a_scope_nobody_knows_is_refused_with_the_nearest(tmp_path: Path) -> Non
     settings = load(
         tmp_path / "home", '[connections.google]\nscopes = ["read:calender"]\n'
     )
-    catalogue = Policy.load(Home.locate(tmp_path / "home")).catalogue
     with pytest.raises(SettingsError, match="read:calender") as raised:
-        check_connections(settings.connections, catalogue)
+        shipped_catalogue().check_connections(settings.connection_scopes)
     assert "read:calendar" in raised.value.remedy

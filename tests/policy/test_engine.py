@@ -139,7 +139,7 @@ def test_a_policy_cannot_hand_out_what_was_not_granted(
     agent_with: Callable[..., Agent],
 ) -> None:
     """Even a policy that permits everything stays within the operator's grant."""
-    policy = Policy.from_text(ALLOW_ALL, CATALOGUE)
+    policy = Policy(ALLOW_ALL, CATALOGUE)
     agent = agent_with("read:calendar")
     assert policy.decide(agent, action("read:calendar")).outcome is Outcome.ALLOWED
     assert policy.decide(agent, action("send:payment")).reason == "scope_not_granted"
@@ -179,7 +179,7 @@ def test_the_named_action_counts_even_when_it_is_not_among_the_scopes(
 
 def test_a_forbid_denies_by_its_id_over_any_permit(agent: Agent) -> None:
     """A custom forbid wins over every permit and is named."""
-    policy = Policy.from_text(
+    policy = Policy(
         ALLOW_ALL
         + """
         @id("not-the-board") @why("Nobody books the board's calendar.")
@@ -198,7 +198,7 @@ def test_a_forbid_denies_by_its_id_over_any_permit(agent: Agent) -> None:
 
 def test_what_no_rule_permits_is_denied(agent: Agent) -> None:
     """A policy that is silent about a granted scope denies it."""
-    policy = Policy.from_text(
+    policy = Policy(
         '@id("r") @why("Reading.") @obligation("allow")'
         'permit (principal, action in Action::"reads", resource);',
         CATALOGUE,
@@ -209,7 +209,7 @@ def test_what_no_rule_permits_is_denied(agent: Agent) -> None:
 
 def test_a_rule_that_fails_denies_instead_of_being_skipped(agent: Agent) -> None:
     """Cedar skips a forbid that overflows; an agent must not gain from that."""
-    policy = Policy.from_text(
+    policy = Policy(
         ALLOW_ALL
         + """
         @id("big") @why("Too much.")
@@ -234,7 +234,7 @@ def test_of_equally_strict_rules_the_first_in_the_file_is_named(agent: Agent) ->
         f" when {{ context has count && context.count >= {n} }};\n"
         for n in range(12, -1, -1)
     )
-    policy = Policy.from_text(rules, CATALOGUE)
+    policy = Policy(rules, CATALOGUE)
     for count in range(12):
         verdict = policy.decide(agent, action("write:files", count=count))
         assert verdict.rule == f"rule-{count}"
@@ -244,7 +244,7 @@ def test_rules_see_the_agent_and_the_whole_request(
     agent_with: Callable[..., Agent],
 ) -> None:
     """Owner, agent id, granted scopes, asked scopes and amounts can be ruled on."""
-    policy = Policy.from_text(
+    policy = Policy(
         """
         @id("owner") @why("w") @obligation("allow")
         permit (principal == Agent::"agt_1", action in Action::"writes", resource)
@@ -312,7 +312,7 @@ def test_kept_answers_equal_fresh_ones(
     agent: Agent, agent_with: Callable[..., Agent]
 ) -> None:
     """Asking again, in any order, gives the answer a new policy would give."""
-    kept, fresh = (Policy.from_text(shipped_policy(), CATALOGUE) for _ in range(2))
+    kept, fresh = (Policy(shipped_policy(), CATALOGUE) for _ in range(2))
     asked = [
         action(name, resource=resource, **parameters)
         for name in NAMES
@@ -333,7 +333,7 @@ def test_kept_answers_are_bounded(agent: Agent) -> None:
         '@id("r") @why("w") @obligation("allow")'
         ' permit (principal, action, resource == Resource::"r1");'
     )
-    policy = Policy.from_text(rule, CATALOGUE)
+    policy = Policy(rule, CATALOGUE)
     for n in range(4200):
         policy.decide(agent, action("read:calendar", resource=f"r{n}"))
     assert len(policy._kept) == 4096
@@ -349,9 +349,9 @@ def test_version_covers_policy_and_catalogue() -> None:
     )
     versions = {
         SHIPPED.version,
-        Policy.from_text(shipped_policy() + "// note\n", CATALOGUE).version,
-        Policy.from_text(shipped_policy(), other).version,
+        Policy(shipped_policy() + "// note\n", CATALOGUE).version,
+        Policy(shipped_policy(), other).version,
     }
     assert len(versions) == 3
-    assert Policy.from_text(shipped_policy(), CATALOGUE).version == SHIPPED.version
+    assert Policy(shipped_policy(), CATALOGUE).version == SHIPPED.version
     assert all(len(version) == 12 for version in versions)

@@ -72,7 +72,7 @@ def test_explain_tries_without_the_resource(
     agent: Agent, ask: Callable[..., Action]
 ) -> None:
     """A rule about a resource is found to be about it; none named needs a person."""
-    policy = Policy.from_text(
+    policy = Policy(
         '@id("a") @why("w") @obligation("allow") permit (principal, action, resource);'
         '@id("f") @why("w") forbid (principal, action, resource == Resource::"r");',
         shipped_catalogue(),
@@ -93,7 +93,7 @@ def test_explain_says_what_to_state(agent: Agent, ask: Callable[..., Action]) ->
         ("currency", '== "EUR"', "With currency given, such as USD"),
         ("resource", '== "crm:1"', "With another resource named"),
     ):
-        policy = Policy.from_text(rule.format(name, compared), shipped_catalogue())
+        policy = Policy(rule.format(name, compared), shipped_catalogue())
         told = changes(policy, agent, ask("write:files", Resource=1))
         assert said in told, told
 

@@ -57,7 +57,7 @@ def test_what_the_broker_never_sends_is_not_put_in_force(
     text = f"\n\n{RULE}\n{keyword} {{ {condition} }};"
     assert any(says in what for what in found(text))
     with pytest.raises(PolicyError, match="policy line 3: the rule r: "):
-        Policy.from_text(text, CATALOGUE)
+        Policy(text, CATALOGUE)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_scope_that_admits_nothing_is_not_put_in_force(head: str, says: str) -
     """What the head of a rule names is looked at like its conditions."""
     text = f'@id("r") @why("w") forbid ({head});'
     with pytest.raises(PolicyError, match=says):
-        Policy.from_text(text, CATALOGUE)
+        Policy(text, CATALOGUE)
 
 
 def test_a_misspelt_annotation_is_not_put_in_force() -> None:
@@ -105,7 +105,7 @@ def test_constant_conditions_are_told(clause: str, says: str) -> None:
     text = f"{RULE} {clause};"
     (what,) = found(text)
     assert says in what
-    Policy.from_text(text, CATALOGUE)
+    Policy(text, CATALOGUE)
 
 
 @pytest.mark.parametrize(

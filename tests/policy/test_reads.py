@@ -22,7 +22,7 @@ ALLOW_ALL = (
 
 def policy_of(*rules: str) -> Policy:
     """Return a policy that allows everything, with step-up rules of these bodies."""
-    return Policy.from_text(
+    return Policy(
         ALLOW_ALL
         + "".join(
             f'@id("r{n}") @why("w") @obligation("step_up") permit {rule};\n'
@@ -113,14 +113,14 @@ def test_an_allow_or_forbid_that_reads_what_is_unclear_holds_too(agent: Agent) -
             " when { context has count && context.count > 5 };"
         ),
     ):
-        policy = Policy.from_text(ALLOW_ALL + rule, CATALOGUE)
+        policy = Policy(ALLOW_ALL + rule, CATALOGUE)
         verdict = policy.decide(agent, action("read:files", count="6"))
         assert (verdict.outcome, verdict.rule) == (Outcome.ESCALATED, "x")
 
 
 def test_denials_stay(agent: Agent) -> None:
     """A forbid that matches, and silence of every permit, deny what is unclear too."""
-    policy = Policy.from_text(
+    policy = Policy(
         '@id("a") @why("w") @obligation("allow") permit'
         ' (principal, action in Action::"reads", resource)'
         " when { context has count && context.count < 5 };"
@@ -262,7 +262,7 @@ def test_a_rule_about_all_of_a_host_is_also_about_its_root(agent: Agent) -> None
 
 def test_a_query_that_a_rule_names_is_not_held_for_it(agent: Agent) -> None:
     """Of two rules, one about a URL and one about its query, each has its own."""
-    policy = Policy.from_text(
+    policy = Policy(
         '@id("a") @why("w") @obligation("allow") permit (principal, action, resource)'
         ' when { context has resource && (context.resource == "https://a.example/x"'
         ' || context.resource == "https://a.example/x?id=1"'
@@ -283,7 +283,7 @@ def test_a_rule_about_the_action_is_not_evaded_by_naming_none(
     agent: Agent, *, named: bool
 ) -> None:
     """Several scopes without an action may each be its scope, whichever is first."""
-    policy = Policy.from_text(
+    policy = Policy(
         ALLOW_ALL + '@id("x") @why("w") forbid (principal, action, resource)'
         ' when { context.performs == "write:finance" };',
         CATALOGUE,
@@ -296,7 +296,7 @@ def test_a_rule_about_the_action_is_not_evaded_by_naming_none(
 
 def test_an_allow_for_one_resource_is_for_its_exact_spelling(agent: Agent) -> None:
     """A mixed-case resource that a rule names is allowed; its variants are not."""
-    policy = Policy.from_text(
+    policy = Policy(
         '@id("a") @why("w") @obligation("allow")'
         ' permit (principal, action, resource == Resource::"stripe:acct_1NhX2");'
         '@id("b") @why("w") @obligation("allow") permit (principal,'
@@ -332,7 +332,7 @@ def test_a_resource_compared_with_the_owner_is_held_in_other_spellings(
 
 def test_optional_waives_silence_and_nothing_else(agent: Agent) -> None:
     """A rule with ``@optional`` lets a request be silent, never be unclear."""
-    policy = Policy.from_text(
+    policy = Policy(
         ALLOW_ALL + '@id("o") @why("w") @obligation("step_up") @optional("count")'
         " permit (principal, action, resource)"
         " when { context has count && context.count > 5 };",
@@ -361,7 +361,7 @@ def test_optional_can_only_be_about_what_a_stricter_rule_reads(
         " when { context has count && context.count > 5 };"
     )
     with pytest.raises(PolicyError, match=says):
-        Policy.from_text(text, CATALOGUE)
+        Policy(text, CATALOGUE)
 
 
 ATOMS = {
@@ -436,7 +436,7 @@ def test_no_policy_allows_what_it_reads_and_cannot_read_clearly(
             f'@id("g{number}") @why("w") {note} {effect} (principal, action, resource)'
             f" {keyword} {{ {condition} }};\n"
         )
-    policy = Policy.from_text(text, CATALOGUE)
+    policy = Policy(text, CATALOGUE)
     parameters: dict[str, Any] = dict(given_clearly)
     match data.draw(st.sampled_from(["absent", "unclear", "twice", "nested"])):
         case "absent":

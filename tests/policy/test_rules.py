@@ -20,7 +20,7 @@ GOOD = NOTES + "permit (principal, action, resource);\n"
 
 
 def load(text: str) -> Any:
-    return Policy.from_text(text, shipped_catalogue())
+    return Policy(text, shipped_catalogue())
 
 
 def test_every_shipped_rule_carries_its_annotations() -> None:
@@ -114,7 +114,7 @@ def test_shipped_policy_fits_a_catalogue_without_payments_or_deletions() -> None
     catalogue = Catalogue.parse(
         '[scopes."read:boats"]\ndescription = "d"\nrisk = "low"\nrevoking = "r"', "s"
     )
-    assert len(Policy.from_text(shipped_policy(), catalogue).rules) == 9
+    assert len(Policy(shipped_policy(), catalogue).rules) == 9
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ from agentvault_tui.policy import Policy, shipped_catalogue
 text = {NOTES!r} + "permit (principal, action, resource) when {{ "
 text += {condition} + " }};"
 try:
-    Policy.from_text(text, shipped_catalogue())
+    Policy(text, shipped_catalogue())
 except PolicyError as error:
     print("refused", error.diagnosis()[:200])
 else:

@@ -8,7 +8,7 @@ from agentvault_tui.model import Action, Agent, Outcome
 from agentvault_tui.policy import Policy, shipped_catalogue, shipped_policy
 
 CATALOGUE = shipped_catalogue()
-SHIPPED = Policy.from_text(shipped_policy(), CATALOGUE)
+SHIPPED = Policy(shipped_policy(), CATALOGUE)
 NAMES = [scope.name for scope in CATALOGUE]
 
 

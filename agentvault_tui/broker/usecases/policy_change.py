@@ -18,6 +18,12 @@ from functools import partial
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.policy_files import (
+    changed,
+    kept_policy,
+    load_policy,
+    read_texts,
+)
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, LedgerError, NotFoundError, PolicyError
 from agentvault_tui.home import Home
@@ -58,12 +64,12 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
     """
     kept = await _kept(home, ledger)
     try:
-        return Policy.load(home, kept or Texts()), None
+        return load_policy(home, kept or Texts()), None
     except PolicyError as error:
         if kept is None:
             raise
         try:
-            last = Policy.of(home, kept)
+            last = kept_policy(home, kept)
         except PolicyError:
             raise error from None
         log.warning("the policy before stays in force: %s", error.diagnosis())
@@ -78,7 +84,7 @@ async def _kept(home: Home, ledger: Ledger) -> Texts | None:
     _, texts = _read_kept(await ledger.meta(_KEPT))
     if texts.digest() == named:
         return texts
-    now = Texts.read(home)
+    now = read_texts(home)
     if now.digest() != named and None in now:
         raise PolicyError(
             "the policy that was in force is gone, and its copy in the ledger is not"
@@ -126,12 +132,12 @@ async def take_over_policy(broker: Broker) -> None:
 
 async def reload_policy(broker: Broker) -> None:
     """Put changed files in force; keep what is in force when they cannot be."""
-    if not broker.policy.changed(broker.home):
+    if not changed(broker.policy, broker.home):
         return
     try:
         # In a thread: it takes about as long as fifty decisions.
         last = broker.policy.texts
-        policy = await asyncio.to_thread(Policy.load, broker.home, last)
+        policy = await asyncio.to_thread(load_policy, broker.home, last)
     except PolicyError as error:
         broker.policy_problem = error.diagnosis()
         log.warning("policy not reloaded: %s", broker.policy_problem)
@@ -147,14 +153,14 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
         ConflictError: none that was in force is gone.
         PolicyError: what is left cannot be put in force.
     """
-    gone = broker.policy.texts.gone(Texts.read(broker.home))
+    gone = broker.policy.texts.gone(read_texts(broker.home))
     if not gone:
         raise ConflictError(
             "no file of the policy in force is gone",
             "to return to the shipped policy, move policy.cedar and scopes.toml away"
             " first",
         )
-    await _put_in_force(broker, Policy.load(broker.home), operator)
+    await _put_in_force(broker, load_policy(broker.home), operator)
 
 
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:

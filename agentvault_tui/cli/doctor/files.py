@@ -55,9 +55,8 @@ def check_settings(session: Session) -> Iterator[Finding]:
 
 def check_policy(session: Session) -> Iterator[Finding]:
     """Load policy and catalogue as the broker would."""
-    policy = lazy_room("policy").Policy.load(session.home)
-    check = lazy_room("policy.connections").check_connections
-    check(session.settings.connections, policy.catalogue)
+    policy = lazy_room("broker.policy_files").load_policy(session.home)
+    policy.catalogue.check_connections(session.settings.connection_scopes)
     yield ok(
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
     )

@@ -1,0 +1,118 @@
+"""Reads the two files a policy is made of from the home."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.errors import PolicyError
+from agentvault_tui.home import Home
+from agentvault_tui.policy import Policy, Texts
+
+MAX_FILE: Final = 256 * 1024
+_Signature = tuple[tuple[int, ...] | None, ...]
+"""What `stat` says about both files: cheap enough to ask each second."""
+
+
+def load_policy(home: Home, last: Texts = Texts()) -> Policy:  # noqa: B008 - immutable
+    """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
+
+    Args:
+        home: the vault's folders.
+        last: what the files said that are in force: one that is gone since is a
+            fault like a broken one, and brings no milder policy back.
+
+    Raises:
+        PolicyError: one of them cannot be put in force, with line and reason.
+    """
+    # Taken first: a file that changes while it is read is read again.
+    seen = _signature(home)
+    texts = read_texts(home)
+    if gone := last.gone(texts):
+        raise PolicyError(
+            f"{' and '.join(gone)} was in force and is gone from {home.config}",
+            "put it back, or return to the shipped one: agentvault policy reset",
+        )
+    return Policy.of(texts, str(home.policy_file), str(home.scopes_file), seen)
+
+
+def kept_policy(home: Home, texts: Texts) -> Policy:
+    """Make a policy of what the files of *home* said once.
+
+    Raises:
+        PolicyError: it cannot be put in force, with line and reason.
+    """
+    sources = str(home.policy_file), str(home.scopes_file)
+    return Policy.of(texts, *sources, _signature(home))
+
+
+def changed(policy: Policy, home: Home) -> bool:
+    """Tell, once for each change, whether the home's files differ from *policy*'s.
+
+    A broken file is thus tried once, and again when it is next saved.
+    """
+    now = _signature(home)
+    if now == policy.seen:
+        return False
+    policy.seen = now
+    return True
+
+
+def read_texts(home: Home) -> Texts:
+    """Read both files.
+
+    Raises:
+        PolicyError: one is no plain file, too large, unreadable, or not UTF-8.
+    """
+    return Texts(read_text(home.policy_file), read_text(home.scopes_file))
+
+
+def read_text(path: Path) -> str | None:
+    """Read one file of the home; nothing when it is not there.
+
+    Raises:
+        PolicyError: it is no plain file, too large, unreadable, or not UTF-8.
+    """
+    try:
+        # Without O_NONBLOCK a FIFO in the file's place would hold the broker up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PolicyError(f"{path} is not a plain file", "put a text file there")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > MAX_FILE:
+        raise PolicyError(f"{path} is larger than {MAX_FILE // 1024} KiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise PolicyError(
+            f"{path} line {line}: it is not UTF-8", "save the file as UTF-8"
+        ) from error
+
+
+def _signature(home: Home) -> _Signature:
+    return tuple(_stat(path) for path in (home.policy_file, home.scopes_file))
+
+
+def _stat(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )

@@ -1,0 +1,44 @@
+"""The two texts a policy is made of, and those that ship with AgentVault."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from typing import NamedTuple
+
+from agentvault_tui.policy.catalogue import Catalogue
+
+
+class Texts(NamedTuple):
+    """What ``policy.cedar`` and ``scopes.toml`` say; None for one that is not there."""
+
+    policy: str | None = None
+    scopes: str | None = None
+
+    def gone(self, now: Texts) -> tuple[str, ...]:
+        """Return the names of the files that are here and not *now*."""
+        names = ("policy.cedar", "scopes.toml")
+        pairs = zip(names, self, now, strict=True)
+        return tuple(
+            name for name, mine, theirs in pairs if mine is not None and theirs is None
+        )
+
+    def digest(self) -> str:
+        """Return the SHA-256 of both, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
+
+
+def shipped_policy() -> str:
+    """Return the policy that ships with AgentVault."""
+    return (resources.files(__package__) / "default.cedar").read_text("utf-8")
+
+
+def shipped_scopes() -> str:
+    """Return the ``scopes.toml`` that ships with AgentVault."""
+    return (resources.files(__package__) / "scopes.toml").read_text("utf-8")
+
+
+def shipped_catalogue() -> Catalogue:
+    """Return the catalogue that ships with AgentVault."""
+    return Catalogue.parse(shipped_scopes(), "scopes.toml")
