@@ -53,6 +53,18 @@ def test_every_module_says_its_reason() -> None:
     assert silent == []
 
 
+def test_the_map_has_every_room_and_ground_floor_module() -> None:
+    """CONTRIBUTING's map names whatever lies right in the package, and nothing else."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    drawn = re.findall(r"^  ([a-z_]+(?:/|\.py)) ", text, re.MULTILINE)
+    there = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in PACKAGE.iterdir()
+        if (path / "__init__.py").exists() or path.suffix == ".py"
+    ]
+    assert sorted(drawn) == sorted(set(there) - {"__init__.py"})
+
+
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [

@@ -13,7 +13,7 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UsageError
-from agentvault_tui.local_user import user_name
+from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind
 
 

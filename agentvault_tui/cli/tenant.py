@@ -15,7 +15,7 @@ from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session, lazily, lazy_room
 from agentvault_tui.errors import UnreachableError, UsageError
-from agentvault_tui.local_user import user_name
+from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind, Draft
 from agentvault_tui.model.people import user_changed
 from agentvault_tui.model.role import Role

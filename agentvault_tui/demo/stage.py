@@ -23,7 +23,6 @@ from agentvault_tui.demo import approver, people, processes
 from agentvault_tui.demo.company import Company, open_company, register
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
-from agentvault_tui.home import private_folder
 from agentvault_tui.qr import QrCode, draw
 
 _OUTCOMES: Final = ("allowed", "denied", "escalated")
@@ -102,8 +101,10 @@ def _home(named: str | None) -> Iterator[Path]:
             if named
             else Path(tempfile.mkdtemp(prefix="av-demo-"))
         )
-        for path in (folder, folder / "demo"):
-            private_folder(path)
+        for path in (*reversed(folder.parents), folder, folder / "demo"):
+            if not path.exists():
+                path.mkdir()
+                path.chmod(0o700)
     except OSError as error:
         raise UsageError(
             f"cannot use the folder {error.filename} ({error.strerror})", "name another"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentvault_tui.clock import SystemClock
 from agentvault_tui.demo.guard import Demand, Guard, OwnersGuard
 from agentvault_tui.demo.store import Store, latest
-from agentvault_tui.web import Server, tcp_socket
 
 _BODY_CAP: Final = 65_536
 
@@ -239,5 +240,20 @@ def _problem(status: int, detail: str) -> Response:
 @contextlib.asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[str]:
     """Serve *app* on a loopback port the system picks; yield its base URL."""
-    async with Server(SystemClock()) as server:
-        yield (await server.listen(app, tcp_socket("127.0.0.1", 0))).url
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_config=None, lifespan="off")
+        server = _EmbeddedServer(config)
+        # The socket listens already: what connects before the server runs waits.
+        running = asyncio.create_task(server.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await running
+
+
+class _EmbeddedServer(uvicorn.Server):
+    """A server that leaves signals to the program it is part of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle none."""
+        yield

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -27,34 +27,6 @@ from agentvault_tui.vault.secret import Secret
 _BITS: Final = 3072
 """Of a worker's key."""
 _PUBLIC: Final = 65537
-
-
-class Keeper(Protocol):
-    """Where secrets go the moment the tenant gives them, and where they are known."""
-
-    def client_id(self, key: str) -> str:
-        """Return the client kept under *key*, or ``""``."""
-        ...
-
-    def has_secret(self, key: str, client_id: str) -> bool:
-        """Tell whether the secret of *client_id* is kept under *key*."""
-        ...
-
-    def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
-        """Keep a client, and its secret if it has one; on disk when this returns."""
-        ...
-
-    def forget(self, key: str) -> None:
-        """Let go of the client kept under *key*, and of its secret."""
-        ...
-
-    def worker_key(self, key: str) -> str:
-        """Return the name of the worker's key kept under *key*, or ``""``."""
-        ...
-
-    def new_worker_key(self, key: str) -> tuple[str, str]:
-        """Make and keep a worker's key; return its name and public part in PEM."""
-        ...
 
 
 class KeptClients:

@@ -156,8 +156,10 @@ async def test_the_same_question_is_polled_once(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """Two identical requests share one auth_req_id, and so one poll."""
-    scripted.will(403, ESCALATED)
-    scripted.will(403, ESCALATED)
+    # Long enough that both requests are answered before the first poll.
+    unhurried = {**ESCALATED, "interval": 1.0}
+    scripted.will(403, unhurried)
+    scripted.will(403, unhurried)
     scripted.will(400, {"error": "invalid_grant"})
     await agent.run(payment(1881, 4200))
     await agent.run(payment(1881, 4200))

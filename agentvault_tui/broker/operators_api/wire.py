@@ -30,7 +30,7 @@ from agentvault_tui.errors import (
     TenantError,
     UsageError,
 )
-from agentvault_tui.local_user import user_name
+from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.codec import encode

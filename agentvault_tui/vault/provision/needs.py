@@ -1,8 +1,11 @@
-"""What a vault needs from a tenant: the input of the desired state, plain data."""
+"""What a vault needs from a tenant, plain data, and what keeps its secrets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from agentvault_tui.vault.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,31 @@ class Systems:
     """The scopes it has; empty when the tenant does not say."""
     my_account: str = ""
     """Identifier of the My Account API; empty until it is activated."""
+
+
+class Keeper(Protocol):
+    """Where secrets go the moment the tenant gives them, and where they are known."""
+
+    def client_id(self, key: str) -> str:
+        """Return the client kept under *key*, or ``""``."""
+        ...
+
+    def has_secret(self, key: str, client_id: str) -> bool:
+        """Tell whether the secret of *client_id* is kept under *key*."""
+        ...
+
+    def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
+        """Keep a client, and its secret if it has one; on disk when this returns."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Let go of the client kept under *key*, and of its secret."""
+        ...
+
+    def worker_key(self, key: str) -> str:
+        """Return the name of the worker's key kept under *key*, or ``""``."""
+        ...
+
+    def new_worker_key(self, key: str) -> tuple[str, str]:
+        """Make and keep a worker's key; return its name and public part in PEM."""
+        ...

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from agentvault_tui.vault.kept_clients import Keeper
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.provision.applying import carry_out
 from agentvault_tui.vault.provision.desired import Wanted
 from agentvault_tui.vault.provision.found import Found
-from agentvault_tui.vault.provision.needs import Needs
+from agentvault_tui.vault.provision.needs import Keeper, Needs
 from agentvault_tui.vault.provision.plan import Item, Plan, make_plan
 from agentvault_tui.vault.provision.reading import Reader
 from agentvault_tui.vault.provision.survey import survey

@@ -8,7 +8,6 @@ from typing import Any
 
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.kept_clients import Keeper
 from agentvault_tui.vault.management import Management, objects
 from agentvault_tui.vault.management.objects import (
     actions,
@@ -21,6 +20,7 @@ from agentvault_tui.vault.management.objects import (
 from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.lasting import lasting
+from agentvault_tui.vault.provision.needs import Keeper
 from agentvault_tui.vault.reply import Json
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.vault.kept_clients import Keeper
 from agentvault_tui.vault.management import Management, objects
 from agentvault_tui.vault.management.objects import (
     actions,
@@ -18,6 +17,7 @@ from agentvault_tui.vault.management.objects import (
 )
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.needs import Keeper
 from agentvault_tui.vault.reply import Json
 
 _BATCH: Final = 50

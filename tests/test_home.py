@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentvault_tui.errors import SettingsError
-from agentvault_tui.home import Home
-from agentvault_tui.trusted_path import check_trusted
+from agentvault_tui.home import Home, check_trusted
 
 STRANGER = 54_321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
