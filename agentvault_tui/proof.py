@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from agentvault_tui.operator_api.history import LinkInfo
 
 _GENESIS: Final = b"agentvault ledger v1\n"
 _LINK: Final = b"agentvault event v1\n"
@@ -29,16 +30,10 @@ class Proof:
     ledger: str
 
     @classmethod
-    def read(cls, link: Mapping[str, Any], ledger: object) -> Proof:
+    def read(cls, link: LinkInfo, ledger: str) -> Proof:
         """Read a link of ``/api/audit/{seq}`` or ``/api/audit/links``."""
-        seq = link.get("seq")
-        return cls(
-            seq if isinstance(seq, int) and 0 < seq < 2**63 else 0,
-            str(link.get("body") or ""),
-            str(link.get("hash") or ""),
-            str(link.get("previous_hash") or ""),
-            str(ledger or ""),
-        )
+        seq = link.seq if 0 < link.seq < 2**63 else 0
+        return cls(seq, link.body, link.hash, link.previous_hash, ledger)
 
     def event(self) -> dict[str, Any] | None:
         """Return the event that the body tells, as the API writes it; None if none.

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.link.sse import Decoder, read_frames
+from agentvault_tui.console.link.wire import read_frames
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.operator_api.sse import Decoder
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.manual_clock import ManualClock

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.wire_shapes import filled
 
+from agentvault_tui.operator_api.history import LinkInfo
 from agentvault_tui.proof import Proof, genesis, link
 
 DOC = Path(__file__).parents[1] / "docs" / "ledger-format.md"
@@ -74,11 +76,11 @@ def test_no_changed_byte_goes_unnoticed(junk: bytes, at: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [{}, {"seq": -1}, {"seq": "1", "body": None}, {"seq": 2**80}]
+    "raw", [{}, {"seq": -1}, {"seq": 1, "body": "{"}, {"seq": 2**80}]
 )
 def test_nonsense_is_no_link(raw: dict[str, object]) -> None:
     """What is no link at all is told as one that does not hold, never as a fault."""
-    assert Proof.read(raw, None).problem() != ""
+    assert Proof.read(filled(LinkInfo, raw), "").problem() != ""
 
 
 def test_a_body_that_is_no_event_is_told() -> None:

@@ -13,11 +13,12 @@ import click
 
 from agentvault_tui.cli.device import followed
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.operator_client import segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantError, TenantRefusedError, UsageError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import StepUpQuery
 from agentvault_tui.text import clip
 
 _TRIES: Final = 3
@@ -82,10 +83,10 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
 
 def _waiting(session: Session, user_code: str) -> str | None:
     """Return the id of the step-up that waits for *user_code*; None for a login."""
-    answer = session.client.get("/api/agents/stepup", status="authorizing")
-    for item in answer["stepups"]:
-        if item["device"] and item["device"]["user_code"] == user_code:
-            return str(item["id"])
+    waiting = session.client.call(calls.STEPUPS, StepUpQuery(status="authorizing"))
+    for item in waiting.stepups:
+        if item.device and item.device.user_code == user_code:
+            return item.id
     return None
 
 
@@ -95,12 +96,12 @@ def _accepted(session: Session, stepup_id: str | None) -> tuple[str, str | None]
         return "confirmed", None
     ended = followed(
         session,
-        lambda: session.client.get(f"/api/agents/stepup/{segment(stepup_id)}"),
-        lambda item: item["status"] == "authorizing",
+        lambda: session.client.call(calls.STEPUP, id=stepup_id),
+        lambda item: item.status == "authorizing",
     )
-    if ended["status"] in {"approved", "redeemed"}:
+    if ended.status in {"approved", "redeemed"}:
         return "approved", None
-    return "refused", ended["problem"] or ended["status"]
+    return "refused", ended.problem or ended.status
 
 
 def _prover(session: Session) -> Callable[[str], str] | None:
@@ -115,13 +116,13 @@ def _prover(session: Session) -> Callable[[str], str] | None:
 
 def _issuer(session: Session) -> str:
     """Return where the tenant is, as the running broker says."""
-    tenant = session.client.get("/api/status")["tenant"]
-    if tenant["kind"] != "embedded":
+    tenant = session.client.call(calls.STATUS).tenant
+    if tenant.kind != "embedded":
         raise UsageError(
-            f"the tenant is {tenant['issuer']}, whose pages need a browser",
+            f"the tenant is {tenant.issuer}, whose pages need a browser",
             "open the link the console shows",
         )
-    return str(tenant["issuer"])
+    return tenant.issuer
 
 
 def _factor(name: str, given: str | None, send: Callable[[str], None]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from msgspec import to_builtins
 
 from agentvault_tui.cli.agent_show import (
     count,
-    live_tokens,
     print_agent,
     print_elsewhere,
     serving,
@@ -21,6 +21,14 @@ from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazily
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import (
+    AgentRequest,
+    RestoreRequest,
+    RevokeRequest,
+    ScopesRequest,
+)
+from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
 
 _KEY_CAP: Final = 64 * 1024
 
@@ -39,14 +47,14 @@ def list_agents(session: Session) -> None:
     """List every agent with its live tokens and how it was answered."""
     out = session.out
     pages = list(agent_pages(session.client, tokens=session.json))
-    agents = [agent for page in pages for agent in page["agents"]]
+    agents = [agent for page in pages for agent in page.agents]
     if session.json:
-        out.json({"agents": agents, "head": pages[0]["head"]})
+        out.json({"agents": agents, "head": pages[0].head})
         return
-    panic = session.client.get("/api/status")["panic"]
-    if panic["on"]:
+    panic = session.client.call(calls.STATUS).panic
+    if panic.on:
         out.note(
-            f"everything is stopped by {panic['by']}, for: {panic['reason'] or '-'}; "
+            f"everything is stopped by {panic.by}, for: {panic.reason or '-'}; "
             "`agentvault agents restore --all` ends it"
         )
     if not agents:
@@ -54,18 +62,18 @@ def list_agents(session: Session) -> None:
         return
     rows = [
         [
-            out.cell(agent["name"], "strong", 40),
-            out.cell(agent["id"]),
-            out.cell(agent["owner"], limit=40),
-            out.word(agent["status"]),
-            out.cell(live_tokens(agent)),
-            out.cell(agent["counts"]["allowed"]),
-            out.cell(agent["counts"]["denied"]),
-            out.cell(agent["counts"]["escalated"]),
+            out.cell(agent.name, "strong", 40),
+            out.cell(agent.id),
+            out.cell(agent.owner, limit=40),
+            out.word(agent.status),
+            out.cell(agent.live_tokens),
+            out.cell(agent.counts.allowed),
+            out.cell(agent.counts.denied),
+            out.cell(agent.counts.escalated),
             out.cell(
-                f"serves {' '.join(agent['serves']) or 'every scope'}"
-                if agent["resource_server"]
-                else " ".join(agent["scopes"])
+                f"serves {' '.join(agent.serves) or 'every scope'}"
+                if agent.resource_server
+                else " ".join(agent.scopes)
             ),
         ]
         for agent in agents
@@ -86,11 +94,11 @@ def show_agent(session: Session, ref: str) -> None:
     """Show one agent: what it may do, what it holds, what it did, and how often."""
     client = session.client
     agent = find_agent(client, ref)
-    activity = client.get(f"/api/agents/{agent['id']}/activity")
+    activity = client.call(calls.ACTIVITY, id=agent.id)
     if session.json:
-        session.out.json({**agent, "activity": activity})
+        session.out.json({**to_builtins(agent), "activity": activity})
     else:
-        catalogue = client.get("/api/policy")["catalogue"]
+        catalogue = client.call(calls.POLICY).catalogue
         print_agent(session.out, agent, activity, catalogue)
 
 
@@ -134,30 +142,30 @@ def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> Non
     A resource server without --serves and --resource sees, and consumes, every token.
     """
     key, serves = given.pop("public_key"), _split(given.pop("serves"))
-    agent = session.client.post(
-        "/api/agents",
+    wanted = AgentRequest(
         scopes=_split(scopes),
         serves=serves,
         public_key=_read_key(key) if key else None,
         **given,
     )
-    secret = agent.get("client_secret")
+    agent = session.client.call(calls.REGISTER, wanted)
+    secret = agent.client_secret
     out = session.out
     if session.json:
-        answer = {"id": agent["id"], "client_id": agent["client_id"]}
+        answer = {"id": agent.id, "client_id": agent.client_id}
         out.json({**answer, "client_secret": secret} if secret else answer)
         return
     out.fields(
         [
-            ("agent", out.cell(agent["name"], "strong")),
-            ("id", agent["id"]),
-            ("client id", agent["client_id"]),
+            ("agent", out.cell(agent.name, "strong")),
+            ("id", agent.id),
+            ("client id", agent.client_id),
             *([("client secret", secret)] if secret else []),
-            ("scopes", " ".join(agent["scopes"])),
+            ("scopes", " ".join(agent.scopes)),
             *serving(agent),
         ]
     )
-    if agent["resource_server"] and not (agent["serves"] or agent["resources"]):
+    if agent.resource_server and not (agent.serves or agent.resources):
         out.note(
             "without --serves and --resource it sees every token, and consumes those "
             "meant for other servers"
@@ -189,37 +197,37 @@ def revoke_agent(
         raise UsageError("stopping every agent is recorded with a reason", "--reason R")
     client, out = session.client, session.out
     if everyone:
-        answer = client.post("/api/agents/revoke", all=True, reason=reason)
+        asked = RevokeRequest(all=True, reason=reason)
     else:
-        agent = find_agent(client, str(ref))
-        answer = client.post("/api/agents/revoke", agent_id=agent["id"], reason=reason)
+        asked = RevokeRequest(agent_id=find_agent(client, str(ref)).id, reason=reason)
+    answer = client.call(calls.REVOKE, asked)
     if session.json:
         out.json(answer)
         return
     who = (
-        [f"every agent ({answer['agents']})"]
-        if everyone
-        else _name_and_id(out, answer["agent"])
+        _name_and_id(out, answer.agent)
+        if answer.agent
+        else [f"every agent ({answer.agents})"]
     )
     out.line(Cell(out.shown("revoked "), "bad"), *who)
     out.line(
-        f"closed here in {answer['effective_ms']:.1f} ms: "
-        f"{count(answer['tokens_revoked'], 'token')} and "
-        f"{count(answer['stepups_cancelled'], 'step-up')} ended"
+        f"closed here in {answer.effective_ms:.1f} ms: "
+        f"{count(answer.tokens_revoked, 'token')} and "
+        f"{count(answer.stepups_cancelled, 'step-up')} ended"
     )
     print_elsewhere(out, answer)
-    if answer.get("recorded") is False:
+    if not answer.recorded:
         out.note(f"in force, and not in the ledger yet: {_kept(answer)}")
     if everyone:
         out.line("nothing is issued until `agentvault agents restore --all`")
 
 
-def _kept(answer: dict[str, Any]) -> str:
+def _kept(answer: RevokeAnswer) -> str:
     """Say where a cut is until the ledger can write."""
     return {
         "journal": "the cut journal keeps it, also over a restart",
         "stop": "the next start of the broker stops everything",
-    }.get(answer.get("kept", ""), "a restart of the broker would lose it")
+    }.get(answer.durable_in, "a restart of the broker would lose it")
 
 
 @command("restore", example="agentvault agents restore --all", prints_data=True)
@@ -231,20 +239,18 @@ def restore_agent(session: Session, ref: str | None, everyone: bool) -> None:
     _one_or_all(ref, everyone=everyone)
     client, out = session.client, session.out
     if everyone:
-        answer = client.post("/api/agents/restore", all=True)
+        asked = RestoreRequest(all=True)
     else:
-        agent = find_agent(client, str(ref))
-        answer = client.post("/api/agents/restore", agent_id=agent["id"])
+        asked = RestoreRequest(agent_id=find_agent(client, str(ref)).id)
+    answer = client.call(calls.RESTORE, asked)
     if session.json:
         out.json(answer)
-    elif everyone:
-        out.line(
-            f"the panic is over: {count(answer['agents'], 'agent')} served; "
-            "agents revoked singly stay revoked"
-        )
+    elif answer.agent:
+        out.line(Cell(out.shown("restored "), "good"), *_name_and_id(out, answer.agent))
     else:
         out.line(
-            Cell(out.shown("restored "), "good"), *_name_and_id(out, answer["agent"])
+            f"the panic is over: {count(answer.agents or 0, 'agent')} served; "
+            "agents revoked singly stay revoked"
         )
 
 
@@ -295,16 +301,17 @@ for _command in (
     agents.add_command(_command)
 
 
-def _change_scopes(session: Session, ref: str, **change: list[str]) -> None:
+def _change_scopes(session: Session, ref: str, **change: tuple[str, ...]) -> None:
     if not any(change.values()):
         raise UsageError("no scope was named", "for example write:calendar")
     agent = find_agent(session.client, ref)
-    if missing := set(change.get("ungrant", ())) - set(agent["scopes"]):
+    if missing := set(change.get("ungrant", ())) - set(agent.scopes):
         raise NotFoundError(
-            f"{agent['name']} was not granted {', '.join(sorted(missing))}",
-            f"it has {', '.join(agent['scopes']) or 'no scope'}",
+            f"{agent.name} was not granted {', '.join(sorted(missing))}",
+            f"it has {', '.join(agent.scopes) or 'no scope'}",
         )
-    changed = session.client.post("/api/agents/scopes", agent_id=agent["id"], **change)
+    asked = ScopesRequest(agent_id=agent.id, **change)
+    changed = session.client.call(calls.SCOPES, asked)
     if session.json:
         session.out.json(changed)
     else:
@@ -312,12 +319,12 @@ def _change_scopes(session: Session, ref: str, **change: list[str]) -> None:
         out.line(
             *_name_and_id(out, changed),
             " may ask for ",
-            out.cell(" ".join(changed["scopes"]) or "nothing", limit=2000),
+            out.cell(" ".join(changed.scopes) or "nothing", limit=2000),
         )
 
 
-def _name_and_id(out: Output, agent: dict[str, Any]) -> list[Cell | str]:
-    return [out.cell(agent["name"], "strong", 60), " (", out.cell(agent["id"]), ")"]
+def _name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:
+    return [out.cell(agent.name, "strong", 60), " (", out.cell(agent.id), ")"]
 
 
 def _one_or_all(ref: str | None, *, everyone: bool) -> None:
@@ -325,9 +332,9 @@ def _one_or_all(ref: str | None, *, everyone: bool) -> None:
         raise UsageError("say which agent, or --all, and not both")
 
 
-def _split(scopes: tuple[str, ...]) -> list[str]:
+def _split(scopes: tuple[str, ...]) -> tuple[str, ...]:
     """Accept scopes one by one, or several in one word as OAuth writes them."""
-    return [scope for word in scopes for scope in word.replace(",", " ").split()]
+    return tuple(scope for word in scopes for scope in word.replace(",", " ").split())
 
 
 def _read_key(path: Path) -> str:

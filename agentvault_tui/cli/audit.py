@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import click
+from msgspec.structs import replace
 
 from agentvault_tui.cli.events import print_event
 from agentvault_tui.cli.evidence import show
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
-from agentvault_tui.cli.operator_client import OperatorClient
 from agentvault_tui.cli.past import past
 from agentvault_tui.cli.record_files import accept, export, verify
 from agentvault_tui.cli.session import Session
@@ -22,6 +22,11 @@ from agentvault_tui.errors import (
     NotFoundError,
     UnreachableError,
 )
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import OperatorClient
+from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.operator_api.shapes import HeadInfo
 
 _PAGE: Final = 1000
 _RETRY: Final = 1.0
@@ -41,8 +46,8 @@ def audit() -> None:
 def tail(session: Session, number: int, follow: bool) -> None:
     """Print the latest events, oldest first; follow misses and repeats none."""
     client, out = session.client, session.out
-    head = int(client.get("/api/status")["ledger"]["head"])
-    for event in _newest(client, head + 1, number, {}):
+    head = client.call(calls.STATUS).ledger.head
+    for event in _newest(client, head + 1, number, AuditQuery()):
         print_event(out, event)
     if follow:
         _follow(session, head)
@@ -72,19 +77,19 @@ def search(
 ) -> None:
     """Print matching events, oldest first; TEXT may stand anywhere in them."""
     client, out = session.client, session.out
-    query = {
-        "agent": _agent_id(client, agent) if agent else None,
-        "outcome": given["outcome"],
-        "type": given["kind"],
-        "since": given["since"],
-        "until": given["until"],
-        "q": given["text"],
-    }
-    found: Iterable[dict[str, Any]]
+    query = AuditQuery(
+        agent=_agent_id(client, agent) if agent else None,
+        outcome=given["outcome"],
+        type=given["kind"],
+        since=given["since"],
+        until=given["until"],
+        q=given["text"],
+    )
+    found: Iterable[EventInfo]
     if number is None:
         found = _oldest_first(client, query)
     else:
-        head = int(client.get("/api/status")["ledger"]["head"])
+        head = client.call(calls.STATUS).ledger.head
         found = _newest(client, head + 1, number, query)
     for event in found:
         print_event(out, event)
@@ -97,34 +102,32 @@ for _command in (tail, search, past, show, export, verify, accept):
 def _agent_id(client: OperatorClient, word: str) -> str:
     """Find the agent; an id nobody has any more may still stand in the ledger."""
     try:
-        return str(find_agent(client, word)["id"])
+        return find_agent(client, word).id
     except NotFoundError:
         if word.startswith("agt_"):
             return word
         raise
 
 
-def _oldest_first(
-    client: OperatorClient, query: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _oldest_first(client: OperatorClient, query: AuditQuery) -> Iterator[EventInfo]:
     after: int | None = 0
     while after is not None:
-        page = client.get("/api/audit", after=after, limit=_PAGE, **query)
-        yield from page["events"]
-        after = page["next"]
+        page = client.call(calls.AUDIT, replace(query, after=after, limit=_PAGE))
+        yield from page.events
+        after = page.next
 
 
 def _newest(
-    client: OperatorClient, before: int, number: int, query: dict[str, Any]
-) -> list[dict[str, Any]]:
+    client: OperatorClient, before: int, number: int, query: AuditQuery
+) -> list[EventInfo]:
     """Return the latest *number* events below *before*, oldest first."""
-    found: list[dict[str, Any]] = []
+    found: list[EventInfo] = []
     cursor: int | None = before
     while cursor is not None and len(found) < number:
         limit = min(number - len(found), _PAGE)
-        page = client.get("/api/audit", before=cursor, limit=limit, **query)
-        found += page["events"]
-        cursor = page["next"]
+        page = client.call(calls.AUDIT, replace(query, before=cursor, limit=limit))
+        found += page.events
+        cursor = page.next
     return found[::-1]
 
 
@@ -138,15 +141,15 @@ def _follow(session: Session, last: int) -> None:
                 if lost:
                     lost = False
                     out.note("the broker is back: going on from where it stopped")
-                if event.kind == "reset":
+                if isinstance(event, HeadInfo):
                     raise LedgerDamagedError(
                         f"this is not the ledger that was followed: it ends before "
                         f"event {last}",
                         "`agentvault audit verify`, and find out who replaced it",
                     )
-                if event.kind == "audit" and event.id > last:
-                    last = event.id
-                    print_event(out, event.data)
+                if isinstance(event, EventInfo) and event.seq > last:
+                    last = event.seq
+                    print_event(out, event)
         except UnreachableError:
             if not lost:
                 out.note("the broker is gone: waiting for it (Ctrl-C ends this)")

@@ -126,12 +126,6 @@ async def _by_device(
     asked = scopes.reading(wanted) + scopes.writing(wanted)
 
     def tell(flow: DeviceFlow) -> None:
-        shown = {
-            "user_code": flow.user_code,
-            "verification_uri": flow.verification_uri,
-            "verification_uri_complete": flow.verification_uri_complete,
-            "expires_in": flow.expires_in,
-        }
-        print_device(session, shown)
+        print_device(session, flow)
 
     return FixedToken(await sign_in(tenant, client_id, asked, tell))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -14,6 +14,14 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import UsageError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import (
+    ConnectionQuery,
+    ConnectRequest,
+    ContinueRequest,
+    RemoveRequest,
+)
+from agentvault_tui.operator_api.shapes import AgentRef, ConnectionInfo, ConnectStepInfo
 
 
 @group("connections", example="agentvault connections list")
@@ -55,20 +63,20 @@ def add_connection(
     client, out = session.client, session.out
     agent = find_agent(client, ref)
     with listening(port) as callback:
-        step = client.post(
-            "/api/connections",
-            agent_id=agent["id"],
+        wanted = ConnectRequest(
+            agent_id=agent.id,
             connection=connection,
-            scopes=list(scopes) or None,
+            scopes=scopes,
             redirect_uri=callback.address,
         )
-        while step["step"] != "done":
+        step = client.call(calls.CONNECT, wanted)
+        while step.step != "done":
             _show_step(session, step, callback)
             step = _next(session, step, callback)
     if session.json:
         out.json(step)
-    else:
-        _print_account(out, step["connection"])
+    elif step.connection:
+        _print_account(out, step.connection)
 
 
 @command("list", example="agentvault connections list --json", prints_data=True)
@@ -77,12 +85,12 @@ def add_connection(
 def list_connections(session: Session, agent: str | None) -> None:
     """List accounts: whose they are, what they allow, and which agents share one."""
     client, out = session.client, session.out
-    agent_id = find_agent(client, agent)["id"] if agent else None
-    answer = client.get("/api/connections", agent=agent_id)
+    agent_id = find_agent(client, agent).id if agent else None
+    answer = client.call(calls.CONNECTIONS, ConnectionQuery(agent=agent_id))
     if session.json:
         out.json(answer)
         return
-    if not answer["connections"]:
+    if not answer.connections:
         out.line("no accounts yet: `agentvault connections add AGENT CONNECTION`")
         return
     out.table(
@@ -92,16 +100,16 @@ def list_connections(session: Session, agent: str | None) -> None:
         ),
         [
             [
-                out.cell(one["agent_name"], "strong", 40),
-                out.cell(one["connection"]),
-                out.cell(one["account"]),
-                out.cell(one["user_name"] or one["user"], limit=40),
-                out.cell(" ".join(one["scopes"])),
-                out.cell(" ".join(one["provider_scopes"]), limit=60),
-                out.cell("being removed" if one["removing"] else one["since"][:19]),
-                out.cell(_names(one["shared_with"])),
+                out.cell(one.agent_name, "strong", 40),
+                out.cell(one.connection),
+                out.cell(one.account),
+                out.cell(one.user_name or one.user, limit=40),
+                out.cell(" ".join(one.scopes)),
+                out.cell(" ".join(one.provider_scopes), limit=60),
+                out.cell("being removed" if one.removing else str(one.since)[:19]),
+                out.cell(_names(one.shared_with)),
             ]
-            for one in answer["connections"]
+            for one in answer.connections
         ],
         keep=("ACCOUNT",),
     )
@@ -127,12 +135,8 @@ def remove_connection(
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
-    removed = client.post(
-        "/api/connections/remove",
-        agent_id=agent["id"],
-        connection=connection,
-        shared=shared,
-    )
+    asked = RemoveRequest(agent_id=agent.id, connection=connection, shared=shared)
+    removed = client.call(calls.REMOVE, asked)
     if session.json:
         out.json(removed)
         return
@@ -143,12 +147,12 @@ def remove_connection(
             "gone": "it was gone from Token Vault already",
             "left": "left in Token Vault: its user is not signed in here, "
             "and nobody else can delete it",
-        }[removed["at_tenant"]]
+        }[removed.at_tenant]
     )
-    if removed["also"]:
-        out.line("cut too: ", out.cell(_names(removed["also"]), "strong"))
-    if removed["outside_until"]:
-        until = out.cell(removed["outside_until"], "wait")
+    if removed.also:
+        out.line("cut too: ", out.cell(_names(removed.also), "strong"))
+    if removed.outside_until:
+        until = out.cell(removed.outside_until, "wait")
         out.line("a token handed out before works at the provider until ", until)
 
 
@@ -156,7 +160,7 @@ for _command in (add_connection, list_connections, remove_connection):
     connections.add_command(_command)
 
 
-def _show_step(session: Session, step: dict[str, Any], callback: Callback) -> None:
+def _show_step(session: Session, step: ConnectStepInfo, callback: Callback) -> None:
     """Say what to open; nothing is opened by itself."""
     out = session.out
     if session.json:
@@ -164,12 +168,12 @@ def _show_step(session: Session, step: dict[str, Any], callback: Callback) -> No
         return
     what = (
         "Sign in as the agent's vault user"
-        if step["step"] == "sign_in"
+        if step.step == "sign_in"
         else "Allow the account at its provider"
     )
     out.line(f"{what}. Open in a browser:")
     out.line()
-    out.line(out.cell(step["page"], "strong", 4000))
+    out.line(out.cell(step.page, "strong", 4000))
     out.line()
     if callback.listens:
         out.line("and come back here. With the browser on another machine, paste")
@@ -179,44 +183,42 @@ def _show_step(session: Session, step: dict[str, Any], callback: Callback) -> No
         out.line("port. Paste that address:")
 
 
-def _next(session: Session, step: dict[str, Any], callback: Callback) -> dict[str, Any]:
+def _next(
+    session: Session, step: ConnectStepInfo, callback: Callback
+) -> ConnectStepInfo:
     """Wait for the browser; an address that is not this page's is asked for again."""
-    ends = parse_iso(step["expires_at"])
+    ends = parse_iso(str(step.expires_at))
     while True:
         left = (ends - datetime.now(UTC)).total_seconds()
-        address = callback.next(left)
+        reached = ContinueRequest(id=str(step.id), address=callback.next(left))
         try:
-            reached: dict[str, Any] = session.client.post(
-                "/api/connections/continue", id=step["id"], address=address
-            )
+            return session.client.call(calls.CONTINUE, reached)
         except UsageError as error:
             session.out.note(error.diagnosis())
-        else:
-            return reached
 
 
-def _print_account(out: Output, account: dict[str, Any]) -> None:
+def _print_account(out: Output, account: ConnectionInfo) -> None:
     out.fields(
         [
-            ("connected", out.cell(account["connection"], "strong")),
-            ("account", account["account"]),
-            ("agent", out.cell(account["agent_name"])),
-            ("vault user", out.cell(account["user_name"])),
-            ("at the provider", " ".join(account["provider_scopes"])),
+            ("connected", out.cell(account.connection, "strong")),
+            ("account", account.account),
+            ("agent", out.cell(account.agent_name)),
+            ("vault user", out.cell(account.user_name)),
+            ("at the provider", " ".join(account.provider_scopes)),
             *(
-                [("its owner there", out.cell(account["provider_user"], limit=80))]
-                if account.get("provider_user")
+                [("its owner there", out.cell(account.provider_user, limit=80))]
+                if account.provider_user
                 else []
             ),
-            ("stands for", " ".join(account["scopes"])),
+            ("stands for", " ".join(account.scopes)),
             *(
-                [("shared with", out.cell(_names(account["shared_with"])))]
-                if account["shared_with"]
+                [("shared with", out.cell(_names(account.shared_with)))]
+                if account.shared_with
                 else []
             ),
         ]
     )
 
 
-def _names(agents: list[dict[str, str]]) -> str:
-    return ", ".join(agent["name"] for agent in agents)
+def _names(agents: Iterable[AgentRef]) -> str:
+    return ", ".join(agent.name for agent in agents)

@@ -7,17 +7,22 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session, lazily
+from agentvault_tui.operator_api.calls import STATUS, AnswerT
+from agentvault_tui.operator_api.shapes import DeviceInfo
+
+if TYPE_CHECKING:
+    from agentvault_tui.vault.device import DeviceFlow
 
 _POLL: Final = 0.5
 
 
-def print_device(session: Session, device: dict[str, Any]) -> None:
+def print_device(session: Session, device: DeviceInfo | DeviceFlow) -> None:
     """Print what a person needs on their other device (RFC 8628 section 3.3)."""
-    out, link, code = session.out, device["verification_uri"], device["user_code"]
+    out, link, code = session.out, device.verification_uri, device.user_code
     local = lazily("agentvault_tui.qr", "on_loopback")(link)
     way = lazily("agentvault_tui.qr", "tunnel")
     out.line()
@@ -34,25 +39,25 @@ def print_device(session: Session, device: dict[str, Any]) -> None:
         out.line("or in another terminal  ", out.cell(command, limit=500))
     out.line()
     if not local:  # no other device can open it
-        print_qr(out, device.get("verification_uri_complete") or link)
+        print_qr(out, device.verification_uri_complete or link)
     out.line(
-        f"The code lives {int(device['expires_in'])} s. "
+        f"The code lives {int(device.expires_in)} s. "
         "If the page shows anything else than this, cancel there."
     )
 
 
 def followed(
     session: Session,
-    fetch: Callable[[], dict[str, Any]],
-    waits: Callable[[dict[str, Any]], bool],
-) -> dict[str, Any]:
+    fetch: Callable[[], AnswerT],
+    waits: Callable[[AnswerT], bool],
+) -> AnswerT:
     """Return what *fetch* gives once it no longer *waits*.
 
     Tells a person whose code is good for nothing just now: the tenant is away.
     """
     told = False
     while waits(answer := fetch()):
-        away = session.client.get("/api/status")["tenant"]["reachable"] is False
+        away = session.client.call(STATUS).tenant.reachable is False
         if away and not told:
             session.out.note("the tenant does not answer: waiting while the code lives")
         elif told and not away:

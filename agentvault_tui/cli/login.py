@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from msgspec import to_builtins
 
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import Session
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.shapes import MeInfo, PresenceInfo
 
 
 @command("login", example="agentvault login", prints_data=True)
@@ -15,26 +17,24 @@ from agentvault_tui.cli.session import Session
 def login(session: Session) -> int:
     """Sign in by device flow: prints a code and waits for the tenant's answer."""
     client, out = session.client, session.out
-    started = client.post("/api/auth/login")
+    started = client.call(calls.LOGIN)
     if session.json:
         out.json(started)
-    else:
-        print_device(session, started["device"])
-    me = followed(
-        session, lambda: client.get("/api/auth/me"), lambda seen: bool(seen["pending"])
-    )
+    elif started.device:
+        print_device(session, started.device)
+    me = followed(session, lambda: client.call(calls.ME), lambda seen: seen.pending)
     if session.json:
         out.json(me)
     else:
         _print_me(out, me)
-    return 0 if me["user"] and not me["problem"] else 1
+    return 0 if me.user and not me.problem else 1
 
 
 @command("logout", example="agentvault logout", prints_data=True)
 @pass_session
 def logout(session: Session) -> None:
     """Sign out, and end a sign-in under way."""
-    me = session.client.post("/api/auth/logout")
+    me = session.client.call(calls.LOGOUT)
     if session.json:
         session.out.json(me)
     else:
@@ -46,49 +46,49 @@ def logout(session: Session) -> None:
 def whoami(session: Session) -> None:
     """Say who is signed in, which local user the broker sees, and who else is here."""
     client, out = session.client, session.out
-    me = client.get("/api/auth/me")
-    here = client.get("/api/presence")
+    me = client.call(calls.ME)
+    here = client.call(calls.PRESENCE)
     if session.json:
-        out.json({**me, "operators": here["operators"]})
+        out.json({**to_builtins(me), "operators": here.operators})
     else:
         _print_me(out, me)
         _print_here(out, here)
 
 
-def _print_here(out: Output, here: dict[str, Any]) -> None:
+def _print_here(out: Output, here: PresenceInfo) -> None:
     """Print each open console and stream, and what is looked at there."""
     rows = []
-    for each in here["operators"]:
-        terminal = f" on {each['terminal']}" if each["terminal"] else ""
-        looks = f", looks at {each['looking_at']}" if each["looking_at"] else ""
-        since = each["since"][11:19]
-        line = f"{each['name']}{terminal}, {each['face']} since {since}Z{looks}"
+    for each in here.operators:
+        terminal = f" on {each.terminal}" if each.terminal else ""
+        looks = f", looks at {each.looking_at}" if each.looking_at else ""
+        since = each.since[11:19]
+        line = f"{each.name}{terminal}, {each.face} since {since}Z{looks}"
         rows.append(("connected", out.cell(line)))
-    if here["unlisted"]:
-        rows.append(("connected", out.cell(f"and {here['unlisted']} more streams")))
+    if here.unlisted:
+        rows.append(("connected", out.cell(f"and {here.unlisted} more streams")))
     out.fields(rows or [("connected", out.cell("nobody"))])
 
 
-def _print_me(out: Output, me: dict[str, Any]) -> None:
-    user = me["user"]
+def _print_me(out: Output, me: MeInfo) -> None:
+    user = me.user
     if user:
         out.fields(
             [
-                ("signed in", out.cell(user["name"], "strong")),
-                ("subject", user["sub"]),
-                ("e-mail", user["email"]),
-                ("role", me["role"]),
-                ("roles", ", ".join(user["roles"])),
-                ("factors", ", ".join(user["amr"])),
-                ("until", user["expires_at"]),
-                ("locks", f"{user['idle_at']}, unless something is decided"),
+                ("signed in", out.cell(user.name, "strong")),
+                ("subject", user.sub),
+                ("e-mail", user.email),
+                ("role", me.role),
+                ("roles", ", ".join(user.roles)),
+                ("factors", ", ".join(user.amr)),
+                ("until", user.expires_at),
+                ("locks", f"{user.idle_at}, unless something is decided"),
             ]
         )
     else:
         out.line("not signed in: `agentvault login`; reading, denying and revoking")
         out.line("need only this socket")
-    refused = [out.cell(why, "wait", 300) for why in me["refused"].values()]
-    local = ("local user", me.get("local") or me["uid"])
+    refused = [out.cell(why, "wait", 300) for why in me.refused.values()]
+    local = ("local user", me.local or me.uid)
     out.fields([local, *(("may not", why) for why in refused)])
-    if me["problem"]:
-        out.fields([("last sign-in", out.cell(me["problem"], "wait", 500))])
+    if me.problem:
+        out.fields([("last sign-in", out.cell(me.problem, "wait", 500))])

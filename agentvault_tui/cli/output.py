@@ -6,7 +6,6 @@ escape sequence of an agent's making to a terminal.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from agentvault_tui.lures import mask_lures
+from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -196,8 +196,7 @@ def discard_output() -> None:
 
 def to_json(value: object) -> str:
     """Write *value* as one line of pure, printable ASCII."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("\x7f", "\\u007f")
+    return encode(value).decode().replace("\x7f", "\\u007f")
 
 
 def one_line(text: str) -> Shown:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 import click
 
@@ -13,8 +13,10 @@ from agentvault_tui.cli.session import Session
 from agentvault_tui.cli.times import Moment
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import UsageError
-
-_OPEN = frozenset({"pending", "authorizing"})
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.history import PastInfo
+from agentvault_tui.operator_api.requests import PastQuery
+from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, PanicInfo, PastAgentInfo
 
 
 @command("past", example="agentvault audit past --at 2h", prints_data=True)
@@ -28,47 +30,48 @@ def past(session: Session, at: str | None, seq: int | None) -> None:
     """
     if (at is None) == (seq is None):
         raise UsageError("give one moment", "--at TIME or --seq NUMBER")
-    query = {"at": at} if seq is None else {"seq": seq}
-    found = session.client.get("/api/past", **query)
+    query = PastQuery(at=at) if seq is None else PastQuery(seq=seq)
+    found = session.client.call(calls.PAST, query)
     if session.json:
         session.out.json(found)
     else:
         _print(session.out, found)
 
 
-def _print(out: Output, found: dict[str, Any]) -> None:
-    last, panic = found["around"]["last"]["seq"], found["status"]["panic"]
+def _print(out: Output, found: PastInfo) -> None:
+    last, panic = found.around.last, found.status.panic
+    recorded = f"{found.seq} of {last.seq if last else 0}, recorded {found.time}"
     out.fields(
         [
-            ("as of", out.cell(found["at"], "strong")),
-            ("after event", f"{found['seq']} of {last}, recorded {found['time']}"),
-            *([("panic", out.cell(_panic(panic), "bad", 400))] if panic["on"] else []),
+            ("as of", out.cell(found.at, "strong")),
+            ("after event", recorded),
+            *([("panic", out.cell(_panic(panic), "bad", 400))] if panic.on else []),
         ]
     )
     out.line("")
-    _print_agents(out, found["agents"])
+    _print_agents(out, found.agents or ())
     _print_waiting(out, found)
-    for doubt in found["status"]["warnings"]:
+    for doubt in found.status.warnings:
         out.note(f"unsure: {doubt}")
 
 
-def _panic(panic: dict[str, Any]) -> str:
-    why = f": {panic['reason']}" if panic["reason"] else ""
-    return f"everything stopped since {panic['since']} by {panic['by']}{why}"
+def _panic(panic: PanicInfo) -> str:
+    why = f": {panic.reason}" if panic.reason else ""
+    return f"everything stopped since {panic.since} by {panic.by}{why}"
 
 
-def _print_agents(out: Output, agents: list[dict[str, Any]]) -> None:
+def _print_agents(out: Output, agents: Iterable[PastAgentInfo]) -> None:
     if not agents:
         out.line("no agents then")
         return
     rows = [
         [
-            out.cell(agent["name"], "strong", 60),
-            out.cell(agent["id"]),
-            out.word(agent["status"]),
-            out.cell(agent["tokens_live"]),
-            *(out.cell(agent["counts"][w]) for w in ("allowed", "denied", "escalated")),
-            out.cell(" ".join(agent["scopes"])),
+            out.cell(agent.name, "strong", 60),
+            out.cell(agent.id),
+            out.word(agent.status),
+            out.cell(agent.tokens_live),
+            *(out.cell(getattr(agent.counts, word)) for word in OUTCOMES),
+            out.cell(" ".join(agent.scopes)),
         ]
         for agent in agents
     ]
@@ -76,20 +79,20 @@ def _print_agents(out: Output, agents: list[dict[str, Any]]) -> None:
     out.table((*heads, "SCOPES"), rows)
 
 
-def _print_waiting(out: Output, found: dict[str, Any]) -> None:
-    waiting = [each for each in found["stepups"] if each["status"] in _OPEN]
+def _print_waiting(out: Output, found: PastInfo) -> None:
+    waiting = [each for each in found.stepups or () if each.status in OPEN]
     if not waiting:
         return
-    now = parse_iso(found["at"])
+    now = parse_iso(found.at)
     out.line("")
     rows = [
         [
-            out.cell(each["id"]),
-            out.word(each["status"]),
-            out.cell(each["agent_name"], "strong", 60),
-            out.cell(each["action"]),
-            out.cell(each["resource"]),
-            out.cell(f"{_left(each['expires_at'], now)} s left"),
+            out.cell(each.id),
+            out.word(each.status),
+            out.cell(each.agent_name, "strong", 60),
+            out.cell(each.action),
+            out.cell(each.resource),
+            out.cell(f"{_left(each.expires_at, now)} s left"),
         ]
         for each in waiting
     ]

@@ -26,6 +26,9 @@ from agentvault_tui.errors import (
     SettingsError,
     UsageError,
 )
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import ExplainRequest
+from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
 from agentvault_tui.text import visible
 
 
@@ -132,14 +135,14 @@ def explain(
     """Say how a request would be answered, by which rule, and what would change it."""
     given = _parameters(parameters) if parameters is not None else {}
     client = session.client
-    answer = client.post(
-        "/api/policy/explain",
-        agent_id=find_agent(client, agent)["id"],
+    asked = ExplainRequest(
+        agent_id=find_agent(client, agent).id,
         scope=action,
         action=action,
-        resource=resource,
+        resource=resource or "",
         parameters=given,
     )
+    answer = client.call(calls.EXPLAIN, asked)
     if session.json:
         session.out.json(answer)
     else:
@@ -197,23 +200,20 @@ def show(session: Session) -> None:
     """Print the rules in force; with no broker running, those of the home's files."""
     client = session.client
     if client.reachable():
-        answer = client.get("/api/policy")
+        answer = client.call(calls.POLICY)
     else:
         found = lazy_room("broker.policy_files").load_policy(session.home)
-        answer = {
-            "version": found.version,
-            "source": found.source,
-            "text": found.text,
-            "problem": None,
-        }
+        answer = PolicyInfo(
+            version=found.version, source=found.source, text=found.text, catalogue={}
+        )
     if session.json:
         session.out.json(answer)
         return
-    source = session.out.cell(answer["source"])
-    session.out.line("// ", source, f", version {answer['version']}")
-    if answer["problem"]:
-        session.out.line("// ", session.out.cell(answer["problem"], limit=400))
-    for line in answer["text"].splitlines():
+    source = session.out.cell(answer.source)
+    session.out.line("// ", source, f", version {answer.version}")
+    if answer.problem:
+        session.out.line("// ", session.out.cell(answer.problem, limit=400))
+    for line in answer.text.splitlines():
         session.out.line(session.out.cell(line, limit=1000))
 
 
@@ -251,12 +251,12 @@ def init(session: Session) -> None:
 @pass_session
 def reset(session: Session) -> None:
     """Let the shipped files count again in the place of those that are gone."""
-    answer = session.client.post("/api/policy/reset")
+    answer = session.client.call(calls.RESET_POLICY)
     if session.json:
-        session.out.json({key: answer[key] for key in ("version", "source")})
+        session.out.json({"version": answer.version, "source": answer.source})
         return
-    source = session.out.cell(answer["source"])
-    session.out.line("in force: ", source, f", version {answer['version']}")
+    source = session.out.cell(answer.source)
+    session.out.line("in force: ", source, f", version {answer.version}")
 
 
 for _command in (check, test, show, init, reset, explain):
@@ -429,7 +429,7 @@ def _orphans(session: Session, catalogue: Any, agents: Iterable[Any]) -> Iterato
         yield error.diagnosis()
 
 
-def _parameters(text: str) -> dict[str, Any]:
+def _parameters(text: str) -> Json:
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -440,22 +440,22 @@ def _parameters(text: str) -> dict[str, Any]:
         raise UsageError("--parameters is nested too deeply") from error
     if not isinstance(value, dict):
         raise UsageError("--parameters is no object", "write it like '{\"count\":1}'")
-    return cast("dict[str, Any]", value)
+    return cast("Json", value)
 
 
-def _print_answer(out: Output, answer: dict[str, Any]) -> None:
+def _print_answer(out: Output, answer: ExplainInfo) -> None:
     out.fields(
         [
-            ("decision", out.word(answer["decision"])),
-            ("rule", answer["rule"]),
-            ("why", answer["why"]),
-            ("reason", answer["reason"]),
-            ("risk", out.word(answer["risk"])),
-            ("the agent reads", answer["message"]),
-            ("policy", answer["policy_version"]),
+            ("decision", out.word(answer.decision)),
+            ("rule", answer.rule),
+            ("why", answer.why),
+            ("reason", answer.reason),
+            ("risk", out.word(answer.risk)),
+            ("the agent reads", answer.message),
+            ("policy", answer.policy_version),
         ]
     )
-    if answer["would_change"]:
+    if answer.would_change:
         out.line()
-        for sentence in answer["would_change"]:
+        for sentence in answer.would_change:
             out.line("- ", out.cell(sentence, limit=1000))

@@ -82,7 +82,7 @@ def serve(
         where = Path(named) if named else None
         if not session.client.reachable():
             session.home.prepare()
-            lazy_room("cli.operator_client").remember_socket(session.home, where)
+            lazy_room("operator_api.client").remember_socket(session.home, where)
         return int(run(session.home, settings, socket=where, tenant=tenant))
 
 

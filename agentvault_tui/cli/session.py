@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from agentvault_tui.cli.operator_client import OperatorClient
     from agentvault_tui.cli.output import Output
     from agentvault_tui.home import Home
+    from agentvault_tui.operator_api.client import OperatorClient
     from agentvault_tui.settings import Settings
 
 
@@ -55,7 +55,7 @@ class Session:
     @cached_property
     def client(self) -> OperatorClient:
         """The operators' HTTP of this home's broker; connects when asked something."""
-        make = lazily("agentvault_tui.cli.operator_client", "OperatorClient")
+        make = lazily("agentvault_tui.operator_api.client", "OperatorClient")
         return cast("OperatorClient", make.for_home(self.home))
 
     @cached_property

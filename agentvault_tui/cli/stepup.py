@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import click
+from msgspec import to_builtins
 
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
-from agentvault_tui.cli.operator_client import OperatorClient, segment
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.model import detail_members, other_details
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
+from agentvault_tui.operator_api.shapes import StepUpInfo
 from agentvault_tui.text import Shown, clip
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
@@ -36,14 +40,13 @@ def list_stepups(
 ) -> None:
     """List what waits, then what was decided last."""
     client, out = session.client, session.out
-    agent_id = find_agent(client, agent)["id"] if agent else None
-    answer = client.get(
-        "/api/agents/stepup", status=status, agent=agent_id, limit=limit
-    )
+    agent_id = find_agent(client, agent).id if agent else None
+    query = StepUpQuery(status=status, agent=agent_id, limit=limit)
+    answer = client.call(calls.STEPUPS, query)
     if session.json:
         out.json(answer)
         return
-    if not answer["stepups"]:
+    if not answer.stepups:
         out.line("nothing waits for a person")
         return
     out.table(
@@ -59,18 +62,18 @@ def list_stepups(
         ),
         [
             [
-                out.cell(item["id"]),
-                out.word(item["status"]),
-                out.cell(item["agent_name"], "strong", 40),
-                out.cell(item["action"], limit=40),
+                out.cell(item.id),
+                out.word(item.status),
+                out.cell(item.agent_name, "strong", 40),
+                out.cell(item.action, limit=40),
                 out.cell("NOTHING LIMITS IT", "bad")
-                if item.get("unlimited")
-                else out.cell(item["resource"], limit=40),
-                out.word(item["risk"]),
-                out.cell(item["fingerprint"]),
-                out.cell(item["expires_at"][11:19] + "Z"),
+                if item.unlimited
+                else out.cell(item.resource, limit=40),
+                out.word(item.risk),
+                out.cell(item.fingerprint),
+                out.cell(item.expires_at[11:19] + "Z"),
             ]
-            for item in answer["stepups"]
+            for item in answer.stepups
         ],
     )
 
@@ -83,10 +86,10 @@ def list_stepups(
 def show_stepup(session: Session, stepup_id: str) -> None:
     """Show exactly what would be approved, its fingerprint, and what was before."""
     client, out = session.client, session.out
-    found = _fetch(client, stepup_id)
-    before = client.get(f"{_path(stepup_id)}/before")["stepups"]
+    found = client.call(calls.STEPUP, id=stepup_id)
+    before = client.call(calls.BEFORE, id=stepup_id).stepups
     if session.json:
-        out.json({**found, "before": before})
+        out.json({**to_builtins(found), "before": before})
     else:
         print_stepup(out, found, before)
 
@@ -105,31 +108,27 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
     sign-in.
     """
     client, out = session.client, session.out
-    asked = _fetch(client, stepup_id)
+    asked = client.call(calls.STEPUP, id=stepup_id)
     if not session.json:
-        before = client.get(f"{_path(stepup_id)}/before")["stepups"]
+        before = client.call(calls.BEFORE, id=stepup_id).stepups
         print_stepup(out, asked, before)
     # The digest of what was printed above, not of whatever stands there by now.
-    started = client.post(
-        "/api/agents/stepup",
-        id=asked["id"],
-        decision="approve",
-        digest=asked["digest"],
-    )
+    approval = DecisionRequest(id=asked.id, decision="approve", digest=asked.digest)
+    started = client.call(calls.DECIDE, approval)
     if session.json:
         out.json(started)
-    elif started["device"]:
-        print_device(session, started["device"])
+    elif started.device:
+        print_device(session, started.device)
     ended = followed(
         session,
-        lambda: _fetch(client, stepup_id),
-        lambda item: item["status"] == "authorizing",
+        lambda: client.call(calls.STEPUP, id=stepup_id),
+        lambda item: item.status == "authorizing",
     )
     if session.json:
         out.json(ended)
     else:
         _print_end(out, ended)
-    return 0 if ended["status"] in _GRANTED else 1
+    return 0 if ended.status in _GRANTED else 1
 
 
 @command(
@@ -142,9 +141,8 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
 @pass_session
 def deny_stepup(session: Session, stepup_id: str, reason: str) -> None:
     """Say no; needs no second factor, and works while someone is approving."""
-    denied = session.client.post(
-        "/api/agents/stepup", id=stepup_id, decision="deny", reason=reason
-    )
+    denial = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
+    denied = session.client.call(calls.DECIDE, denial)
     if session.json:
         session.out.json(denied)
     else:
@@ -155,64 +153,64 @@ for _command in (list_stepups, show_stepup, approve_stepup, deny_stepup):
     stepup.add_command(_command)
 
 
-def print_stepup(
-    out: Output, item: dict[str, Any], before: list[dict[str, Any]]
-) -> None:
+def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
-    agent = out.shown(item["agent_name"], 60)
-    if item.get("unlimited"):
+    agent = out.shown(item.agent_name, 60)
+    if item.unlimited:
         warning = (
-            f"NOTHING LIMITS THIS: {agent} may use {out.shown(item['scope'])} for "
-            f"anything, once, within {item['ttl']} s."
+            f"NOTHING LIMITS THIS: {agent} may use {out.shown(item.scope)} for "
+            f"anything, once, within {item.ttl} s."
         )
         out.line(Cell(Shown(warning), "bad"))
     out.fields(
         [
-            ("step-up", item["id"]),
-            ("fingerprint", out.cell(item["fingerprint"], "strong")),
-            ("agent", Cell(Shown(f"{agent} ({out.shown(item['agent_id'])})"))),
-            ("wants to", out.cell(item["action"], "strong")),
-            ("on", item["resource"]),
-            *_parameters(out, "with", item["parameters"]),
+            ("step-up", item.id),
+            ("fingerprint", out.cell(item.fingerprint, "strong")),
+            ("agent", Cell(Shown(f"{agent} ({out.shown(item.agent_id)})"))),
+            ("wants to", out.cell(item.action, "strong")),
+            ("on", item.resource),
+            *_parameters(out, "with", item.parameters),
             *_others(out, item),
-            ("scope", item.get("scope")),
-            ("risk", out.word(item["risk"])),
-            ("asked by", f"{item['rule']}: {item['why']}"),
+            ("scope", item.scope),
+            ("risk", out.word(item.risk)),
+            ("asked by", f"{item.rule}: {item.why}"),
             ("you grant", f"{_granted(item)}, recorded under your name"),
-            ("asked", f"{_times(item['count'])} {item['requested_at']}"),
-            ("expires", item["expires_at"]),
-            ("status", out.word(item["status"])),
-            *([("problem", item["problem"])] if item["problem"] else []),
+            ("asked", f"{_times(item.count)} {item.requested_at}"),
+            ("expires", item.expires_at),
+            ("status", out.word(item.status)),
+            *([("problem", item.problem)] if item.problem else []),
             *_decider(out, item),
             *_before(out, item, before),
-            *_own_words(out, item["reason"]),
+            *_own_words(out, item.reason),
         ]
     )
 
 
-def _granted(item: dict[str, Any]) -> str:
+def _granted(item: StepUpInfo) -> str:
     """Say what a yes hands out: a provider's own token is more than this one action."""
-    if item.get("connection"):
+    if item.connection:
         return (
-            f"a token of the account at {item['connection']}, once: it may do all its "
+            f"a token of the account at {item.connection}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
         )
-    this = f"anything {item['scope']} can do" if item.get("unlimited") else "this"
-    return f"{this}, once, within {item['ttl']} s"
+    this = f"anything {item.scope} can do" if item.unlimited else "this"
+    return f"{this}, once, within {item.ttl} s"
 
 
-def _others(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:
+def _others(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
     """Print what else a resource server will read: nothing is said unseen."""
-    rows = dict(detail_members(other_details(item.get("authorization_details"))))
-    indicator = item.get("resource_indicator")
-    if indicator is not None and indicator != item["resource"]:
+    rows = dict(detail_members(other_details(item.authorization_details)))
+    indicator = item.resource_indicator
+    if indicator is not None and indicator != item.resource:
         rows["resource indicator"] = indicator
     return _parameters(out, "also", rows) if rows else []
 
 
-def _parameters(out: Output, label: str, parameters: Any) -> list[tuple[str, Cell]]:
+def _parameters(
+    out: Output, label: str, parameters: Mapping[str, object]
+) -> list[tuple[str, Cell]]:
     """Put each parameter on a line of its own, under one label."""
-    if not isinstance(parameters, dict) or not parameters:
+    if not parameters:
         return [(label, out.cell("no parameters"))]
     cells = [
         Cell(Shown(f"{out.shown(name, 80)} = {out.shown(_value(value), 1000)}"))
@@ -222,14 +220,14 @@ def _parameters(out: Output, label: str, parameters: Any) -> list[tuple[str, Cel
 
 
 def _before(
-    out: Output, item: dict[str, Any], before: list[dict[str, Any]]
+    out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]
 ) -> list[tuple[str, Cell]]:
     """Say how requests like it were decided, and what was otherwise then."""
     words = lazy_room("console.state.before")
     make = lazy_room("console.state.intake").Intake(ascii_only=out.ascii_only).stepup
     now = lazy_room("clock").SystemClock().now()
-    rows = [make(each) for each in before]
-    lines = [words.tally(rows), *words.sentences(rows, make(item), now)]
+    rows = [make(to_builtins(each)) for each in before]
+    lines = [words.tally(rows), *words.sentences(rows, make(to_builtins(item)), now)]
     return [
         ("before" if number == 0 else "", Cell(clip(line, 500)))
         for number, line in enumerate(lines)
@@ -240,7 +238,7 @@ def _times(count: int) -> str:
     return "once, at" if count == 1 else f"{count} times, first at"
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -251,30 +249,21 @@ def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
     return [("it says (unverified)", out.own_words(reason, 2000, "quiet"))]
 
 
-def _decider(out: Output, item: dict[str, Any]) -> list[tuple[str, Cell]]:
-    by = item["decided_by"]
+def _decider(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
+    by = item.decided_by
     if not by:
         return []
-    factor = f", {'+'.join(by['amr'])}" if by.get("amr") else ""
-    rows = [("decided by", out.cell(f"{by['name']} ({by['sub']}{factor})"))]
-    if item.get("denial"):
-        rows.append(("reason", out.cell(item["denial"], limit=1000)))
+    factor = f", {'+'.join(by.amr)}" if by.amr else ""
+    rows = [("decided by", out.cell(f"{by.name} ({by.sub}{factor})"))]
+    if item.denial:
+        rows.append(("reason", out.cell(item.denial, limit=1000)))
     return rows
 
 
-def _print_end(out: Output, item: dict[str, Any]) -> None:
-    by, problem = item["decided_by"], item["problem"]
-    out.line(out.word(item["status"]), " ", out.cell(item["id"]))
+def _print_end(out: Output, item: StepUpInfo) -> None:
+    by, problem = item.decided_by, item.problem
+    out.line(out.word(item.status), " ", out.cell(item.id))
     if by:
-        out.line("by ", out.cell(by["name"]))
+        out.line("by ", out.cell(by.name))
     if problem:
         out.line("problem: ", out.cell(problem, limit=500))
-
-
-def _fetch(client: OperatorClient, stepup_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.get(_path(stepup_id))
-    return found
-
-
-def _path(stepup_id: str) -> str:
-    return f"/api/agents/stepup/{segment(stepup_id)}"

@@ -19,6 +19,7 @@ from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind, Draft
 from agentvault_tui.model.people import user_changed
 from agentvault_tui.model.role import Role
+from agentvault_tui.operator_api import calls, requests
 
 if TYPE_CHECKING:
     from agentvault_tui.tenant.people import User
@@ -251,9 +252,10 @@ def _record(
     name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
     held = list(roles)
     try:
-        session.client.post(
-            "/api/tenant/people", change=change, user=name, sub=sub, roles=held
+        changed = requests.PeopleRequest(
+            change=change, user=name, sub=sub, roles=tuple(held)
         )
+        session.client.call(calls.PEOPLE, changed)
     except UnreachableError as error:
         bound = session.settings.operators.by_claim
         if bound and any(one.approver and not one.blocked for one in users.list()):

@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
+from support.wire_shapes import filled
 
 from agentvault_tui.cli.agent_show import at_tenant, print_elsewhere
 from agentvault_tui.cli.output import Output
 from agentvault_tui.clock import SystemClock, iso
+from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
 
 Run = Callable[..., Answer]
 
@@ -225,6 +227,10 @@ def test_hostile_text_arrives_inert(av: Run, json_mode: bool) -> None:
             assert out.isascii()
 
 
+def _told(agent: dict[str, Any]) -> list[tuple[str, object]]:
+    return at_tenant(filled(AgentInfo, agent))
+
+
 def test_show_tells_how_far_the_tenant_is() -> None:
     """Accounts, who shares them, each step as it stands, and what works outside."""
     agent: dict[str, Any] = {
@@ -235,7 +241,7 @@ def test_show_tells_how_far_the_tenant_is() -> None:
         "upstream": [],
         "outside_until": "2026-11-24T10:23:45Z",
     }
-    assert at_tenant(agent) == [
+    assert _told(agent) == [
         ("accounts", "google-oauth2"),
         ("shared with", "mail-agent"),
         ("at the tenant", "ends vault grant, client secret"),
@@ -247,13 +253,15 @@ def test_show_tells_how_far_the_tenant_is() -> None:
     stuck = {"step": "client secret", "status": "pending", "ms": None, "problem": "no"}
     stuck |= {"attempts": 2, "next_at": again}
     gone = {**step, "status": "withdrawn"}
-    assert at_tenant({"status": "revoked", "upstream": [step, stuck, gone]}) == [
+    assert at_tenant(
+        filled(AgentInfo, {"status": "revoked", "upstream": [step, stuck, gone]})
+    ) == [
         ("at the tenant", "vault grant confirmed in 212 ms"),
         ("at the tenant", f"client secret pending after try 2, again at {again}: no"),
     ]
     held_nothing = ("at the tenant", "it held nothing there")
-    assert at_tenant({"status": "revoked", "upstream": [gone]}) == [held_nothing]
-    assert at_tenant({"status": "active"}) == []
+    assert _told({"status": "revoked", "upstream": [gone]}) == [held_nothing]
+    assert _told({"status": "active"}) == []
 
 
 def test_a_revocation_says_what_is_left_for_whom_and_when_it_is_over(
@@ -271,7 +279,7 @@ def test_a_revocation_says_what_is_left_for_whom_and_when_it_is_over(
         {"connection": "google-oauth2", "shared_with": []},
     ]
     agent = {"connections": connections, "outside_until": until}
-    print_elsewhere(Output(), {"agent": agent, "upstream": steps})
+    print_elsewhere(Output(), filled(RevokeAnswer, {"agent": agent, "upstream": steps}))
     *told, outside = capsys.readouterr().out.splitlines()
     assert told == [
         f"at the tenant: vault grant pending: {problem}",
@@ -280,10 +288,13 @@ def test_a_revocation_says_what_is_left_for_whom_and_when_it_is_over(
     ]
     said = f"outside: the last token handed out before ends at {until}, "
     assert re.fullmatch(re.escape(said) + r"0:4\d:\d\d from now", outside)
-    print_elsewhere(Output(), {"agent": {"outside_until": None}, "upstream": []})
+    print_elsewhere(
+        Output(),
+        filled(RevokeAnswer, {"agent": {"outside_until": None}, "upstream": []}),
+    )
     said = capsys.readouterr().out
     assert said == "outside: no token handed out before works any more\n"
-    print_elsewhere(Output(), {"agents": 3, "upstream": []})
+    print_elsewhere(Output(), filled(RevokeAnswer, {"agents": 3, "upstream": []}))
     assert capsys.readouterr().out == ""
 
 
@@ -300,7 +311,9 @@ def test_show_tells_what_a_revocation_does_at_providers() -> None:
             ("github", {"known": False}),
         )
     ]
-    told = at_tenant({"status": "active", "connections": connections})
+    told = at_tenant(
+        filled(AgentInfo, {"status": "active", "connections": connections})
+    )
     assert [text for label, text in told if label == "at the provider"] == [
         "revokes the intranet token",
         "revokes the google-oauth2 token, for mail-agent too if the same person's",
@@ -315,7 +328,9 @@ def test_show_tells_what_a_revocation_does_at_providers() -> None:
         "problem": None,
     }
     failed = {**done, "status": "failed", "problem": "revoke at intranet by hand"}
-    assert at_tenant({"status": "revoked", "upstream": [done, failed]}) == [
+    assert at_tenant(
+        filled(AgentInfo, {"status": "revoked", "upstream": [done, failed]})
+    ) == [
         ("at the provider", "intranet token confirmed in 830 ms"),
         ("at the provider", "intranet token failed: revoke at intranet by hand"),
     ]

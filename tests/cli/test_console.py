@@ -15,8 +15,8 @@ from support.command_line import PROGRAM, Answer, Broker, plain_environment
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.cli.operator_client import OperatorClient
 from agentvault_tui.cli.session import Session
+from agentvault_tui.operator_api.client import OperatorClient
 
 Run = Callable[..., Answer]
 CTRL_Q = "\x11"

@@ -9,6 +9,7 @@ import pytest
 
 from agentvault_tui.cli import device
 from agentvault_tui.cli.session import Session
+from agentvault_tui.operator_api.shapes import AgentRef
 
 
 def test_a_tenant_that_goes_away_while_a_code_waits_is_told_once(
@@ -19,14 +20,18 @@ def test_a_tenant_that_goes_away_while_a_code_waits_is_told_once(
     told: list[str] = []
     reachable = iter([True, False, False, True])
     client = SimpleNamespace(
-        get=lambda _: {"tenant": {"reachable": next(reachable)}},
+        call=lambda _: SimpleNamespace(
+            tenant=SimpleNamespace(reachable=next(reachable))
+        ),
     )
     session = cast(
         Session, SimpleNamespace(client=client, out=SimpleNamespace(note=told.append))
     )
-    answers: Any = iter([{"waits": True}] * 4 + [{"waits": False}])
-    ended = device.followed(session, lambda: next(answers), lambda one: one["waits"])
-    assert ended == {"waits": False}
+    answers: Any = iter(
+        [AgentRef(id="waits", name="")] * 4 + [AgentRef(id="", name="")]
+    )
+    ended = device.followed(session, lambda: next(answers), lambda one: bool(one.id))
+    assert ended.id == ""
     assert told == [
         "the tenant does not answer: waiting while the code lives",
         "the tenant answers again",

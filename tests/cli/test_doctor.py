@@ -14,12 +14,14 @@ from support.command_line import PROGRAM, Answer, Broker
 from support.dict_tenant import dict_tenant
 from support.ledger_kit import decision, manual_clock, unguarded
 from support.terminal import Terminal
+from support.wire_shapes import filled
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.doctor import running
 from agentvault_tui.cli.doctor.machine import resets_can_race
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import CutJournal, KeptCut, Ledger
+from agentvault_tui.operator_api.shapes import StatusInfo
 
 Run = Callable[..., Answer]
 
@@ -125,7 +127,8 @@ def test_the_brokers_own_way_to_the_tenant_is_told(
             "stepups_pending": 0,
             "warnings": [],
         }
-        monkeypatch.setattr(running, "_status", lambda _: status)
+        told = filled(StatusInfo, status)
+        monkeypatch.setattr(running, "_status", lambda _: told)
         answer = cli("--home", str(home), "doctor", "--json")
     said = [one["what"] for one in answer.json["findings"] if one["area"] == "tenant"]
     assert f"the broker reaches it {way}" in said

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.command_line import HOSTILE, Agent, Answer, Broker
 
 from agentvault_tui.cli import evidence
-from agentvault_tui.cli.operator_client import OperatorClient, socket_of
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import OperatorClient, socket_of
+from agentvault_tui.operator_api.history import LinkInfo
+from agentvault_tui.operator_api.requests import LinksQuery
 from agentvault_tui.proof import Proof
 
 Run = Callable[..., Answer]
@@ -59,10 +63,8 @@ def test_show_says_when_the_link_does_not_hold(
     seq = str(last(av)["seq"])
     whole = Proof.read
 
-    def forged(link: Any, ledger: object) -> Proof:
-        return whole(
-            {**link, "body": link["body"].replace("allowed", "denied")}, ledger
-        )
+    def forged(link: LinkInfo, ledger: str) -> Proof:
+        return whole(replace(link, body=link.body.replace("allowed", "denied")), ledger)
 
     monkeypatch.setattr(evidence.Proof, "read", forged)
     answer = av("audit", "show", seq)
@@ -77,15 +79,15 @@ def test_show_says_when_the_broker_tells_another_event_than_it_proves(
     """A link that holds proves its own body, and not what stands beside it."""
     agent.ask("read:calendar", {})
     seq = str(last(av)["seq"])
-    whole = OperatorClient.get
+    whole = OperatorClient.call
 
-    def lies(client: OperatorClient, path: str, **query: object) -> Any:
-        found = whole(client, path, **query)
-        if "event" in found:
-            found["event"]["outcome"] = "denied"
+    def lies(client: OperatorClient, call: Any, *given: Any, **more: Any) -> Any:
+        found = whole(client, call, *given, **more)
+        if call is calls.EVENT:
+            found.event.outcome = "denied"
         return found
 
-    monkeypatch.setattr(OperatorClient, "get", lies)
+    monkeypatch.setattr(OperatorClient, "call", lies)
     answer = av("audit", "show", seq, "--json")
     assert (answer.code, answer.json["verified"]) == (1, False)
     assert "another event" in answer.json["problem"]
@@ -113,8 +115,8 @@ def test_links_of_a_screen_are_read_at_once(
     agent.ask("read:calendar", {})
     head = last(av)["seq"]
     asked = f"1,2,{head},{head + 1}"
-    page = client.get("/api/audit/links", seq=asked)
-    proofs = [Proof.read(link, page["ledger"]) for link in page["links"]]
+    page = client.call(calls.LINKS, LinksQuery(seq=asked))
+    proofs = [Proof.read(link, page.ledger) for link in page.links]
     assert [proof.seq for proof in proofs] == [1, 2, head]
     assert [proof.problem() for proof in proofs] == ["", "", ""]
     assert proofs[1].problem(before=proofs[0].hash) == ""
@@ -124,10 +126,10 @@ def test_links_of_a_screen_are_read_at_once(
 def test_links_refuses_what_it_cannot_mean(client: OperatorClient, asked: str) -> None:
     """Not a list of at most 200 whole numbers: refused in words."""
     with pytest.raises(UsageError):
-        client.get("/api/audit/links", seq=asked)
+        client.call(calls.LINKS, LinksQuery(seq=asked))
 
 
 def test_there_is_no_story_without_an_event(client: OperatorClient) -> None:
     """A number nobody has is not found."""
     with pytest.raises(NotFoundError):
-        client.get("/api/audit/999999/story")
+        client.call(calls.STORY, seq=999_999)

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from support.command_line import Answer
+from support.wire_shapes import agent_info, as_json, filled
+
+from agentvault_tui.operator_api.shapes import StatusInfo
 
 Run = Callable[..., Answer]
 
@@ -62,7 +65,8 @@ def broker(home: Path, streams: list[str]) -> Iterator[list[str]]:
                 )
                 resumed.append(last)
                 return f"HTTP/1.1 200 OK\r\n\r\n{streams.pop(0)}"
-            body = json.dumps({"ledger": {"head": 5}, "events": [], "next": None})
+            found = filled(StatusInfo, {"ledger": {"head": 5}})
+            body = json.dumps({**as_json(found), "events": [], "next": None})
             return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}"
 
         thread = threading.Thread(target=serve)
@@ -75,7 +79,8 @@ def test_follow_resumes_without_repeat_and_refuses_another_ledger(
     cli: Run, tmp_path: Path
 ) -> None:
     """A cut stream resumes behind the last event; a reset is said loudly, exit 1."""
-    other = 'event: agent\ndata: {"id":"agt_1"}\n\n'
+    agent = json.dumps(as_json(agent_info("agt_1", "a")))
+    other = f"event: agent\ndata: {agent}\n\n"
     reset = 'event: reset\ndata: {"head":3}\n\n'
     # The second stream repeats 7, as one cut in the middle of a commit may.
     streams = [other + audit(6) + audit(7), audit(7) + audit(8), reset]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.wire_shapes import agent_info
 
 from agentvault_tui.cli.lookup import agent_pages, find_agent
-from agentvault_tui.cli.operator_client import OperatorClient
 from agentvault_tui.errors import NotFoundError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import OperatorClient
+from agentvault_tui.operator_api.requests import AgentQuery
+from agentvault_tui.operator_api.shapes import AgentPage
 
 NAMES = {"agt_1": "payer", "agt_2": "agt_1", "agt_3": "twin", "agt_4": "twin"}
 
@@ -18,41 +22,40 @@ class Listing(OperatorClient):
 
     def __init__(self) -> None:
         """Connect to nothing."""
-        self.asked: list[dict[str, object]] = []
+        self.asked: list[AgentQuery] = []
 
-    def get(self, path: str, **query: object) -> Any:
-        assert path == "/api/agents"
-        self.asked.append(query)
-        rows = [{"id": one, "client_id": one, "name": n} for one, n in NAMES.items()]
-        if "ids" in query or "name" in query:
-            wanted = {query.get("ids"), query.get("name")}
-            key = "id" if "ids" in query else "name"
-            return {"agents": [row for row in rows if row[key] in wanted], "next": None}
-        start = [None, *NAMES].index(query.get("after"))  # type: ignore[arg-type]
+    def call(self, call: Any, given: Any = None, **_: object) -> Any:
+        assert call is calls.AGENTS
+        self.asked.append(given)
+        rows = [agent_info(one, name) for one, name in NAMES.items()]
+        if given.ids or given.name:
+            found = [r for r in rows if given.ids == r.id or given.name == r.name]
+            return AgentPage(agents=tuple(found))
+        start = [None, *NAMES].index(given.after)
         page = rows[start : start + 3]
-        return {"agents": page, "next": page[-1]["id"] if start == 0 else None}
+        return AgentPage(agents=tuple(page), next=page[-1].id if start == 0 else None)
 
 
 def test_an_id_wins_over_a_name() -> None:
     """An agent may call itself what another is identified by."""
-    assert find_agent(Listing(), "agt_1")["name"] == "payer"
-    assert find_agent(Listing(), "payer")["id"] == "agt_1"
+    assert find_agent(Listing(), "agt_1").name == "payer"
+    assert find_agent(Listing(), "payer").id == "agt_1"
 
 
 def test_one_agent_is_found_without_reading_all() -> None:
     """Among ten thousand, too, it takes at most two small answers."""
     listing = Listing()
     find_agent(listing, "payer")
-    assert [set(query) & {"ids", "name"} for query in listing.asked] == [
-        {"ids"},
-        {"name"},
+    assert [(query.ids, query.name) for query in listing.asked] == [
+        ("payer", None),
+        (None, "payer"),
     ]
 
 
 def test_all_agents_are_read_page_by_page() -> None:
     """Each page goes on where the one before it ended."""
     pages = list(agent_pages(Listing()))
-    assert [[row["id"] for row in page["agents"]] for page in pages] == [
+    assert [[row.id for row in page.agents] for page in pages] == [
         ["agt_1", "agt_2", "agt_3"],
         ["agt_4"],
     ]

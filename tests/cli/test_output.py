@@ -6,19 +6,19 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import convert
 
 from agentvault_tui.cli.device import print_qr
 from agentvault_tui.cli.events import print_event
-from agentvault_tui.cli.operator_client import ServerEvent, parse_events
 from agentvault_tui.cli.output import Output, ascii_terminal, one_line, to_json
 from agentvault_tui.cli.times import read_moment
+from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.text import cell_width
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -60,10 +60,14 @@ def test_an_event_names_the_agent_it_is_about(
         "resource": None,
         "outcome": None,
         "reason": "device sign-in gave tokens",
+        "rule": None,
+        "decision_id": None,
         "detail": {"type": "sede"},
+        "hash": "",
     }
-    print_event(Output(colour=False), event)
-    print_event(Output(colour=False), {**event, "detail": {"agent": "calendar-agent"}})
+    named = {**event, "detail": {"agent": "calendar-agent"}}
+    print_event(Output(colour=False), convert(event, EventInfo))
+    print_event(Output(colour=False), convert(named, EventInfo))
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("device sign-in gave tokens (agt_1)")
     assert "calendar-agent" in second
@@ -169,31 +173,3 @@ def test_relative_moments(number: int, unit: str) -> None:
 def test_absolute_moments(moment: datetime) -> None:
     """RFC 3339 reads back as it was written, in any offset."""
     assert read_moment(moment.isoformat().replace("+00:00", "Z"), NOW) == moment
-
-
-class _Lines:
-    """A response that gives its body line by line."""
-
-    def __init__(self, body: bytes) -> None:
-        self._lines = iter(body.splitlines(keepends=True))
-
-    def readline(self) -> bytes:
-        return next(self._lines, b"")
-
-
-def read(body: bytes) -> Iterator[ServerEvent]:
-    return parse_events(cast("Any", _Lines(body)))
-
-
-def test_event_streams() -> None:
-    """Comments and unknown fields are passed over, data lines join, ids are numbers."""
-    body = (
-        b": still here\n\n"
-        b'id: 7\nevent: audit\ndata: {"a":\ndata: 1}\n\n'
-        b"retry: 5\nid: x\ndata: 2\n\n"
-        b"event: cut\ndata: 3\n"
-    )
-    assert list(read(body)) == [
-        ServerEvent(7, "audit", {"a": 1}),
-        ServerEvent(0, "message", 2),
-    ]

@@ -14,11 +14,14 @@ import pyotp
 import pytest
 from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
+from support.wire_shapes import filled
 
-from agentvault_tui.cli.operator_client import OperatorClient, socket_of
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import OperatorClient, socket_of
+from agentvault_tui.operator_api.shapes import StepUpInfo
 
 Run = Callable[..., Answer]
 Start = Callable[..., subprocess.Popen[str]]
@@ -301,7 +304,7 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
 def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) -> None:
     """The next signs, the last is published till its tokens lapse or it is revoked."""
     client = OperatorClient(socket_of(Home(broker.home, broker.home)))
-    issuer = client.get("/api/status")["tenant"]["issuer"]
+    issuer = client.call(calls.STATUS).tenant.issuer
     first = av("tenant", "rotate-keys", "--json").json
     second = av("tenant", "rotate-keys", "--json").json
     assert (second["retired"], second["current"]) == (first["current"], first["next"])
@@ -358,8 +361,6 @@ def test_a_providers_token_is_told_for_what_it_is(
         "ttl": 300,
         "count": 1,
         "problem": None,
-        "requested_at": "2026",
-        "expires_at": "2026",
         "status": "pending",
         "decided_by": None,
         "decided_at": None,
@@ -367,7 +368,8 @@ def test_a_providers_token_is_told_for_what_it_is(
         "reason": None,
     }
     for connection, said in ((None, "this, once, within 300 s"), ("bank", "at bank")):
-        print_stepup(Output(), {**item, "connection": connection}, [])
+        asked = filled(StepUpInfo, {**item, "connection": connection})
+        print_stepup(Output(), asked, [])
         told = capsys.readouterr().out
         assert said in told
         assert ("until the provider ends it" in told) is (connection is not None)
@@ -379,7 +381,6 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
     """First that nothing limits it; and every member a resource server will read."""
     item = {
         **dict.fromkeys(("id", "fingerprint", "agent_id", "rule", "why"), "x"),
-        **dict.fromkeys(("requested_at", "expires_at"), "2026"),
         **dict.fromkeys(("problem", "decided_by", "denial", "reason", "resource")),
         "agent_name": "payer",
         "scope": "send:payment",
@@ -391,7 +392,7 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
         "status": "pending",
         "unlimited": True,
     }
-    print_stepup(Output(colour=True), item, [])
+    print_stepup(Output(colour=True), filled(StepUpInfo, item), [])
     told = capsys.readouterr().out
     assert told.startswith("\x1b[31mNOTHING LIMITS THIS: payer may use send:payment")
     assert "for anything, once, within 300 s." in told.splitlines()[0]
@@ -401,7 +402,7 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
         "unlimited": False,
         "resource_indicator": "x:y",
     }
-    print_stepup(Output(), {**item, **more}, [])
+    print_stepup(Output(), filled(StepUpInfo, {**item, **more}), [])
     told = capsys.readouterr().out
     assert 'payment_initiation: creditorAccount = {"iban": "DE02"}' in told
     assert "resource indicator = x:y" in told

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing, closing
-from typing import Any
 
 from agentvault_tui import __version__
+from agentvault_tui.cli.lookup import agent_pages
 from agentvault_tui.cli.session import Session, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
+from agentvault_tui.operator_api.calls import STATUS
+from agentvault_tui.operator_api.shapes import StatusInfo
 from agentvault_tui.text import visible
 
 
@@ -22,35 +24,35 @@ def check_broker(session: Session) -> Iterator[Finding]:
         yield ok(f"none runs at {session.client.path}; `agentvault serve` starts one")
         yield from _kept_cuts(session)
         return
-    agents, waiting = status["agents"], status["stepups_pending"]
-    what = f"version {status['version']}, {agents} agent{'s' * (agents != 1)}"
-    if status["version"] == __version__:
+    agents, waiting = status.agents, status.stepups_pending
+    what = f"version {status.version}, {agents} agent{'s' * (agents != 1)}"
+    if status.version == __version__:
         yield ok(f"{what}, {waiting} step-up{'s' * (waiting != 1)} waiting")
     else:
         yield warning(
             f"{what}; this command line is {__version__}", "restart the broker"
         )
-    if status["panic"]["on"]:
+    if status.panic.on:
         yield warning(
-            f"everything is stopped since {status['panic']['since']}, by "
-            f"{status['panic']['by']}: {status['panic']['reason']}",
+            f"everything is stopped since {status.panic.since}, by "
+            f"{status.panic.by}: {status.panic.reason}",
             "agentvault agents restore --all",
         )
-    if (verified := status["ledger"].get("verified")) is not None:
-        how = "all of the ledger" if verified["complete"] else "so far the ledger"
-        yield ok(f"it verified {how} up to event {verified['seq']}, {verified['at']}")
-    if problem := status["ledger"].get("fault"):
+    if verified := status.ledger.verified:
+        how = "all of the ledger" if verified.complete else "so far the ledger"
+        yield ok(f"it verified {how} up to event {verified.seq}, {verified.at}")
+    if problem := status.ledger.fault:
         yield fault(
             f"the ledger {problem}: nothing is granted, revoking works",
             "keep it as evidence, put the newest good copy back, then agentvault audit"
             " accept --reason WHY",
         )
-    elif not status["ledger"]["writable"]:
+    elif status.ledger.writable is False:
         yield fault(
             "the ledger cannot be written: nothing is issued, revoking works",
             "make room on the disk, check its modes; it recovers by itself",
         )
-    for sentence in status["warnings"]:
+    for sentence in status.warnings:
         yield warning(sentence)
 
 
@@ -58,19 +60,16 @@ def check_servers(session: Session) -> Iterator[Finding]:
     """Name the resource servers that see tokens meant for others."""
     if _status(session) is None:
         return
-    after: str | None = ""
-    while after is not None:
-        page = session.client.get("/api/agents", after=after or None, limit=500)
-        for agent in page["agents"]:
-            served = agent.get("serves") or agent.get("resources")
-            if not agent["resource_server"] or agent["status"] != "active" or served:
+    for page in agent_pages(session.client):
+        for agent in page.agents:
+            served = agent.serves or agent.resources
+            if not agent.resource_server or agent.status != "active" or served:
                 continue
             yield warning(
-                f"the resource server {visible(agent['name'], 60)} sees every token, "
+                f"the resource server {visible(agent.name, 60)} sees every token, "
                 "and consumes those meant for other servers",
                 "register it anew with --serves, then revoke this one",
             )
-        after = page.get("next")
 
 
 def _kept_cuts(session: Session) -> Iterator[Finding]:
@@ -99,17 +98,17 @@ def _kept_cuts(session: Session) -> Iterator[Finding]:
 def check_tenant(session: Session) -> Iterator[Finding]:
     """Look from the outside in, as the broker would: DNS, https, issuer, clock."""
     status = _status(session)
-    issuer = status["tenant"]["issuer"] if status else session.settings.tenant.issuer
+    issuer = status.tenant.issuer if status else session.settings.tenant.issuer
     if not issuer:
         yield ok("embedded; it runs while a broker does")
         return
-    if status and status["tenant"]["kind"] == "embedded":
+    if status and status.tenant.kind == "embedded":
         # That it is reached by http goes without saying.
         yield from (one for one in _reach(issuer) if one.level is not Level.WARNING)
     else:
         if status:
             # A service has another environment than the shell this runs in.
-            yield ok(f"the broker reaches it {status['tenant'].get('way', 'unsaid')}")
+            yield ok(f"the broker reaches it {status.tenant.way or 'unsaid'}")
         yield from _reach(issuer)
 
 
@@ -140,12 +139,11 @@ def check_people(session: Session) -> Iterator[Finding]:
         )
 
 
-def _status(session: Session) -> dict[str, Any] | None:
+def _status(session: Session) -> StatusInfo | None:
     try:
-        status: dict[str, Any] = session.client.get("/api/status")
+        return session.client.call(STATUS)
     except UnreachableError:
         return None
-    return status
 
 
 def _reach(issuer: str) -> list[Finding]:

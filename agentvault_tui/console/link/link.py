@@ -15,8 +15,7 @@ from agentvault_tui.console.link.decides import STALL, Decides
 from agentvault_tui.console.link.looking import Looking
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.link.seen import SeenLedger
-from agentvault_tui.console.link.sse import read_frames
-from agentvault_tui.console.link.wire import Wire, integer, objects
+from agentvault_tui.console.link.wire import Wire, integer, objects, read_frames
 from agentvault_tui.console.state.mirror import RING, Mirror, Roster
 from agentvault_tui.console.state.records import Json, LinkState
 from agentvault_tui.errors import AgentVaultError

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from msgspec import convert
+
 from agentvault_tui.console.link.wire import Wire, integer, objects
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import EventPage, EventRow, Json, StepUpRow
+from agentvault_tui.operator_api.history import LinkInfo
 
 if TYPE_CHECKING:
     from agentvault_tui.console.state.activity import ActivityRow
@@ -55,7 +58,10 @@ class Reads:
         asked = ",".join(map(str, seqs))
         page = await self._wire.get("/api/audit/links", seq=asked)
         ledger = page.get("ledger")
-        return [Proof.read(link, ledger) for link in objects(page, "links")]
+        return [
+            Proof.read(convert(link, LinkInfo), str(ledger))
+            for link in objects(page, "links")
+        ]
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
         """Read the events that share a decision; also whether that is all."""

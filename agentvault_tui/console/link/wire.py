@@ -6,12 +6,12 @@ httpx is imported on first use, so that the first frame need not wait for it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from agentvault_tui.console.link.sse import Decoder, Frame, OverlongError
 from agentvault_tui.console.state.records import Json
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -21,6 +21,7 @@ from agentvault_tui.errors import (
     UnreachableError,
     UsageError,
 )
+from agentvault_tui.operator_api.sse import Decoder, Frame, OverlongError
 from agentvault_tui.text import visible
 
 if TYPE_CHECKING:
@@ -190,3 +191,15 @@ def integer(raw: object) -> int:
 def real(raw: object) -> float:
     """Return a number, 0 when it is none."""
     return float(raw) if isinstance(raw, int | float) else 0.0
+
+
+def read_frames(frames: list[Frame]) -> list[Any]:
+    """Read the JSON of frames.
+
+    Raises:
+        UnreachableError: one of them is none.
+    """
+    try:
+        return [json.loads(frame.data) for frame in frames]
+    except ValueError as error:
+        raise UnreachableError("the broker's stream is not JSON") from error

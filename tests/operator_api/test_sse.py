@@ -6,7 +6,7 @@ from httpx_sse._decoders import SSEDecoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.console.link.sse import Decoder, Frame
+from agentvault_tui.operator_api.sse import Decoder, Frame
 
 _WORD = st.text(
     st.characters(exclude_characters="\r\n\0\x85\u2028\u2029", codec="utf-8"),

@@ -8,11 +8,8 @@ Written for bursts: one pass over a chunk, no call for each line.
 from __future__ import annotations
 
 import codecs
-import json
 import re
-from typing import Any, Final, NamedTuple
-
-from agentvault_tui.errors import UnreachableError
+from typing import Final, NamedTuple
 
 _END: Final = re.compile(r"\r\n|\n|\r")
 _PLAIN: Final = re.compile(
@@ -93,19 +90,3 @@ class Decoder:
             self._kind = value
         elif name == "id" and "\0" not in value:
             self._last_id = value
-
-
-def read_frames(frames: list[Frame]) -> list[Any]:
-    """Read the JSON of many frames at once, which takes half the time.
-
-    Raises:
-        UnreachableError: one of them is none.
-    """
-    try:
-        read = json.loads(f"[{','.join(frame.data for frame in frames)}]")
-        # Halves that only together are JSON would come out as fewer, or as more.
-        return (
-            read if len(read) == len(frames) else [json.loads(f.data) for f in frames]
-        )
-    except ValueError as error:
-        raise UnreachableError("the broker's stream is not JSON") from error

@@ -1,0 +1,388 @@
+"""The operators' API over the broker's Unix socket, for the command line and consoles.
+
+`OperatorClient` is the standard library's client: it loads in a quarter of httpx's
+time, and here there is no TLS, proxy, redirect or pool to want more for.
+`AsyncOperatorClient` loads httpx on its first call, so that a console's first frame
+need not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from agentvault_tui.errors import (
+    AgentVaultError,
+    ConflictError,
+    LedgerUnwritableError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from agentvault_tui.home import Home, check_socket_path, private_file
+from agentvault_tui.operator_api.calls import (
+    EVENT_KINDS,
+    EVENTS_PATH,
+    STATUS,
+    AnswerT,
+    ApiCall,
+)
+from agentvault_tui.operator_api.codec import decode, encode
+from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
+from agentvault_tui.operator_api.sse import Decoder, Frame, OverlongError
+from agentvault_tui.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+T = TypeVar("T", bound=WireShape)
+
+_TIMEOUT: Final = 40.0
+"""Longer than the broker gives its tenant, so that its own answer arrives."""
+_CONSOLE_TIMEOUT: Final = 5.0
+"""A console decides nothing while its broker does not answer, and says so by then."""
+_CHUNK: Final = 65_536
+_AT_ONCE: Final = 0.001
+"""Seconds within which a chunk comes that was here already."""
+_MUCH: Final = 32_768
+"""Bytes in one read that say there is a backlog."""
+_REMEDY: Final = "start one with `agentvault serve`, or with its console: `agentvault`"
+_KINDS: Final[Mapping[int, type[AgentVaultError]]] = {
+    400: UsageError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: UsageError,
+    415: UsageError,
+    422: UsageError,
+    503: LedgerUnwritableError,
+}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection whose other end is a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._limit = timeout
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._limit)
+        self.sock.connect(str(self._path))
+
+
+class OperatorClient:
+    """Asks the broker of one home; each call opens a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        """Speak to the socket at *path*.
+
+        Raises:
+            SettingsError: no socket can have so long a path.
+        """
+        check_socket_path(path)
+        self.path = path
+
+    @classmethod
+    def for_home(cls, home: Home) -> Self:
+        """Speak to the broker of *home*, wherever its ``--socket`` is."""
+        return cls(socket_of(home))
+
+    def call(
+        self,
+        call: ApiCall[AnswerT],
+        given: WireShape | None = None,
+        **parameters: str | int,
+    ) -> AnswerT:
+        """Make *call*.
+
+        Args:
+            call: one of `operator_api.calls`.
+            given: its query or its body.
+            **parameters: those of its path.
+
+        Returns:
+            The broker's answer.
+
+        Raises:
+            AgentVaultError: the broker refused, or none answers.
+        """
+        path, body = _prepared(call, given, parameters)
+        connection = _UnixConnection(self.path, _TIMEOUT)
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            response = self._send(connection, call.method, path, body, headers)
+            content = response.read()
+        except TimeoutError as error:
+            raise UnreachableError(
+                f"the broker at {self.path} did not answer within {_TIMEOUT:.0f} s",
+                "look at its log",
+            ) from error
+        except (http.client.HTTPException, OSError) as error:
+            raise UnreachableError(
+                f"the broker at {self.path} broke off ({type(error).__name__})",
+                "ask again; if it stays so, look at its log",
+            ) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise _refusal(response.status, content)
+        return _read(content, call.answer)
+
+    def reachable(self) -> bool:
+        """Tell whether a broker answers."""
+        try:
+            self.call(STATUS)
+        except UnreachableError:
+            return False
+        return True
+
+    def events(self, after: int) -> Iterator[WireShape]:
+        """Follow what happens from behind *after*; ends when the broker does.
+
+        Raises:
+            UnreachableError: no broker answers.
+        """
+        # A stream may be silent for as long as nothing happens.
+        connection, decoder = _UnixConnection(self.path, None), Decoder()
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        try:
+            response = self._send(connection, "GET", EVENTS_PATH, None, headers)
+            if response.status != 200:
+                raise _refusal(response.status, response.read())
+            while chunk := response.read1(_CHUNK):
+                yield from read_events(decoder.feed(chunk))
+        except (http.client.HTTPException, ConnectionError, OverlongError):
+            return
+        finally:
+            connection.close()
+
+    def _send(
+        self,
+        connection: _UnixConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> http.client.HTTPResponse:
+        try:
+            connection.connect()
+        except PermissionError as error:
+            raise UnreachableError(
+                f"the socket {self.path} belongs to someone else",
+                "run this as the user who runs the broker",
+            ) from error
+        except OSError as error:
+            raise UnreachableError(
+                f"no broker answers at {self.path}", _REMEDY
+            ) from error
+        connection.request(method, path, body, dict(headers))
+        return connection.getresponse()
+
+
+class AsyncOperatorClient:
+    """Asks the broker on a connection that is kept; a context manager."""
+
+    def __init__(self, path: Path, pause: float = 0.0) -> None:
+        """Speak to the socket at *path*; read a busy stream every *pause* seconds."""
+        self.path = path
+        self._pause = pause
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        """Enter the client; it connects on its first call."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def call(
+        self,
+        call: ApiCall[AnswerT],
+        given: WireShape | None = None,
+        **parameters: str | int,
+    ) -> AnswerT:
+        """Make *call*; see `OperatorClient.call`."""
+        import httpx  # noqa: PLC0415 - see the module's docstring
+
+        path, body = _prepared(call, given, parameters)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            response = await self._open().request(
+                call.method, path, content=body, headers=headers
+            )
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        if response.status_code >= 400:
+            raise _refusal(response.status_code, response.content)
+        return _read(response.content, call.answer)
+
+    async def events(self, after: int, face: str) -> AsyncIterator[list[WireShape]]:
+        """Yield what happens after that number, as it comes, many at a time.
+
+        *face* is what this is to the other operators.
+        The first list is empty: the broker has accepted.
+
+        Raises:
+            AgentVaultError: the stream ended, or is none.
+        """
+        import httpx  # noqa: PLC0415 - see the module's docstring
+
+        timeout = httpx.Timeout(_CONSOLE_TIMEOUT, read=None)
+        headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+        try:
+            async with self._open().stream(
+                "GET",
+                EVENTS_PATH,
+                params={"as": face},
+                headers=headers,
+                timeout=timeout,
+            ) as response:
+                if response.status_code >= 400:
+                    raise _refusal(response.status_code, await response.aread())
+                yield []
+                decoder, loop = Decoder(), asyncio.get_running_loop()
+                asked = loop.time()
+                async for chunk in response.aiter_bytes():
+                    waited = loop.time() - asked > _AT_ONCE
+                    yield read_events(decoder.feed(chunk))
+                    # What is here already is taken at once, however small its chunks:
+                    # a pause after each would let a flood run ever further ahead.
+                    if waited and len(chunk) < _MUCH:
+                        await asyncio.sleep(self._pause)
+                    asked = loop.time()
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        except OverlongError as error:
+            raise UnreachableError("the broker's stream has no end of line") from error
+        raise UnreachableError("the broker closed the connection", _REMEDY)
+
+    def _open(self) -> httpx.AsyncClient:
+        import httpx  # noqa: PLC0415 - see the module's docstring
+
+        if self._client is None:
+            logging.getLogger("httpx").setLevel(logging.WARNING)
+            self._client = httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=str(self.path)),
+                base_url="http://agentvault",
+                timeout=_CONSOLE_TIMEOUT,
+                trust_env=False,
+            )
+        return self._client
+
+
+def read_events(frames: list[Frame]) -> list[WireShape]:
+    """Read what frames of the stream hold; of an unknown kind, nothing.
+
+    Raises:
+        AgentVaultError: one of them is not what its kind says.
+    """
+    return [
+        _read(frame.data, kind)
+        for frame in frames
+        if (kind := EVENT_KINDS.get(frame.kind)) is not None
+    ]
+
+
+def socket_of(home: Home) -> Path:
+    """Return where the broker of *home* listens: its usual place, or ``--socket``."""
+    try:
+        named = _pointer(home).read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return home.socket
+    return Path(named) if named and not home.socket.exists() else home.socket
+
+
+def remember_socket(home: Home, path: Path | None) -> None:
+    """Keep for other commands where this home's broker listens, if it is unusual."""
+    pointer = _pointer(home)
+    if path is None:
+        pointer.unlink(missing_ok=True)
+    else:
+        private_file(pointer)
+        pointer.write_text(f"{path}\n", "utf-8")
+
+
+def _pointer(home: Home) -> Path:
+    return home.run / "operator-socket"
+
+
+def _prepared(
+    call: ApiCall[AnswerT], given: WireShape | None, parameters: Mapping[str, str | int]
+) -> tuple[str, bytes | None]:
+    """Return path with query, and body, of a call."""
+    path = call.at(**parameters)
+    if call.method == "POST":
+        return path, b"{}" if given is None else encode(given)
+    members = {} if given is None else msgspec.to_builtins(given)
+    query = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in members.items()
+        if value is not None
+    }
+    return f"{path}?{urlencode(query)}" if query else path, None
+
+
+def _read(content: bytes | str, kind: type[T]) -> T:
+    try:
+        return decode(content, kind)
+    except msgspec.ValidationError as error:
+        raise AgentVaultError(
+            f"this is not an answer of a broker as known here ({visible(error, 120)})",
+            "are both of the same version?",
+        ) from error
+    except ValueError as error:
+        raise AgentVaultError(
+            "the broker's answer is not JSON", "are both of the same version?"
+        ) from error
+
+
+def _refusal(status: int, content: bytes) -> AgentVaultError:
+    """Read an RFC 9457 problem document into an error of ours."""
+    try:
+        problem = decode(content, ProblemInfo)
+    except ValueError:
+        problem = ProblemInfo()
+    what = problem.detail or f"the broker answered with HTTP status {status}"
+    remedy = problem.remedy if problem.remedy is not msgspec.UNSET else ""
+    kind = _KINDS.get(status, RefusedError)
+    return kind(visible(what, 1000), visible(remedy, 1000))
+
+
+def _unreachable(error: Exception) -> UnreachableError:
+    import httpx  # noqa: PLC0415 - see the module's docstring
+
+    if isinstance(error, httpx.TimeoutException):
+        return UnreachableError(
+            f"the broker did not answer within {_CONSOLE_TIMEOUT:.0f} s"
+        )
+    if isinstance(error, httpx.ConnectError):
+        return UnreachableError("no broker answers at its socket", _REMEDY)
+    return UnreachableError("the connection to the broker broke", _REMEDY)
