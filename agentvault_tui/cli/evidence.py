@@ -14,7 +14,7 @@ from agentvault_tui.cli.session import Session
 from agentvault_tui.clock import parse_iso, span
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import EventInfo, EventProofInfo, StoryInfo
-from agentvault_tui.proof import Proof
+from agentvault_tui.operator_api.proof import Proof
 
 _THEIRS = ("agent_says", "other_details", "parameters", "resource_indicator")
 """Members an agent writes: what looks like a code or a link in them is masked."""

@@ -15,8 +15,8 @@ from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient, socket_of
 from agentvault_tui.operator_api.history import LinkInfo
+from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import LinksQuery
-from agentvault_tui.proof import Proof
 
 Run = Callable[..., Answer]
 

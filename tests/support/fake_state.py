@@ -12,7 +12,7 @@ from typing import Any
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
-from agentvault_tui.proof import genesis, link
+from agentvault_tui.operator_api.proof import genesis, link
 
 START = datetime(2026, 11, 24, 14, 2, 11, tzinfo=UTC)
 LEDGER = "000102030405060708090a0b0c0d0e0f"

@@ -14,7 +14,7 @@ from agentvault_tui.operator_api.history import LinkInfo
 
 if TYPE_CHECKING:
     from agentvault_tui.console.state.activity import ActivityRow
-    from agentvault_tui.proof import Proof
+    from agentvault_tui.operator_api.proof import Proof
 
 
 class Reads:
@@ -53,7 +53,7 @@ class Reads:
 
     async def links(self, seqs: Iterable[int]) -> list[Proof]:
         """Read what it takes to compute links of the chain again."""
-        from agentvault_tui.proof import Proof  # noqa: PLC0415 - as above
+        from agentvault_tui.operator_api.proof import Proof  # noqa: PLC0415 - as above
 
         asked = ",".join(map(str, seqs))
         page = await self._wire.get("/api/audit/links", seq=asked)

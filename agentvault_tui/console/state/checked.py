@@ -7,7 +7,7 @@ from typing import Final
 
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import EventRow
-from agentvault_tui.proof import Proof
+from agentvault_tui.operator_api.proof import Proof
 
 MOST: Final = 100
 """Links asked for at once."""

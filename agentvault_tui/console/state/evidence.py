@@ -12,7 +12,7 @@ from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, plural
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import EventRow, Json
-from agentvault_tui.proof import Proof
+from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.text import in_full, visible_lines
 
 _WHOLE: Final = 100_000

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support.wire_shapes import filled
 
 from agentvault_tui.operator_api.history import LinkInfo
-from agentvault_tui.proof import Proof, genesis, link
+from agentvault_tui.operator_api.proof import Proof, genesis, link
 
-DOC = Path(__file__).parents[1] / "docs" / "ledger-format.md"
+DOC = Path(__file__).parents[2] / "docs" / "ledger-format.md"
 
 
 def vectors() -> list[Proof]:
