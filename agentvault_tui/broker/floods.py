@@ -20,7 +20,7 @@ before it is served again."""
 RATE: Final = 20
 """Refusals a second, on average over that time, that an agent may have."""
 BURST: Final = 5 * RATE * SPAN
-"""Refusals after which it is limited at once, however short the time."""
+"""Refusals an agent may have at once, on credit: it comes back by RATE a second."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,16 @@ class _Agent:
     """When it last asked."""
     count: int = 0
     """Refusals in the window."""
+    credit: float = BURST
+    """Refusals it may have at once, as of when it last asked."""
     flooding: bool = False
     untold: int = 0
     """Refusals of this flood that no event tells of yet."""
     told_at: float | None = None
+
+    def credit_at(self, now: float) -> float:
+        """Return the credit it has by *now*."""
+        return min(BURST, self.credit + RATE * (now - self.last))
 
 
 class Floods:
@@ -49,6 +55,7 @@ class Floods:
         """Count one refusal."""
         now = self._clock.boot()
         agent = self._agents.setdefault(agent_id, _Agent(now, now))
+        agent.credit = agent.credit_at(now) - 1
         agent.last = now
         if agent.flooding:  # decided as others were
             agent.untold += 1
@@ -57,7 +64,7 @@ class Floods:
         if passed >= SPAN and agent.count <= RATE * passed:
             agent.since, agent.count = now, 0
         agent.count += 1
-        if agent.count > BURST or now - agent.since >= SPAN:
+        if agent.credit < 0 or now - agent.since >= SPAN:
             agent.flooding, agent.untold = True, agent.untold + agent.count
 
     def limited(self, agent_id: AgentId) -> bool:
@@ -66,10 +73,11 @@ class Floods:
         if agent is None or not agent.flooding:
             return False
         now = self._clock.boot()
-        if now - agent.last >= SPAN:
+        still = now - agent.last >= SPAN
+        agent.credit, agent.last = agent.credit_at(now), now
+        if still:
             agent.flooding, agent.since, agent.count = False, now, 0
             return False
-        agent.last = now
         agent.untold += 1
         return True
 
@@ -85,7 +93,7 @@ class Floods:
             if agent.untold and (still or not waits):
                 count, agent.untold, agent.told_at = agent.untold, 0, now
                 yield agent_id, count
-            if still and not agent.untold:
+            if still and not agent.untold and agent.credit_at(now) >= BURST:
                 del self._agents[agent_id]
 
     def again(self, agent_id: AgentId, count: int) -> None:

@@ -42,6 +42,10 @@ from agentvault_tui.text import visible
 
 HELD_CAP: Final = 128 * 1024 * 1024
 """Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
+ALL_CAP: Final = 1024 * 1024 * 1024
+"""Bytes those of all agents may take before each is held to an equal share of them."""
+_WEIGHED_FOR: Final = 1.0
+"""Seconds for which the sum of all is not taken anew."""
 _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
 _SLICE: Final = 1000
@@ -69,6 +73,9 @@ class Registry:
         """By hash. What was cut stays here until `sweep`; `_held` says what lives."""
         self._elevated: dict[StepUpId, Token] = {}
         self._held: dict[AgentId, HeldTokens] = {}
+        self._weight = 0
+        """The bytes all live tokens took when last looked."""
+        self._weighed_at = -_WEIGHED_FOR
         self._cut: deque[HeldTokens] = deque()
         """Tokens that were cut, to be taken out of `_tokens`."""
         self._stepups: dict[StepUpId, StepUp] = {}
@@ -304,9 +311,19 @@ class Registry:
         return token if token and self._lives(token) and self.admits(token) else None
 
     def may_hold_more(self, agent_id: AgentId) -> bool:
-        """Tell whether the agent's live tokens are within what one agent may take."""
+        """Tell whether the agent's live tokens are within what one agent may take.
+
+        Where those of all take too much, nobody is shut out by what others hold.
+        """
         held = self._held.get(agent_id)
-        return held is None or held.weight < HELD_CAP
+        if held is None:
+            return True
+        now = self._clock.boot()
+        if now - self._weighed_at >= _WEIGHED_FOR:
+            self._weight = sum(one.weight for one in self._held.values())
+            self._weighed_at = now
+        share = ALL_CAP // len(self._held) if self._weight >= ALL_CAP else HELD_CAP
+        return held.weight < min(share, HELD_CAP)
 
     def ends(self) -> Callable[[Deadline], datetime]:
         """Return what tells when deadlines pass, by the clock as it is set now."""

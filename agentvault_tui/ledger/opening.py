@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,8 @@ from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Tip, read_tip
 from agentvault_tui.ledger.chain import written
-from agentvault_tui.ledger.headfile import Witness, read_witness
-from agentvault_tui.ledger.places import hash_at
+from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
+from agentvault_tui.ledger.places import hash_at, head_seq
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
@@ -87,6 +87,8 @@ def open_checked(
     with foreseen(home.database):
         schema.set_up_writer(db)
         witness = None if trust else read_witness(home.head_file)
+        if witness is not None and witness.index is not None:
+            _check_stopped_end(db, home, witness)
         fresh = witness.ledger if witness and witness.head.seq == 0 else None
         schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16), clock)
         ledger_id = read_ledger_id(db, home.database)
@@ -145,6 +147,27 @@ def compare(
             f"event {known.seq} is not the one that was recorded:"
             " the ledger was rewritten, or this is another copy",
             _ACCEPT,
+        )
+
+
+def _check_stopped_end(db: sqlite3.Connection, home: Home, witness: Witness) -> None:
+    """See that the ledger ends where a process that stopped in order left it.
+
+    Anyone can compute the hash of an event that follows from the last one. (A process
+    that was killed may have written some after it last wrote the head file.)
+
+    Raises:
+        LedgerDamagedError: events were appended since.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != schema.VERSION:
+        # Bringing it up to date appends one; and it may be killed while it does.
+        write_witness(home.head_file, replace(witness, index=None))
+    elif (head := head_seq(db)) > witness.head.seq:
+        raise LedgerDamagedError(
+            f"the ledger ends at event {head}, but ended at {witness.head.seq} when the"
+            " last broker stopped: events were appended since",
+            f"find out who wrote them; {_ACCEPT}",
         )
 
 

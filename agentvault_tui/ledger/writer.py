@@ -82,6 +82,8 @@ class Writer:
         self._tidy = False
         self._batches = 0
         self._uncounted = 0
+        self._was_urgent = False
+        """Whether the last batch was taken from the urgent lane."""
         self._held = 0
         """Bytes of log that readers did not let go of when waited for last."""
         self._counts: Counts | None = None
@@ -244,8 +246,11 @@ class Writer:
         return self._db
 
     def _take(self) -> list[Job]:
-        # What is urgent goes alone: its record must not wait for others' rows.
-        lane = self._urgent or self._queue
+        # What is urgent goes alone: its record must not wait for others' rows. Then
+        # it is the others' turn: an agent that ends its own tokens is urgent as well.
+        urgent = self._urgent and not (self._was_urgent and self._queue)
+        self._was_urgent = bool(urgent)
+        lane = self._urgent if urgent else self._queue
         return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
 
     def _waiting(self) -> list[Job]:

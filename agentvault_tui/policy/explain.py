@@ -76,7 +76,7 @@ def _variations(
         if facts.currency is None:
             named = _with(action, "currency", "USD")
             yield "With currency given, such as USD", decide(agent, named)
-        named = replace(action, resource="another:resource")
+        named = _on(action, "another:resource")
         yield (
             "With another resource named, such as another:resource",
             decide(agent, named),
@@ -139,11 +139,17 @@ def _with(action: Action, name: str, value: Any) -> Action:
     return replace(action, parameters={**kept, name: value})
 
 
+def _on(action: Action, resource: str | None) -> Action:
+    """Return *action* on another resource, and no parameter that contradicts it."""
+    kept = {k: v for k, v in action.parameters.items() if plain_name(k) != "resource"}
+    return replace(action, resource=resource, parameters=kept)
+
+
 def _mended(action: Action, facts: Facts) -> Action:
     """Return *action* with a readable value for each parameter that was unclear."""
     for name in facts.unclear:
         if name == "resource":
-            action = replace(action, resource=None)
+            action = _on(action, None)
         else:
             action = _with(action, name, "USD" if name == "currency" else 1)
     # What an unreadable amount hid: it has no currency either.

@@ -88,7 +88,10 @@ def derive(action: Action) -> Facts:
         unclear.add("currency")
     count = _read(parameters, "count", _whole, unclear)
     resource = action.resource and canonical(action.resource)
-    if action.resource and resource is None:
+    if any(plain == "resource" for plain, _ in (*said, *nested)):
+        resource = None  # said twice, or where no rule looks
+        unclear.add("resource")
+    elif action.resource and resource is None:
         unclear.add("resource")
     return Facts(
         resource or None, recipients, amount, currency, count, tuple(sorted(unclear))

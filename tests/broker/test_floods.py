@@ -57,6 +57,19 @@ def test_a_burst_long_ago_is_not_held_against_an_agent(clock: ManualClock) -> No
     assert not floods.limited(ONE)
 
 
+def test_bursts_with_pauses_are_within_the_budget_too(clock: ManualClock) -> None:
+    """Ten seconds of rest give back what may be refused in ten seconds, no more."""
+    floods, decided = Floods(clock), 0
+    for _ in range(60):
+        for _ in range(BURST + 1):
+            if not floods.limited(ONE):
+                decided += 1
+                floods.refused(ONE)
+        clock.advance(SPAN)
+        list(floods.due())
+    assert decided <= BURST + RATE * 60 * SPAN + 60
+
+
 def test_past_it_each_request_is_limited_until_it_keeps_still(
     clock: ManualClock,
 ) -> None:

@@ -16,7 +16,14 @@ from support.manual_clock import ManualClock
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.clock import Deadline
 from agentvault_tui.ledger import Panic
-from agentvault_tui.model import AgentStatus, StepUpId, Token, TokenId, TokenKind
+from agentvault_tui.model import (
+    AgentId,
+    AgentStatus,
+    StepUpId,
+    Token,
+    TokenId,
+    TokenKind,
+)
 
 
 @pytest.fixture
@@ -189,3 +196,23 @@ def test_an_agents_texts_count_for_what_they_take(
         registry.put_token(one)
         taken += sys.getsizeof(own[member])
     assert 0 < taken <= cap * 1.1
+
+
+def test_agents_together_hold_no_more_than_there_is_room_for(
+    registry: Registry, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past it who holds most gets no more, and who holds little is not shut out."""
+    monkeypatch.setattr("agentvault_tui.broker.registry.ALL_CAP", 100_000)
+    made = token(clock)
+    for number in range(200):
+        agent = AgentId("agt_few" if number % 20 == 0 else f"agt_{number % 3}")
+        one = replace(made, id=f"tok_{number}", sha256=f"{number}", agent_id=agent)  # type: ignore[arg-type]
+        registry.put_token(one)
+        clock.advance(1)
+    assert not any(registry.may_hold_more(AgentId(f"agt_{n}")) for n in range(3))
+    assert registry.may_hold_more(AgentId("agt_few"))
+    assert registry.may_hold_more(AgentId("agt_new"))
+    for number in range(200):
+        registry.cut_tokens(AgentId(f"agt_{number % 3}"))
+    clock.advance(1)
+    assert registry.may_hold_more(AgentId("agt_few"))

@@ -461,6 +461,23 @@ async def test_the_log_stays_small_while_readers_always_read(
     assert max(sizes) < 6 * 256 * 1024
 
 
+async def test_urgent_commits_without_end_keep_nobody_waiting(ledger: Ledger) -> None:
+    """An agent that ends its own tokens one after another delays no decision."""
+    urgent, done = 0, False
+
+    async def hand_back() -> None:
+        nonlocal urgent
+        while not done and urgent < 5_000:
+            await ledger.commit(note(), urgent=True)
+            urgent += 1
+
+    flood = asyncio.gather(*(hand_back() for _ in range(64)))
+    await ledger.commit(decision())
+    decided_after, done = urgent, True
+    await flood
+    assert decided_after < 1_000
+
+
 async def test_a_reader_that_goes_on_holds_up_writing_once(
     home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

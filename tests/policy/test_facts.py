@@ -161,6 +161,18 @@ def test_half_a_surrogate_pair_in_the_resource_is_unclear() -> None:
     assert found.unclear == ("resource",)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [{"resource": "stripe:b"}, {"Re_source": 1}, {"on": [{"resource": "stripe:b"}]}],
+)
+def test_a_resource_among_the_parameters_makes_it_unclear(
+    parameters: dict[str, Any],
+) -> None:
+    """A resource server may go by that one, which no rule sees."""
+    found = derive(Action(("a:b",), "a:b", "stripe:a", parameters))
+    assert (found.resource, found.unclear) == (None, ("resource",))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
