@@ -8,14 +8,14 @@ from typing import Final
 
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.clock import SystemClock, parse_iso
-from agentvault_tui.console.state.day import (
+from agentvault_tui.console.draw.glyphs import (
     ASCII_LEVELS,
-    QUARTERS,
     UNICODE_LEVELS,
     bars,
     fold_for,
     folded,
 )
+from agentvault_tui.console.state.records import QUARTERS
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
     QuartersInfo,

@@ -31,12 +31,11 @@ from agentvault_tui.console.messages import (
     ShowAudit,
     ShowKeys,
 )
-from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.screens.base import PULSES, PaneScreen
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.term.frugal import Painter
 from agentvault_tui.console.term.keyed import Keyed
-from agentvault_tui.console.term.pace import PULSES
 from agentvault_tui.console.term.terminal import Outlet, TerminalDriver
 from agentvault_tui.console.widgets.pane import Pane
 
@@ -244,7 +243,7 @@ class ConsoleApp(Keyed, App[int]):
         here.visit(message.agent_id)
 
     def on_show_keys(self, message: ShowKeys) -> None:
-        from agentvault_tui.console.dialogs.help import HelpDialog  # noqa: PLC0415
+        from agentvault_tui.console.dialogs.info import HelpDialog  # noqa: PLC0415
 
         self.push_screen(HelpDialog(message.desk, message.bindings))
 

@@ -12,10 +12,10 @@ from agentvault_tui.console.desk import Desk, name_ways
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.link.memory import Memory
+from agentvault_tui.console.screens.base import PULSES
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term import over_ssh
-from agentvault_tui.console.term.pace import PULSES
 from agentvault_tui.settings import Settings
 
 

@@ -15,10 +15,10 @@ from textual.screen import Screen
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import key_name
-from agentvault_tui.console.dialogs.operators import OperatorsDialog
+from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepup_asked import subject
 from agentvault_tui.console.draw import theme
+from agentvault_tui.console.draw.stepup import subject
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import GoToAgent
 from agentvault_tui.console.screens.base import FilteredScreen, PaneScreen

@@ -27,20 +27,19 @@ from textual.pilot import Pilot
 
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.screens.agent import AgentScreen
-from agentvault_tui.console.screens.audit import AuditScreen
-from agentvault_tui.console.state.activity import read_activity
-from agentvault_tui.console.state.day import (
+from agentvault_tui.console.draw.glyphs import (
     ASCII_LEVELS,
     FOLDS,
-    QUARTERS,
     UNICODE_LEVELS,
     bars,
     fold_for,
     folded,
 )
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
+from agentvault_tui.console.state.activity import read_activity
 from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.records import QUARTERS, LinkState
 
 
 class Room:

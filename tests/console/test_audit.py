@@ -18,15 +18,15 @@ from support.fake_state import START
 from textual.pilot import Pilot
 
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.dialogs.export import ExportDialog
-from agentvault_tui.console.dialogs.help import HelpDialog
-from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.ask import ExportDialog
+from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.link.export import suggestion
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.state.export import suggestion
 from agentvault_tui.console.state.mirror import RING
+from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.text import visible
 
 MANY = RING + 1_500

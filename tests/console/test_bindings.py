@@ -23,9 +23,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.dialogs.lift import LiftDialog
-from agentvault_tui.console.dialogs.operators import OperatorsDialog
-from agentvault_tui.console.dialogs.restore import RestoreDialog
+from agentvault_tui.console.dialogs.info import OperatorsDialog
+from agentvault_tui.console.dialogs.panic import LiftDialog
+from agentvault_tui.console.dialogs.revoke import RestoreDialog
 from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.term.keyed import KEYED
 from agentvault_tui.console.term.keymap import load_all

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.console.state.completion import MOST, complete
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.terms import KEYS
+from agentvault_tui.console.state.filters import KEYS, Filter
 
 _VALUES = {
     "outcome": ("allowed", "denied", "escalated"),

@@ -12,7 +12,7 @@ from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.state.agentview import AgentView
+from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror, Roster

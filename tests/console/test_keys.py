@@ -18,7 +18,7 @@ from textual.widgets import Input
 
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.desk import offer_undo
-from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.saved import SavedDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog

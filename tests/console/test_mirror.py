@@ -13,15 +13,15 @@ from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.draw import glyphs, tenantwords, theme
+from agentvault_tui.console.draw import glyphs, theme, upstream
 from agentvault_tui.console.draw.lines import Pen
-from agentvault_tui.console.state.attention import Attention
+from agentvault_tui.console.state.agents import Attention
 from agentvault_tui.console.state.intake import Intake, token_key
 from agentvault_tui.console.state.mirror import RING, Mirror, Roster
 from agentvault_tui.console.state.rates import Rate
 from agentvault_tui.console.state.records import Counts, LinkState, TokenRow
 from agentvault_tui.console.state.tokens import KEPT, TokenShelf
-from agentvault_tui.console.widgets.card import Cards
+from agentvault_tui.console.widgets.agents import Cards
 
 
 class Told(FakeState):
@@ -198,24 +198,24 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     revoked = {**agent, "status": "revoked", "outside_until": until}
     told.mirror.apply("agent", {**revoked, "upstream": [asked]})
     row = told.mirror.agents[agent["id"]]
-    assert tenantwords.headline(row) == "tenant 0 of 1"
-    assert tenantwords.state(row.upstream[0]) == "retry 2"
-    assert tenantwords.outside(row, START) == 42
+    assert upstream.headline(row) == "tenant 0 of 1"
+    assert upstream.state(row.upstream[0]) == "retry 2"
+    assert upstream.outside(row, START) == 42
     done = {"step": "grant", "status": "confirmed", "ms": 212}
     gone = {"step": "vault grant back", "status": "withdrawn"}
     told.mirror.apply("agent", {**revoked, "upstream": [done, gone]})
     row = told.mirror.agents[agent["id"]]
-    assert tenantwords.headline(row) == "tenant confirmed 212 ms"
+    assert upstream.headline(row) == "tenant confirmed 212 ms"
     failed = {"step": "client secret", "status": "failed", "ms": 9e7}
     told.mirror.apply("agent", {**revoked, "upstream": [done, failed]})
     row = told.mirror.agents[agent["id"]]
-    assert tenantwords.headline(row) == "tenant: client secret given up"
-    assert tenantwords.state(row.upstream[1]) == "given up after 25:00:00"
+    assert upstream.headline(row) == "tenant: client secret given up"
+    assert upstream.state(row.upstream[1]) == "given up after 25:00:00"
     lacking = {**failed, "ms": 2, "reason": "no_credential"}
     told.mirror.apply("agent", {**revoked, "upstream": [done, lacking]})
     row = told.mirror.agents[agent["id"]]
-    assert tenantwords.headline(row) == "tenant 1 of 2, no credential"
-    assert tenantwords.state(row.upstream[1]) == "no credential"
+    assert upstream.headline(row) == "tenant 1 of 2, no credential"
+    assert upstream.state(row.upstream[1]) == "no credential"
 
 
 def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
@@ -227,14 +227,14 @@ def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
         step = {"step": "provider token", "connection": "google", "status": status}
         steps = [step, done]
         told.mirror.apply("agent", {**agent, "status": "revoked", "upstream": steps})
-        return tenantwords.headline(told.mirror.agents[agent["id"]])
+        return upstream.headline(told.mirror.agents[agent["id"]])
 
     assert headline("pending") == "google token pending"
     assert headline("confirmed") == "tenant confirmed 212 ms"
     assert headline("left") == "tenant confirmed 212 ms"
     assert headline("failed") == "google token given up"
     pen = Pen(theme.palette("agentvault"), glyphs.UNICODE)
-    rows = tenantwords.steps(pen, told.mirror.agents[agent["id"]], START, 76)
+    rows = upstream.steps(pen, told.mirror.agents[agent["id"]], START, 76)
     shown = ["".join(text for text, _ in row).split() for row in rows]
     assert shown[0][:2] == ["At", "tenant"]
     assert shown[1][:2] == ["At", "provider"]

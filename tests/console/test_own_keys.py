@@ -14,15 +14,15 @@ from support.dialog_stand import Stand, StandApp, said, scene
 import agentvault_tui.console as room
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.dialogs.panic import PanicDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.term.keyed import KEYED, key_label, keys_of, relabel
 from agentvault_tui.console.term.keymap import load_all
+from agentvault_tui.console.widgets.agents import DetailsPane
 from agentvault_tui.console.widgets.audit import AuditPane
-from agentvault_tui.console.widgets.details import DetailsPane
 from agentvault_tui.console.widgets.masthead import Masthead
 
 CALENDAR, PAYMENTS = "agt_0000000000000002", "agt_0000000000000001"

@@ -12,10 +12,10 @@ from support.virtual_time import VirtualLoop
 from textual import constants
 
 from agentvault_tui.console.build import build
+from agentvault_tui.console.screens.base import PULSES, beats
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.console.term.pace import PULSES, beats
 from agentvault_tui.settings import ConsoleSettings, Settings
 
 SECONDS = 30

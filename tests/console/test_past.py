@@ -18,7 +18,7 @@ from support.manual_clock import ManualClock
 from support.past_stage import Stage
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.dialogs.moment import MomentDialog
+from agentvault_tui.console.dialogs.ask import MomentDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.screens.past import PastScreen

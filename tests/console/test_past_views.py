@@ -13,11 +13,11 @@ from support.fake_operator import FakeOperator
 from support.fake_past import remember
 from support.past_stage import Stage
 
-from agentvault_tui.console.dialogs.export import ExportDialog
-from agentvault_tui.console.dialogs.line_input import LineInput
+from agentvault_tui.console.dialogs.ask import ExportDialog
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.past import PastScreen
+from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.console.widgets.pane import Pane
 
 WAITING = ("t", *["left_curly_bracket"] * 4)

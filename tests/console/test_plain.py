@@ -14,7 +14,7 @@ from support.line_person import at_lines
 from support.plain_session import StandSession
 
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.plain.typed import typed_lines
+from agentvault_tui.console.plain.session import typed_lines
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 

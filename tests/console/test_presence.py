@@ -18,7 +18,7 @@ from support.vault import PAYMENT, Vault, serving
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.build import build
-from agentvault_tui.console.dialogs.operators import OperatorsDialog
+from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.link.memory import Memory

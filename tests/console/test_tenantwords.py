@@ -12,13 +12,13 @@ from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.draw import agentwords, glyphs, tenantwords, theme, words
+from agentvault_tui.console.draw import glyphs, theme, upstream, words
+from agentvault_tui.console.draw.agent import Seen, details, facts
 from agentvault_tui.console.draw.lines import Pen, Row, clock_time
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.widgets.details import details
 
 GITHUB = {"connection": "github"}
 SHARES = {
@@ -74,9 +74,9 @@ def text(rows: list[Row]) -> str:
 
 def screens(pen: Pen, told: Told, agent: AgentRow, did: ActivityRow) -> list[str]:
     """Return the agent as its screen, the watch screen and plain mode tell it."""
-    seen = agentwords.Seen(told.mirror, agent, did)
+    seen = Seen(told.mirror, agent, did)
     return [
-        text(agentwords.facts(pen, seen, 100)),
+        text(facts(pen, seen, 100)),
         text(details(pen, told.mirror, agent, 100, "")),
         " ".join(sentences.agent_facts(told.mirror, agent, did)),
     ]
@@ -246,7 +246,7 @@ def test_no_time_of_a_step_is_cut_short(
 ) -> None:
     """Where there is no room for the words, the mark and the time say it."""
     agent = told.agent(**how(START))
-    rows = tenantwords.steps(pen, agent, START, width)
+    rows = upstream.steps(pen, agent, START, width)
     lines = ["".join(piece for piece, _ in row) for row in rows]
     assert [line for line in lines if "\u2026" in line] == []
     ends = [step.ends for step in agent.upstream if step.status == "confirmed"]

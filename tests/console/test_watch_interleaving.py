@@ -17,8 +17,7 @@ from support.dialog_stand import Stand, scene
 from textual.app import App
 from textual.pilot import Pilot
 
-from agentvault_tui.console.dialogs.restore import RestoreDialog
-from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.link.memory import Memory

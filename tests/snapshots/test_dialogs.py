@@ -19,11 +19,9 @@ from textual.pilot import Pilot
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.lift import LiftDialog
-from agentvault_tui.console.dialogs.operators import OperatorsDialog
-from agentvault_tui.console.dialogs.panic import PanicDialog
-from agentvault_tui.console.dialogs.restore import RestoreDialog
-from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.info import OperatorsDialog
+from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
+from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.state.records import LinkState

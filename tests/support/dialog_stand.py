@@ -18,15 +18,17 @@ from textual.binding import Binding
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.messages import ShowKeys
-from agentvault_tui.console.state.actions import Restored, Revoked, Stopped
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import (
     AgentRow,
     LinkState,
+    Restored,
+    Revoked,
     StepUpRow,
+    Stopped,
     UpstreamStep,
 )
 from agentvault_tui.text import Shown

@@ -5,18 +5,55 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import ClassVar, TypeVar
 
+from rich.segment import Segment
 from textual import on
 from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.choice import Choice
-from agentvault_tui.console.dialogs.line_input import LineInput
-from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.dialogs.stepup_factor import stage
+from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
-from agentvault_tui.console.state.actions import caution
+from agentvault_tui.console.state.records import caution
+from agentvault_tui.console.term.keyed import Keyed
+from agentvault_tui.console.widgets.line_input import LineInput
+
+
+class Choice(Keyed, Widget, can_focus=True):
+    """A word in brackets; in reverse while it has the focus."""
+
+    DEFAULT_CSS = """
+    Choice { height: 1; background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "take", "cancel")]
+
+    class Taken(Message):
+        """It was chosen."""
+
+    def __init__(self, name: str, word: str) -> None:
+        super().__init__(id=name)
+        self.text = f"[ {word} ]"
+        self.styles.width = len(self.text)
+
+    def render_line(self, y: int) -> Strip:
+        """Draw the word."""
+        if y:
+            return Strip.blank(self.size.width, self.rich_style)
+        style = theme.palette(self.app.theme).text
+        if self.has_focus:
+            style += theme.FOCUS
+        return Strip([Segment(self.text, self.rich_style + style)])
+
+    def action_take(self) -> None:
+        """Choose it."""
+        self.post_message(self.Taken())
+
+    def on_click(self) -> None:
+        """Choose it by the mouse."""
+        self.action_take()
+
 
 _CANCEL_CELLS = 14
 
@@ -110,7 +147,7 @@ class Confirm(Dialog[None]):
         if self.REASON:
             rows += [EMPTY, pen.fact("Reason")]
         if self.busy:
-            rows += [EMPTY, stage(pen, "current", self.UNDER_WAY, "")]
+            rows += [EMPTY, pen.stage("current", self.UNDER_WAY, "")]
         elif refusal := self.desk.refusal(self.NEED):
             # Before any older note: a link that drops is told while it is dropped.
             rows += [EMPTY, *pen.paragraph(refusal, width, pen.palette.waiting)]

@@ -7,8 +7,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.base import Dialog, Page
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.text import cell_width
 

@@ -11,17 +11,21 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.line_input import LineInput
-from agentvault_tui.console.dialogs.page import Page
-from agentvault_tui.console.dialogs.stepup_asked import Asked, brief, changes, whole
-from agentvault_tui.console.dialogs.stepup_decided import decided
-from agentvault_tui.console.dialogs.stepup_factor import factor
-from agentvault_tui.console.dialogs.stepup_history import History
+from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.draw.factor import factor
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.draw.stepup import (
+    Asked,
+    History,
+    brief,
+    changes,
+    decided,
+    whole,
+)
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.text import Shown
 
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."

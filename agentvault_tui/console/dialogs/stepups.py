@@ -9,11 +9,8 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.page import Page
+from agentvault_tui.console.dialogs.base import Dialog, Page
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepup_asked import subject
-from agentvault_tui.console.dialogs.stepup_decided import summary
 from agentvault_tui.console.draw.lines import (
     EMPTY,
     Pen,
@@ -22,6 +19,7 @@ from agentvault_tui.console.draw.lines import (
     clock_time,
     countdown,
 )
+from agentvault_tui.console.draw.stepup import subject, summary
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow

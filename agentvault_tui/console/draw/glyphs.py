@@ -1,16 +1,37 @@
-"""Every glyph the console draws, each with an ASCII twin of the same width.
-
-Fonts and locales fail: no braille, no icon fonts, and a locale that is not UTF-8 gets
-the twins. Nothing else in the console writes a character beyond ASCII by hand.
-"""
+"""The characters the console draws with, as the terminal's alphabet has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agentvault_tui.console.state import day
+from agentvault_tui.console.state.records import QUARTERS
+
+FOLDS: Final = (1, 2, 3, 4, 6, 8, 12)
+"""Quarters a cell may stand for; each divides the day."""
+UNICODE_LEVELS: Final = "·▁▂▃▄▅▆▇█"
+ASCII_LEVELS: Final = ".:-=+*%#@"
+"""By how much ink a character has; the first is nothing at all."""
+
+
+def fold_for(cells: int) -> int:
+    """Return how many quarters a cell stands for, so that a day fits in *cells*."""
+    return next((fold for fold in FOLDS if QUARTERS // fold <= cells), FOLDS[-1])
+
+
+def folded(numbers: Sequence[int], fold: int) -> list[int]:
+    """Add up each *fold* numbers."""
+    return [sum(numbers[n : n + fold]) for n in range(0, len(numbers), fold)]
+
+
+def bars(numbers: Sequence[int], levels: str) -> str:
+    """Draw numbers by height, the largest full; what is not nothing is seen."""
+    peak, top = max(numbers, default=0), len(levels) - 1
+    return "".join(
+        levels[max(round(number / peak * top), 1)] if number > 0 else levels[0]
+        for number in numbers
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +115,7 @@ UNICODE: Final = Glyphs(
     cursor="▌",
     bar_full="▰",
     bar_empty="▱",
-    levels=day.UNICODE_LEVELS,
+    levels=UNICODE_LEVELS,
     separator="·",
     ellipsis="…",
     dash="—",
@@ -119,7 +140,7 @@ ASCII: Final = Glyphs(
     cursor=">",
     bar_full="#",
     bar_empty="-",
-    levels=day.ASCII_LEVELS,
+    levels=ASCII_LEVELS,
     separator="-",
     ellipsis="~",
     dash="-",

@@ -204,3 +204,20 @@ class Pen:
             (countdown(seconds) + (" SOON" if soon else ""), style),
         )
         return row if sure else (*row, (" unconfirmed", self.palette.stale))
+
+    def stage(self, state: str, words: str, when: str, column: int = 21) -> Row:
+        """Write one stage: its mark, its words in a *column* of cells, its time."""
+        glyphs, palette = self.glyphs, self.palette
+        mark, style = {
+            "done": (glyphs.done, palette.accent),
+            "current": (glyphs.current, palette.waiting),
+            "ahead": (glyphs.ahead, palette.muted),
+            "ended": (glyphs.failed, palette.strong),
+            "failed": (glyphs.failed, palette.waiting),
+        }[state]
+        words_style = palette.muted if state == "ahead" else palette.text
+        return (
+            (f"{mark} ", style),
+            (f"{words.ljust(column)} ", words_style),
+            (when, palette.muted),
+        )

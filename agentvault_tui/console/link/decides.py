@@ -7,9 +7,15 @@ from typing import Final
 
 from agentvault_tui.console.link.reads import Reads
 from agentvault_tui.console.link.wire import Wire, integer, real
-from agentvault_tui.console.state.actions import Restored, Revoked, Stopped
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import Json, LinkState, StepUpRow
+from agentvault_tui.console.state.records import (
+    Json,
+    LinkState,
+    Restored,
+    Revoked,
+    StepUpRow,
+    Stopped,
+)
 from agentvault_tui.errors import RefusedError
 
 STALL: Final = 3.0

@@ -16,12 +16,15 @@ from agentvault_tui.console.desk import (
 )
 from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.draw.words import population
-from agentvault_tui.console.plain import elsewhere, find, sentences
-from agentvault_tui.console.plain.command import Command
-from agentvault_tui.console.plain.reads import Reads
-from agentvault_tui.console.plain.teller import Teller
-from agentvault_tui.console.state.actions import Revoked, caution
-from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.plain.reads import (
+    Reads,
+    find_agent,
+    find_agent_first,
+    find_stepup,
+)
+from agentvault_tui.console.plain.teller import Command, Teller
+from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown
 
@@ -96,7 +99,7 @@ class Decides:
         self._ask("deny it", {row.fingerprint}, act, told)
 
     async def _revoke(self, rest: str) -> None:
-        agent, reason = find.agent_first(self.mirror, rest)
+        agent, reason = find_agent_first(self.mirror, rest)
         if agent is None:
             self.reads.unknown("agent", rest.partition(" ")[0])
         elif agent.revoked:
@@ -109,7 +112,7 @@ class Decides:
                 row = self.mirror.agents.get(agent.id, agent)
                 return (
                     *_told(agent.name, cut),
-                    *elsewhere.remains(row, self.mirror.clock.now()),
+                    *sentences.remains(row, self.mirror.clock.now()),
                     *caution(cut),
                 )
 
@@ -117,7 +120,7 @@ class Decides:
             self._ask("revoke it", {agent.name, agent.id}, act, f"{cuts} ")
 
     async def _restore(self, what: str) -> None:
-        agent = find.agent(self.mirror, what)
+        agent = find_agent(self.mirror, what)
         if agent is None:
             self.reads.unknown("agent", what)
         elif not agent.revoked:
@@ -233,7 +236,7 @@ class Decides:
         return refusal is not None
 
     def _open_stepup(self, what: str) -> StepUpRow | None:
-        row = find.stepup(self.mirror, what)
+        row = find_stepup(self.mirror, what)
         if row is None:
             self.reads.unknown("step-up", what)
         elif not row.open:
@@ -246,4 +249,4 @@ def _told(name: Shown, cut: Revoked) -> Iterable[str]:
     """Tell what a revocation cut, and which steps elsewhere are on their way."""
     ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
     yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
-    yield from elsewhere.steps(cut.upstream)
+    yield from sentences.steps(cut.upstream)

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.known import event_facts
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.text import Shown
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing that can be typed."""
+
+    usage: str
+    """The word, and what may follow it."""
+    does: str
+    act: Callable[[str], Awaitable[None]]
+    """Takes what follows the word."""
+
+    @property
+    def word(self) -> str:
+        """What it is called by."""
+        return self.usage.partition(" ")[0]
+
 
 _TICK: Final = 0.25
 _FLOOD: Final = 20

@@ -10,23 +10,17 @@ from textual import on
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.agentlayout import Wanted, plan
-from agentvault_tui.console.draw.layout import Box
+from agentvault_tui.console.draw.layout import AgentWanted, Box, plan_agent
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.screens.footer import Place, agent_keys
 from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.widgets.agentevents import EventsPane
-from agentvault_tui.console.widgets.agentfacts import FactsPane
+from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
 from agentvault_tui.console.widgets.audit import AuditPane
-from agentvault_tui.console.widgets.day import DayPane
-from agentvault_tui.console.widgets.keybar import KeyBar
-from agentvault_tui.console.widgets.pane import Pane
-from agentvault_tui.console.widgets.rule import Rule
-from agentvault_tui.console.widgets.stepupbar import StepUpBar
-from agentvault_tui.console.widgets.who import WhoPane
+from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
+from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
@@ -43,6 +37,7 @@ class AgentScreen(PaneScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "its audit at full size"),
+        Binding("t", "now", "back to now", id="time"),
     ]
 
     def __init__(
@@ -117,12 +112,12 @@ class AgentScreen(PaneScreen):
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
         """Return a box for everything that is shown."""
-        wanted = Wanted(
+        wanted = AgentWanted(
             masthead=self.masthead.wanted(width),
             waiting=bool(self.desk.mirror.open_stepups()),
             big=(self.big and self.big.id) or "facts",
         )
-        return plan(width, height, wanted)
+        return plan_agent(width, height, wanted)
 
     def stops(self) -> list[Pane]:
         """Return all panes that take keys."""

@@ -12,29 +12,116 @@ from textual.widget import Widget
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk, copy
+from agentvault_tui.console.draw.evidence import Checked, Evidence
 from agentvault_tui.console.draw.layout import Box, Shape, plan_audit
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.screens.base import FilteredScreen
 from agentvault_tui.console.screens.footer import audit_keys
-from agentvault_tui.console.screens.reading import Reading
-from agentvault_tui.console.state.checked import Checked
+from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.goto import EXAMPLES, Place, read_place
-from agentvault_tui.console.state.known import before_colons
-from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.moments import EXAMPLES, Place, read_place
+from agentvault_tui.console.state.records import AgentRow, EventRow
 from agentvault_tui.console.widgets.audit import AuditPane
-from agentvault_tui.console.widgets.evidence import EvidencePane
-from agentvault_tui.console.widgets.keybar import KeyBar
-from agentvault_tui.console.widgets.ledgerlist import LedgerList
-from agentvault_tui.console.widgets.pane import Pane
-from agentvault_tui.console.widgets.prompt import Prompt
-from agentvault_tui.console.widgets.rule import Rule
-from agentvault_tui.console.widgets.stepupbar import StepUpBar
+from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
+from agentvault_tui.console.widgets.ledger import EvidencePane, LedgerList
+from agentvault_tui.console.widgets.line_input import Prompt
+from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
+
+_REMEMBERED: Final = 64
+_NEW: Final = 200
+"""Recent events looked through for more of a story."""
+
+
+class Reading:
+    """Asks the broker, and shows what it says where it belongs."""
+
+    def __init__(
+        self, link: Link, checked: Checked, events: LedgerList, pane: EvidencePane
+    ) -> None:
+        self._link = link
+        self._mirror = link.mirror
+        self._checked = checked
+        self._list = events
+        self._pane = pane
+        self._ledger = link.mirror.versions.ledger
+        self._seen: list[int] = []
+        self._checking: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    def look(self, *, wanted: bool) -> None:
+        """Ask for what is in sight and not known; the story only if it is *wanted*."""
+        if not self._mirror.link.live or self._list.feed.foreign:
+            return
+        if self._ledger != self._mirror.versions.ledger:
+            self._ledger = self._mirror.versions.ledger
+            self._pane.known.clear()
+        rows = self._list.on_screen
+        seqs = [row.seq for row in rows]
+        still = not self._list.feed.follow or seqs == self._seen
+        self._seen = seqs
+        if still and not _busy(self._checking):
+            asked = self._checked.unknown(rows)
+            if asked:
+                self._checking = asyncio.create_task(self._check(asked))
+        row = self._list.feed.under_cursor
+        if wanted and row is not None and still and not _busy(self._telling):
+            known = self._pane.known.get(row.seq)
+            if known is None or self._grew(known):
+                self._telling = asyncio.create_task(self._tell(row))
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is being asked."""
+        return not _busy(self._checking) and not _busy(self._telling)
+
+    def stop(self) -> None:
+        """Ask for nothing more."""
+        for task in (self._checking, self._telling):
+            if task is not None:
+                task.cancel()
+
+    def _grew(self, known: Evidence) -> bool:
+        """Tell whether something came that may belong to the story."""
+        for number, row in enumerate(reversed(self._mirror.events)):
+            if row.seq <= known.upto or number == _NEW:
+                return False
+            if known.grows_by(row):
+                return True
+        return False
+
+    async def _check(self, rows: list[EventRow]) -> None:
+        try:
+            proofs = await self._link.links(row.seq for row in rows)
+        except AgentVaultError:
+            return  # stays unchecked, which is what the title says
+        self._checked.take(rows, proofs)
+        self._list.paint()
+        self._pane.paint()
+
+    async def _tell(self, row: EventRow) -> None:
+        upto = self._mirror.last_seq
+        try:
+            proofs = await self._link.links([row.seq])
+            story, complete = await self._link.story(row.seq)
+        except AgentVaultError:
+            return
+        known = self._pane.known
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        proof = proofs[0] if proofs else None
+        known[row.seq] = Evidence(proof, tuple(story), complete, upto)
+        self._pane.paint()
+        self.look(wanted=True)
+
+
+def _busy(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()
+
 
 PANES: Final = (LedgerList, EvidencePane)
 """What may have the focus on it."""
@@ -60,6 +147,7 @@ class AuditScreen(FilteredScreen):
         Binding("v", "raw", "the body as hashed"),
         Binding("e", "export", "export what the filter shows"),
         Binding("o", "agent", "its agent"),
+        Binding("t", "now", "back to now", id="time"),
     ]
 
     def __init__(
@@ -354,7 +442,7 @@ class AuditScreen(FilteredScreen):
 
     def action_export(self) -> None:
         """Ask where to, and write what the filter shows."""
-        from agentvault_tui.console.dialogs.export import (  # noqa: PLC0415 - seldom
+        from agentvault_tui.console.dialogs.ask import (  # noqa: PLC0415 - seldom
             ExportDialog,
         )
 

@@ -7,7 +7,9 @@ Dialogs are imported when one is opened: the first frame does without them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.app import ComposeResult
@@ -21,15 +23,45 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAgent, ShowKeys
 from agentvault_tui.console.screens.footer import Focus, Place
-from agentvault_tui.console.state.records import AgentRow, EventRow
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
-from agentvault_tui.console.term.pace import beats
 from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
     from agentvault_tui.console.widgets.filterbar import FilterBar
+
+PULSES: Final = {"fast": 0.25, "slow": 0.5}
+"""Seconds that at least pass between two looks, by the kind of link."""
+_AFTER: Final = 0.01
+"""Seconds after a new second, for whoever looks before it shows it a second late."""
+
+
+async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
+    """Yield at each second and sooner when *mirror* has news, *pulse* apart.
+
+    While the console opens each news is shown at once: there are a handful.
+    """
+    news = asyncio.Event()
+    mirror.listeners.add(news.set)
+    try:
+        while True:
+            news.clear()
+            second = mirror.clock.now().timestamp() // 1 + 1 + _AFTER
+            yield
+            opening = mirror.link.state is LinkState.CONNECTING
+            await asyncio.sleep(0 if opening else pulse)
+            # News just before a second is no reason to miss it, nor is a clock set back
+            # one to wait for the second that was.
+            left = second - mirror.clock.now().timestamp()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(left, 0), 1 + _AFTER)):
+                    await news.wait()
+    finally:
+        mirror.listeners.discard(news.set)
+
 
 _CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
 
@@ -55,7 +87,6 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
         Binding("y", "copy", "copy id"),
-        Binding("t", "now", "back to now", id="time"),
     ]
 
     def __init__(
@@ -257,7 +288,7 @@ class PaneScreen(Keyed, Screen[None]):
 
     def action_restore(self) -> None:
         """Ask before serving the agent that keys act on again."""
-        from agentvault_tui.console.dialogs.restore import RestoreDialog
+        from agentvault_tui.console.dialogs.revoke import RestoreDialog
 
         agent = self.chosen
         if self.refuses_past() or agent is None:
@@ -274,8 +305,7 @@ class PaneScreen(Keyed, Screen[None]):
 
     def action_panic(self) -> None:
         """Ask before stopping everything, or before lifting that."""
-        from agentvault_tui.console.dialogs.lift import LiftDialog
-        from agentvault_tui.console.dialogs.panic import PanicDialog
+        from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 
         if not self.refuses_past():
             on_now = self.desk.mirror.status.panic.on

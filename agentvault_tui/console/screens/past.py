@@ -163,7 +163,7 @@ class PastScreen(Watch):
 
     def action_ask(self) -> None:
         """Ask for a moment."""
-        from agentvault_tui.console.dialogs.moment import (  # noqa: PLC0415 - see base
+        from agentvault_tui.console.dialogs.ask import (  # noqa: PLC0415 - see base
             MomentDialog,
         )
 

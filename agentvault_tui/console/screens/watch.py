@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual import on
+from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, Wanted, plan
-from agentvault_tui.console.draw.telling import tell_news
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAudit, ShowPast
 from agentvault_tui.console.screens.base import FilteredScreen
 from agentvault_tui.console.screens.footer import Place, keys
-from agentvault_tui.console.state.agentview import AgentView
+from agentvault_tui.console.state.agents import AgentView
+from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import Feed
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.known import before_colons
+from agentvault_tui.console.state.presence import Presence
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.widgets.agents import AgentPane
+from agentvault_tui.console.widgets.agents import AgentPane, DetailsPane
 from agentvault_tui.console.widgets.audit import AuditPane
-from agentvault_tui.console.widgets.details import DetailsPane
-from agentvault_tui.console.widgets.keybar import KeyBar
-from agentvault_tui.console.widgets.pane import Pane
-from agentvault_tui.console.widgets.rule import Rule
-from agentvault_tui.console.widgets.stepupbar import StepUpBar
+from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
+from agentvault_tui.console.widgets.pane import Pane, Rule
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
+
+_NEWS_SECONDS: Final = 6
+_NEWS_AT_ONCE: Final = 3
+
+
+def tell_news(app: App[Any], presence: Presence) -> None:
+    """Show what is news, a few lines at most; a dialog has it in its lower edge.
+
+    There a toast would lie over the keys that decide.
+    """
+    if not presence.news:
+        return
+    news = list(presence.news)
+    presence.news.clear()
+    if app.screen.is_modal:
+        return
+    for text in news[-_NEWS_AT_ONCE:]:
+        app.notify(text, markup=False, timeout=_NEWS_SECONDS)
+    if len(news) > _NEWS_AT_ONCE:
+        more = f"and {len(news) - _NEWS_AT_ONCE} more decisions by others"
+        app.notify(more, markup=False, timeout=_NEWS_SECONDS)
+
 
 _QUIET_SURVEY: Final = 3.0
 """Seconds between looks at all agents while nothing happens."""

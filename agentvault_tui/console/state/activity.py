@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from agentvault_tui.console.state.day import QUARTERS
 from agentvault_tui.console.state.intake import Intake, moment
-from agentvault_tui.console.state.records import OUTCOMES, Json, ScopeRow
+from agentvault_tui.console.state.records import OUTCOMES, QUARTERS, Json, ScopeRow
 from agentvault_tui.text import Shown
 
 QUARTER: Final = timedelta(minutes=15)

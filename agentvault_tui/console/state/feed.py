@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
+from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.known import event_facts
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage, EventRow
 

@@ -1,19 +1,17 @@
-"""What the console shows: frozen records in which every foreign text is `Shown`.
-
-`intake` makes them from the broker's JSON; nothing else does.
-Widgets and dialogs read them and never see a raw string.
-"""
+"""The console's records: what the broker said, and what an operator can do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from agentvault_tui.text import Shown
 
 RISKS: Final = ("low", "medium", "high")
+QUARTERS: Final = 96
+"""Of an hour, in a day."""
 OUTCOMES: Final = ("allowed", "denied", "escalated")
 _OPEN: Final = frozenset({"pending", "authorizing"})
 _NOTHING: Final = Shown("")
@@ -313,3 +311,96 @@ class LinkView:
 
 Json = dict[str, Any]
 """An object as it came from the broker, before `intake`."""
+
+
+_NOT_IN_LEDGER: Final = {
+    "journal": "the cut journal keeps it, also over a restart.",
+    "stop": "if the broker restarts before it is, everything is stopped.",
+}
+_IN_MEMORY: Final = "a broker that restarts before it is serves again."
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a revocation cut."""
+
+    agent_id: str
+    tokens: int
+    stepups: int
+    effective_ms: float
+    """Measured by the broker: from the request to nothing being honoured."""
+    round_trip_ms: float
+    """Measured here: from the key to the broker's word."""
+    upstream: tuple[UpstreamStep, ...]
+    kept: str = "ledger"
+    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
+    everything) or ``memory``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What the panic switch cut."""
+
+    agents: int
+    tokens: int
+    stepups: int
+    effective_ms: float
+    round_trip_ms: float
+    kept: str = "ledger"
+    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
+    everything) or ``memory``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An agent served again, or the panic lifted (then `agent_id` is empty)."""
+
+    agent_id: str
+    round_trip_ms: float
+
+
+def caution(answer: object) -> tuple[str, ...]:
+    """Return what has to be said with a cut that the ledger has not got yet."""
+    if not isinstance(answer, Revoked | Stopped) or answer.kept == "ledger":
+        return ()
+    kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
+    return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)
+
+
+class Actions(Protocol):
+    """The decisions, each one request to the broker."""
+
+    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+        """Begin the second factor for exactly the request with that *digest*.
+
+        The answer carries `device`; the mirror follows what comes of it.
+        """
+        ...
+
+    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
+        """Read the last decisions about the same agent and action, latest first."""
+        ...
+
+    def look(self, stepup_id: str | None) -> None:
+        """Let the others know which step-up is open here, or that none is."""
+        ...
+
+    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+        """Turn a request down; *reason* reaches the agent."""
+        ...
+
+    async def revoke(self, agent_id: str, reason: str) -> Revoked:
+        """Cut an agent off."""
+        ...
+
+    async def restore(self, agent_id: str) -> Restored:
+        """Serve an agent again; what was cut stays cut."""
+        ...
+
+    async def panic(self, reason: str) -> Stopped:
+        """Stop everything."""
+        ...
+
+    async def lift(self) -> Restored:
+        """End the panic."""
+        ...

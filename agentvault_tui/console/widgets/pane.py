@@ -187,3 +187,12 @@ def _regions(rows: list[int], width: int) -> list[Region]:
     runs = groupby(enumerate(rows), lambda pair: pair[1] - pair[0])
     blocks = [[row for _, row in run] for _, run in runs]
     return [Region(0, block[0], width, len(block)) for block in blocks]
+
+
+class Rule(Pane):
+    """Draws itself once."""
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw a vertical line."""
+        line = self.pen.glyphs.box.vertical * width
+        return [(((line, self.pen.palette.line),), None)] * height

@@ -14,13 +14,11 @@ from textual.pilot import Pilot
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.choice import Choice
-from agentvault_tui.console.dialogs.lift import LiftDialog
-from agentvault_tui.console.dialogs.line_input import LineInput
-from agentvault_tui.console.dialogs.panic import PanicDialog
-from agentvault_tui.console.dialogs.restore import RestoreDialog
-from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.confirm import Choice
+from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
+from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.state.records import LinkState, UpstreamStep
+from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 from agentvault_tui.text import Shown
 

@@ -14,19 +14,19 @@ from textual.pilot import Pilot
 
 from agentvault_tui.console.desk import name_ways
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepup_asked import (
+from agentvault_tui.console.dialogs.stepups import StepUpsDialog
+from agentvault_tui.console.draw.lines import Pen
+from agentvault_tui.console.draw.stepup import (
     Asked,
+    History,
     brief,
     changes,
+    differs,
     no_limits,
     whole,
 )
-from agentvault_tui.console.dialogs.stepup_history import History
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
-from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.before import differs
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.dialog_stand import Stand, StandApp, scene, text_of
 
-from agentvault_tui.console.dialogs.help import HelpDialog
+from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog, open_stepups
 

@@ -1,13 +1,14 @@
-"""The facts of one agent's screen, section by section: pure rows, no Textual."""
+"""The facts of one agent, as rows: its details at home, and its own screen."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.draw import tenantwords, words
+from agentvault_tui.console.draw import upstream, words
 from agentvault_tui.console.draw.lines import (
     EMPTY,
+    LABEL,
     Pen,
     Row,
     cells,
@@ -17,10 +18,162 @@ from agentvault_tui.console.draw.lines import (
 )
 from agentvault_tui.console.draw.lines import LABEL as LABEL_CELLS
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
-from agentvault_tui.console.state.attention import SOON
+from agentvault_tui.console.state.agents import SOON
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, ScopeRow, StepUpRow, TokenRow
-from agentvault_tui.console.widgets.details import ago
+
+_LATELY: Final = 6
+_TOKENS_AT_HOME: Final = 8
+
+
+def details(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
+) -> list[Row]:
+    """Write everything worth knowing about an agent.
+
+    *restores* is what is said besides of one that is revoked.
+    """
+    now = mirror.clock.now()
+    rows = [
+        *_grants(pen, agent, width),
+        *_held_tokens(pen, mirror, agent, width, now),
+        *upstream.accounts(pen, agent, width),
+    ]
+    revoking = _would_revoke(pen, mirror, agent, width, restores)
+    # Once it is revoked, how far that is comes first: nothing else is urgent.
+    rows = [*revoking, *rows] if agent.revoked else [*rows, *revoking]
+    return [
+        *_identity(pen, mirror, agent, width),
+        *rows,
+        *_lately(pen, mirror, agent, width),
+    ]
+
+
+def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    p, last = pen.palette, mirror.last_seen(agent.id)
+    seen = f"seen {ago(mirror.clock.now(), last)}" if last else "never seen"
+    if agent.resource_server:  # it introspects, which is nobody's request
+        seen = "resource server"
+    owner = pen.clip(agent.owner, max(width - LABEL - len(seen) - 3, 6))
+    rows = [
+        pen.fact(
+            "Owner",
+            (owner, p.text),
+            (f" {pen.glyphs.separator} {seen}", p.muted),
+        )
+    ]
+    if agent.purpose:
+        rows += pen.facts("Purpose", agent.purpose, width, 2, p.muted)[0]
+    return rows
+
+
+def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    p, g = pen.palette, pen.glyphs
+    if not agent.scopes:
+        return [pen.fact("May", ("do nothing: no scope is granted", p.muted))]
+    rows: list[Row] = []
+    for scope in agent.scopes:
+        text = f"{scope.description} ({scope.risk})"
+        for number, line in enumerate(wrap(text, max(width - LABEL - 3, 8))):
+            mark = f"{g.risk(scope.risk)} " if number == 0 else "   "
+            label = "" if rows else "May"
+            rows.append(
+                pen.fact(label, (mark, p.risk(scope.risk)), (pen.own(line), p.text))
+            )
+    return rows
+
+
+def _held_tokens(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, now: datetime
+) -> list[Row]:
+    p, g = pen.palette, pen.glyphs
+    tokens = mirror.tokens(agent.id)
+    live = mirror.live_tokens(agent.id)
+    if not live:
+        return [pen.fact("Holds", ("no live token", p.muted))]
+    elevated = mirror.elevated(agent.id)
+    extra = f"{elevated} elevated" if elevated else "none elevated"
+    rows = [
+        pen.fact(
+            "Holds",
+            (plural(live, "token"), p.text),
+            (f" {g.separator} {extra}", p.escalated if elevated else p.muted),
+        )
+    ]
+    rows += [_token_row(pen, token, now, width) for token in tokens[:_TOKENS_AT_HOME]]
+    if live > _TOKENS_AT_HOME:
+        rows.append(pen.fact("", (f"and {live - _TOKENS_AT_HOME:,} more", p.muted)))
+    return rows
+
+
+def _token_row(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
+    p, g = pen.palette, pen.glyphs
+    left = token.remaining(now)
+    style = p.waiting if left < SOON else p.accent
+    row = pen.fact(
+        "",
+        (g.bar(left / 3600, 8), style),
+        (f" {countdown(left):>7}", p.text),
+        (" SOON" if left < SOON else "", p.waiting),
+        ("  elevated, once" if token.elevated else "", p.escalated),
+    )
+    room = max(width - cells(row) - 2, 4)
+    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
+
+
+def _would_revoke(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
+) -> list[Row]:
+    p = pen.palette
+    if agent.revoked:
+        when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
+        row = pen.fact("Revoked", (f"closed here{when}{restores}", p.muted))
+        return [row, *upstream.steps(pen, agent, mirror.clock.now(), width)]
+    tokens = plural(mirror.live_tokens(agent.id), "token")
+    waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
+    rows = pen.facts(
+        "Revoking",
+        f"cuts {tokens} and {waits} here at once, and refuses the next request.",
+        width,
+        4,
+    )[0]
+    for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
+        rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
+    return rows
+
+
+def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    p = pen.palette
+    found = []
+    for event in reversed(mirror.events):
+        if event.agent_id == agent.id:
+            found.append(event)
+            if len(found) == _LATELY:
+                break
+    rows: list[Row] = []
+    for event in found:
+        style = words.style(p, event)
+        what = f"{words.deed(event)} {words.place(event)}".strip()
+        text = pen.figure(pen.own(what), event.note, max(width - LABEL - 20, 6))
+        rows.append(
+            pen.fact(
+                "" if rows else "Lately",
+                (f"{event.time:%H:%M:%S} ", p.muted),
+                (f"{words.word(event):<10} ", style),
+                (text, p.text),
+            )
+        )
+    return rows
+
+
+def ago(now: datetime, then: datetime) -> str:
+    """Write how long ago something was, in one unit."""
+    seconds = max(int((now - then).total_seconds()), 0)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
 
 _TOKENS: Final = 12
 _WAITING: Final = 3
@@ -52,7 +205,7 @@ def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
         _may(pen, seen, width),
         _asked(pen, seen, width),
         _holds(pen, seen, width),
-        tenantwords.accounts(pen, seen.agent, width),
+        upstream.accounts(pen, seen.agent, width),
         _refused(pen, seen, width),
     ]
     # Once it is revoked, how far that is comes first: nothing else is urgent.
@@ -205,7 +358,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
         when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
         row = pen.fact("Revoked", (f"closed here{when}{seen.restores}", p.muted))
         was_cut = _was_cut(pen, seen.activity, width)
-        return [row, *was_cut, *tenantwords.steps(pen, agent, seen.now, width)]
+        return [row, *was_cut, *upstream.steps(pen, agent, seen.now, width)]
     cut = ends(mirror, agent, seen.activity)
     rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
     waiting = mirror.open_stepups(agent.id)
@@ -213,7 +366,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     if len(waiting) > _WAITING:
         rows.append(pen.fact("", (f"and {len(waiting) - _WAITING} more", p.muted)))
     rows.append(pen.fact("", ("and refuses whatever it asks from then on", p.text)))
-    rows += tenantwords.at_providers(pen, agent, width)
+    rows += upstream.at_providers(pen, agent, width)
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
         rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
     return rows

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.known import event_facts
 from agentvault_tui.console.state.records import Json
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError

@@ -1,13 +1,14 @@
-"""Step-up, first sight: trusted facts at fixed places, the agent's own words last."""
+"""A step-up as rows: what is asked, what was decided before, and how it ended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
-from agentvault_tui.console.dialogs.stepup_history import History, gist, listed
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.lines import (
     EMPTY,
     LABEL,
@@ -20,7 +21,152 @@ from agentvault_tui.console.draw.lines import (
     wrap,
 )
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
+
+_DAY: Final = 86_400
+_GRANTED: Final = frozenset({"approved", "redeemed"})
+_SAME: Final = "exactly the same"
+
+
+def ago(row: StepUpRow, now: datetime) -> str:
+    """Say when it was decided: the time of day, or how many days ago."""
+    moment = row.decided_at or row.expires_at
+    days = int(max((now - moment).total_seconds(), 0) // _DAY)
+    return f"{days:,} d ago" if days else f"{moment:%H:%M:%S}Z"
+
+
+def ended_before(row: StepUpRow) -> str:
+    """Say how it ended and by whose hand."""
+    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    used = ", used" if row.status == "redeemed" else ""
+    word = "approved" if row.status in _GRANTED else str(row.status)
+    return f"{word}{who}{used}"
+
+
+def differs(then: StepUpRow, asked: StepUpRow) -> str:
+    """Name what was otherwise then, with the values of then."""
+    old = dict((*then.parameters, *then.others))
+    new = dict((*asked.parameters, *asked.others))
+    found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
+    found += [f"no {name}" for name in new if name not in old]
+    if then.resource != asked.resource:
+        found.append(f"on {then.resource}" if then.resource else "on nothing named")
+    if then.scope != asked.scope:
+        found.append(f"scope {then.scope}")
+    return ", ".join(found) or _SAME
+
+
+def tally(rows: Sequence[StepUpRow]) -> str:
+    """Say in a few words how they ended."""
+    if not rows:
+        return "the first of its kind"
+    counts = {
+        "approved": sum(row.status in _GRANTED for row in rows),
+        "denied": sum(row.status == "denied" for row in rows),
+    }
+    counts["lapsed"] = len(rows) - sum(counts.values())
+    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"last {len(rows)} like it: {words}"
+
+
+def sentences(
+    rows: Iterable[StepUpRow], asked: StepUpRow, now: datetime
+) -> Iterable[str]:
+    """Tell each on a line of its own."""
+    for row in rows:
+        yield f"{ago(row, now)}, {ended_before(row)}: {differs(row, asked)}"
+
+
+_BEFORE: Final = 5
+_LOOKED_THROUGH: Final = 50
+_WHEN_CELLS: Final = 11
+_ENDED: Final = 30
+
+
+class History:
+    """The last decisions about the same agent and action, as the ledger has them."""
+
+    def __init__(self, desk: Desk, asked: StepUpRow) -> None:
+        self.rows: tuple[StepUpRow, ...] | None = None
+        """None until the broker has told."""
+        self.problem = Shown("")
+        """Why it has not."""
+        self._desk = desk
+        self._asked = asked
+        self._seen_at = -1
+        self._seen: frozenset[tuple[str, str]] = frozenset()
+
+    def stale(self) -> bool:
+        """Tell whether to read: at first, and when one like it was decided since."""
+        version = self._desk.mirror.versions.stepups
+        if version == self._seen_at:
+            return False
+        first, self._seen_at = self._seen_at == -1, version
+        known, self._seen = self._seen, self._decided()
+        return first or known != self._seen
+
+    async def read(self) -> None:
+        """Read it; what was read before stays when the broker does not answer."""
+        try:
+            self.rows = await self._before()
+            self.problem = Shown("")
+        except AgentVaultError as error:
+            self.problem = self._desk.mirror.intake.shown(error.what, 80)
+
+    async def _before(self) -> tuple[StepUpRow, ...]:
+        """Read what had been decided by now, which may be a moment of the past."""
+        desk = self._desk
+        if not desk.past:
+            return await desk.actions.before(self._asked.id, _BEFORE)
+        now = desk.mirror.clock.now()
+        rows = await desk.actions.before(self._asked.id, _LOOKED_THROUGH)
+        known = [row for row in rows if row.decided_at and row.decided_at <= now]
+        return tuple(known[:_BEFORE])
+
+    def _decided(self) -> frozenset[tuple[str, str]]:
+        kind = (self._asked.agent_id, self._asked.action)
+        return frozenset(
+            (row.id, row.status)
+            for row in self._desk.mirror.stepups.values()
+            if not row.open and (row.agent_id, row.action) == kind
+        )
+
+
+def tally_row(history: History, asked: StepUpRow, pen: Pen, width: int) -> Row:
+    """Write on one row how those before ended."""
+    if history.rows is None:
+        words = f"not known: {history.problem}" if history.problem else "asking"
+    else:
+        words = tally(history.rows)
+    if asked.count > 1:
+        words = f"asked {asked.count:,} times; {words}"
+    return pen.fact("Before", (pen.clip(words, width - LABEL), pen.palette.text))
+
+
+def listed_before(
+    history: History, asked: StepUpRow, now: datetime, pen: Pen, width: int
+) -> list[Row]:
+    """Write each on a row: when, how and by whom, and what was otherwise then."""
+    palette, rows = pen.palette, history.rows or ()
+    endings = [pen.clip(ended_before(row), _ENDED) for row in rows]
+    column = max((cell_width(ending) for ending in endings), default=0)
+    found = []
+    for row, ending in zip(rows, endings, strict=True):
+        when = ago(row, now).ljust(_WHEN_CELLS)
+        blank = " " * (column - cell_width(ending) + 2)
+        room = max(width - LABEL - _WHEN_CELLS - column - 2, 8)
+        otherwise = pen.clip(differs(row, asked), room)
+        found.append(
+            pen.fact(
+                "",
+                (when, palette.muted),
+                (ending + blank, palette.text),
+                (otherwise, palette.text),
+            )
+        )
+    return found
+
 
 _MANY = 100_000
 _FACTS = (
@@ -59,11 +205,11 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     row = asked.row
     warning = _warning(row, pen, width)
     agent, cut_agent = _agent(asked, pen, width)
-    past = listed(asked.history, row, asked.now, pen, width)
+    past = listed_before(asked.history, row, asked.now, pen, width)
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = _on(row, pen, width, 1)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
-    tail = [*grant, gist(asked.history, row, pen, width)]
+    tail = [*grant, tally_row(asked.history, row, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
@@ -103,8 +249,8 @@ def whole(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], int]:
     row = asked.row
     facts, words = _whole(row, asked.owner, pen, width)
     past = [
-        gist(asked.history, row, pen, width),
-        *listed(asked.history, row, asked.now, pen, width),
+        tally_row(asked.history, row, pen, width),
+        *listed_before(asked.history, row, asked.now, pen, width),
     ]
     return [*facts, *past, *words], len(facts)
 
@@ -330,3 +476,126 @@ def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
         pen.fact(label if number == 0 else "", (line, pen.palette.text))
         for number, line in enumerate(lines)
     ]
+
+
+_COLUMN: Final = 36
+_ELSEWHERE: Final = "This was decided elsewhere while it was open here."
+_CAUSES: Final = {
+    "agent_revoked": "the agent was revoked",
+    "panic": "the panic switch was pressed",
+    "scope_not_granted": "the scope was taken away from the agent",
+}
+
+
+def decided(asked: Asked, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
+    """Write how the request ended; *elsewhere* when not by a key in this dialog."""
+    row, palette = asked.row, pen.palette
+    what, _ = pen.facts("For", subject(row), width, 2, palette.text)
+    name = pen.clip(row.agent_name, max(width - 40, 8))
+    agent = pen.fact(
+        "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)
+    )
+    rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
+    if elsewhere:
+        rows += [EMPTY, *pen.paragraph(_ELSEWHERE, width, palette.waiting)]
+    return rows
+
+
+def summary(row: StepUpRow) -> str:
+    """Say in a few words who or what ended it, for a list."""
+    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    match row.status:
+        case "approved" | "redeemed":
+            return f"approved{who}"
+        case "denied":
+            return f"denied{who}"
+        case "expired":
+            return "expired, nobody decided"
+        case "cancelled":
+            return f"cancelled: {cause(row)}"
+    return str(row.status)
+
+
+def cause(row: StepUpRow) -> str:
+    """Say why a request was cancelled."""
+    return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
+
+
+def handed_out(row: StepUpRow) -> str:
+    """Say what became of the token once it was used, or given away."""
+    if row.connection:
+        return (
+            f"The agent has a token of the account at {row.connection}, which works "
+            "until the provider ends it. Revoking the agent stops the next one at once."
+        )
+    return "The token is spent."
+
+
+def takes_back(row: StepUpRow) -> str:
+    """Say what takes an approval back that was not used yet."""
+    if row.connection:
+        return (
+            "The agent may fetch a token of the account. Revoke the agent before it "
+            "does: then only the provider can end that token."
+        )
+    return "The agent has a token for exactly this. Revoke the agent to take it back."
+
+
+def _ending(asked: Asked, pen: Pen, width: int) -> list[Row]:
+    row = asked.row
+    when = clock_time(row.decided_at) if row.decided_at else ""
+    match row.status:
+        case "approved" | "redeemed":
+            return _approved(asked, pen, width)
+        case "denied":
+            who = row.decided_by.name if row.decided_by else "an operator"
+            told = f"It was told: {row.denial}" if row.denial else "It was told no."
+            return [
+                _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
+                *pen.paragraph(f"Nothing was issued. {told}", width),
+            ]
+        case "expired":
+            waited = countdown((row.expires_at - row.requested_at).total_seconds())
+            return [
+                _stage(pen, "ended", "expired", clock_time(row.expires_at)),
+                *pen.paragraph(
+                    f"Nobody decided within {waited}, which counts as no. "
+                    "Nothing was issued; the agent may ask again.",
+                    width,
+                ),
+            ]
+    return [
+        _stage(pen, "ended", "cancelled", when),
+        *pen.paragraph(f"Because {cause(row)}. Nothing was issued.", width),
+    ]
+
+
+def _approved(asked: Asked, pen: Pen, width: int) -> list[Row]:
+    """Write each stage with the time the broker gives for it."""
+    row, by = asked.row, asked.row.decided_by
+    when = clock_time(row.decided_at) if row.decided_at else ""
+    proof = ", ".join(by.amr) if by else ""
+    verified = clock_time(by.auth_time) if by and by.auth_time else when
+    name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
+    begun = clock_time(row.begun_at) if row.begun_at else ""
+    rows = [
+        _stage(pen, "done", "code shown", begun),
+        _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
+        _stage(pen, "done", f"approved by {name}", when),
+        _stage(pen, "done", "token minted", when),
+    ]
+    if row.status == "redeemed":
+        at = clock_time(row.redeemed_at) if row.redeemed_at else ""
+        rows.append(_stage(pen, "done", "redeemed", at))
+        return [*rows, EMPTY, *pen.paragraph(handed_out(row), width)]
+    minted = row.decided_at or asked.now
+    left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
+    if left <= 0:
+        rows.append(_stage(pen, "ended", "not redeemed", "token expired"))
+        return rows
+    rows.append(_stage(pen, "current", "not redeemed yet", f"{countdown(left)} left"))
+    return [*rows, EMPTY, *pen.paragraph(takes_back(row), width)]
+
+
+def _stage(pen: Pen, state: str, words: str, when: str) -> Row:
+    return pen.stage(state, words, when, _COLUMN)

@@ -8,7 +8,6 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.stepup_asked import Asked, subject
 from agentvault_tui.console.draw.lines import (
     EMPTY,
     Pen,
@@ -17,6 +16,7 @@ from agentvault_tui.console.draw.lines import (
     clock_time,
     countdown,
 )
+from agentvault_tui.console.draw.stepup import Asked, subject
 from agentvault_tui.console.state.records import DeviceRow
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width, visible_lines
@@ -53,7 +53,7 @@ def factor(
     width, height = size
     if device is None:
         return [
-            stage(pen, "current", "asking the tenant for a code", ""),
+            pen.stage("current", "asking the tenant for a code", ""),
             *pen.paragraph("The code and the link stand here when it answers.", width),
             EMPTY,
         ]
@@ -76,29 +76,11 @@ def stages(seen: datetime, now: datetime, pen: Pen) -> list[Row]:
     """Write the four stages of a flow under way, done ones with their times."""
     waited = countdown((now - seen).total_seconds())
     return [
-        stage(pen, "done", "code shown", clock_time(seen)),
-        stage(pen, "current", "waiting for sign-in", f"for {waited}"),
-        stage(pen, "ahead", "factor verified", ""),
-        stage(pen, "ahead", "token minted", ""),
+        pen.stage("done", "code shown", clock_time(seen)),
+        pen.stage("current", "waiting for sign-in", f"for {waited}"),
+        pen.stage("ahead", "factor verified", ""),
+        pen.stage("ahead", "token minted", ""),
     ]
-
-
-def stage(pen: Pen, state: str, words: str, when: str, column: int = 21) -> Row:
-    """Write one stage: its mark, its words in a *column* of cells, its time."""
-    glyphs, palette = pen.glyphs, pen.palette
-    mark, style = {
-        "done": (glyphs.done, palette.accent),
-        "current": (glyphs.current, palette.waiting),
-        "ahead": (glyphs.ahead, palette.muted),
-        "ended": (glyphs.failed, palette.strong),
-        "failed": (glyphs.failed, palette.waiting),
-    }[state]
-    words_style = palette.muted if state == "ahead" else palette.text
-    return (
-        (f"{mark} ", style),
-        (f"{words.ljust(column)} ", words_style),
-        (when, palette.muted),
-    )
 
 
 def _text(

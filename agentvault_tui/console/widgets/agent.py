@@ -1,0 +1,382 @@
+"""The panes of one agent's screen: who it is, its day, its facts and its events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from rich.style import Style
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import words
+from agentvault_tui.console.draw.agent import Seen, ago, ends, facts
+from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
+from agentvault_tui.console.draw.lines import Piece, Row, cells, plural
+from agentvault_tui.console.draw.words import place
+from agentvault_tui.console.state.activity import ActivityRow, Day
+from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.records import (
+    OUTCOMES,
+    QUARTERS,
+    AgentRow,
+    EventRow,
+    TokenRow,
+)
+from agentvault_tui.console.widgets.audit import AuditPane, Read
+from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.text import cell_width
+
+
+class WhoPane(Pane):
+    """The head of an agent's screen."""
+
+    def __init__(self, desk: Desk, agent_id: str) -> None:
+        super().__init__(desk, id="who")
+        self._agent_id = agent_id
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw as many of the three rows as there is room for."""
+        agent = self.mirror.agents.get(self._agent_id)
+        if agent is None:
+            gone = f" {self._agent_id}: the broker knows no such agent"
+            return [(((self.pen.clip(gone, width), self.pen.palette.danger),), None)]
+        rows = [self._headline(agent, width), self._facts(agent, width)]
+        if agent.purpose:
+            purpose = f" {self.pen.clip(agent.purpose, width - 2)}"
+            rows.append(((purpose, self.pen.palette.muted),))
+        return [(row, None) for row in rows[:height]]
+
+    def _headline(self, agent: AgentRow, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        state = self._state(agent)
+        right: Row = ((f"{agent.id} ", p.muted),)
+        room = width - cells(state) - cells(right) - 5
+        if room < 12:
+            right, room = (), width - cells(state) - 4
+        name = pen.clip(agent.name, max(room, 4))
+        return pen.spread(((f" {name}  ", p.title), *state), right, width)
+
+    def _state(self, agent: AgentRow) -> tuple[Piece, ...]:
+        p, waiting = self.pen.palette, self.mirror.open_stepups(agent.id)
+        if agent.revoked:
+            since = f" {agent.revoked_at:%Y-%m-%d %H:%M}Z" if agent.revoked_at else ""
+            return ("REVOKED", p.danger), (since, p.muted)
+        if waiting:
+            return ("WAITING", p.waiting), (
+                f" {plural(len(waiting), 'step-up')}",
+                p.text,
+            )
+        return (("ACTIVE", p.accent),)
+
+    def _facts(self, agent: AgentRow, width: int) -> Row:
+        """Write owner, the cut a revoke would be, and counts, the last first to go."""
+        pen, p = self.pen, self.pen.palette
+        now, last = self.mirror.clock.now(), self.mirror.last_seen(agent.id)
+        counts = self.mirror.counts(agent.id)
+        seen = f"seen {ago(now, last)}" if last else "never seen"
+        words = [
+            "resource server" if agent.resource_server else seen,
+            *([] if agent.revoked else [f"revoking cuts {ends(self.mirror, agent)}"]),
+            f"{counts.allowed:,} allowed",
+            f"{counts.denied:,} denied",
+            f"{counts.escalated:,} escalated",
+            f"registered {agent.created_at:%Y-%m-%d}",
+        ]
+        dot = f" {pen.glyphs.separator} "
+        row: Row = (
+            (" Owner ", p.muted),
+            (pen.clip(agent.owner, max(width // 3, 8)), p.text),
+        )
+        for word in words:
+            if cells(row) + len(dot) + len(word) >= width:
+                break
+            row = (*row, (f"{dot}{word}", p.muted))
+        return row
+
+
+_GONE = 60.0
+"""Seconds a token stays listed after its end: as EXPIRED, not just away."""
+
+
+class FactsPane(Pane, can_focus=True):
+    """Scrolls; its counts are the broker's, its countdowns run by the second."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "turn(1)", "down", show=False),
+        Binding("up,k", "turn(-1)", "up", show=False),
+        Binding("pagedown,ctrl+d,space", "turn(10)", "page down", show=False),
+        Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
+        Binding("home,g", "turn(-100000)", "first", show=False),
+        Binding("end,G", "turn(100000)", "last", show=False),
+    ]
+
+    def __init__(self, desk: Desk, agent_id: str) -> None:
+        super().__init__(desk, id="facts")
+        self._agent_id = agent_id
+        self.activity: ActivityRow | None = None
+        self.problem = ""
+        """Why the counts are not the latest; in words that can be shown."""
+        self._top = 0
+        self._known: dict[int, TokenRow] = {}
+
+    def take(self, activity: ActivityRow) -> None:
+        """Show other counts."""
+        self.activity, self.problem = activity, ""
+        self.paint()
+
+    def complain(self, problem: str) -> None:
+        """Say why the counts are not the latest."""
+        self.problem = problem
+        self.paint()
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw what fits, from the row scrolled to."""
+        agent = self.mirror.agents.get(self._agent_id)
+        if agent is None:
+            return []
+        expired = tuple(self._expired())
+        seen = Seen(self.mirror, agent, self.activity, expired, self.desk.restores)
+        rows = facts(self.pen, seen, width - 2)
+        room = height - 1
+        self._top = min(self._top, max(len(rows) - room, 0))
+        below = len(rows) - self._top - room
+        blank = (" ", self.pen.palette.text)
+        shown = rows[self._top : self._top + room]
+        title: Painted = (self._title(below, width), None)
+        return [title, *(((blank, *row), None) for row in shown)]
+
+    def _title(self, below: int, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        row: Row = self.heading("Scopes, tokens, refusals")
+        if self.problem:
+            row = (*row, (f"  counts are old: {self.problem}", p.stale))
+        elif self.activity is not None and not self.activity.whole:
+            row = (*row, ("  of the latest requests", p.waiting))
+        more = f"{below} more {pen.glyphs.down} " if below > 0 else ""
+        return pen.spread(row, ((more, p.muted),), width)
+
+    def _expired(self) -> list[TokenRow]:
+        """Return tokens that ended by themselves a moment ago, the latest first."""
+        now = self.mirror.clock.now().timestamp()
+        tokens = self.mirror.tokens(self._agent_id)
+        live: dict[int, TokenRow] = {token.key: token for token in tokens}
+        ended = [
+            token
+            for token in self._known.values()
+            if token.key not in live and 0 <= now - token.ends < _GONE
+        ]
+        self._known = live | {token.key: token for token in ended}
+        return sorted(ended, key=lambda token: token.ends, reverse=True)
+
+    def action_turn(self, rows: int) -> None:
+        """Move by *rows*."""
+        self._top = max(self._top + rows, 0)
+        self.paint()
+
+
+_WORD: Final = 11
+"""Cells of the column of words, with the margin."""
+_PEAK: Final = 12
+"""Cells behind the bars, for the largest number."""
+_NARROW: Final = 70
+_HOURS: Final = 3
+_LAST: Final = QUARTERS - 1
+
+
+class DayPane(Pane, can_focus=True):
+    """A cell a quarter of an hour, or as many as the width asks for.
+
+    Each row has a scale of its own, and says its largest number: one refusal must be
+    seen beside a thousand answers. The cursor is a quarter, or now.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "move(-1)", "quarter before", show=False),
+        Binding("right,l", "move(1)", "quarter after", show=False),
+        Binding("pageup,ctrl+u", "move(-4)", "page up", show=False),
+        Binding("pagedown,ctrl+d", "move(4)", "page down", show=False),
+        Binding("home,g", "move(-96)", "first", show=False),
+        Binding("end,G", "move(96)", "last", show=False),
+    ]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, id="day")
+        self.day: Day | None = None
+        self._back = 0
+        """How many quarters before the last one the cursor stands."""
+
+    def take(self, day: Day | None) -> None:
+        """Show another day; a cursor that is not at now stays on its quarter."""
+        if self._back and self.day and day:
+            passed = round((day.start - self.day.start).total_seconds() / 900)
+            self._back = min(max(self._back + passed, 1), _LAST)
+        self.day = day
+        self.paint()
+
+    @property
+    def index(self) -> int:
+        """The quarter under the cursor."""
+        return _LAST - self._back
+
+    def action_move(self, quarters: int) -> None:
+        """Move the cursor."""
+        self._back = min(max(self._back - quarters, 0), _LAST)
+        self.paint()
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the title with the numbers, the bars, and the hours under them."""
+        pen, p, day = self.pen, self.pen.palette, self.day
+        if day is None:
+            words = "no counts yet" if self.mirror.link.live else "no counts: no link"
+            title = (*self.heading("Last 24 hours"), (f"  {words}", p.muted))
+            return [(title, None)]
+        fold = fold_for(max(width - _WORD - _PEAK, 8))
+        rows: list[Row] = [pen.cut(self._title(day, width), width)]
+        styles = (p.accent, p.danger, p.escalated)
+        for word, numbers, style in zip(OUTCOMES, day.series, styles, strict=True):
+            rows.append(self._bars(word, folded(numbers, fold), fold, style))
+        rows.append(self._axis(day, fold))
+        return [(row, None) for row in rows[:height]]
+
+    def _title(self, day: Day, width: int) -> Row:
+        """Write the numbers: of the day, or of the quarter under the cursor."""
+        p, numbers, when = self.pen.palette, day.totals, ""
+        if self.has_focus:
+            begins, ends = day.span(self.index)
+            when = f"  {begins:%H:%M}-{ends:%H:%M}Z"
+            numbers = day.at(self.index)
+        name = "Last 24 hours" if width >= _NARROW else "24 h"
+        row: list[Piece] = [*self.heading(name), (when, p.strong)]
+        styles = (p.text, p.denied, p.escalated)
+        for word, number, style in zip(OUTCOMES, numbers, styles, strict=True):
+            row += [
+                (f"  {number:,}", style if number else p.muted),
+                (f" {word}", p.muted),
+            ]
+        return tuple(row)
+
+    def _bars(self, word: str, numbers: list[int], fold: int, style: Style) -> Row:
+        p, levels = self.pen.palette, self.pen.glyphs.levels
+        peak = f" at most {max(numbers):,}" if any(numbers) else ""
+        here = self.index // fold if self.has_focus else -1
+        # A full block in reverse would be a hole: there the arrow below is the mark.
+        under = Style(bold=True) if p.cursor.reverse else p.cursor
+        # What is nothing stays quiet; `_strip` joins what is of one style.
+        pieces = (
+            (
+                mark,
+                (p.muted if mark == levels[0] else style)
+                + (under if n == here else Style.null()),
+            )
+            for n, mark in enumerate(bars(numbers, levels))
+        )
+        return ((f" {word}".ljust(_WORD), p.muted), *pieces, (peak, p.muted))
+
+    def _axis(self, day: Day, fold: int) -> Row:
+        """Write hours under the cells they begin in, and a mark under the cursor."""
+        pen, p = self.pen, self.pen.palette
+        size = QUARTERS // fold
+        line = [" "] * size
+        now = "then" if self.desk.past else "now"
+        every = _HOURS if fold <= 2 else _HOURS * 2
+        for index in range(QUARTERS):
+            begins, _ = day.span(index)
+            place = index // fold
+            free = place + 2 < size - len(now)
+            if begins.minute == 0 and begins.hour % every == 0 and free:
+                line[place : place + 2] = f"{begins:%H}"
+        line[-len(now) :] = now
+        if self.has_focus:
+            here = self.index // fold
+            for place in _word_at(line, here):
+                line[place] = " "
+            line[here] = pen.glyphs.up
+        axis = "".join(line)
+        size_of_one = f"{fold * 15} min" if fold < 4 else f"{fold // 4} h"
+        return (
+            (" UTC".ljust(_WORD), p.muted),
+            (axis, p.muted),
+            (f" {size_of_one} each", p.muted),
+        )
+
+
+def _word_at(line: list[str], place: int) -> range:
+    """Return where the word that stands at a place begins and ends, if one does."""
+    begins = ends = place
+    while begins > 0 and line[begins - 1] != " " and line[place] != " ":
+        begins -= 1
+    while ends < len(line) and line[ends] != " ":
+        ends += 1
+    return range(begins, ends)
+
+
+@dataclass(frozen=True, slots=True)
+class OfAgent(Filter):
+    """Holds for one agent by its id; no name another chose can slip in."""
+
+    agent_id: str = ""
+
+    def __bool__(self) -> bool:
+        """Ask for something, always."""
+        return True
+
+    def event(self, row: EventRow, *_: object, **__: object) -> bool:
+        """Tell whether the event is about the agent."""
+        return row.agent_id == self.agent_id
+
+    def query(self, *_: object, **__: object) -> dict[str, Any]:
+        """Let the broker find them: it has an index for that."""
+        return {"agent": self.agent_id}
+
+
+class EventsPane(AuditPane):
+    """The audit pane, of one agent: without its name, with more of the rest."""
+
+    def __init__(self, desk: Desk, agent_id: str, read: Read) -> None:
+        feed = Feed(desk.mirror)
+        feed.narrow(OfAgent(agent_id=agent_id))
+        super().__init__(desk, feed, read, id="events")
+
+    @property
+    def _none(self) -> str:
+        return "Nothing has happened."  # it is narrowed to the agent, by no filter
+
+    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
+        pen, p = self.pen, self.pen.palette
+        word, style = words.word(event), words.style(p, event)
+        said = "" if event.outcome else words.why(self.mirror, event)
+        where = pen.own(" ".join(words.beside(event, said)))
+        room = width // 2 if where else width - len(word) - 13
+        left: Row = (
+            (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
+            (f"{self._when(event)} ", p.muted),
+            (pen.clip(words.deed(event), max(room, 8)), p.text),
+        )
+        right = ((f" {word} ", style),)
+        if place(event) and event.note:
+            rest = max(width - cells(left) - cells(right) - 3, 1)
+            where = pen.figure(place(event), event.note, rest)
+        left = (*left, (f"  {where}" if where else "", p.muted))
+        rows: list[Row] = [pen.spread(left, right, width)]
+        if self._tall(event) == 2:
+            why = pen.clip(words.why(self.mirror, event), max(width - 13, 4))
+            rows.append(((" " * 12 + why, p.muted),))
+        return rows
+
+    def _when(self, event: EventRow) -> str:
+        """Write the time; the day too, once it is not today's."""
+        now = self.mirror.clock.now()
+        same = event.time.date() == now.date()
+        return f"{event.time:%H:%M:%S}" if same else f"{event.time:%d %b %H:%M}"
+
+    def _title(self, width: int) -> Row:
+        pen, p, feed = self.pen, self.pen.palette, self.feed
+        row: Row = (*self.heading("Events"), *self._standing())
+        whole = feed.exhausted or not feed.rows
+        count = f"{len(feed.rows):,}" + (" " if whole else " read ")
+        if cell_width(count) > width // 3:
+            count = ""
+        return pen.spread(row, ((count, p.muted),), width)
