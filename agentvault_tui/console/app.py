@@ -107,7 +107,6 @@ class ConsoleApp(Keyed, App[int]):
         theme.install(self, theme_name)
 
     def get_default_screen(self) -> Screen[None]:
-        """Start on the home screen."""
         return self.watch_screen
 
     def on_mount(self) -> None:
@@ -176,7 +175,6 @@ class ConsoleApp(Keyed, App[int]):
             self.desk.mirror.set_link(LinkState.LOST, reason)
 
     async def on_unmount(self) -> None:
-        """Hang up, and remember the ledger's head."""
         if self._following is not None:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -189,7 +187,6 @@ class ConsoleApp(Keyed, App[int]):
         return self._themes_known[theme_name]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Yield everything there is to do, by name."""
         # Textual's palette is a quarter of it: loaded when it is first opened.
         from agentvault_tui.console.palette import commands  # noqa: PLC0415
 
@@ -335,10 +332,8 @@ class ConsoleApp(Keyed, App[int]):
         self.painter.forget()
 
     def action_redraw(self) -> None:
-        """Draw everything anew, whatever has written to the terminal meanwhile."""
         self.painter.forget()
         self.screen.refresh()
 
     async def action_quit(self) -> None:
-        """Leave."""
         self.exit(0)

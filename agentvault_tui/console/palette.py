@@ -113,7 +113,6 @@ class NamedCommands(Provider):
             yield DiscoveryHit(_shown(text, what), act, text=text)
 
     async def search(self, query: str) -> Hits:
-        """Find by name."""
         matcher = self.matcher(query)
         named = chain(
             self._stepups(), self._filters(), self._deletions(), self._agents()

@@ -43,11 +43,9 @@ class MomentDialog(Dialog[Aim | None]):
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
-        """Return the line."""
         return [LineInput("moment", 40, longest=40, empty="14:02")]
 
     def page(self, width: int, height: int) -> Page:
-        """Say what may be written, and between which ends."""
         del height
         pen, now = self.pen, self._live.clock.now()
         first, last = self._past.first, self._last
@@ -82,7 +80,6 @@ class MomentDialog(Dialog[Aim | None]):
         self.dismiss(None)
 
     def action_leave(self) -> None:
-        """Stay where it is."""
         self.dismiss(None)
 
 
@@ -107,11 +104,9 @@ class ExportDialog(Dialog[None]):
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
-        """Return the line for the path."""
         return [LineInput("path", _FIELD, longest=LONGEST)]
 
     def on_mount(self) -> None:
-        """Suggest a path."""
         super().on_mount()
         field = self.sheet.query_one(LineInput)
         field.value = suggestion(self.clock.now(), _FIELD - 1)
@@ -119,7 +114,6 @@ class ExportDialog(Dialog[None]):
         self.set_focus(field)
 
     def page(self, width: int, height: int) -> Page:
-        """Write what will be, is being, or was written."""
         pen, p = self.pen, self.pen.palette
         what = str(self._filter) or "every event"
         upto = f"up to event {self._export.upto:,}"
@@ -161,7 +155,6 @@ class ExportDialog(Dialog[None]):
 
     @on(Input.Submitted)
     def begin(self, event: Input.Submitted) -> None:
-        """Write there, or say why not."""
         event.stop()
         try:
             self._path = read_path(event.value)
@@ -198,7 +191,6 @@ class ExportDialog(Dialog[None]):
             self.dismiss()
 
     def action_leave(self) -> None:
-        """Stop, or close."""
         stopped = self._writing is not None and not self._writing.done()
         self.dismiss()
         if self._writing is not None and stopped:
@@ -206,6 +198,5 @@ class ExportDialog(Dialog[None]):
             self.app.notify("Stopped. No file was left.", markup=False, timeout=4)
 
     def on_unmount(self) -> None:
-        """Leave nothing half written behind."""
         if self._writing is not None:
             self._writing.cancel()

@@ -97,7 +97,6 @@ class Sheet(Widget):
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """Draw one line of the frame or a row between its sides."""
         width, height = self.size
         base = self.rich_style
         row = self._line(y, width, height)
@@ -251,18 +250,15 @@ class Dialog(Keyed, ModalScreen[Result]):
         return Pen(theme.palette(name), self.desk.glyphs)
 
     def compose(self) -> ComposeResult:
-        """Lay out the sheet."""
         yield self.sheet
 
     def on_mount(self) -> None:
-        """Draw, start the delay, and look at the clock from now on."""
         self._state = self.state()
         self.arm()
         self.update_page()
         self.set_interval(_TICK, self.update_page)
 
     def on_resize(self) -> None:
-        """Draw anew."""
         self.update_page()
 
     def update_page(self) -> None:
@@ -309,7 +305,6 @@ class Dialog(Keyed, ModalScreen[Result]):
         return [found[action] for action in actions if action in found]
 
     def notes(self, pen: Pen, width: int) -> list[Row]:
-        """Return the note, wrapped, under a blank row."""
         if not self.note:
             return []
         return [EMPTY, *pen.paragraph(self.note, width, pen.palette.waiting)]
@@ -318,11 +313,9 @@ class Dialog(Keyed, ModalScreen[Result]):
 
     @property
     def armed(self) -> bool:
-        """Tell whether a decision key counts now."""
         return self.clock.boot() >= self._armed_at
 
     def arm(self) -> None:
-        """Let decision keys wait from now."""
         self._armed_at = self.clock.boot() + ARM_SECONDS
 
     def may_decide(self, need: str) -> bool:
@@ -386,11 +379,9 @@ class Dialog(Keyed, ModalScreen[Result]):
         """Move by the wheel, where there is something to move."""
 
     def on_mouse_scroll_down(self) -> None:
-        """Move on."""
         self.wheel(1)
 
     def on_mouse_scroll_up(self) -> None:
-        """Move back."""
         self.wheel(-1)
 
     # Copying
@@ -400,14 +391,12 @@ class Dialog(Keyed, ModalScreen[Result]):
         return None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave out copying and undoing where there is nothing to."""
         del parameters
         if action == "undo":
             return not self.desk.past and offered_undo(self.desk) is not None
         return action != "copy" or self.copies() is not None
 
     def action_copy(self) -> None:
-        """Copy what is under the cursor, and say what."""
         if found := self.copies():
             kind, what = found
             copy(self.app, kind, what)
@@ -419,11 +408,9 @@ class Dialog(Keyed, ModalScreen[Result]):
     # Leaving
 
     def action_leave(self) -> None:
-        """Take one step out."""
         self.dismiss()
 
     def action_help(self) -> None:
-        """Show the keys that work here."""
         here, refused = self.active_bindings.items(), self.desk.refusal() is not None
         works = {k: v for k, v in here if not (refused and v.binding.id in DECIDES)}
         self.app.post_message(ShowKeys(self.desk, works))
@@ -443,9 +430,7 @@ class Scrolled(Dialog[None]):
     ]
 
     def wheel(self, rows: int) -> None:
-        """Move the body by the wheel."""
         self.action_scroll(3 * rows)
 
     def action_scroll(self, rows: int) -> None:
-        """Move the body."""
         self.sheet.scroll_body(rows)

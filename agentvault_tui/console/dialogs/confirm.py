@@ -38,7 +38,6 @@ class Choice(Keyed, Widget, can_focus=True):
         self.styles.width = len(self.text)
 
     def render_line(self, y: int) -> Strip:
-        """Draw the word."""
         if y:
             return Strip.blank(self.size.width, self.rich_style)
         style = theme.palette(self.app.theme).text
@@ -47,11 +46,9 @@ class Choice(Keyed, Widget, can_focus=True):
         return Strip([Segment(self.text, self.rich_style + style)])
 
     def action_take(self) -> None:
-        """Choose it."""
         self.post_message(self.Taken())
 
     def on_click(self) -> None:
-        """Choose it by the mouse."""
         self.action_take()
 
 
@@ -112,23 +109,19 @@ class Confirm(Dialog[None]):
     # Drawing
 
     def inputs(self) -> list[Widget]:
-        """Return Cancel, and the line for the reason."""
         line: list[Widget] = (
             [LineInput("reason", 50, empty="none given")] if self.REASON else []
         )
         return [Choice("cancel", "Cancel"), *line]
 
     def on_mount(self) -> None:
-        """Put the focus on Cancel."""
         super().on_mount()
         self.sheet.query_one(Choice).focus()
 
     def state(self) -> object:
-        """Let keys wait after it has happened."""
         return self.finished
 
     def page(self, width: int, height: int) -> Page:
-        """Draw the plan, or the outcome."""
         pen = self.pen
         if self.finished:
             rows = self.outcome(pen, width)
@@ -172,7 +165,6 @@ class Confirm(Dialog[None]):
         action: str,
         parameters: tuple[object, ...],
     ) -> bool | None:
-        """Leave out keys that mean nothing now."""
         match action:
             case "confirm":
                 return not self.finished and self.obstacle() is None
@@ -183,7 +175,6 @@ class Confirm(Dialog[None]):
         return super().check_action(action, parameters)
 
     def action_confirm(self) -> None:
-        """Do it."""
         if not self.may_decide(self.NEED):
             return
         if obstacle := self.obstacle():
@@ -192,16 +183,13 @@ class Confirm(Dialog[None]):
         self.ask(lambda: self.act(self.reason()), self._done)
 
     def reason(self) -> str:
-        """Return what was typed as the reason."""
         return self.sheet.query_one("#reason", LineInput).value if self.REASON else ""
 
     def action_reason(self) -> None:
-        """Go to the reason."""
         self.sheet.query_one("#reason", LineInput).focus()
         self.update_page()
 
     def action_close(self) -> None:
-        """Close, after it has happened."""
         self.action_leave()
 
     def action_leave(self) -> None:

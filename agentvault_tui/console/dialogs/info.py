@@ -69,7 +69,6 @@ class HelpDialog(Scrolled):
         super().__init__(desk)
 
     def page(self, width: int, height: int) -> Page:
-        """Write a group for each purpose, the filter language, and what failed."""
         pen = self.pen
         body: list[Row] = []
         for heading, lines in self._groups().items():
@@ -180,7 +179,6 @@ class OperatorsDialog(Scrolled):
     """A list to read; it follows who comes and goes."""
 
     def page(self, width: int, height: int) -> Page:
-        """Write the others, then what is known of those not listed."""
         del height
         pen, presence = self.pen, self.desk.mirror.presence
         others = presence.others

@@ -32,7 +32,6 @@ class PanicDialog(Confirm):
     stopped: Stopped | None = None
 
     def inputs(self) -> list[Widget]:
-        """Return the lines for word and reason, and Cancel."""
         return [
             Choice("cancel", "Cancel"),
             LineInput("word", 12, longest=10, empty="_" * len(WORD)),
@@ -40,19 +39,16 @@ class PanicDialog(Confirm):
         ]
 
     def heading(self, pen: Pen) -> Row:
-        """Name it."""
         word = "Everything is stopped" if self.finished else "Stop everything"
         return ((word, pen.palette.title),)
 
     def obstacle(self) -> str | None:
-        """Tell that everything stands still already."""
         if self.desk.mirror.status.panic.on:
             key = self.desk.key("panic", "!")
             return f"Everything is stopped already. {key} lifts it."
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what stops."""
         mirror, palette = self.desk.mirror, pen.palette
         tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
         waiting = len(mirror.open_stepups())
@@ -67,7 +63,6 @@ class PanicDialog(Confirm):
         return rows[:height]
 
     def page(self, width: int, height: int) -> Page:
-        """Add the line for the word."""
         page = super().page(width, height)
         if self.finished:
             return page
@@ -82,7 +77,6 @@ class PanicDialog(Confirm):
         return [blank, ask, reason, *rest]
 
     def answers(self, pen: Pen) -> Row:
-        """Say what Enter does where the focus is."""
         blank = (" " * 14, pen.palette.text)
         at = self.focused.id if self.focused else ""
         if at == "word":
@@ -92,7 +86,6 @@ class PanicDialog(Confirm):
         return (blank, *pen.keys([("Tab", "to the word and the reason")]))
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say what was cut, how fast, and how it ends."""
         cut = self.stopped
         if cut is None:
             return []
@@ -112,7 +105,6 @@ class PanicDialog(Confirm):
         ]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Take the single key away."""
         return action != "confirm" and super().check_action(action, parameters)
 
     @on(Input.Submitted, "#word")
@@ -132,11 +124,9 @@ class PanicDialog(Confirm):
         self.update_page()
 
     def act(self, reason: str) -> Awaitable[Stopped]:
-        """Stop everything."""
         return self.desk.actions.panic(reason)
 
     def happened(self, answer: object) -> None:
-        """Keep the measure."""
         if isinstance(answer, Stopped):
             self.stopped = answer
 
@@ -151,12 +141,10 @@ class LiftDialog(Confirm):
     took = 0.0
 
     def heading(self, pen: Pen) -> Row:
-        """Name it."""
         word = "Panic lifted" if self.finished else "Lift the panic"
         return ((word, pen.palette.title),)
 
     def obstacle(self) -> str | None:
-        """Tell that nothing is stopped."""
         if self.desk.mirror.status.panic.on:
             return None
         return "The panic switch is off: there is nothing to lift."
@@ -184,15 +172,12 @@ class LiftDialog(Confirm):
         ]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say that it is over."""
         rows = [pen.stage("done", "lifted", f"{self.took:.1f} ms"), EMPTY]
         return [*rows, *pen.paragraph("Agents have to ask for new tokens.", width)]
 
     def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
-        """Lift it."""
         return self.desk.actions.lift()
 
     def happened(self, answer: object) -> None:
-        """Keep the measure."""
         if isinstance(answer, Restored):
             self.took = answer.round_trip_ms

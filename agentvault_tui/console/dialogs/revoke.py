@@ -48,7 +48,6 @@ class RevokeDialog(Confirm):
         super().__init__(desk)
 
     def heading(self, pen: Pen) -> Row:
-        """Name the agent."""
         word = "Revoked  " if self.finished else "Revoke  "
         if self.finished and not self._row.revoked:
             word = "Revoked, then restored  "
@@ -56,11 +55,9 @@ class RevokeDialog(Confirm):
 
     @property
     def _row(self) -> AgentRow:
-        """The agent as it stands now."""
         return self.desk.mirror.agents.get(self.agent.id, self.agent)
 
     def obstacle(self) -> str | None:
-        """Tell that it is revoked already."""
         if self._row.revoked:
             key = self.desk.key("restore", "u")
             return f"It is revoked already: nothing is left to cut. {key} restores it."
@@ -82,7 +79,6 @@ class RevokeDialog(Confirm):
         return [*rows, *self._not_undone(pen, width, height - len(rows))]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say what was cut, how fast, and how far the tenant is."""
         cut = self.cut
         if cut is None:
             return []
@@ -119,11 +115,9 @@ class RevokeDialog(Confirm):
         )
 
     def act(self, reason: str) -> Awaitable[Revoked]:
-        """Revoke the agent."""
         return self.desk.actions.revoke(self.agent.id, reason)
 
     def happened(self, answer: object) -> None:
-        """Keep the measure."""
         if isinstance(answer, Revoked):
             self.cut = answer
 
@@ -217,19 +211,16 @@ class RestoreDialog(Confirm):
         super().__init__(desk)
 
     def heading(self, pen: Pen) -> Row:
-        """Name the agent."""
         word = "Restored  " if self.finished else "Restore  "
         if self.cut is not None:
             word = "Revoked again  "
         return ((word, pen.palette.title), (self.agent.name, pen.palette.strong))
 
     def obstacle(self) -> str | None:
-        """Tell that it is served anyway."""
         agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
         return None if agent.revoked else "It is served: there is nothing to restore."
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what it gets back and what it does not."""
         agent, palette = self.agent, pen.palette
         dot = f" {pen.glyphs.separator} "
         rows: list[Row] = [
@@ -244,7 +235,6 @@ class RestoreDialog(Confirm):
         return [*rows, *may, pen.fact("Stays cut", stays)]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say that it is served, and since when."""
         if (cut := self.cut) is not None:
             ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
             here = f"{cut.effective_ms:.1f} ms"
@@ -268,12 +258,10 @@ class RestoreDialog(Confirm):
         return rows
 
     def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
-        """Restore the agent."""
         self._since = self.desk.mirror.last_seq
         return self.desk.actions.restore(self.agent.id)
 
     def happened(self, answer: object) -> None:
-        """Keep the measure."""
         if isinstance(answer, Restored):
             self.restored = answer
             offer_undo(self.desk, self.agent, self._since)
@@ -285,7 +273,6 @@ class RestoreDialog(Confirm):
         return self.finished, self.cut is not None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave out taking back what was not done, or not just now."""
         if action == "undo" and self._undo is not None:
             return True
         return super().check_action(action, parameters)
@@ -297,7 +284,6 @@ class RestoreDialog(Confirm):
         return undo if undo and undo.agent_id == self.agent.id else None
 
     def action_undo(self) -> None:
-        """Revoke again the agent that was restored here."""
         undo = self._undo
         if undo is None:
             super().action_undo()

@@ -38,7 +38,6 @@ class SavedDialog(Dialog[str | None]):
         super().__init__(desk)
 
     def page(self, width: int, height: int) -> Page:
-        """Write a row a filter, and keep the cursor in sight."""
         pen = self.pen
         body = [self._line(pen, name, width) for name in self.filters]
         keys = pen.key_rows(self.hints("use", "delete", "undo", "copy", "leave"), width)
@@ -48,27 +47,22 @@ class SavedDialog(Dialog[str | None]):
         return Page(title, (), tuple(body), tuple(footer))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave out what cannot be done."""
         del parameters
         return action != "undo" or self._deleted is not None
 
     def copies(self) -> tuple[str, str]:
-        """Copy the filter under the cursor."""
         return "filter", self.filters[self.cursor]
 
     def wheel(self, rows: int) -> None:
-        """Move the cursor by the wheel."""
         self.action_move(rows)
 
     def action_move(self, step: int) -> None:
-        """Move the cursor."""
         names = list(self.filters)
         at = names.index(self.cursor) + step
         self.cursor = names[min(max(at, 0), len(names) - 1)]
         self.update_page()
 
     def action_use(self) -> None:
-        """Put the filter under the cursor on."""
         self.dismiss(self.filters.get(self.cursor))
 
     def action_delete(self) -> None:
@@ -82,7 +76,6 @@ class SavedDialog(Dialog[str | None]):
         self.say(f"Deleted {name}.")
 
     def action_undo(self) -> None:
-        """Bring back what was deleted last."""
         if self._deleted is None:
             return
         name, text = self._deleted

@@ -74,7 +74,6 @@ class StepUpDialog(Dialog[None]):
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
-        """Return the line for the reason of a denial."""
         return [LineInput("reason", 56)]
 
     def state(self) -> object:
@@ -102,7 +101,6 @@ class StepUpDialog(Dialog[None]):
         self.refresh_bindings()
 
     def page(self, width: int, height: int) -> Page:
-        """Draw the stage the request is in."""
         pen, row = self.pen, self.row
         asked = self._asked()
         footer = self._foot(asked, pen, width, height)
@@ -147,12 +145,10 @@ class StepUpDialog(Dialog[None]):
         self._note_viewed()
 
     def on_mount(self) -> None:
-        """Let the others know that someone has this open."""
         if not self.desk.past:
             self.desk.actions.look(self.stepup_id)
 
     def on_unmount(self) -> None:
-        """Let them know that nobody has, here."""
         if not self.desk.past:
             self.desk.actions.look(None)
 
@@ -179,7 +175,6 @@ class StepUpDialog(Dialog[None]):
         action: str,
         parameters: tuple[object, ...],
     ) -> bool | None:
-        """Leave out keys that mean nothing in this stage."""
         match action:
             case "approve":
                 return self.row.status == "pending" and not self.telling
@@ -201,7 +196,6 @@ class StepUpDialog(Dialog[None]):
         return "step-up id", self.stepup_id
 
     def action_approve(self) -> None:
-        """Start the second factor for exactly the request captured at the start."""
         if not self.may_decide("approve"):
             return
         if self._altered():
@@ -218,12 +212,10 @@ class StepUpDialog(Dialog[None]):
             self.ask(self._approve, self._heard)
 
     def action_deny(self) -> None:
-        """Turn it down without a word."""
         if self.may_decide("revoke"):
             self.ask(lambda: self._deny(""), self._heard)
 
     def action_reason(self) -> None:
-        """Ask for the reason first."""
         if self.may_decide("revoke"):
             self.telling = True
             self.viewing = False
@@ -245,23 +237,19 @@ class StepUpDialog(Dialog[None]):
         self.update_page()
 
     def action_view(self) -> None:
-        """Show everything, or go back."""
         self.viewing = not self.viewing
         self.sheet.top = 0
         self.update_page()
 
     def action_agent(self) -> None:
-        """Leave for the agent's screen."""
         if self.row.open or self.armed:  # else the key was meant for something else
             self.app.post_message(ShowAgent(self.row.agent_id))
 
     def action_scroll(self, rows: int) -> None:
-        """Move through what is shown in full."""
         self.sheet.scroll_body(rows)
         self.update_page()
 
     def wheel(self, rows: int) -> None:
-        """Move through what is shown in full by the wheel."""
         if self.viewing:
             self.action_scroll(3 * rows)
 

@@ -67,7 +67,6 @@ class StepUpsDialog(Dialog[None]):
         self._order: list[str] = []
 
     def page(self, width: int, height: int) -> Page:
-        """Write waiting and decided requests, and keep the cursor in sight."""
         pen = self.pen
         waiting, done = self._rows()
         self._settle([row.id for row in (*waiting, *done)])
@@ -91,28 +90,23 @@ class StepUpsDialog(Dialog[None]):
         return Page(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
 
     def copies(self) -> tuple[str, str] | None:
-        """Copy the id of the request under the cursor."""
         return ("step-up id", self.cursor) if self.cursor else None
 
     def wheel(self, rows: int) -> None:
-        """Move the cursor by the wheel."""
         self.action_move(rows)
 
     def action_move(self, step: int) -> None:
-        """Move the cursor to the next request."""
         if self.cursor in self._order:
             at = self._order.index(self.cursor) + step
             self.cursor = self._order[min(max(at, 0), len(self._order) - 1)]
             self.update_page()
 
     def action_agent(self) -> None:
-        """Leave for the screen of the agent whose request is under the cursor."""
         row = self.desk.mirror.stepups.get(self.cursor)
         if row is not None:
             self.app.post_message(ShowAgent(row.agent_id))
 
     def action_open(self) -> None:
-        """Open the request under the cursor."""
         row = self.desk.mirror.stepups.get(self.cursor)
         if row is not None:
             self.app.push_screen(StepUpDialog(self.desk, row), self._decided_there)

@@ -195,7 +195,6 @@ class Seen(NamedTuple):
 
     @property
     def now(self) -> datetime:
-        """The moment they are written for."""
         return self.mirror.clock.now()
 
 
@@ -393,7 +392,6 @@ def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -
 
 
 def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:
-    """Write one request that would be cancelled."""
     p = pen.palette
     ends = f"ends {countdown(stepup.remaining(now))}  "
     row = pen.fact("", (ends, p.waiting), (pen.clip(stepup.action, 24), p.text))

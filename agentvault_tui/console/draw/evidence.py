@@ -43,7 +43,6 @@ class Checked:
         return right, len(verdicts) - right - unknown, unknown
 
     def unknown(self, rows: Iterable[EventRow]) -> list[EventRow]:
-        """Return those to ask for next."""
         if self._ledger != self._mirror.versions.ledger:
             self._ledger = self._mirror.versions.ledger
             self._problems.clear()

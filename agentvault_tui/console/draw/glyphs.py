@@ -96,7 +96,6 @@ class Glyphs:
         return self.bar_full * full + self.bar_empty * (width - full)
 
     def rule(self, width: int) -> str:
-        """Draw a horizontal line."""
         return self.box.horizontal * width
 
 

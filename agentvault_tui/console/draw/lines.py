@@ -124,7 +124,6 @@ class Pen:
         return text.ljust(LABEL), self.palette.muted
 
     def fact(self, label: str, *pieces: Piece) -> Row:
-        """Write a label and what it labels."""
         return (self.label(label), *pieces)
 
     def facts(

@@ -517,7 +517,6 @@ def summary(row: StepUpRow) -> str:
 
 
 def cause(row: StepUpRow) -> str:
-    """Say why a request was cancelled."""
     return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
 
 

@@ -54,7 +54,6 @@ class Decides:
         self._pending: _Pending | None = None
 
     def commands(self) -> Iterable[Command]:
-        """Return them as the help names them."""
         return (
             Command(
                 "approve ID", "approve a step-up with a second factor", self._approve
@@ -206,7 +205,6 @@ class Decides:
         self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
 
     async def answer(self, typed: str) -> None:
-        """Take the answer to the question that waits."""
         pending = self._pending
         if pending is None:
             return

@@ -104,7 +104,6 @@ class Recorded:
         """The filter told last, and before which event it goes on."""
 
     def commands(self) -> Iterable[Command]:
-        """Return them as the help names them."""
         return (
             Command("audit [filter]", "the last events that match", self._audit),
             Command("older", "the events before those told last", self._go_on),
@@ -259,7 +258,6 @@ class Recorded:
 
 
 def _then(past: PastMirror) -> Iterable[str]:
-    """Tell what a mirror of the past holds."""
     panic, now = past.status.panic, past.clock.now()
     if panic.on:
         yield f"PANIC: everything was stopped, by {panic.by}: {panic.reason}"
@@ -284,7 +282,6 @@ class Reads:
         self._told_before: AgentRow | StepUpRow | None = None
 
     def commands(self) -> Iterable[Command]:
-        """Return them as the help names them."""
         return (
             Command("list [filter]", "agents, and the step-ups that wait", self._list),
             Command(

@@ -101,7 +101,6 @@ def _outside(agent: AgentRow, now: datetime) -> Iterator[str]:
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
-    """Tell one event of the audit."""
     when = clock_time(event.time)
     who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
     what = f"{event.action} on {event.resource}" if event.resource else event.action
@@ -224,7 +223,6 @@ def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:
-    """Tell one agent in a line."""
     counts = mirror.counts(agent.id)
     state = "REVOKED" if agent.revoked else "active"
     soonest = mirror.soonest(agent.id)

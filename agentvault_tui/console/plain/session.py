@@ -112,11 +112,9 @@ class Plain:
             await asyncio.Event().wait()
 
     def say(self, *lines: str) -> None:
-        """Print whole lines."""
         self.teller.say(*lines)
 
     async def take(self, line: str) -> None:
-        """Carry out one typed line."""
         if self.decides.waits:
             await self.decides.answer(line.strip())
             return

@@ -29,7 +29,6 @@ class Command:
 
     @property
     def word(self) -> str:
-        """What it is called by."""
         return self.usage.partition(" ")[0]
 
 
@@ -60,19 +59,16 @@ class Teller:
         self._others: dict[Shown, OperatorRow] | None = None
 
     def say(self, *lines: str) -> None:
-        """Print whole lines, at once."""
         self._out.write("".join(f"{line}\n" for line in lines))
         self._out.flush()
 
     async def run(self) -> None:
-        """Tell until cancelled."""
         while True:
             self.mirror.tick(self.mirror.clock.now())
             self.news()
             await asyncio.sleep(_TICK)
 
     def news(self) -> None:
-        """Tell what has changed since the last time."""
         self._tell_link()
         self._tell_presence()
         if self.mirror.clock.boot() >= self.hold_until:
@@ -80,7 +76,6 @@ class Teller:
             self._tell_events()
 
     def hold(self) -> None:
-        """Count events instead of telling them."""
         self._held = self._held or 0
 
     def follow(self) -> int:

@@ -71,18 +71,15 @@ class AgentScreen(PaneScreen):
         self._counts = _Counts(lambda: link.activity(agent_id), self._show_counts)
 
     def on_mount(self) -> None:
-        """Start the one clock of this screen."""
         self.facts.focus()
         self.begin()
 
     def on_unmount(self) -> None:
-        """Ask for nothing more."""
         self._counts.stop()
 
     # Time
 
     def take(self) -> None:
-        """Take what has changed since the last pulse, and repaint that."""
         mirror = self.desk.mirror
         self._counts.look(self._did(), mirror.clock.boot(), self.rate, mirror.link.live)
         streamed = self.events.feed.update()
@@ -111,7 +108,6 @@ class AgentScreen(PaneScreen):
     # Place
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
-        """Return a box for everything that is shown."""
         wanted = AgentWanted(
             masthead=self.masthead.wanted(width),
             waiting=bool(self.desk.mirror.open_stepups()),
@@ -120,11 +116,9 @@ class AgentScreen(PaneScreen):
         return plan_agent(width, height, wanted)
 
     def stops(self) -> list[Pane]:
-        """Return all panes that take keys."""
         return [self.facts, self.events, self.day]
 
     def show_keys(self) -> None:
-        """Name the keys that fit the focus."""
         place: Place = "details"
         if self.big is self.day:
             place = "day"
@@ -137,7 +131,6 @@ class AgentScreen(PaneScreen):
 
     @property
     def chosen(self) -> AgentRow | None:
-        """The agent this screen was opened for, whatever else moves."""
         return self.desk.mirror.agents.get(self.agent_id)
 
     def action_out(self) -> None:
@@ -148,7 +141,6 @@ class AgentScreen(PaneScreen):
             self.dismiss()
 
     def action_follow(self) -> None:
-        """Hold the events, or follow them."""
         self.events.toggle()
         self.show_keys()
 

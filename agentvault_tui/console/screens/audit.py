@@ -76,11 +76,9 @@ class Reading:
 
     @property
     def idle(self) -> bool:
-        """Tell whether nothing is being asked."""
         return not _busy(self._checking) and not _busy(self._telling)
 
     def stop(self) -> None:
-        """Ask for nothing more."""
         for task in (self._checking, self._telling):
             if task is not None:
                 task.cancel()
@@ -186,12 +184,10 @@ class AuditScreen(FilteredScreen):
         self._going: asyncio.Task[None] | None = None
 
     def compose(self) -> ComposeResult:
-        """Lay out everything, and the line that asks where to go."""
         yield from super().compose()
         yield self.prompt
 
     async def on_mount(self) -> None:
-        """Take over the filter, and start the one clock of this screen."""
         self.set_focus(self.list)
         await self.use_filter(self._text)
         self.begin()
@@ -199,7 +195,6 @@ class AuditScreen(FilteredScreen):
             self.call_after_refresh(self.list.go, self._first)
 
     def on_unmount(self) -> None:
-        """Ask for nothing more."""
         self.reading.stop()
         if self._going is not None:
             self._going.cancel()
@@ -212,7 +207,6 @@ class AuditScreen(FilteredScreen):
     # Time
 
     def take(self) -> None:
-        """Take what has changed since the last pulse, and repaint that."""
         streamed = self.feed.update()
         if self.covered:
             return
@@ -227,7 +221,6 @@ class AuditScreen(FilteredScreen):
     # Place
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
-        """Return a box for everything that is shown."""
         return plan_audit(
             width,
             height,
@@ -241,11 +234,9 @@ class AuditScreen(FilteredScreen):
         )
 
     def lines(self) -> list[Widget]:
-        """Return the filter's line, and the one that asks where to go."""
         return [*super().lines(), self.prompt]
 
     def stops(self) -> list[Pane]:
-        """Return the list and the event."""
         return [self.list, self.evidence]
 
     @property
@@ -254,7 +245,6 @@ class AuditScreen(FilteredScreen):
         return not {"audit", "evidence"} <= self._boxes.keys()
 
     def show_keys(self) -> None:
-        """Name the keys that fit."""
         self.keybar.show(
             audit_keys(
                 typing=self.typing,
@@ -273,7 +263,6 @@ class AuditScreen(FilteredScreen):
 
     @on(AuditPane.Moved)
     def follow_cursor(self) -> None:
-        """Show the event under the cursor."""
         self.evidence.paint()
         self.reading.look(wanted=self.open)
         self.show_keys()
@@ -295,7 +284,6 @@ class AuditScreen(FilteredScreen):
         self.action_next()
 
     def action_next(self) -> None:
-        """Go to the other pane."""
         if self.open and self.focused is self.list:
             self.open_event()
         else:
@@ -316,7 +304,6 @@ class AuditScreen(FilteredScreen):
         self.paint_all()
 
     def action_follow(self) -> None:
-        """Hold, or follow."""
         self.list.toggle()
 
     def action_story(self, step: int) -> None:
@@ -336,7 +323,6 @@ class AuditScreen(FilteredScreen):
         return any(row.seq == seq for row in self.feed.rows)
 
     def action_raw(self) -> None:
-        """Show the body as it was hashed, or hide it again."""
         if not self.open:
             self.open_event()
         self.evidence.toggle_raw()
@@ -344,7 +330,6 @@ class AuditScreen(FilteredScreen):
     # Going to a place
 
     def action_go(self) -> None:
-        """Ask where to."""
         self._asking = True
         self.prompt.field.value = ""
         self.prompt.refuse("")
@@ -353,7 +338,6 @@ class AuditScreen(FilteredScreen):
 
     @on(Prompt.Closed)
     def stop_asking(self) -> None:
-        """Go back to the list."""
         self._asking = False
         self.set_focus(self.list)
         self.place()
@@ -361,7 +345,6 @@ class AuditScreen(FilteredScreen):
 
     @on(Prompt.Answered)
     def go_there(self, message: Prompt.Answered) -> None:
-        """Go where was said, or say why not."""
         place = read_place(message.text, self.desk.mirror.clock.now())
         if isinstance(place, str):
             self.prompt.refuse(place)
@@ -396,12 +379,10 @@ class AuditScreen(FilteredScreen):
     # Filter
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave a slash alone where it is text."""
         asking = self._asking and action == "filter"
         return not asking and super().check_action(action, parameters)
 
     def narrow(self, text: str) -> None:
-        """Filter as it is typed, and stay where the cursor is."""
         wanted = Filter.parse(text, before_colons(self.desk.mirror))
         if self.bar is not None:
             self.bar.complain(wanted.problem)
@@ -417,23 +398,19 @@ class AuditScreen(FilteredScreen):
         self.paint_all()
 
     def back(self) -> None:
-        """Give the focus back to the list."""
         self.set_focus(self.list)
 
     # What keys act on
 
     @property
     def chosen(self) -> AgentRow | None:
-        """The agent of the event under the cursor."""
         row = self.feed.under_cursor
         return self.desk.mirror.agents.get(row.agent_id) if row else None
 
     def action_agent(self) -> None:
-        """Show everything about the event's agent, over this screen."""
         self.show_agent()
 
     def action_copy(self) -> None:
-        """Copy what the event is known by."""
         if row := self.feed.under_cursor:
             if self.focused is self.evidence and row.hash:
                 copy(self.app, f"hash of event {row.seq:,}", row.hash)
@@ -441,7 +418,6 @@ class AuditScreen(FilteredScreen):
                 self.copy_event(row)
 
     def action_export(self) -> None:
-        """Ask where to, and write what the filter shows."""
         from agentvault_tui.console.dialogs.ask import (  # noqa: PLC0415 - seldom
             ExportDialog,
         )

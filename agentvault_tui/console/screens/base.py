@@ -147,7 +147,6 @@ class PaneScreen(Keyed, Screen[None]):
         yield from self.panes
 
     def begin(self) -> None:
-        """Start the one clock of this screen."""
         self.pulse()
         self.run_worker(self._beat(), name="pulse")
 
@@ -179,7 +178,6 @@ class PaneScreen(Keyed, Screen[None]):
 
     @property
     def second(self) -> int:
-        """The second that is shown."""
         return int(self.desk.mirror.clock.now().timestamp())
 
     def repaint(self) -> bool:
@@ -195,7 +193,6 @@ class PaneScreen(Keyed, Screen[None]):
         return True
 
     def paint_all(self) -> None:
-        """Repaint what differs."""
         for pane in self.panes:
             pane.paint()
         self.show_keys()
@@ -203,7 +200,6 @@ class PaneScreen(Keyed, Screen[None]):
     # Place
 
     def place(self) -> None:
-        """Put everything in its place for this size."""
         boxes = self.plan(*self.app.size)
         if boxes == self._boxes:
             return
@@ -226,7 +222,6 @@ class PaneScreen(Keyed, Screen[None]):
         self.show_keys()
 
     def focus_on(self, pane: Pane) -> None:
-        """Give a pane the focus, and the room."""
         self.big = pane
         self.place()
         self.set_focus(pane)
@@ -245,7 +240,6 @@ class PaneScreen(Keyed, Screen[None]):
     # What keys act on
 
     def standing(self, place: Place, *, follows: bool) -> Focus:
-        """Return what the bottom line depends on."""
         mirror, agent = self.desk.mirror, self.chosen
         return Focus(
             place,
@@ -258,7 +252,6 @@ class PaneScreen(Keyed, Screen[None]):
         )
 
     def copy_event(self, event: EventRow) -> None:
-        """Copy what an event is known by."""
         kind = "decision" if event.decision_id else "event number"
         copy(self.app, kind, event.decision_id or f"{event.seq}")
 
@@ -268,13 +261,11 @@ class PaneScreen(Keyed, Screen[None]):
             copy(self.app, f"agent id of {agent.name}", agent.id)
 
     def action_stepups(self) -> None:
-        """Open the one request that waits, or the queue of them."""
         from agentvault_tui.console.dialogs.stepups import open_stepups
 
         open_stepups(self.app, self.desk)
 
     def action_revoke(self) -> None:
-        """Ask before cutting off the agent that keys act on."""
         from agentvault_tui.console.dialogs.revoke import RevokeDialog
 
         agent = self.chosen
@@ -287,7 +278,6 @@ class PaneScreen(Keyed, Screen[None]):
             self.app.push_screen(RevokeDialog(self.desk, agent))
 
     def action_restore(self) -> None:
-        """Ask before serving the agent that keys act on again."""
         from agentvault_tui.console.dialogs.revoke import RestoreDialog
 
         agent = self.chosen
@@ -304,7 +294,6 @@ class PaneScreen(Keyed, Screen[None]):
             undo_restore(self.app, self.desk)
 
     def action_panic(self) -> None:
-        """Ask before stopping everything, or before lifting that."""
         from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 
         if not self.refuses_past():
@@ -319,7 +308,6 @@ class PaneScreen(Keyed, Screen[None]):
         return self.stay is not None
 
     def action_help(self) -> None:
-        """Show the keys that work here."""
         here = self.active_bindings.items()
         works = {key: one for key, one in here if self.applies(one.binding.id)}
         self.app.post_message(ShowKeys(self.desk, works))
@@ -334,7 +322,6 @@ class PaneScreen(Keyed, Screen[None]):
         return name != "undo" or offered_undo(self.desk) is not None
 
     def tell(self, text: str, **more: Any) -> None:
-        """Say something in passing."""
         self.app.notify(text, markup=False, **more)
 
     def show_agent_of(self, agent_id: str) -> None:
@@ -344,7 +331,6 @@ class PaneScreen(Keyed, Screen[None]):
     # The past
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave the key alone where it is text, or where it is now already."""
         if action == "now":
             return self.stay is not None and not isinstance(self.focused, Input)
         return super().check_action(action, parameters)
@@ -381,12 +367,10 @@ class FilteredScreen(PaneScreen):
 
     @property
     def typing(self) -> bool:
-        """Tell whether keys are text now."""
         return self.bar is not None and self.bar.typing
 
     @property
     def filtering(self) -> bool:
-        """Tell whether the bar has its row."""
         return self.bar is not None and (self.typing or bool(self.bar.text.strip()))
 
     async def complete(self) -> None:
@@ -400,13 +384,11 @@ class FilteredScreen(PaneScreen):
             await self.mount(self.bar)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave a slash alone where it is text."""
         if action == "filter":
             return not self.typing
         return super().check_action(action, parameters)
 
     async def action_filter(self) -> None:
-        """Start typing a filter."""
         await self.complete()
         if self.bar is not None:
             self.bar.display = True
@@ -414,7 +396,6 @@ class FilteredScreen(PaneScreen):
             self.place()
 
     async def use_filter(self, text: str) -> None:
-        """Put a filter on without typing it."""
         await self.complete()
         if self.bar is not None:
             self.bar.show(text)
@@ -444,7 +425,6 @@ class FilteredScreen(PaneScreen):
         self.action_saved_filters()
 
     def action_saved_filters(self) -> None:
-        """Choose among the saved filters, or delete some."""
         from agentvault_tui.console.dialogs.saved import SavedDialog
 
         self.app.push_screen(SavedDialog(self.desk), self._chosen_filter)

@@ -82,13 +82,11 @@ class PastScreen(Watch):
         self._reading: asyncio.Task[None] | None = None
 
     def on_mount(self) -> None:
-        """Keep the filter that was on."""
         self._turned()
         if self.live.bar is not None and (text := self.live.bar.text):
             self.run_worker(self.use_filter(text))
 
     def on_unmount(self) -> None:
-        """Read nothing more."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -128,7 +126,6 @@ class PastScreen(Watch):
         self.paint_all()
 
     def action_move(self, seconds: int) -> None:
-        """Go by that many seconds, as far as there are events."""
         first, last = self.past.first, self.masthead.last
         at = (self.aim.at or self.past.clock.now()) + timedelta(seconds=seconds)
         if at >= last.time:
@@ -139,7 +136,6 @@ class PastScreen(Watch):
             self.go(Aim(at=at))
 
     def action_event(self, step: int) -> None:
-        """Go to the event before or after."""
         seq = (self.aim.seq or self.past.place.seq) + step
         if seq > self.masthead.last.seq:
             self._edge(seq - 1, self._last_words())
@@ -149,7 +145,6 @@ class PastScreen(Watch):
             self.go(Aim(seq=seq))
 
     def action_turn(self, after: int) -> None:
-        """Go to the nearest event that was no agent's routine."""
         place = self.past.turns[after]
         if place is None:
             where = "after" if after else "before"
@@ -158,11 +153,9 @@ class PastScreen(Watch):
             self.go(Aim(seq=place.seq))
 
     def action_start(self) -> None:
-        """Go to the first event."""
         self.go(Aim(seq=self.past.first.seq))
 
     def action_ask(self) -> None:
-        """Ask for a moment."""
         from agentvault_tui.console.dialogs.ask import (  # noqa: PLC0415 - see base
             MomentDialog,
         )
@@ -191,7 +184,6 @@ class PastScreen(Watch):
     # What does not happen here
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave letters and arrows alone where a filter is typed."""
         if action in _SCRUBS and self.typing:
             return False
         return super().check_action(action, parameters)
@@ -199,12 +191,10 @@ class PastScreen(Watch):
     # What lies over it
 
     def action_moment(self) -> None:
-        """Go to the moment of the event under the cursor."""
         if event := self.feed.under_cursor:
             self.go(Aim(seq=event.seq))
 
     def show_keys(self) -> None:
-        """Name the keys of time."""
         if self.typing:
             super().show_keys()
         else:

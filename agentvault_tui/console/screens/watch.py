@@ -93,14 +93,12 @@ class Watch(FilteredScreen):
         self._surveyed_agents = -1
 
     def on_mount(self) -> None:
-        """Start the one clock of this screen."""
         self.agents.focus()
         self.begin()
 
     # Time
 
     def take(self) -> None:
-        """Take what has changed since the last pulse, and repaint that."""
         mirror = self.desk.mirror
         if self.second != self._ticked:
             self._ticked = self.second
@@ -132,7 +130,6 @@ class Watch(FilteredScreen):
     # Place
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
-        """Return a box for everything that is shown."""
         return plan(
             width,
             height,
@@ -145,14 +142,12 @@ class Watch(FilteredScreen):
         )
 
     def stops(self) -> list[Pane]:
-        """Return the panes that are shown."""
         panes: list[Pane] = [self.agents, self.audit]
         if self.details.display:
             panes.insert(1, self.details)
         return panes
 
     def show_keys(self) -> None:
-        """Name the keys that fit the focus."""
         place: Place = "agents"
         if self.bar is not None and self.bar.typing:
             place = "naming" if self.bar.naming else "filter"
@@ -165,7 +160,6 @@ class Watch(FilteredScreen):
     # Filter
 
     def narrow(self, text: str) -> None:
-        """Filter as it is typed."""
         wanted = Filter.parse(text, before_colons(self.desk.mirror))
         if self.bar is not None:
             self.bar.complain(wanted.problem)
@@ -176,7 +170,6 @@ class Watch(FilteredScreen):
         self.audit.fetch()
 
     def back(self) -> None:
-        """Give the focus back to the pane that had it."""
         self.focus_on(self.big or self.agents)
 
     def action_out(self) -> None:
@@ -193,7 +186,6 @@ class Watch(FilteredScreen):
     # Moving
 
     def action_follow(self) -> None:
-        """Hold the audit, or follow it."""
         self.audit.toggle()
         self.show_keys()
 
@@ -215,7 +207,6 @@ class Watch(FilteredScreen):
 
     @on(AuditPane.Moved)
     def follow_audit(self) -> None:
-        """Name the keys that fit."""
         self.show_keys()
 
     @on(AuditPane.Opened)
@@ -225,7 +216,6 @@ class Watch(FilteredScreen):
             self.show_audit(event.seq, full=True)
 
     def action_audit(self) -> None:
-        """Show the audit at full size, where it is held."""
         self.show_audit(None if self.feed.follow else self.feed.cursor)
 
     def show_audit(self, seq: int | None, *, full: bool = False) -> None:
@@ -234,13 +224,11 @@ class Watch(FilteredScreen):
         self.app.post_message(ShowAudit(text, seq, full=full))
 
     def action_agent(self) -> None:
-        """Put the cursor on the agent of the event under the cursor."""
         event = self.feed.under_cursor
         if event is not None and event.agent_id:
             self.visit(event.agent_id)
 
     def visit(self, agent_id: str) -> None:
-        """Put the cursor on an agent."""
         self.view.go(agent_id)
         self.focus_on(self.agents)
         self.paint_all()

@@ -59,7 +59,6 @@ class Day:
         return tuple(numbers[index] for numbers in self.series)
 
     def span(self, index: int) -> tuple[datetime, datetime]:
-        """Return when a quarter begins and ends."""
         begins = self.start + index * QUARTER
         return begins, begins + QUARTER
 
@@ -90,12 +89,10 @@ class ActivityRow:
     """None of one that is served, and while the record is on its way."""
 
     def use(self, scope: str) -> ScopeUse | None:
-        """Return how a scope was used."""
         return next((use for use in self.scopes if use.scope.name == scope), None)
 
 
 def read_activity(intake: Intake, data: Json) -> ActivityRow:
-    """Make a record of the broker's answer."""
     cut = data.get("revoke")
     return ActivityRow(
         scopes=tuple(_use(intake, raw) for raw in _objects(data.get("scopes"))),

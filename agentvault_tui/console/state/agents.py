@@ -135,7 +135,6 @@ class AgentView:
 
     @property
     def hidden(self) -> int:
-        """How many agents the filter hides."""
         return len(self._mirror.agents) - len(self.order) - self.held
 
     @property

@@ -89,7 +89,6 @@ class Known:
         return self._fixed.get(key, ())
 
     def saved(self) -> Mapping[str, str]:
-        """Return the saved filters by their names."""
         return self._saved.all()
 
 
@@ -107,9 +106,7 @@ class Vocabulary(Protocol):
         """Return the values that are known, the likeliest first."""
         ...
 
-    def saved(self) -> Mapping[str, str]:
-        """Return the saved filters by their names."""
-        ...
+    def saved(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,6 @@ class Feed:
 
     @property
     def hidden(self) -> int:
-        """How many of them it hides."""
         return self.looked_at - len(self.rows) if self.filter else 0
 
     @property
@@ -90,7 +89,6 @@ class Feed:
 
     @property
     def under_cursor(self) -> EventRow | None:
-        """The event that keys act on."""
         return self.rows[self.index] if self.rows else None
 
     # What arrives
@@ -135,7 +133,6 @@ class Feed:
             self.resume()
 
     def hold(self) -> None:
-        """Stand still at the newest."""
         if self.follow:
             self.update()
             self.cursor = self.rows[-1].seq if self.rows else self._seen
@@ -144,7 +141,6 @@ class Feed:
             self.version += 1
 
     def resume(self) -> None:
-        """Follow the newest again."""
         self.follow = True
         self.foreign = False
         self._turn += 1

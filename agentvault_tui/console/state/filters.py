@@ -66,7 +66,6 @@ class Term:
     """Where it starts in what was typed."""
 
     def __str__(self) -> str:
-        """Write it as it would be typed."""
         value = self.value
         misread = not self.key and _KEYED.match(value)
         # A value that holds a quote was typed without any, and reads back so.
@@ -217,7 +216,6 @@ class Filter:
         return cls(*read_terms(text, texts))
 
     def __bool__(self) -> bool:
-        """Tell whether anything is asked for."""
         return bool(self.terms)
 
     def __str__(self) -> str:
@@ -225,7 +223,6 @@ class Filter:
         return " ".join(str(term) for term in self.terms)
 
     def agent(self, row: AgentRow, facts: Callable[[AgentRow], AgentFacts]) -> bool:
-        """Tell whether an agent is asked for."""
         text: str | None = None
         for term in self.terms:
             if term.key in _AGENT:

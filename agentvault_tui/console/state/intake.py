@@ -102,7 +102,6 @@ class Intake:
         return known or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
 
     def agent(self, data: Json) -> AgentRow:
-        """Read an Agent."""
         live = data.get("tokens_live")
         return AgentRow(
             id=self.shown(data.get("id"), _NAME),
@@ -155,7 +154,6 @@ class Intake:
                 )
 
     def _shared(self, rows: object) -> Iterator[SharedAccount]:
-        """Read which accounts others use as well."""
         for row in map(_mapping, _list(rows)):
             if agents := self._named(row.get("shared_with"), "name"):
                 yield SharedAccount(self.shown(row.get("connection"), _NAME), agents)
@@ -166,7 +164,6 @@ class Intake:
         )
 
     def counts(self, data: Json) -> Counts:
-        """Read an Agent's counts."""
         counts = _mapping(data.get("counts"))
         return Counts(*(_number(counts.get(word)) for word in OUTCOMES))
 

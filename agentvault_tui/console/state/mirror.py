@@ -61,7 +61,6 @@ class Roster:
     def __init__(
         self, intake: Intake, agents: Iterable[Json] = (), head: int = 0
     ) -> None:
-        """Start with the first page."""
         self._intake = intake
         self.agents: dict[str, AgentRow] = {}
         self.counts: dict[str, Counts] = {}
@@ -171,7 +170,6 @@ class Mirror:
         return shelf.soonest
 
     def counts(self, agent_id: str) -> Counts:
-        """Return how an agent's requests were answered."""
         return self._counts.get(agent_id) or Counts()
 
     def paces(self, now: datetime) -> Mapping[str, int]:
@@ -295,7 +293,6 @@ class Mirror:
         self.versions.status += 1
 
     def unwarn(self, kind: str) -> None:
-        """Take a warning away."""
         if self.warnings.pop(kind, None) is not None:
             self.versions.status += 1
 
@@ -489,6 +486,5 @@ class Mirror:
 
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:
-    """Return what lists are made of."""
     said = (agent.name, agent.owner, agent.purpose)
     return *said, agent.scopes, agent.revoked, agent.upstream, agent.connections

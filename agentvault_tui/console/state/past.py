@@ -55,11 +55,9 @@ class PastClock:
 
     @property
     def boot_id(self) -> str:
-        """Identify this boot."""
         return self._clock.boot_id
 
     def now(self) -> datetime:
-        """Return the moment."""
         return self.moment
 
     def boot(self) -> float:
@@ -77,7 +75,6 @@ class _Minute(Rate):
         self._count = count
 
     def minute(self, now: float) -> int:
-        """Return how many."""
         del now
         return self._count
 

@@ -46,7 +46,6 @@ class TokenRow(NamedTuple):
 
     @property
     def scope(self) -> Shown:
-        """What it is for."""
         return self.kind.scope
 
     @property
@@ -215,7 +214,6 @@ class StepUpRow:
 
     @property
     def open(self) -> bool:
-        """Tell whether it can still be decided."""
         return self.status in _OPEN
 
     def remaining(self, now: datetime) -> float:
@@ -223,7 +221,6 @@ class StepUpRow:
         return max((self.expires_at - now).total_seconds(), 0.0)
 
     def age(self, now: datetime) -> float:
-        """Return how many seconds it has waited."""
         return max((now - self.requested_at).total_seconds(), 0.0)
 
 
@@ -389,18 +386,12 @@ class Actions(Protocol):
         """Turn a request down; *reason* reaches the agent."""
         ...
 
-    async def revoke(self, agent_id: str, reason: str) -> Revoked:
-        """Cut an agent off."""
-        ...
+    async def revoke(self, agent_id: str, reason: str) -> Revoked: ...
 
     async def restore(self, agent_id: str) -> Restored:
         """Serve an agent again; what was cut stays cut."""
         ...
 
-    async def panic(self, reason: str) -> Stopped:
-        """Stop everything."""
-        ...
+    async def panic(self, reason: str) -> Stopped: ...
 
-    async def lift(self) -> Restored:
-        """End the panic."""
-        ...
+    async def lift(self) -> Restored: ...

@@ -38,7 +38,6 @@ class SavedFilters:
 
     @property
     def file(self) -> Path | None:
-        """Where they are kept."""
         return self._folder / FILE if self._folder else None
 
     def all(self) -> dict[str, str]:

@@ -42,7 +42,6 @@ class TokenShelf:
         self._more_elevated = max(elevated - self.elevated, 0)
 
     def add(self, row: TokenRow) -> None:
-        """Take a new token."""
         place = bisect_right(self._ends, row.ends)
         same = place - 1
         while same >= 0 and self._ends[same] == row.ends:
@@ -73,7 +72,6 @@ class TokenShelf:
         return False
 
     def clear(self) -> None:
-        """Let go of all."""
         self._keep_from(len(self._ends))
         self.more = self._more_elevated = 0
 
@@ -85,18 +83,15 @@ class TokenShelf:
 
     @property
     def live(self) -> int:
-        """How many there are."""
         return len(self._ends) + self.more
 
     @property
     def elevated(self) -> int:
-        """How many are elevated."""
         held = sum(self._kinds[which].elevated for which in self._which)
         return held + self._more_elevated
 
     @property
     def soonest(self) -> TokenRow | None:
-        """The next to expire."""
         if not self._ends:
             return None
         return TokenRow(self._keys[0], self._kinds[self._which[0]], self._ends[0])
@@ -152,7 +147,6 @@ class Endings:
             heappush(self._heap, (ends, agent_id))
 
     def clear(self) -> None:
-        """Know of no token."""
         self._heap.clear()
         self._true.clear()
 

@@ -6,5 +6,4 @@ from collections.abc import Mapping
 
 
 def over_ssh(environ: Mapping[str, str]) -> bool:
-    """Tell whether each byte painted travels."""
     return bool(environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"))

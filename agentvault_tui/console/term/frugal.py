@@ -95,7 +95,6 @@ class _Frame(CompositorUpdate):
         self._frame = frame
 
     def render_segments(self, console: Console) -> str:
-        """Write it."""
         return self._painter.render(self._frame, console)
 
 

@@ -43,7 +43,6 @@ class Keyed:
     BINDINGS: ClassVar[list[BindingType]]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Name them before Textual reads them."""
         if own := cls.__dict__.get("BINDINGS"):
             cls.BINDINGS = [_named(binding) for binding in own]
             KEYED.append(cls)

@@ -59,7 +59,6 @@ class Keymap:
     problems: list[str] = field(default_factory=list)
 
     def textual(self) -> dict[str, str]:
-        """Return it as Textual takes it."""
         return {name: ",".join(keys) for name, keys in self.keys.items()}
 
 

@@ -147,7 +147,6 @@ class Ending(threading.Event):
         os.write(self._wake, b"\0")
 
     def close(self) -> None:
-        """Let go of the descriptors."""
         os.close(self.woken)
         os.close(self._wake)
 
@@ -162,7 +161,6 @@ class TerminalDriver(LinuxDriver):
         self.outlet: Outlet | None = None
 
     def start_application_mode(self) -> None:
-        """Take the terminal over."""
         if self.outlet is None:
             app: Any = self._app
 
@@ -207,12 +205,10 @@ class TerminalDriver(LinuxDriver):
                 self.process_message(event)
 
     def write(self, data: str) -> None:
-        """Write without waiting."""
         if self.outlet is not None:
             self.outlet.put(data)
 
     def close(self) -> None:
-        """End both writers."""
         super().close()
         if self.outlet is not None:
             self.outlet.close()

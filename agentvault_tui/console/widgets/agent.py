@@ -38,7 +38,6 @@ class WhoPane(Pane):
         self._agent_id = agent_id
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw as many of the three rows as there is room for."""
         agent = self.mirror.agents.get(self._agent_id)
         if agent is None:
             gone = f" {self._agent_id}: the broker knows no such agent"
@@ -123,17 +122,14 @@ class FactsPane(Pane, can_focus=True):
         self._known: dict[int, TokenRow] = {}
 
     def take(self, activity: ActivityRow) -> None:
-        """Show other counts."""
         self.activity, self.problem = activity, ""
         self.paint()
 
     def complain(self, problem: str) -> None:
-        """Say why the counts are not the latest."""
         self.problem = problem
         self.paint()
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw what fits, from the row scrolled to."""
         agent = self.mirror.agents.get(self._agent_id)
         if agent is None:
             return []
@@ -172,7 +168,6 @@ class FactsPane(Pane, can_focus=True):
         return sorted(ended, key=lambda token: token.ends, reverse=True)
 
     def action_turn(self, rows: int) -> None:
-        """Move by *rows*."""
         self._top = max(self._top + rows, 0)
         self.paint()
 
@@ -218,11 +213,9 @@ class DayPane(Pane, can_focus=True):
 
     @property
     def index(self) -> int:
-        """The quarter under the cursor."""
         return _LAST - self._back
 
     def action_move(self, quarters: int) -> None:
-        """Move the cursor."""
         self._back = min(max(self._back - quarters, 0), _LAST)
         self.paint()
 
@@ -320,11 +313,9 @@ class OfAgent(Filter):
     agent_id: str = ""
 
     def __bool__(self) -> bool:
-        """Ask for something, always."""
         return True
 
     def event(self, row: EventRow, *_: object, **__: object) -> bool:
-        """Tell whether the event is about the agent."""
         return row.agent_id == self.agent_id
 
     def query(self, *_: object, **__: object) -> dict[str, Any]:

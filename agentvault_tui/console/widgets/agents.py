@@ -55,7 +55,6 @@ class Cards:
     def draw(
         self, pen: Pen, theme: str, agent: AgentRow, look: Attention, size: Size
     ) -> list[Row]:
-        """Draw an agent in *size* (cells, rows)."""
         mirror = self._mirror
         token = mirror.soonest(agent.id)
         left = int(token.remaining(mirror.clock.now())) if token else -1
@@ -297,7 +296,6 @@ class AgentPane(Pane, can_focus=True):
         """The cursor is on another agent."""
 
         def can_replace(self, message: Message) -> bool:
-            """Only the latest place matters."""
             return isinstance(message, AgentPane.Moved)
 
     class Opened(Message):
@@ -318,7 +316,6 @@ class AgentPane(Pane, can_focus=True):
 
     @property
     def rows_a_card(self) -> int:
-        """How tall a card is here."""
         width, height = self.size
         return 3 if width < 76 and height >= 14 else 2
 
@@ -330,7 +327,6 @@ class AgentPane(Pane, can_focus=True):
         return tall + (len(self.view.order) * (tall + 1) <= room + 1)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw the title and the cards in sight."""
         rows: list[Painted] = [(self._title(width), None)]
         if not self.mirror.agents:
             return [*rows, *self._empty(width)]
@@ -399,32 +395,26 @@ class AgentPane(Pane, can_focus=True):
         return rows
 
     def action_move(self, rows: int) -> None:
-        """Move the cursor."""
         self.view.move(rows)
         self._after_move()
 
     def wheel(self, rows: int) -> None:
-        """Move the cursor by the wheel, a card a notch."""
         self.action_move(1 if rows > 0 else -1)
 
     def on_click(self, event: Click) -> None:
-        """Put the cursor on the card under the mouse."""
         if event.y > 0 and self.view.order:
             self.view.put(self._top + (event.y - 1) // self._pitch)
             self._after_move()
 
     def action_page(self, direction: int) -> None:
-        """Move the cursor by a screenful."""
         self.view.move(direction * max((self.size.height - 1) // self.rows_a_card, 1))
         self._after_move()
 
     def action_edge(self, index: int) -> None:
-        """Move the cursor to the first or the last agent."""
         self.view.put(index if index >= 0 else len(self.view.order) - 1)
         self._after_move()
 
     def action_open(self) -> None:
-        """Ask for the agent's screen."""
         self.post_message(self.Opened())
 
     def _after_move(self) -> None:
@@ -455,7 +445,6 @@ class DetailsPane(Pane, can_focus=True):
         self._shown = ""
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw what fits, from the row scrolled to."""
         agent, pen = self._agents.agent, self.pen
         if agent is None:
             return []
@@ -476,14 +465,11 @@ class DetailsPane(Pane, can_focus=True):
         return pen.spread(self.heading(name), ((more, p.muted),), width)
 
     def action_open(self) -> None:
-        """Ask for the agent's screen."""
         self.post_message(self.Opened())
 
     def wheel(self, rows: int) -> None:
-        """Move by the wheel."""
         self.action_turn(rows)
 
     def action_turn(self, rows: int) -> None:
-        """Move by *rows*."""
         self._top = max(self._top + rows, 0)
         self.paint()

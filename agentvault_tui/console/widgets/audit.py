@@ -44,7 +44,6 @@ class AuditPane(Pane, can_focus=True):
         """The window moved: older events may be needed."""
 
         def can_replace(self, message: Message) -> bool:
-            """Only the latest place matters."""
             return isinstance(message, AuditPane.Moved)
 
     class Opened(Message):
@@ -72,7 +71,6 @@ class AuditPane(Pane, can_focus=True):
         self._lines: list[Painted] = []
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw the title and the events in sight."""
         title: Painted = (self._title(width), None)
         rows = self.feed.rows
         if not rows:
@@ -226,28 +224,22 @@ class AuditPane(Pane, can_focus=True):
         self.after_move()
 
     def wheel(self, rows: int) -> None:
-        """Move the cursor by the wheel."""
         self.action_move(rows)
 
     def action_page(self, direction: int) -> None:
-        """Move by a screenful."""
         self.action_move(direction * max(self.size.height - 2, 1))
 
     def action_oldest(self) -> None:
-        """Move to the oldest event read so far."""
         self.action_move(-len(self.feed.rows))
 
     def action_follow(self) -> None:
-        """Follow the newest."""
         self.feed.resume()
         self.after_move()
 
     def action_open(self) -> None:
-        """Ask for the event."""
         self.post_message(self.Opened())
 
     def toggle(self) -> None:
-        """Hold, or follow."""
         if self.feed.follow:
             self.action_move(0)
         else:
@@ -261,7 +253,6 @@ class AuditPane(Pane, can_focus=True):
 
     @property
     def idle(self) -> bool:
-        """Tell whether no page is being read."""
         return self._reading is None or self._reading.done()
 
     def fetch(self) -> None:
@@ -285,7 +276,6 @@ class AuditPane(Pane, can_focus=True):
         self.settled()
 
     def took(self) -> None:
-        """Show what has been read."""
         self.paint()
 
     def settled(self) -> None:
@@ -293,7 +283,6 @@ class AuditPane(Pane, can_focus=True):
         self.paint()
 
     def on_unmount(self) -> None:
-        """Ask for nothing more."""
         if self._reading is not None:
             self._reading.cancel()
 

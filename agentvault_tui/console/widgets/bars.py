@@ -58,7 +58,6 @@ class StepUpBar(Pane):
     """
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw the count and the one that ends first."""
         waiting = self.mirror.open_stepups()
         if not waiting:
             return []

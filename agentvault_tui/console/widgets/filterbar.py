@@ -42,7 +42,6 @@ class FilterField(LineInput):
         self._bar = bar
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave Tab to the panes and Esc to the screen where they are not ours."""
         del parameters
         match action:
             case "accept" | "choose":
@@ -56,23 +55,18 @@ class FilterField(LineInput):
         return True
 
     def action_accept(self) -> None:
-        """Take the completion that is chosen."""
         self._bar.accept()
 
     def action_choose(self, step: int) -> None:
-        """Choose another completion."""
         self._bar.choose(step)
 
     def action_save(self) -> None:
-        """Ask for a name."""
         self._bar.ask_name()
 
     def action_saved(self) -> None:
-        """Ask for the list of saved filters."""
         self.post_message(FilterBar.Listed())
 
     def action_out(self) -> None:
-        """Leave the name, back to the filter."""
         self._bar.end_naming()
 
 
@@ -117,28 +111,23 @@ class FilterBar(Horizontal):
         self._field = FilterField(self)
 
     def compose(self) -> ComposeResult:
-        """Lay out slash, input, and what there is to say."""
         yield Static(" / ", id="slash", markup=False)
         yield self._field
         yield Static("", id="hint", markup=False)
 
     @property
     def field(self) -> Input:
-        """Where it is typed."""
         return self._field
 
     @property
     def text(self) -> str:
-        """The filter as it stands."""
         return self._text if self.naming else self._field.value
 
     @property
     def typing(self) -> bool:
-        """Tell whether keys are text now."""
         return self.is_mounted and self._field.has_focus
 
     def clear(self) -> None:
-        """Ask for everything again."""
         self.show("")
 
     def show(self, text: str) -> None:
@@ -155,7 +144,6 @@ class FilterBar(Horizontal):
     # Completing
 
     def accept(self) -> None:
-        """Take the completion that is chosen."""
         self.show(self.completions[self._chosen].text)
 
     def choose(self, step: int) -> None:
@@ -200,7 +188,6 @@ class FilterBar(Horizontal):
     # Saving
 
     def ask_name(self) -> None:
-        """Let a name be typed for the filter."""
         self._text = self._field.value
         self._set_naming(naming=True)
         self._field.value = ""
@@ -208,7 +195,6 @@ class FilterBar(Horizontal):
         self.post_message(self.Changed(self._text))
 
     def end_naming(self) -> None:
-        """Go back to the filter."""
         self.show(self._text)
 
     def _set_naming(self, *, naming: bool) -> None:
@@ -231,7 +217,6 @@ class FilterBar(Horizontal):
 
     @on(Input.Changed)
     def pass_on(self, event: Input.Changed) -> None:
-        """Tell the screen, and look for completions."""
         event.stop()
         if self.naming:
             self.completions = []

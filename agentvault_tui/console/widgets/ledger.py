@@ -45,7 +45,6 @@ class LedgerList(AuditPane):
             self.settled()
 
     def action_oldest(self) -> None:
-        """Go to the first event there is."""
         self.go(1)
 
     def took(self) -> None:
@@ -101,7 +100,6 @@ class LedgerList(AuditPane):
         return f"{event.time:%m-%d %H:%M} "
 
     def _flagged(self, event: EventRow, rows: list[Row]) -> list[Row]:
-        """Mark an event whose link does not hold."""
         if not self._checked.problem(event.seq):
             return rows
         mark = (self.pen.glyphs.failed, self.pen.palette.danger)
@@ -153,7 +151,6 @@ class EvidencePane(Pane, can_focus=True):
         self._shown = 0
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw what fits, from the row scrolled to."""
         row, pen = self._row(), self.pen
         if row is None:
             return []
@@ -190,7 +187,6 @@ class EvidencePane(Pane, can_focus=True):
         return pen.spread(left, ((more, p.muted),), width)
 
     def action_turn(self, rows: int) -> None:
-        """Move by *rows*."""
         self._top = max(self._top + rows, 0)
         self.paint()
 

@@ -41,7 +41,6 @@ class LineInput(Keyed, Input):
 
         @property
         def control(self) -> LineInput:
-            """The input that was left."""
             return self.control_
 
     def __init__(
@@ -70,7 +69,6 @@ class LineInput(Keyed, Input):
         super().replace(clip(text, self.max_length or 200), start, end)
 
     def action_out(self) -> None:
-        """Leave the text as it is."""
         self.post_message(self.Left(self))
 
 
@@ -102,19 +100,16 @@ class Prompt(Horizontal):
         self._examples = examples
 
     def compose(self) -> ComposeResult:
-        """Lay out question, answer and refusal."""
         yield Static(f" {self._question} ", markup=False)
         yield LineInput("answer", 20, empty=self._examples)
         yield Static("", id="refusal", markup=False)
 
     @property
     def field(self) -> LineInput:
-        """Where it is typed."""
         return self.query_one(LineInput)
 
     @property
     def typing(self) -> bool:
-        """Tell whether keys are text now."""
         return self.is_mounted and self.field.has_focus
 
     def refuse(self, why: str) -> None:
@@ -129,12 +124,10 @@ class Prompt(Horizontal):
 
     @on(Input.Submitted)
     def answer(self, event: Input.Submitted) -> None:
-        """Tell the screen."""
         event.stop()
         self.post_message(self.Answered(event.value))
 
     @on(LineInput.Left)
     def leave(self, event: LineInput.Left) -> None:
-        """Tell the screen."""
         event.stop()
         self.post_message(self.Closed())

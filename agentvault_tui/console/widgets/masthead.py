@@ -27,11 +27,9 @@ class Masthead(Pane):
     """One line of state, and below it a line for each thing that is wrong."""
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw the line of state and the banners."""
         return [(self._state(width), None), *self.banners(width)][:height]
 
     def wanted(self, width: int) -> int:
-        """Return how many rows it needs now."""
         return 1 + len(self.banners(width))
 
     def _state(self, width: int) -> Row:
@@ -88,7 +86,6 @@ class Masthead(Pane):
         return ((self.pen.clip(me.known_as, 30), decides),)
 
     def _others(self) -> Row:
-        """Name the one other operator, or count them."""
         others = self.mirror.presence.colleagues
         if not others:
             return ()
@@ -157,7 +154,6 @@ class Masthead(Pane):
         return notices
 
     def _banner(self, text: str, width: int) -> list[Painted]:
-        """Fill lines with the one style that shouts."""
         style = self.pen.palette.panic
         rows = self._wrapped(text, width)
         blanks = [" " * (width - 1 - cell_width(row)) for row in rows]

@@ -75,11 +75,9 @@ class Pane(Keyed, Widget):
         return (" ", p.text), (title, p.title)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Return the rows to show, at most *height* of them."""
         raise NotImplementedError
 
     def paint(self) -> None:
-        """Draw, and repaint what differs from the screen."""
         width, height = self.size
         if not self.is_attached or not self.display or width < 1 or height < 1:
             return
@@ -103,7 +101,6 @@ class Pane(Keyed, Widget):
             self.refresh(*_regions(changed, width))
 
     def notify_style_update(self) -> None:
-        """Look the styles up anew."""
         self._base = None
         super().notify_style_update()
 
@@ -143,26 +140,21 @@ class Pane(Keyed, Widget):
         return rows + [((), None)] * (height - len(rows))
 
     def on_resize(self) -> None:
-        """Draw at the new size."""
         self.paint()
 
     def wheel(self, rows: int) -> None:
         """Move by the mouse's wheel, where there is something to move."""
 
     def on_mouse_scroll_down(self) -> None:
-        """Move on."""
         self.wheel(WHEEL)
 
     def on_mouse_scroll_up(self) -> None:
-        """Move back."""
         self.wheel(-WHEEL)
 
     def on_focus(self) -> None:
-        """Show where keys go, once Textual knows it too."""
         self.call_later(self.paint)
 
     def on_blur(self) -> None:
-        """Show where keys go, once Textual knows it too."""
         self.call_later(self.paint)
 
     def render_lines(self, crop: Region) -> list[Strip]:
@@ -178,7 +170,6 @@ class Pane(Keyed, Widget):
         return [line.crop(crop.x, crop.right) for line in lines[crop.y : crop.bottom]]
 
     def render_line(self, y: int) -> Strip:
-        """Return one drawn line."""
         return self.render_lines(Region(0, y, self.size.width, 1))[0]
 
 
@@ -193,6 +184,5 @@ class Rule(Pane):
     """Draws itself once."""
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw a vertical line."""
         line = self.pen.glyphs.box.vertical * width
         return [(((line, self.pen.palette.line),), None)] * height

@@ -45,11 +45,9 @@ class PastMast(Masthead):
         return Place(self._live.last_seq, events[-1].time)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw the moment, the way to it, and what was wrong then."""
         return self._rows(width)[:height]
 
     def wanted(self, width: int) -> int:
-        """Return how many rows it needs now."""
         return len(self._rows(width))
 
     def _rows(self, width: int) -> list[Painted]:
