@@ -107,7 +107,7 @@ def log_json_lines() -> None:
     """
     level = log_level("warning")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
+    handler.setFormatter(_JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "asyncio", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -128,7 +128,7 @@ def log_level(default: str) -> str:
     return said.upper()
 
 
-class _JsonLines(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     """One record, one line: a newline in a message cannot forge a second one."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -16,6 +19,52 @@ from agentvault_tui import errors
 
 PACKAGE = Path(errors.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+REMAINING = {
+    "Account",
+    "Accounts",
+    "Asked",
+    "Box",
+    "ClientAuth",
+    "ConnectRequest",
+    "Connection",
+    "Consent",
+    "Counts",
+    "Decides",
+    "DeviceCode",
+    "DeviceFlow",
+    "Evidence",
+    "Exchange",
+    "Feed",
+    "Given",
+    "Head",
+    "History",
+    "Holding",
+    "Issued",
+    "Kept",
+    "Link",
+    "Moved",
+    "Opened",
+    "Outcome",
+    "Paces",
+    "Page",
+    "Panic",
+    "Peer",
+    "Place",
+    "Presence",
+    "ProviderTokens",
+    "Reads",
+    "Roster",
+    "Seal",
+    "Session",
+    "Sessions",
+    "Tenant",
+    "TenantSettings",
+    "TokenKind",
+    "TokenRow",
+    "Wanted",
+    "Wire",
+}
+"""Class names that several files still have."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -51,6 +100,59 @@ def test_every_module_says_its_reason() -> None:
     """Each module opens with a docstring: the one reason it exists."""
     silent = [p for p in FILES if ast.get_docstring(ast.parse(p.read_text())) is None]
     assert silent == []
+
+
+def test_class_names_are_unique() -> None:
+    """A class name means one class; `REMAINING` shrinks and never grows."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(path.stem)
+    several = {name for name, where in found.items() if len(where) > 1}
+    assert sorted(several - REMAINING) == [], "a second class of a name"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Modules can be read, and loaded, one after the other."""
+    modules = {}
+    for path in FILES:
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        modules[".".join(parts).removesuffix(".__init__")] = path
+    imports: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imports[name] |= {one.name for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                below = {f"{node.module}.{one.name}" for one in node.names}
+                imports[name] |= (below & modules.keys()) or {node.module}
+        imports[name] &= modules.keys() - {name}
+    order = TopologicalSorter(imports)
+    order.prepare()  # raises CycleError, with the circle
+
+
+@pytest.mark.parametrize(
+    "door", [p for p in FILES if p.name == "__init__.py"], ids=lambda p: p.parent.name
+)
+def test_functions_at_a_rooms_door_are_documented_whole(door: Path) -> None:
+    """What others may call says its arguments, its result and its errors."""
+    room = ".".join(door.parent.relative_to(PACKAGE.parent).parts)
+    exported = importlib.import_module(room)
+    for name in getattr(exported, "__all__", []):
+        function = getattr(exported, name)
+        if not inspect.isfunction(function):
+            continue
+        node = ast.parse(inspect.getsource(function)).body[0]
+        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        text = inspect.getdoc(function) or ""
+        signature = inspect.signature(function)
+        if signature.parameters:
+            assert "Args:\n" in text, f"{name} does not say what it takes"
+        if signature.return_annotation not in {"None", "NoReturn"}:
+            assert "Returns:\n" in text, f"{name} does not say what it returns"
+        if any(isinstance(inner, ast.Raise) and inner.exc for inner in ast.walk(node)):
+            assert "Raises:\n" in text, f"{name} does not say what it raises"
 
 
 def test_the_map_has_every_room_and_ground_floor_module() -> None:

@@ -9,7 +9,7 @@ from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.model import AgentId
-from agentvault_tui.vault import Connecting, MyAccount, SigningIn
+from agentvault_tui.vault import MyAccountApi, PendingConnection, SigningIn
 
 _MOST: Final = 32
 """Under way at once; each waits for a person in front of a browser."""
@@ -31,8 +31,8 @@ class Consent:
     """The vault user is known, and now allows the account at the provider."""
 
     user: VaultUser
-    accounts: MyAccount
-    connecting: Connecting
+    accounts: MyAccountApi
+    connecting: PendingConnection
 
     @property
     def page(self) -> str:

@@ -44,7 +44,7 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provider import endpoints
-from agentvault_tui.web.guard import Guard, loopback_hosts
+from agentvault_tui.web.guard import RequestGuard, loopback_hosts
 from agentvault_tui.web.local_ca import chosen_files
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.server import Listener, Server
@@ -223,7 +223,9 @@ async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
     server = Server(broker.clock)
     async with server:
         agents = await _agents_listener(server, broker)
-        operators = Guard(operators_app(broker, rooms.feed), hosts=None, shape=problem)
+        operators = RequestGuard(
+            operators_app(broker, rooms.feed), hosts=None, shape=problem
+        )
         await server.listen(operators, unix_socket(socket), shape=problem)
         await _mark(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker)
@@ -275,7 +277,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     port = bound.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     issuer = f"{'https' if tls else 'http'}://{shown}:{port}"
-    app = Guard(agents_app(broker, issuer), hosts=loopback_hosts(port, host))
+    app = RequestGuard(agents_app(broker, issuer), hosts=loopback_hosts(port, host))
     return await server.listen(app, bound, tls=tls, held=held)
 
 

@@ -16,7 +16,7 @@ from agentvault_tui.errors import AgentVaultError, LedgerError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Actor, ActorKind, DeviceCode, Draft, EventType
 from agentvault_tui.settings import DEVICE_CODE_TTL_CAP
-from agentvault_tui.vault import DeviceFlow, Identity, Tokens
+from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity
 
 log = logging.getLogger("agentvault.sessions")
 
@@ -160,7 +160,7 @@ class Sessions:
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
         try:
             end = await self._broker.tenant.wait(flow, asyncio.Event())
-            if not isinstance(end, Tokens):
+            if not isinstance(end, FlowTokens):
                 away = self._broker.tenant.reachable is False
                 await self._refused(operator, problem_of(end, away=away))
                 return

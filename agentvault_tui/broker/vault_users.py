@@ -23,7 +23,7 @@ _KIND: Final = "refresh token"
 _VERSION: Final = 1
 
 
-class Seal(sealing.Seal):
+class VaultUsersSeal(sealing.Seal):
     """The seal of the file."""
 
     WHOSE: ClassVar[str] = "vault"
@@ -96,7 +96,7 @@ class VaultUsers:
             SettingsError: the file cannot be read or written.
             TenantError: the sealing key is damaged.
         """
-        box = Seal.of(self._home).close(
+        box = VaultUsersSeal.of(self._home).close(
             _KIND,
             self._owner(agent_id, user.sub),
             _VERSION,
@@ -130,7 +130,9 @@ class VaultUsers:
 
     def _open(self, owner: str, box: str) -> str:
         sealed = base64.b64decode(box, validate=True)
-        return Seal.of(self._home).open(_KIND, owner, _VERSION, sealed).decode()
+        return (
+            VaultUsersSeal.of(self._home).open(_KIND, owner, _VERSION, sealed).decode()
+        )
 
     def _owner(self, agent_id: AgentId, sub: str) -> str:
         return json.dumps([self._issuer, agent_id, sub])

@@ -14,7 +14,7 @@ import click
 from agentvault_tui.cli.device import followed
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantError, TenantRefusedError, UsageError
 from agentvault_tui.operator_api import calls
@@ -45,7 +45,7 @@ _PASSWORD_CAP: Final = 4096
 @click.option("--otp", help="The one-time code; otherwise it is asked for.")
 @click.option("--yes", is_flag=True, help="Approve what is shown without asking.")
 @pass_session
-def activate(session: Session, /, user_code: str, user: str, **given: Any) -> int:
+def activate(session: CliSession, /, user_code: str, user: str, **given: Any) -> int:
     """Sign in for USER_CODE and approve, over the HTTP a browser would speak.
 
     Shows what is being approved and its fingerprint: compare it with the screen that
@@ -81,7 +81,7 @@ def activate(session: Session, /, user_code: str, user: str, **given: Any) -> in
     return 0 if answer in _OUTCOMES else 1
 
 
-def _waiting(session: Session, user_code: str) -> str | None:
+def _waiting(session: CliSession, user_code: str) -> str | None:
     """Return the id of the step-up that waits for *user_code*; None for a login."""
     waiting = session.client.call(calls.STEPUPS, StepUpQuery(status="authorizing"))
     for item in waiting.stepups:
@@ -90,7 +90,7 @@ def _waiting(session: Session, user_code: str) -> str | None:
     return None
 
 
-def _accepted(session: Session, stepup_id: str | None) -> tuple[str, str | None]:
+def _accepted(session: CliSession, stepup_id: str | None) -> tuple[str, str | None]:
     """Wait for what the broker makes of the sign-in: only it knows who may approve."""
     if stepup_id is None:
         return "confirmed", None
@@ -104,7 +104,7 @@ def _accepted(session: Session, stepup_id: str | None) -> tuple[str, str | None]
     return "refused", ended.problem or ended.status
 
 
-def _prover(session: Session) -> Callable[[str], str] | None:
+def _prover(session: CliSession) -> Callable[[str], str] | None:
     """Return what shows the tenant that this is its home's owner, if it is."""
     try:
         seal = lazy_room("tenant.sealing").Seal.of(session.home)
@@ -114,7 +114,7 @@ def _prover(session: Session) -> Callable[[str], str] | None:
     return lambda user_code: str(proof_of(seal, user_code))
 
 
-def _issuer(session: Session) -> str:
+def _issuer(session: CliSession) -> str:
     """Return where the tenant is, as the running broker says."""
     tenant = session.client.call(calls.STATUS).tenant
     if tenant.kind != "embedded":

@@ -19,7 +19,7 @@ from agentvault_tui.cli.agent_show import (
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import Session, lazily
+from agentvault_tui.cli.session import CliSession, lazily
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import (
@@ -43,7 +43,7 @@ def agents() -> None:
 
 @command("list", example="agentvault agents list --json", prints_data=True)
 @pass_session
-def list_agents(session: Session) -> None:
+def list_agents(session: CliSession) -> None:
     """List every agent with its live tokens and how it was answered."""
     out = session.out
     pages = list(agent_pages(session.client, tokens=session.json))
@@ -90,7 +90,7 @@ def list_agents(session: Session) -> None:
 @command("show", example="agentvault agents show calendar-agent", prints_data=True)
 @click.argument("ref", metavar="ID")
 @pass_session
-def show_agent(session: Session, ref: str) -> None:
+def show_agent(session: CliSession, ref: str) -> None:
     """Show one agent: what it may do, what it holds, what it did, and how often."""
     client = session.client
     agent = find_agent(client, ref)
@@ -136,7 +136,7 @@ def show_agent(session: Session, ref: str) -> None:
     help="A resource it serves, a URI such as stripe:acct_42; repeat it.",
 )
 @pass_session
-def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> None:
+def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> None:
     """Register an agent and print how it authenticates, once.
 
     A resource server without --serves and --resource sees, and consumes, every token.
@@ -189,7 +189,7 @@ def add_agent(session: Session, /, scopes: tuple[str, ...], **given: Any) -> Non
 @click.option("--reason", default="", help="Why; it is recorded.")
 @pass_session
 def revoke_agent(
-    session: Session, ref: str | None, everyone: bool, reason: str
+    session: CliSession, ref: str | None, everyone: bool, reason: str
 ) -> None:
     """Cut an agent off: no token of it is worth anything once this returns."""
     _one_or_all(ref, everyone=everyone)
@@ -234,7 +234,7 @@ def _kept(answer: RevokeAnswer) -> str:
 @click.argument("ref", metavar="ID", required=False)
 @click.option("--all", "everyone", is_flag=True, help="Lift the panic switch.")
 @pass_session
-def restore_agent(session: Session, ref: str | None, everyone: bool) -> None:
+def restore_agent(session: CliSession, ref: str | None, everyone: bool) -> None:
     """Serve an agent again; tokens revoked before stay revoked."""
     _one_or_all(ref, everyone=everyone)
     client, out = session.client, session.out
@@ -272,7 +272,7 @@ def _agent_and_scopes(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_agent_and_scopes
 @pass_session
-def grant_scopes(session: Session, /, ref: str, **given: tuple[str, ...]) -> None:
+def grant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -> None:
     """Let an agent ask for more scopes."""
     _change_scopes(session, ref, grant=_split(given["scopes"] + given["named"]))
 
@@ -284,7 +284,7 @@ def grant_scopes(session: Session, /, ref: str, **given: tuple[str, ...]) -> Non
 )
 @_agent_and_scopes
 @pass_session
-def ungrant_scopes(session: Session, /, ref: str, **given: tuple[str, ...]) -> None:
+def ungrant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -> None:
     """Take scopes away, and end the live tokens that carry them."""
     _change_scopes(session, ref, ungrant=_split(given["scopes"] + given["named"]))
 
@@ -301,7 +301,7 @@ for _command in (
     agents.add_command(_command)
 
 
-def _change_scopes(session: Session, ref: str, **change: tuple[str, ...]) -> None:
+def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:
     if not any(change.values()):
         raise UsageError("no scope was named", "for example write:calendar")
     agent = find_agent(session.client, ref)
@@ -353,7 +353,7 @@ def _read_key(path: Path) -> str:
     return text
 
 
-def _speaks_tls(session: Session) -> bool:
+def _speaks_tls(session: CliSession) -> bool:
     """Tell whether agents can check whom they send their secrets to."""
     chosen_files = lazily("agentvault_tui.web.local_ca", "chosen_files")
     with contextlib.suppress(SettingsError):

@@ -11,7 +11,7 @@ import click
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.framework import LazyGroup, Room, link_option, pass_session
-from agentvault_tui.cli.session import Session, lazily
+from agentvault_tui.cli.session import CliSession, lazily
 from agentvault_tui.errors import AgentVaultError
 
 INTERRUPTED: Final = 128 + 2
@@ -77,7 +77,7 @@ class _Root(LazyGroup):
 @click.version_option(__version__, message="agentvault %(version)s")
 @pass_session
 @click.pass_context
-def root(ctx: click.Context, session: Session) -> int | None:
+def root(ctx: click.Context, session: CliSession) -> int | None:
     """Watch AI agents' authorizations, decide the risky ones, cut off any agent.
 
     Without a command: opens the console on the running broker, or starts a broker
@@ -96,7 +96,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             args=None if argv is None else list(argv),
             prog_name="agentvault",
             standalone_mode=False,
-            obj=Session(),
+            obj=CliSession(),
         )
     except click.Abort:
         return INTERRUPTED

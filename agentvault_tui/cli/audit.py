@@ -15,7 +15,7 @@ from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.past import past
 from agentvault_tui.cli.record_files import accept, export, verify
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.times import Moment
 from agentvault_tui.errors import (
     LedgerDamagedError,
@@ -43,7 +43,7 @@ def audit() -> None:
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens next.")
 @pass_session
-def tail(session: Session, number: int, follow: bool) -> None:
+def tail(session: CliSession, number: int, follow: bool) -> None:
     """Print the latest events, oldest first; follow misses and repeats none."""
     client, out = session.client, session.out
     head = client.call(calls.STATUS).ledger.head
@@ -73,7 +73,7 @@ def tail(session: Session, number: int, follow: bool) -> None:
 @click.argument("text", required=False)
 @pass_session
 def search(
-    session: Session, /, agent: str | None, number: int | None, **given: Any
+    session: CliSession, /, agent: str | None, number: int | None, **given: Any
 ) -> None:
     """Print matching events, oldest first; TEXT may stand anywhere in them."""
     client, out = session.client, session.out
@@ -131,7 +131,7 @@ def _newest(
     return found[::-1]
 
 
-def _follow(session: Session, last: int) -> None:
+def _follow(session: CliSession, last: int) -> None:
     """Print what comes behind *last*, over broker restarts, until told to stop."""
     client, out = session.client, session.out
     lost = False

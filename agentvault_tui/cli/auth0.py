@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentvault_tui.cli.framework import command, group, pass_session
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.errors import UsageError
 
 
@@ -60,7 +60,7 @@ _unused_option = click.option(
 @_policy_option
 @_unused_option
 @pass_session
-def plan(session: Session, /, **given: Any) -> None:
+def plan(session: CliSession, /, **given: Any) -> None:
     """Show what apply would do to the tenant; writes nothing."""
     lazy_room("cli.auth0_work").show_plan(session, **given)
 
@@ -80,7 +80,7 @@ def plan(session: Session, /, **given: Any) -> None:
     help="Print the secrets made just now, this once; they are kept either way.",
 )
 @pass_session
-def apply(session: Session, /, yes: bool, **given: Any) -> int:
+def apply(session: CliSession, /, yes: bool, **given: Any) -> int:
     """Make the tenant so, object by object, and read each back.
 
     Deletes nothing, unless --remove-unused. What the tenant's plan does not have is
@@ -100,7 +100,7 @@ def apply(session: Session, /, yes: bool, **given: Any) -> int:
 )
 @_credential_options
 @pass_session
-def doctor(session: Session, /, **credential: Any) -> int:
+def doctor(session: CliSession, /, **credential: Any) -> int:
     """Find what is misconfigured on the tenant, and say the remedy.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
@@ -115,7 +115,7 @@ def doctor(session: Session, /, **credential: Any) -> int:
 )
 @_descriptor_option
 @pass_session
-def remember(session: Session, credential_fd: int | None) -> None:
+def remember(session: CliSession, credential_fd: int | None) -> None:
     """Keep the credential in the OS keyring, for the other commands."""
     issuer = lazy_room("cli.auth0_needs").tenant_issuer(session)
     room = lazy_room("cli.auth0_credential")
@@ -130,7 +130,7 @@ def remember(session: Session, credential_fd: int | None) -> None:
 
 @command("forget", example="agentvault auth0 forget", prints_data=True)
 @pass_session
-def forget(session: Session) -> int:
+def forget(session: CliSession) -> int:
     """Take the credential out of the OS keyring."""
     issuer = lazy_room("cli.auth0_needs").tenant_issuer(session)
     was_there = lazy_room("cli.auth0_credential").forget(issuer)

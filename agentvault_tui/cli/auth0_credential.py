@@ -21,7 +21,7 @@ from agentvault_tui import strict_json
 from agentvault_tui.clock import Deadline, SystemClock
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.vault import (
-    Access,
+    AccessToken,
     ClientSecret,
     FixedToken,
     PrivateKey,
@@ -145,7 +145,7 @@ def usable(found: Mapping[str, str]) -> RegisteredClient | TokenSource:
         expires = Deadline.after(SystemClock(), _DAY)
         token = Secret(found["access_token"])
         scopes = _scopes_in(found["access_token"])
-        return FixedToken(Access(token=token, scopes=scopes, expires=expires))
+        return FixedToken(AccessToken(token=token, scopes=scopes, expires=expires))
     client_id = found["client_id"]
     if "private_key" in found:
         key = SigningKey(Secret(found["private_key"]), found.get("kid", ""))

@@ -10,7 +10,7 @@ from typing import Any
 from agentvault_tui.cli.auth0_needs import management_issuer, tenant_issuer
 from agentvault_tui.cli.auth0_reach import opened, reached
 from agentvault_tui.cli.doctor import print_finding
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
     SettingsError,
     TenantCredentialError,
@@ -21,7 +21,7 @@ from agentvault_tui.model.finding import Level, fault
 from agentvault_tui.vault.provision import checks
 
 
-def doctor(session: Session, **credential: Any) -> int:
+def doctor(session: CliSession, **credential: Any) -> int:
     """Print what is wrong on the tenant; return 1 when there is a fault."""
     found = asyncio.run(_all(session, **credential))
     healthy = all(finding.level is not Level.FAULT for _, finding in found)
@@ -31,7 +31,7 @@ def doctor(session: Session, **credential: Any) -> int:
     return 0 if healthy else 1
 
 
-async def _all(session: Session, **credential: Any) -> list[checks.Check]:
+async def _all(session: CliSession, **credential: Any) -> list[checks.Check]:
     found: list[checks.Check] = []
     try:
         async with aclosing(_findings(session, **credential)) as findings:
@@ -50,7 +50,7 @@ async def _all(session: Session, **credential: Any) -> list[checks.Check]:
     return found
 
 
-def _note(session: Session, found: list[checks.Check], check: checks.Check) -> None:
+def _note(session: CliSession, found: list[checks.Check], check: checks.Check) -> None:
     if check in found:  # a scope that is lacking is also what ends the look
         return
     found.append(check)
@@ -59,7 +59,7 @@ def _note(session: Session, found: list[checks.Check], check: checks.Check) -> N
 
 
 async def _findings(
-    session: Session, **credential: Any
+    session: CliSession, **credential: Any
 ) -> AsyncGenerator[checks.Check]:
     """Yield findings; what cannot be reached or may not be read ends it."""
     for issuer in dict.fromkeys((tenant_issuer(session), management_issuer(session))):

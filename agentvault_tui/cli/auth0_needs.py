@@ -7,7 +7,7 @@ import re
 from contextlib import closing
 from typing import Final
 
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home
@@ -22,7 +22,7 @@ _MOST_CONNECTIONS, _MOST_SCOPES, _MOST_IPS = 5, 20, 10
 """What Auth0 takes for one privileged worker."""
 
 
-def tenant_issuer(session: Session) -> str:
+def tenant_issuer(session: CliSession) -> str:
     """Return the issuer the settings name, as the tenant writes it.
 
     Raises:
@@ -39,7 +39,7 @@ def tenant_issuer(session: Session) -> str:
     return check_issuer(issuer)
 
 
-def management_issuer(session: Session) -> str:
+def management_issuer(session: CliSession) -> str:
     """Return where the Management API is: never on a custom domain.
 
     Raises:
@@ -56,7 +56,7 @@ def management_issuer(session: Session) -> str:
     return check_issuer(f"{issuer.partition(':')[0]}://{domain}/")
 
 
-def needs(session: Session) -> Needs:
+def needs(session: CliSession) -> Needs:
     """Put together what should stand on the tenant.
 
     Raises:

@@ -15,7 +15,7 @@ from agentvault_tui.cli.auth0_credential import (
 )
 from agentvault_tui.cli.auth0_needs import management_issuer, needs, tenant_issuer
 from agentvault_tui.cli.device import print_device
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UsageError
 from agentvault_tui.vault import (
@@ -53,7 +53,7 @@ class TellingClients(KeptClients):
 
 
 @dataclass
-class Opened:
+class ManagementSession:
     """A tenant that is reached, with a credential."""
 
     management: Management
@@ -68,13 +68,13 @@ class Opened:
 
 @asynccontextmanager
 async def opened(
-    session: Session,
+    session: CliSession,
     *,
     credential_fd: int | None,
     device: bool,
     change_mfa_policy: bool = False,
     remove_unused: bool = False,
-) -> AsyncIterator[Opened]:
+) -> AsyncIterator[ManagementSession]:
     """Reach the Management API; a person is asked for a credential last of all.
 
     Raises:
@@ -95,7 +95,7 @@ async def opened(
             source = usable(from_keyring(issuer) or from_prompt())
         rate = session.settings.tenant.rate
         budget = Budget(tenant.clock, rate=rate, burst=max(2.0, rate))
-        yield Opened(Management(tenant, source, budget=budget), kept, wanted)
+        yield ManagementSession(Management(tenant, source, budget=budget), kept, wanted)
 
 
 @asynccontextmanager
@@ -113,7 +113,7 @@ async def reached(issuer: str) -> AsyncIterator[Tenant]:
 
 
 async def _by_device(
-    session: Session, tenant: Tenant, kept: KeptClients, wanted: Needs
+    session: CliSession, tenant: Tenant, kept: KeptClients, wanted: Needs
 ) -> TokenSource:
     if session.json:
         raise UsageError("a person reads the code", "leave out --json, or --device")

@@ -6,26 +6,26 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
-from agentvault_tui.cli.auth0_reach import Opened, TellingClients, opened
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.auth0_reach import ManagementSession, TellingClients, opened
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import TenantScopeError, UsageError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.provision import (
     Found,
-    Item,
-    Plan,
-    Step,
+    PlanItem,
+    PlanStep,
+    ProvisioningPlan,
     checks,
     scopes,
     show,
 )
 
 
-def show_plan(session: Session, **given: Any) -> None:
+def show_plan(session: CliSession, **given: Any) -> None:
     """Print what apply would do."""
 
-    async def work() -> Plan:
+    async def work() -> ProvisioningPlan:
         async with opened(session, **given) as there:
             await _must_have(there, scopes.reading(there.needs))
             plan, _ = await there.provisioner.plan(there.needs)
@@ -39,7 +39,7 @@ def show_plan(session: Session, **given: Any) -> None:
 
 
 def apply(
-    session: Session,
+    session: CliSession,
     *,
     asks: bool,
     print_secrets: bool,
@@ -80,13 +80,13 @@ def apply(
     return asyncio.run(work())
 
 
-def _is_missed(item: Item) -> bool:
+def _is_missed(item: PlanItem) -> bool:
     """Tell whether it was refused and nothing works without it."""
     optional = item.wanted is not None and item.wanted.optional
-    return item.step is Step.REFUSED and not optional
+    return item.step is PlanStep.REFUSED and not optional
 
 
-async def _must_have(there: Opened, wanted: tuple[str, ...]) -> None:
+async def _must_have(there: ManagementSession, wanted: tuple[str, ...]) -> None:
     """Refuse before the first call what would fail half-way, every scope by name.
 
     Raises:
@@ -102,7 +102,7 @@ async def _must_have(there: Opened, wanted: tuple[str, ...]) -> None:
         )
 
 
-def _must_know(plan: Plan, found: Found, *, asks: bool) -> None:
+def _must_know(plan: ProvisioningPlan, found: Found, *, asks: bool) -> None:
     """Let a person see an application that is ours by its mark alone, before it is.
 
     Its owner would come by every right and secret that is meant for ours.
@@ -119,7 +119,7 @@ def _must_know(plan: Plan, found: Found, *, asks: bool) -> None:
         )
 
 
-def _print_plan(session: Session, plan: Plan) -> None:
+def _print_plan(session: CliSession, plan: ProvisioningPlan) -> None:
     out = session.out
     for line in show.lines(plan):
         style = {"+": "good", "~": "wait", "-": "bad", "!": "bad"}.get(line.mark, "")
@@ -129,12 +129,12 @@ def _print_plan(session: Session, plan: Plan) -> None:
     out.line(show.summary(plan))
 
 
-def _print_done(session: Session, item: Item) -> None:
+def _print_done(session: CliSession, item: PlanItem) -> None:
     out = session.out
     if session.json:
-        note = {"note": item.note} if item.step is Step.REFUSED else {}
+        note = {"note": item.note} if item.step is PlanStep.REFUSED else {}
         out.json({"step": item.step.value, "address": item.address, **note})
-    elif item.step is Step.REFUSED:
+    elif item.step is PlanStep.REFUSED:
         word = out.word("fault" if _is_missed(item) else "warning")
         told = f": refused {visible(item.address, 120)}: {item.note}"
         out.line(word, out.cell(told, limit=500))
@@ -142,7 +142,7 @@ def _print_done(session: Session, item: Item) -> None:
         out.line(out.word("ok"), f": {item.step.value} ", out.cell(item.address))
 
 
-def _print_secrets(session: Session, kept: TellingClients) -> None:
+def _print_secrets(session: CliSession, kept: TellingClients) -> None:
     """Print what was asked for, this once."""
     for key, (client_id, secret) in kept.fresh.items():
         if session.json:
@@ -154,7 +154,7 @@ def _print_secrets(session: Session, kept: TellingClients) -> None:
             session.out.fields(pairs)
 
 
-def _print_end(session: Session, there: Opened) -> None:
+def _print_end(session: CliSession, there: ManagementSession) -> None:
     out, kept = session.out, there.kept
     client_id = kept.client_id("console")
     if session.json:

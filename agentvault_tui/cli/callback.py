@@ -37,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Takes one GET; whatever else is asked here gets nothing."""
 
     timeout = _SLOWEST
-    server: _Listener
+    server: _CallbackServer
 
     def setup(self) -> None:
         """Give the whole request a deadline: a byte a second would pass each read's."""
@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a code is in the request line."""
 
 
-class _Listener(TCPServer):
+class _CallbackServer(TCPServer):
     """One socket, one request at a time."""
 
     allow_reuse_address = True
@@ -104,7 +104,7 @@ class _Listener(TCPServer):
 class Callback:
     """The next address at which a browser ends, whichever way it reaches us."""
 
-    def __init__(self, port: int, listener: _Listener | None) -> None:
+    def __init__(self, port: int, listener: _CallbackServer | None) -> None:
         """Use `listening` instead."""
         self._listener = listener
         self._name = listener.name if listener else f"{_HOST}:{port}"
@@ -170,7 +170,7 @@ class Callback:
 def listening(port: int) -> Iterator[Callback]:
     """Listen on *port* for a block; 0 picks one. Where it is taken, pasting is left."""
     try:
-        listener = _Listener((_HOST, port), _Handler)
+        listener = _CallbackServer((_HOST, port), _Handler)
     except OSError:
         yield Callback(port, None)
         return

@@ -11,7 +11,7 @@ from agentvault_tui.cli.callback import PORT, Callback, listening
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.operator_api import calls
@@ -52,7 +52,7 @@ def connections() -> None:
 )
 @pass_session
 def add_connection(
-    session: Session, ref: str, connection: str, scopes: tuple[str, ...], port: int
+    session: CliSession, ref: str, connection: str, scopes: tuple[str, ...], port: int
 ) -> None:
     """Connect an account: a page to sign in at, then one to allow it.
 
@@ -82,7 +82,7 @@ def add_connection(
 @command("list", example="agentvault connections list --json", prints_data=True)
 @click.option("--agent", help="Only this agent's: id or unique name.")
 @pass_session
-def list_connections(session: Session, agent: str | None) -> None:
+def list_connections(session: CliSession, agent: str | None) -> None:
     """List accounts: whose they are, what they allow, and which agents share one."""
     client, out = session.client, session.out
     agent_id = find_agent(client, agent).id if agent else None
@@ -127,7 +127,7 @@ def list_connections(session: Session, agent: str | None) -> None:
 )
 @pass_session
 def remove_connection(
-    session: Session, ref: str, connection: str, shared: bool
+    session: CliSession, ref: str, connection: str, shared: bool
 ) -> None:
     """Take an account away: closed here at once, then deleted in Token Vault.
 
@@ -160,7 +160,7 @@ for _command in (add_connection, list_connections, remove_connection):
     connections.add_command(_command)
 
 
-def _show_step(session: Session, step: ConnectStepInfo, callback: Callback) -> None:
+def _show_step(session: CliSession, step: ConnectStepInfo, callback: Callback) -> None:
     """Say what to open; nothing is opened by itself."""
     out = session.out
     if session.json:
@@ -184,7 +184,7 @@ def _show_step(session: Session, step: ConnectStepInfo, callback: Callback) -> N
 
 
 def _next(
-    session: Session, step: ConnectStepInfo, callback: Callback
+    session: CliSession, step: ConnectStepInfo, callback: Callback
 ) -> ConnectStepInfo:
     """Wait for the browser; an address that is not this page's is asked for again."""
     ends = parse_iso(str(step.expires_at))

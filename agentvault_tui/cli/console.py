@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from agentvault_tui.cli.framework import command, link_option, pass_session
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.cli.terminal import require_screen
 from agentvault_tui.errors import UnreachableError
 
@@ -25,7 +25,7 @@ _STARTED: Final = (
 )
 @link_option
 @pass_session
-def console(session: Session, read_only: bool, plain: bool) -> int:
+def console(session: CliSession, read_only: bool, plain: bool) -> int:
     """Open the console on a running broker."""
     if not plain:
         require_screen()
@@ -38,7 +38,7 @@ def console(session: Session, read_only: bool, plain: bool) -> int:
     return open_console(session, client.path, read_only=read_only, plain=plain)
 
 
-def open_or_start(session: Session) -> int:
+def open_or_start(session: CliSession) -> int:
     """Open the console; with no broker running, run one for as long as it is open."""
     require_screen()
     client = session.client
@@ -50,7 +50,7 @@ def open_or_start(session: Session) -> int:
 
 
 def open_console(
-    session: Session,
+    session: CliSession,
     socket: Path,
     *,
     read_only: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agentvault_tui.cli.framework import command, link_option, pass_session
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.cli.terminal import require_screen
 
 
@@ -21,7 +21,7 @@ from agentvault_tui.cli.terminal import require_screen
 @link_option
 @pass_session
 def demo(
-    session: Session, agents: int, rate: float, headless: bool, seconds: float | None
+    session: CliSession, agents: int, rate: float, headless: bool, seconds: float | None
 ) -> int:
     """Run tenant, broker, workspace API and agents, and open the console on them.
 

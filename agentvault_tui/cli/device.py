@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session, lazily
+from agentvault_tui.cli.session import CliSession, lazily
 from agentvault_tui.operator_api.calls import STATUS, AnswerT
 from agentvault_tui.operator_api.shapes import DeviceInfo
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _POLL: Final = 0.5
 
 
-def print_device(session: Session, device: DeviceInfo | DeviceFlow) -> None:
+def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
     """Print what a person needs on their other device (RFC 8628 section 3.3)."""
     out, link, code = session.out, device.verification_uri, device.user_code
     local = lazily("agentvault_tui.qr", "on_loopback")(link)
@@ -47,7 +47,7 @@ def print_device(session: Session, device: DeviceInfo | DeviceFlow) -> None:
 
 
 def followed(
-    session: Session,
+    session: CliSession,
     fetch: Callable[[], AnswerT],
     waits: Callable[[AnswerT], bool],
 ) -> AnswerT:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso, span
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import EventInfo, EventProofInfo, StoryInfo
@@ -24,7 +24,7 @@ _TEXTS = ("action", "resource", "outcome", "reason", "rule", "decision_id")
 @command("show", example="agentvault audit show 1842", prints_data=True)
 @click.argument("seq", type=click.IntRange(1))
 @pass_session
-def show(session: Session, seq: int) -> int:
+def show(session: CliSession, seq: int) -> int:
     """Print event SEQ in full: its story, its exact body, and whether the hash holds.
 
     The link of the chain is computed here, from the body. Exits 1 if it does not hold.

@@ -9,26 +9,26 @@ from typing import Any, NamedTuple
 
 import click
 
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 
-pass_session = click.make_pass_decorator(Session, ensure=True)
+pass_session = click.make_pass_decorator(CliSession, ensure=True)
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
 
 
 def _remember_home(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.ensure_object(Session).home_option = value
+        ctx.ensure_object(CliSession).home_option = value
 
 
 def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        ctx.ensure_object(Session).json = True
+        ctx.ensure_object(CliSession).json = True
 
 
 def _remember_link(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.ensure_object(Session).link = value
+        ctx.ensure_object(CliSession).link = value
 
 
 link_option = click.option(
@@ -61,7 +61,7 @@ def _json_option() -> click.Option:
     )
 
 
-class Command(click.Command):
+class CliCommand(click.Command):
     """A command with ``--home``, and an example below its options."""
 
     def __init__(
@@ -94,10 +94,10 @@ class Command(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
-class Group(Command, click.Group):
+class Group(CliCommand, click.Group):
     """A group of commands, with what every command has."""
 
-    command_class = Command
+    command_class = CliCommand
 
     def list_commands(
         self,
@@ -176,12 +176,12 @@ class LazyGroup(Group):
 
 def command(
     name: str, *, example: str, prints_data: bool = False
-) -> Callable[[Callable[..., Any]], Command]:
+) -> Callable[[Callable[..., Any]], CliCommand]:
     """Make a command from a function, with its example."""
 
-    def make(function: Callable[..., Any]) -> Command:
+    def make(function: Callable[..., Any]) -> CliCommand:
         return click.command(
-            name, cls=Command, example=example, prints_data=prints_data
+            name, cls=CliCommand, example=example, prints_data=prints_data
         )(function)
 
     return make

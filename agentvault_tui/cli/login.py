@@ -7,14 +7,14 @@ from msgspec import to_builtins
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.shapes import MeInfo, PresenceInfo
 
 
 @command("login", example="agentvault login", prints_data=True)
 @pass_session
-def login(session: Session) -> int:
+def login(session: CliSession) -> int:
     """Sign in by device flow: prints a code and waits for the tenant's answer."""
     client, out = session.client, session.out
     started = client.call(calls.LOGIN)
@@ -32,7 +32,7 @@ def login(session: Session) -> int:
 
 @command("logout", example="agentvault logout", prints_data=True)
 @pass_session
-def logout(session: Session) -> None:
+def logout(session: CliSession) -> None:
     """Sign out, and end a sign-in under way."""
     me = session.client.call(calls.LOGOUT)
     if session.json:
@@ -43,7 +43,7 @@ def logout(session: Session) -> None:
 
 @command("whoami", example="agentvault whoami --json", prints_data=True)
 @pass_session
-def whoami(session: Session) -> None:
+def whoami(session: CliSession) -> None:
     """Say who is signed in, which local user the broker sees, and who else is here."""
     client, out = session.client, session.out
     me = client.call(calls.ME)

@@ -9,7 +9,7 @@ import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.times import Moment
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import UsageError
@@ -23,7 +23,7 @@ from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, PanicInfo, PastAg
 @click.option("--at", "at", type=Moment(), help="A time, or 10m, 2h, 3d ago.")
 @click.option("--seq", type=click.IntRange(1), help="Right after this event, instead.")
 @pass_session
-def past(session: Session, at: str | None, seq: int | None) -> None:
+def past(session: CliSession, at: str | None, seq: int | None) -> None:
     """Show agents, live tokens, waiting step-ups and panic as they were.
 
     All of it is rebuilt from the ledger's events; what they do not say is told.

@@ -18,7 +18,7 @@ import click
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.errors import (
     ConflictError,
     NotFoundError,
@@ -40,7 +40,7 @@ def policy() -> None:
 @command("check", example="agentvault policy check policy.cedar", prints_data=True)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @pass_session
-def check(session: Session, file: Path | None) -> int:
+def check(session: CliSession, file: Path | None) -> int:
     """Check FILE, or the policy in force, without putting anything in force.
 
     FILE is a policy, or a catalogue of scopes when its name ends in .toml. Where the
@@ -126,7 +126,7 @@ def _print_check(out: Output, told: dict[str, Any]) -> None:
 @click.option("--parameters", help="A JSON object, as in authorization_details.")
 @pass_session
 def explain(
-    session: Session,
+    session: CliSession,
     agent: str,
     action: str,
     resource: str | None,
@@ -158,7 +158,9 @@ def explain(
     "--scopes", type=click.Path(path_type=Path), help="Instead of the home's."
 )
 @pass_session
-def test(session: Session, file: Path, rules: Path | None, scopes: Path | None) -> int:
+def test(
+    session: CliSession, file: Path, rules: Path | None, scopes: Path | None
+) -> int:
     """Run the cases of FILE: requests, each with the answer that is expected.
 
     FILE is TOML, or JSON when its name ends in .json; docs/policy.md has its form.
@@ -196,7 +198,7 @@ def test(session: Session, file: Path, rules: Path | None, scopes: Path | None) 
 
 @command("show", example="agentvault policy show", prints_data=True)
 @pass_session
-def show(session: Session) -> None:
+def show(session: CliSession) -> None:
     """Print the rules in force; with no broker running, those of the home's files."""
     client = session.client
     if client.reachable():
@@ -219,7 +221,7 @@ def show(session: Session) -> None:
 
 @command("init", example="agentvault policy init", prints_data=True)
 @pass_session
-def init(session: Session) -> None:
+def init(session: CliSession) -> None:
     """Write the shipped policy.cedar and scopes.toml into the home, to edit.
 
     Never replaces a file. A running broker then has your files in force, which say
@@ -249,7 +251,7 @@ def init(session: Session) -> None:
 
 @command("reset", example="agentvault policy reset", prints_data=True)
 @pass_session
-def reset(session: Session) -> None:
+def reset(session: CliSession) -> None:
     """Let the shipped files count again in the place of those that are gone."""
     answer = session.client.call(calls.RESET_POLICY)
     if session.json:
@@ -263,7 +265,7 @@ for _command in (check, test, show, init, reset, explain):
     policy.add_command(_command)
 
 
-def _load(session: Session, file: Path | None) -> Any:
+def _load(session: CliSession, file: Path | None) -> Any:
     """Read what is to be checked, without refusing what is misspelt in it."""
     if file is not None and file.suffix == ".toml":
         return _candidate(session, None, file, strict=False)
@@ -271,7 +273,7 @@ def _load(session: Session, file: Path | None) -> Any:
 
 
 def _candidate(
-    session: Session, rules: Path | None, scopes: Path | None, *, strict: bool = True
+    session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
 ) -> Any:
     """Make a policy of the files that are named, and of the home's for the rest."""
     room, home = lazy_room("policy"), session.home
@@ -396,7 +398,7 @@ def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
     return {"name": case["name"], "ok": ok, "expected": expected, "answer": answer}
 
 
-def _registered(session: Session) -> list[Any] | None:
+def _registered(session: CliSession) -> list[Any] | None:
     """Read the agents of the home's database; nothing when it has none yet."""
     database = session.home.database
     if not database.exists():
@@ -410,7 +412,9 @@ def _registered(session: Session) -> list[Any] | None:
     return [docs.read_agent(doc) for (doc,) in rows]
 
 
-def _orphans(session: Session, catalogue: Any, agents: Iterable[Any]) -> Iterator[str]:
+def _orphans(
+    session: CliSession, catalogue: Any, agents: Iterable[Any]
+) -> Iterator[str]:
     """Say which scopes were given out and are not in the catalogue."""
     held: dict[str, list[str]] = defaultdict(list)
     for agent in agents:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UsageError
 from agentvault_tui.home import user_name
@@ -29,7 +29,7 @@ from agentvault_tui.model import Actor, ActorKind
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @pass_session
-def export(session: Session, file: Path, form: str, force: bool) -> None:
+def export(session: CliSession, file: Path, form: str, force: bool) -> None:
     """Write every event to FILE, mode 0600; needs no broker.
 
     An existing FILE is kept unless --force is given; a file of the home always is.
@@ -65,7 +65,7 @@ def export(session: Session, file: Path, form: str, force: bool) -> None:
 @command("verify", example="agentvault audit verify events.jsonl", prints_data=True)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @pass_session
-def verify(session: Session, file: Path | None) -> int:
+def verify(session: CliSession, file: Path | None) -> int:
     """Check the ledger, or an export in FILE, and name the first bad event.
 
     Of the ledger also that agents, scopes, panic and tokens are as its events say.
@@ -105,7 +105,7 @@ def verify(session: Session, file: Path | None) -> int:
 )
 @click.option("--reason", required=True, help="Why; it is recorded.")
 @pass_session
-def accept(session: Session, reason: str) -> None:
+def accept(session: CliSession, reason: str) -> None:
     """Go on from an older copy of the ledger that was put back on purpose.
 
     What is lost stays lost; that it was accepted, by whom and why, is recorded.
@@ -124,7 +124,7 @@ def accept(session: Session, reason: str) -> None:
         session.out.line(f"accepted, and recorded as event {event.seq}")
 
 
-def _print_bad(session: Session, found: Any) -> None:
+def _print_bad(session: CliSession, found: Any) -> None:
     out = session.out
     where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
     out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.session import Session, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession, lazily, lazy_room
 
 
 @command("serve", example="agentvault serve --listen 127.0.0.1:7717")
@@ -45,7 +45,7 @@ from agentvault_tui.cli.session import Session, lazily, lazy_room
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @pass_session
 def serve(
-    session: Session,
+    session: CliSession,
     *,
     listen: str | None,
     socket: Path | None,

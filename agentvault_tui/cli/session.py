@@ -26,7 +26,7 @@ def lazy_room(module: str) -> ModuleType:
 
 
 @dataclass
-class Session:
+class CliSession:
     """The options every command shares, and what follows from them."""
 
     home_option: str | None = None

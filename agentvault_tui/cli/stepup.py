@@ -13,7 +13,7 @@ from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.model import detail_members, other_details
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
@@ -36,7 +36,7 @@ def stepup() -> None:
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
 @pass_session
 def list_stepups(
-    session: Session, status: str | None, agent: str | None, limit: int
+    session: CliSession, status: str | None, agent: str | None, limit: int
 ) -> None:
     """List what waits, then what was decided last."""
     client, out = session.client, session.out
@@ -83,7 +83,7 @@ def list_stepups(
 )
 @click.argument("stepup_id", metavar="ID")
 @pass_session
-def show_stepup(session: Session, stepup_id: str) -> None:
+def show_stepup(session: CliSession, stepup_id: str) -> None:
     """Show exactly what would be approved, its fingerprint, and what was before."""
     client, out = session.client, session.out
     found = client.call(calls.STEPUP, id=stepup_id)
@@ -101,7 +101,7 @@ def show_stepup(session: Session, stepup_id: str) -> None:
 )
 @click.argument("stepup_id", metavar="ID")
 @pass_session
-def approve_stepup(session: Session, stepup_id: str) -> int:
+def approve_stepup(session: CliSession, stepup_id: str) -> int:
     """Approve with a second factor: prints the code and waits for the tenant.
 
     Exits 0 when approved, else 1. Leaving with Ctrl-C stops the waiting, not the
@@ -139,7 +139,7 @@ def approve_stepup(session: Session, stepup_id: str) -> int:
 @click.argument("stepup_id", metavar="ID")
 @click.option("--reason", default="", help="Why; the agent reads it.")
 @pass_session
-def deny_stepup(session: Session, stepup_id: str, reason: str) -> None:
+def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
     """Say no; needs no second factor, and works while someone is approving."""
     denial = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
     denied = session.client.call(calls.DECIDE, denial)

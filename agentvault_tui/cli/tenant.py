@@ -13,7 +13,7 @@ from agentvault_tui.cli.activate import activate
 from agentvault_tui.cli.device import print_qr
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession, lazily, lazy_room
 from agentvault_tui.errors import UnreachableError, UsageError
 from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind, Draft
@@ -54,7 +54,7 @@ def user() -> None:
 )
 @pass_session
 def add_user(
-    session: Session, name: str, approver: bool, roles: tuple[str, ...]
+    session: CliSession, name: str, approver: bool, roles: tuple[str, ...]
 ) -> None:
     """Add a person; password and one-time code seed are shown this once."""
     held = [*roles, *([Role.APPROVER.value] if approver else [])]
@@ -84,7 +84,7 @@ def add_user(
 
 @command("list", example="agentvault tenant user list --json", prints_data=True)
 @pass_session
-def list_users(session: Session) -> None:
+def list_users(session: CliSession) -> None:
     """List the people who can sign in."""
     with _users(session) as users:
         found = users.list()
@@ -111,7 +111,7 @@ def list_users(session: Session) -> None:
 @command("otp", example="agentvault tenant user otp alice", prints_data=True)
 @click.argument("name")
 @pass_session
-def new_otp(session: Session, name: str) -> None:
+def new_otp(session: CliSession, name: str) -> None:
     """Give a person a new one-time code seed; the old one ends, and any lock."""
     with _users(session) as users:
         person = users.named(name)
@@ -126,7 +126,7 @@ def new_otp(session: Session, name: str) -> None:
 @command("password", example="agentvault tenant user password alice", prints_data=True)
 @click.argument("name")
 @pass_session
-def new_password(session: Session, name: str) -> None:
+def new_password(session: CliSession, name: str) -> None:
     """Give a person a new password, shown this once; the old one ends."""
     with _users(session) as users:
         person = users.named(name)
@@ -144,7 +144,9 @@ def new_password(session: Session, name: str) -> None:
 @click.argument("roles", nargs=-1, type=_ROLE)
 @click.option("--none", is_flag=True, help="Take every role away.")
 @pass_session
-def set_roles(session: Session, name: str, roles: tuple[str, ...], none: bool) -> None:
+def set_roles(
+    session: CliSession, name: str, roles: tuple[str, ...], none: bool
+) -> None:
     """Give a person exactly these ROLES; whoever is signed in as them is signed out."""
     if none == bool(roles):
         raise UsageError("name the roles they shall have", "or --none")
@@ -161,7 +163,7 @@ def set_roles(session: Session, name: str, roles: tuple[str, ...], none: bool) -
 @command("remove", example="agentvault tenant user remove alice", prints_data=True)
 @click.argument("name")
 @pass_session
-def remove_user(session: Session, name: str) -> None:
+def remove_user(session: CliSession, name: str) -> None:
     """Remove a person: they sign in no more, and what was issued to them ends."""
     with _users(session) as users:
         person = users.named(name)
@@ -180,7 +182,7 @@ def remove_user(session: Session, name: str) -> None:
     help="Replace every key, and accept nothing that was signed before.",
 )
 @pass_session
-def rotate(session: Session, revoke: bool) -> None:
+def rotate(session: CliSession, revoke: bool) -> None:
     """Sign with a new key from now on; the tenant may run or not.
 
     The old key's private part is deleted at once. What it signed is accepted until the
@@ -220,7 +222,7 @@ for _member in (user, activate, rotate):
     tenant.add_command(_member)
 
 
-def _only_embedded(session: Session, what: str) -> None:
+def _only_embedded(session: CliSession, what: str) -> None:
     if session.settings.tenant.issuer:
         raise UsageError(
             f"{what} are kept by the tenant {session.settings.tenant.issuer}",
@@ -228,14 +230,14 @@ def _only_embedded(session: Session, what: str) -> None:
         )
 
 
-def _users(session: Session) -> UserStore:
+def _users(session: CliSession) -> UserStore:
     _only_embedded(session, "people")
     store: UserStore = lazy_room("tenant.users").UserStore(session.home)
     return store
 
 
 def _record(
-    session: Session,
+    session: CliSession,
     users: UserStore,
     change: str,
     person: User | str,
@@ -269,7 +271,7 @@ def _record(
         asyncio.run(_commit(session, user_changed(actor, change, name, sub, held)))
 
 
-async def _commit(session: Session, draft: Draft) -> None:
+async def _commit(session: CliSession, draft: Draft) -> None:
     """Write an event into the ledger of a home that no broker has.
 
     Raises:

@@ -8,7 +8,7 @@ import click
 
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession, lazily, lazy_room
 from agentvault_tui.errors import NotFoundError
 
 _TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
@@ -32,7 +32,7 @@ def tls() -> None:
     "--new-ca", is_flag=True, help="Replace the authority; agents need the new one."
 )
 @pass_session
-def init(session: Session, names: tuple[str, ...], new_ca: bool) -> None:
+def init(session: CliSession, names: tuple[str, ...], new_ca: bool) -> None:
     """Make a certificate for `serve`, or renew it; the first time, an authority too.
 
     A running broker that shows such a certificate shows the new one from the next
@@ -56,7 +56,7 @@ def init(session: Session, names: tuple[str, ...], new_ca: bool) -> None:
 @command("show", example="agentvault tls show", prints_data=True)
 @click.option("--ca", is_flag=True, help="Print the authority itself, in PEM.")
 @pass_session
-def show(session: Session, ca: bool) -> None:
+def show(session: CliSession, ca: bool) -> None:
     """Say what `serve` shows to agents, until when, and what agents must trust."""
     if ca:
         # For a file of the agents' own: other users cannot read in this home.
@@ -76,7 +76,7 @@ for _command in (init, show):
     tls.add_command(_command)
 
 
-def _shape(session: Session) -> dict[str, Any]:
+def _shape(session: CliSession) -> dict[str, Any]:
     """Describe the certificate that `serve` would show.
 
     Raises:

@@ -9,7 +9,7 @@ from random import Random
 
 import httpx
 
-from agentvault_tui.demo.cast import Errand, Role
+from agentvault_tui.demo.cast import AgentErrand, AgentRole
 from agentvault_tui.demo.client import (
     DENIED,
     ESCALATED,
@@ -21,7 +21,7 @@ from agentvault_tui.demo.client import (
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Pauses:
     """How long an agent waits after each kind of no, in seconds."""
 
     cut_off: float = 5.0
@@ -41,13 +41,13 @@ class ExampleAgent:
     def __init__(
         self,
         name: str,
-        role: Role,
+        role: AgentRole,
         client: OAuthClient,
         workspace: httpx.AsyncClient,
         *,
         random: Random,
         stopping: asyncio.Event,
-        patience: Patience = Patience(),
+        patience: Pauses = Pauses(),
     ) -> None:
         """Act in *workspace* until *stopping* is set."""
         self.name = name
@@ -101,7 +101,7 @@ class ExampleAgent:
             except TimeoutError:
                 return
 
-    async def run(self, errand: Errand) -> None:
+    async def run(self, errand: AgentErrand) -> None:
         """Ask for exactly what *errand* needs, and do it if allowed."""
         await self.rest(self._not_before - asyncio.get_running_loop().time())
         if self._stopping.is_set():
@@ -130,13 +130,13 @@ class ExampleAgent:
             task.cancel()
         return not self.stopping
 
-    async def _ask(self, errand: Errand) -> TokenAnswer:
+    async def _ask(self, errand: AgentErrand) -> TokenAnswer:
         """Ask for a token of the broker's, or for one of the owner's at a provider."""
         if errand.connection:
             return await self.client.exchange(errand.connection)
         return await self.client.ask(errand.scope, errand.details())
 
-    async def _act(self, errand: Errand, access_token: str) -> None:
+    async def _act(self, errand: AgentErrand, access_token: str) -> None:
         try:
             reply = await self._workspace.request(
                 errand.method,
@@ -154,7 +154,7 @@ class ExampleAgent:
         if len(self._tokens) > self.role.keeps:
             await self.client.hand_back(self._tokens.popleft())
 
-    def _await_person(self, errand: Errand, answer: TokenAnswer) -> None:
+    def _await_person(self, errand: AgentErrand, answer: TokenAnswer) -> None:
         """Poll for *answer* beside ordinary life; once, however often it was asked."""
         if answer.auth_req_id in self._awaited:
             return
@@ -163,7 +163,7 @@ class ExampleAgent:
         self._polls.add(task)
         task.add_done_callback(self._polls.discard)
 
-    async def _poll(self, errand: Errand, asked: TokenAnswer) -> None:
+    async def _poll(self, errand: AgentErrand, asked: TokenAnswer) -> None:
         interval = asked.interval
         answer = TokenAnswer("authorization_pending")
         while answer.error in {"authorization_pending", "slow_down", UNAVAILABLE}:
@@ -177,7 +177,7 @@ class ExampleAgent:
         self._awaited.discard(asked.auth_req_id)
         await self._decided(errand, answer)
 
-    async def _decided(self, errand: Errand, answer: TokenAnswer) -> None:
+    async def _decided(self, errand: AgentErrand, answer: TokenAnswer) -> None:
         if answer.error == GRANTED:
             # Good for one action: the workspace's question to the broker spends it.
             await self._act(errand, answer.access_token)

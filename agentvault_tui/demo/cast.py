@@ -11,7 +11,7 @@ from agentvault_tui.demo.store import PEOPLE
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class AgentErrand:
     """One thing to do in the workspace, and the permission it takes."""
 
     scope: str
@@ -39,7 +39,7 @@ class Errand:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class AgentRole:
     """An example agent: who answers for it, what it may do, what it does."""
 
     name: str
@@ -48,7 +48,7 @@ class Role:
     scopes: tuple[str, ...]
     weight: float
     """Its share of all ordinary requests."""
-    day: Callable[[Random], Errand]
+    day: Callable[[Random], AgentErrand]
     """Picks the next ordinary errand."""
     keeps: int = 2
     """Tokens it holds on to before it hands the oldest back."""
@@ -66,11 +66,11 @@ WORKSPACE: Final = "workspace"
 _TOPICS: Final = ("roadmap", "hiring", "budget", "launch", "incident 4412", "handover")
 
 
-def booking(random: Random) -> Errand:
+def booking(random: Random) -> AgentErrand:
     """Book a meeting."""
     topic, person = random.choice(_TOPICS), random.choice(PEOPLE)
     start = f"2026-12-{random.randint(1, 20):02}T{random.randint(8, 17):02}:00Z"
-    return Errand(
+    return AgentErrand(
         "write:calendar",
         "calendar:primary",
         "POST",
@@ -80,15 +80,15 @@ def booking(random: Random) -> Errand:
     )
 
 
-def reading(scope: str, resource: str, path: str, reason: str) -> Errand:
+def reading(scope: str, resource: str, path: str, reason: str) -> AgentErrand:
     """Read something."""
-    return Errand(scope, resource, "GET", path, reason)
+    return AgentErrand(scope, resource, "GET", path, reason)
 
 
-def mail(random: Random) -> Errand:
+def mail(random: Random) -> AgentErrand:
     """Send a mail to a person or three."""
     people = random.sample(PEOPLE, random.randint(1, 3))
-    return Errand(
+    return AgentErrand(
         "send:email",
         "mail:outbox",
         "POST",
@@ -101,9 +101,9 @@ def mail(random: Random) -> Errand:
     )
 
 
-def bulk_mail() -> Errand:
+def bulk_mail() -> AgentErrand:
     """Write to all customers at once."""
-    return Errand(
+    return AgentErrand(
         "send:email",
         "mail:outbox",
         "POST",
@@ -113,9 +113,9 @@ def bulk_mail() -> Errand:
     )
 
 
-def payment(invoice: int, amount: int) -> Errand:
+def payment(invoice: int, amount: int) -> AgentErrand:
     """Pay an invoice."""
-    return Errand(
+    return AgentErrand(
         "send:payment",
         "stripe:acct_42",
         "POST",
@@ -130,9 +130,9 @@ def payment(invoice: int, amount: int) -> Errand:
     )
 
 
-def deletion(record: int) -> Errand:
+def deletion(record: int) -> AgentErrand:
     """Delete a customer record."""
-    return Errand(
+    return AgentErrand(
         "delete:records",
         f"crm:{record}",
         "DELETE",
@@ -142,9 +142,9 @@ def deletion(record: int) -> Errand:
     )
 
 
-def lookup(random: Random) -> Errand:
+def lookup(random: Random) -> AgentErrand:
     """Look someone up in the owner's own address book, which is at a provider."""
-    return Errand(
+    return AgentErrand(
         "read:contacts",
         "contacts",
         "GET",
@@ -154,7 +154,7 @@ def lookup(random: Random) -> Errand:
     )
 
 
-def _calendar_day(random: Random) -> Errand:
+def _calendar_day(random: Random) -> AgentErrand:
     if random.random() < 0.35:
         return booking(random)
     return reading(
@@ -162,16 +162,16 @@ def _calendar_day(random: Random) -> Errand:
     )
 
 
-def _email_day(random: Random) -> Errand:
+def _email_day(random: Random) -> AgentErrand:
     if random.random() < 0.4:
         return mail(random)
     return reading("read:email", "mail:inbox", "/mail/inbox", "looks for new mail")
 
 
-def _finance_day(random: Random) -> Errand:
+def _finance_day(random: Random) -> AgentErrand:
     if random.random() < 0.2:
         rows = "\n".join(f"2026-{n},{random.randint(60, 99)}000" for n in (10, 11, 12))
-        return Errand(
+        return AgentErrand(
             "write:files",
             "files:forecast.csv",
             "PUT",
@@ -185,26 +185,26 @@ def _finance_day(random: Random) -> Errand:
     )
 
 
-def _payments_day(_random: Random) -> Errand:
+def _payments_day(_random: Random) -> AgentErrand:
     return reading(
         "read:payments", "stripe:acct_42", "/accounts/acct_42", "matches invoices"
     )
 
 
-def _records_day(random: Random) -> Errand:
+def _records_day(random: Random) -> AgentErrand:
     record = random.randint(1, 200)
     return reading(
         "read:records", f"crm:{record}", f"/records/{record}", "looks up a customer"
     )
 
 
-def _research_day(random: Random) -> Errand:
+def _research_day(random: Random) -> AgentErrand:
     file = random.choice(("market.md", "minutes.md", "forecast.csv"))
     return reading("read:files", f"files:{file}", f"/files/{file}", "reads up")
 
 
 ROLES: Final = (
-    Role(
+    AgentRole(
         "calendar-agent",
         "alice@acme.test",
         "Finds slots and books meetings",
@@ -214,7 +214,7 @@ ROLES: Final = (
         keeps=60,
         connection=WORKSPACE,
     ),
-    Role(
+    AgentRole(
         "email-agent",
         "alice@acme.test",
         "Answers routine mail",
@@ -223,7 +223,7 @@ ROLES: Final = (
         _email_day,
         connection=WORKSPACE,
     ),
-    Role(
+    AgentRole(
         "finance-agent",
         "bob@acme.test",
         "Keeps the forecast up to date",
@@ -231,7 +231,7 @@ ROLES: Final = (
         1.5,
         _finance_day,
     ),
-    Role(
+    AgentRole(
         "payments-agent",
         "bob@acme.test",
         "Matches invoices and pays them",
@@ -240,7 +240,7 @@ ROLES: Final = (
         _payments_day,
         connection=WORKSPACE,
     ),
-    Role(
+    AgentRole(
         "records-agent",
         "carol@acme.test",
         "Looks up customers for support",
@@ -248,7 +248,7 @@ ROLES: Final = (
         1.5,
         _records_day,
     ),
-    Role(
+    AgentRole(
         "research-agent",
         "dave@acme.test",
         "Reads what the team writes",
@@ -259,7 +259,7 @@ ROLES: Final = (
 )
 
 
-def casting(count: int) -> list[tuple[str, Role]]:
+def casting(count: int) -> list[tuple[str, AgentRole]]:
     """Name *count* agents: the six roles, then the same again with numbers."""
     named = []
     for number in range(count):

@@ -15,12 +15,12 @@ import httpx
 
 from agentvault_tui.demo import people, story, workspace
 from agentvault_tui.demo.agents import ExampleAgent
-from agentvault_tui.demo.cast import Role, casting
+from agentvault_tui.demo.cast import AgentRole, casting
 from agentvault_tui.demo.client import OAuthClient, Tally
-from agentvault_tui.demo.guard import Guard, OwnersGuard
-from agentvault_tui.demo.operator import Operator, Record, Registration
+from agentvault_tui.demo.guard import OwnersGuard, TokenGuard
+from agentvault_tui.demo.operator import AgentCredentials, Operator, Record
 from agentvault_tui.demo.processes import Ready, write_private
-from agentvault_tui.demo.store import Store
+from agentvault_tui.demo.store import WorkspaceStore
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
 WORKSPACE: Final = "workspace"
@@ -35,7 +35,7 @@ class Company:
     """The agents of this demo, by agent id."""
 
     agents: dict[str, ExampleAgent]
-    store: Store
+    store: WorkspaceStore
     stopping: asyncio.Event
     home: Path
     operator: Operator
@@ -89,17 +89,17 @@ def answers(tally: Tally) -> dict[str, int]:
 
 async def register(
     home: Path, operator: Operator, count: int
-) -> dict[str, Registration]:
+) -> dict[str, AgentCredentials]:
     """Register the workspace and *count* agents; those of an earlier run are kept.
 
     Raises:
         ConflictError: the home has an agent of that name which is not the demo's.
     """
     file = home / "demo" / "clients.json"
-    known: dict[str, Registration] = {}
+    known: dict[str, AgentCredentials] = {}
     if file.exists():
         kept = json.loads(file.read_text())
-        known = {name: Registration(**fields) for name, fields in kept.items()}
+        known = {name: AgentCredentials(**fields) for name, fields in kept.items()}
     taken = set((await operator.names()).values())
     wanted = {name: _described(name, role) for name, role in casting(count)}
     wanted[WORKSPACE] = {
@@ -125,7 +125,7 @@ async def register(
     return {name: known[name] for name in wanted}
 
 
-def _described(name: str, role: Role) -> dict[str, object]:
+def _described(name: str, role: AgentRole) -> dict[str, object]:
     return {
         "name": name,
         "owner": role.owner,
@@ -138,7 +138,7 @@ def _described(name: str, role: Role) -> dict[str, object]:
 async def open_company(
     home: Path,
     ready: Ready,
-    clients: dict[str, Registration],
+    clients: dict[str, AgentCredentials],
     operator: Operator,
     *,
     seed: int,
@@ -146,10 +146,10 @@ async def open_company(
     """Serve the workspace and assemble its agents; nobody works yet."""
     broker = ready.agents_url
     stopping = asyncio.Event()
-    store = Store()
+    store = WorkspaceStore()
     door = clients[WORKSPACE]
     async with httpx.AsyncHTTPTransport(limits=_LIMITS) as outward, _http() as inward:
-        guard = Guard(broker, door.client_id, door.client_secret, inward)
+        guard = TokenGuard(broker, door.client_id, door.client_secret, inward)
         owners = OwnersGuard(await _provider(ready.tenant, inward), inward)
         async with (
             workspace.serving(workspace.application(guard, owners, store)) as url,
@@ -188,7 +188,7 @@ async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
         raise UnreachableError("the demo's tenant does not answer") from error
 
 
-def _present(clients: dict[str, Registration]) -> Sequence[tuple[str, Role]]:
+def _present(clients: dict[str, AgentCredentials]) -> Sequence[tuple[str, AgentRole]]:
     return casting(len(clients) - 1)
 
 

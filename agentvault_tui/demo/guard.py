@@ -25,7 +25,7 @@ class Demand:
     parameters: dict[str, Any]
 
 
-class Guard:
+class TokenGuard:
     """Asks the broker about tokens, with the workspace's own client credentials."""
 
     def __init__(

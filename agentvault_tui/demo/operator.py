@@ -22,7 +22,7 @@ Visit = Callable[[str], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class AgentCredentials:
     """Client credentials of one agent, as registration gave them."""
 
     agent_id: str
@@ -95,10 +95,10 @@ class Operator:
         reply = await self._call("GET", "/api/agents")
         return {agent["id"]: agent["name"] for agent in reply["agents"]}
 
-    async def register(self, agent: dict[str, Any]) -> Registration:
+    async def register(self, agent: dict[str, Any]) -> AgentCredentials:
         """Register *agent* and return its credentials."""
         reply = await self._call("POST", "/api/agents", json=agent)
-        return Registration(reply["id"], reply["client_id"], reply["client_secret"])
+        return AgentCredentials(reply["id"], reply["client_id"], reply["client_secret"])
 
     async def head(self) -> int:
         """Return the ledger's last sequence number."""

@@ -32,7 +32,7 @@ _BESIDE: Final = 37
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoOptions:
     """What the person asked for."""
 
     home: str | None = None
@@ -86,7 +86,7 @@ def run(
         AgentVaultError: something did not start, or what the agents saw is not what
             the ledger holds.
     """
-    plan = Plan(home, agents, rate, headless, seconds, link)
+    plan = DemoOptions(home, agents, rate, headless, seconds, link)
     plan.check()
     with _home(home) as folder:
         return asyncio.run(_play(plan, folder, SystemClock()))
@@ -116,7 +116,7 @@ def _home(named: str | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _play(plan: Plan, home: Path, clock: Clock) -> int:
+async def _play(plan: DemoOptions, home: Path, clock: Clock) -> int:
     ending = asyncio.Event()
     people.prepare(home)
     if not plan.headless:
@@ -167,7 +167,9 @@ def _signals(ending: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _until_over(plan: Plan, company: Company, ending: asyncio.Event) -> int:
+async def _until_over(
+    plan: DemoOptions, company: Company, ending: asyncio.Event
+) -> int:
     """Let the agents work until the time is up, then let them finish."""
     async with asyncio.TaskGroup() as whole:
         whole.create_task(company.work(plan.rate))
@@ -178,7 +180,7 @@ async def _until_over(plan: Plan, company: Company, ending: asyncio.Event) -> in
 
 
 async def _with_console(
-    plan: Plan, company: Company, home: Path, ending: asyncio.Event
+    plan: DemoOptions, company: Company, home: Path, ending: asyncio.Event
 ) -> int:
     """Let the agents work until the console closes, then let them finish."""
     if ending.is_set():

@@ -13,7 +13,7 @@ _KEPT: Final = 2_000
 """Entries of a kind that stay; a demo may run for days."""
 
 
-class Store:
+class WorkspaceStore:
     """A small company's workspace."""
 
     def __init__(self) -> None:

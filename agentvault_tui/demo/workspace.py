@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentvault_tui.demo.guard import Demand, Guard, OwnersGuard
-from agentvault_tui.demo.store import Store, latest
+from agentvault_tui.demo.guard import Demand, OwnersGuard, TokenGuard
+from agentvault_tui.demo.store import WorkspaceStore, latest
 
 _BODY_CAP: Final = 65_536
 
-Perform = Callable[[Store, Mapping[str, str], Mapping[str, Any]], Any]
+Perform = Callable[[WorkspaceStore, Mapping[str, str], Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,21 @@ class Operation:
 
 
 def _delete_record(
-    store: Store, where: Mapping[str, str], _body: Mapping[str, Any]
+    store: WorkspaceStore, where: Mapping[str, str], _body: Mapping[str, Any]
 ) -> Any:
     return {"deleted": store.records.pop(where["record"])}
 
 
-def _write_file(store: Store, where: Mapping[str, str], body: Mapping[str, Any]) -> Any:
+def _write_file(
+    store: WorkspaceStore, where: Mapping[str, str], body: Mapping[str, Any]
+) -> Any:
     store.files[where["file"]] = body["text"]
     return {"file": where["file"], "characters": len(body["text"])}
 
 
-def _send(store: Store, _where: Mapping[str, str], body: Mapping[str, Any]) -> Any:
+def _send(
+    store: WorkspaceStore, _where: Mapping[str, str], body: Mapping[str, Any]
+) -> Any:
     recipients = body["recipients"]
     if isinstance(recipients, int) and store.lists.get(body.get("list", "")) != (
         recipients
@@ -154,7 +158,9 @@ CONTACTS: Final = "contacts.read"
 """What an owner allows at the provider, in the provider's words."""
 
 
-def application(guard: Guard, owners: OwnersGuard, store: Store) -> Starlette:
+def application(
+    guard: TokenGuard, owners: OwnersGuard, store: WorkspaceStore
+) -> Starlette:
     """Return the API over *store*: behind *guard*, address books behind *owners*."""
 
     async def contacts(request: Request) -> Response:
@@ -178,7 +184,9 @@ def application(guard: Guard, owners: OwnersGuard, store: Store) -> Starlette:
     )
 
 
-def _endpoint(operation: Operation, guard: Guard, store: Store) -> Callable[..., Any]:
+def _endpoint(
+    operation: Operation, guard: TokenGuard, store: WorkspaceStore
+) -> Callable[..., Any]:
     async def answer(request: Request) -> Response:
         """Read what is asked, let the guard judge the token, then do it."""
         try:

@@ -25,6 +25,15 @@ async def accept_rollback(
     event says who accepted it, why, and which head was expected. The chain itself
     must still hold.
 
+    Args:
+        home: whose ledger; no broker may run on it.
+        clock: the only source of now.
+        actor: who accepts it.
+        reason: why, for the record.
+
+    Returns:
+        the event that says so.
+
     Raises:
         HomeInUseError: a broker runs on this home.
         LedgerDamagedError: the ledger is not just older, but broken.

@@ -59,6 +59,9 @@ def export_ledger(
         replace: whether a file that is there is replaced; never one of the home.
         now: the time of the export, for its header.
 
+    Returns:
+        how many events there were, and where the chain ended.
+
     Raises:
         NotFoundError: there is no ledger, or it does not reach *after*.
         UsageError: the target is there and not to be replaced, or cannot be written.

@@ -88,7 +88,14 @@ class KeptCut:
 
 
 def encode_cuts(cuts: list[KeptCut]) -> bytes:
-    """Return the payload that keeps *cuts*."""
+    """Return the payload that keeps *cuts*.
+
+    Args:
+        cuts: what is in force and not recorded.
+
+    Returns:
+        the payload, JSON.
+    """
     names = [known.name for known in fields(KeptCut)]
     listed = [{n: v for n in names if (v := getattr(cut, n))} for cut in cuts]
     text = json.dumps(listed, ensure_ascii=False, separators=(",", ":"))

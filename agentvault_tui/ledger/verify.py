@@ -97,6 +97,9 @@ def verify_ledger(
         state: what compares state rows with the events; needs *columns*.
         progress: called with the number of the last event that was found right.
 
+    Returns:
+        what was checked, and the first sequence number that is wrong, if any.
+
     Raises:
         NotFoundError: there is no ledger.
     """
@@ -136,6 +139,12 @@ def verify_ledger(
 
 def verify_export(path: Path) -> Verification:
     """Check an export in JSON Lines; needs nothing but the file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        what was checked, and the first sequence number that is wrong, if any.
 
     Raises:
         NotFoundError: there is no such file.

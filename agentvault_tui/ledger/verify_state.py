@@ -121,6 +121,9 @@ def verify_home(
         now: by which tokens have expired; the machine's own clock if not given.
         progress: called with the number of the last event that was found right.
 
+    Returns:
+        what was checked, and the first sequence number that is wrong, if any.
+
     Raises:
         NotFoundError: there is no ledger.
     """

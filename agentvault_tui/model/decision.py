@@ -45,7 +45,14 @@ class Action:
 def other_details(
     details: Iterable[Mapping[str, Any]] | None,
 ) -> tuple[Mapping[str, Any], ...]:
-    """Return the ``authorization_details`` of types that policy does not read."""
+    """Return the ``authorization_details`` of types that policy does not read.
+
+    Args:
+        details: ``authorization_details``, if any were sent.
+
+    Returns:
+        those whose type is not ours.
+    """
     return tuple(one for one in details or () if one.get("type") != DETAIL_TYPE)
 
 
@@ -58,6 +65,15 @@ def limits_nothing(
     """Tell whether nothing but its scope limits what an action's token is used for.
 
     An object of another type that says nothing but its type is no limit.
+
+    Args:
+        resource: what the action is on.
+        parameters: its parameters.
+        others: details of types that policy does not read.
+        connection: the account it goes through.
+
+    Returns:
+        True when all of them are empty.
     """
     said = any(len(one) > 1 for one in others)
     return not (resource or parameters or said or connection)
@@ -67,6 +83,12 @@ def detail_members(details: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]
     """Return what *details* say, one member a row, for a person to read.
 
     Each name begins with its object's type, numbered where there are several objects.
+
+    Args:
+        details: ``authorization_details`` (RFC 9396 section 2).
+
+    Returns:
+        pairs of name and value.
     """
     objects = list(details)
     rows: list[tuple[str, Any]] = []

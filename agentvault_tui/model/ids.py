@@ -22,15 +22,36 @@ _DIGITS: Final = _ALPHABET.encode() * 8
 
 
 def new_id(prefix: str) -> str:
-    """Return a fresh identifier with 80 random bits."""
+    """Return a fresh identifier with 80 random bits.
+
+    Args:
+        prefix: ``agt`` for example.
+
+    Returns:
+        the prefix, ``_`` and 16 characters.
+    """
     return f"{prefix}_{secrets.token_bytes(16).translate(_DIGITS).decode()}"
 
 
 def new_secret(prefix: str) -> str:
-    """Return a fresh bearer secret with 256 random bits."""
+    """Return a fresh bearer secret with 256 random bits.
+
+    Args:
+        prefix: ``av_t`` for example.
+
+    Returns:
+        the prefix, ``_`` and 43 characters.
+    """
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def sha256_hex(secret: str) -> str:
-    """Return how a secret is stored: it has 256 bits, so a plain hash is enough."""
+    """Return how a secret is stored: it has 256 bits, so a plain hash is enough.
+
+    Args:
+        secret: a token or client secret.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -130,5 +130,12 @@ class StepUp:
 
 
 def fingerprint(digest: str) -> str:
-    """Return the four characters a person compares: the digest's first, in capitals."""
+    """Return the four characters a person compares: the digest's first, in capitals.
+
+    Args:
+        digest: ``sha256:`` and hexadecimal digits.
+
+    Returns:
+        four hexadecimal digits.
+    """
     return digest.removeprefix("sha256:")[:4].upper()

@@ -2,14 +2,12 @@
 
 from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
 from agentvault_tui.policy.engine import SHIPPED, Policy
-from agentvault_tui.policy.explain import Explanation
 from agentvault_tui.policy.texts import Texts, shipped_catalogue, shipped_policy
 
 __all__ = [
     "SHIPPED",
     "Catalogue",
     "Effect",
-    "Explanation",
     "Policy",
     "Texts",
     "is_scope_name",

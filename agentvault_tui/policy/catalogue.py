@@ -208,6 +208,12 @@ def is_scope_name(name: str) -> bool:
 
     RFC 6749 section 3.3 allows nearly all of ASCII in a scope-token; agents send
     these, so we allow what nobody can confuse: lower-case words.
+
+    Args:
+        name: a word of a ``scope`` parameter.
+
+    Returns:
+        True when it may stand in a catalogue.
     """
     verb, colon, noun = name[: MAX_NAME + 1].partition(":")
     return (

@@ -17,14 +17,14 @@ from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.classes import RequestClasses
 from agentvault_tui.policy.explain import Explanation, would_change
 from agentvault_tui.policy.facts import Facts, derive
-from agentvault_tui.policy.lint import Problem, first_misspelt, problems
+from agentvault_tui.policy.lint import PolicyProblem, first_misspelt, problems
 from agentvault_tui.policy.messages import message
-from agentvault_tui.policy.reads import Reader, action_members
+from agentvault_tui.policy.reads import RuleReads, action_members
 from agentvault_tui.policy.rules import (
     DEFAULT_DENY,
     POLICY_ERROR,
     Obligation,
-    Rule,
+    PolicyRule,
     position,
     read_rules,
 )
@@ -90,7 +90,9 @@ class Policy:
         self._schema = cedarpy.Schema.from_str(written)
         self._policies, self.rules = read_rules(text, source, self._schema)
         members = action_members(action_groups(catalogue))
-        readers = [Reader.of(r.id, r.optional, r.parsed, members) for r in self.rules]
+        readers = [
+            RuleReads.of(r.id, r.optional, r.parsed, members) for r in self.rules
+        ]
         self._every_reader = readers
         self._readers = {
             scope.name: [r for r in readers if r.reads and scope.name in r.actions]
@@ -121,7 +123,7 @@ class Policy:
                 "`agentvault policy check` lists all there is",
             )
 
-    def problems(self, agents: Collection[str] | None = None) -> list[Problem]:
+    def problems(self, agents: Collection[str] | None = None) -> list[PolicyProblem]:
         """Return what in the rules cannot match, or not as it reads.
 
         Args:
@@ -251,7 +253,7 @@ class Policy:
             would_change=would_change(self.decide, self.catalogue, agent, action),
         )
 
-    def rule(self, rule_id: str) -> Rule | None:
+    def rule(self, rule_id: str) -> PolicyRule | None:
         """Return the rule with this ``@id``, if the policy has one."""
         return next((rule for rule in self.rules if rule.id == rule_id), None)
 

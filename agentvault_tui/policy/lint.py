@@ -20,9 +20,9 @@ from cedarpy import pst
 
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.facts import CURRENCY, LARGEST, PARAMETERS
-from agentvault_tui.policy.reads import Reader, children, nodes
+from agentvault_tui.policy.reads import RuleReads, children, nodes
 from agentvault_tui.policy.resources import canonical
-from agentvault_tui.policy.rules import ANNOTATIONS, Obligation, Rule
+from agentvault_tui.policy.rules import ANNOTATIONS, Obligation, PolicyRule
 from agentvault_tui.text import visible
 
 _ATTRIBUTES: Final = {
@@ -51,7 +51,7 @@ _STRICTNESS: Final = (Obligation.ALLOW, Obligation.STEP_UP, Obligation.DENY)
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PolicyProblem:
     """What is wrong with one rule, and where it starts."""
 
     line: int
@@ -60,11 +60,11 @@ class Problem:
 
 
 def problems(
-    rules: Sequence[Rule],
-    readers: Sequence[Reader],
+    rules: Sequence[PolicyRule],
+    readers: Sequence[RuleReads],
     catalogue: Catalogue,
     agents: Collection[str] | None = None,
-) -> list[Problem]:
+) -> list[PolicyProblem]:
     """Look through *rules*, in the order of the file.
 
     Args:
@@ -77,7 +77,7 @@ def problems(
         What is misspelt, and what is constant, hidden by another rule or about an
         agent that is not registered.
     """
-    found: list[Problem] = []
+    found: list[PolicyProblem] = []
     for index, rule in enumerate(rules):
         told = [*_misspelt(rule.parsed, catalogue)]
         told += [*_constant(rule.parsed)] or _contradictions(rule.parsed)
@@ -89,15 +89,17 @@ def problems(
                 f"it never decides: the rule {hider.id} on line {hider.line} covers"
                 " all of it without a condition"
             )
-        found += [Problem(rule.line, rule.id, what) for what in told]
+        found += [PolicyProblem(rule.line, rule.id, what) for what in told]
     return found
 
 
-def first_misspelt(rules: Sequence[Rule], catalogue: Catalogue) -> Problem | None:
+def first_misspelt(
+    rules: Sequence[PolicyRule], catalogue: Catalogue
+) -> PolicyProblem | None:
     """Return what in *rules* cannot mean what it says: none such is put in force."""
     for rule in rules:
         for what in _misspelt(rule.parsed, catalogue):
-            return Problem(rule.line, rule.id, what)
+            return PolicyProblem(rule.line, rule.id, what)
     return None
 
 
@@ -423,8 +425,8 @@ def _agents_named(rule: pst.Template) -> set[str]:
 
 
 def _hidden_by(
-    index: int, rules: Sequence[Rule], readers: Sequence[Reader]
-) -> Rule | None:
+    index: int, rules: Sequence[PolicyRule], readers: Sequence[RuleReads]
+) -> PolicyRule | None:
     """Return a rule without conditions that decides wherever this one matches.
 
     A rule that reads a parameter is never hidden: it holds requests that are unclear.

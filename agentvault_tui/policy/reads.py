@@ -4,7 +4,7 @@ A rule *reads* a parameter when one of its conditions mentions it: ``context.amo
 ``context has amount``, in ``when`` or ``unless``, on either side of ``||``.
 It reads the resource also when its scope names one.
 A request that does not say clearly what a rule reads must not be decided by what the
-rule makes of that, so `Reader.unclear` is asked beside Cedar.
+rule makes of that, so `RuleReads.unclear` is asked beside Cedar.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OF_PRINCIPAL: Final = frozenset({"name", "owner"})
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class RuleReads:
     """One rule, as far as it decides whether a request is clear enough for it."""
 
     id: str
@@ -52,7 +52,7 @@ class Reader:
         optional: frozenset[str],
         rule: pst.Template,
         members: Mapping[str, frozenset[str]],
-    ) -> Reader:
+    ) -> RuleReads:
         """Analyse a parsed *rule*; *members* are the scopes of each action."""
         names, patterns, by_principal = _compared(rule)
         literals: dict[str, set[str]] = {}

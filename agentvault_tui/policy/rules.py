@@ -44,7 +44,7 @@ class Obligation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """One Cedar policy, as its author wrote it."""
 
     id: str
@@ -65,7 +65,7 @@ class _Piece:
 
 def read_rules(
     text: str, source: str, schema: cedarpy.Schema
-) -> tuple[cedarpy.PolicySet, tuple[Rule, ...]]:
+) -> tuple[cedarpy.PolicySet, tuple[PolicyRule, ...]]:
     """Parse and validate a policy; *source* names it in errors.
 
     Raises:
@@ -142,7 +142,7 @@ def _without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*", "", text)
 
 
-def _rule(piece: _Piece, source: str) -> Rule:
+def _rule(piece: _Piece, source: str) -> PolicyRule:
     """Parse one piece alone, and read its annotations."""
 
     def fault(what: str, remedy: str = "") -> PolicyError:
@@ -185,7 +185,7 @@ def _rule(piece: _Piece, source: str) -> Rule:
     obligation = _obligation(policy.effect, notes.get("obligation"), rule_id, fault)
     optional = _optional(policy, notes.get("optional"), obligation, fault)
     source = piece.text.strip()
-    return Rule(rule_id, why, obligation, piece.line, source, policy, optional)
+    return PolicyRule(rule_id, why, obligation, piece.line, source, policy, optional)
 
 
 def _syntax_tree(text: str) -> pst.PolicySet | None:
@@ -259,7 +259,7 @@ def _failing_line(text: str) -> int:
 
 
 def _validate(
-    text: str, source: str, schema: cedarpy.Schema, rules: tuple[Rule, ...]
+    text: str, source: str, schema: cedarpy.Schema, rules: tuple[PolicyRule, ...]
 ) -> None:
     """Check names and types: what a rule misspells would otherwise never match."""
     result = cedarpy.validate_policies(text, schema)

@@ -30,7 +30,11 @@ class Texts(NamedTuple):
 
 
 def shipped_policy() -> str:
-    """Return the policy that ships with AgentVault."""
+    """Return the policy that ships with AgentVault.
+
+    Returns:
+        Cedar.
+    """
     return (resources.files(__package__) / "default.cedar").read_text("utf-8")
 
 
@@ -40,5 +44,9 @@ def shipped_scopes() -> str:
 
 
 def shipped_catalogue() -> Catalogue:
-    """Return the catalogue that ships with AgentVault."""
+    """Return the catalogue that ships with AgentVault.
+
+    Returns:
+        a catalogue of every scope it has.
+    """
     return Catalogue.parse(shipped_scopes(), "scopes.toml")

@@ -29,7 +29,7 @@ from agentvault_tui.tenant.sessions import Sessions
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import strong_hasher
 from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
-from agentvault_tui.web import BODY_CAP, App, Guard, Receive, Scope, Send
+from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
 
 HOST: Final = "127.0.0.1"
 _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
@@ -107,9 +107,9 @@ class Tenant:
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:
     """Put the guard before *app*; few paths take large bodies."""
-    usual = Guard(app, hosts=hosts, navigable=True)
-    device = Guard(app, hosts=hosts, navigable=True, body_cap=_DEVICE_BODY_CAP)
-    management = Guard(app, hosts=hosts, body_cap=MANAGEMENT_BODY_CAP)
+    usual = RequestGuard(app, hosts=hosts, navigable=True)
+    device = RequestGuard(app, hosts=hosts, navigable=True, body_cap=_DEVICE_BODY_CAP)
+    management = RequestGuard(app, hosts=hosts, body_cap=MANAGEMENT_BODY_CAP)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

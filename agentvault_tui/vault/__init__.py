@@ -2,15 +2,13 @@
 
 A `Tenant` is how one is reached. `TenantClient` signs people in, `Management`
 administers it (its calls are the modules of `vault.management`), `TokenVault`
-exchanges tokens, `MyAccount` connects accounts. `wire` alone knows HTTP, and nobody
+exchanges tokens, `MyAccountApi` connects accounts. `wire` alone knows HTTP, and nobody
 asks which product a tenant is.
 """
 
-from agentvault_tui.vault.api import Api
 from agentvault_tui.vault.budget import Budget, Priority
 from agentvault_tui.vault.client import SCOPE, TenantClient
 from agentvault_tui.vault.code_flow import (
-    SignedIn,
     SigningIn,
     begin_sign_in,
     finish_sign_in,
@@ -22,29 +20,31 @@ from agentvault_tui.vault.credentials import (
     SigningKey,
 )
 from agentvault_tui.vault.device import (
-    Cancelled,
-    Denied,
     DeviceFlow,
     End,
-    Expired,
-    Failed,
-    Pending,
-    Poll,
-    SlowDown,
-    Tokens,
-    Unavailable,
+    FlowCancelled,
+    FlowDenied,
+    FlowExpired,
+    FlowFailed,
+    FlowPending,
+    FlowSlowDown,
+    FlowTokens,
+    FlowUnavailable,
 )
 from agentvault_tui.vault.identity import Identity, is_approver
-from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management import Management
-from agentvault_tui.vault.my_account import ConnectedAccount, Connecting, MyAccount
-from agentvault_tui.vault.reply import Json, Reply
-from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.my_account import (
+    ConnectedAccount,
+    MyAccountApi,
+    PendingConnection,
+)
+from agentvault_tui.vault.reply import TenantReply
+from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.token_vault import Cause, NoToken, ProviderToken, TokenVault
 from agentvault_tui.vault.tokens import (
-    Access,
+    AccessToken,
     ClientCredentials,
     FixedToken,
     RefreshedToken,
@@ -55,50 +55,45 @@ from agentvault_tui.vault.tokens import (
 
 __all__ = [
     "SCOPE",
-    "Access",
-    "Api",
+    "AccessToken",
     "Budget",
-    "Cancelled",
     "Cause",
     "ClientCredentials",
     "ClientSecret",
     "ConnectedAccount",
-    "Connecting",
-    "Denied",
     "DeviceFlow",
     "End",
-    "Expired",
-    "Failed",
     "FixedToken",
+    "FlowCancelled",
+    "FlowDenied",
+    "FlowExpired",
+    "FlowFailed",
+    "FlowPending",
+    "FlowSlowDown",
+    "FlowTokens",
+    "FlowUnavailable",
     "Identity",
-    "Json",
     "Management",
-    "MyAccount",
+    "MyAccountApi",
     "NoToken",
-    "Patience",
-    "Pending",
-    "Poll",
+    "PendingConnection",
     "Priority",
     "PrivateKey",
     "ProviderToken",
     "RefreshedToken",
     "RegisteredClient",
-    "Reply",
+    "RetryLimits",
     "Secret",
-    "SignedIn",
     "SigningIn",
     "SigningKey",
-    "SlowDown",
     "Tenant",
     "TenantClient",
+    "TenantReply",
     "TokenSource",
     "TokenVault",
-    "Tokens",
-    "Unavailable",
     "begin_sign_in",
     "finish_sign_in",
     "is_approver",
-    "path",
     "revoke_token",
     "still_taken",
 ]

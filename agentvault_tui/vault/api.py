@@ -11,10 +11,10 @@ from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.vault.budget import Budget, Priority
 from agentvault_tui.vault.issuer import is_path
 from agentvault_tui.vault.refusals import is_scope, read_refusal, refused
-from agentvault_tui.vault.reply import Json, Reply
-from agentvault_tui.vault.retries import IDEMPOTENT, Patience, persist
+from agentvault_tui.vault.reply import Json, TenantReply
+from agentvault_tui.vault.retries import IDEMPOTENT, RetryLimits, persist
 from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.tokens import Access, TokenSource
+from agentvault_tui.vault.tokens import AccessToken, TokenSource
 
 Value = str | int | bool | None
 Query = Mapping[str, Value]
@@ -29,7 +29,7 @@ _MAX_ROWS: Final = 100_000
 """Rows of one list that are held at once; no tenant has more of what is listed."""
 
 
-class Api:
+class TenantApi:
     """Requests to one API of *tenant*, within its budget, with its errors typed."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Api:
         tokens: TokenSource,
         *,
         budget: Budget | None = None,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
     ) -> None:
         """Reach what lies under *base*, a URL of the tenant's that ends in a slash.
 
@@ -54,7 +54,7 @@ class Api:
         self._base = base
         self._tokens = tokens
         self._budget = budget
-        self._patience = patience or Patience()
+        self._patience = patience or RetryLimits()
         self._priority = Priority.OPERATOR
 
     def at(self, priority: Priority) -> Self:
@@ -84,7 +84,7 @@ class Api:
         scope: str = "",
         repeatable: bool | None = None,
         cap: int = MAX_ANSWER,
-    ) -> Reply:
+    ) -> TenantReply:
         """Send one request and return its answer, whose status is one of *expect*.
 
         Args:
@@ -115,7 +115,7 @@ class Api:
 
         urgency = self._priority if priority is None else priority
 
-        async def send() -> Reply:
+        async def send() -> TenantReply:
             return await self._send(method, url, body, urgency, cap)
 
         reply = await persist(send, self.tenant, self._patience, repeatable=repeatable)
@@ -126,7 +126,7 @@ class Api:
 
     async def _send(
         self, method: str, url: str, body: Any, priority: Priority, cap: int
-    ) -> Reply:
+    ) -> TenantReply:
         """Send once; with a fresh token once more, when ours is not taken any more."""
         for last in (False, True):
             access = await self._tokens.access()
@@ -143,7 +143,7 @@ class Api:
             self._tokens.drop(access)
         return reply
 
-    def _is_outdated(self, access: Access, reply: Reply) -> bool:
+    def _is_outdated(self, access: AccessToken, reply: TenantReply) -> bool:
         """Tell whether another token may be taken where *access* was not.
 
         A token has the scopes of the moment it was made; one of yesterday knows

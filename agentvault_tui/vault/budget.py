@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Final
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.waiting import Sleep, nap, unless
 
 FREE_RATE: Final = 2.0
@@ -83,7 +83,7 @@ class Budget:
             self._queue.remove(ticket)
             self._tell()
 
-    def heed(self, reply: Reply) -> None:
+    def heed(self, reply: TenantReply) -> None:
         """Learn from an answer: a spent limit holds everyone until it is renewed."""
         if reply.status != 429 and reply.remaining != 0:
             return

@@ -60,6 +60,9 @@ async def begin_sign_in(
         redirect_uri: where the browser ends.
         unguessable: makes states, nonces and PKCE verifiers.
 
+    Returns:
+        the page, and what `finish_sign_in` must know again.
+
     Raises:
         TenantError: the tenant cannot be reached, or signs nobody in like this.
     """
@@ -97,6 +100,16 @@ async def finish_sign_in(
     state: str,
 ) -> SignedIn:
     """Spend the code the browser came back with (RFC 6749 section 4.1.3).
+
+    Args:
+        tenant: where the sign-in began.
+        client: for which it began.
+        begun: what `begin_sign_in` returned; good once.
+        code: the ``code`` of the redirect.
+        state: its ``state``.
+
+    Returns:
+        an ID token that is yet to be verified, and a refresh token.
 
     Raises:
         TenantRefusedError: the answer is another's (``wrong_state``), too late

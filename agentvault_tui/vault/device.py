@@ -15,10 +15,10 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.refusals import refused
-from agentvault_tui.vault.reply import Reply
-from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.reply import TenantReply
+from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.tokens import Access, ask_token, read_access
+from agentvault_tui.vault.tokens import AccessToken, ask_token, read_access
 from agentvault_tui.vault.urns import DEVICE_GRANT
 from agentvault_tui.vault.waiting import nap, unless
 
@@ -55,28 +55,28 @@ class DeviceFlow:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class FlowTokens:
     """The person approved; the ID token still has to be verified."""
 
     id_token: str = field(repr=False)
-    access: Access | None = field(default=None, compare=False)
+    access: AccessToken | None = field(default=None, compare=False)
     """For the audience that was asked for, with a refresh token if that was too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class FlowPending:
     """Nobody decided yet."""
 
 
 @dataclass(frozen=True, slots=True)
-class SlowDown:
+class FlowSlowDown:
     """We poll too fast."""
 
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class FlowUnavailable:
     """No answer we can use; worth asking again."""
 
     problem: str
@@ -84,19 +84,19 @@ class Unavailable:
 
 
 @dataclass(frozen=True, slots=True)
-class Denied:
+class FlowDenied:
     """The person cancelled, or the tenant refused them (``access_denied``)."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Expired:
+class FlowExpired:
     """The code ran out before anyone used it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FlowFailed:
     """The tenant will not answer this code any more."""
 
     error: str
@@ -104,15 +104,23 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class FlowCancelled:
     """We stopped waiting."""
 
 
-Poll = Tokens | Pending | SlowDown | Unavailable | Denied | Expired | Failed
-End = Tokens | Denied | Expired | Failed | Cancelled
+Poll = (
+    FlowTokens
+    | FlowPending
+    | FlowSlowDown
+    | FlowUnavailable
+    | FlowDenied
+    | FlowExpired
+    | FlowFailed
+)
+End = FlowTokens | FlowDenied | FlowExpired | FlowFailed | FlowCancelled
 
 
-def read_start(reply: Reply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
+def read_start(reply: TenantReply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
     """Check the answer to a device authorization request; it will be displayed.
 
     Raises:
@@ -163,54 +171,54 @@ async def poll_once(
     asked = {"grant_type": DEVICE_GRANT, "device_code": flow.device_code}
     try:
         reply = await ask_token(
-            tenant, RegisteredClient(client_id), lambda: asked, Patience(attempts=1)
+            tenant, RegisteredClient(client_id), lambda: asked, RetryLimits(attempts=1)
         )
     except TenantError as error:
-        return Unavailable(error.what)
+        return FlowUnavailable(error.what)
     if reply.status == 200 and not openid:
-        return Tokens("", read_access(reply, tenant.clock))
+        return FlowTokens("", read_access(reply, tenant.clock))
     return read_poll(reply, tenant.clock)
 
 
-def read_poll(reply: Reply, clock: Clock) -> Poll:
+def read_poll(reply: TenantReply, clock: Clock) -> Poll:
     """Say what one answer of the token endpoint means.
 
     ``error`` is read before the status: Auth0 answers 403 and 429 where RFC 8628 has
     400, and its 429 for slow_down is no rate limit.
     """
     if reply.status >= 500 or reply.body is None:
-        return Unavailable(
+        return FlowUnavailable(
             f"the tenant answered {reply.status}", reply.wait(clock.now())
         )
     if reply.status == 200:
         token = reply.body.get("id_token")
         if isinstance(token, str):
-            return Tokens(token, _access(reply, clock))
-        return Failed("no_id_token", "the tenant sent no ID token; it needs openid")
+            return FlowTokens(token, _access(reply, clock))
+        return FlowFailed("no_id_token", "the tenant sent no ID token; it needs openid")
     return _refusal(reply, clock)
 
 
-def _refusal(reply: Reply, clock: Clock) -> Poll:
+def _refusal(reply: TenantReply, clock: Clock) -> Poll:
     error = reply.error
     match error:
         case "authorization_pending":
-            return Pending()
+            return FlowPending()
         case "slow_down":
-            return SlowDown(reply.retry_after)
+            return FlowSlowDown(reply.retry_after)
         case "expired_token":
-            return Expired()
+            return FlowExpired()
         case "invalid_grant":
             # After the one expired_token, or a success whose answer was lost.
-            return Failed(error, reply.description or "the code is used or expired")
+            return FlowFailed(error, reply.description or "the code is used or expired")
         case "access_denied":
-            return Denied(reply.description or "cancelled at the tenant")
+            return FlowDenied(reply.description or "cancelled at the tenant")
     if not error or reply.status in {408, 425, 429}:
         answered = f"the tenant answered {visible(error or reply.status, 60)}"
-        return Unavailable(answered, reply.wait(clock.now()))
-    return Failed(visible(error, 60), reply.description or "no reason given")
+        return FlowUnavailable(answered, reply.wait(clock.now()))
+    return FlowFailed(visible(error, 60), reply.description or "no reason given")
 
 
-def _access(reply: Reply, clock: Clock) -> Access | None:
+def _access(reply: TenantReply, clock: Clock) -> AccessToken | None:
     try:
         return read_access(reply, clock)
     except TenantUnreachableError:
@@ -271,21 +279,21 @@ async def poll_until_ended(
         left = flow.expires.remaining(tenant.clock)
         await unless(cancel, nap(tenant.sleep, min(pause, left)))
         if cancel.is_set():
-            return Cancelled()
+            return FlowCancelled()
         if flow.expires.passed(tenant.clock):
-            return Expired()
+            return FlowExpired()
         result = await unless(cancel, ask())
         if result is None or cancel.is_set():
-            return Cancelled()
+            return FlowCancelled()
         if on_poll is not None:
             on_poll(result)
         match result:
-            case Pending():
+            case FlowPending():
                 pause = interval
-            case SlowDown():
+            case FlowSlowDown():
                 interval += SLOWER
                 pause = max(result.retry_after or 0.0, interval)
-            case Unavailable():
+            case FlowUnavailable():
                 slower = max(min(pause * 2, _SLOWEST), interval)
                 pause = max(result.retry_after or 0.0, slower)
             case _:

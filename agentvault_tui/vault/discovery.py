@@ -15,7 +15,7 @@ from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.model.extensions import DETAILS_TYPES
 from agentvault_tui.text import visible
 from agentvault_tui.vault.issuer import origin
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 
 MAX_KEYS: Final = 20
 """Keys in one set: of a larger one nothing is believed."""
@@ -40,7 +40,7 @@ class Metadata:
     """RFC 7009; empty where there is none."""
 
 
-def read_metadata(reply: Reply, issuer: str) -> Metadata:
+def read_metadata(reply: TenantReply, issuer: str) -> Metadata:
     """Check a discovery document.
 
     Raises:
@@ -91,7 +91,7 @@ def read_metadata(reply: Reply, issuer: str) -> Metadata:
     )
 
 
-def read_details_types(reply: Reply, issuer: str) -> frozenset[str]:
+def read_details_types(reply: TenantReply, issuer: str) -> frozenset[str]:
     """Read from a tenant's own extensions which details its device flow shows.
 
     Whatever is there and is not this issuer's document says nothing: then the
@@ -118,7 +118,7 @@ def _expanded(endpoint: str) -> str:
     return endpoint.removesuffix("/{connectionName}")
 
 
-def read_keys(reply: Reply) -> Keys:
+def read_keys(reply: TenantReply) -> Keys:
     """Check a key set (RFC 7517); what is not an RSA signing key is passed over.
 
     Raises:
@@ -166,7 +166,7 @@ def _rsa(jwk: dict[str, Any]) -> RSAKey:
         raise TenantError("the tenant's key set has a malformed key") from error
 
 
-def _document(reply: Reply, what: str) -> dict[str, Any]:
+def _document(reply: TenantReply, what: str) -> dict[str, Any]:
     if reply.status != 200 or reply.body is None:
         raise TenantUnreachableError(
             f"the tenant's {what} cannot be read (status {reply.status})",

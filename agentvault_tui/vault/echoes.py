@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, Self
 from urllib.parse import quote, quote_plus
 
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.secret import Secret
 
 _CONFIDENTIAL: Final = frozenset(
@@ -66,7 +66,7 @@ class Echoes:
             text = text.replace(secret, _IN_ITS_PLACE)
         return text
 
-    def out_of_refusal(self, reply: Reply) -> Reply:
+    def out_of_refusal(self, reply: TenantReply) -> TenantReply:
         """Return a refusal without them; an answer that is a success as it is.
 
         A success may repeat a refresh token, which is the one to keep (RFC 6749

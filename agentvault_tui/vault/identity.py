@@ -58,6 +58,13 @@ def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
     """Tell whether *identity* may approve.
 
     With a list, by subject or verified e-mail; with none, by the approver role.
+
+    Args:
+        identity: as the ID token proves it.
+        approvers: subjects and e-mail addresses; empty: the role decides.
+
+    Returns:
+        True when they may approve step-ups.
     """
     if not approvers:
         return APPROVER in identity.roles

@@ -19,13 +19,13 @@ from agentvault_tui.errors import (
     TenantError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.code_flow import check_return
 from agentvault_tui.vault.issuer import origin, path
 from agentvault_tui.vault.management.rows import delete_at, strings, text
 from agentvault_tui.vault.reply import Json
-from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import TokenSource
@@ -60,7 +60,7 @@ class ConnectedAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Connecting:
+class PendingConnection:
     """A connection under way: what to open, and what `complete` must know again."""
 
     page: str = field(repr=False)
@@ -81,7 +81,7 @@ class Connectable:
     scopes: tuple[str, ...]
 
 
-class MyAccount(Api):
+class MyAccountApi(TenantApi):
     """The accounts of the one user whose token *tokens* gives."""
 
     def __init__(
@@ -90,7 +90,7 @@ class MyAccount(Api):
         tokens: TokenSource,
         *,
         budget: Budget | None = None,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
         unguessable: Callable[[], str] = lambda: secrets.token_urlsafe(32),
     ) -> None:
         """Act as that user; *unguessable* makes states and PKCE verifiers."""
@@ -100,7 +100,7 @@ class MyAccount(Api):
 
     async def connect(
         self, connection: str, redirect_uri: str, scopes: Sequence[str] = ()
-    ) -> Connecting:
+    ) -> PendingConnection:
         """Begin to connect an account at *connection*'s provider (201).
 
         Args:
@@ -133,7 +133,7 @@ class MyAccount(Api):
         life = body.get("expires_in")
         if type(life) is not int or not 0 < life <= _MAX_LIFE:
             raise TenantUnreachableError("the tenant sent an odd time to connect in")
-        return Connecting(
+        return PendingConnection(
             page=self._page(body),
             redirect_uri=redirect_uri,
             state=state,
@@ -143,7 +143,7 @@ class MyAccount(Api):
         )
 
     async def complete(
-        self, connecting: Connecting, *, code: str, state: str
+        self, connecting: PendingConnection, *, code: str, state: str
     ) -> ConnectedAccount:
         """Spend the code the browser came back with (201).
 

@@ -14,7 +14,7 @@ from typing import Final
 from agentvault_tui.errors import AgentVaultError, TenantUnreachableError
 from agentvault_tui.vault.issuer import check_endpoint
 from agentvault_tui.vault.refusals import read_refusal
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.wire import Wire
 
@@ -85,7 +85,7 @@ def _chosen(said: str, usual: str, setting: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class ProviderRevoked:
     """The token is worth nothing there any more."""
 
 
@@ -105,7 +105,7 @@ class WouldNot:
     problem: str
 
 
-class Provider:
+class ProviderClient:
     """One provider, reached over connections of its own."""
 
     def __init__(self, at: Endpoints, name: str, seconds: float = SECONDS) -> None:
@@ -119,7 +119,7 @@ class Provider:
         remedy = f"see connections.{self._name} in config.toml"
         return Wire(url, seconds, who=self._name, remedy=remedy) if url else None
 
-    async def revoke(self, token: Secret) -> Revoked | NotYet | WouldNot:
+    async def revoke(self, token: Secret) -> ProviderRevoked | NotYet | WouldNot:
         """Revoke an access token (RFC 7009), and see that it is so where that shows."""
         if self._revocation is None:
             return WouldNot(f"no revocation endpoint of {self._name} is known")
@@ -132,7 +132,7 @@ class Provider:
         except TenantUnreachableError as error:
             return NotYet(error.diagnosis())
         said = self._read(reply)
-        if isinstance(said, Revoked) and await self._takes(token):
+        if isinstance(said, ProviderRevoked) and await self._takes(token):
             # Google's: "it might take some time before [it] has full effect".
             return NotYet(f"{self._name} revoked it and still takes it")
         return said
@@ -154,13 +154,13 @@ class Provider:
             if wire is not None:
                 await wire.aclose()
 
-    def _read(self, reply: Reply) -> Revoked | NotYet | WouldNot:
+    def _read(self, reply: TenantReply) -> ProviderRevoked | NotYet | WouldNot:
         code = read_refusal(reply).code
         if reply.status == 200 and not _is_denied(reply):
-            return Revoked()
+            return ProviderRevoked()
         if reply.status == 400 and code == "invalid_token":
             # Section 2.2 wants 200 for it; Google's and Salesforce's answer this.
-            return Revoked()
+            return ProviderRevoked()
         told = f"{self._name} answered {reply.status}"
         if reply.error:
             told += f" {code}"
@@ -175,7 +175,7 @@ class Provider:
         reply = await self._info(token)
         return reply is not None and reply.status == 200
 
-    async def _info(self, token: Secret) -> Reply | None:
+    async def _info(self, token: Secret) -> TenantReply | None:
         if self._userinfo is None:
             return None
         try:
@@ -186,7 +186,7 @@ class Provider:
             return None
 
 
-def _is_denied(reply: Reply) -> bool:
+def _is_denied(reply: TenantReply) -> bool:
     """Tell whether a 200 says no in its body, as Slack's API does.
 
     Section 2.2 has the body ignored; ignored, this one would be taken for a yes.

@@ -25,7 +25,7 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
 )
 from agentvault_tui.text import visible
-from agentvault_tui.vault.reply import Json, Reply
+from agentvault_tui.vault.reply import Json, TenantReply
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 
@@ -83,7 +83,7 @@ _GRANTS: Final = {
 }
 
 
-def read_refusal(reply: Reply) -> Refusal:
+def read_refusal(reply: TenantReply) -> Refusal:
     """Read an answer that is no success, in whichever envelope it came."""
     body = reply.body or {}
     if type(body.get("statusCode")) is int:
@@ -100,7 +100,9 @@ def read_refusal(reply: Reply) -> Refusal:
     return Refusal(Envelope.NONE, reply.status, f"status_{reply.status}")
 
 
-def refused(reply: Reply, what: str, now: datetime, *, scope: str = "") -> TenantError:
+def refused(
+    reply: TenantReply, what: str, now: datetime, *, scope: str = ""
+) -> TenantError:
     """Return the error for a reply that is no success.
 
     Args:
@@ -160,7 +162,9 @@ def _remedy(found: Refusal) -> str:
     return _REMEDIES.get(found.code, "")
 
 
-def _refusal(envelope: Envelope, reply: Reply, code: Any, message: Any) -> Refusal:
+def _refusal(
+    envelope: Envelope, reply: TenantReply, code: Any, message: Any
+) -> Refusal:
     text = visible(message, 300) if isinstance(message, str) else ""
     scopes: tuple[str, ...] = ()
     listed = _SCOPES.search(text)
@@ -170,7 +174,7 @@ def _refusal(envelope: Envelope, reply: Reply, code: Any, message: Any) -> Refus
     return Refusal(envelope, reply.status, _code(code, reply), text, scopes)
 
 
-def _code(code: Any, reply: Reply) -> str:
+def _code(code: Any, reply: TenantReply) -> str:
     """Return *code* as a stable word: ``Not Found`` is ``not_found``."""
     if not isinstance(code, str) or not code.strip():
         return f"status_{reply.status}"

@@ -21,7 +21,7 @@ LONGEST_WAIT: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TenantReply:
     """A status, the JSON when it was some, and what the headers say about asking on."""
 
     status: int
@@ -82,7 +82,7 @@ class Reply:
             raise _rubbish("a list")
         return value
 
-    def shallow(self) -> Reply:
+    def shallow(self) -> TenantReply:
         """Return the answer as if it had nothing nested deeper than we read.
 
         For what is only looked at: what was left out must not be written back.
@@ -106,14 +106,14 @@ class Reply:
         return min(max(distance, 0.0), LONGEST_WAIT)
 
 
-def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> TenantReply:
     """Take from an answer what we use; nothing in it is trusted, or an exception."""
     value, unread = None, b""
     try:
         value = strict_json.loads(content, mend=True)
     except ValueError:
         unread = content
-    return Reply(
+    return TenantReply(
         status=status,
         value=value,
         retry_after=_retry_after(headers.get("retry-after", "")),

@@ -8,7 +8,7 @@ from random import SystemRandom
 from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.tenant import Tenant
 
 Jitter = Callable[[], float]
@@ -23,7 +23,7 @@ _random: Final[Jitter] = SystemRandom().random
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """How often to try, and how many seconds to wait in all between the tries."""
 
     attempts: int = 10
@@ -32,12 +32,12 @@ class Patience:
 
 
 async def persist(
-    send: Callable[[], Awaitable[Reply]],
+    send: Callable[[], Awaitable[TenantReply]],
     tenant: Tenant,
-    patience: Patience,
+    patience: RetryLimits,
     *,
     repeatable: bool,
-) -> Reply:
+) -> TenantReply:
     """Send until the answer is one to keep, or *patience* ends; return the last.
 
     A 429 was not carried out and is always tried again; after a 408, a 5xx or no
@@ -65,8 +65,8 @@ async def persist(
 
 
 async def _tried(
-    send: Callable[[], Awaitable[Reply]],
-) -> Reply | TenantUnreachableError:
+    send: Callable[[], Awaitable[TenantReply]],
+) -> TenantReply | TenantUnreachableError:
     try:
         return await send()
     except TenantUnreachableError as error:
@@ -74,9 +74,9 @@ async def _tried(
 
 
 def _is_worth_more(
-    outcome: Reply | TenantUnreachableError, attempt: int, *, repeatable: bool
+    outcome: TenantReply | TenantUnreachableError, attempt: int, *, repeatable: bool
 ) -> bool:
-    if isinstance(outcome, Reply):
+    if isinstance(outcome, TenantReply):
         if outcome.status == 429:
             return True
         if outcome.status < 500 and outcome.status not in {408, 425}:
@@ -85,7 +85,7 @@ def _is_worth_more(
 
 
 def _pause(
-    outcome: Reply | TenantUnreachableError,
+    outcome: TenantReply | TenantUnreachableError,
     attempt: int,
     tenant: Tenant,
     jitter: Jitter,
@@ -95,7 +95,7 @@ def _pause(
     Everybody is told the same moment at which a limit is renewed, hence the little.
     """
     said: float | None = None
-    if isinstance(outcome, Reply):
+    if isinstance(outcome, TenantReply):
         # Every answer has the limit's reset; only a 429 is about it.
         limited = outcome.status == 429
         said = outcome.wait(tenant.clock.now()) if limited else outcome.retry_after

@@ -17,7 +17,7 @@ from agentvault_tui.vault.discovery import (
 from agentvault_tui.vault.egress import route
 from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.refreshed import Refreshed
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.waiting import Sleep
 from agentvault_tui.vault.wire import MAX_BODY, Wire
@@ -103,7 +103,7 @@ class Tenant:
         body: Any = None,
         bearer: Secret | None = None,
         cap: int = MAX_BODY,
-    ) -> Reply:
+    ) -> TenantReply:
         """Send one request, once; see `Wire.request`.
 
         Raises:

@@ -14,8 +14,8 @@ from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.refusals import Refusal, read_refusal, refused
-from agentvault_tui.vault.reply import Reply
-from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.reply import TenantReply
+from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
@@ -25,7 +25,7 @@ from agentvault_tui.vault.urns import (
     VAULT_GRANT,
 )
 
-_PROMPT: Final = Patience(attempts=3, seconds=5.0)
+_PROMPT: Final = RetryLimits(attempts=3, seconds=5.0)
 """An agent waits for the answer, and would rather be told to come again."""
 
 
@@ -107,7 +107,7 @@ class TokenVault:
         tenant: Tenant,
         client: RegisteredClient,
         *,
-        patience: Patience = _PROMPT,
+        patience: RetryLimits = _PROMPT,
     ) -> None:
         """Ask as *client*."""
         self._tenant = tenant
@@ -144,7 +144,7 @@ class TokenVault:
                 getattr(error, "retry_after", None),
             )
 
-    def _read(self, reply: Reply) -> ProviderToken | NoToken:
+    def _read(self, reply: TenantReply) -> ProviderToken | NoToken:
         if reply.status == 200:
             access = read_access(reply, self._tenant.clock)
             body = reply.json()

@@ -13,8 +13,8 @@ from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import RegisteredClient
 from agentvault_tui.vault.refusals import read_refusal, refused
-from agentvault_tui.vault.reply import Reply
-from agentvault_tui.vault.retries import Patience, persist
+from agentvault_tui.vault.reply import TenantReply
+from agentvault_tui.vault.retries import RetryLimits, persist
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 
@@ -22,11 +22,11 @@ _MARGIN: Final = 60.0
 """Seconds before its end at which a token is not used any more."""
 _MAX_LIFE: Final = 30 * 86_400
 """Seconds; what a tenant says beyond that is not believed."""
-BRIEF: Final = Patience(attempts=4, seconds=20.0)
+BRIEF: Final = RetryLimits(attempts=4, seconds=20.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class AccessToken:
     """An access token, what it is good for, and until when."""
 
     token: Secret
@@ -42,11 +42,11 @@ class Access:
 class TokenSource(Protocol):
     """Where an API's access token comes from."""
 
-    async def access(self) -> Access:
+    async def access(self) -> AccessToken:
         """Return a token that is not about to expire."""
         ...
 
-    def drop(self, access: Access) -> None:
+    def drop(self, access: AccessToken) -> None:
         """Forget *access*: the API does not take it any more."""
         ...
 
@@ -54,15 +54,15 @@ class TokenSource(Protocol):
 class FixedToken:
     """A token that someone else got, by a device login for example."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: AccessToken) -> None:
         """Use *access* as long as it lives."""
         self._access = access
 
-    async def access(self) -> Access:
+    async def access(self) -> AccessToken:
         """Return the token."""
         return self._access
 
-    def drop(self, access: Access) -> None:
+    def drop(self, access: AccessToken) -> None:
         """Do nothing: there is no other."""
 
 
@@ -74,9 +74,9 @@ class _Kept(ABC):
         self._tenant = tenant
         self._client = client
         self._lock = asyncio.Lock()
-        self._access: Access | None = None
+        self._access: AccessToken | None = None
 
-    async def access(self) -> Access:
+    async def access(self) -> AccessToken:
         """Return a token that is not about to expire.
 
         Raises:
@@ -87,16 +87,16 @@ class _Kept(ABC):
                 self._access = await self._fetch()
             return self._access
 
-    def drop(self, access: Access) -> None:
+    def drop(self, access: AccessToken) -> None:
         """Forget *access*, unless another has taken its place already."""
         if self._access is access:
             self._access = None
 
     @abstractmethod
-    async def _fetch(self) -> Access:
+    async def _fetch(self) -> AccessToken:
         """Ask the token endpoint."""
 
-    async def _ask(self, form: Mapping[str, str], *, repeatable: bool) -> Access:
+    async def _ask(self, form: Mapping[str, str], *, repeatable: bool) -> AccessToken:
         reply = await ask_token(
             self._tenant, self._client, lambda: form, repeatable=repeatable
         )
@@ -114,7 +114,7 @@ class ClientCredentials(_Kept):
         super().__init__(tenant, client)
         self._audience = audience
 
-    async def _fetch(self) -> Access:
+    async def _fetch(self) -> AccessToken:
         form = {"grant_type": "client_credentials", "audience": self._audience}
         return await self._ask(form, repeatable=True)
 
@@ -138,7 +138,7 @@ class RefreshedToken(_Kept):
         self._asked = {"audience": audience, "scope": scope}
         self._rotated = rotated
 
-    async def _fetch(self) -> Access:
+    async def _fetch(self) -> AccessToken:
         form = {
             "grant_type": "refresh_token",
             "refresh_token": self._refresh_token.reveal(),
@@ -157,10 +157,10 @@ async def ask_token(
     tenant: Tenant,
     client: RegisteredClient,
     parameters: Callable[[], Mapping[str, str]],
-    patience: Patience = BRIEF,
+    patience: RetryLimits = BRIEF,
     *,
     repeatable: bool = True,
-) -> Reply:
+) -> TenantReply:
     """Send *parameters* to the token endpoint with the client's authentication.
 
     Both are made anew for each try: an assertion is good once. What is empty is left
@@ -171,7 +171,7 @@ async def ask_token(
     """
     endpoint = (await tenant.metadata()).token_endpoint
 
-    async def send() -> Reply:
+    async def send() -> TenantReply:
         requests = client.requests(tenant.issuer, tenant.clock.now())
         fields = requests.fetch_token(endpoint, **parameters())
         return await tenant.send("POST", endpoint, form=fields)
@@ -179,7 +179,7 @@ async def ask_token(
     return await persist(send, tenant, patience, repeatable=repeatable)
 
 
-def read_access(reply: Reply, clock: Clock) -> Access:
+def read_access(reply: TenantReply, clock: Clock) -> AccessToken:
     """Read a token endpoint's success (RFC 6749 section 5.1).
 
     Raises:
@@ -194,7 +194,7 @@ def read_access(reply: Reply, clock: Clock) -> Access:
         raise _odd()
     renewed = body.get("refresh_token")
     life = seconds(body.get("expires_in"))
-    return Access(
+    return AccessToken(
         token=Secret(token),
         scopes=frozenset(words(body.get("scope"))),
         expires=Deadline.after(clock, life - min(_MARGIN, life / 10)),
@@ -226,6 +226,11 @@ async def revoke_token(
 
     Access tokens made of it live on: Auth0 cannot revoke those.
 
+    Args:
+        tenant: who issued it.
+        client: to whom.
+        refresh_token: what to revoke.
+
     Raises:
         TenantError: the tenant does not answer, refuses, or names no such endpoint.
     """
@@ -234,7 +239,7 @@ async def revoke_token(
     if not endpoint:
         raise TenantError("the tenant names no revocation endpoint")
 
-    async def send() -> Reply:
+    async def send() -> TenantReply:
         requests = client.requests(tenant.issuer, tenant.clock.now())
         fields = requests.revoke_token(endpoint, refresh_token.reveal())
         return await tenant.send("POST", endpoint, form=fields)
@@ -252,6 +257,11 @@ async def still_taken(
     It is used, for no more than ``openid``, and what comes of it is dropped: an unknown
     token is revoked with a 200 as well (RFC 7009 section 2.2), so that no answer of
     the revocation endpoint says that this one is dead. The token endpoint does.
+
+    Args:
+        tenant: who issued it.
+        client: to whom.
+        refresh_token: the one in doubt.
 
     Returns:
         nothing when the token is dead, else the one that is to be revoked: another

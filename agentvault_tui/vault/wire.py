@@ -24,7 +24,7 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault.echoes import Echoes
 from agentvault_tui.vault.egress import Route, route
 from agentvault_tui.vault.issuer import origin
-from agentvault_tui.vault.reply import Reply, read_reply
+from agentvault_tui.vault.reply import TenantReply, read_reply
 from agentvault_tui.vault.secret import Secret
 
 MAX_BODY: Final = 64 * 1024
@@ -79,7 +79,7 @@ class Wire:
         body: Any = None,
         bearer: Secret | None = None,
         cap: int = MAX_BODY,
-    ) -> Reply:
+    ) -> TenantReply:
         """Send one request and read its answer whole.
 
         Args:
@@ -120,7 +120,7 @@ class Wire:
 
     async def _exchange(
         self, request: httpx.Request, cap: int, echoes: Echoes
-    ) -> Reply:
+    ) -> TenantReply:
         try:
             # httpx bounds each read; a byte a second would pass all of them.
             async with asyncio.timeout(self._seconds):
@@ -142,7 +142,7 @@ class Wire:
         self.reachable = reply.status < 500
         return echoes.out_of_refusal(reply)
 
-    async def _read(self, request: httpx.Request, cap: int) -> Reply:
+    async def _read(self, request: httpx.Request, cap: int) -> TenantReply:
         response = await self._http().send(request, stream=True)
         try:
             if 300 <= response.status_code < 400:

@@ -3,11 +3,10 @@
 Broker and tenant bring an ASGI app; sockets, deadlines, caps and refusals are here.
 """
 
-from agentvault_tui.web.forms import BodyError, parse_body, parse_form, parse_json
+from agentvault_tui.web.forms import BodyError, parse_body, parse_form
 from agentvault_tui.web.guard import (
     BODY_CAP,
-    ClientGoneError,
-    Guard,
+    RequestGuard,
     loopback_hosts,
     read_body,
 )
@@ -18,12 +17,10 @@ from agentvault_tui.web.reply import (
     Reply,
     Scope,
     Send,
-    Shape,
     json_reply,
-    oauth_error,
     problem,
 )
-from agentvault_tui.web.server import Listener, Server, peer, run
+from agentvault_tui.web.server import Listener, Server, run
 from agentvault_tui.web.sockets import (
     Peer,
     loopback_pair,
@@ -36,27 +33,22 @@ __all__ = [
     "BODY_CAP",
     "App",
     "BodyError",
-    "ClientGoneError",
-    "Guard",
     "Limits",
     "Listener",
     "Peer",
     "Receive",
     "Reply",
+    "RequestGuard",
     "Scope",
     "Send",
     "Server",
     "ServerTls",
-    "Shape",
     "TlsFiles",
     "json_reply",
     "loopback_hosts",
     "loopback_pair",
-    "oauth_error",
     "parse_body",
     "parse_form",
-    "parse_json",
-    "peer",
     "problem",
     "read_body",
     "run",

@@ -45,6 +45,13 @@ def parse_body(content_type: bytes, body: bytes) -> dict[str, Any]:
     A form's values are strings. An empty form value (RFC 6749 section 3.1) and a JSON
     null count as absent.
 
+    Args:
+        content_type: the header's value.
+        body: all of it.
+
+    Returns:
+        the members by name.
+
     Raises:
         BodyError: 415 for another content type, 400 for everything else.
     """
@@ -65,6 +72,12 @@ def parse_body(content_type: bytes, body: bytes) -> dict[str, Any]:
 
 def parse_form(body: bytes) -> dict[str, str]:
     """Read ``application/x-www-form-urlencoded``, strictly.
+
+    Args:
+        body: all of it.
+
+    Returns:
+        the fields by name.
 
     Raises:
         BodyError: a name twice, bad percent-encoding, not UTF-8, or past a cap.

@@ -45,13 +45,16 @@ def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
     Args:
         port: where it listens.
         bound: the address it is bound to, which may be another of 127.0.0.0/8.
+
+    Returns:
+        the values, in bytes as HTTP has them.
     """
     shown = f"[{bound}]" if ":" in bound else bound
     names = {b"127.0.0.1", b"[::1]", b"localhost", shown.encode()}
     return frozenset(names | {b"%s:%d" % (name, port) for name in names})
 
 
-class Guard:
+class RequestGuard:
     """Stands before an app.
 
     A web page in the operator's browser can reach loopback: by DNS rebinding, which
@@ -154,6 +157,12 @@ class Guard:
 
 async def read_body(receive: Receive) -> bytes:
     """Return the whole body, which the guard has bounded.
+
+    Args:
+        receive: the request's ASGI channel.
+
+    Returns:
+        the body.
 
     Raises:
         ClientGoneError: the client left.

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.web.limits import Limits
-from agentvault_tui.web.places import Place, Places
+from agentvault_tui.web.places import ConnectionSlot, Places
 from agentvault_tui.web.sockets import tcp_peer_uid
 from agentvault_tui.web.tls import ServerTls
 
@@ -29,7 +29,7 @@ _PAUSE_SECONDS: Final = 0.1
 _AT_ONCE: Final = 16
 _DROPPED_BYTES: Final = 65_536
 
-Factory = Callable[[float, Place], asyncio.Protocol]
+Factory = Callable[[float, ConnectionSlot], asyncio.Protocol]
 
 
 class Handshakes:
@@ -111,7 +111,7 @@ class Handshakes:
         task.add_done_callback(partial(self._ended, connected, place))
 
     def _ended(
-        self, connected: socket.socket, place: Place, task: asyncio.Task[bool]
+        self, connected: socket.socket, place: ConnectionSlot, task: asyncio.Task[bool]
     ) -> None:
         """Close what was not handed on; a task cancelled early never began."""
         connected.close()
@@ -123,7 +123,7 @@ class Handshakes:
             self._places.leave(place)
 
     async def _greet(
-        self, connected: socket.socket, since: float, place: Place
+        self, connected: socket.socket, since: float, place: ConnectionSlot
     ) -> bool:
         """Take one peer through its handshake; tell whether it is a connection now."""
         try:

@@ -12,7 +12,7 @@ _UNASKED: Final = 16
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class ConnectionSlot:
     """One connection, or one TLS handshake, that counts against the number there is."""
 
     user: int | None
@@ -26,14 +26,14 @@ class Place:
 class _Share:
     """The places of one user, the longest waiting, and the oldest working, first."""
 
-    waiting: dict[Place, None] = field(default_factory=dict)
-    working: dict[Place, None] = field(default_factory=dict)
+    waiting: dict[ConnectionSlot, None] = field(default_factory=dict)
+    working: dict[ConnectionSlot, None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.working)
 
     @property
-    def oldest(self) -> Place:
+    def oldest(self) -> ConnectionSlot:
         """The place that is given up first: one without a request, if there is any."""
         return next(iter(self.waiting or self.working))
 
@@ -58,7 +58,7 @@ class Places:
 
     def take(
         self, user: Callable[[], int | None], drop: Callable[[], object]
-    ) -> Place | None:
+    ) -> ConnectionSlot | None:
         """Give a place to whoever connected, or None: all are at work.
 
         Args:
@@ -66,27 +66,27 @@ class Places:
             drop: ends the connection, when its place is given to another.
         """
         unasked = self._count < self._most // _UNASKED
-        place = Place(None if unasked else user(), drop)
+        place = ConnectionSlot(None if unasked else user(), drop)
         if self._count >= self._most and not self._make_room(place.user):
             return None
         self._count += 1
         self.waits(place)
         return place
 
-    def waits(self, place: Place) -> None:
+    def waits(self, place: ConnectionSlot) -> None:
         """Note that no request is being answered."""
         share = self._shares.setdefault(place.user, _Share())
         share.working.pop(place, None)
         place.since = next(self._turns)
         share.waiting[place] = None
 
-    def works(self, place: Place) -> None:
+    def works(self, place: ConnectionSlot) -> None:
         """Note that a whole request came, which is being answered."""
         share = self._shares.get(place.user)
         if share is not None and share.waiting.pop(place, self) is None:
             share.working[place] = None
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: ConnectionSlot) -> None:
         """Take the place back; one that was given to another is gone already."""
         share = self._shares.get(place.user)
         if share is None or (place not in share.waiting and place not in share.working):

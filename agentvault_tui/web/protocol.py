@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import httptools
 
 from agentvault_tui.web.exchange import STATUS_LINE, Exchange, Port
-from agentvault_tui.web.places import Place
+from agentvault_tui.web.places import ConnectionSlot
 from agentvault_tui.web.reply import Header, Reply
 
 _SINGLE: Final = frozenset(
@@ -39,7 +39,7 @@ class BoundedProtocol(asyncio.Protocol):
         port: Port,
         loop: asyncio.AbstractEventLoop,
         since: float | None = None,
-        place: Place | None = None,
+        place: ConnectionSlot | None = None,
     ) -> None:
         self.port = port
         self.loop = loop

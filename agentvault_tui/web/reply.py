@@ -74,6 +74,9 @@ def json_reply(
         headers: to be sent besides.
         kind: the content type.
         texts: more members of the object, whose values are JSON already.
+
+    Returns:
+        status, headers and body, to be sent as they are.
     """
     body = to_json(value).encode()
     for name, text in (texts or {}).items():
@@ -89,7 +92,15 @@ def oauth_error(status: int, text: str) -> Reply:
 
 
 def problem(status: int, text: str) -> Reply:
-    """Shape an error as RFC 9457 does; its title is the status's (section 4.2.1)."""
+    """Shape an error as RFC 9457 does; its title is the status's (section 4.2.1).
+
+    Args:
+        status: of the answer.
+        text: what is wrong.
+
+    Returns:
+        status, headers and body.
+    """
     title = HTTPStatus(status).phrase
     value = {"type": "about:blank", "title": title, "status": status, "detail": text}
     return json_reply(status, value, kind=_PROBLEM)

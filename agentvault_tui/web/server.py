@@ -215,7 +215,14 @@ class Server:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run *main* on uvloop."""
+    """Run *main* on uvloop.
+
+    Args:
+        main: the program.
+
+    Returns:
+        what it returns.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

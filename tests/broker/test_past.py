@@ -42,7 +42,7 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
 )
-from agentvault_tui.vault import Expired as CodeExpired
+from agentvault_tui.vault import FlowExpired as CodeExpired
 
 READ = Action(scopes=("read:calendar",), action="read:calendar", parameters={})
 WRITE = Action(scopes=("write:calendar",), action="write:calendar", parameters={})

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import OperatorSettings, Settings, StepUpSettings
-from agentvault_tui.vault import Denied, Identity
+from agentvault_tui.vault import FlowDenied, Identity
 from agentvault_tui.web import Peer, Receive, Scope, Send
 
 CUTS = ("revoke", "panic", "deny", "ungrant")
@@ -371,7 +371,7 @@ async def test_someone_else_takes_the_place(seat: Seat) -> None:
 async def test_a_blocked_user_does_not_get_in(seat: Seat) -> None:
     """What the tenant refuses is told, and nobody is signed in."""
     await seat.post("auth/login")
-    seat.bench.tenant.end(Denied("user is \x1b[2J blocked"))
+    seat.bench.tenant.end(FlowDenied("user is \x1b[2J blocked"))
     why = await seat.ended()
     assert why is not None
     assert why.startswith("refused at the tenant: user is ")

@@ -11,14 +11,17 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import IdentityError
-from agentvault_tui.vault import Denied, End, Expired
+from agentvault_tui.vault import End, FlowDenied, FlowExpired
 
 REFUSED: dict[str, tuple[End | IdentityError, str]] = {
     "without a factor": (IdentityError("no_mfa", "no second factor"), "no second"),
     "with an old one": (IdentityError("stale", "proved before"), "proved before"),
     "of another client": (IdentityError("claims", "not ours"), "not ours"),
-    "blocked": (Denied("user is \x1b[2J blocked"), "refused at the tenant: user is"),
-    "never answered": (Expired(), "ran out"),
+    "blocked": (
+        FlowDenied("user is \x1b[2J blocked"),
+        "refused at the tenant: user is",
+    ),
+    "never answered": (FlowExpired(), "ran out"),
 }
 
 
@@ -52,7 +55,7 @@ async def test_a_code_lives_as_long_as_there_is_until_someone_has_signed_in(
     """Whoever is first enrols a factor on the way; later the setting holds again."""
     sessions = Sessions(bench.broker)
     await sessions.login(OPERATOR)
-    bench.tenant.end(Expired())
+    bench.tenant.end(FlowExpired())
     await bench.until(lambda: not sessions.pending(OPERATOR.id))
     for _ in range(2):
         await sessions.login(OPERATOR)

@@ -42,8 +42,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     TokenKind,
 )
-from agentvault_tui.vault import Denied as TenantDenied
-from agentvault_tui.vault import Expired as CodeExpired
+from agentvault_tui.vault import FlowDenied, FlowExpired
 
 
 def status(bench: Bench, stepup: StepUp) -> StepUpStatus:
@@ -156,12 +155,12 @@ async def test_a_yes_that_proves_too_little_leaves_it_pending(
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        (TenantDenied("User cancelled the confirmation prompt."), "cancelled"),
-        (CodeExpired(), "ran out"),
+        (FlowDenied("User cancelled the confirmation prompt."), "cancelled"),
+        (FlowExpired(), "ran out"),
     ],
 )
 async def test_a_flow_without_a_yes_can_be_tried_again(
-    bench: Bench, end: TenantDenied | CodeExpired, words: str
+    bench: Bench, end: FlowDenied | FlowExpired, words: str
 ) -> None:
     """Cancelled at the tenant or expired, it waits again and a new flow can start."""
     _, stepup = await hold(bench)

@@ -25,7 +25,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.process import start_tenant
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import UserStore
-from agentvault_tui.vault import TenantClient, Tokens
+from agentvault_tui.vault import FlowTokens, TenantClient
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ async def test_an_approval_under_way_outlives_the_tenant(
             pages.confirm()
 
     await asyncio.to_thread(approve)
-    assert isinstance(await client.poll_once(flow), Tokens)
+    assert isinstance(await client.poll_once(flow), FlowTokens)
     await client.aclose()
 
 

@@ -15,7 +15,7 @@ from support.command_line import PROGRAM, Answer, Broker, plain_environment
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.operator_api.client import OperatorClient
 
 Run = Callable[..., Answer]
@@ -90,7 +90,7 @@ def test_the_link_flag_counts_more_than_the_setting(
     """What opens the console takes --link, before or after the command."""
     seen: list[str] = []
 
-    def opened(session: Session, *_: object, **__: object) -> int:
+    def opened(session: CliSession, *_: object, **__: object) -> int:
         seen.append(session.settings.console.link)
         return 0
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from agentvault_tui.cli import device
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.operator_api.shapes import AgentRef
 
 
@@ -25,7 +25,8 @@ def test_a_tenant_that_goes_away_while_a_code_waits_is_told_once(
         ),
     )
     session = cast(
-        Session, SimpleNamespace(client=client, out=SimpleNamespace(note=told.append))
+        CliSession,
+        SimpleNamespace(client=client, out=SimpleNamespace(note=told.append)),
     )
     answers: Any = iter(
         [AgentRef(id="waits", name="")] * 4 + [AgentRef(id="", name="")]

@@ -26,7 +26,7 @@ from support.patience import PATIENT
 from agentvault_tui import __version__
 from agentvault_tui import cli as cli_package
 from agentvault_tui.cli.app import root
-from agentvault_tui.cli.framework import Command
+from agentvault_tui.cli.framework import CliCommand
 
 Run = Callable[..., Answer]
 Start = Callable[..., subprocess.Popen[str]]
@@ -43,14 +43,14 @@ CONTRACT = {
 ANSWERS_NOTHING = {"console", "demo", "serve"}
 
 
-def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, Command]]:
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, CliCommand]]:
     ctx = click.Context(group)
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         if isinstance(command, click.Group):
             yield from commands(command, f"{path}{name} ")
         else:
-            assert isinstance(command, Command)
+            assert isinstance(command, CliCommand)
             yield f"{path}{name}", command
 
 

@@ -15,14 +15,14 @@ import pytest
 from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
-from agentvault_tui.demo.agents import ExampleAgent, Patience
+from agentvault_tui.demo.agents import ExampleAgent, Pauses
 from agentvault_tui.demo.cast import ROLES, booking, casting, deletion, lookup, payment
 from agentvault_tui.demo.client import VAULT, OAuthClient
-from agentvault_tui.demo.guard import Guard, OwnersGuard
-from agentvault_tui.demo.store import Store
+from agentvault_tui.demo.guard import OwnersGuard, TokenGuard
+from agentvault_tui.demo.store import WorkspaceStore
 from agentvault_tui.demo.workspace import application, serving
 
-BRISK = Patience(cut_off=0.2, cooling=0.1, again=0.1, slow_down=0.2)
+BRISK = Pauses(cut_off=0.2, cooling=0.1, again=0.1, slow_down=0.2)
 ESCALATED = {
     "error": "insufficient_user_authentication",
     "auth_req_id": "sup_1",
@@ -44,15 +44,15 @@ def denied(reason: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store() -> Store:
-    return Store()
+def store() -> WorkspaceStore:
+    return WorkspaceStore()
 
 
 @pytest.fixture
 async def agent(
-    scripted_url: str, store: Store, http: httpx.AsyncClient
+    scripted_url: str, store: WorkspaceStore, http: httpx.AsyncClient
 ) -> AsyncIterator[ExampleAgent]:
-    guard = Guard(scripted_url, "agt_ws", "secret", http)
+    guard = TokenGuard(scripted_url, "agt_ws", "secret", http)
     owners = OwnersGuard(f"{scripted_url}/provider", http)
     async with (
         serving(application(guard, owners, store)) as url,
@@ -71,7 +71,7 @@ async def agent(
 
 
 async def test_allowed_means_done(
-    scripted: ScriptedBroker, store: Store, agent: ExampleAgent
+    scripted: ScriptedBroker, store: WorkspaceStore, agent: ExampleAgent
 ) -> None:
     """A granted token is used for the action it was asked for, named exactly."""
     scripted.will(200, granted())
@@ -133,7 +133,7 @@ async def test_it_waits_for_its_account_until_the_end(agent: ExampleAgent) -> No
 
 
 async def test_escalated_waits_and_acts_once(
-    scripted: ScriptedBroker, store: Store, agent: ExampleAgent
+    scripted: ScriptedBroker, store: WorkspaceStore, agent: ExampleAgent
 ) -> None:
     """After approval the elevated token is used once, for the very payment."""
     pay = payment(1881, 4200)

@@ -10,23 +10,23 @@ import pytest
 from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
-from agentvault_tui.demo.guard import Guard, OwnersGuard
-from agentvault_tui.demo.store import Store
+from agentvault_tui.demo.guard import OwnersGuard, TokenGuard
+from agentvault_tui.demo.store import WorkspaceStore
 from agentvault_tui.demo.workspace import application, serving
 
 PAY = {"amount": 4200, "currency": "USD", "payee": "Northwind GmbH", "invoice": 1881}
 
 
 @pytest.fixture
-def store() -> Store:
-    return Store()
+def store() -> WorkspaceStore:
+    return WorkspaceStore()
 
 
 @pytest.fixture
 async def desk(
-    scripted_url: str, store: Store, http: httpx.AsyncClient
+    scripted_url: str, store: WorkspaceStore, http: httpx.AsyncClient
 ) -> AsyncIterator[httpx.AsyncClient]:
-    guard = Guard(scripted_url, "agt_ws", "secret", http)
+    guard = TokenGuard(scripted_url, "agt_ws", "secret", http)
     owners = OwnersGuard(f"{scripted_url}/provider", http)
     async with (
         serving(application(guard, owners, store)) as url,
@@ -59,7 +59,7 @@ async def pay(desk: httpx.AsyncClient, token: str, **change: Any) -> httpx.Respo
 
 
 async def test_an_approved_payment_is_made(
-    scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
+    scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """An elevated token that names exactly this payment makes it, in the store."""
     scripted.claims["t"] = approved(PAY)
@@ -73,7 +73,7 @@ async def test_an_approved_payment_is_made(
 )
 async def test_any_other_payment_is_refused(
     scripted: ScriptedBroker,
-    store: Store,
+    store: WorkspaceStore,
     desk: httpx.AsyncClient,
     change: dict[str, Any],
 ) -> None:
@@ -86,7 +86,7 @@ async def test_any_other_payment_is_refused(
 
 
 async def test_true_is_not_one(
-    scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
+    scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """Amounts are compared as JSON, where true and 1 differ."""
     scripted.claims["t"] = approved({**PAY, "amount": 1})
@@ -95,7 +95,7 @@ async def test_true_is_not_one(
 
 
 async def test_another_account_is_refused(
-    scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
+    scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """The resource counts as well as the parameters."""
     scripted.claims["t"] = approved(PAY, resource="stripe:acct_1")
@@ -104,7 +104,7 @@ async def test_another_account_is_refused(
 
 
 async def test_an_elevated_token_without_details_is_refused(
-    scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
+    scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """An elevated token that names no action approves none."""
     scripted.claims["t"] = active("send:payment", elevated=True)
@@ -151,7 +151,7 @@ async def test_a_bad_request_does_not_spend_the_token(
 
 
 async def test_a_count_of_recipients_must_be_true(
-    scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
+    scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """A bulk mail reaches as many people as the approved count, or is not sent."""
     body = {"recipients": 5, "list": "customers", "subject": "s"}
@@ -173,7 +173,7 @@ async def test_a_count_of_recipients_must_be_true(
 
 
 async def test_a_deletion_deletes(
-    scripted: ScriptedBroker, store: Store, desk: httpx.AsyncClient
+    scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """A deletion removes the record; doing it again finds nothing."""
     detail: dict[str, Any] = {
@@ -191,9 +191,11 @@ async def test_a_deletion_deletes(
     assert (await desk.delete("/records/89", headers=headers)).status_code == 403
 
 
-async def test_no_broker_no_entry(store: Store, http: httpx.AsyncClient) -> None:
+async def test_no_broker_no_entry(
+    store: WorkspaceStore, http: httpx.AsyncClient
+) -> None:
     """When the broker cannot be asked, nothing is done and the client may retry."""
-    guard = Guard("http://127.0.0.1:1", "agt_ws", "secret", http)
+    guard = TokenGuard("http://127.0.0.1:1", "agt_ws", "secret", http)
     owners = OwnersGuard("http://127.0.0.1:1", http)
     async with serving(application(guard, owners, store)) as url:
         reply = await http.get(

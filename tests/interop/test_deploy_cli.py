@@ -15,7 +15,7 @@ from support.peers import INTEROP, NODE, with_node
 from support.provisioned import Provisioned, provisioned
 
 from agentvault_tui.vault.management.objects import clients
-from agentvault_tui.vault.provision import Step
+from agentvault_tui.vault.provision import PlanStep
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 OURS = (
@@ -138,4 +138,4 @@ async def test_written_back_it_undoes_what_drifted(
     assert [item.address for item in changes] == ["client.console"]
     said = await deploy(tenant, folder, "import", "-i", ".")
     assert "Waiting for build to complete" in said
-    assert {item.step for item in (await tenant.plan()).items} == {Step.NOTHING}
+    assert {item.step for item in (await tenant.plan()).items} == {PlanStep.NOTHING}

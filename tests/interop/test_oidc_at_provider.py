@@ -26,7 +26,7 @@ from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
-from agentvault_tui.vault import SCOPE, Access, TenantClient, Tokens
+from agentvault_tui.vault import SCOPE, AccessToken, FlowTokens, TenantClient
 
 pytestmark = with_provider
 
@@ -39,21 +39,21 @@ def issuer() -> Iterator[str]:
 
 
 @pytest.fixture
-async def access(issuer: str) -> AsyncIterator[Access]:
+async def access(issuer: str) -> AsyncIterator[AccessToken]:
     """What the provider gave the tenant when a person allowed it."""
     client = TenantClient(issuer, "console", ManualClock(datetime.now(UTC)))
     flow = await client.start_device_flow(f"{SCOPE} offline_access", ttl=600)
     async with Person(issuer) as person:
         await person.approve(flow)
     found = await client.poll_once(flow)
-    assert isinstance(found, Tokens)
+    assert isinstance(found, FlowTokens)
     assert found.access is not None
     yield found.access
     await client.aclose()
 
 
 @pytest.fixture
-async def vault(tmp_path: Path, access: Access) -> AsyncIterator[Vaulted]:
+async def vault(tmp_path: Path, access: AccessToken) -> AsyncIterator[Vaulted]:
     """A broker whose Token Vault keeps the provider's token."""
     clock = ManualClock(datetime.now(UTC))
     async with rogue_tenant() as tenant:
@@ -99,7 +99,7 @@ async def cut_off(vault: Vaulted) -> tuple[str, OutboxStep, bool]:
 
 
 async def test_its_endpoint_ends_the_token_and_the_grant(
-    vault: Vaulted, issuer: str, access: Access
+    vault: Vaulted, issuer: str, access: AccessToken
 ) -> None:
     """Shown the token alone: it is taken no more, and neither is its refresh token."""
     assert access.refresh_token is not None

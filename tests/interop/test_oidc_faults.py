@@ -13,11 +13,11 @@ from support.oidc_peer import URSULA, Person, Provider, oidc_provider, with_prov
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault import (
     DeviceFlow,
-    Pending,
-    SlowDown,
+    FlowPending,
+    FlowSlowDown,
+    FlowTokens,
+    FlowUnavailable,
     TenantClient,
-    Tokens,
-    Unavailable,
 )
 from agentvault_tui.vault.refreshed import FRESH, PAUSE, STALE
 
@@ -72,7 +72,7 @@ async def id_token(client: TenantClient) -> str:
     async with Person(client.issuer) as person:
         await person.approve(flow)
     tokens = await client.poll_once(flow)
-    assert isinstance(tokens, Tokens)
+    assert isinstance(tokens, FlowTokens)
     return tokens.id_token
 
 
@@ -207,7 +207,13 @@ async def test_too_fast_then_away_then_approved(
         finally:
             provider.ahead(0)
             await client.aclose()
-    assert isinstance(end, Tokens)
+    assert isinstance(end, FlowTokens)
     kinds = [type(one) for one in seen]
-    assert kinds == [SlowDown, Pending, Unavailable, Pending, Tokens]
+    assert kinds == [
+        FlowSlowDown,
+        FlowPending,
+        FlowUnavailable,
+        FlowPending,
+        FlowTokens,
+    ]
     assert naps == [5.25, 10.25, 10.25, 20.5, 10.25]

@@ -19,18 +19,18 @@ from support.oidc_peer import (
 from agentvault_tui.errors import IdentityError, TenantRefusedError
 from agentvault_tui.vault import (
     SCOPE,
-    Access,
-    Cancelled,
-    Denied,
+    AccessToken,
     DeviceFlow,
-    Expired,
-    Failed,
-    Pending,
+    FlowCancelled,
+    FlowDenied,
+    FlowExpired,
+    FlowFailed,
+    FlowPending,
+    FlowTokens,
     RefreshedToken,
     RegisteredClient,
     Secret,
     TenantClient,
-    Tokens,
     is_approver,
     revoke_token,
 )
@@ -63,13 +63,13 @@ async def client(issuer: str, clock: ManualClock) -> AsyncIterator[TenantClient]
     await made.aclose()
 
 
-async def signed_in(client: TenantClient, *amr: str, scope: str = SCOPE) -> Tokens:
+async def signed_in(client: TenantClient, *amr: str, scope: str = SCOPE) -> FlowTokens:
     """Return what the poll brings once somebody signed in."""
     flow = await client.start_device_flow(scope, ttl=LIFE)
     async with Person(client.issuer) as person:
         await person.approve(flow, *amr)
     tokens = await client.poll_once(flow)
-    assert isinstance(tokens, Tokens)
+    assert isinstance(tokens, FlowTokens)
     return tokens
 
 
@@ -107,15 +107,15 @@ async def test_pending_then_approved_by_a_person_with_two_factors(
         client = TenantClient(issuer, "console", clock, sleep=sleep)
         flow = await client.start_device_flow(ttl=LIFE)
         end = await client.wait(flow, asyncio.Event(), seen.append)
-    assert isinstance(end, Tokens)
-    assert seen[:-1] == [Pending()]
+    assert isinstance(end, FlowTokens)
+    assert seen[:-1] == [FlowPending()]
     assert naps == [5.25, 5.25]  # RFC 8628 section 3.2: the provider names no interval.
     who = await client.verify_id_token(end.id_token, not_before=flow.started_at)
     assert (who.sub, who.name, who.amr) == (URSULA, "ursula", FACTORS)
     assert is_approver(who, ())
     assert is_approver(who, ("ursula@example.com",))
     used = await client.poll_once(flow)
-    assert isinstance(used, Failed)
+    assert isinstance(used, FlowFailed)
     assert used.error == "invalid_grant"
     await client.aclose()
 
@@ -125,7 +125,7 @@ async def test_denied_by_the_person(client: TenantClient) -> None:
     flow = await client.start_device_flow(ttl=LIFE)
     async with Person(client.issuer) as person:
         await person.answer(flow, abort="yes")
-    assert await client.poll_once(flow) == Denied("End-User aborted interaction")
+    assert await client.poll_once(flow) == FlowDenied("End-User aborted interaction")
 
 
 async def test_a_code_runs_out(provider: Provider, client: TenantClient) -> None:
@@ -133,7 +133,7 @@ async def test_a_code_runs_out(provider: Provider, client: TenantClient) -> None
     flow = await client.start_device_flow(ttl=LIFE)
     provider.ahead(LIFE + 1)
     try:
-        assert await client.poll_once(flow) == Expired()
+        assert await client.poll_once(flow) == FlowExpired()
     finally:
         provider.ahead(0)
 
@@ -143,7 +143,7 @@ async def test_we_stop_waiting(client: TenantClient) -> None:
     cancel = asyncio.Event()
     cancel.set()
     flow = await client.start_device_flow(ttl=LIFE)
-    assert await client.wait(flow, cancel) == Cancelled()
+    assert await client.wait(flow, cancel) == FlowCancelled()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_a_changed_claim_breaks_the_signature(
 async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
     """A refresh token gives another in its place; revoked, that gives nothing."""
     access = (await signed_in(client, scope=f"{SCOPE} offline_access")).access
-    assert isinstance(access, Access)
+    assert isinstance(access, AccessToken)
     first = access.refresh_token
     assert first is not None
     console, rotated = RegisteredClient("console"), list[Secret]()
@@ -221,7 +221,7 @@ async def test_keys_are_rotated_while_a_person_approves(
         await person.http.post("rotate")
         await person.approve(flow)
         new = await client.poll_once(flow)
-        assert isinstance(new, Tokens)
+        assert isinstance(new, FlowTokens)
         assert key_id(new.id_token) != key_id(old)
         for token in (new.id_token, old):
             who = await client.verify_id_token(token, not_before=began)

@@ -22,10 +22,10 @@ from agentvault_tui.errors import IdentityError, TenantRefusedError
 from agentvault_tui.vault import (
     ClientSecret,
     DeviceFlow,
+    FlowTokens,
     Secret,
     SigningIn,
     TenantClient,
-    Tokens,
     begin_sign_in,
     finish_sign_in,
 )
@@ -59,7 +59,7 @@ def application(provider: Provider) -> ClientSecret:
 async def told(client: TenantClient, flow: DeviceFlow) -> str:
     """Return the ID token that the poll brings."""
     tokens = await client.poll_once(flow)
-    assert isinstance(tokens, Tokens)
+    assert isinstance(tokens, FlowTokens)
     return tokens.id_token
 
 

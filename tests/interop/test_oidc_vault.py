@@ -23,11 +23,11 @@ from agentvault_tui.vault import (
     Cause,
     ClientSecret,
     NoToken,
-    Patience,
     PrivateKey,
     ProviderToken,
     RefreshedToken,
     RegisteredClient,
+    RetryLimits,
     Secret,
     SigningKey,
     Tenant,
@@ -124,7 +124,7 @@ async def no_token(
     connection: str = GOOGLE,
 ) -> NoToken:
     """Exchange in vain, and once."""
-    vault = TokenVault(tenant, credential, patience=Patience(attempts=1))
+    vault = TokenVault(tenant, credential, patience=RetryLimits(attempts=1))
     found = await vault.for_refresh_token(token, connection)
     assert isinstance(found, NoToken)
     return found

@@ -15,11 +15,11 @@ from agentvault_tui.errors import (
     TenantScopeError,
 )
 from agentvault_tui.vault import Secret
-from agentvault_tui.vault.provision import Step, names
+from agentvault_tui.vault.provision import PlanStep, names
 from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
-WRITES = (Step.CREATE, Step.CHANGE)
+WRITES = (PlanStep.CREATE, PlanStep.CHANGE)
 
 
 async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> None:
@@ -184,7 +184,7 @@ async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
     await vault.apply()
     old = vault.tenant.named("clients", "AgentVault management")["client_secret"]
     vault.kept().path.unlink()
-    lost = steps(await vault.plan(), Step.CHANGE)
+    lost = steps(await vault.plan(), PlanStep.CHANGE)
     assert lost == [
         "client.console",
         "client.management",
@@ -264,11 +264,11 @@ async def test_an_action_edited_there_is_put_back_and_deployed(vault: Vault) -> 
     await vault.apply()
     row = vault.tenant.named("actions", PROOF.name)
     row["code"] = row["deployed_version"]["code"] = "exports.onExecutePostLogin = 0;"
-    assert steps(await vault.plan(), Step.CHANGE) == ["action.proof"]
+    assert steps(await vault.plan(), PlanStep.CHANGE) == ["action.proof"]
     await vault.apply()
     assert row["deployed_version"]["code"] == PROOF.code
     row["deployed_version"] = {"code": "old"}
-    assert steps(await vault.plan(), Step.CHANGE) == ["action.proof"]
+    assert steps(await vault.plan(), PlanStep.CHANGE) == ["action.proof"]
     await vault.apply()
     assert row["deployed_version"]["code"] == PROOF.code
 
@@ -301,7 +301,7 @@ async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
     vault.tenant.policies = ["all-applications"]
     await vault.apply()
     assert vault.tenant.policies == ["all-applications"]
-    assert steps(await vault.plan(), Step.LEAVE) == ["policy.mfa"]
+    assert steps(await vault.plan(), PlanStep.LEAVE) == ["policy.mfa"]
     vault.tenant.writes.clear()
     vault.tenant.bindings.clear()
     await vault.apply(change_mfa_policy=True)
@@ -320,7 +320,7 @@ async def test_an_agent_that_is_cut_off_gets_nothing_back(vault: Vault) -> None:
     client["grant_types"] = []
     plan = await vault.plan(agents=())
     assert steps(plan, *WRITES) == []
-    assert steps(plan, Step.LEAVE) == ["client.agents/agt_1"]
+    assert steps(plan, PlanStep.LEAVE) == ["client.agents/agt_1"]
     await vault.apply(agents=())
     assert client["grant_types"] == []
 
@@ -345,7 +345,7 @@ async def test_what_only_a_person_can_do_is_said(vault: Vault) -> None:
     me = vault.tenant.named("resource-servers", f"{vault.tenant.issuer}me/")
     del vault.tenant.tables["resource-servers"][me["id"]]
     plan = await vault.plan(connections=("google-oauth2", "github"))
-    assert sorted(steps(plan, Step.BY_HAND)) == [
+    assert sorted(steps(plan, PlanStep.BY_HAND)) == [
         "api.my-account",
         "connection.github",
         "connection.google-oauth2.refresh-tokens",
@@ -373,7 +373,7 @@ async def test_the_application_the_settings_name_is_adopted(vault: Vault) -> Non
 async def test_a_rate_limit_of_a_minute_is_waited_for(vault: Vault) -> None:
     """Answers of 429 are tried again when the tenant says, and none ends the run."""
     vault.tenant.busy, vault.tenant.busy_seconds = 1, 60
-    assert steps(await vault.plan(), Step.CREATE)
+    assert steps(await vault.plan(), PlanStep.CREATE)
     assert 55 < vault.waited < 90
 
 
@@ -399,7 +399,7 @@ async def test_what_the_plan_lacks_stops_nothing_else(vault: Vault) -> None:
     for name in ("webauthn-roaming", "webauthn-platform"):
         vault.tenant.plan_lacks[factor(name)] = refused
     done = {item.address: item for item in await vault.applied()}
-    missed = [one for one, item in done.items() if item.step is Step.REFUSED]
+    missed = [one for one, item in done.items() if item.step is PlanStep.REFUSED]
     assert missed == ["factor.webauthn-roaming", "factor.webauthn-platform"]
     for one in missed:
         assert refused in done[one].note
@@ -414,7 +414,7 @@ async def test_any_refusal_of_what_is_optional_stops_nothing_else(
     """Auth0 documents no code for it: what everything works without is no reason."""
     vault.tenant.plan_lacks[factor("webauthn-platform")] = "a_code_of_tomorrow"
     done = {item.address: item.step for item in await vault.applied()}
-    assert done["factor.webauthn-platform"] is Step.REFUSED
+    assert done["factor.webauthn-platform"] is PlanStep.REFUSED
     vault.tenant.plan_lacks = {factor("otp"): "a_code_of_tomorrow"}
     vault.tenant.factors["otp"] = False
     with pytest.raises(TenantRefusedError, match="a_code_of_tomorrow"):
@@ -430,7 +430,7 @@ async def test_the_policy_is_not_loosened_where_what_takes_its_place_was_refused
     vault.tenant.plan_lacks[path] = "trial_expired"
     items = await vault.applied(change_mfa_policy=True)
     done = {item.address: item for item in items}
-    assert done["policy.mfa"].step is Step.REFUSED
+    assert done["policy.mfa"].step is PlanStep.REFUSED
     assert "needs " in done["policy.mfa"].note
     assert vault.tenant.policies == ["all-applications"]
 
@@ -462,8 +462,8 @@ async def test_a_factor_whose_trial_is_over_is_told_and_not_written(
     vault.tenant.trials = frozenset({"otp", "webauthn-roaming"})
     vault.tenant.factors["webauthn-roaming"] = False
     plan = await vault.plan()
-    assert steps(plan, Step.LEAVE) == ["factor.webauthn-roaming"]
-    assert steps(plan, Step.BY_HAND) == ["factor.otp"]
+    assert steps(plan, PlanStep.LEAVE) == ["factor.webauthn-roaming"]
+    assert steps(plan, PlanStep.BY_HAND) == ["factor.otp"]
     assert await vault.apply() == []
     assert vault.tenant.writes == []
 
@@ -499,16 +499,16 @@ async def test_what_earlier_versions_made_is_removed_when_told(vault: Vault) -> 
     await vault.apply()
     made = earlier(vault)
     before = len(vault.tenant.tables["client-grants"]) - 2
-    assert steps(await vault.plan(), Step.LEAVE) == list(made)
+    assert steps(await vault.plan(), PlanStep.LEAVE) == list(made)
     assert await vault.apply() == []
     plan = await vault.plan(remove_unused=True)
-    assert steps(plan, Step.REMOVE) == list(made)
+    assert steps(plan, PlanStep.REMOVE) == list(made)
     assert await vault.apply(remove_unused=True) == list(made)
     assert "AgentVault broker" not in str(vault.tenant.tables)
     assert "agentvault.dev" not in str(vault.tenant.tables["resource-servers"])
     assert len(vault.tenant.tables["client-grants"]) == before
     assert vault.kept().client_id("broker") == ""
-    assert steps(await vault.plan(remove_unused=True), *WRITES, Step.REMOVE) == []
+    assert steps(await vault.plan(remove_unused=True), *WRITES, PlanStep.REMOVE) == []
 
 
 async def test_only_what_is_ours_is_removed(vault: Vault) -> None:
@@ -536,4 +536,4 @@ async def test_classic_login_is_told(vault: Vault) -> None:
     """The commands by which an Action asks for a factor are Universal Login's."""
     vault.tenant.classic = True
     plan = await vault.plan()
-    assert steps(plan, Step.BY_HAND) == ["prompts.login"]
+    assert steps(plan, PlanStep.BY_HAND) == ["prompts.login"]

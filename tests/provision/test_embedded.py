@@ -21,13 +21,13 @@ from agentvault_tui.vault import (
     Tenant,
     TenantClient,
 )
-from agentvault_tui.vault.device import Tokens
+from agentvault_tui.vault.device import FlowTokens
 from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     AgentNeed,
     Needs,
+    PlanStep,
     Provisioner,
-    Step,
     checks,
 )
 
@@ -87,7 +87,7 @@ async def test_a_second_plan_has_nothing_to_do(
     """What was made reads back as it was wanted, kind by kind."""
     async with provisioner(tenant, home) as made:
         plan, found = await made.plan(NEEDS)
-    assert {item.step for item in plan.items} == {Step.NOTHING}
+    assert {item.step for item in plan.items} == {PlanStep.NOTHING}
     levels = {one.level for _, one in checks.examine(plan, found, NEEDS)}
     assert Level.FAULT not in levels
 
@@ -105,7 +105,7 @@ async def test_a_person_approves_at_the_client_that_was_made(
         await asyncio.to_thread(tenant.approve, started, alice)
         tenant.clock.advance(flow.interval)
         ended = await client.poll_once(flow)
-        assert isinstance(ended, Tokens)
+        assert isinstance(ended, FlowTokens)
         who = await client.verify_id_token(ended.id_token, not_before=flow.started_at)
     finally:
         await client.aclose()

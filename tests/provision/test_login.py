@@ -14,7 +14,7 @@ from support.rogue_tenant import CLIENT_ID, DEVICE, TOKEN, Answer, rogue_tenant
 from agentvault_tui.cli.app import run
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import TenantError, TenantRefusedError
-from agentvault_tui.vault import Access, Tenant
+from agentvault_tui.vault import AccessToken, Tenant
 from agentvault_tui.vault.device import MARGIN
 from agentvault_tui.vault.provision import sign_in
 
@@ -28,7 +28,7 @@ GIVEN = Answer(
 )
 
 
-async def signed_in(*answers: Answer) -> tuple[Access, list[float], Any]:
+async def signed_in(*answers: Answer) -> tuple[AccessToken, list[float], Any]:
     """Sign in at a tenant that answers so; return the token, the waits, the tenant."""
     async with rogue_tenant() as tenant:
         tenant.script(DEVICE, Answer(tenant.device(interval=5)))

@@ -13,7 +13,7 @@ import pytest
 from support.provisioning import Vault
 
 from agentvault_tui.errors import TenantError
-from agentvault_tui.vault import Management, Reply
+from agentvault_tui.vault import Management, TenantReply
 from agentvault_tui.vault.provision import AgentNeed, Pin, Provisioner, checks, show
 
 ODD: tuple[Any, ...] = (
@@ -35,12 +35,12 @@ class Odd:
 
     def __init__(self, management: Management, random: Random) -> None:
         self.management, self.random = management, random
-        self.said: dict[tuple[str, str], Reply] = {}
+        self.said: dict[tuple[str, str], TenantReply] = {}
         self.odd = 0.0
         self._send = management.tenant.send
         management.tenant.send = self.send  # type: ignore[method-assign]
 
-    async def send(self, method: str, url: str, **more: Any) -> Reply:
+    async def send(self, method: str, url: str, **more: Any) -> TenantReply:
         if (method, url) not in self.said:
             self.said[method, url] = await self._send(method, url, **more)
         reply = self.said[method, url]

@@ -7,7 +7,7 @@ import json
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from support.provisioning import Vault, steps
 
-from agentvault_tui.vault.provision import AgentNeed, Pin, Step
+from agentvault_tui.vault.provision import AgentNeed, Pin, PlanStep
 from agentvault_tui.vault.provision.names import WORKER
 
 CALENDAR = "https://www.googleapis.com/auth/calendar"
@@ -37,7 +37,7 @@ async def test_a_worker_gets_a_key_made_here_and_its_pins(vault: Vault) -> None:
     kept = json.loads(vault.kept().path.read_text())
     pem = kept["agents/agt_1"]["worker_key"]
     load_pem_private_key(pem.encode(), password=None)
-    assert steps(await vault.plan(**PINNED), Step.CREATE, Step.CHANGE) == []
+    assert steps(await vault.plan(**PINNED), PlanStep.CREATE, PlanStep.CHANGE) == []
 
 
 async def test_new_addresses_leave_the_key_as_it_is(vault: Vault) -> None:

@@ -21,7 +21,13 @@ from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import Agent, StepUpStatus
-from agentvault_tui.web import Guard, Server, ServerTls, loopback_hosts, tcp_socket
+from agentvault_tui.web import (
+    RequestGuard,
+    Server,
+    ServerTls,
+    loopback_hosts,
+    tcp_socket,
+)
 
 CIBA = "urn:openid:params:grant-type:ciba"
 BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -129,7 +135,7 @@ async def live_broker(
     scheme = "https" if tls else "http"
     app = agents_app(bench.broker, issuer or f"{scheme}://127.0.0.1:{port}")
     async with Server(bench.clock) as server:
-        guarded = Guard(app, hosts=loopback_hosts(port))
+        guarded = RequestGuard(app, hosts=loopback_hosts(port))
         listener = await server.listen(guarded, bound, tls=tls)
         async with httpx.AsyncClient(
             base_url=listener.url, trust_env=False, timeout=PATIENT, verify=verify

@@ -19,8 +19,8 @@ from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     AgentNeed,
     Needs,
-    Plan,
     Provisioner,
+    ProvisioningPlan,
 )
 
 NEEDS = Needs(
@@ -49,7 +49,7 @@ class Provisioned:
         """Name one of the applications that were made."""
         return KeptClients(self.home, self.tenant.issuer).client_id(key)
 
-    async def plan(self, *, applied: bool = False) -> Plan:
+    async def plan(self, *, applied: bool = False) -> ProvisioningPlan:
         """Return what would be done; do it, if it is to be *applied*."""
         api = self.management
         try:

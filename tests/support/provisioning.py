@@ -19,18 +19,18 @@ from agentvault_tui.vault import (
     Budget,
     ClientSecret,
     Management,
-    Patience,
+    RetryLimits,
     Secret,
     Tenant,
 )
 from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     AgentNeed,
-    Item,
     Needs,
-    Plan,
+    PlanItem,
+    PlanStep,
     Provisioner,
-    Step,
+    ProvisioningPlan,
     checks,
 )
 
@@ -74,10 +74,10 @@ class Vault:
             Tenant(self.tenant.issuer, clock, sleep=at_once),
             ClientSecret(ADMIN[0], Secret(ADMIN[1])),
             budget=Budget(clock, rate=1e6, burst=1000, sleep=at_once),
-            patience=Patience(jitter=lambda: 0.0),
+            patience=RetryLimits(jitter=lambda: 0.0),
         )
 
-    async def plan(self, **changes: Any) -> Plan:
+    async def plan(self, **changes: Any) -> ProvisioningPlan:
         """What would be done."""
         management = self.management()
         try:
@@ -90,7 +90,7 @@ class Vault:
         """Do it; return the addresses in the order they were done."""
         return [item.address for item in await self.applied(**changes)]
 
-    async def applied(self, **changes: Any) -> list[Item]:
+    async def applied(self, **changes: Any) -> list[PlanItem]:
         """Do it; return what became of each."""
         management = self.management()
         try:
@@ -111,7 +111,7 @@ class Vault:
             await management.tenant.aclose()
 
 
-def steps(plan: Plan, *kinds: Step) -> list[str]:
+def steps(plan: ProvisioningPlan, *kinds: PlanStep) -> list[str]:
     """The addresses of a plan that take one of these steps."""
     return [item.address for item in plan.items if item.step in kinds]
 

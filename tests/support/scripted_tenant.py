@@ -10,7 +10,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import IdentityError, TenantUnreachableError
-from agentvault_tui.vault import DeviceFlow, End, Identity, Tenant, Tokens
+from agentvault_tui.vault import DeviceFlow, End, FlowTokens, Identity, Tenant
 
 ALICE = {"sub": "agentvault|alice", "roles": ("approver",), "amr": ("mfa", "otp")}
 
@@ -97,7 +97,7 @@ class ScriptedTenant:
         """Let the person of one flow say yes."""
         raw = f"id-token-{number % len(self.flows)}"
         self._who[raw] = who
-        self._ends[number].set_result(Tokens(raw))
+        self._ends[number].set_result(FlowTokens(raw))
 
     def end(self, end: End, number: int = -1) -> None:
         """Let one flow end otherwise."""

@@ -24,7 +24,7 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import NewUser, UserStore
-from agentvault_tui.vault import TenantClient, Tokens, is_approver
+from agentvault_tui.vault import FlowTokens, TenantClient, is_approver
 
 
 class Running:
@@ -95,7 +95,7 @@ async def test_the_client_for_auth0_accepts_it(home: Home) -> None:
         assert (flow.expires_in, flow.interval) == (120, 1)
         await asyncio.to_thread(approve, tenant.issuer, flow.user_code, ann)
         answer = await client.poll_once(flow)
-        assert isinstance(answer, Tokens)
+        assert isinstance(answer, FlowTokens)
         person = await client.verify_id_token(answer.id_token, not_before=began)
         await client.aclose()
         assert person.sub == ann.user.sub

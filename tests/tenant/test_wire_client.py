@@ -15,7 +15,7 @@ from agentvault_tui.vault import (
     Budget,
     ClientSecret,
     Management,
-    MyAccount,
+    MyAccountApi,
     NoToken,
     ProviderToken,
     RefreshedToken,
@@ -140,7 +140,7 @@ async def test_it_connects_exchanges_and_revokes(
     credential = ClientSecret(
         agent.client["client_id"], Secret(agent.client["client_secret"])
     )
-    me = MyAccount(
+    me = MyAccountApi(
         tenant,
         RefreshedToken(
             tenant,

@@ -16,7 +16,7 @@ from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import (
     ClientSecret,
     Management,
-    Patience,
+    RetryLimits,
     Secret,
     Tenant,
     TenantClient,
@@ -72,7 +72,7 @@ async def wired(
 def api(wired: Tenant) -> Management:
     """The Management API, without chance in its pauses."""
     credential = ClientSecret("avMgmt01", Secret("the-management-secret"))
-    return Management(wired, credential, patience=Patience(jitter=lambda: 1.0))
+    return Management(wired, credential, patience=RetryLimits(jitter=lambda: 1.0))
 
 
 @pytest.fixture

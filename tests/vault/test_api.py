@@ -16,9 +16,9 @@ from agentvault_tui.errors import (
     TenantScopeError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault import Management, Priority, path
-from agentvault_tui.vault.api import Api
-from agentvault_tui.vault.issuer import is_path
+from agentvault_tui.vault import Management, Priority
+from agentvault_tui.vault.api import TenantApi
+from agentvault_tui.vault.issuer import is_path, path
 
 GRANTS = "/api/v2/grants"
 CONNECTIONS = "/api/v2/connections"
@@ -275,6 +275,6 @@ async def test_what_runs_in_the_background_leaves_the_operators_request(
     assert tenant.asked(TOKEN) == 1
 
 
-async def test_an_api_knows_its_scopes(tenant: RogueTenant, api: Api) -> None:
+async def test_an_api_knows_its_scopes(tenant: RogueTenant, api: TenantApi) -> None:
     """What may be done can be looked up before it is tried."""
     assert await api.scopes() == {"read:clients", "update:clients"}

@@ -11,7 +11,7 @@ from support.exchanges import NOON
 from support.manual_clock import ManualClock
 
 from agentvault_tui.vault import Budget, Priority
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 
 OPERATOR, REVOCATION, BACKGROUND = Priority
 
@@ -120,16 +120,22 @@ async def test_someone_who_gives_up_holds_nobody(clock: ManualClock) -> None:
 @pytest.mark.parametrize(
     ("reply", "pause"),
     [
-        (Reply(429, retry_after=12.0), 12.0),
-        (Reply(429, reset=int(NOON.timestamp()) + 8, date=NOON), 8.0),
-        (Reply(429), 1.0),
-        (Reply(200, remaining=0, reset=int(NOON.timestamp()) + 3, date=NOON), 3.0),
-        (Reply(200, remaining=1, reset=int(NOON.timestamp()) + 3, date=NOON), 0.0),
-        (Reply(500, retry_after=12.0), 0.0),
+        (TenantReply(429, retry_after=12.0), 12.0),
+        (TenantReply(429, reset=int(NOON.timestamp()) + 8, date=NOON), 8.0),
+        (TenantReply(429), 1.0),
+        (
+            TenantReply(200, remaining=0, reset=int(NOON.timestamp()) + 3, date=NOON),
+            3.0,
+        ),
+        (
+            TenantReply(200, remaining=1, reset=int(NOON.timestamp()) + 3, date=NOON),
+            0.0,
+        ),
+        (TenantReply(500, retry_after=12.0), 0.0),
     ],
 )
 async def test_a_spent_limit_holds_everyone_until_it_is_renewed(
-    budget: Budget, clock: ManualClock, reply: Reply, pause: float
+    budget: Budget, clock: ManualClock, reply: TenantReply, pause: float
 ) -> None:
     """One client's 429 spares all others theirs; nothing else slows anyone down."""
     budget.heed(reply)
@@ -173,7 +179,7 @@ def test_no_second_sees_more_than_the_rate_and_the_burst(
         for priority, gap, status in wanted:
             await budget.take(priority)
             yield clock.boot()
-            budget.heed(Reply(status, retry_after=0.0))
+            budget.heed(TenantReply(status, retry_after=0.0))
             clock.advance(gap)
 
     async def collect() -> list[float]:

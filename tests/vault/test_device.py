@@ -24,18 +24,18 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
 )
 from agentvault_tui.vault import (
-    Denied,
     DeviceFlow,
-    Expired,
-    Failed,
-    Pending,
-    SlowDown,
+    FlowDenied,
+    FlowExpired,
+    FlowFailed,
+    FlowPending,
+    FlowSlowDown,
+    FlowTokens,
+    FlowUnavailable,
     TenantClient,
-    Tokens,
-    Unavailable,
 )
 from agentvault_tui.vault.device import read_poll
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -141,7 +141,7 @@ async def test_a_flow_can_be_for_an_api_and_a_refresh_token(
     body = {**tenant.access(refresh_token="v1.secret-rt"), "id_token": "ey.a.b"}
     tenant.script(TOKEN, Answer(body))
     result = await client.poll_once(flow)
-    assert isinstance(result, Tokens)
+    assert isinstance(result, FlowTokens)
     assert result.access is not None
     assert result.access.token.reveal() == "at-1"
     assert result.access.expires.remaining(clock) == 86_400 - 60
@@ -156,10 +156,10 @@ async def test_recorded_polls_are_read_by_their_error_first(
 ) -> None:
     """403 and 429 mean four things; a limit's headers beside slow_down change none."""
     kinds = {
-        "pending": Pending,
-        "slow_down": SlowDown,
-        "expired": Expired,
-        "cancelled": Denied,
+        "pending": FlowPending,
+        "slow_down": FlowSlowDown,
+        "expired": FlowExpired,
+        "cancelled": FlowDenied,
     }
     flow = await start(client)
     tenant.script(TOKEN, answer("authentication", name))
@@ -298,25 +298,25 @@ async def test_what_the_tenant_writes_is_inert_in_errors(
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (PENDING, Pending()),
-        (oauth_error(400, "authorization_pending"), Pending()),
-        (SLOW_DOWN, SlowDown()),
-        (oauth_error(400, "slow_down"), SlowDown()),
-        (oauth_error(403, "expired_token", "The code expired."), Expired()),
-        (oauth_error(400, "expired_token"), Expired()),
-        (CANCELLED, Denied("User cancelled the confirmation prompt.")),
-        (oauth_error(400, "access_denied"), Denied("cancelled at the tenant")),
+        (PENDING, FlowPending()),
+        (oauth_error(400, "authorization_pending"), FlowPending()),
+        (SLOW_DOWN, FlowSlowDown()),
+        (oauth_error(400, "slow_down"), FlowSlowDown()),
+        (oauth_error(403, "expired_token", "The code expired."), FlowExpired()),
+        (oauth_error(400, "expired_token"), FlowExpired()),
+        (CANCELLED, FlowDenied("User cancelled the confirmation prompt.")),
+        (oauth_error(400, "access_denied"), FlowDenied("cancelled at the tenant")),
         (
             oauth_error(403, "invalid_grant", "Invalid or expired device code."),
-            Failed("invalid_grant", "Invalid or expired device code."),
+            FlowFailed("invalid_grant", "Invalid or expired device code."),
         ),
         (
             oauth_error(403, "unauthorized_client", "Not allowed."),
-            Failed("unauthorized_client", "Not allowed."),
+            FlowFailed("unauthorized_client", "Not allowed."),
         ),
         (
             oauth_error(401, "invalid_client"),
-            Failed("invalid_client", "no reason given"),
+            FlowFailed("invalid_client", "no reason given"),
         ),
         (
             Answer(
@@ -324,27 +324,27 @@ async def test_what_the_tenant_writes_is_inert_in_errors(
                 429,
                 {"Retry-After": "17"},
             ),
-            Unavailable("the tenant answered too_many_requests", 17.0),
+            FlowUnavailable("the tenant answered too_many_requests", 17.0),
         ),
         (
             Answer(b"Too many requests. Check the X-RateLimit-Limit header", 429),
-            Unavailable("the tenant answered 429"),
+            FlowUnavailable("the tenant answered 429"),
         ),
-        (oauth_error(503, "access_denied"), Unavailable("the tenant answered 503")),
-        (Answer(b"<html>", 502), Unavailable("the tenant answered 502")),
-        (Answer(b"<html>", 200), Unavailable("the tenant answered 200")),
+        (oauth_error(503, "access_denied"), FlowUnavailable("the tenant answered 503")),
+        (Answer(b"<html>", 502), FlowUnavailable("the tenant answered 502")),
+        (Answer(b"<html>", 200), FlowUnavailable("the tenant answered 200")),
         (
             Answer({"error": ["access_denied"]}, 403),
-            Unavailable("the tenant answered 403"),
+            FlowUnavailable("the tenant answered 403"),
         ),
         (
             Answer(b'{"error":"access_denied","error":"slow_down"}', 403),
-            Unavailable("the tenant answered 403"),
+            FlowUnavailable("the tenant answered 403"),
         ),
-        (GOOD, Tokens("eyJ.c.d")),
+        (GOOD, FlowTokens("eyJ.c.d")),
         (
             Answer({"access_token": "x"}),
-            Failed("no_id_token", "the tenant sent no ID token; it needs openid"),
+            FlowFailed("no_id_token", "the tenant sent no ID token; it needs openid"),
         ),
     ],
 )
@@ -382,8 +382,8 @@ def test_only_a_200_with_an_id_token_is_success(
     status: int, body: dict[str, Any] | None
 ) -> None:
     """No other answer, however made up, reads as an approval."""
-    result = read_poll(Reply(status, body), ManualClock(NOON))
+    result = read_poll(TenantReply(status, body), ManualClock(NOON))
     success = status == 200 and body is not None and type(body.get("id_token")) is str
-    assert isinstance(result, Tokens) is success
-    if isinstance(result, Denied | Failed):
+    assert isinstance(result, FlowTokens) is success
+    if isinstance(result, FlowDenied | FlowFailed):
         assert result.message.isprintable()

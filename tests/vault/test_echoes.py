@@ -10,7 +10,7 @@ from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.vault import Secret, Tenant
-from agentvault_tui.vault.provider import Endpoints, NotYet, Provider, WouldNot
+from agentvault_tui.vault.provider import Endpoints, NotYet, ProviderClient, WouldNot
 
 SECRET = "ya29.a0/b+c=="
 
@@ -19,7 +19,7 @@ async def test_a_provider_that_quotes_the_token_puts_it_in_no_record(
     tenant: RogueTenant,
 ) -> None:
     """Neither its error code nor bytes that are no HTTP carry it into the audit."""
-    provider = Provider(Endpoints(f"{tenant.issuer}revoke"), "workspace")
+    provider = ProviderClient(Endpoints(f"{tenant.issuer}revoke"), "workspace")
     tenant.script(
         "/revoke",
         lambda asked: Answer({"error": asked.form["token"]}, 400),

@@ -18,7 +18,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.model.finding import Level
 from agentvault_tui.vault import Secret, Tenant, TenantClient
 from agentvault_tui.vault.egress import route
-from agentvault_tui.vault.provider import Endpoints, Provider, Revoked
+from agentvault_tui.vault.provider import Endpoints, ProviderClient, ProviderRevoked
 from agentvault_tui.vault.provision import checks
 from agentvault_tui.vault.wire import verifier
 from agentvault_tui.web.local_ca import CaFiles, renew
@@ -95,8 +95,8 @@ async def test_a_provider_is_reached_so_too(
 ) -> None:
     """A revocation at Google goes the way that everything goes."""
     outside[0].script("/revoke", Answer({}))
-    provider = Provider(Endpoints(f"https://{HOST}/revoke"), "google-oauth2")
-    assert await provider.revoke(Secret("a-token")) == Revoked()
+    provider = ProviderClient(Endpoints(f"https://{HOST}/revoke"), "google-oauth2")
+    assert await provider.revoke(Secret("a-token")) == ProviderRevoked()
     await provider.aclose()
     assert proxy.asked == [f"CONNECT {HOST}:443"]
 

@@ -20,9 +20,9 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.vault import (
     ClientSecret,
-    MyAccount,
-    Patience,
+    MyAccountApi,
     RefreshedToken,
+    RetryLimits,
     Secret,
     Tenant,
 )
@@ -34,7 +34,7 @@ GOOGLE = "google-oauth2"
 
 
 @pytest.fixture
-def mine(tenant: RogueTenant, wired: Tenant) -> MyAccount:
+def mine(tenant: RogueTenant, wired: Tenant) -> MyAccountApi:
     """The accounts of a vault user, with a token of its refresh token."""
     tenant.script(TOKEN, Answer(tenant.access(scope=" ".join(SCOPES))))
     tokens = RefreshedToken(
@@ -45,8 +45,8 @@ def mine(tenant: RogueTenant, wired: Tenant) -> MyAccount:
         scope=" ".join(SCOPES),
     )
     texts = iter(["the-verifier", "the-state"] * 9)
-    return MyAccount(
-        wired, tokens, patience=Patience(attempts=1), unguessable=lambda: next(texts)
+    return MyAccountApi(
+        wired, tokens, patience=RetryLimits(attempts=1), unguessable=lambda: next(texts)
     )
 
 
@@ -62,7 +62,7 @@ async def all_of(listing: AsyncIterator[Any]) -> list[Any]:
 
 
 async def test_an_account_is_connected_in_two_calls_with_a_browser_between(
-    tenant: RogueTenant, mine: MyAccount
+    tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
     """PKCE and state out, a page of the tenant's with a ticket back, a code spent."""
     replay(tenant, "connect", "connect")
@@ -92,7 +92,7 @@ async def test_an_account_is_connected_in_two_calls_with_a_browser_between(
 
 
 async def test_the_token_is_for_this_api_and_its_scopes(
-    tenant: RogueTenant, mine: MyAccount
+    tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
     """One refresh token, this audience: `me/` with its slash."""
     replay(tenant, "accounts", "accounts_end")
@@ -104,7 +104,7 @@ async def test_the_token_is_for_this_api_and_its_scopes(
 
 @pytest.mark.parametrize("state", ["", "another", "the-statE", "thé-state"])
 async def test_a_browser_that_comes_back_from_elsewhere_is_sent_away(
-    tenant: RogueTenant, mine: MyAccount, state: str
+    tenant: RogueTenant, mine: MyAccountApi, state: str
 ) -> None:
     """Another's connection cannot be slipped in under ours: nothing is spent."""
     replay(tenant, "connect", "connect")
@@ -116,7 +116,7 @@ async def test_a_browser_that_comes_back_from_elsewhere_is_sent_away(
 
 
 async def test_a_browser_that_comes_back_too_late_is_told(
-    tenant: RogueTenant, mine: MyAccount, clock: ManualClock
+    tenant: RogueTenant, mine: MyAccountApi, clock: ManualClock
 ) -> None:
     """Five minutes, by the clock, and no call after them."""
     replay(tenant, "connect", "connect")
@@ -146,7 +146,7 @@ async def test_a_browser_that_comes_back_too_late_is_told(
     ],
 )
 async def test_a_page_that_must_not_be_opened_is_not(
-    tenant: RogueTenant, mine: MyAccount, changes: dict[str, Any]
+    tenant: RogueTenant, mine: MyAccountApi, changes: dict[str, Any]
 ) -> None:
     """Only a page on the tenant's own origin, with a ticket and a time, is opened."""
     body = {**answer("my_account", "connect", tenant.issuer).body, **changes}
@@ -159,7 +159,7 @@ async def test_a_page_that_must_not_be_opened_is_not(
 
 
 async def test_accounts_and_what_can_be_connected_are_listed_to_the_end(
-    tenant: RogueTenant, mine: MyAccount
+    tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
     """Twenty at a time, as many as the API gives."""
     replay(tenant, "accounts", "accounts", "accounts_end")
@@ -176,7 +176,7 @@ async def test_accounts_and_what_can_be_connected_are_listed_to_the_end(
 
 
 async def test_an_account_is_disconnected_once(
-    tenant: RogueTenant, mine: MyAccount
+    tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
     """204, and 404 the second time, which is as good."""
     tenant.script(
@@ -196,7 +196,7 @@ async def test_an_account_is_disconnected_once(
     ],
 )
 async def test_its_own_kind_of_error_is_read(
-    tenant: RogueTenant, mine: MyAccount, name: str, kind: Any, said: str
+    tenant: RogueTenant, mine: MyAccountApi, name: str, kind: Any, said: str
 ) -> None:
     """RFC 9457 problems become the same errors as everyone's, with what was wrong."""
     replay(tenant, "connect", name)
@@ -205,7 +205,7 @@ async def test_its_own_kind_of_error_is_read(
 
 
 async def test_what_is_under_way_shows_none_of_its_secrets(
-    tenant: RogueTenant, mine: MyAccount
+    tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
     """Ticket, session, state and verifier are in no repr."""
     replay(tenant, "connect", "connect")

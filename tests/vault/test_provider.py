@@ -17,12 +17,12 @@ from agentvault_tui.vault.provider import (
     KNOWN,
     Endpoints,
     NotYet,
-    Provider,
-    Revoked,
+    ProviderClient,
+    ProviderRevoked,
     WouldNot,
     endpoints,
 )
-from agentvault_tui.vault.reply import Reply
+from agentvault_tui.vault.reply import TenantReply
 
 TOKEN = Secret("ya29.a0-provider-token")
 REVOKE, USERINFO = "/revoke", "/userinfo"
@@ -34,7 +34,7 @@ class Standing:
     def __init__(self, rogue: RogueTenant, seconds: float, *, looks: bool) -> None:
         base = rogue.issuer.rstrip("/")
         at = Endpoints(base + REVOKE, base + USERINFO if looks else "")
-        self.rogue, self.provider = rogue, Provider(at, "acme", seconds)
+        self.rogue, self.provider = rogue, ProviderClient(at, "acme", seconds)
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ async def standing(
 async def test_the_token_alone_is_sent_and_nothing_of_ours() -> None:
     """A form with one field (RFC 7009 section 2.1): no client, nothing in the URL."""
     async with standing(Answer()) as here:
-        assert await here.provider.revoke(TOKEN) == Revoked()
+        assert await here.provider.revoke(TOKEN) == ProviderRevoked()
         (asked,) = here.rogue.requests
     assert asked.method == "POST"
     assert asked.form == {"token": TOKEN.reveal()}
@@ -63,9 +63,9 @@ async def test_the_token_alone_is_sent_and_nothing_of_ours() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (Answer({"anything": 1}), Revoked()),
-        (Answer({"error": "invalid_token"}, status=400), Revoked()),
-        (Answer({"ok": True, "revoked": True}), Revoked()),
+        (Answer({"anything": 1}), ProviderRevoked()),
+        (Answer({"error": "invalid_token"}, status=400), ProviderRevoked()),
+        (Answer({"ok": True, "revoked": True}), ProviderRevoked()),
         (
             Answer({"ok": False, "error": "invalid_auth"}),
             NotYet("acme answered 200 invalid_auth"),
@@ -126,7 +126,7 @@ async def test_a_token_that_is_still_taken_is_not_told_as_revoked() -> None:
         here.rogue.script(USERINFO, Answer({"sub": "1093"}), Answer(status=401))
         said = await here.provider.revoke(TOKEN)
         assert said == NotYet("acme revoked it and still takes it")
-        assert await here.provider.revoke(TOKEN) == Revoked()
+        assert await here.provider.revoke(TOKEN) == ProviderRevoked()
         looked = here.rogue.sent(USERINFO)[0]
     assert looked.headers["authorization"] == f"Bearer {TOKEN.reveal()}"
 
@@ -152,7 +152,7 @@ async def test_whose_a_token_is(answer: Answer, sub: str) -> None:
 
 async def test_nothing_is_asked_where_nothing_is_known() -> None:
     """A provider without endpoints is told no token."""
-    provider = Provider(Endpoints(), "acme")
+    provider = ProviderClient(Endpoints(), "acme")
     said = await provider.revoke(TOKEN)
     assert said == WouldNot("no revocation endpoint of acme is known")
     assert await provider.whose(TOKEN) == ""
@@ -175,13 +175,13 @@ def test_no_answer_but_two_is_taken_for_a_revocation(
     status: int, value: object, wait: float | None
 ) -> None:
     """Whatever comes, it was revoked by a 200 that says no no, or dead before."""
-    provider = Provider(Endpoints(), "acme")
-    said = provider._read(Reply(status, value, retry_after=wait))
+    provider = ProviderClient(Endpoints(), "acme")
+    said = provider._read(TenantReply(status, value, retry_after=wait))
     body = value if isinstance(value, dict) else {}
     dead = status == 400 and body.get("error") == "invalid_token"
     may = status == 200 and body.get("ok") is not False
-    assert isinstance(said, Revoked) <= (dead or may)
-    assert isinstance(said, Revoked) or "acme" in said.problem
+    assert isinstance(said, ProviderRevoked) <= (dead or may)
+    assert isinstance(said, ProviderRevoked) or "acme" in said.problem
 
 
 def test_what_is_set_goes_before_what_is_documented() -> None:

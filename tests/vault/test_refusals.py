@@ -19,10 +19,10 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
 )
 from agentvault_tui.vault.refusals import Envelope, read_refusal, refused
-from agentvault_tui.vault.reply import Reply, read_reply
+from agentvault_tui.vault.reply import TenantReply, read_reply
 
 
-def reply(file: str, name: str) -> Reply:
+def reply(file: str, name: str) -> TenantReply:
     """Return a recorded answer as the wire reads it."""
     found = answer(file, name)
     body = found.body if isinstance(found.body, bytes) else json.dumps(found.body)
@@ -88,7 +88,7 @@ def test_each_missing_scope_is_named(
 
 def test_a_scope_the_tenant_does_not_name_is_the_calls_own() -> None:
     """A refusal without a list still tells what the call needs."""
-    said = Reply(403, {"statusCode": 403, "errorCode": "insufficient_scope"})
+    said = TenantReply(403, {"statusCode": 403, "errorCode": "insufficient_scope"})
     error = refused(said, "do it", NOON, scope="read:grants")
     assert isinstance(error, TenantScopeError)
     assert error.scopes == ("read:grants",)
@@ -131,7 +131,7 @@ def test_a_spent_limit_says_how_long(file: str, name: str, pause: float) -> None
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 206, 226])
 def test_outages_and_odd_successes_are_no_refusals(status: int) -> None:
     """What is no answer is worth asking again, whatever its body says."""
-    error = refused(Reply(status, {"error": "access_denied"}), "do it", NOON)
+    error = refused(TenantReply(status, {"error": "access_denied"}), "do it", NOON)
     assert type(error) is TenantUnreachableError
 
 
@@ -149,7 +149,7 @@ members = st.sampled_from(
 @example(400, {"error": ": "})
 def test_whatever_a_refusal_holds_can_be_shown(status: int, body: Any) -> None:
     """No body, however made up, ends in an exception or in a hidden character."""
-    error = refused(Reply(status, body), "do it", NOON)
+    error = refused(TenantReply(status, body), "do it", NOON)
     assert isinstance(error, TenantError)
     assert error.diagnosis().isprintable()
     assert len(error.diagnosis()) < 1500
@@ -161,6 +161,6 @@ def test_whatever_a_refusal_holds_can_be_shown(status: int, body: Any) -> None:
 def test_scopes_are_words_whatever_the_sentence(text: str) -> None:
     """Scopes taken from a sentence of the tenant's are plain words, and few."""
     body = {"statusCode": 403, "message": f"Insufficient scope, expected: {text}"}
-    scopes = read_refusal(Reply(403, body)).scopes
+    scopes = read_refusal(TenantReply(403, body)).scopes
     assert len(scopes) <= 20
     assert all(one.isprintable() and " " not in one for one in scopes)

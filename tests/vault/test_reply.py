@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.exchanges import NOON
 
 from agentvault_tui.errors import TenantUnreachableError
-from agentvault_tui.vault.reply import LONGEST_WAIT, Reply, read_reply
+from agentvault_tui.vault.reply import LONGEST_WAIT, TenantReply, read_reply
 
 RESET = int(NOON.timestamp()) + 40
 DATE = "Tue, 24 Nov 2026 12:00:00 GMT"
@@ -107,10 +107,10 @@ def test_depth_no_tenant_needs_is_the_bound() -> None:
 def test_something_else_than_rows_is_an_outage(value: object) -> None:
     """A list that is none is told, and is never an empty one."""
     with pytest.raises(TenantUnreachableError, match="something else than a list"):
-        Reply(200, value).rows("rows")
+        TenantReply(200, value).rows("rows")
 
 
 def test_rows_stand_bare_or_under_their_key() -> None:
     """Both of Auth0's ways to send a list are read."""
-    assert Reply(200, [{"a": 1}]).rows("rows") == [{"a": 1}]
-    assert Reply(200, {"rows": [{"a": 1}]}).rows("rows") == [{"a": 1}]
+    assert TenantReply(200, [{"a": 1}]).rows("rows") == [{"a": 1}]
+    assert TenantReply(200, {"rows": [{"a": 1}]}).rows("rows") == [{"a": 1}]

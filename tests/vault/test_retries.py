@@ -8,7 +8,7 @@ from support.manual_clock import ManualClock
 from support.rogue_tenant import Answer, Request, RogueTenant
 
 from agentvault_tui.errors import TenantBusyError, TenantUnreachableError
-from agentvault_tui.vault import ClientSecret, Management, Patience, Secret, Tenant
+from agentvault_tui.vault import ClientSecret, Management, RetryLimits, Secret, Tenant
 
 CLIENTS = "/api/v2/clients"
 DOWN = Answer({"statusCode": 503}, 503)
@@ -139,7 +139,7 @@ async def test_a_slow_answer_is_cut_off(
     tenant.script(CLIENTS, Answer({}, drip=0.05))
     wired = Tenant(tenant.issuer, clock, timeout=0.2, sleep=sleep)
     api = Management(
-        wired, ClientSecret("m", Secret("s")), patience=Patience(attempts=1)
+        wired, ClientSecret("m", Secret("s")), patience=RetryLimits(attempts=1)
     )
     with pytest.raises(TenantUnreachableError, match=r"within 0\.2 s"):
         await api.request("GET", "clients")
@@ -155,7 +155,7 @@ async def test_jitter_keeps_clients_apart(
         naps.clear()
         tenant.script(CLIENTS, DOWN, Answer({}))
         wired = Tenant(tenant.issuer, clock, sleep=sleep)
-        patience = Patience(jitter=lambda chance=chance: chance)
+        patience = RetryLimits(jitter=lambda chance=chance: chance)
         api = Management(wired, ClientSecret("m", Secret("s")), patience=patience)
         await api.request("GET", "clients")
         pauses += naps[:1]

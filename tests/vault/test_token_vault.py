@@ -11,8 +11,8 @@ from agentvault_tui.vault import (
     Cause,
     ClientSecret,
     NoToken,
-    Patience,
     ProviderToken,
+    RetryLimits,
     Secret,
     Tenant,
     TokenVault,
@@ -33,7 +33,7 @@ def token_vault(wired: Tenant) -> TokenVault:
     return TokenVault(
         wired,
         ClientSecret("agent7", Secret("agent-secret")),
-        patience=Patience(attempts=3, seconds=5.0, jitter=lambda: 1.0),
+        patience=RetryLimits(attempts=3, seconds=5.0, jitter=lambda: 1.0),
     )
 
 

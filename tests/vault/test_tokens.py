@@ -22,7 +22,7 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
 )
 from agentvault_tui.vault import (
-    Access,
+    AccessToken,
     ClientCredentials,
     ClientSecret,
     FixedToken,
@@ -266,7 +266,7 @@ async def test_a_token_got_elsewhere_is_used_as_it_is(
     tenant: RogueTenant, wired: Tenant, clock: ManualClock
 ) -> None:
     """A management token of a device login needs no client credentials."""
-    access = Access(Secret("from-login"), frozenset(), Deadline.after(clock, 60))
+    access = AccessToken(Secret("from-login"), frozenset(), Deadline.after(clock, 60))
     api = Management(wired, FixedToken(access))
     tenant.script("/api/v2/clients", Answer({}))
     await api.request("GET", "clients")

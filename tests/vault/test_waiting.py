@@ -10,14 +10,14 @@ from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
 from agentvault_tui.vault import (
-    Cancelled,
-    Denied,
     DeviceFlow,
-    Expired,
-    Failed,
-    Pending,
+    FlowCancelled,
+    FlowDenied,
+    FlowExpired,
+    FlowFailed,
+    FlowPending,
+    FlowTokens,
     TenantClient,
-    Tokens,
 )
 
 
@@ -37,9 +37,11 @@ async def test_waiting_polls_at_the_interval_until_the_tokens_come(
     flow = await start(client)
     tenant.script(TOKEN, PENDING, PENDING, GOOD)
     seen: list[Any] = []
-    assert await client.wait(flow, asyncio.Event(), seen.append) == Tokens("eyJ.c.d")
+    assert await client.wait(flow, asyncio.Event(), seen.append) == FlowTokens(
+        "eyJ.c.d"
+    )
     assert naps == [5.25, 5.25, 5.25]
-    assert [type(one) for one in seen] == [Pending, Pending, Tokens]
+    assert [type(one) for one in seen] == [FlowPending, FlowPending, FlowTokens]
 
 
 async def test_slow_down_slows_down_for_good(
@@ -48,7 +50,7 @@ async def test_slow_down_slows_down_for_good(
     """Each slow_down adds five seconds to every later pause (RFC 8628 3.5)."""
     flow = await start(client)
     tenant.script(TOKEN, SLOW_DOWN, PENDING, SLOW_DOWN, PENDING, GOOD)
-    assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
+    assert isinstance(await client.wait(flow, asyncio.Event()), FlowTokens)
     assert naps == [5.25, 10.25, 10.25, 15.25, 15.25]
 
 
@@ -59,7 +61,7 @@ async def test_a_slow_down_that_names_a_longer_wait_gets_it(
     flow = await start(client)
     slow = Answer({"error": "slow_down"}, 429, {"Retry-After": "30"})
     tenant.script(TOKEN, slow, PENDING, GOOD)
-    assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
+    assert isinstance(await client.wait(flow, asyncio.Event()), FlowTokens)
     assert naps == [5.25, 30, 10.25]
 
 
@@ -76,7 +78,7 @@ async def test_the_interval_counts_from_the_receipt_of_the_last_answer(
 
     flow = await start(client, ttl=30)
     tenant.script(TOKEN, slowly)
-    assert await client.wait(flow, asyncio.Event()) == Expired()
+    assert await client.wait(flow, asyncio.Event()) == FlowExpired()
     gaps = {later - earlier for earlier, later in pairwise(asked)}
     assert gaps == {8.25}
 
@@ -88,7 +90,7 @@ async def test_an_expiry_whose_one_answer_was_lost_still_ends_it(
     flow = await start(client)
     tenant.script(TOKEN, Answer(raw=b""), oauth_error(403, "invalid_grant"))
     end = await client.wait(flow, asyncio.Event())
-    assert end == Failed("invalid_grant", "the code is used or expired")
+    assert end == FlowFailed("invalid_grant", "the code is used or expired")
 
 
 async def test_an_outage_is_waited_out_with_growing_pauses(
@@ -100,7 +102,7 @@ async def test_an_outage_is_waited_out_with_growing_pauses(
     tenant.script(
         TOKEN, Answer({}, 500), Answer(raw=b"rubbish"), limited, PENDING, GOOD
     )
-    assert isinstance(await client.wait(flow, asyncio.Event()), Tokens)
+    assert isinstance(await client.wait(flow, asyncio.Event()), FlowTokens)
     assert naps == [5.25, 10.5, 21, 30, 5.25]
 
 
@@ -110,7 +112,7 @@ async def test_waiting_ends_with_the_codes_own_life(
     """A tenant that stays down costs no more than the code's time, to the second."""
     flow = await start(client, ttl=60)
     await tenant.stop()
-    assert await client.wait(flow, asyncio.Event()) == Expired()
+    assert await client.wait(flow, asyncio.Event()) == FlowExpired()
     assert sum(naps) == 60
     assert flow.expires.passed(clock)
 
@@ -121,16 +123,16 @@ async def test_tokens_that_come_after_the_code_expired_are_not_taken(
     """The tenant's code may live longer than ours; after ours, nobody asks."""
     flow = await start(client, ttl=4)
     tenant.script(TOKEN, GOOD)
-    assert await client.wait(flow, asyncio.Event()) == Expired()
+    assert await client.wait(flow, asyncio.Event()) == FlowExpired()
     assert tenant.asked(TOKEN) == 0
 
 
 @pytest.mark.parametrize(
     ("answer", "end"),
     [
-        (CANCELLED, Denied),
-        (oauth_error(403, "expired_token"), Expired),
-        (oauth_error(403, "invalid_grant"), Failed),
+        (CANCELLED, FlowDenied),
+        (oauth_error(403, "expired_token"), FlowExpired),
+        (oauth_error(403, "invalid_grant"), FlowFailed),
     ],
 )
 async def test_a_final_answer_ends_the_waiting(
@@ -154,7 +156,7 @@ async def test_cancelling_stops_at_once_amid_a_request(
     task = asyncio.create_task(client.wait(flow, cancel))
     await tenant.arrived.wait()
     cancel.set()
-    assert await task == Cancelled()
+    assert await task == FlowCancelled()
 
 
 async def test_cancelling_stops_at_once_amid_a_pause(
@@ -173,7 +175,7 @@ async def test_cancelling_stops_at_once_amid_a_pause(
     task = asyncio.create_task(client.wait(flow, cancel))
     await asleep.wait()
     cancel.set()
-    assert await task == Cancelled()
+    assert await task == FlowCancelled()
     assert tenant.asked(TOKEN) == 0
     await client.aclose()
 
@@ -185,12 +187,12 @@ async def test_a_cancellation_wins_over_tokens_of_the_same_instant(
     cancel = asyncio.Event()
 
     class Racing(TenantClient):
-        async def poll_once(self, _flow: DeviceFlow) -> Tokens:
+        async def poll_once(self, _flow: DeviceFlow) -> FlowTokens:
             cancel.set()
-            return Tokens("eyJ.c.d")
+            return FlowTokens("eyJ.c.d")
 
     client = Racing(tenant.issuer, "avConsole01", clock, sleep=lambda _: never_long())
-    assert await client.wait(await start(client), cancel) == Cancelled()
+    assert await client.wait(await start(client), cancel) == FlowCancelled()
     await client.aclose()
 
 
@@ -210,4 +212,4 @@ async def test_tokens_that_arrive_with_the_cancellation_are_dropped(
         return GOOD
 
     tenant.script(TOKEN, last_moment)
-    assert await client.wait(flow, cancel) == Cancelled()
+    assert await client.wait(flow, cancel) == FlowCancelled()

@@ -14,8 +14,8 @@ from support.web_kit import Serve, echo
 
 from agentvault_tui.web import (
     App,
-    Guard,
     Listener,
+    RequestGuard,
     Server,
     loopback_hosts,
     tcp_socket,
@@ -40,7 +40,7 @@ def serve(server: Server) -> Serve:
 
     async def start(app: App | None = None, **more: Any) -> Listener:
         bound = tcp_socket("127.0.0.1", 0)
-        app = app or Guard(echo, hosts=loopback_hosts(bound.getsockname()[1]))
+        app = app or RequestGuard(echo, hosts=loopback_hosts(bound.getsockname()[1]))
         return await server.listen(app, bound, **more)
 
     return start

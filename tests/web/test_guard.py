@@ -11,9 +11,9 @@ from support.patience import PATIENT
 from support.web_kit import Serve, echo, talk
 
 from agentvault_tui.web import (
-    Guard,
     Listener,
     Receive,
+    RequestGuard,
     Scope,
     Send,
     json_reply,
@@ -84,7 +84,7 @@ async def test_a_person_may_follow_a_link_to_a_page(serve: Serve) -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         port = scope["server"][1]
-        guarded = Guard(echo, hosts=loopback_hosts(port), navigable=True)
+        guarded = RequestGuard(echo, hosts=loopback_hosts(port), navigable=True)
         await guarded(scope, receive, send)
 
     listener = await serve(app)
@@ -126,7 +126,7 @@ async def test_a_guard_can_have_another_cap(serve: Serve, chunked: bool) -> None
     async def pieces(size: int):  # type: ignore[no-untyped-def] # noqa: ANN202
         yield b"x" * size
 
-    listener = await serve(Guard(echo, hosts=None, body_cap=9))
+    listener = await serve(RequestGuard(echo, hosts=None, body_cap=9))
     async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         for size, status in ((9, 200), (10, 413)):
             body = pieces(size) if chunked else b"x" * size
@@ -161,7 +161,7 @@ async def test_an_endless_body_is_refused_early_and_cut(serve: Serve) -> None:
 async def test_errors_take_the_shape_asked_for(serve: Serve) -> None:
     """Operators read problem documents (RFC 9457)."""
     listener = await serve(
-        Guard(echo, hosts=frozenset({b"nowhere"}), shape=problem), shape=problem
+        RequestGuard(echo, hosts=frozenset({b"nowhere"}), shape=problem), shape=problem
     )
     answer = await get(listener)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -178,7 +178,7 @@ async def test_a_broken_app_answers_500_and_the_log_has_the_rest(
         raise RuntimeError("secret")
 
     with caplog.at_level(logging.ERROR):
-        answer = await get(await serve(Guard(broken, hosts=None)))
+        answer = await get(await serve(RequestGuard(broken, hosts=None)))
     assert answer.status_code == 500
     assert answer.json()["error"] == "server_error"
     assert "secret" not in answer.text
@@ -194,7 +194,7 @@ async def test_what_an_app_says_of_caches_stands(serve: Serve) -> None:
         await send(start)
         await send({"type": "http.response.body", "body": b""})
 
-    listener = await serve(Guard(cached, hosts=None))
+    listener = await serve(RequestGuard(cached, hosts=None))
     async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         kept = await client.get(listener.url + "/a")
         dropped = await client.get(listener.url + "/b")

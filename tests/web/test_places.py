@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.web.places import Place, Places
+from agentvault_tui.web.places import ConnectionSlot, Places
 
 
 class Door:
@@ -15,10 +15,10 @@ class Door:
         self.places = Places(most)
         self.dropped: list[str] = []
 
-    def take(self, name: str, user: int | None = 1) -> Place | None:
+    def take(self, name: str, user: int | None = 1) -> ConnectionSlot | None:
         return self.places.take(lambda: user, lambda: self.dropped.append(name))
 
-    def at_work(self, name: str, user: int | None = 1) -> Place:
+    def at_work(self, name: str, user: int | None = 1) -> ConnectionSlot:
         place = self.take(name, user)
         assert place is not None
         self.places.works(place)
@@ -85,7 +85,7 @@ def test_what_the_kernel_does_not_tell_is_one_users() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("twvl"))))
 def test_places_are_counted_right(steps: list[tuple[int, str]]) -> None:
     """Whatever happens, never more than there are, and none is lost or given twice."""
-    places, there, dropped = Places(3), dict[int, Place](), set[int]()
+    places, there, dropped = Places(3), dict[int, ConnectionSlot](), set[int]()
     for number, (user, step) in enumerate(steps):
         if step == "t":
             place = places.take(lambda u=user: u, lambda n=number: dropped.add(n))  # type: ignore[misc]

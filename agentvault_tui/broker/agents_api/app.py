@@ -72,6 +72,13 @@ def agents_app(broker: Broker, issuer: str) -> App:
     """Return the agents' HTTP of *broker*, reached at *issuer*.
 
     It expects a guard before it: `Host` is trusted here.
+
+    Args:
+        broker: what answers.
+        issuer: the URL that agents reach it at.
+
+    Returns:
+        an ASGI application.
     """
     return AgentsApi(broker, issuer)
 

@@ -28,7 +28,15 @@ from agentvault_tui.errors import AgentVaultError
 
 
 def operators_app(broker: Broker, feed: Feed) -> Starlette:
-    """Return the application for the Unix socket."""
+    """Return the application for the Unix socket.
+
+    Args:
+        broker: what answers.
+        feed: the stream of events.
+
+    Returns:
+        an ASGI application.
+    """
     sessions = Sessions(broker)
     authority = Authority(broker, sessions)
 

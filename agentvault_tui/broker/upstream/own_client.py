@@ -15,8 +15,8 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault import Budget, Management, RegisteredClient, Tenant
 from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import AgentNeed, Needs, Provisioner
-from agentvault_tui.vault.provision.desired import BY_NAME, Kind, Wanted
-from agentvault_tui.vault.provision.plan import Step, make_plan
+from agentvault_tui.vault.provision.desired import BY_NAME, DesiredKind, DesiredObject
+from agentvault_tui.vault.provision.plan import PlanStep, make_plan
 from agentvault_tui.vault.provision.rules import AllButOurs, Ref
 
 _RATE: Final = 500.0
@@ -44,9 +44,9 @@ async def make_own_client(
     )
     wanted, found = await provisioner.look(needs)
     plan = make_plan(tuple(_of_one(wanted, agent, connection)), found)
-    address = f"{Kind.CONNECTION}.{connection}"
+    address = f"{DesiredKind.CONNECTION}.{connection}"
     for item in plan.items:
-        if item.address == address and item.step is Step.BY_HAND:
+        if item.address == address and item.step is PlanStep.BY_HAND:
             raise NotFoundError(
                 f"the tenant has no connection {visible(connection, 60)}",
                 "the embedded tenant's own is called workspace",
@@ -56,16 +56,18 @@ async def make_own_client(
 
 
 def _of_one(
-    wanted: tuple[Wanted, ...], agent: Agent, connection: str
-) -> Iterator[Wanted]:
+    wanted: tuple[DesiredObject, ...], agent: Agent, connection: str
+) -> Iterator[DesiredObject]:
     """Pick what one agent needs; the rest an embedded tenant does without."""
     key = f"agents/{agent.id}"
     for one in wanted:
-        if one.kind in {Kind.CLIENT, Kind.GRANT} and one.key.startswith(key):
+        if one.kind in {DesiredKind.CLIENT, DesiredKind.GRANT} and one.key.startswith(
+            key
+        ):
             yield one
-        elif one.kind is Kind.SETTINGS and one.key == BY_NAME:
+        elif one.kind is DesiredKind.SETTINGS and one.key == BY_NAME:
             yield one  # before the client is made, which would get every connection
-        elif one.kind is Kind.CONNECTION and one.key == connection:
+        elif one.kind is DesiredKind.CONNECTION and one.key == connection:
             # It keeps those that it was given before.
-            added = AllButOurs((), (Ref(f"{Kind.CLIENT}.{key}"),))
+            added = AllButOurs((), (Ref(f"{DesiredKind.CLIENT}.{key}"),))
             yield replace(one, fields={**one.fields, "clients": added})

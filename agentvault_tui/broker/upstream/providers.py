@@ -30,8 +30,8 @@ from agentvault_tui.vault.provider import (
     KNOWN,
     Endpoints,
     NotYet,
-    Provider,
-    Revoked,
+    ProviderClient,
+    ProviderRevoked,
     endpoints,
 )
 
@@ -152,7 +152,7 @@ class Providers:
         self._registry = registry
         self._outlook = outlook
         self._exchange = exchange
-        self._reached: dict[tuple[str, Endpoints], Provider] = {}
+        self._reached: dict[tuple[str, Endpoints], ProviderClient] = {}
         self._places: dict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_CALLS)
         )
@@ -285,7 +285,7 @@ class Providers:
             said = await provider.revoke(held.token)
         if isinstance(said, NotYet):
             return Tried(said.problem, said.wait)
-        if not isinstance(said, Revoked):
+        if not isinstance(said, ProviderRevoked):
             return self._by_hand(row, said.problem)
         ended = self._registry.leases.ended(
             held.account, held.thumbprint, all_of_it=at.ends_all
@@ -299,10 +299,10 @@ class Providers:
         problem = f"revoke at {visible(row.connection, 60)} by hand{ends}: {why}"
         return Tried(problem, over="failed")
 
-    def _provider(self, name: str, at: Endpoints) -> Provider:
+    def _provider(self, name: str, at: Endpoints) -> ProviderClient:
         key = name, at
         if key not in self._reached:
-            self._reached[key] = Provider(at, name)
+            self._reached[key] = ProviderClient(at, name)
         return self._reached[key]
 
     def _account(self, row: OutboxStep) -> Account | None:

@@ -43,7 +43,7 @@ from agentvault_tui.model import Account, Actor, Agent, EventType, new_id
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     ConnectedAccount,
-    MyAccount,
+    MyAccountApi,
     RefreshedToken,
     Secret,
     SigningIn,
@@ -148,7 +148,9 @@ async def proceed(
         return await _connected(broker, flow.wanted, flow.at, answer, operator)
 
 
-def my_account(broker: Broker, account: Agent | Account, user: VaultUser) -> MyAccount:
+def my_account(
+    broker: Broker, account: Agent | Account, user: VaultUser
+) -> MyAccountApi:
     """Return the My Account API of an agent's vault user.
 
     Raises:
@@ -168,7 +170,7 @@ def my_account(broker: Broker, account: Agent | Account, user: VaultUser) -> MyA
         scope=" ".join(SCOPES),
         rotated=rotated,
     )
-    return MyAccount(tenant, tokens)
+    return MyAccountApi(tenant, tokens)
 
 
 def _checked(broker: Broker, wanted: Wanted) -> Agent:

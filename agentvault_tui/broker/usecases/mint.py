@@ -26,14 +26,14 @@ from agentvault_tui.model import (
     TokenKind,
     new_id,
 )
-from agentvault_tui.vault import DeviceFlow, Tokens
+from agentvault_tui.vault import DeviceFlow, FlowTokens
 
 UNDELIVERED: Final = "undelivered:"
 """Stands for the hash of a minted token whose secret nobody was given yet."""
 
 
 async def mint_verified(
-    broker: Broker, started: StepUp, flow: DeviceFlow, tokens: Tokens
+    broker: Broker, started: StepUp, flow: DeviceFlow, tokens: FlowTokens
 ) -> bool:
     """Verify who said yes at the end of *flow*, and mint what they said yes to.
 

@@ -42,12 +42,12 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
-    Cancelled,
-    Denied,
     DeviceFlow,
-    Expired,
-    Failed,
-    Tokens,
+    FlowCancelled,
+    FlowDenied,
+    FlowExpired,
+    FlowFailed,
+    FlowTokens,
 )
 
 log = logging.getLogger("agentvault.stepup")
@@ -245,7 +245,7 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     """Follow the tenant until it says who, with what factor, when, or no."""
     try:
         result = await broker.tenant.wait(flow, asyncio.Event())
-        if not isinstance(result, Tokens):
+        if not isinstance(result, FlowTokens):
             away = broker.tenant.reachable is False
             problem = problem_of(result, away=away)
             await _back_to_pending(broker, started, problem)
@@ -275,20 +275,20 @@ def device_code(flow: DeviceFlow) -> DeviceCode:
 
 
 def problem_of(
-    end: Denied | Expired | Failed | Cancelled, *, away: bool = False
+    end: FlowDenied | FlowExpired | FlowFailed | FlowCancelled, *, away: bool = False
 ) -> str:
     """Say why a flow ended without a person's yes."""
     match end:
-        case Denied(message):
+        case FlowDenied(message):
             return f"refused at the tenant: {visible(message, 120)}"
-        case Expired() if away:
+        case FlowExpired() if away:
             # Nobody could have used it: that is not the person's doing.
             return "the tenant did not answer until the code ran out"
-        case Expired():
+        case FlowExpired():
             return "the code ran out before it was used"
-        case Failed(error, message):
+        case FlowFailed(error, message):
             return f"the tenant gave up: {visible(error, 40)} {visible(message, 120)}"
-        case Cancelled():
+        case FlowCancelled():
             return "stopped waiting for the tenant"
 
 

@@ -17,11 +17,11 @@ from agentvault_tui.cli.doctor.running import (
 from agentvault_tui.cli.doctor.tls import check_tls
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError, SettingsError
 from agentvault_tui.model.finding import Finding, Level
 
-_CHECKS: Final[tuple[tuple[str, Callable[[Session], Iterator[Finding]]], ...]] = (
+_CHECKS: Final[tuple[tuple[str, Callable[[CliSession], Iterator[Finding]]], ...]] = (
     ("versions", check_versions),
     ("files", check_files),
     ("settings", check_settings),
@@ -42,7 +42,7 @@ _WITHOUT_HOME: Final = frozenset({"versions", "files", "terminal"})
 
 @command("doctor", example="agentvault doctor", prints_data=True)
 @pass_session
-def doctor(session: Session) -> int:
+def doctor(session: CliSession) -> int:
     """Look at everything, and say what is wrong and what to do about it.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
@@ -63,8 +63,8 @@ def doctor(session: Session) -> int:
 
 
 def _checks(
-    session: Session,
-) -> Iterator[tuple[str, Callable[[Session], Iterator[Finding]]]]:
+    session: CliSession,
+) -> Iterator[tuple[str, Callable[[CliSession], Iterator[Finding]]]]:
     """Yield what can be looked at: in a home that is not ours, nothing."""
     try:
         home = session.home
@@ -76,7 +76,7 @@ def _checks(
 
 
 def _examine(
-    session: Session, check: Callable[[Session], Iterator[Finding]]
+    session: CliSession, check: Callable[[CliSession], Iterator[Finding]]
 ) -> Iterator[Finding]:
     """Run one check; that it cannot be done is itself a finding."""
     try:

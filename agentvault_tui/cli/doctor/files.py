@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.home import Home, check_socket_path
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 
@@ -15,7 +15,7 @@ _LEAST_FREE = 200 * 1024 * 1024
 """Below this a busy broker may run out of disk within hours."""
 
 
-def check_files(session: Session) -> Iterator[Finding]:
+def check_files(session: CliSession) -> Iterator[Finding]:
     """Say where everything lies, and whether only its owner can touch it."""
     home = session.home
     yield ok(f"data in {home.data}, settings in {home.config}")
@@ -37,7 +37,7 @@ def check_files(session: Session) -> Iterator[Finding]:
         )
 
 
-def check_settings(session: Session) -> Iterator[Finding]:
+def check_settings(session: CliSession) -> Iterator[Finding]:
     """Read the settings as the broker would."""
     settings = session.settings
     source = session.home.config_file
@@ -53,7 +53,7 @@ def check_settings(session: Session) -> Iterator[Finding]:
             )
 
 
-def check_policy(session: Session) -> Iterator[Finding]:
+def check_policy(session: CliSession) -> Iterator[Finding]:
     """Load policy and catalogue as the broker would."""
     policy = lazy_room("broker.policy_files").load_policy(session.home)
     policy.catalogue.check_connections(session.settings.connection_scopes)

@@ -13,7 +13,7 @@ from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.output import ascii_terminal
-from agentvault_tui.cli.session import Session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.model.finding import Finding, ok, warning
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
@@ -23,7 +23,7 @@ _RESET_BACKPORTS: Final = ((3, 44, 6), (3, 50, 7))
 _LEAST_CELLS: Final = (80, 24)
 
 
-def check_versions(_: Session) -> Iterator[Finding]:
+def check_versions(_: CliSession) -> Iterator[Finding]:
     """Name what runs, and what is known to be wrong with it."""
     yield ok(
         f"AgentVault {__version__}, Python {platform.python_version()}, "
@@ -52,7 +52,7 @@ def resets_can_race(version: tuple[int, int, int]) -> bool:
     )
 
 
-def check_terminal(_: Session) -> Iterator[Finding]:
+def check_terminal(_: CliSession) -> Iterator[Finding]:
     """Say what the console can draw here."""
     environ = os.environ
     term = environ.get("TERM", "")

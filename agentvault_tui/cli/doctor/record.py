@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Final
 
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 
@@ -17,7 +17,7 @@ _ODD_YEAR: Final = 2026
 """No clock of a machine that runs this can be before its first release."""
 
 
-def check_ledger(session: Session) -> Iterator[Finding]:
+def check_ledger(session: CliSession) -> Iterator[Finding]:
     """Check the end of the chain, and the head kept outside the database."""
     home = session.home
     if not home.database.exists():
@@ -44,7 +44,7 @@ def check_ledger(session: Session) -> Iterator[Finding]:
         yield ok(f"it holds the head kept outside the database ({outside.head.seq})")
 
 
-def check_clock(session: Session) -> Iterator[Finding]:
+def check_clock(session: CliSession) -> Iterator[Finding]:
     """Compare the clock with the last time that was recorded."""
     now = SystemClock().now()
     if now.year < _ODD_YEAR:
@@ -60,7 +60,7 @@ def check_clock(session: Session) -> Iterator[Finding]:
         yield ok(f"{iso(now)}, not before anything recorded")
 
 
-def _last_time(session: Session) -> datetime | None:
+def _last_time(session: CliSession) -> datetime | None:
     home = session.home
     if not home.database.exists():
         return None

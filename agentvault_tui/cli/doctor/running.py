@@ -8,7 +8,7 @@ from contextlib import aclosing, closing
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.lookup import agent_pages
-from agentvault_tui.cli.session import Session, lazy_room
+from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
@@ -17,7 +17,7 @@ from agentvault_tui.operator_api.shapes import StatusInfo
 from agentvault_tui.text import visible
 
 
-def check_broker(session: Session) -> Iterator[Finding]:
+def check_broker(session: CliSession) -> Iterator[Finding]:
     """Ask the broker how it is."""
     status = _status(session)
     if status is None:
@@ -56,7 +56,7 @@ def check_broker(session: Session) -> Iterator[Finding]:
         yield warning(sentence)
 
 
-def check_servers(session: Session) -> Iterator[Finding]:
+def check_servers(session: CliSession) -> Iterator[Finding]:
     """Name the resource servers that see tokens meant for others."""
     if _status(session) is None:
         return
@@ -72,7 +72,7 @@ def check_servers(session: Session) -> Iterator[Finding]:
             )
 
 
-def _kept_cuts(session: Session) -> Iterator[Finding]:
+def _kept_cuts(session: CliSession) -> Iterator[Finding]:
     """Say what the next start will do about cuts that are not in the ledger."""
     home = session.home
     if not (home.cut_journal.exists() or home.cut_marker.exists()):
@@ -95,7 +95,7 @@ def _kept_cuts(session: Session) -> Iterator[Finding]:
         )
 
 
-def check_tenant(session: Session) -> Iterator[Finding]:
+def check_tenant(session: CliSession) -> Iterator[Finding]:
     """Look from the outside in, as the broker would: DNS, https, issuer, clock."""
     status = _status(session)
     issuer = status.tenant.issuer if status else session.settings.tenant.issuer
@@ -112,7 +112,7 @@ def check_tenant(session: Session) -> Iterator[Finding]:
         yield from _reach(issuer)
 
 
-def check_people(session: Session) -> Iterator[Finding]:
+def check_people(session: CliSession) -> Iterator[Finding]:
     """See whether anyone could approve."""
     settings, home = session.settings, session.home
     if settings.tenant.issuer:
@@ -139,7 +139,7 @@ def check_people(session: Session) -> Iterator[Finding]:
         )
 
 
-def _status(session: Session) -> StatusInfo | None:
+def _status(session: CliSession) -> StatusInfo | None:
     try:
         return session.client.call(STATUS)
     except UnreachableError:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from agentvault_tui.cli.session import Session, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession, lazily, lazy_room
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 _SOON: Final = timedelta(days=30)
 
 
-def check_tls(session: Session) -> Iterator[Finding]:
+def check_tls(session: CliSession) -> Iterator[Finding]:
     """See that the certificate is whole, in time, and for where agents ask."""
     room = lazy_room("web.local_ca")
     settings = session.settings.broker

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.credentials import RegisteredClient
-from agentvault_tui.vault.retries import Patience
+from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ClientCredentials, TokenSource
 
 
-class Management(Api):
+class Management(TenantApi):
     """What an administrator of the tenant may do, as far as our scopes go."""
 
     def __init__(
@@ -19,7 +19,7 @@ class Management(Api):
         client: RegisteredClient | TokenSource,
         *,
         budget: Budget | None = None,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
     ) -> None:
         """Use *tenant* as *client*, or with tokens got elsewhere.
 

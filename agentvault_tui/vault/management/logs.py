@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.errors import TenantNotFoundError
-from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
-from agentvault_tui.vault.reply import Json, Reply
+from agentvault_tui.vault.reply import Json, TenantReply
 
 MOST: Final = 100
 """Rows in one answer, at most."""
@@ -25,7 +25,7 @@ class LogPage:
     """The row to ask on from; keep it, also when nothing new came."""
 
 
-async def latest(api: Api) -> LogPage:
+async def latest(api: TenantApi) -> LogPage:
     """Return the newest row, to start reading from. Scope ``read:logs``.
 
     An empty log gives no row, and nothing to resume from.
@@ -33,7 +33,7 @@ async def latest(api: Api) -> LogPage:
     return await _end(api, "date:-1")
 
 
-async def earliest(api: Api) -> LogPage:
+async def earliest(api: TenantApi) -> LogPage:
     """Return the oldest row there is, to read on from. Scope ``read:logs``.
 
     One alone: a search sorts by date and a checkpoint by id, so the rows behind it are
@@ -42,7 +42,7 @@ async def earliest(api: Api) -> LogPage:
     return await _end(api, "date:1")
 
 
-async def has(api: Api, row: str) -> bool:
+async def has(api: TenantApi, row: str) -> bool:
     """Tell whether the tenant still keeps *row*. Scope ``read:logs``."""
     try:
         await api.request(
@@ -53,7 +53,7 @@ async def has(api: Api, row: str) -> bool:
     return True
 
 
-async def after(api: Api, row: str, take: int = MOST) -> LogPage:
+async def after(api: TenantApi, row: str, take: int = MOST) -> LogPage:
     """Return the rows after *row*, none when there are none yet. ``read:logs``.
 
     Auth0 heeds nothing else in such a request. The ``Link`` of its answer names the
@@ -73,7 +73,7 @@ async def after(api: Api, row: str, take: int = MOST) -> LogPage:
     return LogPage(rows, max(one["log_id"] for one in rows))
 
 
-async def _end(api: Api, sort: str) -> LogPage:
+async def _end(api: TenantApi, sort: str) -> LogPage:
     reply = await api.request(
         "GET",
         "logs",
@@ -85,7 +85,7 @@ async def _end(api: Api, sort: str) -> LogPage:
     return LogPage(rows, rows[-1]["log_id"] if rows else "")
 
 
-def _rows(reply: Reply, take: int) -> tuple[Json, ...]:
+def _rows(reply: TenantReply, take: int) -> tuple[Json, ...]:
     """Return at most *take* rows, each under the name its id has everywhere.
 
     What a row repeats of a request may nest at will.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError, TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.api import Api, Query, Value
+from agentvault_tui.vault.api import Query, TenantApi, Value
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import (
     delete_at,
@@ -52,7 +52,7 @@ class ObjectKind:
         """Its name in scopes and lists, as in ``read:client_grants``."""
         return self.where.rpartition("/")[2].replace("-", "_")
 
-    async def every(self, api: Api, **query: Value) -> AsyncIterator[Json]:
+    async def every(self, api: TenantApi, **query: Value) -> AsyncIterator[Json]:
         """Yield all that *query* lets through; of the tenant's own too."""
         asked = {**self.query, **query}
         what, scope = f"list its {self.noun}s", f"read:{self.scope}"
@@ -73,7 +73,7 @@ class ObjectKind:
         async for row in rows:
             yield without_secrets(row)
 
-    async def get(self, api: Api, identity: str) -> Json:
+    async def get(self, api: TenantApi, identity: str) -> Json:
         """Return one object.
 
         Raises:
@@ -88,11 +88,13 @@ class ObjectKind:
         )
         return without_secrets(reply.json())
 
-    async def create(self, api: Api, wanted: Mapping[str, Any]) -> Json:
+    async def create(self, api: TenantApi, wanted: Mapping[str, Any]) -> Json:
         """Make an object (201; 200 where Auth0 does not say so)."""
         return without_secrets(await self._created(api, wanted))
 
-    async def patch(self, api: Api, identity: str, changes: Mapping[str, Any]) -> Json:
+    async def patch(
+        self, api: TenantApi, identity: str, changes: Mapping[str, Any]
+    ) -> Json:
         """Change an object (200). A member that is an object is replaced whole."""
         reply = await api.request(
             "PATCH",
@@ -103,7 +105,7 @@ class ObjectKind:
         )
         return without_secrets(reply.json())
 
-    async def delete(self, api: Api, identity: str) -> bool:
+    async def delete(self, api: TenantApi, identity: str) -> bool:
         """Delete an object for good (204); was it there?"""
         return await delete_at(
             api,
@@ -112,7 +114,7 @@ class ObjectKind:
             scope=f"delete:{self.scope}",
         )
 
-    async def _created(self, api: Api, wanted: Mapping[str, Any]) -> Json:
+    async def _created(self, api: TenantApi, wanted: Mapping[str, Any]) -> Json:
         reply = await api.request(
             "POST",
             self.where,
@@ -134,10 +136,10 @@ class NewClient:
     secret: Secret | None
 
 
-class Clients(ObjectKind):
+class ClientKind(ObjectKind):
     """Applications, their secrets, keys and connections (``/clients``)."""
 
-    async def register(self, api: Api, settings: Mapping[str, Any]) -> NewClient:
+    async def register(self, api: TenantApi, settings: Mapping[str, Any]) -> NewClient:
         """Make a client (201) and return its secret with it.
 
         Set ``oidc_conformant`` yourself: Auth0's default here is false.
@@ -148,7 +150,7 @@ class Clients(ObjectKind):
             without_secrets(made), Secret(secret) if isinstance(secret, str) else None
         )
 
-    async def rotate_secret(self, api: Api, client_id: str) -> Secret:
+    async def rotate_secret(self, api: TenantApi, client_id: str) -> Secret:
         """Give a client a new secret (200); the old one is dead.
 
         Sent again when its answer was lost: only so is the new secret known.
@@ -165,7 +167,7 @@ class Clients(ObjectKind):
         )
         return Secret(text(reply.json(), "client_secret"))
 
-    async def credentials(self, api: Api, client_id: str) -> list[Json]:
+    async def credentials(self, api: TenantApi, client_id: str) -> list[Json]:
         """Return the public keys of a client."""
         reply = await api.request(
             "GET",
@@ -176,7 +178,7 @@ class Clients(ObjectKind):
         return reply.rows()
 
     async def add_credential(
-        self, api: Api, client_id: str, *, name: str, pem: str, alg: str = "RS256"
+        self, api: TenantApi, client_id: str, *, name: str, pem: str, alg: str = "RS256"
     ) -> Json:
         """Give a client a public key (201)."""
         key = {"credential_type": "public_key", "name": name, "pem": pem, "alg": alg}
@@ -190,7 +192,7 @@ class Clients(ObjectKind):
         )
         return reply.json()
 
-    async def connections(self, api: Api, client_id: str) -> list[str]:
+    async def connections(self, api: TenantApi, client_id: str) -> list[str]:
         """Return the names of a client's connections.
 
         Their options, which hold providers' secrets, are not even sent to us.
@@ -206,13 +208,13 @@ class Clients(ObjectKind):
         return [str(row.get("name")) async for row in rows]
 
 
-class Connections(ObjectKind):
+class ConnectionKind(ObjectKind):
     """Where people sign in and what they connect (``/connections``).
 
     ``options`` are replaced whole by a change, and hold the provider's secret.
     """
 
-    async def clients(self, api: Api, connection_id: str) -> list[str]:
+    async def clients(self, api: TenantApi, connection_id: str) -> list[str]:
         """Return the ids of the clients it is enabled for."""
         rows = api.by_checkpoint(
             path("connections", connection_id, "clients"),
@@ -227,7 +229,7 @@ class Connections(ObjectKind):
         ]
 
     async def set_clients(
-        self, api: Api, connection_id: str, enabled: Mapping[str, bool]
+        self, api: TenantApi, connection_id: str, enabled: Mapping[str, bool]
     ) -> None:
         """Enable or cut clients of a connection (204)."""
         await api.request(
@@ -240,13 +242,13 @@ class Connections(ObjectKind):
         )
 
 
-class ClientGrants(ObjectKind):
+class ClientGrantKind(ObjectKind):
     """Which client may use which API (``/client-grants``).
 
     Some were stored as another kind than was sent, so what is written is read again.
     """
 
-    async def create(self, api: Api, wanted: Mapping[str, Any]) -> Json:
+    async def create(self, api: TenantApi, wanted: Mapping[str, Any]) -> Json:
         """Let a client use an API (201), and see that it stands so.
 
         Raises:
@@ -256,13 +258,17 @@ class ClientGrants(ObjectKind):
         made = await self._created(api, wanted)
         return await self._stored(api, made["id"], wanted)
 
-    async def patch(self, api: Api, identity: str, changes: Mapping[str, Any]) -> Json:
+    async def patch(
+        self, api: TenantApi, identity: str, changes: Mapping[str, Any]
+    ) -> Json:
         """Change a client grant (200), and see that it stands so; as creating one."""
         changed = await super().patch(api, identity, changes)
         known = {name: changed.get(name) for name in ("client_id", "audience")}
         return await self._stored(api, identity, {**known, **changes})
 
-    async def _stored(self, api: Api, identity: str, wanted: Mapping[str, Any]) -> Json:
+    async def _stored(
+        self, api: TenantApi, identity: str, wanted: Mapping[str, Any]
+    ) -> Json:
         rows = self.every(
             api, client_id=wanted.get("client_id"), audience=wanted.get("audience")
         )
@@ -289,10 +295,10 @@ def _compare(name: str, wanted: Mapping[str, Any], row: Json) -> None:
     )
 
 
-class Roles(ObjectKind):
+class RoleKind(ObjectKind):
     """What people may do, by name (``/roles``)."""
 
-    async def held(self, api: Api, role_id: str) -> bool:
+    async def held(self, api: TenantApi, role_id: str) -> bool:
         """Tell whether anybody has the role.
 
         Raises:
@@ -309,11 +315,11 @@ class Roles(ObjectKind):
         return False
 
 
-class Actions(ObjectKind):
+class ActionKind(ObjectKind):
     """Actions: made, built, deployed, and bound in order (``/actions``)."""
 
     async def until_built(
-        self, api: Api, action_id: str, seconds: float = _BUILD
+        self, api: TenantApi, action_id: str, seconds: float = _BUILD
     ) -> Json:
         """Wait until an Action is built, and return it.
 
@@ -339,7 +345,7 @@ class Actions(ObjectKind):
             )
         return action
 
-    async def deploy(self, api: Api, action_id: str) -> Json:
+    async def deploy(self, api: TenantApi, action_id: str) -> Json:
         """Put a built Action in force (200 or 202)."""
         reply = await api.request(
             "POST",
@@ -351,7 +357,7 @@ class Actions(ObjectKind):
         )
         return reply.json()
 
-    async def bindings(self, api: Api, trigger: str = TRIGGER) -> list[Json]:
+    async def bindings(self, api: TenantApi, trigger: str = TRIGGER) -> list[Json]:
         """Return what runs at a trigger, in order."""
         rows = api.by_page(
             path("actions", "triggers", trigger, "bindings"),
@@ -364,7 +370,7 @@ class Actions(ObjectKind):
         return [row async for row in rows]
 
     async def bind(
-        self, api: Api, bound: Sequence[tuple[str, str]], trigger: str = TRIGGER
+        self, api: TenantApi, bound: Sequence[tuple[str, str]], trigger: str = TRIGGER
     ) -> list[Json]:
         """Replace the *whole* ordered list of a trigger (200).
 
@@ -396,15 +402,17 @@ _HIDDEN: Final[Query] = {
     "fields": "client_secret,signing_keys",
     "include_fields": False,
 }
-actions: Final = Actions("actions/actions", "Action")
-client_grants: Final = ClientGrants("client-grants", "client grant", by_checkpoint=True)
-clients: Final = Clients("clients", "client", identity="client_id", query=_HIDDEN)
-connections: Final = Connections("connections", "connection", by_checkpoint=True)
+actions: Final = ActionKind("actions/actions", "Action")
+client_grants: Final = ClientGrantKind(
+    "client-grants", "client grant", by_checkpoint=True
+)
+clients: Final = ClientKind("clients", "client", identity="client_id", query=_HIDDEN)
+connections: Final = ConnectionKind("connections", "connection", by_checkpoint=True)
 resource_servers: Final = ObjectKind("resource-servers", "API")
-roles: Final = Roles("roles", "role")
+roles: Final = RoleKind("roles", "role")
 
 
-async def login_pages(api: Api) -> Json:
+async def login_pages(api: TenantApi) -> Json:
     """Return the settings of Universal Login (``/prompts``).
 
     ``universal_login_experience`` is ``new`` or ``classic``; the commands by which our
@@ -416,14 +424,14 @@ async def login_pages(api: Api) -> Json:
     return reply.json()
 
 
-async def settings(api: Api) -> Json:
+async def settings(api: TenantApi) -> Json:
     """Return the settings of the tenant as a whole (``/tenants/settings``)."""
     what, scope = "show its settings", "read:tenant_settings"
     reply = await api.request("GET", "tenants/settings", what=what, scope=scope)
     return without_secrets(reply.json())
 
 
-async def change_settings(api: Api, changes: Mapping[str, Any]) -> Json:
+async def change_settings(api: TenantApi, changes: Mapping[str, Any]) -> Json:
     """Change the tenant's settings (200)."""
     reply = await api.request(
         "PATCH",
@@ -435,7 +443,7 @@ async def change_settings(api: Api, changes: Mapping[str, Any]) -> Json:
     return without_secrets(reply.json())
 
 
-async def factors(api: Api) -> dict[str, Json]:
+async def factors(api: TenantApi) -> dict[str, Json]:
     """Return each second factor by name (``/guardian/factors``).
 
     ``enabled``, and ``trial_expired``: the plan does not have it any more, whatever
@@ -453,7 +461,7 @@ async def factors(api: Api) -> dict[str, Json]:
     }
 
 
-async def set_factor(api: Api, name: str, *, enabled: bool) -> None:
+async def set_factor(api: TenantApi, name: str, *, enabled: bool) -> None:
     """Enable or disable a second factor (200)."""
     await api.request(
         "PUT",
@@ -464,7 +472,7 @@ async def set_factor(api: Api, name: str, *, enabled: bool) -> None:
     )
 
 
-async def mfa_policies(api: Api) -> tuple[str, ...]:
+async def mfa_policies(api: TenantApi) -> tuple[str, ...]:
     """Return when the tenant itself asks for a factor; `NEVER` is best."""
     what, scope = "show its MFA policy", "read:mfa_policies"
     reply = await api.request("GET", "guardian/policies", what=what, scope=scope)
@@ -473,7 +481,7 @@ async def mfa_policies(api: Api) -> tuple[str, ...]:
     return strings(reply.value)
 
 
-async def set_mfa_policies(api: Api, wanted: Sequence[str]) -> None:
+async def set_mfa_policies(api: TenantApi, wanted: Sequence[str]) -> None:
     """Say when the tenant asks for a factor (200)."""
     await api.request(
         "PUT",

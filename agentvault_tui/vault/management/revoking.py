@@ -12,7 +12,7 @@ from agentvault_tui.errors import (
     TenantScopeError,
 )
 from agentvault_tui.text import Shown, visible
-from agentvault_tui.vault.api import Api
+from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import (
     DONE,
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class RevocationResult:
     """What was done, and what was then seen."""
 
     ways: tuple[str, ...]
@@ -47,11 +47,11 @@ class _Way:
     """One of the tenant's lists of refresh tokens, and how to take from it."""
 
     name: str
-    ids: Callable[[Api, str, str], Awaitable[list[str]]]
+    ids: Callable[[TenantApi, str, str], Awaitable[list[str]]]
     where: str
     noun: str
 
-    async def delete(self, api: Api, identity: str) -> None:
+    async def delete(self, api: TenantApi, identity: str) -> None:
         """End one token (204, true some time later)."""
         await delete_at(
             api,
@@ -61,7 +61,7 @@ class _Way:
         )
 
 
-async def device_credentials(api: Api, user_id: str, client_id: str) -> list[str]:
+async def device_credentials(api: TenantApi, user_id: str, client_id: str) -> list[str]:
     """Return the ids of a person's refresh tokens for a client, as every plan has."""
     found = []
     for kind in ("refresh_token", "rotating_refresh_token"):
@@ -82,7 +82,7 @@ async def device_credentials(api: Api, user_id: str, client_id: str) -> list[str
     return found
 
 
-async def user_tokens(api: Api, user_id: str, client_id: str) -> list[str]:
+async def user_tokens(api: TenantApi, user_id: str, client_id: str) -> list[str]:
     """Return the ids of a person's tokens for a client (Enterprise)."""
     rows = api.by_checkpoint(
         path("users", user_id, "refresh-tokens"),
@@ -110,8 +110,8 @@ _LISTS: Final = (
 
 
 async def revoke_refresh_tokens(
-    api: Api, user_id: str, client_id: str, *, seconds: float = PATIENT
-) -> Revoked:
+    api: TenantApi, user_id: str, client_id: str, *, seconds: float = PATIENT
+) -> RevocationResult:
     """End the tokens by the first way the plan has, and see that they are gone.
 
     In turn: the bulk call (early access), then both lists, device credentials (every
@@ -136,7 +136,7 @@ async def revoke_refresh_tokens(
     if not ways:
         raise problems[-1]
     confirmed, unread = await _is_confirmed(api, user_id, client_id, seconds)
-    return Revoked(
+    return RevocationResult(
         ways=tuple(ways),
         ended=ended,
         confirmed=confirmed,
@@ -145,7 +145,7 @@ async def revoke_refresh_tokens(
     )
 
 
-async def _bulk(api: Api, user_id: str, client_id: str) -> int:
+async def _bulk(api: TenantApi, user_id: str, client_id: str) -> int:
     """End a person's tokens for a client at once (early access)."""
     await api.request(
         "POST",
@@ -159,7 +159,7 @@ async def _bulk(api: Api, user_id: str, client_id: str) -> int:
     return 0
 
 
-async def _end_all(api: Api, way: _Way, user_id: str, client_id: str) -> int:
+async def _end_all(api: TenantApi, way: _Way, user_id: str, client_id: str) -> int:
     # Listed first: deleting while paging would skip some.
     tokens = await way.ids(api, user_id, client_id)
     for token in tokens:
@@ -168,7 +168,7 @@ async def _end_all(api: Api, way: _Way, user_id: str, client_id: str) -> int:
 
 
 async def _is_confirmed(
-    api: Api, user_id: str, client_id: str, seconds: float
+    api: TenantApi, user_id: str, client_id: str, seconds: float
 ) -> tuple[bool, TenantScopeError | None]:
     """Read every list the plan has until it is empty; none can: not confirmed.
 

@@ -13,7 +13,7 @@ from agentvault_tui.errors import (
     TenantScopeError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault.api import Api, Query
+from agentvault_tui.vault.api import Query, TenantApi
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.tenant import Tenant
 
@@ -92,7 +92,7 @@ def object_rows(value: Any) -> list[Json]:
 
 
 async def delete_at(
-    api: Api, path: str, *, what: str, scope: str, query: Query | None = None
+    api: TenantApi, path: str, *, what: str, scope: str, query: Query | None = None
 ) -> bool:
     """Delete the object at *path*; tell whether it was there.
 
@@ -100,7 +100,7 @@ async def delete_at(
     was lost ends well.
 
     Raises:
-        TenantError: as `Api.request`.
+        TenantError: as `TenantApi.request`.
     """
     try:
         await api.request(

@@ -8,18 +8,18 @@ from agentvault_tui.vault.provision import checks, scopes, show
 from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.login import sign_in
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin
-from agentvault_tui.vault.provision.plan import Item, Plan, Step
+from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
 from agentvault_tui.vault.provision.provisioner import Provisioner
 
 __all__ = [
     "AgentNeed",
     "Found",
-    "Item",
     "Needs",
     "Pin",
-    "Plan",
+    "PlanItem",
+    "PlanStep",
     "Provisioner",
-    "Step",
+    "ProvisioningPlan",
     "checks",
     "scopes",
     "show",

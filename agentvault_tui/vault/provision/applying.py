@@ -14,10 +14,10 @@ from agentvault_tui.errors import (
     TenantScopeError,
 )
 from agentvault_tui.vault.management.rows import by_plan
-from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.found import Found
-from agentvault_tui.vault.provision.plan import Item, Plan, Step
-from agentvault_tui.vault.provision.reading import Reader
+from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
+from agentvault_tui.vault.provision.reading import TenantReader
 from agentvault_tui.vault.provision.rules import (
     FieldChange,
     Ids,
@@ -25,20 +25,20 @@ from agentvault_tui.vault.provision.rules import (
     compare,
     unmet,
 )
-from agentvault_tui.vault.provision.writing import Writer
+from agentvault_tui.vault.provision.writing import TenantWriter
 from agentvault_tui.vault.reply import Json
 
 _TRIES: Final = 3
 _PAUSE: Final = 1.0
 """What was written may be read a moment later only."""
 _MAX_BOUND: Final = 20
-_REREAD: Final = frozenset({Kind.FLOW, Kind.CONNECTION})
+_REREAD: Final = frozenset({DesiredKind.FLOW, DesiredKind.CONNECTION})
 """Lists in these others change too: what they put there since must not be lost."""
 
 
 async def carry_out(
-    plan: Plan, found: Found, reader: Reader, writer: Writer
-) -> AsyncGenerator[Item]:
+    plan: ProvisioningPlan, found: Found, reader: TenantReader, writer: TenantWriter
+) -> AsyncGenerator[PlanItem]:
     """Do what *plan* says, in its order, and yield each item once it is true.
 
     What the tenant's plan does not have is yielded as refused, and what needs it; the
@@ -65,26 +65,26 @@ async def carry_out(
             if ours or not (by_plan(error) or wanted.optional):
                 raise
             done = _refused(item, f"{error.what}: {error.remedy}".removesuffix(": "))
-        if done.step is Step.REFUSED:
+        if done.step is PlanStep.REFUSED:
             refused.add(item.address)
         yield done
 
 
-def _refused(item: Item, note: str) -> Item:
-    return replace(item, step=Step.REFUSED, changes=(), note=note)
+def _refused(item: PlanItem, note: str) -> PlanItem:
+    return replace(item, step=PlanStep.REFUSED, changes=(), note=note)
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     """One run, and the ids of what stands so far."""
 
-    plan: Plan
+    plan: ProvisioningPlan
     found: Found
-    reader: Reader
-    writer: Writer
+    reader: TenantReader
+    writer: TenantWriter
     ids: dict[str, str]
 
-    async def do(self, item: Item) -> Item:
+    async def do(self, item: PlanItem) -> PlanItem:
         """Make or change one object, and read it back; what it needs must stand.
 
         Raises:
@@ -100,12 +100,12 @@ class _Run:
         changes = compare(rules, standing or {}, ids)
         if missing := unmet(changes, ids):
             return _refused(item, f"needs {missing}")
-        if wanted.kind is Kind.FLOW:
+        if wanted.kind is DesiredKind.FLOW:
             _room_in_flow(changes[0].after if changes else [])
             standing = _with_names(standing or {}, self.plan, ids)
         if changes:
             # The tenant adds what it is sent to its settings: the rest stays out.
-            beside = {} if wanted.kind is Kind.SETTINGS else standing or {}
+            beside = {} if wanted.kind is DesiredKind.SETTINGS else standing or {}
             ids[address] = await self.writer.write(
                 wanted, body(changes, beside, ids), standing, ids.get(address, "")
             )
@@ -113,7 +113,7 @@ class _Run:
         return replace(item, changes=changes)
 
 
-async def _confirm_gone(reader: Reader, item: Item) -> None:
+async def _confirm_gone(reader: TenantReader, item: PlanItem) -> None:
     """See that what was deleted is there no more.
 
     Raises:
@@ -130,7 +130,9 @@ async def _confirm_gone(reader: Reader, item: Item) -> None:
     raise TenantError(f"{item.address} was deleted, and is still there", "run it again")
 
 
-async def _confirm(reader: Reader, wanted: Wanted, ids: dict[str, str]) -> None:
+async def _confirm(
+    reader: TenantReader, wanted: DesiredObject, ids: dict[str, str]
+) -> None:
     """Read back what was written.
 
     Raises:
@@ -156,35 +158,35 @@ async def _confirm(reader: Reader, wanted: Wanted, ids: dict[str, str]) -> None:
     )
 
 
-async def _fetch(reader: Reader, wanted: Wanted, identity: str) -> Json:
+async def _fetch(reader: TenantReader, wanted: DesiredObject, identity: str) -> Json:
     """Read one object anew."""
-    by_id: dict[Kind, Callable[[str], Awaitable[Json]]] = {
-        Kind.ROLE: reader.role,
-        Kind.CLIENT: reader.client,
-        Kind.GRANT: reader.grant,
-        Kind.ACTION: reader.action,
+    by_id: dict[DesiredKind, Callable[[str], Awaitable[Json]]] = {
+        DesiredKind.ROLE: reader.role,
+        DesiredKind.CLIENT: reader.client,
+        DesiredKind.GRANT: reader.grant,
+        DesiredKind.ACTION: reader.action,
     }
     if wanted.kind in by_id:
         return await by_id[wanted.kind](identity)
     match wanted.kind:
-        case Kind.CONNECTION:
+        case DesiredKind.CONNECTION:
             return await reader.connection(wanted.key) or {}
-        case Kind.FACTOR:
+        case DesiredKind.FACTOR:
             return (await reader.factors()).get(wanted.key, {})
-        case Kind.SETTINGS:
+        case DesiredKind.SETTINGS:
             return await reader.settings()
-        case Kind.POLICY:
+        case DesiredKind.POLICY:
             return await reader.policies()
         case _:
             return await reader.flow()
 
 
-def _with_names(flow: Json, plan: Plan, ids: Ids) -> Json:
+def _with_names(flow: Json, plan: ProvisioningPlan, ids: Ids) -> Json:
     """Add the names of our own Actions to those that others' are shown by."""
     ours = {
         ids[item.address]: item.title
         for item in plan.items
-        if item.address.startswith(f"{Kind.ACTION}.") and item.address in ids
+        if item.address.startswith(f"{DesiredKind.ACTION}.") and item.address in ids
     }
     return {**flow, "shown": {**ours, **flow.get("shown", {})}}
 

@@ -20,7 +20,7 @@ from agentvault_tui.vault.provision import scopes
 from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.lasting import Lasting
 from agentvault_tui.vault.provision.needs import Needs
-from agentvault_tui.vault.provision.plan import Item, Plan, Step
+from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
 from agentvault_tui.vault.provision.reasons import all_reasons, missing
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.wire import ASK_DOCTOR
@@ -124,7 +124,7 @@ def _on_custom_domain(management: Management) -> str:
     return "; if this is a custom domain, set tenant.domain to the tenant's own"
 
 
-def examine(plan: Plan, found: Found, needs: Needs) -> Iterator[Check]:
+def examine(plan: ProvisioningPlan, found: Found, needs: Needs) -> Iterator[Check]:
     """Yield what *plan* would change or cannot, as findings, and what is well."""
     yield "credential", ok("the tenant takes the credential")
     well: dict[Area, int] = {}
@@ -148,22 +148,22 @@ def examine(plan: Plan, found: Found, needs: Needs) -> Iterator[Check]:
         yield "flow", warning(what, remedy)
 
 
-def _item(item: Item, found: Found) -> Iterator[Finding]:
+def _item(item: PlanItem, found: Found) -> Iterator[Finding]:
     match item.step:
-        case Step.CREATE:
+        case PlanStep.CREATE:
             yield missing(item, found.misfiled.get(item.address, ""))
-        case Step.CHANGE:
+        case PlanStep.CHANGE:
             yield from all_reasons(item)
-        case Step.BY_HAND:
+        case PlanStep.BY_HAND:
             what, _, remedy = item.note.partition(": ")
             yield fault(f"{item.address}: {what}", remedy)
-        case Step.LEAVE:
+        case PlanStep.LEAVE:
             yield from _left(item, found)
         case _:
             return
 
 
-def _left(item: Item, found: Found) -> Iterator[Finding]:
+def _left(item: PlanItem, found: Found) -> Iterator[Finding]:
     """Yield what is left alone: a warning where it matters all the same."""
     for finding in all_reasons(item):
         # Adaptive MFA asks only now and then; Always breaks each exchange.

@@ -21,7 +21,7 @@ from agentvault_tui.vault.provision.rules import (
 )
 
 
-class Kind(StrEnum):
+class DesiredKind(StrEnum):
     """The kinds of objects, as their addresses begin."""
 
     FACTOR = "factor"
@@ -37,10 +37,10 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredObject:
     """One object that should stand on the tenant."""
 
-    kind: Kind
+    kind: DesiredKind
     key: str
     title: str
     """What a person knows it by; may hold an agent's name."""
@@ -81,7 +81,7 @@ _HELD_POLICY: Final = (
 )
 
 
-def desired(needs: Needs, systems: Systems) -> tuple[Wanted, ...]:
+def desired(needs: Needs, systems: Systems) -> tuple[DesiredObject, ...]:
     """Return what should stand, each after what it refers to.
 
     Applications get every connection of the tenant at their making, unless that is
@@ -103,39 +103,45 @@ def desired(needs: Needs, systems: Systems) -> tuple[Wanted, ...]:
     )
 
 
-def _factor(name: str) -> Wanted:
+def _factor(name: str) -> DesiredObject:
     fields = {"enabled": Is(True)}
-    return Wanted(
-        Kind.FACTOR, name, "second factor", fields, optional=name != names.FACTORS[0]
+    return DesiredObject(
+        DesiredKind.FACTOR,
+        name,
+        "second factor",
+        fields,
+        optional=name != names.FACTORS[0],
     )
 
 
-def _settings() -> Iterator[Wanted]:
+def _settings() -> Iterator[DesiredObject]:
     title = "Enable Application Connections"
     fields = {"flags.enable_client_connections": Is(False)}
-    yield Wanted(Kind.SETTINGS, BY_NAME, title, fields)
+    yield DesiredObject(DesiredKind.SETTINGS, BY_NAME, title, fields)
     title = "Customize MFA Factors using Actions"
     fields = {"customize_mfa_in_postlogin_action": Is(True)}
-    yield Wanted(Kind.SETTINGS, "mfa-by-action", title, fields)
+    yield DesiredObject(DesiredKind.SETTINGS, "mfa-by-action", title, fields)
 
 
-def _roles() -> Iterator[Wanted]:
+def _roles() -> Iterator[DesiredObject]:
     for key, description in names.ROLES.items():
         name = f"{names.ROLE_PREFIX}{key}"
         fields: dict[str, Rule] = {"description": Is(description)}
-        yield Wanted(Kind.ROLE, key, name, fields, {"name": Is(name)})
+        yield DesiredObject(DesiredKind.ROLE, key, name, fields, {"name": Is(name)})
 
 
-def _clients(needs: Needs, systems: Systems) -> Iterator[Wanted]:
+def _clients(needs: Needs, systems: Systems) -> Iterator[DesiredObject]:
     for template in (
         console(),
         management(),
         *(agent(one, needs, systems) for one in needs.agents),
     ):
-        yield Wanted(Kind.CLIENT, template.key, template.name, template.fields)
+        yield DesiredObject(
+            DesiredKind.CLIENT, template.key, template.name, template.fields
+        )
 
 
-def _grants(needs: Needs, systems: Systems) -> Iterator[Wanted]:
+def _grants(needs: Needs, systems: Systems) -> Iterator[DesiredObject]:
     offered = systems.offered or frozenset(MANAGEMENT_SCOPES)
     allowed = tuple(scope for scope in MANAGEMENT_SCOPES if scope in offered)
     yield _grant("management", "auth0", systems.management, allowed, "client")
@@ -151,21 +157,21 @@ def _grants(needs: Needs, systems: Systems) -> Iterator[Wanted]:
 
 def _grant(
     client: str, key: str, audience: str, scopes: tuple[str, ...], who: str = "user"
-) -> Wanted:
-    return Wanted(
-        Kind.GRANT,
+) -> DesiredObject:
+    return DesiredObject(
+        DesiredKind.GRANT,
         f"{client}.{key}",
         audience,
         {"scope": SameSet(scopes)},
         {
-            "client_id": Ref(f"{Kind.CLIENT}.{client}"),
+            "client_id": Ref(f"{DesiredKind.CLIENT}.{client}"),
             "audience": Is(audience),
             "subject_type": Is(who),
         },
     )
 
 
-def _connections(needs: Needs) -> Iterator[Wanted]:
+def _connections(needs: Needs) -> Iterator[DesiredObject]:
     """Yield the connections that the settings name."""
     for name in dict.fromkeys((*needs.sign_in, *needs.connections)):
         fields: dict[str, Rule] = {}
@@ -176,27 +182,31 @@ def _connections(needs: Needs) -> Iterator[Wanted]:
 
 def connection(
     name: str, needs: Needs, fields: Mapping[str, Rule] | None = None
-) -> Wanted:
+) -> DesiredObject:
     """Return a connection, enabled for those of our applications that need it alone.
 
     Whoever can sign in by a connection that the console has could be an operator, and
     an agent's application can have tokens of any that it has.
     """
-    agents = [Ref(f"{Kind.CLIENT}.agents/{one.id}") for one in needs.agents]
+    agents = [Ref(f"{DesiredKind.CLIENT}.agents/{one.id}") for one in needs.agents]
     wanted: list[Ref] = []
     if name in needs.sign_in:
-        wanted.append(Ref(f"{Kind.CLIENT}.console"))
+        wanted.append(Ref(f"{DesiredKind.CLIENT}.console"))
     if name in needs.connections:
         wanted += agents
-    ours = (Ref(f"{Kind.CLIENT}.console"), Ref(f"{Kind.CLIENT}.management"), *agents)
+    ours = (
+        Ref(f"{DesiredKind.CLIENT}.console"),
+        Ref(f"{DesiredKind.CLIENT}.management"),
+        *agents,
+    )
     fields = {**(fields or {}), "clients": AllButOurs(ours, tuple(wanted))}
-    return Wanted(Kind.CONNECTION, name, "", fields, {"name": Is(name)})
+    return DesiredObject(DesiredKind.CONNECTION, name, "", fields, {"name": Is(name)})
 
 
-def _action(script: Script) -> Wanted:
+def _action(script: Script) -> DesiredObject:
     code = script.code
-    return Wanted(
-        Kind.ACTION,
+    return DesiredObject(
+        DesiredKind.ACTION,
         script.key,
         script.name,
         {
@@ -209,19 +219,25 @@ def _action(script: Script) -> Wanted:
     )
 
 
-def _flow() -> Wanted:
-    bound = tuple(Ref(f"{Kind.ACTION}.{script.key}") for script in IN_ORDER)
-    return Wanted(Kind.FLOW, names.TRIGGER, "Login", {"bindings": InOrder(bound)})
+def _flow() -> DesiredObject:
+    bound = tuple(Ref(f"{DesiredKind.ACTION}.{script.key}") for script in IN_ORDER)
+    return DesiredObject(
+        DesiredKind.FLOW, names.TRIGGER, "Login", {"bindings": InOrder(bound)}
+    )
 
 
-def _policy(needs: Needs) -> Wanted:
+def _policy(needs: Needs) -> DesiredObject:
     held = "" if needs.change_mfa_policy else _HELD_POLICY
     title = "Never, so that Token Vault can exchange"
-    return Wanted(
-        Kind.POLICY,
+    return DesiredObject(
+        DesiredKind.POLICY,
         "mfa",
         title,
         {"policies": Is([])},
         held=held,
-        after=("factor.otp", "settings.mfa-by-action", f"{Kind.FLOW}.{names.TRIGGER}"),
+        after=(
+            "factor.otp",
+            "settings.mfa-by-action",
+            f"{DesiredKind.FLOW}.{names.TRIGGER}",
+        ),
     )

@@ -8,18 +8,18 @@ from typing import Final
 
 from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.vault.device import (
-    Denied,
     DeviceFlow,
-    Failed,
+    FlowDenied,
+    FlowFailed,
+    FlowTokens,
     Poll,
-    Tokens,
     poll_once,
     poll_until_ended,
     read_start,
 )
 from agentvault_tui.vault.management import audience
 from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.tokens import Access
+from agentvault_tui.vault.tokens import AccessToken
 
 _LIFE: Final = 900
 """Seconds: what Auth0 gives a device code."""
@@ -30,7 +30,7 @@ async def sign_in(
     client_id: str,
     scopes: Iterable[str],
     show: Callable[[DeviceFlow], None],
-) -> Access:
+) -> AccessToken:
     """Sign a person in and return their Management API token.
 
     Args:
@@ -38,6 +38,9 @@ async def sign_in(
         client_id: a native application with the device grant.
         scopes: what is asked for; the tenant may give less.
         show: told the code and the link, for the person.
+
+    Returns:
+        an access token with the scopes that were given.
 
     Raises:
         TenantError: the tenant refused, or nobody signed in in time.
@@ -58,11 +61,11 @@ async def sign_in(
         return await poll_once(tenant, client_id, flow, openid=False)
 
     match await poll_until_ended(tenant, flow, ask, cancel=asyncio.Event()):
-        case Tokens(access=Access() as access):
+        case FlowTokens(access=AccessToken() as access):
             return access
-        case Denied(message):
+        case FlowDenied(message):
             raise _ended("access_denied", message)
-        case Failed(error, message):
+        case FlowFailed(error, message):
             raise _ended(error, message)
     raise TenantError("nobody signed in before the code ran out", "start again")
 

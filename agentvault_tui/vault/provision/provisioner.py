@@ -7,13 +7,13 @@ from typing import Final
 
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.provision.applying import carry_out
-from agentvault_tui.vault.provision.desired import Wanted
+from agentvault_tui.vault.provision.desired import DesiredObject
 from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.needs import Keeper, Needs
-from agentvault_tui.vault.provision.plan import Item, Plan, make_plan
-from agentvault_tui.vault.provision.reading import Reader
+from agentvault_tui.vault.provision.plan import PlanItem, ProvisioningPlan, make_plan
+from agentvault_tui.vault.provision.reading import TenantReader
 from agentvault_tui.vault.provision.survey import survey
-from agentvault_tui.vault.provision.writing import Writer
+from agentvault_tui.vault.provision.writing import TenantWriter
 
 
 class Provisioner:
@@ -21,10 +21,10 @@ class Provisioner:
 
     def __init__(self, management: Management, keeper: Keeper) -> None:
         """Use *management*; secrets the tenant gives go to *keeper* alone."""
-        self._reader: Final = Reader(management, keeper)
-        self._writer: Final = Writer(management, keeper)
+        self._reader: Final = TenantReader(management, keeper)
+        self._writer: Final = TenantWriter(management, keeper)
 
-    async def look(self, needs: Needs) -> tuple[tuple[Wanted, ...], Found]:
+    async def look(self, needs: Needs) -> tuple[tuple[DesiredObject, ...], Found]:
         """Return what should stand on the tenant, and what does.
 
         Raises:
@@ -32,7 +32,7 @@ class Provisioner:
         """
         return await survey(self._reader, needs)
 
-    async def plan(self, needs: Needs) -> tuple[Plan, Found]:
+    async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, Found]:
         """Return what is to do, and the reading it rests on; writes nothing.
 
         Raises:
@@ -42,7 +42,7 @@ class Provisioner:
         plan = make_plan(wanted, found, remove_unused=needs.remove_unused)
         return plan, found
 
-    def apply(self, plan: Plan, found: Found) -> AsyncGenerator[Item]:
+    def apply(self, plan: ProvisioningPlan, found: Found) -> AsyncGenerator[PlanItem]:
         """Carry out *plan*; yields each item once it has been read back.
 
         Raises:

@@ -25,7 +25,7 @@ from agentvault_tui.vault.reply import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class TenantReader:
     """One object or one list at a time, brought to the members that rules name."""
 
     management: Management

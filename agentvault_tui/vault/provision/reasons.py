@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agentvault_tui.model.finding import Finding, Level
 from agentvault_tui.text import visible
-from agentvault_tui.vault.provision.plan import Item
+from agentvault_tui.vault.provision.plan import PlanItem
 from agentvault_tui.vault.provision.rules import MISSING, FieldChange
 from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
@@ -16,7 +16,7 @@ APPLY: Final = "agentvault auth0 apply"
 _Say = Callable[[FieldChange], str]
 
 
-def reason(item: Item, change: FieldChange) -> Finding:
+def reason(item: PlanItem, change: FieldChange) -> Finding:
     """Return the finding for one field of an object that stands."""
     for address, path, level, say in _REASONS:
         if fnmatchcase(item.address, address) and fnmatchcase(change.path, path):
@@ -27,7 +27,7 @@ def reason(item: Item, change: FieldChange) -> Finding:
     return Finding(Level.FAULT, what, APPLY)
 
 
-def _whose(item: Item) -> str:
+def _whose(item: PlanItem) -> str:
     title = f" ({visible(item.title, 60)})" if item.title else ""
     return f"{item.address}{title}"
 
@@ -153,7 +153,7 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
 )
 
 
-def missing(item: Item, misfiled: str) -> Finding:
+def missing(item: PlanItem, misfiled: str) -> Finding:
     """Return the finding for an object that does not stand at all."""
     if misfiled:
         return Finding(
@@ -166,7 +166,7 @@ def missing(item: Item, misfiled: str) -> Finding:
     return Finding(Level.FAULT, f"{_whose(item)} is missing", APPLY)
 
 
-def all_reasons(item: Item) -> Iterator[Finding]:
+def all_reasons(item: PlanItem) -> Iterator[Finding]:
     """Yield a finding for each field of *item* that is not as it should be."""
     for change in item.changes:
         yield reason(item, change)

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentvault_tui.text import Shown, visible
-from agentvault_tui.vault.provision.plan import Item, Plan, Step
+from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
 from agentvault_tui.vault.provision.rules import MISSING, FieldChange, Unknown
 
 _MARKS: Final = {
-    Step.CREATE: "+",
-    Step.CHANGE: "~",
-    Step.REMOVE: "-",
-    Step.REFUSED: "x",
-    Step.NOTHING: "=",
-    Step.LEAVE: ".",
-    Step.BY_HAND: "!",
+    PlanStep.CREATE: "+",
+    PlanStep.CHANGE: "~",
+    PlanStep.REMOVE: "-",
+    PlanStep.REFUSED: "x",
+    PlanStep.NOTHING: "=",
+    PlanStep.LEAVE: ".",
+    PlanStep.BY_HAND: "!",
 }
 _WORDS: Final = {
-    Step.CREATE: "to create",
-    Step.CHANGE: "to change",
-    Step.REMOVE: "to delete",
-    Step.REFUSED: "refused by the plan",
-    Step.NOTHING: "as they should be",
-    Step.LEAVE: "left alone",
-    Step.BY_HAND: "to do by hand",
+    PlanStep.CREATE: "to create",
+    PlanStep.CHANGE: "to change",
+    PlanStep.REMOVE: "to delete",
+    PlanStep.REFUSED: "refused by the plan",
+    PlanStep.NOTHING: "as they should be",
+    PlanStep.LEAVE: "left alone",
+    PlanStep.BY_HAND: "to do by hand",
 }
 _INNER: Final = {"kept": "secret", "worker_key": "worker's key"}
 _CALLED: Final = {**_INNER, "known": "application", "deployed_code": "deployed"}
@@ -45,10 +45,10 @@ class Line:
     text: Shown
 
 
-def lines(plan: Plan) -> Iterator[Line]:
+def lines(plan: ProvisioningPlan) -> Iterator[Line]:
     """Yield the plan like a diff; what is as it should be is only counted."""
     for item in plan.items:
-        if item.step is Step.NOTHING:
+        if item.step is PlanStep.NOTHING:
             continue
         title = f"  {visible(item.title, 80)}" if item.title else ""
         address = visible(item.address, 120)
@@ -61,13 +61,13 @@ def lines(plan: Plan) -> Iterator[Line]:
             yield Line(6, "", Shown(f"{label}  {_becomes(item, change)}"))
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: ProvisioningPlan) -> str:
     """Return the last line: how much of what."""
     told = [f"{count} {_WORDS[step]}" for step, count in plan.counts.items() if count]
     return f"Plan: {', '.join(told)}."
 
 
-def shape(plan: Plan) -> dict[str, Any]:
+def shape(plan: ProvisioningPlan) -> dict[str, Any]:
     """Return the plan for ``--json``."""
     return {
         "items": [
@@ -95,9 +95,9 @@ def _name(change: FieldChange) -> str:
     return _CALLED.get(change.path, change.path)
 
 
-def _becomes(item: Item, change: FieldChange) -> Shown:
+def _becomes(item: PlanItem, change: FieldChange) -> Shown:
     if change.path in _INNER:
-        fresh = item.step is Step.CREATE
+        fresh = item.step is PlanStep.CREATE
         return Shown("kept in this home" if fresh else "not in this home -> a new one")
     if change.path == "known":
         return Shown("kept in this home")

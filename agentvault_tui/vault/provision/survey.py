@@ -9,11 +9,16 @@ from typing import Final
 
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.desired import Kind, Wanted, connection, desired
+from agentvault_tui.vault.provision.desired import (
+    DesiredKind,
+    DesiredObject,
+    connection,
+    desired,
+)
 from agentvault_tui.vault.provision.found import Found, Unused
 from agentvault_tui.vault.provision.lasting import DEFAULT_REMEDY, REMEDY, Lasting
 from agentvault_tui.vault.provision.needs import Needs, Systems
-from agentvault_tui.vault.provision.reading import Reader, key_of
+from agentvault_tui.vault.provision.reading import TenantReader, key_of
 from agentvault_tui.vault.reply import Json
 
 _MY_ACCOUNT: Final = (
@@ -45,7 +50,7 @@ class _Survey:
     unused: list[Unused] = field(default_factory=list)
     remembering: tuple[str, ...] = ()
 
-    def add(self, wanted: Wanted, found: Json | None, key: str = "id") -> None:
+    def add(self, wanted: DesiredObject, found: Json | None, key: str = "id") -> None:
         """Note that *wanted* stands, as *found*."""
         if found is None:
             return
@@ -54,7 +59,9 @@ class _Survey:
             self.ids[wanted.address] = found[key]
 
 
-async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Found]:
+async def survey(
+    reader: TenantReader, needs: Needs
+) -> tuple[tuple[DesiredObject, ...], Found]:
     """Read the tenant; return what should stand there, and what does.
 
     Raises:
@@ -63,16 +70,18 @@ async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Foun
     apis = await reader.apis()
     systems = _systems(apis, reader.management.tenant.issuer)
     wanted = desired(needs, systems)
-    by_kind = {kind: [one for one in wanted if one.kind is kind] for kind in Kind}
+    by_kind = {
+        kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
+    }
     so_far = _Survey(systems)
     await _tenant_wide(so_far, by_kind, reader)
-    await _roles(so_far, by_kind[Kind.ROLE], reader)
+    await _roles(so_far, by_kind[DesiredKind.ROLE], reader)
     marked = await reader.clients()
-    await _clients(so_far, by_kind[Kind.CLIENT], marked, reader, needs)
+    await _clients(so_far, by_kind[DesiredKind.CLIENT], marked, reader, needs)
     grants = await reader.grants()
-    _grants(so_far, by_kind[Kind.GRANT], grants)
+    _grants(so_far, by_kind[DesiredKind.GRANT], grants)
     _unused(so_far, apis, marked, grants, reader)
-    named = by_kind[Kind.CONNECTION]
+    named = by_kind[DesiredKind.CONNECTION]
     beside = [
         connection(name, needs)
         for name in await _other_connections(so_far, reader)
@@ -85,7 +94,7 @@ async def survey(reader: Reader, needs: Needs) -> tuple[tuple[Wanted, ...], Foun
     if await reader.login_is_classic():
         so_far.by_hand["prompts.login"] = _CLASSIC
     # After those that are wanted, and before the Actions, like these.
-    place = next(n for n, one in enumerate(wanted) if one.kind is Kind.ACTION)
+    place = next(n for n, one in enumerate(wanted) if one.kind is DesiredKind.ACTION)
     return (*wanted[:place], *beside, *wanted[place:]), Found(
         so_far.systems,
         so_far.objects,
@@ -119,7 +128,7 @@ def _systems(apis: list[Json], issuer: str) -> Systems:
 
 
 def _match(
-    so_far: _Survey, wanted: list[Wanted], rows: list[Json], member: str
+    so_far: _Survey, wanted: list[DesiredObject], rows: list[Json], member: str
 ) -> None:
     """Match by the value of a *member* that cannot change."""
     for one in wanted:
@@ -130,29 +139,33 @@ def _match(
 
 
 async def _tenant_wide(
-    so_far: _Survey, by_kind: Mapping[Kind, list[Wanted]], reader: Reader
+    so_far: _Survey,
+    by_kind: Mapping[DesiredKind, list[DesiredObject]],
+    reader: TenantReader,
 ) -> None:
     factors = await reader.factors()
-    for one in by_kind[Kind.FACTOR]:
+    for one in by_kind[DesiredKind.FACTOR]:
         factor = factors.get(one.key, {})
         so_far.add(one, factor)
         if factor.get("trial_expired"):
             so_far.lacking[one.address] = "trial_expired"
-    for one in by_kind[Kind.SETTINGS]:
+    for one in by_kind[DesiredKind.SETTINGS]:
         so_far.add(one, await reader.settings())
-    for one in by_kind[Kind.POLICY]:
+    for one in by_kind[DesiredKind.POLICY]:
         so_far.add(one, await reader.policies())
 
 
-async def _roles(so_far: _Survey, wanted: list[Wanted], reader: Reader) -> None:
+async def _roles(
+    so_far: _Survey, wanted: list[DesiredObject], reader: TenantReader
+) -> None:
     _match(so_far, wanted, await reader.roles(), "name")
 
 
 async def _clients(
     so_far: _Survey,
-    wanted: list[Wanted],
+    wanted: list[DesiredObject],
     marked: list[Json],
-    reader: Reader,
+    reader: TenantReader,
     needs: Needs,
 ) -> None:
     """Match by our mark; of several, the one whose credentials are here."""
@@ -170,7 +183,7 @@ async def _clients(
             so_far.adopted[one.address] = identity
     chosen = set(so_far.ids.values())
     for client in marked:
-        address = f"{Kind.CLIENT}.{key_of(client)}"
+        address = f"{DesiredKind.CLIENT}.{key_of(client)}"
         client_id = str(client.get("client_id"))
         if client_id not in chosen:
             if address in so_far.ids:
@@ -183,7 +196,7 @@ def _unused(
     apis: list[Json],
     marked: list[Json],
     grants: list[Json],
-    reader: Reader,
+    reader: TenantReader,
 ) -> None:
     """Note what earlier versions made: the application before the API it is linked to.
 
@@ -191,13 +204,15 @@ def _unused(
     can name it so: what this home does not know, or others use, is left to a person.
     """
     known = reader.keeper.client_id(names.BROKER)
-    ours = {known, so_far.ids.get(f"{Kind.CLIENT}.{names.CONSOLE}", "")}
+    ours = {known, so_far.ids.get(f"{DesiredKind.CLIENT}.{names.CONSOLE}", "")}
     stranger = False
     for client in (one for one in marked if key_of(one) == names.BROKER):
         identity = str(client.get("client_id"))
         held = "" if identity == known else "delete it in the Dashboard, if it is ours"
         stranger = stranger or bool(held)
-        address = f"{Kind.CLIENT}.{names.BROKER}" + (f" ({identity})" if held else "")
+        address = f"{DesiredKind.CLIENT}.{names.BROKER}" + (
+            f" ({identity})" if held else ""
+        )
         title = str(client.get("name"))
         so_far.unused.append(Unused(address, title, identity, held))
     for key, identifier in names.EARLIER_APIS.items():
@@ -208,20 +223,20 @@ def _unused(
                 if one.get("audience") == identifier
             } - ours
             held = "other applications may use it" if others or stranger else ""
-            address = f"{Kind.API}.{key}"
+            address = f"{DesiredKind.API}.{key}"
             so_far.unused.append(Unused(address, identifier, str(api.get("id")), held))
 
 
-async def _other_connections(so_far: _Survey, reader: Reader) -> list[str]:
+async def _other_connections(so_far: _Survey, reader: TenantReader) -> list[str]:
     """Return the names of all connections that our standing applications have."""
     found: dict[str, None] = {}
     for address, identity in so_far.ids.items():
-        if address.startswith(f"{Kind.CLIENT}."):
+        if address.startswith(f"{DesiredKind.CLIENT}."):
             found |= dict.fromkeys(await reader.connections_of(identity))
     return list(found)
 
 
-async def _named(reader: Reader, client_id: str) -> list[Json]:
+async def _named(reader: TenantReader, client_id: str) -> list[Json]:
     """Return the client the settings name: made by hand, it has no mark yet."""
     try:
         return [await reader.client(client_id)]
@@ -229,7 +244,7 @@ async def _named(reader: Reader, client_id: str) -> list[Json]:
         return []
 
 
-def _grants(so_far: _Survey, wanted: list[Wanted], rows: list[Json]) -> None:
+def _grants(so_far: _Survey, wanted: list[DesiredObject], rows: list[Json]) -> None:
     for one in wanted:
         fixed = {
             name: rule.settle(None, so_far.ids) for name, rule in one.fixed.items()
@@ -247,7 +262,7 @@ def _grants(so_far: _Survey, wanted: list[Wanted], rows: list[Json]) -> None:
 
 
 async def _connections(
-    so_far: _Survey, wanted: list[Wanted], reader: Reader, needs: Needs
+    so_far: _Survey, wanted: list[DesiredObject], reader: TenantReader, needs: Needs
 ) -> None:
     for one in wanted:
         found = await reader.connection(one.key)
@@ -260,14 +275,16 @@ async def _connections(
 
 
 async def _actions(
-    so_far: _Survey, by_kind: Mapping[Kind, list[Wanted]], reader: Reader
+    so_far: _Survey,
+    by_kind: Mapping[DesiredKind, list[DesiredObject]],
+    reader: TenantReader,
 ) -> None:
     every = await reader.actions()
-    _match(so_far, by_kind[Kind.ACTION], every, "name")
-    for one in by_kind[Kind.ACTION]:
+    _match(so_far, by_kind[DesiredKind.ACTION], every, "name")
+    for one in by_kind[DesiredKind.ACTION]:
         if one.address in so_far.ids:
             so_far.add(one, await reader.action(so_far.ids[one.address]))
-    for one in by_kind[Kind.FLOW]:
+    for one in by_kind[DesiredKind.FLOW]:
         flow = await reader.flow()
         so_far.add(one, flow)
         so_far.remembering = tuple(

@@ -16,7 +16,7 @@ from agentvault_tui.vault.management.objects import (
     roles,
 )
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.desired import Kind, Wanted
+from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.needs import Keeper
 from agentvault_tui.vault.reply import Json
 
@@ -26,14 +26,14 @@ _OURS: Final = ("known", "kept", "worker_key")
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class TenantWriter:
     """Sends what makes an object as it should be; secrets go to the keeper alone."""
 
     management: Management
     keeper: Keeper
 
     async def write(
-        self, wanted: Wanted, body: Json, standing: Json | None, identity: str
+        self, wanted: DesiredObject, body: Json, standing: Json | None, identity: str
     ) -> str:
         """Make *wanted*, or change it where it is *standing*; return its id.
 
@@ -48,15 +48,15 @@ class Writer:
         """
         now = standing or {}
         match wanted.kind:
-            case Kind.ACTION:
+            case DesiredKind.ACTION:
                 return await self._action(identity, body)
-            case Kind.CLIENT:
+            case DesiredKind.CLIENT:
                 return await self._client(wanted.key, identity, body, now)
-            case Kind.GRANT:
+            case DesiredKind.GRANT:
                 return await self._grant(identity, body)
-            case Kind.ROLE:
+            case DesiredKind.ROLE:
                 return await self._role(identity, body)
-            case Kind.CONNECTION:
+            case DesiredKind.CONNECTION:
                 await self._connection(identity, body, now)
             case _:
                 await self._tenant_wide(wanted, body, now)
@@ -67,24 +67,26 @@ class Writer:
 
         An API's grants and the permissions that roles have on it go with it.
         """
-        if address.startswith(f"{Kind.CLIENT}."):
+        if address.startswith(f"{DesiredKind.CLIENT}."):
             await clients.delete(self.management, identity)
             self.keeper.forget(names.BROKER)
         else:
             await resource_servers.delete(self.management, identity)
 
-    async def _tenant_wide(self, wanted: Wanted, body: Json, standing: Json) -> None:
+    async def _tenant_wide(
+        self, wanted: DesiredObject, body: Json, standing: Json
+    ) -> None:
         """Change what a tenant has one of."""
         api = self.management
         match wanted.kind:
-            case Kind.FACTOR:
+            case DesiredKind.FACTOR:
                 on = bool(body["enabled"])
                 await objects.set_factor(api, wanted.key, enabled=on)
-            case Kind.SETTINGS:
+            case DesiredKind.SETTINGS:
                 await objects.change_settings(api, body)
-            case Kind.POLICY:
+            case DesiredKind.POLICY:
                 await objects.set_mfa_policies(api, body["policies"])
-            case Kind.FLOW:
+            case DesiredKind.FLOW:
                 # The list is sent whole: others' Actions stand in it, and keep the
                 # names they are shown by.
                 shown = standing.get("shown", {})

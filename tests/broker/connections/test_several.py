@@ -15,7 +15,7 @@ from support.token_vault import exchange
 from agentvault_tui.broker.connecting import Flow
 from agentvault_tui.errors import ConflictError, TenantError
 from agentvault_tui.model import Account
-from agentvault_tui.vault import MyAccount
+from agentvault_tui.vault import MyAccountApi
 
 
 async def connect(
@@ -72,7 +72,7 @@ async def test_what_cannot_be_taken_back_serves_nobody(
         raise TenantError("the tenant is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(MyAccount, "disconnect", away)
+        patched.setattr(MyAccountApi, "disconnect", away)
         with pytest.raises(TenantError):
             await connect(office, second, ursula, mallory)
     for agent in (first, second):
@@ -96,16 +96,16 @@ async def test_no_exchange_slips_in_while_it_is_taken_back(
     ursula, mallory = office.person(), office.person()
     await connect(office, first, ursula, ursula)
     asked: list[asyncio.Task[Any]] = []
-    disconnect = MyAccount.disconnect
+    disconnect = MyAccountApi.disconnect
 
-    async def slowly(accounts: MyAccount, key: str) -> bool:
+    async def slowly(accounts: MyAccountApi, key: str) -> bool:
         asked.append(asyncio.create_task(owner_of_token(office, first)))
         await office.bench.until(
             lambda: bool(office.broker.vault._turns[first.agent.id, WORKSPACE]._waiters)
         )
         return await disconnect(accounts, key)
 
-    monkeypatch.setattr(MyAccount, "disconnect", slowly)
+    monkeypatch.setattr(MyAccountApi, "disconnect", slowly)
     with pytest.raises(ConflictError):
         await connect(office, second, ursula, mallory)
     assert await asked[0] == ursula.name

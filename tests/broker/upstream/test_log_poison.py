@@ -15,7 +15,7 @@ from agentvault_tui.broker.upstream.tenant_log import TenantLog
 from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft
-from agentvault_tui.vault import ClientSecret, Management, Patience, Secret, Tenant
+from agentvault_tui.vault import ClientSecret, Management, RetryLimits, Secret, Tenant
 
 PATH = "/api/v2/logs"
 
@@ -32,7 +32,7 @@ class Reading:
         holdings = SimpleNamespace(clients=lambda: {"ours": None}, users=dict)
         access: Any = SimpleNamespace(
             holdings=holdings,
-            management=Management(self.tenant, credential, patience=Patience(1)),
+            management=Management(self.tenant, credential, patience=RetryLimits(1)),
         )
         self.told: list[str] = []
         self._log = TenantLog(clock, rogue.issuer, access, self._record)
