@@ -33,6 +33,8 @@ MAKE = re.compile(r"make (\w[\w-]*)")
 NOT_TYPED = {
     "auth0.md": "tests/e2e/test_auth0_from_empty.py types them at a tenant",
 }
+ALONE = ("README.md", "agents.md", "token-vault.md")
+"""Pages that register who is there, or change what the broker starts with."""
 ELSEWHERE = (
     # What needs the network, a browser's window or a service manager, by its start.
     *("git pull", "pipx ", "uvx ", "python3 -m venv", "ssh ", "rm -rf ", "systemctl "),
@@ -67,8 +69,8 @@ def commands(page: Path) -> Iterator[str]:
 class Reader:
     """Somebody at two terminals, who does what a page says."""
 
-    def __init__(self, home: Path, ending: ExitStack) -> None:
-        self.home, self._ending = home, ending
+    def __init__(self, home: Path, ending: ExitStack, *, alone: bool) -> None:
+        self.home, self._ending, self.alone = home, ending, alone
         self.folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
         self.variables: dict[str, str] = {}
         self.printed = ""
@@ -85,7 +87,7 @@ class Reader:
         self.vault = self._serving.enter_context(serving(self.home))
 
     def stop(self) -> None:
-        """Stop the broker, if it runs."""
+        """Stop the broker if it runs."""
         if self._serving is not None:
             self._serving.close()
             self._serving = None
@@ -120,7 +122,7 @@ class Reader:
             (r"make ", self._make),
             (r"export ", self._export),
             (r"tar ", self._back_up),
-            (r"agentvault serve", lambda _: self.serve()),
+            (r"agentvault serve", lambda _: self.alone and self.serve()),
             (r"agentvault( --link \w+| console)?( +#.*)?$", self._look),
             (r"agentvault (stepup approve|login)", self._begin),
             (r"agentvault tenant activate", self._activate),
@@ -140,6 +142,7 @@ class Reader:
     def _back_up(self, command: str) -> None:
         self.stop()
         self._run(command)
+        self.serve()  # for the pages after this one
 
     def _filled(self, command: str) -> str:
         """Put what this broker printed in the places that a page leaves open."""
@@ -266,15 +269,31 @@ class Reader:
 
 
 @contextmanager
-def reading(page: Path) -> Iterator[Reader]:
+def reading(page: Path | None) -> Iterator[Reader]:
+    """Have a reader with a home of their own, as *page* wants it."""
     with tempfile.TemporaryDirectory(prefix="av") as home, ExitStack() as ending:
-        if page.name == "token-vault.md":
+        if page and page.name == "token-vault.md":
             (Path(home) / "config.toml").write_text(blocks(page, "toml")[0])
-        reader = Reader(Path(home), ending)
-        if page.name != "README.md":
+        reader = Reader(Path(home), ending, alone=page is not None)
+        if page is None or page.name != "README.md":
             reader.populate()
         yield reader
-        reader.finish()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Reader]:
+    """One broker for all pages that leave it as others expect it."""
+    with reading(None) as reader:
+        yield reader
+
+
+@pytest.fixture
+def reader(request: pytest.FixtureRequest, page: Path) -> Iterator[Reader]:
+    if page.name not in ALONE:
+        yield request.getfixturevalue("shared")
+        return
+    with reading(page) as reader:
+        yield reader
 
 
 @pytest.mark.parametrize(
@@ -282,12 +301,12 @@ def reading(page: Path) -> Iterator[Reader]:
     [page for page in PAGES if page.name not in NOT_TYPED and blocks(page, "sh")],
     ids=lambda page: page.name,
 )
-def test_every_command_of_the_page_works(page: Path) -> None:
-    """Typed in order, at a broker of the page's own, none of them fails."""
-    with reading(page) as reader:
-        for command in commands(page):
-            if not command.startswith(ELSEWHERE):
-                reader.type(command)
+def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
+    """Typed in order, at a broker that runs, none of them fails."""
+    for command in commands(page):
+        if not command.startswith(ELSEWHERE):
+            reader.type(command)
+    reader.finish()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
