@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,63 +20,10 @@ from agentvault_tui.console.draw.lines import (
     plural,
     wrap,
 )
+from agentvault_tui.console.state import before
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
-
-_DAY: Final = 86_400
-_GRANTED: Final = frozenset({"approved", "redeemed"})
-_SAME: Final = "exactly the same"
-
-
-def ago(row: StepUpRow, now: datetime) -> str:
-    """Say when it was decided: the time of day, or how many days ago."""
-    moment = row.decided_at or row.expires_at
-    days = int(max((now - moment).total_seconds(), 0) // _DAY)
-    return f"{days:,} d ago" if days else f"{moment:%H:%M:%S}Z"
-
-
-def ended_before(row: StepUpRow) -> str:
-    """Say how it ended and by whose hand."""
-    who = f" by {row.decided_by.name}" if row.decided_by else ""
-    used = ", used" if row.status == "redeemed" else ""
-    word = "approved" if row.status in _GRANTED else str(row.status)
-    return f"{word}{who}{used}"
-
-
-def differs(then: StepUpRow, asked: StepUpRow) -> str:
-    """Name what was otherwise then, with the values of then."""
-    old = dict((*then.parameters, *then.others))
-    new = dict((*asked.parameters, *asked.others))
-    found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
-    found += [f"no {name}" for name in new if name not in old]
-    if then.resource != asked.resource:
-        found.append(f"on {then.resource}" if then.resource else "on nothing named")
-    if then.scope != asked.scope:
-        found.append(f"scope {then.scope}")
-    return ", ".join(found) or _SAME
-
-
-def tally(rows: Sequence[StepUpRow]) -> str:
-    """Say in a few words how they ended."""
-    if not rows:
-        return "the first of its kind"
-    counts = {
-        "approved": sum(row.status in _GRANTED for row in rows),
-        "denied": sum(row.status == "denied" for row in rows),
-    }
-    counts["lapsed"] = len(rows) - sum(counts.values())
-    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"last {len(rows)} like it: {words}"
-
-
-def sentences(
-    rows: Iterable[StepUpRow], asked: StepUpRow, now: datetime
-) -> Iterable[str]:
-    """Tell each on a line of its own."""
-    for row in rows:
-        yield f"{ago(row, now)}, {ended_before(row)}: {differs(row, asked)}"
-
 
 _BEFORE: Final = 5
 _LOOKED_THROUGH: Final = 50
@@ -138,7 +85,7 @@ def tally_row(history: History, asked: StepUpRow, pen: Pen, width: int) -> Row:
     if history.rows is None:
         words = f"not known: {history.problem}" if history.problem else "asking"
     else:
-        words = tally(history.rows)
+        words = before.tally(history.rows)
     if asked.count > 1:
         words = f"asked {asked.count:,} times; {words}"
     return pen.fact("Before", (pen.clip(words, width - LABEL), pen.palette.text))
@@ -149,14 +96,14 @@ def listed_before(
 ) -> list[Row]:
     """Write each on a row: when, how and by whom, and what was otherwise then."""
     palette, rows = pen.palette, history.rows or ()
-    endings = [pen.clip(ended_before(row), _ENDED) for row in rows]
+    endings = [pen.clip(before.ended(row), _ENDED) for row in rows]
     column = max((cell_width(ending) for ending in endings), default=0)
     found = []
     for row, ending in zip(rows, endings, strict=True):
-        when = ago(row, now).ljust(_WHEN_CELLS)
+        when = before.ago(row, now).ljust(_WHEN_CELLS)
         blank = " " * (column - cell_width(ending) + 2)
         room = max(width - LABEL - _WHEN_CELLS - column - 2, 8)
-        otherwise = pen.clip(differs(row, asked), room)
+        otherwise = pen.clip(before.differs(row, asked), room)
         found.append(
             pen.fact(
                 "",

@@ -9,7 +9,7 @@ from typing import Final
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import stepup, theme
+from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.evidence import Checked, Evidence, evidence
 from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.draw.lines import Pen, plural
@@ -19,6 +19,7 @@ from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.teller import Command, Teller
+from agentvault_tui.console.state import before
 from agentvault_tui.console.state.completion import (
     agent_facts,
     event_facts,
@@ -381,8 +382,8 @@ class Reads:
         except AgentVaultError as error:
             past = [f"  Before: not known: {self.mirror.intake.shown(error.what)}"]
         else:
-            past = [f"  Before: {stepup.tally(rows)}"]
-            past += [f"    {line}" for line in stepup.sentences(rows, row, now)]
+            past = [f"  Before: {before.tally(rows)}"]
+            past += [f"    {line}" for line in before.sentences(rows, row, now)]
         agent = self.mirror.agents.get(row.agent_id)
         self.say(*sentences.facts(row, agent.owner if agent else "", now, past))
 

@@ -21,12 +21,12 @@ from agentvault_tui.console.draw.stepup import (
     History,
     brief,
     changes,
-    differs,
     no_limits,
     whole,
 )
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.state.before import differs
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
