@@ -333,7 +333,10 @@ class Ledger:
         self._writer.close()
         for task in tuple(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
-        self._write_head(await asyncio.to_thread(index_digest, self._home))
+        # A batch whose commit failed may yet be found behind the head this one knows.
+        certain = self._writer.problem is None
+        index = await asyncio.to_thread(index_digest, self._home) if certain else None
+        self._write_head(index)
         self._lock.release()
 
     async def _read(

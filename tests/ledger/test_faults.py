@@ -22,12 +22,14 @@ from support.manual_clock import ManualClock
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Recovery, space, verify_ledger
+from agentvault_tui.ledger import Ledger, Recovery, space, verify_home
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.connection import Connection
+from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
 from agentvault_tui.ledger.schema import open_writer, set_up_writer
+from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, EventType
 
@@ -57,7 +59,7 @@ def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
                 seq, digest, name = line.decode().split()
                 assert acknowledged.setdefault(int(seq), digest) == digest
                 names[int(seq)] = name
-    report = verify_ledger(home)
+    report = verify_home(home)
     assert report.ok, report
     assert len(acknowledged) > KILLS
     db = sqlite3.connect(home.database)
@@ -138,7 +140,7 @@ async def test_a_full_disk_latches_and_recovers(
     loaded = await ledger.load()
     await ledger.close()
     assert {found.id for found in loaded.tokens} == {f"tok_{n}" for n in range(count)}
-    report = verify_ledger(home)
+    report = verify_home(home)
     assert report.ok, report
     assert report.events == count + 3 + recovery.found
     assert states[0] is False
@@ -155,7 +157,7 @@ def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
         "from agentvault_tui.clock import SystemClock\n"
         "from agentvault_tui.errors import LedgerUnwritableError\n"
         "from agentvault_tui.home import Home\n"
-        "from agentvault_tui.ledger import Ledger, verify_ledger\n"
+        "from agentvault_tui.ledger import Ledger, verify_home\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "async def main(home):\n"
         "    ledger = await Ledger.open(home, clock=SystemClock())\n"
@@ -174,7 +176,7 @@ def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
         "    await back.wait()\n"
         "    await ledger.commit(decision())\n"
         "    await ledger.close()\n"
-        "    report = verify_ledger(home)\n"
+        "    report = verify_home(home)\n"
         "    assert report.ok, report\n"
         "    assert report.events in (count + 2, count + 3)\n"
         "    print('recovered after', count)\n"
@@ -223,7 +225,7 @@ async def test_a_locked_database_latches_and_recovers(
     assert recovery.attempts[0].drafts[0].type is EventType.TOKEN_DECISION
     (event,) = await ledger.commit(decision())
     assert event.seq == 4
-    assert verify_ledger(home).ok
+    assert verify_home(home).ok
 
 
 async def _doubtful(
@@ -233,7 +235,9 @@ async def _doubtful(
     ledger = await Ledger.open(home, clock=clock)
     await ledger.commit(decision())
     ledger_id = ledger.ledger_id
+    head = ledger.head
     await ledger.close()
+    write_witness(home.head_file, Witness(ledger_id, head))  # as while a broker runs
     db = await Connection.open(lambda: open_writer(home.database))
     await db.run(set_up_writer)
     tip: Tip = await db.run(read_tip, ledger_id)
@@ -264,7 +268,32 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     await ledger.close()
     assert loaded.tokens == ()
     assert len(loaded.agents) == int(arrived)
-    assert verify_ledger(home).ok
+    assert verify_home(home).ok
+
+
+async def test_a_batch_in_doubt_at_a_stop_is_not_taken_for_a_strangers(
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found behind the head that was known, and the next start goes on from it."""
+
+    def arrive(db: sqlite3.Connection, statements: list[Statement]) -> None:
+        write(db, statements)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.commit(decision())
+    monkeypatch.setattr("agentvault_tui.ledger.writer.write", arrive)
+    monkeypatch.setattr("agentvault_tui.ledger.schema.reopen", fail)
+    with pytest.raises(LedgerUnwritableError):
+        await ledger.commit(decision())
+    await ledger.close()
+    monkeypatch.undo()
+    ledger = await Ledger.open(home, clock=clock)
+    assert ledger.head.seq == 2
+    await ledger.close()
 
 
 async def test_a_doubtful_record_of_a_doubt_is_not_written_twice(
