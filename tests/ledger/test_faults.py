@@ -274,7 +274,7 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
 async def test_a_batch_in_doubt_at_a_stop_is_not_taken_for_a_strangers(
     home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is found behind the head that was known, and the next start goes on from it."""
+    """The next start finds it behind the head that was known, and goes on from it."""
 
     def arrive(db: sqlite3.Connection, statements: list[Statement]) -> None:
         write(db, statements)
