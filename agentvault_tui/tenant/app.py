@@ -1,108 +1,108 @@
-"""Composes the tenant of one home: endpoints and pages behind one guard."""
+"""What the tenant serves: its grants, Management API calls and routes, as one app."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Self
 
-from argon2 import PasswordHasher
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
-from agentvault_tui.clock import Clock
-from agentvault_tui.home import Home
-from agentvault_tui.tenant.faults import FaultSwitch
-from agentvault_tui.tenant.guesses import Guesses
-from agentvault_tui.tenant.login.errands import Errands
-from agentvault_tui.tenant.login.pages import PATH, LoginPages
+from agentvault_tui.model.extensions import EXTENSIONS_PATH
+from agentvault_tui.tenant.activation import ActivationPages
+from agentvault_tui.tenant.clients import (
+    AUTHORIZATION_CODE,
+    CLIENT_CREDENTIALS,
+    DEVICE_CODE,
+    REFRESH_TOKEN,
+    TOKEN_VAULT,
+)
+from agentvault_tui.tenant.login import PATH, LoginPages
+from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
 from agentvault_tui.tenant.management.bodies import BODY_CAP as MANAGEMENT_BODY_CAP
-from agentvault_tui.tenant.oauth.codes import CodeGrant
+from agentvault_tui.tenant.management.calls import CALLS
+from agentvault_tui.tenant.my_account import MyAccount
+from agentvault_tui.tenant.oauth.device import DeviceGrant
+from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
+from agentvault_tui.tenant.oauth.grants import (
+    CodeGrant,
+    GrantType,
+    MachineGrant,
+    RefreshGrant,
+)
+from agentvault_tui.tenant.oauth.metadata import discovery, extensions
 from agentvault_tui.tenant.oauth.wire import reply
-from agentvault_tui.tenant.pages import Pages
-from agentvault_tui.tenant.parts import Parts, Run
-from agentvault_tui.tenant.routes import DEVICE_PATH, MANAGEMENT_PATH, apis, protocol
-from agentvault_tui.tenant.sealing import Seal
-from agentvault_tui.tenant.sessions import Sessions
-from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import strong_hasher
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.vault.exchange import VaultGrant
+from agentvault_tui.tenant.vault.provider import PATH as PROVIDER
+from agentvault_tui.tenant.vault.provider import ProviderApi
 from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
 from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
 
-HOST: Final = "127.0.0.1"
+DEVICE_PATH: Final = "/oauth/device/code"
+MANAGEMENT_PATH: Final = "/api/v2"
 _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
 """Room for whatever a broker can hold: what an agent sent it in one body comes here
 as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
 and a half times as long, and then the agent's name, the policy's why, and the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """An open tenant; the app serves until the store is closed."""
+@dataclass(slots=True)
+class Surface:
+    """What one tenant serves, open to additions until it is an app."""
 
-    app: App
-    issuer: str
-    run: Run
-    faults: FaultSwitch
-    store: Store
+    parts: Parts
+    grants: dict[str, GrantType]
+    calls: list[ManagementCall]
+    routes: list[BaseRoute]
 
     @classmethod
-    def open(
-        cls,
-        store: Store,
-        home: Home,
-        port: int,
-        clock: Clock,
-        *,
-        run: Run,
-        device_code_ttl: int,
-        faults: FaultSwitch | None = None,
-        hasher: PasswordHasher | None = None,
-    ) -> Self:
-        """Make the tenant of *home* that is reached at *port*.
+    def of(cls, parts: Parts, device_code_ttl: int) -> Self:
+        """Return what an embedded tenant serves.
 
         Args:
-            store: the home's, which the caller closes.
-            home: where the sealing key is kept.
-            port: part of the issuer's name, and so of every token.
-            clock: the time.
-            run: what the broker decides for this run.
-            device_code_ttl: how many seconds a code lives.
-            faults: what goes wrong on purpose; by default nothing.
-            hasher: argon2id, by default at full cost.
-
-        Raises:
-            TenantError: store or keys cannot be used.
+            parts: the tenant's.
+            device_code_ttl: seconds that a device code of the console lives.
         """
-        issuer = f"http://{HOST}:{port}/"
-        switch = faults or FaultSwitch()
-        parts = Parts(
-            store,
-            Seal.of(home),
-            clock,
-            issuer,
-            run=run,
-            faults=switch,
-            hasher=hasher or strong_hasher(),
-        )
-        views = Views(issuer)
-        pages = Pages(parts, Sessions(clock), Guesses(clock), views)
-        codes = CodeGrant(parts)
-        login = LoginPages(parts, codes, Errands(Seal.of(home), clock), views)
+        device, codes = DeviceGrant(parts, device_code_ttl), CodeGrant(parts)
+        views = Views(parts.issuer)
+        grants = {
+            AUTHORIZATION_CODE: GrantType(codes, "seacft", "feacft"),
+            DEVICE_CODE: GrantType(device.poll, "sede", "fede"),
+            CLIENT_CREDENTIALS: GrantType(MachineGrant(parts), "seccft", "feccft"),
+            REFRESH_TOKEN: GrantType(RefreshGrant(parts), "sertft", "fertft"),
+            TOKEN_VAULT: GrantType(VaultGrant(parts), "seta", "feta"),
+        }
+        routes: list[BaseRoute] = [
+            *_documents(parts),
+            Route(DEVICE_PATH, device.start, methods=["POST"]),
+            Route("/userinfo", UserInfo(parts).answer, methods=["GET", "POST"]),
+            *_activation(ActivationPages(parts, views)),
+            *_login(LoginPages(parts, codes, views)),
+            *_provider(ProviderApi(parts.provider)),
+            Mount("/me/v1", MyAccount(parts).app()),
+        ]
+        return cls(parts, grants, list(CALLS), routes)
+
+    def app(self) -> App:
+        """Return the app, behind its guard; it serves until the store is closed."""
+        endpoint = TokenEndpoint(self.parts, self.grants)
+        management = ManagementApi(self.parts, self.calls)
         app = Starlette(
             routes=[
-                *protocol(parts, codes, device_code_ttl),
-                *apis(parts),
-                *_pages(pages),
-                *_login(login),
+                Route("/oauth/token", endpoint.token, methods=["POST"]),
+                Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
+                Mount(MANAGEMENT_PATH, management.app()),
+                *self.routes,
             ],
             exception_handlers={HTTPException: _http_error},
         )
         app.router.redirect_slashes = False
-        hosts = frozenset({f"{HOST}:{port}".encode()})
-        return cls(_guarded(switch.before(app), hosts), issuer, run, switch, store)
+        host = self.parts.issuer.split("/")[2]
+        return _guarded(app, frozenset({host.encode()}))
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:
@@ -123,7 +123,27 @@ def _guarded(app: App, hosts: frozenset[bytes]) -> App:
     return by_path
 
 
-def _pages(pages: Pages) -> list[Route]:
+def _documents(parts: Parts) -> list[BaseRoute]:
+    async def metadata(_: Request) -> Response:
+        return reply(200, discovery(parts.issuer))
+
+    async def more(_: Request) -> Response:
+        return reply(200, extensions(parts.issuer))
+
+    async def jwks(_: Request) -> Response:
+        answer = reply(200, parts.keys.public())
+        answer.headers["cache-control"] = "public, max-age=300"
+        return answer
+
+    return [
+        Route("/.well-known/openid-configuration", metadata),
+        Route("/.well-known/oauth-authorization-server", metadata),
+        Route("/.well-known/jwks.json", jwks),
+        Route(EXTENSIONS_PATH, more),
+    ]
+
+
+def _activation(pages: ActivationPages) -> list[BaseRoute]:
     async def style(_: Request) -> Response:
         return stylesheet()
 
@@ -134,7 +154,7 @@ def _pages(pages: Pages) -> list[Route]:
         "confirm": pages.confirm,
         "cancel": pages.cancel,
     }
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/activate", pages.start),
         Route("/activate", pages.enter_code, methods=["POST"]),
         Route(STYLE_PATH, style),
@@ -145,14 +165,20 @@ def _pages(pages: Pages) -> list[Route]:
     return routes
 
 
-def _login(pages: LoginPages) -> list[Route]:
+def _login(pages: LoginPages) -> list[BaseRoute]:
     return [
         Route("/authorize", pages.authorize),
         Route("/connected-accounts/connect", pages.connect),
         Route(f"{PATH}/login", pages.login, methods=["POST"]),
-        Route(f"{PATH}/mfa", pages.one_time_code, methods=["POST"]),
         Route(f"{PATH}/consent", pages.consent, methods=["POST"]),
         Route(f"{PATH}/cancel", pages.cancel, methods=["POST"]),
+    ]
+
+
+def _provider(provider: ProviderApi) -> list[BaseRoute]:
+    return [
+        Route(f"{PROVIDER}/tokeninfo", provider.token_info),
+        Route(f"{PROVIDER}/revoke", provider.revoke, methods=["POST"]),
     ]
 
 

@@ -1,12 +1,16 @@
-"""The tenant's clients: those that are configured, and the two of one broker's run."""
+"""The tenant's OAuth clients: kept, found, and authenticated."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+from urllib.parse import unquote_plus
 
+from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id, new_secret, sha256_hex
 from agentvault_tui.tenant.objects import Document, Objects
 from agentvault_tui.tenant.store import Store
@@ -18,50 +22,9 @@ DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 TOKEN_VAULT: Final = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"  # noqa: S105 - a grant's name
 )
+_NONE: Final = sha256_hex("")
 PUBLIC: Final = "none"
 """The authentication method of a client that has none."""
-DEFAULT_GRANTS: Final = (
-    AUTHORIZATION_CODE, "implicit", REFRESH_TOKEN, CLIENT_CREDENTIALS
-)  # fmt: skip
-DEFAULT_REFRESH: Final[Document] = {
-    "rotation_type": "non-rotating",
-    "expiration_type": "non-expiring",
-    "leeway": 0,
-    "token_lifetime": 31_557_600,
-    "infinite_token_lifetime": True,
-    "infinite_idle_token_lifetime": True,
-    "idle_token_lifetime": 2_592_000,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshRules:
-    """How a client's refresh tokens live."""
-
-    rotating: bool
-    leeway: float
-    lifetime: float | None
-    idle: float | None
-    policies: Mapping[str, tuple[str, ...]]
-    """Further audiences its refresh tokens reach (MRRT), and with what scopes."""
-
-    @classmethod
-    def of(cls, doc: Mapping[str, Any]) -> RefreshRules:
-        """Read ``refresh_token`` of a client."""
-        rules = {**DEFAULT_REFRESH, **(doc.get("refresh_token") or {})}
-        expiring = rules["expiration_type"] == "expiring"
-        endless = rules["infinite_token_lifetime"] or not expiring
-        tireless = rules["infinite_idle_token_lifetime"] or not expiring
-        return cls(
-            rules["rotation_type"] == "rotating",
-            float(rules["leeway"]),
-            None if endless else float(rules["token_lifetime"]),
-            None if tireless else float(rules["idle_token_lifetime"]),
-            {
-                policy["audience"]: tuple(policy.get("scope") or ())
-                for policy in rules.get("policies") or ()
-            },
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +41,7 @@ class Client:
 
     @property
     def key(self) -> str:
-        """Stands for the client in the store."""
+        """SHA-256 of its id, by which the store knows it."""
         return sha256_hex(self.client_id)
 
     @property
@@ -122,21 +85,13 @@ class Client:
         return tuple(self.doc.get("callbacks") or ())
 
     @property
-    def linked_api(self) -> str | None:
-        """The API whose access tokens a Custom API Client may exchange."""
-        return self.doc.get("resource_server_identifier")
-
-    @property
-    def refresh(self) -> RefreshRules:
-        """How its refresh tokens live."""
-        return RefreshRules.of(self.doc)
-
-    @property
-    def key_ids(self) -> tuple[str, ...]:
-        """The credentials it may sign assertions with."""
-        methods = self.doc.get("client_authentication_methods") or {}
-        listed = (methods.get("private_key_jwt") or {}).get("credentials") or ()
-        return tuple(item["id"] for item in listed)
+    def refresh_policies(self) -> dict[str, tuple[str, ...]]:
+        """Further audiences that its refresh tokens reach, and with what scopes."""
+        rules = self.doc.get("refresh_token") or {}
+        return {
+            policy["audience"]: tuple(policy.get("scope") or ())
+            for policy in rules.get("policies") or ()
+        }
 
     @property
     def id_token_lifetime(self) -> int:
@@ -219,7 +174,7 @@ class Clients:
         """Know the clients *of_run* besides those in *store*."""
         self._store = store
         self._of_run = tuple(of_run)
-        self._objects = Objects(store, "client")
+        self.objects = Objects(store, "client")
 
     def find(self, client_id: str) -> Client | None:
         """Return the client of that id."""
@@ -227,7 +182,7 @@ class Clients:
         for client in self._of_run:
             if hmac.compare_digest(client.key, key):
                 return client
-        doc = self._objects.get(client_id)
+        doc = self.objects.get(client_id)
         if doc is None:
             return None
         row = self._store.one(
@@ -240,7 +195,7 @@ class Clients:
         for client in self._of_run:
             if client.key == key:
                 return client
-        for doc in self._objects.all():
+        for doc in self.objects.all():
             if sha256_hex(doc["client_id"]) == key:
                 return self.find(doc["client_id"])
         return None
@@ -253,38 +208,28 @@ class Clients:
 
     def all(self) -> list[Client]:
         """Return every client, those of the run first."""
-        kept = [self.find(doc["client_id"]) for doc in self._objects.all()]
+        kept = [self.find(doc["client_id"]) for doc in self.objects.all()]
         return [*self._of_run, *(client for client in kept if client is not None)]
 
     def add(self, doc: Document) -> tuple[Client, str | None]:
         """Keep a new client; return it, and its secret if it is to have one."""
         client_id = new_id("app")
         doc = {**doc, "client_id": client_id}
-        self._objects.add(client_id, client_id, doc)
+        self.objects.add(client_id, client_id, doc)
         # "none" is a public client, and a null one that signs assertions.
         keyless = doc["token_endpoint_auth_method"] in {None, PUBLIC}
-        secret = None if keyless else self._renew(client_id)
+        secret = None if keyless else self.new_secret(client_id)
         found = self.find(client_id)
         assert found is not None  # noqa: S101 - it was just added
         return found, secret
 
     def change(self, client: Client, doc: Document) -> Client:
         """Put *doc* in the place of what a configured client was."""
-        self._objects.replace(client.client_id, doc)
+        self.objects.replace(client.client_id, doc)
         return self.find(client.client_id) or client
 
-    def rotate_secret(self, client: Client) -> str:
+    def new_secret(self, client_id: str) -> str:
         """Give a client a new secret; the old one ends at once."""
-        return self._renew(client.client_id)
-
-    def delete(self, client: Client) -> None:
-        """Forget a client and its secret."""
-        self._objects.delete(client.client_id)
-        self._store.change(
-            "DELETE FROM client_secrets WHERE client_id = ?", client.client_id
-        )
-
-    def _renew(self, client_id: str) -> str:
         secret = new_secret("av_c")
         self._store.change(
             "INSERT OR REPLACE INTO client_secrets VALUES (?, ?)",
@@ -292,3 +237,64 @@ class Clients:
             sha256_hex(secret),
         )
         return secret
+
+
+class ClientAuth:
+    """Client authentication by secret, in header or body (RFC 6749 section 2.3)."""
+
+    def __init__(self, clients: Clients) -> None:
+        """Authenticate *clients*."""
+        self._clients = clients
+
+    def client(self, form: Mapping[str, str], authorization: str) -> Client:
+        """Return the client that sent *form*.
+
+        Raises:
+            TenantRefusedError: ``invalid_request`` if it does not say who it is, or
+                says it in two ways; ``invalid_client`` if it does not prove it.
+        """
+        basic = _basic(authorization)
+        if basic is not None and "client_secret" in form:
+            # RFC 6749 section 2.3: one method a request.
+            raise TenantRefusedError(
+                "invalid_request", "Use one method of client authentication."
+            )
+        client_id, secret = basic or (
+            form.get("client_id", ""),
+            form.get("client_secret", ""),
+        )
+        if not client_id:
+            raise TenantRefusedError(
+                "invalid_request", "Missing required parameter: client_id"
+            )
+        if form.get("client_id", client_id) != client_id:
+            raise _refusal()
+        return self._by_secret(client_id, secret)
+
+    def _by_secret(self, client_id: str, secret: str) -> Client:
+        client = self._clients.find(client_id)
+        stored = None if client is None else client.secret_hash
+        # T-16: hashes are compared, in constant time, also for a client there is not.
+        # One that was public until now has no secret: nothing sent is the right one.
+        right = hmac.compare_digest(sha256_hex(secret), stored or _NONE) and stored
+        if client is None or (client.confidential and not right):
+            raise _refusal()
+        return client
+
+
+def _basic(authorization: str) -> tuple[str, str] | None:
+    """Read HTTP Basic as RFC 6749 section 2.3.1 encodes it; None without any."""
+    kind, _, encoded = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise _refusal() from None
+    client_id, _, secret = text.partition(":")
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def _refusal() -> TenantRefusedError:
+    """One answer for an unknown client and a wrong proof (T-16)."""
+    return TenantRefusedError("invalid_client", "Unknown client, or wrong credentials.")

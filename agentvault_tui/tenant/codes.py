@@ -1,8 +1,9 @@
-"""Device codes and user codes: issued, found, decided, and spent exactly once."""
+"""Device codes and user codes (RFC 8628): issued, found, decided, and spent once."""
 
 from __future__ import annotations
 
 import hmac
+import secrets
 import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,9 +15,13 @@ from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.usercodes import CodeFormat
 
-_FORM: Final = CodeFormat()
+USER_CODE_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+"""RFC 8628 section 6.1: no vowels, so no words, and no Y; 20^8 is 34.5 bits."""
+_HALF: Final = 4
+_LONGEST: Final = 80
+_WIDE: Final = {0xFEE0 + code: code for code in range(0x21, 0x7F)}
+"""Full-width forms, and what they are (Unicode, Halfwidth and Fullwidth Forms)."""
 _LIVE_CAP: Final = 256
 """Codes that may wait for a person at once, of the whole tenant."""
 _SIGN_IN_CAP: Final = 64
@@ -27,8 +32,34 @@ _KEPT_SECONDS: Final = 3600.0
 """How long a code that is over is still told apart from one that never was."""
 
 
+def new_user_code() -> str:
+    """Return a fresh user code, as ``BCDF-GHJK``."""
+    return _hyphened("".join(secrets.choice(USER_CODE_LETTERS) for _ in range(8)))
+
+
+def normal_user_code(typed: str) -> str | None:
+    """Map what was typed to a user code, or return None: it is none.
+
+    RFC 8628 section 6.1: case is forgiven, and what is neither letter nor digit is
+    passed over, such as the hyphens, spaces and line ends of other keyboards and
+    of pasted text. Full-width letters and digits, as some input methods write
+    them, are read as what they are; no other letter stands for another.
+    """
+    if len(typed) > _LONGEST:
+        return None
+    letters = "".join(filter(str.isalnum, typed.translate(_WIDE)))
+    if not letters.isascii() or len(letters) != 2 * _HALF:
+        return None
+    letters = letters.upper()
+    return _hyphened(letters) if set(letters) <= set(USER_CODE_LETTERS) else None
+
+
+def _hyphened(letters: str) -> str:
+    return f"{letters[:_HALF]}-{letters[_HALF:]}"
+
+
 @dataclass(frozen=True, slots=True)
-class Issued:
+class CodePair:
     """What the device is given, once."""
 
     device_code: str = field(repr=False)
@@ -78,8 +109,7 @@ class DeviceCodes:
         lifetime: float,
         *,
         audience: str | None = None,
-        form: CodeFormat = _FORM,
-    ) -> Issued:
+    ) -> CodePair:
         """Make a pair of codes that live *lifetime* seconds.
 
         Raises:
@@ -94,7 +124,7 @@ class DeviceCodes:
             )
         deadline = Deadline.after(self._clock, lifetime)
         while True:
-            pair = Issued(new_secret("av_d"), form.make())
+            pair = CodePair(new_secret("av_d"), new_user_code())
             inserted = self._store.change(
                 "INSERT OR IGNORE INTO device_codes (device_code_hash, user_code_hash,"
                 " client_id, scope, details, created_at, expires_wall, expires_boot,"

@@ -14,15 +14,15 @@ from agentvault_tui.tenant.store import Store
 WORKSPACE: Final = "workspace"
 _SEEDED: Final = "connections_seeded"
 _LIFETIME: Final = 600
-"""Seconds that the stand-in's access tokens live, unless its options say another."""
+"""Seconds that the built-in provider's access tokens live, unless its options say."""
 _LONGEST: Final = 86_400
 
 
 class Connections:
-    """The connections of one store; each provider's stand-in is the tenant itself."""
+    """The connections of one store; the tenant itself is each one's provider."""
 
     def __init__(self, store: Store) -> None:
-        """Know the connections in *store*, and make the two that a new one has."""
+        """Know the connections in *store*, and make the two of a new one."""
         self.objects = Objects(store, "connection")
         if store.fact(_SEEDED) is None:
             with store.transaction():
@@ -56,12 +56,6 @@ class Connections:
         self.objects.add(made["id"], made["name"], made)
         return made
 
-    def enable_all(self, client_id: str) -> None:
-        """Enable every connection for an application, as Auth0 does with a new one."""
-        for doc in self.objects.all():
-            enabled = [*doc["enabled_clients"], client_id]
-            self.objects.replace(doc["id"], {**doc, "enabled_clients": enabled})
-
     def for_vault(self, name: str, client: Client) -> Document | None:
         """Return the connection if the vault may be used through it by *client*."""
         doc = self.objects.named(name)
@@ -71,7 +65,7 @@ class Connections:
 
     @staticmethod
     def token_lifetime(doc: Document) -> float:
-        """Return how long the stand-in's access tokens live, in seconds."""
+        """Return how long the provider's access tokens live, in seconds."""
         said = doc["options"].get("token_lifetime")
         whole = isinstance(said, int) and not isinstance(said, bool)
         return float(said) if whole and 0 < said <= _LONGEST else float(_LIFETIME)

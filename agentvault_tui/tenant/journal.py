@@ -1,26 +1,28 @@
-"""The tenant's own log, as ``GET /api/v2/logs`` tells it: one row an event, capped."""
+"""The tenant's log, as ``GET /api/v2/logs`` shows it: one row an event, capped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.tenant.faults import FaultSwitch
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.clients import Client, log_name
 from agentvault_tui.tenant.objects import Objects
 from agentvault_tui.tenant.people import CONNECTION, User
+from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import millis
+from agentvault_tui.tenant.tokens import MFA_ACR
 
-Code = Literal[
-    "api_limit",
+LogCode = Literal[
     "connected_accounts_connection_failed",
     "connected_accounts_connection_succeeded",
     "connected_accounts_delete_failed", "connected_accounts_delete_succeeded",
-    "f", "fapi", "fdeac", "fdeaz", "fdecc", "feacft", "feccft", "fede", "ferrt",
+    "f", "fapi", "fdeac", "fdeaz", "fdecc", "feacft", "feccft", "fede",
     "fertft", "feta", "fp", "gd_auth_failed", "gd_auth_succeed",
     "fu", "gd_otp_rate_limit_exceed", "gd_start_auth", "limit_wc", "s", "sapi",
     "seacft", "seccft", "sede", "sertft", "seta", "srrt",
@@ -28,27 +30,22 @@ Code = Literal[
 """Every type of row there is here, by Auth0's codes."""
 KEPT: Final = 10_000
 """Rows; the oldest go first."""
-REACHABLE: Final = 1000
-"""Rows that a search finds."""
-FIELDS: Final = frozenset(
-    (
-        "type", "client_id", "client_name", "user_id", "user_name", "connection",
-        "connection_id", "ip", "date", "description", "hostname", "log_id",
-        "organization_id", "strategy", "strategy_type", "user_agent",
-    )
-)  # fmt: skip
-"""What a search can ask for."""
 _KINDS: Final = {
     "auth0": "database",
     **dict.fromkeys(("google-apps", "oidc", "okta", "samlp", "waad"), "enterprise"),
 }
 """What a strategy is, where it is no social one."""
+_CODES: Final[dict[str, LogCode]] = {
+    "wrong_sign_in": "fp",
+    "wrong_otp": "gd_auth_failed",
+}
+_LOCKED: Final[tuple[LogCode, LogCode]] = ("limit_wc", "gd_otp_rate_limit_exceed")
+"""Too many passwords, and too many one-time codes."""
 _SWEEP: Final = 100
 """Rows between two times the oldest are deleted."""
 _STRANGERS: Final = 60
 _WINDOW: Final = 60.0
 _DIGITS: Final = 36
-_THERE: Final = "visible_at <= ? AND visible_at >= ?"
 _TEXT_CAP: Final = 500
 
 
@@ -63,14 +60,11 @@ class Peer:
 class Journal:
     """Writes rows with the keys Auth0's have, and reads them by their ids."""
 
-    def __init__(
-        self, store: Store, clock: Clock, host: str, faults: FaultSwitch
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, host: str) -> None:
         """Keep rows in *store*, those of *host*."""
         self._store = store
         self._clock = clock
         self._host = host
-        self._faults = faults
         self._connections = Objects(store, "connection")
         last = store.one("SELECT max(log_id) AS id, count(*) AS n FROM journal")
         self._last = "" if last is None or last["id"] is None else str(last["id"])
@@ -79,7 +73,7 @@ class Journal:
 
     def write(
         self,
-        kind: Code,
+        kind: LogCode,
         *,
         description: str = "",
         client: tuple[str | None, str | None] = (None, None),
@@ -124,14 +118,14 @@ class Journal:
             "isMobile": False,
             "location_info": None,
         }
-        self._store.change(
-            "INSERT INTO journal VALUES (?, ?, ?, ?)",
-            log_id,
-            kind,
-            now.timestamp() + self._faults.now.log_delay,
-            json.dumps(doc),
-        )
+        self.keep(log_id, kind, now.timestamp(), json.dumps(doc))
         self._sweep()
+
+    def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
+        """Store a row, at *at* in epoch seconds."""
+        self._store.change(
+            "INSERT INTO journal VALUES (?, ?, ?, ?)", log_id, kind, at, doc
+        )
 
     def _where(self, named: str | None) -> dict[str, str | None]:
         """Return what rows say of a connection; of one there is not, its name alone."""
@@ -147,59 +141,22 @@ class Journal:
 
     def after(self, log_id: str, take: int) -> list[dict[str, Any]]:
         """Return up to *take* rows newer than *log_id*, oldest first."""
-        rows = self._store.all(
-            f"SELECT doc FROM journal WHERE log_id > ? AND {_THERE}"  # noqa: S608 - ours
-            " ORDER BY log_id LIMIT ?",
-            log_id,
-            *self._there(),
-            take,
-        )
-        return [json.loads(row["doc"]) for row in rows]
+        return self._rows("log_id > ? ORDER BY log_id LIMIT ?", log_id, take)
 
-    def search(
-        self, terms: Iterable[tuple[str, str]], *, newest_first: bool = True
+    def page(
+        self, skip: int, take: int, *, newest_first: bool = True
     ) -> list[dict[str, Any]]:
-        """Return rows that have each field of *terms*, as Auth0's search compares.
-
-        The case counts; a star at the end of a value stands for any end.
-
-        Args:
-            terms: names among `FIELDS`, and values.
-            newest_first: or oldest.
-        """
-        where = [_THERE]
-        wanted: list[object] = [*self._there()]
-        for name, value in terms:
-            if name not in FIELDS:
-                raise ValueError(name)
-            column = f"coalesce(json_extract(doc, '$.{name}'), '')"
-            if value.endswith("*"):
-                where.append(f"substr({column}, 1, ?) = ?")
-                wanted += [len(value) - 1, value[:-1]]
-            else:
-                where.append(f"{column} = ?")
-                wanted.append(value)
+        """Return *take* rows from the *skip*-th on, sorted by id."""
         order = "DESC" if newest_first else "ASC"
-        rows = self._store.all(
-            f"SELECT doc FROM journal WHERE {' AND '.join(where)}"  # noqa: S608 - names of ours
-            f" ORDER BY log_id {order} LIMIT {REACHABLE}",
-            *wanted,
-        )
-        return [json.loads(row["doc"]) for row in rows]
+        return self._rows(f"1 ORDER BY log_id {order} LIMIT ? OFFSET ?", take, skip)
 
     def one(self, log_id: str) -> dict[str, Any] | None:
         """Return the row of that id."""
-        row = self._store.one(
-            f"SELECT doc FROM journal WHERE log_id = ? AND {_THERE}",  # noqa: S608 - ours
-            log_id,
-            *self._there(),
-        )
-        return None if row is None else json.loads(row["doc"])
+        return next(iter(self._rows("log_id = ?", log_id)), None)
 
-    def _there(self) -> tuple[float, float]:
-        """Return until when, and since when, rows can be read now."""
-        now, kept = self._clock.now().timestamp(), self._faults.now.log_kept
-        return now, now - kept if kept else 0.0
+    def _rows(self, where: str, *values: object) -> list[dict[str, Any]]:
+        rows = self._store.all(f"SELECT doc FROM journal WHERE {where}", *values)  # noqa: S608 - ours
+        return [json.loads(row["doc"]) for row in rows]
 
     def _next_id(self, now: datetime) -> str:
         """Return an id that sorts after every other, also when the clock goes back."""
@@ -224,6 +181,49 @@ class Journal:
             since, count = now, 0
         self._strangers = (since, count + 1)
         return count >= _STRANGERS
+
+
+class SignInLog:
+    """Writes the rows that Auth0 writes."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Write to *journal*."""
+        self._journal = journal
+
+    def succeeded(
+        self, user: User, client: Client | None, peer: Peer, *, mfa: bool
+    ) -> None:
+        """Note that *user* showed every factor that was asked for."""
+        prompts: list[dict[str, Any]] = [{"name": "login"}]
+        if mfa:
+            self._journal.write("gd_auth_succeed", user=user, peer=peer)
+            prompts.append(
+                {"name": "mfa", "performed_amr": ["mfa"], "performed_acr": [MFA_ACR]}
+            )
+        details = {"prompts": prompts}
+        name = log_name(client)
+        self._journal.write("s", client=name, user=user, peer=peer, details=details)
+
+    def challenged(self, user: User, peer: Peer) -> None:
+        """Note that *user*, whose password was right, is asked for a second factor."""
+        self._journal.write("gd_start_auth", user=user, peer=peer)
+
+    def refused(
+        self, error: TenantRefusedError, peer: Peer, user: User | None = None
+    ) -> None:
+        """Note a failed sign-in; what was typed as a name is nobody's business."""
+        kind = _CODES.get(error.error, "f")
+        if isinstance(error, WrongSignInError) and not error.known:
+            kind = "fu"
+        elif error.error == "locked":
+            kind = _LOCKED[user is not None]
+        self._journal.write(
+            kind,
+            description=error.what,
+            user=user,
+            peer=peer,
+            details={"error": error.error},
+        )
 
 
 def _cut(text: str) -> str:

@@ -13,18 +13,15 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
-from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.certificates import published
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
 _BITS: Final = 2048
 """Of the modulus: what Auth0's keys have, and NIST SP 800-131A allows."""
 _KIND: Final = "signing key"
-_DOMAIN: Final = "127.0.0.1"
-"""Where the tenant is, whatever its port."""
 _RETIRED: Final = "retired_keys"
 MARGIN: Final = timedelta(seconds=60)
 """For clocks that differ: a key stays published so long after its last token lapsed."""
@@ -220,9 +217,7 @@ def _load(store: Store, seal: Seal, use: str) -> _Held:
     private = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
     assert isinstance(private, RSAPrivateKey)  # noqa: S101 - the tenant makes no others
     key = RSAKey(private, pem, {"use": "sig", "alg": "RS256", "kid": kid})
-    since = parse_iso(row["created_at"])
-    shown = published(private, kid, _DOMAIN, since)
-    return _Held(key, {**key.as_dict(private=False), **shown})
+    return _Held(key, key.as_dict(private=False))
 
 
 def _new_key() -> RSAKey:

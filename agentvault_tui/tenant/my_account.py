@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentvault_tui.tenant.access import Access
+from agentvault_tui.tenant.authorize import redirect_allowed
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.journal import Code
+from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.bodies import (
     checked,
@@ -29,15 +29,14 @@ from agentvault_tui.tenant.management.problems import ApiError
 from agentvault_tui.tenant.oauth.wire import peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
-from agentvault_tui.tenant.redirects import allowed
 from agentvault_tui.tenant.replies import json_reply
 from agentvault_tui.tenant.vault.accounts import shape
 from agentvault_tui.web import read_body
 
 _MOST, _USUAL = 20, 10
 _BASE: Final = "/connected-accounts"
-_NOT_CONNECTED: Final[Code] = "connected_accounts_connection_failed"
-_NOT_DELETED: Final[Code] = "connected_accounts_delete_failed"
+_NOT_CONNECTED: Final[LogCode] = "connected_accounts_connection_failed"
+_NOT_DELETED: Final[LogCode] = "connected_accounts_delete_failed"
 _CONNECT: Final = {
     "connection": text(128),
     "redirect_uri": text(2000),
@@ -80,12 +79,11 @@ class MyAccount:
         self._accounts = parts.accounts
         self._connecting = parts.connecting
         self._journal = parts.journal
-        self._limit = parts.limit
         self._audience = parts.apis.me
 
     def app(self) -> Starlette:
         """Return the routes as an app to be mounted."""
-        calls: tuple[tuple[str, str, str, _Act, Code | None], ...] = (
+        calls: tuple[tuple[str, str, str, _Act, LogCode | None], ...] = (
             ("POST", "connect", "create", self._connect, None),
             ("POST", "complete", "create", self._complete, _NOT_CONNECTED),
             ("GET", "accounts", "read", self._list, None),
@@ -105,14 +103,13 @@ class MyAccount:
         return made
 
     def _handler(
-        self, scope: str, act: _Act, failed: Code | None
+        self, scope: str, act: _Act, failed: LogCode | None
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             """Check who asks and how often, act, and answer as Auth0 does."""
             call: _Call | None = None
             try:
                 user, client = self._caller(request, scope)
-                self._limit.take()
                 raw = await read_body(request.receive)
                 kind = request.headers.get("content-type", "")
                 body = read_json(kind, raw) if request.method == "POST" else None
@@ -121,19 +118,14 @@ class MyAccount:
             except ApiError as error:
                 if failed and call is not None:
                     self._note_failed(call, failed, error.message)
-                answer = _problem(error)
-                if error.status == 429:
-                    answer.headers["x-auth0-error-kind"] = "global-rate-limit"
-            else:
-                answer = json_reply(status, said)
-            answer.headers.update(self._limit.headers(answer.status_code))
-            return answer
+                return _problem(error)
+            return json_reply(status, said)
 
         return handle
 
     def _caller(self, request: Request, scope: str) -> tuple[User, Client]:
         authorization = request.headers.get("authorization", "")
-        found: Access | None = self._access.bearer(authorization, self._audience)
+        found = self._access.bearer(authorization, self._audience)
         user = None if found is None else self._people.find(found.sub)
         client = None if found is None else self._clients.find(found.client_id)
         if found is None or user is None or client is None or user.blocked:
@@ -147,7 +139,7 @@ class MyAccount:
         connection = self._connections.for_vault(body["connection"], call.client)
         if connection is None:
             raise ApiError(404, "The connection is not offered to this client.", None)
-        if not allowed(body["redirect_uri"], call.client.callbacks):
+        if not redirect_allowed(body["redirect_uri"], call.client.callbacks):
             raise ApiError(400, "The redirect_uri is not registered.", None)
         challenged = body.get("code_challenge") is not None
         if challenged != (body.get("code_challenge_method") is not None):
@@ -201,7 +193,7 @@ class MyAccount:
         return 204, None
 
     def _note(
-        self, call: _Call, kind: Code, connection: str, key: str, account: str
+        self, call: _Call, kind: LogCode, connection: str, key: str, account: str
     ) -> None:
         self._journal.write(
             kind,
@@ -212,7 +204,7 @@ class MyAccount:
             details={"connected_account": {"id": key, "idp_user_id": account}},
         )
 
-    def _note_failed(self, call: _Call, kind: Code, why: str) -> None:
+    def _note_failed(self, call: _Call, kind: LogCode, why: str) -> None:
         self._journal.write(
             kind,
             description=why,
@@ -225,9 +217,7 @@ class MyAccount:
     async def _no_route(self, _: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        answer = _problem(ApiError(404, "Not Found", None))
-        answer.headers.update(self._limit.headers(404))
-        return answer
+        return _problem(ApiError(404, "Not Found", None))
 
 
 def _problem(error: ApiError) -> Response:

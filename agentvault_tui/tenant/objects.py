@@ -108,11 +108,6 @@ def rebase(store: Store, issuer: str) -> None:
                 "UPDATE objects SET name = replace(name, ?, ?)", before, issuer
             )
             store.change(
-                "UPDATE user_grants SET audience = replace(audience, ?, ?)",
-                before,
-                issuer,
-            )
-            store.change(
                 "UPDATE refresh_tokens SET audience = replace(audience, ?, ?),"
                 " reach = replace(reach, ?, ?)",
                 *(before, issuer, before, issuer),

@@ -1,43 +1,45 @@
-"""Puts the parts of one tenant together; nothing here decides anything."""
+"""The services of one tenant, made once and shared by its endpoints and pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from argon2 import PasswordHasher
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
-from agentvault_tui.tenant.access import AccessTokens
-from agentvault_tui.tenant.apis import Apis
-from agentvault_tui.tenant.client_auth import ClientAuth
-from agentvault_tui.tenant.clients import Clients, console_client, management_client
+from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis
+from agentvault_tui.tenant.clients import (
+    Client,
+    ClientAuth,
+    Clients,
+    console_client,
+    management_client,
+)
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.connections import Connections
-from agentvault_tui.tenant.consents import Consents
-from agentvault_tui.tenant.credentials import Credentials, Replays
-from agentvault_tui.tenant.faults import FaultSwitch
 from agentvault_tui.tenant.journal import Journal
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.management.scopes import SCOPES
 from agentvault_tui.tenant.objects import rebase
 from agentvault_tui.tenant.people import People
-from agentvault_tui.tenant.ratelimit import RateLimit
 from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.tenant_settings import TenantSettings
-from agentvault_tui.tenant.tokens import TokenService
+from agentvault_tui.tenant.tokens import AccessTokens, TokenService
+from agentvault_tui.tenant.users import strong_hasher
 from agentvault_tui.tenant.vault.accounts import Accounts
 from agentvault_tui.tenant.vault.connecting import Connecting
 from agentvault_tui.tenant.vault.provider import Provider
 
+HOST: Final = "127.0.0.1"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the broker decides for one run, and no file ever holds.
+    """The broker's two clients of one run, which no file ever holds.
 
     The console's id is native and public, as Auth0 has it for the device flow, and
     yet nobody's but the broker's: others cannot start flows and fill the room there
@@ -46,73 +48,77 @@ class Run:
     """
 
     client_id: str = field(default_factory=lambda: new_id("app"), repr=False)
-    """Empty: no console's client yet, as on an Auth0 tenant that is new."""
     management_id: str = field(default_factory=lambda: new_id("app"), repr=False)
     management_secret: str = field(
         default_factory=lambda: new_secret("av_m"), repr=False
     )
-    management_scopes: Iterable[str] = SCOPES
-    legacy_tokensets: bool = False
-    """Serve the calls on vault entries that Auth0's SDKs have dropped."""
+
+    def clients(self, audience: str) -> tuple[Client, ...]:
+        """Return both; the second may use the Management API, which is *audience*."""
+        return console_client(self.client_id), management_client(
+            self.management_id, self.management_secret, audience, MANAGEMENT_SCOPES
+        )
 
 
 class Parts:
-    """Everything the endpoints and pages of one tenant work with."""
+    """The services of one tenant.
+
+    A part may be replaced before the tenant is served: what serves it reads the parts
+    then.
+    """
 
     def __init__(
         self,
         store: Store,
-        seal: Seal,
+        home: Home,
+        port: int,
         clock: Clock,
-        issuer: str,
         *,
         run: Run,
-        faults: FaultSwitch,
-        hasher: PasswordHasher,
+        hasher: PasswordHasher | None = None,
+        apis: type[Apis] = Apis,
+        refresh: RefreshTokens | None = None,
     ) -> None:
-        """Open the parts on *store*, as *issuer*."""
-        rebase(store, issuer)
-        self.store, self.clock, self.issuer, self.run = store, clock, issuer, run
-        self.faults, self.hasher = faults, hasher
-        self.journal = Journal(store, clock, issuer.split("/")[2], faults)
+        """Make the parts of *home*'s tenant.
+
+        Args:
+            store: the home's, which the caller closes.
+            home: where the sealing key is kept.
+            port: where it is reached: part of the issuer, and so of every token.
+            clock: the time.
+            run: the broker's clients.
+            hasher: argon2id, by default at full cost.
+            apis: the resource servers there are.
+            refresh: the refresh tokens, by default those of *store*.
+
+        Raises:
+            TenantError: store or keys cannot be used.
+        """
+        self.issuer: Final = f"http://{HOST}:{port}/"
+        rebase(store, self.issuer)
+        seal = Seal.of(home)
+        self.store, self.seal, self.clock, self.run = store, seal, clock, run
+        self.hasher = hasher or strong_hasher()
+        self.journal = Journal(store, clock, f"{HOST}:{port}")
         self.keys = SigningKeys(store, seal, clock)
-        self.settings = TenantSettings(store)
         self.people = People(store, seal, clock)
-        self.sign_in = SignIn(store, seal, clock, hasher)
+        self.sign_in = SignIn(store, seal, clock, self.hasher)
         self.codes = DeviceCodes(store, seal, clock)
-        self.apis = Apis(store, issuer, SCOPES)
+        self.apis = apis(store, self.issuer)
         self.connections = Connections(store)
-        self.clients = Clients(
-            store,
-            (
-                *([console_client(run.client_id)] if run.client_id else []),
-                management_client(
-                    run.management_id,
-                    run.management_secret,
-                    self.apis.management,
-                    run.management_scopes,
-                ),
-            ),
-        )
-        self.credentials = Credentials(store, clock)
-        self.replays = Replays(store, clock)
-        self.auth = ClientAuth(
-            self.clients, self.credentials, self.replays, clock, issuer
-        )
-        self.consents = Consents(store)
-        self.refresh = RefreshTokens(store, clock, faults)
-        self.access = AccessTokens(self.keys, clock, issuer)
+        self.clients = Clients(store, run.clients(self.apis.management))
+        self.auth = ClientAuth(self.clients)
+        self.refresh = refresh or RefreshTokens(store, clock)
+        self.access = AccessTokens(self.keys, clock, self.issuer)
         self.tokens = TokenService(
             store,
             keys=self.keys,
             clock=clock,
-            issuer=issuer,
+            issuer=self.issuer,
             apis=self.apis,
             people=self.people,
             refresh=self.refresh,
-            consents=self.consents,
         )
         self.provider = Provider(store, clock)
         self.accounts = Accounts(store, seal, clock, self.provider)
-        self.connecting = Connecting(store, clock, issuer)
-        self.limit = RateLimit(clock, faults, self.journal)
+        self.connecting = Connecting(store, clock, self.issuer)

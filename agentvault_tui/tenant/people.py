@@ -214,12 +214,6 @@ class People:
         )
         self._store.change(_UNLOCK, sub)
 
-    def block(self, sub: str, *, blocked: bool) -> None:
-        """Refuse a user's logins and refreshes, or let them in again."""
-        self._store.change(
-            "UPDATE users SET blocked = ? WHERE sub = ?", int(blocked), sub
-        )
-
     def describe(self, sub: str, **members: Any) -> None:
         """Add to what is known of a user; a None takes the member away."""
         with self._store.transaction():
@@ -253,7 +247,6 @@ _UNLOCK: Final = "DELETE FROM lockouts WHERE ?1 IN (who, substr(who, -length(?1)
 _FORGET: Final = (
     _UNLOCK,
     "DELETE FROM connected_accounts WHERE user_id = ?",
-    "DELETE FROM user_grants WHERE user_id = ?",
     "DELETE FROM access_tokens WHERE sub = ?",
 )
 _ALL: Final = "SELECT * FROM users ORDER BY name"

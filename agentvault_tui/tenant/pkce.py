@@ -11,23 +11,16 @@ from typing import Final
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
-def proven(challenge: str | None, method: str, verifier: str | None) -> bool:
-    """Check *verifier* both ways: one that nobody announced is refused, too.
+def proven(challenge: str | None, verifier: str | None) -> bool:
+    """Check *verifier* against *challenge* by S256 (RFC 7636 section 4.6).
 
-    RFC 9700 section 2.1.1: else a code could be slipped in by leaving PKCE out.
+    RFC 9700 section 2.1.1: a verifier that nobody announced is refused, too; else a
+    code could be slipped in by leaving PKCE out.
     """
     if challenge is None or verifier is None:
         return challenge is verifier
-    return proves(verifier, challenge, method)
-
-
-def proves(verifier: str, challenge: str, method: str) -> bool:
-    """Tell whether *verifier* is the one behind *challenge* (RFC 7636 section 4.6)."""
-    if not _VERIFIER.fullmatch(verifier):
-        return False
-    if method == "S256":
-        digest = hashlib.sha256(verifier.encode()).digest()
-        made = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    else:
-        made = verifier
-    return hmac.compare_digest(made.encode(), challenge.encode())
+    digest = hashlib.sha256(verifier.encode()).digest()
+    made = base64.urlsafe_b64encode(digest).rstrip(b"=")
+    return _VERIFIER.fullmatch(verifier) is not None and hmac.compare_digest(
+        made, challenge.encode()
+    )

@@ -14,10 +14,10 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.clock import Clock, SystemClock, iso
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
@@ -25,19 +25,19 @@ from agentvault_tui.errors import (
     SettingsError,
 )
 from agentvault_tui.home import Home, private_file, private_folder
-from agentvault_tui.process import harden
+from agentvault_tui.process import harden, log_level
 from agentvault_tui.settings import Settings
-from agentvault_tui.tenant.app import HOST, Tenant
-from agentvault_tui.tenant.faults import Faults, FaultSwitch
-from agentvault_tui.tenant.logs import log_to_stderr
-from agentvault_tui.tenant.parts import Run
+from agentvault_tui.tenant.app import Surface
+from agentvault_tui.tenant.parts import HOST, Parts, Run
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.vault.provider_api import where
+from agentvault_tui.tenant.vault.provider import where
+from agentvault_tui.text import visible
 from agentvault_tui.web import Server, loopback_pair, run
 
 _LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
 _LONGEST_WORD: Final = 4096
+_EXTRAS: Final = ("sub", "why", "port")
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         log_to_stderr(clock)
         home = Home.locate(options.home)
         settings = Settings.load(home)
-        given = Given.of(options)
+        given = ParentOrders.of(options)
         return run(_serve(home, settings, given, clock))
     except AgentVaultError as error:
         sys.stderr.write(f"agentvault tenant: {error.diagnosis()}\n")
@@ -58,12 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ParentOrders:
     """What the parent decides, so that a restarted tenant is the same one."""
 
     port: int
     run: Run
-    faults: Faults = field(default_factory=Faults)
     listening: socket.socket | None = None
     """The socket of the tenant before this one, if there was one."""
     parent: socket.socket | None = None
@@ -85,13 +84,13 @@ class Given:
             said, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
             if not said:
                 sys.exit(0)
-            run, faults = _read_run(json.loads(said))
-        except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
+            run = _read_run(json.loads(said))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingsError(
                 "--parent-fd is not the socket of a parent", "leave it out"
             ) from error
         listening = socket.socket(fileno=descriptors[0]) if descriptors else None
-        return cls(options.port, run, faults, listening, parent)
+        return cls(options.port, run, listening, parent)
 
     def bind(self, store: Store) -> tuple[socket.socket, socket.socket | None]:
         """Return the socket to serve on, and the one that holds the other loopback.
@@ -109,7 +108,9 @@ class Given:
         return bound, held
 
 
-async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> int:
+async def _serve(
+    home: Home, settings: Settings, given: ParentOrders, clock: Clock
+) -> int:
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_only_one(home))
         store = Store(home, checkpoints=True)
@@ -117,25 +118,18 @@ async def _serve(home: Home, settings: Settings, given: Given, clock: Clock) -> 
         bound, held = given.bind(store)
         stack.callback(bound.close)
         port = int(bound.getsockname()[1])
-        tenant = Tenant.open(
-            store,
-            home,
-            port,
-            clock,
-            run=given.run,
-            device_code_ttl=settings.stepup.device_code_ttl,
-            faults=FaultSwitch(given.faults),
-        )
+        parts = Parts(store, home, port, clock, run=given.run)
+        surface = Surface.of(parts, settings.stepup.device_code_ttl)
         server = await stack.enter_async_context(Server(clock))
-        await server.listen(tenant.app, bound, held=held)
+        await server.listen(surface.app(), bound, held=held)
         store.remember("port", port)
-        stopped = _stop_requested(stack, tenant.faults)
+        stopped = _stop_requested(stack)
         # The management secret is never said: whoever may have it has sent it.
         ready = {
-            "issuer": tenant.issuer,
+            "issuer": parts.issuer,
             "client_id": given.run.client_id,
             "pid": os.getpid(),
-            "providers": where(tenant.issuer),
+            "providers": where(parts.issuer),
         }
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(json.dumps(ready) + "\n")
@@ -162,29 +156,18 @@ def _bind(store: Store, port: int) -> tuple[socket.socket, socket.socket | None]
     return loopback_pair(HOST, 0)
 
 
-def _read_run(said: Any) -> tuple[Run, Faults]:
-    """Read what the parent says: ids, the management credential, faults if any."""
-    management = said.get("management") or {}
-    run = Run(client_id=str(said["client_id"]))
-    if management:
-        run = replace(
-            run,
-            management_id=str(management["client_id"]),
-            management_secret=str(management["client_secret"]),
-        )
-    if isinstance(management.get("scopes"), list):
-        run = replace(run, management_scopes=[str(s) for s in management["scopes"]])
-    run = replace(run, legacy_tokensets=said.get("legacy_tokensets") is True)
-    return run, Faults.read(said.get("faults") or {})
+def _read_run(said: Any) -> Run:
+    """Read what the parent says: its clients' ids, and the management secret."""
+    management = said["management"]
+    return Run(
+        client_id=str(said["client_id"]),
+        management_id=str(management["client_id"]),
+        management_secret=str(management["client_secret"]),
+    )
 
 
-def _stop_requested(
-    stack: contextlib.AsyncExitStack, faults: FaultSwitch
-) -> asyncio.Event:
-    """Return what is set when a signal comes or stdin ends.
-
-    Stdin is the parent's pipe; a line on it sets what goes wrong on purpose.
-    """
+def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:
+    """Return what is set when a signal comes or stdin, the parent's pipe, ends."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -193,25 +176,14 @@ def _stop_requested(
 
     def watch() -> None:
         # os.read, not sys.stdin: its lock would be held when the interpreter ends.
-        rest = b""
-        with contextlib.suppress(OSError, RuntimeError):
-            while said := os.read(0, _LONGEST_WORD):
-                *lines, rest = (rest + said).split(b"\n")
-                for line in lines:
-                    loop.call_soon_threadsafe(_switch, faults, line)
-                rest = rest[-_LONGEST_WORD:]
+        with contextlib.suppress(OSError):
+            while os.read(0, _LONGEST_WORD):
+                pass
         with contextlib.suppress(RuntimeError):  # the loop is closed: we stop anyway
             loop.call_soon_threadsafe(stopped.set)
 
     threading.Thread(target=watch, name="stdin", daemon=True).start()
     return stopped
-
-
-def _switch(faults: FaultSwitch, line: bytes) -> None:
-    try:
-        faults.read_line(line)
-    except SettingsError as error:
-        _log.warning("a line of the parent's says nothing of use", extra={"why": error})
 
 
 @contextlib.asynccontextmanager
@@ -253,3 +225,40 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65_535:
         raise argparse.ArgumentTypeError("a port is 0 to 65535")
     return int(text)
+
+
+class _JsonLines(logging.Formatter):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record as one line, with nothing in it that acts on a terminal."""
+        line = {
+            "time": iso(self._clock.now()),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": visible(record.getMessage(), 500),
+        }
+        for name in _EXTRAS:
+            if hasattr(record, name):
+                line[name] = visible(getattr(record, name), 200)
+        if record.exc_info:
+            line["trace"] = visible(self.formatException(record.exc_info), 8000)
+        return json.dumps(line)
+
+
+def log_to_stderr(clock: Clock) -> None:
+    """Send every log of this process to stderr, from ``AGENTVAULT_LOG_LEVEL`` up.
+
+    Raises:
+        SettingsError: that is not a level.
+    """
+    level = log_level("info")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines(clock))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel("WARNING")
+    # Other libraries speak up for warnings alone: their debug lines hold secrets.
+    logging.getLogger("agentvault").setLevel(level)

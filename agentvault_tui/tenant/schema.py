@@ -114,9 +114,22 @@ UPDATE signing_keys SET signed_until = strftime('%s', 'now') + 2592000
 """A key that signed before that was noted may have made a token of the longest life
 there is, 30 days."""
 
-_WITHOUT_CIBA: Final = "DROP TABLE IF EXISTS ciba_requests"
-"""What version 3 added, for requests by CIBA, which the tenant takes no more."""
+_OUR_OWN: Final = """
+DROP TABLE IF EXISTS ciba_requests;
+DROP TABLE IF EXISTS user_grants;
+DROP TABLE IF EXISTS seen_jtis;
+DELETE FROM refresh_tokens WHERE rotating OR expires_at NOT NULL
+    OR idle_expires_at NOT NULL;
+ALTER TABLE refresh_tokens DROP COLUMN rotating;
+ALTER TABLE refresh_tokens DROP COLUMN expires_at;
+ALTER TABLE refresh_tokens DROP COLUMN idle_expires_at;
+DELETE FROM refresh_secrets WHERE rotated_at NOT NULL;
+ALTER TABLE refresh_secrets DROP COLUMN rotated_at;
+ALTER TABLE auth_codes DROP COLUMN method;
+"""
+"""Without what no client of an embedded tenant ever had: requests by CIBA, rotating or
+expiring refresh tokens, signed assertions, and consents kept to be listed."""
 
-MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _WITHOUT_CIBA)
+MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN)
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

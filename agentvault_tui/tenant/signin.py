@@ -1,4 +1,4 @@
-"""Checks the two factors: a password, then a one-time code that was not used before."""
+"""Check the two factors, password and one-time code, and count failed tries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hmac
 import math
 import re
 import secrets
-from typing import Final
+from typing import Final, Literal
 
 import pyotp
 from argon2 import PasswordHasher
@@ -17,11 +17,20 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.lanes import Lanes, Origin, Turns
-from agentvault_tui.tenant.lockout import Factor, Lockouts
 from agentvault_tui.tenant.people import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.store import Store
 
+Factor = Literal["password", "otp"]
+
+FREE_TRIES: Final = 5
+"""Tries before the first lock."""
+_FIRST_LOCK: Final = 30.0
+"""Seconds; each further failure doubles it."""
+_LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0}
+"""Passwords are generated with 100 bits, so their lock only slows. One-time codes have
+20 bits and are asked for only after the right password: theirs is the long one."""
+_LANES: Final = 1000
 _STEP_SECONDS: Final = 30
 """Of one-time codes (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
@@ -157,6 +166,70 @@ class SignIn:
         # Keyed: people type passwords into the wrong field.
         digest = hmac.new(self._stranger_key, name.encode(), "sha256")
         return f"?{digest.hexdigest()}"
+
+
+class Lockouts:
+    """The tries of each person in each lane, kept over restarts."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        """Count in *store*."""
+        self._store = store
+        self._clock = clock
+
+    def charge(self, who: str, factor: Factor) -> float:
+        """Take one try before it is looked at, so that parallel ones all count.
+
+        Returns:
+            0.0, or the seconds to wait: then the try was not taken.
+        """
+        now = self._clock.now().timestamp()
+        with self._store.transaction():
+            row = self._store.one(
+                "SELECT failures, locked_until FROM lockouts "
+                "WHERE who = ? AND factor = ?",
+                who,
+                factor,
+            )
+            failures = 0 if row is None else int(row["failures"])
+            # The wall clock, set back by a year, must not lock for a year.
+            left = 0.0 if row is None else float(row["locked_until"]) - now
+            if left > 0:
+                return min(left, _LONGEST[factor])
+            failures += 1
+            self._store.change(
+                "INSERT OR REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?)",
+                who,
+                factor,
+                failures,
+                now + _lock(failures, factor),
+                now,
+            )
+            self._forget_lanes()
+        return 0.0
+
+    def clear(self, who: str, factor: Factor) -> None:
+        """Forget the tries: the last one was right."""
+        self._store.change(
+            "DELETE FROM lockouts WHERE who = ? AND factor = ?", who, factor
+        )
+
+    def _forget_lanes(self) -> None:
+        """Keep what anybody can cause from filling the disk.
+
+        Only what counts for a person alone, and so took their password, stays.
+        """
+        self._store.change(
+            "DELETE FROM lockouts WHERE who IN (SELECT who FROM lockouts "
+            "WHERE who LIKE '% %' ORDER BY last_at DESC LIMIT -1 OFFSET ?)",
+            _LANES,
+        )
+
+
+def _lock(failures: int, factor: Factor) -> float:
+    if failures < FREE_TRIES:
+        return 0.0
+    doubled = _FIRST_LOCK * 2.0 ** min(failures - FREE_TRIES, 16)
+    return min(doubled, _LONGEST[factor])
 
 
 def _of_no_password(hasher: PasswordHasher) -> str:

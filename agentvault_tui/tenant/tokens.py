@@ -1,4 +1,4 @@
-"""Tokens made: ID tokens, access tokens in each API's dialect, refresh tokens."""
+"""Tokens: ID tokens and access tokens made, and access tokens checked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.model import new_id, new_secret, sha256_hex
+from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.model.claims import MFA_AT, ROLES
-from agentvault_tui.tenant.apis import OFFLINE, OIDC_SCOPES, Api, Apis
+from agentvault_tui.tenant.apis import OFFLINE, Apis, ResourceServer
 from agentvault_tui.tenant.clients import CLIENT_CREDENTIALS, REFRESH_TOKEN, Client
-from agentvault_tui.tenant.consents import Consents
 from agentvault_tui.tenant.keys import SigningKeys
 from agentvault_tui.tenant.people import People, User
 from agentvault_tui.tenant.refresh import RefreshTokens
@@ -33,12 +32,11 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedTokens:
     """The members of a token answer (RFC 6749 section 5.1), and what the log tells."""
 
     answer: dict[str, Any] = field(repr=False)
     user: User | None = None
-    jti: str | None = None
     refresh_id: str | None = None
 
 
@@ -55,7 +53,6 @@ class TokenService:
         apis: Apis,
         people: People,
         refresh: RefreshTokens,
-        consents: Consents,
     ) -> None:
         """Issue as *issuer*."""
         self._store = store
@@ -65,19 +62,15 @@ class TokenService:
         self._apis = apis
         self._people = people
         self._refresh = refresh
-        self._consents = consents
 
     def for_login(
         self,
         client: Client,
         login: Login,
         scope: str,
-        api: Api | None,
+        api: ResourceServer | None,
         nonce: str | None = None,
-        *,
-        details: list[dict[str, Any]] | None = None,
-        remember: bool = True,
-    ) -> Issued:
+    ) -> IssuedTokens:
         """Make the tokens of a sign-in.
 
         Args:
@@ -86,20 +79,13 @@ class TokenService:
             scope: what was asked for.
             api: whom the access token is for.
             nonce: the ID token's.
-            details: ``authorization_details`` that were granted (RFC 9396).
-            remember: keep it as a grant that the user gave the client.
 
         Raises:
             TenantRefusedError: ``access_denied``: the user is gone or blocked.
         """
         user = self.able(login.sub)
-        scope = self.bounded(user, scope, api)
         audience = "" if api is None else api.identifier
-        if remember:
-            self._consents.record(
-                client, user.sub, audience or self._apis.userinfo, scope
-            )
-        answer, jti = self._access(client, user, scope, api, details=details)
+        answer = self._access(client, user, scope, api)
         if "openid" in scope.split():
             answer["id_token"] = self._id_token(client, user, scope, login, nonce)
         key = None
@@ -108,29 +94,31 @@ class TokenService:
                 client, user.sub, login.sid, audience, scope
             )
             answer["refresh_token"] = token
-        return Issued(answer, user, jti, key)
+        return IssuedTokens(answer, user, key)
 
     def for_refresh(
-        self, client: Client, user: User, scope: str, api: Api | None, sid: str | None
-    ) -> Issued:
+        self,
+        client: Client,
+        user: User,
+        scope: str,
+        api: ResourceServer | None,
+        sid: str | None,
+    ) -> IssuedTokens:
         """Make the tokens of a refresh: nothing in them says anything of a factor."""
-        scope = self.bounded(user, scope, api)
-        answer, jti = self._access(client, user, scope, api, grant=REFRESH_TOKEN)
+        answer = self._access(client, user, scope, api, grant=REFRESH_TOKEN)
         if "openid" in scope.split():
             login = Login(user.sub, sid or "", 0, mfa=False)
             answer["id_token"] = self._id_token(client, user, scope, login, None)
-        return Issued(answer, user, jti)
+        return IssuedTokens(answer, user)
 
-    def for_machine(self, client: Client, scope: str, api: Api) -> Issued:
+    def for_machine(
+        self, client: Client, scope: str, api: ResourceServer
+    ) -> IssuedTokens:
         """Make a client's own access token (RFC 6749 section 4.4)."""
-        answer, jti = self._signed(
-            client,
-            f"{client.client_id}@clients",
-            scope,
-            api,
-            grant=CLIENT_CREDENTIALS,
+        sub = f"{client.client_id}@clients"
+        return IssuedTokens(
+            self._signed(client, sub, scope, api, grant=CLIENT_CREDENTIALS)
         )
-        return Issued(answer, None, jti)
 
     def userinfo(self, access_token: str) -> dict[str, Any] | None:
         """Return the claims an access token opens (OpenID Connect Core 5.3)."""
@@ -171,27 +159,17 @@ class TokenService:
             raise TenantRefusedError("access_denied", "user is blocked")
         return user
 
-    def bounded(self, user: User, scope: str, api: Api | None) -> str:
-        """Return *scope* without what RBAC does not give this user."""
-        if api is None or not api.rbac:
-            return scope
-        held = {*api.permissions(user), *OIDC_SCOPES, OFFLINE}
-        return " ".join(word for word in scope.split() if word in held)
-
     def _access(
         self,
         client: Client,
         user: User,
         scope: str,
-        api: Api | None,
+        api: ResourceServer | None,
         *,
         grant: str | None = None,
-        details: list[dict[str, Any]] | None = None,
-    ) -> tuple[dict[str, Any], str | None]:
+    ) -> dict[str, Any]:
         if api is not None:
-            return self._signed(
-                client, user.sub, scope, api, grant=grant, user=user, details=details
-            )
+            return self._signed(client, user.sub, scope, api, grant=grant)
         now = self._clock.now().timestamp()
         token = new_secret("av_u")
         self._store.change("DELETE FROM access_tokens WHERE expires_at <= ?", now)
@@ -199,23 +177,20 @@ class TokenService:
             "INSERT INTO access_tokens VALUES (?, ?, ?, ?, ?)",
             *(sha256_hex(token), client.key, user.sub, scope, now + LIFETIME),
         )
-        return _answer(token, scope, LIFETIME), None
+        return _answer(token, scope, LIFETIME)
 
     def _signed(
         self,
         client: Client,
         sub: str,
         scope: str,
-        api: Api,
+        api: ResourceServer,
         *,
         grant: str | None,
-        user: User | None = None,
-        details: list[dict[str, Any]] | None = None,
-    ) -> tuple[dict[str, Any], str]:
-        """Make a JWT access token: Auth0's dialect, or that of RFC 9068."""
-        now, jti = int(self._clock.now().timestamp()), new_id("jti")
-        profiled = api.dialect.startswith("rfc9068_profile")
-        oidc = user is not None and "openid" in scope.split()
+    ) -> dict[str, Any]:
+        """Make a JWT access token, with the claims of Auth0's default profile."""
+        now = int(self._clock.now().timestamp())
+        oidc = "openid" in scope.split()
         claims: dict[str, Any] = {
             "iss": self._issuer,
             "sub": sub,
@@ -223,20 +198,11 @@ class TokenService:
             "iat": now,
             "exp": now + api.lifetime,
             "scope": scope,
+            "azp": client.client_id,
         }
-        if profiled:
-            claims |= {"client_id": client.client_id, "jti": jti}
-        else:
-            claims["azp"] = client.client_id
-            if grant is not None:
-                claims["gty"] = grant.replace("client_c", "client-c")
-        if api.rbac and api.dialect.endswith("_authz"):
-            held = scope.split() if user is None else api.permissions(user)
-            claims["permissions"] = list(held)
-        # RFC 9396 sections 7 and 9.1: in the answer, and in the token.
-        granted = {"authorization_details": details} if details else {}
-        token = self._keys.sign(claims | granted, "at+jwt" if profiled else "JWT")
-        return _answer(token, scope, api.lifetime) | granted, jti
+        if grant is not None:
+            claims["gty"] = grant.replace("client_c", "client-c")
+        return _answer(self._keys.sign(claims), scope, api.lifetime)
 
     def _id_token(
         self, client: Client, user: User, scope: str, login: Login, nonce: str | None
@@ -260,6 +226,83 @@ class TokenService:
             # RFC 8176: a password and a one-time code, and so more than one factor.
             claims |= {"amr": ["mfa", "pwd", "otp"], "acr": MFA_ACR, MFA_AT: login.at}
         return self._keys.sign(claims)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAccess:
+    """What a valid access token says."""
+
+    sub: str
+    client_id: str
+    scopes: frozenset[str]
+    audiences: frozenset[str]
+
+
+class AccessTokens:
+    """Reads the access tokens that one issuer signed."""
+
+    def __init__(self, keys: SigningKeys, clock: Clock, issuer: str) -> None:
+        """Know *issuer*'s keys."""
+        self._keys = keys
+        self._clock = clock
+        self._issuer = issuer
+
+    def read(self, token: str, audience: str) -> VerifiedAccess | None:
+        """Return what *token* says if it is ours, in time, and for *audience*.
+
+        An ID token is none: it has neither ``scope`` nor ``azp`` (RFC 8725 section
+        3.12).
+        """
+        found = self._keys.verified(token)
+        if found is None:
+            return None
+        header, claims = found
+        listed = _words(claims.get("aud"))
+        client = claims.get("azp")
+        sub, scope, expires = (
+            claims.get("sub"),
+            claims.get("scope"),
+            number(claims, "exp"),
+        )
+        if (
+            header.get("typ") != "JWT"
+            or claims.get("iss") != self._issuer
+            or not isinstance(client, str)
+            or not isinstance(sub, str)
+            or not isinstance(scope, str)
+            or expires is None
+            or expires <= self._clock.now().timestamp()
+            or audience not in listed
+        ):
+            return None
+        return VerifiedAccess(sub, client, frozenset(scope.split()), frozenset(listed))
+
+    def bearer(self, authorization: str, audience: str) -> VerifiedAccess | None:
+        """Read the token of an ``Authorization`` header, as `bearer_token` finds it."""
+        token = bearer_token(authorization)
+        return None if token is None else self.read(token, audience)
+
+
+def bearer_token(authorization: str) -> str | None:
+    """Return the token of an ``Authorization`` header (RFC 6750 section 2.1).
+
+    The scheme's case does not count (RFC 9110 section 11.1).
+    """
+    kind, _, token = authorization.partition(" ")
+    return token if kind.lower() == "bearer" and token else None
+
+
+def number(claims: dict[str, Any], name: str) -> float | None:
+    """Return a NumericDate claim (RFC 7519 section 2); None if it is none."""
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 2**53 else None
+
+
+def _words(value: Any) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    return [word for word in listed if isinstance(word, str)]
 
 
 def person(user: User, scopes: list[str]) -> dict[str, Any]:

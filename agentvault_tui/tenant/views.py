@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ from agentvault_tui.text import Shown, in_full
 _HERE: Final = Path(__file__).parent
 _STYLE: Final = (_HERE / "static" / "tenant.css").read_bytes()
 STYLE_PATH: Final = f"/activate/{hashlib.sha256(_STYLE).hexdigest()[:16]}.css"
+_COOKIE_CHARACTERS: Final = 43
+"""Of 256 random bits in base64url."""
 _STATUSES: Final = {
     "no_such_code": 400,
     "too_many_tries": 429,
@@ -158,6 +161,13 @@ class Views:
             usable_until=_time(code.expires.wall),
             **values,
         )
+
+
+def browser_cookie(sent: str | None) -> str:
+    """Return the browser's cookie, a fresh one unless it *sent* a well-formed one."""
+    if sent and len(sent) == _COOKIE_CHARACTERS and sent.isascii():
+        return sent
+    return secrets.token_urlsafe(32)
 
 
 def stylesheet() -> Response:

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import httpx
 import pyotp
 import pytest
+from auth0_double.running import DETAILS
 from support.patience import PATIENT
 from support.ports import bind_error
-from support.tenant_thread import DETAILS
 
 from agentvault_tui import process as process_module
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
@@ -161,7 +161,7 @@ async def test_the_broker_can_manage_it(home: Home) -> None:
         said = await http.post("oauth/token", data=_management(found))
         token = said.json()["access_token"]
         headers = {"authorization": f"Bearer {token}"}
-        answer = await http.get("api/v2/users", headers=headers)
+        answer = await http.get("api/v2/roles/viewer/users", headers=headers)
         assert (answer.status_code, answer.json()) == (200, [])
         await kill(process)
         # The successor knows the same credential, and so the same broker.

@@ -19,10 +19,13 @@ from typing import Any
 import httpx
 import pyotp
 import pytest
+from auth0_double.running import TenantThread
+from auth0_double.tenant import DoubleRun
 from support.command_line import PROGRAM, plain_environment
-from support.empty_tenant import empty_tenant
 from support.patience import PATIENT
 
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.vault.urns import VAULT_GRANT
 
@@ -50,8 +53,10 @@ def there(short: Path) -> Path:
 @pytest.fixture
 def issuer(there: Path) -> Iterator[str]:
     """A tenant on which nobody has set anything up yet."""
-    with empty_tenant(there, CREDENTIAL, documented_scopes()) as running:
-        yield running
+    run = DoubleRun("", *CREDENTIAL.values(), documented_scopes())
+    running = TenantThread(Home.locate(there), run, clock=SystemClock())
+    yield running.issuer
+    running.close()
 
 
 def approver(there: Path, name: str) -> dict[str, str]:

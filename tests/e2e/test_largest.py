@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from auth0_double.running import START, TenantThread
 from support.agents_http import Caller, Live, live_broker
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.home import Home

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from auth0_double.running import TenantThread
 from support.agents_http import Caller, live_broker
 from support.bench import OPERATOR
 from support.connecting import Office, caller
 from support.peers import MANAGEMENT, Peer, peer, with_python
 from support.sdk_agents import SDKS, sdk_agent
 from support.tenant_admin import Admin
-from support.tenant_thread import TenantThread
 from support.tls_front import tls_front, trusted
 
 from agentvault_tui.broker.upstream.tenant_log import TenantLog

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from auth0_double.running import TenantThread
 from support.peers import MANAGEMENT, answer, with_python
 from support.tenant_admin import Admin, Agent
-from support.tenant_thread import TenantThread
 from support.tls_front import tls_front, trusted
 
 from agentvault_tui.home import Home

@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+from auth0_double.running import TenantThread
 from support.peers import MANAGEMENT, Peer, peer, with_python
 from support.tenant_admin import CALLBACK, Admin, Agent, query_of
-from support.tenant_thread import TenantThread
 from support.tls_front import tls_front, trusted
 
 from agentvault_tui.home import Home

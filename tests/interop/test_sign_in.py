@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from auth0_double.running import GRANT, TenantThread
 from support.peers import peer, with_node, with_python
 from support.tenant_admin import Admin
-from support.tenant_thread import GRANT, TenantThread
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation

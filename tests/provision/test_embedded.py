@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from auth0_double.running import TenantThread
 from support.provisioning import SIGN_IN
-from support.tenant_thread import TenantThread
 
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import MFA_AT

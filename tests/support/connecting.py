@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
+from auth0_double.faults import Faults
 from support.agents_http import Caller, Live
 from support.bench import OPERATOR, Bench
 from support.tenant_admin import PASSWORD, Admin, Person, query_of
@@ -20,8 +21,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import Account, Agent, new_id
 from agentvault_tui.settings import ConnectionSettings
-from agentvault_tui.tenant.faults import Faults
-from agentvault_tui.tenant.vault.provider_api import where
+from agentvault_tui.tenant.vault.provider import where
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.provider import Endpoints
 

@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from agentvault_tui.tenant.management.scopes import SCOPES as OFFERED
+from auth0_double.resource_servers import SCOPES as OFFERED
 
 Json = dict[str, Any]
 ADMIN = ("admin", "admin-secret-value")

@@ -14,7 +14,7 @@ import httpx
 from support.patience import PATIENT
 from support.peers import INTEROP, NODE, with_node
 
-from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.tenant.device_page_client import read_page
 from agentvault_tui.vault import (
     RegisteredClient,
     Secret,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import httpx
+from auth0_double.running import TenantThread
 from support.patience import PATIENT
-from support.tenant_thread import TenantThread
 
-from agentvault_tui.tenant.page_reader import Page, read_page
+from agentvault_tui.tenant.device_page_client import Page, read_page
 from agentvault_tui.tenant.users import NewUser
 
 

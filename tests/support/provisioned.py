@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import pytest
+from auth0_double.running import TenantThread
 from support.provisioning import SIGN_IN
-from support.tenant_thread import TenantThread
 from support.tls_front import tls_front, trusted
 
 from agentvault_tui.clock import SystemClock
@@ -82,9 +81,7 @@ def provisioned(folder: Path) -> Iterator[Provisioned]:
     """Run one that goes by the machine's clock, as programs of others do."""
     home = Home.locate(folder / "home")
     home.prepare()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("support.tenant_thread.ManualClock", lambda _: SystemClock())
-        tenant = TenantThread(home)
+    tenant = TenantThread(home, clock=SystemClock())
     try:
         made = Provisioned(tenant, home)
         assert len(asyncio.run(made.plan(applied=True)).items) > 10

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
-from support.tenant_thread import TenantThread
+from auth0_double.running import TenantThread
 
-from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.tenant.device_page_client import read_page
 
 VAULT = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"

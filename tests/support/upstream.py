@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from auth0_double.faults import Faults
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
@@ -19,7 +20,6 @@ from agentvault_tui.broker.vault_users import VaultUser
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Agent, AgentId, Draft, new_id
-from agentvault_tui.tenant.faults import Faults
 from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.kept_clients import KeptClients
 

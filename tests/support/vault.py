@@ -18,8 +18,7 @@ import pyotp
 from support.command_line import plain_environment
 from support.patience import PATIENT
 
-from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.tenant.device_page_client import Activation, read_page
 
 PAYMENT = {
     "type": "agentvault:action",

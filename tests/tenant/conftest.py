@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from auth0_double.running import START, TenantThread
 from support.manual_clock import ManualClock
 from support.page_browser import Browser
 from support.tenant_admin import Admin
-from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import SigningKeys

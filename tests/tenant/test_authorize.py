@@ -20,11 +20,9 @@ from support.tenant_admin import (
     carried,
 )
 
-from agentvault_tui.tenant.page_reader import read_page
-from agentvault_tui.tenant.pkce import proves
-from agentvault_tui.tenant.redirects import allowed, with_query
-
-MFA = "http://schemas.openid.net/pape/policies/2007/06/multi-factor"
+from agentvault_tui.tenant.authorize import redirect_allowed, with_query
+from agentvault_tui.tenant.device_page_client import read_page
+from agentvault_tui.tenant.pkce import proven
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +130,7 @@ def test_nobody_unregistered_is_sent_anything(
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"response_mode": "form_post"}, "invalid_request"),
         ({"code_challenge_method": "S512"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"audience": "https://nowhere.test/"}, "access_denied"),
         ({"prompt": "none"}, "login_required"),
     ],
@@ -175,82 +174,14 @@ def test_a_public_client_needs_pkce(admin: Admin) -> None:
     assert "refresh_token" not in answer.json()
 
 
-def test_a_second_factor_when_it_is_asked_for(admin: Admin, agent: Agent) -> None:
-    """By acr_values: amr, acr and its time; and a refresh drops all three."""
-    ann = admin.tenant.users.add("mfa-ann", roles=["approver", "viewer"])
-    person = Person(admin.tenant, "mfa-ann", ann.password)
-    query = agent.authorize_query(acr_values=MFA)
-    found = person.allow("authorize", otp=admin.tenant.otp(ann), **query)
-    body = agent.redeem(found["code"]).json()
-    said = claims(admin, body["id_token"])
-    now = int(admin.tenant.clock.now().timestamp())
-    assert said["amr"] == ["mfa", "pwd", "otp"]
-    assert said["acr"] == MFA
-    assert said["https://agentvault.dev/mfa_at"] == now
-    assert said["https://agentvault.dev/roles"] == ["viewer", "approver"]
-    assert admin.rows("gd_auth_succeed")[0]["user_name"] == "mfa-ann"
-    fresh = claims(admin, agent.refresh(body["refresh_token"]).json()["id_token"])
-    assert said["sub"] == fresh["sub"]
-    assert {"amr", "acr", "auth_time", "https://agentvault.dev/mfa_at"} & set(
-        fresh
-    ) == set()
-
-
-def test_what_takes_a_second_factor_without_being_asked(
-    admin: Admin, agent: Agent
-) -> None:
-    """An API of single transactions, a scope of a step-up, and the tenant's policy."""
-    scopes = [{"value": "stepup:pay"}, {"value": "read:it"}]
-    policy = {"consent_policy": "transactional-authorization-with-mfa"}
-    plain, strict = "https://plain.test/", "https://transactions.test/"
-    admin.made("resource-servers", {"identifier": plain, "scopes": scopes})
-    body = {"identifier": strict, "scopes": scopes, **policy}
-    admin.made("resource-servers", body)
-
-    def step(**query: str) -> str:
-        agent.person.open("authorize", **agent.authorize_query(**query))
-        name, password = agent.person.name, agent.person.password
-        answer = agent.person.send("login", user=name, password=password)
-        return read_page(answer.text).step
-
-    assert step(audience=plain, scope="openid read:it") == "consent"
-    assert step(audience=plain, scope="openid stepup:pay") == "login-otp"
-    assert step(audience=strict, scope="openid read:it") == "login-otp"
-    admin.call("PUT", "guardian/policies", ["all-applications"])
-    try:
-        assert step(audience=plain, scope="openid read:it") == "login-otp"
-    finally:
-        admin.call("PUT", "guardian/policies", [])
-
-
-def test_a_wrong_second_factor_is_no_consent(admin: Admin, agent: Agent) -> None:
-    """After it the page asks again; and its form cannot be sent on as a consent."""
-    ann = admin.tenant.users.add("mfa-bob")
-    person = Person(admin.tenant, "mfa-bob", ann.password)
-    person.open("authorize", **agent.authorize_query(acr_values=MFA))
-    person.send("login", user="mfa-bob", password=ann.password)
-    page = person.send("login-otp", otp="000000")
-    assert page.status_code == 403
-    assert 'data-error="wrong_otp"' in page.text
-    assert admin.rows("gd_auth_failed")[0]["user_name"] == "mfa-bob"
-    errand = page.text.split('name="errand" value="')[1].split('"')[0]
-    skipped = person.http.post("u/consent", data={"errand": errand})
-    assert skipped.status_code == 403
-    assert "location" not in skipped.headers
-
-
-def test_a_factor_shown_is_nobody_elses(admin: Admin, agent: Agent) -> None:
-    """Who signed in stays who signed in: a second password takes the errand no further.
-
-    Else one person's one-time code would do for another, whose password is known.
-    """
+def test_whoever_signed_in_stays_who_signed_in(admin: Admin, agent: Agent) -> None:
+    """The state of a later page takes no other person's password."""
     ann, bob = (admin.tenant.users.add(f"factor-{name}") for name in ("ann", "bob"))
     person = Person(admin.tenant, ann.user.name, ann.password)
-    person.open("authorize", **agent.authorize_query(acr_values=MFA))
-    person.send("login", user=ann.user.name, password=ann.password)
-    page = person.send("login-otp", otp=admin.tenant.otp(ann))
-    errand = read_page(page.text).forms["consent"].fields["errand"]
-    form = {"errand": errand, "user": bob.user.name, "password": bob.password}
+    person.open("authorize", **agent.authorize_query())
+    page = person.send("login", user=ann.user.name, password=ann.password)
+    state = read_page(page.text).forms["consent"].fields["state"]
+    form = {"state": state, "user": bob.user.name, "password": bob.password}
     again = person.http.post("u/login", data=form)
     assert again.status_code == 403
     assert 'data-error="stale_form"' in again.text
@@ -285,8 +216,8 @@ def test_cancelling_tells_the_client(agent: Agent) -> None:
 def test_a_form_is_its_browsers_and_not_for_ever(admin: Admin, agent: Agent) -> None:
     """T-22: without the cookie of the page, or ten minutes later, it does nothing."""
     page = agent.person.open("authorize", **agent.authorize_query())
-    errand = page.text.split('name="errand" value="')[1].split('"')[0]
-    form = {"errand": errand, "user": "auth-bot", "password": PASSWORD}
+    errand = page.text.split('name="state" value="')[1].split('"')[0]
+    form = {"state": errand, "user": "auth-bot", "password": PASSWORD}
     other = admin.tenant.browser()
     for browser, cookies in ((other, {}), (other, {"agentvault_login": "x" * 43})):
         browser.cookies.update(cookies)
@@ -294,7 +225,7 @@ def test_a_form_is_its_browsers_and_not_for_ever(admin: Admin, agent: Agent) -> 
         assert answer.status_code == 403
         assert 'data-error="stale_form"' in answer.text
     for forged in ("", "AAAA", errand[:-4] + "AAAA", "é", "x" * 3999):
-        answer = agent.person.http.post("u/login", data={**form, "errand": forged})
+        answer = agent.person.http.post("u/login", data={**form, "state": forged})
         assert answer.status_code == 403
     cross = agent.person.http.post(
         "u/login", data=form, headers={"origin": "https://evil.test"}
@@ -333,50 +264,24 @@ def test_the_pages_are_safe_to_look_at(admin: Admin) -> None:
     assert "form-action 'self' http://127.0.0.1:9;" in policy
 
 
-def test_access_tokens_of_apis(admin: Admin, agent: Agent) -> None:
-    """Auth0's dialect and RFC 9068's: type, client, jti, aud with openid, lifetime."""
-    base = {"scopes": [{"value": "read:a"}, {"value": "stepup:pay"}]}
-    for number, dialect in enumerate(("access_token", "rfc9068_profile_authz")):
-        admin.made(
-            "resource-servers",
-            {
-                "identifier": f"https://dialect{number}.test/",
-                "token_lifetime": 300,
-                "token_dialect": dialect,
-                "enforce_policies": bool(number),
-                **base,
-            },
-        )
-    ann = admin.tenant.users.add("dialect-ann", roles=["viewer"])
-    person = Person(admin.tenant, "dialect-ann", ann.password)
-    found = []
-    for number in (0, 1):
-        api = f"https://dialect{number}.test/"
-        scope = "openid read:a stepup:pay offline_access"
-        query = agent.authorize_query(audience=api, scope=scope)
-        admin.tenant.clock.advance(30)
-        code = person.allow("authorize", otp=admin.tenant.otp(ann), **query)["code"]
-        body = agent.redeem(code).json()
-        assert body["expires_in"] == 300
-        assert "refresh_token" not in body  # the API gives none
-        token = body["access_token"]
-        found.append(claims(admin, token))
-        assert found[-1]["aud"] == [api, f"{admin.tenant.issuer}userinfo"]
-        assert found[-1]["exp"] - found[-1]["iat"] == 300
-        url = admin.tenant.issuer + "userinfo"
-        bearer = {"authorization": f"Bearer {token}"}
-        said = admin.tenant.http.get(url, headers=bearer).json()
-        assert said["sub"] == ann.user.sub
-    auth0, profiled = found
-    assert auth0["azp"] == agent.client["client_id"]
-    assert auth0["scope"] == "openid read:a stepup:pay"
-    assert {"jti", "client_id", "permissions", "amr", "gty"} & set(auth0) == set()
-    assert profiled["client_id"] == agent.client["client_id"]
-    assert profiled["jti"]
-    # RBAC: a viewer reads, whatever was asked for.
-    assert profiled["scope"] == "openid read:a"
-    assert profiled["permissions"] == ["read:a"]
-    assert "azp" not in profiled
+def test_an_access_token_of_an_api(admin: Admin, agent: Agent) -> None:
+    """Auth0's default profile: azp, aud with openid, the API's lifetime."""
+    api = "https://profile.test/"
+    scopes = [{"value": "read:a"}, {"value": "stepup:pay"}]
+    body = {"identifier": api, "token_lifetime": 300, "scopes": scopes}
+    admin.made("resource-servers", body)
+    body = agent.tokens(audience=api, scope="openid read:a offline_access")
+    assert body["expires_in"] == 300
+    assert "refresh_token" not in body  # the API gives none
+    said = claims(admin, body["access_token"])
+    assert said["aud"] == [api, f"{admin.tenant.issuer}userinfo"]
+    assert said["exp"] - said["iat"] == 300
+    assert said["azp"] == agent.client["client_id"]
+    assert said["scope"] == "openid read:a"
+    bearer = {"authorization": f"Bearer {body['access_token']}"}
+    url = admin.tenant.issuer + "userinfo"
+    answer = admin.tenant.http.get(url, headers=bearer).json()
+    assert answer["sub"] == agent.user["user_id"]
 
 
 def test_an_api_that_wants_a_client_grant(admin: Admin, agent: Agent) -> None:
@@ -427,25 +332,25 @@ def test_redirect_uris_are_compared_whole(uri: str, fits: bool) -> None:
     """Only a loopback port may differ (RFC 8252 section 7.3)."""
     registered = (CALLBACK, "https://app.test/cb", "javascript:alert(1)",
                   "com.app:/cb", "http://app.test/cb")  # fmt: skip
-    assert allowed(uri, registered) is fits
+    assert redirect_allowed(uri, registered) is fits
 
 
 @given(st.text(max_size=80))
 def test_no_text_is_an_address_by_accident(text: str) -> None:
     """What was not registered is refused, and nothing crashes on it."""
     registered = ("https://app.test/cb", "http://127.0.0.1/cb")
-    assert not allowed(text, registered) or text in registered
+    assert not redirect_allowed(text, registered) or text in registered
 
 
 def test_a_verifier_proves_its_challenge() -> None:
-    """RFC 7636 appendix B's example, plain, and what is too short."""
+    """RFC 7636 appendix B's example by S256 alone, and what is too short."""
     verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-    assert proves(verifier, challenge, "S256")
-    assert proves(verifier, verifier, "plain")
-    assert not proves(verifier, challenge, "plain")
-    assert not proves("short", "short", "plain")
-    assert proves(VERIFIER, CHALLENGE, "S256")
+    assert proven(challenge, verifier)
+    assert not proven(verifier, verifier)
+    assert not proven(challenge, "short")
+    assert proven(CHALLENGE, VERIFIER)
+    assert not proven(None, VERIFIER)
     assert with_query("https://a.test/?x=1", y="é&", z=None) == (
         "https://a.test/?x=1&y=%C3%A9%26"
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from auth0_double.running import DETAILS, START, TenantThread
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from support.manual_clock import ManualClock
-from support.tenant_admin import Admin
-from support.tenant_thread import DETAILS, START, TenantThread
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
@@ -20,14 +19,13 @@ from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
 
 
-def test_a_sign_in_at_the_console_leaves_no_grant(
+def test_the_console_clients_id_is_stored_nowhere(
     tenant: TenantThread, alice: NewUser
 ) -> None:
-    """Its client ends with the run, and its id, which is stored nowhere, with it."""
+    """Its client ends with the run."""
     flow = tenant.flow()
     tenant.approve(flow, alice)
     assert tenant.poll(flow).status_code == 200
-    assert Admin(tenant).call("GET", "grants").json() == []
     for file in tenant.home.tenant.glob("tenant.db*"):
         assert tenant.client_id.encode() not in file.read_bytes()
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import httpx
+from auth0_double.running import TenantThread
 from support.manual_clock import ManualClock
 from support.page_browser import Browser
 from support.patience import PATIENT
-from support.tenant_thread import TenantThread
 
 from agentvault_tui.clock import Deadline
-from agentvault_tui.tenant.page_reader import read_page
-from agentvault_tui.tenant.sessions import Sessions
+from agentvault_tui.tenant.activation import ActivationSessions
+from agentvault_tui.tenant.device_page_client import read_page
 from agentvault_tui.tenant.users import NewUser
+from agentvault_tui.tenant.views import browser_cookie
 
 
 def test_forms_need_their_token_and_their_browser(
@@ -141,8 +142,8 @@ def test_a_link_may_be_followed_here(tenant: TenantThread) -> None:
 
 def test_a_form_acts_once_however_often_it_comes(clock: ManualClock) -> None:
     """Sent twice at once, before its answer: the second is shown where it stands."""
-    sessions = Sessions(clock)
-    cookie = Sessions.cookie(None)
+    sessions = ActivationSessions(clock)
+    cookie = browser_cookie(None)
     session = sessions.start(cookie, "key", "BCDF-GHJK", Deadline.after(clock, 120))
     assert session is not None
     first = sessions.page(session)

@@ -6,16 +6,33 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+from auth0_double.faults import Faults
+from auth0_double.running import CHEAP, START
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from support.manual_clock import ManualClock
 from support.tenant_admin import Admin, maced, unsigned
 
-from agentvault_tui.tenant.faults import Faults
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.apis import (
+    MANAGEMENT_SCOPES,
+    Apis,
+    ResourceServer,
+    SubjectType,
+    grant_name,
+    new_api,
+)
+from agentvault_tui.tenant.app import Surface
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.management.bodies import read_json
+from agentvault_tui.tenant.management.calls import CALLS
 from agentvault_tui.tenant.management.problems import ApiError
+from agentvault_tui.tenant.parts import Parts, Run
+from agentvault_tui.tenant.store import Store
 
 RATE = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 
@@ -215,9 +232,6 @@ def test_two_requests_a_second(admin: Admin, two_a_second: None) -> None:
         "errorCode": "too_many_requests",
     }
     admin.tenant.clock.advance(1)
-    # Who has no token takes nothing: nobody keeps the broker out.
-    for _ in range(5):
-        assert bearer(admin, "nonsense").status_code == 401
     assert admin.call("GET", "clients").headers["x-ratelimit-remaining"] == "1"
 
 
@@ -286,3 +300,59 @@ def test_pages_of_other_sites_reach_nothing(admin: Admin) -> None:
     ):
         answer = admin.tenant.http.get(url, headers={**bearer, **headers})
         assert answer.status_code == status
+
+
+@pytest.mark.parametrize("policy", ["deny_all", "a_new_one"])
+def test_a_policy_that_is_no_permission_grants_nothing(home: Home, policy: str) -> None:
+    """Neither to machines nor to people, whatever client grants there are."""
+    store = Store(home, checkpoints=True)
+    apis = Apis(store, "http://127.0.0.1:1/")
+
+    def granted(policy: str, subject: SubjectType) -> frozenset[str] | None:
+        doc = {
+            "identifier": "https://api.test/",
+            "scopes": [{"value": "read:it"}],
+            "subject_type_authorization": {subject: {"policy": policy}},
+        }
+        api = ResourceServer(new_api(doc))
+        return apis.granted(Client("app_1", {"name": "m"}), api, subject)
+
+    subjects: tuple[SubjectType, ...] = ("user", "client")
+    for subject in subjects:
+        grant = {"id": subject, "scope": ["read:it"]}
+        name = grant_name("app_1", "https://api.test/", subject)
+        apis.grants.add(subject, name, grant)
+        assert granted("require_client_grant", subject) == {"read:it"}
+        assert granted(policy, subject) is None
+    store.close()
+
+
+def test_every_scope_of_the_api_opens_one_of_its_calls() -> None:
+    """What the API offers as scopes is what its calls ask for, no more and no less."""
+    asked = {scope for call in CALLS for scope in call.scopes}
+    assert asked == set(MANAGEMENT_SCOPES)
+    assert len(MANAGEMENT_SCOPES) == len(set(MANAGEMENT_SCOPES))
+
+
+async def test_the_embedded_tenant_serves_the_brokers_calls_alone(home: Home) -> None:
+    """Calls that only Auth0's administrators make are not there: 404, whoever asks."""
+    store = Store(home, checkpoints=True)
+    parts = Parts(store, home, 1, ManualClock(START), run=Run(), hasher=CHEAP)
+    app = Surface.of(parts, 120).app()
+    token = parts.tokens.for_machine(
+        parts.clients.all()[1],
+        " ".join(MANAGEMENT_SCOPES),
+        parts.apis.all()[0],
+    ).answer["access_token"]
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app),
+        base_url=parts.issuer,
+        headers={"authorization": f"Bearer {token}"},
+    ) as http:
+        assert (await http.get("api/v2/clients")).status_code == 200
+        for path in ("users", "actions/actions", "roles", "tenants/settings", "grants",
+                     "guardian/factors", "prompts", "refresh-tokens"):  # fmt: skip
+            assert (await http.get(f"api/v2/{path}")).status_code == 404
+        assert (await http.post("api/v2/users", json={})).status_code == 404
+        assert (await http.post("bc-authorize")).status_code == 404
+    store.close()

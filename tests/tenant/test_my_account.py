@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from auth0_double.faults import Faults
 from support.tenant_admin import (
     CALLBACK,
     PASSWORD,
@@ -14,8 +15,6 @@ from support.tenant_admin import (
     Person,
     carried,
 )
-
-from agentvault_tui.tenant.faults import Faults
 
 
 @pytest.fixture(scope="module")

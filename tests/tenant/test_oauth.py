@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.tenant_thread import DETAILS, GRANT, TenantThread
+from auth0_double.running import DETAILS, GRANT, TenantThread
 
 from agentvault_tui.tenant.users import NewUser
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from auth0_double.running import DETAILS, TenantThread
 from support.page_browser import Browser
 from support.sound_page import HOSTILE, sound, strict
-from support.tenant_thread import DETAILS, TenantThread
 
-from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.tenant.page_reader import read_page
+from agentvault_tui.tenant.device_page_client import Activation, read_page
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.text import visible
 

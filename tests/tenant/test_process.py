@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 import pyotp
+from auth0_double.running import CHEAP, DETAILS
 from support.patience import PATIENT
-from support.tenant_thread import CHEAP, DETAILS
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
@@ -219,19 +219,3 @@ def test_it_ends_with_its_parent(home: Home) -> None:
     # Its end of the pipe closes when the tenant has ended.
     assert parent.stdout.read() == ""
     parent.communicate()
-
-
-def test_the_parents_pipe_sets_faults(home: Home) -> None:
-    """A line on stdin puts faults in force; rubbish is logged and ends nothing."""
-    with running(home) as tenant:
-        assert tenant.process.stdin
-        tenant.process.stdin.write("rubbish\n")
-        tenant.process.stdin.write('{"faults": {"status": 503}}\n')
-        tenant.process.stdin.flush()
-        url = tenant.issuer + ".well-known/jwks.json"
-        while httpx.get(url, trust_env=False, timeout=PATIENT).status_code == 200:
-            pass
-        assert httpx.get(url, trust_env=False, timeout=PATIENT).status_code == 503
-        code, log = tenant.end()
-    assert code == 0
-    assert "says nothing of use" in log

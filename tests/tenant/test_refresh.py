@@ -1,18 +1,17 @@
-"""Refresh tokens: fixed or rotating, how long they live, and further audiences."""
+"""Refresh tokens: what they are good for, and further audiences."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from auth0_double.running import START
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin, Agent
-from support.tenant_thread import START
 
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.faults import FaultSwitch
 from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.store import Store
 
@@ -26,9 +25,6 @@ def agent(admin: Admin, **rules: Any) -> Agent:
     )  # fmt: skip
 
 
-ROTATING = {"rotation_type": "rotating", "expiration_type": "expiring", "leeway": 0}
-
-
 def test_a_fixed_one_stays(admin: Admin) -> None:
     """The answer has no new one, and the old one goes on; scope may narrow."""
     bot = agent(admin)
@@ -39,59 +35,6 @@ def test_a_fixed_one_stays(admin: Admin) -> None:
     narrowed = bot.refresh(token, scope="openid email").json()
     assert narrowed["scope"] == "openid"
     assert admin.rows("sertft")[0]["user_id"] == bot.user["user_id"]
-
-
-def test_a_rotating_one_is_replaced_and_guarded(admin: Admin) -> None:
-    """Used again, the old one ends the whole line: one of two holders is a thief."""
-    bot = agent(admin, **ROTATING)
-    first = bot.tokens()["refresh_token"]
-    second = bot.refresh(first).json()["refresh_token"]
-    assert second != first
-    admin.tenant.clock.advance(1)
-    assert bot.refresh(first).status_code == 403
-    assert admin.rows("ferrt")[0]["client_id"] == bot.client["client_id"]
-    assert bot.refresh(second).status_code == 403
-
-
-def test_a_leeway_forgives_a_lost_answer(admin: Admin) -> None:
-    """Within it the old one works once more; after it, not, and ends the line."""
-    bot = agent(admin, **{**ROTATING, "leeway": 10})
-    first = bot.tokens()["refresh_token"]
-    second = bot.refresh(first).json()["refresh_token"]
-    admin.tenant.clock.advance(9)
-    third = bot.refresh(first).json()["refresh_token"]
-    admin.tenant.clock.advance(2)
-    assert bot.refresh(first).status_code == 403
-    for token in (second, third):
-        assert bot.refresh(token).status_code == 403
-
-
-def test_a_foreign_use_of_an_old_one_revokes_nothing(admin: Admin) -> None:
-    """Else whoever found an old token could cut its owner off."""
-    bot, thief = agent(admin, **ROTATING), agent(admin)
-    first = bot.tokens()["refresh_token"]
-    second = bot.refresh(first).json()["refresh_token"]
-    admin.tenant.clock.advance(1)
-    assert thief.refresh(first).status_code == 403
-    assert bot.refresh(second).status_code == 200
-
-
-def test_they_end_by_age_and_by_idleness(admin: Admin) -> None:
-    """Both limits of an expiring client; use puts off only the second."""
-    rules = {
-        **ROTATING, "rotation_type": "non-rotating",
-        "token_lifetime": 100, "infinite_token_lifetime": False,
-        "idle_token_lifetime": 40, "infinite_idle_token_lifetime": False,
-    }  # fmt: skip
-    bot = agent(admin, **rules)
-    idle = bot.tokens()["refresh_token"]
-    used = bot.tokens()["refresh_token"]
-    for _ in range(3):
-        admin.tenant.clock.advance(30)
-        assert bot.refresh(used).status_code == 200
-    assert bot.refresh(idle).status_code == 403
-    admin.tenant.clock.advance(11)
-    assert bot.refresh(used).status_code == 403
 
 
 def test_another_audience_takes_a_policy(admin: Admin) -> None:
@@ -124,13 +67,13 @@ def test_another_audience_takes_a_policy(admin: Admin) -> None:
 def test_the_oldest_of_two_hundred_goes(home: Home) -> None:
     """Auth0's limit a user and client, dropped without a word."""
     store = Store(home, checkpoints=True)
-    tokens = RefreshTokens(store, ManualClock(START), FaultSwitch())
+    tokens = RefreshTokens(store, ManualClock(START))
     client = Client("app_1", {"refresh_token": {}})
     with store.transaction():
         store.change(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 200)"
             " INSERT INTO refresh_tokens (id, user_id, client_id, audience, reach,"
-            " rotating, created_at) SELECT 'rt_' || i, 'u', 'app_1', '', '{}', 0, 0"
+            " created_at) SELECT 'rt_' || i, 'u', 'app_1', '', '{}', 0"
             " FROM n"
         )
     fresh, _ = tokens.issue(client, "u", None, "", "openid")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from auth0_double.faults import Faults
 from support.tenant_admin import Admin, Agent
 
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.faults import Faults
 
 
 @pytest.fixture
@@ -153,25 +153,6 @@ def test_the_clients_own_revocation(admin: Admin, agent: Agent, token: str) -> N
     assert admin.tenant.post("oauth/revoke", token=token, **bad).status_code == 401
 
 
-def test_a_revocation_takes_its_siblings_along_where_set(
-    admin: Admin, agent: Agent, token: str
-) -> None:
-    """Off at first; on, all of the same user, client and audience end."""
-    others = [agent.tokens()["refresh_token"] for _ in range(3)]
-    form = {"token": others[0], **agent.auth}
-    assert admin.tenant.post("oauth/revoke", **form).status_code == 200
-    assert refreshes(agent, token)
-    stranger = Agent(admin, f"bot-{new_id('x')[2:]}")
-    foreign = stranger.tokens()["refresh_token"]
-    flags = {"flags": {"revoke_refresh_token_grant": True}}
-    assert admin.call("PATCH", "tenants/settings", flags).status_code == 200
-    form = {"token": others[1], **agent.auth}
-    assert admin.tenant.post("oauth/revoke", **form).content == b""
-    assert held(agent) == []
-    assert refreshes(stranger, foreign)
-    assert admin.call("PATCH", "tenants/settings", {"flags": None}).status_code == 200
-
-
 def test_lists_of_refresh_tokens_have_the_fields_asked_for(
     admin: Admin, agent: Agent, token: str
 ) -> None:
@@ -183,35 +164,6 @@ def test_lists_of_refresh_tokens_have_the_fields_asked_for(
     rest = admin.call("GET", "refresh-tokens", **query).json()["refresh_tokens"]
     assert "id" not in rest[0]
     assert rest[0]["client_id"] == agent.client["client_id"]
-
-
-def test_a_grant_taken_back_ends_its_refresh_tokens(
-    admin: Admin, agent: Agent, token: str
-) -> None:
-    """Listed with Auth0's clientID; deleted by id or by user with 204."""
-    user_id = agent.user["user_id"]
-    found = admin.call("GET", "grants", user_id=user_id, include_totals="true").json()
-    assert found == {
-        "total": 1,
-        "start": 0,
-        "limit": 50,
-        "grants": [
-            {
-                "id": found["grants"][0]["id"],
-                "clientID": agent.client["client_id"],
-                "user_id": user_id,
-                "audience": f"{admin.tenant.issuer}userinfo",
-                "scope": ["openid", "profile", "offline_access"],
-            }
-        ],
-    }
-    assert admin.call("DELETE", f"grants/{found['grants'][0]['id']}").status_code == 204
-    assert not refreshes(agent, token)
-    again = agent.tokens()["refresh_token"]
-    assert admin.call("DELETE", "grants").status_code == 400
-    assert admin.call("DELETE", "grants", user_id=user_id).status_code == 204
-    assert not refreshes(agent, again)
-    assert admin.call("GET", "grants", user_id=user_id).json() == []
 
 
 def test_unlinking_a_device(admin: Admin, agent: Agent, token: str) -> None:
@@ -261,7 +213,6 @@ def test_a_deleted_user_leaves_nothing(admin: Admin, agent: Agent, token: str) -
     assert admin.call("DELETE", f"users/{user_id}").status_code == 204
     assert admin.call("DELETE", f"users/{user_id}").status_code == 204
     assert agent.refresh(token).status_code == 403
-    assert admin.call("GET", "grants", user_id=user_id).json() == []
     assert admin.call("GET", f"users/{user_id}/connected-accounts").status_code == 404
 
 

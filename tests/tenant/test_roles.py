@@ -7,7 +7,7 @@ import sqlite3
 from base64 import urlsafe_b64decode
 
 import pytest
-from support.tenant_thread import CHEAP, TenantThread
+from auth0_double.running import CHEAP, TenantThread
 
 from agentvault_tui.errors import UsageError
 from agentvault_tui.home import Home

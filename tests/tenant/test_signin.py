@@ -13,17 +13,16 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
+from auth0_double.running import START, TenantThread
 from starlette.responses import Response
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.tenant_admin import CALLBACK, Admin
-from support.tenant_thread import START, TenantThread
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.device_page_client import Activation
+from agentvault_tui.tenant.device_page_client import Activation, Form, Page, read_page
 from agentvault_tui.tenant.lanes import Lane, Lanes, Origin, Turns, proof_of
-from agentvault_tui.tenant.page_reader import Form, Page, read_page
 from agentvault_tui.tenant.sealing import Seal
 from agentvault_tui.tenant.signin import SignIn, _of_no_password
 from agentvault_tui.tenant.store import Store

@@ -6,8 +6,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from auth0_double.running import CHEAP, TenantThread
 from support.tenant_admin import Admin
-from support.tenant_thread import CHEAP, TenantThread
 
 from agentvault_tui.errors import NotFoundError, TenantError, UsageError
 from agentvault_tui.home import Home

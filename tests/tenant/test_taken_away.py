@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from joserfc.jwk import RSAKey
 from support.tenant_admin import Admin, Agent
 
 from agentvault_tui.model import new_id
@@ -57,41 +56,6 @@ def test_a_client_without_a_secret_proves_nothing_with_one(
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
     made = admin.call("POST", f"{path}/rotate-secret").json()["client_secret"]
     assert token(admin, client, audience, made).status_code == 200
-
-
-def test_privileged_access_is_taken_back(admin: Admin) -> None:
-    """A null takes the member away, as at Auth0: the client is no worker any more."""
-    pem = RSAKey.generate_key(2048).as_pem(private=False).decode()
-    access = {
-        "credentials": [{"credential_type": "public_key", "name": "w", "pem": pem}],
-        "ip_allowlist": ["127.0.0.0/8"],
-        "grants": [{"connection": "workspace", "scopes": ["calendar.read"]}],
-    }
-    client = admin.client(token_vault_privileged_access=access)
-    path = f"clients/{client['client_id']}"
-    taken = {"token_vault_privileged_access": None, "description": None}
-    answer = admin.call("PATCH", path, taken)
-    assert answer.status_code == 200
-    assert "token_vault_privileged_access" not in answer.json()
-    assert "token_vault_privileged_access" not in admin.call("GET", path).json()
-
-
-def test_a_client_whose_key_was_deleted_can_still_be_cut(admin: Admin) -> None:
-    """Its grants go all the same, and then its way of signing."""
-    pem = RSAKey.generate_key(2048).as_pem(private=False).decode()
-    keys = [{"credential_type": "public_key", "name": "k", "pem": pem}]
-    client = machine(
-        admin,
-        client_authentication_methods={"private_key_jwt": {"credentials": keys}},
-    )
-    path = f"clients/{client['client_id']}"
-    (key,) = admin.call("GET", f"{path}/credentials").json()
-    assert admin.call("DELETE", f"{path}/credentials/{key['id']}").status_code == 204
-    cut = admin.call("PATCH", path, {"grant_types": []})
-    assert (cut.status_code, cut.json()["grant_types"]) == (200, [])
-    gone = admin.call("PATCH", path, {"client_authentication_methods": None})
-    assert "client_authentication_methods" not in gone.json()
-    assert token(admin, client, "https://none.test/", "").status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyotp
 import pytest
-from support.tenant_thread import CHEAP
+from auth0_double.running import CHEAP
 
 from agentvault_tui.errors import (
     ConflictError,

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from auth0_double.faults import Faults
 from support.tenant_admin import CALLBACK, PASSWORD, VAULT, Admin, Agent
 from support.tenant_admin import Person as Browser
 
-from agentvault_tui.tenant.faults import Faults
 from agentvault_tui.vault import (
     Budget,
     ClientSecret,

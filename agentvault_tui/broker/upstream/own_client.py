@@ -15,12 +15,16 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault import Budget, Management, RegisteredClient, Tenant
 from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import AgentNeed, Needs, Provisioner
-from agentvault_tui.vault.provision.desired import BY_NAME, DesiredKind, DesiredObject
+from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.plan import PlanStep, make_plan
 from agentvault_tui.vault.provision.rules import AllButOurs, Ref
 
 _RATE: Final = 500.0
 """Requests a second: it is a process on this machine."""
+_KINDS: Final = frozenset(
+    {DesiredKind.CLIENT, DesiredKind.GRANT, DesiredKind.CONNECTION}
+)
+"""All that an agent needs on an embedded tenant."""
 
 
 async def make_own_client(
@@ -42,7 +46,7 @@ async def make_own_client(
         agents=(AgentNeed(agent.id, agent.name),),
         connections=(connection,),
     )
-    wanted, found = await provisioner.look(needs)
+    wanted, found = await provisioner.look(needs, _KINDS)
     plan = make_plan(tuple(_of_one(wanted, agent, connection)), found)
     address = f"{DesiredKind.CONNECTION}.{connection}"
     for item in plan.items:
@@ -65,8 +69,6 @@ def _of_one(
             key
         ):
             yield one
-        elif one.kind is DesiredKind.SETTINGS and one.key == BY_NAME:
-            yield one  # before the client is made, which would get every connection
         elif one.kind is DesiredKind.CONNECTION and one.key == connection:
             # It keeps those that it was given before.
             added = AllButOurs((), (Ref(f"{DesiredKind.CLIENT}.{key}"),))

@@ -1,11 +1,11 @@
-"""The face of every management call: rate, token, scope, envelope, and its log row."""
+"""The face of every Management API call: token, scope, envelope, and its log row."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,14 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.errors import ConflictError, UsageError
-from agentvault_tui.tenant.access import Access
 from agentvault_tui.tenant.clients import log_name
-from agentvault_tui.tenant.journal import Peer
 from agentvault_tui.tenant.management.bodies import read_json, redacted
 from agentvault_tui.tenant.management.problems import ApiError
 from agentvault_tui.tenant.oauth.wire import peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.replies import json_reply
+from agentvault_tui.tenant.tokens import VerifiedAccess
 from agentvault_tui.text import visible
 from agentvault_tui.web import read_body
 
@@ -29,19 +28,19 @@ _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request, believed and read."""
+class ManagementRequest:
+    """One authenticated request, its body read."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: Any = field(repr=False)
-    caller: Access
+    caller: VerifiedAccess
     url: str
     """The request's own, without its query."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ManagementAnswer:
     """Status and JSON; None for no body at all."""
 
     status: int
@@ -49,11 +48,14 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Call], Answer | Awaitable[Answer]]
+Handler = Callable[
+    [Any, ManagementRequest], ManagementAnswer | Awaitable[ManagementAnswer]
+]
+"""Given the tenant's `Parts`, answers a request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ManagementCall:
     """One call of the API, and what it takes to make it."""
 
     method: str
@@ -63,41 +65,24 @@ class Endpoint:
     title: str
     """What the log calls it: Auth0's own operation titles."""
     act: Handler
-    needs_all: bool = False
-    """All of the scopes instead."""
-    deletes_named: bool = False
-    """A DELETE whose body names what goes; of others nobody reads one."""
-
-
-class Surface(Protocol):
-    """The calls about one kind of thing."""
-
-    def endpoints(self) -> list[Endpoint]:
-        """Return them."""
-        ...
 
 
 class ManagementApi:
-    """``/api/v2/``, over the endpoints that each surface brings."""
+    """``/api/v2/``, over a table of calls."""
 
-    def __init__(self, endpoints: list[Endpoint], parts: Parts) -> None:
-        """Serve *endpoints* over a tenant's *parts*."""
-        self._endpoints = endpoints
-        self._access = parts.access
-        self._clients = parts.clients
-        self._journal = parts.journal
-        self._limit = parts.limit
-        self._audience = parts.apis.management
+    def __init__(self, parts: Parts, calls: Iterable[ManagementCall]) -> None:
+        """Serve *calls* over a tenant's *parts*; of two alike the later one counts."""
+        self._parts = parts
+        self._by_path: dict[str, dict[str, ManagementCall]] = {}
+        for call in calls:
+            self._by_path.setdefault(call.path, {})[call.method] = call
 
     def app(self) -> Starlette:
         """Return the routes as an app to be mounted."""
-        by_path: dict[str, dict[str, Endpoint]] = {}
-        for endpoint in self._endpoints:
-            by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
         made = Starlette(
             routes=[
                 Route(path, self._handler(of_method), methods=list(of_method))
-                for path, of_method in by_path.items()
+                for path, of_method in self._by_path.items()
             ],
             exception_handlers={HTTPException: self._no_route},
         )
@@ -105,7 +90,7 @@ class ManagementApi:
         return made
 
     def _handler(
-        self, of_method: Mapping[str, Endpoint]
+        self, of_method: Mapping[str, ManagementCall]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             # Starlette lets HEAD in wherever GET is.
@@ -114,26 +99,26 @@ class ManagementApi:
 
         return handle
 
-    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        caller: Access | None = None
+    async def _answer(self, request: Request, call: ManagementCall) -> Response:
+        caller: VerifiedAccess | None = None
         body: Any = None
         try:
             caller = self._caller(request)
-            self._limit.take()
-            _check_scopes(caller, endpoint)
+            _check_scopes(caller, call)
             raw = await read_body(request.receive)
-            if endpoint.method in {"POST", "PUT", "PATCH"} or endpoint.deletes_named:
+            if call.method in _WRITES:
                 body = read_json(request.headers.get("content-type", ""), raw)
-            answer = await self._act(request, endpoint, caller, body)
+            answer = await self._act(request, call, caller, body)
         except ApiError as error:
-            answer = Answer(error.status, error.envelope())
-        self._note(request, endpoint, caller, body, answer)
-        return _write(answer, self._limit.headers(answer.status))
+            answer = ManagementAnswer(error.status, error.envelope())
+        if caller is not None and call.method in _WRITES:
+            self._note(request, call, caller, body, answer)
+        return json_reply(answer.status, answer.body, answer.headers)
 
     async def _act(
-        self, request: Request, endpoint: Endpoint, caller: Access, body: Any
-    ) -> Answer:
-        call = Call(
+        self, request: Request, call: ManagementCall, caller: VerifiedAccess, body: Any
+    ) -> ManagementAnswer:
+        asked = ManagementRequest(
             request.path_params,
             dict(request.query_params),
             body,
@@ -141,7 +126,7 @@ class ManagementApi:
             str(request.url.replace(query="")),
         )
         try:
-            made = endpoint.act(call)
+            made = call.act(self._parts, asked)
             return await made if inspect.isawaitable(made) else made
         except UsageError as error:
             raise ApiError(
@@ -150,37 +135,35 @@ class ManagementApi:
         except ConflictError as error:
             raise ApiError(409, error.what, "conflict") from None
 
-    def _caller(self, request: Request) -> Access:
+    def _caller(self, request: Request) -> VerifiedAccess:
         """Check the token (RFC 6750); one of a client that is gone opens nothing."""
         authorization = request.headers.get("authorization", "")
         if not authorization:
             raise ApiError(401, "Missing authentication", None)
-        found = self._access.bearer(authorization, self._audience)
-        if found is None or self._clients.find(found.client_id) is None:
+        parts = self._parts
+        found = parts.access.bearer(authorization, parts.apis.management)
+        if found is None or parts.clients.find(found.client_id) is None:
             raise ApiError(401, "Invalid token", "invalid_token")
         return found
 
     def _note(
         self,
         request: Request,
-        endpoint: Endpoint,
-        caller: Access | None,
+        call: ManagementCall,
+        caller: VerifiedAccess,
         body: Any,
-        answer: Answer,
+        answer: ManagementAnswer,
     ) -> None:
-        if endpoint.method not in _WRITES or caller is None:
-            return
-        client = self._clients.find(caller.client_id)
-        peer: Peer = peer_of(request)
-        self._journal.write(
+        clients, peer = self._parts.clients, peer_of(request)
+        self._parts.journal.write(
             "sapi" if answer.status < 400 else "fapi",
-            description=endpoint.title,
-            client=log_name(client),
+            description=call.title,
+            client=log_name(clients.find(caller.client_id)),
             peer=peer,
             details={
                 "request": {
-                    "method": endpoint.method.lower(),
-                    "path": visible(self._clients.masked(request.url.path), 500),
+                    "method": call.method.lower(),
+                    "path": visible(clients.masked(request.url.path), 500),
                     "query": {},
                     "body": redacted(body),
                     "channel": "api",
@@ -188,7 +171,7 @@ class ManagementApi:
                     "auth": {
                         "strategy": "jwt",
                         "user": {},
-                        "credentials": {"scopes": list(endpoint.scopes)},
+                        "credentials": {"scopes": list(call.scopes)},
                     },
                     "userAgent": peer.user_agent[:200],
                 },
@@ -200,23 +183,13 @@ class ManagementApi:
         """Say 404 for a path or method there is not; Auth0 has no 405."""
         if not isinstance(error, HTTPException):
             raise error
-        return _write(
-            Answer(404, ApiError(404, "Not Found", None).envelope()),
-            self._limit.headers(404),
+        return json_reply(404, ApiError(404, "Not Found", None).envelope())
+
+
+def _check_scopes(caller: VerifiedAccess, call: ManagementCall) -> None:
+    if not caller.scopes.intersection(call.scopes):
+        raise ApiError(
+            403,
+            f"Insufficient scope, expected any of: {','.join(call.scopes)}",
+            "insufficient_scope",
         )
-
-
-def _check_scopes(caller: Access, endpoint: Endpoint) -> None:
-    held = [scope in caller.scopes for scope in endpoint.scopes]
-    if all(held) if endpoint.needs_all else any(held):
-        return
-    how = "all" if endpoint.needs_all else "any"
-    raise ApiError(
-        403,
-        f"Insufficient scope, expected {how} of: {','.join(endpoint.scopes)}",
-        "insufficient_scope",
-    )
-
-
-def _write(answer: Answer, headers: Mapping[str, str]) -> Response:
-    return json_reply(answer.status, answer.body, {**headers, **answer.headers})

@@ -1,19 +1,20 @@
-"""The device flow: codes asked for, and the polls of the device."""
+"""The device flow (RFC 8628): codes asked for, and the polls of the device."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import DEVICE_CODE, Client, log_name
 from agentvault_tui.tenant.codes import DeviceCode
-from agentvault_tui.tenant.oauth.grants import Exchange, Outcome
-from agentvault_tui.tenant.oauth.pace import Paces
+from agentvault_tui.tenant.oauth.grants import GrantResult, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
     FORM,
     media_type,
@@ -34,10 +35,57 @@ INTERVAL: Final = 5
 OUR_INTERVAL: Final = 1
 """Seconds between polls of the broker's: both ends are on one machine, and an approval
 should be felt at once."""
+SLOWER: Final = 5
+"""Each slow_down makes the interval that much longer."""
+_LONGEST: Final = 60
+"""Seconds: no interval grows beyond it."""
+_EARLY: Final = 0.1
+"""Timers fire a little early, and both sides measure a little differently."""
+_REMEMBERED: Final = 8192
 _log = logging.getLogger("agentvault.tenant")
 
 
-class DeviceFlow:
+@dataclass(slots=True)
+class _Pace:
+    interval: int
+    answered: float
+    """When it was last answered: the interval counts from there (Auth0)."""
+
+
+class PollPaces:
+    """How fast each device code is polled for (RFC 8628 section 3.5)."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Know none; a forgotten pace is a lenient one."""
+        self._clock = clock
+        self._paces: dict[str, _Pace] = {}
+
+    def polled(self, key: str, interval: int) -> int | None:
+        """Count a poll; the first may come at once, each later one *interval* apart.
+
+        Returns:
+            the interval in seconds that the client did not hold to, else None.
+        """
+        now = self._clock.boot()
+        pace = self._paces.get(key)
+        if pace is None:
+            while len(self._paces) >= _REMEMBERED:
+                del self._paces[next(iter(self._paces))]
+            self._paces[key] = _Pace(interval, now)
+            return None
+        before, pace.answered = pace.answered, now
+        held = pace.interval
+        if now - before >= held - _EARLY:
+            return None
+        pace.interval = min(held + SLOWER, _LONGEST)
+        return held
+
+    def forget(self, key: str) -> None:
+        """Nobody polls for *key* any more."""
+        self._paces.pop(key, None)
+
+
+class DeviceGrant:
     """Device codes over one store.
 
     Those of the broker's own client live *lifetime* seconds and are polled for each
@@ -49,13 +97,12 @@ class DeviceFlow:
         self._clients = parts.clients
         self._apis = parts.apis
         self._codes = parts.codes
-        self._settings = parts.settings
         self._tokens = parts.tokens
         self._journal = parts.journal
         self._clock = parts.clock
         self._issuer = parts.issuer
         self._lifetime = lifetime
-        self._paces = Paces(parts.clock)
+        self._paces = PollPaces(parts.clock)
 
     async def start(self, request: Request) -> Response:
         """Give out a pair of codes (RFC 8628 section 3.1)."""
@@ -79,7 +126,6 @@ class DeviceFlow:
                 what,
                 self._lifetime_of(client),
                 audience=None if api is None else api.identifier,
-                form=self._settings.code_format(),
             )
         except TenantRefusedError as error:
             self._journal.write(
@@ -116,7 +162,7 @@ class DeviceFlow:
             raise refused("invalid_client", "Unknown client.")
         return client
 
-    def poll(self, asked: Exchange) -> Outcome:
+    def poll(self, asked: TokenRequest) -> GrantResult:
         """Answer a poll (RFC 8628 section 3.4).
 
         Raises:
@@ -152,18 +198,18 @@ class DeviceFlow:
             api,
         )
         _log.info("device code redeemed", extra={"sub": code.sub})
-        return Outcome.of(issued, audience=code.audience)
+        return GrantResult(issued.answer, issued.user, audience=code.audience)
 
     def _still_pending(self, code: DeviceCode, client: Client) -> TenantRefusedError:
-        hasty = self._paces.polled(code.key, _interval(client))
-        if hasty is None:
+        interval = self._paces.polled(code.key, _interval(client))
+        if interval is None:
             return refused(
                 "authorization_pending", "User has yet to authorize device code."
             )
         return refused(
             "slow_down",
             "You are polling faster than the specified interval of "
-            f"{hasty.before} second{'' if hasty.before == 1 else 's'}.",
+            f"{interval} second{'' if interval == 1 else 's'}.",
         )
 
 

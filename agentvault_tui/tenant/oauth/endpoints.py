@@ -9,9 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.access import AccessTokens, bearer_token
 from agentvault_tui.tenant.clients import Client, log_name
-from agentvault_tui.tenant.oauth.grants import Exchange, Grant, Outcome
+from agentvault_tui.tenant.oauth.grants import GrantResult, GrantType, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
     ExchangeError,
     body_of,
@@ -22,40 +21,27 @@ from agentvault_tui.tenant.oauth.wire import (
     reply,
 )
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.people import People
-from agentvault_tui.tenant.refresh import RefreshToken, ReusedError
-from agentvault_tui.tenant.tenant_settings import REVOKES_GRANT
-from agentvault_tui.tenant.tokens import TokenService, person
+from agentvault_tui.tenant.tokens import bearer_token, person
 from agentvault_tui.text import visible
 
-_NOT_OFFERED: Final = frozenset(
-    (
-        "implicit",
-        "password",
-        "urn:ietf:params:oauth:grant-type:jwt-bearer",
-        "urn:ietf:params:oauth:grant-type:token-exchange",
-    )
-)
-"""Auth0 knows them; no client here may use them."""
 _NOT_YET: Final = frozenset({"authorization_pending", "slow_down"})
 
 
 class TokenEndpoint:
     """``POST /oauth/token`` and ``POST /oauth/revoke``."""
 
-    def __init__(self, parts: Parts, grants: Mapping[str, Grant]) -> None:
+    def __init__(self, parts: Parts, grants: Mapping[str, GrantType]) -> None:
         """Dispatch to *grants* over a tenant's *parts*."""
         self._auth = parts.auth
         self._grants = grants
         self._tokens = parts.tokens
         self._refresh = parts.refresh
         self._journal = parts.journal
-        self._settings = parts.settings
 
     async def token(self, request: Request) -> Response:
         """Answer a token request (RFC 6749 section 3.2)."""
         client: Client | None = None
-        grant: Grant | None = None
+        grant: GrantType | None = None
         form: dict[str, str] = {}
         try:
             form = await body_of(request)
@@ -63,23 +49,23 @@ class TokenEndpoint:
             if not kind:
                 raise missing("grant_type")
             grant = self._grants.get(kind)
-            if grant is None and kind not in _NOT_OFFERED:
+            if grant is None:
                 raise refused(
                     "unsupported_grant_type",
                     f"Unsupported grant type: {visible(kind, 80)}",
                 )
             client = self._client(request, form)
-            if grant is None or kind not in client.grants:
+            if kind not in client.grants:
                 raise refused(
                     "unauthorized_client",
                     f"Grant type '{kind}' not allowed for the client.",
                 )
-            outcome = grant.act(Exchange(form, client, peer_of(request)))
+            outcome = grant.act(TokenRequest(form, client, peer_of(request)))
         except TenantRefusedError as error:
             self._failed(request, error, grant, client, form)
             return refusal(error)
         self._succeeded(request, grant, client, outcome)
-        return reply(200, outcome.answer)
+        return reply(200, outcome.body)
 
     async def revoke(self, request: Request) -> Response:
         """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
@@ -93,7 +79,6 @@ class TokenEndpoint:
         self._tokens.revoke(form["token"], client)
         held = self._refresh.revoke_secret(form["token"], client)
         if held is not None:
-            self._end_grant(held)
             self._journal.write(
                 "srrt",
                 client=client.log_name,
@@ -102,20 +87,11 @@ class TokenEndpoint:
             )
         return Response(status_code=200, headers={"cache-control": "no-store"})
 
-    def _end_grant(self, held: RefreshToken) -> None:
-        """End its siblings as well, where the tenant is set to."""
-        if self._settings.all()["flags"].get(REVOKES_GRANT) is not True:
-            return
-        for sibling in self._refresh.list(
-            user_id=held.user_id, client_id=held.client_id, audience=held.audience
-        ):
-            self._refresh.revoke(sibling.id, at_once=True)
-
     def _client(self, request: Request, form: Mapping[str, str]) -> Client:
         return self._auth.client(form, request.headers.get("authorization", ""))
 
     def _succeeded(
-        self, request: Request, grant: Grant, client: Client, outcome: Outcome
+        self, request: Request, grant: GrantType, client: Client, outcome: GrantResult
     ) -> None:
         self._journal.write(
             grant.succeeded,
@@ -125,14 +101,14 @@ class TokenEndpoint:
             details=outcome.details,
             connection=outcome.connection,
             audience=outcome.audience,
-            scope=outcome.answer.get("scope"),
+            scope=outcome.body.get("scope"),
         )
 
     def _failed(
         self,
         request: Request,
         error: TenantRefusedError,
-        grant: Grant | None,
+        grant: GrantType | None,
         client: Client | None,
         form: Mapping[str, str],
     ) -> None:
@@ -140,7 +116,7 @@ class TokenEndpoint:
             return
         reason = error.reason if isinstance(error, ExchangeError) else error.error
         self._journal.write(
-            "ferrt" if isinstance(error, ReusedError) else grant.failed,
+            grant.failed,
             description=error.what,
             client=log_name(client),
             peer=peer_of(request),
@@ -152,18 +128,12 @@ class TokenEndpoint:
 class UserInfo:
     """``/userinfo`` (OpenID Connect Core section 5.3)."""
 
-    def __init__(
-        self,
-        tokens: TokenService,
-        access: AccessTokens,
-        people: People,
-        audience: str,
-    ) -> None:
-        """Take tokens for *audience*, and those that are for nothing else."""
-        self._tokens = tokens
-        self._access = access
-        self._people = people
-        self._audience = audience
+    def __init__(self, parts: Parts) -> None:
+        """Take the access tokens of a tenant's *parts*."""
+        self._tokens = parts.tokens
+        self._access = parts.access
+        self._people = parts.people
+        self._audience = parts.apis.userinfo
 
     async def answer(self, request: Request) -> Response:
         """Say who an access token is about."""

@@ -1,22 +1,29 @@
-"""What a grant is given and what it yields, and the three grants that need no page."""
+"""The grants of the token endpoint but the device flow's and Token Vault's."""
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
-from agentvault_tui.tenant.apis import Apis
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.journal import Code, Peer
+from agentvault_tui.tenant.journal import LogCode, Peer
 from agentvault_tui.tenant.oauth.wire import missing, refused
-from agentvault_tui.tenant.people import People, User
-from agentvault_tui.tenant.refresh import RefreshTokens
-from agentvault_tui.tenant.tokens import Issued, TokenService
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.pkce import proven
+from agentvault_tui.tenant.refresh import RefreshToken
+from agentvault_tui.tenant.tokens import IssuedTokens, Login
+
+_CODE_LIFETIME: Final = 60.0
+"""Seconds; Auth0's live about as long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class TokenRequest:
     """A token request whose client is authenticated and may use the grant."""
 
     form: Mapping[str, str] = field(repr=False)
@@ -25,41 +32,35 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The answer, and what the log tells of it."""
+class GrantResult:
+    """The answer to a token request, and what the log tells of it."""
 
-    answer: dict[str, Any] = field(repr=False)
+    body: dict[str, Any] = field(repr=False)
     user: User | None = None
     details: dict[str, Any] = field(default_factory=dict)
     connection: str | None = None
     audience: str | None = None
 
-    @classmethod
-    def of(cls, issued: Issued, audience: str | None = None) -> Self:
-        """Tell of tokens of ours by their ``jti``."""
-        details = {} if issued.jti is None else {"access_token_jti": issued.jti}
-        return cls(issued.answer, issued.user, details, None, audience)
-
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class GrantType:
     """One ``grant_type``: what it does, and the log's codes for how it ends."""
 
-    act: Callable[[Exchange], Outcome]
-    succeeded: Code
-    failed: Code
+    act: Callable[[TokenRequest], GrantResult]
+    succeeded: LogCode
+    failed: LogCode
 
 
 class MachineGrant:
     """Client credentials (RFC 6749 section 4.4)."""
 
-    def __init__(self, apis: Apis, tokens: TokenService) -> None:
-        """Give tokens for *apis*."""
-        self._apis = apis
-        self._tokens = tokens
+    def __init__(self, parts: Parts) -> None:
+        """Issue for the APIs of a tenant's *parts*."""
+        self._apis = parts.apis
+        self._tokens = parts.tokens
 
-    def __call__(self, asked: Exchange) -> Outcome:
-        """Give a client a token of its own.
+    def __call__(self, asked: TokenRequest) -> GrantResult:
+        """Issue a client a token of its own.
 
         Raises:
             TenantRefusedError: ``access_denied``: no such API, or no client grant.
@@ -85,23 +86,21 @@ class MachineGrant:
         wanted = asked.form.get("scope", "").split() or sorted(granted)
         scope = " ".join(word for word in dict.fromkeys(wanted) if word in granted)
         issued = self._tokens.for_machine(asked.client, scope, api)
-        return Outcome.of(issued, audience)
+        return _answer(issued, audience)
 
 
 class RefreshGrant:
-    """Refresh tokens (RFC 6749 section 6), also for another API (MRRT)."""
+    """Refresh tokens (RFC 6749 section 6), also for another API."""
 
-    def __init__(
-        self, apis: Apis, tokens: TokenService, refresh: RefreshTokens, people: People
-    ) -> None:
-        """Exchange *refresh* tokens of *people*."""
-        self._apis = apis
-        self._tokens = tokens
-        self._refresh = refresh
-        self._people = people
+    def __init__(self, parts: Parts) -> None:
+        """Exchange the refresh tokens of a tenant's *parts*."""
+        self._apis = parts.apis
+        self._tokens = parts.tokens
+        self._refresh = parts.refresh
+        self._people = parts.people
 
-    def __call__(self, asked: Exchange) -> Outcome:
-        """Give new tokens for a refresh token.
+    def __call__(self, asked: TokenRequest) -> GrantResult:
+        """Issue new tokens for a refresh token.
 
         Raises:
             TenantRefusedError: ``invalid_grant`` for the token; ``access_denied`` for
@@ -111,11 +110,16 @@ class RefreshGrant:
         if not token:
             raise missing("refresh_token")
         held = self._refresh.find(token, asked.client)
-        user = self._user(held.user_id)
+        if self._people.find(held.user_id) is None:
+            raise refused(
+                "invalid_grant",
+                "The refresh_token was generated for a user who doesn't exist anymore.",
+            )
+        user = self._tokens.able(held.user_id)
         audience = asked.form.get("audience") or held.audience
         if audience == self._apis.userinfo:
             audience = ""
-        allowed = self._reach(asked.client, held.audience, held.reach, audience)
+        allowed = self._reach(asked.client, held, audience)
         api = self._apis.asked(audience or None)
         wanted = asked.form.get("scope", "").split() or allowed
         scope = " ".join(word for word in dict.fromkeys(wanted) if word in allowed)
@@ -126,31 +130,109 @@ class RefreshGrant:
         )
         if audience not in held.reach:
             self._refresh.extend(held, audience, scope)
-        answer = issued.answer
-        if held.rotating:
-            answer["refresh_token"] = self._refresh.rotate(token, held)
-        return Outcome.of(issued, audience or None)
+        return _answer(issued, audience or None)
 
-    def _user(self, sub: str) -> User:
-        if self._people.find(sub) is None:
-            raise refused(
-                "invalid_grant",
-                "The refresh_token was generated for a user who doesn't exist anymore.",
-            )
-        return self._tokens.able(sub)
-
-    def _reach(
-        self, client: Client, own: str, reach: Mapping[str, str], audience: str
-    ) -> list[str]:
+    def _reach(self, client: Client, held: RefreshToken, audience: str) -> list[str]:
         """Return the scopes a token has at *audience*."""
-        if audience == own:
-            return reach[own].split()
-        policy = client.refresh.policies.get(audience)
+        own = held.reach[held.audience].split()
+        if audience == held.audience:
+            return own
+        policy = client.refresh_policies.get(audience)
         if policy is None:
             api = self._apis.asked(audience or None)
-            raise (
-                refused("access_denied", "No policy reaches this audience.")
-                if (api is None)
-                else self._apis.no_access(client, api)
-            )
-        return [*reach[own].split(), *policy]
+            if api is None:
+                raise refused("access_denied", "No policy reaches this audience.")
+            raise self._apis.no_access(client, api)
+        return [*own, *policy]
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What a person granted to a client."""
+
+    client: Client
+    redirect_uri: str
+    scope: str
+    audience: str | None = None
+    nonce: str | None = field(default=None, repr=False)
+    challenge: str | None = field(default=None, repr=False)
+
+
+class CodeGrant:
+    """Authorization codes (RFC 6749 section 4.1); the store has their hashes."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Issue and redeem over a tenant's *parts*."""
+        self._store = parts.store
+        self._clock = parts.clock
+        self._apis = parts.apis
+        self._tokens = parts.tokens
+        self._refresh = parts.refresh
+
+    def issue(self, granted: Authorization, login: Login) -> str:
+        """Return a code for what *login* has granted."""
+        code = secrets.token_urlsafe(32)
+        now = self._now()
+        # A spent one is kept for a while: used again, it ends what came of it.
+        self._store.change(
+            "DELETE FROM auth_codes WHERE expires_at < ?", now - 60 * _CODE_LIFETIME
+        )
+        self._store.change(
+            "INSERT INTO auth_codes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL)",
+            *(sha256_hex(code), granted.client.key, granted.redirect_uri),
+            *(granted.challenge, json.dumps(asdict(login))),
+            *(granted.scope, granted.audience, granted.nonce, now + _CODE_LIFETIME),
+        )
+        return code
+
+    def __call__(self, asked: TokenRequest) -> GrantResult:
+        """Issue tokens for a code.
+
+        Raises:
+            TenantRefusedError: ``invalid_grant`` for all that may be wrong with it.
+        """
+        for name in ("code", "redirect_uri"):
+            if not asked.form.get(name):
+                raise missing(name)
+        key = sha256_hex(asked.form["code"])
+        row = self._store.one(
+            "SELECT * FROM auth_codes WHERE code_hash = ? AND client_id = ?",
+            *(key, asked.client.key),
+        )
+        unknown = refused("invalid_grant", "Invalid authorization code")
+        if row is None:
+            raise unknown
+        verifier = asked.form.get("code_verifier")
+        if row["redirect_uri"] != asked.form["redirect_uri"]:
+            raise unknown
+        if not proven(row["challenge"], verifier):
+            raise refused("invalid_grant", "Failed to verify code verifier")
+        # One statement looks and marks: of two that redeem it at once, one does.
+        if not self._store.change(
+            "UPDATE auth_codes SET spent = 1 WHERE code_hash = ? AND spent = 0", key
+        ):
+            if row["refresh_id"] is not None:
+                # RFC 6749 section 4.1.2: used twice, it was stolen.
+                self._refresh.revoke(row["refresh_id"])
+            raise unknown
+        if row["expires_at"] <= self._now():
+            raise unknown
+        issued = self._tokens.for_login(
+            asked.client,
+            Login(**json.loads(row["login"])),
+            row["scope"],
+            self._apis.asked(row["audience"]),
+            row["nonce"],
+        )
+        self._store.change(
+            "UPDATE auth_codes SET refresh_id = ? WHERE code_hash = ?",
+            *(issued.refresh_id, key),
+        )
+        return _answer(issued, row["audience"])
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def _answer(issued: IssuedTokens, audience: str | None) -> GrantResult:
+    return GrantResult(issued.answer, issued.user, audience=audience)

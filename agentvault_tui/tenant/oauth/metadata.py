@@ -32,14 +32,11 @@ def discovery(issuer: str) -> dict[str, Any]:
             AUTHORIZATION_CODE, CLIENT_CREDENTIALS, DEVICE_CODE, REFRESH_TOKEN,
             TOKEN_VAULT,
         ],
-        "code_challenge_methods_supported": ["S256", "plain"],
+        "code_challenge_methods_supported": ["S256"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "token_endpoint_auth_methods_supported": [
-            "client_secret_basic", "client_secret_post", "private_key_jwt", "none",
-        ],
-        "token_endpoint_auth_signing_alg_values_supported": [
-            "RS256", "RS384", "PS256",
+            "client_secret_basic", "client_secret_post", "none",
         ],
         "claims_supported": [
             "aud", "auth_time", "email", "email_verified", "exp", "iat", "iss", "name",

@@ -26,7 +26,6 @@ _STATUS: Final = {
     "access_denied": 403,
     "invalid_grant": 403,
     "unauthorized_client": 403,
-    "mfa_required": 403,
     "too_many_requests": 429,
     "invalid_client": 401,
     "invalid_token": 401,

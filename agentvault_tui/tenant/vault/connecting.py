@@ -154,7 +154,7 @@ class Connecting:
                     row["code_hash"], sha256_hex(body["connect_code"])
                 )
                 and row["redirect_uri"] == body["redirect_uri"]
-                and proven(row["challenge"], "S256", body.get("code_verifier"))
+                and proven(row["challenge"], body.get("code_verifier"))
             )
             if not right:
                 raise refused

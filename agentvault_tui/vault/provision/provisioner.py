@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Container
 from typing import Final
 
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.provision.applying import carry_out
-from agentvault_tui.vault.provision.desired import DesiredObject
+from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.found import Found
 from agentvault_tui.vault.provision.needs import Keeper, Needs
 from agentvault_tui.vault.provision.plan import PlanItem, ProvisioningPlan, make_plan
@@ -24,13 +24,15 @@ class Provisioner:
         self._reader: Final = TenantReader(management, keeper)
         self._writer: Final = TenantWriter(management, keeper)
 
-    async def look(self, needs: Needs) -> tuple[tuple[DesiredObject, ...], Found]:
-        """Return what should stand on the tenant, and what does.
+    async def look(
+        self, needs: Needs, kinds: Container[DesiredKind] = frozenset(DesiredKind)
+    ) -> tuple[tuple[DesiredObject, ...], Found]:
+        """Return what should stand on the tenant, and what does, of these *kinds*.
 
         Raises:
             TenantError: it cannot be read; a scope that is missing is named.
         """
-        return await survey(self._reader, needs)
+        return await survey(self._reader, needs, kinds)
 
     async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, Found]:
         """Return what is to do, and the reading it rests on; writes nothing.

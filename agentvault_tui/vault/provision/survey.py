@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,22 +60,30 @@ class _Survey:
 
 
 async def survey(
-    reader: TenantReader, needs: Needs
+    reader: TenantReader,
+    needs: Needs,
+    kinds: Container[DesiredKind] = frozenset(DesiredKind),
 ) -> tuple[tuple[DesiredObject, ...], Found]:
     """Read the tenant; return what should stand there, and what does.
+
+    Args:
+        reader: of the tenant.
+        needs: what it is needed for.
+        kinds: the kinds of objects to look at; of others nothing is read.
 
     Raises:
         TenantError: it cannot be read; a scope that is missing is named.
     """
     apis = await reader.apis()
     systems = _systems(apis, reader.management.tenant.issuer)
-    wanted = desired(needs, systems)
+    wanted = tuple(one for one in desired(needs, systems) if one.kind in kinds)
     by_kind = {
         kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
     }
     so_far = _Survey(systems)
     await _tenant_wide(so_far, by_kind, reader)
-    await _roles(so_far, by_kind[DesiredKind.ROLE], reader)
+    if by_kind[DesiredKind.ROLE]:
+        await _roles(so_far, by_kind[DesiredKind.ROLE], reader)
     marked = await reader.clients()
     await _clients(so_far, by_kind[DesiredKind.CLIENT], marked, reader, needs)
     grants = await reader.grants()
@@ -88,13 +96,15 @@ async def survey(
         if all(one.key != name for one in named)
     ]
     await _connections(so_far, [*named, *beside], reader, needs)
-    await _actions(so_far, by_kind, reader)
+    if by_kind[DesiredKind.ACTION]:
+        await _actions(so_far, by_kind, reader)
     if needs.connections and not systems.my_account:
         so_far.by_hand["api.my-account"] = _MY_ACCOUNT
-    if await reader.login_is_classic():
+    if by_kind[DesiredKind.FLOW] and await reader.login_is_classic():
         so_far.by_hand["prompts.login"] = _CLASSIC
     # After those that are wanted, and before the Actions, like these.
-    place = next(n for n, one in enumerate(wanted) if one.kind is DesiredKind.ACTION)
+    actions = (n for n, one in enumerate(wanted) if one.kind is DesiredKind.ACTION)
+    place = next(actions, len(wanted))
     return (*wanted[:place], *beside, *wanted[place:]), Found(
         so_far.systems,
         so_far.objects,
@@ -143,7 +153,7 @@ async def _tenant_wide(
     by_kind: Mapping[DesiredKind, list[DesiredObject]],
     reader: TenantReader,
 ) -> None:
-    factors = await reader.factors()
+    factors = await reader.factors() if by_kind[DesiredKind.FACTOR] else {}
     for one in by_kind[DesiredKind.FACTOR]:
         factor = factors.get(one.key, {})
         so_far.add(one, factor)

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from auth0_double.running import TenantThread
 from support.agents_http import Live, live_broker
 from support.connecting import Office
 from support.tenant_admin import Admin
-from support.tenant_thread import TenantThread
 
 from agentvault_tui.home import Home
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from auth0_double.running import TenantThread
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
-from support.tenant_thread import TenantThread
 from support.upstream import Site
 
 from agentvault_tui.home import Home

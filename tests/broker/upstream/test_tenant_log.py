@@ -14,7 +14,7 @@ from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.tenant_log import WORDS, drafts, meaning
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.journal import Code
+from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.vault.management import logs
 
 
@@ -178,7 +178,7 @@ async def test_a_call_about_what_is_ours_is_told_whoever_made_it(site: Site) -> 
 
 def test_every_code_of_the_embedded_tenant_has_words() -> None:
     """Whoever adds a type of row there says what it means; mypy holds its list."""
-    assert set(get_args(Code)) - set(WORDS) == set()
+    assert set(get_args(LogCode)) - set(WORDS) == set()
     assert all(0 < len(words) <= 40 for words in WORDS.values())
 
 

@@ -1,0 +1,425 @@
+"""The activation pages (RFC 8628): code, details, sign-in, one-time code, confirm."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model import sha256_hex
+from agentvault_tui.tenant.clients import log_name
+from agentvault_tui.tenant.codes import DeviceCode, normal_user_code
+from agentvault_tui.tenant.journal import LogCode, SignInLog
+from agentvault_tui.tenant.lanes import Origin
+from agentvault_tui.tenant.oauth.wire import page_form, peer_of
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.views import Problem, Views, browser_cookie
+
+COOKIE: Final = "agentvault_activation"
+_NO_SUCH_CODE: Final = Problem(
+    "no_such_code", "There is no such code, or it is not valid any more."
+)
+_TOO_MANY_TRIES: Final = Problem(
+    "too_many_tries", "Too many wrong codes. Wait a minute, then try again."
+)
+_STALE: Final = Problem(
+    "stale_form", "This page is out of date, or was not opened by this browser."
+)
+_OVER: Final = Problem("code_over", "This code is not valid any more.")
+Step = Literal["details", "sign-in", "one-time-code", "confirm"]
+
+_PAGES: Final = 32
+_PER_CODE: Final = 8
+"""Browsers that may have one code open."""
+WINDOW: Final = 60.0
+"""Seconds."""
+PER_BROWSER: Final = 5
+"""Wrong codes in one window."""
+_BROWSERS: Final = 1024
+_log = logging.getLogger("agentvault.tenant")
+
+
+@dataclass(slots=True)
+class ActivationSession:
+    """Where one person stands with one code."""
+
+    code_key: str
+    user_code: str = field(repr=False)
+    browser: str = field(repr=False)
+    """SHA-256 of the browser's cookie."""
+    expires: Deadline
+    step: Step = "details"
+    user: User | None = None
+    authenticated_at: int | None = None
+    pages: list[str] = field(default_factory=list, repr=False)
+    """SHA-256 of each form token given out; only the last one acts."""
+    used: bool = False
+    """Whether the last one has acted."""
+
+
+class ActivationSessions:
+    """Sessions in memory: they are short, and a restart may end them.
+
+    A cookie alone is not enough: cookies do not tell ports apart, so every server on
+    127.0.0.1 that a browser visits is sent ours. The form token is in the page alone,
+    which no other origin can read, and a GET never shows a session's page. A form
+    counts only with both.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with none."""
+        self._clock = clock
+        self._by_token: dict[str, ActivationSession] = {}
+        self._key = secrets.token_bytes(32)
+
+    def first_token(self, cookie: str) -> str:
+        """Return the form token of the first page, which has no session yet.
+
+        It is computed, not stored, so that asking for the page costs no memory.
+        """
+        return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()
+
+    def is_first(self, cookie: str | None, token: str) -> bool:
+        """Tell whether *token* is that of the browser with this *cookie*."""
+        expected = self.first_token(cookie or "")
+        return bool(cookie) and hmac.compare_digest(expected.encode(), token.encode())
+
+    def start(
+        self, cookie: str, code_key: str, user_code: str, expires: Deadline
+    ) -> ActivationSession | None:
+        """Begin a session; None when too many are open on this code."""
+        self._sweep()
+        same = {id(s): s for s in self._by_token.values() if s.code_key == code_key}
+        if len(same) >= _PER_CODE:
+            return None
+        return ActivationSession(code_key, user_code, sha256_hex(cookie), expires)
+
+    def page(self, session: ActivationSession) -> str:
+        """Return a form token for the session's next page."""
+        token = secrets.token_urlsafe(32)
+        session.pages.append(sha256_hex(token))
+        session.used = False
+        self._by_token[session.pages[-1]] = session
+        if len(session.pages) > _PAGES:
+            self.end(session)
+        return token
+
+    def take(
+        self, cookie: str | None, token: str
+    ) -> tuple[ActivationSession | None, bool]:
+        """Find the session of a submitted form, and whether the form may act.
+
+        A form sent twice, or from a page left behind, is the right person's and does
+        nothing: they are shown where they stand.
+        """
+        digest = sha256_hex(token)
+        session = self._by_token.get(digest)
+        if session is None or not cookie:
+            return None, False
+        if not hmac.compare_digest(session.browser, sha256_hex(cookie)):
+            return None, False
+        acts = digest == session.pages[-1] and not session.used
+        session.used = session.used or acts
+        return session, acts
+
+    def end(self, session: ActivationSession) -> None:
+        """Forget a session and all its pages."""
+        for digest in session.pages:
+            self._by_token.pop(digest, None)
+
+    def _sweep(self) -> None:
+        for session in list(self._by_token.values()):
+            if session.expires.passed(self._clock):
+                self.end(session)
+
+
+@dataclass(slots=True)
+class _Count:
+    since: float
+    tries: int = 0
+
+
+class WrongCodes:
+    """Fixed windows on the boot clock (RFC 8628 section 5.1).
+
+    There is no count over all browsers: on loopback everyone is one source, so any
+    process could keep the owner out with it. What a guesser gains without one is
+    little. Two thousand tries a second against 34.5 bits hit a code of the console's,
+    which lives two minutes, once in a hundred thousand, and one that lives Auth0's
+    fifteen once in fourteen thousand; and a hit shows a request that still wants a
+    password and a one-time code.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start counting."""
+        self._clock = clock
+        self._counts: dict[str, _Count] = {}
+
+    def spent(self, browser: str) -> bool:
+        """Tell whether the browser has no try left for now."""
+        return self._count(browser).tries >= PER_BROWSER
+
+    def wrong(self, browser: str) -> None:
+        """Take one try away."""
+        self._count(browser).tries += 1
+
+    def right(self, browser: str) -> None:
+        """Forget a browser's tries: its last one was right."""
+        self._counts.pop(browser, None)
+
+    def _count(self, browser: str) -> _Count:
+        while len(self._counts) >= _BROWSERS and browser not in self._counts:
+            del self._counts[next(iter(self._counts))]
+        count = self._counts.setdefault(browser, _Count(self._clock.boot()))
+        if self._clock.boot() - count.since >= WINDOW:
+            count.since, count.tries = self._clock.boot(), 0
+        return count
+
+
+_Act = Callable[[ActivationSession, DeviceCode, Mapping[str, str]], Awaitable[Response]]
+
+
+class ActivationPages:
+    """The pages over one store.
+
+    Auth0's order is code, confirmation, login, factor. Here the person sees what they
+    decide about before they sign in, and once more when they confirm. There is no
+    remembered sign-in: each approval takes password and one-time code afresh.
+    """
+
+    def __init__(self, parts: Parts, views: Views) -> None:
+        """Serve a tenant's *parts*."""
+        self._codes = parts.codes
+        self._sign_in = parts.sign_in
+        self._console = sha256_hex(parts.run.client_id)
+        self._clients = parts.clients
+        self._people = parts.people
+        self._journal = parts.journal
+        self._log = SignInLog(parts.journal)
+        self._sessions = ActivationSessions(parts.clock)
+        self._wrong_codes = WrongCodes(parts.clock)
+        self._views = views
+
+    async def start(self, request: Request) -> Response:
+        """Ask for the code; a code in the link is filled in, and still to be compared.
+
+        RFC 8628 section 5.4: nothing is known of the code yet, and nothing is said.
+        """
+        typed = request.query_params.get("user_code", "")
+        return self._code_page(request, normal_user_code(typed) or "")
+
+    async def again(self, _request: Request) -> Response:
+        """Send whoever reloads a later page to the first: a GET shows no session."""
+        return RedirectResponse("/activate", 303, {"cache-control": "no-store"})
+
+    async def enter_code(self, request: Request) -> Response:
+        """Take the code and show what it is for."""
+        form = await page_form(request)
+        cookie = request.cookies.get(COOKIE)
+        if cookie is None or not self._sessions.is_first(
+            cookie, form.get("form_token", "")
+        ):
+            return self._over(_STALE)
+        browser = sha256_hex(cookie)
+        if self._wrong_codes.spent(browser):
+            return self._code_page(request, "", _TOO_MANY_TRIES)
+        user_code = normal_user_code(form.get("user_code", ""))
+        code = user_code and self._codes.by_user_code(user_code)
+        if not user_code or not code:
+            self._wrong_codes.wrong(browser)
+            return self._code_page(request, "", _NO_SUCH_CODE)
+        self._wrong_codes.right(browser)
+        session = self._sessions.start(cookie, code.key, user_code, code.expires)
+        if session is None:
+            return self._code_page(request, "", _TOO_MANY_TRIES)
+        return self._show(session, code)
+
+    async def go_on(self, request: Request) -> Response:
+        """From what is being approved to the sign-in."""
+
+        async def act(
+            session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
+        ) -> Response:
+            session.step = "sign-in"
+            return self._show(session, code)
+
+        return await self._submitted(request, "details", act)
+
+    async def sign_in(self, request: Request) -> Response:
+        """Take user name and password."""
+
+        async def act(
+            session: ActivationSession, code: DeviceCode, form: Mapping[str, str]
+        ) -> Response:
+            name, password = form.get("user", ""), form.get("password", "")
+            origin = self._origin(request, session, code)
+            try:
+                session.user = await self._sign_in.password(name, password, origin)
+            except TenantRefusedError as error:
+                return self._failed(request, session, code, error)
+            self._log.challenged(session.user, peer_of(request))
+            session.step = "one-time-code"
+            return self._show(session, code)
+
+        return await self._submitted(request, "sign-in", act)
+
+    async def one_time_code(self, request: Request) -> Response:
+        """Take the one-time code."""
+
+        async def act(
+            session: ActivationSession, code: DeviceCode, form: Mapping[str, str]
+        ) -> Response:
+            """Note when the person was authenticated, and ask whether they approve."""
+            if session.user is None:
+                return self._over(_STALE)
+            origin = self._origin(request, session, code)
+            try:
+                session.authenticated_at = self._sign_in.one_time_code(
+                    session.user, form.get("otp", ""), origin
+                )
+            except TenantRefusedError as error:
+                return self._failed(request, session, code, error)
+            client = self._clients.by_key(code.client)
+            self._log.succeeded(session.user, client, peer_of(request), mfa=True)
+            session.step = "confirm"
+            answer = self._show(session, code)
+            self._sign_in.lanes.remember(answer, origin, session.user.sub)
+            return answer
+
+        return await self._submitted(request, "one-time-code", act)
+
+    async def confirm(self, request: Request) -> Response:
+        """Approve, once and for this code alone."""
+
+        async def act(
+            session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
+        ) -> Response:
+            if session.user is None or session.authenticated_at is None:
+                return self._over(_STALE)
+            self._sessions.end(session)
+            sub, sid = session.user.sub, secrets.token_urlsafe(24)
+            self._people.note_login(sub)
+            if not self._codes.approve(code, sub, sid, session.authenticated_at):
+                return self._over(_OVER)
+            _log.info("device code confirmed", extra={"sub": sub})
+            return self._views.step("confirmed", code, session.user_code, "")
+
+        return await self._submitted(request, "confirm", act)
+
+    async def cancel(self, request: Request) -> Response:
+        """Say no, at any step and without signing in: refusing is free."""
+
+        async def act(
+            session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
+        ) -> Response:
+            self._sessions.end(session)
+            if not self._codes.deny(code):
+                return self._over(_OVER)
+            _log.info("device code cancelled")
+            self._note("fdecc", request, code, "User cancelled the confirmation")
+            return self._views.step("cancelled", code, session.user_code, "")
+
+        return await self._submitted(request, None, act)
+
+    async def _submitted(
+        self, request: Request, step: str | None, act: _Act
+    ) -> Response:
+        """Check everything a form must bring, the code's life included, then *act*."""
+        form = await page_form(request)
+        session, acts = self._sessions.take(
+            request.cookies.get(COOKIE), form.get("form_token", "")
+        )
+        if session is None:
+            return self._over(_STALE)
+        code = self._codes.by_key(session.code_key)
+        if code is None or not self._codes.open(code):
+            self._sessions.end(session)
+            return self._over(_OVER)
+        if not acts or step not in {None, session.step}:
+            return self._show(session, code)
+        return await act(session, code, form)
+
+    def _failed(
+        self,
+        request: Request,
+        session: ActivationSession,
+        code: DeviceCode,
+        error: TenantRefusedError,
+    ) -> Response:
+        """Show the same step again, and count what was a guess against the code."""
+        _log.warning("sign-in refused", extra={"why": error.error})
+        self._log.refused(error, peer_of(request), session.user)
+        if error.error in {"wrong_sign_in", "wrong_otp"}:
+            self._codes.failed(code)
+            now = self._codes.by_key(code.key)
+            if now is None or not self._codes.open(now):
+                self._sessions.end(session)
+                self._note("fdeac", request, code, "Too many failed sign-ins")
+                return self._over(_OVER)
+        text = f"{error.what} {error.remedy}".strip()
+        return self._show(session, code, Problem(error.error, text))
+
+    def _origin(
+        self, request: Request, session: ActivationSession, code: DeviceCode
+    ) -> Origin:
+        """Return where a factor comes from; only the broker starts its own codes."""
+        return self._sign_in.lanes.origin(
+            request,
+            code=code.key if code.client == self._console else None,
+            user_code=session.user_code,
+        )
+
+    def _note(
+        self, kind: LogCode, request: Request, code: DeviceCode, description: str
+    ) -> None:
+        client = self._clients.by_key(code.client)
+        self._journal.write(
+            kind,
+            description=description,
+            client=log_name(client),
+            peer=peer_of(request),
+        )
+
+    def _show(
+        self,
+        session: ActivationSession,
+        code: DeviceCode,
+        problem: Problem | None = None,
+    ) -> Response:
+        return self._views.step(
+            session.step,
+            code,
+            session.user_code,
+            self._sessions.page(session),
+            problem,
+            user=session.user.name if session.user else None,
+        )
+
+    def _code_page(
+        self, request: Request, user_code: str, problem: Problem | None = None
+    ) -> Response:
+        cookie = browser_cookie(request.cookies.get(COOKIE))
+        answer = self._views.page(
+            "code",
+            problem,
+            user_code=user_code,
+            form_token=self._sessions.first_token(cookie),
+        )
+        # No Secure: this origin is http on loopback. SameSite=Strict keeps the cookie
+        # from every request another site causes.
+        answer.set_cookie(
+            COOKIE, cookie, path="/activate", httponly=True, samesite="strict"
+        )
+        return answer
+
+    def _over(self, problem: Problem) -> Response:
+        return self._views.page("over", problem)

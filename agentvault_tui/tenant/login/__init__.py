@@ -1,1 +1,0 @@
-"""The pages where a person signs in for a client, or connects an account."""

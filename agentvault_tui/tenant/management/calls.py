@@ -1,0 +1,489 @@
+"""The calls of the Management API that the broker makes, in one table.
+
+They make an agent's client and let it use a connection, take its tokens and grants
+back, and read the log. People and keys of a home are kept by commands, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from agentvault_tui.model import new_id
+from agentvault_tui.tenant.apis import grant_name
+from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.management import paging
+from agentvault_tui.tenant.management.api import (
+    ManagementAnswer,
+    ManagementCall,
+    ManagementRequest,
+)
+from agentvault_tui.tenant.management.bodies import (
+    Check,
+    checked,
+    flag,
+    one_of,
+    table,
+    tables,
+    text,
+    texts,
+)
+from agentvault_tui.tenant.management.problems import (
+    ApiError,
+    bad_body,
+    bad_query,
+    no_api,
+    no_client,
+    not_found,
+)
+from agentvault_tui.tenant.objects import Document, merged
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.people import ROLES
+from agentvault_tui.tenant.refresh import RefreshToken
+from agentvault_tui.tenant.times import of_epoch
+
+_CLIENT: Final[Mapping[str, Check]] = {
+    "name": text(128),
+    "description": text(140, 0),
+    "app_type": one_of("native", "regular_web", "non_interactive"),
+    "is_first_party": flag,
+    "oidc_conformant": flag,
+    "grant_types": texts(50),
+    "token_endpoint_auth_method": one_of(
+        "none", "client_secret_post", "client_secret_basic"
+    ),
+    "callbacks": texts(100, 2000),
+    "client_metadata": table({}),
+    "refresh_token": table(
+        {
+            "rotation_type": one_of("non-rotating"),
+            "expiration_type": one_of("non-expiring"),
+            "policies": tables(
+                table({"audience": text(600), "scope": texts()}, "audience", "scope"),
+                20,
+            ),
+        }
+    ),
+    "jwt_configuration": table({"alg": one_of("RS256")}),
+}
+_NEEDED: Final = (
+    "name", "app_type", "grant_types", "is_first_party", "oidc_conformant"
+)  # fmt: skip
+"""Members of a client that a null does not take away."""
+_REFRESH: Final[Document] = {
+    "rotation_type": "non-rotating",
+    "expiration_type": "non-expiring",
+}
+_GRANT_CHANGES: Final = {"scope": texts(1000), "allow_all_scopes": flag}
+_GRANT: Final = {
+    "client_id": text(64),
+    "audience": text(600),
+    "subject_type": one_of("client", "user"),
+    **_GRANT_CHANGES,
+}
+_CONNECTION: Final = {
+    "connected_accounts": table({"active": flag, "cross_app_access": flag})
+}
+_ENABLED: Final = {"client_id": text(64), "status": flag}
+_MOST_ENABLED: Final = 50
+
+
+def client_shape(client: Client) -> Document:
+    """Return a client as the API shows it: no secret, for none is kept."""
+    return {"tenant": "agentvault", "global": False, **client.doc,
+            "client_id": client.client_id}  # fmt: skip
+
+
+def new_client(body: Mapping[str, Any]) -> Document:
+    """Return *body* with the defaults of a client made over this API."""
+    doc: Document = {
+        "app_type": "regular_web",
+        "is_first_party": True,
+        "oidc_conformant": False,
+        "grant_types": [],
+        "token_endpoint_auth_method": "client_secret_post",
+        "callbacks": [],
+        "jwt_configuration": {"alg": "RS256", "lifetime_in_seconds": 36_000},
+        **{name: value for name, value in body.items() if value is not None},
+    }
+    doc["refresh_token"] = {**_REFRESH, **(body.get("refresh_token") or {})}
+    return doc
+
+
+def changed_client(client: Client, body: Mapping[str, Any]) -> Document:
+    """Return a client's document with the changes of *body*.
+
+    Raises:
+        ApiError: 400: a member that it needs would be taken away.
+    """
+    for name in _NEEDED:
+        if name in body and body[name] is None:
+            raise bad_body(name, "Expected a value")
+    doc = merged(client.doc, body)
+    doc.setdefault("token_endpoint_auth_method", None)
+    if body.get("refresh_token") is not None:
+        held = client.doc.get("refresh_token") or {}
+        doc["refresh_token"] = {**held, **body["refresh_token"]}
+    return doc
+
+
+def found_client(parts: Parts, asked: ManagementRequest) -> Client:
+    """Return the client that the path names.
+
+    Raises:
+        ApiError: 404: there is none.
+    """
+    client = parts.clients.find(asked.path["id"])
+    if client is None:
+        raise no_client()
+    return client
+
+
+def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
+    """Return the client that the path names, if it may be changed.
+
+    Raises:
+        ApiError: 404: there is none; 403: it is the broker's own.
+    """
+    client = found_client(parts, asked)
+    if client.of_run:
+        raise ApiError(
+            403, "The broker's own clients change with its run alone.", "forbidden"
+        )
+    return client
+
+
+def _list_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    found = [client_shape(client) for client in parts.clients.all()]
+    for name in ("app_type", "is_first_party"):
+        if (wanted := asked.query.get(name)) is not None:
+            found = [doc for doc in found if str(doc[name]).lower() == wanted]
+    page = paging.either(asked.query, "clients", found, name="client_id")
+    return ManagementAnswer(200, paging.chosen(asked.query, page, "clients"))
+
+
+def _get_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    shape = client_shape(found_client(parts, asked))
+    return ManagementAnswer(200, paging.chosen(asked.query, shape))
+
+
+def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    body = checked(asked.body, _CLIENT, "name")
+    client, secret = parts.clients.add(new_client(body))
+    given = {} if secret is None else {"client_secret": secret}
+    return ManagementAnswer(201, client_shape(client) | given)
+
+
+def _change_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    client = kept_client(parts, asked)
+    doc = changed_client(client, checked(asked.body, _CLIENT))
+    return ManagementAnswer(200, client_shape(parts.clients.change(client, doc)))
+
+
+def _rotate_secret(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    client = kept_client(parts, asked)
+    if not client.confidential:
+        raise ApiError(
+            400, "The client does not authenticate with a secret.", "invalid_body"
+        )
+    secret = parts.clients.new_secret(client.client_id)
+    return ManagementAnswer(200, client_shape(client) | {"client_secret": secret})
+
+
+def _connections_of_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    client_id = found_client(parts, asked).client_id
+    found = [
+        {name: value for name, value in doc.items() if name != "enabled_clients"}
+        for doc in parts.connections.objects.all()
+        if client_id in doc["enabled_clients"]
+    ]
+    page = paging.by_checkpoint(asked.query, "connections", found)
+    return ManagementAnswer(200, page)
+
+
+def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    found = parts.apis.grants.all()
+    for name in ("client_id", "audience", "subject_type"):
+        if (wanted := asked.query.get(name)) is not None:
+            found = [grant for grant in found if grant[name] == wanted]
+    return ManagementAnswer(200, paging.either(asked.query, "client_grants", found))
+
+
+def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    body = checked(asked.body, _GRANT, "client_id", "audience")
+    client = parts.clients.find(body["client_id"])
+    if client is None:
+        raise no_client()
+    if client.of_run:
+        raise ApiError(403, "The broker's own clients get no grants.", "forbidden")
+    api = parts.apis.find(body["audience"])
+    if api is None:
+        raise no_api()
+    subject = body.get("subject_type") or "client"
+    if subject == "client" and api.policy("client") == "deny_all":
+        raise ApiError(400, "The API gives clients no access.", "invalid_body")
+    grant: Document = {"scope": [], **merged({}, body), "subject_type": subject}
+    _check_grant(parts, grant)
+    grant["id"] = new_id("cgr")
+    name = grant_name(client.client_id, api.identifier, subject)
+    if parts.apis.grants.named(name) is not None:
+        raise ApiError(
+            409, "A resource with the same identifier already exists.",
+            "resource_already_exists",
+        )  # fmt: skip
+    parts.apis.grants.add(grant["id"], name, grant)
+    return ManagementAnswer(201, grant)
+
+
+def _change_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    held = parts.apis.grants.get(asked.path["id"])
+    if held is None:
+        raise not_found("The client grant does not exist", "inexistent_client_grant")
+    grant = merged(held, checked(asked.body, _GRANT_CHANGES))
+    grant.setdefault("scope", [])
+    _check_grant(parts, grant)
+    parts.apis.grants.replace(grant["id"], grant)
+    return ManagementAnswer(200, grant)
+
+
+def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
+    """Refuse scopes the API does not have."""
+    api = parts.apis.find(grant["audience"])
+    if unknown := set(grant["scope"]) - set(() if api is None else api.scopes):
+        raise ApiError(
+            400,
+            f"The following scopes are not supported: {','.join(sorted(unknown))}",
+            "invalid_scope",
+        )
+
+
+def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    found = [api.doc for api in parts.apis.all()]
+    if (wanted := asked.query.get("identifiers")) is not None:
+        found = [doc for doc in found if doc["identifier"] in wanted.split(",")]
+    page = paging.either(asked.query, "resource_servers", found)
+    return ManagementAnswer(200, paging.chosen(asked.query, page, "resource_servers"))
+
+
+def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    found = parts.connections.objects.all()
+    for name in ("name", "strategy"):
+        if (wanted := asked.query.get(name)) is not None:
+            found = [doc for doc in found if doc[name] == wanted]
+    page = paging.either(asked.query, "connections", found)
+    return ManagementAnswer(200, paging.chosen(asked.query, page, "connections"))
+
+
+def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
+    """Return the connection that the path names.
+
+    Raises:
+        ApiError: 404: there is none.
+    """
+    doc = parts.connections.objects.get(asked.path["id"])
+    if doc is None:
+        raise not_found("The connection does not exist", "inexistent_connection")
+    return doc
+
+
+def change_connection(
+    parts: Parts, doc: Document, changes: Mapping[str, Any]
+) -> ManagementAnswer:
+    """Change a connection; what a null takes away goes back to its default."""
+    changed = merged(doc, changes)
+    changed.setdefault("options", {})
+    changed.setdefault("enabled_clients", [])
+    changed.setdefault("connected_accounts", {"active": False})
+    parts.connections.objects.replace(changed["id"], changed)
+    return ManagementAnswer(200, changed)
+
+
+def _change_connection(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    doc = found_connection(parts, asked)
+    return change_connection(parts, doc, checked(asked.body, _CONNECTION))
+
+
+def _enabled_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    enabled = found_connection(parts, asked)["enabled_clients"]
+    listed = [{"client_id": client_id} for client_id in enabled]
+    page = paging.by_checkpoint(asked.query, "clients", listed, name="client_id")
+    return ManagementAnswer(200, page)
+
+
+def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    doc = found_connection(parts, asked)
+    if not isinstance(asked.body, list) or not 0 < len(asked.body) <= _MOST_ENABLED:
+        raise ApiError(
+            400, f"Payload validation error: 'Expected 1 to {_MOST_ENABLED} items'",
+            "invalid_body",
+        )  # fmt: skip
+    enabled = dict.fromkeys(doc["enabled_clients"])
+    for item in asked.body:
+        pair = checked(item, _ENABLED, "client_id", "status")
+        # Taking away must work for a client that is gone; giving must not.
+        if pair["status"] and parts.clients.find(pair["client_id"]) is None:
+            raise no_client()
+        if pair["status"]:
+            enabled[pair["client_id"]] = None
+        else:
+            enabled.pop(pair["client_id"], None)
+    parts.connections.objects.replace(doc["id"], {**doc, "enabled_clients": [*enabled]})
+    return ManagementAnswer(204)
+
+
+def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    members = {
+        "ids": texts(100, 64),
+        "user_id": text(),
+        "client_id": text(64),
+        "audience": text(600),
+    }
+    body = checked(asked.body, members)
+    if (body.get("ids") is None) == (body.get("user_id") is None):
+        raise ApiError(
+            400, "Payload validation error: 'Give ids, or user_id'", "invalid_body"
+        )
+    names = ("user_id", "client_id", "audience")
+    wanted = {name: body.get(name) for name in names}
+    keys = body.get("ids") or [held.id for held in parts.refresh.list(**wanted)]
+    for key in keys:
+        parts.refresh.revoke(key)
+    return ManagementAnswer(202, {})
+
+
+def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, Any]:
+    """Return a refresh token as the API shows it, which is never the token."""
+    return {
+        "id": held.id,
+        "user_id": held.user_id,
+        "created_at": of_epoch(held.created_at),
+        "idle_expires_at": None,
+        "expires_at": None,
+        "client_id": held.client_id,
+        "session_id": held.session_id,
+        "rotating": False,
+        "resource_servers": [
+            {"audience": audience or parts.apis.userinfo, "scopes": scopes}
+            for audience, scopes in held.reach.items()
+        ],
+        "device": {},
+        "last_exchanged_at": of_epoch(held.last_exchanged_at),
+    }
+
+
+def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    found = parts.refresh.list(user_id=asked.path["id"])
+    shapes = [refresh_token_shape(parts, held) for held in found]
+    page = paging.by_checkpoint(asked.query, "tokens", shapes)
+    if paging.flagged(asked.query, "include_totals"):
+        page["total"] = len(shapes)
+    return ManagementAnswer(200, page)
+
+
+def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    kind = asked.query.get("type", "refresh_token")
+    if kind not in {"refresh_token", "rotating_refresh_token", "public_key"}:
+        raise bad_query("type", "Must be a type of device credentials")
+    found = parts.refresh.list(
+        user_id=asked.query.get("user_id"), client_id=asked.query.get("client_id")
+    )
+    shapes = [
+        {
+            "id": "dcr_" + held.id.removeprefix("rt_"),
+            "device_name": "",
+            "device_id": held.id,
+            "type": kind,
+            "user_id": held.user_id,
+            "client_id": held.client_id,
+        }
+        for held in found
+        if kind == "refresh_token"
+    ]
+    page = paging.by_offset(asked.query, "device_credentials", shapes)
+    return ManagementAnswer(200, page)
+
+
+def _users_of_role(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    """Return who has a role; its id is its name."""
+    if asked.path["id"] not in ROLES:
+        raise not_found("The role does not exist.", "inexistent_role")
+    found = [
+        {"user_id": user.sub, "name": user.name, "email": user.email}
+        for user in parts.people.all()
+        if asked.path["id"] in user.roles and not user.blocked
+    ]
+    return ManagementAnswer(200, paging.by_offset(asked.query, "users", found))
+
+
+def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    """Return rows after a checkpoint, or the newest or oldest ones by page."""
+    if "from" in asked.query or "take" in asked.query:
+        take = max(paging.number(asked.query, "take", 50, 100), 1)
+        after = asked.query.get("from", "")
+        rows = parts.journal.after(after, take)
+        last = rows[-1]["log_id"] if rows else after
+        query = urlencode({"from": last, "take": take})
+        return ManagementAnswer(
+            200, rows, {"link": f'<{asked.url}?{query}>; rel="next"'}
+        )
+    order = asked.query.get("sort", "date:-1")
+    if order not in {"date:1", "date:-1"}:
+        raise bad_query("sort", "Must be date:1 or date:-1")
+    page = paging.number(asked.query, "page", 0, 1000)
+    size = paging.number(asked.query, "per_page", 50, 100)
+    rows = parts.journal.page(page * size, size, newest_first=order == "date:-1")
+    return ManagementAnswer(200, rows)
+
+
+def _get_log(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+    row = parts.journal.one(asked.path["id"])
+    if row is None:
+        raise not_found("Log not found.", "inexistent_log")
+    return ManagementAnswer(200, row)
+
+
+_READ_CLIENTS: Final = ("read:clients", "read:client_keys")
+_READ_CONNECTIONS: Final = ("read:connections",)
+_CLIENTS_OF: Final = "/connections/{id}/clients"
+CALLS: Final = tuple(
+    ManagementCall(method, path, scopes, title, act)
+    for method, path, scopes, title, act in (
+        ("GET", "/clients", _READ_CLIENTS, "Get clients", _list_clients),
+        ("POST", "/clients", ("create:clients",), "Create a client", _add_client),
+        ("GET", "/clients/{id}", _READ_CLIENTS, "Get client by ID", _get_client),
+        ("PATCH", "/clients/{id}", ("update:clients",), "Update a Client",
+         _change_client),
+        ("POST", "/clients/{id}/rotate-secret", ("update:client_keys",),
+         "Rotate a client secret", _rotate_secret),
+        ("GET", "/clients/{id}/connections", _READ_CONNECTIONS,
+         "Get enabled connections for a client", _connections_of_client),
+        ("GET", "/client-grants", ("read:client_grants",), "Get client grants",
+         _list_grants),
+        ("POST", "/client-grants", ("create:client_grants",),
+         "Create a client grant", _add_grant),
+        ("PATCH", "/client-grants/{id}", ("update:client_grants",),
+         "Update a client grant", _change_grant),
+        ("GET", "/resource-servers", ("read:resource_servers",),
+         "Get resource servers", _list_apis),
+        ("GET", "/connections", _READ_CONNECTIONS, "Get all connections",
+         _list_connections),
+        ("PATCH", "/connections/{id}", ("update:connections",),
+         "Update a connection", _change_connection),
+        ("GET", _CLIENTS_OF, _READ_CONNECTIONS, "Get enabled clients",
+         _enabled_clients),
+        ("PATCH", _CLIENTS_OF, ("update:connections",), "Update enabled clients",
+         _enable_clients),
+        ("POST", "/refresh-tokens/revoke", ("delete:refresh_tokens",),
+         "Revoke refresh tokens", _revoke_refresh_tokens),
+        ("GET", "/users/{id}/refresh-tokens", ("read:refresh_tokens",),
+         "Get refresh tokens for a user", _refresh_tokens_of_user),
+        ("GET", "/device-credentials", ("read:device_credentials",),
+         "Retrieve device credentials", _device_credentials),
+        ("GET", "/roles/{id}/users", ("read:users",), "Get a role's users",
+         _users_of_role),
+        ("GET", "/logs", ("read:logs",), "Search log events", _list_logs),
+        ("GET", "/logs/{id}", ("read:logs", "read:logs_users"),
+         "Get a log event by id", _get_log),
+    )
+)  # fmt: skip

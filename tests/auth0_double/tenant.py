@@ -1,0 +1,85 @@
+"""The double: the embedded tenant's own app, and on top what only Auth0 has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.app import Surface
+from agentvault_tui.tenant.clients import TOKEN_VAULT, Client, management_client
+from agentvault_tui.tenant.oauth.grants import GrantType
+from agentvault_tui.tenant.parts import Parts, Run
+from agentvault_tui.tenant.refresh import RefreshTokens
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.web import App
+from auth0_double.actions import ActionCalls
+from auth0_double.client_grants import ClientGrantCalls
+from auth0_double.clients import ClientCalls
+from auth0_double.connections import ConnectionCalls
+from auth0_double.credentials import Credentials, Replays
+from auth0_double.faults import FaultSwitch
+from auth0_double.logs import DelayedJournal, LogCalls
+from auth0_double.refresh_tokens import RefreshTokenCalls
+from auth0_double.resource_servers import SCOPES, ApiCalls, DoubleApis
+from auth0_double.roles import RoleCalls
+from auth0_double.settings import SettingsCalls, TenantSettings
+from auth0_double.users import UserCalls
+from auth0_double.workers import Workers, WorkersGrant
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleRun(Run):
+    """As on a tenant that is new: no console's client if its id is empty."""
+
+    scopes: Iterable[str] = SCOPES
+
+    def clients(self, audience: str) -> tuple[Client, ...]:
+        """Return the clients that were not made over the Management API."""
+        ours = Run.clients(self, audience)
+        managing = management_client(
+            self.management_id, self.management_secret, audience, self.scopes
+        )
+        return (*([ours[0]] if self.client_id else []), managing)
+
+
+class LaggingRefreshTokens(RefreshTokens):
+    """Deletions become true some time after they were answered."""
+
+    def __init__(self, store: Store, clock: Clock, faults: FaultSwitch) -> None:
+        super().__init__(store, clock)
+        self._faults = faults
+
+    def revoke(self, key: str) -> None:
+        self._end(key, self._now() + self._faults.now.deletion_lag)
+
+
+def double(
+    store: Store, home: Home, port: int, clock: Clock, faults: FaultSwitch, **more: Any
+) -> tuple[Parts, App]:
+    """Return the parts and the app of a tenant with Auth0's further calls."""
+    refresh = LaggingRefreshTokens(store, clock, faults)
+    parts = Parts(store, home, port, clock, apis=DoubleApis, refresh=refresh, **more)
+    journal = DelayedJournal(store, clock, f"127.0.0.1:{port}", faults)
+    parts.journal = journal
+    settings, credentials = TenantSettings(store), Credentials(store, clock)
+    surface = Surface.of(parts, device_code_ttl=120)
+    for calls in (
+        ActionCalls(store, clock),
+        ApiCalls(parts.apis),
+        ClientCalls(parts, settings, credentials),
+        ClientGrantCalls(parts.apis),
+        ConnectionCalls(parts),
+        LogCalls(journal),
+        RefreshTokenCalls(parts),
+        RoleCalls(store, parts.people),
+        SettingsCalls(settings),
+        UserCalls(parts),
+    ):
+        surface.calls += calls.endpoints()
+    workers = Workers(credentials, Replays(store, clock), clock, parts.issuer)
+    exchange = WorkersGrant(parts, workers)
+    surface.grants[TOKEN_VAULT] = GrantType(exchange, "seta", "feta")
+    return parts, faults.before(surface.app())
