@@ -133,6 +133,15 @@ def test_every_event_type_has_a_row() -> None:
     assert sorted(types) == sorted(EventType)
 
 
+def test_each_journey_is_at_most_six_files() -> None:
+    """CONTRIBUTING follows four requests, each through few files."""
+    _, _, after = (ROOT / "CONTRIBUTING.md").read_text().partition("## Four journeys")
+    steps = re.findall(r"(?:^\d\. .*\n)+", after.partition("\n## ")[0], re.MULTILINE)
+    counts = [len({*re.findall(r"`([\w/]+\.py)`", journey)}) for journey in steps]
+    assert len(counts) == 4
+    assert max(counts) <= 6
+
+
 def test_the_readme_is_short() -> None:
     """A reader finds all of it on a few screens."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
