@@ -179,7 +179,7 @@ class Broker:
         )
         reached = (self.clock, self.registry, self.access, self.providers)
         self.outbox = Outbox(*reached, Attempts(*reached, self._record_step))
-        self.registry.foreseen = self.outbox.foreseen
+        self.registry.foresee = self.outbox.foresee
         self.registry.outlook = self.outlook.of
 
     async def record(

@@ -73,6 +73,9 @@ class HeldTokens:
         """Let go of those that have ended, and return them."""
         ended: list[Token] = []
         for lane in self._lanes:
+            first = next(iter(lane.values()), None)
+            if first is None or not first.expires.passed(clock):
+                continue
             gone = list(
                 takewhile(lambda token: token.expires.passed(clock), lane.values())
             )

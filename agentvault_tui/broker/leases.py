@@ -61,7 +61,7 @@ class Leases:
 
     def of(self, agent_id: AgentId, connection: str) -> Lease | None:
         """Return the lease of the agent there, over or not."""
-        return self._of[agent_id].get(connection)
+        return self._of.get(agent_id, {}).get(connection)
 
     def outside_until(self, agent_id: AgentId) -> datetime | None:
         """Return when the last provider token the agent was given ends.
@@ -71,14 +71,14 @@ class Leases:
         return max(
             (
                 one.until
-                for connection in self._of[agent_id]
+                for connection in self._of.get(agent_id, ())
                 for one in self._outside(agent_id, connection)
             ),
             default=None,
         )
 
     def _outside(self, agent_id: AgentId, connection: str) -> list[Given]:
-        lease, now = self._of[agent_id].get(connection), self._clock.now()
+        lease, now = self.of(agent_id, connection), self._clock.now()
         return [one for one in lease.given if one.until > now] if lease else []
 
     def _put(self, agent_id: AgentId, connection: str, given: list[Given]) -> Lease:

@@ -50,6 +50,7 @@ _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
 _SLICE: Final = 1000
 """Tokens or agents looked at in one turn of the event loop by what can wait."""
+Foreseen = Callable[[AgentId], tuple[str, ...]]
 KEPT_DECIDED: Final = 200
 """Decided step-ups kept for lists and late polls."""
 
@@ -87,8 +88,8 @@ class Registry:
         """Counts how often the tokens of all agents were cut."""
         self.admits: Callable[[Token], bool] = lambda _: True
         """Whether the policy in force lets a live token be."""
-        self.foreseen: Callable[[AgentId], tuple[str, ...]] = lambda _: ()
-        """What a revocation would do at the tenant, by the names of its steps."""
+        self.foresee: Callable[[], Foreseen] = lambda: lambda _: ()
+        """Reads what a revocation would do at the tenant, by the names of its steps."""
         self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
         """What one would do to an account at its provider."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.registry import Foreseen, Registry
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import OutboxStep, Panic
@@ -47,6 +47,7 @@ def agent_info(
     counts: AgentCounts | None = None,
     tokens: bool = True,
     ends: Ends | None = None,
+    foreseen: Foreseen | None = None,
     client_secret: str | None = None,
 ) -> shapes.NewAgentInfo:
     """Return *agent* with how it stands: what it holds, what a revocation would do.
@@ -57,11 +58,13 @@ def agent_info(
         counts: how its requests were answered, if not as of now.
         tokens: whether its live tokens are listed; if not, only the next to end is.
         ends: tells when deadlines pass, if that was asked a moment ago.
+        foreseen: tells what a revocation would do at the tenant; likewise.
         client_secret: of an agent that was just registered.
     """
     held, ends = registry.held(agent.id), ends or registry.ends()
     soonest = list(islice(held, TOKENS_SHOWN if tokens else 1))
     accounts = registry.accounts.of(agent.id)
+    steps = sorted(registry.steps_of(agent.id), key=rank)
     counts = counts or registry.counts(agent.id)
     known = past_agent_info(
         agent, counts, registry.last_seen(agent.id), soonest, len(held), ends=ends
@@ -74,8 +77,8 @@ def agent_info(
     return shapes.NewAgentInfo(
         **members,
         tokens_elevated=held.elevated,
-        at_tenant=registry.foreseen(agent.id),
-        upstream=tuple(map(step_info, sorted(registry.steps_of(agent.id), key=rank))),
+        at_tenant=(foreseen or registry.foresee())(agent.id),
+        upstream=tuple(map(step_info, steps)) if steps else (),
         connections=tuple(account_info(account, registry) for account in accounts),
         outside_until=_moment(registry.leases.outside_until(agent.id)),
         shared_with=_refs(registry.shared_with(agent.id) if accounts else (), registry),

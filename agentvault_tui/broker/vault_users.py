@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -84,10 +85,23 @@ class VaultUsers:
         Raises:
             SettingsError: the file cannot be read.
         """
-        match self._read().get(agent_id):
-            case {"sub": str(sub)}:
-                return sub
-        return None
+        return self.subs()(agent_id)
+
+    def subs(self) -> Callable[[AgentId], str | None]:
+        """Read the file once; return what tells who an agent's vault user is.
+
+        Raises:
+            SettingsError: the file cannot be read.
+        """
+        known = self._read()
+
+        def sub_of(agent_id: AgentId) -> str | None:
+            match known.get(agent_id):
+                case {"sub": str(sub)}:
+                    return sub
+            return None
+
+        return sub_of
 
     def keep(self, agent_id: AgentId, user: VaultUser) -> None:
         """Keep *user* in place of any other; on disk when this returns.

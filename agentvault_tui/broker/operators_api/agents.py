@@ -174,9 +174,16 @@ def _listing(
     """
     registry = broker.registry
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
-    ends = registry.ends()
+    ends, foreseen = registry.ends(), registry.foresee()
     shapes = (
-        agent_info(agent, registry, counts=counts, tokens=tokens, ends=ends)
+        agent_info(
+            agent,
+            registry,
+            counts=counts,
+            tokens=tokens,
+            ends=ends,
+            foreseen=foreseen,
+        )
         for agent, counts in counted
     )
     more: dict[str, object] = {

@@ -149,14 +149,32 @@ class Holdings:
         self.accounts_of: AccountsOf = lambda _: ()
         self.disconnect: Disconnect = _cannot
         """Deletes a connected account as its user."""
-        self.signed_in: SignedIn = lambda _: ()
+        self.signed_in_now: Callable[[], SignedIn] = lambda: lambda _: ()
+        """Reads once who the agents' vault users are."""
         self.holds_token: Callable[[AgentId], bool] = lambda _: False
         self.end_token: EndToken = _nothing_held
         """Ends the refresh token kept for the agent."""
 
     def of(self, agent_id: AgentId) -> Holding | None:
         """Return what the agent has there; nothing when it has no client."""
-        client_id, has_secret = self._clients().get(f"{_AGENTS}{agent_id}", ("", False))
+        return self._of(agent_id, self._clients())
+
+    def signed_in(self, agent_id: AgentId) -> tuple[str, ...]:
+        """Return the vault users of the agent, also where no account tells of them."""
+        return self.signed_in_now()(agent_id)
+
+    def now(self) -> Callable[[AgentId], tuple[Holding | None, tuple[str, ...]]]:
+        """Read once what all agents have there; return what tells `of` and `signed_in`.
+
+        Each look at the files takes longer than all else that a page tells of an agent.
+        """
+        clients, signed_in = self._clients(), self.signed_in_now()
+        return lambda agent_id: (self._of(agent_id, clients), signed_in(agent_id))
+
+    def _of(
+        self, agent_id: AgentId, clients: dict[str, tuple[str, bool]]
+    ) -> Holding | None:
+        client_id, has_secret = clients.get(f"{_AGENTS}{agent_id}", ("", False))
         if not client_id:
             return None
         return Holding(client_id, has_secret, self.accounts_of(agent_id))

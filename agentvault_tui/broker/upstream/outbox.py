@@ -292,20 +292,26 @@ class Outbox:
             log.exception("nothing of %s is revoked at providers", agent_id)
             return ()
 
-    def foreseen(self, agent_id: AgentId) -> tuple[str, ...]:
-        """Return the names of the steps a revocation would take at the tenant now."""
+    def foresee(self) -> Callable[[AgentId], tuple[str, ...]]:
+        """Return what names the steps a revocation would take at the tenant now."""
         try:
-            holdings = self._access.holdings
-            there, users = holdings.of(agent_id), holdings.signed_in(agent_id)
+            now = self._access.holdings.now()
         except AgentVaultError as error:
             log.warning("what agents have at the tenant is unknown: %s", error.what)
-            return ()
-        kept = there is not None and all(one.shared for one in there.accounts)
-        return tuple(
-            name.value
-            for name in needed(there, users, token=bool(users))
-            if not (kept and name is Step.ACCOUNTS)
-        )
+            return lambda _: ()
+
+        def foreseen(agent_id: AgentId) -> tuple[str, ...]:
+            there, users = now(agent_id)
+            if there is None and not users:
+                return ()
+            kept = there is not None and all(one.shared for one in there.accounts)
+            return tuple(
+                name.value
+                for name in needed(there, users, token=bool(users))
+                if not (kept and name is Step.ACCOUNTS)
+            )
+
+        return foreseen
 
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
         """Return the steps that let the agent use its grant again, the rest withdrawn.

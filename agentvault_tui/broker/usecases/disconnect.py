@@ -10,7 +10,7 @@ from typing import Literal
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.upstream import access
-from agentvault_tui.broker.upstream.access import DONE, Tried
+from agentvault_tui.broker.upstream.access import DONE, SignedIn, Tried
 from agentvault_tui.broker.usecases.account_events import account_draft
 from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.broker.usecases.sign_out import end_held_token, sign_out
@@ -107,12 +107,12 @@ def join_accounts(broker: Broker) -> None:
             return DONE
         return await _cut_account(broker, account)
 
-    def signed_in(agent_id: AgentId) -> tuple[str, ...]:
-        sub = broker.vault.users.sub_of(agent_id)
-        return () if sub is None else (sub,)
+    def signed_in_now() -> SignedIn:
+        sub_of = broker.vault.users.subs()
+        return lambda agent_id: (sub,) if (sub := sub_of(agent_id)) else ()
 
     known.accounts_of = accounts_of
-    known.signed_in = signed_in
+    known.signed_in_now = signed_in_now
     known.holds_token = lambda agent_id: broker.vault.users.of(agent_id) is not None
     known.disconnect = disconnecting
     known.end_token = partial(end_held_token, broker)
