@@ -1,12 +1,24 @@
-"""Which accounts at providers agents may use, and who shares one with whom."""
+"""What agents have at providers: accounts, leases, and tokens in memory.
+
+Accounts say which agents may use which and who shares one with whom. Leases say until
+when provider tokens that were handed out can still be used: only the provider can end
+one before its time. A token is kept for the length of a lease, in memory alone.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
 
-from agentvault_tui.model import Account, AgentId
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.model import Account, AgentId, Given, Lease, sha256_hex
+from agentvault_tui.vault import ProviderToken, Secret
+
+SHARERS_SHOWN: Final = 100
+"""Of the agents that use one account, as many are named; there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,47 +28,53 @@ class Prospect:
     known: bool = False
     """Whether anything is known that revokes there."""
     kept_for: tuple[AgentId, ...] = ()
-    """Agents that use the same person's account there. A provider's grant is a
-    person's, to one application: it would end for all of them, so it is left."""
+    """Agents that use the same person's account there; of many, some. A provider's
+    grant is a person's, to one application: it would end for all, so it is left."""
     may_cut: tuple[AgentId, ...] = ()
     """Agents of whose accounts nobody knows whether they are the same person's; of
     many, some."""
 
 
 class Accounts:
-    """One account an agent and connection; their tokens are in Token Vault alone."""
+    """One account an agent and connection; their tokens are in Token Vault alone.
 
-    def __init__(self) -> None:
-        """Start with none."""
-        self._of: dict[AgentId, dict[str, Account]] = defaultdict(dict)
-        self._users: dict[tuple[str, str, str], set[AgentId]] = defaultdict(set)
-        """By tenant, vault user and connection."""
-        self._owners: dict[str, dict[str, set[AgentId]]] = defaultdict(dict)
-        """By connection and who the owner is at the provider."""
+    An account is in use while its agent is served and it is not being removed. Those
+    in use are indexed, so that asking who shares one looks at no others.
+    """
 
-    def take_over(self, accounts: Iterable[Account]) -> None:
-        """Know what the last process knew."""
-        for account in accounts:
-            self.put(account)
+    def __init__(self, serves: Callable[[AgentId], bool] = lambda _: True) -> None:
+        """Start with none; *serves* tells whether an agent is served."""
+        self._serves = serves
+        self._of: dict[AgentId, dict[str, Account]] = {}
+        self._users: dict[tuple[str, str, str], dict[AgentId, bool]] = defaultdict(dict)
+        """By tenant, vault user and connection: whether the agent's is in use."""
+        self._used: dict[tuple[str, str, str], dict[AgentId, None]] = defaultdict(dict)
+        """Those in use, by the same."""
+        self._owners: dict[str, dict[str, dict[AgentId, None]]] = defaultdict(dict)
+        """Those in use, by connection and who the owner is at the provider."""
 
     def put(self, account: Account) -> None:
         """Remember *account*, in place of what the agent had connected there."""
-        self.drop(account.agent_id, account.connection)
-        self._of[account.agent_id][account.connection] = account
-        self._users[_user(account)].add(account.agent_id)
-        owners = self._owners[account.connection]
-        owners.setdefault(account.provider_user, set()).add(account.agent_id)
+        agent_id, connection = account.agent_id, account.connection
+        self.drop(agent_id, connection)
+        self._of.setdefault(agent_id, {})[connection] = account
+        used = self._serves(agent_id) and not account.removing
+        self._users[_user(account)][agent_id] = used
+        if used:
+            self._used[_user(account)][agent_id] = None
+            owners = self._owners[connection]
+            owners.setdefault(account.provider_user, {})[agent_id] = None
 
     def drop(self, agent_id: AgentId, connection: str) -> None:
         """Forget the agent's account there, if there is one."""
-        account = self._of[agent_id].pop(connection, None)
-        if account is not None:
-            self._users[_user(account)].discard(agent_id)
-            self._owners[connection][account.provider_user].discard(agent_id)
+        account = self._of.get(agent_id, {}).pop(connection, None)
+        if account is not None and self._users[_user(account)].pop(agent_id):
+            del self._used[_user(account)][agent_id]
+            del self._owners[connection][account.provider_user][agent_id]
 
     def get(self, agent_id: AgentId, connection: str) -> Account | None:
         """Return the agent's account there."""
-        return self._of[agent_id].get(connection)
+        return self._of.get(agent_id, {}).get(connection)
 
     def of(self, agent_id: AgentId) -> tuple[Account, ...]:
         """Return the agent's accounts, oldest first."""
@@ -72,8 +90,15 @@ class Accounts:
 
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
         """Return the other agents that deleting it cuts too, served or revoked."""
-        others = (one for one in self._tokenset(account) if _is_same(one, account))
-        return tuple(sorted({one.agent_id for one in others} - {account.agent_id}))
+        agents = self._users[_user(account)]
+        return tuple(sorted(self._same(account, agents)))
+
+    def in_use(self, account: Account) -> Iterator[AgentId]:
+        """Yield the other agents that use it too: a revoked one uses nothing.
+
+        Of all that share an account, the last one revoked takes it with it.
+        """
+        return self._same(account, self._used[_user(account)])
 
     def rivals(self, account: Account) -> tuple[Account, ...]:
         """Return the other accounts of the same vault user there.
@@ -81,26 +106,30 @@ class Accounts:
         Token Vault gives a token of the one that was connected last, whichever agent
         asks for it.
         """
-        found = self._tokenset(account)
+        found = (
+            self._of[agent_id][account.connection]
+            for agent_id in self._users[_user(account)]
+        )
         return tuple(one for one in found if not _is_same(one, account))
 
-    def owned(self, connection: str, provider_user: str) -> Iterator[Account]:
-        """Yield the accounts there of one owner at the provider.
+    def owned(self, connection: str, provider_user: str) -> Iterator[AgentId]:
+        """Yield the agents that use an account there of one owner at the provider.
 
         Of an unknown one, these are those nobody asked about.
         """
-        for agent_id in sorted(self._owners[connection].get(provider_user, ())):
-            yield self._of[agent_id][connection]
+        yield from self._owners[connection].get(provider_user, ())
 
-    def at(self, connection: str) -> Iterator[Account]:
-        """Yield every account there."""
-        for provider_user in self._owners[connection]:
-            yield from self.owned(connection, provider_user)
+    def at(self, connection: str) -> Iterator[AgentId]:
+        """Yield every agent that uses an account there."""
+        for agents in self._owners[connection].values():
+            yield from agents
 
-    def _tokenset(self, account: Account) -> Iterator[Account]:
-        """Yield what agents have of one vault user there."""
-        for agent_id in self._users[_user(account)]:
-            yield self._of[agent_id][account.connection]
+    def _same(self, account: Account, agents: Iterable[AgentId]) -> Iterator[AgentId]:
+        for agent_id in agents:
+            if agent_id != account.agent_id and _is_same(
+                self._of[agent_id][account.connection], account
+            ):
+                yield agent_id
 
 
 def _is_same(one: Account, other: Account) -> bool:
@@ -115,3 +144,146 @@ def _is_same(one: Account, other: Account) -> bool:
 
 def _user(account: Account) -> tuple[str, str, str]:
     return account.issuer, account.user, account.connection
+
+
+class Leases:
+    """One lease an agent and connection, in the ledger with the delivery's event.
+
+    Memory goes first and the record follows, so that a revocation which comes
+    meanwhile counts the token that is on its way.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with nothing outside."""
+        self._clock = clock
+        self._of: dict[AgentId, dict[str, Lease]] = defaultdict(dict)
+
+    def take_over(self, leases: Iterable[Lease]) -> None:
+        """Know what the last process knew."""
+        for lease in leases:
+            self._of[lease.agent_id][lease.connection] = lease
+
+    def note(self, account: Account, thumbprint: str, until: datetime) -> Lease:
+        """Note that a token of *account*, good until then, is given to its agent.
+
+        Returns:
+            what goes into the delivery's transaction: all that is outside there.
+        """
+        given = [
+            one
+            for one in self._outside(account.agent_id, account.connection)
+            if one.thumbprint != thumbprint
+        ]
+        given.append(Given(account.id, thumbprint, until))
+        return self._put(account.agent_id, account.connection, given)
+
+    def ended(self, account: Account, thumbprint: str, *, all_of_it: bool) -> Lease:
+        """Note that the provider has ended a token, or *all_of_it*: of the account.
+
+        Returns:
+            what is to be recorded with it: all that is outside there still.
+        """
+        given = [
+            one
+            for one in self._outside(account.agent_id, account.connection)
+            if one.thumbprint != thumbprint
+            and not (all_of_it and one.account_id == account.id)
+        ]
+        return self._put(account.agent_id, account.connection, given)
+
+    def of(self, agent_id: AgentId, connection: str) -> Lease | None:
+        """Return the lease of the agent there, over or not."""
+        return self._of.get(agent_id, {}).get(connection)
+
+    def outside_until(self, agent_id: AgentId) -> datetime | None:
+        """Return when the last provider token the agent was given ends.
+
+        Nothing when none is outside that can still be used.
+        """
+        return max(
+            (
+                one.until
+                for connection in self._of.get(agent_id, ())
+                for one in self._outside(agent_id, connection)
+            ),
+            default=None,
+        )
+
+    def _outside(self, agent_id: AgentId, connection: str) -> list[Given]:
+        lease, now = self.of(agent_id, connection), self._clock.now()
+        return [one for one in lease.given if one.until > now] if lease else []
+
+    def _put(self, agent_id: AgentId, connection: str, given: list[Given]) -> Lease:
+        lease = Lease(agent_id, connection, tuple(given))
+        self._of[agent_id][connection] = lease
+        return lease
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A provider's token as Token Vault gave it."""
+
+    account: Account
+    token: Secret
+    scope: str
+    thumbprint: str
+    """The beginning of its SHA-256: names it in the audit, and nothing more."""
+    until: datetime
+    """When it ends at the provider, whatever is done here."""
+    lease: Deadline = field(repr=False)
+    """When it is forgotten here: the vault is asked again, and may say no."""
+
+    @classmethod
+    def of(
+        cls, clock: Clock, account: Account, found: ProviderToken, longest: float
+    ) -> Held:
+        """Return what the vault just gave for *account*, for *longest* seconds."""
+        return cls(
+            account=account,
+            token=found.access_token,
+            scope=" ".join(found.scopes),
+            thumbprint=sha256_hex(found.access_token.reveal())[:16],
+            until=clock.now() + timedelta(seconds=found.expires_in),
+            lease=Deadline.after(clock, min(found.expires_in, longest)),
+        )
+
+
+class ProviderTokens:
+    """At most one for each agent and connection; cut with the agent's own tokens."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with none."""
+        self._clock = clock
+        self._of: dict[AgentId, dict[str, Held]] = defaultdict(dict)
+
+    def get(self, account: Account) -> Held | None:
+        """Return what is held of exactly this account, if its lease lasts."""
+        held = self._of[account.agent_id].get(account.connection)
+        if held is None or held.account != account or held.lease.passed(self._clock):
+            self._of[account.agent_id].pop(account.connection, None)
+            return None
+        return held
+
+    def put(self, held: Held) -> None:
+        """Keep *held* for its lease."""
+        self._of[held.account.agent_id][held.account.connection] = held
+
+    def of(self, agent_id: AgentId) -> tuple[Held, ...]:
+        """Return all of the agent's that are not forgotten yet."""
+        return tuple(self._of.get(agent_id, {}).values())
+
+    def drop(self, agent_id: AgentId) -> None:
+        """Forget all of the agent's."""
+        self._of.pop(agent_id, None)
+
+    def drop_all(self) -> None:
+        """Forget every agent's."""
+        self._of.clear()
+
+    def sweep(self) -> None:
+        """Forget those whose lease is over."""
+        for held_by in self._of.values():
+            for connection in [
+                name for name, held in held_by.items() if held.lease.passed(self._clock)
+            ]:
+                del held_by[connection]

@@ -140,6 +140,7 @@ class Feed:
                 case _:
                     agent_id = getattr(change, "agent_id", None)
                     if agent_id and agent_id not in given:
+                        given.add(agent_id)  # once, however much of it has changed
                         frames += self._agent(agent_id)
         return frames
 

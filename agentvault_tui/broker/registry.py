@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
-from agentvault_tui.broker.accounts import Accounts, Prospect
+from agentvault_tui.broker.accounts import (
+    SHARERS_SHOWN,
+    Accounts,
+    Leases,
+    Prospect,
+    ProviderTokens,
+)
 from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.broker.held import HeldTokens
-from agentvault_tui.broker.leases import Leases
-from agentvault_tui.broker.provider_tokens import ProviderTokens
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
@@ -62,7 +66,7 @@ class Registry:
         self._clock = clock
         self.panic: Panic | None = None
         self.cooldowns = Cooldowns(clock)
-        self.accounts = Accounts()
+        self.accounts = Accounts(self._is_active)
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
@@ -150,6 +154,8 @@ class Registry:
             self._names[folded] = (*self._names.get(folded, ()), agent.id)
             insort(self._order, (agent.created_at, agent.id))
         self._agents[agent.id] = agent
+        for account in self.accounts.of(agent.id):
+            self.accounts.put(account)  # in use, or no longer
 
     def is_name_taken(self, folded: str) -> bool:
         """Tell whether an agent has a name that `fold_name` makes *folded*."""
@@ -157,12 +163,11 @@ class Registry:
 
     def serves(self, agent_id: AgentId) -> bool:
         """Tell whether anything may be issued to or redeemed for the agent now."""
+        return self.panic is None and self._is_active(agent_id)
+
+    def _is_active(self, agent_id: AgentId) -> bool:
         agent = self._agents.get(agent_id)
-        return (
-            self.panic is None
-            and agent is not None
-            and agent.status is AgentStatus.ACTIVE
-        )
+        return agent is not None and agent.status is AgentStatus.ACTIVE
 
     def epoch(self, agent_id: AgentId) -> tuple[int, bool]:
         """Return a value that changes whenever the agent's tokens are cut.
@@ -207,7 +212,8 @@ class Registry:
         """
         self.panic = loaded.panic
         self.cooldowns.take_over(loaded.cooldowns)
-        self.accounts.take_over(loaded.accounts)
+        for account in loaded.accounts:
+            self.accounts.put(account)
         self.leases.take_over(loaded.leases)
         self._counts.update(loaded.counts)
         self._last_seen.update(loaded.last_seen)
@@ -231,24 +237,21 @@ class Registry:
                 self.put_stepup(stepup)
 
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
-        """Return the other agents that are served and use *account* too.
-
-        One that is revoked uses nothing: of all that share an account, the last one
-        revoked takes it with it.
-        """
-        return tuple(
-            other
-            for other in self.accounts.sharing(account)
-            if (agent := self._agents.get(other)) is not None
-            and agent.status is AgentStatus.ACTIVE
-            and (theirs := self.accounts.get(other, account.connection)) is not None
-            and not theirs.removing
-        )
+        """Return the other agents that are served and use *account* too."""
+        return tuple(self.accounts.in_use(account))
 
     def shared_with(self, agent_id: AgentId) -> tuple[AgentId, ...]:
-        """Return the other served agents that use an account this one uses."""
+        """Return other served agents that use an account this one uses; of many, some.
+
+        For every one of thousands to name all others would take a page all day.
+        """
+        found: dict[AgentId, None] = {}
         mine = self.accounts.of(agent_id)
-        return tuple(dict.fromkeys(o for one in mine for o in self.sharing(one)))
+        for other in chain.from_iterable(map(self.accounts.in_use, mine)):
+            found[other] = None
+            if len(found) == SHARERS_SHOWN:
+                break
+        return tuple(found)
 
     def named(self, agents: Sequence[AgentId]) -> str:
         """Return the names of *agents* for a sentence, displayable; of many, some."""

@@ -18,7 +18,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Any, Final
 
-from agentvault_tui.broker.provider_tokens import Held
+from agentvault_tui.broker.accounts import Held
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.access import Holding, TenantAccess, Tried, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers

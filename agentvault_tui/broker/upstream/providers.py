@@ -12,17 +12,16 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
-from agentvault_tui.broker.accounts import Prospect
-from agentvault_tui.broker.provider_tokens import Held
+from agentvault_tui.broker.accounts import SHARERS_SHOWN, Held, Prospect
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.access import Tried
 from agentvault_tui.broker.upstream.steps import Step
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import OutboxStep
-from agentvault_tui.model import Account, AgentId, AgentStatus
+from agentvault_tui.model import Account, AgentId
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Cause, NoToken, ProviderToken
@@ -83,47 +82,36 @@ class Outlook:
 
     def kept_for(self, account: Account) -> tuple[AgentId, ...]:
         """Return the agents for whom *account* is left as it is at the provider."""
-        endpoint = self.endpoint(account)
-        if not endpoint:
-            return ()
-        return tuple(self._in_use(account, self._same(account, endpoint)))
+        return tuple(self._same(account, self.endpoint(account)))
 
     def of(self, account: Account) -> Prospect:
         """Say what revoking the agent would do to *account* at its provider."""
-        endpoint, kept_for = self.endpoint(account), self.kept_for(account)
+        endpoint = self.endpoint(account)
+        kept_for = tuple(islice(self._same(account, endpoint), SHARERS_SHOWN))
         if not endpoint or kept_for:
             return Prospect(bool(endpoint), kept_for)
-        others = self._in_use(account, self._perhaps(account, endpoint))
+        others = self._perhaps(account, endpoint)
         return Prospect(known=True, may_cut=tuple(islice(others, _SOME)))
 
-    def _same(self, account: Account, endpoint: str) -> Iterator[Account]:
-        """Yield accounts of the same owner there, by what is known."""
+    def _same(self, account: Account, endpoint: str) -> Iterator[AgentId]:
+        """Yield once each other agent that uses the same owner's account there."""
+        if not endpoint:
+            return
         accounts = self._registry.accounts
-        for agent_id in accounts.sharing(account):  # one set of tokens
-            if one := accounts.get(agent_id, account.connection):
-                yield one
+        others = [accounts.in_use(account)]  # one set of tokens
         if account.provider_user:
-            for connection in self._alike(endpoint):
-                yield from accounts.owned(connection, account.provider_user)
+            others += [
+                accounts.owned(connection, account.provider_user)
+                for connection in self._alike(endpoint)
+            ]
+        yield from _once(account, others)
 
-    def _perhaps(self, account: Account, endpoint: str) -> Iterator[Account]:
-        """Yield accounts whose owner there may be the same."""
-        accounts = self._registry.accounts
-        for connection in self._alike(endpoint):
-            if account.provider_user:
-                yield from accounts.owned(connection, "")
-            else:
-                yield from accounts.at(connection)
-
-    def _in_use(self, account: Account, others: Iterable[Account]) -> Iterator[AgentId]:
-        """Yield once each agent, other than the account's, that is served by one."""
-        seen = {account.agent_id}
-        for one in others:
-            if one.agent_id not in seen and not one.removing:
-                seen.add(one.agent_id)
-                agent = self._registry.agent(one.agent_id)
-                if agent.status is AgentStatus.ACTIVE:
-                    yield agent.id
+    def _perhaps(self, account: Account, endpoint: str) -> Iterator[AgentId]:
+        """Yield once each other agent whose account's owner there may be the same."""
+        accounts, alike = self._registry.accounts, self._alike(endpoint)
+        if account.provider_user:
+            return _once(account, (accounts.owned(name, "") for name in alike))
+        return _once(account, map(accounts.at, alike))
 
     def _alike(self, endpoint: str) -> list[str]:
         """Return the connections whose provider is the one at *endpoint*."""
@@ -139,6 +127,14 @@ _RESTARTED: Final = "the broker was restarted, and keeps no token"
 
 Exchange = Callable[[Account], Awaitable[ProviderToken | NoToken]]
 _Key = tuple[AgentId, str]
+
+
+def _once(account: Account, agents: Iterable[Iterable[AgentId]]) -> Iterator[AgentId]:
+    seen = {account.agent_id}
+    for agent_id in chain.from_iterable(agents):
+        if agent_id not in seen:
+            seen.add(agent_id)
+            yield agent_id
 
 
 class Providers:

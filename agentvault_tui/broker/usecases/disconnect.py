@@ -95,7 +95,7 @@ def join_accounts(broker: Broker) -> None:
                 user_id=one.user,
                 connection=one.connection,
                 account_id=one.id,
-                shared=bool(registry.sharing(one)),
+                shared=any(registry.accounts.in_use(one)),
             )
             for one in registry.accounts.of(agent_id)
             if one.issuer == broker.vault.issuer

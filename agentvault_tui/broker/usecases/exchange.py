@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from agentvault_tui.broker.accounts import Held
 from agentvault_tui.broker.answers import (
     Away,
     Denied,
@@ -19,7 +20,6 @@ from agentvault_tui.broker.answers import (
     Spent,
 )
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.provider_tokens import Held
 from agentvault_tui.broker.usecases.request import (
     Request,
     decision,

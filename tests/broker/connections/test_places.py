@@ -9,7 +9,7 @@ from support.agents_http import Live
 from support.connecting import WORKSPACE, Office, caller
 from support.rogue_tenant import Answer, RogueTenant, rogue_tenant
 
-from agentvault_tui.broker.provider_tokens import Held
+from agentvault_tui.broker.accounts import Held
 from agentvault_tui.model import Account, Agent
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import ProviderToken, Secret
