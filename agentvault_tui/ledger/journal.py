@@ -17,7 +17,9 @@ written and flushed: a crash at any byte leaves the list before or the one after
 So a selected area that does not verify was damaged, which no crash can do. Where both
 verify the larger number counts, so that a changed selector brings no older list back.
 
-Beside it, with the ledger's keys, stands a marker. Where the file cannot be written,
+Beside it, with the ledger's keys, stands a marker. It holds the number of the last
+list, overwritten in place after each, so that whoever can write the file alone brings
+no older list back. Where the file cannot be written,
 the marker is deleted, for which a full disk has room: a start without it stops
 everything, as does one with a file that is damaged, missing or another ledger's.
 """
@@ -36,6 +38,8 @@ from agentvault_tui.home import Home, fsync_folder, put_private
 
 _MAGIC: Final = b"AgentVault cuts 2\n"
 _SELECTOR: Final = 512
+_MARK: Final = b"%019d\n"
+"""As many bytes as the text that stood there before numbers did."""
 _FIRST: Final = 4096
 AREA: Final = 256 * 1024
 _SIZE: Final = _FIRST + 2 * AREA
@@ -163,7 +167,9 @@ class CutJournal:
             os.fchmod(descriptor, 0o600)
             # Zeros that are written, not a hole or an extent that is only reserved:
             # overwriting them allocates nothing.
-            new = (self._header() + b"\1").ljust(_FIRST, b"\0") + self._area(0, b"[]")
+            number = max(self._number, self._marked())
+            new = (self._header() + b"\1").ljust(_FIRST, b"\0")
+            new += self._area(number, b"[]")
             _write_all(descriptor, new.ljust(_SIZE, b"\0"), 0)
             os.fsync(descriptor)
             if os.path.lexists(self.path):
@@ -172,13 +178,13 @@ class CutJournal:
             draft.replace(self.path)
             fsync_folder(self.path.parent)
             with contextlib.suppress(FileExistsError):
-                put_private(self.marker, b"see the cut journal\n", replace=False)
+                put_private(self.marker, _MARK % number, replace=False)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
         finally:
             os.close(descriptor)
-        self._selected, self._number, self.problem = 1, 0, None
+        self._selected, self._number, self.problem = 1, number, None
 
     def write(self, cuts: list[KeptCut]) -> bool:
         """Keep exactly *cuts*, durably; where that fails, delete the marker.
@@ -217,6 +223,24 @@ class CutJournal:
             self._selected, self._number = selected, number
         finally:
             os.close(descriptor)
+        self._mark(number)
+
+    def _mark(self, number: int) -> None:
+        """Have the marker tell the number, in the bytes it has."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.marker, flags)
+        try:
+            _write_all(descriptor, _MARK % number, 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _marked(self) -> int:
+        """Return the number the marker tells; 0 where it is gone or tells none yet."""
+        try:
+            return int(self.marker.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def _load(self) -> None:
         # Without O_NONBLOCK a FIFO in the file's place would hold the start up.
@@ -236,6 +260,8 @@ class CutJournal:
             raise _DamagedError("its checksum is another")
         if other is not None and other[0] > kept[0]:
             kept, selected = other, 3 - selected
+        if kept[0] < self._marked():
+            raise _DamagedError("it holds an older list")
         try:
             self.found = tuple(KeptCut.read(value) for value in json.loads(kept[1]))
         except (ValueError, TypeError, KeyError) as error:

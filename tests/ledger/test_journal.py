@@ -135,6 +135,22 @@ def test_more_than_it_holds_is_not_kept_in_part(home: Home) -> None:
     assert opened(home).problem is not None
 
 
+def test_an_older_copy_of_the_journal_is_told(home: Home) -> None:
+    """Put back whole, or with the newer list wiped out: the marker counts the lists."""
+    journal = new(home)
+    home.cut_marker.write_bytes(b"see the cut journal\n")  # of an older version
+    assert journal.write([])
+    older = home.cut_journal.read_bytes()
+    assert journal.write([CUT])
+    home.cut_journal.write_bytes(older)
+    assert "it holds an older list" in (opened(home).problem or "")
+    again = opened(home)
+    again.create()
+    assert again.write([CUT])
+    assert opened(home).found == (CUT,)
+    assert opened(home).problem is None
+
+
 def test_a_changed_selector_brings_no_older_list_back(home: Home) -> None:
     """Whichever area it names, the newest list counts, and the next one is newer."""
     journal = new(home)
