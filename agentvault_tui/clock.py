@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 _SET = timedelta(seconds=1)
 """By so much the clocks may differ before one was set."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ENCODER = msgspec.json.Encoder()
 
 
 class Clock(Protocol):
@@ -57,8 +59,7 @@ class SystemClock:
         return time.clock_gettime(self._boot_clock)
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """A moment kept on both clocks: whichever says it has passed first wins.
 
     Setting the wall clock back does not revive anything, and neither does a reboot
@@ -117,9 +118,10 @@ def as_set_now(clock: Clock) -> Callable[[Deadline], datetime]:
 
 def iso(moment: datetime) -> str:
     """Write *moment* as the wire does: RFC 3339, UTC, ``Z``, microseconds."""
-    # A tenth of the time strftime takes, and the ledger writes several an event.
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return f"{utc.isoformat(timespec='microseconds')[:26]}Z"
+    # A fifth of the time isoformat takes, and a decision writes six of them.
+    text = _ENCODER.encode(utc)[1:-2].decode()
+    return f"{text}Z" if utc.microsecond else f"{text}.000000Z"
 
 
 def span(seconds: float) -> str:

@@ -100,3 +100,13 @@ def test_moments_are_read_in_any_offset_and_written_in_one(text: str) -> None:
 def test_a_span_is_written_with_its_units(seconds: float, written: str) -> None:
     """How long something took is short, and precise where it is short itself."""
     assert span(seconds) == written
+
+
+@given(st.datetimes(timezones=st.timezones() | st.just(UTC)))
+def test_a_moment_is_written_in_utc_with_all_its_microseconds(moment: datetime) -> None:
+    """As RFC 3339 has it, also where there are none: texts sort as moments do."""
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError:
+        return
+    assert iso(moment) == f"{utc:%Y-%m-%dT%H:%M:%S.%f}Z".rjust(27, "0")

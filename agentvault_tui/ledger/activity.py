@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, iso, parse_iso
@@ -87,11 +88,17 @@ class Fact(NamedTuple):
     outcome: str | None
     action: str | None
     reason: str | None
-    detail: dict[str, Any]
+    scope: str | None
+    """What the detail calls so, if that is a text."""
 
 
 def keys(fact: Fact, stamp: str) -> list[Key]:
     """Return what one event, recorded at *stamp*, adds one to."""
+    return _keys(fact, stamp[: _QUARTER_CELLS + 2])
+
+
+@lru_cache(maxsize=1024)
+def _keys(fact: Fact, stamp: str) -> list[Key]:
     agent = fact.agent_id
     if not agent:
         return []
@@ -107,18 +114,6 @@ def keys(fact: Fact, stamp: str) -> list[Key]:
     if outcome == _DENIED:
         found.append((agent, REASON, fact.reason or "", outcome))
     return found
-
-
-def _told(event: Event) -> tuple[Any, ...]:
-    outcome = None if event.outcome is None else event.outcome.value
-    return (
-        event.type.value,
-        event.agent_id,
-        outcome,
-        event.action,
-        event.reason,
-        event.detail,
-    )
 
 
 def quarter(stamp: str) -> str:
@@ -160,14 +155,16 @@ class Counts:
     def add(self, row: Sequence[Any]) -> None:
         """Count one event, a row of `UNCOUNTED`."""
         self.upto, stamp, kind, agent, outcome, action, reason, actor, scope = row
-        fact = Fact(kind, agent, outcome, action, reason, {"scope": scope})
+        fact = Fact(kind, agent, outcome, action, reason, scope)
         self._add(fact, stamp, by_agent=actor == ActorKind.AGENT)
 
     def add_event(self, event: Event, stamp: str) -> None:
         """Count one event that was just written."""
         self.upto = event.seq
         by_agent = event.actor.kind is ActorKind.AGENT
-        self._add(Fact(*_told(event)), stamp, by_agent=by_agent)
+        outcome = None if event.outcome is None else event.outcome.value
+        told = event.type.value, event.agent_id, outcome, event.action, event.reason
+        self._add(Fact(*told, _scope(event.detail)), stamp, by_agent=by_agent)
 
     def _add(self, fact: Fact, stamp: str, *, by_agent: bool) -> None:
         key = fact.agent_id or "", fact.kind, fact.outcome or ""
@@ -216,14 +213,13 @@ def count_new(db: sqlite3.Connection, found: Counts | None = None) -> None:
 
 def fact_of(body: dict[str, Any]) -> Fact:
     """Return what of a parsed body is counted."""
-    detail = body["detail"]
     return Fact(
         body["type"],
         body["agent_id"],
         body["outcome"],
         body["action"],
         body["reason"],
-        detail if isinstance(detail, dict) else {},
+        _scope(body["detail"]),
     )
 
 
@@ -262,6 +258,9 @@ def _counted(rows: Iterable[tuple[str, bytes]]) -> dict[Key, tuple[int, str]]:
 
 def _scopes(fact: Fact) -> list[str]:
     """Return the scopes of an event, each once; the action where none are named."""
-    named = fact.detail.get("scope")
-    text = named if isinstance(named, str) and named else fact.action or ""
-    return list(dict.fromkeys(text.split()))
+    return list(dict.fromkeys((fact.scope or fact.action or "").split()))
+
+
+def _scope(detail: Any) -> str | None:
+    scope = detail.get("scope") if isinstance(detail, dict) else None
+    return scope if isinstance(scope, str) else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any, Final
 
+import msgspec
 import rfc8785
-
-from agentvault_tui.encoder import compact_encoder, encode_basestring
 
 MAX_BODY: Final = 8192
 """Bytes a body may have."""
@@ -24,19 +23,26 @@ _START: Final = 1024
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-quote: Callable[[str], str] = encode_basestring
+quote = encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
-encode_plain: Callable[[Any], str] = compact_encoder(quote, sort_keys=True)
-"""Writes a value that `is_plain` passed."""
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+def encode_plain(value: Any) -> str:
+    """Write a value that `is_plain` passed.
+
+    Raises:
+        UnicodeEncodeError: a text in it holds a lone surrogate.
+    """
+    return _ENCODER.encode(value).decode()
 
 
 def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
-    """Tell whether the json module writes *value* exactly as RFC 8785 does.
+    """Tell whether `encode_plain` writes *value* exactly as RFC 8785 does.
 
-    True only without floats, with integers both agree on, and with ASCII keys (the
-    module sorts by code point, RFC 8785 by UTF-16 unit). Lone surrogates are found
-    later, when the text is encoded. On the way, names and scalars go into *words*, in
-    the order they are written.
+    True only without floats, with integers both agree on, and with ASCII keys (one
+    sorts by code point, RFC 8785 by UTF-16 unit). On the way, names and scalars go
+    into *words*, in the order they are written.
     """
     kind = type(value)
     if kind is str:
@@ -50,16 +56,23 @@ def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
     if depth > MAX_DEPTH:
         return False
     if kind is dict:
-        if not all(type(key) is str and key.isascii() for key in value):
-            return False
-        for key in sorted(value):
-            words.append(key)
-            if not is_plain(value[key], words, depth + 1):
-                return False
-        return True
+        return _is_plain_object(value, words, depth + 1)
     if kind is list or kind is tuple:
         return all(is_plain(member, words, depth + 1) for member in value)
     return False
+
+
+def _is_plain_object(value: dict[Any, Any], words: list[str], depth: int) -> bool:
+    if set(map(type, value)) - {str} or not "".join(value).isascii():
+        return False
+    for key in sorted(value):
+        words.append(key)
+        member = value[key]
+        if type(member) is str:  # most are: without a call each
+            words.append(member)
+        elif not is_plain(member, words, depth):
+            return False
+    return True
 
 
 def canonical(value: Any) -> str:

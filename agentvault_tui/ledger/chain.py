@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.ledger.canonical import (
@@ -69,8 +69,7 @@ def written(digest: bytes) -> str:
     return PREFIX + digest.hex()
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A draft made canonical, waiting for its place."""
 
     draft: Draft

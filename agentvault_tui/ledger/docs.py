@@ -73,8 +73,8 @@ def read_agent(doc: str) -> Agent:
     )
 
 
-def write_token(token: Token) -> str:
-    """Return *token* as text; its secret was never in it."""
+def write_token(token: Token, ends: str) -> str:
+    """Return *token*, which *ends* then, as text; its secret was never in it."""
     expires = token.expires
     head = to_json(
         [
@@ -82,7 +82,7 @@ def write_token(token: Token) -> str:
             token.scope,
             token.kind.value,
             iso(token.issued_at),
-            iso(expires.wall),
+            ends,
             expires.boot,
             expires.boot_id,
         ]

@@ -102,8 +102,7 @@ def _read(
         cut = db.execute(_BEYOND, (*place, MOST)).fetchone() is not None
         rows = db.execute(_BODIES, (*place, MOST))
         for action, reason, scope, many, _, stamp in rows:
-            detail = {"scope": scope} if scope is not None else {}
-            fact = Fact(kind, agent, outcome, action, reason, detail)
+            fact = Fact(kind, agent, outcome, action, reason, scope)
             for _, facet, value, word in keys(fact, stamp):
                 if facet != QUARTER:
                     yield (facet, value, word), many, stamp, cut

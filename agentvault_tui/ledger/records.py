@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model import (
@@ -163,8 +163,7 @@ they reach the disk.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One commit whose caller was told that it failed."""
 
     drafts: tuple[Draft, ...]

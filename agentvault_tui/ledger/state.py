@@ -101,9 +101,9 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
     """Return the table *change* goes to, and its row there."""
     match change:
         case Token():
-            expires = iso(change.expires.wall)
-            doc = docs.write_token(change)
-            return "tokens", (n, change.id, change.agent_id, expires, doc)
+            ends = iso(change.expires.wall)
+            doc = docs.write_token(change, ends)
+            return "tokens", (n, change.id, change.agent_id, ends, doc)
         case DropToken():
             return "dropped", (change.token_id, n)
         case DropAgentTokens():

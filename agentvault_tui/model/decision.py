@@ -53,7 +53,7 @@ def other_details(
     Returns:
         those whose type is not ours.
     """
-    return tuple(one for one in details or () if one.get("type") != DETAIL_TYPE)
+    return tuple([one for one in details or () if one.get("type") != DETAIL_TYPE])
 
 
 def limits_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentvault_tui.model.decision import Outcome
 from agentvault_tui.model.ids import AgentId, DecisionId
@@ -89,7 +89,7 @@ class Actor:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """An event before the ledger gives it its place: no number, time or hash yet."""
 
@@ -106,8 +106,7 @@ class Draft:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A recorded event, at its place in the chain."""
 
     seq: int

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, TokenId
@@ -19,8 +19,7 @@ class TokenKind(StrEnum):
     """Exactly one action, approved by a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """An issued access token; only the hash of its secret is kept."""
 
     id: TokenId

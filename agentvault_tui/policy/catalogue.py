@@ -92,6 +92,9 @@ class Catalogue:
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         """Hold *entries* by name; use [`Catalogue.parse`][] to read a file."""
         self._entries = dict(entries)
+        self._lasting = frozenset(
+            name for name, entry in entries.items() if entry.effect.lasting
+        )
         canonical = [
             [s.name, s.description, s.risk, s.revoking, entry.effect, entry.bulk]
             for entry in self._entries.values()
@@ -155,8 +158,7 @@ class Catalogue:
 
         One scope that sends, pays or deletes is enough, or one nobody knows.
         """
-        entries = map(self._entries.get, names)
-        return any(entry is None or not entry.effect.lasting for entry in entries)
+        return not self._lasting.issuperset(names)
 
     def nearest(self, name: str, limit: int = 3) -> list[str]:
         """Return the known names most like the unknown *name*, best first."""

@@ -233,8 +233,8 @@ async def test_scopes_are_taken_from_an_agent_with_very_many_tokens_in_parts(
     registry, commit = bench.broker.registry, bench.ledger.commit
     for number in range(5_000):
         sha256, token_id = f"{number:064}", TokenId(f"tok_{number}")
-        registry.put_token(replace(first, id=token_id, sha256=sha256))
-    other = replace(first, id=TokenId("tok_o"), sha256="o" * 64, scope="read:email")
+        registry.put_token(first._replace(id=token_id, sha256=sha256))
+    other = first._replace(id=TokenId("tok_o"), sha256="o" * 64, scope="read:email")
     registry.put_token(other)
     scopes, turns, changes = frozenset(CALENDAR.scopes), [0], []
     forget = registry._forget

@@ -157,9 +157,8 @@ def test_nothing_is_counted_twice_or_left_out(
     wanted: Counter[str] = Counter()
     for scopes, outcome, seconds in events:
         stamp = (START + timedelta(seconds=seconds)).isoformat()
-        fact = Fact(
-            "token.decision", AGENT, outcome, "x:y", "r", {"scope": " ".join(scopes)}
-        )
+        asked = " ".join(scopes)
+        fact = Fact("token.decision", AGENT, outcome, "x:y", "r", asked)
         counted.update(facet for _, facet, _, _ in keys(fact, stamp))
         wanted[SCOPE] += len(set(scopes)) or 1
         wanted[QUARTER] += 1

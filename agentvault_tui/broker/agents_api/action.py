@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.agents_api.faults import OAuthError, malformed
 from agentvault_tui.model import DETAIL_TYPE, Action
@@ -24,8 +23,7 @@ _OURS: Final = DETAIL_TYPE.partition(":")[0] + ":"
 Details = tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One request, as the use-cases want it."""
 
     action: Action

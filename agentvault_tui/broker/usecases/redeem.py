@@ -195,8 +195,7 @@ async def _deliver(
     registry.drop_token(minted)
     secret = new_secret("av_e")
     # Its life begins when someone holds it; fetched it must be within as long again.
-    token = replace(
-        minted,
+    token = minted._replace(
         sha256=sha256_hex(secret),
         issued_at=broker.clock.now(),
         expires=Deadline.after(broker.clock, stepup.ttl),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import rfc8785
 
@@ -46,8 +46,7 @@ POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One token request, named once: who, what, and the id of its decision."""
 
     agent: Agent
@@ -175,7 +174,7 @@ async def _escalate_action(
     if action.scopes != (action.action,):
         asked = request.scope
         action = replace(action, scopes=(action.action,))
-        request = replace(request, action=action, asked_scope=asked)
+        request = request._replace(action=action, asked_scope=asked)
         alone = broker.policy.decide(request.agent, action)
         if alone.outcome is Outcome.DENIED:
             return await deny(broker, request, alone.reason, alone.message, alone)

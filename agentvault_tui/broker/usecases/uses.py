@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -42,7 +41,7 @@ def seen_by(server: Agent, token: Token) -> Token | None:
         actions = {one["action"] for one in named if "action" in one}
         if not scopes or not actions <= set(server.serves):
             return None
-        return replace(token, scope=" ".join(scopes))
+        return token._replace(scope=" ".join(scopes))
     return token
 
 
