@@ -204,7 +204,7 @@ def test_agents_together_hold_no_more_than_there_is_room_for(
     made = token(clock)
     for number in range(200):
         agent = AgentId("agt_few" if number % 20 == 0 else f"agt_{number % 3}")
-        one = replace(made, id=f"tok_{number}", sha256=f"{number}", agent_id=agent)  # type: ignore[arg-type]
+        one = made._replace(id=f"tok_{number}", sha256=f"{number}", agent_id=agent)  # type: ignore[arg-type]
         registry.put_token(one)
         clock.advance(1)
     assert not any(registry.may_hold_more(AgentId(f"agt_{n}")) for n in range(3))
