@@ -12,12 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 _SET = timedelta(seconds=1)
 """By so much the clocks may differ before one was set."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_ENCODER = msgspec.json.Encoder()
 
 
 class Clock(Protocol):
@@ -119,9 +116,8 @@ def as_set_now(clock: Clock) -> Callable[[Deadline], datetime]:
 def iso(moment: datetime) -> str:
     """Write *moment* as the wire does: RFC 3339, UTC, ``Z``, microseconds."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    # A fifth of the time isoformat takes, and a decision writes six of them.
-    text = _ENCODER.encode(utc)[1:-2].decode()
-    return f"{text}Z" if utc.microsecond else f"{text}.000000Z"
+    # A tenth of the time strftime takes, and the ledger writes several an event.
+    return f"{utc.isoformat('T', 'microseconds')[:26]}Z"
 
 
 def span(seconds: float) -> str:
