@@ -52,9 +52,16 @@ def _tell(line: object) -> None:
 
 
 def _yield_to_others() -> None:
-    """Take what others leave of processor and disk (ioprio_set(2), idle class)."""
+    """Take what others leave of processor and disk (sched(7), ioprio_set(2)).
+
+    The scheduling class counts where the broker was started with a better one.
+    """
     os.nice(_NICE)
-    call = _IOPRIO_SET.get(platform.machine()) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    call = _IOPRIO_SET.get(platform.machine())
     if call is not None:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).syscall(call, 1, 0, _IDLE_CLASS)
