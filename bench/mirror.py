@@ -23,7 +23,7 @@ from typing import Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.link.wire import read_frames
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import Mirror, Roster
 from agentvault_tui.operator_api.sse import Decoder
 
@@ -85,7 +85,7 @@ class Console:
     def __init__(self, agents: int) -> None:
         self.clock = ManualClock(_START)
         self.mirror = Mirror(self.clock)
-        self.feed = Feed(self.mirror)
+        self.feed = EventWindow(self.mirror)
         self.decoder = Decoder()
         rows = [
             {

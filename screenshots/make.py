@@ -21,7 +21,7 @@ from film import Frame, film
 from textual.pilot import Pilot
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.build import build
+from agentvault_tui.console.app import build
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
 

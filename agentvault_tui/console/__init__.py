@@ -51,7 +51,7 @@ def run(
     gc.set_threshold(_YOUNG)
     # Textual is imported here and not above: see `_TEXTUAL`, and the CLI's other
     # commands need none of it.
-    from agentvault_tui.console.build import build  # noqa: PLC0415
+    from agentvault_tui.console.app import build  # noqa: PLC0415
 
     app = build(
         socket,

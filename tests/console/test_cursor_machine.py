@@ -13,7 +13,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import AgentView
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror, Roster
 
@@ -32,7 +32,7 @@ class Operator(RuleBasedStateMachine):
         self.clock = ManualClock(START)
         self.mirror = Mirror(self.clock)
         self.view = AgentView(self.mirror)
-        self.feed = Feed(self.mirror)
+        self.feed = EventWindow(self.mirror)
         self.told = _Told(self.mirror)
         self.seen: str | None = None
         self.event = 0

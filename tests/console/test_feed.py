@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 
-from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, Feed
+from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage
@@ -22,7 +22,7 @@ class Told(FakeState):
     def __init__(self) -> None:
         super().__init__(START)
         self.mirror = Mirror(ManualClock(START))
-        self.feed = Feed(self.mirror)
+        self.feed = EventWindow(self.mirror)
         self.agent = self.add_agent("mailer", "read:email")
 
     def send(self, kind: str, data: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from agentvault_tui.text import cell_width
 
 def test_every_glyph_has_a_twin_of_the_same_width() -> None:
     """Swapping alphabets moves nothing on the screen."""
-    for kind in (glyphs.Glyphs, glyphs.Box):
+    for kind in (glyphs.Glyphs, glyphs.FrameGlyphs):
         for field in fields(kind):
             source = glyphs.UNICODE if kind is glyphs.Glyphs else glyphs.UNICODE.box
             target = glyphs.ASCII if kind is glyphs.Glyphs else glyphs.ASCII.box

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.console.state.moments import Place, read_place
+from agentvault_tui.console.state.moments import Destination, read_place
 
 NOW = datetime(2026, 11, 24, 14, 2, 11, tzinfo=UTC)
 
@@ -16,24 +16,24 @@ NOW = datetime(2026, 11, 24, 14, 2, 11, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("1842", Place(seq=1842)),
-        ("#1842", Place(seq=1842)),
-        ("184,302", Place(seq=184_302)),
-        ("start", Place(seq=1)),
-        ("end", Place()),
-        ("now", Place()),
-        ("-10m", Place(moment=NOW - timedelta(minutes=10))),
-        ("10m", Place(moment=NOW - timedelta(minutes=10))),
-        ("14:02", Place(moment=NOW.replace(second=0))),
-        ("9:30", Place(moment=NOW.replace(hour=9, minute=30, second=0))),
-        ("14:03", Place(moment=NOW.replace(day=23, minute=3, second=0))),
-        ("2026-11-24 14:02", Place(moment=NOW.replace(second=0))),
-        (" 2026-11-24   9:02 ", Place(moment=NOW.replace(hour=9, second=0))),
-        ("2026-11-24T14:02:11Z", Place(moment=NOW)),
-        ("2026-11-01", Place(moment=datetime(2026, 11, 1, tzinfo=UTC))),
+        ("1842", Destination(seq=1842)),
+        ("#1842", Destination(seq=1842)),
+        ("184,302", Destination(seq=184_302)),
+        ("start", Destination(seq=1)),
+        ("end", Destination()),
+        ("now", Destination()),
+        ("-10m", Destination(moment=NOW - timedelta(minutes=10))),
+        ("10m", Destination(moment=NOW - timedelta(minutes=10))),
+        ("14:02", Destination(moment=NOW.replace(second=0))),
+        ("9:30", Destination(moment=NOW.replace(hour=9, minute=30, second=0))),
+        ("14:03", Destination(moment=NOW.replace(day=23, minute=3, second=0))),
+        ("2026-11-24 14:02", Destination(moment=NOW.replace(second=0))),
+        (" 2026-11-24   9:02 ", Destination(moment=NOW.replace(hour=9, second=0))),
+        ("2026-11-24T14:02:11Z", Destination(moment=NOW)),
+        ("2026-11-01", Destination(moment=datetime(2026, 11, 1, tzinfo=UTC))),
     ],
 )
-def test_a_place_can_be_written_as_people_do(text: str, place: Place) -> None:
+def test_a_place_can_be_written_as_people_do(text: str, place: Destination) -> None:
     """Numbers, ends, spans back, times of day and dates are understood."""
     assert read_place(text, NOW) == place
 

@@ -11,9 +11,9 @@ from support.manual_clock import ManualClock
 from support.virtual_time import VirtualLoop
 from textual import constants
 
-from agentvault_tui.console.build import build
+from agentvault_tui.console.app import build
 from agentvault_tui.console.screens.base import PULSES, beats
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.settings import ConsoleSettings, Settings
@@ -28,7 +28,7 @@ def _frames(speed: str, every: float) -> int:
     mirror = Mirror(clock)
     mirror.set_link(LinkState.LIVE)
     mirror.apply("agent", agent)
-    feed, frames = Feed(mirror), 0
+    feed, frames = EventWindow(mirror), 0
 
     async def paint() -> None:
         nonlocal frames

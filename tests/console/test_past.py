@@ -23,7 +23,13 @@ from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.past import Aim, PastMirror, Place, ago, read_aim
+from agentvault_tui.console.state.past import (
+    Aim,
+    LedgerPlace,
+    PastMirror,
+    ago,
+    read_aim,
+)
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
 
@@ -280,7 +286,7 @@ def _mirror() -> PastMirror:
 
 
 PAST = _mirror()
-END = Place(LAST, START - timedelta(seconds=5))
+END = LedgerPlace(LAST, START - timedelta(seconds=5))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from support.manual_clock import ManualClock
 from support.vault import PAYMENT, Vault, serving
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.build import build
+from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.link.link import Link

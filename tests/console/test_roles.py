@@ -14,8 +14,7 @@ from support.patience import PATIENT
 from support.vault import PAYMENT, Vault, serving
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.build import build
+from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog

@@ -19,8 +19,7 @@ from support.spoken import spoken
 from support.vault import PAYMENT, Client, Vault, serving
 from support.vault_stepups import hold, start, stepup_until
 
-from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.build import build
+from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.settings import ConsoleSettings, Settings
 
 VICTOR = "auth0|victor"

@@ -16,8 +16,7 @@ from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.build import build
+from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.settings import ConsoleSettings, Settings
 
 HOSTILE = (

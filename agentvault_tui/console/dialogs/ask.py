@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row, plural
 from agentvault_tui.console.link.export import LONGEST, Export, read_path, suggestion
 from agentvault_tui.console.link.link import Link
@@ -21,8 +21,8 @@ from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.past import (
     FORMS,
     Aim,
+    LedgerPlace,
     PastMirror,
-    Place,
     read_aim,
     when,
 )
@@ -36,7 +36,9 @@ class MomentDialog(Dialog[Aim | None]):
     WIDTH: ClassVar[int] = 72
     AUTO_FOCUS: ClassVar[str | None] = "#moment"
 
-    def __init__(self, desk: Desk, past: PastMirror, last: Place, live: Desk) -> None:
+    def __init__(
+        self, desk: Desk, past: PastMirror, last: LedgerPlace, live: Desk
+    ) -> None:
         self._past = past
         self._last = last
         self._live = live.mirror
@@ -45,7 +47,7 @@ class MomentDialog(Dialog[Aim | None]):
     def inputs(self) -> list[Widget]:
         return [LineInput("moment", 40, longest=40, empty="14:02")]
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         del height
         pen, now = self.pen, self._live.clock.now()
         first, last = self._past.first, self._last
@@ -64,7 +66,7 @@ class MomentDialog(Dialog[Aim | None]):
         keys = [("Enter", "go there"), ("Esc", "stay")]
         title = (("Go to a time", pen.palette.title),)
         footer = (EMPTY, pen.keys(keys))
-        return Page(title, (), tuple(body), footer, places={"moment": (LABEL, 0)})
+        return SheetPage(title, (), tuple(body), footer, places={"moment": (LABEL, 0)})
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
@@ -113,7 +115,7 @@ class ExportDialog(Dialog[None]):
         field.cursor_position = len(field.value)
         self.set_focus(field)
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         pen, p = self.pen, self.pen.palette
         what = str(self._filter) or "every event"
         upto = f"up to event {self._export.upto:,}"
@@ -135,7 +137,7 @@ class ExportDialog(Dialog[None]):
             )
             footer = [EMPTY, pen.keys(keys)]
         title = (("Export", p.title),)
-        return Page(title, (), tuple(body[: height - 2]), tuple(footer), places)
+        return SheetPage(title, (), tuple(body[: height - 2]), tuple(footer), places)
 
     def _progress(self, width: int) -> list[Row]:
         pen, p, export = self.pen, self.pen.palette, self._export

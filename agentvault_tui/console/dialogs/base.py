@@ -24,13 +24,13 @@ from agentvault_tui.console.desk import (
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.messages import ShowKeys
-from agentvault_tui.console.term.keyed import Keyed, key_label
+from agentvault_tui.console.term.keyed import Keyed, key_label, moves
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class SheetPage:
     """Compared with the one before: what is equal is not drawn again."""
 
     title: Row
@@ -52,7 +52,7 @@ FRAME: Final = 2
 
 
 class Sheet(Widget):
-    """Draws a `Page` line by line; children lie on top at the page's places."""
+    """Draws a `SheetPage` line by line; children lie on top at the page's places."""
 
     DEFAULT_CSS = """
     Sheet {
@@ -66,7 +66,7 @@ class Sheet(Widget):
     def __init__(self, pen: Pen, *children: Widget) -> None:
         super().__init__(*children)
         self.pen = pen
-        self.page = Page(())
+        self.page = SheetPage(())
         self.top = 0
         """The first row of the body that is drawn."""
 
@@ -75,7 +75,7 @@ class Sheet(Widget):
         """Return how many rows of the body are drawn at once."""
         return max(self.size.height - 2 - len(self.page.footer), 0)
 
-    def show(self, page: Page, pen: Pen, width: int, height: int) -> None:
+    def show(self, page: SheetPage, pen: Pen, width: int, height: int) -> None:
         """Draw *page* at that size; nothing happens if it is drawn already."""
         if page == self.page and pen == self.pen and (width, height) == self.size:
             return
@@ -229,7 +229,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         """Return the widgets that lie on the sheet."""
         return []
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         """Return what to draw within *width* x *height* cells inside the frame."""
         raise NotImplementedError
 
@@ -420,12 +420,7 @@ class Scrolled(Dialog[None]):
     """Moves its body by the usual keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll(1)", "down", show=False),
-        Binding("up,k", "scroll(-1)", "up", show=False),
-        Binding("pagedown,space,ctrl+d", "scroll(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "scroll(-10)", "page up", show=False),
-        Binding("home,g", "scroll(-1000000)", "first", show=False),
-        Binding("end,G", "scroll(1000000)", "last", show=False),
+        *moves("scroll", pages="pagedown,space,ctrl+d"),
         Binding("escape,enter", "leave", "close"),
     ]
 

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.state.records import caution
@@ -121,19 +121,21 @@ class Confirm(Dialog[None]):
     def state(self) -> object:
         return self.finished
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         pen = self.pen
         if self.finished:
             rows = self.outcome(pen, width)
             footer = [EMPTY, pen.keys([("Esc", "close")], armed=self.armed)]
-            return Page(self.heading(pen), (), tuple(rows), tuple(footer))
+            return SheetPage(self.heading(pen), (), tuple(rows), tuple(footer))
         footer = self._footer(pen, width)
         body = self.plan(pen, width, height - len(footer))
         places = {"cancel": (0, len(body) + len(footer) - 1)}
         if self.REASON:
             places["reason"] = (LABEL, len(body) + 1)
         title = self.heading(pen)
-        return Page(title, (), tuple(body), tuple(footer), places, danger=self.DANGER)
+        return SheetPage(
+            title, (), tuple(body), tuple(footer), places, danger=self.DANGER
+        )
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         rows: list[Row] = []

@@ -10,7 +10,7 @@ from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Page, Scrolled, key_name
+from agentvault_tui.console.dialogs.base import Scrolled, SheetPage, key_name
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.state.filters import KEYS
 from agentvault_tui.console.state.moments import FORMS
@@ -68,7 +68,7 @@ class HelpDialog(Scrolled):
         self.bindings_there = dict(bindings)
         super().__init__(desk)
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         pen = self.pen
         body: list[Row] = []
         for heading, lines in self._groups().items():
@@ -85,7 +85,7 @@ class HelpDialog(Scrolled):
         hints += [(f"{pen.glyphs.up} {pen.glyphs.down}", "more")] * more
         footer = [EMPTY, pen.keys(hints)]
         title = (("Keys that work here", pen.palette.title),)
-        return Page(title, (), tuple(body), tuple(footer))
+        return SheetPage(title, (), tuple(body), tuple(footer))
 
     def _with_keys(self, words: str) -> str:
         key = self.desk.key
@@ -147,7 +147,6 @@ class HelpDialog(Scrolled):
 
 
 def _spare(binding: Binding) -> bool:
-    """Leave out keys of other keyboards, and the framework's own."""
     if binding.action == "screen.copy_text":
         return True  # of what the mouse has selected, for our own inputs
     return binding.system or binding.key.startswith("super+")
@@ -178,7 +177,7 @@ _FACES = {"console": "console", "plain": "plain console"}
 class OperatorsDialog(Scrolled):
     """A list to read; it follows who comes and goes."""
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         del height
         pen, presence = self.pen, self.desk.mirror.presence
         others = presence.others
@@ -198,7 +197,7 @@ class OperatorsDialog(Scrolled):
         title = (("Operators", pen.palette.title),)
         count = ((plural(len(others), "other"), pen.palette.muted),)
         footer = (EMPTY, pen.keys(self.hints("leave")))
-        return Page(title, count, tuple(body), footer)
+        return SheetPage(title, count, tuple(body), footer)
 
     def _own(self, pen: Pen, width: int) -> list[Row]:
         """Say who one is here, and what one may not do."""

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.dialogs.base import Page
+from agentvault_tui.console.dialogs.base import SheetPage
 from agentvault_tui.console.dialogs.confirm import Choice, Confirm, cautioned
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, clock_time, plural
 from agentvault_tui.console.draw.words import population
@@ -62,7 +62,7 @@ class PanicDialog(Confirm):
         ]
         return rows[:height]
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         page = super().page(width, height)
         if self.finished:
             return page

@@ -279,7 +279,6 @@ class RestoreDialog(Confirm):
 
     @property
     def _undo(self) -> Undo | None:
-        """The restore made here, while it can be taken back."""
         undo = offered_undo(self.desk) if self.restored is not None else None
         return undo if undo and undo.agent_id == self.agent.id else None
 

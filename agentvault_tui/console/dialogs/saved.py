@@ -7,8 +7,9 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.text import cell_width
 
 _NAME = 24
@@ -22,12 +23,7 @@ class SavedDialog(Dialog[str | None]):
         Binding("enter", "use", "use it"),
         Binding("x,delete", "delete", "delete"),
         Binding("u", "undo", "bring it back", id="bring-back"),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d", "move(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "move(-10)", "page up", show=False),
-        Binding("home,g", "move(-1000000)", "first", show=False),
-        Binding("end,G", "move(1000000)", "last", show=False),
+        *moves("move"),
     ]
 
     def __init__(self, desk: Desk) -> None:
@@ -37,14 +33,14 @@ class SavedDialog(Dialog[str | None]):
         self._deleted: tuple[str, str] | None = None
         super().__init__(desk)
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         pen = self.pen
         body = [self._line(pen, name, width) for name in self.filters]
         keys = pen.key_rows(self.hints("use", "delete", "undo", "copy", "leave"), width)
         footer = [*self.notes(pen, width), EMPTY, *keys]
         self._follow(height - len(footer))
         title = (("Saved filters", pen.palette.title),)
-        return Page(title, (), tuple(body), tuple(footer))
+        return SheetPage(title, (), tuple(body), tuple(footer))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
@@ -107,7 +103,4 @@ class SavedDialog(Dialog[str | None]):
         blank = " " * (_NAME - cell_width(shown) + 2)
         text = pen.clip(self.filters[name], max(width - _NAME - 4, 8))
         row: Row = ((shown + blank, p.strong), (text, p.text))
-        if name != self.cursor:
-            return (("  ", p.text), *row)
-        mark = (f"{pen.glyphs.cursor} ", p.under_cursor(p.accent))
-        return (mark, *((part, p.under_cursor(style)) for part, style in row))
+        return pen.listed(row, here=name == self.cursor)

@@ -11,12 +11,12 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.factor import factor
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.draw.stepup import (
-    Asked,
-    History,
+    StepUpFacts,
+    StepUpHistory,
     brief,
     changes,
     decided,
@@ -25,6 +25,7 @@ from agentvault_tui.console.draw.stepup import (
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.text import Shown
 
@@ -48,12 +49,7 @@ class StepUpDialog(Dialog[None]):
         Binding("v", "view", "view all"),
         Binding("o", "agent", "its agent"),
         Binding("escape", "leave", "back"),
-        Binding("down,j", "scroll(1)", "down", show=False),
-        Binding("up,k", "scroll(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d", "scroll(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "scroll(-10)", "page up", show=False),
-        Binding("home,g", "scroll(-1000000)", "first", show=False),
-        Binding("end,G", "scroll(1000000)", "last", show=False),
+        *moves("scroll"),
     ]
     WIDTH: ClassVar[int] = 96
 
@@ -62,7 +58,7 @@ class StepUpDialog(Dialog[None]):
         self.digest = stepup.digest
         self.opened = self.row = stepup
         """As it was when this was opened, and the last that was heard of it."""
-        self.history = History(desk, stepup)
+        self.history = StepUpHistory(desk, stepup)
         self.viewing = False
         self.telling = False
         self._cut = False
@@ -100,7 +96,7 @@ class StepUpDialog(Dialog[None]):
             self._stop_telling()
         self.refresh_bindings()
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         pen, row = self.pen, self.row
         asked = self._asked()
         footer = self._foot(asked, pen, width, height)
@@ -127,7 +123,7 @@ class StepUpDialog(Dialog[None]):
         if not self.viewing:
             self.sheet.top = 0
         places = {"reason": (8, len(body) + len(footer) - 1)} if self.telling else {}
-        return Page(
+        return SheetPage(
             title,
             self._remark(pen),
             tuple(body),
@@ -162,7 +158,6 @@ class StepUpDialog(Dialog[None]):
         return f"{listed(eyes)} {verb} this open too" if eyes else ""
 
     def room(self) -> tuple[int, int]:
-        """Take more width where the QR code needs it."""
         width, height = super().room()
         if self.desk.glyphs.ascii_only and self.row.status == "authorizing":
             width = min(_ASCII_CODE, max(self.app.size.width - 4, 20))
@@ -288,10 +283,10 @@ class StepUpDialog(Dialog[None]):
             self.row = heard
         return self.row
 
-    def _asked(self) -> Asked:
+    def _asked(self) -> StepUpFacts:
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
-        return Asked(self.row, owner, self.history, self.clock.now())
+        return StepUpFacts(self.row, owner, self.history, self.clock.now())
 
     def _altered(self) -> bool:
         """Tell whether this is no longer what was shown when the dialog opened."""
@@ -315,7 +310,7 @@ class StepUpDialog(Dialog[None]):
         dot = (f" {pen.glyphs.separator} ", pen.palette.muted)
         return (*pen.ends("code", code), dot, *request)
 
-    def _foot(self, asked: Asked, pen: Pen, width: int, height: int) -> list[Row]:
+    def _foot(self, asked: StepUpFacts, pen: Pen, width: int, height: int) -> list[Row]:
         """Write notes and keys; a cut value is told before anyone presses a key."""
         keys = self._footer(pen, width)
         footer = [*self._notes(pen, width), *keys]

@@ -9,7 +9,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog, Page
+from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.lines import (
     EMPTY,
@@ -23,6 +23,7 @@ from agentvault_tui.console.draw.stepup import subject, summary
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.text import cell_width
 
 _DECIDED = 50
@@ -50,12 +51,7 @@ class StepUpsDialog(Dialog[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
         Binding("o", "agent", "its agent"),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d", "move(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "move(-10)", "page up", show=False),
-        Binding("home,g", "move(-1000000)", "first", show=False),
-        Binding("end,G", "move(1000000)", "last", show=False),
+        *moves("move"),
         Binding("escape,s", "leave", "back"),
     ]
     WIDTH: ClassVar[int] = 116
@@ -66,7 +62,7 @@ class StepUpsDialog(Dialog[None]):
         """The id of the request under the cursor."""
         self._order: list[str] = []
 
-    def page(self, width: int, height: int) -> Page:
+    def page(self, width: int, height: int) -> SheetPage:
         pen = self.pen
         waiting, done = self._rows()
         self._settle([row.id for row in (*waiting, *done)])
@@ -87,7 +83,7 @@ class StepUpsDialog(Dialog[None]):
         footer = [EMPTY, pen.keys(self.hints("open", "agent", "copy", "leave"))]
         self._follow(lines.get(self.cursor, 0), height - len(footer))
         title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
-        return Page(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
+        return SheetPage(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
 
     def copies(self) -> tuple[str, str] | None:
         return ("step-up id", self.cursor) if self.cursor else None
@@ -155,7 +151,8 @@ class StepUpsDialog(Dialog[None]):
             (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk)),
             *_what(pen, row, width - 7 - cells(end), _name_cells(width)),
         )
-        return self._line(pen, row, pen.spread(start, end, width - 2))
+        line = pen.spread(start, end, width - 2)
+        return pen.listed(line, here=row.id == self.cursor)
 
     def _decided(self, pen: Pen, row: StepUpRow, words: str, width: int) -> Row:
         ended = row.decided_at or row.expires_at
@@ -164,15 +161,8 @@ class StepUpsDialog(Dialog[None]):
             (f"{clock_time(ended)}  ", pen.palette.muted),
             *_what(pen, row, width - _WHEN - cells(end), _name_cells(width)),
         )
-        return self._line(pen, row, pen.spread(start, end, width - 2))
-
-    def _line(self, pen: Pen, row: StepUpRow, line: Row) -> Row:
-        """Put the cursor's mark before the line, and its ground under it."""
-        if row.id != self.cursor:
-            return (("  ", pen.palette.text), *line)
-        under = pen.palette.under_cursor
-        mark = (f"{pen.glyphs.cursor} ", under(pen.palette.accent))
-        return (mark, *((text, under(style)) for text, style in line))
+        line = pen.spread(start, end, width - 2)
+        return pen.listed(line, here=row.id == self.cursor)
 
     def _count(self, pen: Pen, waiting: list[StepUpRow]) -> tuple[str, Style]:
         style = pen.palette.waiting if waiting else pen.palette.muted

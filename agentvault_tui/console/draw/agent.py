@@ -16,7 +16,6 @@ from agentvault_tui.console.draw.lines import (
     plural,
     wrap,
 )
-from agentvault_tui.console.draw.lines import LABEL as LABEL_CELLS
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
 from agentvault_tui.console.state.mirror import Mirror
@@ -33,10 +32,9 @@ def details(
 
     *restores* is what is said besides of one that is revoked.
     """
-    now = mirror.clock.now()
     rows = [
         *_grants(pen, agent, width),
-        *_held_tokens(pen, mirror, agent, width, now),
+        *_holds(pen, Seen(mirror, agent), width, _TOKENS_AT_HOME, "more"),
         *upstream.accounts(pen, agent, width),
     ]
     revoking = _would_revoke(pen, mirror, agent, width, restores)
@@ -83,52 +81,11 @@ def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     return rows
 
 
-def _held_tokens(
-    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, now: datetime
-) -> list[Row]:
-    p, g = pen.palette, pen.glyphs
-    tokens = mirror.tokens(agent.id)
-    live = mirror.live_tokens(agent.id)
-    if not live:
-        return [pen.fact("Holds", ("no live token", p.muted))]
-    elevated = mirror.elevated(agent.id)
-    extra = f"{elevated} elevated" if elevated else "none elevated"
-    rows = [
-        pen.fact(
-            "Holds",
-            (plural(live, "token"), p.text),
-            (f" {g.separator} {extra}", p.escalated if elevated else p.muted),
-        )
-    ]
-    rows += [_token_row(pen, token, now, width) for token in tokens[:_TOKENS_AT_HOME]]
-    if live > _TOKENS_AT_HOME:
-        rows.append(pen.fact("", (f"and {live - _TOKENS_AT_HOME:,} more", p.muted)))
-    return rows
-
-
-def _token_row(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
-    p, g = pen.palette, pen.glyphs
-    left = token.remaining(now)
-    style = p.waiting if left < SOON else p.accent
-    row = pen.fact(
-        "",
-        (g.bar(left / 3600, 8), style),
-        (f" {countdown(left):>7}", p.text),
-        (" SOON" if left < SOON else "", p.waiting),
-        ("  elevated, once" if token.elevated else "", p.escalated),
-    )
-    room = max(width - cells(row) - 2, 4)
-    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
-
-
 def _would_revoke(
     pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
 ) -> list[Row]:
-    p = pen.palette
     if agent.revoked:
-        when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
-        row = pen.fact("Revoked", (f"closed here{when}{restores}", p.muted))
-        return [row, *upstream.steps(pen, agent, mirror.clock.now(), width)]
+        return _revoked(pen, Seen(mirror, agent, restores=restores), width)
     tokens = plural(mirror.live_tokens(agent.id), "token")
     waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
     rows = pen.facts(
@@ -138,7 +95,7 @@ def _would_revoke(
         4,
     )[0]
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
-        rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
+        rows += pen.facts("", pen.own(text), width, 4, pen.palette.muted)[0]
     return rows
 
 
@@ -187,7 +144,7 @@ class Seen(NamedTuple):
 
     mirror: Mirror
     agent: AgentRow
-    activity: ActivityRow | None
+    activity: ActivityRow | None = None
     expired: tuple[TokenRow, ...] = ()
     """Tokens that ended a moment ago."""
     restores: str = ""
@@ -200,10 +157,11 @@ class Seen(NamedTuple):
 
 def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
     """Write everything worth knowing before a decision about an agent."""
+    live = seen.mirror.link.live
     sections = [
         _may(pen, seen, width),
         _asked(pen, seen, width),
-        _holds(pen, seen, width),
+        _holds(pen, seen, width, _TOKENS, "more, later", unsure=not live),
         upstream.accounts(pen, seen.agent, width),
         _refused(pen, seen, width),
     ]
@@ -243,14 +201,14 @@ def _may(pen: Pen, seen: Seen, width: int) -> list[Row]:
 def _scope(pen: Pen, label: str, scope: ScopeRow, width: int) -> Row:
     style = pen.palette.risk(scope.risk)
     mark = (f"{pen.glyphs.risk(scope.risk)} ", style)
-    name = pen.clip(scope.name, max(width - LABEL_CELLS - 11, 6))
+    name = pen.clip(scope.name, max(width - LABEL - 11, 6))
     risk = (f"{scope.risk.upper()} ", style)
     row = pen.fact(label, mark, (name, pen.palette.strong))
     return pen.spread(row, (risk,), width)
 
 
 def _indented(pen: Pen, text: str, width: int) -> list[Row]:
-    lines = wrap(pen.own(text), max(width - LABEL_CELLS - len(_INDENT), 8))
+    lines = wrap(pen.own(text), max(width - LABEL - len(_INDENT), 8))
     return [pen.fact("", (f"{_INDENT}{line}", pen.palette.text)) for line in lines]
 
 
@@ -280,14 +238,16 @@ def _asked(pen: Pen, seen: Seen, width: int) -> list[Row]:
         last = f", last {ago(seen.now, use.last_asked_at)}" if use.last_asked_at else ""
         had = f" {pen.glyphs.separator} used {use.uses:,}" if use.uses else ""
         tail = f"  not granted {pen.glyphs.separator} denied {use.denied:,}{last}{had}"
-        name = pen.clip(use.scope.name, max(width - LABEL_CELLS - 24, 6))
+        name = pen.clip(use.scope.name, max(width - LABEL - 24, 6))
         label = "" if rows else "Asked for"
         row = pen.fact(label, mark, (name, p.strong), (tail, p.muted))
         rows.append(pen.cut(row, width))
     return rows
 
 
-def _holds(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def _holds(
+    pen: Pen, seen: Seen, width: int, most: int, more: str, *, unsure: bool = False
+) -> list[Row]:
     """Write live tokens with their countdowns, and those that ended just now."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     live, tokens = mirror.live_tokens(agent.id), mirror.tokens(agent.id)
@@ -301,11 +261,11 @@ def _holds(pen: Pen, seen: Seen, width: int) -> list[Row]:
         (plural(live, "token"), p.text),
         (f" {pen.glyphs.separator} {extra}", p.escalated if elevated else p.muted),
     )
-    if not mirror.link.live:
+    if unsure:
         row = (*row, (" unconfirmed", p.stale))
-    rows = [row, *(_token(pen, token, seen.now, width) for token in tokens[:_TOKENS])]
-    if live > _TOKENS:
-        rows.append(pen.fact("", (f"and {live - _TOKENS:,} more, later", p.muted)))
+    rows = [row, *(_token(pen, token, seen.now, width) for token in tokens[:most])]
+    if live > most:
+        rows.append(pen.fact("", (f"and {live - most:,} {more}", p.muted)))
     return [*rows, *ended]
 
 
@@ -354,10 +314,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     """Say what `r` would cut at this moment, and what nothing undoes; or did cut."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
-        when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
-        row = pen.fact("Revoked", (f"closed here{when}{seen.restores}", p.muted))
-        was_cut = _was_cut(pen, seen.activity, width)
-        return [row, *was_cut, *upstream.steps(pen, agent, seen.now, width)]
+        return _revoked(pen, seen, width)
     cut = ends(mirror, agent, seen.activity)
     rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
     waiting = mirror.open_stepups(agent.id)
@@ -369,6 +326,17 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
         rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
     return rows
+
+
+def _revoked(pen: Pen, seen: Seen, width: int) -> list[Row]:
+    agent = seen.agent
+    when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
+    text = f"closed here{when}{seen.restores}"
+    return [
+        pen.fact("Revoked", (text, pen.palette.muted)),
+        *_was_cut(pen, seen.activity, width),
+        *upstream.steps(pen, agent, seen.now, width),
+    ]
 
 
 def _was_cut(pen: Pen, activity: ActivityRow | None, width: int) -> list[Row]:

@@ -103,7 +103,7 @@ _THEIRS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class EventEvidence:
     """What was read about one event, and up to which event that is true."""
 
     proof: Proof | None
@@ -123,7 +123,7 @@ def evidence(
     pen: Pen,
     mirror: Mirror,
     row: EventRow,
-    known: Evidence | None,
+    known: EventEvidence | None,
     problem: str | None,
     *,
     width: int,
@@ -206,7 +206,7 @@ def _text(pen: Pen, label: str, text: str, width: int, raw_key: str) -> list[Row
     return rows
 
 
-def _story(pen: Pen, row: EventRow, known: Evidence, width: int) -> Iterator[Row]:
+def _story(pen: Pen, row: EventRow, known: EventEvidence, width: int) -> Iterator[Row]:
     p, events = pen.palette, known.story
     if len(events) < 2:
         yield pen.fact("Story", ("no other event shares its decision", p.muted))

@@ -16,7 +16,7 @@ from agentvault_tui.console.draw.lines import (
     clock_time,
     countdown,
 )
-from agentvault_tui.console.draw.stepup import Asked, subject
+from agentvault_tui.console.draw.stepup import StepUpFacts, subject
 from agentvault_tui.console.state.records import DeviceRow
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width, visible_lines
@@ -36,7 +36,7 @@ _GROUNDS: Final = {
 
 
 def factor(
-    asked: Asked,
+    asked: StepUpFacts,
     times: tuple[datetime | None, datetime],
     pen: Pen,
     size: tuple[int, int],
@@ -84,7 +84,7 @@ def stages(seen: datetime, now: datetime, pen: Pen) -> list[Row]:
 
 
 def _text(
-    asked: Asked,
+    asked: StepUpFacts,
     times: tuple[datetime | None, datetime],
     pen: Pen,
     width: int,
@@ -152,7 +152,6 @@ def _plate(code: str, pen: Pen) -> list[Row]:
 
 
 def _beside(left: list[Row], code: QrCode, pen: Pen, room: int) -> list[Row]:
-    """Set the code to the right of the text."""
     rows: list[Row] = []
     for number in range(max(len(left), code.height)):
         text = pen.cut(left[number], room) if number < len(left) else ()

@@ -35,7 +35,7 @@ def bars(numbers: Sequence[int], levels: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class FrameGlyphs:
     """The eight pieces of a frame."""
 
     top_left: str
@@ -80,7 +80,7 @@ class Glyphs:
     mask: str
     up: str
     down: str
-    box: Box
+    box: FrameGlyphs
 
     def risk(self, risk: str) -> str:
         """Return the mark of a risk, two cells wide; an unknown risk counts as high."""
@@ -122,7 +122,7 @@ UNICODE: Final = Glyphs(
     mask="▒",
     up="↑",
     down="↓",
-    box=Box("┌", "┐", "└", "┘", "─", "│", "├", "┤"),
+    box=FrameGlyphs("┌", "┐", "└", "┘", "─", "│", "├", "┤"),
 )
 ASCII: Final = Glyphs(
     ascii_only=True,
@@ -147,7 +147,7 @@ ASCII: Final = Glyphs(
     mask="#",
     up="^",
     down="v",
-    box=Box("+", "+", "+", "+", "-", "|", "+", "+"),
+    box=FrameGlyphs("+", "+", "+", "+", "-", "|", "+", "+"),
 )
 
 

@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class HomeShape:
     """What the layout depends on beside the size."""
 
     masthead: int = 1
@@ -34,8 +34,7 @@ class Wanted:
     """The pane that has, or last had, the focus."""
 
 
-def plan(width: int, height: int, wanted: Wanted) -> dict[str, Box]:
-    """Return a box for everything that is shown."""
+def plan(width: int, height: int, wanted: HomeShape) -> dict[str, Box]:
     head = min(wanted.masthead, max(height // 3, 1))
     bar = (2 if height >= _TIGHT else 1) if wanted.waiting else 0
     filtering = 1 if wanted.filtering else 0
@@ -89,7 +88,6 @@ def _two(body: Box, big: str) -> dict[str, Box]:
 
 
 def _three(body: Box) -> dict[str, Box]:
-    """Agents, details beside them, the audit at the right."""
     x, y, width, height = body
     left = min(width * 32 // 100, 70)
     middle = min(width * 28 // 100, 64)
@@ -104,7 +102,7 @@ def _three(body: Box) -> dict[str, Box]:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AuditShape:
     """What the layout of the audit screen depends on beside the size."""
 
     masthead: int = 1
@@ -124,7 +122,7 @@ _BELOW: Final = 24
 _LIST: Final = 9
 
 
-def plan_audit(width: int, height: int, shape: Shape) -> dict[str, Box]:
+def plan_audit(width: int, height: int, shape: AuditShape) -> dict[str, Box]:
     """Return a box for everything on the audit screen that is shown."""
     head = min(shape.masthead, max(height // 3, 1))
     boxes = {
@@ -171,7 +169,7 @@ _LOW: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class AgentWanted:
+class AgentShape:
     """What the layout depends on beside the size."""
 
     masthead: int = 1
@@ -180,8 +178,7 @@ class AgentWanted:
     """The pane that has, or last had, the focus."""
 
 
-def plan_agent(width: int, height: int, wanted: AgentWanted) -> dict[str, Box]:
-    """Return a box for everything that is shown."""
+def plan_agent(width: int, height: int, wanted: AgentShape) -> dict[str, Box]:
     head = min(wanted.masthead, max(height // 3, 1))
     bar = (2 if height >= _LOW else 1) if wanted.waiting else 0
     boxes = {
@@ -200,7 +197,6 @@ def plan_agent(width: int, height: int, wanted: AgentWanted) -> dict[str, Box]:
 
 
 def _small(body: Box, big: str) -> dict[str, Box]:
-    """Who it is in a line, and one pane."""
     x, y, width, height = body
     if height < 3:
         return {big: body}
@@ -230,7 +226,6 @@ def _agent_two(body: Box) -> dict[str, Box]:
 
 
 def _agent_three(body: Box) -> dict[str, Box]:
-    """Events at the right, at full height."""
     x, y, width, height = body
     used = _WHO + 1 + _DAY + 1
     return _top(Box(x, y, _LEFT, height), _WHO) | {

@@ -111,7 +111,6 @@ class Pen:
         )
 
     def own(self, text: str) -> str:
-        """Write our own words in the terminal's alphabet."""
         return text.translate(TWINS) if self.glyphs.ascii_only else text
 
     def masked(self, reason: Shown) -> tuple[str, str]:
@@ -152,6 +151,14 @@ class Pen:
             left = self.cut(left, width - cells(right) - 1)
             gap = width - cells(left) - cells(right)
         return (*left, (" " * max(gap, 0), self.palette.text), *right)
+
+    def listed(self, row: Row, *, here: bool) -> Row:
+        """Write a row of a list; with the cursor *here* its mark and its ground."""
+        if not here:
+            return (("  ", self.palette.text), *row)
+        under = self.palette.under_cursor
+        mark = (f"{self.glyphs.cursor} ", under(self.palette.accent))
+        return (mark, *((text, under(style)) for text, style in row))
 
     def cut(self, row: Row, width: int) -> Row:
         """Cut *row* to *width* cells."""

@@ -31,7 +31,7 @@ _WHEN_CELLS: Final = 11
 _ENDED: Final = 30
 
 
-class History:
+class StepUpHistory:
     """The last decisions about the same agent and action, as the ledger has them."""
 
     def __init__(self, desk: Desk, asked: StepUpRow) -> None:
@@ -80,8 +80,7 @@ class History:
         )
 
 
-def tally_row(history: History, asked: StepUpRow, pen: Pen, width: int) -> Row:
-    """Write on one row how those before ended."""
+def tally_row(history: StepUpHistory, asked: StepUpRow, pen: Pen, width: int) -> Row:
     if history.rows is None:
         words = f"not known: {history.problem}" if history.problem else "asking"
     else:
@@ -92,7 +91,7 @@ def tally_row(history: History, asked: StepUpRow, pen: Pen, width: int) -> Row:
 
 
 def listed_before(
-    history: History, asked: StepUpRow, now: datetime, pen: Pen, width: int
+    history: StepUpHistory, asked: StepUpRow, now: datetime, pen: Pen, width: int
 ) -> list[Row]:
     """Write each on a row: when, how and by whom, and what was otherwise then."""
     palette, rows = pen.palette, history.rows or ()
@@ -134,16 +133,18 @@ _FACTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StepUpFacts:
     """A request as the dialog shows it."""
 
     row: StepUpRow
     owner: Shown
-    history: History
+    history: StepUpHistory
     now: datetime
 
 
-def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], bool]:
+def brief(
+    asked: StepUpFacts, pen: Pen, width: int, height: int
+) -> tuple[list[Row], bool]:
     """Write the request within *height* rows; tell whether a trusted value was cut.
 
     What must be seen has its row whatever an agent sends: it is the agent's own words
@@ -188,7 +189,7 @@ def brief(asked: Asked, pen: Pen, width: int, height: int) -> tuple[list[Row], b
     return [*rows, *words][:height], cut or len(rows) > height
 
 
-def whole(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], int]:
+def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
     """Write everything there is; also say how many of the rows are trusted facts.
 
     What was before stands after them: it informs, and is not what is granted.
@@ -278,7 +279,7 @@ def _warning(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
     return pen.paragraph(said, width, pen.palette.danger) if said else []
 
 
-def _agent(asked: Asked, pen: Pen, width: int) -> tuple[list[Row], bool]:
+def _agent(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
     """Write the agent, its id whole: a name proves nothing (T-03)."""
     row, palette = asked.row, pen.palette
     dot = f" {pen.glyphs.separator} "
@@ -434,7 +435,7 @@ _CAUSES: Final = {
 }
 
 
-def decided(asked: Asked, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
+def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
     """Write how the request ended; *elsewhere* when not by a key in this dialog."""
     row, palette = asked.row, pen.palette
     what, _ = pen.facts("For", subject(row), width, 2, palette.text)
@@ -487,7 +488,7 @@ def takes_back(row: StepUpRow) -> str:
     return "The agent has a token for exactly this. Revoke the agent to take it back."
 
 
-def _ending(asked: Asked, pen: Pen, width: int) -> list[Row]:
+def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     row = asked.row
     when = clock_time(row.decided_at) if row.decided_at else ""
     match row.status:
@@ -516,7 +517,7 @@ def _ending(asked: Asked, pen: Pen, width: int) -> list[Row]:
     ]
 
 
-def _approved(asked: Asked, pen: Pen, width: int) -> list[Row]:
+def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     """Write each stage with the time the broker gives for it."""
     row, by = asked.row, asked.row.decided_by
     when = clock_time(row.decided_at) if row.decided_at else ""

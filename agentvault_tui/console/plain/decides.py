@@ -18,7 +18,7 @@ from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.reads import (
-    Reads,
+    ReadCommands,
     find_agent,
     find_agent_first,
     find_stepup,
@@ -42,10 +42,10 @@ class _Pending:
     act: Callable[[], Awaitable[Iterable[str]]]
 
 
-class Decides:
+class DecisionCommands:
     """Asks for a word, and acts on what was captured when it asked."""
 
-    def __init__(self, desk: Desk, reads: Reads, teller: Teller) -> None:
+    def __init__(self, desk: Desk, reads: ReadCommands, teller: Teller) -> None:
         self.desk = desk
         self.mirror = desk.mirror
         self.reads = reads

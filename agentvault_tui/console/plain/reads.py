@@ -10,7 +10,7 @@ from typing import Final
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.evidence import Checked, Evidence, evidence
+from agentvault_tui.console.draw.evidence import Checked, EventEvidence, evidence
 from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.draw.lines import Pen, plural
 from agentvault_tui.console.draw.words import population
@@ -93,7 +93,7 @@ def event_asked(text: str) -> tuple[int, bool] | None:
     return (int(match[1].replace(",", "")), bool(match[2])) if match else None
 
 
-class Recorded:
+class LedgerCommands:
     """Asks the broker; what cannot be had is said."""
 
     def __init__(self, desk: Desk, link: Link, say: Callable[..., None]) -> None:
@@ -132,7 +132,7 @@ class Recorded:
         (row,) = page.rows
         checked.take([row], proofs)
         proof = proofs[0] if proofs else None
-        known = Evidence(proof, tuple(story), complete, mirror.last_seq)
+        known = EventEvidence(proof, tuple(story), complete, mirror.last_seq)
         pen = Pen(theme.palette("mono"), ASCII)
         rows = evidence(
             pen,
@@ -269,7 +269,7 @@ def _then(past: PastMirror) -> Iterable[str]:
     yield f"{plural(len(past.agents), 'agent')}."
 
 
-class Reads:
+class ReadCommands:
     """Tells what the mirror knows, and asks the broker for the rest."""
 
     def __init__(self, desk: Desk, link: Link, teller: Teller) -> None:
@@ -278,7 +278,7 @@ class Reads:
         self.link = link
         self.teller = teller
         self.say = teller.say
-        self.recorded = Recorded(desk, link, teller.say)
+        self.recorded = LedgerCommands(desk, link, teller.say)
         self._told: AgentRow | StepUpRow | None = None
         self._told_before: AgentRow | StepUpRow | None = None
 

@@ -294,7 +294,6 @@ def cuts(mirror: Mirror, agent: AgentRow) -> str:
 
 
 def status(mirror: Mirror) -> Iterator[str]:
-    """Tell how broker, tenant, ledger and panic switch stand."""
     told, link = mirror.status, mirror.link
     yield f"The link is {link.state}{f': {link.reason}' if link.reason else ''}."
     if not mirror.loaded:

@@ -16,8 +16,8 @@ from typing import Final, TextIO
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.link.link import Link
-from agentvault_tui.console.plain.decides import Decides
-from agentvault_tui.console.plain.reads import Reads
+from agentvault_tui.console.plain.decides import DecisionCommands
+from agentvault_tui.console.plain.reads import ReadCommands
 from agentvault_tui.console.plain.teller import Command, Teller
 from agentvault_tui.console.state.records import LinkState
 
@@ -75,8 +75,8 @@ class Plain:
     def __init__(self, desk: Desk, link: Link, out: TextIO) -> None:
         self.desk = desk
         self.teller = Teller(desk.mirror, out)
-        self.reads = Reads(desk, link, self.teller)
-        self.decides = Decides(desk, self.reads, self.teller)
+        self.reads = ReadCommands(desk, link, self.teller)
+        self.decides = DecisionCommands(desk, self.reads, self.teller)
         self.over = False
         self._commands = (
             *self.reads.commands(),

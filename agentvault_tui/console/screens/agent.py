@@ -10,7 +10,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.layout import AgentWanted, Box, plan_agent
+from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import PaneScreen
@@ -18,7 +18,7 @@ from agentvault_tui.console.screens.footer import Place, agent_keys
 from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
-from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
@@ -108,7 +108,7 @@ class AgentScreen(PaneScreen):
     # Place
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
-        wanted = AgentWanted(
+        wanted = AgentShape(
             masthead=self.masthead.wanted(width),
             waiting=bool(self.desk.mirror.open_stepups()),
             big=(self.big and self.big.id) or "facts",
@@ -144,7 +144,7 @@ class AgentScreen(PaneScreen):
         self.events.toggle()
         self.show_keys()
 
-    @on(AuditPane.Opened)
+    @on(EventOpened)
     def _open_event(self) -> None:
         """Show the event in full, among the others of this agent."""
         if event := self.events.feed.under_cursor:
@@ -159,7 +159,7 @@ class AgentScreen(PaneScreen):
         text = f"agent:{self.agent_id}"
         self.app.post_message(ShowAudit(text, seq, full=full))
 
-    @on(AuditPane.Moved)
+    @on(EventMoved)
     def _moved(self) -> None:
         self.show_keys()
 
@@ -205,6 +205,5 @@ class _Counts:
             self._take(found)
 
     def stop(self) -> None:
-        """Let go of a reading that is under way."""
         if self._reading is not None:
             self._reading.cancel()

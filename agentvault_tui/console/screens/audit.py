@@ -12,17 +12,17 @@ from textual.widget import Widget
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk, copy
-from agentvault_tui.console.draw.evidence import Checked, Evidence
-from agentvault_tui.console.draw.layout import Box, Shape, plan_audit
+from agentvault_tui.console.draw.evidence import Checked, EventEvidence
+from agentvault_tui.console.draw.layout import AuditShape, Box, plan_audit
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.screens.base import FilteredScreen
 from agentvault_tui.console.screens.footer import audit_keys
 from agentvault_tui.console.state.completion import before_colons
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import EXAMPLES, Place, read_place
+from agentvault_tui.console.state.moments import EXAMPLES, Destination, read_place
 from agentvault_tui.console.state.records import AgentRow, EventRow
-from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.ledger import EvidencePane, LedgerList
 from agentvault_tui.console.widgets.line_input import Prompt
@@ -83,8 +83,7 @@ class Reading:
             if task is not None:
                 task.cancel()
 
-    def _grew(self, known: Evidence) -> bool:
-        """Tell whether something came that may belong to the story."""
+    def _grew(self, known: EventEvidence) -> bool:
         for number, row in enumerate(reversed(self._mirror.events)):
             if row.seq <= known.upto or number == _NEW:
                 return False
@@ -112,7 +111,7 @@ class Reading:
         if len(known) >= _REMEMBERED:
             known.clear()
         proof = proofs[0] if proofs else None
-        known[row.seq] = Evidence(proof, tuple(story), complete, upto)
+        known[row.seq] = EventEvidence(proof, tuple(story), complete, upto)
         self._pane.paint()
         self.look(wanted=True)
 
@@ -159,7 +158,7 @@ class AuditScreen(FilteredScreen):
     ) -> None:
         super().__init__(desk, link, pulse=pulse, stay=stay)
         self._text = filter_
-        self.feed = Feed(desk.mirror)
+        self.feed = EventWindow(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
         checked = Checked(desk.mirror)
         self.waiting = StepUpBar(desk, id="waiting")
@@ -218,13 +217,13 @@ class AuditScreen(FilteredScreen):
             self.list.fetch()
         self.reading.look(wanted=self.open)
 
-    # Place
+    # Destination
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
         return plan_audit(
             width,
             height,
-            Shape(
+            AuditShape(
                 masthead=self.masthead.wanted(width),
                 waiting=bool(self.desk.mirror.open_stepups()),
                 line="prompt" if self._asking else "filter" if self.filtering else "",
@@ -241,7 +240,6 @@ class AuditScreen(FilteredScreen):
 
     @property
     def _apart(self) -> bool:
-        """Whether list and event have no room beside each other."""
         return not {"audit", "evidence"} <= self._boxes.keys()
 
     def show_keys(self) -> None:
@@ -261,13 +259,13 @@ class AuditScreen(FilteredScreen):
 
     # Moving
 
-    @on(AuditPane.Moved)
+    @on(EventMoved)
     def follow_cursor(self) -> None:
         self.evidence.paint()
         self.reading.look(wanted=self.open)
         self.show_keys()
 
-    @on(AuditPane.Opened)
+    @on(EventOpened)
     def open_event(self) -> None:
         """Show the event in full; once more, go into it."""
         self.feed.hold()
@@ -354,7 +352,7 @@ class AuditScreen(FilteredScreen):
         else:
             self._going = asyncio.create_task(self._go(place))
 
-    async def _go(self, place: Place) -> None:
+    async def _go(self, place: Destination) -> None:
         seq, said = place.seq, ""
         last = self.desk.mirror.last_seq
         if place.moment is not None:

@@ -325,7 +325,6 @@ class PaneScreen(Keyed, Screen[None]):
         self.app.notify(text, markup=False, **more)
 
     def show_agent_of(self, agent_id: str) -> None:
-        """Show everything about an agent, over whatever is open."""
         self.app.post_message(ShowAgent(agent_id))
 
     # The past
@@ -402,7 +401,6 @@ class FilteredScreen(PaneScreen):
             self.place()
 
     async def name_filter(self) -> None:
-        """Ask for a name to save the filter under."""
         await self.action_filter()
         if self.bar is not None:
             self.bar.ask_name()
@@ -418,7 +416,7 @@ class FilteredScreen(PaneScreen):
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         self.narrow(message.text)
 
-    def on_filter_bar_kept(self) -> None:
+    def on_filter_bar_applied(self) -> None:
         self.back()
 
     def on_filter_bar_listed(self) -> None:

@@ -55,7 +55,6 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
 
 
 def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
-    """Return the same for the screen of one agent."""
     found: list[tuple[str, str]] = [("t", "now")] if focus.past else []
     found.append(("Esc", "back"))
     if focus.decides and focus.agent != "none":

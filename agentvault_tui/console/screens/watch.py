@@ -9,19 +9,24 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.layout import Box, Wanted, plan
+from agentvault_tui.console.draw.layout import Box, HomeShape, plan
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAudit, ShowPast
 from agentvault_tui.console.screens.base import FilteredScreen
 from agentvault_tui.console.screens.footer import Place, keys
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.completion import before_colons
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.presence import Presence
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.widgets.agents import AgentPane, DetailsPane
-from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.agents import (
+    AgentMoved,
+    AgentOpened,
+    AgentPane,
+    DetailsPane,
+)
+from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, EventOpened
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
 
@@ -70,7 +75,7 @@ class Watch(FilteredScreen):
     ) -> None:
         super().__init__(desk, link, pulse=pulse, stay=stay)
         self.view = AgentView(desk.mirror)
-        self.feed = Feed(desk.mirror)
+        self.feed = EventWindow(desk.mirror)
         self.waiting = StepUpBar(desk, id="waiting")
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
@@ -133,7 +138,7 @@ class Watch(FilteredScreen):
         return plan(
             width,
             height,
-            Wanted(
+            HomeShape(
                 masthead=self.masthead.wanted(width),
                 waiting=bool(self.desk.mirror.open_stepups()),
                 filtering=self.filtering,
@@ -193,23 +198,21 @@ class Watch(FilteredScreen):
         """Look back: to the event that is held, or from the last one."""
         self.app.post_message(ShowPast())
 
-    @on(AgentPane.Moved)
+    @on(AgentMoved)
     def follow_cursor(self) -> None:
-        """Show the details of the agent under the cursor."""
         self.details.paint()
         self.show_keys()
 
-    @on(AgentPane.Opened)
-    @on(DetailsPane.Opened)
+    @on(AgentOpened)
     def open_agent(self) -> None:
         """Show everything about the agent under the cursor, over this screen."""
         self.show_agent()
 
-    @on(AuditPane.Moved)
+    @on(EventMoved)
     def follow_audit(self) -> None:
         self.show_keys()
 
-    @on(AuditPane.Opened)
+    @on(EventOpened)
     def open_event(self) -> None:
         """Show the event under the cursor in full, on the audit screen."""
         if event := self.feed.under_cursor:

@@ -148,7 +148,6 @@ class AgentView:
         return self._mirror.clock.boot() - self._moved_at < STILL
 
     def look(self, agent_id: str) -> Attention:
-        """Return why an agent stands where it does."""
         return self.attention.get(agent_id, _NOBODY)
 
     def update(self) -> None:
@@ -182,7 +181,6 @@ class AgentView:
             self.order.append(agent_id)
 
     def status(self, agent_id: str) -> str:
-        """Return the word for how an agent stands."""
         look = self.look(agent_id)
         if look.revoked:
             return "revoked"

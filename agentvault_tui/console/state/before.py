@@ -21,7 +21,6 @@ def ago(row: StepUpRow, now: datetime) -> str:
 
 
 def ended(row: StepUpRow) -> str:
-    """Say how it ended and by whose hand."""
     who = f" by {row.decided_by.name}" if row.decided_by else ""
     used = ", used" if row.status == "redeemed" else ""
     word = "approved" if row.status in _GRANTED else str(row.status)
@@ -42,7 +41,6 @@ def differs(then: StepUpRow, asked: StepUpRow) -> str:
 
 
 def tally(rows: Sequence[StepUpRow]) -> str:
-    """Say in a few words how they ended."""
     if not rows:
         return "the first of its kind"
     counts = {
@@ -57,6 +55,5 @@ def tally(rows: Sequence[StepUpRow]) -> str:
 def sentences(
     rows: Iterable[StepUpRow], asked: StepUpRow, now: datetime
 ) -> Iterable[str]:
-    """Tell each on a line of its own."""
     for row in rows:
         yield f"{ago(row, now)}, {ended(row)}: {differs(row, asked)}"

@@ -36,7 +36,7 @@ class Want:
     turn: int
 
 
-class Feed:
+class EventWindow:
     """The events behind the audit pane and the audit screen."""
 
     def __init__(self, mirror: Mirror) -> None:

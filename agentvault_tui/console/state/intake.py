@@ -93,7 +93,6 @@ class Intake:
 
     @property
     def scopes(self) -> set[Shown]:
-        """The names of all scopes of the catalogue."""
         return {row.name for row in self._catalogue.values()}
 
     def scope(self, name: object) -> ScopeRow:

@@ -155,11 +155,9 @@ class Mirror:
         return shelf.rows
 
     def live_tokens(self, agent_id: str) -> int:
-        """Return how many live tokens an agent has."""
         return self._shelves[agent_id].live
 
     def elevated(self, agent_id: str) -> int:
-        """Return how many of them a person approved."""
         return self._shelves[agent_id].elevated
 
     def soonest(self, agent_id: str) -> TokenRow | None:
@@ -260,7 +258,6 @@ class Mirror:
             reader(data)
 
     def stir(self) -> None:
-        """Tell the listeners that something may have changed."""
         for listener in self.listeners:
             listener()
 
@@ -270,7 +267,6 @@ class Mirror:
         self.versions.agents += 1
 
     def tick(self, now: datetime) -> None:
-        """Let tokens and step-ups that have expired go."""
         moment = now.timestamp()
         for agent_id in self._endings.due(moment):
             if self._shelves[agent_id].expire(moment):

@@ -52,22 +52,22 @@ EXAMPLES: Final = "14:02   2026-11-24 14:02   -10m   1842   start   end"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """One of the two, or neither: the newest."""
 
     seq: int | None = None
     moment: datetime | None = None
 
 
-def read_place(text: str, now: datetime) -> Place | str:
+def read_place(text: str, now: datetime) -> Destination | str:
     """Read what was typed; what cannot be meant is answered in words."""
     text = " ".join(text.split()).lower()
     if not text:
         return f"write where to: {EXAMPLES}"
     if text in _ENDS:
-        return Place(seq=_ENDS[text] or None)
+        return Destination(seq=_ENDS[text] or None)
     if match := _NUMBER.fullmatch(text):
-        return Place(seq=int(match[1].replace(",", "")))
+        return Destination(seq=int(match[1].replace(",", "")))
     if text.startswith("+"):
         return "the ledger holds nothing of the future; -10m is ten minutes ago"
     if match := _DATED.fullmatch(text):
@@ -78,4 +78,4 @@ def read_place(text: str, now: datetime) -> Place | str:
         return "no time and no number; try 14:02, -10m or 1842"
     if moment > now:
         return f"{moment:%Y-%m-%d %H:%M:%S}Z has not come yet; times are UTC"
-    return Place(moment=moment)
+    return Destination(moment=moment)

@@ -27,7 +27,7 @@ _EVENT: Final = re.compile(r"#?(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LedgerPlace:
     """An event's place in the ledger."""
 
     seq: int
@@ -87,10 +87,10 @@ class PastMirror(Mirror):
         super().__init__(self._past_clock)
         self.intake = live.intake
         self.link = LinkView(LinkState.LIVE)
-        self.place = Place(0, self._past_clock.moment)
+        self.place = LedgerPlace(0, self._past_clock.moment)
         """The last event that had happened."""
         self.first = self.place
-        self.turns: tuple[Place | None, Place | None] = (None, None)
+        self.turns: tuple[LedgerPlace | None, LedgerPlace | None] = (None, None)
         """The nearest events, before and after, that no agent's routine made."""
         self._paces: dict[str, int] = {}
         self._denials: dict[str, int] = {}
@@ -123,7 +123,9 @@ class PastMirror(Mirror):
         return self._denials
 
 
-def read_aim(text: str, mirror: PastMirror, last: Place, now: datetime) -> Aim | str:
+def read_aim(
+    text: str, mirror: PastMirror, last: LedgerPlace, now: datetime
+) -> Aim | str:
     """Read what was typed, or say in words why it is no place to go to."""
     text = " ".join(text.split()).lower()
     first = mirror.first
@@ -173,14 +175,13 @@ def ago(time: datetime, now: datetime) -> str:
 
 
 def _those(minute: Mapping[str, Json], outcome: str) -> dict[str, int]:
-    """Return how often each agent was answered so, if ever."""
     return {
         agent: many for agent, each in minute.items() if (many := each.get(outcome))
     }
 
 
-def _place(raw: object) -> Place | None:
+def _place(raw: object) -> LedgerPlace | None:
     if not isinstance(raw, dict):
         return None
     seq, time = raw.get("seq"), moment(raw.get("time"))
-    return Place(seq, time) if isinstance(seq, int) and time else None
+    return LedgerPlace(seq, time) if isinstance(seq, int) and time else None

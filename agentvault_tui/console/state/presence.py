@@ -102,7 +102,6 @@ class Presence:
         return next((row for row in self.rows if row.id == self.you), None)
 
     def looking(self, stepup_id: str) -> tuple[OperatorRow, ...]:
-        """Return the others who have that step-up open."""
         return tuple(row for row in self.others if row.looking_at == stepup_id)
 
     @property

@@ -183,7 +183,6 @@ def _atoms(old: list[Piece], new: list[Piece]) -> Iterator[tuple[str, str, bool]
 
 
 def _alike(old: Sequence[object], new: Sequence[object]) -> int:
-    """Return how many are the same from the beginning on."""
     count = 0
     for before, now in zip(old, new, strict=False):
         if before != now:
@@ -194,7 +193,6 @@ def _alike(old: Sequence[object], new: Sequence[object]) -> int:
 
 @lru_cache(maxsize=4096)
 def _turn(old: str, new: str) -> str:
-    """Return the shortest sequence from one style to another."""
     if old == new:
         return ""
     (had, *before), (has, *after) = _parts(old), _parts(new)
@@ -211,7 +209,6 @@ def _turn(old: str, new: str) -> str:
 
 
 def _parts(codes: str) -> tuple[frozenset[str], str, str]:
-    """Split SGR parameters into attributes, foreground and background."""
     attributes: set[str] = set()
     front = back = ""
     rest = iter(codes.split(";") if codes else ())

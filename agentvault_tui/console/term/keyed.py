@@ -33,6 +33,23 @@ _KEYS: Final = {
     "slash": "/",
 }
 
+
+def moves(
+    action: str, *, pages: str = "pagedown,ctrl+d", first: str = "home,g"
+) -> list[BindingType]:
+    """Return the usual keys of a list: *action* takes the number of rows to move by."""
+    far = 1_000_000
+    keys = (
+        ("down,j", 1, "down"),
+        ("up,k", -1, "up"),
+        (pages, 10, "page down"),
+        ("pageup,ctrl+u", -10, "page up"),
+        (first, -far, "first"),
+        ("end,G", far, "last"),
+    )
+    return [Binding(k, f"{action}({n})", words, show=False) for k, n, words in keys]
+
+
 KEYED: list[type] = []
 """Every class with named bindings that is loaded."""
 

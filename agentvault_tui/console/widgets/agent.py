@@ -16,7 +16,7 @@ from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
 from agentvault_tui.console.draw.lines import Piece, Row, cells, plural
 from agentvault_tui.console.draw.words import place
 from agentvault_tui.console.state.activity import ActivityRow, Day
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.records import (
     OUTCOMES,
@@ -25,8 +25,9 @@ from agentvault_tui.console.state.records import (
     EventRow,
     TokenRow,
 )
+from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane, Read
-from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.text import cell_width
 
 
@@ -100,17 +101,10 @@ _GONE = 60.0
 """Seconds a token stays listed after its end: as EXPIRED, not just away."""
 
 
-class FactsPane(Pane, can_focus=True):
+class FactsPane(ScrollPane):
     """Scrolls; its counts are the broker's, its countdowns run by the second."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "turn(1)", "down", show=False),
-        Binding("up,k", "turn(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d,space", "turn(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
-        Binding("home,g", "turn(-100000)", "first", show=False),
-        Binding("end,G", "turn(100000)", "last", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = moves("turn", pages="pagedown,ctrl+d,space")
 
     def __init__(self, desk: Desk, agent_id: str) -> None:
         super().__init__(desk, id="facts")
@@ -118,7 +112,6 @@ class FactsPane(Pane, can_focus=True):
         self.activity: ActivityRow | None = None
         self.problem = ""
         """Why the counts are not the latest; in words that can be shown."""
-        self._top = 0
         self._known: dict[int, TokenRow] = {}
 
     def take(self, activity: ActivityRow) -> None:
@@ -136,13 +129,7 @@ class FactsPane(Pane, can_focus=True):
         expired = tuple(self._expired())
         seen = Seen(self.mirror, agent, self.activity, expired, self.desk.restores)
         rows = facts(self.pen, seen, width - 2)
-        room = height - 1
-        self._top = min(self._top, max(len(rows) - room, 0))
-        below = len(rows) - self._top - room
-        blank = (" ", self.pen.palette.text)
-        shown = rows[self._top : self._top + room]
-        title: Painted = (self._title(below, width), None)
-        return [title, *(((blank, *row), None) for row in shown)]
+        return self.scrolled(rows, height, lambda rows: self._title(rows, width))
 
     def _title(self, below: int, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
@@ -151,8 +138,7 @@ class FactsPane(Pane, can_focus=True):
             row = (*row, (f"  counts are old: {self.problem}", p.stale))
         elif self.activity is not None and not self.activity.whole:
             row = (*row, ("  of the latest requests", p.waiting))
-        more = f"{below} more {pen.glyphs.down} " if below > 0 else ""
-        return pen.spread(row, ((more, p.muted),), width)
+        return pen.spread(row, self.below(below), width)
 
     def _expired(self) -> list[TokenRow]:
         """Return tokens that ended by themselves a moment ago, the latest first."""
@@ -166,10 +152,6 @@ class FactsPane(Pane, can_focus=True):
         ]
         self._known = live | {token.key: token for token in ended}
         return sorted(ended, key=lambda token: token.ends, reverse=True)
-
-    def action_turn(self, rows: int) -> None:
-        self._top = max(self._top + rows, 0)
-        self.paint()
 
 
 _WORD: Final = 11
@@ -327,7 +309,7 @@ class EventsPane(AuditPane):
     """The audit pane, of one agent: without its name, with more of the rest."""
 
     def __init__(self, desk: Desk, agent_id: str, read: Read) -> None:
-        feed = Feed(desk.mirror)
+        feed = EventWindow(desk.mirror)
         feed.narrow(OfAgent(agent_id=agent_id))
         super().__init__(desk, feed, read, id="events")
 

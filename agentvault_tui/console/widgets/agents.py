@@ -24,7 +24,8 @@ from agentvault_tui.console.draw.lines import (
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, Counts
-from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.console.term.keyed import moves
+from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.text import cell_width
 
 BAR: Final = 10
@@ -185,7 +186,6 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
 
 
 def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, wide: int = BAR) -> Row:
-    """Draw the soonest expiry, or what is in its place."""
     p, g = pen.palette, pen.glyphs
     if agent.revoked:
         return _cut(pen, mirror, agent)
@@ -279,6 +279,17 @@ _NONE_THEN: Final = ("No agent was registered yet.",)
 _UNREAD: Final = ("Not read yet.",)
 
 
+class AgentMoved(Message):
+    """The cursor is on another agent."""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, AgentMoved)
+
+
+class AgentOpened(Message):
+    """The operator wants to know everything about the agent under the cursor."""
+
+
 class AgentPane(Pane, can_focus=True):
     """One card an agent; only those on screen are ever drawn."""
 
@@ -291,15 +302,6 @@ class AgentPane(Pane, can_focus=True):
         Binding("end,G", "edge(-1)", "last", show=False),
         Binding("enter", "open", "all about the agent", show=False),
     ]
-
-    class Moved(Message):
-        """The cursor is on another agent."""
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, AgentPane.Moved)
-
-    class Opened(Message):
-        """The operator wants to know more about the agent under the cursor."""
 
     def __init__(self, desk: Desk, view: AgentView) -> None:
         super().__init__(desk, id="agents")
@@ -415,33 +417,24 @@ class AgentPane(Pane, can_focus=True):
         self._after_move()
 
     def action_open(self) -> None:
-        self.post_message(self.Opened())
+        self.post_message(AgentOpened())
 
     def _after_move(self) -> None:
         self.paint()
-        self.post_message(self.Moved())
+        self.post_message(AgentMoved())
 
 
-class DetailsPane(Pane, can_focus=True):
+class DetailsPane(ScrollPane):
     """Follows the cursor of the agent pane; scrolls when it has the focus."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "turn(1)", "down", show=False),
-        Binding("up,k", "turn(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d", "turn(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
-        Binding("home,g", "turn(-1000000)", "first", show=False),
-        Binding("end,G", "turn(1000000)", "last", show=False),
+        *moves("turn"),
         Binding("enter", "open", "all about the agent", show=False),
     ]
-
-    class Opened(Message):
-        """The operator wants to know everything about the agent."""
 
     def __init__(self, desk: Desk, agents: AgentPane) -> None:
         super().__init__(desk, id="details")
         self._agents = agents
-        self._top = 0
         self._shown = ""
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
@@ -451,25 +444,13 @@ class DetailsPane(Pane, can_focus=True):
         if agent.id != self._shown:
             self._shown, self._top = agent.id, 0
         rows = details(pen, self.mirror, agent, width - 2, self.desk.restores)
-        room = height - 1
-        self._top = min(self._top, max(len(rows) - room, 0))
-        below = len(rows) - self._top - room
-        seen = rows[self._top : self._top + room]
-        title = self._title(agent, below, width)
-        return [(title, None), *((((" ", pen.palette.text), *r), None) for r in seen)]
 
-    def _title(self, agent: AgentRow, below: int, width: int) -> Row:
-        pen, p = self.pen, self.pen.palette
-        more = f"{below} more {pen.glyphs.down} " if below > 0 else f"{agent.id} "
-        name = pen.clip(agent.name, max(width - len(more) - 6, 4))
-        return pen.spread(self.heading(name), ((more, p.muted),), width)
+        def title(rows: int) -> Row:
+            more = self.below(rows, agent.id)
+            name = pen.clip(agent.name, max(width - cells(more) - 6, 4))
+            return pen.spread(self.heading(name), more, width)
+
+        return self.scrolled(rows, height, title)
 
     def action_open(self) -> None:
-        self.post_message(self.Opened())
-
-    def wheel(self, rows: int) -> None:
-        self.action_turn(rows)
-
-    def action_turn(self, rows: int) -> None:
-        self._top = max(self._top + rows, 0)
-        self.paint()
+        self.post_message(AgentOpened())

@@ -14,7 +14,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.lines import Piece, Row, cells, hms
 from agentvault_tui.console.draw.words import place
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
@@ -25,6 +25,17 @@ Read = Callable[..., Awaitable[EventPage]]
 _PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
 _TIME: Final = 9
+
+
+class EventMoved(Message):
+    """The window moved: older events may be needed."""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, EventMoved)
+
+
+class EventOpened(Message):
+    """The operator wants to see the event under the cursor in full."""
 
 
 class AuditPane(Pane, can_focus=True):
@@ -40,19 +51,10 @@ class AuditPane(Pane, can_focus=True):
         Binding("enter", "open", "the event in full", show=False),
     ]
 
-    class Moved(Message):
-        """The window moved: older events may be needed."""
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, AuditPane.Moved)
-
-    class Opened(Message):
-        """The operator wants to see the event under the cursor in full."""
-
     def __init__(
         self,
         desk: Desk,
-        feed: Feed,
+        feed: EventWindow,
         read: Read,
         *,
         id: str = "audit",  # noqa: A002 - Textual's word
@@ -200,7 +202,6 @@ class AuditPane(Pane, can_focus=True):
         return pen.spread(row, ((rate, p.muted),), width)
 
     def _standing(self) -> Row:
-        """Say whether it follows, or holds while something arrives."""
         p, feed, dash = self.pen.palette, self.feed, self.pen.glyphs.dash
         end = self.desk.key("last", "End")
         if feed.follow:
@@ -237,7 +238,7 @@ class AuditPane(Pane, can_focus=True):
         self.after_move()
 
     def action_open(self) -> None:
-        self.post_message(self.Opened())
+        self.post_message(EventOpened())
 
     def toggle(self) -> None:
         if self.feed.follow:
@@ -249,7 +250,7 @@ class AuditPane(Pane, can_focus=True):
         """Draw, and read older events if the screen is about to need them."""
         self.paint()
         self.fetch()
-        self.post_message(self.Moved())
+        self.post_message(EventMoved())
 
     @property
     def idle(self) -> bool:

@@ -89,7 +89,7 @@ class FilterBar(Horizontal):
             super().__init__()
             self.text = text
 
-    class Kept(Message):
+    class Applied(Message):
         """The filter is as it should be."""
 
     class Listed(Message):
@@ -137,7 +137,6 @@ class FilterBar(Horizontal):
         self._field.cursor_position = len(text)
 
     def complain(self, problem: str) -> None:
-        """Show what was not understood, in our own words."""
         self._problem = problem
         self._show_hint()
 
@@ -237,4 +236,4 @@ class FilterBar(Horizontal):
         else:
             self.completions = []
             self._show_hint()
-            self.post_message(self.Kept())
+            self.post_message(self.Applied())

@@ -9,12 +9,13 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.evidence import Checked, Evidence, evidence
+from agentvault_tui.console.draw.evidence import Checked, EventEvidence, evidence
 from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.state.feed import Feed
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.records import EventRow
-from agentvault_tui.console.widgets.audit import AuditPane, Read, pad
-from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.console.term.keyed import moves
+from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, Read, pad
+from agentvault_tui.console.widgets.pane import Painted, ScrollPane
 from agentvault_tui.text import cell_width
 
 _OUTCOME: Final = 10
@@ -30,7 +31,9 @@ class LedgerList(AuditPane):
         Binding("home", "oldest", "the first event", show=False, id="first"),
     ]
 
-    def __init__(self, desk: Desk, feed: Feed, read: Read, checked: Checked) -> None:
+    def __init__(
+        self, desk: Desk, feed: EventWindow, read: Read, checked: Checked
+    ) -> None:
         super().__init__(desk, feed, read)
         self._checked = checked
         self._going = False
@@ -53,13 +56,12 @@ class LedgerList(AuditPane):
             self.paint()
 
     def settled(self) -> None:
-        """Put a place just gone to in the middle."""
         if self._going:
             self._going = False
             rows, below = self.feed.rows, (self.size.height - 1) // 2
             low = min(self.feed.index + below, len(rows) - 1)
             self._bottom = rows[low].seq if rows else 0
-            self.post_message(self.Moved())
+            self.post_message(EventMoved())
         self.paint()
 
     def _depends(self) -> tuple[object, ...]:
@@ -126,17 +128,12 @@ class LedgerList(AuditPane):
         return ((f"{g.done} {right} {words}", p.accent),)
 
 
-class EvidencePane(Pane, can_focus=True):
+class EvidencePane(ScrollPane):
     """Follows the cursor of the list."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "turn(1)", "down", show=False),
-        Binding("up,k", "turn(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d,space", "turn(10)", "page down", show=False),
-        Binding("pageup,ctrl+u", "turn(-10)", "page up", show=False),
-        Binding("home", "turn(-100000)", "first", show=False),
-        Binding("end,G", "turn(100000)", "last", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = moves(
+        "turn", pages="pagedown,ctrl+d,space", first="home"
+    )
 
     def __init__(
         self, desk: Desk, checked: Checked, row: Callable[[], EventRow | None]
@@ -144,21 +141,20 @@ class EvidencePane(Pane, can_focus=True):
         super().__init__(desk, id="evidence")
         self.raw = False
         """Whether the body is shown as it was hashed, nothing masked."""
-        self.known: dict[int, Evidence] = {}
+        self.known: dict[int, EventEvidence] = {}
         self._checked = checked
         self._row = row
-        self._top = 0
         self._shown = 0
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        row, pen = self._row(), self.pen
+        row = self._row()
         if row is None:
             return []
         if row.seq != self._shown:
             self._shown, self._top, self.raw = row.seq, 0, False
         problem = self._checked.problem(row.seq)
         rows = evidence(
-            pen,
+            self.pen,
             self.mirror,
             row,
             self.known.get(row.seq),
@@ -167,12 +163,11 @@ class EvidencePane(Pane, can_focus=True):
             raw=self.raw,
             raw_key=self.desk.key("raw", "v"),
         )
-        room = height - 1
-        self._top = max(min(self._top, len(rows) - room), 0)
-        below = len(rows) - self._top - room
-        seen = rows[self._top : self._top + room]
-        title = self._title(row, problem, below, width)
-        return [(title, None), *((((" ", pen.palette.text), *r), None) for r in seen)]
+
+        def title(rows: int) -> Row:
+            return self._title(row, problem, rows, width)
+
+        return self.scrolled(rows, height, title)
 
     def _title(self, row: EventRow, problem: str | None, below: int, width: int) -> Row:
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs
@@ -183,12 +178,7 @@ class EvidencePane(Pane, can_focus=True):
             left = (*left, (f"  {g.done} verified here", p.accent))
         else:
             left = (*left, ("  not checked", p.muted))
-        more = f"{below} more {g.down} " if below > 0 else ""
-        return pen.spread(left, ((more, p.muted),), width)
-
-    def action_turn(self, rows: int) -> None:
-        self._top = max(self._top + rows, 0)
-        self.paint()
+        return pen.spread(left, self.below(below), width)
 
     def toggle_raw(self) -> None:
         """Show the body as it was hashed, or hide it again."""

@@ -78,7 +78,6 @@ class Masthead(Pane):
         return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
 
     def _me(self) -> Row:
-        """Name who is signed in here, and what they are."""
         me, p = self.mirror.presence.me, self.pen.palette
         if me is None or not me.signed_in:
             return ()

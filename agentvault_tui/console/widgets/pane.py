@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
@@ -178,6 +178,36 @@ def _regions(rows: list[int], width: int) -> list[Region]:
     runs = groupby(enumerate(rows), lambda pair: pair[1] - pair[0])
     blocks = [[row for _, row in run] for _, run in runs]
     return [Region(0, block[0], width, len(block)) for block in blocks]
+
+
+class ScrollPane(Pane, can_focus=True):
+    """A title over rows that scroll; subclasses bind keys to `turn`."""
+
+    _top = 0
+    """The first row that is drawn."""
+
+    def scrolled(
+        self, rows: Sequence[Row], height: int, title: Callable[[int], Row]
+    ) -> list[Painted]:
+        """Return the rows in sight under *title*, which is given how many follow."""
+        room = height - 1
+        self._top = max(min(self._top, len(rows) - room), 0)
+        blank = (" ", self.pen.palette.text)
+        seen = rows[self._top : self._top + room]
+        below = len(rows) - self._top - room
+        return [(title(below), None), *(((blank, *row), None) for row in seen)]
+
+    def below(self, rows: int, otherwise: str = "") -> Row:
+        """Say how many rows follow, or something else when none do."""
+        more = f"{rows} more {self.pen.glyphs.down}" if rows > 0 else otherwise
+        return ((f"{more} " if more else "", self.pen.palette.muted),)
+
+    def action_turn(self, rows: int) -> None:
+        self._top = max(self._top + rows, 0)
+        self.paint()
+
+    def wheel(self, rows: int) -> None:
+        self.action_turn(rows)
 
 
 class Rule(Pane):

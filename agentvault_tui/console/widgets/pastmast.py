@@ -9,7 +9,7 @@ from rich.style import Style
 
 from agentvault_tui.console.draw.lines import Piece, Row, cells, clock_time, wrap
 from agentvault_tui.console.link.past import Stay
-from agentvault_tui.console.state.past import Place, ago, when
+from agentvault_tui.console.state.past import LedgerPlace, ago, when
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.masthead import Masthead
 from agentvault_tui.console.widgets.pane import Painted
@@ -37,12 +37,12 @@ class PastMast(Masthead):
         """The moment that is being read."""
 
     @property
-    def last(self) -> Place:
+    def last(self) -> LedgerPlace:
         """The ledger's last event, as far as is known here."""
         events = self._live.events
         if not events:
             return self._past.place
-        return Place(self._live.last_seq, events[-1].time)
+        return LedgerPlace(self._live.last_seq, events[-1].time)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         return self._rows(width)[:height]
@@ -66,7 +66,6 @@ class PastMast(Masthead):
         return [self._framed(row, width) for row in rows[:7]]
 
     def _moment(self, room: int) -> Row:
-        """Say which moment this is, and how to leave it."""
         pen, p = self.pen, self.pen.palette
         now, dot = self._live.clock.now(), pen.glyphs.separator
         moment = self._past.clock.now()
@@ -115,7 +114,6 @@ class PastMast(Masthead):
         return pen.spread(left, right, room)
 
     def _now(self) -> list[str]:
-        """Say what must not be missed while looking back."""
         live, told = self._live, []
         key = self.desk.key("time", "t")
         if live.link.state in {LinkState.LOST, LinkState.STALE}:
@@ -137,7 +135,6 @@ class PastMast(Masthead):
         return [((row, style),) for row in rows]
 
     def _framed(self, row: Row, width: int) -> Painted:
-        """Put a row between frames, the word in front."""
         p, edge = self.pen.palette, self.pen.glyphs.box.vertical
         turned = p.waiting + Style(reverse=True, bold=True)
         gap = max(width - _FRAME - cells(row), 0)

@@ -17,8 +17,8 @@ from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.stepup import (
-    Asked,
-    History,
+    StepUpFacts,
+    StepUpHistory,
     brief,
     changes,
     no_limits,
@@ -735,7 +735,9 @@ async def test_what_nothing_limits_says_so_first_in_the_colour_of_danger() -> No
         await pilot.press("v")
         assert text_of(app).index(words) < text_of(app).index("Agent ")
     pen = Pen(palette("agentvault"), stand.desk.glyphs)
-    asked = Asked(row, Shown("bob"), History(stand.desk, row), stand.clock.now())
+    asked = StepUpFacts(
+        row, Shown("bob"), StepUpHistory(stand.desk, row), stand.clock.now()
+    )
     for rows in (brief(asked, pen, 76, 20)[0], whole(asked, pen, 76)[0]):
         assert rows[0][0][1] == pen.palette.danger
     named = stand.change(row.id, resource="stripe:acct_42")
