@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.dialogs.saved import SavedDialog
+from agentvault_tui.console.dialogs.lists import SavedDialog
 from agentvault_tui.console.widgets.filterbar import FilterBar
 
 

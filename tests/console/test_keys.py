@@ -19,10 +19,9 @@ from textual.widgets import Input
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.desk import offer_undo
 from agentvault_tui.console.dialogs.info import HelpDialog
+from agentvault_tui.console.dialogs.lists import SavedDialog, StepUpsDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.dialogs.saved import SavedDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.term.keyed import KEYED, keys_of
 from agentvault_tui.console.term.keymap import load_all
 

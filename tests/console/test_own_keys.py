@@ -23,7 +23,7 @@ from agentvault_tui.console.term.keyed import KEYED, key_label, keys_of, relabel
 from agentvault_tui.console.term.keymap import load_all
 from agentvault_tui.console.widgets.agents import DetailsPane
 from agentvault_tui.console.widgets.audit import AuditPane
-from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.bars import Masthead
 
 CALENDAR, PAYMENTS = "agt_0000000000000002", "agt_0000000000000001"
 OWN = {

@@ -19,8 +19,8 @@ from support.past_stage import Stage
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.ask import MomentDialog
+from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.past import (

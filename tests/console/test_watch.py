@@ -18,9 +18,9 @@ from textual.pilot import Pilot
 from agentvault_tui.clock import iso
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.info import HelpDialog
+from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane

@@ -20,10 +20,10 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.info import OperatorsDialog
+from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.state.records import LinkState
 
 ID = "sup_7f3a"

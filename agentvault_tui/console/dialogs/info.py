@@ -11,6 +11,7 @@ from textual.binding import ActiveBinding, Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Scrolled, SheetPage, key_name
+from agentvault_tui.console.draw.glyphs import Glyphs
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
 from agentvault_tui.console.state.filters import KEYS
 from agentvault_tui.console.state.moments import FORMS
@@ -79,6 +80,9 @@ class HelpDialog(Scrolled):
             body += [EMPTY, (("Filter", pen.palette.title),)]
             for sign, words in _LANGUAGE:
                 body += _explained(pen, sign, self._with_keys(words), width)
+        body += [EMPTY, (("Marks", pen.palette.title),)]
+        for sign, words in _marks(pen.glyphs):
+            body += _explained(pen, sign, words, width)
         body += [EMPTY, *self._keymap(pen, width)]
         more = len(body) + 2 > height
         hints = [("Esc", "close")]
@@ -144,6 +148,16 @@ class HelpDialog(Scrolled):
             rows.append(EMPTY)
         how = 'keymap.toml beside config.toml changes keys by name: revoke = "x"'
         return [*rows, *pen.paragraph(how, width, p.muted)]
+
+
+def _marks(g: Glyphs) -> Iterator[tuple[str, str]]:
+    """Explain the marks that stand beside words, in the terminal's alphabet."""
+    risks = (g.risk_high, g.risk_medium, g.risk_low)
+    yield " ".join(mark.strip() for mark in risks), "a scope's risk: high, medium, low"
+    yield g.bar(0.6, 5), "time until the agent's next token expires; full is an hour"
+    yield g.pointer, "why an agent stands so high in the list"
+    yield f"{g.live} {g.lost}", "the link to the broker is live, or is not"
+    yield f"{g.done} {g.failed}", "done or verified; failed or does not match"
 
 
 def _spare(binding: Binding) -> bool:

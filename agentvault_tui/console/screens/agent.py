@@ -13,8 +13,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import PaneScreen
-from agentvault_tui.console.screens.footer import Place, agent_keys
+from agentvault_tui.console.screens.base import PaneScreen, Place, agent_keys
 from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane

@@ -15,8 +15,7 @@ from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.evidence import Checked, EventEvidence
 from agentvault_tui.console.draw.layout import AuditShape, Box, plan_audit
 from agentvault_tui.console.link.link import Link
-from agentvault_tui.console.screens.base import FilteredScreen
-from agentvault_tui.console.screens.footer import audit_keys
+from agentvault_tui.console.screens.base import FilteredScreen, audit_keys
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter

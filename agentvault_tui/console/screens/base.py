@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -22,16 +23,115 @@ from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAgent, ShowKeys
-from agentvault_tui.console.screens.footer import Focus, Place
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
-from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.bars import Masthead
 from agentvault_tui.console.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
     from agentvault_tui.console.widgets.filterbar import FilterBar
+
+Place = Literal["agents", "details", "audit", "filter", "naming", "day"]
+
+_LAST: Final = (("?", "keys"), ("^q", "quit"))
+"""They lead to all the others, and out: what is too much gives way to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What the choice depends on."""
+
+    place: Place
+    agent: Literal["none", "active", "revoked"] = "none"
+    """How the agent under the cursor stands."""
+    waiting: bool = False
+    follows: bool = True
+    panic: bool = False
+    decides: bool = True
+    """Whether decisions are taken here."""
+    past: bool = False
+
+
+def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
+    """Return keys and words, the most useful first, help and quit last."""
+    if focus.place == "naming":
+        return (("Enter", "save"), ("Esc", "back to the filter"))
+    if focus.place == "filter":
+        typed = (("Tab", "complete"), ("ctrl+s", "save"), ("ctrl+o", "saved"))
+        return (("Enter", "keep"), ("Esc", "clear"), *typed)
+    follow = ("f", "hold" if focus.follows else "follow")
+    found: list[tuple[str, str]] = []
+    if focus.waiting:
+        found.append(("s", "step-ups"))
+    if focus.place == "audit":
+        found += [follow, ("Enter", "event"), ("o", "agent")]
+    elif focus.agent != "none":
+        if focus.decides:
+            revoked = focus.agent == "revoked"
+            found.append(("u", "restore") if revoked else ("r", "revoke"))
+        found.append(("Enter", "agent"))
+    found.append(("/", "filter"))
+    if focus.decides:
+        found.append(("!", "lift panic" if focus.panic else "panic"))
+    found.append((":", "command"))
+    if focus.place != "audit":
+        found.append(follow)
+    found += [("L", "audit"), ("t", "time"), ("Tab", "pane")]
+    return (*found, ("y", "copy id"), *_LAST)
+
+
+def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = [("t", "now")] if focus.past else []
+    found.append(("Esc", "back"))
+    if focus.decides and focus.agent != "none":
+        revoked = focus.agent == "revoked"
+        found.append(("u", "restore") if revoked else ("r", "revoke"))
+    if focus.waiting:
+        found.append(("s", "step-ups"))
+    if focus.place == "day":
+        found.append(("h l", "quarter"))
+    if focus.place == "audit":
+        found.append(("Enter", "event"))
+    found += [("Tab", "pane"), ("f", "hold" if focus.follows else "follow")]
+    found += [("L", "audit"), (":", "command"), ("y", "copy id")]
+    if focus.decides:
+        found.append(("!", "lift panic" if focus.panic else "panic"))
+    return (*found, *_LAST)
+
+
+def audit_keys(
+    *,
+    typing: bool,
+    asking: bool,
+    waiting: bool,
+    follows: bool,
+    open: bool,  # noqa: A002 - the word of the screen
+    inside: bool,
+    decides: bool,
+    past: bool = False,
+) -> tuple[tuple[str, str], ...]:
+    """Return keys and words for the audit screen, the most useful first."""
+    if typing:
+        return (("Enter", "keep"), ("Esc", "clear"))
+    if asking:
+        return (("Enter", "go"), ("Esc", "back"))
+    found = [("t", "now")] if past else []
+    found += [("s", "step-ups")] if waiting else []
+    if open:
+        found += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
+        found += [] if inside else [("Tab", "into it")]
+    else:
+        found.append(("Enter", "event"))
+    found += [("f", "hold" if follows else "follow"), ("g", "go to"), ("/", "filter")]
+    if decides:
+        found.append(("r", "revoke agent"))
+    found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
+    if not open:
+        found.append(("Esc", "home"))
+    return (*found, *_LAST)
+
 
 PULSES: Final = {"fast": 0.25, "slow": 0.5}
 """Seconds that at least pass between two looks, by the kind of link."""
@@ -261,7 +361,7 @@ class PaneScreen(Keyed, Screen[None]):
             copy(self.app, f"agent id of {agent.name}", agent.id)
 
     def action_stepups(self) -> None:
-        from agentvault_tui.console.dialogs.stepups import open_stepups
+        from agentvault_tui.console.dialogs.lists import open_stepups
 
         open_stepups(self.app, self.desk)
 
@@ -423,7 +523,7 @@ class FilteredScreen(PaneScreen):
         self.action_saved_filters()
 
     def action_saved_filters(self) -> None:
-        from agentvault_tui.console.dialogs.saved import SavedDialog
+        from agentvault_tui.console.dialogs.lists import SavedDialog
 
         self.app.push_screen(SavedDialog(self.desk), self._chosen_filter)
 

@@ -12,8 +12,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, HomeShape, plan
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.messages import ShowAudit, ShowPast
-from agentvault_tui.console.screens.base import FilteredScreen
-from agentvault_tui.console.screens.footer import Place, keys
+from agentvault_tui.console.screens.base import FilteredScreen, Place, keys
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow

@@ -1,16 +1,181 @@
-"""The bar of step-ups that wait, and the line of keys that work."""
+"""The lines of each screen: its state, what is wrong, what waits, which keys work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
-from agentvault_tui.console.draw.lines import Row, cells, countdown
+from agentvault_tui.console.draw.lines import (
+    Piece,
+    Row,
+    cells,
+    clock_time,
+    countdown,
+    plural,
+    wrap,
+)
 from agentvault_tui.console.state.presence import listed
-from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.records import LinkState, StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.text import cell_width
+
+_NOTICE: Final = timedelta(seconds=60)
+_MOST: Final = 5
+_LINES: Final = 2
+
+
+class Masthead(Pane):
+    """One line of state, and below it a line for each thing that is wrong."""
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        return [(self._state(width), None), *self.banners(width)][:height]
+
+    def wanted(self, width: int) -> int:
+        return 1 + len(self.banners(width))
+
+    def _state(self, width: int) -> Row:
+        """Name what matters most last to go when it gets narrow."""
+        pen, p = self.pen, self.pen.palette
+        mirror, status = self.mirror, self.mirror.status
+        now = mirror.clock.now()
+        pace = mirror.decisions.minute(now.timestamp())
+        agents = len(mirror.agents) - len(mirror.servers)
+        tenant = "" if status.tenant_reachable else " unreachable"
+        facts: list[tuple[int, Row]] = [
+            (6, ((" AgentVault", p.accent + p.title),)),
+            (
+                3,
+                (
+                    (pen.clip(status.tenant or " ", 40), p.text),
+                    (tenant, p.danger),
+                ),
+            ),
+            (0, self._link()),
+            (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
+            (3, self._me()),
+            (2, self._ledger()),
+            (4, ((plural(agents, "agent"), p.text),) if mirror.loaded else ()),
+            (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted)) * mirror.loaded),
+            (4, self._others()),
+        ]
+        right: Row = ((clock_time(now) + " ", p.text),)
+        facts = [(rank, row) for rank, row in facts if cells(row)]
+        gap = "   " if width >= 100 else "  "
+
+        def total() -> int:
+            return sum(cells(row) + len(gap) for _, row in facts) + cells(right)
+
+        while len(facts) > 1 and total() > width:
+            facts.remove(max(facts, key=lambda fact: fact[0]))
+        left: list[Piece] = [] if facts[0][0] == 6 else [(" ", p.text)]
+        for number, (_, row) in enumerate(facts):
+            left += [(gap if number else "", p.text), *row]
+        return pen.spread(tuple(left), right, width)
+
+    def _link(self) -> Row:
+        g, p, link = self.pen.glyphs, self.pen.palette, self.mirror.link
+        mark = g.live if link.live else g.lost
+        style = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
+        return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
+
+    def _me(self) -> Row:
+        me, p = self.mirror.presence.me, self.pen.palette
+        if me is None or not me.signed_in:
+            return ()
+        decides = p.waiting if me.refused else p.text
+        return ((self.pen.clip(me.known_as, 30), decides),)
+
+    def _others(self) -> Row:
+        others = self.mirror.presence.colleagues
+        if not others:
+            return ()
+        alone = len(others) == 1
+        who = self.pen.clip(others[0].title, 24) if alone else f"{len(others)} others"
+        return (("with ", self.pen.palette.muted), (who, self.pen.palette.text))
+
+    def _ledger(self) -> Row:
+        g, p, status = self.pen.glyphs, self.pen.palette, self.mirror.status
+        if not self.mirror.loaded:
+            return ()
+        if not status.writable:
+            return (("ledger ", p.muted), (f"{g.failed} CANNOT WRITE", p.danger))
+        head = max(status.head, self.mirror.last_seq)
+        broken = "ledger" in self.mirror.warnings
+        mark = (g.failed, p.danger) if broken else (g.done, p.accent)
+        return (("ledger ", p.muted), mark, (f" {head:,}", p.text))
+
+    def banners(self, width: int) -> list[Painted]:
+        """Return what is wrong, the worst first, each on a line of its own."""
+        mirror = self.mirror
+        found: list[Painted] = []
+        if mirror.status.panic.on:
+            found += self._banner(self._panic(), width)
+        if not mirror.status.writable:
+            text = (
+                "LEDGER CANNOT WRITE: nothing is issued; revoking still works."
+                " What to do: agentvault doctor"
+            )
+            found += self._banner(text, width)
+        for warning in mirror.warnings.values():
+            found += self._banner(warning, width)
+        for notice in self._notices():
+            found += self._notice(notice, width)
+        return found[:_MOST]
+
+    def _panic(self) -> str:
+        panic = self.mirror.status.panic
+        since = f" since {clock_time(panic.since)}" if panic.since else ""
+        by = f" by {panic.by}" if panic.by else ""
+        why = f": {panic.reason}" if panic.reason else ""
+        lifts = (
+            "" if self.desk.read_only else f". {self.desk.key('panic', '!')} lifts it"
+        )
+        return f"PANIC: everything is stopped{since}{by}{why}{lifts}"
+
+    def _notices(self) -> list[str]:
+        mirror, link = self.mirror, self.mirror.link
+        notices: list[str] = []
+        if link.state is LinkState.LOST:
+            since = f" since {clock_time(link.since)}" if link.since else ""
+            notices.append(
+                f"LINK LOST{since}: {link.reason}. Shown is what was last known."
+            )
+        elif link.state is LinkState.STALE:
+            notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
+        if not mirror.status.tenant_reachable:
+            notices.append("The tenant cannot be reached: approving waits for it.")
+        notices += mirror.status.warnings
+        started = mirror.restarted_at
+        if started and mirror.clock.now() - started < _NOTICE:
+            notices.append(
+                f"The broker restarted at {clock_time(started)};"
+                " this console went on from the last event."
+            )
+        return notices
+
+    def _banner(self, text: str, width: int) -> list[Painted]:
+        style = self.pen.palette.panic
+        rows = self._wrapped(text, width)
+        blanks = [" " * (width - 1 - cell_width(row)) for row in rows]
+        return [
+            (((f" {row}{blank}", style),), None)
+            for row, blank in zip(rows, blanks, strict=True)
+        ]
+
+    def _notice(self, text: str, width: int) -> list[Painted]:
+        style = self.pen.palette.waiting
+        return [(((f" {row}", style),), None) for row in self._wrapped(text, width)]
+
+    def _wrapped(self, text: str, width: int) -> list[str]:
+        """Break *text* into two lines at most."""
+        pen, room = self.pen, max(width - 2, 8)
+        rows = wrap(pen.own(text), room)
+        if len(rows) <= _LINES:
+            return rows
+        return [rows[0], pen.clip(" ".join(rows[1:]), room)]
+
 
 _COVERED: Final = (("Esc", "back"), ("^q", "quit"))
 

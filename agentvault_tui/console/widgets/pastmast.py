@@ -11,7 +11,7 @@ from agentvault_tui.console.draw.lines import Piece, Row, cells, clock_time, wra
 from agentvault_tui.console.link.past import Stay
 from agentvault_tui.console.state.past import LedgerPlace, ago, when
 from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.console.widgets.masthead import Masthead
+from agentvault_tui.console.widgets.bars import Masthead
 from agentvault_tui.console.widgets.pane import Painted
 
 WORD: Final = "PAST"

@@ -11,10 +11,10 @@ from support.dialog_stand import Stand, StandApp, scene, text_of
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.errors import RefusedError
 
 HOSTILE = {

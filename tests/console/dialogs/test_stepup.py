@@ -13,8 +13,8 @@ from support.dialog_stand import CODE, Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
 from agentvault_tui.console.desk import name_ways
+from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog
 from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.stepup import (
     StepUpFacts,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from support.dialog_stand import Stand, StandApp, scene, text_of
 
 from agentvault_tui.console.dialogs.info import HelpDialog
+from agentvault_tui.console.dialogs.lists import StepUpsDialog, open_stepups
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.dialogs.stepups import StepUpsDialog, open_stepups
 
 
 def crowded() -> Stand:
@@ -179,3 +179,17 @@ async def test_help_is_in_letters_every_terminal_has() -> None:
         assert text_of(app).isascii()
         await pilot.press("end")
         assert app.dialog.sheet.top > 0
+
+
+async def test_help_explains_the_marks_beside_words() -> None:
+    """In the terminal's alphabet, with the words for each."""
+    for ascii_only, risks in ((False, "▲▲ ▲ ·"), (True, "!! ! .")):
+        app = StandApp(scene(ascii_only=ascii_only), StepUpsDialog)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            await pilot.press("question_mark")
+            await pilot.pause()
+            body = app.dialog.page(84, 100).body
+            told = ["".join(text for text, _ in row) for row in body]
+            assert f"  {risks}" in {line[:8].rstrip() for line in told}
+            assert any("risk: high, medium, low" in line for line in told)
