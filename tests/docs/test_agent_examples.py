@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,21 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pages import DOCS, example
 from support.vault import Vault, serving
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "agents.md"
+PAGE = DOCS / "agents.md"
 NUMBERS = count(1)
-
-
-def example(name: str) -> str:
-    """Return the code block behind the page's mark ``<!-- tested: name -->``."""
-    found = re.search(
-        rf"<!-- tested: {name} -->\n```\w+\n(.*?)^```$",
-        PAGE.read_text(),
-        re.DOTALL | re.MULTILINE,
-    )
-    assert found, f"docs/agents.md has no example marked 'tested: {name}'"
-    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +57,7 @@ def reader(vault: Vault) -> Reader:
 def test_the_curl_example_gets_a_token(reader: Reader) -> None:
     """The curl command prints a token for the scope it asks for."""
     done = subprocess.run(
-        ["/bin/sh", "-euc", example("curl")],
+        ["/bin/sh", "-euc", example(PAGE, "curl")],
         env=reader.environment,
         capture_output=True,
         text=True,
@@ -82,7 +71,7 @@ def test_the_curl_example_gets_a_token(reader: Reader) -> None:
 @pytest.fixture
 def python_example(reader: Reader) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", example("python")],
+        [sys.executable, "-c", example(PAGE, "python")],
         env=reader.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from support.pages import DOCS, ROOT, blocks
 from textual.keys import _character_to_key
 
 from agentvault_tui.console.app import ConsoleApp
@@ -14,16 +15,15 @@ from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.term.keyed import KEYED, keys_of
 from agentvault_tui.console.term.keymap import load, load_all
 
-ROOT = Path(__file__).resolve().parents[2]
-README, PAGE = (ROOT / "README.md").read_text(), (ROOT / "docs/console.md").read_text()
+README, PAGE = ROOT / "README.md", DOCS / "console.md"
 
 
-@pytest.mark.parametrize("text", [README, PAGE], ids=["README.md", "console.md"])
-def test_each_key_of_the_table_is_bound(text: str) -> None:
+@pytest.mark.parametrize("page", [README, PAGE], ids=lambda page: page.name)
+def test_each_key_of_the_table_is_bound(page: Path) -> None:
     """A key in a table of keys works somewhere in the console."""
     load_all()
     bound = {key for kind in (*KEYED, ConsoleApp) for key in keys_of(kind)}
-    table = text.partition("| key | does |")[2].partition("\n\n")[0]
+    table = page.read_text().partition("| key | does |")[2].partition("\n\n")[0]
     shown = re.findall(r"`(\w|[!/:?]|Enter|Esc|Tab)`|(ctrl\+\w)", table)
     assert len(shown) > 10
     names = {"Esc": "escape", "Enter": "enter", "Tab": "tab"}
@@ -35,8 +35,9 @@ def test_each_key_of_the_table_is_bound(text: str) -> None:
 
 def test_each_filter_shown_is_understood() -> None:
     """The examples have no term that the console would complain about."""
-    (block,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
-    shown = [*block.splitlines(), *re.findall(r"filters, such as `([^`]+)`", README)]
+    (block,) = blocks(PAGE, "text")
+    named = re.findall(r"filters, such as `([^`]+)`", README.read_text())
+    shown = [*block.splitlines(), *named]
     assert len(shown) == 3
     for line in shown:
         assert Filter.parse(line).problem == "", line
@@ -44,7 +45,7 @@ def test_each_filter_shown_is_understood() -> None:
 
 def test_the_keymap_shown_is_accepted(tmp_path: Path) -> None:
     """The example of keymap.toml clashes with nothing."""
-    (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (block,) = blocks(PAGE, "toml")
     (tmp_path / "keymap.toml").write_text(block)
     keymap = load(tmp_path, [])
     assert keymap.problems == []

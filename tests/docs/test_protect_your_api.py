@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pages import DOCS, ROOT, example
 from support.vault import Client, Vault, serving
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "protect-your-api.md"
+PAGE = DOCS / "protect-your-api.md"
 NUMBERS = count(1)
 READ = ("read:calendar", "calendar:primary", {})
 MAIL = ("send:email", "mail:outbox", {"recipients": ["ada@acme.test"], "n": 1})
@@ -34,16 +33,6 @@ for (const [token, ...wanted] of JSON.parse(readFileSync(0)))
 """
 
 Asked = tuple[str, str, str, dict[str, Any]]
-
-
-def example(name: str) -> str:
-    found = re.search(
-        rf"<!-- tested: {name} -->\n```\w+\n(.*?)^```$",
-        PAGE.read_text(),
-        re.DOTALL | re.MULTILINE,
-    )
-    assert found
-    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +83,12 @@ class Api:
 
 
 def as_python(_: Path) -> list[str]:
-    return [sys.executable, "-c", example("python") + PYTHON]
+    return [sys.executable, "-c", example(PAGE, "python") + PYTHON]
 
 
 def as_javascript(folder: Path) -> list[str]:
     program = folder / "example.mjs"
-    program.write_text(example("javascript") + JAVASCRIPT)
+    program.write_text(example(PAGE, "javascript") + JAVASCRIPT)
     return ["node", str(program)]
 
 
@@ -144,6 +133,6 @@ def test_another_servers_token_is_not_active_to_the_example(api: Api) -> None:
 
 def test_the_demo_compares_as_the_page_does() -> None:
     """The workspace API has the function of the page, word for word."""
-    _, _, lines = example("python").partition("def permits(")
+    _, _, lines = example(PAGE, "python").partition("def permits(")
     lines = lines.partition(":\n")[2].partition("\n\n\n")[0]
     assert lines in (ROOT / "agentvault_tui" / "demo" / "guard.py").read_text()

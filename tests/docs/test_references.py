@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
+from support.pages import DOCS, ROOT
 
 from agentvault_tui.cli.app import root
 from agentvault_tui.model import EventType
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 ROOMS = tuple(
     path.name for path in (ROOT / "agentvault_tui").iterdir() if path.is_dir()
 )
@@ -110,23 +110,23 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
 
 def test_what_is_made_from_the_code_is_as_the_code() -> None:
     """`make docs` would change neither the settings' tables nor the picture."""
-    made = runpy.run_path(str(ROOT / "docs" / "make.py"))
-    page = (ROOT / "docs" / "configuration.md").read_text()
+    made = runpy.run_path(str(DOCS / "make.py"))
+    page = (DOCS / "configuration.md").read_text()
     assert made["configuration"](page) == page
-    assert made["overview"]() == (ROOT / "docs" / "overview.svg").read_text()
+    assert made["overview"]() == (DOCS / "overview.svg").read_text()
 
 
 def test_every_setting_is_in_the_reference() -> None:
     """There is a table for each section of config.toml."""
-    made = runpy.run_path(str(ROOT / "docs" / "make.py"))
-    page = (ROOT / "docs" / "configuration.md").read_text()
+    made = runpy.run_path(str(DOCS / "make.py"))
+    page = (DOCS / "configuration.md").read_text()
     sections = {section for _, section, _ in made["TABLE"].findall(page)}
     assert sections == {*made["Settings"].__slots__}
 
 
 def test_every_event_type_has_a_row() -> None:
     """docs/events.md has each type of event, and no other."""
-    page = (ROOT / "docs" / "events.md").read_text()
+    page = (DOCS / "events.md").read_text()
     _, _, table = page.partition("| type | recorded when |")
     cells = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
     types = [one for cell in cells for one in re.findall(r"`([a-z_.]+)`", cell)]

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.pages import DOCS
 from support.vault import PAYMENT, Vault, serving
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md").read_text()
+PAGE = (DOCS / "troubleshooting.md").read_text()
 
 
 @pytest.fixture(scope="module")
