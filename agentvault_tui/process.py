@@ -97,15 +97,18 @@ def start_tenant(home: Home) -> Child:
     return Child(process, ours)
 
 
-def log_json_lines() -> None:
+def log_json_lines(default: str = "warning") -> None:
     """Send the log to stderr, one JSON object a line.
 
     HTTP libraries stay quiet: at lower levels they log URLs and headers.
 
+    Args:
+        default: the level where ``AGENTVAULT_LOG_LEVEL`` sets none.
+
     Raises:
         SettingsError: ``AGENTVAULT_LOG_LEVEL`` is not a level.
     """
-    level = log_level("warning")
+    level = log_level(default)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -76,7 +76,6 @@ class ActivationSessions:
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Start with none."""
         self._clock = clock
         self._by_token: dict[str, ActivationSession] = {}
         self._key = secrets.token_bytes(32)
@@ -132,7 +131,6 @@ class ActivationSessions:
         return session, acts
 
     def end(self, session: ActivationSession) -> None:
-        """Forget a session and all its pages."""
         for digest in session.pages:
             self._by_token.pop(digest, None)
 
@@ -160,20 +158,16 @@ class WrongCodes:
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Start counting."""
         self._clock = clock
         self._counts: dict[str, _Count] = {}
 
     def spent(self, browser: str) -> bool:
-        """Tell whether the browser has no try left for now."""
         return self._count(browser).tries >= PER_BROWSER
 
     def wrong(self, browser: str) -> None:
-        """Take one try away."""
         self._count(browser).tries += 1
 
     def right(self, browser: str) -> None:
-        """Forget a browser's tries: its last one was right."""
         self._counts.pop(browser, None)
 
     def _count(self, browser: str) -> _Count:
@@ -197,7 +191,6 @@ class ActivationPages:
     """
 
     def __init__(self, parts: Parts, views: Views) -> None:
-        """Serve a tenant's *parts*."""
         self._codes = parts.codes
         self._sign_in = parts.sign_in
         self._console = sha256_hex(parts.run.client_id)
@@ -222,7 +215,6 @@ class ActivationPages:
         return RedirectResponse("/activate", 303, {"cache-control": "no-store"})
 
     async def enter_code(self, request: Request) -> Response:
-        """Take the code and show what it is for."""
         form = await page_form(request)
         cookie = request.cookies.get(COOKIE)
         if cookie is None or not self._sessions.is_first(
@@ -244,8 +236,6 @@ class ActivationPages:
         return self._show(session, code)
 
     async def go_on(self, request: Request) -> Response:
-        """From what is being approved to the sign-in."""
-
         async def act(
             session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
         ) -> Response:
@@ -255,8 +245,6 @@ class ActivationPages:
         return await self._submitted(request, "details", act)
 
     async def sign_in(self, request: Request) -> Response:
-        """Take user name and password."""
-
         async def act(
             session: ActivationSession, code: DeviceCode, form: Mapping[str, str]
         ) -> Response:
@@ -273,8 +261,6 @@ class ActivationPages:
         return await self._submitted(request, "sign-in", act)
 
     async def one_time_code(self, request: Request) -> Response:
-        """Take the one-time code."""
-
         async def act(
             session: ActivationSession, code: DeviceCode, form: Mapping[str, str]
         ) -> Response:
@@ -298,8 +284,6 @@ class ActivationPages:
         return await self._submitted(request, "one-time-code", act)
 
     async def confirm(self, request: Request) -> Response:
-        """Approve, once and for this code alone."""
-
         async def act(
             session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
         ) -> Response:
@@ -310,7 +294,7 @@ class ActivationPages:
             self._people.note_login(sub)
             if not self._codes.approve(code, sub, sid, session.authenticated_at):
                 return self._over(_OVER)
-            _log.info("device code confirmed", extra={"sub": sub})
+            _log.info("device code confirmed by %s", sub)
             return self._views.step("confirmed", code, session.user_code, "")
 
         return await self._submitted(request, "confirm", act)
@@ -356,7 +340,7 @@ class ActivationPages:
         error: TenantRefusedError,
     ) -> Response:
         """Show the same step again, and count what was a guess against the code."""
-        _log.warning("sign-in refused", extra={"why": error.error})
+        _log.warning("sign-in refused: %s", error.error)
         self._log.refused(error, peer_of(request), session.user)
         if error.error in {"wrong_sign_in", "wrong_otp"}:
             self._codes.failed(code)

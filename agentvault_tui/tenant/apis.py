@@ -58,22 +58,18 @@ class ResourceServer:
 
     @property
     def identifier(self) -> str:
-        """The audience of its tokens."""
         return str(self.doc["identifier"])
 
     @property
     def lifetime(self) -> int:
-        """Seconds its access tokens live."""
         return int(self.doc["token_lifetime"])
 
     @property
     def offline(self) -> bool:
-        """Whether refresh tokens are issued for it."""
         return bool(self.doc["allow_offline_access"])
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Every scope it knows."""
         return tuple(scope["value"] for scope in self.doc.get("scopes") or ())
 
     def policy(self, subject: SubjectType) -> str:
@@ -87,7 +83,6 @@ class Apis:
     def __init__(
         self, store: Store, issuer: str, scopes: Iterable[str] = MANAGEMENT_SCOPES
     ) -> None:
-        """Serve *issuer*'s APIs; *scopes* are those of the Management API."""
         self.grants = Objects(store, "client-grant")
         self.management = f"{issuer}api/v2/"
         self.me = f"{issuer}me/"
@@ -100,7 +95,6 @@ class Apis:
         )  # fmt: skip
 
     def all(self) -> list[ResourceServer]:
-        """Return every API."""
         return list(self._own)
 
     def find(self, audience: str) -> ResourceServer | None:

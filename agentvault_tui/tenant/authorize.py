@@ -28,7 +28,6 @@ class AuthorizeError(Exception):
     """A refusal that goes back to the client, through the person's browser."""
 
     def __init__(self, to: LoginState, error: TenantRefusedError) -> None:
-        """Keep where it goes."""
         super().__init__(error.what)
         self.to = to
         self.error = error

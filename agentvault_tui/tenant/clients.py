@@ -46,22 +46,18 @@ class Client:
 
     @property
     def name(self) -> str:
-        """Its name; whoever made the client chose it."""
         return str(self.doc["name"])
 
     @property
     def log_name(self) -> tuple[str, str]:
-        """Its id and name for the log."""
         return (f"run_{self.key[:16]}" if self.of_run else self.client_id), self.name
 
     @property
     def grants(self) -> frozenset[str]:
-        """The grants it may use."""
         return frozenset(self.doc["grant_types"])
 
     @property
     def app_type(self) -> str:
-        """``native``, ``spa``, ``regular_web``, ``non_interactive``, …."""
         return str(self.doc["app_type"])
 
     @property
@@ -71,17 +67,14 @@ class Client:
 
     @property
     def first_party(self) -> bool:
-        """Whether the tenant's owner made it."""
         return bool(self.doc["is_first_party"])
 
     @property
     def oidc_conformant(self) -> bool:
-        """Whether it has Auth0's newer pipeline, which most grants need."""
         return bool(self.doc["oidc_conformant"])
 
     @property
     def callbacks(self) -> tuple[str, ...]:
-        """Where a person may be sent back to."""
         return tuple(self.doc.get("callbacks") or ())
 
     @property
@@ -95,7 +88,6 @@ class Client:
 
     @property
     def id_token_lifetime(self) -> int:
-        """Seconds its ID tokens live."""
         settings = self.doc.get("jwt_configuration") or {}
         return int(settings.get("lifetime_in_seconds", 36_000))
 
@@ -171,13 +163,11 @@ class Clients:
     """Finds clients by id, and keeps those that are configured."""
 
     def __init__(self, store: Store, of_run: Iterable[Client] = ()) -> None:
-        """Know the clients *of_run* besides those in *store*."""
         self._store = store
         self._of_run = tuple(of_run)
         self.objects = Objects(store, "client")
 
     def find(self, client_id: str) -> Client | None:
-        """Return the client of that id."""
         key = sha256_hex(client_id)
         for client in self._of_run:
             if hmac.compare_digest(client.key, key):
@@ -191,7 +181,6 @@ class Clients:
         return Client(client_id, doc, None if row is None else row["secret_hash"])
 
     def by_key(self, key: str) -> Client | None:
-        """Return the client that *key* stands for in the store."""
         for client in self._of_run:
             if client.key == key:
                 return client
@@ -207,7 +196,6 @@ class Clients:
         return text
 
     def all(self) -> list[Client]:
-        """Return every client, those of the run first."""
         kept = [self.find(doc["client_id"]) for doc in self.objects.all()]
         return [*self._of_run, *(client for client in kept if client is not None)]
 
@@ -224,7 +212,6 @@ class Clients:
         return found, secret
 
     def change(self, client: Client, doc: Document) -> Client:
-        """Put *doc* in the place of what a configured client was."""
         self.objects.replace(client.client_id, doc)
         return self.find(client.client_id) or client
 
@@ -243,7 +230,6 @@ class ClientAuth:
     """Client authentication by secret, in header or body (RFC 6749 section 2.3)."""
 
     def __init__(self, clients: Clients) -> None:
-        """Authenticate *clients*."""
         self._clients = clients
 
     def client(self, form: Mapping[str, str], authorization: str) -> Client:

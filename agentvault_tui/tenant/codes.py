@@ -96,7 +96,6 @@ class DeviceCodes:
     """The device codes of one store."""
 
     def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
-        """Keep codes in *store*."""
         self._store = store
         self._clock = clock
         self._pepper = seal.derive("user code")
@@ -144,11 +143,9 @@ class DeviceCodes:
                 return pair
 
     def by_device_code(self, device_code: str) -> DeviceCode | None:
-        """Find what a device polls for."""
         return self.by_key(sha256_hex(device_code))
 
     def by_key(self, key: str) -> DeviceCode | None:
-        """Find a code again, to see how it stands now."""
         return self._read(
             self._store.one(
                 "SELECT * FROM device_codes WHERE device_code_hash = ?", key

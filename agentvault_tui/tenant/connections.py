@@ -22,7 +22,6 @@ class Connections:
     """The connections of one store; the tenant itself is each one's provider."""
 
     def __init__(self, store: Store) -> None:
-        """Know the connections in *store*, and make the two of a new one."""
         self.objects = Objects(store, "connection")
         if store.fact(_SEEDED) is None:
             with store.transaction():

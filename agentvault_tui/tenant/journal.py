@@ -61,7 +61,6 @@ class Journal:
     """Writes rows with the keys Auth0's have, and reads them by their ids."""
 
     def __init__(self, store: Store, clock: Clock, host: str) -> None:
-        """Keep rows in *store*, those of *host*."""
         self._store = store
         self._clock = clock
         self._host = host
@@ -122,7 +121,6 @@ class Journal:
         self._sweep()
 
     def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
-        """Store a row, at *at* in epoch seconds."""
         self._store.change(
             "INSERT INTO journal VALUES (?, ?, ?, ?)", log_id, kind, at, doc
         )
@@ -140,18 +138,15 @@ class Journal:
         }
 
     def after(self, log_id: str, take: int) -> list[dict[str, Any]]:
-        """Return up to *take* rows newer than *log_id*, oldest first."""
         return self._rows("log_id > ? ORDER BY log_id LIMIT ?", log_id, take)
 
     def page(
         self, skip: int, take: int, *, newest_first: bool = True
     ) -> list[dict[str, Any]]:
-        """Return *take* rows from the *skip*-th on, sorted by id."""
         order = "DESC" if newest_first else "ASC"
         return self._rows(f"1 ORDER BY log_id {order} LIMIT ? OFFSET ?", take, skip)
 
     def one(self, log_id: str) -> dict[str, Any] | None:
-        """Return the row of that id."""
         return next(iter(self._rows("log_id = ?", log_id)), None)
 
     def _rows(self, where: str, *values: object) -> list[dict[str, Any]]:
@@ -187,7 +182,6 @@ class SignInLog:
     """Writes the rows that Auth0 writes."""
 
     def __init__(self, journal: Journal) -> None:
-        """Write to *journal*."""
         self._journal = journal
 
     def succeeded(

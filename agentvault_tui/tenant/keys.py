@@ -59,7 +59,6 @@ class SigningKeys:
     """
 
     def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
-        """Read the keys, and make them at the first start."""
         self._store = store
         self._seal = seal
         self._clock = clock

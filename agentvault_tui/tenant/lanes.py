@@ -72,7 +72,6 @@ class Lanes:
     """Finds the lane of a sign-in, and has browsers remembered."""
 
     def __init__(self, seal: Seal, clock: Clock) -> None:
-        """Sign what browsers keep with a key of *seal*'s."""
         self._clock = clock
         self._seal = seal
         self._key = seal.derive("known browser")
@@ -152,7 +151,6 @@ class Turns:
     """Few checks at a time, given to the lanes that wait one after the other."""
 
     def __init__(self) -> None:
-        """Begin with nobody."""
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {}
         self._running = {True: 0, False: 0}
         """By whether the lane is trusted."""

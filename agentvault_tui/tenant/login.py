@@ -82,12 +82,10 @@ class AuthorizationPurpose:
     """``/authorize``: a person signs in for a client."""
 
     def __init__(self, parts: Parts, codes: CodeGrant) -> None:
-        """Issue *codes*."""
         self._parts = parts
         self._codes = codes
 
     def text(self, state: LoginState) -> LoginText | None:
-        """Name the client, what it asks for, and where it has the person sent."""
         client = self._parts.clients.find(state.client_id)
         if client is None:
             return None
@@ -95,7 +93,6 @@ class AuthorizationPurpose:
         return _text("authorize", client, state.redirect_uri, state.scope, audience)
 
     def allowed(self, state: LoginState, user: User) -> Response | None:
-        """Send the person back with a code."""
         client = self._parts.clients.find(state.client_id)
         if client is None:
             return None
@@ -109,11 +106,10 @@ class AuthorizationPurpose:
         )
         login = Login(user.sub, secrets.token_urlsafe(24), state.at, mfa=False)
         code = self._codes.issue(granted, login)
-        _log.info("authorization granted", extra={"sub": user.sub})
+        _log.info("authorization granted by %s", user.sub)
         return _back(state.redirect_uri, code=code, state=state.state)
 
     def refused(self, state: LoginState, peer: Peer) -> Response:  # noqa: ARG002 - the protocol's
-        """Send the person back with a refusal."""
         return _back_refused(state.redirect_uri, state.state)
 
 
@@ -121,12 +117,10 @@ class ConnectPurpose:
     """A connect request's link: a person lets the vault keep an account's tokens."""
 
     def __init__(self, parts: Parts) -> None:
-        """Decide over the connect requests of a tenant's *parts*."""
         self._parts = parts
         self._connecting = parts.connecting
 
     def text(self, state: LoginState) -> LoginText | None:
-        """Name whose account is to be kept for whom."""
         client = self._parts.clients.find(state.client_id)
         asked = self._asked(state)
         owner = None if asked is None else self._parts.people.find(asked.user_id)
@@ -142,7 +136,6 @@ class ConnectPurpose:
         )
 
     def allowed(self, state: LoginState, user: User) -> Response | None:
-        """Send the person back with a connect code."""
         asked = self._asked(state)
         code = None if asked is None else self._connecting.consent(asked, user.name)
         if asked is None or code is None:
@@ -150,7 +143,6 @@ class ConnectPurpose:
         return _back(asked.redirect_uri, connect_code=code, state=asked.state)
 
     def refused(self, state: LoginState, peer: Peer) -> Response | None:
-        """Forget the request, and send the person back with a refusal."""
         asked = self._asked(state)
         if asked is None:
             return None
@@ -178,7 +170,6 @@ class LoginPages:
     """
 
     def __init__(self, parts: Parts, codes: CodeGrant, views: Views) -> None:
-        """Serve a tenant's *parts*."""
         self._parts = parts
         self._states = SealedStates(parts.seal, parts.clock)
         self._views = views
@@ -189,7 +180,6 @@ class LoginPages:
         }
 
     async def authorize(self, request: Request) -> Response:
-        """Begin a sign-in for a client."""
         try:
             state = read_request(self._parts, request.query_params)
         except AuthorizeError as error:
@@ -204,7 +194,6 @@ class LoginPages:
         return self._show(request, "login", state)
 
     async def connect(self, request: Request) -> Response:
-        """Begin the consent that a connect request's link leads to."""
         ticket = request.query_params.get("ticket", "")
         asked = self._parts.connecting.by_ticket(ticket)
         if asked is None:
@@ -213,7 +202,6 @@ class LoginPages:
         return self._show(request, "login", state)
 
     async def login(self, request: Request) -> Response:
-        """Take user name and password, and ask for consent."""
         form, state = await self._submitted(request)
         if state is None or state.sub is not None:
             return self._views.page("login-over", _STALE)
@@ -235,7 +223,6 @@ class LoginPages:
         return self._show(request, "consent", replace(state, sub=user.sub, at=now))
 
     async def consent(self, request: Request) -> Response:
-        """Grant what was shown, and send the person back to where they came from."""
         _, state = await self._submitted(request)
         user = None if state is None else self._parts.people.find(state.sub)
         if state is None or user is None or user.blocked:
@@ -243,7 +230,6 @@ class LoginPages:
         return self._purposes[state.kind].allowed(state, user) or self._over()
 
     async def cancel(self, request: Request) -> Response:
-        """Refuse, at any step."""
         _, state = await self._submitted(request)
         if state is None:
             return self._views.page("login-over", _STALE)

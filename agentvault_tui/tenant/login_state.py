@@ -50,7 +50,6 @@ class SealedStates:
     """
 
     def __init__(self, seal: Seal, clock: Clock) -> None:
-        """Seal with a key of *seal*'s."""
         self._seal = seal
         self._clock = clock
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
+from msgspec import UNSET, Meta, Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,12 +19,13 @@ from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.tenant.management import paging
 from agentvault_tui.tenant.management.bodies import (
+    Maybe,
+    Scope,
+    Scopes,
+    Uri,
+    Word,
     checked,
-    one_of,
     read_json,
-    table,
-    text,
-    texts,
 )
 from agentvault_tui.tenant.management.problems import ApiError
 from agentvault_tui.tenant.oauth.wire import peer_of
@@ -37,21 +39,27 @@ _MOST, _USUAL = 20, 10
 _BASE: Final = "/connected-accounts"
 _NOT_CONNECTED: Final[LogCode] = "connected_accounts_connection_failed"
 _NOT_DELETED: Final[LogCode] = "connected_accounts_delete_failed"
-_CONNECT: Final = {
-    "connection": text(128),
-    "redirect_uri": text(2000),
-    "state": text(1000),
-    "scopes": texts(100, 500),
-    "code_challenge": text(128, 43),
-    "code_challenge_method": one_of("S256"),
-    "authorization_params": table({}),
-}
-_COMPLETE: Final = {
-    "auth_session": text(64),
-    "connect_code": text(46),
-    "redirect_uri": text(2000),
-    "code_verifier": text(128, 43),
-}
+_Challenge = Annotated[str, Meta(min_length=43, max_length=128)]
+
+
+class ConnectBody(Struct):
+    """What ``POST connect`` takes; its `authorization_params` are passed over."""
+
+    connection: Word | Maybe = UNSET
+    redirect_uri: Uri | Maybe = UNSET
+    state: Scope | Maybe = UNSET
+    scopes: Scopes | Maybe = UNSET
+    code_challenge: _Challenge | Maybe = UNSET
+    code_challenge_method: Literal["S256"] | Maybe = UNSET
+
+
+class CompleteBody(Struct):
+    """What ``POST complete`` takes."""
+
+    auth_session: Word | Maybe = UNSET
+    connect_code: Word | Maybe = UNSET
+    redirect_uri: Uri | Maybe = UNSET
+    code_verifier: _Challenge | Maybe = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,6 @@ class MyAccount:
     """``/me/v1/``: for holders of a user's token, never for machines."""
 
     def __init__(self, parts: Parts) -> None:
-        """Serve the users of a tenant's *parts*."""
         self._access = parts.access
         self._people = parts.people
         self._clients = parts.clients
@@ -82,7 +89,6 @@ class MyAccount:
         self._audience = parts.apis.me
 
     def app(self) -> Starlette:
-        """Return the routes as an app to be mounted."""
         calls: tuple[tuple[str, str, str, _Act, LogCode | None], ...] = (
             ("POST", "connect", "create", self._connect, None),
             ("POST", "complete", "create", self._complete, _NOT_CONNECTED),
@@ -135,7 +141,7 @@ class MyAccount:
         return user, client
 
     def _connect(self, call: _Call) -> tuple[int, Any]:
-        body = checked(call.body, _CONNECT, "connection", "redirect_uri")
+        body = checked(call.body, ConnectBody, "connection", "redirect_uri")
         connection = self._connections.for_vault(body["connection"], call.client)
         if connection is None:
             raise ApiError(404, "The connection is not offered to this client.", None)
@@ -151,7 +157,7 @@ class MyAccount:
 
     def _complete(self, call: _Call) -> tuple[int, Any]:
         names = ("auth_session", "connect_code", "redirect_uri")
-        body = checked(call.body, _COMPLETE, *names)
+        body = checked(call.body, CompleteBody, *names)
         done = self._connecting.complete(call.user, call.client, body)
         connection = self._connections.for_vault(done.connection, call.client)
         if connection is None:

@@ -17,7 +17,6 @@ class Objects:
     """The documents of one kind, each with an id and a name of its own."""
 
     def __init__(self, store: Store, kind: str) -> None:
-        """Keep documents of *kind* in *store*."""
         self._store = store
         self._kind = kind
 
@@ -39,11 +38,9 @@ class Objects:
             raise ConflictError(f"there is a {self._kind} like that already") from None
 
     def get(self, key: str) -> Document | None:
-        """Return the document of that id."""
         return self._one("id", key)
 
     def named(self, name: str) -> Document | None:
-        """Return the document of that name."""
         return self._one("name", name)
 
     def replace(self, key: str, doc: Document) -> None:
@@ -71,7 +68,6 @@ class Objects:
         )
 
     def all(self) -> list[Document]:
-        """Return every document, oldest first."""
         rows = self._store.all(
             "SELECT doc FROM objects WHERE kind = ? ORDER BY seq", self._kind
         )

@@ -44,12 +44,10 @@ class User:
 
     @property
     def approver(self) -> bool:
-        """Tell whether the user may approve."""
         return "approver" in self.roles
 
     @property
     def email(self) -> str | None:
-        """The e-mail address, if the user has one."""
         if "email" in self.profile:
             return str(self.profile["email"])
         return self.name if "@" in self.name else None
@@ -121,23 +119,19 @@ class People:
     """The users of one store."""
 
     def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
-        """Keep them in *store*."""
         self._store = store
         self._seal = seal
         self._clock = clock
 
     def find(self, sub: str | None) -> User | None:
-        """Return the user of that subject."""
         row = self._store.one("SELECT * FROM users WHERE sub = ?", sub)
         return None if row is None else user_of(row)
 
     def named(self, name: str) -> User | None:
-        """Return the user of that name."""
         row = self._store.one("SELECT * FROM users WHERE name = ?", normal_name(name))
         return None if row is None else user_of(row)
 
     def all(self) -> list[User]:
-        """Return every user, by name."""
         return [user_of(row) for row in self._store.all(_ALL)]
 
     def add(
@@ -202,7 +196,6 @@ class People:
         return secret
 
     def set_roles(self, sub: str, roles: tuple[str, ...]) -> None:
-        """Give a user exactly these roles."""
         self._store.change(
             "UPDATE users SET roles = ? WHERE sub = ?", json.dumps(roles), sub
         )
@@ -227,7 +220,6 @@ class People:
             )
 
     def note_login(self, sub: str) -> None:
-        """Count a sign-in."""
         user = self.find(sub)
         if user is not None:
             count = int(user.profile.get("logins_count", 0)) + 1

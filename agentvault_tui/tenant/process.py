@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from agentvault_tui.clock import Clock, SystemClock, iso
+from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
@@ -25,19 +25,17 @@ from agentvault_tui.errors import (
     SettingsError,
 )
 from agentvault_tui.home import Home, private_file, private_folder
-from agentvault_tui.process import harden, log_level
+from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.parts import HOST, Parts, Run
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.vault.provider import where
-from agentvault_tui.text import visible
 from agentvault_tui.web import Server, loopback_pair, run
 
 _LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
 _LONGEST_WORD: Final = 4096
-_EXTRAS: Final = ("sub", "why", "port")
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -47,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     clock = SystemClock()
     try:
-        log_to_stderr(clock)
+        log_json_lines("info")
         home = Home.locate(options.home)
         settings = Settings.load(home)
         given = ParentOrders.of(options)
@@ -134,7 +132,7 @@ async def _serve(
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(json.dumps(ready) + "\n")
             sys.stdout.flush()
-        _log.info("tenant started", extra={"port": port})
+        _log.info("tenant started on port %s", port)
         await stopped.wait()
         _log.info("tenant stops")
     return 0
@@ -152,7 +150,7 @@ def _bind(store: Store, port: int) -> tuple[socket.socket, socket.socket | None]
         try:
             return loopback_pair(HOST, int(remembered))
         except (ConflictError, SettingsError):
-            _log.warning("the port of last time is taken", extra={"port": remembered})
+            _log.warning("the port of last time is taken: %s", remembered)
     return loopback_pair(HOST, 0)
 
 
@@ -225,40 +223,3 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65_535:
         raise argparse.ArgumentTypeError("a port is 0 to 65535")
     return int(text)
-
-
-class _JsonLines(logging.Formatter):
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write one record as one line, with nothing in it that acts on a terminal."""
-        line = {
-            "time": iso(self._clock.now()),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": visible(record.getMessage(), 500),
-        }
-        for name in _EXTRAS:
-            if hasattr(record, name):
-                line[name] = visible(getattr(record, name), 200)
-        if record.exc_info:
-            line["trace"] = visible(self.formatException(record.exc_info), 8000)
-        return json.dumps(line)
-
-
-def log_to_stderr(clock: Clock) -> None:
-    """Send every log of this process to stderr, from ``AGENTVAULT_LOG_LEVEL`` up.
-
-    Raises:
-        SettingsError: that is not a level.
-    """
-    level = log_level("info")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines(clock))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel("WARNING")
-    # Other libraries speak up for warnings alone: their debug lines hold secrets.
-    logging.getLogger("agentvault").setLevel(level)

@@ -40,7 +40,6 @@ class RefreshTokens:
     """The refresh tokens of one store; only hashes of them are kept."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        """Keep them in *store*."""
         self._store = store
         self._clock = clock
 
@@ -87,7 +86,6 @@ class RefreshTokens:
         )
 
     def get(self, key: str) -> RefreshToken | None:
-        """Return the live refresh token of that id."""
         row = self._store.one("SELECT * FROM refresh_tokens WHERE id = ?", key)
         held = None if row is None else _read(row)
         return held if held is not None and self._live(held) else None
@@ -110,7 +108,6 @@ class RefreshTokens:
         return [held for held in map(_read, rows) if self._live(held)]
 
     def revoke(self, key: str) -> None:
-        """End a token."""
         self._end(key, self._now())
 
     def revoke_secret(self, token: str, client: Client) -> RefreshToken | None:

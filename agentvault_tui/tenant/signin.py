@@ -41,7 +41,6 @@ class WrongSignInError(TenantRefusedError):
     """The first factor was wrong; which part of it, only the log is told."""
 
     def __init__(self, *, known: bool) -> None:
-        """Keep whether the name is somebody's."""
         super().__init__("wrong_sign_in", "The user name or the password is not right.")
         self.known = known
 
@@ -52,7 +51,6 @@ class SignIn:
     def __init__(
         self, store: Store, seal: Seal, clock: Clock, hasher: PasswordHasher
     ) -> None:
-        """Check against *store*, with *hasher*'s cost also for unknown names."""
         self._store = store
         self._seal = seal
         self._clock = clock
@@ -172,7 +170,6 @@ class Lockouts:
     """The tries of each person in each lane, kept over restarts."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        """Count in *store*."""
         self._store = store
         self._clock = clock
 

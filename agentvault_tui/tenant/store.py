@@ -81,7 +81,6 @@ class Store:
         self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def close(self) -> None:
-        """Let the file go."""
         self._db.close()
 
     @contextmanager
@@ -100,12 +99,10 @@ class Store:
         return self._db.execute(sql, values).rowcount
 
     def one(self, sql: str, *values: object) -> sqlite3.Row | None:
-        """Return the first row, if there is one."""
         row: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
         return row
 
     def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        """Return every row."""
         return self._db.execute(sql, values).fetchall()
 
     @staticmethod
@@ -120,7 +117,6 @@ class Store:
         ]
 
     def fact(self, name: str) -> str | None:
-        """Return a remembered value."""
         row = self.one("SELECT value FROM facts WHERE name = ?", name)
         return None if row is None else str(row["value"])
 

@@ -54,7 +54,6 @@ class TokenService:
         people: People,
         refresh: RefreshTokens,
     ) -> None:
-        """Issue as *issuer*."""
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -242,7 +241,6 @@ class AccessTokens:
     """Reads the access tokens that one issuer signed."""
 
     def __init__(self, keys: SigningKeys, clock: Clock, issuer: str) -> None:
-        """Know *issuer*'s keys."""
         self._keys = keys
         self._clock = clock
         self._issuer = issuer
@@ -278,7 +276,6 @@ class AccessTokens:
         return VerifiedAccess(sub, client, frozenset(scope.split()), frozenset(listed))
 
     def bearer(self, authorization: str, audience: str) -> VerifiedAccess | None:
-        """Read the token of an ``Authorization`` header, as `bearer_token` finds it."""
         token = bearer_token(authorization)
         return None if token is None else self.read(token, audience)
 

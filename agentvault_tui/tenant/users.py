@@ -65,7 +65,6 @@ class UserStore:
         self._people = People(self._store, Seal.of(home), clock or SystemClock())
 
     def __enter__(self) -> Self:
-        """Use the store for a block."""
         return self
 
     def __exit__(
@@ -74,11 +73,9 @@ class UserStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the file go."""
         self.close()
 
     def close(self) -> None:
-        """Let the file go."""
         self._store.close()
 
     def add(

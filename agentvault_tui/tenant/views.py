@@ -117,7 +117,6 @@ class Views:
     """The templates, and the headers every page has."""
 
     def __init__(self, issuer: str) -> None:
-        """Say on each page that it is *issuer*'s."""
         self._issuer = issuer
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -130,7 +129,6 @@ class Views:
     def page(
         self, name: str, problem: Problem | None = None, **values: Any
     ) -> Response:
-        """Render the template *name*."""
         html = self._templates.get_template(f"{name}.html").render(
             step=name,
             problem=problem,
@@ -150,7 +148,6 @@ class Views:
         problem: Problem | None = None,
         **values: Any,
     ) -> Response:
-        """Render a step that has a code behind it."""
         return self.page(
             name,
             problem,

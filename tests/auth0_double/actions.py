@@ -7,7 +7,10 @@ from typing import Any, Final
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.bodies import (
+from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
+from agentvault_tui.tenant.objects import Document, Objects
+from agentvault_tui.tenant.store import Store
+from auth0_double.bodies import (
     checked,
     flag,
     one_of,
@@ -15,9 +18,6 @@ from agentvault_tui.tenant.management.bodies import (
     tables,
     text,
 )
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
-from agentvault_tui.tenant.objects import Document, Objects
-from agentvault_tui.tenant.store import Store
 from auth0_double.calls import Answer, Call, Endpoint
 
 TRIGGERS: Final = {

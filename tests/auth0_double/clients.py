@@ -8,7 +8,16 @@ from typing import Any
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client
 from agentvault_tui.tenant.management.api import ManagementCall
-from agentvault_tui.tenant.management.bodies import (
+from agentvault_tui.tenant.management.calls import (
+    changed_client,
+    client_shape,
+    kept_client,
+    new_client,
+)
+from agentvault_tui.tenant.management.problems import bad_body, not_found
+from agentvault_tui.tenant.objects import Document
+from agentvault_tui.tenant.parts import Parts
+from auth0_double.bodies import (
     Check,
     checked,
     flag,
@@ -19,15 +28,6 @@ from agentvault_tui.tenant.management.bodies import (
     text,
     texts,
 )
-from agentvault_tui.tenant.management.calls import (
-    changed_client,
-    client_shape,
-    kept_client,
-    new_client,
-)
-from agentvault_tui.tenant.management.problems import bad_body, not_found
-from agentvault_tui.tenant.objects import Document
-from agentvault_tui.tenant.parts import Parts
 from auth0_double.calls import Answer, Call, Endpoint
 from auth0_double.credentials import ALGORITHMS, Credentials
 from auth0_double.resource_servers import drop_grants

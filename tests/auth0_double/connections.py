@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from agentvault_tui.tenant.management.api import ManagementCall
-from agentvault_tui.tenant.management.bodies import checked, flag, table, text, texts
 from agentvault_tui.tenant.management.calls import change_connection, found_connection
 from agentvault_tui.tenant.management.problems import ApiError, bad_body
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
+from auth0_double.bodies import checked, flag, table, text, texts
 from auth0_double.calls import Answer, Call, Endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")

@@ -1,8 +1,8 @@
-"""Clients' public keys: read from PEM, kept, and used to check what a client signed."""
+"""Clients' public keys: read from PEM, and kept."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -11,14 +11,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from cryptography.x509 import load_pem_x509_certificate
-from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
-from joserfc.jws import extract_compact
 
-from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import UsageError
-from agentvault_tui.model import new_id, sha256_hex
+from agentvault_tui.model import new_id
 from agentvault_tui.tenant.objects import Document, Objects
 from agentvault_tui.tenant.store import Store
 
@@ -80,70 +77,6 @@ class Credentials:
     def delete(self, client_id: str, key: str) -> bool:
         """Forget a key; tell whether there was one."""
         return self.find(client_id, key) is not None and self._objects.delete(key)
-
-    def verified(
-        self, client_id: str, ids: tuple[str, ...], token: str, typ: str | None = None
-    ) -> dict[str, Any] | None:
-        """Return the claims of *token* if one of the client's keys *ids* signed it.
-
-        The key is chosen by its own algorithm, never by what the header asks for
-        (RFC 8725 section 3.1), and every candidate is one that the client registered.
-        """
-        header = _header(token)
-        if header is None or (typ is not None and header.get("typ") != typ):
-            return None
-        for key in ids:
-            doc = self.find(client_id, key)
-            if doc is None or self._expired(doc):
-                continue
-            if header.get("kid") not in {None, doc["kid"], doc["id"]}:
-                continue
-            try:
-                found = jwt.decode(
-                    token, RSAKey.import_key(doc["pem"]), algorithms=[doc["alg"]]
-                )
-            except (JoseError, ValueError, TypeError):
-                continue
-            return found.claims
-        return None
-
-    def _expired(self, doc: Document) -> bool:
-        until = doc.get("expires_at")
-        return until is not None and parse_iso(until) <= self._clock.now()
-
-
-class Replays:
-    """Remembers each ``jti`` until what carried it is too old anyway."""
-
-    def __init__(self, store: Store, clock: Clock) -> None:
-        """Remember in *store*: a restart forgets none."""
-        store.change(
-            "CREATE TABLE IF NOT EXISTS seen_jtis (jti_hash TEXT PRIMARY KEY,"
-            " expires_at REAL NOT NULL) STRICT, WITHOUT ROWID"
-        )
-        self._store = store
-        self._clock = clock
-
-    def first(self, owner: str, jti: str, until: float) -> bool:
-        """Tell whether *owner* has not used *jti* before; True for one of many."""
-        now = self._clock.now().timestamp()
-        self._store.change(
-            "DELETE FROM seen_jtis WHERE expires_at < ?", now - 2 * _LEEWAY
-        )
-        return bool(
-            self._store.change(
-                "INSERT OR IGNORE INTO seen_jtis VALUES (?, ?)",
-                sha256_hex(f"{owner} {jti}"),
-                until + _LEEWAY,
-            )
-        )
-
-
-def _header(token: str) -> dict[str, Any] | None:
-    try:
-        return extract_compact(token.encode()).headers()
-    except (JoseError, ValueError, TypeError, RecursionError):
-        return None
 
 
 def _normal_pem(pem: str) -> bytes:

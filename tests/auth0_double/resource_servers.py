@@ -6,7 +6,10 @@ from typing import Any, Final
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import Apis, ResourceServer, new_api
-from agentvault_tui.tenant.management.bodies import (
+from agentvault_tui.tenant.management.problems import ApiError, no_api
+from agentvault_tui.tenant.objects import Objects, merged
+from agentvault_tui.tenant.store import Store
+from auth0_double.bodies import (
     checked,
     flag,
     integer,
@@ -15,9 +18,6 @@ from agentvault_tui.tenant.management.bodies import (
     tables,
     text,
 )
-from agentvault_tui.tenant.management.problems import ApiError, no_api
-from agentvault_tui.tenant.objects import Objects, merged
-from agentvault_tui.tenant.store import Store
 from auth0_double.calls import Answer, Call, Endpoint
 
 _CHANGES: Final = {

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.bodies import checked, table, tables, text
 from agentvault_tui.tenant.management.problems import ApiError, not_found
 from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.people import ROLES, People
 from agentvault_tui.tenant.store import Store
+from auth0_double.bodies import checked, table, tables, text
 from auth0_double.calls import Answer, Call, Endpoint
 
 _MEMBERS: Final = {"name": text(128), "description": text(255, 0)}

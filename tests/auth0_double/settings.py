@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from agentvault_tui.tenant.management.bodies import (
+from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
+from agentvault_tui.tenant.objects import merged
+from agentvault_tui.tenant.store import Store
+from auth0_double.bodies import (
     checked,
     flag,
     integer,
@@ -13,9 +16,6 @@ from agentvault_tui.tenant.management.bodies import (
     table,
     text,
 )
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
-from agentvault_tui.tenant.objects import merged
-from agentvault_tui.tenant.store import Store
 from auth0_double.calls import Answer, Call, Endpoint
 
 _SETTINGS, _FACTORS, _POLICIES = "tenant_settings", "guardian_factors", "mfa_policies"

@@ -9,8 +9,7 @@ from typing import Any
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.app import Surface
-from agentvault_tui.tenant.clients import TOKEN_VAULT, Client, management_client
-from agentvault_tui.tenant.oauth.grants import GrantType
+from agentvault_tui.tenant.clients import Client, management_client
 from agentvault_tui.tenant.parts import Parts, Run
 from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.store import Store
@@ -19,7 +18,7 @@ from auth0_double.actions import ActionCalls
 from auth0_double.client_grants import ClientGrantCalls
 from auth0_double.clients import ClientCalls
 from auth0_double.connections import ConnectionCalls
-from auth0_double.credentials import Credentials, Replays
+from auth0_double.credentials import Credentials
 from auth0_double.faults import FaultSwitch
 from auth0_double.logs import DelayedJournal, LogCalls
 from auth0_double.refresh_tokens import RefreshTokenCalls
@@ -27,7 +26,6 @@ from auth0_double.resource_servers import SCOPES, ApiCalls, DoubleApis
 from auth0_double.roles import RoleCalls
 from auth0_double.settings import SettingsCalls, TenantSettings
 from auth0_double.users import UserCalls
-from auth0_double.workers import Workers, WorkersGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,4 @@ def double(
         UserCalls(parts),
     ):
         surface.calls += calls.endpoints()
-    workers = Workers(credentials, Replays(store, clock), clock, parts.issuer)
-    exchange = WorkersGrant(parts, workers)
-    surface.grants[TOKEN_VAULT] = GrantType(exchange, "seta", "feta")
     return parts, faults.before(surface.app())

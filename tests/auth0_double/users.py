@@ -10,7 +10,6 @@ from typing import Any, Final
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.bodies import checked, flag, table, text
 from agentvault_tui.tenant.management.problems import (
     ApiError,
     bad_body,
@@ -22,6 +21,7 @@ from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import CONNECTION, User, checked_name
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import of_epoch
+from auth0_double.bodies import checked, flag, table, text
 from auth0_double.calls import Answer, Call, Endpoint
 
 _WEAKEST: Final = 12

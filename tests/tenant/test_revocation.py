@@ -44,11 +44,9 @@ def test_the_two_lists_have_different_keys(
 ) -> None:
     """Of a user: tokens; over all: refresh_tokens; and each as recorded."""
     user_id = agent.user["user_id"]
-    of_user = admin.call(
-        "GET", f"users/{user_id}/refresh-tokens", include_totals="true"
-    ).json()
+    of_user = admin.call("GET", f"users/{user_id}/refresh-tokens").json()
     overall = admin.call("GET", "refresh-tokens", user_id=user_id).json()
-    assert of_user == {"tokens": of_user["tokens"], "total": 1}
+    assert of_user == {"tokens": of_user["tokens"]}
     assert overall == {"refresh_tokens": of_user["tokens"]}
     one = of_user["tokens"][0]
     assert admin.call("GET", f"refresh-tokens/{one['id']}").json() == one
@@ -56,8 +54,6 @@ def test_the_two_lists_have_different_keys(
         "id": one["id"],
         "user_id": user_id,
         "created_at": one["created_at"],
-        "idle_expires_at": None,
-        "expires_at": None,
         "client_id": agent.client["client_id"],
         "session_id": one["session_id"],
         "rotating": False,
@@ -67,7 +63,6 @@ def test_the_two_lists_have_different_keys(
                 "scopes": "openid profile offline_access",
             }
         ],
-        "device": {},
         "last_exchanged_at": None,
     }
     assert token not in str(one)
@@ -93,14 +88,11 @@ def test_deleting_a_users_is_202(admin: Admin, agent: Agent, token: str) -> None
     assert not refreshes(agent, token)
 
 
-@pytest.mark.parametrize("by", ["ids", "user", "client", "audience"])
+@pytest.mark.parametrize("by", ["user", "client", "audience"])
 def test_revoking_in_bulk(admin: Admin, agent: Agent, token: str, by: str) -> None:
-    """By ids, by user, by user and client; another client's or audience's stays."""
+    """By user, by user and client; another client's or audience's stays."""
     body: dict[str, Any] = {"user_id": agent.user["user_id"]}
     stays = {**body, "client_id": "app_other"}
-    if by == "ids":
-        body = {"ids": [one["id"] for one in held(agent)]}
-        stays = {"ids": ["rt_other"]}
     if by == "client":
         body["client_id"] = agent.client["client_id"]
     if by == "audience":
@@ -111,8 +103,7 @@ def test_revoking_in_bulk(admin: Admin, agent: Agent, token: str, by: str) -> No
     assert refreshes(agent, token)
     assert admin.call("POST", "refresh-tokens/revoke", body).status_code == 202
     assert not refreshes(agent, token)
-    both = {"ids": ["rt_1"], "user_id": "x"}
-    assert admin.call("POST", "refresh-tokens/revoke", both).status_code == 400
+    assert admin.call("POST", "refresh-tokens/revoke", {}).status_code == 400
 
 
 def test_deletions_can_become_true_later(

@@ -6,13 +6,9 @@ from typing import Any
 
 import pytest
 from auth0_double.running import TenantThread
-from support.manual_clock import ManualClock
 from support.tenant_admin import VAULT, Admin, Agent, Person
 
-from agentvault_tui.home import Home
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.vault.provider import Provider
 
 ACCESS = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -210,23 +206,6 @@ def test_a_login_hint_picks_an_account(admin: Admin, agent: Agent, token: str) -
     )
     me = agent.me_token(token)
     assert agent.me(me, "DELETE", f"accounts/{second['id']}").status_code == 204
-
-
-def test_the_provider_narrows_a_scope_and_never_widens_it(
-    home: Home, clock: ManualClock
-) -> None:
-    """RFC 6749 section 6: a refresh gives nothing beyond what the owner granted."""
-    store = Store(home, checkpoints=True)
-    provider = Provider(store, clock)
-    held = provider.grant("workspace", "ann", "a b", 60.0).refresh_token
-    narrowed = provider.refresh(held, 60.0, "a")
-    assert narrowed is not None
-    assert narrowed.scope == "a"
-    assert provider.refresh(held, 60.0, "a c") is None
-    whole = provider.refresh(held, 60.0)
-    assert whole is not None
-    assert whole.scope == "a b"
-    store.close()
 
 
 def test_revoked_at_the_provider(admin: Admin) -> None:

@@ -71,14 +71,12 @@ class ManagementApi:
     """``/api/v2/``, over a table of calls."""
 
     def __init__(self, parts: Parts, calls: Iterable[ManagementCall]) -> None:
-        """Serve *calls* over a tenant's *parts*; of two alike the later one counts."""
         self._parts = parts
         self._by_path: dict[str, dict[str, ManagementCall]] = {}
         for call in calls:
             self._by_path.setdefault(call.path, {})[call.method] = call
 
     def app(self) -> Starlette:
-        """Return the routes as an app to be mounted."""
         made = Starlette(
             routes=[
                 Route(path, self._handler(of_method), methods=list(of_method))

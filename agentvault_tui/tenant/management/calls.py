@@ -7,8 +7,10 @@ back, and read the log. People and keys of a home are kept by commands, not here
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
+
+from msgspec import UNSET, Struct
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import grant_name
@@ -20,14 +22,12 @@ from agentvault_tui.tenant.management.api import (
     ManagementRequest,
 )
 from agentvault_tui.tenant.management.bodies import (
-    Check,
+    Maybe,
+    Scope,
+    Scopes,
+    Uri,
+    Word,
     checked,
-    flag,
-    one_of,
-    table,
-    tables,
-    text,
-    texts,
 )
 from agentvault_tui.tenant.management.problems import (
     ApiError,
@@ -43,30 +43,82 @@ from agentvault_tui.tenant.people import ROLES
 from agentvault_tui.tenant.refresh import RefreshToken
 from agentvault_tui.tenant.times import of_epoch
 
-_CLIENT: Final[Mapping[str, Check]] = {
-    "name": text(128),
-    "description": text(140, 0),
-    "app_type": one_of("native", "regular_web", "non_interactive"),
-    "is_first_party": flag,
-    "oidc_conformant": flag,
-    "grant_types": texts(50),
-    "token_endpoint_auth_method": one_of(
-        "none", "client_secret_post", "client_secret_basic"
-    ),
-    "callbacks": texts(100, 2000),
-    "client_metadata": table({}),
-    "refresh_token": table(
-        {
-            "rotation_type": one_of("non-rotating"),
-            "expiration_type": one_of("non-expiring"),
-            "policies": tables(
-                table({"audience": text(600), "scope": texts()}, "audience", "scope"),
-                20,
-            ),
-        }
-    ),
-    "jwt_configuration": table({"alg": one_of("RS256")}),
-}
+
+class RefreshPolicy(Struct):
+    """An audience that refresh tokens reach besides their own."""
+
+    audience: Uri
+    scope: Scopes
+
+
+class RefreshRules(Struct):
+    """How refresh tokens live: they neither rotate nor expire."""
+
+    rotation_type: Literal["non-rotating"] = "non-rotating"
+    expiration_type: Literal["non-expiring"] = "non-expiring"
+    policies: list[RefreshPolicy] | Maybe = UNSET
+
+
+class JwtRules(Struct):
+    """How ID tokens are signed."""
+
+    alg: Literal["RS256"] = "RS256"
+
+
+class ClientBody(Struct):
+    """The members of a client that the broker sets."""
+
+    name: Word | Maybe = UNSET
+    app_type: Literal["native", "regular_web", "non_interactive"] | Maybe = UNSET
+    is_first_party: bool | Maybe = UNSET
+    oidc_conformant: bool | Maybe = UNSET
+    grant_types: list[Word] | Maybe = UNSET
+    token_endpoint_auth_method: (
+        Literal["none", "client_secret_post", "client_secret_basic"] | Maybe
+    ) = UNSET
+    callbacks: list[Uri] | Maybe = UNSET
+    client_metadata: dict[str, Any] | Maybe = UNSET
+    refresh_token: RefreshRules | Maybe = UNSET
+    jwt_configuration: JwtRules | Maybe = UNSET
+
+
+class GrantBody(Struct):
+    """The members of a client grant."""
+
+    client_id: Word | Maybe = UNSET
+    audience: Uri | Maybe = UNSET
+    subject_type: Literal["client", "user"] | Maybe = UNSET
+    scope: Scopes | Maybe = UNSET
+    allow_all_scopes: bool | Maybe = UNSET
+
+
+class ConnectedAccounts(Struct):
+    """Whether Token Vault may be used through a connection."""
+
+    active: bool = False
+
+
+class ConnectionBody(Struct):
+    """The members of a connection that the broker sets."""
+
+    connected_accounts: ConnectedAccounts | Maybe = UNSET
+
+
+class EnabledClient(Struct):
+    """A client for which a connection is switched on or off."""
+
+    client_id: Word
+    status: bool
+
+
+class RevokedTokens(Struct):
+    """Whose refresh tokens are to end."""
+
+    user_id: Scope
+    client_id: Word | Maybe = UNSET
+    audience: Uri | Maybe = UNSET
+
+
 _NEEDED: Final = (
     "name", "app_type", "grant_types", "is_first_party", "oidc_conformant"
 )  # fmt: skip
@@ -75,17 +127,6 @@ _REFRESH: Final[Document] = {
     "rotation_type": "non-rotating",
     "expiration_type": "non-expiring",
 }
-_GRANT_CHANGES: Final = {"scope": texts(1000), "allow_all_scopes": flag}
-_GRANT: Final = {
-    "client_id": text(64),
-    "audience": text(600),
-    "subject_type": one_of("client", "user"),
-    **_GRANT_CHANGES,
-}
-_CONNECTION: Final = {
-    "connected_accounts": table({"active": flag, "cross_app_access": flag})
-}
-_ENABLED: Final = {"client_id": text(64), "status": flag}
 _MOST_ENABLED: Final = 50
 
 
@@ -156,9 +197,6 @@ def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
 
 def _list_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [client_shape(client) for client in parts.clients.all()]
-    for name in ("app_type", "is_first_party"):
-        if (wanted := asked.query.get(name)) is not None:
-            found = [doc for doc in found if str(doc[name]).lower() == wanted]
     page = paging.either(asked.query, "clients", found, name="client_id")
     return ManagementAnswer(200, paging.chosen(asked.query, page, "clients"))
 
@@ -169,7 +207,7 @@ def _get_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 
 def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
-    body = checked(asked.body, _CLIENT, "name")
+    body = checked(asked.body, ClientBody, "name")
     client, secret = parts.clients.add(new_client(body))
     given = {} if secret is None else {"client_secret": secret}
     return ManagementAnswer(201, client_shape(client) | given)
@@ -177,7 +215,7 @@ def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 def _change_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     client = kept_client(parts, asked)
-    doc = changed_client(client, checked(asked.body, _CLIENT))
+    doc = changed_client(client, checked(asked.body, ClientBody))
     return ManagementAnswer(200, client_shape(parts.clients.change(client, doc)))
 
 
@@ -211,7 +249,7 @@ def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 
 def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
-    body = checked(asked.body, _GRANT, "client_id", "audience")
+    body = checked(asked.body, GrantBody, "client_id", "audience")
     client = parts.clients.find(body["client_id"])
     if client is None:
         raise no_client()
@@ -240,7 +278,9 @@ def _change_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     held = parts.apis.grants.get(asked.path["id"])
     if held is None:
         raise not_found("The client grant does not exist", "inexistent_client_grant")
-    grant = merged(held, checked(asked.body, _GRANT_CHANGES))
+    body = checked(asked.body, GrantBody)
+    changes: Document = {n: body[n] for n in ("scope", "allow_all_scopes") if n in body}
+    grant = merged(held, changes)
     grant.setdefault("scope", [])
     _check_grant(parts, grant)
     parts.apis.grants.replace(grant["id"], grant)
@@ -260,17 +300,14 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
 
 def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [api.doc for api in parts.apis.all()]
-    if (wanted := asked.query.get("identifiers")) is not None:
-        found = [doc for doc in found if doc["identifier"] in wanted.split(",")]
     page = paging.either(asked.query, "resource_servers", found)
     return ManagementAnswer(200, paging.chosen(asked.query, page, "resource_servers"))
 
 
 def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.connections.objects.all()
-    for name in ("name", "strategy"):
-        if (wanted := asked.query.get(name)) is not None:
-            found = [doc for doc in found if doc[name] == wanted]
+    if (name := asked.query.get("name")) is not None:
+        found = [doc for doc in found if doc["name"] == name]
     page = paging.either(asked.query, "connections", found)
     return ManagementAnswer(200, paging.chosen(asked.query, page, "connections"))
 
@@ -301,7 +338,7 @@ def change_connection(
 
 def _change_connection(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     doc = found_connection(parts, asked)
-    return change_connection(parts, doc, checked(asked.body, _CONNECTION))
+    return change_connection(parts, doc, checked(asked.body, ConnectionBody))
 
 
 def _enabled_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
@@ -320,7 +357,7 @@ def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
         )  # fmt: skip
     enabled = dict.fromkeys(doc["enabled_clients"])
     for item in asked.body:
-        pair = checked(item, _ENABLED, "client_id", "status")
+        pair = checked(item, EnabledClient)
         # Taking away must work for a client that is gone; giving must not.
         if pair["status"] and parts.clients.find(pair["client_id"]) is None:
             raise no_client()
@@ -333,22 +370,8 @@ def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 
 def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
-    members = {
-        "ids": texts(100, 64),
-        "user_id": text(),
-        "client_id": text(64),
-        "audience": text(600),
-    }
-    body = checked(asked.body, members)
-    if (body.get("ids") is None) == (body.get("user_id") is None):
-        raise ApiError(
-            400, "Payload validation error: 'Give ids, or user_id'", "invalid_body"
-        )
-    names = ("user_id", "client_id", "audience")
-    wanted = {name: body.get(name) for name in names}
-    keys = body.get("ids") or [held.id for held in parts.refresh.list(**wanted)]
-    for key in keys:
-        parts.refresh.revoke(key)
+    for held in parts.refresh.list(**checked(asked.body, RevokedTokens)):
+        parts.refresh.revoke(held.id)
     return ManagementAnswer(202, {})
 
 
@@ -358,8 +381,6 @@ def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, Any]:
         "id": held.id,
         "user_id": held.user_id,
         "created_at": of_epoch(held.created_at),
-        "idle_expires_at": None,
-        "expires_at": None,
         "client_id": held.client_id,
         "session_id": held.session_id,
         "rotating": False,
@@ -367,7 +388,6 @@ def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, Any]:
             {"audience": audience or parts.apis.userinfo, "scopes": scopes}
             for audience, scopes in held.reach.items()
         ],
-        "device": {},
         "last_exchanged_at": of_epoch(held.last_exchanged_at),
     }
 
@@ -376,8 +396,6 @@ def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> Managemen
     found = parts.refresh.list(user_id=asked.path["id"])
     shapes = [refresh_token_shape(parts, held) for held in found]
     page = paging.by_checkpoint(asked.query, "tokens", shapes)
-    if paging.flagged(asked.query, "include_totals"):
-        page["total"] = len(shapes)
     return ManagementAnswer(200, page)
 
 
@@ -391,8 +409,6 @@ def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAns
     shapes = [
         {
             "id": "dcr_" + held.id.removeprefix("rt_"),
-            "device_name": "",
-            "device_id": held.id,
             "type": kind,
             "user_id": held.user_id,
             "client_id": held.client_id,

@@ -10,14 +10,12 @@ class ApiError(Exception):
     """A refusal, as ``{statusCode, error, message, errorCode}``."""
 
     def __init__(self, status: int, message: str, code: str | None) -> None:
-        """Keep what the envelope says."""
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
 
     def envelope(self) -> dict[str, Any]:
-        """Return the body."""
         said = {
             "statusCode": self.status,
             "error": HTTPStatus(self.status).phrase,

@@ -56,7 +56,6 @@ class PollPaces:
     """How fast each device code is polled for (RFC 8628 section 3.5)."""
 
     def __init__(self, clock: Clock) -> None:
-        """Know none; a forgotten pace is a lenient one."""
         self._clock = clock
         self._paces: dict[str, _Pace] = {}
 
@@ -81,7 +80,6 @@ class PollPaces:
         return held
 
     def forget(self, key: str) -> None:
-        """Nobody polls for *key* any more."""
         self._paces.pop(key, None)
 
 
@@ -93,7 +91,6 @@ class DeviceGrant:
     """
 
     def __init__(self, parts: Parts, lifetime: int) -> None:
-        """Work on a tenant's *parts*."""
         self._clients = parts.clients
         self._apis = parts.apis
         self._codes = parts.codes
@@ -197,7 +194,7 @@ class DeviceGrant:
             self._apis.for_user(asked.client, api, code.scope),
             api,
         )
-        _log.info("device code redeemed", extra={"sub": code.sub})
+        _log.info("device code redeemed by %s", code.sub)
         return GrantResult(issued.answer, issued.user, audience=code.audience)
 
     def _still_pending(self, code: DeviceCode, client: Client) -> TenantRefusedError:

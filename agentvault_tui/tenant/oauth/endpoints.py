@@ -31,7 +31,6 @@ class TokenEndpoint:
     """``POST /oauth/token`` and ``POST /oauth/revoke``."""
 
     def __init__(self, parts: Parts, grants: Mapping[str, GrantType]) -> None:
-        """Dispatch to *grants* over a tenant's *parts*."""
         self._auth = parts.auth
         self._grants = grants
         self._tokens = parts.tokens
@@ -129,14 +128,12 @@ class UserInfo:
     """``/userinfo`` (OpenID Connect Core section 5.3)."""
 
     def __init__(self, parts: Parts) -> None:
-        """Take the access tokens of a tenant's *parts*."""
         self._tokens = parts.tokens
         self._access = parts.access
         self._people = parts.people
         self._audience = parts.apis.userinfo
 
     async def answer(self, request: Request) -> Response:
-        """Say who an access token is about."""
         token = bearer_token(request.headers.get("authorization", ""))
         said = None
         if token is not None:

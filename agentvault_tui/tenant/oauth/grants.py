@@ -55,7 +55,6 @@ class MachineGrant:
     """Client credentials (RFC 6749 section 4.4)."""
 
     def __init__(self, parts: Parts) -> None:
-        """Issue for the APIs of a tenant's *parts*."""
         self._apis = parts.apis
         self._tokens = parts.tokens
 
@@ -93,7 +92,6 @@ class RefreshGrant:
     """Refresh tokens (RFC 6749 section 6), also for another API."""
 
     def __init__(self, parts: Parts) -> None:
-        """Exchange the refresh tokens of a tenant's *parts*."""
         self._apis = parts.apis
         self._tokens = parts.tokens
         self._refresh = parts.refresh
@@ -162,7 +160,6 @@ class CodeGrant:
     """Authorization codes (RFC 6749 section 4.1); the store has their hashes."""
 
     def __init__(self, parts: Parts) -> None:
-        """Issue and redeem over a tenant's *parts*."""
         self._store = parts.store
         self._clock = parts.clock
         self._apis = parts.apis

@@ -41,7 +41,6 @@ class ExchangeError(TenantRefusedError):
     """A refusal whose true reason the log tells, and the answer does not."""
 
     def __init__(self, error: str, what: str, reason: str) -> None:
-        """Keep the *reason* beside Auth0's words."""
         super().__init__(error, what)
         self.reason = reason
 

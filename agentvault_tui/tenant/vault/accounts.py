@@ -45,7 +45,6 @@ class Accounts:
     def __init__(
         self, store: Store, seal: Seal, clock: Clock, provider: Provider
     ) -> None:
-        """Keep them in *store*, their tokens sealed with *seal*."""
         self._store = store
         self._seal = seal
         self._clock = clock
@@ -84,7 +83,6 @@ class Accounts:
         return found
 
     def list(self, user_id: str, connection: str | None = None) -> list[Account]:
-        """Return a user's accounts, oldest first."""
         rows = self._store.all(
             "SELECT * FROM connected_accounts WHERE user_id = ?"
             " AND (? IS NULL OR connection = ?) ORDER BY seq",
@@ -93,7 +91,6 @@ class Accounts:
         return [account for account in map(_read, rows) if self._kept(account)]
 
     def get(self, key: str) -> Account | None:
-        """Return the account of that id."""
         row = self._store.one("SELECT * FROM connected_accounts WHERE id = ?", key)
         account = None if row is None else _read(row)
         return account if account is not None and self._kept(account) else None
@@ -104,16 +101,12 @@ class Accounts:
             self._store.change("DELETE FROM connected_accounts WHERE id = ?", key)
         )
 
-    def tokens(
-        self, account: Account, lifetime: float, scope: str | None = None
-    ) -> ProviderTokens | None:
+    def tokens(self, account: Account, lifetime: float) -> ProviderTokens | None:
         """Return tokens that work now; None when the provider refuses to refresh.
 
         Args:
             account: whose.
             lifetime: seconds that the provider's access tokens live.
-            scope: for a token narrower than what the user granted; such a one is
-                made for this call and not kept.
         """
         held = self._open(account)
         now = self._now()
@@ -121,8 +114,6 @@ class Accounts:
             "UPDATE connected_accounts SET last_used_at = ? WHERE id = ?",
             *(now, account.id),
         )
-        if scope is not None and set(scope.split()) != set(account.scopes):
-            return self._provider.refresh(held["refresh_token"], lifetime, scope)
         if account.token_expires_at - now > _ALMOST:
             return ProviderTokens(
                 held["access_token"],

@@ -51,7 +51,6 @@ class Connecting:
     """The requests of one store that wait for a person; hashes of their secrets."""
 
     def __init__(self, store: Store, clock: Clock, issuer: str) -> None:
-        """Send people to *issuer*'s own page."""
         self._store = store
         self._clock = clock
         self._issuer = issuer
@@ -120,7 +119,6 @@ class Connecting:
         return code if changed else None
 
     def cancel(self, asked: ConnectRequest) -> None:
-        """Note a person's no."""
         self._store.change(
             "DELETE FROM connect_requests WHERE session_hash = ?", asked.key
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
@@ -24,22 +23,10 @@ TO_CONNECTION: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VaultSubject:
-    """For whom a client exchanges."""
-
-    user: User
-    scope: str | None = None
-    """What the result is limited to, if it is to have less than the account has."""
-    details: dict[str, Any] = field(default_factory=dict)
-    """What the log tells besides."""
-
-
 class VaultGrant:
     """Token exchange (RFC 8693) as Auth0 has it; the log has each refusal's reason."""
 
     def __init__(self, parts: Parts) -> None:
-        """Exchange for tokens of a tenant's connected accounts."""
         self._accounts = parts.accounts
         self._connections = parts.connections
         self._refresh = parts.refresh
@@ -63,31 +50,18 @@ class VaultGrant:
                 "unauthorized_client",
                 f"Grant type '{TOKEN_VAULT}' not allowed for the client.",
             )
-        subject = self.subject(asked)
-        account, lifetime = self._account(asked, subject.user)
-        scope = subject.scope
-        if scope is not None and not set(scope.split()) <= set(account.scopes):
-            # Never silently more, or less, than was asked for.
-            raise ExchangeError(
-                "access_denied",
-                "The connected account does not have the requested scopes.",
-                "scope_not_granted",
-            )
-        tokens = self._accounts.tokens(account, lifetime, scope)
+        user = self._subject(asked)
+        account, lifetime = self._account(asked, user)
+        tokens = self._accounts.tokens(account, lifetime)
         if tokens is None:
             raise ExchangeError(
                 "federated_connection_refresh_token_flow_failed",
                 "Federated connection Refresh Token flow failed.",
                 "provider_refused",
             )
-        return self._outcome(asked, subject, account, tokens)
+        return self._outcome(asked, user, account, tokens)
 
-    def subject(self, asked: TokenRequest) -> VaultSubject:
-        """Return for whom a request exchanges.
-
-        Raises:
-            TenantRefusedError: its subject token is none, or of a type not served.
-        """
+    def _subject(self, asked: TokenRequest) -> User:
         if asked.form["subject_token_type"] != FROM_REFRESH:
             raise refused("invalid_request", "Unsupported subject_token_type.")
         if asked.form["requested_token_type"] != TO_CONNECTION:
@@ -98,15 +72,7 @@ class VaultGrant:
             raise ExchangeError(
                 "invalid_grant", "Unknown or invalid refresh token.", "invalid_token"
             ) from None
-        return VaultSubject(self.user(held.user_id))
-
-    def user(self, sub: str) -> User:
-        """Return the user *sub*, for whom tokens may be exchanged.
-
-        Raises:
-            ExchangeError: they are gone, or blocked.
-        """
-        user = self._people.find(sub)
+        user = self._people.find(held.user_id)
         if user is None:
             raise ExchangeError(
                 "invalid_token", "Invalid or expired subject token.", "user_is_gone"
@@ -137,7 +103,7 @@ class VaultGrant:
     def _outcome(
         self,
         asked: TokenRequest,
-        subject: VaultSubject,
+        user: User,
         account: Account,
         tokens: ProviderTokens,
     ) -> GrantResult:
@@ -159,9 +125,8 @@ class VaultGrant:
             "token_broker": "token_vault",
             "connected_account": {"id": account.id, "idp_user_id": account.account},
             "is_privileged_worker": False,
-            **subject.details,
         }
-        return GrantResult(answer, subject.user, details, account.connection)
+        return GrantResult(answer, user, details, account.connection)
 
 
 def _not_found(reason: str) -> ExchangeError:

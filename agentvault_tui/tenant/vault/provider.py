@@ -38,7 +38,6 @@ class Provider:
     """The stand-in over one store, which holds hashes of its tokens alone."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        """Keep grants in *store*."""
         self._store = store
         self._clock = clock
 
@@ -54,24 +53,16 @@ class Provider:
         access, expires_at = self._token(key, scope, lifetime)
         return ProviderTokens(access, refresh, scope, expires_at)
 
-    def refresh(
-        self, refresh_token: str, lifetime: float, scope: str | None = None
-    ) -> ProviderTokens | None:
-        """Give a new access token, of *scope* if that is narrower; None: refused."""
+    def refresh(self, refresh_token: str, lifetime: float) -> ProviderTokens | None:
+        """Issue a new access token; None: refused."""
         row = self._store.one(
             "SELECT id, scope FROM provider_grants WHERE refresh_hash = ?",
             sha256_hex(refresh_token),
         )
         if row is None:
             return None
-        held = row["scope"].split()
-        wanted = held if scope is None else scope.split()
-        # RFC 6749 section 6: nothing beyond what the owner granted.
-        if not set(wanted) <= set(held):
-            return None
-        narrowed = " ".join(wanted)
-        access, expires_at = self._token(row["id"], narrowed, lifetime)
-        return ProviderTokens(access, refresh_token, narrowed, expires_at)
+        access, expires_at = self._token(row["id"], row["scope"], lifetime)
+        return ProviderTokens(access, refresh_token, row["scope"], expires_at)
 
     def info(self, access_token: str) -> dict[str, Any] | None:
         """Say what a live access token is good for; None if it is not one."""
@@ -141,7 +132,6 @@ class ProviderApi:
     """What a workspace asks of its provider, and what revokes there."""
 
     def __init__(self, provider: Provider) -> None:
-        """Answer for *provider*."""
         self._provider = provider
 
     async def token_info(self, request: Request) -> Response:
