@@ -2,31 +2,407 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
 import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import click
+from msgspec import to_builtins
 from msgspec.structs import replace
 
-from agentvault_tui.cli.events import print_event
-from agentvault_tui.cli.evidence import show
 from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
-from agentvault_tui.cli.past import past
-from agentvault_tui.cli.record_files import accept, export, verify
-from agentvault_tui.cli.session import CliSession
-from agentvault_tui.cli.times import Moment
+from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.clock import SystemClock, iso, parse_iso, span
 from agentvault_tui.errors import (
     LedgerDamagedError,
     NotFoundError,
     UnreachableError,
+    UsageError,
 )
+from agentvault_tui.home import user_name
+from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.operator_api.history import EventInfo
-from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import HeadInfo
+from agentvault_tui.operator_api.history import (
+    EventInfo,
+    EventProofInfo,
+    PastInfo,
+    StoryInfo,
+)
+from agentvault_tui.operator_api.proof import Proof
+from agentvault_tui.operator_api.requests import AuditQuery, PastQuery
+from agentvault_tui.operator_api.shapes import (
+    OPEN,
+    OUTCOMES,
+    HeadInfo,
+    PanicInfo,
+    PastAgentInfo,
+)
+
+_AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def read_moment(text: str, now: datetime) -> datetime:
+    """Read ``2026-11-24T10:00:00Z``, or ``10m``, ``2h``, ``3d`` before *now*.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if match := _AGO.fullmatch(text):
+        seconds = int(match[1]) * _SECONDS[match[2]]
+        try:
+            return now - timedelta(seconds=seconds)
+        except OverflowError as error:
+            raise ValueError("longer ago than there are dates") from error
+    return parse_iso(text)
+
+
+class Moment(click.ParamType[str]):
+    """An option that is a moment; the command receives it as the wire writes it."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Read the moment, or say how one is written."""
+        try:
+            return iso(read_moment(str(value), SystemClock().now()))
+        except (ValueError, OverflowError):
+            self.fail(
+                f"'{value}' is not a time: write 2026-11-24T10:00:00Z, or 10m, 2h, 3d",
+                param,
+                ctx,
+            )
+
+
+def print_event(out: Output, event: EventInfo) -> None:
+    """Print *event*; columns have fixed widths, because the next one is not known."""
+    if out.json_mode:
+        out.json(event)
+        return
+    actor, action = event.actor, event.action
+    about = [event.resource or event.detail.get("agent")]
+    if event.type != "token.decision":
+        action, about = event.type, [action, *about]
+    reason = out.cell(event.reason or " ")
+    if actor.kind == "agent":
+        reason = out.own_words(event.reason or " ", 120)
+    elif event.agent_id and "agent" not in event.detail:
+        # Whose it is stands nowhere else in what others did about an agent.
+        why = (event.reason or "").strip()
+        reason = out.cell(f"{why} ({event.agent_id})" if why else event.agent_id)
+    out.row(
+        (7, out.cell(event.seq, "quiet")),
+        (20, out.cell(event.time[:19] + "Z", "quiet")),
+        (9, out.word(event.outcome or " ")),
+        (18, out.cell(actor.name, "strong")),
+        (20, out.cell(action)),
+        (30, out.cell(" ".join(str(word) for word in about if word) or " ")),
+        (0, reason),
+    )
+
+
+_THEIRS = ("agent_says", "other_details", "parameters", "resource_indicator")
+"""Members an agent writes: what looks like a code or a link in them is masked."""
+_TEXTS = ("action", "resource", "outcome", "reason", "rule", "decision_id")
+
+
+@command("show", example="agentvault audit show 1842", prints_data=True)
+@click.argument("seq", type=click.IntRange(1))
+@pass_session
+def show(session: CliSession, seq: int) -> int:
+    """Print event SEQ in full: its story, its exact body, and whether the hash holds.
+
+    The link of the chain is computed here, from the body. Exits 1 if it does not hold.
+    """
+    found = session.client.call(calls.EVENT, seq=seq)
+    story = session.client.call(calls.STORY, seq=seq)
+    proof = Proof.read(replace(found, seq=seq), found.ledger)
+    problem = proof.problem()
+    shown, told = to_builtins(found.event), proof.event() or {}
+    if not problem and {name: told.get(name) for name in shown} != shown:
+        problem = "the body tells another event than the broker shows"
+    if session.json:
+        session.out.json(
+            {
+                **to_builtins(found),
+                "verified": not problem,
+                "problem": problem,
+                "story": story.events,
+                "story_complete": story.complete,
+            }
+        )
+    else:
+        _print_proof(session.out, found, story, problem)
+    return 1 if problem else 0
+
+
+def _print_proof(
+    out: Output, found: EventProofInfo, story: StoryInfo, problem: str
+) -> None:
+    out.fields(_fields(out, found.event))
+    out.line("")
+    if len(story.events) > 1:
+        more = "" if story.complete else ", and more"
+        out.line(Cell(out.shown(f"story of {len(story.events)} events{more}"), "quiet"))
+        for row in _story(out, story.events, found.event.seq):
+            out.row(*row)
+        out.line("")
+    out.fields(
+        [
+            ("hash", found.hash),
+            ("previous", found.previous_hash),
+            ("computed", out.word("fault") if problem else out.word("ok")),
+            *([("problem", problem)] if problem else []),
+        ]
+    )
+    out.line("")
+    out.line(Cell(out.shown(found.body, 100_000)))
+
+
+def _fields(out: Output, event: EventInfo) -> Iterator[tuple[str, Cell | object]]:
+    """Yield every member that says something; an agent's own words are masked."""
+    actor = event.actor
+    yield "event", event.seq
+    yield "time", event.time
+    yield "type", event.type
+    yield "actor", f"{actor.name} ({actor.kind}, {actor.id})"
+    yield "agent", event.agent_id
+    for name in _TEXTS:
+        if (text := getattr(event, name)) is None:
+            continue
+        if name == "reason" and actor.kind == "agent":
+            text = out.own_words(text, 2000)
+        yield name.replace("_", " "), text
+    for name, value in event.detail.items():
+        own = name in _THEIRS
+        yield out.shown(name, 30), out.own_words(value, 2000) if own else value
+
+
+def _story(
+    out: Output, events: Iterable[EventInfo], here: int
+) -> Iterator[tuple[tuple[int, Cell], ...]]:
+    before = None
+    for event in events:
+        moment = parse_iso(event.time)
+        gap = "" if before is None else f"+{span((moment - before).total_seconds())}"
+        before = moment
+        mark = "*" if event.seq == here else " "
+        yield (
+            (9, Cell(out.shown(f"{mark}{event.seq}"), "quiet")),
+            (12, out.cell(gap or f"{event.time[11:23]}Z", "quiet")),
+            (20, out.cell(event.type)),
+            (10, out.word(event.outcome or " ")),
+            (0, out.cell(event.actor.name, "strong")),
+        )
+
+
+@command("past", example="agentvault audit past --at 2h", prints_data=True)
+@click.option("--at", "at", type=Moment(), help="A time, or 10m, 2h, 3d ago.")
+@click.option("--seq", type=click.IntRange(1), help="Right after this event, instead.")
+@pass_session
+def past(session: CliSession, at: str | None, seq: int | None) -> None:
+    """Show agents, live tokens, waiting step-ups and panic as they were.
+
+    All of it is rebuilt from the ledger's events; what they do not say is told.
+    """
+    if (at is None) == (seq is None):
+        raise UsageError("give one moment", "--at TIME or --seq NUMBER")
+    query = PastQuery(at=at) if seq is None else PastQuery(seq=seq)
+    found = session.client.call(calls.PAST, query)
+    if session.json:
+        session.out.json(found)
+    else:
+        _print_past(session.out, found)
+
+
+def _print_past(out: Output, found: PastInfo) -> None:
+    last, panic = found.around.last, found.status.panic
+    recorded = f"{found.seq} of {last.seq if last else 0}, recorded {found.time}"
+    out.fields(
+        [
+            ("as of", out.cell(found.at, "strong")),
+            ("after event", recorded),
+            *([("panic", out.cell(_panic(panic), "bad", 400))] if panic.on else []),
+        ]
+    )
+    out.line("")
+    _print_agents(out, found.agents or ())
+    _print_waiting(out, found)
+    for doubt in found.status.warnings:
+        out.note(f"unsure: {doubt}")
+
+
+def _panic(panic: PanicInfo) -> str:
+    why = f": {panic.reason}" if panic.reason else ""
+    return f"everything stopped since {panic.since} by {panic.by}{why}"
+
+
+def _print_agents(out: Output, agents: Iterable[PastAgentInfo]) -> None:
+    if not agents:
+        out.line("no agents then")
+        return
+    rows = [
+        [
+            out.cell(agent.name, "strong", 60),
+            out.cell(agent.id),
+            out.word(agent.status),
+            out.cell(agent.tokens_live),
+            *(out.cell(getattr(agent.counts, word)) for word in OUTCOMES),
+            out.cell(" ".join(agent.scopes)),
+        ]
+        for agent in agents
+    ]
+    heads = ("NAME", "ID", "STATUS", "TOKENS", "ALLOWED", "DENIED", "ESCALATED")
+    out.table((*heads, "SCOPES"), rows)
+
+
+def _print_waiting(out: Output, found: PastInfo) -> None:
+    waiting = [each for each in found.stepups or () if each.status in OPEN]
+    if not waiting:
+        return
+    now = parse_iso(found.at)
+    out.line("")
+    rows = [
+        [
+            out.cell(each.id),
+            out.word(each.status),
+            out.cell(each.agent_name, "strong", 60),
+            out.cell(each.action),
+            out.cell(each.resource),
+            out.cell(f"{_left(each.expires_at, now)} s left"),
+        ]
+        for each in waiting
+    ]
+    out.table(("STEP-UP", "STATUS", "AGENT", "ACTION", "ON", "ENDS"), rows)
+
+
+def _left(ends: str, now: datetime) -> int:
+    return max(int((parse_iso(ends) - now).total_seconds()), 0)
+
+
+@command("export", example="agentvault audit export events.jsonl", prints_data=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="Only JSON Lines can be verified.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@pass_session
+def export(session: CliSession, file: Path, form: str, force: bool) -> None:
+    """Write every event to FILE, mode 0600; needs no broker.
+
+    An existing FILE is kept unless --force is given; a file of the home always is.
+    """
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", "name a file")
+    export_ledger = lazy_room("ledger").export_ledger
+    done = export_ledger(
+        session.home,
+        file.absolute(),
+        form=form,
+        replace=force,
+        now=SystemClock().now(),
+    )
+    out = session.out
+    if session.json:
+        out.json(
+            {
+                "file": str(file),
+                "format": form,
+                "ledger": done.ledger,
+                "events": done.count,
+                "head": done.head.seq,
+                "hash": done.head.hash,
+            }
+        )
+        return
+    out.line(f"{done.count} events up to {done.head.seq} in ", out.cell(file))
+    if form == "jsonl":
+        out.line("check it anywhere: agentvault audit verify ", out.cell(file))
+
+
+@command("verify", example="agentvault audit verify events.jsonl", prints_data=True)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@pass_session
+def verify(session: CliSession, file: Path | None) -> int:
+    """Check the ledger, or an export in FILE, and name the first bad event.
+
+    Of the ledger also that agents, scopes, panic and tokens are as its events say.
+
+    Needs no broker. Exits 1 when the record is not the one that was written.
+    """
+    ledger = lazy_room("ledger")
+    if file is None:
+        found = ledger.verify_home(session.home)
+    else:
+        found = ledger.verify_export(file)
+    out = session.out
+    if session.json:
+        out.json(
+            {
+                "ok": found.ok,
+                "events": found.events,
+                "head": found.head.seq,
+                "hash": found.head.hash,
+                "ledger": found.ledger,
+                "first_bad": found.first_bad,
+                "problem": found.problem,
+            }
+        )
+    elif found.ok:
+        out.line(out.word("ok"), f": {found.events} events, head {found.head.seq}")
+        out.line(out.cell(found.head.hash, "quiet"))
+    else:
+        _print_bad(session, found)
+    return 0 if found.ok else 1
+
+
+@command(
+    "accept",
+    example="agentvault audit accept --reason 'restored the backup of Monday'",
+    prints_data=True,
+)
+@click.option("--reason", required=True, help="Why; it is recorded.")
+@pass_session
+def accept(session: CliSession, reason: str) -> None:
+    """Go on from an older copy of the ledger that was put back on purpose.
+
+    What is lost stays lost; that it was accepted, by whom and why, is recorded.
+    """
+    if not reason.strip():
+        raise UsageError("accepting is recorded with a reason", "give --reason R")
+    uid = os.getuid()
+    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+    accept_rollback = lazy_room("ledger").accept_rollback
+    event = asyncio.run(
+        accept_rollback(session.home, clock=SystemClock(), actor=actor, reason=reason)
+    )
+    if session.json:
+        session.out.json({"head": event.seq, "hash": event.hash})
+    else:
+        session.out.line(f"accepted, and recorded as event {event.seq}")
+
+
+def _print_bad(session: CliSession, found: Any) -> None:
+    out = session.out
+    where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
+    out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
+    out.line(f"right up to event {found.head.seq}, {found.events} checked")
+
 
 _PAGE: Final = 1000
 _RETRY: Final = 1.0

@@ -105,7 +105,7 @@ def doctor(session: CliSession, /, **credential: Any) -> int:
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
-    return int(lazy_room("cli.auth0_doctor").doctor(session, **credential))
+    return int(lazy_room("cli.auth0_work").doctor(session, **credential))
 
 
 @command(

@@ -3,23 +3,153 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-from agentvault_tui.cli.auth0_reach import ManagementSession, TellingClients, opened
+from agentvault_tui.cli.auth0_credential import (
+    from_descriptor,
+    from_keyring,
+    from_prompt,
+    usable,
+)
+from agentvault_tui.cli.auth0_needs import management_issuer, needs, tenant_issuer
+from agentvault_tui.cli.device import print_device
+from agentvault_tui.cli.doctor import print_finding
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
-from agentvault_tui.errors import TenantScopeError, UsageError
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import (
+    SettingsError,
+    TenantCredentialError,
+    TenantError,
+    TenantScopeError,
+    UsageError,
+)
+from agentvault_tui.model.finding import Level, fault
 from agentvault_tui.text import visible
+from agentvault_tui.vault import (
+    Budget,
+    DeviceFlow,
+    FixedToken,
+    Management,
+    RegisteredClient,
+    Secret,
+    Tenant,
+    TokenSource,
+)
+from agentvault_tui.vault.kept_clients import KeptClients
 from agentvault_tui.vault.provision import (
     Found,
+    Needs,
     PlanItem,
     PlanStep,
+    Provisioner,
     ProvisioningPlan,
     checks,
-    scopes,
     show,
+    sign_in,
 )
+from agentvault_tui.vault.provision.needs import (
+    lacking_scopes,
+    reading_scopes,
+    writing_scopes,
+)
+
+
+class TellingClients(KeptClients):
+    """Keeps as ever, and remembers what came new, to print it once if asked."""
+
+    def __init__(self, *args: Any) -> None:
+        """Remember nothing yet."""
+        super().__init__(*args)
+        self.fresh: dict[str, tuple[str, Secret]] = {}
+
+    def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
+        """Keep a client, and its secret if it has one; on disk when this returns."""
+        super().keep(key, client_id, secret)
+        if secret is not None:
+            self.fresh[key] = (client_id, secret)
+
+
+@dataclass
+class ManagementSession:
+    """A tenant that is reached, with a credential."""
+
+    management: Management
+    kept: TellingClients
+    needs: Needs
+
+    @property
+    def provisioner(self) -> Provisioner:
+        """Return what plans and applies there."""
+        return Provisioner(self.management, self.kept)
+
+
+@asynccontextmanager
+async def opened(
+    session: CliSession,
+    *,
+    credential_fd: int | None,
+    device: bool,
+    change_mfa_policy: bool = False,
+    remove_unused: bool = False,
+) -> AsyncIterator[ManagementSession]:
+    """Reach the Management API; a person is asked for a credential last of all.
+
+    Raises:
+        UsageError: no tenant is set, or there is no credential.
+    """
+    issuer = tenant_issuer(session)
+    wanted = replace(
+        needs(session), change_mfa_policy=change_mfa_policy, remove_unused=remove_unused
+    )
+    kept = TellingClients(session.home, issuer)
+    async with reached(management_issuer(session)) as tenant:
+        source: RegisteredClient | TokenSource
+        if device:
+            source = await _by_device(session, tenant, kept, wanted)
+        elif credential_fd is not None:
+            source = usable(from_descriptor(credential_fd))
+        else:
+            source = usable(from_keyring(issuer) or from_prompt())
+        rate = session.settings.tenant.rate
+        budget = Budget(tenant.clock, rate=rate, burst=max(2.0, rate))
+        yield ManagementSession(Management(tenant, source, budget=budget), kept, wanted)
+
+
+@asynccontextmanager
+async def reached(issuer: str) -> AsyncIterator[Tenant]:
+    """Yield the tenant at *issuer*, and close its connections afterwards.
+
+    Raises:
+        SettingsError: *issuer* is not one we may talk to.
+    """
+    tenant = Tenant(issuer, SystemClock())
+    try:
+        yield tenant
+    finally:
+        await tenant.aclose()
+
+
+async def _by_device(
+    session: CliSession, tenant: Tenant, kept: KeptClients, wanted: Needs
+) -> TokenSource:
+    if session.json:
+        raise UsageError("a person reads the code", "leave out --json, or --device")
+    client_id = session.settings.tenant.client_id or kept.client_id("console")
+    if not client_id:
+        raise UsageError(
+            "signing in by device flow needs a native application of the tenant",
+            "set tenant.client_id, or use a credential: --credential-fd N",
+        )
+    asked = reading_scopes(wanted) + writing_scopes(wanted)
+
+    def tell(flow: DeviceFlow) -> None:
+        print_device(session, flow)
+
+    return FixedToken(await sign_in(tenant, client_id, asked, tell))
 
 
 def show_plan(session: CliSession, **given: Any) -> None:
@@ -27,7 +157,7 @@ def show_plan(session: CliSession, **given: Any) -> None:
 
     async def work() -> ProvisioningPlan:
         async with opened(session, **given) as there:
-            await _must_have(there, scopes.reading(there.needs))
+            await _must_have(there, reading_scopes(there.needs))
             plan, _ = await there.provisioner.plan(there.needs)
             return plan
 
@@ -50,7 +180,7 @@ def apply(
     async def work() -> int:
         """Plan, ask, write and print; return the exit code."""
         async with opened(session, **given) as there:
-            wanted = scopes.reading(there.needs) + scopes.writing(there.needs)
+            wanted = reading_scopes(there.needs) + writing_scopes(there.needs)
             await _must_have(there, wanted)
             plan, found = await there.provisioner.plan(there.needs)
             if not session.json:
@@ -92,7 +222,7 @@ async def _must_have(there: ManagementSession, wanted: tuple[str, ...]) -> None:
     Raises:
         TenantScopeError: the credential lacks some.
     """
-    lacks = scopes.lacking(wanted, await there.management.scopes())
+    lacks = lacking_scopes(wanted, await there.management.scopes())
     if lacks:
         raise TenantScopeError(
             "insufficient_scope",
@@ -162,3 +292,63 @@ def _print_end(session: CliSession, there: ManagementSession) -> None:
         return
     out.line("the console's application is ", out.cell(client_id, "strong"))
     out.line("secrets are in ", out.cell(kept.path, limit=500))
+
+
+def doctor(session: CliSession, **credential: Any) -> int:
+    """Print what is wrong on the tenant; return 1 when there is a fault."""
+    found = asyncio.run(_all(session, **credential))
+    healthy = all(finding.level is not Level.FAULT for _, finding in found)
+    if session.json:
+        findings = [{"area": area, **finding.shape()} for area, finding in found]
+        session.out.json({"ok": healthy, "findings": findings})
+    return 0 if healthy else 1
+
+
+async def _all(session: CliSession, **credential: Any) -> list[checks.Check]:
+    found: list[checks.Check] = []
+    try:
+        async with aclosing(_findings(session, **credential)) as findings:
+            async for check in findings:
+                _note(session, found, check)
+    except SettingsError as error:
+        _note(session, found, ("settings", fault(error.what, error.remedy)))
+    except TenantScopeError as error:
+        for scope in error.scopes or ("a scope the tenant does not name",):
+            finding = fault(f"the credential lacks {scope}", checks.GRANT_IT)
+            _note(session, found, ("credential", finding))
+    except TenantCredentialError as error:
+        _note(session, found, ("credential", fault(error.what, error.remedy)))
+    except TenantError as error:
+        _note(session, found, ("tenant", fault(error.what, error.remedy)))
+    return found
+
+
+def _note(session: CliSession, found: list[checks.Check], check: checks.Check) -> None:
+    if check in found:  # a scope that is lacking is also what ends the look
+        return
+    found.append(check)
+    if not session.json:
+        print_finding(session.out, *check)
+
+
+async def _findings(
+    session: CliSession, **credential: Any
+) -> AsyncGenerator[checks.Check]:
+    """Yield findings; what cannot be reached or may not be read ends it."""
+    for issuer in dict.fromkeys((tenant_issuer(session), management_issuer(session))):
+        async with reached(issuer) as tenant, aclosing(checks.reach(tenant)) as seen:
+            async for check in seen:
+                yield check
+                if check[1].level is Level.FAULT and check[0] == "tenant":
+                    return
+    async with opened(session, **credential) as there:
+        try:
+            held = await there.management.scopes()
+        except TenantError as error:
+            yield checks.no_token(error, there.management)
+            return
+        for check in checks.rights(held, there.needs):
+            yield check
+        plan, found = await there.provisioner.plan(there.needs)
+        for check in checks.examine(plan, found, there.needs):
+            yield check

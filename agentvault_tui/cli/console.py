@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +16,8 @@ import click
 from agentvault_tui.cli.framework import command, link_option, pass_session
 from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.cli.terminal import require_screen
-from agentvault_tui.errors import UnreachableError
+from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
+from agentvault_tui.home import Home, private_file
 
 _STARTED: Final = (
     "A broker was started for this console and stops when you quit; "
@@ -45,7 +52,7 @@ def open_or_start(session: CliSession) -> int:
     if client.reachable():
         return open_console(session, client.path)
     session.out.note("no broker runs: starting one for as long as the console is open")
-    with lazy_room("cli.own_broker").own_broker(session.home) as socket:
+    with own_broker(session.home) as socket:
         return open_console(session, socket, note=_STARTED)
 
 
@@ -69,3 +76,77 @@ def open_console(
             config_folder=session.home.config,
         )
     )
+
+
+_STOP_SECONDS: Final = 10.0
+_LAST_WORDS: Final = 4096
+_FAILURES: Final = {1: AgentVaultError, 2: UsageError}
+"""What its exit code says was wrong with it."""
+
+
+@contextlib.contextmanager
+def own_broker(home: Home) -> Iterator[Path]:
+    """Run a broker on *home*, yield its socket, and stop it afterwards.
+
+    Its stdin is ours: should this process be killed, the broker reads the end of it
+    and stops by itself.
+
+    Raises:
+        UnreachableError: it did not start, with what it said.
+    """
+    home.prepare()
+    log = home.run / "broker.log"
+    private_file(log)
+    # -P: a json.py in the folder we were started from must not be imported.
+    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "serve"]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [*line, "--until-stdin-closes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **_home_variable(home)},
+            # Ctrl-C and a closing terminal are the console's; it then stops the broker.
+            start_new_session=True,
+        )
+    try:
+        yield _ready(process, log)
+    finally:
+        _stop(process)
+
+
+def _home_variable(home: Home) -> dict[str, str]:
+    """Name the home to the child, unless it is the user's own two folders."""
+    return {"AGENTVAULT_HOME": str(home.data)} if home.data == home.config else {}
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
+    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+    line = process.stdout.readline()
+    try:
+        return Path(json.loads(line)["operator_socket"])
+    except (ValueError, KeyError, TypeError) as error:
+        _end(process)
+        said = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
+        last = said.splitlines()[-1] if said else f"see {log}"
+        failure = _FAILURES.get(process.returncode, UnreachableError)
+        raise failure(
+            "the broker did not start", last.removeprefix("agentvault: ")
+        ) from error
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of one that is ending; one that hangs there is ended."""
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

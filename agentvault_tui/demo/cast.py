@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from agentvault_tui.demo.store import PEOPLE
+from agentvault_tui.demo.workspace import PEOPLE
 
 
 @dataclass(frozen=True, slots=True)

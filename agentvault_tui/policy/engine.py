@@ -13,12 +13,11 @@ import cedarpy
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
-from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.catalogue import Catalogue, action_groups, schema_text
 from agentvault_tui.policy.classes import RequestClasses
 from agentvault_tui.policy.explain import Explanation, would_change
 from agentvault_tui.policy.facts import Facts, derive
 from agentvault_tui.policy.lint import PolicyProblem, first_misspelt, problems
-from agentvault_tui.policy.messages import message
 from agentvault_tui.policy.reads import RuleReads, action_members
 from agentvault_tui.policy.rules import (
     DEFAULT_DENY,
@@ -28,8 +27,7 @@ from agentvault_tui.policy.rules import (
     position,
     read_rules,
 )
-from agentvault_tui.policy.ruling import UNCLEAR, Principal, Ruling
-from agentvault_tui.policy.schema import action_groups, schema_text
+from agentvault_tui.policy.ruling import UNCLEAR, Principal, Ruling, message
 from agentvault_tui.policy.texts import (
     Texts,
     shipped_catalogue,

@@ -1,11 +1,14 @@
-"""Who asks, and the answer for one scope: what engine, messages and explain share."""
+"""The answer for one scope, and the sentence about it that a developer reads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agentvault_tui.model import Outcome
+from agentvault_tui.policy.facts import Facts
+from agentvault_tui.text import visible
 
 UNCLEAR: Final = "parameter_unclear"
 """The reason when a rule reads what the request does not say clearly."""
@@ -31,3 +34,51 @@ class Ruling:
     why: str
     unclear: tuple[str, ...] = ()
     """What the rule reads and the request does not say clearly, if that decided."""
+
+
+_NEEDED = {
+    "recipients": "a whole number from 1, or a list of plain addresses",
+    "amount": "a whole number",
+    "currency": "three capital letters such as USD",
+    "count": "a whole number",
+    "resource": "named, and spelt as the policy's rules spell it",
+}
+
+
+def message(
+    agent_id: str,
+    granted: Sequence[str],
+    ruling: Ruling,
+    rulings: Sequence[Ruling],
+    facts: Facts,
+) -> str:
+    """Explain *ruling*, the strictest of *rulings*, to the agent's developer."""
+    shown = visible(ruling.scope, 80)
+    if ruling.reason == "scope_not_granted":
+        return _not_granted(agent_id, granted, rulings)
+    if ruling.outcome is Outcome.DENIED:
+        return f"{shown} is denied by the policy (rule {ruling.rule}): {ruling.why}"
+    if ruling.outcome is Outcome.ESCALATED:
+        unclear = dict.fromkeys((*ruling.unclear, *facts.unclear))
+        hint = "".join(
+            f" To be read, {name} must be {_NEEDED[name]}." for name in unclear
+        )
+        return f"{shown} needs a person's approval: {ruling.why}{hint}"
+    return f"{shown} is granted."
+
+
+def _not_granted(
+    agent_id: str, granted: Sequence[str], rulings: Sequence[Ruling]
+) -> str:
+    missing = [
+        str(visible(one.scope, 80))
+        for one in rulings
+        if one.reason == "scope_not_granted"
+    ]
+    has = visible(", ".join(granted) or "nothing", 400)
+    return (
+        f"Not granted to this agent: {visible(', '.join(missing), 400)}."
+        f" Granted: {has}."
+        f" An operator can grant it: agentvault agents grant {agent_id}"
+        f" {visible(' '.join(missing), 400)}"
+    )

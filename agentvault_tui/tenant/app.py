@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from agentvault_tui.model.extensions import EXTENSIONS_PATH
+from agentvault_tui.model.claims import EXTENSIONS_PATH
 from agentvault_tui.tenant.activation import ActivationPages
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import TenantError, TenantUnreachableError
+from agentvault_tui.errors import (
+    TenantError,
+    TenantRefusedError,
+    TenantUnreachableError,
+)
 from agentvault_tui.text import visible
-from agentvault_tui.vault.credentials import RegisteredClient
+from agentvault_tui.vault.credentials import DEVICE_GRANT, RegisteredClient
 from agentvault_tui.vault.issuer import origin
+from agentvault_tui.vault.management import audience
 from agentvault_tui.vault.refusals import refused
 from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import AccessToken, ask_token, read_access
-from agentvault_tui.vault.urns import DEVICE_GRANT
 from agentvault_tui.vault.waiting import nap, unless
 
 DEFAULT_INTERVAL: Final = 5
@@ -298,3 +302,57 @@ async def poll_until_ended(
                 pause = max(result.retry_after or 0.0, slower)
             case _:
                 return result
+
+
+_LIFE: Final = 900
+"""Seconds: what Auth0 gives a device code."""
+
+
+async def sign_in(
+    tenant: Tenant,
+    client_id: str,
+    scopes: Iterable[str],
+    show: Callable[[DeviceFlow], None],
+) -> AccessToken:
+    """Sign a person in and return their Management API token.
+
+    Args:
+        tenant: whose API it is for.
+        client_id: a native application with the device grant.
+        scopes: what is asked for; the tenant may give less.
+        show: told the code and the link, for the person.
+
+    Returns:
+        an access token with the scopes that were given.
+
+    Raises:
+        TenantError: the tenant refused, or nobody signed in in time.
+    """
+    form = {
+        "client_id": client_id,
+        "scope": " ".join(scopes),
+        "audience": audience(tenant),
+    }
+    metadata = await tenant.metadata()
+    endpoint = metadata.device_authorization_endpoint
+    reply = await tenant.send("POST", endpoint, form=form)
+    flow = read_start(reply, tenant.issuer, _LIFE, tenant.clock)
+    show(flow)
+
+    async def ask() -> Poll:
+        # No openid in the scope, so no ID token: what it may is all that counts.
+        return await poll_once(tenant, client_id, flow, openid=False)
+
+    match await poll_until_ended(tenant, flow, ask, cancel=asyncio.Event()):
+        case FlowTokens(access=AccessToken() as access):
+            return access
+        case FlowDenied(message):
+            raise _ended("access_denied", message)
+        case FlowFailed(error, message):
+            raise _ended(error, message)
+    raise TenantError("nobody signed in before the code ran out", "start again")
+
+
+def _ended(error: str, message: str) -> TenantRefusedError:
+    what = f"the tenant ended the sign-in: {error} {message}"
+    return TenantRefusedError(error, what.rstrip(), status=403)

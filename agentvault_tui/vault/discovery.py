@@ -12,7 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from agentvault_tui.errors import TenantError, TenantUnreachableError
-from agentvault_tui.model.extensions import DETAILS_TYPES
+from agentvault_tui.model.claims import DETAILS_TYPES
 from agentvault_tui.text import visible
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import TenantReply

@@ -25,8 +25,8 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
 )
 from agentvault_tui.text import visible
+from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
 from agentvault_tui.vault.reply import Json, TenantReply
-from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 
 class Envelope(StrEnum):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError
-from agentvault_tui.model.extensions import EXTENSIONS_PATH
+from agentvault_tui.model.claims import EXTENSIONS_PATH
 from agentvault_tui.vault.discovery import (
     Metadata,
     read_details_types,

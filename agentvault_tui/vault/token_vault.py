@@ -12,18 +12,18 @@ from typing import Final
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.credentials import RegisteredClient
+from agentvault_tui.vault.credentials import (
+    TYPE_PROVIDER,
+    TYPE_REFRESH,
+    VAULT_GRANT,
+    RegisteredClient,
+)
 from agentvault_tui.vault.refusals import Refusal, read_refusal, refused
 from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
-from agentvault_tui.vault.urns import (
-    TYPE_PROVIDER,
-    TYPE_REFRESH,
-    VAULT_GRANT,
-)
 
 _PROMPT: Final = RetryLimits(attempts=3, seconds=5.0)
 """An agent waits for the answer, and would rather be told to come again."""

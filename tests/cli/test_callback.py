@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from support.patience import PATIENT
 
-from agentvault_tui.cli import callback
-from agentvault_tui.cli.callback import listening
+from agentvault_tui.cli import connections as callback
+from agentvault_tui.cli.connections import listening
 from agentvault_tui.errors import RefusedError
 
 

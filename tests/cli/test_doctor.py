@@ -17,8 +17,8 @@ from support.terminal import Terminal
 from support.wire_shapes import filled
 
 from agentvault_tui import __version__
-from agentvault_tui.cli.doctor import running
-from agentvault_tui.cli.doctor.machine import resets_can_race
+from agentvault_tui.cli import doctor as running
+from agentvault_tui.cli.doctor import resets_can_race
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import CutJournal, KeptCut, Ledger
 from agentvault_tui.operator_api.shapes import StatusInfo

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from support.command_line import HOSTILE, Agent, Answer, Broker
 
-from agentvault_tui.cli import evidence
+from agentvault_tui.cli import audit as evidence
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls

@@ -14,10 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import convert
 
+from agentvault_tui.cli.audit import print_event, read_moment
 from agentvault_tui.cli.device import print_qr
-from agentvault_tui.cli.events import print_event
 from agentvault_tui.cli.output import Output, ascii_terminal, one_line, to_json
-from agentvault_tui.cli.times import read_moment
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.text import cell_width
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentvault_tui.cli import own_broker
+from agentvault_tui.cli import console as own_broker
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.home import Home
 

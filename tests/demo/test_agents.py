@@ -18,9 +18,13 @@ from support.scripted_broker import ScriptedBroker
 from agentvault_tui.demo.agents import ExampleAgent, Pauses
 from agentvault_tui.demo.cast import ROLES, booking, casting, deletion, lookup, payment
 from agentvault_tui.demo.client import VAULT, OAuthClient
-from agentvault_tui.demo.guard import OwnersGuard, TokenGuard
-from agentvault_tui.demo.store import WorkspaceStore
-from agentvault_tui.demo.workspace import application, serving
+from agentvault_tui.demo.workspace import (
+    OwnersGuard,
+    TokenGuard,
+    WorkspaceStore,
+    application,
+    serving,
+)
 
 BRISK = Pauses(cut_off=0.2, cooling=0.1, again=0.1, slow_down=0.2)
 ESCALATED = {

@@ -10,9 +10,13 @@ import pytest
 from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
-from agentvault_tui.demo.guard import OwnersGuard, TokenGuard
-from agentvault_tui.demo.store import WorkspaceStore
-from agentvault_tui.demo.workspace import application, serving
+from agentvault_tui.demo.workspace import (
+    OwnersGuard,
+    TokenGuard,
+    WorkspaceStore,
+    application,
+    serving,
+)
 
 PAY = {"amount": 4200, "currency": "USD", "payee": "Northwind GmbH", "invoice": 1881}
 

@@ -12,7 +12,7 @@ import pytest
 from agentvault_tui.cli.app import run as run_line
 from agentvault_tui.model import Action, Agent, AgentId
 from agentvault_tui.policy import Policy, shipped_catalogue, shipped_policy
-from agentvault_tui.policy.schema import schema_text
+from agentvault_tui.policy.catalogue import schema_text
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text()
 _, AFTER = TEXT.split("## Ten rules people need")

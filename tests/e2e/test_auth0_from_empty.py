@@ -27,7 +27,7 @@ from support.patience import PATIENT
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.credentials import VAULT_GRANT
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = TESTS / "live" / "auth0.py"

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.credentials import VAULT_GRANT
 
 pytestmark = with_python("auth0", MANAGEMENT)
 

@@ -14,9 +14,9 @@ import pytest
 from support.peers import INTEROP, NODE, with_node
 from support.provisioned import Provisioned, provisioned
 
+from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
 from agentvault_tui.vault.management.objects import clients
 from agentvault_tui.vault.provision import PlanStep
-from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 OURS = (
     "actions",

@@ -11,7 +11,7 @@ import pytest
 from support.peers import MANAGEMENT, answer, with_node, with_python
 from support.provisioned import NEEDS, Provisioned, provisioned
 
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.credentials import VAULT_GRANT
 
 KINDS = (
     "APIs",

@@ -15,9 +15,9 @@ from agentvault_tui.errors import (
     TenantScopeError,
 )
 from agentvault_tui.vault import Secret
+from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
 from agentvault_tui.vault.provision import PlanStep, names
 from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
-from agentvault_tui.vault.urns import DEVICE_GRANT, VAULT_GRANT
 
 WRITES = (PlanStep.CREATE, PlanStep.CHANGE)
 

@@ -16,9 +16,10 @@ from agentvault_tui.errors import SettingsError, TenantError
 from agentvault_tui.home import Home
 from agentvault_tui.model.finding import Level
 from agentvault_tui.vault import Tenant
-from agentvault_tui.vault.provision import checks, names, scopes
+from agentvault_tui.vault.credentials import VAULT_GRANT
+from agentvault_tui.vault.provision import checks, names
 from agentvault_tui.vault.provision.actions import PROOF
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.provision.needs import READING_SCOPES
 
 Break = Callable[[DictTenant], Any]
 
@@ -384,7 +385,7 @@ async def rights(vault: Vault) -> list[checks.Check]:
 
 async def test_each_scope_that_is_lacking_is_named(vault: Vault) -> None:
     """To read: a fault each; to apply: a warning each, for who only looks."""
-    held = set(scopes.READING) - {"read:actions", "read:roles"}
+    held = set(READING_SCOPES) - {"read:actions", "read:roles"}
     vault.tenant.granted = " ".join(held)
     found = await rights(vault)
     faults = [one.what for _, one in found if one.level is Level.FAULT]

@@ -21,7 +21,8 @@ from support.provisioning import CREDENTIAL, Call, configure
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.vault.provision import Needs, names, scopes
+from agentvault_tui.vault.provision import Needs, names
+from agentvault_tui.vault.provision.needs import READING_SCOPES, writing_scopes
 
 OURS = ("AGENTVAULT_HOME", "AGENTVAULT_TENANT_RATE")
 
@@ -161,7 +162,7 @@ def test_what_nothing_uses_is_deleted_when_asked_for_alone(
     assert auth0("apply", "--yes").code == 0
     assert "--remove-unused deletes it" in auth0("plan").out
     assert "- api.elevated" in auth0("plan", "--remove-unused").out
-    tenant.granted = " ".join((*scopes.READING, *scopes.writing(Needs())))
+    tenant.granted = " ".join((*READING_SCOPES, *writing_scopes(Needs())))
     assert auth0("plan").code == 0
     without = auth0("apply", "--yes", "--remove-unused")
     assert without.code == 1
@@ -187,7 +188,7 @@ def test_every_scope_that_is_missing_is_named_before_the_first_write(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """A run that would fail half-way does not begin."""
-    tenant.granted = " ".join({*scopes.READING, "create:clients"})
+    tenant.granted = " ".join({*READING_SCOPES, "create:clients"})
     answer = auth0("apply", "--yes")
     assert answer.code == 1
     for scope in ("create:roles", "update:actions", "update:tenant_settings"):
@@ -217,7 +218,7 @@ def test_a_token_that_says_what_it_may_has_every_missing_scope_named(
     payload = base64.urlsafe_b64encode(b'{"scope": "read:clients read:roles"}').decode()
     answer = auth0("plan", credential={"access_token": f"e30.{payload}.x"})
     assert answer.code == 1
-    for scope in scopes.READING:
+    for scope in READING_SCOPES:
         assert (scope in answer.err) is (scope not in {"read:clients", "read:roles"})
 
 

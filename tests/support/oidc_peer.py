@@ -22,7 +22,7 @@ from agentvault_tui.vault import (
     begin_sign_in,
     finish_sign_in,
 )
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.credentials import VAULT_GRANT
 
 URSULA = "auth0|ursula"
 FACTORS = ("pwd", "mfa")

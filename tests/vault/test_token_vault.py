@@ -17,7 +17,7 @@ from agentvault_tui.vault import (
     Tenant,
     TokenVault,
 )
-from agentvault_tui.vault.urns import (
+from agentvault_tui.vault.credentials import (
     TYPE_PROVIDER,
     TYPE_REFRESH,
     VAULT_GRANT,

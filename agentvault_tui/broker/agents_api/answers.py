@@ -20,7 +20,7 @@ from agentvault_tui.broker.answers import (
     Waiting,
 )
 from agentvault_tui.model import TokenKind
-from agentvault_tui.vault.urns import TYPE_PROVIDER
+from agentvault_tui.vault.credentials import TYPE_PROVIDER
 from agentvault_tui.web.reply import Reply, json_reply
 
 

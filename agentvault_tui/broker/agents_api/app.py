@@ -50,7 +50,7 @@ from agentvault_tui.broker.usecases.request import request_token, start_backchan
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import Agent
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_reply

@@ -8,7 +8,7 @@ from agentvault_tui.broker.agents_api.assertion import ALGORITHMS
 from agentvault_tui.broker.agents_api.client_auth import METHODS
 from agentvault_tui.model import DETAIL_TYPE
 from agentvault_tui.policy.catalogue import Catalogue
-from agentvault_tui.vault.urns import VAULT_GRANT
+from agentvault_tui.vault.credentials import VAULT_GRANT
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 CIBA: Final = "urn:openid:params:grant-type:ciba"

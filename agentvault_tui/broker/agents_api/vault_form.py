@@ -7,7 +7,7 @@ from typing import Any
 from agentvault_tui.broker.agents_api.action import text_of
 from agentvault_tui.broker.agents_api.faults import malformed
 from agentvault_tui.settings import CONNECTION
-from agentvault_tui.vault.urns import TYPE_PROVIDER
+from agentvault_tui.vault.credentials import TYPE_PROVIDER
 
 
 def read_connection(form: dict[str, Any]) -> str:

@@ -30,9 +30,9 @@ from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import AgentId
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Management
+from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.vault.management.objects import clients
 from agentvault_tui.vault.management.revoking import revoke_refresh_tokens
-from agentvault_tui.vault.urns import VAULT_GRANT
 
 _SETTLING: Final = 5.0
 """Seconds to wait for a deletion to become true; the outbox asks again later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentvault_tui.model.extensions import DETAILS_TYPES
+from agentvault_tui.model.claims import DETAILS_TYPES
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,

@@ -4,12 +4,11 @@
 `applying` makes it so; `checks` names what is wrong, and the remedy.
 """
 
-from agentvault_tui.vault.provision import checks, scopes, show
-from agentvault_tui.vault.provision.found import Found
-from agentvault_tui.vault.provision.login import sign_in
-from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin
+from agentvault_tui.vault.device import sign_in
+from agentvault_tui.vault.provision import checks, show
+from agentvault_tui.vault.provision.applying import Provisioner
+from agentvault_tui.vault.provision.needs import AgentNeed, Found, Needs, Pin
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
-from agentvault_tui.vault.provision.provisioner import Provisioner
 
 __all__ = [
     "AgentNeed",
@@ -21,7 +20,6 @@ __all__ = [
     "Provisioner",
     "ProvisioningPlan",
     "checks",
-    "scopes",
     "show",
     "sign_in",
 ]

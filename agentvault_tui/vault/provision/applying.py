@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,10 +13,16 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     TenantScopeError,
 )
+from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.management.rows import by_plan
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.found import Found
-from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
+from agentvault_tui.vault.provision.needs import Found, Keeper, Needs
+from agentvault_tui.vault.provision.plan import (
+    PlanItem,
+    PlanStep,
+    ProvisioningPlan,
+    make_plan,
+)
 from agentvault_tui.vault.provision.reading import TenantReader
 from agentvault_tui.vault.provision.rules import (
     FieldChange,
@@ -25,6 +31,7 @@ from agentvault_tui.vault.provision.rules import (
     compare,
     unmet,
 )
+from agentvault_tui.vault.provision.survey import survey
 from agentvault_tui.vault.provision.writing import TenantWriter
 from agentvault_tui.vault.reply import Json
 
@@ -197,3 +204,41 @@ def _room_in_flow(bound: list[str]) -> None:
             f"the login flow would have {len(bound)} Actions, and {_MAX_BOUND} fit",
             "unbind one in the Dashboard, under Actions, Triggers",
         )
+
+
+class Provisioner:
+    """Reads a tenant, says what is to do there, and does it."""
+
+    def __init__(self, management: Management, keeper: Keeper) -> None:
+        """Use *management*; secrets the tenant gives go to *keeper* alone."""
+        self._reader: Final = TenantReader(management, keeper)
+        self._writer: Final = TenantWriter(management, keeper)
+
+    async def look(
+        self, needs: Needs, kinds: Container[DesiredKind] = frozenset(DesiredKind)
+    ) -> tuple[tuple[DesiredObject, ...], Found]:
+        """Return what should stand on the tenant, and what does, of these *kinds*.
+
+        Raises:
+            TenantError: it cannot be read; a scope that is missing is named.
+        """
+        return await survey(self._reader, needs, kinds)
+
+    async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, Found]:
+        """Return what is to do, and the reading it rests on; writes nothing.
+
+        Raises:
+            TenantError: as `look`.
+        """
+        wanted, found = await self.look(needs)
+        plan = make_plan(wanted, found, remove_unused=needs.remove_unused)
+        return plan, found
+
+    def apply(self, plan: ProvisioningPlan, found: Found) -> AsyncGenerator[PlanItem]:
+        """Carry out *plan*; yields each item once it has been read back.
+
+        Raises:
+            TenantError: the tenant would not; what was done stays, and a new plan
+                goes on from there.
+        """
+        return carry_out(plan, found, self._reader, self._writer)

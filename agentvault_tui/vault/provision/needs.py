@@ -1,10 +1,15 @@
-"""What a vault needs from a tenant, plain data, and what keeps its secrets."""
+"""Plain data of provisioning: what is needed, what was found, and which scopes.
+
+`Keeper` is where secrets go that the tenant gives.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
+from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.secret import Secret
 
 
@@ -83,3 +88,104 @@ class Keeper(Protocol):
     def new_worker_key(self, key: str) -> tuple[str, str]:
         """Make and keep a worker's key; return its name and public part in PEM."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """One object that an earlier version made, and that nothing uses."""
+
+    address: str
+    title: str
+    identity: str
+    """Its id on the tenant."""
+    held: str = ""
+    """Why it is not ours to delete; empty: nothing speaks against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One reading of the tenant."""
+
+    systems: Systems
+    objects: Mapping[str, Json] = field(default_factory=dict)
+    """Address to the object, brought to the members that rules name."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Address to its id on the tenant."""
+    marked: Mapping[str, str] = field(default_factory=dict)
+    """Address of every client with our mark to its name, wanted or not."""
+    by_hand: Mapping[str, str] = field(default_factory=dict)
+    """What only a person can do there: address to what."""
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    """Address of a factor that the tenant's plan has no more: what it says."""
+    unused: tuple[Unused, ...] = ()
+    """What earlier versions made, in the order in which it is to be deleted."""
+    remembering: tuple[str, ...] = ()
+    """Names of others' Actions in the login that let a browser be remembered."""
+    misfiled: Mapping[str, str] = field(default_factory=dict)
+    """Address of a grant that stands for another kind of subject: for which."""
+    adopted: Mapping[str, str] = field(default_factory=dict)
+    """Address of a client that is ours by its mark alone to its id.
+
+    Whoever may edit one application of the tenant can give it that mark.
+    """
+
+
+READING_SCOPES: Final = (
+    "read:actions",
+    "read:client_grants",
+    "read:clients",
+    "read:connections",
+    "read:guardian_factors",
+    "read:mfa_policies",
+    "read:prompts",
+    "read:resource_servers",
+    "read:roles",
+    "read:tenant_settings",
+)
+"""What plan and doctor take."""
+_WRITING: Final = (
+    "create:actions",
+    "create:client_grants",
+    "create:clients",
+    "create:roles",
+    "delete:client_grants",
+    "update:actions",
+    "update:client_grants",
+    "update:client_keys",
+    "update:clients",
+    "update:connections",
+    "update:guardian_factors",
+    "update:roles",
+    "update:tenant_settings",
+)
+_REMOVAL: Final = ("delete:clients", "delete:resource_servers")
+_WORKERS: Final = (
+    "create:client_credentials",
+    "read:client_credentials",
+    "update:client_token_vault_privileged_access",
+)
+
+
+def reading_scopes(needs: Needs) -> tuple[str, ...]:
+    """Return the scopes that plan and doctor take."""
+    workers = any(agent.pins for agent in needs.agents)
+    return (*READING_SCOPES, *(["read:client_credentials"] if workers else []))
+
+
+def writing_scopes(needs: Needs) -> tuple[str, ...]:
+    """Return the scopes that apply takes on top, and no more."""
+    workers = any(agent.pins for agent in needs.agents)
+    policy = ["update:mfa_policies"] if needs.change_mfa_policy else []
+    removal = _REMOVAL if needs.remove_unused else ()
+    return (*_WRITING, *(_WORKERS if workers else ()), *policy, *removal)
+
+
+def lacking_scopes(wanted: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:
+    """Return each scope of *wanted* that is not *held*.
+
+    A tenant that does not say what it gave is not guessed at: nothing is lacking,
+    and the call that needs a scope names it.
+    """
+    if not held:
+        return ()
+    return tuple(sorted({scope for scope in wanted if scope not in held}))

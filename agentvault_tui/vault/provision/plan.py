@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.found import Found, Unused
+from agentvault_tui.vault.provision.needs import Found, Unused
 from agentvault_tui.vault.provision.rules import FieldChange, Ids, compare
 
 _CHANGE = "change the plan under Settings, Subscription, in the Dashboard"

@@ -15,10 +15,14 @@ from agentvault_tui.vault.provision.desired import (
     connection,
     desired,
 )
-from agentvault_tui.vault.provision.found import Found, Unused
-from agentvault_tui.vault.provision.lasting import DEFAULT_REMEDY, REMEDY, Lasting
-from agentvault_tui.vault.provision.needs import Needs, Systems
-from agentvault_tui.vault.provision.reading import TenantReader, key_of
+from agentvault_tui.vault.provision.needs import Found, Needs, Systems, Unused
+from agentvault_tui.vault.provision.reading import (
+    DEFAULT_REMEDY,
+    REMEDY,
+    Lasting,
+    TenantReader,
+    key_of,
+)
 from agentvault_tui.vault.reply import Json
 
 _MY_ACCOUNT: Final = (

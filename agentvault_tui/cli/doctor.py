@@ -1,0 +1,529 @@
+"""``agentvault doctor``: what is wrong here, and its remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import sqlite3
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, closing
+from datetime import datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui import __version__
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.lookup import agent_pages
+from agentvault_tui.cli.output import Output, ascii_terminal
+from agentvault_tui.cli.session import CliSession, lazily, lazy_room
+from agentvault_tui.clock import SystemClock, iso, parse_iso
+from agentvault_tui.errors import AgentVaultError, SettingsError, UnreachableError
+from agentvault_tui.home import Home, check_socket_path
+from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
+from agentvault_tui.operator_api.calls import STATUS
+from agentvault_tui.operator_api.shapes import StatusInfo
+from agentvault_tui.text import visible
+
+_AREA: Final = 10
+_WITHOUT_HOME: Final = frozenset({"versions", "files", "terminal"})
+"""What is looked at where the home is refused; ``files`` says why it was."""
+
+
+@command("doctor", example="agentvault doctor", prints_data=True)
+@pass_session
+def doctor(session: CliSession) -> int:
+    """Look at everything, and say what is wrong and what to do about it.
+
+    Each line is ok, warning or fault. Exits 1 when there is a fault.
+    """
+    found: list[tuple[str, Finding]] = []
+    for area, check in _checks(session):
+        for finding in _examine(session, check):
+            if any(finding == known for _, known in found):
+                continue  # a fault in the settings stops several checks
+            found.append((area, finding))
+            if not session.json:
+                print_finding(session.out, area, finding)
+    healthy = all(finding.level is not Level.FAULT for _, finding in found)
+    if session.json:
+        findings = [{"area": area, **finding.shape()} for area, finding in found]
+        session.out.json({"ok": healthy, "findings": findings})
+    return 0 if healthy else 1
+
+
+def _checks(
+    session: CliSession,
+) -> Iterator[tuple[str, Callable[[CliSession], Iterator[Finding]]]]:
+    """Yield what can be looked at: in a home that is not ours, nothing."""
+    try:
+        home = session.home
+    except SettingsError:
+        home = None
+    for area, check in _CHECKS:
+        if home is not None or area in _WITHOUT_HOME:
+            yield area, check
+
+
+def _examine(
+    session: CliSession, check: Callable[[CliSession], Iterator[Finding]]
+) -> Iterator[Finding]:
+    """Run one check; that it cannot be done is itself a finding."""
+    try:
+        yield from check(session)
+    except AgentVaultError as error:
+        yield Finding(Level.FAULT, error.what, error.remedy)
+    except OSError as error:
+        yield Finding(Level.FAULT, f"it cannot be looked at ({error})")
+
+
+def print_finding(out: Output, area: str, finding: Finding) -> None:
+    """Print one line of a report, and its remedy below it."""
+    out.row(
+        (8, out.word(finding.level.value)),
+        (_AREA, out.cell(area, "quiet")),
+        (0, out.cell(finding.what, limit=500)),
+    )
+    if finding.remedy:
+        out.row(
+            (8, out.cell(" ")),
+            (_AREA, out.cell(" ")),
+            (0, out.cell(f"-> {finding.remedy}", "strong", 500)),
+        )
+
+
+_LEAST_FREE = 200 * 1024 * 1024
+"""Below this a busy broker may run out of disk within hours."""
+
+
+def check_files(session: CliSession) -> Iterator[Finding]:
+    """Say where everything lies, and whether only its owner can touch it."""
+    home = session.home
+    yield ok(f"data in {home.data}, settings in {home.config}")
+    check_socket_path(home.socket)
+    if not home.data.exists():
+        yield ok("the home is not made yet: the first broker makes it")
+        return
+    bad = list(_too_open(home))
+    yield from bad
+    if not bad:
+        yield ok("folders and files are their owner's alone")
+    free = _free_bytes(home.data)
+    if (short := lazy_room("ledger.space").shortage(home.data)) is not None:
+        yield fault(short, "make room: until then nothing is granted")
+    elif free < _LEAST_FREE:
+        yield warning(
+            f"{free // 1024 // 1024} MiB of disk are free",
+            "make room: without it nothing can be recorded, so nothing is issued",
+        )
+
+
+def check_settings(session: CliSession) -> Iterator[Finding]:
+    """Read the settings as the broker would."""
+    settings = session.settings
+    source = session.home.config_file
+    where = f"{source}" if source.exists() else "defaults and environment"
+    tenant = settings.tenant.issuer or "embedded"
+    yield ok(f"from {where}: listen {settings.broker.listen}, tenant {tenant}")
+    if settings.tenant.issuer and not settings.tenant.client_id:
+        kept = lazy_room("vault.kept_clients").KeptClients
+        if not kept(session.home, settings.tenant.issuer).client_id("console"):
+            yield fault(
+                "tenant.issuer is set, and no application of it is known",
+                "agentvault auth0 apply makes one; or set tenant.client_id",
+            )
+
+
+def check_policy(session: CliSession) -> Iterator[Finding]:
+    """Load policy and catalogue as the broker would."""
+    policy = lazy_room("broker.policy_files").load_policy(session.home)
+    policy.catalogue.check_connections(session.settings.connection_scopes)
+    yield ok(
+        f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
+    )
+
+
+def _too_open(home: Home) -> Iterator[Finding]:
+    for path in _paths(home):
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            continue
+        if found.st_uid != os.getuid():
+            yield fault(
+                f"{path} belongs to uid {found.st_uid}, not to you",
+                f"chown it, or run as its owner: ls -ld {path}",
+            )
+        elif stat.S_ISLNK(found.st_mode):
+            yield warning(
+                f"{path} is a symbolic link", "make sure of what it points to"
+            )
+        elif stat.S_IMODE(found.st_mode) & 0o077:
+            mode = "0700" if stat.S_ISDIR(found.st_mode) else "0600"
+            yield fault(
+                f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
+                f"chmod {mode} {path}",
+            )
+
+
+def _paths(home: Home) -> Iterator[Path]:
+    """Name the folders, and the files right in them."""
+    for folder in dict.fromkeys((home.data, home.config, home.keys, home.tenant)):
+        yield folder
+    yield home.run
+    for folder in dict.fromkeys((home.data, home.keys, home.tenant, home.run)):
+        if folder.is_dir():
+            yield from (path for path in sorted(folder.iterdir()) if not path.is_dir())
+    if home.config != home.data:
+        yield from (home.config_file, home.policy_file, home.scopes_file)
+
+
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+_LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
+_RESET_RACE: Final = (3, 7, 0)
+_RESET_FIXED: Final = (3, 51, 3)
+_RESET_BACKPORTS: Final = ((3, 44, 6), (3, 50, 7))
+_LEAST_CELLS: Final = (80, 24)
+
+
+def check_versions(_: CliSession) -> Iterator[Finding]:
+    """Name what runs, and what is known to be wrong with it."""
+    yield ok(
+        f"AgentVault {__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.release()}"
+    )
+    yield ok(", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES))
+    version = sqlite3.sqlite_version_info
+    if resets_can_race(version):
+        # Named as a warning although we avoid it: other programs on the file do not.
+        yield warning(
+            f"SQLite {sqlite3.sqlite_version} can lose a commit when two connections "
+            "reset the write-ahead log at once (fixed in 3.51.3); avoided here, "
+            "as only its writer checkpoints",
+            "open agentvault.db with no other program while the broker runs",
+        )
+    else:
+        yield ok(f"SQLite {sqlite3.sqlite_version}, without the WAL-reset race")
+
+
+def resets_can_race(version: tuple[int, int, int]) -> bool:
+    """Tell whether this SQLite has the WAL-reset race (3.7.0 to 3.51.2)."""
+    if not _RESET_RACE <= version < _RESET_FIXED:
+        return False
+    return not any(
+        version[:2] == fixed[:2] and version >= fixed for fixed in _RESET_BACKPORTS
+    )
+
+
+def check_terminal(_: CliSession) -> Iterator[Finding]:
+    """Say what the console can draw here."""
+    environ = os.environ
+    term = environ.get("TERM", "")
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    if not all(stream is not None and stream.isatty() for stream in streams):
+        yield ok("not a terminal: the console works here with --plain only")
+        return
+    if term in {"", "dumb"}:
+        yield warning(
+            f"TERM is '{term}': the console works here with --plain only",
+            "set TERM to what the terminal is, such as xterm-256color",
+        )
+        return
+    columns, rows = shutil.get_terminal_size()
+    size = f"{columns}x{rows}"
+    if columns < _LEAST_CELLS[0] or rows < _LEAST_CELLS[1]:
+        yield warning(f"{term}, {size}", "the console wants 80x24 or more")
+    else:
+        yield ok(f"{term}, {size}, {_colours()}")
+    if ascii_terminal():
+        yield warning(
+            "the locale is not UTF-8: the console draws in ASCII",
+            "set LANG to a UTF-8 locale, such as C.UTF-8",
+        )
+    if environ.get("TMUX"):
+        yield warning(
+            "inside tmux: copying from the console needs two lines in tmux.conf",
+            "set -g set-clipboard on; set -g allow-passthrough on",
+        )
+
+
+def _colours() -> str:
+    if os.environ.get("NO_COLOR"):
+        return "NO_COLOR is set"
+    if os.environ.get("COLORTERM") in {"truecolor", "24bit"}:
+        return "true colour"
+    return "256 colours" if "256" in os.environ.get("TERM", "") else "16 colours"
+
+
+_TAIL: Final = 1000
+_JITTER: Final = timedelta(seconds=5)
+_ODD_YEAR: Final = 2026
+"""No clock of a machine that runs this can be before its first release."""
+
+
+def check_ledger(session: CliSession) -> Iterator[Finding]:
+    """Check the end of the chain, and the head kept outside the database."""
+    home = session.home
+    if not home.database.exists():
+        yield ok("not made yet")
+        return
+    schema, opening = lazy_room("ledger.schema"), lazy_room("ledger.opening")
+    with (
+        opening.foreseen(home.database),
+        closing(schema.open_reader(home.database)) as db,
+    ):
+        schema.check_schema(db, home.database)
+        ledger_id = opening.read_ledger_id(db, home.database)
+        # The head kept outside is read first: beside a broker it can only be behind.
+        outside = lazy_room("ledger.headfile").read_witness(home.head_file)
+        head = lazy_room("ledger.batch").read_tip(db, ledger_id).head
+        bad = lazy_room("ledger.verify").check_tail(db, ledger_id, _TAIL)
+        if bad is not None:
+            yield fault(bad, "agentvault audit verify names all that is wrong")
+            return
+        seen = min(head.seq, _TAIL)
+        yield ok(f"{head.seq} events; the last {seen} follow from each other")
+        opening.compare(db, outside, ledger_id, head)
+    if outside is not None:
+        yield ok(f"it holds the head kept outside the database ({outside.head.seq})")
+
+
+def check_clock(session: CliSession) -> Iterator[Finding]:
+    """Compare the clock with the last time that was recorded."""
+    now = SystemClock().now()
+    if now.year < _ODD_YEAR:
+        yield fault(f"the clock says {iso(now)}", "set it: timedatectl")
+        return
+    last = _last_time(session)
+    if last is not None and last > now + _JITTER:
+        yield warning(
+            f"the clock says {iso(now)}, before the last recorded event ({iso(last)})",
+            "one of the two was wrong: check time synchronisation (timedatectl)",
+        )
+    else:
+        yield ok(f"{iso(now)}, not before anything recorded")
+
+
+def _last_time(session: CliSession) -> datetime | None:
+    home = session.home
+    if not home.database.exists():
+        return None
+    schema, opening = lazy_room("ledger.schema"), lazy_room("ledger.opening")
+    with (
+        opening.foreseen(home.database),
+        closing(schema.open_reader(home.database)) as db,
+    ):
+        places = lazy_room("ledger.places")
+        head = places.head_seq(db)
+        return parse_iso(places.time_at(db, head)) if head else None
+
+
+def check_broker(session: CliSession) -> Iterator[Finding]:
+    """Ask the broker how it is."""
+    status = _status(session)
+    if status is None:
+        yield ok(f"none runs at {session.client.path}; `agentvault serve` starts one")
+        yield from _kept_cuts(session)
+        return
+    agents, waiting = status.agents, status.stepups_pending
+    what = f"version {status.version}, {agents} agent{'s' * (agents != 1)}"
+    if status.version == __version__:
+        yield ok(f"{what}, {waiting} step-up{'s' * (waiting != 1)} waiting")
+    else:
+        yield warning(
+            f"{what}; this command line is {__version__}", "restart the broker"
+        )
+    if status.panic.on:
+        yield warning(
+            f"everything is stopped since {status.panic.since}, by "
+            f"{status.panic.by}: {status.panic.reason}",
+            "agentvault agents restore --all",
+        )
+    if verified := status.ledger.verified:
+        how = "all of the ledger" if verified.complete else "so far the ledger"
+        yield ok(f"it verified {how} up to event {verified.seq}, {verified.at}")
+    if problem := status.ledger.fault:
+        yield fault(
+            f"the ledger {problem}: nothing is granted, revoking works",
+            "keep it as evidence, put the newest good copy back, then agentvault audit"
+            " accept --reason WHY",
+        )
+    elif status.ledger.writable is False:
+        yield fault(
+            "the ledger cannot be written: nothing is issued, revoking works",
+            "make room on the disk, check its modes; it recovers by itself",
+        )
+    for sentence in status.warnings:
+        yield warning(sentence)
+
+
+def check_servers(session: CliSession) -> Iterator[Finding]:
+    """Name the resource servers that see tokens meant for others."""
+    if _status(session) is None:
+        return
+    for page in agent_pages(session.client):
+        for agent in page.agents:
+            served = agent.serves or agent.resources
+            if not agent.resource_server or agent.status != "active" or served:
+                continue
+            yield warning(
+                f"the resource server {visible(agent.name, 60)} sees every token, "
+                "and consumes those meant for other servers",
+                "register it anew with --serves, then revoke this one",
+            )
+
+
+def _kept_cuts(session: CliSession) -> Iterator[Finding]:
+    """Say what the next start will do about cuts that are not in the ledger."""
+    home = session.home
+    if not (home.cut_journal.exists() or home.cut_marker.exists()):
+        return  # none was ever needed, or the next start misses it and says so
+    opening = lazy_room("ledger.opening")
+    with closing(lazy_room("ledger.schema").open_reader(home.database)) as db:
+        ledger_id = opening.read_ledger_id(db, home.database)
+    journal = lazy_room("ledger.journal").CutJournal.open(
+        home, ledger_id, expected=True, fresh=False
+    )
+    if journal.found:
+        yield warning(
+            f"in the cut journal, not in the ledger: {len(journal.found)} cut(s)",
+            "the next start applies and records them",
+        )
+    if journal.problem is not None:
+        yield fault(
+            f"the next start stops everything: {journal.problem}",
+            "then look at every agent, and agentvault agents restore --all",
+        )
+
+
+def check_tenant(session: CliSession) -> Iterator[Finding]:
+    """Look from the outside in, as the broker would: DNS, https, issuer, clock."""
+    status = _status(session)
+    issuer = status.tenant.issuer if status else session.settings.tenant.issuer
+    if not issuer:
+        yield ok("embedded; it runs while a broker does")
+        return
+    if status and status.tenant.kind == "embedded":
+        # That it is reached by http goes without saying.
+        yield from (one for one in _reach(issuer) if one.level is not Level.WARNING)
+    else:
+        if status:
+            # A service has another environment than the shell this runs in.
+            yield ok(f"the broker reaches it {status.tenant.way or 'unsaid'}")
+        yield from _reach(issuer)
+
+
+def check_people(session: CliSession) -> Iterator[Finding]:
+    """See whether anyone could approve."""
+    settings, home = session.settings, session.home
+    if settings.tenant.issuer:
+        yield ok(f"kept by {settings.tenant.issuer}")
+        return
+    if not (home.tenant / "tenant.db").exists():
+        yield warning(
+            "nobody can approve yet", "agentvault tenant user add NAME --approver"
+        )
+        return
+    with lazy_room("tenant.users").UserStore(home) as users:
+        people = users.list()
+    approvers = [person.name for person in people if person.approver]
+    named = settings.stepup.approvers
+    if named:
+        known = {word for person in people for word in (person.name, person.sub)}
+        approvers = [word for word in named if word in known]
+    if approvers:
+        yield ok(f"{len(people)} can sign in; may approve: {', '.join(approvers)}")
+    else:
+        yield warning(
+            f"{len(people)} can sign in, nobody may approve",
+            "agentvault tenant user add NAME --approver",
+        )
+
+
+def _status(session: CliSession) -> StatusInfo | None:
+    try:
+        return session.client.call(STATUS)
+    except UnreachableError:
+        return None
+
+
+def _reach(issuer: str) -> list[Finding]:
+    async def look() -> list[Finding]:
+        tenant = lazy_room("vault").Tenant(issuer, SystemClock())
+        try:
+            found = lazy_room("vault.provision.checks").reach(tenant)
+            async with aclosing(found) as checks:
+                return [finding async for _, finding in checks]
+        finally:
+            await tenant.aclose()
+
+    return asyncio.run(look())
+
+
+_SOON: Final = timedelta(days=30)
+
+
+def check_tls(session: CliSession) -> Iterator[Finding]:
+    """See that the certificate is whole, in time, and for where agents ask."""
+    room = lazy_room("web.local_ca")
+    settings = session.settings.broker
+    files = room.chosen_files(session.home, settings)
+    if files is None:
+        yield ok("none: agents speak plain http, on loopback alone")
+        return
+    lazily("agentvault_tui.web.tls", "server_context")(files)
+    read = lazily("agentvault_tui.web.certificates", "read_certificate")
+    own = room.CaFiles.of(session.home)
+    ours = files == own.leaf
+    renew = "agentvault tls init" if ours else "renew it where it was made"
+    found = read(files.cert)
+    yield _lifetime(str(files.cert), found.starts, found.ends, renew)
+    host, _ = settings.address
+    if host not in found.names:
+        yield warning(
+            f"{files.cert} is not for {host}, where agents ask: "
+            f"it is for {', '.join(found.names) or 'no name'}",
+            f"agentvault tls init --name {host}" if ours else renew,
+        )
+    if ours:
+        ends = read(own.ca)
+        renew = "agentvault tls init --new-ca, and give agents the new one"
+        yield _lifetime(str(own.ca), ends.starts, ends.ends, renew)
+
+
+def _lifetime(path: str, starts: datetime, ends: datetime, renew: str) -> Finding:
+    now = SystemClock().now()
+    if ends <= now:
+        return fault(f"{path} ended on {ends:%Y-%m-%d}: agents refuse it", renew)
+    if starts > now:
+        return fault(
+            f"{path} begins on {starts:%Y-%m-%d %H:%M}Z: agents refuse it",
+            "see whether the clock is right",
+        )
+    if ends - now < _SOON:
+        return warning(f"{path} ends on {ends:%Y-%m-%d}", renew)
+    return ok(f"{path} is good until {ends:%Y-%m-%d}")
+
+
+_CHECKS: Final[tuple[tuple[str, Callable[[CliSession], Iterator[Finding]]], ...]] = (
+    ("versions", check_versions),
+    ("files", check_files),
+    ("settings", check_settings),
+    ("policy", check_policy),
+    ("tls", check_tls),
+    ("broker", check_broker),
+    ("servers", check_servers),
+    ("tenant", check_tenant),
+    ("people", check_people),
+    ("ledger", check_ledger),
+    ("clock", check_clock),
+    ("terminal", check_terminal),
+)
