@@ -142,6 +142,7 @@ def test_each_journey_is_at_most_six_files() -> None:
     assert max(counts) <= 6
 
 
-def test_the_readme_is_short() -> None:
+@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("CHANGELOG.md", 70)])
+def test_what_is_read_first_is_short(name: str, most: int) -> None:
     """A reader finds all of it on a few screens."""
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+    assert len((ROOT / name).read_text().splitlines()) <= most
