@@ -39,6 +39,7 @@ def opener(socket: Path, folder: Path) -> Open:
         line = [sys.executable, "-c", _PROGRAM, str(socket), str(folder), *more]
         kept = {name: os.environ[name] for name in ("PATH", "HOME")}
         base = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"}
+        base["PYTHONPATH"] = str(Path(__file__).parent.parent)
         return Terminal(line, {**kept, **base, **env}, columns=120, rows=40)
 
     return opened
