@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.link.wire import read_frames
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.operator_api.client import read_events
 from agentvault_tui.operator_api.sse import Decoder
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.manual_clock import ManualClock
+from support.wire_shapes import agents_of, status_of
 
 _START: Final = datetime(2026, 11, 24, 10, tzinfo=UTC)
 _RATE: Final = 500
@@ -98,15 +99,15 @@ class Console:
             }
             for number in range(agents)
         ]
-        self.mirror.load({}, Roster(self.mirror.intake, rows), [])
+        roster = Roster(self.mirror.intake, agents_of(rows))
+        self.mirror.load(status_of({}), roster, [])
 
     def take(self, chunks: list[bytes]) -> float:
         """Read them; return the seconds of processor time that took."""
         started = time.process_time()
         for chunk in chunks:
-            frames = self.decoder.feed(chunk)
-            for each, data in zip(frames, read_frames(frames), strict=True):
-                self.mirror.apply(each.kind, data)
+            for told in read_events(self.decoder.feed(chunk)):
+                self.mirror.apply(told)
             self.feed.update()
         return time.process_time() - started
 

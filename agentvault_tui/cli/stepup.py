@@ -226,8 +226,8 @@ def _before(
     words = lazy_room("console.state.before")
     make = lazy_room("console.state.intake").Intake(ascii_only=out.ascii_only).stepup
     now = lazy_room("clock").SystemClock().now()
-    rows = [make(to_builtins(each)) for each in before]
-    lines = [words.tally(rows), *words.sentences(rows, make(to_builtins(item)), now)]
+    rows = [make(each) for each in before]
+    lines = [words.tally(rows), *words.sentences(rows, make(item), now)]
     return [
         ("before" if number == 0 else "", Cell(clip(line, 500)))
         for number, line in enumerate(lines)

@@ -59,6 +59,7 @@ _AT_ONCE: Final = 0.001
 _MUCH: Final = 32_768
 """Bytes in one read that say there is a backlog."""
 _REMEDY: Final = "start one with `agentvault serve`, or with its console: `agentvault`"
+_SERVE: Final = "start one with: agentvault serve"
 _KINDS: Final[Mapping[int, type[AgentVaultError]]] = {
     400: UsageError,
     404: NotFoundError,
@@ -282,7 +283,7 @@ class AsyncOperatorClient:
             raise _unreachable(error) from error
         except OverlongError as error:
             raise UnreachableError("the broker's stream has no end of line") from error
-        raise UnreachableError("the broker closed the connection", _REMEDY)
+        raise UnreachableError("the broker closed the connection", _SERVE)
 
     def _open(self) -> httpx.AsyncClient:
         import httpx  # noqa: PLC0415 - see the module's docstring
@@ -355,7 +356,7 @@ def _read(content: bytes | str, kind: type[T]) -> T:
         return decode(content, kind)
     except msgspec.ValidationError as error:
         raise AgentVaultError(
-            f"this is not an answer of a broker as known here ({visible(error, 120)})",
+            f"the broker's answer is not one of this version ({visible(error, 120)})",
             "are both of the same version?",
         ) from error
     except ValueError as error:
@@ -384,5 +385,5 @@ def _unreachable(error: Exception) -> UnreachableError:
             f"the broker did not answer within {_CONSOLE_TIMEOUT:.0f} s"
         )
     if isinstance(error, httpx.ConnectError):
-        return UnreachableError("no broker answers at its socket", _REMEDY)
-    return UnreachableError("the connection to the broker broke", _REMEDY)
+        return UnreachableError("no broker answers at its socket", _SERVE)
+    return UnreachableError("the connection to the broker broke", _SERVE)

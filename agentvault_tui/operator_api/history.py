@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, field
 
 from agentvault_tui.operator_api.shapes import (
     CountsInfo,
@@ -30,15 +30,15 @@ class EventInfo(WireShape, kw_only=True):
     time: Moment
     type: str
     actor: ActorInfo
-    agent_id: str | None
-    action: str | None
-    resource: str | None
-    outcome: str | None
-    reason: str | None
-    rule: str | None
-    decision_id: str | None
-    detail: Json
-    hash: str
+    agent_id: str | None = None
+    action: str | None = None
+    resource: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    rule: str | None = None
+    decision_id: str | None = None
+    detail: Json = field(default_factory=dict)
+    hash: str = ""
 
 
 class EventPageInfo(WireShape, kw_only=True):

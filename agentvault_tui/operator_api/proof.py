@@ -7,12 +7,14 @@ what they show against the exact bytes that were recorded.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from agentvault_tui.operator_api.history import LinkInfo
+from msgspec.structs import replace
+
+from agentvault_tui.operator_api.codec import decode
+from agentvault_tui.operator_api.history import EventInfo, LinkInfo
 
 _GENESIS: Final = b"agentvault ledger v1\n"
 _LINK: Final = b"agentvault event v1\n"
@@ -35,19 +37,12 @@ class Proof:
         seq = link.seq if 0 < link.seq < 2**63 else 0
         return cls(seq, link.body, link.hash, link.previous_hash, ledger)
 
-    def event(self) -> dict[str, Any] | None:
-        """Return the event that the body tells, as the API writes it; None if none.
-
-        The digests of state rows (``state``) are for whoever has the database.
-        """
+    def event(self) -> EventInfo | None:
+        """Return the event that the body tells, as the API writes it; None if none."""
         try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
+            return replace(decode(self.body, EventInfo), hash=self.hash)
+        except ValueError:
             return None
-        if not isinstance(value, dict):
-            return None
-        value.pop("state", None)
-        return {**value, "hash": self.hash}
 
     def problem(self, before: str | None = None) -> str:
         """Say why this link does not hold; empty when it does.
@@ -59,7 +54,7 @@ class Proof:
             return "a hash is not written as one"
         if link(self.previous, self.seq, self.body) != self.hash:
             return "the hash is not that of the recorded body"
-        if (event := self.event()) is None or event.get("seq") != self.seq:
+        if (event := self.event()) is None or event.seq != self.seq:
             return "the body is that of another event"
         if self.seq == 1 and self.previous != genesis(self.ledger):
             return "it does not begin this ledger"

@@ -24,11 +24,13 @@ def one_of(kind: type[StrEnum]) -> Meta:
     return Meta(extra_json_schema={"enum": [word.value for word in kind]})
 
 
-class WireRequest(WireShape, kw_only=True, forbid_unknown_fields=True):
-    """A body or a query in which a misspelt member is refused."""
+class WireRequest(
+    WireShape, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A body: a misspelt member is refused, and one that says nothing is left out."""
 
 
-class AgentQuery(WireRequest, kw_only=True):
+class AgentQuery(WireShape, kw_only=True, forbid_unknown_fields=True):
     """Which agents: all of them with tokens when nothing is said."""
 
     after: str | None = None

@@ -64,7 +64,7 @@ class StepInfo(WireShape, kw_only=True, gc=False):
     connection: str | None = None
     status: str
     """``pending``, ``confirmed``, ``failed``, ``withdrawn`` or ``left``."""
-    ms: float | None
+    ms: float | None = None
     attempts: int = 0
     problem: str | None = None
     reason: str | None = None
@@ -184,9 +184,9 @@ class RevokeAnswer(WireShape, kw_only=True):
     """Absent when all were meant."""
     agents: int | UnsetType = UNSET
     """How many were cut off, when all were meant; else absent."""
-    tokens_revoked: int
-    stepups_cancelled: int
-    effective_ms: float
+    tokens_revoked: int = 0
+    stepups_cancelled: int = 0
+    effective_ms: float = 0.0
     """Milliseconds from the request until nothing was honoured any more."""
     recorded: bool = True
     kept: str | UnsetType = UNSET

@@ -61,7 +61,7 @@ def http(status: str, body: str) -> bytes:
         (http("409 No", '{"detail":"decided","remedy":"look"}'), 1, "decided: look"),
         (http("503 No", '{"detail":"cannot write"}'), 1, "cannot write"),
         (http("400 No", '{"detail":"unknown scope"}'), 2, "unknown scope"),
-        (http("200 OK", "[1, 2]"), 1, "not an answer"),
+        (http("200 OK", "[1, 2]"), 1, "not one of this version"),
     ],
 )
 def test_answers_that_are_none(

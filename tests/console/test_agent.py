@@ -37,8 +37,6 @@ from agentvault_tui.console.draw.glyphs import (
 )
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
-from agentvault_tui.console.state.activity import read_activity
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.records import QUARTERS, LinkState
 
 
@@ -432,26 +430,3 @@ def test_a_day_fits_its_room(cells: int) -> None:
     assert QUARTERS // fold <= max(cells, 8)
     finer = [each for each in FOLDS if each < fold]
     assert all(QUARTERS // each > cells for each in finer)
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["scopes", "denials", "quarters", "revoke", "start", "count"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(st.dictionaries(st.sampled_from(["scopes", "denials", "quarters"]), _JSON))
-def test_an_odd_answer_raises_nothing(data: dict[str, Any]) -> None:
-    """A broker of another version gives less, and never an error."""
-    found = read_activity(Intake(), data)
-    assert found.day is None or len(found.day.series) == 3

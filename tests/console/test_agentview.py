@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
+from support.wire_shapes import agents_of, status_of, tell
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import STILL, AgentView
@@ -27,7 +28,7 @@ class Told(FakeState):
         self.view = AgentView(self.mirror)
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
-        self.mirror.apply(kind, data)
+        tell(self.mirror, kind, data)
 
     def names(self) -> list[str]:
         return [self.mirror.agent_name(agent_id) for agent_id in self.view.order]
@@ -133,16 +134,18 @@ def test_the_cursor_waits_at_the_top_until_all_agents_are_read(
     """Of the first page it stands on no identity yet, unless the operator moved it."""
     rows = [told.add_agent(name, "read:email") for name in ("m", "z", "a")]
     mirror, view = told.mirror, told.view
-    mirror.load({}, Roster(mirror.intake, rows[:2]), (), whole=False)
+    mirror.load(
+        status_of({}), Roster(mirror.intake, agents_of(rows[:2])), (), whole=False
+    )
     view.update()
     assert (told.names(), view.index) == (["m", "z"], 0)
     if moved:
         view.put(1)
-    mirror.load({}, Roster(mirror.intake, rows), ())
+    mirror.load(status_of({}), Roster(mirror.intake, agents_of(rows)), ())
     told.clock.advance(STILL + 1)
     view.update()
     assert (told.names(), view.index) == (["a", "m", "z"], 2 * moved)
-    mirror.apply("agent", told.add_agent("0", "read:email"))
+    tell(mirror, "agent", told.add_agent("0", "read:email"))
     view.update()
     assert (told.names()[0], view.index) == ("0", 1 + 2 * moved)
 
@@ -206,8 +209,8 @@ def _happen(told: Told, what: str, number: int) -> None:
             told.now = told.clock.now()
             told.mirror.tick(told.now)
         case "snapshot":
-            roster = Roster(told.mirror.intake, agents, told.head)
-            told.mirror.load(told.status_shape(), roster, [])
+            roster = Roster(told.mirror.intake, agents_of(agents), told.head)
+            told.mirror.load(status_of(told.status_shape()), roster, [])
 
 
 @settings(max_examples=60)

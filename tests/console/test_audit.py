@@ -484,11 +484,11 @@ async def test_export_can_be_stopped_and_leaves_nothing(
     async with stage.on():
         asked = asyncio.Event()
 
-        async def never(**_: object) -> Any:
+        async def never(_: object) -> Any:
             asked.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(stage.app.link, "audit_objects", never)
+        monkeypatch.setattr(stage.app.link, "audit_page", never)
         export = Exporting(stage)
         await export.to(folder / "a.jsonl")
         await asyncio.wait_for(asked.wait(), 10)

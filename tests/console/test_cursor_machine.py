@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
+from support.wire_shapes import agents_of, status_of, stepups_of, tell
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import AgentView
@@ -92,8 +93,9 @@ class Operator(RuleBasedStateMachine):
     def comes_back(self) -> None:
         """A broker that restarted: the console reads everything anew."""
         told = self.told
-        roster = Roster(self.mirror.intake, told.agents.values(), told.head)
-        self.mirror.load(told.status_shape(), roster, told.stepups.values())
+        roster = Roster(self.mirror.intake, agents_of(told.agents.values()), told.head)
+        stepups = stepups_of(told.stepups.values())
+        self.mirror.load(status_of(told.status_shape()), roster, stepups)
 
     # What the operator does
 
@@ -164,7 +166,7 @@ class _Told(FakeState):
         self.mirror = mirror
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
-        self.mirror.apply(kind, data)
+        tell(self.mirror, kind, data)
 
 
 TestOperator = Operator.TestCase

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
+from support.wire_shapes import filled, tell
 
 from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage
+from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.requests import AuditQuery
 
 
 class Told(FakeState):
@@ -26,7 +30,7 @@ class Told(FakeState):
         self.agent = self.add_agent("mailer", "read:email")
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
-        self.mirror.apply(kind, data)
+        tell(self.mirror, kind, data)
 
     def happen(self, count: int, outcome: str = "allowed") -> None:
         for _ in range(count):
@@ -35,16 +39,17 @@ class Told(FakeState):
     def seqs(self) -> list[int]:
         return [row.seq for row in self.feed.rows]
 
-    def page(self, query: dict[str, Any]) -> EventPage:
+    def page(self, query: AuditQuery) -> EventPage:
         """What the broker answers, in the order it was asked for."""
-        if "before" in query:
-            found = [e for e in reversed(self.events) if e["seq"] < query["before"]]
+        if query.before is not UNSET:
+            found = [e for e in reversed(self.events) if e["seq"] < query.before]
         else:
-            found = [e for e in self.events if e["seq"] > query["after"]]
-        if outcome := query.get("outcome"):
-            found = [e for e in found if e["outcome"] == outcome]
-        page = found[: query["limit"]]
-        rows = tuple(map(self.mirror.intake.event, page))
+            assert query.after is not UNSET
+            found = [e for e in self.events if e["seq"] > query.after]
+        if query.outcome:
+            found = [e for e in found if e["outcome"] == query.outcome]
+        page = found[: query.limit]
+        rows = tuple(self.mirror.intake.event(filled(EventInfo, e)) for e in page)
         return EventPage(rows, page[-1]["seq"] if len(found) > len(page) else None)
 
     def read(self, height: int) -> int:
@@ -176,7 +181,7 @@ def test_a_page_that_comes_too_late_is_dropped(told: Told) -> None:
     assert not told.feed.take(page, want)
     told.feed.narrow(Filter.parse("outcome:allowed"))
     told.feed.move(-RING)
-    assert told.feed.floor == want.query["before"]
+    assert told.feed.floor == want.query.before
     assert not told.feed.take(page, want)
 
 
@@ -279,12 +284,12 @@ def test_a_page_that_ends_early_is_gone_on_from(told: Told) -> None:
     told.feed.narrow(Filter.parse("zeppelin"))
     want = told.feed.wants(20)
     assert want is not None
-    assert want.query["q"] == "zeppelin"
+    assert want.query.q == "zeppelin"
     assert told.feed.take(EventPage((), 20), want)
     assert (told.feed.exhausted, told.feed.floor) == (False, 20)
     want = told.feed.wants(20)
     assert want is not None
-    assert want.query["before"] == 20
+    assert want.query.before == 20
     assert told.feed.take(EventPage((), None), want)
     assert told.feed.exhausted
 

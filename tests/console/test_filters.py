@@ -8,32 +8,42 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.fake_state import START
+from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.filters import KEYS, AgentFacts, EventFacts, Filter
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.console.state.records import AgentRow, Counts, EventRow
+from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.operator_api.shapes import AgentInfo
 
 _AGENT = Intake().agent(
-    {
-        "id": "agt_1",
-        "name": "Payments Agent",
-        "owner": "bob@acme.test",
-        "scopes": ["send:payment"],
-    }
+    filled(
+        AgentInfo,
+        {
+            "id": "agt_1",
+            "name": "Payments Agent",
+            "owner": "bob@acme.test",
+            "scopes": ["send:payment"],
+        },
+    )
 )
 _EVENT = Intake().event(
-    {
-        "seq": 7,
-        "time": iso(START - timedelta(minutes=5)),
-        "type": "token.decision",
-        "agent_id": "agt_1",
-        "action": "send:payment",
-        "resource": "stripe:acct_42",
-        "outcome": "denied",
-        "reason": "policy_forbids",
-    }
+    filled(
+        EventInfo,
+        {
+            "seq": 7,
+            "time": iso(START - timedelta(minutes=5)),
+            "type": "token.decision",
+            "agent_id": "agt_1",
+            "action": "send:payment",
+            "resource": "stripe:acct_42",
+            "outcome": "denied",
+            "reason": "policy_forbids",
+        },
+    )
 )
 
 
@@ -155,13 +165,13 @@ def test_the_broker_is_asked_for_what_it_knows() -> None:
         "outcome:den agent:pay since:1d since:1h until:5m type:token.decision"
         " -agent:x -outcome:allowed acct"
     )
-    assert wanted.query({"agt_1": _AGENT}, START) == {
-        "outcome": "denied",
-        "agent": "agt_1",
-        "type": "token.decision",
-        "since": iso(START - timedelta(hours=1)),
-        "until": iso(START - timedelta(minutes=5)),
-    }
+    assert wanted.query({"agt_1": _AGENT}, START) == AuditQuery(
+        outcome="denied",
+        agent="agt_1",
+        type="token.decision",
+        since=iso(START - timedelta(hours=1)),
+        until=iso(START - timedelta(minutes=5)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,8 +197,8 @@ def test_a_word_is_asked_for_only_where_the_ledger_has_it(
 ) -> None:
     """Names, types, sums and spelled-out characters stand on the screen alone."""
     query = Filter.parse(text).query({"agt_1": _AGENT}, START, text=True)
-    assert query.get("q") == asked
-    assert "q" not in Filter.parse(text).query({"agt_1": _AGENT}, START)
+    assert query.q == asked
+    assert Filter.parse(text).query({"agt_1": _AGENT}, START).q is None
 
 
 @pytest.mark.parametrize(
@@ -222,7 +232,7 @@ def test_any_text_is_a_filter(text: str) -> None:
     wanted = Filter.parse(text)
     assert wanted.agent(_AGENT, _facts) in {True, False}
     assert wanted.event(_EVENT, "x", START, _event_facts) in {True, False}
-    assert isinstance(wanted.query({"agt_1": _AGENT}, START, text=True), dict)
+    assert isinstance(wanted.query({"agt_1": _AGENT}, START, text=True), AuditQuery)
 
 
 @given(_TYPED)

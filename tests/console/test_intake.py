@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UnsetType, convert, inspect
+from support.wire_shapes import filled
 
+from agentvault_tui.console.state.activity import read_activity
 from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.operator_api.history import ActivityInfo, EventInfo
+from agentvault_tui.operator_api.shapes import (
+    AgentInfo,
+    ScopeInfo,
+    StatusInfo,
+    StepUpInfo,
+    WireShape,
+)
 
-_ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+T = TypeVar("T", bound=WireShape)
+_UNSET = type(inspect.type_info(UnsetType))
+
+_TEXT = st.text(max_size=12)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.text(max_size=8), inner, max_size=3)
@@ -21,22 +36,39 @@ _ANY = st.recursive(
 )
 
 
-def _some(names: str) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries({}, optional=dict.fromkeys(names.split(), _ANY))
+def _hostile(kind: type[T]) -> st.SearchStrategy[T]:
+    """Any shape of a kind: each text in it is any text."""
+    return _of(inspect.type_info(kind)).map(lambda given: convert(given, kind))
 
 
-_AGENT = _some(
-    "id name owner purpose scopes created_at revoked_at last_seen_at tokens_live "
-    "counts status"
-)
-_STEPUP = _some(
-    "id agent_name action resource parameters reason why risk digest fingerprint "
-    "problem decided_by device status count ttl"
-)
-_EVENT = _some(
-    "seq time type actor agent_id action resource outcome reason rule decision_id "
-    "detail"
-)
+def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    match kind:
+        case inspect.StructType(fields=fields):
+            every = {one.encode_name: _of(one.type) for one in fields}
+            needed = {one.encode_name for one in fields if one.required}
+            return st.fixed_dictionaries(
+                {name: every[name] for name in every if name in needed},
+                optional={name: every[name] for name in every if name not in needed},
+            )
+        case inspect.UnionType(types=types):
+            known = [one for one in types if not isinstance(one, _UNSET)]
+            return st.one_of(*map(_of, known))
+        case inspect.Metadata(type=inner):
+            return _of(inner)
+        case inspect.VarTupleType(item_type=item):
+            return st.lists(_of(item), max_size=2)
+        case inspect.DictType(value_type=inspect.CustomType() | inspect.AnyType()):
+            return st.dictionaries(_TEXT, _JSON, max_size=3)
+        case inspect.DictType(value_type=value):
+            return st.dictionaries(_TEXT, _of(value), max_size=2)
+    simple: dict[type, st.SearchStrategy[Any]] = {
+        inspect.BoolType: st.booleans(),
+        inspect.IntType: st.integers(),
+        inspect.FloatType: st.floats(),
+        inspect.StrType: _TEXT,
+        inspect.NoneType: st.none(),
+    }
+    return simple.get(type(kind), _JSON)
 
 
 def _texts(value: Any) -> list[str]:
@@ -58,46 +90,57 @@ def _harmless(record: Any) -> bool:
 
 
 @settings(max_examples=50)
-@given(_AGENT)
-def test_agents_are_read_whatever_they_hold(data: dict[str, Any]) -> None:
-    """No JSON makes the border raise, and no text leaves it with a control in it."""
-    assert _harmless(Intake().agent(data))
-    assert _harmless(Intake().counts(data))
+@given(_hostile(AgentInfo))
+def test_agents_are_read_whatever_they_hold(told: AgentInfo) -> None:
+    """No text makes the border raise, and none leaves it with a control in it."""
+    assert _harmless(Intake().agent(told))
+    assert _harmless(Intake().shelf(told))
 
 
 @settings(max_examples=50)
-@given(_STEPUP)
-def test_stepups_are_read_whatever_they_hold(data: dict[str, Any]) -> None:
+@given(_hostile(StepUpInfo))
+def test_stepups_are_read_whatever_they_hold(told: StepUpInfo) -> None:
     """The same holds for what an agent wants a person to approve."""
-    assert _harmless(Intake().stepup(data))
+    assert _harmless(Intake().stepup(told))
 
 
 @settings(max_examples=50)
-@given(_EVENT)
-def test_events_are_read_whatever_they_hold(data: dict[str, Any]) -> None:
+@given(_hostile(EventInfo))
+def test_events_are_read_whatever_they_hold(told: EventInfo) -> None:
     """The same holds for the audit."""
-    assert _harmless(Intake().event(data))
+    assert _harmless(Intake().event(told))
 
 
 @settings(max_examples=50)
-@given(st.dictionaries(st.text(max_size=8), _ANY, max_size=8))
-def test_status_is_read_whatever_it_holds(data: dict[str, Any]) -> None:
+@given(_hostile(StatusInfo))
+def test_status_is_read_whatever_it_holds(told: StatusInfo) -> None:
     """The same holds for the broker's own words."""
-    assert _harmless(Intake().status(data))
+    assert _harmless(Intake().status(told))
+
+
+@settings(max_examples=50)
+@given(_hostile(ActivityInfo))
+def test_activity_is_read_whatever_it_holds(told: ActivityInfo) -> None:
+    """The same holds for what an agent did; a day has all its quarters, or is none."""
+    found = read_activity(Intake(), told)
+    assert _harmless(found)
+    assert found.day is None or len(found.day.series) == 3
 
 
 @given(st.text())
 def test_ascii_terminals_get_ascii(name: str) -> None:
     """Where the locale is not UTF-8 nothing beyond ASCII comes through."""
-    row = Intake(ascii_only=True).agent({"name": name, "scopes": [name]})
+    told = filled(AgentInfo, {"name": name, "scopes": [name]})
+    row = Intake(ascii_only=True).agent(told)
     assert all(text.isascii() for text in _texts(row))
 
 
 def test_unknown_scopes_count_as_high() -> None:
     """A scope nobody describes stands first and in the colour of what is dangerous."""
     intake = Intake()
-    intake.learn({"read:email": {"description": "read mail", "risk": "low"}})
-    scopes = intake.agent({"scopes": ["read:email", "launch:rocket"]}).scopes
+    intake.learn({"read:email": ScopeInfo(description="read mail", risk="low")})
+    told = filled(AgentInfo, {"scopes": ["read:email", "launch:rocket"]})
+    scopes = intake.agent(told).scopes
     assert [(s.name, s.risk) for s in scopes] == [
         ("launch:rocket", "high"),
         ("read:email", "low"),
@@ -106,7 +149,8 @@ def test_unknown_scopes_count_as_high() -> None:
 
 def test_parameters_of_a_stepup_are_whole() -> None:
     """A dialog can show everything: nothing of a long value is lost at the border."""
-    row = Intake().stepup({"parameters": {"to": "x" * 4000, "n": {"a": [1, 2]}}})
+    parameters = {"to": "x" * 4000, "n": {"a": [1, 2]}}
+    row = Intake().stepup(filled(StepUpInfo, {"parameters": parameters}))
     assert row.parameters == (("to", "x" * 4000), ("n", '{"a": [1, 2]}'))
 
 
@@ -114,6 +158,6 @@ def test_the_gist_names_amounts_and_recipients() -> None:
     """What an action moves is said in a few words, with units."""
     intake = Intake()
     pay = {"parameters": {"amount": 4200, "currency": "USD"}}
-    assert intake.stepup(pay).gist == "4,200 USD"
+    assert intake.stepup(filled(StepUpInfo, pay)).gist == "4,200 USD"
     mail = {"detail": {"parameters": {"recipients": ["a", "b"]}}}
-    assert intake.event(mail).note == "2 recipients"
+    assert intake.event(filled(EventInfo, mail)).note == "2 recipients"

@@ -25,9 +25,9 @@ from agentvault_tui.console.state.records import Counts, LinkState
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
+    LedgerUnwritableError,
     NotFoundError,
     RefusedError,
-    UnreachableError,
 )
 
 
@@ -303,7 +303,7 @@ async def test_denying_reaches_the_agent(fake: FakeOperator, console: Console) -
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(404, NotFoundError), (409, ConflictError), (503, RefusedError)],
+    [(404, NotFoundError), (409, ConflictError), (503, LedgerUnwritableError)],
 )
 async def test_problem_documents_become_errors(
     fake: FakeOperator, console: Console, status: int, kind: type[Exception]
@@ -329,7 +329,7 @@ async def test_rubbish_is_no_answer(
     """What is not a JSON object is said to be so, without a traceback."""
     fake.answers["/api/agents/revoke"] = lambda: answer
     async with console.running():
-        with pytest.raises(UnreachableError, match="broker's answer"):
+        with pytest.raises(AgentVaultError, match="broker's answer"):
             await console.link.revoke("agt_1", "x")
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
+from support.wire_shapes import agents_of, filled, status_of, tell
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.draw import glyphs, theme, upstream
@@ -22,6 +23,7 @@ from agentvault_tui.console.state.rates import Rate
 from agentvault_tui.console.state.records import Counts, LinkState, TokenRow
 from agentvault_tui.console.state.tokens import KEPT, TokenShelf
 from agentvault_tui.console.widgets.agents import Cards
+from agentvault_tui.operator_api.shapes import TokenInfo
 
 
 class Told(FakeState):
@@ -32,7 +34,7 @@ class Told(FakeState):
         self.mirror = mirror
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
-        self.mirror.apply(kind, data)
+        tell(self.mirror, kind, data)
 
 
 @pytest.fixture
@@ -62,9 +64,9 @@ def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
     agent = told.add_agent("a", "read:email")
     told.decide(agent, "read:email", "allowed")
     mirror = Mirror(told.mirror.clock)
-    roster = Roster(mirror.intake, [agent], told.head)
-    mirror.load(told.status_shape(), roster, [])
-    mirror.apply("audit", told.events[0])
+    roster = Roster(mirror.intake, agents_of([agent]), told.head)
+    mirror.load(status_of(told.status_shape()), roster, [])
+    tell(mirror, "audit", told.events[0])
     assert mirror.counts(agent["id"]) == Counts(allowed=1)
     assert [row.seq for row in mirror.events] == [1]
 
@@ -76,11 +78,11 @@ def test_each_page_of_a_snapshot_has_its_own_head(told: Told) -> None:
     events = [told.decide(each, "read:email", "allowed") for each in (first, second)]
     first["counts"] = {"allowed": 0, "denied": 0, "escalated": 0}
     mirror = Mirror(told.mirror.clock)
-    roster = Roster(mirror.intake, [first], 0)
-    roster.take([second], told.head)
-    mirror.load(told.status_shape(), roster, [])
+    roster = Roster(mirror.intake, agents_of([first]), 0)
+    roster.take(agents_of([second]), told.head)
+    mirror.load(status_of(told.status_shape()), roster, [])
     for event in [*events, told.decide(second, "read:email", "denied")]:
-        mirror.apply("audit", event)
+        tell(mirror, "audit", event)
     assert mirror.counts(first["id"]) == Counts(allowed=1)
     assert mirror.counts(second["id"]) == Counts(1, 1, 0)
 
@@ -196,23 +198,23 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     until = iso(START + timedelta(seconds=42))
     asked = {"step": "grant", "status": "pending", "attempts": 2, "problem": "no"}
     revoked = {**agent, "status": "revoked", "outside_until": until}
-    told.mirror.apply("agent", {**revoked, "upstream": [asked]})
+    tell(told.mirror, "agent", {**revoked, "upstream": [asked]})
     row = told.mirror.agents[agent["id"]]
     assert upstream.headline(row) == "tenant 0 of 1"
     assert upstream.state(row.upstream[0]) == "retry 2"
     assert upstream.outside(row, START) == 42
     done = {"step": "grant", "status": "confirmed", "ms": 212}
     gone = {"step": "vault grant back", "status": "withdrawn"}
-    told.mirror.apply("agent", {**revoked, "upstream": [done, gone]})
+    tell(told.mirror, "agent", {**revoked, "upstream": [done, gone]})
     row = told.mirror.agents[agent["id"]]
     assert upstream.headline(row) == "tenant confirmed 212 ms"
     failed = {"step": "client secret", "status": "failed", "ms": 9e7}
-    told.mirror.apply("agent", {**revoked, "upstream": [done, failed]})
+    tell(told.mirror, "agent", {**revoked, "upstream": [done, failed]})
     row = told.mirror.agents[agent["id"]]
     assert upstream.headline(row) == "tenant: client secret given up"
     assert upstream.state(row.upstream[1]) == "given up after 25:00:00"
     lacking = {**failed, "ms": 2, "reason": "no_credential"}
-    told.mirror.apply("agent", {**revoked, "upstream": [done, lacking]})
+    tell(told.mirror, "agent", {**revoked, "upstream": [done, lacking]})
     row = told.mirror.agents[agent["id"]]
     assert upstream.headline(row) == "tenant 1 of 2, no credential"
     assert upstream.state(row.upstream[1]) == "no credential"
@@ -226,7 +228,7 @@ def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
     def headline(status: str) -> str:
         step = {"step": "provider token", "connection": "google", "status": status}
         steps = [step, done]
-        told.mirror.apply("agent", {**agent, "status": "revoked", "upstream": steps})
+        tell(told.mirror, "agent", {**agent, "status": "revoked", "upstream": steps})
         return upstream.headline(told.mirror.agents[agent["id"]])
 
     assert headline("pending") == "google token pending"
@@ -249,7 +251,8 @@ def test_a_card_says_what_is_open_elsewhere_before_what_was(
     agent = told.add_agent("calendar-agent", "read:email")
     agent["counts"] = {"allowed": 31_300, "denied": 4, "escalated": 2}
     failed = {"step": "provider token", "connection": "google-oauth2"}
-    told.mirror.apply(
+    tell(
+        told.mirror,
         "agent",
         {
             **agent,
@@ -298,7 +301,11 @@ def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -
     intake, shelf = Intake(), TokenShelf()
     for number, left in enumerate(lefts):
         expires = iso(START + timedelta(seconds=left))
-        shelf.add(intake.token({"id": f"tok_{number}", "expires_at": expires}))
+        shelf.add(
+            intake.token(
+                filled(TokenInfo, {"id": f"tok_{number}", "expires_at": expires})
+            )
+        )
     assert shelf.live == len(lefts)
     assert len(shelf.rows) == min(len(lefts), KEPT)
     if lefts:
@@ -315,7 +322,9 @@ def test_a_shelf_with_few_of_many_takes_none_that_may_end_later() -> None:
 
     def row(number: int, left: int, kind: str = "standard") -> TokenRow:
         ends = iso(START + timedelta(seconds=left))
-        return intake.token({"id": f"tok_{number}", "kind": kind, "expires_at": ends})
+        return intake.token(
+            filled(TokenInfo, {"id": f"tok_{number}", "kind": kind, "expires_at": ends})
+        )
 
     shelf = TokenShelf([row(1, 60)], live=24, elevated=2)
     assert (shelf.live, shelf.elevated, shelf.short) == (24, 2, True)
@@ -348,7 +357,7 @@ def test_a_shelf_holds_each_token_once_until_it_ends(
             "expires_at": iso(START + timedelta(seconds=number // 4)),
         }
         if comes:
-            shelf.add(intake.token(token))
+            shelf.add(intake.token(filled(TokenInfo, token)))
             held[token_key(token["id"])] = token
         else:
             shelf.drop(token_key(token["id"]))
@@ -369,7 +378,7 @@ def test_a_shelf_knows_what_each_token_is_for_among_very_many() -> None:
         at = START + timedelta(seconds=number)
         token = {"id": f"tok_{number}", "scope": f"s:{number}", "expires_at": iso(at)}
         shelf.expire(at.timestamp() - 70)
-        shelf.add(intake.token(token))
+        shelf.add(intake.token(filled(TokenInfo, token)))
         assert shelf.soonest is not None
         first = max(number - 69, 0)
         assert shelf.soonest.scope == f"s:{first}"

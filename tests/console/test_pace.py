@@ -9,6 +9,7 @@ import pytest
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 from support.virtual_time import VirtualLoop
+from support.wire_shapes import tell
 from textual import constants
 
 from agentvault_tui.console.app import build
@@ -27,7 +28,7 @@ def _frames(speed: str, every: float) -> int:
     agent = state.add_agent("calendar-agent", "read:calendar")
     mirror = Mirror(clock)
     mirror.set_link(LinkState.LIVE)
-    mirror.apply("agent", agent)
+    tell(mirror, "agent", agent)
     feed, frames = EventWindow(mirror), 0
 
     async def paint() -> None:
@@ -39,7 +40,7 @@ def _frames(speed: str, every: float) -> int:
         painting = asyncio.create_task(paint())
         for _ in range(int(SECONDS / every)):
             await asyncio.sleep(every)
-            mirror.apply("audit", state.decide(agent, "read:calendar", "allowed"))
+            tell(mirror, "audit", state.decide(agent, "read:calendar", "allowed"))
         await asyncio.sleep(1)
         painting.cancel()
 

@@ -16,6 +16,7 @@ from support.fake_past import remember
 from support.fake_state import START
 from support.manual_clock import ManualClock
 from support.past_stage import Stage
+from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.ask import MomentDialog
@@ -32,6 +33,7 @@ from agentvault_tui.console.state.past import (
 )
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
+from agentvault_tui.operator_api.history import PastInfo
 
 FIRST, LAST = 1, 10
 
@@ -281,7 +283,8 @@ def _mirror() -> PastMirror:
     past = PastMirror(live)
     first = {"seq": FIRST, "time": iso(START - timedelta(days=3))}
     here = {"seq": 5, "time": iso(START - timedelta(hours=1))}
-    past.fill({**here, "around": {"first": first}}, [])
+    told = {**here, "at": here["time"], "around": {"first": first}}
+    past.fill(filled(PastInfo, told), [])
     return past
 
 
@@ -353,8 +356,8 @@ def test_how_long_ago() -> None:
 def test_a_mirror_of_the_past_survives_odd_answers() -> None:
     """Whatever another broker version leaves out, nothing raises."""
     past = PastMirror(Mirror(ManualClock(START)))
-    past.fill({}, [])
-    past.fill({"seq": "x", "around": {"first": 3}, "at": None, "agents": None}, [])
+    past.fill(filled(PastInfo, {}), [])
+    past.fill(filled(PastInfo, {"at": "", "around": {"first": {"seq": 3}}}), [])
     assert past.place.seq == 0
     assert isinstance(past.clock.now(), datetime)
 

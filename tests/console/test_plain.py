@@ -12,6 +12,7 @@ from support.dialog_stand import scene
 from support.fake_operator import FakeOperator
 from support.line_person import at_lines
 from support.plain_session import StandSession
+from support.wire_shapes import tell
 
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
@@ -53,14 +54,14 @@ async def test_the_others_are_told_in_lines() -> None:
     """Who is here at first, then who looks at what and who leaves, each once."""
     session = StandSession(scene())
     mirror = session.stand.mirror
-    mirror.apply("presence", PEOPLE)
+    tell(mirror, "presence", PEOPLE)
     assert "bob on pts/4 is here, at a console." in session.news()
     bob = {**PEOPLE["operators"][1], "looking_at": "sup_7f3a"}  # type: ignore[dict-item]
-    mirror.apply("presence", {"operators": [bob]})
+    tell(mirror, "presence", {"operators": [bob]})
     assert "bob on pts/4 looks at step-up 7F3A." in session.news()
     assert session.news() == ""
     assert "bob on pts/4 looks at step-up 7F3A." in await session.type("who")
-    mirror.apply("presence", {"operators": []})
+    tell(mirror, "presence", {"operators": []})
     assert session.news() == "bob on pts/4 has left.\n"
     assert "Nobody else is connected." in await session.type("who")
 
@@ -69,13 +70,13 @@ async def test_nobody_is_said_to_leave_when_the_link_does() -> None:
     """A lost link is told as one; who is there afterwards is told anew."""
     session = StandSession(scene())
     mirror = session.stand.mirror
-    mirror.apply("presence", PEOPLE)
+    tell(mirror, "presence", PEOPLE)
     session.news()
     mirror.set_link(LinkState.LOST, "gone")
     assert "has left" not in session.news()
     assert "Nobody knows." in await session.type("who")
     mirror.set_link(LinkState.LIVE)
-    mirror.apply("presence", PEOPLE)
+    tell(mirror, "presence", PEOPLE)
     assert "bob on pts/4 is here" in session.news()
 
 
@@ -121,7 +122,7 @@ async def test_a_question_is_not_buried_and_grows_old() -> None:
     session.news()
     await session.type("deny 7F3A")
     event = stand.state.decide(stand.state.agents[CALENDAR], "x:y", "denied")
-    stand.mirror.apply("audit", event)
+    tell(stand.mirror, "audit", event)
     assert session.news() == ""
     stand.clock.advance(60)
     assert "denied x:y" in session.news()
@@ -233,13 +234,13 @@ async def test_news_is_told_once_and_in_sentences() -> None:
     agent = stand.state.agents[CALENDAR]
     for outcome in ("allowed", "denied"):
         event = stand.state.decide(agent, "write:calendar", outcome)
-        stand.mirror.apply("audit", event)
+        tell(stand.mirror, "audit", event)
     told = session.news()
     assert "calendar-agent denied write:calendar" in told
     assert "allowed" not in told
     await session.type("events all")
     event = stand.state.decide(agent, "write:calendar", "allowed")
-    stand.mirror.apply("audit", event)
+    tell(stand.mirror, "audit", event)
     assert "calendar-agent allowed write:calendar" in session.news()
     stand.approve("sup_7f3a", "carol")
     assert "approved by carol (otp, mfa) at" in session.news()
@@ -254,7 +255,7 @@ async def test_a_flood_is_counted() -> None:
     session.news()
     agent = stand.state.agents[CALENDAR]
     for _ in range(1000):
-        stand.mirror.apply("audit", stand.state.decide(agent, "x:y", "denied"))
+        tell(stand.mirror, "audit", stand.state.decide(agent, "x:y", "denied"))
     told = session.news().splitlines()
     assert len(told) == 21
     assert told[-1] == "and 980 events more."

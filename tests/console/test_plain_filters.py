@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from support.dialog_stand import scene
 from support.plain_session import StandSession
+from support.wire_shapes import tell
 
 
 def happen(session: StandSession, agent: str, outcome: str) -> None:
     state = session.stand.state
     found = next(a for a in state.agents.values() if a["name"] == agent)
     event = state.decide(found, "read:calendar", outcome)
-    session.stand.mirror.apply("audit", event)
+    tell(session.stand.mirror, "audit", event)
 
 
 @pytest.mark.parametrize("text", ["status:waiting", "@needs a person", "-agent:cal"])

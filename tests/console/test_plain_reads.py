@@ -12,6 +12,7 @@ from support.dialog_stand import scene
 from support.fake_operator import FakeOperator
 from support.fake_past import incident, remember
 from support.plain_session import Session, StandSession, following
+from support.wire_shapes import tell
 
 from agentvault_tui.console.state.records import LinkState
 
@@ -130,7 +131,7 @@ async def test_events_held_are_counted() -> None:
     await session.type("hold")
     agent = next(iter(session.stand.state.agents.values()))
     event = session.stand.state.decide(agent, "x:y", "denied")
-    session.stand.mirror.apply("audit", event)
+    tell(session.stand.mirror, "audit", event)
     session.stand.ask(agent["id"], "send:payment", fingerprint="BEEF")
     told = session.news()
     assert "STEP-UP BEEF waits" in told

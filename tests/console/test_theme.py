@@ -6,10 +6,12 @@ from dataclasses import fields
 
 import pytest
 from rich.style import Style
+from support.wire_shapes import filled
 from textual.color import Color
 
 from agentvault_tui.console.draw import theme, words
 from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.operator_api.history import EventInfo
 
 PAINTED = [n for n in theme.NAMES if not theme._COLOURS[n].ansi]
 
@@ -62,7 +64,9 @@ def test_what_matters_more_shines_more(name: str) -> None:
     palette = theme.palette(name)
 
     def style(kind: str, outcome: str | None = None) -> Style:
-        event = Intake().event({"seq": 1, "type": kind, "outcome": outcome})
+        event = Intake().event(
+            filled(EventInfo, {"seq": 1, "type": kind, "outcome": outcome})
+        )
         return words.style(palette, event)
 
     assert style("token.decision", "denied") == palette.danger

@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.dialog_stand import Stand, scene
+from support.wire_shapes import tell
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -106,7 +107,7 @@ def happen(stand: Stand, what: str, number: int) -> None:
 
 def _decide(stand: Stand, agent: str, outcome: str) -> None:
     event = stand.state.decide(stand.state.agents[agent], "send:payment", outcome)
-    stand.mirror.apply("audit", event)
+    tell(stand.mirror, "audit", event)
 
 
 async def play(steps: Steps) -> int:

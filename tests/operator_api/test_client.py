@@ -56,8 +56,8 @@ def test_members_of_another_version_change_nothing() -> None:
     ("data", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "as known here"),
-        ('{"seq": 1}', "as known here"),
+        ("[]", "of this version"),
+        ('{"seq": 1}', "of this version"),
         ('{"detail": ' + '{"a": ' * 100_000, "not JSON"),
     ],
     ids=["cut off", "no object", "members lack", "deep"],

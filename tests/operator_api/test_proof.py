@@ -37,7 +37,7 @@ def test_the_vectors_hold() -> None:
         assert proof.problem(before) == ""
         event = proof.event()
         assert event is not None
-        assert (event["seq"], event["hash"]) == (proof.seq, proof.hash)
+        assert (event.seq, event.hash) == (proof.seq, proof.hash)
         before = proof.hash
 
 

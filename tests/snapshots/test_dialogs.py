@@ -14,6 +14,7 @@ import pytest
 from support.cut_off import half_done, uncredited
 from support.dialog_stand import Stand, StandApp, scene
 from support.pictures import SMALL, Gallery
+from support.wire_shapes import tell
 from textual.pilot import Pilot
 
 from agentvault_tui.clock import iso
@@ -80,7 +81,7 @@ def people(stand: Stand) -> None:
     ]
     rows[1]["looking_at"] = ID
     told = [{**row, "since": since} for row in rows]
-    stand.mirror.apply("presence", {"you": "con_1", "operators": told, "unlisted": 2})
+    tell(stand.mirror, "presence", {"you": "con_1", "operators": told, "unlisted": 2})
 
 
 def tells(how: Callable[[datetime], dict[str, Any]]) -> Change:

@@ -12,6 +12,7 @@ from typing import Any
 
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
+from support.wire_shapes import tell
 from textual.app import App
 from textual.binding import Binding
 
@@ -31,6 +32,7 @@ from agentvault_tui.console.state.records import (
     Stopped,
     UpstreamStep,
 )
+from agentvault_tui.operator_api.shapes import ScopeInfo
 from agentvault_tui.text import Shown
 
 ISSUER = "http://127.0.0.1:49152"
@@ -123,7 +125,8 @@ class Stand:
         self.clock = ManualClock(START)
         self.state = FakeState(START)
         self.mirror = Mirror(self.clock, ascii_only=ascii_only)
-        self.mirror.intake.learn(self.state.catalogue)
+        scopes = {n: ScopeInfo(**one) for n, one in self.state.catalogue.items()}
+        self.mirror.intake.learn(scopes)
         self.actions = Scripted(self)
         alphabet = glyphs.ASCII if ascii_only else glyphs.UNICODE
         self.desk = Desk(self.mirror, self.actions, alphabet, read_only=read_only)
@@ -132,7 +135,7 @@ class Stand:
 
     def agent(self, agent_id: str, **change: Any) -> AgentRow:
         self.state.agents[agent_id].update(change)
-        self.mirror.apply("agent", self.state.agents[agent_id])
+        tell(self.mirror, "agent", self.state.agents[agent_id])
         return self.mirror.agents[agent_id]
 
     def add_agent(self, name: str, *scopes: str, **more: Any) -> AgentRow:
@@ -174,7 +177,7 @@ class Stand:
 
     def put(self, shape: dict[str, Any]) -> StepUpRow:
         self.state.stepups[shape["id"]] = shape
-        self.mirror.apply("stepup", shape)
+        tell(self.mirror, "stepup", shape)
         return self.mirror.stepups[shape["id"]]
 
     def change(self, stepup_id: str, **change: Any) -> StepUpRow:
@@ -221,7 +224,7 @@ class Stand:
     def panic(self, reason: str, by: str = "alice") -> None:
         since = iso(self.clock.now())
         self.state.panic = {"on": True, "since": since, "by": by, "reason": reason}
-        self.mirror.apply("status", self.state.status_shape())
+        tell(self.mirror, "status", self.state.status_shape())
 
 
 class StandApp(App[None]):

@@ -10,12 +10,13 @@ import contextlib
 import json
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -27,7 +28,12 @@ from support.idle import SERVED
 from support.patience import PATIENT
 
 from agentvault_tui.clock import SystemClock, iso, parse_iso
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.calls import ApiCall
+from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.web import Server, unix_socket
+
+Handler = Callable[[Request], Awaitable[Any]]
 
 
 def problem(status: int, detail: str, remedy: str) -> JSONResponse:
@@ -94,29 +100,41 @@ class FakeOperator(FakeState):
     def _app(self) -> Starlette:
         return Starlette(
             routes=[
-                Route("/api/agents", self._list_agents),
-                Route("/api/agents/stepup", self._list_stepups),
-                Route("/api/agents/stepup", self._decide, methods=["POST"]),
-                Route("/api/agents/stepup/{id}", self._one_stepup),
-                Route("/api/agents/stepup/{id}/before", self._before),
-                Route("/api/agents/revoke", self._revoke, methods=["POST"]),
-                Route("/api/agents/restore", self._restore, methods=["POST"]),
-                Route("/api/agents/{id}", self._one_agent),
-                Route("/api/agents/{id}/activity", self._activity),
-                Route("/api/audit", self._audit),
-                Route("/api/past", self._past),
-                Route("/api/past/activity", self._past_activity),
-                Route("/api/audit/links", self._links),
-                Route("/api/audit/{seq:int}/story", self._story),
-                Route("/api/policy", self._policy),
-                Route("/api/status", self._status),
-                Route("/api/events", self._stream),
+                self._route(calls.AGENTS, self._list_agents),
+                self._route(calls.STEPUPS, self._list_stepups),
+                self._route(calls.DECIDE, self._decide),
+                self._route(calls.STEPUP, self._one_stepup),
+                self._route(calls.BEFORE, self._before),
+                self._route(calls.REVOKE, self._revoke),
+                self._route(calls.RESTORE, self._restore),
+                self._route(calls.AGENT, self._one_agent),
+                self._route(calls.ACTIVITY, self._activity),
+                self._route(calls.AUDIT, self._audit),
+                self._route(calls.PAST, self._past),
+                self._route(calls.PAST_ACTIVITY, self._past_activity),
+                self._route(calls.LINKS, self._links),
+                self._route(calls.STORY, self._story),
+                self._route(calls.POLICY, self._policy),
+                self._route(calls.STATUS, self._status),
+                Route(calls.EVENTS_PATH, self._stream),
             ]
         )
 
+    def _route(self, call: ApiCall[Any], handler: Handler) -> Route:
+        """Answer *call* with what the handler gives, in the call's own shape."""
+
+        async def endpoint(request: Request) -> Response:
+            found = await handler(request)
+            if isinstance(found, Response):
+                return found
+            body = encode(msgspec.convert(found, call.answer))
+            return Response(body, media_type="application/json")
+
+        return Route(call.path, endpoint, methods=[call.method])
+
     # The faces
 
-    async def _list_agents(self, request: Request) -> Response:
+    async def _list_agents(self, request: Request) -> Any:
         query = request.query_params
         listed, following = list(self.agents.values()), None
         if "ids" in query:
@@ -134,34 +152,28 @@ class FakeOperator(FakeState):
                 following = listed[-1]["id"]
         if query.get("tokens") != "true":
             listed = [without_tokens(agent) for agent in listed]
-        return JSONResponse({"agents": listed, "next": following, "head": self.head})
+        return {"agents": listed, "next": following, "head": self.head}
 
-    async def _one_agent(self, request: Request) -> Response:
+    async def _one_agent(self, request: Request) -> Any:
         agent = self.agents.get(request.path_params["id"])
-        return (
-            JSONResponse(agent) if agent else problem(404, "no agent has that id", "")
-        )
+        return agent or problem(404, "no agent has that id", "")
 
-    async def _activity(self, request: Request) -> Response:
+    async def _activity(self, request: Request) -> Any:
         agent = self.agents.get(request.path_params["id"])
         if agent is None:
             return problem(404, "no agent has that id", "")
         self.activity_reads += 1
         past, stepups = self.past.get(agent["id"]), list(self.stepups.values())
-        return JSONResponse(activity_shape(agent, self.events, stepups, self.now, past))
+        return activity_shape(agent, self.events, stepups, self.now, past)
 
-    async def _list_stepups(self, _: Request) -> Response:
-        return JSONResponse({"stepups": list(self.stepups.values())})
+    async def _list_stepups(self, _: Request) -> Any:
+        return {"stepups": list(self.stepups.values())}
 
-    async def _one_stepup(self, request: Request) -> Response:
+    async def _one_stepup(self, request: Request) -> Any:
         stepup = self.stepups.get(request.path_params["id"])
-        return (
-            JSONResponse(stepup)
-            if stepup
-            else problem(404, "no step-up has that id", "")
-        )
+        return stepup or problem(404, "no step-up has that id", "")
 
-    async def _before(self, request: Request) -> Response:
+    async def _before(self, request: Request) -> Any:
         asked = self.stepups.get(request.path_params["id"])
         if asked is None:
             return problem(404, "no step-up has that id", "")
@@ -172,15 +184,15 @@ class FakeOperator(FakeState):
             if (other["agent_id"], other["action"]) == kind and other["decided_at"]
         ]
         like.sort(key=lambda other: other["decided_at"], reverse=True)
-        return JSONResponse({"stepups": like[:5]})
+        return {"stepups": like[:5]}
 
-    async def _past(self, request: Request) -> Response:
+    async def _past(self, request: Request) -> Any:
         told = past_of(self, request.query_params)
         if isinstance(told, str):
             return problem(404, told, "look elsewhere")
-        return JSONResponse(told)
+        return told
 
-    async def _past_activity(self, request: Request) -> Response:
+    async def _past_activity(self, request: Request) -> Any:
         told = past_of(self, request.query_params)
         if isinstance(told, str):
             return problem(404, told, "look elsewhere")
@@ -192,17 +204,15 @@ class FakeOperator(FakeState):
         at = parse_iso(told["at"])
         shape = activity_shape(agent, events, told["stepups"], at)
         del shape["revoke"]
-        return JSONResponse({**shape, "whole": not self.partial})
+        return {**shape, "whole": not self.partial}
 
-    async def _policy(self, _: Request) -> Response:
-        return JSONResponse(
-            {"version": "abc123", "text": "", "catalogue": self.catalogue}
-        )
+    async def _policy(self, _: Request) -> Any:
+        return {"version": "abc123", "text": "", "catalogue": self.catalogue}
 
-    async def _status(self, _: Request) -> Response:
-        return JSONResponse(self.status_shape())
+    async def _status(self, _: Request) -> Any:
+        return self.status_shape()
 
-    async def _audit(self, request: Request) -> Response:
+    async def _audit(self, request: Request) -> Any:
         query = request.query_params
         limit = int(query.get("limit", 100))
         events = self.events
@@ -221,9 +231,9 @@ class FakeOperator(FakeState):
             found = [e for e in reversed(events) if e["seq"] < before]
         page = found[:limit]
         more = page[-1]["seq"] if len(found) > limit else None
-        return JSONResponse({"events": page, "next": more})
+        return {"events": page, "next": more}
 
-    async def _links(self, request: Request) -> Response:
+    async def _links(self, request: Request) -> Any:
         wanted = [int(each) for each in request.query_params["seq"].split(",")]
         links = [
             {
@@ -235,13 +245,13 @@ class FakeOperator(FakeState):
             for event in self.events
             if event["seq"] in wanted
         ]
-        return JSONResponse({"ledger": LEDGER, "links": links})
+        return {"ledger": LEDGER, "links": links}
 
-    async def _story(self, request: Request) -> Response:
+    async def _story(self, request: Request) -> Any:
         seq = request.path_params["seq"]
         (anchor,) = (event for event in self.events if event["seq"] == seq)
         same = [e for e in self.events if e["decision_id"] == anchor["decision_id"]]
-        return JSONResponse({"events": same, "complete": True})
+        return {"events": same, "complete": True}
 
     async def _noted(self, request: Request) -> tuple[dict[str, Any], Response | None]:
         body = await request.json()
@@ -249,7 +259,7 @@ class FakeOperator(FakeState):
         answer = self.answers.get(request.url.path)
         return body, answer() if answer else None
 
-    async def _decide(self, request: Request) -> Response:
+    async def _decide(self, request: Request) -> Any:
         body, answer = await self._noted(request)
         if answer is not None:
             return answer
@@ -269,7 +279,7 @@ class FakeOperator(FakeState):
             self.put_stepup(stepup)
             agent = self.agents[stepup["agent_id"]]
             self.record("stepup.denied", agent, action=stepup["action"])
-            return JSONResponse(stepup)
+            return stepup
         if body["digest"] != stepup["digest"]:
             return problem(409, "Not what is stored", "the digest differs; look again")
         stepup = {
@@ -286,9 +296,9 @@ class FakeOperator(FakeState):
             },
         }
         self.put_stepup(stepup)
-        return JSONResponse(stepup, 202)
+        return stepup
 
-    async def _revoke(self, request: Request) -> Response:
+    async def _revoke(self, request: Request) -> Any:
         body, answer = await self._noted(request)
         if answer is not None:
             return answer
@@ -302,9 +312,12 @@ class FakeOperator(FakeState):
             self.send("status", self.status_shape())
             self.record("panic.on", reason=body["reason"])
             counts = {"agents": len(self.agents), "tokens_revoked": 3}
-            return JSONResponse(
-                {**counts, "stepups_cancelled": 0, "effective_ms": 1.2, "upstream": []}
-            )
+            return {
+                **counts,
+                "stepups_cancelled": 0,
+                "effective_ms": 1.2,
+                "upstream": [],
+            }
         agent = self.agents.get(body["agent_id"])
         if agent is None:
             return problem(404, "no agent has that id", "")
@@ -312,17 +325,15 @@ class FakeOperator(FakeState):
         agent.update(status="revoked", tokens=[], revoked_at=iso(self.now))
         self.put_agent(agent)
         self.record("agent.revoked", agent, reason=body["reason"])
-        return JSONResponse(
-            {
-                "agent": agent,
-                "tokens_revoked": cut,
-                "stepups_cancelled": 0,
-                "effective_ms": 1.2,
-                "upstream": [{"step": "vault grant", "status": "pending", "ms": None}],
-            }
-        )
+        return {
+            "agent": agent,
+            "tokens_revoked": cut,
+            "stepups_cancelled": 0,
+            "effective_ms": 1.2,
+            "upstream": [{"step": "vault grant", "status": "pending", "ms": None}],
+        }
 
-    async def _restore(self, request: Request) -> Response:
+    async def _restore(self, request: Request) -> Any:
         body, answer = await self._noted(request)
         if answer is not None:
             return answer
@@ -330,14 +341,14 @@ class FakeOperator(FakeState):
             self.panic = {"on": False, "since": None, "by": None, "reason": None}
             self.send("status", self.status_shape())
             self.record("panic.off")
-            return JSONResponse({"agents": len(self.agents)})
+            return {"agents": len(self.agents)}
         agent = self.agents[body["agent_id"]]
         agent.update(status="active", revoked_at=None)
         self.put_agent(agent)
         self.record("agent.restored", agent)
-        return JSONResponse({"agent": agent})
+        return {"agent": agent}
 
-    async def _stream(self, request: Request) -> Response:
+    async def _stream(self, request: Request) -> Any:
         last = request.headers.get("last-event-id")
         queue: asyncio.Queue[str | None] = asyncio.Queue()
         if last is not None and int(last) > self.head:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.operator_api.calls import EVENT_KINDS
 from agentvault_tui.operator_api.codec import encode
-from agentvault_tui.operator_api.shapes import AgentInfo, WireShape
+from agentvault_tui.operator_api.shapes import (
+    AgentInfo,
+    StatusInfo,
+    StepUpInfo,
+    WireShape,
+)
 
 MOMENT = "2026-11-24T10:00:00.000000Z"
+_type_info = cache(inspect.type_info)
 T = TypeVar("T", bound=WireShape)
 
 
@@ -21,7 +30,7 @@ def as_json(shape: WireShape) -> Any:
 
 def filled(kind: type[T], given: dict[str, Any]) -> T:
     """Return what a test says of a shape, with blanks where a broker says more."""
-    return msgspec.convert(_whole(inspect.type_info(kind), given), kind)
+    return msgspec.convert(_whole(_type_info(kind), given), kind)
 
 
 def event_of(kind: str, given: dict[str, Any]) -> WireShape:
@@ -76,3 +85,21 @@ def _blank(kind: inspect.Type) -> Any:
             return {}
     blanks = ((inspect.BoolType, False), (inspect.IntType, 0), (inspect.FloatType, 0.0))
     return next((value for one, value in blanks if isinstance(kind, one)), "")
+
+
+def tell(mirror: Mirror, kind: str, given: dict[str, Any]) -> None:
+    """Let a mirror take a frame of the stream, as the link does."""
+    if kind in EVENT_KINDS:
+        mirror.apply(event_of(kind, given))
+
+
+def agents_of(given: Iterable[dict[str, Any]]) -> list[AgentInfo]:
+    return [filled(AgentInfo, one) for one in given]
+
+
+def stepups_of(given: Iterable[dict[str, Any]]) -> list[StepUpInfo]:
+    return [filled(StepUpInfo, one) for one in given]
+
+
+def status_of(given: dict[str, Any]) -> StatusInfo:
+    return filled(StatusInfo, given)

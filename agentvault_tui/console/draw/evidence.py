@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, plural
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import EventRow, Json
+from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.proof import Proof
+from agentvault_tui.operator_api.shapes import Json
 from agentvault_tui.text import in_full, visible_lines
 
 MOST: Final = 100
@@ -135,7 +137,7 @@ def evidence(
     Lures in an agent's words are masked; *raw_key* is what shows them as recorded.
     """
     event = known.proof.event() if known and known.proof else None
-    rows = list(_members(pen, mirror, row, event or {}, width, raw_key=raw_key))
+    rows = list(_members(pen, mirror, row, event, width, raw_key=raw_key))
     if known is None:
         return [*rows, EMPTY, (("Reading its story and its body.", pen.palette.muted),)]
     rows += [EMPTY, *_story(pen, row, known, width)]
@@ -146,7 +148,13 @@ def evidence(
 
 
 def _members(
-    pen: Pen, mirror: Mirror, row: EventRow, event: Json, width: int, *, raw_key: str
+    pen: Pen,
+    mirror: Mirror,
+    row: EventRow,
+    event: EventInfo | None,
+    width: int,
+    *,
+    raw_key: str,
 ) -> Iterator[Row]:
     p, shown = pen.palette, mirror.intake.shown
     ago = (mirror.clock.now() - row.time).total_seconds()
@@ -154,18 +162,17 @@ def _members(
     yield pen.fact("When", (when, p.text), (f"  {_ago(ago)}", p.muted))
     word, style = words.word(row), p.outcome(row.outcome)
     yield pen.fact("What", (row.type, p.text), (f"  {word}", style))
-    actor = event.get("actor")
-    kind = shown(actor.get("kind"), 20) if isinstance(actor, dict) else ""
-    who = shown(actor.get("id"), 200) if isinstance(actor, dict) else ""
+    kind = shown(event.actor.kind, 20) if event else ""
+    who = shown(event.actor.id, 200) if event else ""
     names = dict.fromkeys(part for part in (kind, row.actor, who) if part)
     yield from pen.facts("Who", " ".join(names), width, 3)[0]
     if row.agent_id and row.agent_id != who:
         name = mirror.agent_name(row.agent_id)
         yield from pen.facts("Agent", f"{name} {row.agent_id}", width, 3)[0]
-    for label, member in (("Action", "action"), ("On", "resource")):
-        if event.get(member):
-            text = shown(event[member], _WHOLE)
-            yield from pen.facts(label, text, width, _LINES)[0]
+    action, resource = (event.action, event.resource) if event else (None, None)
+    for label, said in (("Action", action), ("On", resource)):
+        if said:
+            yield from pen.facts(label, shown(said, _WHOLE), width, _LINES)[0]
     if row.rule:
         yield from pen.facts("Rule", row.rule, width, 3)[0]
     theirs = kind == "agent" and not row.outcome
@@ -175,15 +182,17 @@ def _members(
         yield from _text(pen, label, shown(why, _WHOLE), width, key)
     if row.decision_id:
         yield from pen.facts("Decision", row.decision_id, width, 2)[0]
-    yield from _detail(pen, mirror, event.get("detail"), width, raw_key)
+    if event:
+        yield from _detail(pen, mirror, event.detail, width, raw_key)
 
 
 def _detail(
-    pen: Pen, mirror: Mirror, detail: Any, width: int, raw_key: str
+    pen: Pen, mirror: Mirror, detail: Json, width: int, raw_key: str
 ) -> Iterator[Row]:
     shown = mirror.intake.shown
-    for name, value in (detail if isinstance(detail, dict) else {}).items():
-        if name == "details":  # what the tenant says of a row of its log
+    for name, value in detail.items():
+        # What the tenant says of a row of its log.
+        if name == "details" and isinstance(value, dict):
             yield from _detail(pen, mirror, value, width, raw_key)
             continue
         label = _LABELS.get(name) or shown(name, 11).replace("_", " ").capitalize()

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from agentvault_tui.console.link.reads import Reads
-from agentvault_tui.console.link.wire import Wire, integer, real
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import (
-    Json,
     LinkState,
     Restored,
     Revoked,
@@ -17,6 +15,15 @@ from agentvault_tui.console.state.records import (
     Stopped,
 )
 from agentvault_tui.errors import RefusedError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.calls import AnswerT, ApiCall
+from agentvault_tui.operator_api.client import AsyncOperatorClient
+from agentvault_tui.operator_api.requests import (
+    DecisionRequest,
+    RestoreRequest,
+    RevokeRequest,
+)
+from agentvault_tui.operator_api.shapes import WireShape
 
 STALL: Final = 3.0
 """Seconds without a beat after which this process itself must have stood still."""
@@ -27,8 +34,10 @@ _BLIND: Final = 1.0
 class Decides(Reads):
     """Decides as `actions.Actions` says, and never on old news."""
 
-    def __init__(self, mirror: Mirror, wire: Wire, *, read_only: bool) -> None:
-        super().__init__(mirror, wire)
+    def __init__(
+        self, mirror: Mirror, client: AsyncOperatorClient, *, read_only: bool
+    ) -> None:
+        super().__init__(mirror, client)
         self.read_only = read_only
         self.screen_waits: Callable[[], float] = lambda: 0.0
         """For how many seconds the operator has not been shown what happens."""
@@ -37,72 +46,77 @@ class Decides(Reads):
     async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
         """Begin the second factor for exactly the request with that *digest*."""
         return await self._decide(
-            {"id": stepup_id, "decision": "approve", "digest": digest}
+            DecisionRequest(id=stepup_id, decision="approve", digest=digest), None
         )
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         """Turn a request down."""
         return await self._decide(
-            {"id": stepup_id, "decision": "deny", "reason": reason}
+            DecisionRequest(id=stepup_id, decision="deny", reason=reason), stepup_id
         )
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         """Cut an agent off."""
-        body = {"agent_id": agent_id, "reason": reason}
-        data, took = await self._post("/api/agents/revoke", body)
-        upstream = self.mirror.intake.upstream(data.get("upstream"))
-        effective = real(data.get("effective_ms"))
-        self.mirror.cut(agent_id, effective)
-        if isinstance(agent := data.get("agent"), dict):
-            self.mirror.apply("agent", agent)
+        asked = RevokeRequest(agent_id=agent_id, reason=reason)
+        told, took = await self._send(calls.REVOKE, asked, agent_id)
+        self.mirror.cut(agent_id, told.effective_ms)
+        if told.agent:
+            self.mirror.apply(told.agent)
         return Revoked(
             agent_id,
-            integer(data.get("tokens_revoked")),
-            integer(data.get("stepups_cancelled")),
-            effective,
+            told.tokens_revoked,
+            told.stepups_cancelled,
+            told.effective_ms,
             took,
-            upstream,
-            _kept(data),
+            self.mirror.intake.upstream(told.upstream),
+            told.durable_in,
         )
 
     async def restore(self, agent_id: str) -> Restored:
         """Serve an agent again."""
-        data, took = await self._post("/api/agents/restore", {"agent_id": agent_id})
+        asked = RestoreRequest(agent_id=agent_id)
+        told, took = await self._send(calls.RESTORE, asked, agent_id)
         self.mirror.cuts.pop(agent_id, None)
-        if isinstance(agent := data.get("agent"), dict):
-            self.mirror.apply("agent", agent)
+        if told.agent:
+            self.mirror.apply(told.agent)
         return Restored(agent_id, took)
 
     async def panic(self, reason: str) -> Stopped:
         """Stop everything."""
-        body = {"all": True, "reason": reason}
-        data, took = await self._post("/api/agents/revoke", body)
+        asked = RevokeRequest(all=True, reason=reason)
+        told, took = await self._send(calls.REVOKE, asked, "")
         return Stopped(
-            integer(data.get("agents")),
-            integer(data.get("tokens_revoked")),
-            integer(data.get("stepups_cancelled")),
-            real(data.get("effective_ms")),
+            told.agents or 0,
+            told.tokens_revoked,
+            told.stepups_cancelled,
+            told.effective_ms,
             took,
-            _kept(data),
+            told.durable_in,
         )
 
     async def lift(self) -> Restored:
         """End the panic."""
-        _, took = await self._post("/api/agents/restore", {"all": True})
+        _, took = await self._send(calls.RESTORE, RestoreRequest(all=True), "")
         return Restored("", took)
 
-    async def _decide(self, body: Json) -> StepUpRow:
-        data, _ = await self._post("/api/agents/stepup", body)
-        self.mirror.apply("stepup", data)
-        return self.mirror.intake.stepup(data)
+    async def _decide(self, decision: DecisionRequest, about: str | None) -> StepUpRow:
+        told, _ = await self._send(calls.DECIDE, decision, about)
+        self.mirror.apply(told)
+        return self.mirror.intake.stepup(told)
 
-    async def _post(self, path: str, body: Json) -> tuple[Json, float]:
-        """Send a decision; return the answer and the milliseconds it took."""
+    async def _send(
+        self, call: ApiCall[AnswerT], body: WireShape, about: str | None
+    ) -> tuple[AnswerT, float]:
+        """Send a decision; return the answer and the milliseconds it took.
+
+        Its event, *about* what it decides, is no news here; None where none follows.
+        """
         self.check()
         started = self.mirror.clock.boot()
-        self.mirror.presence.deciding(body)
-        data = await self._wire.post(path, body)
-        return data, (self.mirror.clock.boot() - started) * 1000
+        if about is not None:
+            self.mirror.presence.deciding(about)
+        told = await self._client.call(call, body)
+        return told, (self.mirror.clock.boot() - started) * 1000
 
     def check(self) -> None:
         """Refuse to decide on what the broker has not confirmed.
@@ -132,9 +146,3 @@ class Decides(Reads):
     def stood_still(self) -> float:
         """Return for how many seconds it did not."""
         return self.mirror.clock.boot() - self._beat_at
-
-
-def _kept(data: Json) -> str:
-    """Return where a cut is durable; a broker that does not say has recorded it."""
-    unsaid = "memory" if data.get("recorded") is False else "ledger"
-    return str(data.get("kept", unsaid))

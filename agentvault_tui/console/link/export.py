@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import csv
 import io
-import json
 import os
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from msgspec import to_builtins
+from msgspec.structs import replace
+
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.records import Json
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
+from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.text import visible
 
 _PAGE: Final = 250
@@ -72,22 +75,21 @@ class Export:
         query = self._filter.query(mirror.agents, self._now, text=True)
         after: int | None = 0
         while after is not None and after < self.upto:
-            events, after = await self._link.audit_objects(
-                after=after, limit=_PAGE, **query
-            )
-            for event in events:
-                if event.get("seq", 0) > self.upto:
+            page = await self._link.audit_page(replace(query, after=after, limit=_PAGE))
+            after = page.next
+            for event in page.events:
+                if event.seq > self.upto:
                     after = None
                 elif self._wanted(event):
                     self.written += 1
                     if csv_form:
-                        rows.writerow(cells(event))
+                        rows.writerow(cells(to_builtins(event)))
                     else:
                         # As `audit search --json` writes them: pure ASCII.
-                        file.write(json.dumps(event, separators=(",", ":")) + "\n")
+                        file.write(f"{encode(event).decode()}\n")
             self.looked = self.upto if after is None else after
 
-    def _wanted(self, event: Json) -> bool:
+    def _wanted(self, event: EventInfo) -> bool:
         if not self._filter:
             return True
         mirror = self._link.mirror

@@ -9,16 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.console.link.decides import STALL, Decides
 from agentvault_tui.console.link.looking import Looking
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.link.seen import SeenLedger
-from agentvault_tui.console.link.wire import Wire, integer, objects, read_frames
 from agentvault_tui.console.state.mirror import RING, Mirror, Roster
-from agentvault_tui.console.state.records import Json, LinkState
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import AsyncOperatorClient
+from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.requests import AgentQuery, AuditQuery
+from agentvault_tui.operator_api.shapes import (
+    AgentPage,
+    HeadInfo,
+    PresenceInfo,
+    WireShape,
+)
 
 _BEAT: Final = 1.0
 _PAUSE: Final = 0.1
@@ -48,12 +57,14 @@ class Link(Decides):
         read_only: bool = False,
         pause: float = _PAUSE,
     ) -> None:
-        super().__init__(mirror, Wire(socket, pause), read_only=read_only)
-        self._looking = Looking(mirror.presence, self._wire)
+        super().__init__(
+            mirror, AsyncOperatorClient(socket, pause), read_only=read_only
+        )
+        self._looking = Looking(mirror.presence, self._client)
         self.look = self._looking.at
         self.face = "console"
         """What this is to the other operators."""
-        self._seen = SeenLedger(mirror, memory, self._wire)
+        self._seen = SeenLedger(mirror, memory, self._client)
         self.accept_ledger = self._seen.accept
         self.loaded: Callable[[], object] = lambda: None
         """Called when everything has been read anew."""
@@ -83,7 +94,7 @@ class Link(Decides):
         finally:
             self._seen.keep()
             await self._looking.close()
-            await self._wire.close()
+            await self._client.close()
 
     async def _session(self) -> None:
         """Read everything, then follow until something ends it."""
@@ -109,24 +120,26 @@ class Link(Decides):
 
         While one page of agents is taken in, the next one is on its way.
         """
-        mirror, wire = self.mirror, self._wire
-        status = await wire.get("/api/status")
-        reading = asyncio.ensure_future(self._page())
+        mirror, client = self.mirror, self._client
+        status = await client.call(calls.STATUS)
+        reading = asyncio.ensure_future(self._page(AgentQuery(limit=_PAGE)))
         try:
-            head = mirror.intake.status(status).head
-            await self._seen.compare(status)
+            head = status.ledger.head
+            await self._seen.compare(head)
             if not 0 <= head - mirror.last_seq <= RING or not mirror.last_seq:
-                events = await wire.get("/api/audit", before=head + 1, limit=200)
-                mirror.load_events(reversed(objects(events, "events")), after=head)
-            mirror.intake.learn((await wire.get("/api/policy")).get("catalogue"))
-            stepups = objects(await wire.get("/api/agents/stepup"), "stepups")
+                query = AuditQuery(before=head + 1, limit=200)
+                events = (await client.call(calls.AUDIT, query)).events
+                mirror.load_events(reversed(events), after=head)
+            mirror.intake.learn((await client.call(calls.POLICY)).catalogue)
+            stepups = (await client.call(calls.STEPUPS)).stepups
             roster = Roster(mirror.intake)
             while True:
                 page = await reading
-                if following := page.get("next"):
-                    reading = asyncio.ensure_future(self._page(after=following))
+                if following := page.next:
+                    query_on = AgentQuery(limit=_PAGE, after=following)
+                    reading = asyncio.ensure_future(self._page(query_on))
                     await asyncio.sleep(0)  # let it be sent
-                roster.take(objects(page, "agents"), integer(page.get("head")))
+                roster.take(page.agents, page.head)
                 if not following:
                     break
                 if not mirror.agents:
@@ -136,8 +149,8 @@ class Link(Decides):
             reading.cancel()
         mirror.load(status, roster, stepups)
 
-    async def _page(self, **query: object) -> Json:
-        return await self._wire.get("/api/agents", limit=_PAGE, **query)
+    async def _page(self, query: AgentQuery) -> AgentPage:
+        return await self._client.call(calls.AGENTS, query)
 
     async def _reread(self) -> None:
         """Read the tokens of agents that somebody looks at, when they are not held."""
@@ -153,33 +166,31 @@ class Link(Decides):
                 wants.difference_update(asked)
 
     async def _read_agents(self, asked: list[str], *, tokens: bool) -> None:
-        page = await self._page(ids=",".join(asked), tokens="true" if tokens else None)
-        for agent in objects(page, "agents"):
-            self.mirror.take("agent", agent)
+        query = AgentQuery(ids=",".join(asked), tokens=tokens)
+        for agent in (await self._page(query)).agents:
+            self.mirror.take(agent)
         self.mirror.versions.held += tokens
         self.mirror.stir()
 
     async def _follow(self) -> None:
         mirror = self.mirror
-        async for frames in self._wire.events(mirror.last_seq, self.face):
+        async for told in self._client.events(mirror.last_seq, self.face):
             mirror.set_link(LinkState.LIVE)
-            for frame, data in zip(frames, read_frames(frames), strict=True):
-                self._take(frame.kind, data)
+            for each in told:
+                self._take(each)
             mirror.stir()
 
-    def _take(self, kind: str, data: Any) -> None:
-        if not isinstance(data, dict):
-            return
-        if kind == "reset":
+    def _take(self, told: WireShape) -> None:
+        if isinstance(told, HeadInfo):
             self._seen.accuse("the broker does not know the last event seen here")
             self.mirror.last_seq = 0
             raise _ResyncError("the ledger is another one; reading it anew")
-        if kind == "audit" and data.get("seq", 0) > self.mirror.last_seq + 1:
+        if isinstance(told, EventInfo) and told.seq > self.mirror.last_seq + 1:
             raise _ResyncError("events were missed; reading them")
-        self.mirror.take(kind, data)
-        if data.get("type") == "clock.jump":
+        self.mirror.take(told)
+        if isinstance(told, EventInfo) and told.type == "clock.jump":
             raise _ResyncError("the clock was set; reading anew what ends when")
-        if kind == "presence":
+        if isinstance(told, PresenceInfo):
             self._looking.update()
 
     async def _watch(self) -> None:
@@ -192,8 +203,8 @@ class Link(Decides):
             self.beat()
             beats += 1
             if beats % _CHECK_BEATS == 0:
-                status = await self._wire.get("/api/status")
-                self.mirror.apply("status", status)
+                status = await self._client.call(calls.STATUS)
+                self.mirror.apply(status)
                 self._seen.keep()
                 self.beat()
             if asked := list(self.mirror.stale)[:_AT_ONCE]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from agentvault_tui.console.link.wire import Wire
 from agentvault_tui.console.state.presence import Presence
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api.calls import LOOK
+from agentvault_tui.operator_api.client import AsyncOperatorClient
+from agentvault_tui.operator_api.requests import LookRequest
 
 
 class Looking:
     """Sends the latest word only, again whenever the seat is a new one."""
 
-    def __init__(self, presence: Presence, wire: Wire) -> None:
+    def __init__(self, presence: Presence, client: AsyncOperatorClient) -> None:
         self._presence = presence
-        self._wire = wire
+        self._client = client
         self._said: tuple[str, str | None] = ("", None)
         self._task: asyncio.Task[None] | None = None
 
@@ -48,8 +50,8 @@ class Looking:
         try:
             while word := self._news():
                 self._said = word
-                body = {"seat": word[0], "looking_at": word[1]}
+                look = LookRequest(seat=word[0], looking_at=word[1])
                 with contextlib.suppress(AgentVaultError):
-                    await self._wire.post("/api/presence", body)
+                    await self._client.call(LOOK, look)
         finally:
             self._task = None

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import UNSET, structs
+from msgspec.structs import asdict
+
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.link.link import Link
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.past import Aim, PastMirror
-from agentvault_tui.console.state.records import EventRow, Json
+from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.operator_api.calls import PAST_ACTIVITY
+from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
+from agentvault_tui.operator_api.requests import AuditQuery, PastActivityQuery
 
 EVENTS: Final = 200
 """Events read for a moment; older ones when someone scrolls back to them."""
@@ -29,19 +35,19 @@ class PastReader(Link):
         here = self.mirror.place
         at = self.mirror.clock.now()
         aim = Aim(seq=here.seq) if at == here.time else Aim(at=at)
-        query = {"agent": agent_id, **aim.query()}
-        data = await self._wire.get("/api/past/activity", **query)
-        return read_activity(self.mirror.intake, data)
+        query = PastActivityQuery(agent=agent_id, **asdict(aim.query()))
+        told = await self._client.call(PAST_ACTIVITY, query)
+        return read_activity(self.mirror.intake, told)
 
-    async def audit_objects(self, **query: object) -> tuple[list[Json], int | None]:
+    async def audit_page(self, query: AuditQuery) -> EventPageInfo:
         """Read a page of the audit up to then."""
         last = self.mirror.place.seq
-        before = query.get("before")
-        if isinstance(before, int):
-            query["before"] = min(before, last + 1)
-        events, following = await super().audit_objects(**query)
-        had = [event for event in events if event.get("seq", 0) <= last]
-        return had, following if len(had) == len(events) else None
+        if query.before is not UNSET:
+            query = structs.replace(query, before=min(query.before, last + 1))
+        page = await super().audit_page(query)
+        had = tuple(event for event in page.events if event.seq <= last)
+        following = page.next if len(had) == len(page.events) else None
+        return EventPageInfo(events=had, next=following)
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
         """Read the events that share a decision, as far as it had come."""
@@ -69,14 +75,12 @@ class Stay:
         return cls(past, live, reader, desk, live.mirror.last_seq)
 
 
-async def look(link: Link, aim: Aim) -> tuple[Json, list[Json]]:
+async def look(link: Link, aim: Aim) -> tuple[PastInfo, list[EventInfo]]:
     """Read a moment and the events before it, oldest first.
 
     Raises:
         AgentVaultError: there is no such moment, or nobody answers.
     """
-    told = await link.past(**aim.query())
-    seq = told.get("seq")
-    before = seq + 1 if isinstance(seq, int) else None
-    events, _ = await link.audit_objects(before=before, limit=EVENTS)
-    return told, events[::-1]
+    told = await link.past(aim.query())
+    page = await link.audit_page(AuditQuery(before=told.seq + 1, limit=EVENTS))
+    return told, list(reversed(page.events))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from agentvault_tui.console.link.memory import Head, Memory
-from agentvault_tui.console.link.wire import Wire, objects
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import Json
+from agentvault_tui.operator_api.calls import AUDIT
+from agentvault_tui.operator_api.client import AsyncOperatorClient
+from agentvault_tui.operator_api.requests import AuditQuery
 
 _LEDGER: Final = "ledger"
 
@@ -15,30 +16,31 @@ _LEDGER: Final = "ledger"
 class SeenLedger:
     """Remembers the last head over restarts, and says loudly when it is gone."""
 
-    def __init__(self, mirror: Mirror, memory: Memory, wire: Wire) -> None:
+    def __init__(
+        self, mirror: Mirror, memory: Memory, client: AsyncOperatorClient
+    ) -> None:
         self._mirror = mirror
         self._memory = memory
-        self._wire = wire
+        self._client = client
 
     def tidy(self) -> None:
         """Forget the heads of ledgers whose home is gone."""
         self._memory.tidy()
 
-    async def compare(self, status: Json) -> None:
+    async def compare(self, head: int) -> None:
         """Hold what the broker has now against what was seen before."""
-        now = self._mirror.intake.status(status)
         seen = self._memory.recall()
         if self._mirror.last_hash:
             mine = Head(self._mirror.last_seq, self._mirror.last_hash)
             seen = mine if seen is None or mine.seq >= seen.seq else seen
         if seen is None or not seen.seq or _LEDGER in self._mirror.warnings:
             return
-        if now.head < seen.seq:
-            self.accuse(f"it ends at {now.head:,}, and {seen.seq:,} was seen here")
+        if head < seen.seq:
+            self.accuse(f"it ends at {head:,}, and {seen.seq:,} was seen here")
             return
-        page = await self._wire.get("/api/audit", after=seen.seq - 1, limit=1)
-        events = objects(page, "events")
-        if not events or events[0].get("hash") != seen.hash:
+        query = AuditQuery(after=seen.seq - 1, limit=1)
+        events = (await self._client.call(AUDIT, query)).events
+        if not events or events[0].hash != seen.hash:
             self.accuse(f"event {seen.seq:,} is not the one that was seen here")
 
     def accuse(self, what: str) -> None:

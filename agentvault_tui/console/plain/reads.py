@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import theme
@@ -36,6 +38,7 @@ from agentvault_tui.console.state.past import (
 )
 from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.errors import AgentVaultError, UsageError
+from agentvault_tui.operator_api.requests import AuditQuery
 
 
 def find_stepup(mirror: Mirror, what: str) -> StepUpRow | None:
@@ -120,7 +123,7 @@ class LedgerCommands:
         """Tell an event as the audit screen does: members, story, and its link."""
         mirror, checked = self.mirror, Checked(self.mirror)
         try:
-            page = await self.link.audit(after=seq - 1, limit=1)
+            page = await self.link.audit(AuditQuery(after=seq - 1, limit=1))
             if not page.rows or page.rows[0].seq != seq:
                 self.say(f"There is no event {seq:,}: the last is {mirror.last_seq:,}.")
                 return
@@ -184,7 +187,7 @@ class LedgerCommands:
         found: list[EventRow] = []
         rest: int | None = before
         for _ in range(_PAGES):
-            page = await self.link.audit(before=rest, limit=_PAGE, **query)
+            page = await self.link.audit(replace(query, before=rest, limit=_PAGE))
             for row in page.rows:
                 if wanted.event(row, mirror.agent_name(row.agent_id), now, facts):
                     found.insert(0, row)
@@ -208,7 +211,7 @@ class LedgerCommands:
             path = read_path(name)
             export = Export(self.link, wanted)
             # Also what was decided a moment ago, and has not been told here yet.
-            newest = await self.link.audit(limit=1)
+            newest = await self.link.audit(AuditQuery(limit=1))
             export.upto = max([export.upto, *(row.seq for row in newest.rows)])
             await export.run(path)
         except UsageError as error:

@@ -27,6 +27,7 @@ from agentvault_tui.console.widgets.ledger import EvidencePane, LedgerList
 from agentvault_tui.console.widgets.line_input import Prompt
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api.requests import AuditQuery
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
@@ -356,7 +357,9 @@ class AuditScreen(FilteredScreen):
         last = self.desk.mirror.last_seq
         if place.moment is not None:
             try:
-                page = await self.link.audit(after=0, since=iso(place.moment), limit=1)
+                page = await self.link.audit(
+                    AuditQuery(after=0, since=iso(place.moment), limit=1)
+                )
             except AgentVaultError as error:
                 shown = self.desk.mirror.intake.shown(error.diagnosis())
                 self.prompt.refuse(f"not found out: {shown}")

@@ -1,17 +1,23 @@
 """What one agent did, as records: uses of scopes, refusals, the day, what a cut ends.
 
-Read from ``GET /api/agents/{id}/activity``; like all of `intake`, it raises on nothing.
+Read from ``GET /api/agents/{id}/activity``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.console.state.intake import Intake, moment
-from agentvault_tui.console.state.records import OUTCOMES, QUARTERS, Json, ScopeRow
+from agentvault_tui.console.state.records import QUARTERS, ScopeRow
+from agentvault_tui.operator_api.history import (
+    ActivityInfo,
+    PastActivityInfo,
+    QuartersInfo,
+    RevokedInfo,
+    ScopeUseInfo,
+)
 from agentvault_tui.text import Shown
 
 QUARTER: Final = timedelta(minutes=15)
@@ -92,65 +98,47 @@ class ActivityRow:
         return next((use for use in self.scopes if use.scope.name == scope), None)
 
 
-def read_activity(intake: Intake, data: Json) -> ActivityRow:
-    cut = data.get("revoke")
+def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
+    """Make a record of the broker's answer."""
+    now = told if isinstance(told, ActivityInfo) else None
     return ActivityRow(
-        scopes=tuple(_use(intake, raw) for raw in _objects(data.get("scopes"))),
+        scopes=tuple(_use(intake, use) for use in told.scopes[:_MOST]),
         denials=tuple(
-            Denials(
-                intake.shown(raw.get("reason"), 80),
-                _number(raw.get("count")),
-                moment(raw.get("last_at")),
-            )
-            for raw in _objects(data.get("denials"))
+            Denials(intake.shown(one.reason, 80), one.count, moment(one.last_at))
+            for one in told.denials[:_MOST]
         ),
-        day=_day(data.get("quarters")),
-        elevated=_number(cut.get("elevated")) if isinstance(cut, Mapping) else 0,
-        whole=data.get("whole") is not False,
-        revoked=_past_cut(intake, data.get("revoked")),
+        day=_day(told.quarters),
+        elevated=now.revoke.elevated if now else 0,
+        whole=told.whole,
+        revoked=_past_cut(intake, now.revoked if now else None),
     )
 
 
-def _past_cut(intake: Intake, raw: object) -> PastCut | None:
-    if not isinstance(raw, Mapping):
+def _past_cut(intake: Intake, told: RevokedInfo | None) -> PastCut | None:
+    if told is None:
         return None
     return PastCut(
-        intake.shown(raw.get("by"), 120),
-        intake.shown(raw.get("reason"), 300),
-        _number(raw.get("tokens")),
-        _number(raw.get("stepups")),
+        intake.shown(told.by, 120),
+        intake.shown(told.reason, 300),
+        told.tokens,
+        told.stepups,
     )
 
 
-def _use(intake: Intake, raw: Mapping[str, Any]) -> ScopeUse:
+def _use(intake: Intake, told: ScopeUseInfo) -> ScopeUse:
     return ScopeUse(
-        intake.scope(raw.get("scope")),
-        raw.get("granted") is True,
-        _number(raw.get("uses")),
-        _number(raw.get("denied")),
-        _number(raw.get("escalated")),
-        moment(raw.get("last_used_at")),
-        moment(raw.get("last_asked_at")),
+        intake.scope(told.scope),
+        told.granted,
+        told.uses,
+        told.denied,
+        told.escalated,
+        moment(told.last_used_at),
+        moment(told.last_asked_at),
     )
 
 
-def _day(raw: object) -> Day | None:
-    if not isinstance(raw, Mapping):
+def _day(told: QuartersInfo) -> Day | None:
+    start, series = moment(told.start), (told.allowed, told.denied, told.escalated)
+    if start is None or {len(numbers) for numbers in series} != {QUARTERS}:
         return None
-    start = moment(raw.get("start"))
-    series = [raw.get(word) for word in OUTCOMES]
-    if start is None:
-        return None
-    lists = [numbers for numbers in series if isinstance(numbers, list)]
-    if [len(numbers) for numbers in lists] != [QUARTERS] * len(OUTCOMES):
-        return None
-    return Day(start, tuple(tuple(map(_number, numbers)) for numbers in lists))
-
-
-def _objects(raw: object) -> list[Mapping[str, Any]]:
-    rows = raw if isinstance(raw, list) else []
-    return [row for row in rows[:_MOST] if isinstance(row, Mapping)]
-
-
-def _number(raw: object) -> int:
-    return raw if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0 else 0
+    return Day(start, series)

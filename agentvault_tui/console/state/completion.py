@@ -18,8 +18,9 @@ from agentvault_tui.console.state.filters import (
     pieces,
 )
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import OUTCOMES, RISKS, AgentRow, EventRow
+from agentvault_tui.console.state.records import RISKS, AgentRow, EventRow
 from agentvault_tui.console.state.saved import SavedFilters
+from agentvault_tui.operator_api.shapes import OUTCOMES
 
 _SPANS: Final = ("10m", "1h", "1d", "7d")
 

@@ -11,12 +11,16 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage, EventRow
+from agentvault_tui.operator_api.requests import AuditQuery
 
 KEPT: Final = RING
 """Rows held while following."""
@@ -32,7 +36,7 @@ _AHEAD: Final = 3
 class Want:
     """A page to read, and the turn of the window it is for."""
 
-    query: dict[str, Any]
+    query: AuditQuery
     turn: int
 
 
@@ -190,8 +194,8 @@ class EventWindow:
         """Take a page that was wanted; False when nobody wants it any more."""
         if want.turn != self._turn:
             return False
-        if "before" in want.query:
-            if want.query["before"] != self.floor:
+        if want.query.before is not UNSET:
+            if want.query.before != self.floor:
                 return False
             self.exhausted = page.next is None
             self.floor = page.next or 1
@@ -199,7 +203,7 @@ class EventWindow:
             if not self.follow:
                 self._drop_newer(len(self.rows) - self.index - MARGIN)
         else:
-            if want.query["after"] != self.top:
+            if want.query.after != self.top:
                 return False
             self.top = self._limit if page.next is None else min(page.next, self._limit)
             self.rows += self._sift(row for row in page.rows if row.seq <= self.top)
@@ -210,7 +214,7 @@ class EventWindow:
     def _want(self, **place: int) -> Want:
         now = self._mirror.clock.now()
         query = self.filter.query(self._mirror.agents, now, text=True)
-        return Want({**place, "limit": PAGE, **query}, self._turn)
+        return Want(replace(query, limit=PAGE, **place), self._turn)
 
     def _start_at(self, seq: int) -> None:
         """Begin a new stretch at an event, from what is at hand if it is there."""

@@ -15,18 +15,19 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.draw.words import TYPES
 from agentvault_tui.console.state.moments import FORMS, read_moment
 from agentvault_tui.console.state.records import (
-    OUTCOMES,
     RISKS,
     AgentRow,
     Counts,
     EventRow,
 )
+from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.operator_api.shapes import OUTCOMES
 from agentvault_tui.text import visible
 
 KEYS: Final = (
@@ -269,34 +270,34 @@ class Filter:
 
     def query(
         self, agents: Mapping[str, AgentRow], now: datetime, *, text: bool = False
-    ) -> dict[str, Any]:
+    ) -> AuditQuery:
         """Return what of it the broker can look for itself, for ``GET /api/audit``.
 
         It may give more than is asked for, never less: `event` sifts the answer.
         With *text* also a word, if one stands in the ledger's text as it does on the
         screen; a page may then end early and says in ``next`` where to go on.
         """
-        found: dict[str, Any] = {}
+        found = AuditQuery()
         since, until = _EARLIEST, _LATEST
         for term in self.terms:
             if term.negated:
                 continue
             key, value = term.key, term.value
             if key == "outcome" and (outcome := _only(value, OUTCOMES)):
-                found["outcome"] = outcome
+                found.outcome = outcome
             elif key == "type" and value in TYPES:
-                found["type"] = value
+                found.type = value
             elif key == "agent" and (agent_id := _agent_id(agents, value)):
-                found["agent"] = agent_id
+                found.agent = agent_id
             elif key in _TIMES and (moment := read_moment(value, now)):
                 since = max(since, moment) if key == "since" else since
                 until = min(until, moment) if key == "until" else until
         if since > _EARLIEST:
-            found["since"] = iso(since)
+            found.since = iso(since)
         if until < _LATEST:
-            found["until"] = iso(until)
+            found.until = iso(until)
         if text and (word := max(self._indexed(agents), key=len, default="")):
-            found["q"] = word
+            found.q = word
         return found
 
     def _indexed(self, agents: Mapping[str, AgentRow]) -> Iterator[str]:

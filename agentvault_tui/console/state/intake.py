@@ -1,28 +1,25 @@
 """The border: the broker's JSON becomes records, and every foreign text `Shown`.
 
-A broker of another version may send less or more: what is missing takes a plain
-default, what is unknown is passed over, and nothing here raises on odd values.
+Words of a broker of another version that are unknown here are shown as they are, and
+moments that are none count as none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.console.state.records import (
-    OUTCOMES,
     RISKS,
     AgentRow,
     AtProvider,
-    Counts,
     DeciderRow,
     DeviceRow,
     EventRow,
-    Json,
     Panic,
     ScopeRow,
     SharedAccount,
@@ -34,6 +31,20 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.tokens import TokenShelf
 from agentvault_tui.model import detail_members, limits_nothing, other_details
+from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.shapes import (
+    OUTCOMES,
+    AgentInfo,
+    AgentRef,
+    DeciderInfo,
+    DeviceInfo,
+    PastAgentInfo,
+    ScopeInfo,
+    StatusInfo,
+    StepInfo,
+    StepUpInfo,
+    TokenInfo,
+)
 from agentvault_tui.text import Shown, visible
 
 _WHOLE: Final = 700_000
@@ -78,228 +89,207 @@ class Intake:
             self._words[raw] = known
         return known
 
-    def learn(self, catalogue: object) -> None:
+    def learn(self, catalogue: Mapping[str, ScopeInfo]) -> None:
         """Take the scopes of ``GET /api/policy``."""
         self._granted.clear()
-        for name, raw in _mapping(catalogue).items():
-            entry = _mapping(raw)
-            risk = entry.get("risk")
-            self._catalogue[str(name)] = ScopeRow(
+        for name, scope in catalogue.items():
+            self._catalogue[name] = ScopeRow(
                 self.shown(name, _NAME),
-                risk if risk in RISKS else "high",
-                self.shown(entry.get("description")),
-                self.shown(entry.get("revoking"), 400),
+                scope.risk if scope.risk in RISKS else "high",
+                self.shown(scope.description),
+                self.shown(scope.revoking, 400),
             )
 
     @property
     def scopes(self) -> set[Shown]:
         return {row.name for row in self._catalogue.values()}
 
-    def scope(self, name: object) -> ScopeRow:
+    def scope(self, name: str) -> ScopeRow:
         """Return what is known about a scope; an unknown one counts as high risk."""
-        known = self._catalogue.get(str(name))
+        known = self._catalogue.get(name)
         return known or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
 
-    def agent(self, data: Json) -> AgentRow:
-        live = data.get("tokens_live")
+    def agent(self, told: PastAgentInfo) -> AgentRow:
+        """Read an agent, as it stands now or as it stood."""
+        now = told if isinstance(told, AgentInfo) else None
+        accounts = now.connections if now else ()
         return AgentRow(
-            id=self.shown(data.get("id"), _NAME),
-            name=self.shown(data.get("name"), _NAME),
-            owner=self.shown(data.get("owner"), _NAME),
-            purpose=self.shown(data.get("purpose"), 400),
-            scopes=self._scopes(data.get("scopes")),
-            revoked=data.get("status") == "revoked",
-            resource_server=data.get("resource_server") is True,
+            id=self.shown(told.id, _NAME),
+            name=self.shown(told.name, _NAME),
+            owner=self.shown(told.owner, _NAME),
+            purpose=self.shown(told.purpose, 400),
+            scopes=self._scopes(told.scopes),
+            revoked=told.status == "revoked",
+            resource_server=told.resource_server,
             serves=tuple(
-                self.shown(each, _NAME)
-                for name in ("serves", "resources")
-                for each in _list(data.get(name))
+                self.shown(each, _NAME) for each in (*told.serves, *told.resources)
             ),
-            created_at=moment(data.get("created_at")) or _EPOCH,
-            revoked_at=moment(data.get("revoked_at")),
-            last_seen_at=moment(data.get("last_seen_at")),
-            tokens_live=_number(live, len(_list(data.get("tokens")))),
-            at_tenant=tuple(map(self.word, _list(data.get("at_tenant")))),
-            upstream=self.upstream(data.get("upstream")),
-            outside_until=moment(data.get("outside_until")),
-            connections=self._named(data.get("connections"), "connection"),
-            shared_with=self._named(data.get("shared_with"), "name"),
-            at_providers=tuple(self._at_providers(data.get("connections"))),
-            shared=tuple(self._shared(data.get("connections"))),
+            created_at=moment(told.created_at) or _EPOCH,
+            revoked_at=moment(told.revoked_at),
+            last_seen_at=moment(told.last_seen_at),
+            tokens_live=told.live_tokens,
+            at_tenant=tuple(map(self.word, now.at_tenant)) if now else (),
+            upstream=self.upstream(now.upstream) if now else (),
+            outside_until=moment(now.outside_until) if now else None,
+            connections=tuple(self.shown(one.connection, _NAME) for one in accounts),
+            shared_with=self._names(now.shared_with) if now else (),
+            at_providers=tuple(
+                AtProvider(
+                    self.shown(one.connection, _NAME),
+                    one.at_provider.known,
+                    self._names(one.at_provider.kept_for),
+                    self._names(one.at_provider.may_cut),
+                )
+                for one in accounts
+                if one.at_provider  # an earlier broker does not say
+            ),
+            shared=tuple(
+                SharedAccount(
+                    self.shown(one.connection, _NAME), self._names(one.shared_with)
+                )
+                for one in accounts
+                if one.shared_with
+            ),
         )
 
-    def _scopes(self, names: object) -> tuple[ScopeRow, ...]:
+    def _scopes(self, names: tuple[str, ...]) -> tuple[ScopeRow, ...]:
         """Return scopes, the riskiest first; agents that may the same share them."""
-        key = tuple(map(str, _list(names)))
-        known = self._granted.get(key)
+        known = self._granted.get(names)
         if known is None:
             if len(self._granted) >= _WORDS:
                 self._granted.clear()
-            rows = map(self.scope, key)
-            known = self._granted[key] = tuple(
+            rows = map(self.scope, names)
+            known = self._granted[names] = tuple(
                 sorted(rows, key=lambda row: (-RISKS.index(row.risk), row.name))
             )
         return known
 
-    def _at_providers(self, rows: object) -> Iterator[AtProvider]:
-        """Read what is ahead of accounts; an earlier broker says nothing of it."""
-        for row in map(_mapping, _list(rows)):
-            if ahead := _mapping(row.get("at_provider")):
-                yield AtProvider(
-                    self.shown(row.get("connection"), _NAME),
-                    ahead.get("known") is True,
-                    self._named(ahead.get("kept_for"), "name"),
-                    self._named(ahead.get("may_cut"), "name"),
-                )
+    def _names(self, agents: Iterable[AgentRef]) -> tuple[Shown, ...]:
+        return tuple(self.shown(one.name, _NAME) for one in agents)
 
-    def _shared(self, rows: object) -> Iterator[SharedAccount]:
-        for row in map(_mapping, _list(rows)):
-            if agents := self._named(row.get("shared_with"), "name"):
-                yield SharedAccount(self.shown(row.get("connection"), _NAME), agents)
-
-    def _named(self, rows: object, member: str) -> tuple[Shown, ...]:
-        return tuple(
-            self.shown(_mapping(row).get(member), _NAME) for row in _list(rows)
-        )
-
-    def counts(self, data: Json) -> Counts:
-        counts = _mapping(data.get("counts"))
-        return Counts(*(_number(counts.get(word)) for word in OUTCOMES))
-
-    def token(self, data: Json) -> TokenRow:
-        """Read a Token; on the hot path, so what it is good for is kept."""
-        scope, elevated = self.word(data.get("scope")), data.get("kind") == "elevated"
+    def token(self, told: TokenInfo) -> TokenRow:
+        """Read a token; on the hot path, so what it is good for is kept."""
+        scope, elevated = self.word(told.scope), told.kind == "elevated"
         kind = self._kinds.get((scope, elevated))
         if kind is None:
             if len(self._kinds) >= _WORDS:
                 self._kinds.clear()
             kind = TokenKind(scope, elevated)
             self._kinds[kind] = kind
-        ends = moment(data.get("expires_at")) or _EPOCH
-        return TokenRow(token_key(data.get("id")), kind, ends.timestamp())
+        ends = moment(told.expires_at) or _EPOCH
+        return TokenRow(token_key(told.id), kind, ends.timestamp())
 
-    def shelf(self, data: Json, live: int) -> TokenShelf:
-        """Read an Agent's tokens: the list, or the next to end alone."""
-        listed = _list(data.get("tokens")) or [data.get("next_token")]
-        rows = (self.token(row) for row in listed if isinstance(row, dict))
-        return TokenShelf(rows, live, _number(data.get("tokens_elevated")))
+    def shelf(self, told: PastAgentInfo) -> TokenShelf:
+        """Read an agent's tokens: the list, or the next to end alone."""
+        listed, elevated = told.listed_tokens, 0
+        if isinstance(told, AgentInfo):
+            elevated = told.tokens_elevated
+            listed = listed or ((told.next_token,) if told.next_token else ())
+        return TokenShelf(map(self.token, listed), told.live_tokens, elevated)
 
-    def stepup(self, data: Json) -> StepUpRow:
-        """Read a StepUp, whole."""
-        risk = data.get("risk")
+    def stepup(self, told: StepUpInfo) -> StepUpRow:
+        """Read a step-up, whole."""
         return StepUpRow(
-            id=self.shown(data.get("id"), _NAME),
-            agent_id=self.shown(data.get("agent_id"), _NAME),
-            agent_name=self.shown(data.get("agent_name"), _WHOLE),
-            action=self.shown(data.get("action"), _WHOLE),
-            scope=self.shown(data.get("scope") or data.get("action"), _WHOLE),
-            resource=self.shown(data.get("resource"), _WHOLE),
-            parameters=self._parameters(data.get("parameters")),
-            reason=self.shown(data.get("reason"), _WHOLE),
-            rule=self.shown(data.get("rule")),
-            why=self.shown(data.get("why"), 1000),
-            risk=risk if risk in RISKS else "high",
-            digest=self.shown(data.get("digest")),
-            fingerprint=self.shown(data.get("fingerprint"), 8),
-            ttl=_number(data.get("ttl"), 300),
-            count=_number(data.get("count"), 1),
-            problem=self.shown(data.get("problem"), 400),
-            requested_at=moment(data.get("requested_at")) or _EPOCH,
-            expires_at=moment(data.get("expires_at")) or _EPOCH,
-            status=self.shown(data.get("status"), 20),
-            decided_by=self._decider(data.get("decided_by")),
-            decided_at=moment(data.get("decided_at")),
-            denial=self.shown(data.get("denial"), 400),
-            device=self._device(data.get("device")),
-            gist=self.shown(_gist(data.get("parameters")), _NAME),
-            begun_at=moment(data.get("begun_at")),
-            redeemed_at=moment(data.get("redeemed_at")),
-            connection=self.shown(data.get("connection"), _NAME),
-            others=self._others(data),
+            id=self.shown(told.id, _NAME),
+            agent_id=self.shown(told.agent_id, _NAME),
+            agent_name=self.shown(told.agent_name, _WHOLE),
+            action=self.shown(told.action, _WHOLE),
+            scope=self.shown(told.scope or told.action, _WHOLE),
+            resource=self.shown(told.resource, _WHOLE),
+            parameters=self._rows(told.parameters.items()),
+            reason=self.shown(told.reason, _WHOLE),
+            rule=self.shown(told.rule),
+            why=self.shown(told.why, 1000),
+            risk=told.risk if told.risk in RISKS else "high",
+            digest=self.shown(told.digest),
+            fingerprint=self.shown(told.fingerprint, 8),
+            ttl=told.ttl,
+            count=told.count,
+            problem=self.shown(told.problem, 400),
+            requested_at=moment(told.requested_at) or _EPOCH,
+            expires_at=moment(told.expires_at) or _EPOCH,
+            status=self.shown(told.status, 20),
+            decided_by=self._decider(told.decided_by),
+            decided_at=moment(told.decided_at),
+            denial=self.shown(told.denial, 400),
+            device=self._device(told.device),
+            gist=self.shown(_gist(told.parameters), _NAME),
+            begun_at=moment(told.begun_at),
+            redeemed_at=moment(told.redeemed_at),
+            connection=self.shown(told.connection, _NAME),
+            others=self._others(told),
             unlimited=limits_nothing(
-                data.get("resource"),
-                _mapping(data.get("parameters")),
-                _other_details(data),
-                data.get("connection"),
+                told.resource,
+                told.parameters,
+                other_details(told.authorization_details),
+                told.connection,
             ),
         )
 
-    def event(self, data: Json) -> EventRow:
-        """Read an Event; on the hot path, so words that come again are kept."""
-        get, word, actor, detail = (
-            data.get,
-            self.word,
-            data.get("actor"),
-            data.get("detail"),
-        )
-        outcome = get("outcome")
-        parameters = detail.get("parameters") if isinstance(detail, dict) else None
+    def event(self, told: EventInfo) -> EventRow:
+        """Read an event; on the hot path, so words that come again are kept."""
+        word, parameters = self.word, told.detail.get("parameters")
         return EventRow(
-            _number(get("seq")),
-            moment(get("time")) or _EPOCH,
-            word(get("type")),
-            word(get("agent_id")),
-            word(actor.get("name") if isinstance(actor, dict) else None),
-            word(get("action")),
-            word(get("resource")),
-            outcome if outcome in OUTCOMES else "",
-            self.shown(get("reason")),
-            word(get("rule")),
-            self.shown(get("decision_id"), _NAME),
+            told.seq,
+            moment(told.time) or _EPOCH,
+            word(told.type),
+            word(told.agent_id),
+            word(told.actor.name),
+            word(told.action),
+            word(told.resource),
+            told.outcome if told.outcome in OUTCOMES else "",
+            self.shown(told.reason),
+            word(told.rule),
+            self.shown(told.decision_id, _NAME),
             self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
-            self.shown(get("hash"), _NAME),
+            self.shown(told.hash, _NAME),
         )
 
-    def status(self, data: Json) -> StatusRow:
+    def status(self, told: StatusInfo) -> StatusRow:
         """Read ``GET /api/status``."""
-        tenant, ledger = _mapping(data.get("tenant")), _mapping(data.get("ledger"))
-        panic = _mapping(data.get("panic"))
-        issuer = str(tenant.get("issuer") or "")
+        panic = told.panic
         return StatusRow(
-            version=self.shown(data.get("version"), 20),
-            tenant=self.shown(_host(issuer), 60),
-            tenant_reachable=tenant.get("reachable") is not False,
-            head=_number(ledger.get("head")),
-            head_hash=str(ledger.get("hash") or ""),
-            writable=ledger.get("writable") is not False,
+            version=self.shown(told.version, 20),
+            tenant=self.shown(_host(told.tenant.issuer), 60),
+            tenant_reachable=told.tenant.reachable is not False,
+            head=told.ledger.head,
+            writable=told.ledger.writable is not False,
             panic=Panic(
-                panic.get("on") is True,
-                moment(panic.get("since")),
-                self.shown(panic.get("by"), _NAME),
-                self.shown(panic.get("reason")),
+                panic.on,
+                moment(panic.since),
+                self.shown(panic.by, _NAME),
+                self.shown(panic.reason),
             ),
-            warnings=tuple(self.shown(item) for item in _list(data.get("warnings"))),
+            warnings=tuple(map(self.shown, told.warnings)),
         )
 
-    def upstream(self, data: object) -> tuple[UpstreamStep, ...]:
+    def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
         """Read the steps of a revocation at the tenant and at providers."""
-        steps = (_mapping(item) for item in _list(data))
         return tuple(
             UpstreamStep(
-                self.shown(step.get("step"), _NAME),
-                self.shown(step.get("status"), 20),
-                ms if isinstance(ms := step.get("ms"), int | float) else None,
-                _number(step.get("attempts")),
-                self.shown(step.get("problem")),
-                self.shown(step.get("connection"), _NAME),
-                self.shown(step.get("reason"), _NAME),
-                moment(step.get("next_at")),
+                self.shown(step.step, _NAME),
+                self.shown(step.status, 20),
+                step.ms,
+                step.attempts,
+                self.shown(step.problem),
+                self.shown(step.connection, _NAME),
+                self.shown(step.reason, _NAME),
+                moment(step.next_at),
             )
-            for step in steps
+            for step in told
         )
 
-    def _others(self, data: Json) -> tuple[tuple[Shown, Shown], ...]:
-        rows = detail_members(_other_details(data))
-        indicator = data.get("resource_indicator")
-        if indicator is not None and indicator != data.get("resource"):
+    def _others(self, told: StepUpInfo) -> tuple[tuple[Shown, Shown], ...]:
+        rows = detail_members(other_details(told.authorization_details))
+        indicator = told.resource_indicator
+        if indicator is not None and indicator != told.resource:
             rows.append(("resource indicator", indicator))
         return self._rows(rows)
 
-    def _parameters(self, data: object) -> tuple[tuple[Shown, Shown], ...]:
-        return self._rows(_mapping(data).items())
-
-    def _rows(self, rows: Iterable[tuple[str, Any]]) -> tuple[tuple[Shown, Shown], ...]:
-        def value(raw: Any) -> Shown:
+    def _rows(
+        self, rows: Iterable[tuple[str, object]]
+    ) -> tuple[tuple[Shown, Shown], ...]:
+        def value(raw: object) -> Shown:
             if isinstance(raw, str):
                 return self.shown(raw, _WHOLE)
             text = json.dumps(raw, ensure_ascii=False, separators=(", ", ": "))
@@ -307,44 +297,42 @@ class Intake:
 
         return tuple((self.shown(name, _WHOLE), value(raw)) for name, raw in rows)
 
-    def _decider(self, data: object) -> DeciderRow | None:
-        if not isinstance(data, Mapping):
+    def _decider(self, told: DeciderInfo | None) -> DeciderRow | None:
+        if told is None:
             return None
         return DeciderRow(
-            self.shown(data.get("name") or data.get("sub"), _NAME),
-            tuple(self.shown(method, 20) for method in _list(data.get("amr"))),
-            moment(data.get("auth_time")),
+            self.shown(told.name or told.sub, _NAME),
+            tuple(self.shown(method, 20) for method in told.amr),
+            moment(told.auth_time),
         )
 
-    def _device(self, data: object) -> DeviceRow | None:
-        if not isinstance(data, Mapping):
+    def _device(self, told: DeviceInfo | None) -> DeviceRow | None:
+        if told is None:
             return None
         return DeviceRow(
-            self.shown(data.get("user_code"), 40),
-            self.shown(data.get("verification_uri"), 1000),
-            self.shown(data.get("verification_uri_complete"), 1000),
-            moment(data.get("expires_at")) or _EPOCH,
+            self.shown(told.user_code, 40),
+            self.shown(told.verification_uri, 1000),
+            self.shown(told.verification_uri_complete, 1000),
+            moment(told.expires_at) or _EPOCH,
         )
 
 
-def moment(raw: object) -> datetime | None:
+def moment(raw: str | None) -> datetime | None:
     """Read a moment of the wire; what is none gives none."""
-    if not isinstance(raw, str):
-        return None
     try:
-        return parse_iso(raw)
+        return parse_iso(raw) if raw else None
     except ValueError:
         return None
 
 
-def token_key(token_id: object) -> int:
+def token_key(token_id: str) -> int:
     """Return 32 bits that stand for a token's id, which no screen shows."""
-    return hash(token_id) & 0xFFFF_FFFF if isinstance(token_id, str) else 0
+    return hash(token_id) & 0xFFFF_FFFF
 
 
 def _gist(parameters: object) -> str:
     """Say in a few words how much an action moves: what a reader looks for first."""
-    known = _mapping(parameters)
+    known = parameters if isinstance(parameters, dict) else {}
     amount, currency = known.get("amount"), known.get("currency")
     recipients = known.get("recipients")
     words = []
@@ -364,19 +352,3 @@ def _host(issuer: str) -> str:
         return urlsplit(issuer).netloc or issuer
     except ValueError:
         return issuer
-
-
-def _other_details(data: Json) -> tuple[Mapping[str, Any], ...]:
-    return other_details(map(_mapping, _list(data.get("authorization_details"))))
-
-
-def _mapping(raw: object) -> Mapping[str, Any]:
-    return raw if isinstance(raw, Mapping) else {}
-
-
-def _list(raw: object) -> list[Any]:
-    return raw if isinstance(raw, list) else []
-
-
-def _number(raw: object, default: int = 0) -> int:
-    return raw if isinstance(raw, int) and not isinstance(raw, bool) else default

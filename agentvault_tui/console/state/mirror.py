@@ -10,7 +10,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
+
+from msgspec import structs
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.intake import Intake, token_key
@@ -20,7 +22,6 @@ from agentvault_tui.console.state.records import (
     AgentRow,
     Counts,
     EventRow,
-    Json,
     LinkState,
     LinkView,
     StatusRow,
@@ -28,6 +29,19 @@ from agentvault_tui.console.state.records import (
     TokenRow,
 )
 from agentvault_tui.console.state.tokens import Endings, TokenShelf
+from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.shapes import (
+    AgentInfo,
+    Json,
+    PanicInfo,
+    PastAgentInfo,
+    PresenceInfo,
+    StatusInfo,
+    StepUpInfo,
+    TenantInfo,
+    TokenInfo,
+    WireShape,
+)
 from agentvault_tui.text import Shown
 
 RING: Final = 2_000
@@ -59,7 +73,7 @@ class Roster:
     """Agents read anew, page by page, to replace those that are shown all at once."""
 
     def __init__(
-        self, intake: Intake, agents: Iterable[Json] = (), head: int = 0
+        self, intake: Intake, agents: Iterable[PastAgentInfo] = (), head: int = 0
     ) -> None:
         self._intake = intake
         self.agents: dict[str, AgentRow] = {}
@@ -69,13 +83,13 @@ class Roster:
         """Up to which event each agent's counts are true."""
         self.take(agents, head)
 
-    def take(self, agents: Iterable[Json], head: int) -> None:
+    def take(self, agents: Iterable[PastAgentInfo], head: int) -> None:
         """Read a page whose counts are true for *head*."""
         for data in agents:
             agent = self._intake.agent(data)
             self.agents[agent.id] = agent
-            self.counts[agent.id] = self._intake.counts(data)
-            self.shelves[agent.id] = self._intake.shelf(data, agent.tokens_live)
+            self.counts[agent.id] = _counts(data)
+            self.shelves[agent.id] = self._intake.shelf(data)
             self.counted_to[agent.id] = head
 
 
@@ -132,15 +146,9 @@ class Mirror:
         self._endings = Endings()
         self._allowed = Paces()
         self._denied = Paces()
-        self._readers: dict[str, Callable[[Json], None]] = {
-            "agent": self._take_agent,
-            "token": self._take_token,
-            "stepup": self._take_stepup,
-            "audit": self._take_event,
-            "tenant": self._take_tenant,
-            "status": self._take_status,
-            "presence": self._take_presence,
-        }
+
+    _told: StatusInfo | None = None
+    """The status as it came."""
 
     # What screens ask
 
@@ -204,9 +212,9 @@ class Mirror:
 
     def load(
         self,
-        status: Json,
+        status: StatusInfo,
         roster: Roster,
-        stepups: Iterable[Json],
+        stepups: Iterable[StepUpInfo],
         *,
         whole: bool = True,
     ) -> None:
@@ -232,7 +240,7 @@ class Mirror:
         self.versions.roster += 1
         self.stir()
 
-    def load_events(self, events: Iterable[Json], *, after: int) -> None:
+    def load_events(self, events: Iterable[EventInfo], *, after: int) -> None:
         """Start the recent events anew, to be continued *after* that number."""
         self.events.clear()
         self.last_seq = self._counted_all = 0
@@ -242,20 +250,35 @@ class Mirror:
         self.last_hash = ""
         for event in events:
             self._remember(self.intake.event(event))
-            self.last_hash = str(event.get("hash") or "")
+            self.last_hash = event.hash
         self.last_seq = self.read_from = after
         self.revoked_by.clear()
         self.versions.events += 1
 
-    def apply(self, kind: str, data: Json) -> None:
-        """Take one frame of the event stream, and tell of it."""
-        self.take(kind, data)
+    def apply(self, told: WireShape) -> None:
+        """Take what one event of the stream holds, and tell of it."""
+        self.take(told)
         self.stir()
 
-    def take(self, kind: str, data: Json) -> None:
-        """Take one of many frames; an unknown kind means nothing. `stir` comes last."""
-        if reader := self._readers.get(kind):
-            reader(data)
+    def take(self, told: WireShape) -> None:
+        """Take what one of many events holds; `stir` comes last."""
+        match told:
+            case EventInfo():
+                self._take_event(told)
+            case AgentInfo():
+                self._take_agent(told)
+            case TokenInfo():
+                self._take_token(told)
+            case StepUpInfo():
+                self._take_stepup(told)
+            case StatusInfo():
+                self._take_status(told)
+            case TenantInfo():
+                if self._told is not None:
+                    self._take_status(structs.replace(self._told, tenant=told))
+            case PresenceInfo():
+                self.presence.take(told)
+                self.versions.status += 1
 
     def stir(self) -> None:
         for listener in self.listeners:
@@ -294,14 +317,14 @@ class Mirror:
 
     # One reader a kind of frame
 
-    def _take_agent(self, data: Json) -> None:
+    def _take_agent(self, data: AgentInfo) -> None:
         agent = self.intake.agent(data)
         before = self.agents.get(agent.id)
         self.agents[agent.id] = agent
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.
-        self._counts.setdefault(agent.id, self.intake.counts(data))
-        self._shelves[agent.id] = self.intake.shelf(data, agent.tokens_live)
+        self._counts.setdefault(agent.id, _counts(data))
+        self._shelves[agent.id] = self.intake.shelf(data)
         self._look(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
         (self.servers.add if agent.resource_server else self.servers.discard)(agent.id)
@@ -309,14 +332,14 @@ class Mirror:
         # One that was only read anew moves no list of many.
         self.versions.roster += before is None or _listed(before) != _listed(agent)
 
-    def _take_token(self, data: Json) -> None:
-        agent_id = self.intake.word(data.get("agent_id"))
+    def _take_token(self, data: TokenInfo) -> None:
+        agent_id = self.intake.word(data.agent_id)
         shelf = self._shelves[agent_id]
         shelf.add(self.intake.token(data))
         self._endings.note(agent_id, shelf.ends)
         self.versions.agents += 1
 
-    def _take_stepup(self, data: Json) -> None:
+    def _take_stepup(self, data: StepUpInfo) -> None:
         row = self.intake.stepup(data)
         self.stepups[row.id] = row
         if len(self.stepups) > 2 * _DECIDED_KEPT:
@@ -324,38 +347,29 @@ class Mirror:
         self.versions.stepups += 1
         self.versions.agents += 1
 
-    def _take_tenant(self, data: Json) -> None:
-        self._take_status({**self._status_json, "tenant": data})
-
-    def _take_status(self, data: Json) -> None:
-        self._status_json = data
+    def _take_status(self, data: StatusInfo) -> None:
+        self._told = data
         status = self.intake.status(data)
         if status != self.status:
             self.status = status
             self.versions.status += 1
 
-    _status_json: Json = {}  # noqa: RUF012 - replaced whole, never changed
-
-    def _take_presence(self, data: Json) -> None:
-        self.presence.take(data)
-        self.versions.status += 1
-
-    def _take_event(self, data: Json) -> None:
+    def _take_event(self, data: EventInfo) -> None:
         row = self.intake.event(data)
         if row.seq <= self.last_seq:
             return
         self.last_seq = row.seq
-        self.last_hash = str(data.get("hash") or "")
+        self.last_hash = data.hash
         self._remember(row)
         self.versions.events += 1
         self._follow_status(row, data)
         if row.type in DECISIONS:
-            self._take_decision(row, data.get("detail"))
+            self._take_decision(row, data.detail)
         match row.type:
             case "token.decision":
                 self._count(row)
             case "token.revoked" | "token.redeemed":
-                self._end_token(row.agent_id, data.get("detail"))
+                self._end_token(row.agent_id, data.detail)
             case "agent.revoked":
                 self.revoked_by[row.agent_id] = row.seq
                 self._shelves[row.agent_id].clear()
@@ -370,7 +384,7 @@ class Mirror:
                 self.restarted_at = row.time
                 self.versions.status += 1
 
-    def _follow_status(self, row: EventRow, data: Json) -> None:
+    def _follow_status(self, row: EventRow, data: EventInfo) -> None:
         """Set the status that an event reports.
 
         The object's own frame is sent before the event, and may hold an older state.
@@ -380,14 +394,14 @@ class Mirror:
                 revoked = row.type == "agent.revoked"
                 self._set_revoked(row.agent_id, row.time if revoked else None)
             case "panic.on" | "panic.off":
-                self._set_panic(row, data["time"] if row.type == "panic.on" else None)
+                self._set_panic(row, data.time if row.type == "panic.on" else None)
             case (
                 "stepup.approved"
                 | "stepup.denied"
                 | "stepup.expired"
                 | "stepup.cancelled"
             ):
-                self._close_stepup(row, data.get("detail"))
+                self._close_stepup(row, data.detail)
 
     def _set_revoked(self, agent_id: str, at: datetime | None) -> None:
         self.versions.agents += 1
@@ -399,15 +413,14 @@ class Mirror:
         self.versions.roster += 1
 
     def _set_panic(self, row: EventRow, since: str | None) -> None:
-        if self.status.panic.on is not (since is not None):
-            by = row.actor if since else None
-            panic = {"on": since is not None, "since": since, "by": by}
-            panic["reason"] = row.reason if since else None
-            self._take_status({**self._status_json, "panic": panic})
+        if self._told and self.status.panic.on is not (since is not None):
+            panic = PanicInfo(on=False)
+            if since:
+                panic = PanicInfo(on=True, since=since, by=row.actor, reason=row.reason)
+            self._take_status(structs.replace(self._told, panic=panic))
 
-    def _close_stepup(self, row: EventRow, detail: Any) -> None:
-        stepup_id = detail.get("stepup_id") if isinstance(detail, dict) else None
-        known = self.stepups.get(str(stepup_id))
+    def _close_stepup(self, row: EventRow, detail: Json) -> None:
+        known = self.stepups.get(str(detail.get("stepup_id")))
         if known is None or not known.open:
             return
         status = self.intake.shown(row.type.removeprefix("stepup."), 20)
@@ -415,13 +428,13 @@ class Mirror:
         self.versions.stepups += 1
         self.versions.agents += 1
 
-    def _take_decision(self, row: EventRow, detail: Any) -> None:
+    def _take_decision(self, row: EventRow, detail: Json) -> None:
         """Let the others' decisions be news, with what they are about."""
         if not row.type.startswith("stepup."):
             what = self.agent_name(row.agent_id) if row.agent_id else ""
             self.presence.heard(row, row.agent_id, what)
             return
-        about = detail.get("stepup_id") if isinstance(detail, dict) else None
+        about = detail.get("stepup_id")
         stepup = self.stepups.get(str(about))
         mark = stepup.fingerprint if stepup else self.intake.shown("a step-up")
         what = f"{mark}, {row.action} of {self.agent_name(row.agent_id)}"
@@ -452,8 +465,8 @@ class Mirror:
         )
         self.versions.agents += 1
 
-    def _end_token(self, agent_id: str, detail: Any) -> None:
-        token_id = detail.get("token_id") if isinstance(detail, dict) else None
+    def _end_token(self, agent_id: str, detail: Json) -> None:
+        token_id = detail.get("token_id")
         if not isinstance(token_id, str):
             self.stale.add(agent_id)
             return
@@ -479,6 +492,10 @@ class Mirror:
         decided.sort(key=lambda row: row.decided_at or row.requested_at)
         for row in decided[:-_DECIDED_KEPT]:
             del self.stepups[row.id]
+
+
+def _counts(told: PastAgentInfo) -> Counts:
+    return Counts(told.counts.allowed, told.counts.denied, told.counts.escalated)
 
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:

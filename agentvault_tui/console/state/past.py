@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
+
+from msgspec import UNSET
 
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.mirror import Mirror, Roster
 from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.console.state.rates import Rate
-from agentvault_tui.console.state.records import Json, LinkState, LinkView
+from agentvault_tui.console.state.records import LinkState, LinkView
+from agentvault_tui.operator_api.history import EventInfo, PastInfo, PlaceInfo
+from agentvault_tui.operator_api.requests import PastQuery
 
 FORMS: Final = "14:02, 2026-11-24 14:02, -10m, +2h, 3d ago, #1842 or first"
 """How a moment may be written."""
@@ -41,9 +45,10 @@ class Aim:
     seq: int | None = None
     at: datetime | None = None
 
-    def query(self) -> dict[str, Any]:
+    def query(self) -> PastQuery:
         """Return it as ``GET /api/past`` wants it."""
-        return {"seq": self.seq, "at": iso(self.at) if self.at else None}
+        seq = UNSET if self.seq is None else self.seq
+        return PastQuery(seq=seq, at=iso(self.at) if self.at else None)
 
 
 class PastClock:
@@ -95,22 +100,22 @@ class PastMirror(Mirror):
         self._paces: dict[str, int] = {}
         self._denials: dict[str, int] = {}
 
-    def fill(self, told: Json, events: Iterable[Json]) -> None:
+    def fill(self, told: PastInfo, events: Iterable[EventInfo]) -> None:
         """Become what an answer of ``GET /api/past`` tells; *events* oldest first."""
-        around = told.get("around") or {}
-        here = _place(told) or self.place
-        self._past_clock.moment = moment(told.get("at")) or here.time
+        around = told.around
+        here = LedgerPlace(told.seq, moment(told.time) or self.place.time)
+        self._past_clock.moment = moment(told.at) or here.time
         self.place = here
-        self.first = _place(around.get("first")) or here
-        self.turns = _place(around.get("turn_before")), _place(around.get("turn_after"))
+        self.first = _place(around.first) or here
+        self.turns = _place(around.turn_before), _place(around.turn_after)
         self.load_events(events, after=here.seq)
-        roster = Roster(self.intake, told.get("agents") or (), here.seq)
-        self.load(told.get("status") or {}, roster, told.get("stepups") or ())
-        minute: dict[str, Json] = told.get("minute") or {}
-        self._paces = _those(minute, "allowed")
-        self._denials = _those(minute, "denied")
-        decided = sum(sum(each.values()) for each in minute.values())
-        self.decisions = _Minute(decided)
+        roster = Roster(self.intake, told.agents or (), here.seq)
+        self.load(told.status, roster, told.stepups or ())
+        minute = told.minute.items()
+        self._paces = {agent: counts.allowed for agent, counts in minute}
+        self._denials = {agent: counts.denied for agent, counts in minute}
+        answers = [one.allowed + one.denied + one.escalated for _, one in minute]
+        self.decisions = _Minute(sum(answers))
 
     def paces(self, now: datetime) -> Mapping[str, int]:
         """Return how many tokens each agent had got in the last minute."""
@@ -174,14 +179,6 @@ def ago(time: datetime, now: datetime) -> str:
     return f"{hours} h ago" if hours < 48 else f"{hours // 24} d ago"
 
 
-def _those(minute: Mapping[str, Json], outcome: str) -> dict[str, int]:
-    return {
-        agent: many for agent, each in minute.items() if (many := each.get(outcome))
-    }
-
-
-def _place(raw: object) -> LedgerPlace | None:
-    if not isinstance(raw, dict):
-        return None
-    seq, time = raw.get("seq"), moment(raw.get("time"))
-    return LedgerPlace(seq, time) if isinstance(seq, int) and time else None
+def _place(told: PlaceInfo | None) -> LedgerPlace | None:
+    time = moment(told.time) if told else None
+    return LedgerPlace(told.seq, time) if told and time else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.intake import Intake, moment
-from agentvault_tui.console.state.records import EventRow, Json
+from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
 from agentvault_tui.text import Shown
 
 _SHOWN: Final = 256
@@ -112,28 +113,23 @@ class Presence:
 
     # What the mirror feeds
 
-    def take(self, data: Json) -> None:
+    def take(self, told: PresenceInfo) -> None:
         """Read one ``presence`` event, or the answer of ``GET /api/presence``."""
-        if isinstance(you := data.get("you"), str):
-            self.you = you
-        listed = data.get("operators")
-        rows = listed[:_SHOWN] if isinstance(listed, list) else []
-        self.rows = tuple(self._row(row) for row in rows if isinstance(row, dict))
-        count = data.get("unlisted")
-        self.unlisted = count if isinstance(count, int) else 0
+        if told.you:
+            self.you = told.you
+        self.rows = tuple(map(self._row, told.operators[:_SHOWN]))
+        self.unlisted = told.unlisted
 
     def forget(self) -> None:
         """Know of nobody: the link is gone, and the seat with it."""
         self.you, self.rows, self.unlisted = "", (), 0
 
-    def deciding(self, body: Json) -> None:
+    def deciding(self, about: str) -> None:
         """Note a decision of this console before it is sent.
 
         Its event may come before its answer, or never, when it was refused.
         """
-        if body.get("decision") != "approve":
-            about = body.get("agent_id") or body.get("id") or ""
-            self._mine[str(about)] = self._clock.boot()
+        self._mine[about] = self._clock.boot()
 
     def heard(self, event: EventRow, about: str, what: str) -> None:
         """Take a decision; *about* is the id it is about, *what* the words for it."""
@@ -144,26 +140,22 @@ class Presence:
         self.news.append(text)
         self._latest = (self._clock.boot(), text)
 
-    def _row(self, data: dict[str, Any]) -> OperatorRow:
+    def _row(self, seat: SeatInfo) -> OperatorRow:
         shown = self._intake.shown
         return OperatorRow(
-            shown(data.get("id"), _ID),
-            shown(data.get("name") or data.get("uid") or "someone", _NAME),
-            shown(data.get("face"), 10),
-            moment(data.get("since")),
-            shown(data.get("terminal"), 20),
-            shown(data.get("looking_at"), _ID),
-            data.get("signed_in") is True,
-            shown(data["role"], 20) if data.get("role") else None,
-            self._refused(data.get("refused")),
-        )
-
-    def _refused(self, raw: object) -> tuple[tuple[str, Shown], ...]:
-        given = raw if isinstance(raw, dict) else {}
-        return tuple(
-            (need, self._intake.shown(given[need], _REASON))
-            for need in NEEDS
-            if need in given
+            shown(seat.id, _ID),
+            shown(seat.name or seat.uid or "someone", _NAME),
+            shown(seat.face, 10),
+            moment(seat.since),
+            shown(seat.terminal, 20),
+            shown(seat.looking_at, _ID),
+            seat.signed_in,
+            shown(seat.role, 20) if seat.role else None,
+            tuple(
+                (need, shown(seat.refused[need], _REASON))
+                for need in NEEDS
+                if need in seat.refused
+            ),
         )
 
 

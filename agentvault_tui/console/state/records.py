@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
 RISKS: Final = ("low", "medium", "high")
 QUARTERS: Final = 96
 """Of an hour, in a day."""
-OUTCOMES: Final = ("allowed", "denied", "escalated")
-_OPEN: Final = frozenset({"pending", "authorizing"})
 _NOTHING: Final = Shown("")
 
 
@@ -214,7 +213,7 @@ class StepUpRow:
 
     @property
     def open(self) -> bool:
-        return self.status in _OPEN
+        return self.status in OPEN
 
     def remaining(self, now: datetime) -> float:
         """Return the seconds left to decide; never below 0."""
@@ -274,7 +273,6 @@ class StatusRow:
     """The issuer's host."""
     tenant_reachable: bool = True
     head: int = 0
-    head_hash: str = ""
     writable: bool = True
     panic: Panic = field(default_factory=Panic)
     warnings: tuple[Shown, ...] = ()
@@ -304,10 +302,6 @@ class LinkView:
     def live(self) -> bool:
         """Tell whether decisions may be taken on what is shown."""
         return self.state is LinkState.LIVE
-
-
-Json = dict[str, Any]
-"""An object as it came from the broker, before `intake`."""
 
 
 _NOT_IN_LEDGER: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from rich.style import Style
 from textual.binding import Binding, BindingType
@@ -19,7 +19,6 @@ from agentvault_tui.console.state.activity import ActivityRow, Day
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.records import (
-    OUTCOMES,
     QUARTERS,
     AgentRow,
     EventRow,
@@ -28,6 +27,8 @@ from agentvault_tui.console.state.records import (
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane, Read
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
+from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.operator_api.shapes import OUTCOMES
 from agentvault_tui.text import cell_width
 
 
@@ -300,9 +301,9 @@ class OfAgent(Filter):
     def event(self, row: EventRow, *_: object, **__: object) -> bool:
         return row.agent_id == self.agent_id
 
-    def query(self, *_: object, **__: object) -> dict[str, Any]:
+    def query(self, *_: object, **__: object) -> AuditQuery:
         """Let the broker find them: it has an index for that."""
-        return {"agent": self.agent_id}
+        return AuditQuery(agent=self.agent_id)
 
 
 class EventsPane(AuditPane):

@@ -267,7 +267,7 @@ class AuditPane(Pane, can_focus=True):
             if want is None:
                 break
             try:
-                page = await self._read(**want.query)
+                page = await self._read(want.query)
             except AgentVaultError as error:
                 self.unread = self.mirror.intake.shown(error.diagnosis())
                 break

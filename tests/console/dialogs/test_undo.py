@@ -11,6 +11,7 @@ from support.console_scenes import busy, console, running, settle
 from support.dialog_stand import Stand, StandApp, said, scene
 from support.fake_operator import FakeOperator
 from support.manual_clock import ManualClock
+from support.wire_shapes import tell
 from textual.pilot import Pilot
 
 from agentvault_tui.console.app import ConsoleApp
@@ -180,7 +181,7 @@ async def test_an_agent_someone_else_revoked_needs_no_undo() -> None:
 
 def _event(stand: Stand, kind: str, agent_id: str) -> None:
     agent = stand.state.agents[agent_id]
-    stand.mirror.apply("audit", stand.state.record(kind, agent))
+    tell(stand.mirror, "audit", stand.state.record(kind, agent))
 
 
 async def test_a_restore_of_someone_else_is_not_taken_back() -> None:
