@@ -73,7 +73,7 @@ async def test_it_provisions(api: Management) -> None:
     assert made.secret is not None
     client_id = made.client["client_id"]
     assert (await clients.get(api, client_id))["name"] == "provisioned"
-    assert client_id in [row["client_id"] async for row in clients.every(api)]
+    assert client_id in [row["client_id"] for row in await clients.every(api)]
     assert (
         await clients.rotate_secret(api, client_id)
     ).reveal() != made.secret.reveal()
@@ -95,7 +95,7 @@ async def test_it_provisions(api: Management) -> None:
     }
     stored = await client_grants.create(api, grant)
     assert stored["subject_type"] == "user"
-    found = [row async for row in connections.every(api, name="workspace")]
+    found = await connections.every(api, name="workspace")
     await connections.set_clients(api, found[0]["id"], {client_id: True})
     assert client_id in await connections.clients(api, found[0]["id"])
     action = await actions.create(
@@ -192,6 +192,6 @@ async def test_it_lives_with_faults(
     admin.tenant.faults.set(faults)
     try:
         for _ in range(4):
-            assert [row async for row in clients.every(api)]
+            assert await clients.every(api)
     finally:
         admin.tenant.faults.set(Faults())

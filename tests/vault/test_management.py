@@ -53,7 +53,7 @@ async def test_clients_are_listed_and_shown_without_their_secrets(
 ) -> None:
     """Even a secret that is sent goes no further; it is asked not to be."""
     replay(tenant, "clients", "clients")
-    found = await all_of(clients.every(api))
+    found = await clients.every(api)
     assert [one["client_id"] for one in found] == ["avConsole01", "agent7"]
     assert "should-not-be-here" not in repr(found)
     assert "signing_keys" not in found[1]
@@ -163,7 +163,7 @@ async def test_connections_are_cut_without_reading_their_secrets(
 ) -> None:
     """A client off a connection is 204; the provider's secret is nowhere."""
     replay(tenant, "connections", "connections")
-    (found,) = await all_of(connections.every(api))
+    (found,) = await connections.every(api)
     assert found["options"] == {"client_id": "g", "scope": ["email"]}
     replay(tenant, "connections/con_1", "connection_patched")
     changes = {"connected_accounts": {"active": False}}

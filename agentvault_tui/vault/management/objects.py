@@ -6,7 +6,7 @@ without secrets in it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -52,8 +52,8 @@ class ObjectKind:
         """Its name in scopes and lists, as in ``read:client_grants``."""
         return self.where.rpartition("/")[2].replace("-", "_")
 
-    async def every(self, api: TenantApi, **query: Value) -> AsyncIterator[Json]:
-        """Yield all that *query* lets through; of the tenant's own too."""
+    async def every(self, api: TenantApi, **query: Value) -> list[Json]:
+        """Return all that *query* lets through; of the tenant's own too."""
         asked = {**self.query, **query}
         what, scope = f"list its {self.noun}s", f"read:{self.scope}"
         if self.by_checkpoint:
@@ -70,8 +70,7 @@ class ObjectKind:
                 what=what,
                 scope=scope,
             )
-        async for row in rows:
-            yield without_secrets(row)
+        return [without_secrets(row) async for row in rows]
 
     async def get(self, api: TenantApi, identity: str) -> Json:
         """Return one object.
@@ -269,10 +268,10 @@ class ClientGrantKind(ObjectKind):
     async def _stored(
         self, api: TenantApi, identity: str, wanted: Mapping[str, Any]
     ) -> Json:
-        rows = self.every(
+        rows = await self.every(
             api, client_id=wanted.get("client_id"), audience=wanted.get("audience")
         )
-        async for row in rows:
+        for row in rows:
             if row.get("id") == identity:
                 for name in ("subject_type", "scope"):
                     _compare(name, wanted, row)

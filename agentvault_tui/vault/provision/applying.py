@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container
+from collections.abc import AsyncGenerator, Container
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -102,7 +102,9 @@ class _Run:
         address = wanted.address
         standing = self.found.objects.get(address)
         if wanted.kind in _REREAD and standing is not None:
-            standing = await _fetch(self.reader, wanted, ids.get(address, ""))
+            standing = await self.reader.fetch(
+                wanted.kind, wanted.key, ids.get(address, "")
+            )
         rules = wanted.fields if standing else {**wanted.fixed, **wanted.fields}
         changes = compare(rules, standing or {}, ids)
         if missing := unmet(changes, ids):
@@ -126,12 +128,12 @@ async def _confirm_gone(reader: TenantReader, item: PlanItem) -> None:
     Raises:
         TenantError: it is.
     """
-    get = reader.client if item.address.startswith("client.") else reader.api
+    kind, _, key = item.address.partition(".")
     for attempt in range(_TRIES):
         if attempt:
             await reader.management.tenant.sleep(_PAUSE)
         try:
-            await get(item.identity)
+            await reader.fetch(DesiredKind(kind), key, item.identity)
         except TenantNotFoundError:
             return
     raise TenantError(f"{item.address} was deleted, and is still there", "run it again")
@@ -152,7 +154,7 @@ async def _confirm(
         if attempt:
             await reader.management.tenant.sleep(_PAUSE)
         try:
-            standing = await _fetch(reader, wanted, identity)
+            standing = await reader.fetch(wanted.kind, wanted.key, identity)
         except TenantNotFoundError:
             continue
         wrong = compare(rules, standing, ids)
@@ -163,29 +165,6 @@ async def _confirm(
         f"{wanted.address} was written, and what reads back differs: {paths}",
         "see it in the Dashboard; apply goes on from here when it is right",
     )
-
-
-async def _fetch(reader: TenantReader, wanted: DesiredObject, identity: str) -> Json:
-    """Read one object anew."""
-    by_id: dict[DesiredKind, Callable[[str], Awaitable[Json]]] = {
-        DesiredKind.ROLE: reader.role,
-        DesiredKind.CLIENT: reader.client,
-        DesiredKind.GRANT: reader.grant,
-        DesiredKind.ACTION: reader.action,
-    }
-    if wanted.kind in by_id:
-        return await by_id[wanted.kind](identity)
-    match wanted.kind:
-        case DesiredKind.CONNECTION:
-            return await reader.connection(wanted.key) or {}
-        case DesiredKind.FACTOR:
-            return (await reader.factors()).get(wanted.key, {})
-        case DesiredKind.SETTINGS:
-            return await reader.settings()
-        case DesiredKind.POLICY:
-            return await reader.policies()
-        case _:
-            return await reader.flow()
 
 
 def _with_names(flow: Json, plan: ProvisioningPlan, ids: Ids) -> Json:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -102,32 +101,40 @@ class Unused:
     """Why it is not ours to delete; empty: nothing speaks against it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
-    """One reading of the tenant."""
+    """One reading of the tenant, which `survey` fills."""
 
     systems: Systems
-    objects: Mapping[str, Json] = field(default_factory=dict)
+    objects: dict[str, Json] = field(default_factory=dict)
     """Address to the object, brought to the members that rules name."""
-    ids: Mapping[str, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
     """Address to its id on the tenant."""
-    marked: Mapping[str, str] = field(default_factory=dict)
+    marked: dict[str, str] = field(default_factory=dict)
     """Address of every client with our mark to its name, wanted or not."""
-    by_hand: Mapping[str, str] = field(default_factory=dict)
+    by_hand: dict[str, str] = field(default_factory=dict)
     """What only a person can do there: address to what."""
-    lacking: Mapping[str, str] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
     """Address of a factor that the tenant's plan has no more: what it says."""
-    unused: tuple[Unused, ...] = ()
+    unused: list[Unused] = field(default_factory=list)
     """What earlier versions made, in the order in which it is to be deleted."""
     remembering: tuple[str, ...] = ()
     """Names of others' Actions in the login that let a browser be remembered."""
-    misfiled: Mapping[str, str] = field(default_factory=dict)
+    misfiled: dict[str, str] = field(default_factory=dict)
     """Address of a grant that stands for another kind of subject: for which."""
-    adopted: Mapping[str, str] = field(default_factory=dict)
+    adopted: dict[str, str] = field(default_factory=dict)
     """Address of a client that is ours by its mark alone to its id.
 
     Whoever may edit one application of the tenant can give it that mark.
     """
+
+    def add(self, address: str, found: Json | None, key: str = "id") -> None:
+        """Note that the object of *address* stands, as *found*."""
+        if found is None:
+            return
+        self.objects[address] = found
+        if isinstance(found.get(key), str):
+            self.ids[address] = found[key]
 
 
 READING_SCOPES: Final = (

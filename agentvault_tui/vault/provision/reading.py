@@ -20,6 +20,7 @@ from agentvault_tui.vault.management.objects import (
 )
 from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.desired import DesiredKind
 from agentvault_tui.vault.provision.needs import Keeper
 from agentvault_tui.vault.reply import Json
 
@@ -73,33 +74,66 @@ class TenantReader:
     management: Management
     keeper: Keeper
 
-    async def apis(self) -> list[Json]:
-        """Return every API of the tenant, Auth0's own among them."""
-        return [one async for one in resource_servers.every(self.management)]
-
-    async def api(self, identity: str) -> Json:
-        """Return one API by its id."""
-        return await resource_servers.get(self.management, identity)
-
     async def clients(self) -> list[Json]:
         """Return every application with our mark."""
-        found = [one async for one in clients.every(self.management) if key_of(one)]
-        return [await self._client(one) for one in found]
-
-    async def client(self, identity: str) -> Json:
-        """Return one application by its client id."""
-        return await self._client(await clients.get(self.management, identity))
+        found = await clients.every(self.management)
+        return [await self._client(one) for one in found if key_of(one)]
 
     async def grants(self) -> list[Json]:
-        """Return every client grant of the tenant."""
-        return [_grant(one) async for one in client_grants.every(self.management)]
+        """Return every client grant; old ones do not say their subject's type."""
+        rows = await client_grants.every(self.management)
+        return [{"subject_type": "client", **row} for row in rows]
 
-    async def grant(self, identity: str) -> Json:
-        """Return one client grant by its id.
+    async def connection(self, name: str) -> Json | None:
+        """Return one connection by name, without its options, or nothing."""
+        rows = await connections.every(self.management, name=name)
+        raw = next((one for one in rows if one.get("name") == name), None)
+        if raw is None:
+            return None
+        identity = str(raw.get("id", ""))
+        return {
+            "id": identity,
+            "name": raw.get("name"),
+            "strategy": raw.get("strategy"),
+            "connected_accounts": raw.get("connected_accounts") or {"active": False},
+            "clients": await connections.clients(self.management, identity),
+            "lasting": lasting(raw),
+        }
+
+    async def fetch(self, kind: DesiredKind, key: str, identity: str) -> Json:
+        """Read one object anew.
+
+        Args:
+            kind: of the object.
+            key: of its address.
+            identity: its id on the tenant, where it has one.
 
         Raises:
             TenantNotFoundError: there is none.
         """
+        api = self.management
+        match kind:
+            case DesiredKind.CLIENT:
+                return await self._client(await clients.get(api, identity))
+            case DesiredKind.GRANT:
+                return await self._grant(identity)
+            case DesiredKind.ACTION:
+                return await self._action(identity)
+            case DesiredKind.ROLE | DesiredKind.API:
+                plain = roles if kind is DesiredKind.ROLE else resource_servers
+                return await plain.get(api, identity)
+            case DesiredKind.CONNECTION:
+                return await self.connection(key) or {}
+            case DesiredKind.FACTOR:
+                return (await objects.factors(api)).get(key, {})
+            case DesiredKind.SETTINGS:
+                return await objects.settings(api)
+            case DesiredKind.POLICY:
+                return {"policies": list(await objects.mfa_policies(api))}
+            case DesiredKind.FLOW:
+                return await self._flow()
+
+    async def _grant(self, identity: str) -> Json:
         for one in await self.grants():
             if one.get("id") == identity:
                 return one
@@ -109,49 +143,8 @@ class TenantReader:
             status=404,
         )
 
-    async def roles(self) -> list[Json]:
-        """Return the roles with our prefix, without their permissions."""
-        found = roles.every(self.management, name_filter=names.ROLE_PREFIX)
-        return [one async for one in found]
-
-    async def role(self, identity: str) -> Json:
-        """Return one role by its id."""
-        return await roles.get(self.management, identity)
-
-    async def factors(self) -> dict[str, Json]:
-        """Return each second factor by name."""
-        return await objects.factors(self.management)
-
-    async def policies(self) -> Json:
-        """Return the tenant's own MFA policies: none means never."""
-        return {"policies": list(await objects.mfa_policies(self.management))}
-
-    async def login_is_classic(self) -> bool:
-        """Tell whether people sign in on the old pages, which ask for no factor."""
-        found = await objects.login_pages(self.management)
-        return found.get("universal_login_experience") != "new"
-
-    async def settings(self) -> Json:
-        """Return the tenant's settings."""
-        return await objects.settings(self.management)
-
-    async def connections_of(self, client_id: str) -> list[str]:
-        """Return the names of the connections that one application has."""
-        return await clients.connections(self.management, client_id)
-
-    async def connection(self, name: str) -> Json | None:
-        """Return one connection by name, without its options, or nothing."""
-        async for one in connections.every(self.management, name=name):
-            if one.get("name") == name:
-                return await self._connection(one)
-        return None
-
-    async def actions(self) -> list[Json]:
-        """Return every Action of the tenant, others' too."""
-        return [one async for one in actions.every(self.management)]
-
-    async def action(self, identity: str) -> Json:
-        """Return one Action by its id, with the code that is deployed."""
+    async def _action(self, identity: str) -> Json:
+        """Return an Action with the code that is deployed."""
         found = await actions.get(self.management, identity)
         deployed = found.get("deployed_version")
         if isinstance(deployed, dict) and "code" in deployed:
@@ -160,7 +153,7 @@ class TenantReader:
             found["deployed_code"] = found.get("code")
         return found
 
-    async def flow(self) -> Json:
+    async def _flow(self) -> Json:
         """Return what is bound to the login flow, in order, and how it is shown."""
         shown: dict[str, str] = {}
         for row in await actions.bindings(self.management):
@@ -193,17 +186,6 @@ class TenantReader:
             for one in await clients.credentials(self.management, identity)
         )
 
-    async def _connection(self, raw: Json) -> Json:
-        identity = str(raw.get("id", ""))
-        return {
-            "id": identity,
-            "name": raw.get("name"),
-            "strategy": raw.get("strategy"),
-            "connected_accounts": raw.get("connected_accounts") or {"active": False},
-            "clients": await connections.clients(self.management, identity),
-            "lasting": lasting(raw),
-        }
-
 
 def key_of(client: Json) -> str:
     """Return the key of a client of ours by its mark, or ``""``."""
@@ -215,8 +197,3 @@ def key_of(client: Json) -> str:
         agent = marks.get(names.MARK_AGENT)
         return f"agents/{agent}" if isinstance(agent, str) and agent else ""
     return mark if mark in (names.CONSOLE, names.BROKER, names.MANAGEMENT) else ""
-
-
-def _grant(raw: Json) -> Json:
-    """Return a grant with its subject type, which old ones do not say."""
-    return {**raw, "subject_type": raw.get("subject_type", "client")}

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from agentvault_tui.errors import TenantNotFoundError
+from agentvault_tui.vault.management import objects
+from agentvault_tui.vault.management.objects import (
+    actions,
+    clients,
+    resource_servers,
+    roles,
+)
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import (
     DesiredKind,
@@ -39,30 +45,6 @@ _REMEMBERS: Final = re.compile(r"allowRememberBrowser\W+true")
 """In an Action's code: a browser may be remembered for 30 days."""
 
 
-@dataclass
-class _Survey:
-    """What has been found so far."""
-
-    systems: Systems
-    objects: dict[str, Json] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
-    marked: dict[str, str] = field(default_factory=dict)
-    by_hand: dict[str, str] = field(default_factory=dict)
-    misfiled: dict[str, str] = field(default_factory=dict)
-    adopted: dict[str, str] = field(default_factory=dict)
-    lacking: dict[str, str] = field(default_factory=dict)
-    unused: list[Unused] = field(default_factory=list)
-    remembering: tuple[str, ...] = ()
-
-    def add(self, wanted: DesiredObject, found: Json | None, key: str = "id") -> None:
-        """Note that *wanted* stands, as *found*."""
-        if found is None:
-            return
-        self.objects[wanted.address] = found
-        if isinstance(found.get(key), str):
-            self.ids[wanted.address] = found[key]
-
-
 async def survey(
     reader: TenantReader,
     needs: Needs,
@@ -78,16 +60,18 @@ async def survey(
     Raises:
         TenantError: it cannot be read; a scope that is missing is named.
     """
-    apis = await reader.apis()
+    api = reader.management
+    apis = await resource_servers.every(api)
     systems = _systems(apis, reader.management.tenant.issuer)
     wanted = tuple(one for one in desired(needs, systems) if one.kind in kinds)
     by_kind = {
         kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
     }
-    so_far = _Survey(systems)
+    so_far = Found(systems)
     await _tenant_wide(so_far, by_kind, reader)
     if by_kind[DesiredKind.ROLE]:
-        await _roles(so_far, by_kind[DesiredKind.ROLE], reader)
+        listed = await roles.every(api, name_filter=names.ROLE_PREFIX)
+        _match(so_far, by_kind[DesiredKind.ROLE], listed, "name")
     marked = await reader.clients()
     await _clients(so_far, by_kind[DesiredKind.CLIENT], marked, reader, needs)
     grants = await reader.grants()
@@ -104,23 +88,16 @@ async def survey(
         await _actions(so_far, by_kind, reader)
     if needs.connections and not systems.my_account:
         so_far.by_hand["api.my-account"] = _MY_ACCOUNT
-    if by_kind[DesiredKind.FLOW] and await reader.login_is_classic():
-        so_far.by_hand["prompts.login"] = _CLASSIC
+    if by_kind[DesiredKind.FLOW]:
+        pages = await objects.login_pages(api)
+        if pages.get("universal_login_experience") != "new":
+            so_far.by_hand["prompts.login"] = _CLASSIC
     # After those that are wanted, and before the Actions, like these.
-    actions = (n for n, one in enumerate(wanted) if one.kind is DesiredKind.ACTION)
-    place = next(actions, len(wanted))
-    return (*wanted[:place], *beside, *wanted[place:]), Found(
-        so_far.systems,
-        so_far.objects,
-        so_far.ids,
-        marked=so_far.marked,
-        by_hand=so_far.by_hand,
-        lacking=so_far.lacking,
-        unused=tuple(so_far.unused),
-        remembering=so_far.remembering,
-        misfiled=so_far.misfiled,
-        adopted=so_far.adopted,
+    place = next(
+        (n for n, one in enumerate(wanted) if one.kind is DesiredKind.ACTION),
+        len(wanted),
     )
+    return (*wanted[:place], *beside, *wanted[place:]), so_far
 
 
 def _systems(apis: list[Json], issuer: str) -> Systems:
@@ -142,41 +119,34 @@ def _systems(apis: list[Json], issuer: str) -> Systems:
 
 
 def _match(
-    so_far: _Survey, wanted: list[DesiredObject], rows: list[Json], member: str
+    so_far: Found, wanted: list[DesiredObject], rows: list[Json], member: str
 ) -> None:
     """Match by the value of a *member* that cannot change."""
     for one in wanted:
         rule = one.fixed[member]
         value = rule.settle(None, {})
         found = next((row for row in rows if row.get(member) == value), None)
-        so_far.add(one, found)
+        so_far.add(one.address, found)
 
 
 async def _tenant_wide(
-    so_far: _Survey,
+    so_far: Found,
     by_kind: Mapping[DesiredKind, list[DesiredObject]],
     reader: TenantReader,
 ) -> None:
-    factors = await reader.factors() if by_kind[DesiredKind.FACTOR] else {}
+    wanted = by_kind[DesiredKind.FACTOR]
+    factors = await objects.factors(reader.management) if wanted else {}
     for one in by_kind[DesiredKind.FACTOR]:
         factor = factors.get(one.key, {})
-        so_far.add(one, factor)
+        so_far.add(one.address, factor)
         if factor.get("trial_expired"):
             so_far.lacking[one.address] = "trial_expired"
-    for one in by_kind[DesiredKind.SETTINGS]:
-        so_far.add(one, await reader.settings())
-    for one in by_kind[DesiredKind.POLICY]:
-        so_far.add(one, await reader.policies())
-
-
-async def _roles(
-    so_far: _Survey, wanted: list[DesiredObject], reader: TenantReader
-) -> None:
-    _match(so_far, wanted, await reader.roles(), "name")
+    for one in (*by_kind[DesiredKind.SETTINGS], *by_kind[DesiredKind.POLICY]):
+        so_far.add(one.address, await reader.fetch(one.kind, one.key, ""))
 
 
 async def _clients(
-    so_far: _Survey,
+    so_far: Found,
     wanted: list[DesiredObject],
     marked: list[Json],
     reader: TenantReader,
@@ -191,7 +161,7 @@ async def _clients(
         ours.sort(
             key=lambda client: client.get("client_id") not in (kept, needs.client_id)
         )
-        so_far.add(one, ours[0] if ours else None, "client_id")
+        so_far.add(one.address, ours[0] if ours else None, "client_id")
         identity = so_far.ids.get(one.address, "")
         if identity and identity not in {kept, needs.client_id}:
             so_far.adopted[one.address] = identity
@@ -206,7 +176,7 @@ async def _clients(
 
 
 def _unused(
-    so_far: _Survey,
+    so_far: Found,
     apis: list[Json],
     marked: list[Json],
     grants: list[Json],
@@ -241,24 +211,26 @@ def _unused(
             so_far.unused.append(Unused(address, identifier, str(api.get("id")), held))
 
 
-async def _other_connections(so_far: _Survey, reader: TenantReader) -> list[str]:
+async def _other_connections(so_far: Found, reader: TenantReader) -> list[str]:
     """Return the names of all connections that our standing applications have."""
     found: dict[str, None] = {}
     for address, identity in so_far.ids.items():
         if address.startswith(f"{DesiredKind.CLIENT}."):
-            found |= dict.fromkeys(await reader.connections_of(identity))
+            found |= dict.fromkeys(
+                await clients.connections(reader.management, identity)
+            )
     return list(found)
 
 
 async def _named(reader: TenantReader, client_id: str) -> list[Json]:
     """Return the client the settings name: made by hand, it has no mark yet."""
     try:
-        return [await reader.client(client_id)]
+        return [await reader.fetch(DesiredKind.CLIENT, "", client_id)]
     except TenantNotFoundError:
         return []
 
 
-def _grants(so_far: _Survey, wanted: list[DesiredObject], rows: list[Json]) -> None:
+def _grants(so_far: Found, wanted: list[DesiredObject], rows: list[Json]) -> None:
     for one in wanted:
         fixed = {
             name: rule.settle(None, so_far.ids) for name, rule in one.fixed.items()
@@ -270,17 +242,17 @@ def _grants(so_far: _Survey, wanted: list[DesiredObject], rows: list[Json]) -> N
             and row.get("audience") == fixed["audience"]
         ]
         right = [row for row in same if row["subject_type"] == fixed["subject_type"]]
-        so_far.add(one, right[0] if right else None)
+        so_far.add(one.address, right[0] if right else None)
         if same and not right:
             so_far.misfiled[one.address] = str(same[0]["subject_type"])
 
 
 async def _connections(
-    so_far: _Survey, wanted: list[DesiredObject], reader: TenantReader, needs: Needs
+    so_far: Found, wanted: list[DesiredObject], reader: TenantReader, needs: Needs
 ) -> None:
     for one in wanted:
         found = await reader.connection(one.key)
-        so_far.add(one, found)
+        so_far.add(one.address, found)
         if found and one.key in needs.connections and found["lasting"] is Lasting.NO:
             remedy = REMEDY.get(str(found["strategy"]), DEFAULT_REMEDY)
             so_far.by_hand[f"{one.address}.refresh-tokens"] = (
@@ -289,18 +261,19 @@ async def _connections(
 
 
 async def _actions(
-    so_far: _Survey,
+    so_far: Found,
     by_kind: Mapping[DesiredKind, list[DesiredObject]],
     reader: TenantReader,
 ) -> None:
-    every = await reader.actions()
+    every = await actions.every(reader.management)
     _match(so_far, by_kind[DesiredKind.ACTION], every, "name")
     for one in by_kind[DesiredKind.ACTION]:
         if one.address in so_far.ids:
-            so_far.add(one, await reader.action(so_far.ids[one.address]))
+            identity = so_far.ids[one.address]
+            so_far.add(one.address, await reader.fetch(one.kind, one.key, identity))
     for one in by_kind[DesiredKind.FLOW]:
-        flow = await reader.flow()
-        so_far.add(one, flow)
+        flow = await reader.fetch(one.kind, one.key, "")
+        so_far.add(one.address, flow)
         so_far.remembering = tuple(
             str(action.get("name"))
             for action in every

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.vault.management import Management, objects
@@ -104,13 +104,13 @@ class TenantWriter:
         if identity:
             await client_grants.patch(self.management, identity, body)
             return identity
-        before = {one.get("id") async for one in self._like(body)}
+        before = {one.get("id") for one in await self._like(body)}
         try:
             return str((await client_grants.create(self.management, body))["id"])
         except TenantRefusedError as error:
             if error.error != "stored_otherwise":
                 raise
-            after = [str(one.get("id")) async for one in self._like(body)]
+            after = [str(one.get("id")) for one in await self._like(body)]
             for made in after:
                 if made not in before:
                     await client_grants.delete(self.management, made)
@@ -122,9 +122,9 @@ class TenantWriter:
                 status=error.status,
             ) from error
 
-    def _like(self, body: Json) -> Any:
-        """Yield the grants of the same client on the same API."""
-        return client_grants.every(
+    async def _like(self, body: Json) -> list[Json]:
+        """Return the grants of the same client on the same API."""
+        return await client_grants.every(
             self.management, client_id=body["client_id"], audience=body["audience"]
         )
 
