@@ -7,6 +7,7 @@ other task can run, which is what makes one redemption exactly one.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right, insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,6 +97,9 @@ class Registry:
         """Reads what a revocation would do at the tenant, by the names of its steps."""
         self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
         """What one would do to an account at its provider."""
+        self.changing: dict[AgentId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Held while a change of an agent that widens what it may is being recorded:
+        each writes the whole row. Cuts do not ask, they void what is being recorded."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
         self._ending: dict[AgentId, list[frozenset[str]]] = {}
         """Scopes whose tokens are just being ended: none of these lives any more."""

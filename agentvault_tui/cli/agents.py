@@ -289,6 +289,44 @@ def ungrant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -
     _change_scopes(session, ref, ungrant=_split(given["scopes"] + given["named"]))
 
 
+@command(
+    "serves",
+    example="agentvault agents serves payments-api send:payment"
+    " --resource stripe:acct_42",
+    prints_data=True,
+)
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1)
+@click.option(
+    "--resource", "resources", multiple=True, help="A resource it serves; repeat it."
+)
+@click.option("--all", "everything", is_flag=True, help="It serves, and sees, all.")
+@pass_session
+def set_served(
+    session: CliSession,
+    ref: str,
+    scopes: tuple[str, ...],
+    resources: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Say what a resource server serves, in place of what it did.
+
+    It sees, and consumes, tokens of that alone.
+    """
+    if everything == bool(scopes or resources):
+        raise UsageError(
+            "say which scopes or resources it serves, or --all, and not both"
+        )
+    agent = find_agent(session.client, ref)
+    asked = ScopesRequest(agent_id=agent.id, serves=_split(scopes), resources=resources)
+    changed = session.client.call(calls.SCOPES, asked)
+    out = session.out
+    if session.json:
+        out.json(changed)
+    else:
+        out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
+
+
 for _command in (
     list_agents,
     show_agent,
@@ -297,6 +335,7 @@ for _command in (
     restore_agent,
     grant_scopes,
     ungrant_scopes,
+    set_served,
 ):
     agents.add_command(_command)
 

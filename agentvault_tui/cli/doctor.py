@@ -377,7 +377,7 @@ def check_servers(session: CliSession) -> Iterator[Finding]:
             yield warning(
                 f"the resource server {visible(agent.name, 60)} sees every token, "
                 "and consumes those meant for other servers",
-                "register it anew with --serves, then revoke this one",
+                "agentvault agents serves NAME SCOPE --resource URI",
             )
 
 

@@ -201,6 +201,12 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
             if taken:
                 cut = ScopeCut(event.seq, frozenset(taken))
                 roster.scope_cuts[agent.id].append(cut)
+            if "serves" in event.detail and not failed:
+                agent = replace(
+                    agent,
+                    serves=_texts(event.detail["serves"]),
+                    resources=_texts(event.detail.get("resources")),
+                )
     scopes = _scopes(event.detail, "scopes", roster, event)
     if scopes is not None:
         given = _scopes(event.detail, "granted", roster, event) or ()

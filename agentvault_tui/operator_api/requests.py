@@ -56,11 +56,15 @@ class AgentRequest(WireRequest, kw_only=True):
 
 
 class ScopesRequest(WireRequest, kw_only=True):
-    """Give and take scopes of one agent."""
+    """Give and take scopes of one agent, or say what a resource server serves."""
 
     agent_id: Word
     grant: tuple[str, ...] = ()
     ungrant: tuple[str, ...] = ()
+    serves: tuple[str, ...] | UnsetType = UNSET
+    """Scopes it serves, in place of those it did; empty for all."""
+    resources: tuple[str, ...] | UnsetType = UNSET
+    """Likewise; given one of the two, the other is empty when it is absent."""
 
 
 class RestoreRequest(WireRequest, kw_only=True):

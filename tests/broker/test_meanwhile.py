@@ -11,13 +11,15 @@ from support.stepups import Gate, hold, latched
 
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
+    change_served,
     lift_panic,
     panic,
+    restore_agent,
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
-from agentvault_tui.model import EventType, StepUpStatus
+from agentvault_tui.model import AgentStatus, EventType, StepUpStatus
 
 NONE: frozenset[str] = frozenset()
 
@@ -61,20 +63,23 @@ async def test_nothing_is_given_beside_a_cut_that_is_not_on_disk(
     assert bench.broker.registry.agent(agent.id).scopes == ()
 
 
-async def test_two_grants_at_once_are_both_given(bench: Bench) -> None:
-    """Neither writes over the other's."""
-    agent = await bench.agent("bot", "write:calendar")
+async def test_changes_of_one_agent_at_once_are_all_made(bench: Bench) -> None:
+    """None writes over another's, in memory or on disk: each writes the whole row."""
+    agent = await bench.agent("bot", "write:calendar", resource_server=True)
+    await revoke_agent(bench.broker, agent.id, "", OPERATOR)
     await asyncio.gather(
         *(
             change_scopes(bench.broker, agent.id, frozenset({one}), NONE, OPERATOR)
             for one in ("read:calendar", "send:payment")
-        )
+        ),
+        restore_agent(bench.broker, agent.id, OPERATOR),
+        change_served(bench.broker, agent.id, ["send:payment"], [], OPERATOR),
     )
-    assert set(bench.broker.registry.agent(agent.id).scopes) == {
-        "read:calendar",
-        "send:payment",
-        "write:calendar",
-    }
+    changed = bench.broker.registry.agent(agent.id)
+    assert changed.scopes == ("read:calendar", "send:payment", "write:calendar")
+    assert changed.serves == ("send:payment",)
+    assert changed.status is AgentStatus.ACTIVE
+    assert (await bench.ledger.load()).agents == (changed,)
 
 
 async def test_a_denial_is_in_force_before_its_record(

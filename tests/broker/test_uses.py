@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.stepups import details_of, latched
+from support.stepups import Gate, details_of, latched
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import change_served, revoke_agent
 from agentvault_tui.broker.usecases.uses import record_uses
-from agentvault_tui.errors import LedgerUnwritableError, UsageError
-from agentvault_tui.model import Action, Agent, Event
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
+from agentvault_tui.model import Action, Agent, Event, EventType
 
 ONE_PERSON = {"recipients": ["ada@acme.test"]}
 MAIL = Action(("send:email",), "send:email", "mail:outbox", ONE_PERSON)
@@ -240,3 +241,56 @@ async def test_what_a_server_serves_is_kept_recorded_and_checked(
         assert again.broker.registry.agent(second.id) == second
     finally:
         await again.close()
+
+
+async def test_what_a_server_serves_can_be_changed(bench: Bench, agent: Agent) -> None:
+    """From its record on it sees tokens of that alone, also in the past it is told."""
+    api = await server(bench, serves=("send:email",))
+    mail = await granted(bench, agent, MAIL)
+    before = bench.ledger.head.seq
+    changed = await change_served(
+        bench.broker, api.id, ["send:payment", "read:calendar"], ["MAIL:in"], OPERATOR
+    )
+    assert changed.serves == ("read:calendar", "send:payment")
+    assert changed.resources == ("mail:in",)
+    assert not await active(bench, changed, mail)
+    *_, event = await bench.events("agent.scopes_changed")
+    assert event.detail["serves"] == ["read:calendar", "send:payment"]
+    assert event.detail["granted"] == event.detail["ungranted"] == []
+    assert changed in (await bench.ledger.load()).agents
+    for seq, served in ((before, api.serves), (event.seq, changed.serves)):
+        past = await bench.ledger.past(seq=seq, moment=None)
+        assert [one.serves for one in past.agents if one.id == api.id] == [served]
+    everything = await change_served(bench.broker, api.id, [], [], OPERATOR)
+    assert await active(bench, everything, mail)
+
+
+async def test_a_change_of_what_a_server_serves_is_checked(
+    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a resource server serves, only known scopes and URIs; and a cut wins."""
+    api = await server(bench)
+    with pytest.raises(ConflictError, match="no resource server"):
+        await change_served(bench.broker, agent.id, ["send:email"], [], OPERATOR)
+    with pytest.raises(UsageError, match="unknown scope"):
+        await change_served(bench.broker, api.id, ["send:emial"], [], OPERATOR)
+    with pytest.raises(UsageError, match="cannot be a resource"):
+        await change_served(bench.broker, api.id, [], ["in box"], OPERATOR)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ledger, "commit", latched)
+        with pytest.raises(LedgerUnwritableError):
+            await change_served(bench.broker, api.id, ["send:email"], [], OPERATOR)
+    assert bench.broker.registry.agent(api.id).serves == ()
+    await bench.broker.cuts.record_missed()
+    gate = Gate(bench, monkeypatch, EventType.AGENT_SCOPES_CHANGED)
+    changing = asyncio.create_task(
+        change_served(bench.broker, api.id, ["send:email"], [], OPERATOR)
+    )
+    await gate.reached.wait()
+    await revoke_agent(bench.broker, api.id, "", OPERATOR)
+    gate.open.set()
+    with pytest.raises(ConflictError):
+        await changing
+    assert [a.status for a in (await bench.ledger.load()).agents if a.id == api.id] == [
+        "revoked"
+    ]

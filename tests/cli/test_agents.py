@@ -355,6 +355,14 @@ def test_a_resource_server_says_what_it_serves(av: Run) -> None:
     assert len(servers) == 1
     assert "any-api" in servers[0]
     assert av("agents", "revoke", "any-api").code == 0
+    now = av("agents", "serves", "pay-api", "read:files", "--resource", "files:a")
+    assert now.code == 0, now.err
+    assert "read:files" in now.out
+    assert "serves read:files" in av("agents", "list").out
+    cleared = av("agents", "serves", "pay-api", "--all", "--json").json
+    assert cleared["serves"] == cleared["resources"] == []
+    assert av("agents", "serves", "pay-api").code == 2
+    assert av("agents", "serves", "pay-api", "read:files", "--all").code == 2
     wrong = av("agents", "add", "x", "--owner", "o", "--serves", "send:paymnt")
     assert wrong.code == 2
     assert "send:payment" in wrong.err

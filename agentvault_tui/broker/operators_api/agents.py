@@ -32,13 +32,14 @@ from agentvault_tui.broker.usecases.register import (
 from agentvault_tui.broker.usecases.revoke import (
     Cut,
     change_scopes,
+    change_served,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
 from agentvault_tui.errors import NotFoundError, UsageError
-from agentvault_tui.model import Agent, AgentId
+from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import ActivityInfo
 from agentvault_tui.operator_api.requests import (
@@ -119,9 +120,20 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
+    async def served(local: Actor, body: ScopesRequest) -> AgentInfo:
+        if body.grant or body.ungrant:
+            raise UsageError("change what it may ask for and what it serves singly")
+        operator = await authority.actor(local, Need.GIVE, body.agent_id)
+        serves = () if body.serves is UNSET else body.serves
+        resources = () if body.resources is UNSET else body.resources
+        agent = await change_served(broker, body.agent_id, serves, resources, operator)
+        return agent_info(agent, broker.registry)
+
     async def scopes(request: Request) -> AgentInfo:
-        """Give and take scopes of one agent."""
+        """Give and take scopes of one agent, or change what it serves."""
         body = await body_of(request, ScopesRequest)
+        if body.serves is not UNSET or body.resources is not UNSET:
+            return await served(operator_of(request), body)
         check_scopes(broker, body.grant)
         if not body.grant and not body.ungrant:
             raise UsageError("nothing to change", "give 'grant' or 'ungrant'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -68,7 +69,7 @@ async def register(
     """
     _check_texts(registration)
     check_scopes(broker, (*registration.scopes, *registration.serves))
-    resources = tuple(sorted({_resource(each) for each in registration.resources}))
+    resources = check_resources(registration.resources)
     folded = fold_name(registration.name)
     if folded in broker.registering or broker.registry.is_name_taken(folded):
         raise ConflictError(
@@ -132,8 +133,6 @@ def _check_texts(registration: Registration) -> None:
         raise UsageError(
             f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"
         )
-    if len(registration.resources) > _RESOURCES_CAP:
-        raise UsageError(f"a resource server has at most {_RESOURCES_CAP} resources")
     if len(registration.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
     if not registration.scopes and not _is_resource_server(registration):
@@ -143,6 +142,18 @@ def _check_texts(registration: Registration) -> None:
 def _is_resource_server(registration: Registration) -> bool:
     serves = registration.serves or registration.resources
     return registration.resource_server or bool(serves)
+
+
+def check_resources(named: Iterable[str]) -> tuple[str, ...]:
+    """Return resources in canonical form, sorted.
+
+    Raises:
+        UsageError: there are too many, or one is no absolute URI.
+    """
+    found = tuple(sorted({_resource(each) for each in named}))
+    if len(found) > _RESOURCES_CAP:
+        raise UsageError(f"a resource server has at most {_RESOURCES_CAP} resources")
+    return found
 
 
 def _resource(named: str) -> str:

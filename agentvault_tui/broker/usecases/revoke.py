@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,6 +13,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.held import HeldTokens
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.register import check_resources, check_scopes
 from agentvault_tui.broker.usecases.stepup import (
     ENDED_A_TURN,
     cancelled,
@@ -36,6 +37,7 @@ from agentvault_tui.model import (
     EventType,
     StepUp,
 )
+from agentvault_tui.text import visible
 
 _FAILED: Final = "it stays so: that it ended could not be recorded"
 
@@ -148,24 +150,25 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
         ConflictError: it was revoked again while this was being recorded.
         LedgerUnwritableError: granting needs its record first.
     """
-    agent = broker.registry.agent(agent_id)
-    if agent.status is AgentStatus.ACTIVE:
-        return agent
-    await broker.cuts.record_missed()
-    active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
-    epoch = broker.registry.epoch(agent.id)
-    steps = broker.outbox.restore(agent.id)
-    async with _still_cut(
-        broker, agent, _draft(EventType.AGENT_REVOKED, operator, agent, _FAILED)
-    ):
-        await broker.record(
-            _draft(EventType.AGENT_RESTORED, operator, active, None),
-            changes=[active, *steps],
-        )
-    await _unless_overtaken(broker, agent, epoch, operator)
-    broker.registry.put_agent(active)
-    broker.outbox.take(steps)
-    return active
+    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
+        agent = broker.registry.agent(agent_id)
+        if agent.status is AgentStatus.ACTIVE:
+            return agent
+        await broker.cuts.record_missed()
+        active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
+        epoch = broker.registry.epoch(agent.id)
+        steps = broker.outbox.restore(agent.id)
+        async with _still_cut(
+            broker, agent, _draft(EventType.AGENT_REVOKED, operator, agent, _FAILED)
+        ):
+            await broker.record(
+                _draft(EventType.AGENT_RESTORED, operator, active, None),
+                changes=[active, *steps],
+            )
+        await _unless_overtaken(broker, agent, epoch, operator)
+        broker.registry.put_agent(active)
+        broker.outbox.take(steps)
+        return active
 
 
 async def lift_panic(broker: Broker, operator: Actor) -> int:
@@ -277,8 +280,7 @@ async def _ungrant(
         # Anew: it may have been revoked between two slices.
         current = registry.agent(agent.id)
         narrowed = _with_scopes(current, frozenset(current.scopes) - ungrant)
-        draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, narrowed, None)
-        draft.detail.update(granted=[], ungranted=sorted(gone), tokens_revoked=ended)
+        draft = _scopes_draft(operator, narrowed, ungranted=sorted(gone), tokens=ended)
         drops = [DropScopeTokens(agent.id, one) for one in sorted(carried & ungrant)]
         with broker.cutting():
             kept = await broker.record_cut(
@@ -300,21 +302,90 @@ async def _grant(
     broker.ledger.check_writable()  # urgent for its place in the line alone
     # A cut recorded after it would end what is issued under it.
     await broker.cuts.record_missed()
-    agent = broker.registry.agent(agent.id)
-    given = grant - set(agent.scopes)
-    after = _with_scopes(agent, given.union(agent.scopes))
-    draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, after, None)
-    draft.detail.update(granted=sorted(given), ungranted=[], tokens_revoked=0)
+    async with broker.registry.changing[agent.id]:
+        agent = broker.registry.agent(agent.id)
+        given = grant - set(agent.scopes)
+        after = _with_scopes(agent, given.union(agent.scopes))
+        draft = _scopes_draft(operator, after, granted=sorted(given))
+        failed = _scopes_draft(operator, agent, ungranted=sorted(given), reason=_FAILED)
+        await _record_change(broker, agent, after, draft, failed, urgent=True)
+        current = broker.registry.agent(agent.id)
+        wider = _with_scopes(current, grant.union(current.scopes))
+        broker.registry.put_agent(wider)
+        return wider
+
+
+async def change_served(
+    broker: Broker,
+    agent_id: str,
+    serves: Iterable[str],
+    resources: Iterable[str],
+    operator: Actor,
+) -> Agent:
+    """Say what a resource server serves, in place of what it did; nothing means all.
+
+    Raises:
+        NotFoundError: no such agent.
+        UsageError: a scope is unknown, or a resource is no URI.
+        ConflictError: it is no resource server, or was cut off meanwhile.
+        LedgerUnwritableError: it could not be recorded, and stays as it was.
+    """
+    scopes, uris = tuple(sorted(set(serves))), check_resources(resources)
+    check_scopes(broker, scopes)
+
+    def served(agent: Agent) -> Agent:
+        return replace(agent, serves=scopes, resources=uris)
+
+    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
+        await broker.cuts.record_missed()
+        agent = broker.registry.agent(agent_id)
+        if not agent.resource_server:
+            raise ConflictError(
+                f"{visible(agent.name, 60)} is no resource server",
+                "register one: agentvault agents add NAME --resource-server",
+            )
+        after = served(agent)
+        draft = _scopes_draft(operator, after, served=True)
+        failed = _scopes_draft(operator, agent, served=True, reason=_FAILED)
+        await _record_change(broker, agent, after, draft, failed)
+        after = served(broker.registry.agent(agent_id))
+        broker.registry.put_agent(after)
+        return after
+
+
+async def _record_change(
+    broker: Broker,
+    agent: Agent,
+    after: Agent,
+    draft: Draft,
+    failed: Draft,
+    *,
+    urgent: bool = False,
+) -> None:
+    """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it."""
     epoch = broker.registry.epoch(agent.id)
-    failed = _draft(EventType.AGENT_SCOPES_CHANGED, operator, agent, _FAILED)
-    failed.detail.update(granted=[], ungranted=sorted(given), tokens_revoked=0)
     async with _still_cut(broker, agent, failed):
-        await broker.record(draft, changes=[after], urgent=True)
-    await _unless_overtaken(broker, agent, epoch, operator)
-    current = broker.registry.agent(agent.id)
-    wider = _with_scopes(current, grant.union(current.scopes))
-    broker.registry.put_agent(wider)
-    return wider
+        await broker.record(draft, changes=[after], urgent=urgent)
+    await _unless_overtaken(broker, agent, epoch, draft.actor)
+
+
+def _scopes_draft(
+    operator: Actor,
+    agent: Agent,
+    *,
+    granted: Sequence[str] = (),
+    ungranted: Sequence[str] = (),
+    tokens: int = 0,
+    served: bool = False,
+    reason: str | None = None,
+) -> Draft:
+    draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, agent, reason)
+    draft.detail.update(
+        granted=list(granted), ungranted=list(ungranted), tokens_revoked=tokens
+    )
+    if served:
+        draft.detail.update(serves=list(agent.serves), resources=list(agent.resources))
+    return draft
 
 
 def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
