@@ -333,6 +333,7 @@ class Ledger:
         self._writer.close()
         for task in tuple(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
+        self._writer.log.close()
         # A batch whose commit failed may yet be found behind the head this one knows.
         certain = self._writer.problem is None
         index = await asyncio.to_thread(index_digest, self._home) if certain else None

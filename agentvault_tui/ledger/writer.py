@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import struct
 from collections import deque
@@ -72,6 +73,7 @@ class Writer:
         self.on_written: Callable[[tuple[Event, ...], Attempt], None] = _nothing
         """Told of every durable commit, in the order of the chain."""
         self.on_recovery: Callable[[Recovery], None] = _nothing
+        self.log = LogIndex(path)
         self._db: Connection | None = db
         self._path = path
         self._ledger_id = ledger_id
@@ -163,7 +165,7 @@ class Writer:
                 self._counts.add_event(event, stamp)
         due |= self._uncounted >= _COUNT_EVERY
         if self._batches % _LOOK_EVERY == 0:
-            due |= log_to_move(self._path) > _CHECKPOINT_BYTES
+            due |= self.log.to_move() > _CHECKPOINT_BYTES
         if due:
             await self._chores(clock, idle=False)
 
@@ -191,7 +193,7 @@ class Writer:
             if self._uncounted >= (_COUNT_IDLE if idle else _COUNT_EVERY):
                 await db.run(count_new, self._counts)
                 self._counts, self._uncounted = Counts(), 0
-            if log_to_move(self._path) > (_IDLE_BYTES if idle else _CHECKPOINT_BYTES):
+            if self.log.to_move() > (_IDLE_BYTES if idle else _CHECKPOINT_BYTES):
                 # A reader that goes on and on is waited for once, not at every chore.
                 waits = _CHECKPOINT_BYTES if idle and not self._held else _LARGE_BYTES
                 least = self._held + waits
@@ -275,22 +277,42 @@ class Writer:
             self._wake.set_result(None)
 
 
-def log_to_move(path: Path) -> int:
-    """Return how many bytes of the log are not in the database yet.
+class LogIndex:
+    """The index of the log, of which only the head is read.
 
-    The index of the log tells frames and those moved (sqlite.org/walformat.html, 2.1).
+    Its file is opened once and stays open: to close any descriptor of it ends all
+    locks that this process has on it, SQLite's among them (fcntl(2)). Then another
+    process takes the log for nobody's, and writes its index anew under the writer.
     """
-    try:
-        with Path(f"{path}-shm").open("rb") as file:
-            head = file.read(_SHM_HEAD)
-    except OSError:
-        return 0
-    if len(head) < _SHM_HEAD:
-        return 0
-    page, frames = struct.unpack_from("=HI", head, 14)
-    (moved,) = struct.unpack_from("=I", head, 96)
-    waiting: int = (frames - moved) * (page + 24)
-    return waiting
+
+    def __init__(self, path: Path) -> None:
+        """Read the index of the log of the database at *path*."""
+        self._path = Path(f"{path}-shm")
+        self._file: int | None = None
+
+    def to_move(self) -> int:
+        """Return how many bytes of the log are not in the database yet.
+
+        The index tells frames and those moved (sqlite.org/walformat.html, 2.1).
+        """
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
+            head = os.pread(self._file, _SHM_HEAD, 0)
+        except OSError:
+            return 0
+        if len(head) < _SHM_HEAD:
+            return 0
+        page, frames = struct.unpack_from("=HI", head, 14)
+        (moved,) = struct.unpack_from("=I", head, 96)
+        waiting: int = (frames - moved) * (page + 24)
+        return waiting
+
+    def close(self) -> None:
+        """Close the file, once no connection of this process is open any more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def _checkpoint(db: sqlite3.Connection, path: Path, least: int) -> int | None:

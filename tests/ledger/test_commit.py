@@ -37,7 +37,6 @@ from agentvault_tui.ledger.writer import (
     MAX_BATCH,
     MAX_QUEUE,
     _checkpoint,
-    log_to_move,
 )
 from agentvault_tui.model import (
     AgentCounts,
@@ -507,6 +506,26 @@ async def test_the_log_is_measured_by_what_is_left_to_move(
 ) -> None:
     """All of it after a commit, nothing after a checkpoint."""
     await ledger.commit(decision(), changes=[token(clock)])
-    assert log_to_move(home.database) == log_size(home) - 32
+    log = ledger._writer.log
+    assert log.to_move() == log_size(home) - 32
     await ledger._writer._connection().run(_checkpoint, home.database, 0)
-    assert log_to_move(home.database) == 0
+    assert log.to_move() == 0
+
+
+async def test_other_processes_never_find_the_log_unlocked(
+    home: Home, ledger: Ledger
+) -> None:
+    """Else SQLite in one of them empties its index under the writer, which crashes."""
+    for n in range(40):
+        await ledger.commit(decision(n=n))
+    dead_man_switch = 128  # sqlite.org/src: UNIX_SHM_DMS, which each user of it holds
+    look = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'r+b')\n"
+        f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {dead_man_switch})\n"
+    )
+    argv = [sys.executable, "-c", look, f"{home.database}-shm"]
+    found = await asyncio.to_thread(
+        subprocess.run, argv, capture_output=True, text=True, check=False
+    )
+    assert "BlockingIOError" in found.stderr
