@@ -113,7 +113,7 @@ def check_files(session: CliSession) -> Iterator[Finding]:
     if not bad:
         yield ok("folders and files are their owner's alone")
     free = _free_bytes(home.data)
-    if (short := lazy_room("ledger.space").shortage(home.data)) is not None:
+    if (short := lazy_room("ledger.opening").shortage(home.data)) is not None:
         yield fault(short, "make room: until then nothing is granted")
     elif free < _LEAST_FREE:
         yield warning(

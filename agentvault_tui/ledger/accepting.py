@@ -9,10 +9,9 @@ from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Job, build, write
-from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
-from agentvault_tui.ledger.lock import HomeLock
-from agentvault_tui.ledger.opening import create_file, foreseen, open_checked
+from agentvault_tui.ledger.opening import HomeLock, create_file, foreseen, open_checked
+from agentvault_tui.ledger.schema import Connection
 from agentvault_tui.model import Actor, Draft, Event, EventType
 
 

@@ -18,18 +18,20 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import activity, docs, schema, state
 from agentvault_tui.ledger.batch import Job
 from agentvault_tui.ledger.chain import read_event
-from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.headfile import Witness, write_witness
-from agentvault_tui.ledger.lock import HomeLock
 from agentvault_tui.ledger.opening import (
+    HomeLock,
     Opened,
     create_file,
     foreseen,
+    keep_room,
+    make_room,
     open_checked,
+    shortage,
 )
 from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.past_activity import PastActivity
-from agentvault_tui.ledger.query import read_links, read_page
+from agentvault_tui.ledger.query import read_links, read_page, read_story
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
@@ -41,9 +43,8 @@ from agentvault_tui.ledger.records import (
     Recovery,
     Story,
 )
+from agentvault_tui.ledger.schema import Connection
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
-from agentvault_tui.ledger.space import keep_room, make_room, shortage
-from agentvault_tui.ledger.story import read_story
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepUpId

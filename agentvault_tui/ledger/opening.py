@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -12,11 +16,12 @@ from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
+    HomeInUseError,
     LedgerDamagedError,
     LedgerError,
     LedgerUnwritableError,
 )
-from agentvault_tui.home import Home, private_file
+from agentvault_tui.home import Home, private_file, put_private
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Tip, read_tip
 from agentvault_tui.ledger.chain import written
@@ -25,6 +30,103 @@ from agentvault_tui.ledger.places import hash_at, head_seq
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
+
+RESERVE: Final = 64 * 1024 * 1024
+"""Bytes that grants leave free, for revocations and the ledger's log."""
+_FILES: Final = 256
+"""Files that may still be made, likewise."""
+_SHARE: Final = 8
+"""Of a small file system at most an eighth is kept."""
+_MIB: Final = 1024 * 1024
+START: Final = _MIB
+"""Bytes that opening the stores takes; kept in a file, to be given up for a start."""
+
+
+def shortage(folder: Path, *, before: bool = False) -> str | None:
+    """Say what the file system of *folder* is short of; None while it is not.
+
+    Args:
+        folder: the home.
+        before: whether it was short when last looked: a tenth more than the reserve
+            has to be free then, so that it does not change with every file.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    found = os.statvfs(folder)
+    factor = 1.1 if before else 1.0
+    free = found.f_bavail * found.f_frsize
+    reserve = min(RESERVE, found.f_blocks * found.f_frsize // _SHARE)
+    if free < reserve * factor:
+        return (
+            f"only {free // _MIB} MiB of disk are free: the last {reserve // _MIB} MiB "
+            "are kept for revocations"
+        )
+    if found.f_files and found.f_favail < min(_FILES, found.f_files // _SHARE) * factor:
+        return f"only {found.f_favail} more files can be made on the disk"
+    return None
+
+
+def make_room(home: Home) -> None:
+    """Give up the space that is kept for a start, if the disk is full.
+
+    Else the stores could not be opened, and nobody be cut off or told why.
+    """
+    with contextlib.suppress(OSError):
+        if _free(home.data) < START:
+            home.start_space.unlink()
+
+
+def keep_room(home: Home) -> None:
+    """Take the space for a start on a full disk, once there is plenty."""
+    with contextlib.suppress(OSError):
+        if not home.start_space.exists() and _free(home.data) >= 8 * START:
+            put_private(home.start_space, bytes(START), replace=False)
+
+
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+class HomeLock:
+    """Holds the home's lock file until released, or until the process is gone."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            HomeInUseError: another process has it; says which.
+        """
+        private_file(path)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = _holder(self._descriptor)
+            os.close(self._descriptor)
+            raise HomeInUseError(
+                f"another broker, process {pid}, has the home {path.parent.parent}",
+                "stop it, use its console, or choose another --home",
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        with contextlib.suppress(OSError):  # a full disk: it holds all the same
+            os.pwrite(self._descriptor, json.dumps({"pid": os.getpid()}).encode(), 0)
+
+    def release(self) -> None:
+        """Let the next process in; releasing twice does nothing."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        return str(json.loads(os.pread(descriptor, 200, 0))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+
 
 CHECKED_AT_START: Final = 256
 """Events whose links and columns are checked at every start."""

@@ -18,8 +18,7 @@ from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.past_activity import PastActivity, activity_at
 from agentvault_tui.ledger.past_agents import Roster, Rosters
-from agentvault_tui.ledger.past_counts import last_asked
-from agentvault_tui.ledger.past_spans import seq_at
+from agentvault_tui.ledger.past_spans import last_asked, seq_at
 from agentvault_tui.ledger.past_stepups import stepups
 from agentvault_tui.ledger.past_tokens import Holding, Shelf, holdings
 from agentvault_tui.ledger.places import head_seq, time_at

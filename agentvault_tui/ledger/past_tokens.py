@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.clock import Deadline, parse_iso
 from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.past_agents import Roster, events_of, is_void
-from agentvault_tui.ledger.past_counts import Tallies
-from agentvault_tui.ledger.past_rows import TokenRow, TokenRows
-from agentvault_tui.ledger.past_spans import TOKENS, Span, spans
+from agentvault_tui.ledger.past_spans import TOKENS, Span, Tallies, spans
 from agentvault_tui.model import (
     AgentCounts,
     AgentId,
@@ -31,6 +29,61 @@ from agentvault_tui.model import (
     TokenId,
     TokenKind,
 )
+
+_MOST_ROWS: Final = 60_000
+"""Tokens remembered, some twenty megabytes."""
+_READ: Final = (
+    "SELECT seq, time, agent_id, json_extract(body, '$.detail.token_id'),"
+    " json_extract(body, '$.detail.scope'), json_extract(body, '$.detail.expires_at'),"
+    " json_extract(body, '$.detail.stepup_id')"
+    " FROM events WHERE seq IN (SELECT value FROM json_each(?))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token, as one event tells of it."""
+
+    seq: int
+    time: datetime
+    agent: AgentId
+    id: str
+    scope: str
+    expires_at: datetime | None
+    elevated: bool
+
+
+class TokenRows:
+    """Reads each such event once, as long as there is room."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, TokenRow | None] = {}
+
+    def read(self, db: sqlite3.Connection, seqs: Sequence[int]) -> list[TokenRow]:
+        """Return what the events *seqs* tell, in that order, where they tell of one."""
+        missing = [seq for seq in seqs if seq not in self._known]
+        if len(self._known) + len(missing) > _MOST_ROWS:
+            self._known.clear()
+            missing = list(seqs)
+        for row in db.execute(_READ, (json.dumps(missing),)) if missing else ():
+            self._known[row[0]] = _row(row)
+        return [row for seq in seqs if (row := self._known[seq]) is not None]
+
+
+def _row(row: tuple[Any, ...]) -> TokenRow | None:
+    seq, time, agent, token_id, scope, ends, stepup = row
+    if not isinstance(token_id, str) or agent is None:
+        return None
+    return TokenRow(
+        seq,
+        parse_iso(time),
+        AgentId(agent),
+        token_id,
+        scope if isinstance(scope, str) else "",
+        parse_iso(ends) if isinstance(ends, str) else None,
+        stepup is not None,
+    )
+
 
 _BUDGET: Final = 1_600
 """Tokens listed in all; of each agent the soonest to end, and at most `_MOST`."""

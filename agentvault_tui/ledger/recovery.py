@@ -10,8 +10,8 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.bindings import LEDGER
-from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.records import DropToken, Recovery
+from agentvault_tui.ledger.schema import Connection
 from agentvault_tui.ledger.state import has_row, last_n
 from agentvault_tui.model import Draft, EventType, Token
 

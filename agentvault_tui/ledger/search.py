@@ -21,8 +21,8 @@ from typing import Final
 
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
-from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.opening import Opened
+from agentvault_tui.ledger.schema import Connection
 
 _STEP: Final = 1024
 """Events indexed at a time while commits flow, and never fewer: each time writes whole

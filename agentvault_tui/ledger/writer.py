@@ -29,9 +29,9 @@ from agentvault_tui.errors import (
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.activity import Counts, count_new
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
-from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.records import Attempt, Recovery
 from agentvault_tui.ledger.recovery import Doubt
+from agentvault_tui.ledger.schema import Connection
 from agentvault_tui.ledger.state import prune
 from agentvault_tui.model import Event
 

@@ -137,7 +137,7 @@ async def test_a_flood_of_mentions_hides_nothing_near(
     for _ in range(4):
         await ask(bench, rogue, junk)
     await bench.until(lambda: not bench.ledger.index_lag)
-    monkeypatch.setattr("agentvault_tui.ledger.story._NEAREST", 3)
+    monkeypatch.setattr("agentvault_tui.ledger.query._NEAREST", 3)
     story = await bench.ledger.story(asked)
     kinds = [event.type.value for event in story.events]
     assert kinds == ["token.decision", "stepup.requested"]

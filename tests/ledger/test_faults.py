@@ -22,13 +22,12 @@ from support.manual_clock import ManualClock
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Recovery, space, verify_home
+from agentvault_tui.ledger import Ledger, Recovery, opening, verify_home
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
-from agentvault_tui.ledger.connection import Connection
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
-from agentvault_tui.ledger.schema import open_writer, set_up_writer
+from agentvault_tui.ledger.schema import Connection, open_writer, set_up_writer
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, EventType
@@ -115,7 +114,7 @@ async def test_a_full_disk_latches_and_recovers(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Full: every commit refused at once, nothing lost; space again: it goes on."""
-    monkeypatch.setattr(space, "RESERVE", 0)  # filled up faster than anyone looks
+    monkeypatch.setattr(opening, "RESERVE", 0)  # filled up faster than anyone looks
     clock = SystemClock()
     home = Home(small_disk, small_disk)
     ledger = await Ledger.open(home, clock=clock)

@@ -16,7 +16,7 @@ from support.patience import PATIENT
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger
-from agentvault_tui.ledger.space import RESERVE, START, make_room, shortage
+from agentvault_tui.ledger.opening import RESERVE, START, make_room, shortage
 from agentvault_tui.model import EventType
 
 Disk = Callable[..., None]
