@@ -23,7 +23,7 @@ from typing import Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.feed import EventWindow
-from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.console.state.mirror import AgentRoster, Mirror
 from agentvault_tui.operator_api.client import read_events
 from agentvault_tui.operator_api.sse import Decoder
 
@@ -99,7 +99,7 @@ class Console:
             }
             for number in range(agents)
         ]
-        roster = Roster(self.mirror.intake, agents_of(rows))
+        roster = AgentRoster(self.mirror.intake, agents_of(rows))
         self.mirror.load(status_of({}), roster, [])
 
     def take(self, chunks: list[bytes]) -> float:

@@ -25,7 +25,7 @@ from textual.widget import Widget
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.desk import Desk, name_ways
 from agentvault_tui.console.draw import glyphs, theme
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.messages import (
     GoToAgent,
@@ -84,7 +84,7 @@ class ConsoleApp(Keyed, App[int]):
     def __init__(
         self,
         desk: Desk,
-        link: Link,
+        link: BrokerLink,
         *,
         theme_name: str,
         speed: str,
@@ -364,7 +364,7 @@ def build(
     memory = Memory(socket, memory_folder)
     # Nobody sees more often than the screen looks.
     pause = PULSES[settings.console.link]
-    link = Link(mirror, socket, memory, read_only=read_only, pause=pause)
+    link = BrokerLink(mirror, socket, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     name_ways(desk, socket, environ)

@@ -19,7 +19,7 @@ from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.stepup import subject
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import GoToAgent
 from agentvault_tui.console.screens.base import FilteredScreen, PaneScreen
 from agentvault_tui.console.state.records import StepUpRow
@@ -43,7 +43,7 @@ Command = tuple[str, str, Callable[[], object]]
 
 
 def commands(
-    app: App[Any], screen: Screen[object], desk: Desk, link: Link
+    app: App[Any], screen: Screen[object], desk: Desk, link: BrokerLink
 ) -> Iterator[SystemCommand]:
     """Yield the commands that make sense now; their texts are our own."""
     for name, keys, act in _actions(app, screen):

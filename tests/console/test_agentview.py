@@ -15,7 +15,7 @@ from support.wire_shapes import agents_of, status_of, tell
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import STILL, AgentView
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.console.state.mirror import AgentRoster, Mirror
 
 
 class Told(FakeState):
@@ -135,13 +135,13 @@ def test_the_cursor_waits_at_the_top_until_all_agents_are_read(
     rows = [told.add_agent(name, "read:email") for name in ("m", "z", "a")]
     mirror, view = told.mirror, told.view
     mirror.load(
-        status_of({}), Roster(mirror.intake, agents_of(rows[:2])), (), whole=False
+        status_of({}), AgentRoster(mirror.intake, agents_of(rows[:2])), (), whole=False
     )
     view.update()
     assert (told.names(), view.index) == (["m", "z"], 0)
     if moved:
         view.put(1)
-    mirror.load(status_of({}), Roster(mirror.intake, agents_of(rows)), ())
+    mirror.load(status_of({}), AgentRoster(mirror.intake, agents_of(rows)), ())
     told.clock.advance(STILL + 1)
     view.update()
     assert (told.names(), view.index) == (["a", "m", "z"], 2 * moved)
@@ -209,7 +209,7 @@ def _happen(told: Told, what: str, number: int) -> None:
             told.now = told.clock.now()
             told.mirror.tick(told.now)
         case "snapshot":
-            roster = Roster(told.mirror.intake, agents_of(agents), told.head)
+            roster = AgentRoster(told.mirror.intake, agents_of(agents), told.head)
             told.mirror.load(status_of(told.status_shape()), roster, [])
 
 

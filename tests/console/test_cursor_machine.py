@@ -16,7 +16,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.console.state.mirror import AgentRoster, Mirror
 
 _NAMES = st.text("abc", min_size=1, max_size=3)
 _PICK = st.integers(0, 30)
@@ -93,7 +93,9 @@ class Operator(RuleBasedStateMachine):
     def comes_back(self) -> None:
         """A broker that restarted: the console reads everything anew."""
         told = self.told
-        roster = Roster(self.mirror.intake, agents_of(told.agents.values()), told.head)
+        roster = AgentRoster(
+            self.mirror.intake, agents_of(told.agents.values()), told.head
+        )
         stepups = stepups_of(told.stepups.values())
         self.mirror.load(status_of(told.status_shape()), roster, stepups)
 

@@ -14,7 +14,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.state.filters import KEYS, AgentFacts, EventFacts, Filter
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import read_moment
-from agentvault_tui.console.state.records import AgentRow, Counts, EventRow
+from agentvault_tui.console.state.records import AgentRow, EventRow, OutcomeCounts
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import AgentInfo
@@ -48,7 +48,7 @@ _EVENT = Intake().event(
 
 
 def _facts(_: AgentRow) -> AgentFacts:
-    return AgentFacts(Counts(allowed=3, denied=0), "waiting")
+    return AgentFacts(OutcomeCounts(allowed=3, denied=0), "waiting")
 
 
 def _event_facts(_: EventRow) -> EventFacts:

@@ -18,10 +18,10 @@ from support.fake_state import START
 from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.link.link import Link
-from agentvault_tui.console.link.memory import Head, Memory
+from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.link.memory import Memory, SeenHead
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import Counts, LinkState
+from agentvault_tui.console.state.records import LinkState, OutcomeCounts
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
@@ -37,7 +37,7 @@ class Console:
     def __init__(self, fake: FakeOperator, folder: Path, clock: ManualClock) -> None:
         self.memory = Memory(fake.socket, folder)
         self.mirror = Mirror(clock)
-        self.link = Link(self.mirror, fake.socket, self.memory)
+        self.link = BrokerLink(self.mirror, fake.socket, self.memory)
 
     async def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds
@@ -70,12 +70,12 @@ async def test_a_snapshot_then_the_stream(fake: FakeOperator, console: Console) 
         fake.decide(agent, "read:email", "allowed")
     mirror = console.mirror
     async with console.running():
-        assert mirror.counts(agent["id"]) == Counts(allowed=5)
+        assert mirror.counts(agent["id"]) == OutcomeCounts(allowed=5)
         assert mirror.live_tokens(agent["id"]) == 1
         assert mirror.agents[agent["id"]].scopes[0].description == "read mail"
         await asyncio.to_thread(fake.decide, agent, "read:email", "denied")
         await console.until(lambda: mirror.last_seq == 6)
-        assert mirror.counts(agent["id"]) == Counts(5, 1, 0)
+        assert mirror.counts(agent["id"]) == OutcomeCounts(5, 1, 0)
         assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5, 6]
 
 
@@ -185,7 +185,7 @@ async def test_a_broker_restart_is_survived_without_a_gap(
         await asyncio.to_thread(fake.start)
         await console.until(lambda: mirror.link.live and mirror.last_seq == 5)
         assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5]
-        assert mirror.counts(agent["id"]) == Counts(allowed=4)
+        assert mirror.counts(agent["id"]) == OutcomeCounts(allowed=4)
         assert mirror.restarted_at == START
 
 
@@ -222,7 +222,7 @@ async def test_a_read_only_console_decides_nothing(
     fake: FakeOperator, tmp_path: Path, clock: ManualClock
 ) -> None:
     """Not even by a fault of a screen: the link refuses."""
-    link = Link(Mirror(clock), fake.socket, Memory(fake.socket, tmp_path))
+    link = BrokerLink(Mirror(clock), fake.socket, Memory(fake.socket, tmp_path))
     link.read_only = True
     with pytest.raises(RefusedError, match="read-only"):
         await link.panic("x")
@@ -339,7 +339,7 @@ async def test_no_broker_is_lost_with_the_remedy(
     """A socket nobody listens on: the screen says which command helps."""
     with short_socket() as socket:
         mirror = Mirror(clock)
-        link = Link(mirror, socket, Memory(socket, tmp_path))
+        link = BrokerLink(mirror, socket, Memory(socket, tmp_path))
         task = asyncio.create_task(link.run())
         deadline = time.monotonic() + 10
         while mirror.link.state is LinkState.CONNECTING:
@@ -356,13 +356,13 @@ async def test_a_shorter_ledger_is_told_loudly(
     fake: FakeOperator, console: Console
 ) -> None:
     """This console saw 40 events, the broker has 3: it warns, and keeps its memory."""
-    console.memory.keep(Head(40, "sha256:aa"))
+    console.memory.keep(SeenHead(40, "sha256:aa"))
     agent = fake.add_agent("mailer", "read:email")
     for _ in range(3):
         fake.decide(agent, "read:email", "allowed")
     async with console.running():
         assert "40 was seen here" in console.mirror.warnings["ledger"]
-    assert console.memory.recall() == Head(40, "sha256:aa")
+    assert console.memory.recall() == SeenHead(40, "sha256:aa")
 
 
 async def test_another_ledger_of_the_same_length_is_told(
@@ -372,7 +372,7 @@ async def test_another_ledger_of_the_same_length_is_told(
     agent = fake.add_agent("mailer", "read:email")
     for _ in range(3):
         fake.decide(agent, "read:email", "allowed")
-    console.memory.keep(Head(2, "sha256:of another ledger"))
+    console.memory.keep(SeenHead(2, "sha256:of another ledger"))
     async with console.running():
         assert "event 2 is not the one" in console.mirror.warnings["ledger"]
         console.link.accept_ledger()
@@ -388,11 +388,11 @@ async def test_the_ledger_it_knows_is_no_news(
     """The same chain, longer: no warning, and the new head is remembered."""
     agent = fake.add_agent("mailer", "read:email")
     event = fake.decide(agent, "read:email", "allowed")
-    console.memory.keep(Head(1, event["hash"]))
+    console.memory.keep(SeenHead(1, event["hash"]))
     fake.decide(agent, "read:email", "allowed")
     async with console.running():
         assert console.mirror.warnings == {}
-    assert console.memory.recall() == Head(2, fake.events[-1]["hash"])
+    assert console.memory.recall() == SeenHead(2, fake.events[-1]["hash"])
 
 
 async def test_a_ledger_swapped_while_watching_is_told(
@@ -440,7 +440,7 @@ async def test_events_that_were_skipped_are_read(
 async def test_a_real_clock_beats(fake: FakeOperator, tmp_path: Path) -> None:
     """With time running the link stays live over several beats."""
     mirror = Mirror(SystemClock())
-    link = Link(mirror, fake.socket, Memory(fake.socket, tmp_path))
+    link = BrokerLink(mirror, fake.socket, Memory(fake.socket, tmp_path))
     states: set[LinkState] = set()
     task = asyncio.create_task(link.run())
     deadline = time.monotonic() + 2.5

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agentvault_tui.console.link.memory import Head, Memory
+from agentvault_tui.console.link.memory import Memory, SeenHead
 
 
 def test_a_head_is_remembered_by_socket(tmp_path: Path) -> None:
     """Each socket has a memory of its own."""
     one = Memory(tmp_path / "one.sock", tmp_path / "state")
     two = Memory(tmp_path / "two.sock", tmp_path / "state")
-    assert one.keep(Head(7, "sha256:aa"))
-    assert one.recall() == Head(7, "sha256:aa")
+    assert one.keep(SeenHead(7, "sha256:aa"))
+    assert one.recall() == SeenHead(7, "sha256:aa")
     assert two.recall() is None
 
 
@@ -21,7 +21,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     """0600 in a folder of 0700, also under umask 000."""
     old = os.umask(0)
     try:
-        Memory(tmp_path / "a.sock", tmp_path / "state").keep(Head(1, "x"))
+        Memory(tmp_path / "a.sock", tmp_path / "state").keep(SeenHead(1, "x"))
     finally:
         os.umask(old)
     (file,) = (tmp_path / "state").glob("*.json")
@@ -32,7 +32,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 def test_rubbish_is_no_memory(tmp_path: Path) -> None:
     """A damaged file neither raises nor counts as something seen."""
     memory = Memory(tmp_path / "a.sock", tmp_path / "state")
-    memory.keep(Head(1, "x"))
+    memory.keep(SeenHead(1, "x"))
     (file,) = (tmp_path / "state").glob("*.json")
     for rubbish in (b"", b"[]", b"{}", b'{"seq": "x"}', b"\xff\xfe"):
         file.write_bytes(rubbish)
@@ -43,7 +43,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """A console on a read-only disk works, it only cannot remember."""
     (tmp_path / "file").write_text("in the way")
     memory = Memory(tmp_path / "a.sock", tmp_path / "file" / "state")
-    assert not memory.keep(Head(1, "x"))
+    assert not memory.keep(SeenHead(1, "x"))
 
 
 def test_memories_of_vanished_sockets_go(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_memories_of_vanished_sockets_go(tmp_path: Path) -> None:
     home.mkdir()
     gone = Memory(home / "gone.sock", tmp_path / "state")
     stays = Memory(tmp_path / "stays.sock", tmp_path / "state")
-    gone.keep(Head(1, "x"))
-    stays.keep(Head(2, "y"))
+    gone.keep(SeenHead(1, "x"))
+    stays.keep(SeenHead(2, "y"))
     home.rmdir()
     stays.tidy()
-    assert (gone.recall(), stays.recall()) == (None, Head(2, "y"))
+    assert (gone.recall(), stays.recall()) == (None, SeenHead(2, "y"))

@@ -18,10 +18,9 @@ from agentvault_tui.console.draw import glyphs, theme, upstream
 from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.state.agents import Attention
 from agentvault_tui.console.state.intake import Intake, token_key
-from agentvault_tui.console.state.mirror import RING, Mirror, Roster
-from agentvault_tui.console.state.rates import Rate
-from agentvault_tui.console.state.records import Counts, LinkState, TokenRow
-from agentvault_tui.console.state.tokens import KEPT, TokenShelf
+from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
+from agentvault_tui.console.state.records import LinkState, LiveToken, OutcomeCounts
+from agentvault_tui.console.state.tallies import KEPT, Rate, TokenShelf
 from agentvault_tui.console.widgets.agents import Cards
 from agentvault_tui.operator_api.shapes import TokenInfo
 
@@ -47,7 +46,7 @@ def test_decisions_are_counted_from_their_events(told: Told) -> None:
     agent = told.add_agent("a", "read:email")
     for outcome in ("allowed", "allowed", "denied", "escalated"):
         told.decide(agent, "read:email", outcome)
-    assert told.mirror.counts(agent["id"]) == Counts(2, 1, 1)
+    assert told.mirror.counts(agent["id"]) == OutcomeCounts(2, 1, 1)
 
 
 def test_an_agent_frame_does_not_count_twice(told: Told) -> None:
@@ -56,7 +55,7 @@ def test_an_agent_frame_does_not_count_twice(told: Told) -> None:
     told.decide(agent, "read:email", "allowed")
     told.send("agent", agent)
     told.decide(agent, "read:email", "allowed")
-    assert told.mirror.counts(agent["id"]) == Counts(allowed=2)
+    assert told.mirror.counts(agent["id"]) == OutcomeCounts(allowed=2)
 
 
 def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
@@ -64,10 +63,10 @@ def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
     agent = told.add_agent("a", "read:email")
     told.decide(agent, "read:email", "allowed")
     mirror = Mirror(told.mirror.clock)
-    roster = Roster(mirror.intake, agents_of([agent]), told.head)
+    roster = AgentRoster(mirror.intake, agents_of([agent]), told.head)
     mirror.load(status_of(told.status_shape()), roster, [])
     tell(mirror, "audit", told.events[0])
-    assert mirror.counts(agent["id"]) == Counts(allowed=1)
+    assert mirror.counts(agent["id"]) == OutcomeCounts(allowed=1)
     assert [row.seq for row in mirror.events] == [1]
 
 
@@ -78,13 +77,13 @@ def test_each_page_of_a_snapshot_has_its_own_head(told: Told) -> None:
     events = [told.decide(each, "read:email", "allowed") for each in (first, second)]
     first["counts"] = {"allowed": 0, "denied": 0, "escalated": 0}
     mirror = Mirror(told.mirror.clock)
-    roster = Roster(mirror.intake, agents_of([first]), 0)
+    roster = AgentRoster(mirror.intake, agents_of([first]), 0)
     roster.take(agents_of([second]), told.head)
     mirror.load(status_of(told.status_shape()), roster, [])
     for event in [*events, told.decide(second, "read:email", "denied")]:
         tell(mirror, "audit", event)
-    assert mirror.counts(first["id"]) == Counts(allowed=1)
-    assert mirror.counts(second["id"]) == Counts(1, 1, 0)
+    assert mirror.counts(first["id"]) == OutcomeCounts(allowed=1)
+    assert mirror.counts(second["id"]) == OutcomeCounts(1, 1, 0)
 
 
 def test_an_event_seen_twice_is_one_event(told: Told) -> None:
@@ -320,7 +319,7 @@ def test_a_shelf_with_few_of_many_takes_none_that_may_end_later() -> None:
     """A new token behind those held may end after one that is not held."""
     intake = Intake()
 
-    def row(number: int, left: int, kind: str = "standard") -> TokenRow:
+    def row(number: int, left: int, kind: str = "standard") -> LiveToken:
         ends = iso(START + timedelta(seconds=left))
         return intake.token(
             filled(TokenInfo, {"id": f"tok_{number}", "kind": kind, "expires_at": ends})

@@ -20,7 +20,7 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import listed
@@ -58,10 +58,10 @@ async def until(done: Callable[[], object], seconds: float = 15) -> None:
 @contextlib.asynccontextmanager
 async def linked(
     vault: Vault, folder: Path, face: str = "console"
-) -> AsyncIterator[Link]:
+) -> AsyncIterator[BrokerLink]:
     """A console's link and mirror, without its screen."""
     socket = socket_of(vault)
-    link = Link(Mirror(SystemClock()), socket, Memory(socket, folder))
+    link = BrokerLink(Mirror(SystemClock()), socket, Memory(socket, folder))
     link.face = face
     task = asyncio.create_task(link.run())
     try:

@@ -15,7 +15,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.glyphs import ASCII
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.plain.session import Plain
 from agentvault_tui.console.state.mirror import Mirror
@@ -26,7 +26,7 @@ _NOWHERE = Path("/nonexistent/s.sock")
 class Session:
     """What is typed, read and thought about; and what it says."""
 
-    def __init__(self, desk: Desk, link: Link, clock: ManualClock) -> None:
+    def __init__(self, desk: Desk, link: BrokerLink, clock: ManualClock) -> None:
         self.clock = clock
         self.link = link
         self.out = io.StringIO()
@@ -51,7 +51,7 @@ class StandSession(Session):
 
     def __init__(self, stand: Stand) -> None:
         self.stand = stand
-        link = Link(stand.mirror, _NOWHERE, Memory(_NOWHERE, _NOWHERE.parent))
+        link = BrokerLink(stand.mirror, _NOWHERE, Memory(_NOWHERE, _NOWHERE.parent))
         super().__init__(stand.desk, link, stand.clock)
 
     @property
@@ -64,7 +64,7 @@ async def following(fake: FakeOperator, folder: Path) -> AsyncIterator[Session]:
     """Follow a scripted broker, live."""
     clock = ManualClock(START)
     mirror = Mirror(clock, ascii_only=True)
-    link = Link(mirror, fake.socket, Memory(fake.socket, folder))
+    link = BrokerLink(mirror, fake.socket, Memory(fake.socket, folder))
     live = asyncio.Event()
     mirror.listeners.add(lambda: mirror.link.live and live.set())
     task = asyncio.create_task(link.run())

@@ -16,7 +16,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row, plural
 from agentvault_tui.console.link.export import LONGEST, Export, read_path, suggestion
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.past import (
     FORMS,
@@ -95,7 +95,7 @@ class ExportDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "close", "close")]
 
-    def __init__(self, desk: Desk, link: Link, wanted: Filter) -> None:
+    def __init__(self, desk: Desk, link: BrokerLink, wanted: Filter) -> None:
         self._export = Export(link, wanted)
         self._filter = wanted
         self._path: Path | None = None

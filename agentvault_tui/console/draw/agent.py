@@ -19,7 +19,12 @@ from agentvault_tui.console.draw.lines import (
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow, ScopeRow, StepUpRow, TokenRow
+from agentvault_tui.console.state.records import (
+    AgentRow,
+    LiveToken,
+    ScopeRow,
+    StepUpRow,
+)
 
 _LATELY: Final = 6
 _TOKENS_AT_HOME: Final = 8
@@ -145,7 +150,7 @@ class Seen(NamedTuple):
     mirror: Mirror
     agent: AgentRow
     activity: ActivityRow | None = None
-    expired: tuple[TokenRow, ...] = ()
+    expired: tuple[LiveToken, ...] = ()
     """Tokens that ended a moment ago."""
     restores: str = ""
     """What to say of a revoked agent besides, if it can be restored here."""
@@ -269,7 +274,7 @@ def _holds(
     return [*rows, *ended]
 
 
-def _token(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
+def _token(pen: Pen, token: LiveToken, now: datetime, width: int) -> Row:
     p, g, left = pen.palette, pen.glyphs, token.remaining(now)
     if left <= 0:
         return _ended(pen, token, width)
@@ -285,7 +290,7 @@ def _token(pen: Pen, token: TokenRow, now: datetime, width: int) -> Row:
     return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
 
 
-def _ended(pen: Pen, token: TokenRow, width: int) -> Row:
+def _ended(pen: Pen, token: LiveToken, width: int) -> Row:
     p = pen.palette
     row = pen.fact("", (pen.glyphs.bar(0, _BAR), p.muted), (" EXPIRED", p.danger))
     room = max(width - cells(row) - 2, 4)

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.csvrows import COLUMNS, cells
@@ -33,7 +33,7 @@ _FORMS: Final = (".jsonl", ".csv")
 class Export:
     """One export: how far it got, and what it wrote."""
 
-    def __init__(self, link: Link, wanted: Filter) -> None:
+    def __init__(self, link: BrokerLink, wanted: Filter) -> None:
         self._link = link
         self._filter = wanted
         self._facts = event_facts(link.mirror)

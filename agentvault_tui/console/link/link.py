@@ -1,27 +1,45 @@
 """The link to the broker: follows it into the mirror for as long as the console runs.
 
 What cannot be confirmed makes the link stale or lost, and then decisions are refused
-here, before they are sent: see `decides`.
+here, before they are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.link.decides import STALL, Decides
-from agentvault_tui.console.link.looking import Looking
-from agentvault_tui.console.link.memory import Memory
-from agentvault_tui.console.link.seen import SeenLedger
-from agentvault_tui.console.state.mirror import RING, Mirror, Roster
-from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.console.link.memory import Memory, SeenLedger
+from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
+from agentvault_tui.console.state.presence import OperatorsPresent
+from agentvault_tui.console.state.records import (
+    EventPage,
+    EventRow,
+    LinkState,
+    Restored,
+    Revoked,
+    StepUpRow,
+    Stopped,
+)
+from agentvault_tui.errors import AgentVaultError, RefusedError
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
-from agentvault_tui.operator_api.history import EventInfo
-from agentvault_tui.operator_api.requests import AgentQuery, AuditQuery
+from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
+from agentvault_tui.operator_api.requests import (
+    AgentQuery,
+    AuditQuery,
+    BeforeQuery,
+    DecisionRequest,
+    LinksQuery,
+    LookRequest,
+    PastQuery,
+    RestoreRequest,
+    RevokeRequest,
+)
 from agentvault_tui.operator_api.shapes import (
     AgentPage,
     HeadInfo,
@@ -29,6 +47,14 @@ from agentvault_tui.operator_api.shapes import (
     WireShape,
 )
 
+if TYPE_CHECKING:
+    from agentvault_tui.console.state.activity import ActivityRow
+    from agentvault_tui.operator_api.proof import Proof
+
+STALL: Final = 3.0
+"""Seconds without a beat after which this process itself must have stood still."""
+_BLIND: Final = 1.0
+"""Seconds a terminal may owe reading before nothing is decided on what it shows."""
 _BEAT: Final = 1.0
 _PAUSE: Final = 0.1
 """Seconds between reads of a busy stream, so that many frames cost one wake-up."""
@@ -45,8 +71,56 @@ class _ResyncError(Exception):
     """What is shown has to be read anew, at once."""
 
 
-class Link(Decides):
-    """Implements `actions.Actions` over the operators' socket."""
+class Looking:
+    """Sends the latest word only, again whenever the seat is a new one."""
+
+    def __init__(self, presence: OperatorsPresent, client: AsyncOperatorClient) -> None:
+        self._presence = presence
+        self._client = client
+        self._said: tuple[str, str | None] = ("", None)
+        self._task: asyncio.Task[None] | None = None
+
+    def at(self, stepup_id: str | None) -> None:
+        """Look at a step-up, or at none."""
+        self._presence.looking_at = stepup_id
+        self.update()
+
+    def update(self) -> None:
+        """Send what is not said yet; a broker that knows no presence is left alone."""
+        if self._task is None and self._news():
+            self._task = asyncio.create_task(self._send())
+
+    async def close(self) -> None:
+        """Stop sending."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _news(self) -> tuple[str, str | None] | None:
+        """Return seat and step-up, if that is not what was said last."""
+        word = (self._presence.you, self._presence.looking_at)
+        new_seat = word[0] != self._said[0]
+        if not word[0] or word == self._said or (new_seat and word[1] is None):
+            return None
+        return word
+
+    async def _send(self) -> None:
+        try:
+            while word := self._news():
+                self._said = word
+                look = LookRequest(seat=word[0], looking_at=word[1])
+                with contextlib.suppress(AgentVaultError):
+                    await self._client.call(calls.LOOK, look)
+        finally:
+            self._task = None
+
+
+class BrokerLink:
+    """Follows the broker, reads for whoever looks, and decides, never on old news.
+
+    Implements `records.Actions` over the operators' socket.
+    """
 
     def __init__(
         self,
@@ -57,9 +131,12 @@ class Link(Decides):
         read_only: bool = False,
         pause: float = _PAUSE,
     ) -> None:
-        super().__init__(
-            mirror, AsyncOperatorClient(socket, pause), read_only=read_only
-        )
+        self.mirror = mirror
+        self.read_only = read_only
+        self.screen_waits: Callable[[], float] = lambda: 0.0
+        """For how many seconds the operator has not been shown what happens."""
+        self._client = AsyncOperatorClient(socket, pause)
+        self._beat_at = mirror.clock.boot()
         self._looking = Looking(mirror.presence, self._client)
         self.look = self._looking.at
         self.face = "console"
@@ -132,7 +209,7 @@ class Link(Decides):
                 mirror.load_events(reversed(events), after=head)
             mirror.intake.learn((await client.call(calls.POLICY)).catalogue)
             stepups = (await client.call(calls.STEPUPS)).stepups
-            roster = Roster(mirror.intake)
+            roster = AgentRoster(mirror.intake)
             while True:
                 page = await reading
                 if following := page.next:
@@ -220,3 +297,155 @@ class Link(Decides):
             why = f"the terminal stood still for {seconds:.0f} s"
             self.mirror.set_link(LinkState.STALE, why)
             self._doubt.set_exception(_ResyncError(why))
+
+    # Reading: what comes back has passed the mirror's intake
+
+    async def activity(self, agent_id: str) -> ActivityRow:
+        """Read what one agent did, counted by the broker."""
+        # Loaded by whoever shows it; the first frame does without.
+        from agentvault_tui.console.state.activity import read_activity  # noqa: PLC0415
+
+        told = await self._client.call(calls.ACTIVITY, id=agent_id)
+        return read_activity(self.mirror.intake, told)
+
+    async def audit(self, query: AuditQuery) -> EventPage:
+        """Read a page of the audit, in the order the broker gives."""
+        page = await self.audit_page(query)
+        return EventPage(tuple(map(self.mirror.intake.event, page.events)), page.next)
+
+    async def audit_page(self, query: AuditQuery) -> EventPageInfo:
+        """Read a page of the audit as it comes."""
+        return await self._client.call(calls.AUDIT, query)
+
+    async def past(self, moment: PastQuery) -> PastInfo:
+        """Read what the broker knew at a moment."""
+        return await self._client.call(calls.PAST, moment)
+
+    async def links(self, seqs: Iterable[int]) -> list[Proof]:
+        """Read what it takes to compute links of the chain again."""
+        from agentvault_tui.operator_api.proof import Proof  # noqa: PLC0415 - as above
+
+        asked = LinksQuery(seq=",".join(map(str, seqs)))
+        found = await self._client.call(calls.LINKS, asked)
+        return [Proof.read(link, found.ledger) for link in found.links]
+
+    async def story(self, seq: int) -> tuple[list[EventRow], bool]:
+        """Read the events that share a decision; also whether that is all."""
+        found = await self._client.call(calls.STORY, seq=seq)
+        return list(map(self.mirror.intake.event, found.events)), found.complete
+
+    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
+        """Read the last decisions about the same agent and action, latest first."""
+        found = await self._client.call(
+            calls.BEFORE, BeforeQuery(limit=limit), id=stepup_id
+        )
+        rows = map(self.mirror.intake.stepup, found.stepups)
+        # In the past, what was decided later had not been decided yet.
+        now = self.mirror.clock.now()
+        return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
+
+    # Deciding
+
+    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+        """Begin the second factor for exactly the request with that *digest*."""
+        return await self._decide(
+            DecisionRequest(id=stepup_id, decision="approve", digest=digest), None
+        )
+
+    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+        """Turn a request down."""
+        return await self._decide(
+            DecisionRequest(id=stepup_id, decision="deny", reason=reason), stepup_id
+        )
+
+    async def revoke(self, agent_id: str, reason: str) -> Revoked:
+        """Cut an agent off."""
+        asked = RevokeRequest(agent_id=agent_id, reason=reason)
+        told, took = await self._send(calls.REVOKE, asked, agent_id)
+        self.mirror.cut(agent_id, told.effective_ms)
+        if told.agent:
+            self.mirror.apply(told.agent)
+        return Revoked(
+            agent_id,
+            told.tokens_revoked,
+            told.stepups_cancelled,
+            told.effective_ms,
+            took,
+            self.mirror.intake.upstream(told.upstream),
+            told.durable_in,
+        )
+
+    async def restore(self, agent_id: str) -> Restored:
+        """Serve an agent again."""
+        asked = RestoreRequest(agent_id=agent_id)
+        told, took = await self._send(calls.RESTORE, asked, agent_id)
+        self.mirror.cuts.pop(agent_id, None)
+        if told.agent:
+            self.mirror.apply(told.agent)
+        return Restored(agent_id, took)
+
+    async def panic(self, reason: str) -> Stopped:
+        """Stop everything."""
+        asked = RevokeRequest(all=True, reason=reason)
+        told, took = await self._send(calls.REVOKE, asked, "")
+        return Stopped(
+            told.agents or 0,
+            told.tokens_revoked,
+            told.stepups_cancelled,
+            told.effective_ms,
+            took,
+            told.durable_in,
+        )
+
+    async def lift(self) -> Restored:
+        """End the panic."""
+        _, took = await self._send(calls.RESTORE, RestoreRequest(all=True), "")
+        return Restored("", took)
+
+    async def _decide(self, decision: DecisionRequest, about: str | None) -> StepUpRow:
+        told, _ = await self._send(calls.DECIDE, decision, about)
+        self.mirror.apply(told)
+        return self.mirror.intake.stepup(told)
+
+    async def _send(
+        self, call: ApiCall[AnswerT], body: WireShape, about: str | None
+    ) -> tuple[AnswerT, float]:
+        """Send a decision; return the answer and the milliseconds it took.
+
+        Its event, *about* what it decides, is no news here; None where none follows.
+        """
+        self.check()
+        started = self.mirror.clock.boot()
+        if about is not None:
+            self.mirror.presence.deciding(about)
+        told = await self._client.call(call, body)
+        return told, (self.mirror.clock.boot() - started) * 1000
+
+    def check(self) -> None:
+        """Refuse to decide on what the broker has not confirmed.
+
+        Raises:
+            RefusedError: this console only reads, or what it shows may be old.
+        """
+        if self.read_only:
+            raise RefusedError("this console is read-only")
+        link = self.mirror.link
+        if self.screen_waits() > _BLIND:
+            raise RefusedError("the terminal does not show what happens now")
+        if self.stood_still() > STALL:
+            # Keys typed into a frozen terminal arrive before the heart beats again.
+            self.mirror.set_link(LinkState.STALE, "this console stood still")
+        elif link.live:
+            return
+        raise RefusedError(
+            f"the link is {self.mirror.link.state.value}, so nothing is decided",
+            "what is shown may be old; agentvault agents revoke works without it",
+        )
+
+    def beat(self) -> None:
+        """Note that this process runs, and has read what there was to read."""
+        self._beat_at = self.mirror.clock.boot()
+
+    def stood_still(self) -> float:
+        """Return for how many seconds it did not."""
+        return self.mirror.clock.boot() - self._beat_at

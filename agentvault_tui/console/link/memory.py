@@ -1,4 +1,4 @@
-"""This console's own memory of the last ledger head it saw, one small file a socket.
+"""The ledger as this console saw it: the last head of each, one small file a socket.
 
 The broker's database and the head it keeps beside it can be replaced together; what a
 console remembers elsewhere still tells that a tail is missing or an older copy stands
@@ -11,15 +11,20 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import platformdirs
 
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import private_file, private_folder
+from agentvault_tui.operator_api.calls import AUDIT
+from agentvault_tui.operator_api.client import AsyncOperatorClient
+from agentvault_tui.operator_api.requests import AuditQuery
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class SeenHead:
     """One link of the chain, as it was seen."""
 
     seq: int
@@ -34,17 +39,17 @@ class Memory:
         self._folder = folder or platformdirs.user_state_path("agentvault") / "console"
         key = hashlib.sha256(self._socket.encode()).hexdigest()[:16]
         self._file = self._folder / f"{key}.json"
-        self._kept: Head | None = None
+        self._kept: SeenHead | None = None
 
-    def recall(self) -> Head | None:
+    def recall(self) -> SeenHead | None:
         """Return the head seen last; none when there is no readable memory."""
         try:
             data = json.loads(self._file.read_bytes())
-            return Head(int(data["seq"]), str(data["hash"]))
+            return SeenHead(int(data["seq"]), str(data["hash"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, head: Head) -> bool:
+    def keep(self, head: SeenHead) -> bool:
         """Remember *head*, 0600; tell whether that worked."""
         if head == self._kept:
             return True
@@ -69,3 +74,58 @@ class Memory:
                     file.unlink()
             except (OSError, ValueError, KeyError, TypeError):
                 continue
+
+
+_LEDGER: Final = "ledger"
+
+
+class SeenLedger:
+    """Remembers the last head over restarts, and says loudly when it is gone."""
+
+    def __init__(
+        self, mirror: Mirror, memory: Memory, client: AsyncOperatorClient
+    ) -> None:
+        self._mirror = mirror
+        self._memory = memory
+        self._client = client
+
+    def tidy(self) -> None:
+        """Forget the heads of ledgers whose home is gone."""
+        self._memory.tidy()
+
+    async def compare(self, head: int) -> None:
+        """Hold what the broker has now against what was seen before."""
+        seen = self._memory.recall()
+        if self._mirror.last_hash:
+            mine = SeenHead(self._mirror.last_seq, self._mirror.last_hash)
+            seen = mine if seen is None or mine.seq >= seen.seq else seen
+        if seen is None or not seen.seq or _LEDGER in self._mirror.warnings:
+            return
+        if head < seen.seq:
+            self.accuse(f"it ends at {head:,}, and {seen.seq:,} was seen here")
+            return
+        query = AuditQuery(after=seen.seq - 1, limit=1)
+        events = (await self._client.call(AUDIT, query)).events
+        if not events or events[0].hash != seen.hash:
+            self.accuse(f"event {seen.seq:,} is not the one that was seen here")
+
+    def accuse(self, what: str) -> None:
+        """Say that records are not what they were; it stands until accepted."""
+        self._mirror.versions.ledger += 1
+        self._mirror.warn(
+            _LEDGER,
+            f"LEDGER CHANGED: {what}. Records are missing, or an older copy stands in"
+            " their place. What to do: agentvault audit verify",
+        )
+
+    def accept(self) -> None:
+        """Take the ledger as it is now for the true one; the operator's word."""
+        self._mirror.unwarn(_LEDGER)
+        self.keep()
+
+    def keep(self) -> None:
+        """Remember the head, unless something is wrong with it."""
+        mirror = self._mirror
+        if _LEDGER in mirror.warnings or not mirror.last_hash:
+            return
+        self._memory.keep(SeenHead(mirror.last_seq, mirror.last_hash))

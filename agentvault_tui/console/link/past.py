@@ -9,7 +9,7 @@ from msgspec import UNSET, structs
 from msgspec.structs import asdict
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.past import Aim, PastMirror
 from agentvault_tui.console.state.records import EventRow
@@ -21,12 +21,12 @@ EVENTS: Final = 200
 """Events read for a moment; older ones when someone scrolls back to them."""
 
 
-class PastReader(Link):
+class PastReader(BrokerLink):
     """Shares the socket of a link; it only reads, and nothing that came later."""
 
     mirror: PastMirror
 
-    def __init__(self, link: Link, mirror: PastMirror) -> None:
+    def __init__(self, link: BrokerLink, mirror: PastMirror) -> None:
         vars(self).update(vars(link))
         self.mirror, self.read_only = mirror, True
 
@@ -68,14 +68,14 @@ class Stay:
     """The last event there was when it began."""
 
     @classmethod
-    def begin(cls, past: PastMirror, live: Desk, link: Link) -> Stay:
+    def begin(cls, past: PastMirror, live: Desk, link: BrokerLink) -> Stay:
         """Begin one at the moment that *past* holds."""
         reader = PastReader(link, past)
         desk = replace(live, mirror=past, actions=reader, past=True, begun={})
         return cls(past, live, reader, desk, live.mirror.last_seq)
 
 
-async def look(link: Link, aim: Aim) -> tuple[PastInfo, list[EventInfo]]:
+async def look(link: BrokerLink, aim: Aim) -> tuple[PastInfo, list[EventInfo]]:
     """Read a moment and the events before it, oldest first.
 
     Raises:

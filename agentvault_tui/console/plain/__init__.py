@@ -14,7 +14,7 @@ from pathlib import Path
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.desk import Desk, name_ways
 from agentvault_tui.console.draw import glyphs
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import Memory
 from agentvault_tui.console.plain.session import Plain
 from agentvault_tui.console.state.mirror import Mirror
@@ -33,7 +33,7 @@ def run(
     """Run a session over the broker's *socket* until the operator leaves."""
     alphabet = glyphs.choose(settings.console.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
-    link = Link(mirror, socket, Memory(socket), read_only=read_only)
+    link = BrokerLink(mirror, socket, Memory(socket), read_only=read_only)
     link.face = "plain"
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
@@ -53,7 +53,9 @@ def run(
     return 0
 
 
-async def follow(plain: Plain, link: Link, descriptor: int, *, stay: bool) -> None:
+async def follow(
+    plain: Plain, link: BrokerLink, descriptor: int, *, stay: bool
+) -> None:
     """Follow the broker for as long as the session lasts."""
     following = asyncio.create_task(link.run())
     try:

@@ -17,7 +17,7 @@ from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.draw.lines import Pen, plural
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.link.export import Export, read_path, suggestion
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.teller import Command, Teller
@@ -99,7 +99,7 @@ def event_asked(text: str) -> tuple[int, bool] | None:
 class LedgerCommands:
     """Asks the broker; what cannot be had is said."""
 
-    def __init__(self, desk: Desk, link: Link, say: Callable[..., None]) -> None:
+    def __init__(self, desk: Desk, link: BrokerLink, say: Callable[..., None]) -> None:
         self.desk = desk
         self.mirror = desk.mirror
         self.link = link
@@ -275,7 +275,7 @@ def _then(past: PastMirror) -> Iterable[str]:
 class ReadCommands:
     """Tells what the mirror knows, and asks the broker for the rest."""
 
-    def __init__(self, desk: Desk, link: Link, teller: Teller) -> None:
+    def __init__(self, desk: Desk, link: BrokerLink, teller: Teller) -> None:
         self.desk = desk
         self.mirror = desk.mirror
         self.link = link

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Final, TextIO
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.plain.decides import DecisionCommands
 from agentvault_tui.console.plain.reads import ReadCommands
 from agentvault_tui.console.plain.teller import Command, Teller
@@ -72,7 +72,7 @@ _UNREAD: Final = frozenset(
 class Plain:
     """One session; `take` a line, the `teller` tells what happens."""
 
-    def __init__(self, desk: Desk, link: Link, out: TextIO) -> None:
+    def __init__(self, desk: Desk, link: BrokerLink, out: TextIO) -> None:
         self.desk = desk
         self.teller = Teller(desk.mirror, out)
         self.reads = ReadCommands(desk, link, self.teller)

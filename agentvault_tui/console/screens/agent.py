@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import PaneScreen, Place, agent_keys
 from agentvault_tui.console.state.activity import ActivityRow
@@ -42,7 +42,7 @@ class AgentScreen(PaneScreen):
     def __init__(
         self,
         desk: Desk,
-        link: Link,
+        link: BrokerLink,
         agent_id: str,
         *,
         pulse: float,

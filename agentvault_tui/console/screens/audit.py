@@ -14,7 +14,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.evidence import Checked, EventEvidence
 from agentvault_tui.console.draw.layout import AuditShape, Box, plan_audit
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import FilteredScreen, audit_keys
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
@@ -41,7 +41,7 @@ class Reading:
     """Asks the broker, and shows what it says where it belongs."""
 
     def __init__(
-        self, link: Link, checked: Checked, events: LedgerList, pane: EvidencePane
+        self, link: BrokerLink, checked: Checked, events: LedgerList, pane: EvidencePane
     ) -> None:
         self._link = link
         self._mirror = link.mirror
@@ -150,7 +150,7 @@ class AuditScreen(FilteredScreen):
     def __init__(
         self,
         desk: Desk,
-        link: Link,
+        link: BrokerLink,
         *,
         pulse: float,
         filter_: str,

@@ -21,7 +21,7 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAgent, ShowKeys
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
@@ -190,7 +190,7 @@ class PaneScreen(Keyed, Screen[None]):
     ]
 
     def __init__(
-        self, desk: Desk, link: Link, *, pulse: float, stay: Stay | None = None
+        self, desk: Desk, link: BrokerLink, *, pulse: float, stay: Stay | None = None
     ) -> None:
         super().__init__()
         self.desk = desk

@@ -10,14 +10,14 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, HomeShape, plan
-from agentvault_tui.console.link.link import Link
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit, ShowPast
 from agentvault_tui.console.screens.base import FilteredScreen, Place, keys
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.presence import Presence
+from agentvault_tui.console.state.presence import OperatorsPresent
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agents import (
     AgentMoved,
@@ -36,7 +36,7 @@ _NEWS_SECONDS: Final = 6
 _NEWS_AT_ONCE: Final = 3
 
 
-def tell_news(app: App[Any], presence: Presence) -> None:
+def tell_news(app: App[Any], presence: OperatorsPresent) -> None:
     """Show what is news, a few lines at most; a dialog has it in its lower edge.
 
     There a toast would lie over the keys that decide.
@@ -70,7 +70,7 @@ class Watch(FilteredScreen):
     ]
 
     def __init__(
-        self, desk: Desk, link: Link, *, pulse: float, stay: Stay | None = None
+        self, desk: Desk, link: BrokerLink, *, pulse: float, stay: Stay | None = None
     ) -> None:
         super().__init__(desk, link, pulse=pulse, stay=stay)
         self.view = AgentView(desk.mirror)

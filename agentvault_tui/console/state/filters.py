@@ -23,8 +23,8 @@ from agentvault_tui.console.state.moments import FORMS, read_moment
 from agentvault_tui.console.state.records import (
     RISKS,
     AgentRow,
-    Counts,
     EventRow,
+    OutcomeCounts,
 )
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
@@ -185,7 +185,7 @@ _OURS: Final = ("recipients", "items", *OUTCOMES, *TYPES)
 class AgentFacts:
     """What a filter may look at beside the agent itself."""
 
-    counts: Counts
+    counts: OutcomeCounts
     status: str
     """``active``, ``waiting`` or ``revoked``."""
 

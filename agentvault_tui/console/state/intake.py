@@ -20,16 +20,16 @@ from agentvault_tui.console.state.records import (
     DeciderRow,
     DeviceRow,
     EventRow,
-    Panic,
+    LiveToken,
+    PanicState,
     ScopeRow,
     SharedAccount,
     StatusRow,
     StepUpRow,
-    TokenKind,
-    TokenRow,
+    TokenScope,
     UpstreamStep,
 )
-from agentvault_tui.console.state.tokens import TokenShelf
+from agentvault_tui.console.state.tallies import TokenShelf
 from agentvault_tui.model import detail_members, limits_nothing, other_details
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
@@ -66,7 +66,7 @@ class Intake:
         self._catalogue: dict[str, ScopeRow] = {}
         self._granted: dict[tuple[str, ...], tuple[ScopeRow, ...]] = {}
         self._words: dict[object, Shown] = {}
-        self._kinds: dict[tuple[Shown, bool], TokenKind] = {}
+        self._kinds: dict[tuple[Shown, bool], TokenScope] = {}
 
     def shown(self, raw: object, limit: int = _LINE) -> Shown:
         """Make anything displayable; nothing becomes the empty text."""
@@ -167,17 +167,17 @@ class Intake:
     def _names(self, agents: Iterable[AgentRef]) -> tuple[Shown, ...]:
         return tuple(self.shown(one.name, _NAME) for one in agents)
 
-    def token(self, told: TokenInfo) -> TokenRow:
+    def token(self, told: TokenInfo) -> LiveToken:
         """Read a token; on the hot path, so what it is good for is kept."""
         scope, elevated = self.word(told.scope), told.kind == "elevated"
         kind = self._kinds.get((scope, elevated))
         if kind is None:
             if len(self._kinds) >= _WORDS:
                 self._kinds.clear()
-            kind = TokenKind(scope, elevated)
+            kind = TokenScope(scope, elevated)
             self._kinds[kind] = kind
         ends = moment(told.expires_at) or _EPOCH
-        return TokenRow(token_key(told.id), kind, ends.timestamp())
+        return LiveToken(token_key(told.id), kind, ends.timestamp())
 
     def shelf(self, told: PastAgentInfo) -> TokenShelf:
         """Read an agent's tokens: the list, or the next to end alone."""
@@ -254,7 +254,7 @@ class Intake:
             tenant_reachable=told.tenant.reachable is not False,
             head=told.ledger.head,
             writable=told.ledger.writable is not False,
-            panic=Panic(
+            panic=PanicState(
                 panic.on,
                 moment(panic.since),
                 self.shown(panic.by, _NAME),

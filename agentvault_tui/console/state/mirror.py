@@ -16,19 +16,18 @@ from msgspec import structs
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.intake import Intake, token_key
-from agentvault_tui.console.state.presence import DECISIONS, Presence
-from agentvault_tui.console.state.rates import Paces, Rate
+from agentvault_tui.console.state.presence import DECISIONS, OperatorsPresent
 from agentvault_tui.console.state.records import (
     AgentRow,
-    Counts,
     EventRow,
     LinkState,
     LinkView,
+    LiveToken,
+    OutcomeCounts,
     StatusRow,
     StepUpRow,
-    TokenRow,
 )
-from agentvault_tui.console.state.tokens import Endings, TokenShelf
+from agentvault_tui.console.state.tallies import Endings, Rate, RatesByName, TokenShelf
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -69,7 +68,7 @@ class Versions:
         """Another ledger stands where the one seen here was."""
 
 
-class Roster:
+class AgentRoster:
     """Agents read anew, page by page, to replace those that are shown all at once."""
 
     def __init__(
@@ -77,7 +76,7 @@ class Roster:
     ) -> None:
         self._intake = intake
         self.agents: dict[str, AgentRow] = {}
-        self.counts: dict[str, Counts] = {}
+        self.counts: dict[str, OutcomeCounts] = {}
         self.shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
         self.counted_to: dict[str, int] = {}
         """Up to which event each agent's counts are true."""
@@ -112,7 +111,7 @@ class Mirror:
         self.stepups: dict[str, StepUpRow] = {}
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
-        self.presence = Presence(clock, self.intake)
+        self.presence = OperatorsPresent(clock, self.intake)
         self.status = StatusRow()
         self.link = LinkView()
         self.warnings: dict[str, Shown] = {}
@@ -136,7 +135,7 @@ class Mirror:
         """Called when an agent is wanted."""
         self.listeners: set[Callable[[], object]] = set()
         """Called whenever something may have changed."""
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, OutcomeCounts] = {}
         self._counted_to: dict[str, int] = {}
         """Up to which event each agent's counts were when they were read."""
         self._counted_all = 0
@@ -144,15 +143,15 @@ class Mirror:
         self._asked: dict[str, datetime] = {}
         self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
         self._endings = Endings()
-        self._allowed = Paces()
-        self._denied = Paces()
+        self._allowed = RatesByName()
+        self._denied = RatesByName()
 
     _told: StatusInfo | None = None
     """The status as it came."""
 
     # What screens ask
 
-    def tokens(self, agent_id: str) -> list[TokenRow]:
+    def tokens(self, agent_id: str) -> list[LiveToken]:
         """Return the live tokens held of an agent, the soonest to expire first.
 
         Asks for more where few are held.
@@ -168,15 +167,15 @@ class Mirror:
     def elevated(self, agent_id: str) -> int:
         return self._shelves[agent_id].elevated
 
-    def soonest(self, agent_id: str) -> TokenRow | None:
+    def soonest(self, agent_id: str) -> LiveToken | None:
         """Return the agent's token that expires next; asks for it if it is not held."""
         shelf = self._shelves[agent_id]
         if shelf.more and shelf.ends is None:
             self._want(agent_id)
         return shelf.soonest
 
-    def counts(self, agent_id: str) -> Counts:
-        return self._counts.get(agent_id) or Counts()
+    def counts(self, agent_id: str) -> OutcomeCounts:
+        return self._counts.get(agent_id) or OutcomeCounts()
 
     def paces(self, now: datetime) -> Mapping[str, int]:
         """Return how many tokens each agent got in the last minute, if any."""
@@ -213,7 +212,7 @@ class Mirror:
     def load(
         self,
         status: StatusInfo,
-        roster: Roster,
+        roster: AgentRoster,
         stepups: Iterable[StepUpInfo],
         *,
         whole: bool = True,
@@ -246,7 +245,7 @@ class Mirror:
         self.last_seq = self._counted_all = 0
         self._counted_to.clear()
         self.decisions = Rate()
-        self._allowed, self._denied = Paces(), Paces()
+        self._allowed, self._denied = RatesByName(), RatesByName()
         self.last_hash = ""
         for event in events:
             self._remember(self.intake.event(event))
@@ -458,7 +457,7 @@ class Mirror:
         if self._counted_to and row.seq > self._counted_all:
             self._counted_to.clear()  # every count is behind its agent's events now
         old = self.counts(row.agent_id)
-        self._counts[row.agent_id] = Counts(
+        self._counts[row.agent_id] = OutcomeCounts(
             old.allowed + (row.outcome == "allowed"),
             old.denied + (row.outcome == "denied"),
             old.escalated + (row.outcome == "escalated"),
@@ -494,8 +493,8 @@ class Mirror:
             del self.stepups[row.id]
 
 
-def _counts(told: PastAgentInfo) -> Counts:
-    return Counts(told.counts.allowed, told.counts.denied, told.counts.escalated)
+def _counts(told: PastAgentInfo) -> OutcomeCounts:
+    return OutcomeCounts(told.counts.allowed, told.counts.denied, told.counts.escalated)
 
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:

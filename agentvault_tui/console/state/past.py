@@ -16,10 +16,10 @@ from msgspec import UNSET
 
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.console.state.intake import moment
-from agentvault_tui.console.state.mirror import Mirror, Roster
+from agentvault_tui.console.state.mirror import AgentRoster, Mirror
 from agentvault_tui.console.state.moments import read_moment
-from agentvault_tui.console.state.rates import Rate
 from agentvault_tui.console.state.records import LinkState, LinkView
+from agentvault_tui.console.state.tallies import Rate
 from agentvault_tui.operator_api.history import EventInfo, PastInfo, PlaceInfo
 from agentvault_tui.operator_api.requests import PastQuery
 
@@ -109,7 +109,7 @@ class PastMirror(Mirror):
         self.first = _place(around.first) or here
         self.turns = _place(around.turn_before), _place(around.turn_after)
         self.load_events(events, after=here.seq)
-        roster = Roster(self.intake, told.agents or (), here.seq)
+        roster = AgentRoster(self.intake, told.agents or (), here.seq)
         self.load(told.status, roster, told.stepups or ())
         minute = told.minute.items()
         self._paces = {agent: counts.allowed for agent, counts in minute}

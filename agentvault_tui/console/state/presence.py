@@ -67,7 +67,7 @@ class OperatorRow:
         return f"{self.name} on {self.terminal}" if self.terminal else str(self.name)
 
 
-class Presence:
+class OperatorsPresent:
     """What the broker says of the others; it forgets them when the link is lost."""
 
     def __init__(self, clock: Clock, intake: Intake) -> None:

@@ -27,19 +27,19 @@ class ScopeRow:
     revoking: Shown
 
 
-class TokenKind(NamedTuple):
+class TokenScope(NamedTuple):
     """What a token is good for; the tokens of one kind share it."""
 
     scope: Shown
     elevated: bool
 
 
-class TokenRow(NamedTuple):
+class LiveToken(NamedTuple):
     """A live token, without anything that could use it."""
 
     key: int
     """Tells it from the others of its agent."""
-    kind: TokenKind
+    kind: TokenScope
     ends: float
     """When, in epoch seconds."""
 
@@ -57,7 +57,7 @@ class TokenRow(NamedTuple):
         return max(self.ends - now.timestamp(), 0.0)
 
 
-class Counts(NamedTuple):
+class OutcomeCounts(NamedTuple):
     """How token requests were answered."""
 
     allowed: int = 0
@@ -255,7 +255,7 @@ class EventPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Panic:
+class PanicState:
     """The panic switch."""
 
     on: bool = False
@@ -274,7 +274,7 @@ class StatusRow:
     tenant_reachable: bool = True
     head: int = 0
     writable: bool = True
-    panic: Panic = field(default_factory=Panic)
+    panic: PanicState = field(default_factory=PanicState)
     warnings: tuple[Shown, ...] = ()
 
 

@@ -22,7 +22,7 @@ from agentvault_tui.console.state.records import (
     QUARTERS,
     AgentRow,
     EventRow,
-    TokenRow,
+    LiveToken,
 )
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane, Read
@@ -113,7 +113,7 @@ class FactsPane(ScrollPane):
         self.activity: ActivityRow | None = None
         self.problem = ""
         """Why the counts are not the latest; in words that can be shown."""
-        self._known: dict[int, TokenRow] = {}
+        self._known: dict[int, LiveToken] = {}
 
     def take(self, activity: ActivityRow) -> None:
         self.activity, self.problem = activity, ""
@@ -141,11 +141,11 @@ class FactsPane(ScrollPane):
             row = (*row, ("  of the latest requests", p.waiting))
         return pen.spread(row, self.below(below), width)
 
-    def _expired(self) -> list[TokenRow]:
+    def _expired(self) -> list[LiveToken]:
         """Return tokens that ended by themselves a moment ago, the latest first."""
         now = self.mirror.clock.now().timestamp()
         tokens = self.mirror.tokens(self._agent_id)
-        live: dict[int, TokenRow] = {token.key: token for token in tokens}
+        live: dict[int, LiveToken] = {token.key: token for token in tokens}
         ended = [
             token
             for token in self._known.values()

@@ -23,7 +23,7 @@ from agentvault_tui.console.draw.lines import (
 )
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow, Counts
+from agentvault_tui.console.state.records import AgentRow, OutcomeCounts
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.text import cell_width
@@ -248,7 +248,7 @@ def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:
     return refused if cells(refused) <= room else ()
 
 
-def _tally(pen: Pen, agent: AgentRow, counts: Counts) -> Row:
+def _tally(pen: Pen, agent: AgentRow, counts: OutcomeCounts) -> Row:
     p = pen.palette
     row: list[Piece] = []
     for number, name, style in (

@@ -1,14 +1,14 @@
-"""Live tokens: of one agent the soonest to expire, and of all whose ends next."""
+"""Live tokens of each agent, and how often things happened lately, in few bytes."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Final
 
-from agentvault_tui.console.state.records import TokenKind, TokenRow
+from agentvault_tui.console.state.records import LiveToken, TokenScope
 
 KEPT: Final = 100
 """As many as the broker lists; an agent may hold thousands."""
@@ -26,13 +26,13 @@ class TokenShelf:
     __slots__ = ("_ends", "_keys", "_kinds", "_more_elevated", "_which", "more")
 
     def __init__(
-        self, rows: Iterable[TokenRow] = (), live: int = 0, elevated: int = 0
+        self, rows: Iterable[LiveToken] = (), live: int = 0, elevated: int = 0
     ) -> None:
         self._ends = array("d")
         self._keys = array("I")
         self._which = bytearray()
         """Of each, the place of its kind in `_kinds`: an agent has few."""
-        self._kinds: list[TokenKind] = []
+        self._kinds: list[TokenScope] = []
         self.more = 0
         """How many are not held; all of them expire later than those held."""
         self._more_elevated = 0
@@ -41,7 +41,7 @@ class TokenShelf:
         self.more = max(self.more, live - len(self._ends))
         self._more_elevated = max(elevated - self.elevated, 0)
 
-    def add(self, row: TokenRow) -> None:
+    def add(self, row: LiveToken) -> None:
         place = bisect_right(self._ends, row.ends)
         same = place - 1
         while same >= 0 and self._ends[same] == row.ends:
@@ -91,10 +91,10 @@ class TokenShelf:
         return held + self._more_elevated
 
     @property
-    def soonest(self) -> TokenRow | None:
+    def soonest(self) -> LiveToken | None:
         if not self._ends:
             return None
-        return TokenRow(self._keys[0], self._kinds[self._which[0]], self._ends[0])
+        return LiveToken(self._keys[0], self._kinds[self._which[0]], self._ends[0])
 
     @property
     def ends(self) -> float | None:
@@ -102,10 +102,10 @@ class TokenShelf:
         return self._ends[0] if self._ends else None
 
     @property
-    def rows(self) -> list[TokenRow]:
+    def rows(self) -> list[LiveToken]:
         """Those held, the soonest to expire first."""
         kinds = (self._kinds[which] for which in self._which)
-        return list(map(TokenRow, self._keys, kinds, self._ends))
+        return list(map(LiveToken, self._keys, kinds, self._ends))
 
     @property
     def short(self) -> bool:
@@ -118,7 +118,7 @@ class TokenShelf:
     def _keep_from(self, place: int) -> None:
         del self._ends[:place], self._keys[:place], self._which[:place]
 
-    def _kind(self, kind: TokenKind) -> int:
+    def _kind(self, kind: TokenScope) -> int:
         """Return a kind's place; forget those no token is of before they are many."""
         if self._kinds and kind in self._kinds:
             return self._kinds.index(kind)
@@ -170,3 +170,77 @@ class Endings:
                     found.add(agent_id)
                 places += (2 * place + 1, 2 * place + 2)
         return found
+
+
+_SLOTS: Final = 12
+_SLOT_SECONDS: Final = 5
+_INT: Final = array("I").itemsize
+
+
+class Rate:
+    """Counts over the last minute, in slots of five seconds."""
+
+    __slots__ = ("_slots", "_tick")
+
+    def __init__(self) -> None:
+        self._slots = [0] * _SLOTS
+        self._tick = 0
+
+    def add(self, at: float) -> None:
+        """Count one that happened at *at*, in epoch seconds."""
+        tick = int(at // _SLOT_SECONDS)
+        if tick > self._tick:
+            self._turn(tick)
+        if tick > self._tick - _SLOTS:
+            self._slots[tick % _SLOTS] += 1
+
+    def minute(self, now: float) -> int:
+        """Return how many there were in the last 55 to 60 seconds."""
+        self._turn(int(now // _SLOT_SECONDS))
+        return sum(self._slots)
+
+    def _turn(self, tick: int) -> None:
+        for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
+            self._slots[old % _SLOTS] = 0
+        self._tick = max(tick, self._tick)
+
+
+class RatesByName:
+    """Counts of many over the last minute, each by its name; nothing for the quiet."""
+
+    __slots__ = ("_counts", "_slots", "_tick")
+
+    def __init__(self) -> None:
+        self._slots: dict[str, array[int]] = {}
+        self._counts: dict[str, int] = {}
+        self._tick = 0
+
+    def add(self, name: str, at: float) -> None:
+        """Count one of *name* that happened at *at*, in epoch seconds."""
+        tick = int(at // _SLOT_SECONDS)
+        if tick > self._tick:
+            self._turn(tick)
+        elif tick <= self._tick - _SLOTS:
+            return
+        slots = self._slots.get(name)
+        if slots is None:
+            slots = self._slots[name] = array("I", bytes(_SLOTS * _INT))
+            self._counts[name] = 0
+        slots[tick % _SLOTS] += 1
+        self._counts[name] += 1
+
+    def minute(self, now: float) -> Mapping[str, int]:
+        """Return how many there were in the last 55 to 60 seconds, by name."""
+        self._turn(int(now // _SLOT_SECONDS))
+        return self._counts
+
+    def _turn(self, tick: int) -> None:
+        for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
+            place = old % _SLOTS
+            over = [(n, slots) for n, slots in self._slots.items() if slots[place]]
+            for name, slots in over:
+                self._counts[name] -= slots[place]
+                slots[place] = 0
+                if not self._counts[name]:
+                    del self._counts[name], self._slots[name]
+        self._tick = max(tick, self._tick)
