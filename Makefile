@@ -37,9 +37,10 @@ bench: $(VENV)/dev.stamp
 screenshots: $(VENV)/dev.stamp
 	@$(BIN)/python screenshots/make.py
 
-# What the docs take from the code: the settings' tables, and the overview's picture.
+# What the docs take from the code: settings, the operators' API, the overview's picture.
 docs: $(VENV)/dev.stamp
 	@$(BIN)/python docs/make.py
+	@$(BIN)/python docs/openapi.py
 
 # Opt-in, and changes a real tenant: see docs/auth0.md, "A live run".
 live-auth0: $(VENV)/dev.stamp

@@ -25,6 +25,8 @@ class ApiCall(Generic[AnswerT]):
     query: type[WireShape] | None = None
     body: type[WireShape] | None = None
     status: int = 200
+    also: int | None = None
+    """Another status of success; the summary says when."""
 
     def at(self, **parameters: str | int) -> str:
         """Return the path with its parameters filled in, each quoted as one segment."""
@@ -40,14 +42,15 @@ def _get(
     return ApiCall("GET", path, answer, summary, query)
 
 
-def _post(
+def _post(  # noqa: PLR0917 - a table reads best in columns
     path: str,
     body: type[WireShape] | None,
     answer: type[AnswerT],
     summary: str,
     status: int = 200,
+    also: int | None = None,
 ) -> ApiCall[AnswerT]:
-    return ApiCall("POST", path, answer, summary, body=body, status=status)
+    return ApiCall("POST", path, answer, summary, body=body, status=status, also=also)
 
 
 AGENTS: Final = _get("/api/agents", shapes.AgentPage, "List agents", asks.AgentQuery)
@@ -91,6 +94,7 @@ DECIDE: Final = _post(
     asks.DecisionRequest,
     shapes.StepUpInfo,
     "Begin to approve a step-up (202), or deny it",
+    also=202,
 )
 CONNECTIONS: Final = _get(
     "/api/connections",
@@ -110,6 +114,7 @@ CONTINUE: Final = _post(
     asks.ContinueRequest,
     shapes.ConnectStepInfo,
     "Take where the browser ended (201 once the account is connected)",
+    also=201,
 )
 REMOVE: Final = _post(
     "/api/connections/remove",

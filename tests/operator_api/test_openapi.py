@@ -1,0 +1,122 @@
+"""The operators' API as its OpenAPI document says it, against a running broker."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import openapi
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+from support.vault import PAYMENT, Vault, serving
+
+from agentvault_tui.operator_api.calls import CALLS
+
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = json.loads((DOCS / "operator-api.json").read_text())
+SCHEMA = openapi.from_dict(DOCUMENT)
+OPERATIONS = [
+    found.ok()
+    for found in SCHEMA.get_all_operations()
+    if found.ok().path != "/api/events"  # it has no end
+]
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    with serving(tmp_path_factory.mktemp("h")) as running:
+        yield running
+
+
+def test_the_document_is_made_from_the_types() -> None:
+    """`make docs` would change nothing of docs/operator-api.json."""
+    made = runpy.run_path(str(DOCS / "openapi.py"))["operator_api"]()
+    assert made == (DOCS / "operator-api.json").read_text()
+
+
+def test_every_call_is_in_the_document() -> None:
+    """Under its path and method, with its status."""
+    for call in CALLS:
+        told = DOCUMENT["paths"][call.path.replace(":int", "")][call.method.lower()]
+        assert str(call.status) in told["responses"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.label)
+def test_the_broker_answers_as_the_document_says(vault: Vault, operation: Any) -> None:
+    """Whatever is asked as it allows: an answer of its shape, or a problem document."""
+
+    @settings(
+        max_examples=12,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def ask(case: Any) -> None:
+        answer = vault.operator.request(
+            case.method,
+            case.formatted_path,
+            params=case.query,
+            json=case.body if case.media_type else None,
+        )
+        case.validate_response(answer, checks=CHECKS)
+
+    ask()
+
+
+def test_what_there_is_is_shown_as_the_document_says(vault: Vault) -> None:
+    """An agent with a token, a step-up that is approved, events, and the past."""
+    vault.operator.post("/api/agents/restore", json={"all": True})
+    payer = vault.register("payer", "send:payment", "read:email")
+    assert payer.token("read:email").status_code == 200
+    stepup = {"id": payer.token("send:payment", PAYMENT).json()["auth_req_id"]}
+    agent = {"id": payer.agent_id}
+    shown = show(vault, "GET", "/api/agents/stepup/{id}", stepup)
+    approval = {**stepup, "decision": "approve", "digest": shown["digest"]}
+    begun = show(vault, "POST", "/api/agents/stepup", body=approval)
+    assert begun["device"]["user_code"]
+    assert show(vault, "GET", "/api/agents/{id}", agent)["tokens"]
+    assert show(vault, "GET", "/api/agents")["agents"]
+    assert show(vault, "GET", "/api/agents/{id}/activity", agent)["scopes"]
+    show(vault, "GET", "/api/agents/stepup/{id}/before", stepup)
+    head = show(vault, "GET", "/api/status")["ledger"]["head"]
+    assert show(vault, "GET", "/api/audit/{seq}", {"seq": head})["event"]
+    assert show(vault, "GET", "/api/audit/{seq}/story", {"seq": head})["events"]
+    assert show(vault, "GET", "/api/audit/links", query={"seq": "1,2"})["links"]
+    assert show(vault, "GET", "/api/past", query={"seq": head})["agents"]
+    then = {"seq": head, "agent": payer.agent_id}
+    assert show(vault, "GET", "/api/past/activity", query=then)["scopes"]
+    cut = {"agent_id": payer.agent_id, "reason": "over"}
+    assert show(vault, "POST", "/api/agents/revoke", body=cut)["tokens_revoked"] == 1
+    assert show(vault, "GET", "/api/agents/{id}/activity", agent)["revoked"]
+
+
+def show(
+    vault: Vault,
+    method: str,
+    path: str,
+    place: dict[str, Any] | None = None,
+    *,
+    query: dict[str, Any] | None = None,
+    body: Any = None,
+) -> Any:
+    """Ask for something that is there; check the answer against the document."""
+    case = SCHEMA[path][method].Case(path_parameters=place or {}, query=query or {})
+    url = path.format_map(place or {})
+    answer = vault.operator.request(method, url, params=query, json=body)
+    assert answer.is_success, answer.text
+    case.validate_response(answer, checks=CHECKS)
+    return answer.json()
