@@ -45,7 +45,7 @@ from agentvault_tui.web.admission import AdmissionQueue
 
 log = logging.getLogger("agentvault.broker")
 
-_DECISIONS_A_TURN: Final = 4
+_DECISIONS_A_TURN: Final = 2
 """Of the event loop: about a millisecond, which is what a revocation waits for."""
 _OTHERS_A_TURN: Final = 8
 

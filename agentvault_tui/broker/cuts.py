@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.registry import Registry
@@ -42,6 +43,7 @@ from agentvault_tui.model import (
     AgentId,
     AgentStatus,
     Draft,
+    Event,
     EventType,
     Lease,
     StepUp,
@@ -150,12 +152,13 @@ class Cuts:
             where it is now.
         """
         pending = self._pending(drafts, changes, agent_id)
-        task = asyncio.create_task(self._commit(pending))
-        self._follow(task)
-        done, _ = await asyncio.wait({task}, timeout=_LEDGER_WAIT)
+        commit = self._begin(pending)
+        commit.add_done_callback(partial(self._settled, pending))
+        done, _ = await asyncio.wait({commit}, timeout=_LEDGER_WAIT)
         if not done:
             self.late.append(pending)
-        elif task.result():
+        elif not isinstance(commit.exception(), LedgerError):
+            commit.result()
             return Kept.LEDGER
         return await self.keep()
 
@@ -262,21 +265,32 @@ class Cuts:
         head = self.ledger.head.seq
         return Pending(tuple(drafts), tuple(changes), agent_id, head, at)
 
-    async def _commit(self, pending: Pending) -> bool:
+    def _begin(self, pending: Pending) -> asyncio.Future[tuple[Event, ...]]:
+        """Put a cut in line at once: no other task has its turn before."""
+        begun: asyncio.Future[tuple[Event, ...]]
+        drafts, changes = pending.drafts, pending.changes
         try:
-            await self.ledger.commit(
-                *pending.drafts, changes=pending.changes, urgent=True
+            begun = asyncio.ensure_future(
+                self.ledger.commit(*drafts, changes=changes, urgent=True)
             )
         except LedgerError as error:
+            begun = asyncio.get_running_loop().create_future()
+            begun.set_exception(error)
+        return begun
+
+    def _settled(
+        self, pending: Pending, commit: asyncio.Future[tuple[Event, ...]]
+    ) -> None:
+        """Note what became of a record, whether anybody waits for it still or not."""
+        late = pending in self.late
+        if late:
+            self.late.remove(pending)
+        error = commit.exception()
+        if isinstance(error, LedgerError):
             log.warning("a cut is in force and not recorded: %s", error.what)
             self.unrecorded.append(pending)
-            if pending in self.late:
-                self.late.remove(pending)
-            return False
-        if pending in self.late:
-            self.late.remove(pending)
-            await self.keep()
-        return True
+        elif late:
+            self._follow(asyncio.create_task(self.keep()))
 
     async def _keep(self, asked: int) -> Kept:
         async with self._writing:

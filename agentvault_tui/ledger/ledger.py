@@ -148,10 +148,10 @@ class Ledger:
         self._spawn(self._watch_space(), "space")
         self._spawn(self._indexer.run(self._to_index), "indexer")
 
-    async def commit(
+    def commit(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
-    ) -> tuple[Event, ...]:
-        """Write events and the changes they record; return when both are durable.
+    ) -> asyncio.Future[tuple[Event, ...]]:
+        """Put events and the changes they record in line for the disk.
 
         Events hold the hashes of the rows that are changed (see `bindings`); rows
         that none of *drafts* can hold get an event of their own.
@@ -159,6 +159,9 @@ class Ledger:
         An *urgent* commit (a revocation) goes ahead of all that waits, never finds
         the line full, and is taken while the disk is nearly full. Cancelling the
         caller does not undo the commit.
+
+        Returns:
+            what is done when all of it is durable, with the events.
 
         Raises:
             LedgerBusyError: too many commits wait.
@@ -174,7 +177,7 @@ class Ledger:
         job = Job.of(drafts, changes, self._numbers)
         job.done = self._loop.create_future()
         self._writer.submit(job, urgent=urgent)
-        return (await job.done)[: len(drafts)]
+        return job.done
 
     @property
     def head(self) -> Head:

@@ -39,7 +39,7 @@ MAX_QUEUE: Final = 4096
 MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
 together would hold up whoever comes next, such as a revocation."""
-_WOKEN_A_TURN: Final = 4
+_WOKEN_A_TURN: Final = 2
 _CHECKPOINT_BYTES: Final = schema.LOG_BYTES
 """Bytes of log after which a checkpoint runs even under load."""
 _IDLE_BYTES: Final = 256 * 1024
@@ -79,7 +79,9 @@ class Writer:
         self._ledger_id = ledger_id
         self._urgent: deque[Job] = deque()
         self._queue: deque[Job] = deque()
-        self._wake: asyncio.Future[None] | None = None
+        self._answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
+        """Who is to be told that it is durable."""
+        self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._tidy = False
         self._batches = 0
@@ -132,8 +134,8 @@ class Writer:
                 elif self._tidy:
                     await self._chores(clock, idle=True)
                 else:
-                    self._wake = asyncio.get_running_loop().create_future()
-                    await self._wake
+                    self._idle = asyncio.get_running_loop().create_future()
+                    await self._idle
         finally:
             self._closing = True
             self._fail(self._waiting())
@@ -155,7 +157,12 @@ class Writer:
         for job, events in zip(jobs, batch.events, strict=True):
             self.on_written(events, job.attempt)
         self.on_commit()
-        await self._answer(batch)
+        answers = zip(jobs, batch.events, strict=True)
+        if self._was_urgent:
+            self._answers.extendleft(answers)
+        else:
+            self._answers.extend(answers)
+        await self._answer()
         self._batches += 1
         due = self._batches % _PRUNE_EVERY == 0
         self._uncounted += sum(map(len, batch.events))
@@ -169,16 +176,21 @@ class Writer:
         if due:
             await self._chores(clock, idle=False)
 
-    async def _answer(self, batch: Batch) -> None:
-        """Wake those who wait, few a turn of the loop: others want their turn too."""
-        answers = list(zip(batch.jobs, batch.events, strict=True))
-        for start in range(0, len(answers), _WOKEN_A_TURN):
-            for job, events in answers[start : start + _WOKEN_A_TURN]:
-                if job.done is not None and not job.done.done():
-                    job.done.set_result(events)
-            if not self._urgent:
-                # They may come back in time for the next batch.
-                await asyncio.sleep(0)
+    async def _answer(self) -> None:
+        """Wake those who wait, few a turn of the loop: others want their turn too.
+
+        They may come back in time for the next batch. What is urgent does not wait for
+        that: it is written first, and those who are left are woken after it.
+        """
+        while self._answers and not (self._urgent and not self._was_urgent):
+            self._wake(_WOKEN_A_TURN)
+            await asyncio.sleep(0)
+
+    def _wake(self, most: int) -> None:
+        for _ in range(min(len(self._answers), most)):
+            job, events = self._answers.popleft()
+            if job.done is not None and not job.done.done():
+                job.done.set_result(events[: len(job.attempt.drafts)])
 
     async def _chores(self, clock: Clock, *, idle: bool) -> None:
         """Prune, count and checkpoint, between batches: nobody else ever does."""
@@ -262,6 +274,7 @@ class Writer:
         return jobs
 
     def _fail(self, jobs: list[Job]) -> None:
+        self._wake(len(self._answers))  # what is durable stays so
         for job in jobs:
             if job.done is not None and not job.done.done():
                 job.done.set_exception(self._refusal())
@@ -273,8 +286,8 @@ class Writer:
         )
 
     def _stir(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
 
 class LogIndex:

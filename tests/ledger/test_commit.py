@@ -32,7 +32,8 @@ from agentvault_tui.ledger import (
     Panic,
     UsedAssertion,
 )
-from agentvault_tui.ledger.state import prune
+from agentvault_tui.ledger.batch import write
+from agentvault_tui.ledger.state import Statement, prune
 from agentvault_tui.ledger.writer import (
     MAX_BATCH,
     MAX_QUEUE,
@@ -210,6 +211,54 @@ async def test_a_revocation_waits_for_one_batch_at_most(ledger: Ledger) -> None:
     assert event.seq == 2
     assert ledger.head.seq == 2
     await asyncio.gather(under_way, *line)
+
+
+def _revoke_after(ledger: Ledger, order: list[str]) -> list[asyncio.Future[object]]:
+    """Have a revocation come when the first batch is durable and nobody is told yet."""
+    urgent: list[asyncio.Future[object]] = []
+
+    def written(*_: object) -> None:
+        if not urgent:
+            urgent.append(ledger.commit(note(EventType.AGENT_REVOKED), urgent=True))
+            urgent[0].add_done_callback(
+                lambda done: order.append("failed" if done.exception() else "urgent")
+            )
+
+    ledger.on_written = written
+    many = [ledger.commit(decision()) for _ in range(MAX_BATCH)]
+    for one in many:
+        one.add_done_callback(lambda _: order.append("one"))
+    return [*many, *urgent]
+
+
+async def test_a_revocation_does_not_wait_until_all_others_are_told(
+    ledger: Ledger,
+) -> None:
+    """It is durable, and its caller told, before those of the batch before it."""
+    order: list[str] = []
+    await asyncio.gather(*_revoke_after(ledger, order))
+    assert order[0] == "urgent"
+    assert order.count("one") == MAX_BATCH
+
+
+async def test_those_who_are_told_late_are_told_the_truth(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the write of the revocation fails, what was durable before it stays so."""
+    writes = iter(["works"])
+
+    def works_once(db: sqlite3.Connection, statements: list[Statement]) -> None:
+        if next(writes, None) is None:
+            raise sqlite3.OperationalError("the disk is gone")
+        write(db, statements)
+
+    monkeypatch.setattr("agentvault_tui.ledger.writer.write", works_once)
+    order: list[str] = []
+    told = await asyncio.gather(*_revoke_after(ledger, order), return_exceptions=True)
+    monkeypatch.undo()
+    assert [type(one) for one in told] == [tuple] * MAX_BATCH
+    await asyncio.sleep(0)
+    assert order == ["one"] * MAX_BATCH + ["failed"]
 
 
 async def test_those_who_waited_are_woken_a_few_a_turn(ledger: Ledger) -> None:
