@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import click
@@ -14,7 +13,6 @@ from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession, lazy_room
-from agentvault_tui.model import detail_members, other_details
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
 from agentvault_tui.operator_api.shapes import StepUpInfo
@@ -155,13 +153,14 @@ for _command in (list_stepups, show_stepup, approve_stepup, deny_stepup):
 
 def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
-    agent = out.shown(item.agent_name, 60)
-    if item.unlimited:
-        warning = (
-            f"NOTHING LIMITS THIS: {agent} may use {out.shown(item.scope)} for "
-            f"anything, once, within {item.ttl} s."
-        )
-        out.line(Cell(Shown(warning), "bad"))
+    words = lazy_room("console.state.stepups")
+    make = lazy_room("console.state.intake").Intake(ascii_only=out.ascii_only).stepup
+    row, agent = make(item), out.shown(item.agent_name, 60)
+    if row.unlimited:
+        out.line(Cell(Shown(words.no_limits(row)), "bad"))
+    now = lazy_room("clock").SystemClock().now()
+    then = [make(each) for each in before]
+    decided = [words.tally(then), *words.sentences(then, row, now)]
     out.fields(
         [
             ("step-up", item.id),
@@ -169,77 +168,33 @@ def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) ->
             ("agent", Cell(Shown(f"{agent} ({out.shown(item.agent_id)})"))),
             ("wants to", out.cell(item.action, "strong")),
             ("on", item.resource),
-            *_parameters(out, "with", item.parameters),
-            *_others(out, item),
+            *_listed("with", map(" = ".join, row.parameters or (("no parameters",),))),
+            *_listed("also", map(" = ".join, row.others)),
             ("scope", item.scope),
             ("risk", out.word(item.risk)),
             ("asked by", f"{item.rule}: {item.why}"),
-            ("you grant", f"{_granted(item)}, recorded under your name"),
+            ("you grant", f"{words.granted(row)}, recorded under your name"),
             ("asked", f"{_times(item.count)} {item.requested_at}"),
             ("expires", item.expires_at),
             ("status", out.word(item.status)),
             *([("problem", item.problem)] if item.problem else []),
             *_decider(out, item),
-            *_before(out, item, before),
+            *_listed("before", decided),
             *_own_words(out, item.reason),
         ]
     )
 
 
-def _granted(item: StepUpInfo) -> str:
-    """Say what a yes hands out: a provider's own token is more than this one action."""
-    if item.connection:
-        return (
-            f"a token of the account at {item.connection}, once: it may do all its "
-            "owner allowed, and works there until the provider ends it"
-        )
-    this = f"anything {item.scope} can do" if item.unlimited else "this"
-    return f"{this}, once, within {item.ttl} s"
-
-
-def _others(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
-    """Print what else a resource server will read: nothing is said unseen."""
-    rows = dict(detail_members(other_details(item.authorization_details)))
-    indicator = item.resource_indicator
-    if indicator is not None and indicator != item.resource:
-        rows["resource indicator"] = indicator
-    return _parameters(out, "also", rows) if rows else []
-
-
-def _parameters(
-    out: Output, label: str, parameters: Mapping[str, object]
-) -> list[tuple[str, Cell]]:
-    """Put each parameter on a line of its own, under one label."""
-    if not parameters:
-        return [(label, out.cell("no parameters"))]
-    cells = [
-        Cell(Shown(f"{out.shown(name, 80)} = {out.shown(_value(value), 1000)}"))
-        for name, value in parameters.items()
-    ]
-    return [(label if index == 0 else "", cell) for index, cell in enumerate(cells)]
-
-
-def _before(
-    out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]
-) -> list[tuple[str, Cell]]:
-    """Say how requests like it were decided, and what was otherwise then."""
-    words = lazy_room("console.state.before")
-    make = lazy_room("console.state.intake").Intake(ascii_only=out.ascii_only).stepup
-    now = lazy_room("clock").SystemClock().now()
-    rows = [make(each) for each in before]
-    lines = [words.tally(rows), *words.sentences(rows, make(item), now)]
+def _listed(label: str, lines: Iterable[str]) -> list[tuple[str, Cell]]:
+    """Put each on a line of its own, under one label."""
     return [
-        ("before" if number == 0 else "", Cell(clip(line, 500)))
+        (label if number == 0 else "", Cell(clip(line, 1080)))
         for number, line in enumerate(lines)
     ]
 
 
 def _times(count: int) -> str:
     return "once, at" if count == 1 else f"{count} times, first at"
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:

@@ -18,11 +18,11 @@ from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.stepup import subject
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import GoToAgent
 from agentvault_tui.console.screens.base import FilteredScreen, PaneScreen
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.stepups import subject
 from agentvault_tui.text import Shown
 
 _MOVES: Final = frozenset(

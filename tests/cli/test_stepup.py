@@ -367,7 +367,7 @@ def test_a_providers_token_is_told_for_what_it_is(
         "denial": None,
         "reason": None,
     }
-    for connection, said in ((None, "this, once, within 300 s"), ("bank", "at bank")):
+    for connection, said in ((None, "this, once, within 5:00"), ("bank", "at bank")):
         asked = filled(StepUpInfo, {**item, "connection": connection})
         print_stepup(Output(), asked, [])
         told = capsys.readouterr().out
@@ -395,7 +395,7 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
     print_stepup(Output(colour=True), filled(StepUpInfo, item), [])
     told = capsys.readouterr().out
     assert told.startswith("\x1b[31mNOTHING LIMITS THIS: payer may use send:payment")
-    assert "for anything, once, within 300 s." in told.splitlines()[0]
+    assert "for anything, once, within 5:00." in told.splitlines()[0]
     others = [{"type": "payment_initiation", "creditorAccount": {"iban": "DE02"}}]
     more = {
         "authorization_details": others,

@@ -15,10 +15,11 @@ from support.wire_shapes import filled, tell
 from agentvault_tui.clock import iso
 from agentvault_tui.console.draw import glyphs, theme, upstream, words
 from agentvault_tui.console.draw.agent import Seen, details, facts
-from agentvault_tui.console.draw.lines import Pen, Row, clock_time
+from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import clock_time
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.operator_api.history import ActivityInfo
 

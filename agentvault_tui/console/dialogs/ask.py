@@ -14,10 +14,11 @@ from textual.widgets import Input
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row, plural
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
 from agentvault_tui.console.link.export import LONGEST, Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.past import (
     FORMS,
     Aim,

@@ -12,9 +12,9 @@ from textual.binding import ActiveBinding, Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Scrolled, SheetPage, key_name
 from agentvault_tui.console.draw.glyphs import Glyphs
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.state.filters import KEYS
-from agentvault_tui.console.state.moments import FORMS
+from agentvault_tui.console.state.moments import FORMS, clock_time, plural
 from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.text import cell_width
 

@@ -11,18 +11,12 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw.lines import (
-    EMPTY,
-    Pen,
-    Row,
-    cells,
-    clock_time,
-    countdown,
-)
-from agentvault_tui.console.draw.stepup import subject, summary
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.messages import ShowAgent
+from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.stepups import subject, summary
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.text import cell_width
 

@@ -13,8 +13,9 @@ from textual.widgets import Input
 
 from agentvault_tui.console.dialogs.base import SheetPage
 from agentvault_tui.console.dialogs.confirm import Choice, Confirm, cautioned
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, clock_time, plural
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.draw.words import population
+from agentvault_tui.console.state.moments import clock_time, plural
 from agentvault_tui.console.state.records import Restored, Stopped
 from agentvault_tui.console.widgets.line_input import LineInput
 

@@ -18,8 +18,9 @@ from agentvault_tui.console.desk import (
 )
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.draw.agent import ends, waits
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, clock_time, plural
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.draw.upstream import at_providers, counting, left, state
+from agentvault_tui.console.state.moments import clock_time, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
     Restored,

@@ -14,26 +14,19 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
-from agentvault_tui.console.draw.lines import (
-    EMPTY,
-    Pen,
-    Row,
-    cells,
-    clock_time,
-    countdown,
-)
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
     StepUpFacts,
     StepUpHistory,
     brief,
-    changes,
     decided,
-    subject,
     whole,
 )
 from agentvault_tui.console.messages import ShowAgent
+from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import DeviceRow, StepUpRow
+from agentvault_tui.console.state.stepups import changes, subject
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel

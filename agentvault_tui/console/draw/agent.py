@@ -6,19 +6,11 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from agentvault_tui.console.draw import upstream, words
-from agentvault_tui.console.draw.lines import (
-    EMPTY,
-    LABEL,
-    Pen,
-    Row,
-    cells,
-    countdown,
-    plural,
-    wrap,
-)
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, cells, wrap
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import countdown, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
     LiveToken,

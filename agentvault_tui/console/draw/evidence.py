@@ -9,8 +9,9 @@ from typing import Final
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, plural
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.proof import Proof

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from rich.style import Style
 
 from agentvault_tui.console.draw.glyphs import Glyphs
 from agentvault_tui.console.draw.theme import Palette
+from agentvault_tui.console.state.moments import countdown
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible_lines
 
 if TYPE_CHECKING:
@@ -29,29 +29,6 @@ LABEL: Final = 12
 """Cells of the column of labels."""
 _SOON: Final = 60
 _MANY: Final = 100_000
-
-
-def countdown(seconds: float) -> str:
-    """Write a time left, never rounding up what is over: ``4:12``, ``1:02:03``."""
-    whole = int(max(seconds, 0))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def hms(moment: datetime) -> str:
-    """Write a time of day; a quarter of the time that strftime takes."""
-    return f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
-
-
-def clock_time(moment: datetime) -> str:
-    """Write a time of day; the ``Z`` says that it is UTC."""
-    return f"{hms(moment)}Z"
-
-
-def plural(count: int, word: str) -> str:
-    """Write ``1 token``, ``2 tokens``."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def cells(row: Row) -> int:

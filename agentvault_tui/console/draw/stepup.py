@@ -9,21 +9,20 @@ from functools import lru_cache
 from typing import Final
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import (
-    EMPTY,
-    LABEL,
-    Pen,
-    Piece,
-    Row,
-    clock_time,
-    countdown,
-    plural,
-    wrap,
-)
-from agentvault_tui.console.state import before
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
+from agentvault_tui.console.state import stepups
+from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.stepups import (
+    cause,
+    granted,
+    handed_out,
+    no_limits,
+    subject,
+    takes_back,
+)
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.text import Shown, cell_width, visible, visible_lines
+from agentvault_tui.text import Shown, cell_width, visible_lines
 
 _BEFORE: Final = 5
 _LOOKED_THROUGH: Final = 50
@@ -84,7 +83,7 @@ def tally_row(history: StepUpHistory, asked: StepUpRow, pen: Pen, width: int) ->
     if history.rows is None:
         words = f"not known: {history.problem}" if history.problem else "asking"
     else:
-        words = before.tally(history.rows)
+        words = stepups.tally(history.rows)
     if asked.count > 1:
         words = f"asked {asked.count:,} times; {words}"
     return pen.fact("Before", (pen.clip(words, width - LABEL), pen.palette.text))
@@ -95,14 +94,14 @@ def listed_before(
 ) -> list[Row]:
     """Write each on a row: when, how and by whom, and what was otherwise then."""
     palette, rows = pen.palette, history.rows or ()
-    endings = [pen.clip(before.ended(row), _ENDED) for row in rows]
+    endings = [pen.clip(stepups.ended(row), _ENDED) for row in rows]
     column = max((cell_width(ending) for ending in endings), default=0)
     found = []
     for row, ending in zip(rows, endings, strict=True):
-        when = before.ago(row, now).ljust(_WHEN_CELLS)
+        when = stepups.ago(row, now).ljust(_WHEN_CELLS)
         blank = " " * (column - cell_width(ending) + 2)
         room = max(width - LABEL - _WHEN_CELLS - column - 2, 8)
-        otherwise = pen.clip(before.differs(row, asked), room)
+        otherwise = pen.clip(stepups.differs(row, asked), room)
         found.append(
             pen.fact(
                 "",
@@ -115,21 +114,6 @@ def listed_before(
 
 
 _MANY = 100_000
-_FACTS = (
-    ("the agent", "agent_id"),
-    ("its name", "agent_name"),
-    ("the action", "action"),
-    ("the scope", "scope"),
-    ("the resource", "resource"),
-    ("a parameter", "parameters"),
-    ("another detail", "others"),
-    ("the rule", "rule"),
-    ("why it is asked", "why"),
-    ("the risk", "risk"),
-    ("how long it lasts", "ttl"),
-    ("the connection", "connection"),
-    ("the fingerprint", "digest"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,42 +220,6 @@ def _whole(
     if masked:
         rows.append(((masked, pen.palette.waiting),))
     return trusted, tuple(rows)
-
-
-def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
-    """Name the facts that are no longer what they were; none of them ever may be."""
-    return tuple(
-        words for words, name in _FACTS if getattr(opened, name) != getattr(now, name)
-    )
-
-
-def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
-    """Say what a yes hands out: a provider's own token is more than this one action."""
-    if row.connection:
-        return (
-            f"a token of the account at {row.connection}, once: it may do all its "
-            "owner allowed, and works there until the provider ends it"
-        )
-    if row.unlimited:
-        this = f"anything {row.scope} can do, "
-    return f"{this}once, within {countdown(row.ttl)}"
-
-
-def no_limits(row: StepUpRow) -> str:
-    """Say who may do what for how long, where nothing else limits a token's use."""
-    if not row.unlimited:
-        return ""
-    return (
-        f"NOTHING LIMITS THIS: {visible(row.agent_name, 28)} may use {row.scope} for "
-        f"anything, once, within {countdown(row.ttl)}."
-    )
-
-
-def subject(row: StepUpRow) -> str:
-    """Name what is asked for, in one breath."""
-    if row.unlimited:
-        return f"{row.action}, with no limits"
-    return f"{row.action} on {row.resource}" if row.resource else str(row.action)
 
 
 def _warning(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
@@ -428,11 +376,6 @@ def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
 
 _COLUMN: Final = 36
 _ELSEWHERE: Final = "This was decided elsewhere while it was open here."
-_CAUSES: Final = {
-    "agent_revoked": "the agent was revoked",
-    "panic": "the panic switch was pressed",
-    "scope_not_granted": "the scope was taken away from the agent",
-}
 
 
 def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
@@ -447,45 +390,6 @@ def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> lis
     if elsewhere:
         rows += [EMPTY, *pen.paragraph(_ELSEWHERE, width, palette.waiting)]
     return rows
-
-
-def summary(row: StepUpRow) -> str:
-    """Say in a few words who or what ended it, for a list."""
-    who = f" by {row.decided_by.name}" if row.decided_by else ""
-    match row.status:
-        case "approved" | "redeemed":
-            return f"approved{who}"
-        case "denied":
-            return f"denied{who}"
-        case "expired":
-            return "expired, nobody decided"
-        case "cancelled":
-            return f"cancelled: {cause(row)}"
-    return str(row.status)
-
-
-def cause(row: StepUpRow) -> str:
-    return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
-
-
-def handed_out(row: StepUpRow) -> str:
-    """Say what became of the token once it was used, or given away."""
-    if row.connection:
-        return (
-            f"The agent has a token of the account at {row.connection}, which works "
-            "until the provider ends it. Revoking the agent stops the next one at once."
-        )
-    return "The token is spent."
-
-
-def takes_back(row: StepUpRow) -> str:
-    """Say what takes an approval back that was not used yet."""
-    if row.connection:
-        return (
-            "The agent may fetch a token of the account. Revoke the agent before it "
-            "does: then only the provider can end that token."
-        )
-    return "The agent has a token for exactly this. Revoke the agent to take it back."
 
 
 def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:

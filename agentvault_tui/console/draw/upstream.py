@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.console.draw.lines import LABEL, Pen, Row, clock_time, countdown
+from agentvault_tui.console.draw.lines import LABEL, Pen, Row
+from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.records import AgentRow, AtProvider, UpstreamStep
 
 _PROVIDERS: Final = 3

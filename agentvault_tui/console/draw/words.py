@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.text import Shown
 

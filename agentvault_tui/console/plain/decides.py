@@ -14,7 +14,6 @@ from agentvault_tui.console.desk import (
     offered_undo,
     take_back,
 )
-from agentvault_tui.console.draw.lines import plural
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.reads import (
@@ -24,6 +23,7 @@ from agentvault_tui.console.plain.reads import (
     find_stepup,
 )
 from agentvault_tui.console.plain.teller import Command, Teller
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown

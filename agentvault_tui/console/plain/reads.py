@@ -14,14 +14,14 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.evidence import Checked, EventEvidence, evidence
 from agentvault_tui.console.draw.glyphs import ASCII
-from agentvault_tui.console.draw.lines import Pen, plural
+from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.link.export import Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.teller import Command, Teller
-from agentvault_tui.console.state import before
+from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.completion import (
     agent_facts,
     event_facts,
@@ -29,6 +29,7 @@ from agentvault_tui.console.state.completion import (
 )
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.past import (
     Aim,
     PastMirror,
@@ -385,8 +386,8 @@ class ReadCommands:
         except AgentVaultError as error:
             past = [f"  Before: not known: {self.mirror.intake.shown(error.what)}"]
         else:
-            past = [f"  Before: {before.tally(rows)}"]
-            past += [f"    {line}" for line in before.sentences(rows, row, now)]
+            past = [f"  Before: {stepups.tally(rows)}"]
+            past += [f"    {line}" for line in stepups.sentences(rows, row, now)]
         agent = self.mirror.agents.get(row.agent_id)
         self.say(*sentences.facts(row, agent.owner if agent else "", now, past))
 

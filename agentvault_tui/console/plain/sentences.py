@@ -8,24 +8,24 @@ from datetime import datetime
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import upstream
 from agentvault_tui.console.draw.agent import ago
-from agentvault_tui.console.draw.lines import clock_time, countdown, plural
-from agentvault_tui.console.draw.stepup import (
-    cause,
-    granted,
-    handed_out,
-    no_limits,
-    subject,
-    takes_back,
-)
 from agentvault_tui.console.draw.words import population, refusal, why, word
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.console.state.records import (
     AgentRow,
     EventRow,
     StepUpRow,
     UpstreamStep,
+)
+from agentvault_tui.console.state.stepups import (
+    cause,
+    granted,
+    handed_out,
+    no_limits,
+    subject,
+    takes_back,
 )
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.qr import on_loopback, tunnel

@@ -1,4 +1,4 @@
-"""Moments and places in the ledger, as people type them."""
+"""Times and counts as people read them, and moments of the ledger as they type them."""
 
 from __future__ import annotations
 
@@ -79,3 +79,26 @@ def read_place(text: str, now: datetime) -> Destination | str:
     if moment > now:
         return f"{moment:%Y-%m-%d %H:%M:%S}Z has not come yet; times are UTC"
     return Destination(moment=moment)
+
+
+def countdown(seconds: float) -> str:
+    """Write a time left, never rounding up what is over: ``4:12``, ``1:02:03``."""
+    whole = int(max(seconds, 0))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def hms(moment: datetime) -> str:
+    """Write a time of day; a quarter of the time that strftime takes."""
+    return f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
+
+
+def clock_time(moment: datetime) -> str:
+    """Write a time of day; the ``Z`` says that it is UTC."""
+    return f"{hms(moment)}Z"
+
+
+def plural(count: int, word: str) -> str:
+    """Write ``1 token``, ``2 tokens``."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")

@@ -13,11 +13,12 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.agent import Seen, ago, ends, facts
 from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
-from agentvault_tui.console.draw.lines import Piece, Row, cells, plural
+from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.draw.words import place
 from agentvault_tui.console.state.activity import ActivityRow, Day
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import (
     QUARTERS,
     AgentRow,

@@ -13,16 +13,10 @@ from textual.message import Message
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import upstream
 from agentvault_tui.console.draw.agent import details
-from agentvault_tui.console.draw.lines import (
-    Pen,
-    Piece,
-    Row,
-    cells,
-    countdown,
-    plural,
-)
+from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import countdown, plural
 from agentvault_tui.console.state.records import AgentRow, OutcomeCounts
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane

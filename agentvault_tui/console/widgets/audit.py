@@ -12,9 +12,10 @@ from textual.message import Message
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.lines import Piece, Row, cells, hms
+from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.draw.words import place
 from agentvault_tui.console.state.feed import EventWindow
+from agentvault_tui.console.state.moments import hms
 from agentvault_tui.console.state.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError

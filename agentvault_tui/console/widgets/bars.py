@@ -7,15 +7,8 @@ from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
-from agentvault_tui.console.draw.lines import (
-    Piece,
-    Row,
-    cells,
-    clock_time,
-    countdown,
-    plural,
-    wrap,
-)
+from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
+from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import LinkState, StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane

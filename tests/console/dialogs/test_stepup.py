@@ -16,18 +16,11 @@ from agentvault_tui.console.desk import name_ways
 from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.lines import Pen
-from agentvault_tui.console.draw.stepup import (
-    StepUpFacts,
-    StepUpHistory,
-    brief,
-    changes,
-    no_limits,
-    whole,
-)
+from agentvault_tui.console.draw.stepup import StepUpFacts, StepUpHistory, brief, whole
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.before import differs
 from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.stepups import changes, differs, no_limits
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.text import Shown

@@ -1,0 +1,160 @@
+"""A step-up in words that dialogs, plain mode and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from agentvault_tui.console.state.moments import countdown
+from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.text import visible
+
+_DAY: Final = 86_400
+_GRANTED: Final = frozenset({"approved", "redeemed"})
+_SAME: Final = "exactly the same"
+
+
+def ago(row: StepUpRow, now: datetime) -> str:
+    """Say when it was decided: the time of day, or how many days ago."""
+    moment = row.decided_at or row.expires_at
+    days = int(max((now - moment).total_seconds(), 0) // _DAY)
+    return f"{days:,} d ago" if days else f"{moment:%H:%M:%S}Z"
+
+
+def ended(row: StepUpRow) -> str:
+    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    used = ", used" if row.status == "redeemed" else ""
+    word = "approved" if row.status in _GRANTED else str(row.status)
+    return f"{word}{who}{used}"
+
+
+def differs(then: StepUpRow, asked: StepUpRow) -> str:
+    """Name what was otherwise then, with the values of then."""
+    old = dict((*then.parameters, *then.others))
+    new = dict((*asked.parameters, *asked.others))
+    found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
+    found += [f"no {name}" for name in new if name not in old]
+    if then.resource != asked.resource:
+        found.append(f"on {then.resource}" if then.resource else "on nothing named")
+    if then.scope != asked.scope:
+        found.append(f"scope {then.scope}")
+    return ", ".join(found) or _SAME
+
+
+def tally(rows: Sequence[StepUpRow]) -> str:
+    if not rows:
+        return "the first of its kind"
+    counts = {
+        "approved": sum(row.status in _GRANTED for row in rows),
+        "denied": sum(row.status == "denied" for row in rows),
+    }
+    counts["lapsed"] = len(rows) - sum(counts.values())
+    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"last {len(rows)} like it: {words}"
+
+
+def sentences(
+    rows: Iterable[StepUpRow], asked: StepUpRow, now: datetime
+) -> Iterable[str]:
+    for row in rows:
+        yield f"{ago(row, now)}, {ended(row)}: {differs(row, asked)}"
+
+
+_FACTS = (
+    ("the agent", "agent_id"),
+    ("its name", "agent_name"),
+    ("the action", "action"),
+    ("the scope", "scope"),
+    ("the resource", "resource"),
+    ("a parameter", "parameters"),
+    ("another detail", "others"),
+    ("the rule", "rule"),
+    ("why it is asked", "why"),
+    ("the risk", "risk"),
+    ("how long it lasts", "ttl"),
+    ("the connection", "connection"),
+    ("the fingerprint", "digest"),
+)
+
+
+def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
+    """Name the facts that are no longer what they were; none of them ever may be."""
+    return tuple(
+        words for words, name in _FACTS if getattr(opened, name) != getattr(now, name)
+    )
+
+
+def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
+    """Say what a yes hands out: a provider's own token is more than this one action."""
+    if row.connection:
+        return (
+            f"a token of the account at {row.connection}, once: it may do all its "
+            "owner allowed, and works there until the provider ends it"
+        )
+    if row.unlimited:
+        this = f"anything {row.scope} can do, "
+    return f"{this}once, within {countdown(row.ttl)}"
+
+
+def no_limits(row: StepUpRow) -> str:
+    """Say who may do what for how long, where nothing else limits a token's use."""
+    if not row.unlimited:
+        return ""
+    return (
+        f"NOTHING LIMITS THIS: {visible(row.agent_name, 28)} may use {row.scope} for "
+        f"anything, once, within {countdown(row.ttl)}."
+    )
+
+
+def subject(row: StepUpRow) -> str:
+    """Name what is asked for, in one breath."""
+    if row.unlimited:
+        return f"{row.action}, with no limits"
+    return f"{row.action} on {row.resource}" if row.resource else str(row.action)
+
+
+_CAUSES: Final = {
+    "agent_revoked": "the agent was revoked",
+    "panic": "the panic switch was pressed",
+    "scope_not_granted": "the scope was taken away from the agent",
+}
+
+
+def summary(row: StepUpRow) -> str:
+    """Say in a few words who or what ended it, for a list."""
+    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    match row.status:
+        case "approved" | "redeemed":
+            return f"approved{who}"
+        case "denied":
+            return f"denied{who}"
+        case "expired":
+            return "expired, nobody decided"
+        case "cancelled":
+            return f"cancelled: {cause(row)}"
+    return str(row.status)
+
+
+def cause(row: StepUpRow) -> str:
+    return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
+
+
+def handed_out(row: StepUpRow) -> str:
+    """Say what became of the token once it was used, or given away."""
+    if row.connection:
+        return (
+            f"The agent has a token of the account at {row.connection}, which works "
+            "until the provider ends it. Revoking the agent stops the next one at once."
+        )
+    return "The token is spent."
+
+
+def takes_back(row: StepUpRow) -> str:
+    """Say what takes an approval back that was not used yet."""
+    if row.connection:
+        return (
+            "The agent may fetch a token of the account. Revoke the agent before it "
+            "does: then only the provider can end that token."
+        )
+    return "The agent has a token for exactly this. Revoke the agent to take it back."
