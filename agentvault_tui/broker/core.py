@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.broker.connecting import Flows
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.registry import Registry
@@ -23,7 +22,7 @@ from agentvault_tui.broker.upstream import (
     Providers,
     TenantAccess,
 )
-from agentvault_tui.broker.vault_access import VaultAccess
+from agentvault_tui.broker.vault_access import Flows, VaultAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, Ledger

@@ -16,8 +16,8 @@ from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.stepups import hold, latched, start
 
-from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.usecases.mint import may_approve
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.model.role import Role, role_of

@@ -26,7 +26,7 @@ from support.vault import Vault, serving
 from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.vault_users import VaultUser, VaultUsers
+from agentvault_tui.broker.vault_access import VaultUser, VaultUsers
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, AgentId

@@ -12,11 +12,11 @@ from support.agents_http import Caller, Live
 from support.bench import OPERATOR, Bench
 from support.tenant_admin import PASSWORD, Admin, Person, query_of
 
-from agentvault_tui.broker.connecting import Flow, Wanted
 from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.connect import begin, proceed
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.vault_access import Flow, Wanted
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import Account, Agent, new_id

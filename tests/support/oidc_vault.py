@@ -16,8 +16,7 @@ from support.token_vault import BANK, CONNECTIONS, GOOGLE, SCOPES
 
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.stepup import begin_approval
-from agentvault_tui.broker.vault_access import VaultAccess
-from agentvault_tui.broker.vault_users import VaultUser
+from agentvault_tui.broker.vault_access import VaultAccess, VaultUser
 from agentvault_tui.model import Account, AgentId, StepUpStatus
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.web import ServerTls

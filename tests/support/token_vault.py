@@ -14,8 +14,7 @@ from support.bench import Bench
 from support.exchanges import answer
 from support.rogue_tenant import TOKEN, Answer, RogueTenant
 
-from agentvault_tui.broker.vault_access import VaultAccess
-from agentvault_tui.broker.vault_users import VaultUser
+from agentvault_tui.broker.vault_access import VaultAccess, VaultUser
 from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import Secret

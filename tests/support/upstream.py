@@ -16,7 +16,7 @@ from agentvault_tui.broker.upstream.access import DONE, Tried
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.vault_users import VaultUser
+from agentvault_tui.broker.vault_access import VaultUser
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Agent, AgentId, Draft, new_id

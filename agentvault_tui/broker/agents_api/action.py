@@ -6,12 +6,36 @@ import re
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.broker.agents_api.faults import OAuthError, malformed
+from agentvault_tui.broker.agents_api.replies import OAuthError, malformed
 from agentvault_tui.model import DETAIL_TYPE, Action
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical
+from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
+from agentvault_tui.vault.credentials import TYPE_PROVIDER
 from agentvault_tui.web.forms import BodyError, parse_json
+
+
+def read_connection(form: dict[str, Any]) -> str:
+    """Return the connection whose token is asked for.
+
+    ``subject_token`` is not looked at: the vault user's credential is with the broker
+    and never with an agent, so whatever an agent sends there says nothing about whose
+    account it may use. ``login_hint`` and ``scope`` change nothing either: the account
+    is the one an operator connected, and the vault does not narrow its token.
+
+    Raises:
+        OAuthError: 400, in the word that fits.
+    """
+    if text_of(form, "requested_token_type") != TYPE_PROVIDER:
+        raise malformed(f"requested_token_type must be {TYPE_PROVIDER}")
+    connection = text_of(form, "connection")
+    if not connection:
+        raise malformed("connection is missing")
+    if not CONNECTION.fullmatch(connection):
+        raise malformed("connection is not the name of one")
+    return connection
+
 
 _MEMBERS: Final = frozenset({"type", "action", "resource", "parameters", "reason"})
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")

@@ -7,34 +7,28 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from agentvault_tui.broker.agents_api.action import read_request, text_of
-from agentvault_tui.broker.agents_api.answers import (
+from agentvault_tui.broker.agents_api.action import (
+    read_connection,
+    read_request,
+    text_of,
+)
+from agentvault_tui.broker.agents_api.client_auth import (
+    ALGORITHMS,
+    METHODS,
+    Assertions,
+    ClientAuth,
+)
+from agentvault_tui.broker.agents_api.replies import (
+    OAuthError,
     backchannel_reply,
+    error_reply,
     exchange_reply,
     introspection_reply,
+    malformed,
     poll_reply,
     token_reply,
-)
-from agentvault_tui.broker.agents_api.assertion import Assertions
-from agentvault_tui.broker.agents_api.client_auth import ClientAuth
-from agentvault_tui.broker.agents_api.discovery import (
-    AUTHORIZE,
-    BACKCHANNEL,
-    CIBA,
-    CLIENT_CREDENTIALS,
-    INTROSPECT,
-    NO_RESPONSE,
-    REVOKE,
-    TOKEN,
-    metadata,
-)
-from agentvault_tui.broker.agents_api.faults import (
-    OAuthError,
-    error_reply,
-    malformed,
     unavailable,
 )
-from agentvault_tui.broker.agents_api.vault_form import read_connection
 from agentvault_tui.broker.answers import (
     Away,
     Denied,
@@ -49,11 +43,58 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
 from agentvault_tui.ledger import UsedAssertion
-from agentvault_tui.model import Agent
+from agentvault_tui.model import DETAIL_TYPE, Agent
+from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_reply
+
+CLIENT_CREDENTIALS: Final = "client_credentials"
+CIBA: Final = "urn:openid:params:grant-type:ciba"
+AUTHORIZE: Final = "/authorize"
+TOKEN: Final = "/oauth/token"  # noqa: S105 - a path
+INTROSPECT: Final = "/oauth/introspect"
+REVOKE: Final = "/oauth/revoke"
+BACKCHANNEL: Final = "/bc-authorize"
+NO_RESPONSE: Final = "none"
+"""OAuth 2.0 Multiple Response Type Encoding Practices, section 4."""
+
+
+def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any]:
+    """Return the metadata of the authorization server at *issuer*.
+
+    With *vault* there are connections whose tokens can be exchanged for.
+    There is no ``jwks_uri``: tokens are opaque, so nothing is signed.
+
+    No client may use the authorization endpoint. It is named because MCP's official
+    client takes no metadata without one; RFC 8414 section 2 then wants response types,
+    and section 3.2 no empty list. ``none`` is the registered one that gives nothing.
+    """
+    metadata: dict[str, Any] = {
+        "issuer": issuer,
+        "authorization_endpoint": issuer + AUTHORIZE,
+        "token_endpoint": issuer + TOKEN,
+        "introspection_endpoint": issuer + INTROSPECT,
+        "revocation_endpoint": issuer + REVOKE,
+        "backchannel_authentication_endpoint": issuer + BACKCHANNEL,
+        "backchannel_token_delivery_modes_supported": ["poll"],
+        "backchannel_user_code_parameter_supported": False,
+        "grant_types_supported": [
+            CLIENT_CREDENTIALS,
+            CIBA,
+            *([VAULT_GRANT] if vault else ()),
+        ],
+        "response_types_supported": [NO_RESPONSE],
+        "scopes_supported": [scope.name for scope in catalogue],
+        "authorization_details_types_supported": [DETAIL_TYPE],
+    }
+    for endpoint in ("token", "introspection", "revocation"):
+        name = f"{endpoint}_endpoint_auth"
+        metadata[f"{name}_methods_supported"] = list(METHODS)
+        metadata[f"{name}_signing_alg_values_supported"] = list(ALGORITHMS)
+    return metadata
+
 
 _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1

@@ -5,20 +5,194 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from agentvault_tui.broker.agents_api.assertion import (
-    ASSERTION_TYPE,
-    Assertion,
-    Assertions,
-    UnprovenError,
-)
-from agentvault_tui.broker.agents_api.faults import bad_client, malformed, unavailable
-from agentvault_tui.broker.replay import FullError
+from cryptography.hazmat.primitives.asymmetric import rsa
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from agentvault_tui.broker.agents_api.replies import bad_client, malformed, unavailable
+from agentvault_tui.broker.public_key import Verifier, verifier
+from agentvault_tui.broker.replay import FullError, ReplayStore
+from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import Agent, sha256_hex
-from agentvault_tui.web.forms import BodyError, form_value
+from agentvault_tui.web.forms import BodyError, form_value, parse_json
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ALGORITHMS: Final = ("EdDSA", "ES256", "RS256")
+MAX_LIFE: Final = 300
+SKEW: Final = 30
+"""Seconds by which an agent's clock may differ from ours."""
+_TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
+_LONGEST_JTI: Final = 512
+_DEPTH: Final = 3
+
+
+class UnprovenError(Exception):
+    """The assertion proves nothing; why is told to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """An assertion taken apart, believed in nothing yet."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    signed: bytes
+    signature: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Assertion:
+        """Take a compact JWS apart; nothing is looked up on its behalf.
+
+        Raises:
+            UnprovenError: it is not one, or its header asks for something.
+        """
+        signed, _, signature = text.rpartition(".")
+        head, _, payload = signed.partition(".")
+        if not text.isascii():
+            raise UnprovenError
+        header = _table(head)
+        kind = header.get("typ", "JWT")
+        # jku, x5u, jwk and kid are passed over: the key is the one registered (RFC
+        # 8725 section 3.10). Of crit we understand nothing (RFC 7515 section 4.1.11).
+        if {"crit", "b64"} & header.keys() or not isinstance(kind, str):
+            raise UnprovenError
+        if kind.lower() not in _TYPES:  # RFC 8725 section 3.11
+            raise UnprovenError
+        return cls(header, _table(payload), signed.encode(), _decode(signature))
+
+    def signed_by(self, key: Verifier) -> bool:
+        """Tell whether *key* made the signature, by an algorithm that is the key's."""
+        name = self.header.get("alg")
+        if name not in key.algorithms:
+            return False
+        try:
+            # Through the algorithm itself: joserfc's decoder warns on every EdDSA.
+            return JWSRegistry.algorithms[name].verify(
+                self.signed, self.signature, key.key
+            )
+        except (JoseError, ValueError):
+            return False
+
+    def stand_in(self) -> Verifier:
+        """Return a key of nobody, so that an unknown client costs the same work."""
+        return _STAND_INS.get(str(self.header.get("alg")), _STAND_INS["ES256"])
+
+
+def check_claims(
+    claims: dict[str, Any], client_id: str, audiences: frozenset[str], now: float
+) -> float:
+    """Check everything an assertion says but its ``jti``; return its ``exp``.
+
+    What RFC 7523 section 3 asks for, and a bound on how long one may live.
+
+    Raises:
+        UnprovenError: a claim is missing, of the wrong type, or not for us now.
+    """
+    if claims.get("iss") != client_id or claims.get("sub") != client_id:
+        raise UnprovenError
+    audience = claims.get("aud")
+    if isinstance(audience, list) and len(audience) == 1:
+        # Two audiences would let the other one use it here (RFC 7523 section 3).
+        audience = audience[0]
+    if not isinstance(audience, str) or audience not in audiences:
+        raise UnprovenError
+    expires = _time(claims, "exp", None)
+    if not now - SKEW < expires <= now + MAX_LIFE:
+        raise UnprovenError
+    issued = _time(claims, "iat", min(now, expires))
+    if issued > now + SKEW or expires - issued > MAX_LIFE:
+        raise UnprovenError
+    if _time(claims, "nbf", now) > now + SKEW:
+        raise UnprovenError
+    return expires
+
+
+class Assertions:
+    """Checks assertions against registered keys, each of them once."""
+
+    def __init__(
+        self, clock: Clock, audiences: frozenset[str], replays: ReplayStore
+    ) -> None:
+        """Accept assertions meant for one of *audiences*, each once."""
+        self._clock = clock
+        self._audiences = audiences
+        self._replays = replays
+
+    def accept(
+        self, assertion: Assertion, client_id: str, jwk: str | None
+    ) -> UsedAssertion | None:
+        """Use *assertion*, if the client with the registered key *jwk* made it.
+
+        Returns:
+            what to record before the answer leaves; None when it is refused.
+
+        Raises:
+            FullError: the client has used too many in five minutes.
+        """
+        key = verifier(jwk) if jwk else assertion.stand_in()
+        if not assertion.signed_by(key) or not jwk:
+            return None
+        now, boot = self._clock.now().timestamp(), self._clock.boot()
+        try:
+            expires = check_claims(assertion.claims, client_id, self._audiences, now)
+        except UnprovenError:
+            return None
+        jti = assertion.claims.get("jti")
+        if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI:
+            return None
+        return self._replays.use(client_id, jti, expires + SKEW, now, boot)
+
+
+def _time(claims: dict[str, Any], name: str, default: float | None) -> float:
+    value = claims.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnprovenError
+    return value
+
+
+def _table(segment: str) -> dict[str, Any]:
+    try:
+        table = parse_json(_decode(segment).decode(), _DEPTH)
+    except (BodyError, UnicodeDecodeError):
+        raise UnprovenError from None
+    if not isinstance(table, dict):
+        raise UnprovenError
+    return table
+
+
+def _decode(segment: str) -> bytes:
+    try:
+        padded = segment + "=" * (-len(segment) % 4)
+        raw = urlsafe_b64decode(padded)
+    except (binascii.Error, ValueError):
+        raise UnprovenError from None
+    if urlsafe_b64encode(raw).rstrip(b"=").decode() != segment or not raw:
+        # b64decode drops what is not in the alphabet; one token has one spelling.
+        raise UnprovenError
+    return raw
+
+
+def _stand_ins() -> dict[str, Verifier]:
+    edwards = Verifier(OKPKey.generate_key("Ed25519"), ("EdDSA", "Ed25519"))
+    # Verifying needs a number of the right size, not one with known factors.
+    nobody = rsa.RSAPublicNumbers(65_537, (1 << 2047) + (1 << 1023) + 1).public_key()
+    return {
+        "EdDSA": edwards,
+        "Ed25519": edwards,
+        "ES256": Verifier(ECKey.generate_key("P-256"), ("ES256",)),
+        "RS256": Verifier(RSAKey(nobody, nobody), ("RS256",)),
+    }
+
+
+_STAND_INS: Final = _stand_ins()
+
 
 METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 _NOBODY: Final = "0" * 64

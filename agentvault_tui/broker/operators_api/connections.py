@@ -8,7 +8,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
-from agentvault_tui.broker.connecting import Consent, Flow, Wanted
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
@@ -21,6 +20,7 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.shapes import account_info
 from agentvault_tui.broker.usecases.connect import begin, proceed
 from agentvault_tui.broker.usecases.disconnect import disconnect
+from agentvault_tui.broker.vault_access import Consent, Flow, Wanted
 from agentvault_tui.clock import iso
 from agentvault_tui.model import Account
 from agentvault_tui.operator_api import calls

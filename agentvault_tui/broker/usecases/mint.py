@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import replace
 from typing import Final
 
-from agentvault_tui.broker.approvers import may_approve
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.usecases.request import digest_of
@@ -26,7 +25,24 @@ from agentvault_tui.model import (
     TokenKind,
     new_id,
 )
-from agentvault_tui.vault import DeviceFlow, FlowTokens
+from agentvault_tui.model.role import Role, role_of
+from agentvault_tui.settings import Settings
+from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, is_approver
+
+
+def may_approve(identity: Identity, settings: Settings) -> bool:
+    """Tell whether *identity*, proven a moment ago, may approve.
+
+    An approver by the list of approvers or by role. Where the tenant gives a role of
+    ours, or where roles are ``claim``, being on the list is not enough.
+    """
+    if not is_approver(identity, settings.stepup.approvers):
+        return False
+    role = role_of(identity.roles)
+    if role is None:
+        return not settings.operators.by_claim
+    return role is Role.APPROVER
+
 
 UNDELIVERED: Final = "undelivered:"
 """Stands for the hash of a minted token whose secret nobody was given yet."""

@@ -17,10 +17,10 @@ from support.stepups import Gate
 from support.tenant_admin import query_of
 from support.token_vault import exchange
 
-from agentvault_tui.broker.connecting import Consent, Flow
 from agentvault_tui.broker.usecases.connect import _answer
 from agentvault_tui.broker.usecases.disconnect import disconnect
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.vault_access import Consent, Flow
 from agentvault_tui.errors import (
     ConflictError,
     NotFoundError,

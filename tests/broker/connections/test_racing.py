@@ -15,7 +15,6 @@ from support.tenant_admin import Person
 from support.token_vault import exchange
 
 from agentvault_tui.broker.usecases import disconnect as disconnecting
-from agentvault_tui.broker.usecases import sign_out
 from agentvault_tui.broker.usecases.disconnect import Removed, disconnect
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.model import Account, Agent, EventType
@@ -43,9 +42,8 @@ async def overtaken(
     call: str,
 ) -> Removed:
     """Remove the account, and connect it anew while *call* is under way."""
-    use_case = sign_out if call == "revoke_token" else disconnecting
-    held = Held(getattr(use_case, call))
-    monkeypatch.setattr(use_case, call, held)
+    held = Held(getattr(disconnecting, call))
+    monkeypatch.setattr(disconnecting, call, held)
     removing = asyncio.create_task(
         disconnect(office.broker, agent.id, WORKSPACE, OPERATOR, shared=False)
     )

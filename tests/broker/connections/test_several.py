@@ -12,7 +12,7 @@ from support.connecting import WORKSPACE, Office, caller
 from support.tenant_admin import Person
 from support.token_vault import exchange
 
-from agentvault_tui.broker.connecting import Flow
+from agentvault_tui.broker.vault_access import Flow
 from agentvault_tui.errors import ConflictError, TenantError
 from agentvault_tui.model import Account
 from agentvault_tui.vault import MyAccountApi

@@ -13,9 +13,9 @@ from support.upstream import Site
 from agentvault_tui.broker.shapes import agent_info, step_info
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.upstream.access import Tried
-from agentvault_tui.broker.usecases import sign_out
+from agentvault_tui.broker.usecases import disconnect as sign_out
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
-from agentvault_tui.broker.vault_users import VaultUser
+from agentvault_tui.broker.vault_access import VaultUser
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import Agent
 from agentvault_tui.vault import ClientSecret, Secret
