@@ -164,7 +164,7 @@ def _detail(event: Event, name: str) -> int:
 def _cut(broker: Broker, agent: Agent) -> RevokeForecast:
     """Return what a revocation would end at this moment."""
     held = broker.registry.held(agent.id)
-    waiting = broker.registry.open_stepups(agent.id)
+    waiting = broker.stepups.open(agent.id)
     return RevokeForecast(
         tokens=len(held), elevated=held.elevated, stepups=len(waiting)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
+from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.upstream import (
     Attempts,
     Outbox,
@@ -33,7 +33,6 @@ from agentvault_tui.model import (
     AgentId,
     Draft,
     Event,
-    StepUpId,
     Token,
     TokenId,
 )
@@ -118,24 +117,12 @@ class Broker:
     """Why no verification of it could be done, while that is so."""
     verify_first: bool = False
     """Whether nothing is restored before the ledger was found right."""
-    flows: dict[StepUpId, asyncio.Task[None]] = field(default_factory=dict)
-    """Device flows under way, one a step-up."""
-    deciding: set[StepUpId] = field(default_factory=set)
-    """Step-ups whose decision is being recorded: the first one wins."""
-    approval_locks: dict[str, asyncio.Lock] = field(
-        default_factory=lambda: defaultdict(asyncio.Lock)
-    )
-    """Two consoles that approve at once share one device flow."""
-    recounted: set[StepUpId] = field(default_factory=set)
-    """Step-ups asked for again since they were last written."""
     uses_new: dict[tuple[TokenId, AgentId], TokenUse] = field(default_factory=dict)
     """Uses of tokens to be recorded at the next look, by token and resource server."""
     uses_told: dict[tuple[TokenId, AgentId], TokenUse] = field(default_factory=dict)
     """Those recorded within the last minute, in that order; they count on."""
     registering: set[str] = field(default_factory=set)
     """Names whose registration is being recorded."""
-    polled: dict[StepUpId, float] = field(default_factory=dict)
-    """When each waiting step-up was last polled, in boot seconds."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None
@@ -218,23 +205,10 @@ class Broker:
         if draft is not None:
             self.on_status()
 
-    def end_flow(self, stepup_id: StepUpId) -> None:
-        """Stop following a device flow whose step-up is over."""
-        task = self.flows.pop(stepup_id, None)
-        # A flow whose approval is being recorded goes on: it will find that it was
-        # overtaken, and record that.
-        running = task is not None and task is not asyncio.current_task()
-        if task is not None and running and stepup_id not in self.deciding:
-            task.cancel()
-        self.polled.pop(stepup_id, None)
-        self.approval_locks.pop(stepup_id, None)
-
-    def flow_ended(self, stepup_id: StepUpId, task: asyncio.Task[None]) -> None:
-        """Let go of a finished device flow, and say so if it broke."""
-        if self.flows.get(stepup_id) is task:
-            del self.flows[stepup_id]
-        if not task.cancelled() and (error := task.exception()):
-            log.error("device flow of %s broke", stepup_id, exc_info=error)
+    @property
+    def stepups(self) -> StepUps:
+        """Step-ups, and all that is under way about them."""
+        return self.registry.stepups
 
     def actor(self, agent: Agent) -> Actor:
         """Return *agent* as the one who acts."""

@@ -345,7 +345,7 @@ class Cuts:
                     return revoked
             case StepUp():
                 try:
-                    return registry.stepup(change.id)
+                    return registry.stepups.get(change.id)
                 except NotFoundError:
                     return replace(
                         change,
@@ -357,7 +357,7 @@ class Cuts:
             case Panic():
                 return registry.panic or replace(change, on=False)
             case Cooldown():
-                return registry.cooldowns.of(change.agent_id)
+                return registry.stepups.cooldowns.of(change.agent_id)
             case OutboxStep():
                 return registry.step(change.agent_id, change.id)
             case Account() | DropAccount() | Lease():

@@ -114,11 +114,9 @@ class Feed:
         for agent_id in sorted(agents):
             yield from self._agent(agent_id)
         for stepup_id in sorted(stepups):
-            try:
-                stepup = self._registry.stepup(stepup_id)
-            except NotFoundError:
-                continue  # decided long ago: the events tell its story
-            yield frame("stepup", stepup_info(stepup, self._registry.ends()))
+            # One that was decided long ago is not known: the events tell its story.
+            if stepup := self._registry.stepups.find(stepup_id):
+                yield frame("stepup", stepup_info(stepup, self._registry.ends()))
         for event in events:
             yield frame("audit", event_info(event), event.seq)
 

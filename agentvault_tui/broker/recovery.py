@@ -83,7 +83,7 @@ async def _cancel_changed(broker: Broker) -> None:
     covered less.
     """
     registry = broker.registry
-    known = [*registry.open_stepups(), *registry.decided_stepups()]
+    known = [*registry.stepups.open(), *registry.stepups.decided()]
     for stepup in known:
         minted = registry.elevated(stepup.id)
         if not (stepup.status.open or minted) or digest_of(stepup) == stepup.digest:
@@ -202,7 +202,7 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
             *drops,
             *(DropToken(token.id) for token in found.tokens),
             *([found.panic] if found.panic else ()),
-            *(broker.registry.stepup(stepup.id) for stepup in found.stepups),
+            *(broker.stepups.get(stepup.id) for stepup in found.stepups),
             *(DropAccount(one.agent_id, one.connection) for one in found.accounts),
             *(Lease(one.agent_id, one.connection, ()) for one in found.leases),
             *found.cooldowns,
@@ -343,7 +343,7 @@ async def _close_account(broker: Broker, kept: KeptCut, by: Actor) -> None:
 
 
 async def _wait_longer(broker: Broker, kept: KeptCut, _: Actor) -> None:
-    known, cooldown = broker.registry.cooldowns, read_cooldown(kept.agent, kept.status)
+    known, cooldown = broker.stepups.cooldowns, read_cooldown(kept.agent, kept.status)
     if cooldown.denials > known.of(cooldown.agent_id).denials:
         known.take_over([cooldown])
         await broker.record_cut(changes=[cooldown])
@@ -375,14 +375,14 @@ async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:
 
 
 async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    stepup = broker.registry.stepup(kept.id)
+    stepup = broker.stepups.get(kept.id)
     status = StepUpStatus(kept.status)
     spent = status is StepUpStatus.REDEEMED and stepup.status is StepUpStatus.APPROVED
     if not (stepup.status.open or spent):
         return
     if spent:
         ended = replace(stepup, status=status, redeemed_at=broker.clock.now())
-        broker.registry.put_stepup(ended)
+        broker.stepups.put(ended)
         await broker.record_cut(changes=[ended], agent_id=stepup.agent_id)
     elif status is StepUpStatus.DENIED:
         await deny(broker, stepup.id, kept.why, by)

@@ -12,7 +12,6 @@ from bisect import bisect_right, insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
 from typing import Final
@@ -24,8 +23,8 @@ from agentvault_tui.broker.accounts import (
     Prospect,
     ProviderTokens,
 )
-from agentvault_tui.broker.cooldowns import Cooldowns
 from agentvault_tui.broker.held import HeldTokens
+from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
@@ -38,9 +37,7 @@ from agentvault_tui.model import (
     AgentStatus,
     Event,
     Outcome,
-    StepUp,
     StepUpId,
-    StepUpStatus,
     Token,
 )
 from agentvault_tui.text import visible
@@ -56,8 +53,6 @@ _NO_COUNTS: Final = AgentCounts()
 _SLICE: Final = 1000
 """Tokens or agents looked at in one turn of the event loop by what can wait."""
 Foreseen = Callable[[AgentId], tuple[str, ...]]
-KEPT_DECIDED: Final = 200
-"""Decided step-ups kept for lists and late polls."""
 
 
 class Registry:
@@ -66,7 +61,7 @@ class Registry:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.panic: Panic | None = None
-        self.cooldowns = Cooldowns(clock)
+        self.stepups = StepUps(clock)
         self.accounts = Accounts(self._is_active)
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
@@ -84,8 +79,6 @@ class Registry:
         self._weighed_at = -_WEIGHED_FOR
         self._cut: deque[HeldTokens] = deque()
         """Tokens that were cut, to be taken out of `_tokens`."""
-        self._stepups: dict[StepUpId, StepUp] = {}
-        self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
         self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, int] = defaultdict(int)
@@ -215,7 +208,6 @@ class Registry:
         Device flows do not survive a restart: what was being authorized waits again.
         """
         self.panic = loaded.panic
-        self.cooldowns.take_over(loaded.cooldowns)
         for account in loaded.accounts:
             self.accounts.put(account)
         self.leases.take_over(loaded.leases)
@@ -227,18 +219,7 @@ class Registry:
             self.put_step(step)
         for token in loaded.tokens:
             self.put_token(token)
-        for stepup in loaded.stepups:
-            if stepup.status is StepUpStatus.AUTHORIZING:
-                self.put_stepup(
-                    replace(
-                        stepup,
-                        status=StepUpStatus.PENDING,
-                        device=None,
-                        problem="the broker restarted; approve again",
-                    )
-                )
-            else:
-                self.put_stepup(stepup)
+        self.stepups.take_over(loaded.stepups, loaded.cooldowns)
 
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
         """Return the other agents that are served and use *account* too."""
@@ -446,12 +427,8 @@ class Registry:
                 work = 0
                 yield
         self.provider_tokens.sweep()
-        decided = [s for s in self._stepups.values() if not s.status.open]
-        decided.sort(key=lambda s: s.decided_at or s.requested_at)
-        for stepup in decided[:-KEPT_DECIDED]:
-            # An approved one is kept while its agent may still come for the token.
-            if stepup.expires.passed(self._clock) and not self.elevated(stepup.id):
-                self._stepups.pop(stepup.id)
+        # An approved one is kept while its agent may still come for the token.
+        self.stepups.sweep(self.elevated)
 
     def forget_cut(self) -> Iterator[None]:
         """Take tokens that were cut out of memory, yielding after each slice."""
@@ -491,56 +468,3 @@ class Registry:
             del self._tokens[token.sha256]
         if token.stepup_id and self._elevated.get(token.stepup_id) is token:
             del self._elevated[token.stepup_id]
-
-    # Step-ups
-
-    def put_stepup(self, stepup: StepUp) -> None:
-        """Remember *stepup*, replacing what was known of it."""
-        self._stepups[stepup.id] = stepup
-        if stepup.status.open:
-            self._open_of[stepup.agent_id].add(stepup.id)
-        else:
-            self._close(stepup)
-
-    def forget_stepup(self, stepup: StepUp) -> None:
-        """Take back a step-up whose record failed."""
-        self._stepups.pop(stepup.id, None)
-        self._close(stepup)
-
-    def _close(self, stepup: StepUp) -> None:
-        waiting = self._open_of.get(stepup.agent_id)
-        if waiting is not None:
-            waiting.discard(stepup.id)
-            if not waiting:
-                del self._open_of[stepup.agent_id]
-
-    def stepup(self, stepup_id: str) -> StepUp:
-        """Return the step-up with that id.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        stepup = self._stepups.get(StepUpId(stepup_id))
-        if stepup is None:
-            raise NotFoundError("no step-up has that id", "agentvault stepup list")
-        return stepup
-
-    def open_stepups(self, agent_id: AgentId | None = None) -> list[StepUp]:
-        """Return undecided step-ups, oldest first."""
-        ids: Iterable[StepUpId] = (
-            [i for group in self._open_of.values() for i in group]
-            if agent_id is None
-            else self._open_of.get(agent_id, ())
-        )
-        return sorted((self._stepups[i] for i in ids), key=lambda s: s.requested_at)
-
-    @property
-    def open_count(self) -> int:
-        """How many step-ups wait for a person."""
-        return sum(map(len, self._open_of.values()))
-
-    def decided_stepups(self) -> Iterator[StepUp]:
-        """Yield decided step-ups, the latest decision first."""
-        decided = [s for s in self._stepups.values() if not s.status.open]
-        decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
-        yield from decided

@@ -283,7 +283,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
 
 async def _close(rooms: _Rooms) -> None:
     broker = rooms.broker
-    flows = list(broker.flows.values())
+    flows = list(broker.stepups.flows.values())
     for task in flows:
         task.cancel()
     await asyncio.gather(*flows, return_exceptions=True)

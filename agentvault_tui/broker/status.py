@@ -45,7 +45,7 @@ def status_info(broker: Broker) -> StatusInfo:
         ),
         panic=panic_info(broker.registry.panic),
         agents=broker.registry.agent_count,
-        stepups_pending=broker.registry.open_count,
+        stepups_pending=broker.stepups.open_count,
         policy_version=broker.policy.version,
         warnings=tuple(warnings(broker)),
     )

@@ -9,7 +9,6 @@ from typing import Final
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
-from agentvault_tui.broker.usecases.repeats import show_counts
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.broker.usecases.uses import record_uses
 from agentvault_tui.errors import LedgerError
@@ -51,7 +50,7 @@ async def _looks(broker: Broker) -> None:
             for _ in registry.sweep_in_slices() if swept else registry.forget_cut():
                 await asyncio.sleep(0)
             # What needs the ledger comes last: while it cannot write, the rest goes on.
-            show_counts(broker)
+            show_repeated(broker)
             await _floods(broker)
             await record_uses(broker)
             missed = broker.cuts.unfinished or broker.replays.unsaved
@@ -141,3 +140,13 @@ async def _clock(broker: Broker, before: float) -> float:
             )
         )
     return now
+
+
+def show_repeated(broker: Broker) -> None:
+    """Show consoles the step-ups that were asked for again since the last time.
+
+    Nothing is written: each repetition has an event, from which a start counts them.
+    """
+    repeated = broker.stepups.take_repeated()
+    if repeated and broker.ledger.on_written is not None:
+        broker.ledger.on_written((), repeated)

@@ -150,7 +150,7 @@ async def test_an_elevated_token_is_a_use_once_it_is_redeemed(bench: Bench) -> N
     await begin_approval(bench.broker, held.stepup.id, held.stepup.digest, OPERATOR)
     bench.tenant.approve()
     registry, approved = bench.broker.registry, StepUpStatus.APPROVED
-    await bench.until(lambda: registry.stepup(held.stepup.id).status is approved)
+    await bench.until(lambda: registry.stepups.get(held.stepup.id).status is approved)
     granted = await poll(bench.broker, agent, held.stepup.id)
     assert isinstance(granted, Granted)
     found = await read(bench, agent)

@@ -69,7 +69,7 @@ async def test_it_says_how_each_ended_and_when_its_token_was_used(bench: Bench) 
     begun = bench.clock.now()
     bench.tenant.approve()
     registry = bench.broker.registry
-    await bench.until(lambda: registry.stepup(asked.id).status == "approved")
+    await bench.until(lambda: registry.stepups.get(asked.id).status == "approved")
     granted: Any = await poll(bench.broker, agent, asked.id)
     bench.clock.advance(7)
     await introspect(bench.broker, server, granted.access_token)
@@ -126,7 +126,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, clock: ManualClock) -> 
 
 async def _made(bench: Bench, agent: Agent) -> StepUp:
     """One step-up to copy from, asked for once."""
-    waiting = bench.broker.registry.open_stepups(agent.id)
+    waiting = bench.broker.stepups.open(agent.id)
     made: StepUp = waiting[0] if waiting else await ask(bench, agent, 0)
     return made
 
@@ -195,6 +195,6 @@ async def test_a_file_of_version_2_is_brought_up_to_date(
     try:
         assert await amounts(bench, asked) == [7]
         # Bound to its request by no event of that version: it is asked for again.
-        assert bench.broker.registry.stepup(asked.id).problem == "upgraded"
+        assert bench.broker.stepups.get(asked.id).problem == "upgraded"
     finally:
         await bench.close()

@@ -12,10 +12,10 @@ from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold, latched, start
 
-from agentvault_tui.broker import registry as registry_module
+from agentvault_tui.broker import stepups as stepups_module
 from agentvault_tui.broker.answers import Denied, Escalated
-from agentvault_tui.broker.cooldowns import FIRST, LONGEST, Cooldowns
 from agentvault_tui.broker.recovery import recover
+from agentvault_tui.broker.stepups import FIRST, LONGEST, Cooldowns
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Attempt, Recovery
@@ -40,7 +40,7 @@ async def test_decisions_about_others_do_not_end_a_cool_down(
     bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many others were decided since, and restarted, the denied one waits."""
-    monkeypatch.setattr(registry_module, "KEPT_DECIDED", 1)
+    monkeypatch.setattr(stepups_module, "KEPT_DECIDED", 1)
     monkeypatch.setattr("agentvault_tui.ledger.state._LATEST", 1)
     agent = await denied_once(bench)
     for number in range(3):
@@ -56,7 +56,7 @@ async def test_decisions_about_others_do_not_end_a_cool_down(
         answer = await ask(again, agent)
         assert isinstance(answer, Escalated)
         await deny(again.broker, answer.stepup.id, "still no", OPERATOR)
-        assert again.broker.registry.cooldowns.remaining(agent.id) == 2 * FIRST
+        assert again.broker.stepups.cooldowns.remaining(agent.id) == 2 * FIRST
     finally:
         await again.close()
 
@@ -76,7 +76,7 @@ async def test_an_approval_starts_the_count_anew(
         held = await ask(again, agent)
         assert isinstance(held, Escalated)
         await deny(again.broker, held.stepup.id, "no", OPERATOR)
-        assert again.broker.registry.cooldowns.remaining(agent.id) == FIRST
+        assert again.broker.stepups.cooldowns.remaining(agent.id) == FIRST
     finally:
         await again.close()
 
@@ -89,7 +89,7 @@ async def test_what_was_not_recorded_never_shortens_a_cool_down(
     clock.advance(FIRST)
     held = await ask(bench, agent)
     assert isinstance(held, Escalated)
-    stepup, cooldowns = held.stepup, bench.broker.registry.cooldowns
+    stepup, cooldowns = held.stepup, bench.broker.stepups.cooldowns
     before = cooldowns.of(agent.id)
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "commit", latched)
@@ -109,7 +109,7 @@ async def test_what_was_not_recorded_never_shortens_a_cool_down(
     monkeypatch.setattr(bench.ledger, "commit", refuses)
     await start(bench, stepup)
     bench.tenant.approve()
-    await bench.until(lambda: stepup.id not in bench.broker.flows)
+    await bench.until(lambda: stepup.id not in bench.broker.stepups.flows)
     assert cooldowns.of(agent.id).denials == before.denials
 
 

@@ -124,7 +124,7 @@ class Stage:
         """Tell whether *cut* holds in *bench*, as an outsider would find out."""
         registry = bench.broker.registry
         told = await introspect(bench.broker, self.server, self.secret)
-        stepup = registry.stepup(self.stepup.id)
+        stepup = registry.stepups.get(self.stepup.id)
         match cut:
             case "revoked":
                 status = registry.agent(self.agent.id).status
@@ -139,7 +139,7 @@ class Stage:
             case "handed_back":
                 return told.token is None
             case "denied":
-                waits = registry.cooldowns.remaining(self.agent.id)
+                waits = registry.stepups.cooldowns.remaining(self.agent.id)
                 return stepup.status is StepUpStatus.DENIED and waits > 0
             case _:
                 account = registry.accounts.get(self.agent.id, "google")

@@ -10,7 +10,7 @@ from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.stepups import Gate, approve, hold, latched
 
-from agentvault_tui.broker import registry as registry_module
+from agentvault_tui.broker import stepups as stepups_module
 from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import (
@@ -211,7 +211,7 @@ async def test_many_decisions_do_not_take_an_approved_token_away(
     bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many were decided since, the agent still finds its approved token."""
-    monkeypatch.setattr(registry_module, "KEPT_DECIDED", 1)
+    monkeypatch.setattr(stepups_module, "KEPT_DECIDED", 1)
     agent, stepup = await hold(bench)
     clock.advance(200)
     await approve(bench, stepup)

@@ -186,7 +186,7 @@ async def test_an_agent_without_an_account_is_told_in_auth0s_words(
         assert answer.status_code == 401
         assert answer.json()["error"] == NOT_FOUND
         assert "www-authenticate" not in answer.headers
-    assert vault.broker.registry.open_stepups() == []
+    assert vault.broker.stepups.open() == []
     assert (await vault.bench.events())[-1].reason == "not_connected"
 
 
@@ -425,7 +425,7 @@ async def test_an_approval_delivers_once(vault: Vaulted) -> None:
     again = await exchange(caller, BANK)
     assert again.json()["auth_req_id"] == body["auth_req_id"]
     assert vault.exchanges == 0
-    stepup = vault.broker.registry.stepup(body["auth_req_id"])
+    stepup = vault.broker.stepups.get(body["auth_req_id"])
     assert (stepup.action, stepup.resource) == ("send:payment", "connection:bank")
     assert stepup.parameters["user"] == "auth0|ursula"
     await vault.approve(body["auth_req_id"])
@@ -434,7 +434,7 @@ async def test_an_approval_delivers_once(vault: Vaulted) -> None:
     given = await exchange(caller, BANK)
     assert given.status_code == 200
     assert given.json()["decision_id"] == stepup.decision_id
-    stepup = vault.broker.registry.stepup(body["auth_req_id"])
+    stepup = vault.broker.stepups.get(body["auth_req_id"])
     assert stepup.status is StepUpStatus.REDEEMED
     assert vault.broker.registry.tokens_of(caller.agent.id) == []
     after = await exchange(caller, BANK)

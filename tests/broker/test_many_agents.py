@@ -333,8 +333,8 @@ async def test_panic_cancels_very_many_step_ups_in_parts(bench: Bench) -> None:
     cut = await revoke.panic(bench.broker, "drill", OPERATOR)
     assert cut.recorded
     assert cut.stepups == 120
-    assert bench.broker.registry.open_stepups() == []
-    assert bench.broker.registry.open_count == 0
+    assert bench.broker.stepups.open() == []
+    assert bench.broker.stepups.open_count == 0
     new = (await bench.events())[before:]
     assert [event.type.value for event in new] == ["panic.on"] + 120 * [
         "stepup.cancelled"
@@ -362,7 +362,7 @@ async def test_very_many_step_ups_expire_in_parts(bench: Bench) -> None:
     bench.ledger.on_written = noticed
     bench.clock.advance(301)
     await expire_due(bench.broker)
-    assert bench.broker.registry.open_count == 0
+    assert bench.broker.stepups.open_count == 0
     assert sum(sizes) == 120
     assert max(sizes) <= 100
 

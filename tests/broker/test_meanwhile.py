@@ -91,8 +91,8 @@ async def test_a_denial_is_in_force_before_its_record(
     denying = asyncio.create_task(deny(bench.broker, stepup.id, "no", OPERATOR))
     await gate.reached.wait()
     registry = bench.broker.registry
-    assert registry.stepup(stepup.id).status is StepUpStatus.DENIED
+    assert registry.stepups.get(stepup.id).status is StepUpStatus.DENIED
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
     gate.open.set()
     assert (await denying).status is StepUpStatus.DENIED
-    assert registry.stepup(stepup.id).status is StepUpStatus.DENIED
+    assert registry.stepups.get(stepup.id).status is StepUpStatus.DENIED

@@ -19,13 +19,13 @@ def changed(**members: object) -> Callable[[Bench, StepUp], None]:
     """Let the step-up be another one than the one whose device flow began."""
 
     def change(bench: Bench, stepup: StepUp) -> None:
-        bench.broker.registry.put_stepup(replace(stepup, **members))  # type: ignore[arg-type]
+        bench.broker.stepups.put(replace(stepup, **members))  # type: ignore[arg-type]
 
     return change
 
 
 def denying(bench: Bench, stepup: StepUp) -> None:
-    bench.broker.deciding.add(stepup.id)
+    bench.broker.stepups.deciding.add(stepup.id)
 
 
 def too_late(bench: Bench, stepup: StepUp) -> None:

@@ -62,7 +62,7 @@ async def test_a_repeated_request_does_not_write_over_its_denial(
     await denying
     again = await reopened(bench, clock)
     try:
-        found = again.broker.registry.stepup(held.stepup.id)
+        found = again.broker.stepups.get(held.stepup.id)
         assert found.status is StepUpStatus.DENIED
         refused = await ask(again, again.broker.registry.agent(agent.id))
         assert isinstance(refused, Denied)
@@ -82,8 +82,8 @@ async def test_a_policy_tightened_meanwhile_ends_an_approval(bench: Bench) -> No
     await reload_policy(bench.broker)
     bench.tenant.approve()
     registry = bench.broker.registry
-    await bench.until(lambda: stepup.id not in bench.broker.flows)
-    assert registry.stepup(stepup.id).status is StepUpStatus.PENDING
+    await bench.until(lambda: stepup.id not in bench.broker.stepups.flows)
+    assert registry.stepups.get(stepup.id).status is StepUpStatus.PENDING
     assert registry.elevated(stepup.id) is None
     (event,) = await bench.events("stepup.not_approved")
     assert event.reason
@@ -204,7 +204,7 @@ async def test_a_clock_set_back_over_a_reboot_revives_nothing(
         same = again.broker.registry.agent(agent.id)
         answer = await introspect(again.broker, same, granted.access_token)
         assert answer.token is None
-        found = again.broker.registry.stepup(held.stepup.id)
+        found = again.broker.stepups.get(held.stepup.id)
         assert found.status is StepUpStatus.CANCELLED
         assert len(await again.events("clock.jump")) == 1
     finally:

@@ -54,7 +54,7 @@ Scene = dict[str, Any]
 def scene_of(registry: Registry) -> Scene:
     """What the registry holds, as the operators' HTTP tells it."""
     agents = registry.agents()
-    waiting, done = registry.open_stepups(), list(registry.decided_stepups())
+    waiting, done = registry.stepups.open(), list(registry.stepups.decided())
     return {
         "agents": {a.id: _plain(a) for a in agents},
         "tokens": {
@@ -128,7 +128,7 @@ class Story:
         return self.chance.choice(self.registry.agents())
 
     def open(self) -> StepUp | None:
-        found = self.registry.open_stepups()
+        found = self.registry.stepups.open()
         return self.chance.choice(found) if found else None
 
     async def step(self) -> None:
@@ -191,11 +191,11 @@ class Story:
                 await self._rests(step)
 
     async def _rests(self, step: StepUp) -> None:
-        flows = self.bench.broker.flows
+        flows = self.bench.broker.stepups.flows
         await self.bench.until(lambda: step.id not in flows)
 
     async def fetch(self) -> None:
-        for step in list(self.registry.decided_stepups()):
+        for step in list(self.registry.stepups.decided()):
             if step.status is StepUpStatus.APPROVED:
                 agent = self.registry.agent(step.agent_id)
                 answer = await poll(self.bench.broker, agent, step.id)
@@ -219,11 +219,13 @@ class Story:
             await deny(self.bench.broker, step.id, "no", OPERATOR)
 
     async def code_runs_out(self) -> None:
-        waiting = self.registry.open_stepups()
-        flow = next((s for s in waiting if s.id in self.bench.broker.flows), None)
+        waiting = self.registry.stepups.open()
+        flow = next(
+            (s for s in waiting if s.id in self.bench.broker.stepups.flows), None
+        )
         if flow is not None:
             self.bench.tenant.end(CodeExpired())
-            await self.bench.until(lambda: not self.bench.broker.flows)
+            await self.bench.until(lambda: not self.bench.broker.stepups.flows)
 
     async def revoke(self) -> None:
         await revoke_agent(self.bench.broker, self.agent().id, "odd", OPERATOR)

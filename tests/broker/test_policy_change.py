@@ -247,7 +247,7 @@ async def test_an_approval_ends_only_where_it_is_forbidden_now(bench: Bench) -> 
     answer = await poll(bench.broker, agent, stepup.id)
     await recheck_tokens(bench.broker)
     assert not isinstance(answer, Granted)
-    ended = bench.broker.registry.stepup(stepup.id)
+    ended = bench.broker.stepups.get(stepup.id)
     assert (ended.status, ended.problem) == (StepUpStatus.CANCELLED, "policy_changed")
     refused = await poll(bench.broker, agent, stepup.id)
     assert isinstance(refused, Denied)

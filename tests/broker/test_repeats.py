@@ -12,7 +12,7 @@ from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.answers import Escalated
-from agentvault_tui.broker.usecases.repeats import show_counts
+from agentvault_tui.broker.upkeep import show_repeated
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.model import Action
@@ -34,10 +34,10 @@ async def test_repeats_are_written_and_shown_once_with_the_right_count(
         assert "event: status" in await anext(frames)
         answers = await asyncio.gather(*(ask(bench, agent) for _ in range(100)))
         assert {answer.stepup.id for answer in answers} == {stepup.id}
-        show_counts(bench.broker)
-        show_counts(bench.broker)
+        show_repeated(bench.broker)
+        show_repeated(bench.broker)
         text = ""
-        while '"count": 101' not in text.partition("event: stepup")[2]:
+        while '"count":101' not in text.partition("event: stepup")[2]:
             text += await asyncio.wait_for(anext(frames), 10)
     assert text.count("event: stepup") == 1
     assert text.count("event: audit") == 100
@@ -45,7 +45,7 @@ async def test_repeats_are_written_and_shown_once_with_the_right_count(
     await bench.close()
     again = await Bench.open(bench.home, clock)
     try:
-        assert again.broker.registry.stepup(stepup.id).count == 101
+        assert again.broker.stepups.get(stepup.id).count == 101
     finally:
         await again.close()
 
@@ -84,6 +84,6 @@ async def test_a_decision_carries_the_count(bench: Bench, decide: str) -> None:
         await approve(bench, stepup)
     else:
         await deny(bench.broker, stepup.id, "no", OPERATOR)
-    show_counts(bench.broker)
-    assert bench.broker.registry.stepup(stepup.id).count == 5
+    show_repeated(bench.broker)
+    assert bench.broker.stepups.get(stepup.id).count == 5
     assert await stored_count(bench, stepup.id) == 5

@@ -105,8 +105,8 @@ async def test_identical_requests_collapse_into_the_pending_one(bench: Bench) ->
     many = await asyncio.gather(*(ask(bench, agent, PAYMENT) for _ in range(10)))
     assert isinstance(first, Escalated)
     assert {again.stepup.id for again in many} == {first.stepup.id}  # type: ignore[attr-defined]
-    assert bench.broker.registry.stepup(first.stepup.id).count == 11
-    assert len(bench.broker.registry.open_stepups()) == 1
+    assert bench.broker.stepups.get(first.stepup.id).count == 11
+    assert len(bench.broker.stepups.open()) == 1
 
 
 async def test_a_fourth_pending_request_is_refused(bench: Bench) -> None:
@@ -221,7 +221,7 @@ async def test_without_a_record_there_is_no_answer(
         with pytest.raises(LedgerUnwritableError):
             await ask(bench, agent, action)
     assert bench.broker.registry.tokens_of(agent.id) == []
-    assert bench.broker.registry.open_stepups() == []
+    assert bench.broker.stepups.open() == []
 
 
 @pytest.mark.parametrize("wanted", [CALENDAR, PAYMENT])

@@ -165,7 +165,7 @@ async def test_lifting_the_panic_leaves_single_revocations(bench: Bench) -> None
     await revoke_agent(bench.broker, one.id, "", OPERATOR)
     cut = await panic(bench.broker, "drill", OPERATOR)
     assert (cut.tokens, cut.stepups) == (1, 1)
-    ended = bench.broker.registry.stepup(held.stepup.id)
+    ended = bench.broker.stepups.get(held.stepup.id)
     assert ended.status is StepUpStatus.CANCELLED
     assert await lift_panic(bench.broker, OPERATOR) == 1
     assert not bench.broker.registry.serves(one.id)
@@ -222,7 +222,7 @@ async def test_a_scope_taken_away_stays_so_though_the_grant_beside_it_fails(
         registry = again.broker.registry
         assert registry.agent(agent.id).scopes == ()
         assert registry.tokens_of(agent.id) == []
-        assert registry.stepup(held.stepup.id).status is StepUpStatus.CANCELLED
+        assert registry.stepups.get(held.stepup.id).status is StepUpStatus.CANCELLED
         (event,) = await again.events("agent.scopes_changed")
         assert event.detail["ungranted"] == sorted(agent.scopes)
         assert event.detail["granted"] == []

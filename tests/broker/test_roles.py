@@ -418,8 +418,8 @@ async def test_by_claim_the_proof_itself_needs_the_role(
     bench.tenant.approve(who=who)
     registry = bench.broker.registry
     open_now = StepUpStatus.AUTHORIZING
-    await bench.until(lambda: registry.stepup(stepup.id).status is not open_now)
-    ended = registry.stepup(stepup.id)
+    await bench.until(lambda: registry.stepups.get(stepup.id).status is not open_now)
+    ended = registry.stepups.get(stepup.id)
     assert (ended.status is StepUpStatus.APPROVED) is approved
     assert ("not an allowed approver" in (ended.problem or "")) is not approved
 

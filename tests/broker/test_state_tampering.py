@@ -304,7 +304,7 @@ async def test_a_denied_agent_waits_though_its_row_is_gone(bench: Bench) -> None
     db.close()
     again = await Bench.open(bench.home, bench.clock)
     try:
-        assert again.broker.registry.cooldowns.remaining(agent.id) == 30.0
+        assert again.broker.stepups.cooldowns.remaining(agent.id) == 30.0
         answer = await ask(again, agent, PAYMENT)
         assert answer.reason == "cooling_down"
     finally:

@@ -46,7 +46,7 @@ from agentvault_tui.vault import FlowDenied, FlowExpired
 
 
 def status(bench: Bench, stepup: StepUp) -> StepUpStatus:
-    return bench.broker.registry.stepup(stepup.id).status
+    return bench.broker.stepups.get(stepup.id).status
 
 
 async def test_approval_mints_one_token_that_the_asking_agent_gets_once(
@@ -121,7 +121,7 @@ async def test_a_denial_while_authorizing_ends_the_flow(bench: Bench) -> None:
     """Denied while the code is out, a later yes at the tenant changes nothing."""
     agent, stepup = await hold(bench)
     await start(bench, stepup)
-    flow = bench.broker.flows[stepup.id]
+    flow = bench.broker.stepups.flows[stepup.id]
     await deny(bench.broker, stepup.id, "wrong amount", OPERATOR)
     with pytest.raises(asyncio.CancelledError):
         await flow
@@ -147,7 +147,7 @@ async def test_a_yes_that_proves_too_little_leaves_it_pending(
     await start(bench, stepup)
     bench.tenant.approve(who=who)  # type: ignore[arg-type]
     await bench.until(lambda: status(bench, stepup) is StepUpStatus.PENDING)
-    problem = bench.broker.registry.stepup(stepup.id).problem
+    problem = bench.broker.stepups.get(stepup.id).problem
     assert words in (problem or "")
     assert bench.broker.registry.tokens_of(agent.id) == []
 
@@ -167,7 +167,7 @@ async def test_a_flow_without_a_yes_can_be_tried_again(
     await start(bench, stepup)
     bench.tenant.end(end)
     await bench.until(lambda: status(bench, stepup) is StepUpStatus.PENDING)
-    assert words in (bench.broker.registry.stepup(stepup.id).problem or "")
+    assert words in (bench.broker.stepups.get(stepup.id).problem or "")
     await approve(bench, stepup)
 
 
@@ -180,7 +180,7 @@ async def test_a_tenant_that_is_down_changes_nothing(bench: Bench) -> None:
     assert status(bench, stepup) is StepUpStatus.PENDING
     (event,) = await bench.events("stepup.not_approved")
     assert (event.actor, event.reason) == (OPERATOR, "the tenant does not answer")
-    assert bench.broker.registry.stepup(stepup.id).problem == event.reason
+    assert bench.broker.stepups.get(stepup.id).problem == event.reason
     await deny(bench.broker, stepup.id, "", OPERATOR)
 
 
@@ -234,7 +234,7 @@ async def test_a_revocation_overtakes_an_approval_that_is_being_recorded(
     await recording.wait()
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
     go_on.set()
-    await bench.until(lambda: stepup.id not in bench.broker.deciding)
+    await bench.until(lambda: stepup.id not in bench.broker.stepups.deciding)
     assert isinstance(await poll(bench.broker, agent, stepup.id), Denied)
     assert bench.broker.registry.tokens_of(agent.id) == []
     assert (await bench.ledger.load()).tokens == ()
@@ -249,7 +249,7 @@ async def test_a_changed_policy_asks_the_person_to_look_again(bench: Bench) -> N
     await reload_policy(bench.broker)
     with pytest.raises(ConflictError):
         await start(bench, stepup)
-    anew = bench.broker.registry.stepup(stepup.id)
+    anew = bench.broker.stepups.get(stepup.id)
     assert anew.digest != stepup.digest
     assert anew.policy_version == bench.broker.policy.version
     await approve(bench, anew)
@@ -328,7 +328,7 @@ async def test_a_restart_before_the_approval_keeps_what_the_token_is_for(
     await bench.close()
     again = await Bench.open(bench.home, clock)
     try:
-        await approve(again, again.broker.registry.stepup(stepup.id))
+        await approve(again, again.broker.stepups.get(stepup.id))
         granted = await poll(again.broker, agent, stepup.id)
         assert isinstance(granted, Granted)
         assert granted.token.authorization_details == to_json(details_of(PAYMENT))
@@ -346,7 +346,7 @@ async def test_a_restart_puts_what_was_being_authorized_back(
     await bench.close()
     again = await Bench.open(bench.home, clock)
     try:
-        found = again.broker.registry.stepup(stepup.id)
+        found = again.broker.stepups.get(stepup.id)
         assert found.status is StepUpStatus.PENDING
         assert "restarted" in (found.problem or "")
     finally:

@@ -35,7 +35,7 @@ async def spend(bench: Bench, agent: Agent) -> None:
     bench.tenant.approve()
     registry = bench.broker.registry
     await bench.until(
-        lambda: registry.stepup(stepup.id).status is StepUpStatus.APPROVED
+        lambda: registry.stepups.get(stepup.id).status is StepUpStatus.APPROVED
     )
     granted = await poll(bench.broker, agent, stepup.id)
     assert isinstance(granted, Granted)

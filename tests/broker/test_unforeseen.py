@@ -60,8 +60,8 @@ async def test_an_approval_that_breaks_waits_again_with_a_word(
     await start(bench, stepup)
     bench.tenant.approve()
     registry = bench.broker.registry
-    await bench.until(lambda: registry.stepup(stepup.id).status.value == "pending")
-    problem = registry.stepup(stepup.id).problem
+    await bench.until(lambda: registry.stepups.get(stepup.id).status.value == "pending")
+    problem = registry.stepups.get(stepup.id).problem
     assert problem == "this is our fault, see the log (UnicodeEncodeError)"
     assert registry.elevated(stepup.id) is None
     assert len([one for one in caplog.records if one.exc_info]) == 1

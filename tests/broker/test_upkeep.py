@@ -68,7 +68,7 @@ async def test_a_tenant_that_takes_its_time_delays_nothing(
     bench.clock.advance(301)
     before, registry = bench.broker.policy.version, bench.broker.registry
     await bench.until(lambda: bench.broker.policy.version != before)
-    assert registry.stepup(waiting.id).status is StepUpStatus.EXPIRED
+    assert registry.stepups.get(waiting.id).status is StepUpStatus.EXPIRED
     looking.cancel()
 
 
@@ -80,9 +80,9 @@ async def test_a_poll_ends_its_own_request_and_leaves_the_rest_to_upkeep(
     _, other = await hold(bench, "other")
     bench.clock.advance(301)
     assert isinstance(await poll(bench.broker, asking, asked.id), Expired)
-    assert bench.broker.registry.stepup(other.id).status is StepUpStatus.PENDING
+    assert bench.broker.stepups.get(other.id).status is StepUpStatus.PENDING
     await expire_due(bench.broker)
-    assert bench.broker.registry.stepup(other.id).status is StepUpStatus.EXPIRED
+    assert bench.broker.stepups.get(other.id).status is StepUpStatus.EXPIRED
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ async def test_what_a_clock_ahead_ended_stays_ended(
         ).token is None
         assert (await introspect(bench.broker, agent, after.access_token)).token
         assert isinstance(await poll(bench.broker, payer, approved.id), Expired)
-        found = bench.broker.registry.stepup(asked.id)
+        found = bench.broker.stepups.get(asked.id)
         assert found.status is StepUpStatus.EXPIRED
         assert await bench.events("audit.ambiguous") == []
     finally:

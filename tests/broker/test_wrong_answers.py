@@ -88,8 +88,8 @@ def answers(
 async def tried(bench: Bench, stepup: StepUp) -> StepUp:
     """Begin the approval, and return the step-up once the tenant has answered."""
     await start(bench, stepup)
-    await bench.broker.flows[stepup.id]
-    return bench.broker.registry.stepup(stepup.id)
+    await bench.broker.stepups.flows[stepup.id]
+    return bench.broker.stepups.get(stepup.id)
 
 
 WRONG: dict[str, tuple[Claims, str]] = {

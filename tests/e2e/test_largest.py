@@ -101,7 +101,7 @@ async def test_the_largest_request_reaches_the_approvers_page(
     assert full <= len(body) <= BODY_CAP or body.count(b",") > VALUE_CAP - 50
     caller = await live.caller("payer")
     broker = live.bench.broker
-    stepup = broker.registry.stepup(await held(live, caller, body))
+    stepup = broker.stepups.get(await held(live, caller, body))
     started = await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
     assert started.device is not None
     with Activation() as pages:
@@ -120,12 +120,12 @@ async def test_the_largest_request_is_approved_to_the_end(
     body = largest(PIECES["short floats of many digits"])
     caller = await live.caller("payer")
     broker = live.bench.broker
-    stepup = broker.registry.stepup(await held(live, caller, body))
+    stepup = broker.stepups.get(await held(live, caller, body))
     started = await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
     assert started.device is not None
     tenant.approve({"user_code": started.device.user_code}, alice)
     await live.bench.until(
-        lambda: broker.registry.stepup(stepup.id).status is StepUpStatus.APPROVED
+        lambda: broker.stepups.get(stepup.id).status is StepUpStatus.APPROVED
     )
     answer = await caller.poll(stepup.id)
     assert answer.status_code == 200, answer.text
@@ -143,6 +143,6 @@ async def test_an_empty_resource_is_none(live: Live) -> None:
     }
     stepup_id = await held(live, caller, json.dumps(body).encode())
     broker = live.bench.broker
-    stepup = broker.registry.stepup(stepup_id)
+    stepup = broker.stepups.get(stepup_id)
     assert stepup.resource is None
     await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)

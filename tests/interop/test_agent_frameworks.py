@@ -37,7 +37,7 @@ async def test_tools_until_the_agent_is_cut_off(bench: Bench, framework: str) ->
             given = {"result": "ya29.provider-token"}
             assert await agent.told("calendar") == given
             asking = asyncio.create_task(agent.told("pay"))
-            opened = vault.broker.registry.open_stepups
+            opened = vault.broker.stepups.open
             await bench.until(lambda: bool(opened(caller.agent.id)))
             (stepup,) = opened(caller.agent.id)
             assert (stepup.action, stepup.reason) == ("send:payment", "Pay #1")

@@ -43,7 +43,7 @@ async def test_token_vault_through_policy_person_and_audit(
             assert len(await bench.events("token.exchanged")) == 1
             held = await agent.told("bank")
             assert held["code"] == "TOKEN_VAULT_ERROR"
-            (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
+            (stepup,) = vault.broker.stepups.open(caller.agent.id)
             await vault.approve(stepup.id)
             assert await agent.told("bank") == given
             assert len(await bench.events("token.exchanged")) == 2
@@ -109,7 +109,7 @@ async def test_asynchronous_authorization(bench: Bench, sdk: str) -> None:
         async with sdk_agent(sdk, vault, caller) as agent:
             waiting = await agent.told("pay")
             assert waiting["interrupt"] == "AuthorizationPendingInterrupt"
-            (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
+            (stepup,) = vault.broker.stepups.open(caller.agent.id)
             assert (stepup.action, stepup.reason) == ("send:payment", "Pay #1")
             waiting = await agent.told("pay")
             assert waiting["interrupt"] == "AuthorizationPollingInterrupt"
@@ -118,7 +118,7 @@ async def test_asynchronous_authorization(bench: Bench, sdk: str) -> None:
             assert given["result"].startswith("av_e_")
             waiting = await agent.told("pay-again")
             assert waiting["interrupt"] == "AuthorizationPendingInterrupt"
-            (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
+            (stepup,) = vault.broker.stepups.open(caller.agent.id)
             await deny(vault.broker, stepup.id, "no invoice", OPERATOR)
             denied = await agent.told("pay-again")
             assert denied["interrupt"] == "AccessDeniedInterrupt"

@@ -39,7 +39,7 @@ async def test_openid_client_polls_for_a_yes_and_a_no(bench: Bench) -> None:
         assert held["error"] == "insufficient_user_authentication"
         assert (held["interval"], begun["interval"]) == (2, 2)
         broker = bench.broker
-        await bench.until(lambda: len(broker.polled) == 2)
+        await bench.until(lambda: len(broker.stepups.polled) == 2)
         bench.clock.advance(2)
         await deny(broker, begun["auth_req_id"], "not this month", OPERATOR)
         await live.approve(held["auth_req_id"])

@@ -62,9 +62,9 @@ async def test_a_token_a_persons_yes_and_a_cut_that_is_felt(
             assert exchanged.detail["expires_in"] == LEASE
             held = await agent.told("bank")
             assert held["code"] == "TOKEN_VAULT_ERROR"
-            (stepup,) = vault.broker.registry.open_stepups(caller.agent.id)
+            (stepup,) = vault.broker.stepups.open(caller.agent.id)
             await vault.approve(stepup.id)
-            decided_by = vault.broker.registry.stepup(stepup.id).decided_by
+            decided_by = vault.broker.stepups.get(stepup.id).decided_by
             assert decided_by is not None
             assert (decided_by.sub, decided_by.amr) == (URSULA, FACTORS)
             assert (await agent.told("bank"))["result"] != given

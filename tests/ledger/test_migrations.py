@@ -56,10 +56,10 @@ async def test_what_was_live_is_served_and_the_rest_stays_ended(short: Path) -> 
         assert live.scope == "write:calendar"
         assert not registry.serves(agent("cut").id)
         assert registry.tokens_of(agent("approved").id) == []
-        assert registry.open_stepups() == []
-        told = {(s.agent_name, s.status.value) for s in registry.decided_stepups()}
+        assert registry.stepups.open() == []
+        told = {(s.agent_name, s.status.value) for s in registry.stepups.decided()}
         assert {("waits", "cancelled"), ("denied", "denied")} <= told
-        assert registry.cooldowns.remaining(agent("denied").id) == 30.0
+        assert registry.stepups.cooldowns.remaining(agent("denied").id) == 30.0
         assert await bench.events("audit.ambiguous") == []
         found = verify_home(bench.home, now=NOON)
         assert (found.ok, found.problem) == (True, None)

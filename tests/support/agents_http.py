@@ -88,13 +88,11 @@ class Live:
     async def approve(self, auth_req_id: str) -> None:
         """Be the person who says yes."""
         broker = self.bench.broker
-        stepup = broker.registry.stepup(auth_req_id)
+        stepup = broker.stepups.get(auth_req_id)
         await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
         self.bench.tenant.approve()
         done = StepUpStatus.APPROVED
-        await self.bench.until(
-            lambda: broker.registry.stepup(auth_req_id).status is done
-        )
+        await self.bench.until(lambda: broker.stepups.get(auth_req_id).status is done)
 
     def claims(self, client_id: str, **changes: Any) -> dict[str, Any]:
         """Return what a good assertion says; a change to `None` leaves it out."""

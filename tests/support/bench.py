@@ -98,6 +98,6 @@ class Bench:
                 await asyncio.sleep(0.001)
 
     async def close(self) -> None:
-        for task in list(self.broker.flows.values()):
+        for task in list(self.broker.stepups.flows.values()):
             task.cancel()
         await self.ledger.close()

@@ -77,14 +77,14 @@ class AtProvider(Live):
 
     async def approve(self, auth_req_id: str) -> None:
         """Have Ursula say yes at the provider's own page."""
-        stepup = self.broker.registry.stepup(auth_req_id)
+        stepup = self.broker.stepups.get(auth_req_id)
         begun = await begin_approval(self.broker, stepup.id, stepup.digest, OPERATOR)
         assert begun.device is not None
         async with Person(self.provider.issuer) as person:
             await person.approve(begun.device)
         done = StepUpStatus.APPROVED
         await self.bench.until(
-            lambda: self.broker.registry.stepup(auth_req_id).status is done
+            lambda: self.broker.stepups.get(auth_req_id).status is done
         )
 
 

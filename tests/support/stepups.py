@@ -62,7 +62,7 @@ async def approve(bench: Bench, stepup: StepUp) -> None:
     bench.tenant.approve()
     registry = bench.broker.registry
     await bench.until(
-        lambda: registry.stepup(stepup.id).status is StepUpStatus.APPROVED
+        lambda: registry.stepups.get(stepup.id).status is StepUpStatus.APPROVED
     )
 
 

@@ -28,7 +28,7 @@ def routes(broker: Broker, presence: Presence) -> list[Route]:
     async def look(request: Request) -> PresenceInfo:
         body = await body_of(request, LookRequest)
         if body.looking_at is not None:
-            broker.registry.stepup(body.looking_at)
+            broker.stepups.get(body.looking_at)
         presence.look(operator_of(request), body.seat, body.looking_at)
         return presence.info()
 

@@ -47,7 +47,7 @@ def _reading(broker: Broker) -> list[Route]:
         await expire_due(broker)
         query = query_of(request, StepUpQuery)
         status = word_of(StepUpStatus, query.status, "status")
-        known = [*broker.registry.open_stepups(), *broker.registry.decided_stepups()]
+        known = [*broker.stepups.open(), *broker.stepups.decided()]
         picked = [
             stepup
             for stepup in known

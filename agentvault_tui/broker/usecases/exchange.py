@@ -142,7 +142,7 @@ async def deliver_approved(
     permit = _Permit(agent, account, stepup.scope, stepup.decision_id, epoch)
     try:
         async with broker.vault.turn(account):
-            current = broker.registry.stepup(stepup.id)
+            current = broker.stepups.get(stepup.id)
             if current.status is not StepUpStatus.APPROVED:
                 return Spent()
             minted = broker.registry.elevated(stepup.id)
@@ -206,7 +206,7 @@ async def _as_approved(
         async with broker.vault.turn(account):
             if _overtaken(broker, permit):
                 return await _void(broker, permit)
-            for stepup in broker.registry.decided_stepups():
+            for stepup in broker.stepups.decided():
                 minted = broker.registry.elevated(stepup.id)
                 if minted and _approves(stepup, request):
                     permit = replace(permit, decision_id=stepup.decision_id)
@@ -232,7 +232,7 @@ async def _spend(
     spent = replace(
         approved, status=StepUpStatus.REDEEMED, fetched_at=now, redeemed_at=now
     )
-    registry.put_stepup(spent)  # before the wait: whoever polls finds it spent
+    registry.stepups.put(spent)  # before the wait: whoever polls finds it spent
     registry.drop_token(minted)
     delivered = False
     try:
@@ -242,7 +242,7 @@ async def _spend(
     finally:
         # A revocation has ended the approval with the rest: nothing to put back.
         if not delivered and not _overtaken(broker, permit):
-            registry.put_stepup(approved)
+            registry.stepups.put(approved)
             registry.put_token(minted)
 
 
@@ -308,7 +308,7 @@ async def _void(broker: Broker, permit: _Permit) -> Denied:
             fetched_at=None,
             redeemed_at=None,
         )
-        broker.registry.put_stepup(ended)
+        broker.stepups.put(ended)
         changes = [ended, DropToken(permit.minted.id)]
     await broker.record_cut(draft, changes=changes)
     return Denied(reason, message, permit.decision_id)

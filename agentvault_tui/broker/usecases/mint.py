@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import Deadline, iso
@@ -92,13 +93,13 @@ async def mint_elevated(
         whether it was approved; False when it was decided, cut or changed meanwhile.
     """
     registry = broker.registry
-    stepup = registry.stepup(started.id)
+    stepup = registry.stepups.get(started.id)
     if (
         stepup.status is not StepUpStatus.AUTHORIZING
         or stepup.digest != started.digest
         or digest_of(stepup) != started.digest
         or stepup.policy_version != broker.policy.version
-        or stepup.id in broker.deciding
+        or stepup.id in broker.stepups.deciding
         or stepup.expires.passed(broker.clock)
         or not registry.serves(stepup.agent_id)
     ):
@@ -113,26 +114,28 @@ async def mint_elevated(
         device=None,
     )
     epoch = registry.epoch(stepup.agent_id)
-    broker.deciding.add(stepup.id)
+    broker.stepups.deciding.add(stepup.id)
     try:
         await _record_approval(
             broker, approved, token, _approval(approved, token, evidence, id_token)
         )
         if registry.epoch(stepup.agent_id) != epoch:
-            ended = registry.stepup(stepup.id)
+            ended = registry.stepups.get(stepup.id)
             await record_void(
                 broker, token, "revoked while it was being approved", ended
             )
             return False
-        registry.put_stepup(replace(approved, count=registry.stepup(stepup.id).count))
+        registry.stepups.put(
+            replace(approved, count=registry.stepups.get(stepup.id).count)
+        )
         registry.put_token(token)
         if stepup.policy_version != broker.policy.version and not still_issued(
             broker, token
         ):
             return False
     finally:
-        broker.deciding.discard(stepup.id)
-    broker.end_flow(stepup.id)
+        broker.stepups.deciding.discard(stepup.id)
+    broker.stepups.end_flow(stepup.id)
     return True
 
 
@@ -140,7 +143,7 @@ async def _record_approval(
     broker: Broker, approved: StepUp, token: Token, draft: Draft
 ) -> None:
     """Write approval and token, and that earlier denials count no longer."""
-    cooldowns = broker.registry.cooldowns
+    cooldowns = broker.stepups.cooldowns
     before = cooldowns.of(approved.agent_id)
     over = cooldowns.approved(approved.agent_id)
     try:
@@ -184,22 +187,14 @@ async def record_void(
 
 
 def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -> Draft:
-    return Draft(
+    return stepup_draft(
         EventType.STEPUP_APPROVED,
         Actor(ActorKind.OPERATOR, evidence.sub, evidence.name),
-        agent_id=stepup.agent_id,
-        action=stepup.action,
-        resource=stepup.resource,
-        rule=stepup.rule,
-        decision_id=stepup.decision_id,
-        detail={
-            "stepup_id": stepup.id,
-            "digest": stepup.digest,
-            "amr": list(evidence.amr),
-            "auth_time": iso(evidence.auth_time) if evidence.auth_time else None,
-            "id_token_sha256": hashlib.sha256(id_token.encode()).hexdigest(),
-            "token_id": token.id,
-            "scope": token.scope,
-            "token_fetch_before": iso(token.expires.wall),
-        },
+        stepup,
+        amr=list(evidence.amr),
+        auth_time=iso(evidence.auth_time) if evidence.auth_time else None,
+        id_token_sha256=hashlib.sha256(id_token.encode()).hexdigest(),
+        token_id=token.id,
+        scope=token.scope,
+        token_fetch_before=iso(token.expires.wall),
     )

@@ -24,8 +24,9 @@ from agentvault_tui.broker.policy_files import (
     load_policy,
     read_texts,
 )
+from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import ConflictError, LedgerError, NotFoundError, PolicyError
+from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropToken, EventQuery, Ledger, Meta
 from agentvault_tui.model import (
@@ -265,9 +266,8 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     if token.stepup_id is None:
         verdict = broker.policy.decide(agent, _action_of(token))
         return verdict.outcome is Outcome.ALLOWED
-    try:
-        stepup = broker.registry.stepup(token.stepup_id)
-    except NotFoundError:
+    stepup = broker.stepups.find(token.stepup_id)
+    if stepup is None:
         return False
     asked = Action(
         tuple(stepup.scope.split()),
@@ -323,25 +323,12 @@ async def recheck_tokens(broker: Broker) -> None:
 
 def _ended_approval(broker: Broker, stepup_id: StepUpId) -> tuple[Draft, StepUp] | None:
     """Return the cancelled approval of a token that ended before it was used."""
-    try:
-        stepup = broker.registry.stepup(stepup_id)
-    except NotFoundError:
-        return None
-    if stepup.status is not StepUpStatus.APPROVED:
+    stepup = broker.stepups.find(stepup_id)
+    if stepup is None or stepup.status is not StepUpStatus.APPROVED:
         return None
     ended = replace(stepup, status=StepUpStatus.CANCELLED, problem=POLICY_CHANGED)
-    draft = Draft(
-        EventType.STEPUP_CANCELLED,
-        SYSTEM,
-        agent_id=stepup.agent_id,
-        action=stepup.action,
-        resource=stepup.resource,
-        reason=POLICY_CHANGED,
-        rule=stepup.rule,
-        decision_id=stepup.decision_id,
-        detail={"stepup_id": stepup.id, "digest": stepup.digest},
-    )
-    return draft, ended
+    kind = EventType.STEPUP_CANCELLED
+    return stepup_draft(kind, SYSTEM, ended, reason=POLICY_CHANGED), ended
 
 
 async def _record_outdated(broker: Broker) -> None:
@@ -379,4 +366,4 @@ async def _record_outdated(broker: Broker) -> None:
         del broker.outdated[: len(batch)]
         for change in changes:
             if isinstance(change, StepUp):
-                broker.registry.put_stepup(change)
+                broker.stepups.put(change)

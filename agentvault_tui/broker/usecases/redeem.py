@@ -67,11 +67,11 @@ async def poll(
     """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once."""
     broker.registry.seen(agent.id)
     try:
-        stepup = broker.registry.stepup(auth_req_id)
+        stepup = broker.stepups.get(auth_req_id)
         if stepup.status.open:
             # This one alone: looking at all of them at each poll is quadratic work.
             await expire(broker, [stepup])
-            stepup = broker.registry.stepup(auth_req_id)
+            stepup = broker.stepups.get(auth_req_id)
     except NotFoundError:
         return Spent()
     if stepup.agent_id != agent.id:
@@ -159,9 +159,8 @@ def _as_approved(broker: Broker, token: Token) -> bool:
 
     The rows both were loaded from are outside the chain.
     """
-    try:
-        stepup = broker.registry.stepup(token.stepup_id or "")
-    except NotFoundError:
+    stepup = broker.stepups.find(token.stepup_id)
+    if stepup is None:
         return False
     approved = stepup.scope, stepup.resource_indicator, stepup.authorization_details
     served = token.scope, token.resource, token.authorization_details
@@ -191,7 +190,7 @@ async def _deliver(
         await record_void(broker, minted, "it is not what was approved")
         return Spent()
     fetched = replace(stepup, fetched_at=broker.clock.now())
-    registry.put_stepup(fetched)  # before the wait: a second poll finds it spent
+    registry.stepups.put(fetched)  # before the wait: a second poll finds it spent
     registry.drop_token(minted)
     secret = new_secret("av_e")
     # Its life begins when someone holds it; fetched it must be within as long again.
@@ -206,7 +205,7 @@ async def _deliver(
             _delivery(broker, agent, stepup, token), changes=[token, fetched]
         )
     except BaseException:
-        registry.put_stepup(stepup)
+        registry.stepups.put(stepup)
         if registry.epoch(agent.id) == epoch:
             registry.put_token(minted)
             if version != broker.policy.version:
@@ -256,26 +255,17 @@ def _refusal(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
 
 def _pace(broker: Broker, stepup: StepUp) -> Waiting | SlowDown:
     """Hold the agent to its interval, counted from our last answer."""
-    now = broker.clock.boot()
-    last = broker.polled.get(stepup.id)
-    broker.polled[stepup.id] = now
-    if last is not None and now - last < POLL_INTERVAL - _EARLY:
-        return SlowDown(POLL_INTERVAL)
-    return Waiting(POLL_INTERVAL)
+    early = broker.stepups.polled_early(stepup.id, POLL_INTERVAL - _EARLY)
+    return SlowDown(POLL_INTERVAL) if early else Waiting(POLL_INTERVAL)
 
 
 async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> None:
     changes: list[DropToken | StepUp] = [DropToken(token.id)]
-    stepup = None
-    if token.stepup_id is not None:
-        try:
-            stepup = broker.registry.stepup(token.stepup_id)
-        except NotFoundError:
-            stepup = None
+    stepup = broker.stepups.find(token.stepup_id)
     if stepup is not None:
         now = broker.clock.now()
         stepup = replace(stepup, status=StepUpStatus.REDEEMED, redeemed_at=now)
-        broker.registry.put_stepup(stepup)
+        broker.stepups.put(stepup)
         changes.append(stepup)
     draft = Draft(
         EventType.TOKEN_REDEEMED,

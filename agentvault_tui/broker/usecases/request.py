@@ -15,7 +15,6 @@ from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
 )
-from agentvault_tui.broker.usecases.repeats import count_again
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger import DropToken
@@ -301,13 +300,13 @@ async def escalate(
     registry, limit = broker.registry, broker.settings.stepup.max_pending
     waiting = [
         stepup
-        for stepup in registry.open_stepups(request.agent.id)
+        for stepup in registry.stepups.open(request.agent.id)
         if not stepup.expires.passed(broker.clock)
     ]
     for stepup in waiting:
         if is_same(stepup, request):
             return await _collapse(broker, request, verdict, stepup)
-    if wait := registry.cooldowns.remaining(request.agent.id):
+    if wait := registry.stepups.cooldowns.remaining(request.agent.id):
         message = (
             f"A person said no. Requests that need a person wait {math.ceil(wait)} s "
             "more; "
@@ -326,7 +325,7 @@ async def escalate(
 async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated:
     """Create the step-up, in memory first so that a twin collapses into it."""
     stepup = _new_stepup(broker, request, verdict)
-    broker.registry.put_stepup(stepup)
+    broker.stepups.put(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail["stepup_id"] = stepup.id
     asked = Draft(
@@ -355,7 +354,7 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
     try:
         await broker.record(draft, asked, changes=[stepup])
     except BaseException:
-        broker.registry.forget_stepup(stepup)
+        broker.stepups.forget(stepup)
         raise
     return _escalated(broker, request, verdict, stepup)
 
@@ -363,7 +362,7 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
 async def _collapse(
     broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
 ) -> Escalated:
-    again = count_again(broker, stepup)
+    again = broker.stepups.count_again(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail.update(stepup_id=stepup.id, count=again.count)
     await broker.record(draft)

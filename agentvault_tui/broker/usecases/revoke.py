@@ -110,7 +110,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         else Panic(True, broker.clock.now(), operator.name, reason)
     )
     count = registry.cut_all_tokens()
-    waiting = registry.open_stepups()
+    waiting = registry.stepups.open()
     effective_ms = (broker.clock.boot() - started) * 1000
     tokens = count()
     detail = {
@@ -128,7 +128,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
             if start:
                 await asyncio.sleep(0)
             for stepup in waiting[start : start + ENDED_A_TURN]:
-                if registry.stepup(stepup.id).status.open:
+                if registry.stepups.get(stepup.id).status.open:
                     ended = cancelled(broker, stepup, "panic")
                     drafts.append(cancelled_draft(ended, operator))
                     changes.append(ended)
@@ -396,8 +396,7 @@ def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[St
     """Make everything the agent holds or waits for worthless, in memory, now."""
     tokens = broker.registry.cut_tokens(agent.id)
     stepups = [
-        cancelled(broker, stepup, reason)
-        for stepup in broker.registry.open_stepups(agent.id)
+        cancelled(broker, stepup, reason) for stepup in broker.stepups.open(agent.id)
     ]
     return tokens, stepups
 
@@ -452,7 +451,7 @@ def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[S
     registry.void_decisions(agent.id)
     return [
         cancelled(broker, stepup, "scope_not_granted")
-        for stepup in registry.open_stepups(agent.id)
+        for stepup in registry.stepups.open(agent.id)
         if ungrant & set(stepup.scope.split())
     ]
 

@@ -1,7 +1,7 @@
 """A person decides: approve with a second factor, deny, or let it expire.
 
 The first decision wins.
-While one is being recorded its step-up is in ``broker.deciding``, and every other
+While one is being recorded its step-up is in `StepUps.deciding`, and every other
 decision about it is a conflict; revocations do not ask, they void what is recorded.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.stepups import as_pending, stepup_draft
 from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import iso
@@ -69,7 +70,7 @@ async def begin_approval(
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
     _decidable(broker, stepup_id)  # no lock for what is over, or never was
-    async with broker.approval_locks[stepup_id]:
+    async with broker.stepups.locks[stepup_id]:
         await expire_due(broker)
         stepup = _decidable(broker, stepup_id)
         if not hmac.compare_digest(stepup.digest.encode(), digest.encode()):
@@ -113,10 +114,12 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         device=None,
     )
     # Like a revocation it takes effect before its record, and waits for no disk.
-    broker.registry.put_stepup(denied)
-    broker.end_flow(stepup.id)
-    waits = broker.registry.cooldowns.denied(denied.agent_id)
-    draft = _draft(EventType.STEPUP_DENIED, operator, denied, reason=denied.denial)
+    broker.stepups.put(denied)
+    broker.stepups.end_flow(stepup.id)
+    waits = broker.stepups.cooldowns.denied(denied.agent_id)
+    draft = stepup_draft(
+        EventType.STEPUP_DENIED, operator, denied, reason=denied.denial
+    )
     if waits.until is not None:
         until = iso(waits.until.wall)
         draft.detail.update(denials=waits.denials, cooling_until=until)
@@ -132,7 +135,7 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
     """
     await expire_due(broker)
     try:
-        return broker.registry.stepup(stepup_id)
+        return broker.stepups.get(stepup_id)
     except NotFoundError:
         # Ours are ASCII; SQLite refuses what is no Unicode.
         plain = stepup_id.isascii()
@@ -144,7 +147,7 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
 
 async def expire_due(broker: Broker) -> None:
     """End every step-up whose time is up."""
-    await expire(broker, broker.registry.open_stepups())
+    await expire(broker, broker.stepups.open())
 
 
 async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
@@ -156,13 +159,16 @@ async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
             for stepup in due[start : start + ENDED_A_TURN]
             # Another may have been decided or have ended while the ones before it were
             # recorded.
-            if broker.registry.stepup(stepup.id).status.open
-            and stepup.id not in broker.deciding
+            if broker.stepups.get(stepup.id).status.open
+            and stepup.id not in broker.stepups.deciding
         ]
         if not over:
             continue
         await broker.record_cut(
-            *(_draft(EventType.STEPUP_EXPIRED, SYSTEM, stepup) for stepup in over),
+            *(
+                stepup_draft(EventType.STEPUP_EXPIRED, SYSTEM, stepup)
+                for stepup in over
+            ),
             changes=over,
         )
 
@@ -175,8 +181,8 @@ def _expired(broker: Broker, stepup: StepUp) -> StepUp:
         decided_at=broker.clock.now(),
         device=None,
     )
-    broker.registry.put_stepup(expired)
-    broker.end_flow(stepup.id)
+    broker.stepups.put(expired)
+    broker.stepups.end_flow(stepup.id)
     return expired
 
 
@@ -189,14 +195,15 @@ def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
         problem=reason,
         device=None,
     )
-    broker.registry.put_stepup(ended)
-    broker.end_flow(stepup.id)
+    broker.stepups.put(ended)
+    broker.stepups.end_flow(stepup.id)
     return ended
 
 
 def cancelled_draft(stepup: StepUp, actor: Actor) -> Draft:
     """Return the event of a cancelled step-up."""
-    return _draft(EventType.STEPUP_CANCELLED, actor, stepup, reason=stepup.problem)
+    kind = EventType.STEPUP_CANCELLED
+    return stepup_draft(kind, actor, stepup, reason=stepup.problem)
 
 
 async def _authorizing(
@@ -211,20 +218,19 @@ async def _authorizing(
         problem=None,
         begun_at=broker.clock.now(),
     )
-    broker.registry.put_stepup(started)
+    broker.stepups.put(started)
     try:
         await broker.record(
-            _draft(EventType.STEPUP_AUTHORIZING, operator, started), changes=[started]
+            stepup_draft(EventType.STEPUP_AUTHORIZING, operator, started),
+            changes=[started],
         )
     except BaseException:
-        if broker.registry.stepup(stepup_id).status is StepUpStatus.AUTHORIZING:
-            broker.registry.put_stepup(stepup)
+        if broker.stepups.get(stepup_id).status is StepUpStatus.AUTHORIZING:
+            broker.stepups.put(stepup)
         raise
-    current = broker.registry.stepup(stepup_id)
+    current = broker.stepups.get(stepup_id)
     if current.status is StepUpStatus.AUTHORIZING:
-        task = asyncio.create_task(_await_person(broker, started, flow))
-        broker.flows[stepup.id] = task
-        task.add_done_callback(lambda done: broker.flow_ended(stepup.id, done))
+        broker.stepups.follow(stepup.id, _await_person(broker, started, flow))
     return current
 
 
@@ -232,12 +238,17 @@ async def _not_begun(
     broker: Broker, stepup_id: str, operator: Actor, error: TenantError
 ) -> None:
     """Record who tried to approve, and that the tenant began nothing."""
-    stepup = broker.registry.stepup(stepup_id)
-    if stepup.status is StepUpStatus.PENDING and stepup_id not in broker.deciding:
+    stepup = broker.stepups.get(stepup_id)
+    if (
+        stepup.status is StepUpStatus.PENDING
+        and stepup_id not in broker.stepups.deciding
+    ):
         problem = visible(error.what, 200)
         pending = replace(stepup, problem=problem)
-        broker.registry.put_stepup(pending)
-        draft = _draft(EventType.STEPUP_NOT_APPROVED, operator, pending, reason=problem)
+        broker.stepups.put(pending)
+        draft = stepup_draft(
+            EventType.STEPUP_NOT_APPROVED, operator, pending, reason=problem
+        )
         await broker.record_cut(draft, changes=[pending])
 
 
@@ -294,13 +305,16 @@ def problem_of(
 
 async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
     """Let the request wait again, with the reason the last try failed."""
-    stepup = broker.registry.stepup(started.id)
-    if stepup.status is not StepUpStatus.AUTHORIZING or stepup.id in broker.deciding:
+    stepup = broker.stepups.get(started.id)
+    if (
+        stepup.status is not StepUpStatus.AUTHORIZING
+        or stepup.id in broker.stepups.deciding
+    ):
         return
-    pending = replace(stepup, status=StepUpStatus.PENDING, device=None, problem=problem)
-    broker.registry.put_stepup(pending)
+    pending = as_pending(stepup, problem)
+    broker.stepups.put(pending)
     await broker.record_cut(
-        _draft(EventType.STEPUP_NOT_APPROVED, SYSTEM, pending, reason=problem),
+        stepup_draft(EventType.STEPUP_NOT_APPROVED, SYSTEM, pending, reason=problem),
         changes=[pending],
     )
 
@@ -333,9 +347,11 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
         problem="the policy changed; look again",
     )
     anew = replace(anew, digest=digest_of(anew))
-    broker.end_flow(stepup.id)
-    broker.registry.put_stepup(anew)
-    asked = _draft(EventType.STEPUP_REQUESTED, SYSTEM, anew, reason="policy changed")
+    broker.stepups.end_flow(stepup.id)
+    broker.stepups.put(anew)
+    asked = stepup_draft(
+        EventType.STEPUP_REQUESTED, SYSTEM, anew, reason="policy changed"
+    )
     asked.detail.update(
         nonce=anew.nonce,
         policy_version=anew.policy_version,
@@ -346,11 +362,11 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
 
 
 def _decidable(broker: Broker, stepup_id: str) -> StepUp:
-    stepup = broker.registry.stepup(stepup_id)
+    stepup = broker.stepups.get(stepup_id)
     if not stepup.status.open:
         by = f" by {stepup.decided_by.name}" if stepup.decided_by else ""
         raise ConflictError(f"this step-up is {stepup.status}{by} already")
-    if stepup.id in broker.deciding:
+    if stepup.id in broker.stepups.deciding:
         raise ConflictError("this step-up is being decided by someone else right now")
     return stepup
 
@@ -382,19 +398,3 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
         "requested_on": socket.gethostname(),
         **({"connection": stepup.connection} if stepup.connection else {}),
     }
-
-
-def _draft(
-    kind: EventType, actor: Actor, stepup: StepUp, *, reason: str | None = None
-) -> Draft:
-    return Draft(
-        kind,
-        actor,
-        agent_id=stepup.agent_id,
-        action=stepup.action,
-        resource=stepup.resource,
-        reason=reason,
-        rule=stepup.rule,
-        decision_id=stepup.decision_id,
-        detail={"stepup_id": stepup.id, "digest": stepup.digest},
-    )

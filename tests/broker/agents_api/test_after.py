@@ -72,7 +72,7 @@ async def test_an_operators_reason_reaches_the_agent_readably(
 ) -> None:
     """A denial is access_denied with code and words, in what RFC 6749 allows."""
     auth_req_id = (await caller.payment()).json()["auth_req_id"]
-    stepup = bench.broker.registry.stepup(auth_req_id)
+    stepup = bench.broker.stepups.get(auth_req_id)
     await deny(bench.broker, stepup.id, 'Zu viel – "frag" später \\ \u202e', OPERATOR)
     body = is_error(await caller.poll(auth_req_id), 400, "access_denied")
     assert body["reason"] == "stepup_denied"
@@ -113,7 +113,7 @@ async def test_a_backchannel_start_always_asks_a_person(
     assert answer.status_code == 200
     body = answer.json()
     assert body.keys() == {"auth_req_id", "expires_in", "interval"}
-    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    stepup = bench.broker.stepups.get(body["auth_req_id"])
     assert (stepup.scope, stepup.reason) == ("write:calendar", "Pay #1")
     pending = await caller.poll(body["auth_req_id"])
     is_error(pending, 400, "authorization_pending")
@@ -133,7 +133,7 @@ async def test_a_detailed_reason_goes_before_the_binding_message(
         binding_message="Pay #1",
         authorization_details=json.dumps([DETAIL]),
     )
-    stepup = bench.broker.registry.stepup(answer.json()["auth_req_id"])
+    stepup = bench.broker.stepups.get(answer.json()["auth_req_id"])
     assert stepup.reason == "Invoice 1881"
 
 

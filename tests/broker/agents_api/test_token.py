@@ -91,7 +91,7 @@ async def test_the_action_reaches_the_person_as_sent(
 ) -> None:
     """Every field of the one object is in the step-up, and nothing else is."""
     body = (await caller.payment()).json()
-    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    stepup = bench.broker.stepups.get(body["auth_req_id"])
     assert stepup.action == DETAIL["action"]
     assert stepup.resource == DETAIL["resource"]
     assert stepup.parameters == DETAIL["parameters"]
@@ -168,7 +168,7 @@ async def test_details_that_are_not_one_exact_action_are_refused(
     for details in NOT_ONE_ACTION:
         answer = await caller.token("send:payment", authorization_details=details)
         assert_refusal(answer, 400, "invalid_authorization_details")
-    assert not bench.broker.registry.open_stepups()
+    assert not bench.broker.stepups.open()
 
 
 async def test_json_details_over_a_cap_are_refused_in_the_same_word(
@@ -202,7 +202,7 @@ async def test_details_of_another_type_are_carried_covered_and_served(
             "send:payment", authorization_details=json.dumps(details)
         )
         body = assert_refusal(answer, 403, "insufficient_user_authentication")
-        stepup = bench.broker.registry.stepup(body["auth_req_id"])
+        stepup = bench.broker.stepups.get(body["auth_req_id"])
         assert stepup.details == (*[DETAIL][:number], SHOWN_BANK)
         told = stepup_info(stepup)
         assert told.authorization_details == stepup.details
@@ -220,7 +220,7 @@ async def test_policy_alone_answers_for_nothing_it_does_not_read(
     """What policy would allow without other details, a person decides with them."""
     answer = await caller.token(authorization_details=json.dumps([BANK]))
     body = assert_refusal(answer, 403, "insufficient_user_authentication")
-    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    stepup = bench.broker.stepups.get(body["auth_req_id"])
     assert (stepup.rule, stepup.action) == ("unread-details", "write:calendar")
     (event,) = await bench.events("token.decision")
     assert event.detail["other_details"] == [SHOWN_BANK]
@@ -266,7 +266,7 @@ async def test_an_approval_gives_the_scope_of_its_action_and_no_other(
     named = json.dumps([DETAIL])
     for details in ({"authorization_details": named}, {}):
         body = (await caller.token(TWO_SCOPES, **details)).json()
-        stepup = bench.broker.registry.stepup(body["auth_req_id"])
+        stepup = bench.broker.stepups.get(body["auth_req_id"])
         assert (stepup.action, stepup.scope) == ("send:payment", "send:payment")
         await live.approve(stepup.id)
         assert (await caller.poll(stepup.id)).json()["scope"] == "send:payment"
@@ -286,7 +286,7 @@ async def test_an_action_that_hides_the_one_that_needs_a_person_is_refused(
     form = {"scope": TWO_SCOPES, "authorization_details": hidden}
     answer = await caller.post("/bc-authorize", **form)
     assert_refusal(answer, 400, "invalid_scope")
-    assert not bench.broker.registry.open_stepups()
+    assert not bench.broker.stepups.open()
 
 
 async def test_several_scopes_that_need_a_person_are_decided_one_by_one(
@@ -303,7 +303,7 @@ async def test_several_scopes_that_need_a_person_are_decided_one_by_one(
         "send:payment delete:records", authorization_details=details
     )
     assert answer.json()["auth_req_id"]
-    (stepup,) = bench.broker.registry.open_stepups()
+    (stepup,) = bench.broker.stepups.open()
     assert stepup.scope == "delete:records"
 
 
@@ -355,7 +355,7 @@ async def test_nulls_in_details_count_as_absent(caller: Caller, bench: Bench) ->
     sent = [{"type": DETAIL["type"], "action": None, "reason": None}]
     answer = await caller.token("send:payment", authorization_details=json.dumps(sent))
     body = assert_refusal(answer, 403, "insufficient_user_authentication")
-    stepup = bench.broker.registry.stepup(body["auth_req_id"])
+    stepup = bench.broker.stepups.get(body["auth_req_id"])
     assert (stepup.action, stepup.reason) == ("send:payment", None)
 
 

@@ -70,10 +70,10 @@ async def test_agents_are_answered_while_the_tenant_is_away(
     # What needs the tenant is no one's fault but its own, and nothing is granted.
     refused = await exchange(bot, WORKSPACE)
     assert_away(refused)
-    stepup = broker.registry.stepup(held.json()["auth_req_id"])
+    stepup = broker.stepups.get(held.json()["auth_req_id"])
     with pytest.raises(TenantError):
         await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
-    assert broker.registry.stepup(stepup.id).status is StepUpStatus.PENDING
+    assert broker.stepups.get(stepup.id).status is StepUpStatus.PENDING
     waiting = await payer.poll(stepup.id)
     assert waiting.json()["error"] == "authorization_pending"
     # Cutting off waits for nobody.
@@ -122,7 +122,7 @@ async def test_all_goes_on_once_the_tenant_is_back(office: Office, live: Live) -
     assert (await exchange(bot, WORKSPACE)).status_code == 200
     again = (await payer.payment()).json()["auth_req_id"]
     assert again != held.json()["auth_req_id"]  # the first one had its five minutes
-    stepup = broker.registry.stepup(again)
+    stepup = broker.stepups.get(again)
     begun = await begin_approval(broker, again, stepup.digest, OPERATOR)
     assert begun.status is StepUpStatus.AUTHORIZING
     await deny(broker, again, "", OPERATOR)

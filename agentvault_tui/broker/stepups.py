@@ -1,0 +1,264 @@
+"""Step-ups: what waits for a person, and all that is under way about it, in memory.
+
+Loaded from the ledger at a start and changed only together with it. Device flows, the
+times of polls and decisions that are being recorded do not survive a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.ledger import Cooldown
+from agentvault_tui.model import (
+    Actor,
+    AgentId,
+    Draft,
+    EventType,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+)
+
+log = logging.getLogger("agentvault.stepup")
+
+KEPT_DECIDED: Final = 200
+"""Decided step-ups kept for lists and late polls."""
+FIRST: Final = 30.0
+LONGEST: Final = 900.0
+_DOUBLINGS: Final = 5
+"""After so many the wait has reached the longest."""
+
+
+class StepUps:
+    """Step-ups by id; of each its device flow, its decision and when it was polled."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.cooldowns = Cooldowns(clock)
+        self._known: dict[StepUpId, StepUp] = {}
+        self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
+        self.deciding: set[StepUpId] = set()
+        """Those whose decision is being recorded: the first one wins."""
+        self.flows: dict[StepUpId, asyncio.Task[None]] = {}
+        """Device flows under way, one a step-up."""
+        self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Two consoles that approve at once share one device flow."""
+        self.polled: dict[StepUpId, float] = {}
+        """When each waiting one was last polled, in boot seconds."""
+        self._repeated: set[StepUpId] = set()
+        """Those asked for again since `take_repeated`."""
+
+    def take_over(
+        self, stepups: Iterable[StepUp], cooldowns: Iterable[Cooldown]
+    ) -> None:
+        """Know what the last process knew; what was being authorized waits again."""
+        self.cooldowns.take_over(cooldowns)
+        for stepup in stepups:
+            if stepup.status is StepUpStatus.AUTHORIZING:
+                problem = "the broker restarted; approve again"
+                self.put(as_pending(stepup, problem))
+            else:
+                self.put(stepup)
+
+    def put(self, stepup: StepUp) -> None:
+        """Remember *stepup*, replacing what was known of it."""
+        self._known[stepup.id] = stepup
+        if stepup.status.open:
+            self._open_of[stepup.agent_id].add(stepup.id)
+        else:
+            self._close(stepup)
+
+    def forget(self, stepup: StepUp) -> None:
+        """Take back a step-up whose record failed."""
+        self._known.pop(stepup.id, None)
+        self._close(stepup)
+
+    def find(self, stepup_id: str | None) -> StepUp | None:
+        """Return the step-up with that id, if it is known."""
+        return self._known.get(StepUpId(stepup_id)) if stepup_id else None
+
+    def get(self, stepup_id: str) -> StepUp:
+        """Return the step-up with that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if (stepup := self.find(stepup_id)) is None:
+            raise NotFoundError("no step-up has that id", "agentvault stepup list")
+        return stepup
+
+    def open(self, agent_id: AgentId | None = None) -> list[StepUp]:
+        """Return undecided step-ups, oldest first."""
+        ids: Iterable[StepUpId] = (
+            [i for group in self._open_of.values() for i in group]
+            if agent_id is None
+            else self._open_of.get(agent_id, ())
+        )
+        return sorted((self._known[i] for i in ids), key=lambda s: s.requested_at)
+
+    @property
+    def open_count(self) -> int:
+        """How many wait for a person."""
+        return sum(map(len, self._open_of.values()))
+
+    def decided(self) -> list[StepUp]:
+        """Return decided step-ups, the latest decision first."""
+        decided = [s for s in self._known.values() if not s.status.open]
+        decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
+        return decided
+
+    def sweep(self, awaited: Callable[[StepUpId], object]) -> None:
+        """Forget the oldest decided ones, but for those whose token is *awaited*."""
+        for stepup in self.decided()[KEPT_DECIDED:]:
+            if stepup.expires.passed(self._clock) and not awaited(stepup.id):
+                self._known.pop(stepup.id)
+
+    def count_again(self, stepup: StepUp) -> StepUp:
+        """Count one more identical request, in memory: each has its own event.
+
+        The step-up itself, which may hold 64 KiB of parameters, is shown by
+        `take_repeated`: an agent that asks in a loop floods no console with it.
+        """
+        again = replace(stepup, count=stepup.count + 1)
+        # A decision on its way to the disk must not be written over.
+        if stepup.id not in self.deciding:
+            self.put(again)
+            self._repeated.add(stepup.id)
+        return again
+
+    def take_repeated(self) -> list[StepUp]:
+        """Return those that were asked for again since the last time and still wait.
+
+        A decided one went to disk with its decision, its count in it.
+        """
+        ids, self._repeated = self._repeated, set()
+        found = map(self.find, ids - self.deciding)
+        return [stepup for stepup in found if stepup and stepup.status.open]
+
+    def polled_early(self, stepup_id: StepUpId, interval: float) -> bool:
+        """Note a poll; tell whether it came sooner than *interval* after the last."""
+        now, last = self._clock.boot(), self.polled.get(stepup_id)
+        self.polled[stepup_id] = now
+        return last is not None and now - last < interval
+
+    def follow(self, stepup_id: StepUpId, work: Coroutine[Any, Any, None]) -> None:
+        """Follow a device flow in a task of its own, until `end_flow`."""
+        task = self.flows[stepup_id] = asyncio.create_task(work)
+        task.add_done_callback(lambda done: self._flow_ended(stepup_id, done))
+
+    def end_flow(self, stepup_id: StepUpId) -> None:
+        """Stop following a device flow whose step-up is over."""
+        task = self.flows.pop(stepup_id, None)
+        # A flow whose approval is being recorded goes on: it will find that it was
+        # overtaken, and record that.
+        running = task is not None and task is not asyncio.current_task()
+        if task is not None and running and stepup_id not in self.deciding:
+            task.cancel()
+        self.polled.pop(stepup_id, None)
+        self.locks.pop(stepup_id, None)
+
+    def _flow_ended(self, stepup_id: StepUpId, task: asyncio.Task[None]) -> None:
+        if self.flows.get(stepup_id) is task:
+            del self.flows[stepup_id]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("device flow of %s broke", stepup_id, exc_info=error)
+
+    def _close(self, stepup: StepUp) -> None:
+        waiting = self._open_of.get(stepup.agent_id)
+        if waiting is not None:
+            waiting.discard(stepup.id)
+            if not waiting:
+                del self._open_of[stepup.agent_id]
+
+
+def as_pending(stepup: StepUp, problem: str) -> StepUp:
+    """Return *stepup* as it waits again, with why the last try failed."""
+    return replace(stepup, status=StepUpStatus.PENDING, device=None, problem=problem)
+
+
+def stepup_draft(
+    kind: EventType,
+    actor: Actor,
+    stepup: StepUp,
+    *,
+    reason: str | None = None,
+    **detail: Any,
+) -> Draft:
+    """Return an event about *stepup*, bound to its digest."""
+    return Draft(
+        kind,
+        actor,
+        agent_id=stepup.agent_id,
+        action=stepup.action,
+        resource=stepup.resource,
+        reason=reason,
+        rule=stepup.rule,
+        decision_id=stepup.decision_id,
+        detail={"stepup_id": stepup.id, "digest": stepup.digest, **detail},
+    )
+
+
+class Cooldowns:
+    """One small record an agent, in the ledger with the decision that made it.
+
+    Each denial since the last approval doubles the wait: push fatigue needs
+    repetition, so repetition costs. Memory goes first and the record follows, in the
+    same order, so that both say the same.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[AgentId, Cooldown] = {}
+
+    def take_over(self, cooldowns: Iterable[Cooldown]) -> None:
+        """Know what the last process knew."""
+        self._known.update((known.agent_id, known) for known in cooldowns)
+
+    def of(self, agent_id: AgentId) -> Cooldown:
+        """Return what is known of the agent, as the ledger keeps it."""
+        return self._known.get(agent_id) or Cooldown(agent_id)
+
+    def remaining(self, agent_id: AgentId) -> float:
+        """Return the seconds the agent has to wait; 0 when it may ask.
+
+        By the boot clock, which nobody can set. After a reboot only the wall clock is
+        left; set back, it makes nobody wait longer than the denial did.
+        """
+        known = self.of(agent_id)
+        if known.until is None:
+            return 0.0
+        if known.until.boot_id == self._clock.boot_id:
+            left = known.until.boot - self._clock.boot()
+        else:
+            left = (known.until.wall - self._clock.now()).total_seconds()
+        return max(0.0, min(left, _wait(known.denials)))
+
+    def denied(self, agent_id: AgentId) -> Cooldown:
+        """Make the agent wait; return what goes into the denial's transaction."""
+        denials = self.of(agent_id).denials + 1
+        until = Deadline.after(self._clock, _wait(denials))
+        return self._put(Cooldown(agent_id, denials, until))
+
+    def approved(self, agent_id: AgentId) -> tuple[Cooldown, ...]:
+        """Start anew; return what goes into the approval's transaction, if anything."""
+        return (Cooldown(agent_id),) if self._known.pop(agent_id, None) else ()
+
+    def restore(self, cooldown: Cooldown) -> None:
+        """Put back what an approval that was not recorded had ended."""
+        if cooldown.until is not None and cooldown.agent_id not in self._known:
+            self._put(cooldown)
+
+    def _put(self, cooldown: Cooldown) -> Cooldown:
+        self._known[cooldown.agent_id] = cooldown
+        return cooldown
+
+
+def _wait(denials: int) -> float:
+    return min(FIRST * 2.0 ** min(denials - 1, _DOUBLINGS), LONGEST)
