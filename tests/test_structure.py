@@ -24,12 +24,9 @@ REMAINING = {
     "Accounts",
     "ClientAuth",
     "ConnectRequest",
-    "Connection",
     "DeviceCode",
-    "Holding",
     "Page",
     "Peer",
-    "Place",
     "ProviderTokens",
     "Seal",
 }

@@ -6,9 +6,9 @@ from agentvault_tui.ledger.export import Exported, export_ledger
 from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
 from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.opening import CHECKED_AT_START
-from agentvault_tui.ledger.past import Around, Past, Place
+from agentvault_tui.ledger.past import Around, Past, PastPlace
 from agentvault_tui.ledger.past_activity import PastActivity
-from agentvault_tui.ledger.past_tokens import Holding
+from agentvault_tui.ledger.past_tokens import PastHolding
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
@@ -53,7 +53,6 @@ __all__ = [
     "EventQuery",
     "Exported",
     "Head",
-    "Holding",
     "KeptCut",
     "Ledger",
     "Link",
@@ -64,7 +63,8 @@ __all__ = [
     "Panic",
     "Past",
     "PastActivity",
-    "Place",
+    "PastHolding",
+    "PastPlace",
     "Recovery",
     "StateDivergence",
     "Story",

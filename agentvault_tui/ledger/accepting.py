@@ -11,7 +11,7 @@ from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Job, build, write
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
 from agentvault_tui.ledger.opening import HomeLock, create_file, foreseen, open_checked
-from agentvault_tui.ledger.schema import Connection
+from agentvault_tui.ledger.schema import WriterConnection
 from agentvault_tui.model import Actor, Draft, Event, EventType
 
 
@@ -41,7 +41,7 @@ async def accept_rollback(
     lock = HomeLock(home.lock_file)
     try:
         with foreseen(home.database):
-            db = await Connection.open(lambda: schema.open_writer(home.database))
+            db = await WriterConnection.open(lambda: schema.open_writer(home.database))
         try:
             return await _accept(db, home, clock, actor, reason)
         finally:
@@ -51,7 +51,7 @@ async def accept_rollback(
 
 
 async def _accept(
-    db: Connection, home: Home, clock: Clock, actor: Actor, reason: str
+    db: WriterConnection, home: Home, clock: Clock, actor: Actor, reason: str
 ) -> Event:
     opened = await db.run(open_checked, home, clock, trust=True)
     found = opened.tip.head

@@ -20,7 +20,7 @@ from agentvault_tui.ledger.past_activity import PastActivity, activity_at
 from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.past_spans import last_asked, seq_at
 from agentvault_tui.ledger.past_stepups import stepups
-from agentvault_tui.ledger.past_tokens import Holding, Shelf, holdings
+from agentvault_tui.ledger.past_tokens import PastHolding, Shelf, holdings
 from agentvault_tui.ledger.places import head_seq, time_at
 from agentvault_tui.ledger.records import Panic
 from agentvault_tui.model import Agent, AgentCounts, AgentId, EventType, StepUp
@@ -47,7 +47,7 @@ _ROUTINE: Final = frozenset(
 """Types that happen in the course of work; all others are turns of the story."""
 
 
-class Place(NamedTuple):
+class PastPlace(NamedTuple):
     """An event's place in the chain."""
 
     seq: int
@@ -58,20 +58,20 @@ class Place(NamedTuple):
 class Around:
     """Where one can go from a moment; None where the chain ends."""
 
-    first: Place
-    last: Place
-    before: Place | None
-    after: Place | None
-    turn_before: Place | None
+    first: PastPlace
+    last: PastPlace
+    before: PastPlace | None
+    after: PastPlace | None
+    turn_before: PastPlace | None
     """The nearest event that is a turn of the story: no routine of agents."""
-    turn_after: Place | None
+    turn_after: PastPlace | None
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
     """Everything a broker keeps in memory, as it was."""
 
-    place: Place
+    place: PastPlace
     """The last event that had happened."""
     hash: str
     moment: datetime
@@ -82,7 +82,7 @@ class Past:
     minute: dict[AgentId, AgentCounts]
     """The same for the last minute alone."""
     last_asked: dict[AgentId, datetime]
-    holdings: dict[AgentId, Holding]
+    holdings: dict[AgentId, PastHolding]
     stepups: tuple[StepUp, ...]
     """The open ones, oldest first, then the latest others."""
     panic: Panic | None
@@ -151,7 +151,9 @@ class History:
         finally:
             db.execute("COMMIT")
 
-    def _rebuild(self, db: sqlite3.Connection, place: Place, moment: datetime) -> Past:
+    def _rebuild(
+        self, db: sqlite3.Connection, place: PastPlace, moment: datetime
+    ) -> Past:
         seq = place.seq
         roster: Roster = self._rosters.at(db, seq)
         found, unsure = holdings(db, seq, moment, roster, self._shelf)
@@ -181,7 +183,7 @@ class History:
 
 def _find(
     db: sqlite3.Connection, seq: int | None, moment: datetime | None, now: datetime
-) -> tuple[Place, datetime]:
+) -> tuple[PastPlace, datetime]:
     """Return the event that is meant, and the moment."""
     head = head_seq(db)
     if not head:
@@ -212,11 +214,11 @@ def _find(
     return _place(db, found), moment
 
 
-def _around(db: sqlite3.Connection, here: Place) -> Around:
+def _around(db: sqlite3.Connection, here: PastPlace) -> Around:
     head = head_seq(db)
     turns = [kind.value for kind in EventType if kind not in _ROUTINE]
 
-    def turn(aggregate: str, compare: str) -> Place | None:
+    def turn(aggregate: str, compare: str) -> PastPlace | None:
         sql = (
             f"SELECT {aggregate}(seq) FROM events"  # noqa: S608 - constants of ours
             f" WHERE type = ? AND outcome IS NULL AND seq {compare} ?"
@@ -239,8 +241,8 @@ def _around(db: sqlite3.Connection, here: Place) -> Around:
     )
 
 
-def _place(db: sqlite3.Connection, seq: int) -> Place:
-    return Place(seq, parse_iso(time_at(db, seq)))
+def _place(db: sqlite3.Connection, seq: int) -> PastPlace:
+    return PastPlace(seq, parse_iso(time_at(db, seq)))
 
 
 def _less(count: AgentCounts, before: AgentCounts | None) -> AgentCounts:

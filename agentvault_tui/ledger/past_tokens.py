@@ -118,7 +118,7 @@ _APPROVALS: Final = 500
 
 
 @dataclass(slots=True)
-class Holding:
+class PastHolding:
     """An agent's live tokens."""
 
     live: int = 0
@@ -136,14 +136,14 @@ class Shelf:
 
 def holdings(
     db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster, shelf: Shelf
-) -> tuple[dict[AgentId, Holding], list[str]]:
+) -> tuple[dict[AgentId, PastHolding], list[str]]:
     """Return what each agent held after event *seq*, and what is unsure of it."""
     doors = {
         agent: door
         for agent in roster.agents
         if (door := roster.door(agent)) is not None
     }
-    found: dict[AgentId, Holding] = defaultdict(Holding)
+    found: dict[AgentId, PastHolding] = defaultdict(PastHolding)
     stretches = spans(db, seq, moment, TOKENS, roster)
     known = [span for span in stretches if span.known]
     look = _Look(db, (seq, moment), roster, shelf, known)
@@ -215,10 +215,10 @@ class _Look:
 
     def holding(
         self, agent: AgentId, door: int, counts: Mapping[Span, int], listed: int
-    ) -> Holding:
+    ) -> PastHolding:
         """Return what lives of what was counted, and read the soonest to end."""
         ended, more = self._ended(agent, door)
-        held = Holding(live=sum(counts.values()) - len(ended) - more)
+        held = PastHolding(live=sum(counts.values()) - len(ended) - more)
         for span in counts if held.live else ():
             after, few = max(door, span.low - 1), listed + _EDGE
             walk = self._walk(agent, after, span.high, few)

@@ -11,7 +11,7 @@ from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.bindings import LEDGER
 from agentvault_tui.ledger.records import DropToken, Recovery
-from agentvault_tui.ledger.schema import Connection
+from agentvault_tui.ledger.schema import WriterConnection
 from agentvault_tui.ledger.state import has_row, last_n
 from agentvault_tui.model import Draft, EventType, Token
 
@@ -37,7 +37,7 @@ class Doubt:
         self._written: dict[bytes, tuple[Tip, Recovery]] = {}
         """Earlier tries at recording this, in doubt themselves."""
 
-    async def settle(self, db: Connection, clock: Clock) -> tuple[Tip, Recovery]:
+    async def settle(self, db: WriterConnection, clock: Clock) -> tuple[Tip, Recovery]:
         """Look what is there, void the batch's tokens, and record both.
 
         Raises:
@@ -58,7 +58,13 @@ class Doubt:
         return await self._record(db, tip, stored_n, clock, found=found)
 
     async def _record(
-        self, db: Connection, tip: Tip, stored_n: int, clock: Clock, *, found: bool
+        self,
+        db: WriterConnection,
+        tip: Tip,
+        stored_n: int,
+        clock: Clock,
+        *,
+        found: bool,
     ) -> tuple[Tip, Recovery]:
         attempts = tuple(job.attempt for job in self._batch.jobs)
         tokens = tuple(

@@ -280,7 +280,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Connection(aiosqlite.Connection):
+class WriterConnection(aiosqlite.Connection):
     """A connection whose thread can run a function of ours.
 
     A batch of statements then costs one hop to the thread and back instead of three
@@ -288,7 +288,9 @@ class Connection(aiosqlite.Connection):
     """
 
     @classmethod
-    async def open(cls, connector: Callable[[], sqlite3.Connection]) -> Connection:
+    async def open(
+        cls, connector: Callable[[], sqlite3.Connection]
+    ) -> WriterConnection:
         """Start the thread and connect in it."""
         connection = cls(connector, iter_chunk_size=64)
         try:

@@ -27,7 +27,7 @@ from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
-from agentvault_tui.ledger.schema import Connection, open_writer, set_up_writer
+from agentvault_tui.ledger.schema import WriterConnection, open_writer, set_up_writer
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, EventType
@@ -229,7 +229,7 @@ async def test_a_locked_database_latches_and_recovers(
 
 async def _doubtful(
     home: Home, clock: ManualClock, *drafts: Draft, changes: tuple[Change, ...]
-) -> tuple[Connection, Batch, str]:
+) -> tuple[WriterConnection, Batch, str]:
     """Open a ledger's file as the writer does, with a batch on the way."""
     ledger = await Ledger.open(home, clock=clock)
     await ledger.commit(decision())
@@ -237,7 +237,7 @@ async def _doubtful(
     head = ledger.head
     await ledger.close()
     write_witness(home.head_file, Witness(ledger_id, head))  # as while a broker runs
-    db = await Connection.open(lambda: open_writer(home.database))
+    db = await WriterConnection.open(lambda: open_writer(home.database))
     await db.run(set_up_writer)
     tip: Tip = await db.run(read_tip, ledger_id)
     job = Job.of(drafts, changes, itertools.count(10))

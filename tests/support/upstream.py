@@ -11,7 +11,7 @@ from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_admin import Agent as AtTenant
 
-from agentvault_tui.broker.upstream import Account
+from agentvault_tui.broker.upstream import HeldAccount
 from agentvault_tui.broker.upstream.access import DONE, Tried
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
@@ -31,8 +31,8 @@ class Site:
         self.admin, self.home, self.clock = admin, home, clock
         self.tenant = admin.tenant
         self.bench: Bench
-        self.accounts: dict[AgentId, tuple[Account, ...]] = {}
-        self.disconnected: list[Account] = []
+        self.accounts: dict[AgentId, tuple[HeldAccount, ...]] = {}
+        self.disconnected: list[HeldAccount] = []
 
     async def start(self) -> None:
         self.bench = await Bench.open(self.home, self.clock, self.tenant.issuer)
@@ -69,7 +69,7 @@ class Site:
             there.user["user_id"], "Ursula", Secret(token), there.client["client_id"]
         )
         self.bench.broker.vault.users.keep(agent.id, user)
-        account = Account(there.user["user_id"], "workspace", "cac_1", shared)
+        account = HeldAccount(there.user["user_id"], "workspace", "cac_1", shared)
         self.accounts[agent.id] = (account,)
         return agent, there, token
 
@@ -85,7 +85,7 @@ class Site:
         steps = self.bench.broker.registry.steps_of(agent.id)
         return {step.step: step.status for step in steps}
 
-    async def _disconnect(self, agent_id: AgentId, account: Account) -> Tried:
+    async def _disconnect(self, agent_id: AgentId, account: HeldAccount) -> Tried:
         """Forget the account, as the broker does once it is gone, or leave it."""
         if account.shared:
             return Tried("another uses it", over="left")

@@ -25,7 +25,7 @@ from agentvault_tui.broker.shapes import (
 )
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
-from agentvault_tui.ledger import Holding, Past, Place
+from agentvault_tui.ledger import Past, PastHolding, PastPlace
 from agentvault_tui.model import Agent, AgentCounts, AgentId
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.codec import encode
@@ -123,7 +123,7 @@ def _status(past: Past, broker: Broker) -> StatusInfo:
 
 
 def _agent(agent: Agent, past: Past) -> PastAgentInfo:
-    held = past.holdings.get(agent.id, Holding())
+    held = past.holdings.get(agent.id, PastHolding())
     return past_agent_info(
         agent,
         past.counts.get(agent.id, AgentCounts()),
@@ -133,5 +133,5 @@ def _agent(agent: Agent, past: Past) -> PastAgentInfo:
     )
 
 
-def _place(place: Place | None) -> PlaceInfo | None:
+def _place(place: PastPlace | None) -> PlaceInfo | None:
     return None if place is None else PlaceInfo(seq=place.seq, time=iso(place.time))

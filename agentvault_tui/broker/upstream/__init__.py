@@ -8,7 +8,7 @@ would cut off.
 """
 
 from agentvault_tui.broker.upstream.access import (
-    Account,
+    HeldAccount,
     Holding,
     Holdings,
     TenantAccess,
@@ -18,8 +18,8 @@ from agentvault_tui.broker.upstream.providers import Outlook, Providers
 from agentvault_tui.broker.upstream.tenant_log import TenantLog
 
 __all__ = [
-    "Account",
     "Attempts",
+    "HeldAccount",
     "Holding",
     "Holdings",
     "Outbox",

@@ -60,7 +60,7 @@ def combine_attempts(parts: Iterable[Tried]) -> Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class HeldAccount:
     """An account a vault user of the agent's connected."""
 
     user_id: str
@@ -78,7 +78,7 @@ class Holding:
     client_id: str
     has_secret: bool
     """Whether its client authenticates with a secret, which can be rotated."""
-    accounts: tuple[Account, ...] = ()
+    accounts: tuple[HeldAccount, ...] = ()
 
     @property
     def users(self) -> tuple[str, ...]:
@@ -93,9 +93,9 @@ def users_of(holdings: Holdings, agent_id: AgentId, held: Holding) -> tuple[str,
 
 _AGENTS: Final = "agents/"
 
-AccountsOf = Callable[[AgentId], tuple[Account, ...]]
+AccountsOf = Callable[[AgentId], tuple[HeldAccount, ...]]
 SignedIn = Callable[[AgentId], tuple[str, ...]]
-Disconnect = Callable[[AgentId, Account], Awaitable[Tried]]
+Disconnect = Callable[[AgentId, HeldAccount], Awaitable[Tried]]
 EndToken = Callable[[AgentId], Awaitable[Tried]]
 
 
@@ -214,7 +214,7 @@ class Holdings:
         return self._known
 
 
-async def _cannot(_agent_id: AgentId, _account: Account) -> Tried:
+async def _cannot(_agent_id: AgentId, _account: HeldAccount) -> Tried:
     raise AgentVaultError("the account's user is not known here")
 
 

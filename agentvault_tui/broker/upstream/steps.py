@@ -14,7 +14,7 @@ from typing import Final
 from agentvault_tui.broker.upstream.access import (
     DONE,
     NOT_YET,
-    Account,
+    HeldAccount,
     Holding,
     Holdings,
     Tried,
@@ -158,7 +158,9 @@ async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
     return DONE if done else NOT_YET
 
 
-async def _account(holdings: Holdings, agent_id: AgentId, account: Account) -> Tried:
+async def _account(
+    holdings: Holdings, agent_id: AgentId, account: HeldAccount
+) -> Tried:
     """Disconnect one account; a no is no reason to let the refresh token live on."""
     try:
         return await holdings.disconnect(agent_id, account)

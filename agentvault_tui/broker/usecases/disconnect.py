@@ -172,10 +172,10 @@ def join_accounts(broker: Broker) -> None:
     """Let a revocation's steps at the tenant know and end what agents connected."""
     known = broker.access.holdings
 
-    def accounts_of(agent_id: AgentId) -> tuple[access.Account, ...]:
+    def accounts_of(agent_id: AgentId) -> tuple[access.HeldAccount, ...]:
         registry = broker.registry
         return tuple(
-            access.Account(
+            access.HeldAccount(
                 user_id=one.user,
                 connection=one.connection,
                 account_id=one.id,
@@ -185,7 +185,7 @@ def join_accounts(broker: Broker) -> None:
             if one.issuer == broker.vault.issuer
         )
 
-    async def disconnecting(agent_id: AgentId, one: access.Account) -> Tried:
+    async def disconnecting(agent_id: AgentId, one: access.HeldAccount) -> Tried:
         account = broker.registry.accounts.get(agent_id, one.connection)
         if account is None or account.id != one.account_id:
             return DONE
