@@ -168,16 +168,16 @@ class Broker:
         self.registry.foresee = self.outbox.foresee
         self.registry.outlook = self.outlook.of
 
-    async def record(
+    def record(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
-    ) -> tuple[Event, ...]:
-        """Write *drafts* and *changes* in one transaction; return when durable.
+    ) -> Awaitable[tuple[Event, ...]]:
+        """Write *drafts* and *changes* in one transaction; await that it is durable.
 
         Raises:
             LedgerUnwritableError: nothing was recorded, so nothing may be answered.
             LedgerBusyError: too much waits before the writer.
         """
-        return await self.ledger.commit(*drafts, changes=changes, urgent=urgent)
+        return self.ledger.commit(*drafts, changes=changes, urgent=urgent)
 
     @contextmanager
     def cutting(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.places import Places
@@ -22,6 +22,10 @@ STATUS_LINE: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode())
     for status in HTTPStatus
 }
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was whole; nobody waits for an answer."""
 
 
 class Port(Protocol):
@@ -97,6 +101,7 @@ class Exchange:
         "more_body",
         "scope",
         "started",
+        "task",
     )
 
     def __init__(
@@ -108,6 +113,8 @@ class Exchange:
         expects_100: bool,
     ) -> None:
         self.scope = scope
+        self.task: asyncio.Task[None] | None = None
+        """Which answers."""
         self.keep_alive = keep_alive
         self.more_body = True
         """Whether the request is still arriving."""
@@ -131,6 +138,8 @@ class Exchange:
         try:
             try:
                 await port.app(self.scope, self.receive, self.send)
+            except ClientGoneError:
+                return
             except Exception:  # noqa: BLE001 - it is logged, and answered for
                 _log.exception("a request failed")
             if self.complete or self.disconnected:
@@ -142,7 +151,8 @@ class Exchange:
                 fault = port.shape(500, "this is our fault: see the log")
                 await fault.send(self.send)
         finally:
-            port.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if self.task is not None:
+                port.tasks.discard(self.task)
 
     def put(self, body: bytes) -> None:
         """Take a piece of the request's body."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
+from agentvault_tui.web.exchange import ClientGoneError
 from agentvault_tui.web.reply import (
     NO_STORE,
     App,
@@ -19,7 +19,6 @@ from agentvault_tui.web.reply import (
 )
 
 BODY_CAP: Final = 65_536
-_log = logging.getLogger("agentvault.web")
 _JUDGED: Final = frozenset(
     (
         b"host",
@@ -31,10 +30,6 @@ _JUDGED: Final = frozenset(
     )
 )
 _SNIFF: Final = (b"x-content-type-options", b"nosniff")
-
-
-class ClientGoneError(Exception):
-    """The client left before its request was whole; nobody waits for an answer."""
 
 
 def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
@@ -95,34 +90,20 @@ class RequestGuard:
                 refusal = self._too_large()
             else:
                 receive = _replay(whole, receive)
-        if refusal is None:
-            await self._pass_on(scope, receive, send)
-        else:
+        if refusal is not None:
             await refusal.send(send)
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app; an answer that says nothing of caches is not cached."""
-        started = False
+            return
 
         async def stamped(message: Message) -> None:
-            nonlocal started
+            """Send what the app says; one that says nothing of caches is not cached."""
             if message["type"] == "http.response.start":
-                started = True
                 headers: list[Header] = [*message["headers"], _SNIFF]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append(NO_STORE)
                 message["headers"] = headers
             await send(message)
 
-        try:
-            await self._app(scope, receive, stamped)
-        except ClientGoneError:
-            return
-        except Exception:
-            _log.exception("a request failed")
-            if started:
-                raise
-            await self._shape(500, "this is our fault: see the log").send(send)
+        await self._app(scope, receive, stamped)
 
     def _judge(self, scope: Scope) -> tuple[Reply | None, bool]:
         """Return why the request is refused, if it is, and whether it is chunked."""

@@ -442,7 +442,8 @@ class BoundedProtocol(asyncio.Protocol):
         )
 
     def _start(self, exchange: Exchange) -> None:
-        self.port.tasks.add(self.loop.create_task(exchange.run()))
+        exchange.task = self.loop.create_task(exchange.run())
+        self.port.tasks.add(exchange.task)
 
 
 def _address(told: Any) -> tuple[str, int | None] | None:

@@ -35,8 +35,8 @@ from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
+from agentvault_tui.web.exchange import ClientGoneError
 from agentvault_tui.web.forms import BodyError, parse_object
-from agentvault_tui.web.guard import ClientGoneError
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
 from agentvault_tui.web.server import peer
 
