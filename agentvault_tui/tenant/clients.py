@@ -175,9 +175,7 @@ class Clients:
         doc = self.objects.get(client_id)
         if doc is None:
             return None
-        row = self._store.one(
-            "SELECT secret_hash FROM client_secrets WHERE client_id = ?", client_id
-        )
+        row = self._store.find("client_secrets", client_id=client_id)
         return Client(client_id, doc, None if row is None else row["secret_hash"])
 
     def by_key(self, key: str) -> Client | None:

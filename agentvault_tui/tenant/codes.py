@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -124,20 +125,18 @@ class DeviceCodes:
         deadline = Deadline.after(self._clock, lifetime)
         while True:
             pair = CodePair(new_secret("av_d"), new_user_code())
-            inserted = self._store.change(
-                "INSERT OR IGNORE INTO device_codes (device_code_hash, user_code_hash,"
-                " client_id, scope, details, created_at, expires_wall, expires_boot,"
-                " boot_id, audience) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                sha256_hex(pair.device_code),
-                self._hash(pair.user_code),
-                client,
-                scope,
-                what and what.to_json(),
-                iso(self._clock.now()),
-                iso(deadline.wall),
-                deadline.boot,
-                deadline.boot_id,
-                audience,
+            inserted = self._store.insert(
+                "device_codes",
+                device_code_hash=sha256_hex(pair.device_code),
+                user_code_hash=self._hash(pair.user_code),
+                client_id=client,
+                scope=scope,
+                details=what and what.to_json(),
+                created_at=iso(self._clock.now()),
+                expires_wall=iso(deadline.wall),
+                expires_boot=deadline.boot,
+                boot_id=deadline.boot_id,
+                audience=audience,
             )
             if inserted:
                 return pair
@@ -146,20 +145,12 @@ class DeviceCodes:
         return self.by_key(sha256_hex(device_code))
 
     def by_key(self, key: str) -> DeviceCode | None:
-        return self._read(
-            self._store.one(
-                "SELECT * FROM device_codes WHERE device_code_hash = ?", key
-            )
-        )
+        return self._read(self._store.find("device_codes", device_code_hash=key))
 
     def by_user_code(self, user_code: str) -> DeviceCode | None:
         """Find what a person typed, in its normal form, if it may still be decided."""
-        code = self._read(
-            self._store.one(
-                "SELECT * FROM device_codes WHERE user_code_hash = ?",
-                self._hash(user_code),
-            )
-        )
+        hashed = self._hash(user_code)
+        code = self._read(self._store.find("device_codes", user_code_hash=hashed))
         return code if code is not None and self.open(code) else None
 
     def open(self, code: DeviceCode) -> bool:
@@ -178,38 +169,24 @@ class DeviceCodes:
 
     def approve(self, code: DeviceCode, sub: str, sid: str, authenticated: int) -> bool:
         """Decide for *code*; False if it was decided or over first."""
-        return not code.expires.passed(self._clock) and bool(
-            self._store.change(
-                "UPDATE device_codes SET state = 'approved', sub = ?, sid = ?,"
-                " authenticated_at = ? WHERE device_code_hash = ?"
-                " AND state = 'pending'",
-                sub,
-                sid,
-                authenticated,
-                code.key,
-            )
-        )
+        who = {"sub": sub, "sid": sid, "authenticated_at": authenticated}
+        return self._decide(code, {"state": "approved", **who})
 
     def deny(self, code: DeviceCode) -> bool:
         """Decide against *code*; False if it was decided or over first."""
-        return not code.expires.passed(self._clock) and bool(
-            self._store.change(
-                "UPDATE device_codes SET state = 'denied'"
-                " WHERE device_code_hash = ? AND state = 'pending'",
-                code.key,
-            )
-        )
+        return self._decide(code, {"state": "denied"})
 
     def spend(self, code: DeviceCode) -> bool:
         """Use *code* up; True for exactly one caller (T-11)."""
-        return bool(
-            self._store.change(
-                "UPDATE device_codes SET state = 'spent'"
-                " WHERE device_code_hash = ? AND state = ?",
-                code.key,
-                code.state,
-            )
-        )
+        return self._move(code, code.state, {"state": "spent"})
+
+    def _decide(self, code: DeviceCode, changes: Mapping[str, object]) -> bool:
+        over = code.expires.passed(self._clock)
+        return not over and self._move(code, "pending", changes)
+
+    def _move(self, code: DeviceCode, state: str, to: Mapping[str, object]) -> bool:
+        where = {"device_code_hash": code.key, "state": state}
+        return bool(self._store.update("device_codes", to, **where))
 
     def _live(self, *, sign_ins: bool = False) -> int:
         row = self._store.one(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,59 +25,31 @@ class Objects:
         Raises:
             ConflictError: there is one of that id or name.
         """
-        try:
-            self._store.change(
-                "INSERT INTO objects (kind, id, name, doc) VALUES (?, ?, ?, ?)",
-                self._kind,
-                key,
-                name,
-                json.dumps(doc),
-            )
-        except sqlite3.IntegrityError:
-            raise ConflictError(f"there is a {self._kind} like that already") from None
+        row = {"kind": self._kind, "id": key, "name": name, "doc": json.dumps(doc)}
+        if not self._store.insert("objects", **row):
+            raise ConflictError(f"there is a {self._kind} like that already")
 
     def get(self, key: str) -> Document | None:
-        return self._one("id", key)
+        return self._one(id=key)
 
     def named(self, name: str) -> Document | None:
-        return self._one("name", name)
+        return self._one(name=name)
 
     def replace(self, key: str, doc: Document) -> None:
         """Put *doc* in the place of what is there; its name stays."""
-        self._store.change(
-            "UPDATE objects SET doc = ? WHERE kind = ? AND id = ?",
-            json.dumps(doc),
-            self._kind,
-            key,
-        )
-
-    def rename(self, key: str, name: str) -> None:
-        """Give the document of that id another name, which no other one has."""
-        self._store.change(
-            "UPDATE objects SET name = ? WHERE kind = ? AND id = ?",
-            *(name, self._kind, key),
-        )
+        changes: Document = {"doc": json.dumps(doc)}
+        self._store.update("objects", changes, kind=self._kind, id=key)
 
     def delete(self, key: str) -> bool:
         """Forget the document; tell whether there was one."""
-        return bool(
-            self._store.change(
-                "DELETE FROM objects WHERE kind = ? AND id = ?", self._kind, key
-            )
-        )
+        return bool(self._store.delete("objects", kind=self._kind, id=key))
 
     def all(self) -> list[Document]:
-        rows = self._store.all(
-            "SELECT doc FROM objects WHERE kind = ? ORDER BY seq", self._kind
-        )
+        rows = self._store.rows("objects", kind=self._kind)
         return [json.loads(row["doc"]) for row in rows]
 
-    def _one(self, column: str, value: str) -> Document | None:
-        row = self._store.one(
-            f"SELECT doc FROM objects WHERE kind = ? AND {column} = ?",  # noqa: S608 - id or name
-            self._kind,
-            value,
-        )
+    def _one(self, **column: str) -> Document | None:
+        row = self._store.find("objects", kind=self._kind, **column)
         return None if row is None else json.loads(row["doc"])
 
 

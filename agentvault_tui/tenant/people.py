@@ -124,15 +124,17 @@ class People:
         self._clock = clock
 
     def find(self, sub: str | None) -> User | None:
-        row = self._store.one("SELECT * FROM users WHERE sub = ?", sub)
+        row = self._store.find("users", sub=sub)
         return None if row is None else user_of(row)
 
     def named(self, name: str) -> User | None:
-        row = self._store.one("SELECT * FROM users WHERE name = ?", normal_name(name))
+        row = self._store.find("users", name=normal_name(name))
         return None if row is None else user_of(row)
 
     def all(self) -> list[User]:
-        return [user_of(row) for row in self._store.all(_ALL)]
+        return [
+            user_of(row) for row in self._store.all("SELECT * FROM users ORDER BY name")
+        ]
 
     def add(
         self,
@@ -152,21 +154,20 @@ class People:
         user = User(
             f"agentvault|{new_id('usr')}", name, roles, now, profile=profile or {}
         )
-        try:
-            self._store.change(
-                "INSERT INTO users (sub, name, roles, password_hash, otp_sealed,"
-                " otp_version, otp_last_step, created_at, profile)"
-                " VALUES (?, ?, ?, ?, ?, 1, 0, ?, ?)",
-                user.sub,
-                name,
-                json.dumps(roles),
-                password_hash,
-                self._seal.close(OTP_KIND, user.sub, 1, secret.encode()),
-                now,
-                json.dumps(user.profile),
-            )
-        except sqlite3.IntegrityError:
-            raise name_taken(name) from None
+        added = self._store.insert(
+            "users",
+            sub=user.sub,
+            name=name,
+            roles=json.dumps(roles),
+            password_hash=password_hash,
+            otp_sealed=self._seal.close(OTP_KIND, user.sub, 1, secret.encode()),
+            otp_version=1,
+            otp_last_step=0,
+            created_at=now,
+            profile=json.dumps(user.profile),
+        )
+        if not added:
+            raise name_taken(name)
         return user, secret
 
     def new_otp(self, name: str) -> str:
@@ -177,34 +178,24 @@ class People:
         """
         secret = pyotp.random_base32(_OTP_BASE32)
         with self._store.transaction():
-            row = self._store.one(
-                "SELECT sub, otp_version FROM users WHERE name = ?", normal_name(name)
-            )
+            row = self._store.find("users", name=normal_name(name))
             if row is None:
                 raise NotFoundError("there is no such user", "see `tenant user list`")
             sub, version = row["sub"], row["otp_version"] + 1
             # A higher version in the associated data: the old secret, put back from
             # an older copy of the row, no longer opens.
-            self._store.change(
-                "UPDATE users SET otp_sealed = ?, otp_version = ?, otp_last_step = 0 "
-                "WHERE sub = ?",
-                self._seal.close(OTP_KIND, sub, version, secret.encode()),
-                version,
-                sub,
-            )
+            box = self._seal.close(OTP_KIND, sub, version, secret.encode())
+            fresh = {"otp_sealed": box, "otp_version": version, "otp_last_step": 0}
+            self._store.update("users", fresh, sub=sub)
             self._store.change(_UNLOCK, sub)
         return secret
 
     def set_roles(self, sub: str, roles: tuple[str, ...]) -> None:
-        self._store.change(
-            "UPDATE users SET roles = ? WHERE sub = ?", json.dumps(roles), sub
-        )
+        self._store.update("users", {"roles": json.dumps(roles)}, sub=sub)
 
     def set_password(self, sub: str, password_hash: str) -> None:
         """Give a user another password; it ends what locks the old one caused."""
-        self._store.change(
-            "UPDATE users SET password_hash = ? WHERE sub = ?", password_hash, sub
-        )
+        self._store.update("users", {"password_hash": password_hash}, sub=sub)
         self._store.change(_UNLOCK, sub)
 
     def describe(self, sub: str, **members: Any) -> None:
@@ -213,11 +204,8 @@ class People:
             user = self.find(sub)
             if user is None:
                 return
-            self._store.change(
-                "UPDATE users SET profile = ? WHERE sub = ?",
-                json.dumps(merged(user.profile, members)),
-                sub,
-            )
+            profile = json.dumps(merged(user.profile, members))
+            self._store.update("users", {"profile": profile}, sub=sub)
 
     def note_login(self, sub: str) -> None:
         user = self.find(sub)
@@ -229,19 +217,14 @@ class People:
     def delete(self, sub: str) -> bool:
         """Forget a user and all that is kept of them; tell whether there was one."""
         with self._store.transaction():
-            for forget in _FORGET:
-                self._store.change(forget, sub)
-            return bool(self._store.change("DELETE FROM users WHERE sub = ?", sub))
+            self._store.change(_UNLOCK, sub)
+            self._store.delete("connected_accounts", user_id=sub)
+            self._store.delete("access_tokens", sub=sub)
+            return bool(self._store.delete("users", sub=sub))
 
 
 _UNLOCK: Final = "DELETE FROM lockouts WHERE ?1 IN (who, substr(who, -length(?1)))"
 """What is counted for a person, in any lane."""
-_FORGET: Final = (
-    _UNLOCK,
-    "DELETE FROM connected_accounts WHERE user_id = ?",
-    "DELETE FROM access_tokens WHERE sub = ?",
-)
-_ALL: Final = "SELECT * FROM users ORDER BY name"
 
 
 def new_password() -> str:

@@ -49,16 +49,24 @@ class RefreshTokens:
         """Make a refresh token; return it and its id."""
         key, token = new_id("rt"), f"v1.{secrets.token_urlsafe(32)}"
         with self._store.transaction():
-            self._store.change(
-                "INSERT INTO refresh_tokens (id, user_id, client_id, session_id,"
-                " audience, reach, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                *(key, sub, client.client_id, sid, audience),
-                *(json.dumps({audience: scope}), self._now()),
+            self._store.insert(
+                "refresh_tokens",
+                id=key,
+                user_id=sub,
+                client_id=client.client_id,
+                session_id=sid,
+                audience=audience,
+                reach=json.dumps({audience: scope}),
+                created_at=self._now(),
             )
+            self._store.insert("refresh_secrets", token_hash=sha256_hex(token), id=key)
             self._store.change(
-                "INSERT INTO refresh_secrets VALUES (?, ?)", sha256_hex(token), key
+                "DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM refresh_tokens"
+                " WHERE user_id = ? AND client_id = ? ORDER BY seq DESC"
+                " LIMIT -1 OFFSET ?)",
+                *(sub, client.client_id, PER_USER_AND_CLIENT),
             )
-            self._drop_oldest(sub, client.client_id)
+            self._forget_secrets()
         return token, key
 
     def find(self, token: str, client: Client) -> RefreshToken:
@@ -72,21 +80,17 @@ class RefreshTokens:
             raise TenantRefusedError(
                 "invalid_grant", "Unknown or invalid refresh token."
             )
-        self._store.change(
-            "UPDATE refresh_tokens SET last_exchanged_at = ? WHERE id = ?",
-            *(self._now(), held.id),
-        )
+        used = {"last_exchanged_at": self._now()}
+        self._store.update("refresh_tokens", used, id=held.id)
         return held
 
     def extend(self, held: RefreshToken, audience: str, scope: str) -> None:
         """Note that a token was also used for *audience*."""
         reach = json.dumps({**held.reach, audience: scope})
-        self._store.change(
-            "UPDATE refresh_tokens SET reach = ? WHERE id = ?", reach, held.id
-        )
+        self._store.update("refresh_tokens", {"reach": reach}, id=held.id)
 
     def get(self, key: str) -> RefreshToken | None:
-        row = self._store.one("SELECT * FROM refresh_tokens WHERE id = ?", key)
+        row = self._store.find("refresh_tokens", id=key)
         held = None if row is None else _read(row)
         return held if held is not None and self._live(held) else None
 
@@ -98,13 +102,9 @@ class RefreshTokens:
         audience: str | None = None,
     ) -> list[RefreshToken]:
         """Return the live tokens that match every filter given, oldest first."""
-        where, values = self._store.where(
-            user_id=user_id, client_id=client_id, audience=audience
-        )
-        rows = self._store.all(
-            f"SELECT * FROM refresh_tokens WHERE {where} ORDER BY seq",  # noqa: S608 - columns of ours
-            *values,
-        )
+        asked = {"user_id": user_id, "client_id": client_id, "audience": audience}
+        given = {name: value for name, value in asked.items() if value is not None}
+        rows = self._store.rows("refresh_tokens", **given)
         return [held for held in map(_read, rows) if self._live(held)]
 
     def revoke(self, key: str) -> None:
@@ -119,9 +119,7 @@ class RefreshTokens:
 
     def _of_secret(self, token: str, client: Client) -> RefreshToken | None:
         """Find a live token by its secret; to a foreign client it is unknown."""
-        row = self._store.one(
-            "SELECT id FROM refresh_secrets WHERE token_hash = ?", sha256_hex(token)
-        )
+        row = self._store.find("refresh_secrets", token_hash=sha256_hex(token))
         held = None if row is None else self.get(row["id"])
         return held if held and held.client_id == client.client_id else None
 
@@ -136,15 +134,6 @@ class RefreshTokens:
 
     def _live(self, held: RefreshToken) -> bool:
         return held.gone_at is None or held.gone_at > self._now()
-
-    def _drop_oldest(self, sub: str, client_id: str) -> None:
-        self._store.change(
-            "DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM refresh_tokens"
-            " WHERE user_id = ? AND client_id = ? ORDER BY seq DESC"
-            " LIMIT -1 OFFSET ?)",
-            *(sub, client_id, PER_USER_AND_CLIENT),
-        )
-        self._forget_secrets()
 
     def _forget_secrets(self) -> None:
         self._store.change(

@@ -73,7 +73,7 @@ class SignIn:
             TenantRefusedError: ``wrong_sign_in``, ``blocked``, ``locked`` or ``busy``.
         """
         name = normal_name(name)
-        row = self._store.one("SELECT * FROM users WHERE name = ?", name)
+        row = self._store.find("users", name=name)
         who = self._stranger(name) if row is None else str(row["sub"])
         lane = self.lanes.lane(origin, who)
         self._turns.check_room(lane)
@@ -119,7 +119,7 @@ class SignIn:
         return int(self._clock.now().timestamp())
 
     def _use_code(self, sub: str, code: str) -> bool:
-        row = self._store.one("SELECT * FROM users WHERE sub = ?", sub)
+        row = self._store.find("users", sub=sub)
         if row is None or not _OTP.fullmatch(code):
             return False
         version = int(row["otp_version"])
@@ -181,12 +181,7 @@ class Lockouts:
         """
         now = self._clock.now().timestamp()
         with self._store.transaction():
-            row = self._store.one(
-                "SELECT failures, locked_until FROM lockouts "
-                "WHERE who = ? AND factor = ?",
-                who,
-                factor,
-            )
+            row = self._store.find("lockouts", who=who, factor=factor)
             failures = 0 if row is None else int(row["failures"])
             # The wall clock, set back by a year, must not lock for a year.
             left = 0.0 if row is None else float(row["locked_until"]) - now
@@ -206,9 +201,7 @@ class Lockouts:
 
     def clear(self, who: str, factor: Factor) -> None:
         """Forget the tries: the last one was right."""
-        self._store.change(
-            "DELETE FROM lockouts WHERE who = ? AND factor = ?", who, factor
-        )
+        self._store.delete("lockouts", who=who, factor=factor)
 
     def _forget_lanes(self) -> None:
         """Keep what anybody can cause from filling the disk.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -105,19 +105,42 @@ class Store:
     def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
         return self._db.execute(sql, values).fetchall()
 
-    @staticmethod
-    def where(**columns: str | None) -> tuple[str, list[str]]:
-        """Return a condition on each of *columns* that has a value, and the values.
+    def find(self, table: str, **columns: object) -> sqlite3.Row | None:
+        """Return the first row of *table* with these *columns*, None being NULL.
 
-        The names of the columns are the caller's own, never a request's.
+        Here as below, tables and columns are named by the code, never by a request.
         """
-        asked = {name: value for name, value in columns.items() if value is not None}
-        return " AND ".join(["1", *(f"{name} = ?" for name in asked)]), [
-            *asked.values()
-        ]
+        where, values = _where(columns)
+        return self.one(f"SELECT * FROM {table} WHERE {where}", *values)  # noqa: S608
+
+    def rows(self, table: str, **columns: object) -> list[sqlite3.Row]:
+        """Return every row of *table* with these *columns*, oldest first."""
+        where, values = _where(columns)
+        sql = f"SELECT * FROM {table} WHERE {where} ORDER BY seq"  # noqa: S608
+        return self.all(sql, *values)
+
+    def insert(self, table: str, **columns: object) -> int:
+        """Add a row; return 0 if a row with its key is there already."""
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608
+        return self.change(f"{sql} ON CONFLICT DO NOTHING", *columns.values())
+
+    def update(
+        self, table: str, changes: Mapping[str, object], **columns: object
+    ) -> int:
+        """Change the rows with these *columns*; return how many there were."""
+        where, values = _where(columns)
+        sets = ", ".join(f"{name} = ?" for name in changes)
+        sql = f"UPDATE {table} SET {sets} WHERE {where}"  # noqa: S608
+        return self.change(sql, *changes.values(), *values)
+
+    def delete(self, table: str, **columns: object) -> int:
+        """Delete the rows with these *columns*; return how many there were."""
+        where, values = _where(columns)
+        return self.change(f"DELETE FROM {table} WHERE {where}", *values)  # noqa: S608
 
     def fact(self, name: str) -> str | None:
-        row = self.one("SELECT value FROM facts WHERE name = ?", name)
+        row = self.find("facts", name=name)
         return None if row is None else str(row["value"])
 
     def remember(self, name: str, value: Any) -> None:
@@ -129,3 +152,8 @@ class Store:
             f"the tenant's store {self._path} cannot be used ({error})",
             "check its owner and the disk, or restore it from a backup",
         )
+
+
+def _where(columns: Mapping[str, object]) -> tuple[str, list[object]]:
+    terms = " AND ".join(f"{name} IS ?" for name in columns)
+    return terms or "1", list(columns.values())

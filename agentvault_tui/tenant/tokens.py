@@ -121,12 +121,9 @@ class TokenService:
 
     def userinfo(self, access_token: str) -> dict[str, Any] | None:
         """Return the claims an access token opens (OpenID Connect Core 5.3)."""
-        row = self._store.one(
-            "SELECT sub, scope FROM access_tokens WHERE token_hash = ?"
-            " AND expires_at > ?",
-            sha256_hex(access_token),
-            self._clock.now().timestamp(),
-        )
+        row = self._store.find("access_tokens", token_hash=sha256_hex(access_token))
+        if row is not None and row["expires_at"] <= self._clock.now().timestamp():
+            row = None
         user = None if row is None else self._people.find(row["sub"])
         if row is None or user is None or user.blocked:
             return None
@@ -137,10 +134,8 @@ class TokenService:
 
         One for an API is signed, and nothing ends it early: as at Auth0.
         """
-        self._store.change(
-            "DELETE FROM access_tokens WHERE token_hash = ? AND client_id = ?",
-            sha256_hex(token),
-            client.key,
+        self._store.delete(
+            "access_tokens", token_hash=sha256_hex(token), client_id=client.key
         )
 
     def able(self, sub: str | None) -> User:
@@ -172,9 +167,13 @@ class TokenService:
         now = self._clock.now().timestamp()
         token = new_secret("av_u")
         self._store.change("DELETE FROM access_tokens WHERE expires_at <= ?", now)
-        self._store.change(
-            "INSERT INTO access_tokens VALUES (?, ?, ?, ?, ?)",
-            *(sha256_hex(token), client.key, user.sub, scope, now + LIFETIME),
+        self._store.insert(
+            "access_tokens",
+            token_hash=sha256_hex(token),
+            client_id=client.key,
+            sub=user.sub,
+            scope=scope,
+            expires_at=now + LIFETIME,
         )
         return _answer(token, scope, LIFETIME)
 

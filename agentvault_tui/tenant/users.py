@@ -154,9 +154,7 @@ class UserStore:
         """
         user = self.named(name)
         self._people.delete(user.sub)
-        self._store.change(
-            "UPDATE refresh_tokens SET gone_at = 0 WHERE user_id = ?", user.sub
-        )
+        self._store.update("refresh_tokens", {"gone_at": 0}, user_id=user.sub)
         return user
 
     def reset_otp(self, name: str) -> tuple[str, str]:

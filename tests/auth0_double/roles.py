@@ -30,7 +30,7 @@ class RoleCalls:
 
     def __init__(self, store: Store, people: People) -> None:
         """Keep roles in *store*, and tell who of *people* has one."""
-        self._roles = Objects(store, "role")
+        self._store, self._roles = store, Objects(store, "role")
         self._people = people
 
     def endpoints(self) -> list[Endpoint]:
@@ -78,7 +78,7 @@ class RoleCalls:
                **merged(before, checked(call.body, _MEMBERS))}  # fmt: skip
         if doc["name"] != before["name"]:
             self._check_free(doc["name"])
-            self._roles.rename(doc["id"], doc["name"])
+            self._store.update("objects", {"name": doc["name"]}, id=doc["id"])
         self._roles.replace(doc["id"], doc)
         return Answer(200, _shape(doc))
 

@@ -174,11 +174,18 @@ class CodeGrant:
         self._store.change(
             "DELETE FROM auth_codes WHERE expires_at < ?", now - 60 * _CODE_LIFETIME
         )
-        self._store.change(
-            "INSERT INTO auth_codes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL)",
-            *(sha256_hex(code), granted.client.key, granted.redirect_uri),
-            *(granted.challenge, json.dumps(asdict(login))),
-            *(granted.scope, granted.audience, granted.nonce, now + _CODE_LIFETIME),
+        self._store.insert(
+            "auth_codes",
+            code_hash=sha256_hex(code),
+            client_id=granted.client.key,
+            redirect_uri=granted.redirect_uri,
+            challenge=granted.challenge,
+            login=json.dumps(asdict(login)),
+            scope=granted.scope,
+            audience=granted.audience,
+            nonce=granted.nonce,
+            expires_at=now + _CODE_LIFETIME,
+            spent=0,
         )
         return code
 
@@ -192,10 +199,7 @@ class CodeGrant:
             if not asked.form.get(name):
                 raise missing(name)
         key = sha256_hex(asked.form["code"])
-        row = self._store.one(
-            "SELECT * FROM auth_codes WHERE code_hash = ? AND client_id = ?",
-            *(key, asked.client.key),
-        )
+        row = self._store.find("auth_codes", code_hash=key, client_id=asked.client.key)
         unknown = refused("invalid_grant", "Invalid authorization code")
         if row is None:
             raise unknown
@@ -205,9 +209,7 @@ class CodeGrant:
         if not proven(row["challenge"], verifier):
             raise refused("invalid_grant", "Failed to verify code verifier")
         # One statement looks and marks: of two that redeem it at once, one does.
-        if not self._store.change(
-            "UPDATE auth_codes SET spent = 1 WHERE code_hash = ? AND spent = 0", key
-        ):
+        if not self._store.update("auth_codes", {"spent": 1}, code_hash=key, spent=0):
             if row["refresh_id"] is not None:
                 # RFC 6749 section 4.1.2: used twice, it was stolen.
                 self._refresh.revoke(row["refresh_id"])
@@ -221,10 +223,8 @@ class CodeGrant:
             self._apis.asked(row["audience"]),
             row["nonce"],
         )
-        self._store.change(
-            "UPDATE auth_codes SET refresh_id = ? WHERE code_hash = ?",
-            *(issued.refresh_id, key),
-        )
+        came_of_it = {"refresh_id": issued.refresh_id}
+        self._store.update("auth_codes", came_of_it, code_hash=key)
         return _answer(issued, row["audience"])
 
     def _now(self) -> float:

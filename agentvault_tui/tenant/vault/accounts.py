@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock
@@ -61,45 +61,40 @@ class Accounts:
         name = str(connection["name"])
         tokens = self._provider.grant(name, account, scope, lifetime)
         with self._store.transaction():
-            row = self._store.one(
-                "SELECT id, version FROM connected_accounts"
-                " WHERE user_id = ? AND connection = ? AND account = ?",
-                *(user_id, name, account),
+            whose = {"user_id": user_id, "connection": name, "account": account}
+            # Left as it is, if it was connected before.
+            self._store.insert(
+                "connected_accounts",
+                **whose,
+                id=new_id("cac"),
+                scope=scope,
+                created_at=self._now(),
+                version=0,
+                sealed=b"",
+                token_expires_at=0,
             )
-            key = new_id("cac") if row is None else str(row["id"])
-            if row is None:
-                self._store.change(
-                    "INSERT INTO connected_accounts (id, user_id, connection, account,"
-                    " scope, created_at, version, sealed, token_expires_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, 0, x'', 0)",
-                    *(key, user_id, name, account, scope, self._now()),
-                )
-            self._keep(key, 0 if row is None else int(row["version"]), tokens)
-            self._store.change(
-                "UPDATE connected_accounts SET scope = ? WHERE id = ?", scope, key
-            )
+            row = self._store.find("connected_accounts", **whose)
+            assert row is not None  # noqa: S101 - it was just kept
+            key = str(row["id"])
+            self._keep(key, int(row["version"]), tokens)
+            self._store.update("connected_accounts", {"scope": scope}, id=key)
         found = self.get(key)
         assert found is not None  # noqa: S101 - it was just kept
         return found
 
     def list(self, user_id: str, connection: str | None = None) -> list[Account]:
-        rows = self._store.all(
-            "SELECT * FROM connected_accounts WHERE user_id = ?"
-            " AND (? IS NULL OR connection = ?) ORDER BY seq",
-            *(user_id, connection, connection),
-        )
+        named = {} if connection is None else {"connection": connection}
+        rows = self._store.rows("connected_accounts", user_id=user_id, **named)
         return [account for account in map(_read, rows) if self._kept(account)]
 
     def get(self, key: str) -> Account | None:
-        row = self._store.one("SELECT * FROM connected_accounts WHERE id = ?", key)
+        row = self._store.find("connected_accounts", id=key)
         account = None if row is None else _read(row)
         return account if account is not None and self._kept(account) else None
 
     def delete(self, key: str) -> bool:
         """Forget an account and our copy of its tokens, and no more than that."""
-        return bool(
-            self._store.change("DELETE FROM connected_accounts WHERE id = ?", key)
-        )
+        return bool(self._store.delete("connected_accounts", id=key))
 
     def tokens(self, account: Account, lifetime: float) -> ProviderTokens | None:
         """Return tokens that work now; None when the provider refuses to refresh.
@@ -110,10 +105,7 @@ class Accounts:
         """
         held = self._open(account)
         now = self._now()
-        self._store.change(
-            "UPDATE connected_accounts SET last_used_at = ? WHERE id = ?",
-            *(now, account.id),
-        )
+        self._store.update("connected_accounts", {"last_used_at": now}, id=account.id)
         if account.token_expires_at - now > _ALMOST:
             return ProviderTokens(
                 held["access_token"],
@@ -133,16 +125,13 @@ class Accounts:
         }
         # A version in the associated data: older tokens, put back, do not open.
         box = self._seal.close(_KIND, key, version + 1, json.dumps(secret).encode())
-        self._store.change(
-            "UPDATE connected_accounts SET version = ?, sealed = ?,"
-            " token_expires_at = ? WHERE id = ?",
-            *(version + 1, box, tokens.expires_at, key),
-        )
+        fresh = {"version": version + 1, "sealed": box,
+                 "token_expires_at": tokens.expires_at}  # fmt: skip
+        self._store.update("connected_accounts", fresh, id=key)
 
     def _open(self, account: Account) -> dict[str, str]:
-        row = self._store.all(
-            "SELECT version, sealed FROM connected_accounts WHERE id = ?", account.id
-        )[0]
+        row = self._store.find("connected_accounts", id=account.id)
+        assert row is not None  # noqa: S101 - it was just read
         raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
         held: dict[str, str] = json.loads(raw)
         return held
@@ -167,14 +156,6 @@ def shape(account: Account) -> dict[str, Any]:
 
 
 def _read(row: sqlite3.Row) -> Account:
-    return Account(
-        row["id"],
-        row["user_id"],
-        row["connection"],
-        row["account"],
-        tuple(row["scope"].split()),
-        row["created_at"],
-        row["version"],
-        row["token_expires_at"],
-        row["last_used_at"],
-    )
+    names = [one.name for one in fields(Account)]
+    members = {name: row[name] for name in names if name != "scopes"}
+    return Account(**members, scopes=tuple(row["scope"].split()))

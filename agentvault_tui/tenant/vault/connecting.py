@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock
@@ -71,15 +70,18 @@ class Connecting:
         if row is not None and row["n"] >= _WAITING:
             raise ApiError(429, "Too many connect requests are waiting.", None)
         session, ticket = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        self._store.change(
-            "INSERT INTO connect_requests (session_hash, ticket_hash, user_id,"
-            " client_id, connection, redirect_uri, state, challenge, scope, expires_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(sha256_hex(session), sha256_hex(ticket), user.sub, client.client_id),
-            *(body["connection"], body["redirect_uri"], body.get("state")),
-            body.get("code_challenge"),
-            " ".join(body.get("scopes") or ()),
-            now + EXPIRES_IN,
+        self._store.insert(
+            "connect_requests",
+            session_hash=sha256_hex(session),
+            ticket_hash=sha256_hex(ticket),
+            user_id=user.sub,
+            client_id=client.client_id,
+            connection=body["connection"],
+            redirect_uri=body["redirect_uri"],
+            state=body.get("state"),
+            challenge=body.get("code_challenge"),
+            scope=" ".join(body.get("scopes") or ()),
+            expires_at=now + EXPIRES_IN,
         )
         return {
             "auth_session": session,
@@ -90,23 +92,11 @@ class Connecting:
 
     def by_ticket(self, ticket: str) -> ConnectRequest | None:
         """Return the request that a link leads to, while nobody has decided it."""
-        return self._read(
-            self._store.one(
-                "SELECT * FROM connect_requests WHERE ticket_hash = ?"
-                " AND code_hash IS NULL",
-                sha256_hex(ticket),
-            )
-        )
+        return self._undecided(ticket_hash=sha256_hex(ticket))
 
     def by_key(self, key: str) -> ConnectRequest | None:
         """Return a request again, while nobody has decided it."""
-        return self._read(
-            self._store.one(
-                "SELECT * FROM connect_requests WHERE session_hash = ?"
-                " AND code_hash IS NULL",
-                key,
-            )
-        )
+        return self._undecided(session_hash=key)
 
     def consent(self, asked: ConnectRequest, account: str) -> str | None:
         """Note a person's yes for *account*; return the code that proves it, once."""
@@ -119,9 +109,7 @@ class Connecting:
         return code if changed else None
 
     def cancel(self, asked: ConnectRequest) -> None:
-        self._store.change(
-            "DELETE FROM connect_requests WHERE session_hash = ?", asked.key
-        )
+        self._store.delete("connect_requests", session_hash=asked.key)
 
     def complete(
         self, user: User, client: Client, body: Mapping[str, Any]
@@ -136,9 +124,7 @@ class Connecting:
         """
         key = sha256_hex(body["auth_session"])
         with self._store.transaction():
-            row = self._store.one(
-                "SELECT * FROM connect_requests WHERE session_hash = ?", key
-            )
+            row = self._store.find("connect_requests", session_hash=key)
             refused = ApiError(400, "The connect request cannot be completed.", None)
             if row is None or (row["user_id"], row["client_id"]) != (
                 user.sub,
@@ -156,24 +142,15 @@ class Connecting:
             )
             if not right:
                 raise refused
-            self._store.change(
-                "DELETE FROM connect_requests WHERE session_hash = ?", key
-            )
+            self._store.delete("connect_requests", session_hash=key)
         return Connected(row["connection"], row["account"], row["scope"])
 
-    def _read(self, row: sqlite3.Row | None) -> ConnectRequest | None:
+    def _undecided(self, **column: str) -> ConnectRequest | None:
+        row = self._store.find("connect_requests", code_hash=None, **column)
         if row is None or row["expires_at"] <= self._now():
             return None
-        return ConnectRequest(
-            row["session_hash"],
-            row["user_id"],
-            row["client_id"],
-            row["connection"],
-            row["redirect_uri"],
-            row["state"],
-            row["scope"],
-            row["expires_at"],
-        )
+        members = [one.name for one in fields(ConnectRequest) if one.name != "key"]
+        return ConnectRequest(row["session_hash"], *(row[name] for name in members))
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

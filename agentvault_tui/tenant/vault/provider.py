@@ -46,19 +46,22 @@ class Provider:
     ) -> ProviderTokens:
         """Give tokens for what the owner of *account* has consented to."""
         key, refresh = new_id("pgr"), new_secret("av_pr")
-        self._store.change(
-            "INSERT INTO provider_grants VALUES (?, ?, ?, ?, ?, ?)",
-            *(key, connection, account, scope, sha256_hex(refresh), self._now()),
+        self._store.insert(
+            "provider_grants",
+            id=key,
+            connection=connection,
+            account=account,
+            scope=scope,
+            refresh_hash=sha256_hex(refresh),
+            created_at=self._now(),
         )
         access, expires_at = self._token(key, scope, lifetime)
         return ProviderTokens(access, refresh, scope, expires_at)
 
     def refresh(self, refresh_token: str, lifetime: float) -> ProviderTokens | None:
         """Issue a new access token; None: refused."""
-        row = self._store.one(
-            "SELECT id, scope FROM provider_grants WHERE refresh_hash = ?",
-            sha256_hex(refresh_token),
-        )
+        digest = sha256_hex(refresh_token)
+        row = self._store.find("provider_grants", refresh_hash=digest)
         if row is None:
             return None
         access, expires_at = self._token(row["id"], row["scope"], lifetime)
@@ -86,26 +89,23 @@ class Provider:
     def revoke(self, token: str) -> None:
         """End a token; a refresh token ends all that came of it (RFC 7009)."""
         digest = sha256_hex(token)
-        row = self._store.one(
-            "SELECT id FROM provider_grants WHERE refresh_hash = ?", digest
-        )
+        row = self._store.find("provider_grants", refresh_hash=digest)
         if row is not None:
             with self._store.transaction():
-                self._store.change(
-                    "DELETE FROM provider_tokens WHERE grant_id = ?", row["id"]
-                )
-                self._store.change(
-                    "DELETE FROM provider_grants WHERE id = ?", row["id"]
-                )
-        self._store.change("DELETE FROM provider_tokens WHERE token_hash = ?", digest)
+                self._store.delete("provider_tokens", grant_id=row["id"])
+                self._store.delete("provider_grants", id=row["id"])
+        self._store.delete("provider_tokens", token_hash=digest)
 
     def _token(self, key: str, scope: str, lifetime: float) -> tuple[str, float]:
         now = self._now()
         self._store.change("DELETE FROM provider_tokens WHERE expires_at <= ?", now)
         access = new_secret("av_pa")
-        self._store.change(
-            "INSERT INTO provider_tokens VALUES (?, ?, ?, ?)",
-            *(sha256_hex(access), key, scope, now + lifetime),
+        self._store.insert(
+            "provider_tokens",
+            token_hash=sha256_hex(access),
+            grant_id=key,
+            scope=scope,
+            expires_at=now + lifetime,
         )
         return access, now + lifetime
 
