@@ -21,14 +21,6 @@ PACKAGE = Path(errors.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 REMAINING = {
     "Account",
-    "Accounts",
-    "ClientAuth",
-    "ConnectRequest",
-    "DeviceCode",
-    "Page",
-    "Peer",
-    "ProviderTokens",
-    "Seal",
 }
 """Class names that several files still have."""
 

@@ -119,10 +119,10 @@ def _accepted(session: CliSession, stepup_id: str | None) -> tuple[str, str | No
 def _prover(session: CliSession) -> Callable[[str], str] | None:
     """Return what shows the tenant that this is its home's owner, if it is."""
     try:
-        seal = lazy_room("tenant.sealing").Seal.of(session.home)
+        seal = lazy_room("tenant.sealing").TenantSeal.of(session.home)
     except TenantError:
         return None
-    proof_of = lazy_room("tenant.lanes").proof_of
+    proof_of = lazy_room("tenant.signin").proof_of
     return lambda user_code: str(proof_of(seal, user_code))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -16,12 +16,12 @@ from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import log_name
-from agentvault_tui.tenant.codes import DeviceCode, normal_user_code
+from agentvault_tui.tenant.codes import StoredDeviceCode, normal_user_code
 from agentvault_tui.tenant.journal import LogCode, SignInLog
-from agentvault_tui.tenant.lanes import Origin
 from agentvault_tui.tenant.oauth.wire import page_form, peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.signin import Origin
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 
 COOKIE: Final = "agentvault_activation"
@@ -179,7 +179,13 @@ class WrongCodes:
         return count
 
 
-_Act = Callable[[ActivationSession, DeviceCode, Mapping[str, str]], Awaitable[Response]]
+@dataclass(frozen=True, slots=True)
+class SubmittedForm:
+    """A form that may act: whose, on which code, and what it says."""
+
+    session: ActivationSession
+    code: StoredDeviceCode
+    fields: Mapping[str, str] = field(repr=False)
 
 
 class ActivationPages:
@@ -236,91 +242,83 @@ class ActivationPages:
         return self._show(session, code)
 
     async def go_on(self, request: Request) -> Response:
-        async def act(
-            session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
-        ) -> Response:
-            session.step = "sign-in"
-            return self._show(session, code)
-
-        return await self._submitted(request, "details", act)
+        form = await self._submitted(request, "details")
+        if isinstance(form, Response):
+            return form
+        form.session.step = "sign-in"
+        return self._show(form.session, form.code)
 
     async def sign_in(self, request: Request) -> Response:
-        async def act(
-            session: ActivationSession, code: DeviceCode, form: Mapping[str, str]
-        ) -> Response:
-            name, password = form.get("user", ""), form.get("password", "")
-            origin = self._origin(request, session, code)
-            try:
-                session.user = await self._sign_in.password(name, password, origin)
-            except TenantRefusedError as error:
-                return self._failed(request, session, code, error)
-            self._log.challenged(session.user, peer_of(request))
-            session.step = "one-time-code"
-            return self._show(session, code)
-
-        return await self._submitted(request, "sign-in", act)
+        form = await self._submitted(request, "sign-in")
+        if isinstance(form, Response):
+            return form
+        session, fields = form.session, form.fields
+        name, password = fields.get("user", ""), fields.get("password", "")
+        origin = self._origin(request, session, form.code)
+        try:
+            session.user = await self._sign_in.password(name, password, origin)
+        except TenantRefusedError as error:
+            return self._failed(request, session, form.code, error)
+        self._log.challenged(session.user, peer_of(request))
+        session.step = "one-time-code"
+        return self._show(session, form.code)
 
     async def one_time_code(self, request: Request) -> Response:
-        async def act(
-            session: ActivationSession, code: DeviceCode, form: Mapping[str, str]
-        ) -> Response:
-            """Note when the person was authenticated, and ask whether they approve."""
-            if session.user is None:
-                return self._over(_STALE)
-            origin = self._origin(request, session, code)
-            try:
-                session.authenticated_at = self._sign_in.one_time_code(
-                    session.user, form.get("otp", ""), origin
-                )
-            except TenantRefusedError as error:
-                return self._failed(request, session, code, error)
-            client = self._clients.by_key(code.client)
-            self._log.succeeded(session.user, client, peer_of(request), mfa=True)
-            session.step = "confirm"
-            answer = self._show(session, code)
-            self._sign_in.lanes.remember(answer, origin, session.user.sub)
-            return answer
-
-        return await self._submitted(request, "one-time-code", act)
+        form = await self._submitted(request, "one-time-code")
+        if isinstance(form, Response):
+            return form
+        session, code = form.session, form.code
+        if session.user is None:
+            return self._over(_STALE)
+        origin = self._origin(request, session, code)
+        otp = form.fields.get("otp", "")
+        try:
+            authenticated = self._sign_in.one_time_code(session.user, otp, origin)
+        except TenantRefusedError as error:
+            return self._failed(request, session, code, error)
+        session.authenticated_at = authenticated
+        client = self._clients.by_key(code.client)
+        self._log.succeeded(session.user, client, peer_of(request), mfa=True)
+        session.step = "confirm"
+        answer = self._show(session, code)
+        self._sign_in.lanes.remember(answer, origin, session.user.sub)
+        return answer
 
     async def confirm(self, request: Request) -> Response:
-        async def act(
-            session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
-        ) -> Response:
-            if session.user is None or session.authenticated_at is None:
-                return self._over(_STALE)
-            self._sessions.end(session)
-            sub, sid = session.user.sub, secrets.token_urlsafe(24)
-            self._people.note_login(sub)
-            if not self._codes.approve(code, sub, sid, session.authenticated_at):
-                return self._over(_OVER)
-            _log.info("device code confirmed by %s", sub)
-            return self._views.step("confirmed", code, session.user_code, "")
-
-        return await self._submitted(request, "confirm", act)
+        form = await self._submitted(request, "confirm")
+        if isinstance(form, Response):
+            return form
+        session, code = form.session, form.code
+        if session.user is None or session.authenticated_at is None:
+            return self._over(_STALE)
+        self._sessions.end(session)
+        sub, sid = session.user.sub, secrets.token_urlsafe(24)
+        self._people.note_login(sub)
+        if not self._codes.approve(code, sub, sid, session.authenticated_at):
+            return self._over(_OVER)
+        _log.info("device code confirmed by %s", sub)
+        return self._views.step("confirmed", code, session.user_code, "")
 
     async def cancel(self, request: Request) -> Response:
-        """Say no, at any step and without signing in: refusing is free."""
-
-        async def act(
-            session: ActivationSession, code: DeviceCode, _: Mapping[str, str]
-        ) -> Response:
-            self._sessions.end(session)
-            if not self._codes.deny(code):
-                return self._over(_OVER)
-            _log.info("device code cancelled")
-            self._note("fdecc", request, code, "User cancelled the confirmation")
-            return self._views.step("cancelled", code, session.user_code, "")
-
-        return await self._submitted(request, None, act)
+        """Refuse, at any step and without signing in."""
+        form = await self._submitted(request, None)
+        if isinstance(form, Response):
+            return form
+        session, code = form.session, form.code
+        self._sessions.end(session)
+        if not self._codes.deny(code):
+            return self._over(_OVER)
+        _log.info("device code cancelled")
+        self._note("fdecc", request, code, "User cancelled the confirmation")
+        return self._views.step("cancelled", code, session.user_code, "")
 
     async def _submitted(
-        self, request: Request, step: str | None, act: _Act
-    ) -> Response:
-        """Check everything a form must bring, the code's life included, then *act*."""
-        form = await page_form(request)
+        self, request: Request, step: str | None
+    ) -> SubmittedForm | Response:
+        """Check all that a form of *step* must bring; if it may not act, answer it."""
+        fields = await page_form(request)
         session, acts = self._sessions.take(
-            request.cookies.get(COOKIE), form.get("form_token", "")
+            request.cookies.get(COOKIE), fields.get("form_token", "")
         )
         if session is None:
             return self._over(_STALE)
@@ -330,13 +328,13 @@ class ActivationPages:
             return self._over(_OVER)
         if not acts or step not in {None, session.step}:
             return self._show(session, code)
-        return await act(session, code, form)
+        return SubmittedForm(session, code, fields)
 
     def _failed(
         self,
         request: Request,
         session: ActivationSession,
-        code: DeviceCode,
+        code: StoredDeviceCode,
         error: TenantRefusedError,
     ) -> Response:
         """Show the same step again, and count what was a guess against the code."""
@@ -353,7 +351,7 @@ class ActivationPages:
         return self._show(session, code, Problem(error.error, text))
 
     def _origin(
-        self, request: Request, session: ActivationSession, code: DeviceCode
+        self, request: Request, session: ActivationSession, code: StoredDeviceCode
     ) -> Origin:
         """Return where a factor comes from; only the broker starts its own codes."""
         return self._sign_in.lanes.origin(
@@ -363,7 +361,7 @@ class ActivationPages:
         )
 
     def _note(
-        self, kind: LogCode, request: Request, code: DeviceCode, description: str
+        self, kind: LogCode, request: Request, code: StoredDeviceCode, description: str
     ) -> None:
         client = self._clients.by_key(code.client)
         self._journal.write(
@@ -376,7 +374,7 @@ class ActivationPages:
     def _show(
         self,
         session: ActivationSession,
-        code: DeviceCode,
+        code: StoredDeviceCode,
         problem: Problem | None = None,
     ) -> Response:
         return self._views.step(

@@ -22,8 +22,8 @@ from agentvault_tui.tenant.clients import (
 )
 from agentvault_tui.tenant.login import PATH, LoginPages
 from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
-from agentvault_tui.tenant.management.bodies import BODY_CAP as MANAGEMENT_BODY_CAP
 from agentvault_tui.tenant.management.calls import CALLS
+from agentvault_tui.tenant.management.wire import BODY_CAP as MANAGEMENT_BODY_CAP
 from agentvault_tui.tenant.my_account import MyAccount
 from agentvault_tui.tenant.oauth.device import DeviceGrant
 from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
@@ -36,9 +36,9 @@ from agentvault_tui.tenant.oauth.grants import (
 from agentvault_tui.tenant.oauth.metadata import discovery, extensions
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.vault.accounts import PATH as PROVIDER
+from agentvault_tui.tenant.vault.accounts import ProviderApi
 from agentvault_tui.tenant.vault.exchange import VaultGrant
-from agentvault_tui.tenant.vault.provider import PATH as PROVIDER
-from agentvault_tui.tenant.vault.provider import ProviderApi
 from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
 from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
 

@@ -224,7 +224,7 @@ class Clients:
         return secret
 
 
-class ClientAuth:
+class ClientAuthenticator:
     """Client authentication by secret, in header or body (RFC 6749 section 2.3)."""
 
     def __init__(self, clients: Clients) -> None:

@@ -14,7 +14,7 @@ from agentvault_tui.clock import Clock, Deadline, iso, parse_iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.tenant import details
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
 USER_CODE_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
@@ -68,7 +68,7 @@ class CodePair:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceCode:
+class StoredDeviceCode:
     """A code as the store holds it: hashes, and what it is for."""
 
     key: str
@@ -96,7 +96,7 @@ class DeviceCode:
 class DeviceCodes:
     """The device codes of one store."""
 
-    def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
+    def __init__(self, store: Store, seal: TenantSeal, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._pepper = seal.derive("user code")
@@ -141,23 +141,23 @@ class DeviceCodes:
             if inserted:
                 return pair
 
-    def by_device_code(self, device_code: str) -> DeviceCode | None:
+    def by_device_code(self, device_code: str) -> StoredDeviceCode | None:
         return self.by_key(sha256_hex(device_code))
 
-    def by_key(self, key: str) -> DeviceCode | None:
+    def by_key(self, key: str) -> StoredDeviceCode | None:
         return self._read(self._store.find("device_codes", device_code_hash=key))
 
-    def by_user_code(self, user_code: str) -> DeviceCode | None:
+    def by_user_code(self, user_code: str) -> StoredDeviceCode | None:
         """Find what a person typed, in its normal form, if it may still be decided."""
         hashed = self._hash(user_code)
         code = self._read(self._store.find("device_codes", user_code_hash=hashed))
         return code if code is not None and self.open(code) else None
 
-    def open(self, code: DeviceCode) -> bool:
+    def open(self, code: StoredDeviceCode) -> bool:
         """Tell whether *code* still waits for a person."""
         return code.state == "pending" and not code.expires.passed(self._clock)
 
-    def failed(self, code: DeviceCode) -> None:
+    def failed(self, code: StoredDeviceCode) -> None:
         """Count a failed sign-in; the fifth ends the code (T-08)."""
         self._store.change(
             "UPDATE device_codes SET failures = failures + 1, state ="
@@ -167,24 +167,28 @@ class DeviceCodes:
             code.key,
         )
 
-    def approve(self, code: DeviceCode, sub: str, sid: str, authenticated: int) -> bool:
+    def approve(
+        self, code: StoredDeviceCode, sub: str, sid: str, authenticated: int
+    ) -> bool:
         """Decide for *code*; False if it was decided or over first."""
         who = {"sub": sub, "sid": sid, "authenticated_at": authenticated}
         return self._decide(code, {"state": "approved", **who})
 
-    def deny(self, code: DeviceCode) -> bool:
+    def deny(self, code: StoredDeviceCode) -> bool:
         """Decide against *code*; False if it was decided or over first."""
         return self._decide(code, {"state": "denied"})
 
-    def spend(self, code: DeviceCode) -> bool:
+    def spend(self, code: StoredDeviceCode) -> bool:
         """Use *code* up; True for exactly one caller (T-11)."""
         return self._move(code, code.state, {"state": "spent"})
 
-    def _decide(self, code: DeviceCode, changes: Mapping[str, object]) -> bool:
+    def _decide(self, code: StoredDeviceCode, changes: Mapping[str, object]) -> bool:
         over = code.expires.passed(self._clock)
         return not over and self._move(code, "pending", changes)
 
-    def _move(self, code: DeviceCode, state: str, to: Mapping[str, object]) -> bool:
+    def _move(
+        self, code: StoredDeviceCode, state: str, to: Mapping[str, object]
+    ) -> bool:
         where = {"device_code_hash": code.key, "state": state}
         return bool(self._store.update("device_codes", to, **where))
 
@@ -208,10 +212,10 @@ class DeviceCodes:
         # Keyed: 34 bits are too few for a plain hash to hide.
         return hmac.new(self._pepper, user_code.encode(), "sha256").hexdigest()
 
-    def _read(self, row: sqlite3.Row | None) -> DeviceCode | None:
+    def _read(self, row: sqlite3.Row | None) -> StoredDeviceCode | None:
         if row is None:
             return None
-        return DeviceCode(
+        return StoredDeviceCode(
             key=row["device_code_hash"],
             client=row["client_id"],
             scope=row["scope"],

@@ -23,10 +23,15 @@ from agentvault_tui.errors import (
     TenantUnreachableError,
     UsageError,
 )
-from agentvault_tui.tenant.lanes import PROOF_HEADER
+from agentvault_tui.tenant.signin import PROOF_HEADER
 from agentvault_tui.text import Shown, clip, visible
 
 _PAGE_CAP: Final = 2_000_000
+_FIELDS: Final = (
+    "fingerprint", "agent_id", "agent_name", "action", "scope", "resource", "risk",
+    "why", "requested_on", "requested_at", "connection", "ttl",
+)  # fmt: skip
+"""What the page marks of a request, by `Details`' own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Activation:
             timeout=timeout, trust_env=False, follow_redirects=False
         )
         self._origin = ""
-        self._page: Page | None = None
+        self._page: TenantPage | None = None
 
     def __enter__(self) -> Self:
         """Use it for a block."""
@@ -182,23 +187,12 @@ class Activation:
             return None if value is None else _displayed(value)
 
         return Details(
+            **{one: shown(one) for one in _FIELDS},
             user_code=shown("user_code") or Shown(""),
-            fingerprint=shown("fingerprint"),
-            agent_id=shown("agent_id"),
-            agent_name=shown("agent_name"),
-            action=shown("action"),
-            scope=shown("scope"),
-            resource=shown("resource"),
-            risk=shown("risk"),
-            why=shown("why"),
-            requested_on=shown("requested_on"),
-            requested_at=shown("requested_at"),
-            connection=shown("connection"),
             parameters=_shown_rows(page.parameters),
             values=tuple(_value(text, kind) for _, text, kind in page.parameters),
             others=_shown_rows(page.others),
             unlimited="unlimited" in page.values,
-            ttl=shown("ttl"),
         )
 
 
@@ -262,7 +256,7 @@ class Form:
 
 
 @dataclass(slots=True)
-class Page:
+class TenantPage:
     """What a program needs of a page."""
 
     step: str = ""
@@ -276,7 +270,7 @@ class Page:
     """Likewise, of what else a resource server will read."""
 
 
-def read_page(html: str) -> Page:
+def read_page(html: str) -> TenantPage:
     """Read *html*; what is not marked is passed over."""
     reader = _Reader()
     reader.feed(html)
@@ -289,7 +283,7 @@ class _Reader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.page = Page()
+        self.page = TenantPage()
         self._form: Form | None = None
         self._mark: tuple[str, str] | None = None
         self._tag = ""

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client, log_name
-from agentvault_tui.tenant.objects import Objects
 from agentvault_tui.tenant.people import CONNECTION, User
 from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.store import Store
@@ -30,11 +29,6 @@ LogCode = Literal[
 """Every type of row there is here, by Auth0's codes."""
 KEPT: Final = 10_000
 """Rows; the oldest go first."""
-_KINDS: Final = {
-    "auth0": "database",
-    **dict.fromkeys(("google-apps", "oidc", "okta", "samlp", "waad"), "enterprise"),
-}
-"""What a strategy is, where it is no social one."""
 _CODES: Final[dict[str, LogCode]] = {
     "wrong_sign_in": "fp",
     "wrong_otp": "gd_auth_failed",
@@ -50,7 +44,7 @@ _TEXT_CAP: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class LogPeer:
     """Who sent a request, as far as HTTP says."""
 
     ip: str = ""
@@ -58,15 +52,14 @@ class Peer:
 
 
 class Journal:
-    """Writes rows with the keys Auth0's have, and reads them by their ids."""
+    """Writes rows under the names that Auth0's have, and reads them by their ids."""
 
     def __init__(self, store: Store, clock: Clock, host: str) -> None:
         self._store = store
         self._clock = clock
         self._host = host
-        self._connections = Objects(store, "connection")
-        last = store.one("SELECT max(log_id) AS id, count(*) AS n FROM journal")
-        self._last = "" if last is None or last["id"] is None else str(last["id"])
+        last = store.one("SELECT max(log_id) AS id FROM journal")
+        self._last = "" if last is None else str(last["id"] or "")
         self._written = 0
         self._strangers = (0.0, 0)
 
@@ -77,7 +70,7 @@ class Journal:
         description: str = "",
         client: tuple[str | None, str | None] = (None, None),
         user: User | None = None,
-        peer: Peer | None = None,
+        peer: LogPeer | None = None,
         details: Mapping[str, Any] | None = None,
         connection: str | None = None,
         audience: str | None = None,
@@ -101,9 +94,7 @@ class Journal:
             "date": millis(now),
             "type": kind,
             "description": _cut(description),
-            **self._where(connection or None),
-            "organization_id": None,
-            "organization_name": None,
+            "connection": _cut(connection) if connection else None,
             "client_id": client[0],
             "client_name": client[1],
             "ip": "" if peer is None else peer.ip,
@@ -114,28 +105,12 @@ class Journal:
             "user_agent": "" if peer is None else _cut(peer.user_agent),
             "audience": audience and _cut(audience),
             "scope": scope and _cut(scope),
-            "isMobile": False,
-            "location_info": None,
         }
         self.keep(log_id, kind, now.timestamp(), json.dumps(doc))
         self._sweep()
 
     def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
-        self._store.change(
-            "INSERT INTO journal VALUES (?, ?, ?, ?)", log_id, kind, at, doc
-        )
-
-    def _where(self, named: str | None) -> dict[str, str | None]:
-        """Return what rows say of a connection; of one there is not, its name alone."""
-        found = None if named is None else self._connections.named(named)
-        strategy = None if found is None else str(found["strategy"])
-        kind = None if strategy is None else _KINDS.get(strategy, "social")
-        return {
-            "connection": named and _cut(named),
-            "connection_id": None if found is None else str(found["id"]),
-            "strategy": strategy,
-            "strategy_type": kind,
-        }
+        self._store.insert("journal", log_id=log_id, type=kind, visible_at=at, doc=doc)
 
     def after(self, log_id: str, take: int) -> list[dict[str, Any]]:
         return self._rows("log_id > ? ORDER BY log_id LIMIT ?", log_id, take)
@@ -185,7 +160,7 @@ class SignInLog:
         self._journal = journal
 
     def succeeded(
-        self, user: User, client: Client | None, peer: Peer, *, mfa: bool
+        self, user: User, client: Client | None, peer: LogPeer, *, mfa: bool
     ) -> None:
         """Note that *user* showed every factor that was asked for."""
         prompts: list[dict[str, Any]] = [{"name": "login"}]
@@ -198,12 +173,12 @@ class SignInLog:
         name = log_name(client)
         self._journal.write("s", client=name, user=user, peer=peer, details=details)
 
-    def challenged(self, user: User, peer: Peer) -> None:
+    def challenged(self, user: User, peer: LogPeer) -> None:
         """Note that *user*, whose password was right, is asked for a second factor."""
         self._journal.write("gd_start_auth", user=user, peer=peer)
 
     def refused(
-        self, error: TenantRefusedError, peer: Peer, user: User | None = None
+        self, error: TenantRefusedError, peer: LogPeer, user: User | None = None
     ) -> None:
         """Note a failed sign-in; what was typed as a name is nobody's business."""
         kind = _CODES.get(error.error, "f")

@@ -16,7 +16,7 @@ from joserfc.jwk import KeySet, RSAKey
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
 _BITS: Final = 2048
@@ -58,7 +58,7 @@ class SigningKeys:
     may be a month for an API's. So the latest ``exp`` is noted before a token leaves.
     """
 
-    def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
+    def __init__(self, store: Store, seal: TenantSeal, clock: Clock) -> None:
         self._store = store
         self._seal = seal
         self._clock = clock
@@ -187,7 +187,7 @@ def rotate_keys(home: Home, clock: Clock, *, revoke: bool = False) -> Rotation:
     """
     store = Store(home, checkpoints=False)
     try:
-        keys = SigningKeys(store, Seal.of(home), clock)
+        keys = SigningKeys(store, TenantSeal.of(home), clock)
         return keys.revoke() if revoke else keys.rotate()
     finally:
         store.close()
@@ -207,7 +207,7 @@ def _kid(store: Store, use: str) -> str | None:
     return None if row is None else str(row["kid"])
 
 
-def _load(store: Store, seal: Seal, use: str) -> _Held:
+def _load(store: Store, seal: TenantSeal, use: str) -> _Held:
     row = store.all("SELECT * FROM signing_keys WHERE use = ?", use)[0]
     kid = str(row["kid"])
     pem = seal.open(_KIND, kid, 1, row["sealed"])
@@ -225,7 +225,7 @@ def _new_key() -> RSAKey:
     return key
 
 
-def _write(store: Store, seal: Seal, clock: Clock, use: str, key: RSAKey) -> None:
+def _write(store: Store, seal: TenantSeal, clock: Clock, use: str, key: RSAKey) -> None:
     """Keep *key* for *use*, unless another process was first."""
     kid = str(key.kid)
     box = seal.close(_KIND, kid, 1, key.as_pem(private=True))

@@ -6,32 +6,34 @@ Token Vault keep an account's tokens (``/connected-accounts/connect``).
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
+import ipaddress
+import json
 import logging
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.authorize import AuthorizeError, read_request, with_query
-from agentvault_tui.tenant.clients import Client, log_name
-from agentvault_tui.tenant.journal import Peer, SignInLog
-from agentvault_tui.tenant.login_state import (
-    LONGEST,
-    LoginKind,
-    LoginState,
-    SealedStates,
-)
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.model import sha256_hex
+from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client, log_name
+from agentvault_tui.tenant.journal import LogPeer, SignInLog
 from agentvault_tui.tenant.oauth.grants import Authorization, CodeGrant
-from agentvault_tui.tenant.oauth.wire import page_form, peer_of
+from agentvault_tui.tenant.oauth.wire import missing, page_form, peer_of, refused
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.tokens import Login
-from agentvault_tui.tenant.vault.connecting import ConnectRequest
+from agentvault_tui.tenant.vault.connecting import PendingConsent
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 from agentvault_tui.text import Shown, visible
 
@@ -60,22 +62,6 @@ class LoginText:
     """Where the consent form may be redirected to."""
     connection: Shown | None = None
     owner: Shown | None = None
-
-
-class LoginPurpose(Protocol):
-    """One kind of request that the pages serve."""
-
-    def text(self, state: LoginState) -> LoginText | None:
-        """Return what its pages show; None: it is over."""
-        ...
-
-    def allowed(self, state: LoginState, user: User) -> Response | None:
-        """Do what *user* allowed; return where to; None: it is over."""
-        ...
-
-    def refused(self, state: LoginState, peer: Peer) -> Response | None:
-        """Do what a no means, given at any step and without signing in."""
-        ...
 
 
 class AuthorizationPurpose:
@@ -109,7 +95,7 @@ class AuthorizationPurpose:
         _log.info("authorization granted by %s", user.sub)
         return _back(state.redirect_uri, code=code, state=state.state)
 
-    def refused(self, state: LoginState, peer: Peer) -> Response:  # noqa: ARG002 - the protocol's
+    def refused(self, state: LoginState, _: LogPeer) -> Response:
         return _back_refused(state.redirect_uri, state.state)
 
 
@@ -142,7 +128,7 @@ class ConnectPurpose:
             return None
         return _back(asked.redirect_uri, connect_code=code, state=asked.state)
 
-    def refused(self, state: LoginState, peer: Peer) -> Response | None:
+    def refused(self, state: LoginState, peer: LogPeer) -> Response | None:
         asked = self._asked(state)
         if asked is None:
             return None
@@ -157,7 +143,7 @@ class ConnectPurpose:
         )
         return _back_refused(asked.redirect_uri, asked.state)
 
-    def _asked(self, state: LoginState) -> ConnectRequest | None:
+    def _asked(self, state: LoginState) -> PendingConsent | None:
         return self._connecting.by_key(state.request or "")
 
 
@@ -174,7 +160,7 @@ class LoginPages:
         self._states = SealedStates(parts.seal, parts.clock)
         self._views = views
         self._log = SignInLog(parts.journal)
-        self._purposes: Mapping[LoginKind, LoginPurpose] = {
+        self._purposes: dict[LoginKind, AuthorizationPurpose | ConnectPurpose] = {
             "authorize": AuthorizationPurpose(parts, codes),
             "connect": ConnectPurpose(parts),
         }
@@ -306,3 +292,198 @@ def _text(
         back_to=visible(origin, 300),
         redirect_origin=origin,
     )
+
+
+LoginKind = Literal["authorize", "connect"]
+
+LIFETIME: Final = 600.0
+"""Seconds from one page to the form it sends."""
+_KIND: Final = "login state"
+LONGEST: Final = 4_000
+"""Characters a form's field may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginState:
+    """What is asked for, and who signed in; only the tenant can read or make one."""
+
+    kind: LoginKind
+    client_id: str
+    redirect_uri: str = ""
+    scope: str = ""
+    state: str | None = field(default=None, repr=False)
+    audience: str | None = None
+    nonce: str | None = field(default=None, repr=False)
+    challenge: str | None = field(default=None, repr=False)
+    request: str | None = field(default=None, repr=False)
+    """The key of a connect request, which holds all the rest."""
+    sub: str | None = None
+    """Who has shown their password."""
+    at: int = 0
+    """When, in epoch seconds."""
+
+
+class SealedStates:
+    """Seals states into forms, each for one browser and some minutes.
+
+    A form's state also protects against cross-site request forgery: it takes the page
+    that held it, and the cookie of the browser that got the page.
+    """
+
+    def __init__(self, seal: TenantSeal, clock: Clock) -> None:
+        self._seal = seal
+        self._clock = clock
+
+    def close(self, state: LoginState, cookie: str) -> str:
+        """Return what the next form brings back."""
+        until = self._clock.now().timestamp() + LIFETIME
+        said = json.dumps([until, asdict(state)]).encode()
+        box = self._seal.close(_KIND, sha256_hex(cookie), 1, said)
+        return base64.urlsafe_b64encode(box).decode()
+
+    def open(self, sent: str, cookie: str | None) -> LoginState | None:
+        """Return the state of a form; None if it is old, or another browser's."""
+        if not cookie or len(sent) > LONGEST:
+            return None
+        try:
+            box = base64.urlsafe_b64decode(sent.encode())
+            raw = self._seal.open(_KIND, sha256_hex(cookie), 1, box)
+        except (TenantError, binascii.Error, ValueError):
+            return None
+        until, members = json.loads(raw)
+        # Not after its time, and not if the clock was set back by more than its life.
+        left: float = until - self._clock.now().timestamp()
+        known: dict[str, Any] = members
+        return LoginState(**known) if 0 < left <= LIFETIME else None
+
+
+_URI_CAP: Final = 2000
+_CAPS: Final = {
+    "redirect_uri": 600, "state": 500, "scope": 500, "audience": 300, "nonce": 200,
+    "code_challenge": 128,
+}  # fmt: skip
+"""Characters, so that all of it fits into a form's field, sealed."""
+
+
+class AuthorizeError(Exception):
+    """A refusal that goes back to the client, through the person's browser."""
+
+    def __init__(self, to: LoginState, error: TenantRefusedError) -> None:
+        super().__init__(error.what)
+        self.to = to
+        self.error = error
+
+
+def read_request(parts: Parts, query: QueryParams) -> LoginState:
+    """Read the query of ``/authorize`` (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
+
+    Raises:
+        TenantRefusedError: it is not known whom to tell: a person is shown why.
+        AuthorizeError: the client is told.
+    """
+    for name in query:
+        # RFC 6749 section 3.1: no parameter twice.
+        if len(query.getlist(name)) > 1:
+            raise refused("invalid_request", "A parameter stands twice.")
+    for name, cap in _CAPS.items():
+        if len(query.get(name, "")) > cap:
+            raise refused("invalid_request", f"{name} may have {cap} characters.")
+    client = parts.clients.find(query.get("client_id", ""))
+    if client is None:
+        raise refused("invalid_request", "Unknown client.")
+    redirect_uri = query.get("redirect_uri", "")
+    if not redirect_allowed(redirect_uri, client.callbacks):
+        # RFC 6749 section 4.1.2.1: never sent on to an address nobody registered.
+        raise refused("invalid_request", "The redirect_uri is not registered.")
+    back = LoginState(
+        "authorize", client.client_id, redirect_uri, state=query.get("state")
+    )
+    try:
+        return _checked(parts, query, client, back)
+    except TenantRefusedError as error:
+        raise AuthorizeError(back, error) from None
+
+
+def _checked(
+    parts: Parts, query: QueryParams, client: Client, back: LoginState
+) -> LoginState:
+    if query.get("response_type") != "code":
+        raise refused("unsupported_response_type", "Use response_type=code.")
+    if query.get("response_mode", "query") != "query":
+        raise refused("invalid_request", "Use response_mode=query.")
+    if AUTHORIZATION_CODE not in client.grants:
+        raise refused("unauthorized_client", "Grant type not allowed for the client.")
+    challenge = query.get("code_challenge")
+    if challenge is None and not client.confidential:
+        # RFC 9700 section 2.1.1: without a secret, PKCE is what binds the code.
+        raise missing("code_challenge")
+    if challenge is not None and query.get("code_challenge_method") != "S256":
+        # RFC 7636 section 4.2: "plain" is for those who cannot compute a digest.
+        raise refused("invalid_request", "Use code_challenge_method=S256.")
+    api = parts.apis.asked(query.get("audience", query.get("resource")))
+    scope = parts.apis.for_user(client, api, query.get("scope", "openid"))
+    if query.get("prompt") == "none":
+        # No sign-in outlives its page (OpenID Connect Core section 3.1.2.6).
+        raise refused("login_required", "Login required")
+    return LoginState(
+        "authorize",
+        client.client_id,
+        back.redirect_uri,
+        scope,
+        state=back.state,
+        audience=None if api is None else api.identifier,
+        nonce=query.get("nonce"),
+        challenge=challenge,
+    )
+
+
+def redirect_allowed(uri: str, registered: Iterable[str]) -> bool:
+    """Tell whether *uri* is one of the *registered* (RFC 9700 section 2.1).
+
+    Compared as strings, but for the port of a loopback address, which a program picks
+    when it starts (RFC 8252 section 7.3).
+    """
+    if len(uri) > _URI_CAP or not uri.isascii() or not uri.isprintable():
+        return False
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.fragment or parts.username is not None or parts.password is not None:
+        return False
+    loopback = parts.scheme == "http" and _loopback(parts.hostname)
+    if parts.scheme != "https" and not loopback:
+        # Neither a script nor another program's scheme is a place to send codes to.
+        return False
+    for known in registered:
+        if hmac.compare_digest(known.encode(), uri.encode()):
+            return True
+        if loopback and port is not None and _without_port(known) == _without_port(uri):
+            return True
+    return False
+
+
+def with_query(uri: str, **members: str | None) -> str:
+    """Add *members* to the query of *uri*."""
+    parts = urlsplit(uri)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs += [(name, value) for name, value in members.items() if value is not None]
+    return urlunsplit(parts._replace(query=urlencode(pairs)))
+
+
+def _loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _without_port(uri: str) -> str | None:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None  # Whatever an administrator registered, it is no address.
+    if parts.scheme != "http" or not _loopback(parts.hostname):
+        return None
+    return urlunsplit(parts._replace(netloc=parts.hostname or ""))

@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentvault_tui.tenant.authorize import redirect_allowed
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import LogCode
-from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.bodies import (
+from agentvault_tui.tenant.login import redirect_allowed
+from agentvault_tui.tenant.management import wire
+from agentvault_tui.tenant.management.wire import (
+    ApiError,
     Maybe,
     Scope,
     Scopes,
@@ -27,11 +28,9 @@ from agentvault_tui.tenant.management.bodies import (
     checked,
     read_json,
 )
-from agentvault_tui.tenant.management.problems import ApiError
-from agentvault_tui.tenant.oauth.wire import peer_of
+from agentvault_tui.tenant.oauth.wire import json_reply, peer_of
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
-from agentvault_tui.tenant.replies import json_reply
 from agentvault_tui.tenant.vault.accounts import shape
 from agentvault_tui.web import read_body
 
@@ -173,7 +172,7 @@ class MyAccount:
         query = dict(call.request.query_params)
         found = self._accounts.list(call.user.sub, query.get("connection"))
         shapes = [shape(account) for account in found]
-        return 200, paging.by_checkpoint(
+        return 200, wire.by_checkpoint(
             query, "accounts", shapes, most=_MOST, usual=_USUAL
         )
 
@@ -183,7 +182,7 @@ class MyAccount:
             for doc in self._connections.objects.all()
             if self._connections.for_vault(doc["name"], call.client) is not None
         ]
-        return 200, paging.by_checkpoint(
+        return 200, wire.by_checkpoint(
             dict(call.request.query_params), "connections", listed,
             name="name", most=_MOST, usual=_USUAL,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis
 from agentvault_tui.tenant.clients import (
     Client,
-    ClientAuth,
+    ClientAuthenticator,
     Clients,
     console_client,
     management_client,
@@ -25,14 +25,13 @@ from agentvault_tui.tenant.keys import SigningKeys
 from agentvault_tui.tenant.objects import rebase
 from agentvault_tui.tenant.people import People
 from agentvault_tui.tenant.refresh import RefreshTokens
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import AccessTokens, TokenService
 from agentvault_tui.tenant.users import strong_hasher
-from agentvault_tui.tenant.vault.accounts import Accounts
+from agentvault_tui.tenant.vault.accounts import Provider, VaultAccounts
 from agentvault_tui.tenant.vault.connecting import Connecting
-from agentvault_tui.tenant.vault.provider import Provider
 
 HOST: Final = "127.0.0.1"
 
@@ -96,7 +95,7 @@ class Parts:
         """
         self.issuer: Final = f"http://{HOST}:{port}/"
         rebase(store, self.issuer)
-        seal = Seal.of(home)
+        seal = TenantSeal.of(home)
         self.store, self.seal, self.clock, self.run = store, seal, clock, run
         self.hasher = hasher or strong_hasher()
         self.journal = Journal(store, clock, f"{HOST}:{port}")
@@ -107,7 +106,7 @@ class Parts:
         self.apis = apis(store, self.issuer)
         self.connections = Connections(store)
         self.clients = Clients(store, run.clients(self.apis.management))
-        self.auth = ClientAuth(self.clients)
+        self.auth = ClientAuthenticator(self.clients)
         self.refresh = refresh or RefreshTokens(store, clock)
         self.access = AccessTokens(self.keys, clock, self.issuer)
         self.tokens = TokenService(
@@ -120,5 +119,5 @@ class Parts:
             refresh=self.refresh,
         )
         self.provider = Provider(store, clock)
-        self.accounts = Accounts(store, seal, clock, self.provider)
+        self.accounts = VaultAccounts(store, seal, clock, self.provider)
         self.connecting = Connecting(store, clock, self.issuer)

@@ -17,7 +17,7 @@ from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.model import new_id
 from agentvault_tui.model.role import Role
 from agentvault_tui.tenant.objects import merged
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
 OTP_KIND: Final = "one-time code secret"
@@ -118,7 +118,7 @@ def name_taken(name: str) -> ConflictError:
 class People:
     """The users of one store."""
 
-    def __init__(self, store: Store, seal: Seal, clock: Clock) -> None:
+    def __init__(self, store: Store, seal: TenantSeal, clock: Clock) -> None:
         self._store = store
         self._seal = seal
         self._clock = clock

@@ -30,7 +30,7 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.parts import HOST, Parts, Run
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.vault.provider import where
+from agentvault_tui.tenant.vault.accounts import where
 from agentvault_tui.web import Server, loopback_pair, run
 
 _LOCK_TRIES: Final = 30

@@ -7,7 +7,7 @@ from typing import ClassVar
 from agentvault_tui import sealing
 
 
-class Seal(sealing.Seal):
+class TenantSeal(sealing.Seal):
     """The seal of the embedded tenant's store."""
 
     WHOSE: ClassVar[str] = "tenant"

@@ -22,7 +22,7 @@ from agentvault_tui.tenant.people import (
     new_password,
     normal_name,
 )
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
 
@@ -62,7 +62,7 @@ class UserStore:
         """
         self._hasher = hasher or strong_hasher()
         self._store = Store(home, checkpoints=False)
-        self._people = People(self._store, Seal.of(home), clock or SystemClock())
+        self._people = People(self._store, TenantSeal.of(home), clock or SystemClock())
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
-from agentvault_tui.tenant.codes import DeviceCode
+from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import StepUpDetails, member_rows
 from agentvault_tui.tenant.times import for_people
 from agentvault_tui.text import Shown, in_full
@@ -50,52 +50,29 @@ _HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RequestView:
-    """What is being approved, ready to show; each text in full, none of it hidden."""
+def request_view(what: StepUpDetails) -> dict[str, Any]:
+    """Return what is being approved, ready to show: each text in full.
 
-    fingerprint: str
-    agent_id: Shown
-    agent_name: Shown
-    action: Shown
-    scope: Shown | None
-    """Every scope the token will carry, where that is more than the action."""
-    resource: Shown | None
-    parameters: tuple[tuple[Shown, Shown, str], ...]
-    risk: str
-    why: Shown
-    requested_on: Shown
-    requested_at: str
-    requested_at_iso: str
-    connection: Shown | None
-    """Of the provider whose own token is handed out, if it is one."""
-    others: tuple[tuple[Shown, Shown, str], ...]
-    """What else a resource server will read."""
-    unlimited: bool
-    ttl: int
-    """Seconds the token lives once it is fetched."""
-
-    @classmethod
-    def of(cls, what: StepUpDetails) -> RequestView:
-        """Show *what*; the agent's own reason is not among it (T-08)."""
-        return cls(
-            fingerprint=what.fingerprint,
-            agent_id=in_full(what.agent_id),
-            agent_name=in_full(what.agent_name),
-            action=in_full(what.action),
-            scope=None if what.scope == what.action else in_full(what.scope),
-            resource=None if what.resource is None else in_full(what.resource),
-            parameters=_rows(what.parameters.items()),
-            risk=what.risk.value,
-            why=in_full(what.why),
-            requested_on=in_full(what.requested_on),
-            requested_at=for_people(what.requested_at),
-            requested_at_iso=iso(what.requested_at),
-            connection=None if what.connection is None else in_full(what.connection),
-            others=_rows(what.others()),
-            unlimited=what.unlimited,
-            ttl=what.ttl,
-        )
+    The agent's own reason is not among it (T-08). `scope` is every scope the token
+    will carry, where that is more than the action.
+    """
+    texts = ("agent_id", "agent_name", "action", "resource", "why", "requested_on",
+             "connection", "scope")  # fmt: skip
+    values = {name: getattr(what, name) for name in texts}
+    if what.scope == what.action:
+        values["scope"] = None
+    shown = {n: None if v is None else in_full(v) for n, v in values.items()}
+    return {
+        **shown,
+        "fingerprint": what.fingerprint,
+        "parameters": _rows(what.parameters.items()),
+        "risk": what.risk.value,
+        "requested_at": for_people(what.requested_at),
+        "requested_at_iso": iso(what.requested_at),
+        "others": _rows(what.others()),
+        "unlimited": what.unlimited,
+        "ttl": what.ttl,
+    }
 
 
 def _rows(members: Iterable[tuple[str, Any]]) -> tuple[tuple[Shown, Shown, str], ...]:
@@ -142,7 +119,7 @@ class Views:
     def step(
         self,
         name: str,
-        code: DeviceCode,
+        code: StoredDeviceCode,
         user_code: str,
         form_token: str,
         problem: Problem | None = None,
@@ -151,7 +128,7 @@ class Views:
         return self.page(
             name,
             problem,
-            asked=None if code.details is None else RequestView.of(code.details),
+            asked=None if code.details is None else request_view(code.details),
             user_code=user_code,
             form_token=form_token,
             issued_at=_time(code.created_at),

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
+from agentvault_tui.tenant.management import wire
+from agentvault_tui.tenant.management.wire import ApiError, bad_body, not_found
 from agentvault_tui.tenant.objects import Document, Objects
 from agentvault_tui.tenant.store import Store
 from auth0_double.bodies import (
@@ -139,7 +139,7 @@ class ActionCalls:
         bound = [
             t for t in TRIGGERS if key in {b["action_id"] for b in self._list_of(t)}
         ]
-        if bound and not paging.flagged(call.query, "force"):
+        if bound and not wire.flagged(call.query, "force"):
             raise ApiError(
                 409, "The action is bound to a trigger; use force.", "action_bound"
             )
@@ -302,7 +302,7 @@ def _names(secrets: list[Document] | None, now: str) -> list[Document]:
 
 def _paged(call: Call, key: str, items: list[Document]) -> Any:
     """Return a page; this surface always says the totals."""
-    page = paging.number(call.query, "page", 0, 1000)
-    size = paging.number(call.query, "per_page", 50, 100)
+    page = wire.number(call.query, "page", 0, 1000)
+    size = wire.number(call.query, "per_page", 50, 100)
     shown = items[page * size : (page + 1) * size]
     return {"total": len(items), "page": page, "per_page": size, key: shown}

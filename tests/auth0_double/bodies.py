@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agentvault_tui.tenant.management.problems import ApiError, bad_body
+from agentvault_tui.tenant.management.wire import ApiError, bad_body
 
 Check = Callable[[Any], str | None]
 """Returns what is wrong with a value, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.management.api import ManagementCall
-from agentvault_tui.tenant.management.problems import not_found
+from agentvault_tui.tenant.management.wire import not_found
 from auth0_double.calls import Answer, Call, Endpoint
 
 

@@ -14,7 +14,7 @@ from agentvault_tui.tenant.management.calls import (
     kept_client,
     new_client,
 )
-from agentvault_tui.tenant.management.problems import bad_body, not_found
+from agentvault_tui.tenant.management.wire import bad_body, not_found
 from agentvault_tui.tenant.objects import Document
 from agentvault_tui.tenant.parts import Parts
 from auth0_double.bodies import (

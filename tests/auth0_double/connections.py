@@ -6,7 +6,7 @@ import re
 
 from agentvault_tui.tenant.management.api import ManagementCall
 from agentvault_tui.tenant.management.calls import change_connection, found_connection
-from agentvault_tui.tenant.management.problems import ApiError, bad_body
+from agentvault_tui.tenant.management.wire import ApiError, bad_body
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
 from auth0_double.bodies import checked, flag, table, text, texts

@@ -7,10 +7,10 @@ from typing import Any
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.tenant.journal import Journal
-from agentvault_tui.tenant.management import paging
+from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import ManagementCall
 from agentvault_tui.tenant.management.calls import CALLS
-from agentvault_tui.tenant.management.problems import bad_query
+from agentvault_tui.tenant.management.wire import bad_query
 from agentvault_tui.tenant.store import Store
 from auth0_double.calls import Answer, Call, Endpoint
 from auth0_double.faults import FaultSwitch
@@ -101,8 +101,8 @@ class LogCalls:
         return Answer(200, self._page(call, rows))
 
     def _page(self, call: Call, rows: list[dict[str, Any]]) -> Any:
-        page = paging.by_offset(call.query, "logs", rows, length=True)
-        return paging.chosen(call.query, page, "logs")
+        page = wire.by_offset(call.query, "logs", rows, length=True)
+        return wire.chosen(call.query, page, "logs")
 
 
 def _terms(query: str) -> list[tuple[str, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agentvault_tui.tenant.management import paging
+from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import ManagementCall
 from agentvault_tui.tenant.management.calls import refresh_token_shape
-from agentvault_tui.tenant.management.problems import bad_query, not_found
+from agentvault_tui.tenant.management.wire import bad_query, not_found
 from agentvault_tui.tenant.parts import Parts
 from auth0_double.calls import Answer, Call, Endpoint
 
@@ -41,8 +41,8 @@ class RefreshTokenCalls:
             user_id=user_id, client_id=call.query.get("client_id")
         )
         shapes = [refresh_token_shape(self._parts, held) for held in found]
-        page = paging.by_checkpoint(call.query, "refresh_tokens", shapes)
-        return Answer(200, paging.chosen(call.query, page, "refresh_tokens"))
+        page = wire.by_checkpoint(call.query, "refresh_tokens", shapes)
+        return Answer(200, wire.chosen(call.query, page, "refresh_tokens"))
 
     def _get(self, call: Call) -> Answer:
         held = self._refresh.get(call.path["id"])

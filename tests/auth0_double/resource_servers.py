@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import Apis, ResourceServer, new_api
-from agentvault_tui.tenant.management.problems import ApiError, no_api
+from agentvault_tui.tenant.management.wire import ApiError, no_api
 from agentvault_tui.tenant.objects import Objects, merged
 from agentvault_tui.tenant.store import Store
 from auth0_double.bodies import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.problems import ApiError, not_found
+from agentvault_tui.tenant.management import wire
+from agentvault_tui.tenant.management.wire import ApiError, not_found
 from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.people import ROLES, People
 from agentvault_tui.tenant.store import Store
@@ -58,7 +58,7 @@ class RoleCalls:
         found = [
             _shape(doc) for doc in self._roles.all() if named in doc["name"].lower()
         ]
-        return Answer(200, paging.by_offset(call.query, "roles", found))
+        return Answer(200, wire.by_offset(call.query, "roles", found))
 
     def _get(self, call: Call) -> Answer:
         return Answer(200, _shape(self._found(call)))
@@ -88,7 +88,7 @@ class RoleCalls:
 
     def _permissions(self, call: Call) -> Answer:
         held = self._found(call)["permissions"]
-        return Answer(200, paging.by_offset(call.query, "permissions", held))
+        return Answer(200, wire.by_offset(call.query, "permissions", held))
 
     def _permit(self, call: Call) -> Answer:
         doc = self._found(call)
@@ -116,7 +116,7 @@ class RoleCalls:
             for user in self._people.all()
             if name in user.roles and not user.blocked
         ]
-        return Answer(200, paging.by_offset(call.query, "users", found))
+        return Answer(200, wire.by_offset(call.query, "users", found))
 
     def _check_free(self, name: str) -> None:
         if self._roles.named(name) is not None:

@@ -19,7 +19,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.parts import HOST, Run
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore
 from agentvault_tui.web import Server, run, tcp_socket
@@ -151,7 +151,7 @@ class TenantThread:
             user_id,
         )[0]
         store.close()
-        seal = Seal.of(self.home)
+        seal = TenantSeal.of(self.home)
         raw = seal.open("provider tokens", row["id"], row["version"], row["sealed"])
         token: str = json.loads(raw)["refresh_token"]
         return token

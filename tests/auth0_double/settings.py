@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from agentvault_tui.tenant.management.problems import ApiError, bad_body, not_found
+from agentvault_tui.tenant.management.wire import ApiError, bad_body, not_found
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.store import Store
 from auth0_double.bodies import (

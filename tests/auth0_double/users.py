@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
-from agentvault_tui.tenant.management import paging
-from agentvault_tui.tenant.management.problems import (
+from agentvault_tui.tenant.management import wire
+from agentvault_tui.tenant.management.wire import (
     ApiError,
     bad_body,
     bad_query,
@@ -86,10 +86,10 @@ class UserCalls:
             found = [user for user in found if _matches(user, query)]
         shapes = [shape(user) for user in found]
         if "from" in call.query or "take" in call.query:
-            page = paging.by_checkpoint(call.query, "users", shapes, name="user_id")
+            page = wire.by_checkpoint(call.query, "users", shapes, name="user_id")
         else:
-            page = paging.by_offset(call.query, "users", shapes, length=True)
-        return Answer(200, paging.chosen(call.query, page, "users"))
+            page = wire.by_offset(call.query, "users", shapes, length=True)
+        return Answer(200, wire.chosen(call.query, page, "users"))
 
     def _by_email(self, call: Call) -> Answer:
         email = call.query.get("email")
@@ -124,7 +124,7 @@ class UserCalls:
         return Answer(201, shape(self._people.find(user.sub) or user))
 
     def _get(self, call: Call) -> Answer:
-        return Answer(200, paging.chosen(call.query, shape(self._found(call))))
+        return Answer(200, wire.chosen(call.query, shape(self._found(call))))
 
     def _change(self, call: Call) -> Answer:
         body = checked(call.body, _CHANGES)
@@ -164,7 +164,7 @@ class UserCalls:
                     "created_at": of_epoch(account.created_at),
                 }
             )
-        page = paging.by_checkpoint(call.query, "connected_accounts", shapes)
+        page = wire.by_checkpoint(call.query, "connected_accounts", shapes)
         return Answer(200, page)
 
     def _found(self, call: Call) -> User:

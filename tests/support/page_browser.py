@@ -6,7 +6,7 @@ import httpx
 from auth0_double.running import TenantThread
 from support.patience import PATIENT
 
-from agentvault_tui.tenant.device_page_client import Page, read_page
+from agentvault_tui.tenant.device_page_client import TenantPage, read_page
 from agentvault_tui.tenant.users import NewUser
 
 
@@ -20,10 +20,10 @@ class Browser:
         )
         self.answers: list[httpx.Response] = []
 
-    def get(self, path: str = "activate", **query: str) -> Page:
+    def get(self, path: str = "activate", **query: str) -> TenantPage:
         return self._keep(self.http.get(path, params=query))
 
-    def send(self, page: Page, form: str, **fields: str) -> Page:
+    def send(self, page: TenantPage, form: str, **fields: str) -> TenantPage:
         found = page.forms[form]
         return self._keep(
             self.http.post(
@@ -33,14 +33,14 @@ class Browser:
             )
         )
 
-    def _keep(self, answer: httpx.Response) -> Page:
+    def _keep(self, answer: httpx.Response) -> TenantPage:
         self.answers.append(answer)
         return read_page(answer.text)
 
-    def details(self, user_code: str) -> Page:
+    def details(self, user_code: str) -> TenantPage:
         return self.send(self.get(user_code=user_code), "code")
 
-    def confirm_page(self, user_code: str, user: NewUser) -> Page:
+    def confirm_page(self, user_code: str, user: NewUser) -> TenantPage:
         page = self.send(self.details(user_code), "continue")
         page = self.send(page, "sign-in", user=user.user.name, password=user.password)
         return self.send(page, "one-time-code", otp=self.tenant.otp(user))

@@ -14,7 +14,7 @@ from support.tenant_admin import Admin
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
 
@@ -24,7 +24,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     home = Home.locate(folder)
     store = Store(home, checkpoints=True)
-    SigningKeys(store, Seal.of(home), ManualClock(START))
+    SigningKeys(store, TenantSeal.of(home), ManualClock(START))
     store.close()
     return folder
 

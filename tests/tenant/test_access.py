@@ -10,7 +10,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import AccessTokens, bearer_token
 
@@ -22,7 +22,7 @@ GONE = "(left out)"
 @pytest.fixture
 def keys(home: Home, clock: ManualClock) -> Iterator[SigningKeys]:
     store = Store(home, checkpoints=True)
-    yield SigningKeys(store, Seal.of(home), clock)
+    yield SigningKeys(store, TenantSeal.of(home), clock)
     store.close()
 
 

@@ -20,9 +20,9 @@ from support.tenant_admin import (
     carried,
 )
 
-from agentvault_tui.tenant.authorize import redirect_allowed, with_query
 from agentvault_tui.tenant.device_page_client import read_page
-from agentvault_tui.tenant.pkce import proven
+from agentvault_tui.tenant.login import redirect_allowed, with_query
+from agentvault_tui.tenant.oauth.wire import proven
 
 
 @pytest.fixture(scope="module")

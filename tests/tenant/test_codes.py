@@ -8,19 +8,19 @@ import pytest
 from support.manual_clock import ManualClock
 
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.codes import DeviceCode, DeviceCodes
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.codes import DeviceCodes, StoredDeviceCode
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
 
 @pytest.fixture
 def codes(home: Home, clock: ManualClock) -> Iterator[DeviceCodes]:
     store = Store(home, checkpoints=True)
-    yield DeviceCodes(store, Seal.of(home), clock)
+    yield DeviceCodes(store, TenantSeal.of(home), clock)
     store.close()
 
 
-def issued(codes: DeviceCodes) -> DeviceCode:
+def issued(codes: DeviceCodes) -> StoredDeviceCode:
     pair = codes.issue("client", "openid", None, 120)
     found = codes.by_device_code(pair.device_code)
     assert found is not None

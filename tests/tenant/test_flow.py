@@ -14,7 +14,7 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
 
@@ -155,7 +155,7 @@ def test_spending_and_deciding_are_single_statements(
     home: Home,
 ) -> None:
     """Of two connections that saw the same code, one decides and one spends it."""
-    clock, seal = ManualClock(START), Seal.of(home)
+    clock, seal = ManualClock(START), TenantSeal.of(home)
     stores = [Store(home, checkpoints=False) for _ in range(2)]
     one, two = (DeviceCodes(store, seal, clock) for store in stores)
     pair = one.issue("app_x", "openid", None, 120)

@@ -20,7 +20,7 @@ from agentvault_tui.tenant.keys import (
     SigningKeys,
     rotate_keys,
 )
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.vault import TenantClient
@@ -105,7 +105,7 @@ def test_a_rotation_ends_no_token_of_an_api(tenant: TenantThread) -> None:
 def test_the_longest_lived_token_decides(home: Home, clock: ManualClock) -> None:
     """Whatever was signed after it, and also if it was signed in another process."""
     store = Store(home, checkpoints=True)
-    keys, other = (SigningKeys(store, Seal.of(home), clock) for _ in range(2))
+    keys, other = (SigningKeys(store, TenantSeal.of(home), clock) for _ in range(2))
     now = int(clock.now().timestamp())
     other.sign({"exp": now + 2_592_000})
     keys.sign({"exp": now + 300})
@@ -125,7 +125,7 @@ def test_a_key_rotated_while_it_is_taken_signs_nothing(
 ) -> None:
     """Its time of leaving is fixed already, and the token would outlive that."""
     store = Store(home, checkpoints=True)
-    keys, other = (SigningKeys(store, Seal.of(home), clock) for _ in range(2))
+    keys, other = (SigningKeys(store, TenantSeal.of(home), clock) for _ in range(2))
     read, done = keys._read, []
 
     def overtaken() -> None:
@@ -165,7 +165,7 @@ def test_a_revoked_key_verifies_nothing_at_once(
 def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> None:
     """Clients read 20 keys: one more rotation is refused, and a revocation never."""
     store = Store(home, checkpoints=True)
-    keys = SigningKeys(store, Seal.of(home), clock)
+    keys = SigningKeys(store, TenantSeal.of(home), clock)
     now = int(clock.now().timestamp())
     for day in range(MOST_RETIRED):
         keys.sign({"exp": now + (day + 1) * 86_400})
@@ -233,7 +233,7 @@ async def test_the_broker_follows_rotations(
 def test_what_was_retired_cannot_sign_any_more(home: Home, clock: ManualClock) -> None:
     """Its private part is in no row, and the store forgets it securely."""
     store = Store(home, checkpoints=True)
-    keys = SigningKeys(store, Seal.of(home), clock)
+    keys = SigningKeys(store, TenantSeal.of(home), clock)
     kid = keys.public()["keys"][0]["kid"]
     sealed = store.one("SELECT sealed FROM signing_keys WHERE kid = ?", kid)
     keys.rotate()

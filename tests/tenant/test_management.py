@@ -28,9 +28,8 @@ from agentvault_tui.tenant.apis import (
 )
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.management.bodies import read_json
 from agentvault_tui.tenant.management.calls import CALLS
-from agentvault_tui.tenant.management.problems import ApiError
+from agentvault_tui.tenant.management.wire import ApiError, read_json
 from agentvault_tui.tenant.parts import Parts, Run
 from agentvault_tui.tenant.store import Store
 

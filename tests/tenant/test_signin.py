@@ -21,10 +21,22 @@ from support.tenant_admin import CALLBACK, Admin
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.device_page_client import Activation, Form, Page, read_page
-from agentvault_tui.tenant.lanes import Lane, Lanes, Origin, Turns, proof_of
-from agentvault_tui.tenant.sealing import Seal
-from agentvault_tui.tenant.signin import SignIn, _of_no_password
+from agentvault_tui.tenant.device_page_client import (
+    Activation,
+    Form,
+    TenantPage,
+    read_page,
+)
+from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.signin import (
+    Lane,
+    Lanes,
+    Origin,
+    SignIn,
+    Turns,
+    _of_no_password,
+    proof_of,
+)
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore, strong_hasher
 
@@ -37,7 +49,7 @@ def login_form(tenant: TenantThread, browser: httpx.Client) -> Form:
     return read_page(answer.text).forms["login"]
 
 
-def sign_in(tenant: TenantThread, name: str, password: str) -> Page:
+def sign_in(tenant: TenantThread, name: str, password: str) -> TenantPage:
     """Send a password as any process of this user can, by a client's sign-in page."""
     with httpx.Client(base_url=tenant.issuer, trust_env=False) as browser:
         form = login_form(tenant, browser)
@@ -45,7 +57,7 @@ def sign_in(tenant: TenantThread, name: str, password: str) -> Page:
         return read_page(browser.post(form.action, data=data, timeout=PATIENT).text)
 
 
-def refused(tenant: TenantThread, name: str, password: str) -> Page:
+def refused(tenant: TenantThread, name: str, password: str) -> TenantPage:
     """Fail to sign in with nothing but a name and a password."""
     page = sign_in(tenant, name, password)
     assert page.error
@@ -106,7 +118,7 @@ def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> N
     assert locked.error == "locked"
     with_code(tenant, alice)
     tenant.clock.advance(30)
-    seal = Seal.of(tenant.home)
+    seal = TenantSeal.of(tenant.home)
     with_code(tenant, alice, prove=lambda code: proof_of(seal, code))
     with httpx.Client(
         base_url=tenant.issuer, trust_env=False, cookies=cookies
@@ -138,7 +150,7 @@ def test_a_known_browsers_own_guesses_are_bounded(
 
 @pytest.fixture
 def lanes(home: Home) -> Lanes:
-    return Lanes(Seal.of(home), ManualClock(START))
+    return Lanes(TenantSeal.of(home), ManualClock(START))
 
 
 def kept(lanes: Lanes, sub: str, uid: int | None) -> dict[str, str]:
@@ -164,8 +176,8 @@ def test_what_makes_a_browser_known(lanes: Lanes, home: Home) -> None:
         (lanes, Origin(1000, {other: value}), "bob"),
         (lanes, Origin(1000, {name: value[:-1] + "x"}), "ann"),
         (lanes, Origin(1000, {name: value.replace(".", ".9", 1)}), "ann"),
-        (Lanes(Seal.of(home), late), Origin(1000, cookies), "ann"),
-        (Lanes(Seal.of(home), early), Origin(1000, cookies), "ann"),
+        (Lanes(TenantSeal.of(home), late), Origin(1000, cookies), "ann"),
+        (Lanes(TenantSeal.of(home), early), Origin(1000, cookies), "ann"),
     ):
         assert at.lane(origin, who) == Lane(f"uid-{origin.uid}", trusted=False)
 
@@ -242,7 +254,7 @@ async def test_unknown_users_cost_as_much(home: Home) -> None:
     with UserStore(home, clock=clock, hasher=spy) as users:
         users.add("ann", approver=True)
     store = Store(home, checkpoints=True)
-    sign_in = SignIn(store, Seal.of(home), clock, spy)
+    sign_in = SignIn(store, TenantSeal.of(home), clock, spy)
     for name in ("ann", "nobody"):
         with pytest.raises(TenantRefusedError, match="not right"):
             await sign_in.password(name, "wrong", Origin())

@@ -13,9 +13,8 @@ from agentvault_tui.errors import NotFoundError, TenantError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.objects import rebase
 from agentvault_tui.tenant.people import OTP_KIND
-from agentvault_tui.tenant.schema import MIGRATIONS
-from agentvault_tui.tenant.sealing import Seal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.store import MIGRATIONS, Store
 from agentvault_tui.tenant.users import UserStore
 
 
@@ -25,7 +24,7 @@ def old(tmp_path: Path) -> Home:
     home = Home.locate(tmp_path / "old")
     for folder in (home.data, home.tenant, home.keys):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seal = Seal.of(home)
+    seal = TenantSeal.of(home)
     database = sqlite3.connect(home.tenant / "tenant.db")
     database.executescript(MIGRATIONS[0])
     for name, approver in (("ann", 1), ("bob", 0)):
@@ -52,7 +51,7 @@ def test_people_of_an_older_home_stay(old: Home) -> None:
         store.close()
         assert row is not None
         assert CHEAP.verify(row["password_hash"], "her-old-password")
-        opened = Seal.of(old).open(OTP_KIND, row["sub"], 1, row["otp_sealed"])
+        opened = TenantSeal.of(old).open(OTP_KIND, row["sub"], 1, row["otp_sealed"])
         assert opened.startswith(b"JBSWY3DP")
         assert Admin(tenant).call("GET", "users").json()[0]["username"] == "ann"
     finally:

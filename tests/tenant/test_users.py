@@ -19,7 +19,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.people import OTP_KIND
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.users import UserStore, strong_hasher
 
 
@@ -97,7 +97,7 @@ def test_modes_hold_under_any_umask(tmp_path: Path) -> None:
 
 def test_sealed_seeds_cannot_be_moved_or_rolled_back(home: Home) -> None:
     """A seed opens only for its own user, its own version, and unharmed."""
-    seal = Seal.of(home)
+    seal = TenantSeal.of(home)
     box = seal.close(OTP_KIND, "ann", 1, b"JBSWY3DP")
     assert seal.open(OTP_KIND, "ann", 1, box) == b"JBSWY3DP"
     for kind, owner, version, sealed in (
@@ -120,8 +120,8 @@ def test_a_damaged_key_or_store_is_named(home: Home) -> None:
     whole = key.read_bytes()
     key.write_bytes(whole[:7])
     with pytest.raises(TenantError, match="damaged"):
-        Seal.of(home)
-    assert whole.hex() not in repr(Seal(whole))
+        TenantSeal.of(home)
+    assert whole.hex() not in repr(TenantSeal(whole))
     for file in home.tenant.iterdir():
         file.unlink()
     (home.tenant / "tenant.db").write_bytes(b"no database" * 1000)

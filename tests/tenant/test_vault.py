@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from auth0_double.running import TenantThread
-from support.tenant_admin import VAULT, Admin, Agent, Person
-
-from agentvault_tui.model import new_id
+from support.tenant_admin import VAULT, Admin, Agent
 
 ACCESS = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -186,28 +183,6 @@ def test_a_refresh_token_is_its_clients_alone(admin: Admin, token: str) -> None:
         )
 
 
-def test_a_login_hint_picks_an_account(admin: Admin, agent: Agent, token: str) -> None:
-    """Two accounts on one connection are told apart; an unknown one is named so."""
-    other = admin.user(f"second-{new_id('x')[2:]}")
-    mine = agent.person
-    agent.person = Person(admin.tenant, other["username"], mine.password)
-    second = agent.connect(agent.me_token(token), scopes=["calendar.read"])
-    agent.person = mine
-    hinted = agent.exchange(token, login_hint=other["username"]).json()
-    assert hinted["scope"] == "calendar.read"
-    assert (
-        agent.exchange(token, login_hint="vault-bot").json()["scope"]
-        != (hinted["scope"])
-    )
-    unknown = agent.exchange(token, login_hint="nobody")
-    assert (unknown.status_code, unknown.json()) == (
-        401,
-        {"error": "user_not_found", "error_description": "Identity User not found."},
-    )
-    me = agent.me_token(token)
-    assert agent.me(me, "DELETE", f"accounts/{second['id']}").status_code == 204
-
-
 def test_revoked_at_the_provider(admin: Admin) -> None:
     """The next refresh fails with its own word; an access token is dead at once."""
     agent = Agent(admin, "revoked-bot")
@@ -255,14 +230,3 @@ def test_bad_exchanges(
     """Each mistake has its own status and code."""
     answer = agent.exchange(token, **form)
     assert (answer.status_code, answer.json()["error"]) == (status, error)
-
-
-def test_an_unused_account_is_dropped_after_a_year(tenant: TenantThread) -> None:
-    """Auth0 keeps what is exchanged; the rest goes. Nobody else's years pass."""
-    agent = Agent(Admin(tenant), "yearly-bot")
-    token = agent.tokens()["refresh_token"]
-    agent.connect(agent.me_token(token))
-    tenant.clock.advance(364 * 86_400)
-    assert agent.exchange(token).status_code == 200
-    tenant.clock.advance(366 * 86_400)
-    assert agent.exchange(token).json() == NOT_FOUND

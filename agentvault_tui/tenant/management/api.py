@@ -15,11 +15,9 @@ from starlette.routing import Route
 
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.tenant.clients import log_name
-from agentvault_tui.tenant.management.bodies import read_json, redacted
-from agentvault_tui.tenant.management.problems import ApiError
-from agentvault_tui.tenant.oauth.wire import peer_of
+from agentvault_tui.tenant.management.wire import ApiError, read_json, redacted
+from agentvault_tui.tenant.oauth.wire import json_reply, peer_of
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.replies import json_reply
 from agentvault_tui.tenant.tokens import VerifiedAccess
 from agentvault_tui.text import visible
 from agentvault_tui.web import read_body

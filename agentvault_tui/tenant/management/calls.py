@@ -15,24 +15,22 @@ from msgspec import UNSET, Struct
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import grant_name
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.management import paging
+from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import (
     ManagementAnswer,
     ManagementCall,
     ManagementRequest,
 )
-from agentvault_tui.tenant.management.bodies import (
+from agentvault_tui.tenant.management.wire import (
+    ApiError,
     Maybe,
     Scope,
     Scopes,
     Uri,
     Word,
-    checked,
-)
-from agentvault_tui.tenant.management.problems import (
-    ApiError,
     bad_body,
     bad_query,
+    checked,
     no_api,
     no_client,
     not_found,
@@ -197,13 +195,13 @@ def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
 
 def _list_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [client_shape(client) for client in parts.clients.all()]
-    page = paging.either(asked.query, "clients", found, name="client_id")
-    return ManagementAnswer(200, paging.chosen(asked.query, page, "clients"))
+    page = wire.either(asked.query, "clients", found, name="client_id")
+    return ManagementAnswer(200, wire.chosen(asked.query, page, "clients"))
 
 
 def _get_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     shape = client_shape(found_client(parts, asked))
-    return ManagementAnswer(200, paging.chosen(asked.query, shape))
+    return ManagementAnswer(200, wire.chosen(asked.query, shape))
 
 
 def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
@@ -236,7 +234,7 @@ def _connections_of_client(parts: Parts, asked: ManagementRequest) -> Management
         for doc in parts.connections.objects.all()
         if client_id in doc["enabled_clients"]
     ]
-    page = paging.by_checkpoint(asked.query, "connections", found)
+    page = wire.by_checkpoint(asked.query, "connections", found)
     return ManagementAnswer(200, page)
 
 
@@ -245,7 +243,7 @@ def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     for name in ("client_id", "audience", "subject_type"):
         if (wanted := asked.query.get(name)) is not None:
             found = [grant for grant in found if grant[name] == wanted]
-    return ManagementAnswer(200, paging.either(asked.query, "client_grants", found))
+    return ManagementAnswer(200, wire.either(asked.query, "client_grants", found))
 
 
 def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
@@ -300,16 +298,16 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
 
 def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [api.doc for api in parts.apis.all()]
-    page = paging.either(asked.query, "resource_servers", found)
-    return ManagementAnswer(200, paging.chosen(asked.query, page, "resource_servers"))
+    page = wire.either(asked.query, "resource_servers", found)
+    return ManagementAnswer(200, wire.chosen(asked.query, page, "resource_servers"))
 
 
 def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.connections.objects.all()
     if (name := asked.query.get("name")) is not None:
         found = [doc for doc in found if doc["name"] == name]
-    page = paging.either(asked.query, "connections", found)
-    return ManagementAnswer(200, paging.chosen(asked.query, page, "connections"))
+    page = wire.either(asked.query, "connections", found)
+    return ManagementAnswer(200, wire.chosen(asked.query, page, "connections"))
 
 
 def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
@@ -344,7 +342,7 @@ def _change_connection(parts: Parts, asked: ManagementRequest) -> ManagementAnsw
 def _enabled_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     enabled = found_connection(parts, asked)["enabled_clients"]
     listed = [{"client_id": client_id} for client_id in enabled]
-    page = paging.by_checkpoint(asked.query, "clients", listed, name="client_id")
+    page = wire.by_checkpoint(asked.query, "clients", listed, name="client_id")
     return ManagementAnswer(200, page)
 
 
@@ -395,7 +393,7 @@ def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, Any]:
 def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.refresh.list(user_id=asked.path["id"])
     shapes = [refresh_token_shape(parts, held) for held in found]
-    page = paging.by_checkpoint(asked.query, "tokens", shapes)
+    page = wire.by_checkpoint(asked.query, "tokens", shapes)
     return ManagementAnswer(200, page)
 
 
@@ -416,7 +414,7 @@ def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAns
         for held in found
         if kind == "refresh_token"
     ]
-    page = paging.by_offset(asked.query, "device_credentials", shapes)
+    page = wire.by_offset(asked.query, "device_credentials", shapes)
     return ManagementAnswer(200, page)
 
 
@@ -429,13 +427,13 @@ def _users_of_role(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
         for user in parts.people.all()
         if asked.path["id"] in user.roles and not user.blocked
     ]
-    return ManagementAnswer(200, paging.by_offset(asked.query, "users", found))
+    return ManagementAnswer(200, wire.by_offset(asked.query, "users", found))
 
 
 def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     """Return rows after a checkpoint, or the newest or oldest ones by page."""
     if "from" in asked.query or "take" in asked.query:
-        take = max(paging.number(asked.query, "take", 50, 100), 1)
+        take = max(wire.number(asked.query, "take", 50, 100), 1)
         after = asked.query.get("from", "")
         rows = parts.journal.after(after, take)
         last = rows[-1]["log_id"] if rows else after
@@ -446,8 +444,8 @@ def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     order = asked.query.get("sort", "date:-1")
     if order not in {"date:1", "date:-1"}:
         raise bad_query("sort", "Must be date:1 or date:-1")
-    page = paging.number(asked.query, "page", 0, 1000)
-    size = paging.number(asked.query, "per_page", 50, 100)
+    page = wire.number(asked.query, "page", 0, 1000)
+    size = wire.number(asked.query, "per_page", 50, 100)
     rows = parts.journal.page(page * size, size, newest_first=order == "date:-1")
     return ManagementAnswer(200, rows)
 

@@ -13,7 +13,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import DEVICE_CODE, Client, log_name
-from agentvault_tui.tenant.codes import DeviceCode
+from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.oauth.grants import GrantResult, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
     FORM,
@@ -197,7 +197,9 @@ class DeviceGrant:
         _log.info("device code redeemed by %s", code.sub)
         return GrantResult(issued.answer, issued.user, audience=code.audience)
 
-    def _still_pending(self, code: DeviceCode, client: Client) -> TenantRefusedError:
+    def _still_pending(
+        self, code: StoredDeviceCode, client: Client
+    ) -> TenantRefusedError:
         interval = self._paces.polled(code.key, _interval(client))
         if interval is None:
             return refused(

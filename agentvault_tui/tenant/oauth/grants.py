@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.journal import LogCode, Peer
-from agentvault_tui.tenant.oauth.wire import missing, refused
+from agentvault_tui.tenant.journal import LogCode, LogPeer
+from agentvault_tui.tenant.oauth.wire import missing, proven, refused
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
-from agentvault_tui.tenant.pkce import proven
 from agentvault_tui.tenant.refresh import RefreshToken
 from agentvault_tui.tenant.tokens import IssuedTokens, Login
 
@@ -28,7 +27,7 @@ class TokenRequest:
 
     form: Mapping[str, str] = field(repr=False)
     client: Client
-    peer: Peer
+    peer: LogPeer
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -11,8 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.journal import Peer
-from agentvault_tui.tenant.replies import json_reply
+from agentvault_tui.tenant.journal import LogPeer
 from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -29,7 +33,6 @@ _STATUS: Final = {
     "too_many_requests": 429,
     "invalid_client": 401,
     "invalid_token": 401,
-    "user_not_found": 401,
     "federated_connection_refresh_token_not_found": 401,
     "federated_connection_refresh_token_flow_failed": 401,
     "unsupported_media_type": 415,
@@ -114,7 +117,41 @@ def wide_form(body: bytes) -> dict[str, str]:
     return dict(pairs)
 
 
-def peer_of(request: Request) -> Peer:
+def peer_of(request: Request) -> LogPeer:
     """Return who sent a request, for the log."""
     ip = "" if request.client is None else request.client.host
-    return Peer(ip, request.headers.get("user-agent", ""))
+    return LogPeer(ip, request.headers.get("user-agent", ""))
+
+
+def json_reply(
+    status: int, body: Any = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an answer; with a *body* of None it has none, and no media type.
+
+    ``no-store`` on every one: tokens are in some, secrets in others (RFC 6749 section
+    5.1).
+    """
+    return Response(
+        b"" if body is None else json.dumps(body).encode(),
+        status,
+        headers={"cache-control": "no-store", **(headers or {})},
+        media_type=None if body is None else "application/json",
+    )
+
+
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+
+
+def proven(challenge: str | None, verifier: str | None) -> bool:
+    """Check *verifier* against *challenge* by S256 (RFC 7636 section 4.6).
+
+    RFC 9700 section 2.1.1: a verifier that nobody announced is refused, too; else a
+    code could be slipped in by leaving PKCE out.
+    """
+    if challenge is None or verifier is None:
+        return challenge is verifier
+    digest = hashlib.sha256(verifier.encode()).digest()
+    made = base64.urlsafe_b64encode(digest).rstrip(b"=")
+    return _VERIFIER.fullmatch(verifier) is not None and hmac.compare_digest(
+        made, challenge.encode()
+    )

@@ -1,30 +1,33 @@
-"""Connected accounts: a user's provider tokens, sealed, and kept fresh."""
+"""Connected accounts, and the built-in provider whose tokens the vault keeps."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from agentvault_tui.clock import Clock
-from agentvault_tui.model import new_id
-from agentvault_tui.tenant.connections import Connections
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model import new_id, new_secret, sha256_hex
+from agentvault_tui.tenant.connections import WORKSPACE, Connections
+from agentvault_tui.tenant.oauth.wire import body_of, missing, refusal, reply
 from agentvault_tui.tenant.objects import Document
-from agentvault_tui.tenant.sealing import Seal
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import of_epoch
-from agentvault_tui.tenant.vault.provider import Provider, ProviderTokens
+from agentvault_tui.tenant.tokens import bearer_token
 
 _KIND: Final = "provider tokens"
-_UNUSED: Final = 365 * 86_400.0
-"""Auth0 drops what was not exchanged for a year."""
 _ALMOST: Final = 5.0
 """A token that lives no longer is refreshed rather than given out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class VaultAccount:
     """One account at one provider, connected by one user."""
 
     id: str
@@ -39,11 +42,11 @@ class Account:
     last_used_at: float | None
 
 
-class Accounts:
+class VaultAccounts:
     """The connected accounts of one store."""
 
     def __init__(
-        self, store: Store, seal: Seal, clock: Clock, provider: Provider
+        self, store: Store, seal: TenantSeal, clock: Clock, provider: Provider
     ) -> None:
         self._store = store
         self._seal = seal
@@ -51,7 +54,7 @@ class Accounts:
         self._provider = provider
 
     def connect(self, user_id: str, connection: Document, account: str, scope: str) -> (
-        Account
+        VaultAccount
     ):  # fmt: skip
         """Have the provider give tokens, and keep them.
 
@@ -82,21 +85,20 @@ class Accounts:
         assert found is not None  # noqa: S101 - it was just kept
         return found
 
-    def list(self, user_id: str, connection: str | None = None) -> list[Account]:
+    def list(self, user_id: str, connection: str | None = None) -> list[VaultAccount]:
         named = {} if connection is None else {"connection": connection}
         rows = self._store.rows("connected_accounts", user_id=user_id, **named)
-        return [account for account in map(_read, rows) if self._kept(account)]
+        return list(map(_read, rows))
 
-    def get(self, key: str) -> Account | None:
+    def get(self, key: str) -> VaultAccount | None:
         row = self._store.find("connected_accounts", id=key)
-        account = None if row is None else _read(row)
-        return account if account is not None and self._kept(account) else None
+        return None if row is None else _read(row)
 
     def delete(self, key: str) -> bool:
         """Forget an account and our copy of its tokens, and no more than that."""
         return bool(self._store.delete("connected_accounts", id=key))
 
-    def tokens(self, account: Account, lifetime: float) -> ProviderTokens | None:
+    def tokens(self, account: VaultAccount, lifetime: float) -> TokenPair | None:
         """Return tokens that work now; None when the provider refuses to refresh.
 
         Args:
@@ -107,7 +109,7 @@ class Accounts:
         now = self._now()
         self._store.update("connected_accounts", {"last_used_at": now}, id=account.id)
         if account.token_expires_at - now > _ALMOST:
-            return ProviderTokens(
+            return TokenPair(
                 held["access_token"],
                 held["refresh_token"],
                 " ".join(account.scopes),
@@ -118,7 +120,7 @@ class Accounts:
             self._keep(account.id, account.version, fresh)
         return fresh
 
-    def _keep(self, key: str, version: int, tokens: ProviderTokens) -> None:
+    def _keep(self, key: str, version: int, tokens: TokenPair) -> None:
         secret = {
             "access_token": tokens.access_token,
             "refresh_token": tokens.refresh_token,
@@ -129,22 +131,18 @@ class Accounts:
                  "token_expires_at": tokens.expires_at}  # fmt: skip
         self._store.update("connected_accounts", fresh, id=key)
 
-    def _open(self, account: Account) -> dict[str, str]:
+    def _open(self, account: VaultAccount) -> dict[str, str]:
         row = self._store.find("connected_accounts", id=account.id)
         assert row is not None  # noqa: S101 - it was just read
         raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
         held: dict[str, str] = json.loads(raw)
         return held
 
-    def _kept(self, account: Account) -> bool:
-        used = account.last_used_at or account.created_at
-        return self._now() - used < _UNUSED
-
     def _now(self) -> float:
         return self._clock.now().timestamp()
 
 
-def shape(account: Account) -> dict[str, Any]:
+def shape(account: VaultAccount) -> dict[str, Any]:
     """Return an account as the My Account API shows it."""
     return {
         "id": account.id,
@@ -155,7 +153,145 @@ def shape(account: Account) -> dict[str, Any]:
     }
 
 
-def _read(row: sqlite3.Row) -> Account:
-    names = [one.name for one in fields(Account)]
+def _read(row: sqlite3.Row) -> VaultAccount:
+    names = [one.name for one in fields(VaultAccount)]
     members = {name: row[name] for name in names if name != "scopes"}
-    return Account(**members, scopes=tuple(row["scope"].split()))
+    return VaultAccount(**members, scopes=tuple(row["scope"].split()))
+
+
+PATH: Final = "/agentvault/workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """What a provider hands out (RFC 6749 section 5.1)."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    scope: str
+    expires_at: float
+
+
+class Provider:
+    """The stand-in over one store, which holds hashes of its tokens alone."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def grant(
+        self, connection: str, account: str, scope: str, lifetime: float
+    ) -> TokenPair:
+        """Give tokens for what the owner of *account* has consented to."""
+        key, refresh = new_id("pgr"), new_secret("av_pr")
+        self._store.insert(
+            "provider_grants",
+            id=key,
+            connection=connection,
+            account=account,
+            scope=scope,
+            refresh_hash=sha256_hex(refresh),
+            created_at=self._now(),
+        )
+        access, expires_at = self._token(key, scope, lifetime)
+        return TokenPair(access, refresh, scope, expires_at)
+
+    def refresh(self, refresh_token: str, lifetime: float) -> TokenPair | None:
+        """Issue a new access token; None: refused."""
+        digest = sha256_hex(refresh_token)
+        row = self._store.find("provider_grants", refresh_hash=digest)
+        if row is None:
+            return None
+        access, expires_at = self._token(row["id"], row["scope"], lifetime)
+        return TokenPair(access, refresh_token, row["scope"], expires_at)
+
+    def info(self, access_token: str) -> dict[str, Any] | None:
+        """Say what a live access token is good for; None if it is not one."""
+        row = self._store.one(
+            "SELECT t.scope, t.expires_at, g.account, g.connection"
+            " FROM provider_tokens t JOIN provider_grants g ON g.id = t.grant_id"
+            " WHERE t.token_hash = ? AND t.expires_at > ?",
+            *(sha256_hex(access_token), self._now()),
+        )
+        if row is None:
+            return None
+        return {
+            "active": True,
+            "sub": row["account"],
+            "connection": row["connection"],
+            "scope": row["scope"],
+            "exp": int(row["expires_at"]),
+            "token_type": "Bearer",
+        }
+
+    def revoke(self, token: str) -> None:
+        """End a token; a refresh token ends all that came of it (RFC 7009)."""
+        digest = sha256_hex(token)
+        row = self._store.find("provider_grants", refresh_hash=digest)
+        if row is not None:
+            with self._store.transaction():
+                self._store.delete("provider_tokens", grant_id=row["id"])
+                self._store.delete("provider_grants", id=row["id"])
+        self._store.delete("provider_tokens", token_hash=digest)
+
+    def _token(self, key: str, scope: str, lifetime: float) -> tuple[str, float]:
+        now = self._now()
+        self._store.change("DELETE FROM provider_tokens WHERE expires_at <= ?", now)
+        access = new_secret("av_pa")
+        self._store.insert(
+            "provider_tokens",
+            token_hash=sha256_hex(access),
+            grant_id=key,
+            scope=scope,
+            expires_at=now + lifetime,
+        )
+        return access, now + lifetime
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def where(issuer: str) -> dict[str, dict[str, str]]:
+    """Return the stand-in's endpoints by its connection's name, for who starts us.
+
+    A provider at a fixed address is set in the broker's settings; this one's port
+    is another in each home.
+    """
+    base = f"{issuer.rstrip('/')}{PATH}"
+    return {
+        WORKSPACE: {
+            "revocation_endpoint": f"{base}/revoke",
+            "userinfo_endpoint": f"{base}/tokeninfo",
+        }
+    }
+
+
+class ProviderApi:
+    """What a workspace asks of its provider, and what revokes there."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    async def token_info(self, request: Request) -> Response:
+        """Say what the bearer's token is good for; who holds it may know.
+
+        The token has 256 bits, so asking cannot be guessing (RFC 7662 section 4).
+        """
+        token = bearer_token(request.headers.get("authorization", ""))
+        found = None if token is None else self._provider.info(token)
+        if found is None:
+            answer = reply(401, {"active": False})
+            answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
+            return answer
+        return reply(200, found)
+
+    async def revoke(self, request: Request) -> Response:
+        """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
+        try:
+            form = await body_of(request)
+            if not form.get("token"):
+                raise missing("token")
+        except TenantRefusedError as error:
+            return refusal(error)
+        self._provider.revoke(form["token"])
+        return Response(status_code=200, headers={"cache-control": "no-store"})

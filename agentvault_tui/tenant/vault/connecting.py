@@ -11,9 +11,9 @@ from typing import Any, Final
 from agentvault_tui.clock import Clock
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.management.problems import ApiError
+from agentvault_tui.tenant.management.wire import ApiError
+from agentvault_tui.tenant.oauth.wire import proven
 from agentvault_tui.tenant.people import User
-from agentvault_tui.tenant.pkce import proven
 from agentvault_tui.tenant.store import Store
 
 EXPIRES_IN: Final = 300
@@ -23,7 +23,7 @@ _WAITING: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectRequest:
+class PendingConsent:
     """What a person is asked to consent to."""
 
     key: str
@@ -90,15 +90,15 @@ class Connecting:
             "expires_in": EXPIRES_IN,
         }
 
-    def by_ticket(self, ticket: str) -> ConnectRequest | None:
+    def by_ticket(self, ticket: str) -> PendingConsent | None:
         """Return the request that a link leads to, while nobody has decided it."""
         return self._undecided(ticket_hash=sha256_hex(ticket))
 
-    def by_key(self, key: str) -> ConnectRequest | None:
+    def by_key(self, key: str) -> PendingConsent | None:
         """Return a request again, while nobody has decided it."""
         return self._undecided(session_hash=key)
 
-    def consent(self, asked: ConnectRequest, account: str) -> str | None:
+    def consent(self, asked: PendingConsent, account: str) -> str | None:
         """Note a person's yes for *account*; return the code that proves it, once."""
         code = secrets.token_urlsafe(32)
         changed = self._store.change(
@@ -108,7 +108,7 @@ class Connecting:
         )
         return code if changed else None
 
-    def cancel(self, asked: ConnectRequest) -> None:
+    def cancel(self, asked: PendingConsent) -> None:
         self._store.delete("connect_requests", session_hash=asked.key)
 
     def complete(
@@ -145,12 +145,12 @@ class Connecting:
             self._store.delete("connect_requests", session_hash=key)
         return Connected(row["connection"], row["account"], row["scope"])
 
-    def _undecided(self, **column: str) -> ConnectRequest | None:
+    def _undecided(self, **column: str) -> PendingConsent | None:
         row = self._store.find("connect_requests", code_hash=None, **column)
         if row is None or row["expires_at"] <= self._now():
             return None
-        members = [one.name for one in fields(ConnectRequest) if one.name != "key"]
-        return ConnectRequest(row["session_hash"], *(row[name] for name in members))
+        members = [one.name for one in fields(PendingConsent) if one.name != "key"]
+        return PendingConsent(row["session_hash"], *(row[name] for name in members))
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

@@ -13,8 +13,7 @@ from agentvault_tui.tenant.oauth.wire import ExchangeError, missing, refused
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.times import of_epoch
-from agentvault_tui.tenant.vault.accounts import Account
-from agentvault_tui.tenant.vault.provider import ProviderTokens
+from agentvault_tui.tenant.vault.accounts import TokenPair, VaultAccount
 
 _TYPES: Final = "urn:ietf:params:oauth:token-type:"
 FROM_REFRESH: Final = f"{_TYPES}refresh_token"
@@ -81,7 +80,7 @@ class VaultGrant:
             raise ExchangeError("access_denied", "user is blocked", "user_is_blocked")
         return user
 
-    def _account(self, asked: TokenRequest, user: User) -> tuple[Account, float]:
+    def _account(self, asked: TokenRequest, user: User) -> tuple[VaultAccount, float]:
         """Find the account; whatever is missing has one name, as at Auth0."""
         name = asked.form["connection"]
         connection = self._connections.for_vault(name, asked.client)
@@ -90,22 +89,15 @@ class VaultGrant:
         found = self._accounts.list(user.sub, name)
         if not found:
             raise _not_found("tokenset_not_found")
-        hint = asked.form.get("login_hint")
-        if hint is not None:
-            found = [account for account in found if account.account == hint]
-            if not found:
-                raise ExchangeError(
-                    "user_not_found", "Identity User not found.", "login_hint"
-                )
-        # With several and no hint: the one connected last.
+        # Of several, the one connected last.
         return found[-1], Connections.token_lifetime(connection)
 
     def _outcome(
         self,
         asked: TokenRequest,
         user: User,
-        account: Account,
-        tokens: ProviderTokens,
+        account: VaultAccount,
+        tokens: TokenPair,
     ) -> GrantResult:
         left = int(tokens.expires_at - self._clock.now().timestamp())
         kind = asked.form["requested_token_type"]

@@ -1,0 +1,268 @@
+"""The Management API's bodies, pages and errors, as Auth0 has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct, UnsetType, ValidationError, convert, to_builtins
+
+from agentvault_tui import strict_json
+from agentvault_tui.text import visible
+
+BODY_CAP: Final = 262_144
+"""Bytes: an Action's code alone may have 100 kB."""
+_DEPTH: Final = 12
+_VALUES: Final = 8192
+_SECRET: Final = frozenset(
+    ("password", "client_secret", "secrets", "code", "pem", "value")
+)
+_LOGGED: Final = 2000
+
+Word = Annotated[str, Meta(min_length=1, max_length=128)]
+Uri = Annotated[str, Meta(min_length=1, max_length=2000)]
+Scope = Annotated[str, Meta(min_length=1, max_length=1000)]
+Scopes = Annotated[list[Scope], Meta(max_length=100)]
+Maybe = None | UnsetType
+"""What a member that is null, or left out, is beside its type."""
+
+
+def read_json(content_type: str, raw: bytes) -> Any:
+    """Read a body; an empty one is an empty object.
+
+    Raises:
+        ApiError: it is not JSON that all read alike.
+    """
+    if not raw:
+        return {}
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "Unsupported Media Type", "invalid_content_type")
+    try:
+        value = strict_json.loads(raw)
+    except ValueError:
+        raise ApiError(400, "Invalid request payload JSON format", None) from None
+    _bounded(value)
+    return value
+
+
+def checked(body: Any, shape: type[Struct], *needed: str) -> dict[str, Any]:
+    """Return the members of *body* that *shape* knows; others are passed over.
+
+    A null stays one: what it means is the call's to know.
+
+    Raises:
+        ApiError: 400: it is no object, a *needed* member is missing, or one is wrong.
+    """
+    try:
+        known: dict[str, Any] = to_builtins(convert(body, shape))
+    except ValidationError as error:
+        said = f"Payload validation error: '{visible(str(error), 300)}'"
+        raise ApiError(400, said, "invalid_body") from None
+    for name in needed:
+        if known.get(name) is None:
+            why = f"Payload validation error: 'Missing required property: {name}'."
+            raise ApiError(400, why, "invalid_body")
+    return known
+
+
+def redacted(body: Any) -> Any:
+    """Return *body* for the log: without secrets, and not at any length."""
+    shown = _without_secrets(body)
+    return shown if len(json.dumps(shown)) <= _LOGGED else {"truncated": True}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: "*****" if name in _SECRET else _without_secrets(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
+def _bounded(value: Any) -> None:
+    level, depth, count = [value], 0, 0
+    while level:
+        count += len(level)
+        depth += 1
+        if depth > _DEPTH or count > _VALUES:
+            raise ApiError(400, "The payload is too deep or too large.", "invalid_body")
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = inner
+
+
+class ApiError(Exception):
+    """A refusal, as ``{statusCode, error, message, errorCode}``."""
+
+    def __init__(self, status: int, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+
+    def envelope(self) -> dict[str, Any]:
+        said = {
+            "statusCode": self.status,
+            "error": HTTPStatus(self.status).phrase,
+            "message": self.message,
+        }
+        # Some of Auth0's own have none.
+        return said if self.code is None else {**said, "errorCode": self.code}
+
+
+def not_found(message: str, code: str | None) -> ApiError:
+    """Return the 404 for a thing there is not."""
+    return ApiError(404, message, code)
+
+
+def no_client() -> ApiError:
+    """Return the 404 for a client there is not."""
+    return not_found("The client does not exist", "inexistent_client")
+
+
+def no_api() -> ApiError:
+    """Return the 404 for a resource server there is not."""
+    return not_found("The resource server does not exist", "inexistent_resource_server")
+
+
+def no_user() -> ApiError:
+    """Return the 404 for a user there is not."""
+    return not_found("The user does not exist.", "inexistent_user")
+
+
+def bad_query(name: str, why: str) -> ApiError:
+    """Return the 400 for a query parameter."""
+    return ApiError(
+        400,
+        f"Query validation error: '{why}' on property {name}.",
+        "invalid_query_string",
+    )
+
+
+def bad_body(name: str, why: str) -> ApiError:
+    """Return the 400 for a member of the body."""
+    return ApiError(
+        400, f"Payload validation error: '{why}' on property {name}.", "invalid_body"
+    )
+
+
+_USUAL: Final = 50
+_MOST: Final = 100
+_REACHABLE: Final = 1000
+
+Items = Sequence[Mapping[str, Any]]
+
+
+def number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
+    """Return a number of the query.
+
+    Raises:
+        ApiError: it is none, or out of bounds.
+    """
+    said = query.get(name)
+    if said is None:
+        return usual
+    if not said.isascii() or not said.isdigit() or len(said) > 9:
+        raise bad_query(name, "Expected type integer")
+    if int(said) > most:
+        raise bad_query(name, f"Number must be less than or equal to {most}")
+    return int(said)
+
+
+def flagged(query: Mapping[str, str], name: str) -> bool:
+    """Tell whether a switch of the query is on.
+
+    Raises:
+        ApiError: it is neither on nor off.
+    """
+    said = query.get(name, "false").lower()
+    if said not in {"true", "false"}:
+        raise bad_query(name, "Expected type boolean")
+    return said == "true"
+
+
+def by_offset(
+    query: Mapping[str, str], key: str, items: Items, *, length: bool = False
+) -> Any:
+    """Return the page asked for: a bare array, or with totals an object."""
+    page = number(query, "page", 0, _REACHABLE)
+    size = number(query, "per_page", _USUAL, _MOST)
+    start = page * size
+    if start >= _REACHABLE:
+        raise ApiError(
+            400, "You can only page through the first 1000 records.", "invalid_paging"
+        )
+    shown = list(items[start : start + size])
+    if not flagged(query, "include_totals"):
+        return shown
+    totals: dict[str, Any] = {"total": len(items), "start": start, "limit": size}
+    if length:
+        totals["length"] = len(shown)
+    return {**totals, key: shown}
+
+
+def by_checkpoint(
+    query: Mapping[str, str],
+    key: str,
+    items: Items,
+    *,
+    name: str = "id",
+    most: int = _MOST,
+    usual: int = _USUAL,
+) -> dict[str, Any]:
+    """Return the items after ``from``; ``next`` names the last, if more come."""
+    take = max(number(query, "take", usual, most), 1)
+    begin = 0
+    if (after := query.get("from")) is not None:
+        places = [place for place, item in enumerate(items) if item[name] == after]
+        # Who deletes what it reads comes back with the id of something that is gone:
+        # what is left is then read from its start, and nothing is missed.
+        begin = places[0] + 1 if places else 0
+    shown = list(items[begin : begin + take])
+    found: dict[str, Any] = {key: shown}
+    if begin + take < len(items):
+        found["next"] = shown[-1][name]
+    return found
+
+
+def either(
+    query: Mapping[str, str], key: str, items: Items, *, name: str = "id"
+) -> Any:
+    """Page as the query asks: both ways are offered."""
+    if "from" in query or "take" in query:
+        return by_checkpoint(query, key, items, name=name)
+    return by_offset(query, key, items)
+
+
+def chosen(query: Mapping[str, str], body: Any, key: str | None = None) -> Any:
+    """Keep the members that ``fields`` names, or with ``include_fields`` off drop them.
+
+    Args:
+        query: the request's.
+        body: one object, a list of them, or a page that has the list under *key*.
+        key: where a page has its list.
+    """
+    said = query.get("fields")
+    if not said:
+        return body
+    names = set(said.split(","))
+    keep = query.get("include_fields", "true").lower() != "false"
+    if isinstance(body, list):
+        return [_cut(item, names, keep=keep) for item in body]
+    if key is not None and key in body:
+        return {**body, key: [_cut(item, names, keep=keep) for item in body[key]]}
+    return _cut(body, names, keep=keep)
+
+
+def _cut(item: Mapping[str, Any], names: set[str], *, keep: bool) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if (name in names) is keep}
