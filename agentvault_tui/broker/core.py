@@ -22,6 +22,7 @@ from agentvault_tui.broker.upstream import (
     Providers,
     TenantAccess,
 )
+from agentvault_tui.broker.uses import TokenUses
 from agentvault_tui.broker.vault_access import Flows, VaultAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
@@ -34,7 +35,6 @@ from agentvault_tui.model import (
     Draft,
     Event,
     Token,
-    TokenId,
 )
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
@@ -52,17 +52,17 @@ SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 
 
 @dataclass(slots=True)
-class TokenUse:
-    """Active answers about one token to one resource server, not recorded yet."""
+class Recheck:
+    """Which live tokens are still to be looked at since the policy changed."""
 
-    token_id: TokenId
-    agent_id: AgentId
-    scope: str
-    resource: str | None
-    server: Actor
-    count: int = 0
-    recorded_at: float = 0.0
-    """Boot seconds of the last record."""
+    checked: set[str] | None = None
+    """Hashes of those that were; None once all are."""
+    unchecked: list[str] = field(default_factory=list)
+    """Hashes of those that are not yet, and of some that were."""
+    outdated: list[Token] = field(default_factory=list)
+    """Those that the policy in force would not issue, to be recorded as ended."""
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one of these lists is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +101,8 @@ class Broker:
     """Why the policy on disk is not the one in force, if so."""
     policy_recorded: str | None = None
     """The version of the policy that the ledger has in force, if it has one."""
-    checked: set[str] | None = None
-    """Hashes of tokens looked at since the policy changed; None once all are."""
-    unchecked: list[str] = field(default_factory=list)
-    """Hashes of those that are still to be looked at, and of some that were."""
-    outdated: list[Token] = field(default_factory=list)
-    """Tokens that the policy in force would not issue, to be recorded as ended."""
-    recheck_due: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when one of these lists is not empty."""
+    recheck: Recheck = field(default_factory=Recheck)
+    """Live tokens that a changed policy is still to be asked about."""
     state_problem: str | None = None
     """What at the start was not as the events say, if anything."""
     verified: Verified | None = None
@@ -117,10 +111,6 @@ class Broker:
     """Why no verification of it could be done, while that is so."""
     verify_first: bool = False
     """Whether nothing is restored before the ledger was found right."""
-    uses_new: dict[tuple[TokenId, AgentId], TokenUse] = field(default_factory=dict)
-    """Uses of tokens to be recorded at the next look, by token and resource server."""
-    uses_told: dict[tuple[TokenId, AgentId], TokenUse] = field(default_factory=dict)
-    """Those recorded within the last minute, in that order; they count on."""
     registering: set[str] = field(default_factory=set)
     """Names whose registration is being recorded."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -131,6 +121,8 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    uses: TokenUses = field(init=False)
+    """Active answers to resource servers, counted."""
     floods: Floods = field(init=False)
     """Agents that go on asking for what they are refused."""
     cuts: Cuts = field(init=False)
@@ -150,6 +142,7 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
+        self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later

@@ -286,15 +286,15 @@ async def test_what_was_not_looked_at_when_the_broker_was_killed_is_afterwards(
         await granted(bench, agent)
     await change(bench, NO_CALENDAR)
     half = asyncio.create_task(recheck_tokens(bench.broker))
-    await bench.until(lambda: len(bench.broker.outdated) >= 8)
+    await bench.until(lambda: len(bench.broker.recheck.outdated) >= 8)
     half.cancel()
     bench = await again()
-    assert bench.broker.unchecked
+    assert bench.broker.recheck.unchecked
     await recheck_tokens(bench.broker)
     revoked = [e.detail["token_id"] for e in await bench.events("token.revoked")]
     assert len(revoked) == len(set(revoked)) == 100
     assert (await bench.ledger.load()).tokens == ()
-    assert not (await again()).broker.unchecked
+    assert not (await again()).broker.recheck.unchecked
 
 
 async def test_tokens_end_though_that_cannot_be_recorded(

@@ -13,7 +13,7 @@ from support.bench import Bench
 from support.stepups import approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Expired, Granted
-from agentvault_tui.broker.upkeep import upkeep
+from agentvault_tui.broker.serve import upkeep
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.clock import Deadline

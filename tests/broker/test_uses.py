@@ -16,7 +16,6 @@ from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import change_served, revoke_agent
-from agentvault_tui.broker.usecases.uses import record_uses
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import Action, Agent, Event, EventType
 
@@ -130,21 +129,21 @@ async def test_uses_of_a_read_are_counted_and_told_once_a_minute(
     for _ in range(300):
         assert await active(bench, api, token)
     assert await active(bench, other, token)
-    await record_uses(bench.broker)
+    await bench.broker.uses.record()
     assert sorted(count for _, count in await told(bench)) == [1, 300]
     assert await active(bench, api, token)
     clock.advance(59)
-    await record_uses(bench.broker)
+    await bench.broker.uses.record()
     assert len(await told(bench)) == 2
     clock.advance(1)
-    await record_uses(bench.broker)
+    await bench.broker.uses.record()
     event, count = (await told(bench))[-1]
     assert (count, event.actor.id, event.agent_id) == (1, api.id, agent.id)
     assert event.detail["token_id"] == bench.broker.registry.tokens_of(agent.id)[0].id
     clock.advance(60)
-    await record_uses(bench.broker)
+    await bench.broker.uses.record()
     assert len(await told(bench)) == 3
-    assert not bench.broker.uses_told
+    assert not bench.broker.uses._told
 
 
 async def test_uses_not_told_yet_are_told_at_the_end_and_survive_an_outage(
@@ -153,14 +152,14 @@ async def test_uses_not_told_yet_are_told_at_the_end_and_survive_an_outage(
     """A stop records what is left; what could not be written is kept."""
     token, api = await granted(bench, agent, READ), await server(bench)
     await active(bench, api, token)
-    await record_uses(bench.broker)
+    await bench.broker.uses.record()
     await active(bench, api, token)
     await active(bench, api, token)
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "commit", latched)
         with pytest.raises(LedgerUnwritableError):
-            await record_uses(bench.broker, ending=True)
-    await record_uses(bench.broker, ending=True)
+            await bench.broker.uses.record(ending=True)
+    await bench.broker.uses.record(ending=True)
     assert [count for _, count in await told(bench)] == [1, 2]
 
 

@@ -199,7 +199,7 @@ def policy_record(
     before, after = broker.policy_recorded, policy.version
     kept = {"version": after, **policy.texts._asdict()}
     told = {_KEPT: json.dumps(kept, ensure_ascii=False)}
-    if broker.checked is None:
+    if broker.recheck.checked is None:
         told[_CHECKED] = after
     changes = [
         Meta(key, value) for key, value in told.items() if broker.kept.get(key) != value
@@ -233,10 +233,10 @@ def _orphaned(broker: Broker) -> list[str]:
 
 
 def _begin_recheck(broker: Broker) -> None:
-    broker.unchecked = broker.registry.token_hashes()
-    broker.checked = set() if broker.unchecked else None
-    if broker.unchecked:
-        broker.recheck_due.set()
+    broker.recheck.unchecked = broker.registry.token_hashes()
+    broker.recheck.checked = set() if broker.recheck.unchecked else None
+    if broker.recheck.unchecked:
+        broker.recheck.due.set()
 
 
 def admits(broker: Broker, token: Token) -> bool:
@@ -244,9 +244,9 @@ def admits(broker: Broker, token: Token) -> bool:
 
     Decides once for each token, and only until all were looked at.
     """
-    if broker.checked is None or token.sha256 in broker.checked:
+    if broker.recheck.checked is None or token.sha256 in broker.recheck.checked:
         return True
-    broker.checked.add(token.sha256)
+    broker.recheck.checked.add(token.sha256)
     return still_issued(broker, token)
 
 
@@ -255,8 +255,8 @@ def still_issued(broker: Broker, token: Token) -> bool:
     if _would_issue(broker, token):
         return True
     if broker.registry.drop_token(token):
-        broker.outdated.append(token)
-        broker.recheck_due.set()
+        broker.recheck.outdated.append(token)
+        broker.recheck.due.set()
     return False
 
 
@@ -296,8 +296,8 @@ def _action_of(token: Token) -> Action:
 async def recheck(broker: Broker) -> None:
     """Look at all live tokens again whenever the policy changed; until cancelled."""
     while True:
-        await broker.recheck_due.wait()
-        broker.recheck_due.clear()
+        await broker.recheck.due.wait()
+        broker.recheck.due.clear()
         await recheck_tokens(broker)
 
 
@@ -307,14 +307,14 @@ async def recheck_tokens(broker: Broker) -> None:
     A few a turn of the event loop. What ended is recorded in small transactions; while
     the ledger cannot write it waits, and a restart looks at the rest again.
     """
-    while broker.unchecked or broker.outdated:
-        for _ in range(min(_A_TURN, len(broker.unchecked))):
-            broker.registry.token(broker.unchecked.pop())  # asks `admits`
-        full = len(broker.outdated) >= _A_RECORD
-        if broker.outdated and (full or not broker.unchecked):
+    while broker.recheck.unchecked or broker.recheck.outdated:
+        for _ in range(min(_A_TURN, len(broker.recheck.unchecked))):
+            broker.registry.token(broker.recheck.unchecked.pop())  # asks `admits`
+        full = len(broker.recheck.outdated) >= _A_RECORD
+        if broker.recheck.outdated and (full or not broker.recheck.unchecked):
             await _record_outdated(broker)
         await asyncio.sleep(0)
-    broker.checked = None
+    broker.recheck.checked = None
     try:
         await keep_policy(broker)
     except LedgerError as error:
@@ -333,7 +333,7 @@ def _ended_approval(broker: Broker, stepup_id: StepUpId) -> tuple[Draft, StepUp]
 
 async def _record_outdated(broker: Broker) -> None:
     """Record the next tokens that ended, and the approvals they came from."""
-    batch = broker.outdated[:_A_RECORD]
+    batch = broker.recheck.outdated[:_A_RECORD]
     drafts: list[Draft] = []
     changes: list[Change] = []
     for token in batch:
@@ -363,7 +363,7 @@ async def _record_outdated(broker: Broker) -> None:
         log.warning("tokens ended by a policy are recorded later: %s", error.what)
         await asyncio.sleep(_RETRY)
     else:
-        del broker.outdated[: len(batch)]
+        del broker.recheck.outdated[: len(batch)]
         for change in changes:
             if isinstance(change, StepUp):
                 broker.stepups.put(change)

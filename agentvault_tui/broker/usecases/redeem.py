@@ -31,7 +31,7 @@ from agentvault_tui.broker.usecases.request import (
     refused,
 )
 from agentvault_tui.broker.usecases.stepup import expire
-from agentvault_tui.broker.usecases.uses import count_use, is_single_use, seen_by
+from agentvault_tui.broker.uses import seen_by
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import ALLOWED, DropToken
@@ -109,13 +109,17 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     seen = seen_by(caller, found)
     if seen is None:
         return Introspection(None)
-    if not is_single_use(broker, found):
-        count_use(broker, found, caller)
+    # The catalogue in force counts beside the one the token was issued under.
+    elevated, catalogue = found.kind is TokenKind.ELEVATED, broker.policy.catalogue
+    if not (
+        elevated or found.single_use or catalogue.is_single_use(found.scope.split())
+    ):
+        broker.uses.count(found, caller)
         return Introspection(seen)
     broker.ledger.check_writable()  # or it would be spent, and nobody have an answer
     if not broker.registry.drop_token(found):
         return Introspection(None)
-    if found.kind is TokenKind.ELEVATED and not _as_approved(broker, found):
+    if elevated and not _as_approved(broker, found):
         await record_void(broker, found, "it is not what was approved")
         return Introspection(None)
     epoch = broker.registry.epoch(found.agent_id)

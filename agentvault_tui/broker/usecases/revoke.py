@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.held import HeldTokens
-from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.registry import HeldTokens, Registry
 from agentvault_tui.broker.usecases.register import check_resources, check_scopes
 from agentvault_tui.broker.usecases.stepup import (
     ENDED_A_TURN,

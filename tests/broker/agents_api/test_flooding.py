@@ -9,7 +9,7 @@ from support.agents_http import Live
 from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.floods import RATE, SPAN
-from agentvault_tui.broker.upkeep import upkeep
+from agentvault_tui.broker.serve import upkeep
 
 
 async def test_past_its_budget_an_agent_is_told_to_slow_down(

@@ -11,7 +11,7 @@ from support.bench import OPERATOR
 from support.connecting import WORKSPACE, Office, caller
 from support.token_vault import exchange
 
-from agentvault_tui.broker.upkeep import pulse
+from agentvault_tui.broker.serve import pulse
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.broker.vault_access import VaultAccess

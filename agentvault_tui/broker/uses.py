@@ -1,0 +1,137 @@
+"""Which tokens a resource server sees, and how often it was told that one is active."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.ledger import Ledger
+from agentvault_tui.model import (
+    DETAIL_TYPE,
+    Actor,
+    ActorKind,
+    Agent,
+    AgentId,
+    Draft,
+    EventType,
+    Token,
+    TokenId,
+)
+from agentvault_tui.policy.resources import canonical
+
+_EVERY: Final = 60.0
+"""Seconds between two records of one token's uses at one resource server."""
+_BATCH: Final = 100
+"""Records in one transaction: more would hold up the event loop."""
+
+
+def seen_by(server: Agent, token: Token) -> Token | None:
+    """Return *token* as a resource server sees it, if it is one of those it serves.
+
+    A server registered without scopes and resources sees every token. One that serves
+    scopes sees, of a token's, those alone (RFC 7662 section 2.2 lets a server limit
+    them), and nothing of a token whose action is another's. One that serves resources
+    sees tokens of these, and none that names no resource.
+    """
+    if not (server.serves or server.resources):
+        return token
+    details = json.loads(token.authorization_details or "[]")
+    named = [one for one in details if one.get("type") == DETAIL_TYPE]
+    if server.resources:
+        said = [token.resource, *(one.get("resource") for one in named)]
+        resources = {str(one) for one in said if one is not None}
+        if not resources or not all(
+            any(_is_below(resource, own) for own in server.resources)
+            for resource in resources
+        ):
+            return None
+    if server.serves:
+        scopes = [name for name in token.scope.split() if name in server.serves]
+        actions = {one["action"] for one in named if "action" in one}
+        if not scopes or not actions <= set(server.serves):
+            return None
+        return token._replace(scope=" ".join(scopes))
+    return token
+
+
+def _is_below(resource: str, served: str) -> bool:
+    """Tell whether *resource* is *served*, or lies below it."""
+    if resource == served:
+        return True
+    below = served if served.endswith(("/", ":")) else f"{served}/"
+    # What programs read in several ways, such as "..", has no canonical form.
+    return resource.startswith(below) and canonical(resource) == resource
+
+
+@dataclass(slots=True)
+class TokenUse:
+    """Active answers about one token to one resource server, not recorded yet."""
+
+    token: Token
+    server: Actor
+    count: int = 0
+    recorded_at: float = 0.0
+    """Boot seconds of the last record."""
+
+    def draft(self) -> Draft:
+        """Return the event that tells of them."""
+        times = "once" if self.count == 1 else f"{self.count:,} times"
+        return Draft(
+            EventType.TOKEN_USED,
+            self.server,
+            agent_id=self.token.agent_id,
+            action=self.token.scope,
+            resource=self.token.resource,
+            reason=f"introspected {times}",
+            detail={"token_id": self.token.id, "count": self.count},
+        )
+
+
+class TokenUses:
+    """Counts active answers, and records them once a minute a token and server."""
+
+    def __init__(self, clock: Clock, ledger: Ledger) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._new: dict[tuple[TokenId, AgentId], TokenUse] = {}
+        """Those to be recorded at the next look."""
+        self._told: dict[tuple[TokenId, AgentId], TokenUse] = {}
+        """Those recorded within the last minute, in that order; they count on."""
+
+    def count(self, token: Token, server: Agent) -> None:
+        """Count one active answer about *token* to *server*, in memory."""
+        key = token.id, server.id
+        use = self._told.get(key) or self._new.get(key)
+        if use is None:
+            actor = Actor(ActorKind.AGENT, server.id, server.name)
+            use = self._new[key] = TokenUse(token, actor)
+        use.count += 1
+
+    async def record(self, *, ending: bool = False) -> None:
+        """Record the uses that were not told within the last minute; all if *ending*.
+
+        Raises:
+            LedgerError: not now; they are kept for the next time.
+        """
+        now = self._clock.boot()
+        while self._told:
+            # In the order they were recorded, so that those due lie first.
+            key, use = next(iter(self._told.items()))
+            if not ending and now - use.recorded_at < _EVERY:
+                break
+            del self._told[key]
+            if use.count:
+                self._new[key] = use
+        left = len(self._new)
+        while left > 0:
+            due = list(islice(self._new.items(), min(left, _BATCH)))
+            counts = [use.count for _, use in due]
+            await self._ledger.commit(*(use.draft() for _, use in due))
+            for (key, use), count in zip(due, counts, strict=True):
+                use.count -= count
+                use.recorded_at = now
+                self._told[key] = self._new.pop(key)
+            left -= len(due)
