@@ -336,7 +336,10 @@ async def test_a_ledger_that_cannot_write_is_told(stage: Stage) -> None:
         assert "ledger ✗ CANNOT WRITE" in head
         assert "nothing is issued; revoking still works" in head
         assert "policy.cedar is broken at line 12" in head
-        stage.fake.writable = True
+        stage.fake.fault = "does not hold (event 7: it is missing)"
+        await asyncio.to_thread(stage.fake.push_status)
+        await stage.see("masthead", "LEDGER DOES NOT HOLD: nothing is issued")
+        stage.fake.writable, stage.fake.fault = True, None
         stage.fake.warnings.clear()
         await asyncio.to_thread(stage.fake.push_status)
         await stage.see("masthead", "ledger ✓")

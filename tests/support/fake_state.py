@@ -54,6 +54,7 @@ class FakeState:
         """The hash before each event."""
         self.first_seq = 1
         self.writable = True
+        self.fault: str | None = None
         self.reachable = True
         self.warnings: list[str] = []
         self.partial = False
@@ -256,7 +257,12 @@ class FakeState:
                 "kind": "auth0",
                 "reachable": self.reachable,
             },
-            "ledger": {"head": self.head, "hash": last, "writable": self.writable},
+            "ledger": {
+                "head": self.head,
+                "hash": last,
+                "writable": self.writable,
+                "fault": self.fault,
+            },
             "panic": self.panic,
             "agents": len(self.agents),
             "stepups_pending": len(pending),

@@ -301,7 +301,8 @@ def status(mirror: Mirror) -> Iterator[str]:
         return
     answers = "answers" if told.tenant_reachable else "DOES NOT ANSWER"
     yield f"The tenant {told.tenant or 'is not known'} {answers}."
-    can = "can be written" if told.writable else "CANNOT BE WRITTEN: nothing is granted"
+    cannot = "DOES NOT HOLD" if told.fault else "CANNOT BE WRITTEN"
+    can = "can be written" if told.writable else f"{cannot}: nothing is granted"
     yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
     revoked = len(mirror.revoked)
     waiting = plural(len(mirror.open_stepups()), "step-up")

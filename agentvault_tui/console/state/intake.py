@@ -254,6 +254,7 @@ class Intake:
             tenant_reachable=told.tenant.reachable is not False,
             head=told.ledger.head,
             writable=told.ledger.writable is not False,
+            fault=bool(told.ledger.fault),
             panic=PanicState(
                 panic.on,
                 moment(panic.since),

@@ -274,6 +274,8 @@ class StatusRow:
     tenant_reachable: bool = True
     head: int = 0
     writable: bool = True
+    fault: bool = False
+    """Whether the ledger was found not to be what was recorded."""
     panic: PanicState = field(default_factory=PanicState)
     warnings: tuple[Shown, ...] = ()
 

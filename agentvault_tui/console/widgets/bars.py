@@ -92,6 +92,8 @@ class Masthead(Pane):
         g, p, status = self.pen.glyphs, self.pen.palette, self.mirror.status
         if not self.mirror.loaded:
             return ()
+        if status.fault:
+            return (("ledger ", p.muted), (f"{g.failed} DOES NOT HOLD", p.danger))
         if not status.writable:
             return (("ledger ", p.muted), (f"{g.failed} CANNOT WRITE", p.danger))
         head = max(status.head, self.mirror.last_seq)
@@ -106,8 +108,9 @@ class Masthead(Pane):
         if mirror.status.panic.on:
             found += self._banner(self._panic(), width)
         if not mirror.status.writable:
+            what = "DOES NOT HOLD" if mirror.status.fault else "CANNOT WRITE"
             text = (
-                "LEDGER CANNOT WRITE: nothing is issued; revoking still works."
+                f"LEDGER {what}: nothing is issued; revoking still works."
                 " What to do: agentvault doctor"
             )
             found += self._banner(text, width)
