@@ -143,7 +143,7 @@ def _is_one_address(value: Any) -> bool:
     """Tell whether *value* names one recipient, and nothing that may fan out."""
     if not isinstance(value, str) or len(value) > 320:
         return False
-    named = _NAMED.fullmatch(value)
+    named = _NAMED.fullmatch(value) if value.endswith(">") else None
     address = named.group(1) if named else value
     return (
         address.isprintable()

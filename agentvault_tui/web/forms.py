@@ -6,7 +6,6 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
 DEPTH_CAP: Final = 6
@@ -152,7 +151,13 @@ def parse_json(text: str, depth: int = DEPTH_CAP) -> Any:
             Unicode, or past a cap.
     """
     value = _loads(text)
-    _check(value, depth)
+    if (
+        len(text) > FIELD_CAP
+        or not text.isascii()
+        or "\\u" in text
+        or text.count("{") + text.count("[") > depth
+    ):  # else there is nothing in it that could be past a cap
+        _check(value, depth)
     return value
 
 
@@ -218,8 +223,7 @@ def _check(value: Any, depth: int) -> None:
         level = [item for items in inner for item in items]
 
 
-def _pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    members = list(pairs)
+def _pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(members)
     if len(table) != len(members):
         # RFC 8259 section 4: which of the two counts would be the reader's choice.

@@ -19,6 +19,7 @@ from agentvault_tui.web.forms import (
     parse_json,
 )
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
@@ -71,6 +72,33 @@ def depth(value: Any) -> int:
     if isinstance(value, list):
         return 1 + max((depth(item) for item in value), default=0)
     return 0
+
+
+wild = st.recursive(
+    st.none() | st.integers(0, 9) | st.text(st.characters(categories=None), max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("a\0é", max_size=2), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@given(wild, st.integers(0, 4), st.booleans())
+def test_json_that_is_not_looked_through_holds_nothing_past_a_cap(
+    value: Any, levels: int, escaped: bool
+) -> None:
+    """Depth, NUL and half surrogates are refused wherever they stand, and only they."""
+    text = json.dumps(value, ensure_ascii=escaped)
+    held = json.dumps(value, ensure_ascii=False)
+    wrong = depth(value) > levels or "\\u0000" in held or SURROGATE.search(held)
+    try:
+        read = parse_json(text, levels)
+    except BodyError:
+        assert wrong
+    else:
+        assert not wrong
+        assert read == value
 
 
 @given(st.dictionaries(plain, values, max_size=8))
