@@ -18,24 +18,252 @@ rule below follows from two sentences: cutting off is free, granting costs.
     ``auto``, and the role approver where they are ``claim``, once anybody has it: who
     can make an approver can approve.
   * *approving* may be begun: what counts is the role of the person who then proves a
-    second factor, fresh from the tenant. See `approvers`.
+    second factor, fresh from the tenant. See `mint.may_approve`.
 
 So a viewer who signs out has the right to cut again, as every local user has: roles
 bind the person, and the socket's mode binds who gets near it.
+
+Who has signed in, by device flow, is kept in memory by the peer's uid: a restart ends
+every session.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.sessions import Session, Sessions
-from agentvault_tui.errors import ForbiddenError
-from agentvault_tui.model import Actor, ActorKind, Draft, EventType
+from agentvault_tui.broker.usecases.stepup import device_code, problem_of
+from agentvault_tui.clock import Clock, Deadline, iso
+from agentvault_tui.errors import AgentVaultError, ForbiddenError, LedgerError
+from agentvault_tui.ledger import EventQuery
+from agentvault_tui.model import Actor, ActorKind, DeviceCode, Draft, EventType
 from agentvault_tui.model.role import Role, role_of
+from agentvault_tui.settings import DEVICE_CODE_TTL_CAP
 from agentvault_tui.text import visible
+from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity
+
+log = logging.getLogger("agentvault.sessions")
+
+_ABSOLUTE: Final = 12 * 3600
+"""NIST SP 800-63B-4, AAL3: at most 12 hours."""
+_IDLE: Final = 15 * 60
+"""Same: at most 15 minutes without use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One signed-in operator."""
+
+    identity: Identity
+    since: datetime
+    ends: Deadline
+    idle: Deadline
+
+    def over(self, clock: Clock) -> str | None:
+        """Say why it is over, if it is: on both clocks, so that suspend counts."""
+        if self.ends.passed(clock):
+            return "12 hours are over"
+        return "15 minutes without a decision" if self.idle.passed(clock) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    flow: DeviceFlow
+    task: asyncio.Task[None]
+
+
+class Sessions:
+    """Sessions by the peer's uid; a restart ends them all."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._sessions: dict[str, Session] = {}
+        self._logins: dict[str, _Login] = {}
+        self._problems: dict[str, str] = {}
+        self._over: list[Draft] = []
+        """Sessions that ended by themselves and are not recorded yet."""
+        self._starting = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when someone signed in or out."""
+
+    def of(self, uid: str) -> Session | None:
+        """Return the uid's live session; asking is no use of it.
+
+        A console asks by itself, all the time: only what a person decides is use.
+        """
+        session = self._sessions.get(uid)
+        why = session.over(self._broker.clock) if session else None
+        if session is None or why is None:
+            return session
+        # Gone for good at the first look: no clock set back revives it.
+        del self._sessions[uid]
+        self._over.append(
+            _session_draft(EventType.OPERATOR_LOGOUT, session.identity, uid, why)
+        )
+        return None
+
+    def used(self, uid: str) -> None:
+        """Begin the idle time of a live session anew."""
+        if session := self.of(uid):
+            idle = Deadline.after(self._broker.clock, _IDLE)
+            self._sessions[uid] = replace(session, idle=idle)
+
+    async def end_due(self) -> None:
+        """End what is over, and record it."""
+        for uid in tuple(self._sessions):
+            self.of(uid)
+        over, self._over = self._over, []
+        if over:
+            self.on_change()
+            await self._broker.record_cut(*over)
+
+    def name_of(self, uid: str) -> str | None:
+        """Return the name the uid is signed in under."""
+        session = self.of(uid)
+        return session.identity.name if session else None
+
+    def pending(self, uid: str) -> bool:
+        """Tell whether a sign-in of this uid waits for the tenant."""
+        return uid in self._logins
+
+    def problem(self, uid: str) -> str | None:
+        """Return why the last sign-in failed, if it did."""
+        return self._problems.get(uid)
+
+    async def login(self, operator: Actor) -> DeviceCode:
+        """Start a device flow, or return the one under way.
+
+        Raises:
+            TenantError: the tenant did not start it.
+        """
+        async with self._starting:
+            login = self._logins.get(operator.id)
+            if login is None:
+                self._problems.pop(operator.id, None)
+                ttl = await self._code_ttl()
+                flow = await self._broker.tenant.start_device_flow(ttl=ttl)
+                login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
+                self._logins[operator.id] = login
+        return device_code(login.flow)
+
+    async def _code_ttl(self) -> int:
+        """Return the seconds a code may live: all there are until someone signed in.
+
+        Whoever signs in first sets a password and enrols a factor on the way. A code
+        of a sign-in approves nothing.
+        """
+        settled = self._broker.settings.stepup.device_code_ttl
+        query = EventQuery(type=EventType.OPERATOR_LOGIN, limit=1)
+        try:
+            page = await self._broker.ledger.events(query)
+        except LedgerError:
+            return settled
+        anyone = page.events or page.next is not None
+        return settled if anyone else DEVICE_CODE_TTL_CAP
+
+    async def logout(self, operator: Actor) -> None:
+        """End the session and any sign-in under way."""
+        login = self._logins.pop(operator.id, None)
+        if login is not None:
+            login.task.cancel()
+        if session := self.of(operator.id):
+            del self._sessions[operator.id]
+            self.on_change()
+            await self._broker.record_cut(
+                _session_draft(EventType.OPERATOR_LOGOUT, session.identity, operator.id)
+            )
+
+    async def end_of(self, sub: str) -> None:
+        """End every session of a person who was changed at the tenant."""
+        ended = {u: s for u, s in self._sessions.items() if s.identity.sub == sub}
+        for uid, session in ended.items():
+            del self._sessions[uid]
+            why = "changed at the tenant"
+            draft = _session_draft(
+                EventType.OPERATOR_LOGOUT, session.identity, uid, why
+            )
+            self._over.append(draft)
+        await self.end_due()
+
+    async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
+        try:
+            end = await self._broker.tenant.wait(flow, asyncio.Event())
+            if not isinstance(end, FlowTokens):
+                away = self._broker.tenant.reachable is False
+                await self._refused(operator, problem_of(end, away=away))
+                return
+            identity = await self._broker.tenant.verify_id_token(
+                end.id_token, not_before=flow.started_at, until=flow.expires
+            )
+            await self._begin(operator, identity)
+        except AgentVaultError as error:
+            log.warning("sign-in failed: %s", error.what)
+            await self._refused(operator, error.diagnosis())
+        except Exception as error:
+            log.exception("a sign-in broke")
+            fault = f"this is our fault, see the log ({type(error).__name__})"
+            await self._refused(operator, fault)
+        finally:
+            # After a sign-out another may have begun: that one is not ours to end.
+            login = self._logins.get(operator.id)
+            if login is not None and login.task is asyncio.current_task():
+                del self._logins[operator.id]
+
+    async def _refused(self, operator: Actor, why: str) -> None:
+        """Tell why nobody is signed in, here and for good."""
+        self._problems[operator.id] = why
+        await self._broker.record_cut(
+            Draft(
+                EventType.OPERATOR_NOT_SIGNED_IN,
+                operator,
+                reason=why,
+                detail={"uid": operator.id},
+            )
+        )
+
+    async def _begin(self, operator: Actor, identity: Identity) -> None:
+        """Seat *identity* in the place of whoever was signed in under that uid."""
+        drafts = [_session_draft(EventType.OPERATOR_LOGIN, identity, operator.id)]
+        before = self.of(operator.id)
+        if before is not None and before.identity.sub != identity.sub:
+            why = "someone else signed in"
+            drafts.insert(
+                0,
+                _session_draft(
+                    EventType.OPERATOR_LOGOUT, before.identity, operator.id, why
+                ),
+            )
+        await self._broker.record(*drafts)
+        clock = self._broker.clock
+        self._sessions[operator.id] = Session(
+            identity,
+            clock.now(),
+            Deadline.after(clock, _ABSOLUTE),
+            Deadline.after(clock, _IDLE),
+        )
+        self.on_change()
+
+
+def _session_draft(
+    kind: EventType, identity: Identity, uid: str, reason: str | None = None
+) -> Draft:
+    return Draft(
+        kind,
+        Actor(ActorKind.OPERATOR, identity.sub, identity.name),
+        reason=reason,
+        detail={
+            "uid": uid,
+            "roles": list(identity.roles),
+            "amr": list(identity.amr),
+            "auth_time": iso(identity.authenticated_at),
+        },
+    )
 
 
 class Need(StrEnum):

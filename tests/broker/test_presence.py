@@ -21,7 +21,7 @@ import pytest
 from support.manual_clock import ManualClock
 from support.vault import PAYMENT, Vault, serving
 
-from agentvault_tui.broker.presence import MOST, Presence, terminal_of
+from agentvault_tui.broker.operators_api.presence import MOST, Presence, terminal_of
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.shapes import PresenceInfo

@@ -9,7 +9,7 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 
-from agentvault_tui.broker.sessions import Sessions
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import End, FlowDenied, FlowExpired
 

@@ -9,7 +9,7 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.stepups import hold, start
 
-from agentvault_tui.broker.sessions import Sessions
+from agentvault_tui.broker.authority import Sessions
 
 
 async def test_a_fault_of_ours_is_a_problem_document_and_logged_once(

@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from agentvault_tui.broker.authority import Authority
+from agentvault_tui.broker.authority import Authority, Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
@@ -15,15 +15,14 @@ from agentvault_tui.broker.operators_api import (
     evidence,
     past,
     people,
+    presence,
     records,
-    seats,
     session,
     stepups,
 )
+from agentvault_tui.broker.operators_api.presence import Presence, StandingInfo
 from agentvault_tui.broker.operators_api.session import standing_info
 from agentvault_tui.broker.operators_api.wire import Unforeseen, foreseen, http_refusal
-from agentvault_tui.broker.presence import Presence, StandingInfo
-from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import AgentVaultError
 
 
@@ -43,20 +42,20 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
     def standing(uid: str) -> StandingInfo:
         return standing_info(authority.standing(uid))
 
-    presence = Presence(broker.clock, feed.tell, sessions.name_of, standing)
-    sessions.on_change = presence.changed
+    seats = Presence(broker.clock, feed.tell, sessions.name_of, standing)
+    sessions.on_change = seats.changed
     broker.chores.append(sessions.end_due)
     return Starlette(
         routes=[
             *stepups.routes(broker, authority),
             *agents.routes(broker, authority),
             *connections.routes(broker, authority),
-            *records.routes(broker, feed, presence, authority),
+            *records.routes(broker, feed, seats, authority),
             *evidence.routes(broker),
             *past.routes(broker),
             *session.routes(sessions, authority),
             *people.routes(broker, authority, sessions),
-            *seats.routes(broker, presence),
+            *presence.routes(broker, seats),
         ],
         middleware=[Middleware(Unforeseen)],
         exception_handlers={

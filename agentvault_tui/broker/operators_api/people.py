@@ -5,10 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.authority import Authority, Need, Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
-from agentvault_tui.broker.sessions import Sessions
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model.people import CHANGES, user_changed
 from agentvault_tui.model.role import Role

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
-from agentvault_tui.broker.operators_api.seats import seated
+from agentvault_tui.broker.operators_api.presence import Presence, seated
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     listing,
@@ -21,7 +21,6 @@ from agentvault_tui.broker.operators_api.wire import (
     whole,
     word_of,
 )
-from agentvault_tui.broker.presence import Presence
 from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reset_policy

@@ -6,10 +6,9 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority, Standing
+from agentvault_tui.broker.authority import Authority, Session, Sessions, Standing
+from agentvault_tui.broker.operators_api.presence import StandingInfo
 from agentvault_tui.broker.operators_api.wire import operator_of, route
-from agentvault_tui.broker.presence import StandingInfo
-from agentvault_tui.broker.sessions import Session, Sessions
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api import calls

@@ -1,4 +1,4 @@
-"""Who else is here: the operators' open streams and what each looks at, in memory.
+"""``/api/presence``: the operators' open streams and what each looks at, in memory.
 
 A seat lives as long as its stream of events: nobody has to say goodbye, and nothing
 of it is in the ledger, because nothing follows from it.
@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from msgspec.structs import replace
+from starlette.requests import Request
+from starlette.routing import Route
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.feed import frame
+from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, new_id
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import LookRequest
 from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
+from agentvault_tui.web.server import peer
 
 StandingInfo: TypeAlias = tuple[str | None, dict[str, str]]
 """A user's role, and what is refused to them with the reason."""
@@ -71,9 +82,7 @@ class Presence:
 
     def enter(self, operator: Actor, face: str, pid: int | None) -> Seat | None:
         """Take a seat; None when the user has so many that this one is not listed."""
-        mine = [
-            seat for seat in self._seats.values() if seat.operator.id == operator.id
-        ]
+        mine = [s for s in self._seats.values() if s.operator.id == operator.id]
         if len(mine) >= MOST:
             self._unlisted += 1
             self.changed()
@@ -159,3 +168,35 @@ def terminal_of(pid: int, proc: Path = Path("/proc")) -> str | None:
     if major == _VT and minor < _VTS:
         return f"tty{minor}"
     return None
+
+
+def routes(broker: Broker, presence: Presence) -> list[Route]:
+    """Return the routes about who is here."""
+
+    async def index(_: Request) -> PresenceInfo:
+        return presence.info()
+
+    async def look(request: Request) -> PresenceInfo:
+        body = await body_of(request, LookRequest)
+        if body.looking_at is not None:
+            broker.stepups.get(body.looking_at)
+        presence.look(operator_of(request), body.seat, body.looking_at)
+        return presence.info()
+
+    return [route(calls.PRESENCE, index), route(calls.LOOK, look)]
+
+
+async def seated(
+    request: Request, presence: Presence, face: str, frames: AsyncGenerator[str]
+) -> AsyncIterator[str]:
+    """Yield *frames*, seated for as long as they are read."""
+    pid = peer(request.scope).pid
+    seat = presence.enter(operator_of(request), face, pid)
+    try:
+        here = replace(presence.info(), you=seat.id if seat else None)
+        yield frame("presence", here)
+        async with aclosing(frames) as rest:
+            async for text in rest:
+                yield text
+    finally:
+        presence.leave(seat)
