@@ -16,8 +16,8 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
+    PastDecisions,
     StepUpFacts,
-    StepUpHistory,
     brief,
     decided,
     whole,
@@ -29,6 +29,7 @@ from agentvault_tui.console.state.records import DeviceRow, StepUpRow
 from agentvault_tui.console.state.stepups import changes, subject
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import Shown, cell_width, visible_lines
 
@@ -182,6 +183,56 @@ _ASCII_CODE: Final = 112
 """The width a QR code needs whose modules are two cells wide."""
 
 
+_BEFORE: Final = 5
+_LOOKED_THROUGH: Final = 50
+
+
+class StepUpHistory:
+    """Reads what was decided before about the same agent and action."""
+
+    def __init__(self, desk: Desk, asked: StepUpRow) -> None:
+        self.told = PastDecisions()
+        self._desk = desk
+        self._asked = asked
+        self._seen_at = -1
+        self._seen: frozenset[tuple[str, str]] = frozenset()
+
+    def stale(self) -> bool:
+        """Tell whether to read: at first, and when one like it was decided since."""
+        version = self._desk.mirror.versions.stepups
+        if version == self._seen_at:
+            return False
+        first, self._seen_at = self._seen_at == -1, version
+        known, self._seen = self._seen, self._decided()
+        return first or known != self._seen
+
+    async def read(self) -> None:
+        """Read it; what was read before stays when the broker does not answer."""
+        try:
+            self.told = PastDecisions(await self._before())
+        except AgentVaultError as error:
+            problem = self._desk.mirror.intake.shown(error.what, 80)
+            self.told = PastDecisions(self.told.rows, problem)
+
+    async def _before(self) -> tuple[StepUpRow, ...]:
+        """Read what had been decided by now, which may be a moment of the past."""
+        desk = self._desk
+        if not desk.past:
+            return await desk.actions.before(self._asked.id, _BEFORE)
+        now = desk.mirror.clock.now()
+        rows = await desk.actions.before(self._asked.id, _LOOKED_THROUGH)
+        known = [row for row in rows if row.decided_at and row.decided_at <= now]
+        return tuple(known[:_BEFORE])
+
+    def _decided(self) -> frozenset[tuple[str, str]]:
+        kind = (self._asked.agent_id, self._asked.action)
+        return frozenset(
+            (row.id, row.status)
+            for row in self._desk.mirror.stepups.values()
+            if not row.open and (row.agent_id, row.action) == kind
+        )
+
+
 class StepUpDialog(Dialog[None]):
     """One request, and nothing but that one, whatever arrives meanwhile.
 
@@ -225,7 +276,7 @@ class StepUpDialog(Dialog[None]):
         The count is left out: an agent that repeats itself would otherwise keep the
         keys from ever counting.
         """
-        row, past = self._latest(), self.history.rows
+        row, past = self._latest(), self.history.told.rows
         return (
             (row.status, row.problem, row.digest, changes(self.opened, row)),
             (self.viewing, self.telling),
@@ -433,7 +484,7 @@ class StepUpDialog(Dialog[None]):
     def _asked(self) -> StepUpFacts:
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
-        return StepUpFacts(self.row, owner, self.history, self.clock.now())
+        return StepUpFacts(self.row, owner, self.history.told, self.clock.now())
 
     def _altered(self) -> bool:
         """Tell whether this is no longer what was shown when the dialog opened."""

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
@@ -21,87 +20,53 @@ from agentvault_tui.console.state.stepups import (
     subject,
     takes_back,
 )
-from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import Shown, cell_width, visible_lines
 
-_BEFORE: Final = 5
-_LOOKED_THROUGH: Final = 50
 _WHEN_CELLS: Final = 11
 _ENDED: Final = 30
 
 
-class StepUpHistory:
-    """The last decisions about the same agent and action, as the ledger has them."""
+class PastDecisions(NamedTuple):
+    """The last decisions about the same agent and action, as far as they were read."""
 
-    def __init__(self, desk: Desk, asked: StepUpRow) -> None:
-        self.rows: tuple[StepUpRow, ...] | None = None
-        """None until the broker has told."""
-        self.problem = Shown("")
-        """Why it has not."""
-        self._desk = desk
-        self._asked = asked
-        self._seen_at = -1
-        self._seen: frozenset[tuple[str, str]] = frozenset()
-
-    def stale(self) -> bool:
-        """Tell whether to read: at first, and when one like it was decided since."""
-        version = self._desk.mirror.versions.stepups
-        if version == self._seen_at:
-            return False
-        first, self._seen_at = self._seen_at == -1, version
-        known, self._seen = self._seen, self._decided()
-        return first or known != self._seen
-
-    async def read(self) -> None:
-        """Read it; what was read before stays when the broker does not answer."""
-        try:
-            self.rows = await self._before()
-            self.problem = Shown("")
-        except AgentVaultError as error:
-            self.problem = self._desk.mirror.intake.shown(error.what, 80)
-
-    async def _before(self) -> tuple[StepUpRow, ...]:
-        """Read what had been decided by now, which may be a moment of the past."""
-        desk = self._desk
-        if not desk.past:
-            return await desk.actions.before(self._asked.id, _BEFORE)
-        now = desk.mirror.clock.now()
-        rows = await desk.actions.before(self._asked.id, _LOOKED_THROUGH)
-        known = [row for row in rows if row.decided_at and row.decided_at <= now]
-        return tuple(known[:_BEFORE])
-
-    def _decided(self) -> frozenset[tuple[str, str]]:
-        kind = (self._asked.agent_id, self._asked.action)
-        return frozenset(
-            (row.id, row.status)
-            for row in self._desk.mirror.stepups.values()
-            if not row.open and (row.agent_id, row.action) == kind
-        )
+    rows: tuple[StepUpRow, ...] | None = None
+    """None until the broker has told."""
+    problem: Shown = Shown("")
+    """Why it has not."""
 
 
-def tally_row(history: StepUpHistory, asked: StepUpRow, pen: Pen, width: int) -> Row:
-    if history.rows is None:
-        words = f"not known: {history.problem}" if history.problem else "asking"
+@dataclass(frozen=True, slots=True)
+class StepUpFacts:
+    """A request as the dialog shows it."""
+
+    row: StepUpRow
+    owner: Shown
+    before: PastDecisions
+    now: datetime
+
+
+def tally_row(asked: StepUpFacts, pen: Pen, width: int) -> Row:
+    rows, problem = asked.before
+    if rows is None:
+        words = f"not known: {problem}" if problem else "asking"
     else:
-        words = stepups.tally(history.rows)
-    if asked.count > 1:
-        words = f"asked {asked.count:,} times; {words}"
+        words = stepups.tally(rows)
+    if asked.row.count > 1:
+        words = f"asked {asked.row.count:,} times; {words}"
     return pen.fact("Before", (pen.clip(words, width - LABEL), pen.palette.text))
 
 
-def listed_before(
-    history: StepUpHistory, asked: StepUpRow, now: datetime, pen: Pen, width: int
-) -> list[Row]:
+def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     """Write each on a row: when, how and by whom, and what was otherwise then."""
-    palette, rows = pen.palette, history.rows or ()
+    palette, rows = pen.palette, asked.before.rows or ()
     endings = [pen.clip(stepups.ended(row), _ENDED) for row in rows]
     column = max((cell_width(ending) for ending in endings), default=0)
     found = []
     for row, ending in zip(rows, endings, strict=True):
-        when = stepups.ago(row, now).ljust(_WHEN_CELLS)
+        when = stepups.ago(row, asked.now).ljust(_WHEN_CELLS)
         blank = " " * (column - cell_width(ending) + 2)
         room = max(width - LABEL - _WHEN_CELLS - column - 2, 8)
-        otherwise = pen.clip(stepups.differs(row, asked), room)
+        otherwise = pen.clip(stepups.differs(row, asked.row), room)
         found.append(
             pen.fact(
                 "",
@@ -116,16 +81,6 @@ def listed_before(
 _MANY = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class StepUpFacts:
-    """A request as the dialog shows it."""
-
-    row: StepUpRow
-    owner: Shown
-    history: StepUpHistory
-    now: datetime
-
-
 def brief(
     asked: StepUpFacts, pen: Pen, width: int, height: int
 ) -> tuple[list[Row], bool]:
@@ -137,11 +92,11 @@ def brief(
     row = asked.row
     warning = _warning(row, pen, width)
     agent, cut_agent = _agent(asked, pen, width)
-    past = listed_before(asked.history, row, asked.now, pen, width)
+    past = listed_before(asked, pen, width)
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = _on(row, pen, width, 1)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
-    tail = [*grant, tally_row(asked.history, row, pen, width)]
+    tail = [*grant, tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
@@ -181,8 +136,8 @@ def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
     row = asked.row
     facts, words = _whole(row, asked.owner, pen, width)
     past = [
-        tally_row(asked.history, row, pen, width),
-        *listed_before(asked.history, row, asked.now, pen, width),
+        tally_row(asked, pen, width),
+        *listed_before(asked, pen, width),
     ]
     return [*facts, *past, *words], len(facts)
 

@@ -74,8 +74,6 @@ _EVENTS: Final = {
 }
 _AT: Final = "connection:"
 """What the resource begins with where an account at a provider is used."""
-TYPES: Final = ("token.decision", *_EVENTS)
-"""Every type of event this console knows."""
 _LOUD: Final = frozenset(
     {
         "agent.flooding",

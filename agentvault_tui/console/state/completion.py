@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agentvault_tui.console.draw.words import TYPES
 from agentvault_tui.console.state.filters import (
     KEYS,
     STATUSES,
+    TYPES,
     AgentFacts,
     EventFacts,
     Filter,

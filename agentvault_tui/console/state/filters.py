@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.draw.words import TYPES
 from agentvault_tui.console.state.moments import FORMS, read_moment
 from agentvault_tui.console.state.records import (
     RISKS,
@@ -26,6 +25,7 @@ from agentvault_tui.console.state.records import (
     EventRow,
     OutcomeCounts,
 )
+from agentvault_tui.model import EventType
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
 from agentvault_tui.text import visible
@@ -177,6 +177,7 @@ _INDEXED: Final = re.compile(r"(?=.*[a-df-z])[a-z0-9_:.@/-]{3,}")
 """Words that stand in the ledger's text as they do on the screen."""
 _SPELLED: Final = re.compile(r"[0-9a-f]{3,6}")
 """May be part of how a hidden character is spelled out here, and only here."""
+TYPES: Final = tuple(map(str, EventType))
 _OURS: Final = ("recipients", "items", *OUTCOMES, *TYPES)
 """What an event is searched for here and the ledger's text does not hold."""
 

@@ -16,7 +16,7 @@ from agentvault_tui.console.desk import name_ways
 from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.lines import Pen
-from agentvault_tui.console.draw.stepup import StepUpFacts, StepUpHistory, brief, whole
+from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, brief, whole
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.state.records import LinkState
@@ -728,9 +728,7 @@ async def test_what_nothing_limits_says_so_first_in_the_colour_of_danger() -> No
         await pilot.press("v")
         assert text_of(app).index(words) < text_of(app).index("Agent ")
     pen = Pen(palette("agentvault"), stand.desk.glyphs)
-    asked = StepUpFacts(
-        row, Shown("bob"), StepUpHistory(stand.desk, row), stand.clock.now()
-    )
+    asked = StepUpFacts(row, Shown("bob"), PastDecisions(), stand.clock.now())
     for rows in (brief(asked, pen, 76, 20)[0], whole(asked, pen, 76)[0]):
         assert rows[0][0][1] == pen.palette.danger
     named = stand.change(row.id, resource="stripe:acct_42")
