@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import UNSET
+from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -25,13 +28,20 @@ from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
-from agentvault_tui.errors import UsageError
-from agentvault_tui.ledger import EventQuery
-from agentvault_tui.model import Action, AgentId, EventType, Outcome
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.ledger import EventQuery, Link
+from agentvault_tui.model import Action, AgentId, Event, EventType, Outcome
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.history import (
+    EventProofInfo,
+    LinkInfo,
+    LinkList,
+    StoryInfo,
+)
 from agentvault_tui.operator_api.requests import (
     AuditQuery,
     ExplainRequest,
+    LinksQuery,
     StreamQuery,
     WireRequest,
 )
@@ -156,3 +166,59 @@ def _explained(broker: Broker, asked: ExplainRequest) -> ExplainInfo:
         rule_line=explanation.line,
         would_change=explanation.would_change,
     )
+
+
+_MOST_LINKS: Final = 200
+
+
+def event_routes(broker: Broker) -> list[Route]:
+    """Return the event_routes about single events."""
+
+    async def show(request: Request) -> EventProofInfo:
+        event = await _event_asked(broker, request)
+        (link,) = await broker.ledger.links([event.seq])
+        return EventProofInfo(
+            event=event_info(event),
+            ledger=broker.ledger.ledger_id,
+            **asdict(_link_info(link)),
+        )
+
+    async def links(request: Request) -> LinkList:
+        found = await broker.ledger.links(_numbers(query_of(request, LinksQuery).seq))
+        return LinkList(
+            ledger=broker.ledger.ledger_id, links=tuple(map(_link_info, found))
+        )
+
+    async def story(request: Request) -> StoryInfo:
+        found = await broker.ledger.story(await _event_asked(broker, request))
+        return StoryInfo(
+            events=tuple(map(event_info, found.events)), complete=found.complete
+        )
+
+    return [
+        route(calls.LINKS, links),
+        route(calls.EVENT, show),
+        route(calls.STORY, story),
+    ]
+
+
+def _link_info(link: Link) -> LinkInfo:
+    return LinkInfo(
+        seq=link.seq, body=link.body, hash=link.hash, previous_hash=link.previous
+    )
+
+
+async def _event_asked(broker: Broker, request: Request) -> Event:
+    event = await broker.ledger.event(request.path_params["seq"])
+    if event is None:
+        head = broker.ledger.head.seq
+        raise NotFoundError("there is no such event", f"the last one is {head}")
+    return event
+
+
+def _numbers(listed: str) -> list[int]:
+    parts = listed.split(",")
+    if len(parts) > _MOST_LINKS:
+        raise UsageError(f"'seq' may name {_MOST_LINKS} events at once")
+    otherwise = "'seq' must be whole numbers with commas between them"
+    return [whole(part, otherwise) for part in parts]
