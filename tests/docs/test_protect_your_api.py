@@ -135,4 +135,4 @@ def test_the_demo_compares_as_the_page_does() -> None:
     """The workspace API has the function of the page, word for word."""
     _, _, lines = example(PAGE, "python").partition("def permits(")
     lines = lines.partition(":\n")[2].partition("\n\n\n")[0]
-    assert lines in (ROOT / "agentvault_tui" / "demo" / "guard.py").read_text()
+    assert lines in (ROOT / "agentvault_tui" / "demo" / "workspace.py").read_text()
