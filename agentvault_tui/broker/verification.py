@@ -88,8 +88,8 @@ async def stop_for_fault(broker: Broker, found: dict[str, Any]) -> None:
     problem = f"{where}{visible(found['problem'], 300)}"
     broker.ledger.distrust(f"does not hold ({problem})")
     broker.state_problem = (
-        f"The ledger does not hold ({problem}): everything was stopped. Keep it as "
-        "evidence, put the newest good copy back, then agentvault audit accept."
+        f"The ledger does not hold ({problem}): everything was stopped. Stop "
+        "the broker, keep a copy as evidence, then agentvault audit accept."
     )
     log.error("%s", broker.state_problem)
     stopped = asyncio.create_task(

@@ -381,6 +381,7 @@ def accept(session: CliSession, reason: str) -> None:
     """Go on from an older copy of the ledger that was put back on purpose.
 
     What is lost stays lost; that it was accepted, by whom and why, is recorded.
+    What was changed beside the hashed bodies of events is put right by them.
     """
     if not reason.strip():
         raise UsageError("accepting is recorded with a reason", "give --reason R")

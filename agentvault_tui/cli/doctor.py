@@ -353,8 +353,8 @@ def check_broker(session: CliSession) -> Iterator[Finding]:
     if problem := status.ledger.fault:
         yield fault(
             f"the ledger {problem}: nothing is granted, revoking works",
-            "keep it as evidence, put the newest good copy back, then agentvault audit"
-            " accept --reason WHY",
+            "stop the broker, keep a copy as evidence, then agentvault audit accept"
+            " --reason WHY",
         )
     elif status.ledger.writable is False:
         yield fault(

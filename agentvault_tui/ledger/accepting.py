@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from itertools import count
+from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.activity import count_new
 from agentvault_tui.ledger.batch import Job, build, write
+from agentvault_tui.ledger.chain import genesis, link
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
-from agentvault_tui.ledger.opening import HomeLock, create_file, foreseen, open_checked
+from agentvault_tui.ledger.opening import (
+    HomeLock,
+    create_file,
+    foreseen,
+    open_checked,
+    read_ledger_id,
+)
 from agentvault_tui.ledger.schema import WriterConnection
+from agentvault_tui.ledger.state import state_statements
+from agentvault_tui.ledger.verify import columns_of
+from agentvault_tui.ledger.verify_state import FullStateCheck
 from agentvault_tui.model import Actor, Draft, Event, EventType
+
+_GUARD: Final = "events_are_not_changed"
 
 
 async def accept_rollback(
@@ -20,6 +36,8 @@ async def accept_rollback(
 ) -> Event:
     """Go on from the ledger as it lies there, although it is not the last one seen.
 
+    Columns that are not what the events' bodies say are put right, and ends of tokens
+    whose rows are gone: the chain covers the bodies.
     For a copy restored on purpose. What is lost stays lost: an ``audit.ambiguous``
     event says who accepted it, why, and which head was expected. The chain itself
     must still hold.
@@ -53,6 +71,8 @@ async def accept_rollback(
 async def _accept(
     db: WriterConnection, home: Home, clock: Clock, actor: Actor, reason: str
 ) -> Event:
+    with foreseen(home.database):
+        mended = await db.run(_restore, home)
     opened = await db.run(open_checked, home, clock, trust=True)
     found = opened.tip.head
     draft = Draft(
@@ -63,6 +83,7 @@ async def _accept(
             "reason": reason,
             "found": {"seq": found.seq, "hash": found.hash},
             "expected": _expected(home),
+            **({"columns": mended} if mended else {}),
         },
     )
     batch = build(opened.tip, [Job.of([draft], [], count())], clock)
@@ -70,6 +91,58 @@ async def _accept(
         await db.run(write, batch.statements)
     write_witness(home.head_file, Witness(opened.ledger_id, batch.after.head))
     return batch.events[0][0]
+
+
+def _restore(db: sqlite3.Connection, home: Home) -> int:
+    """Put right what the bodies of events tell: columns, counts, and ends of tokens.
+
+    Returns:
+        how many events had other columns.
+
+    Raises:
+        LedgerDamagedError: the chain of the bodies does not hold.
+    """
+    schema.set_up_writer(db)
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != schema.VERSION:
+        return 0
+    previous = genesis(read_ledger_id(db, home.database))
+    wrong: list[tuple[Any, ...]] = []
+    state = FullStateCheck(home.database)
+    state.begin(db)
+    for seq, digest, body, *columns in db.execute(
+        "SELECT seq, hash, CAST(body AS BLOB), time, type, agent_id, outcome, text"
+        " FROM events ORDER BY seq"
+    ):
+        if link(previous, seq, body) != digest:
+            raise LedgerDamagedError(
+                f"event {seq} does not follow from what is before it",
+                "keep the file as evidence and restore the newest copy",
+            )
+        value = json.loads(body)
+        state.learn(seq, value)
+        previous, told = digest, columns_of(value)
+        if told != tuple(columns):
+            wrong.append((*told, seq))
+    if wrong:
+        update = (
+            "UPDATE events SET time = ?, type = ?, agent_id = ?, outcome = ?, text = ?"
+            " WHERE seq = ?"
+        )
+        write(
+            db,
+            [
+                (f"DROP TRIGGER IF EXISTS {_GUARD}", ()),
+                *((update, row) for row in wrong),
+                (schema.definition("trigger", _GUARD), ()),
+                ("DELETE FROM tally", ()),
+                ("DELETE FROM activity", ()),
+                ("UPDATE counted SET upto = 0", ()),
+            ],
+        )
+        count_new(db)
+    write(db, list(state_statements(state.ends())))
+    return len(wrong)
 
 
 def _expected(home: Home) -> dict[str, object] | None:

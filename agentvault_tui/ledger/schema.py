@@ -223,6 +223,11 @@ def changes(db: sqlite3.Connection) -> str | None:
     return ", ".join(told[:_TOLD] + more) or None
 
 
+def definition(kind: str, name: str) -> str:
+    """Return the statement that makes a table, index or trigger of ours."""
+    return _expected()[kind, name]
+
+
 def _expected() -> dict[tuple[str, str], str]:
     db = sqlite3.connect(":memory:")
     try:

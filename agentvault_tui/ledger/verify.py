@@ -345,6 +345,12 @@ def _add_uncounted(counts: _Counts, rows: Iterable[tuple[Any, ...]]) -> None:
         counted[key] = counted.get(key, (0, ""))[0] + events, last
 
 
+def columns_of(value: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what the columns beside a parsed body hold: time, type and the others."""
+    indexed = (value[name] for name in ("time", "type", "agent_id", "outcome"))
+    return *indexed, text_of(value)
+
+
 def _check_columns(
     seq: int, body: bytes, columns: tuple[Any, ...]
 ) -> tuple[dict[str, Any], activity.Fact]:
@@ -355,13 +361,7 @@ def _check_columns(
     """
     try:
         value = json.loads(str(body, "utf-8"))
-        told = (
-            value["time"],
-            value["type"],
-            value["agent_id"],
-            value["outcome"],
-            text_of(value),
-        )
+        told = columns_of(value)
         same = value["seq"] == seq
         fact = activity.fact_of(value)
     except (ValueError, KeyError, TypeError, RecursionError) as error:

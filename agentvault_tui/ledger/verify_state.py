@@ -425,6 +425,13 @@ class FullStateCheck:
             firsts.setdefault("", f"its state cannot be read ({error.what})")
         return list(firsts.values())
 
+    def ends(self) -> list[tuple[str, Row]]:
+        """Return the rows that end tokens, as events tell of them."""
+        return [
+            *(("dropped", (key, max(n))) for key, n in self._drops.items()),
+            *(("voided", (key, max(n))) for key, n in self._voids.items()),
+        ]
+
     def _differences(
         self, db: sqlite3.Connection, now: str
     ) -> Iterator[tuple[str, str]]:

@@ -105,6 +105,14 @@ def test_a_revoked_token_put_back_behind_hidden_events_stops_everything(
         assert lift.status_code in {409, 503}
         until(lambda: status(vault)["ledger"]["fault"])
         assert vault.again(server).introspect(token) == {"active": False}
+        vault.kill()
+        assert vault.cli("audit", "accept", "--reason", "mended").returncode == 0
+    with serving(home) as vault:
+        until(lambda: complete(vault))
+        assert vault.cli("agents", "restore", "--all").returncode == 0
+        assert vault.again(server).introspect(token) == {"active": False}
+        other = vault.register("other", "read:contacts")
+        assert other.token("read:contacts").status_code == 200
 
 
 def test_a_right_ledger_is_verified_to_its_end_and_a_killed_verifier_runs_again(

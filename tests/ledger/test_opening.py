@@ -196,10 +196,21 @@ async def test_accepting_does_not_accept_a_broken_chain(
 ) -> None:
     """What is broken stays refused, also when someone accepts it."""
     await fill(home, clock)
-    tamper(home, "UPDATE events SET body = replace(body, 'bot', 'bob') WHERE seq = 4")
-    tamper(home, "UPDATE events SET outcome = 'denied' WHERE seq = 4")
+    tamper(home, "UPDATE events SET body = body || ' ' WHERE seq = 4")
     with pytest.raises(LedgerDamagedError):
         await accept_rollback(home, clock=clock, actor=SYSTEM, reason="x")
+
+
+async def test_accepting_puts_columns_right_by_the_bodies(
+    home: Home, clock: ManualClock
+) -> None:
+    """The chain covers the bodies, so what stands beside them follows from them."""
+    await fill(home, clock)
+    tamper(home, "UPDATE events SET outcome = 'denied', text = 'x' WHERE seq > 3")
+    assert not verify_ledger(home).ok
+    event = await accept_rollback(home, clock=clock, actor=SYSTEM, reason="mended")
+    assert event.detail["columns"] == 2
+    assert verify_ledger(home).ok
 
 
 async def test_a_changed_last_event_is_told_at_the_start(
