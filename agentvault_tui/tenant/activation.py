@@ -197,12 +197,8 @@ class ActivationPages:
     """
 
     def __init__(self, parts: Parts, views: Views) -> None:
-        self._codes = parts.codes
-        self._sign_in = parts.sign_in
+        self._parts = parts
         self._console = sha256_hex(parts.run.client_id)
-        self._clients = parts.clients
-        self._people = parts.people
-        self._journal = parts.journal
         self._log = SignInLog(parts.journal)
         self._sessions = ActivationSessions(parts.clock)
         self._wrong_codes = WrongCodes(parts.clock)
@@ -231,7 +227,7 @@ class ActivationPages:
         if self._wrong_codes.spent(browser):
             return self._code_page(request, "", _TOO_MANY_TRIES)
         user_code = normal_user_code(form.get("user_code", ""))
-        code = user_code and self._codes.by_user_code(user_code)
+        code = user_code and self._parts.codes.by_user_code(user_code)
         if not user_code or not code:
             self._wrong_codes.wrong(browser)
             return self._code_page(request, "", _NO_SUCH_CODE)
@@ -256,7 +252,7 @@ class ActivationPages:
         name, password = fields.get("user", ""), fields.get("password", "")
         origin = self._origin(request, session, form.code)
         try:
-            session.user = await self._sign_in.password(name, password, origin)
+            session.user = await self._parts.sign_in.password(name, password, origin)
         except TenantRefusedError as error:
             return self._failed(request, session, form.code, error)
         self._log.challenged(session.user, peer_of(request))
@@ -273,15 +269,15 @@ class ActivationPages:
         origin = self._origin(request, session, code)
         otp = form.fields.get("otp", "")
         try:
-            authenticated = self._sign_in.one_time_code(session.user, otp, origin)
+            authenticated = self._parts.sign_in.one_time_code(session.user, otp, origin)
         except TenantRefusedError as error:
             return self._failed(request, session, code, error)
         session.authenticated_at = authenticated
-        client = self._clients.by_key(code.client)
+        client = self._parts.clients.by_key(code.client)
         self._log.succeeded(session.user, client, peer_of(request), mfa=True)
         session.step = "confirm"
         answer = self._show(session, code)
-        self._sign_in.lanes.remember(answer, origin, session.user.sub)
+        self._parts.sign_in.lanes.remember(answer, origin, session.user.sub)
         return answer
 
     async def confirm(self, request: Request) -> Response:
@@ -293,8 +289,8 @@ class ActivationPages:
             return self._over(_STALE)
         self._sessions.end(session)
         sub, sid = session.user.sub, secrets.token_urlsafe(24)
-        self._people.note_login(sub)
-        if not self._codes.approve(code, sub, sid, session.authenticated_at):
+        self._parts.people.note_login(sub)
+        if not self._parts.codes.approve(code, sub, sid, session.authenticated_at):
             return self._over(_OVER)
         _log.info("device code confirmed by %s", sub)
         return self._views.step("confirmed", code, session.user_code, "")
@@ -306,7 +302,7 @@ class ActivationPages:
             return form
         session, code = form.session, form.code
         self._sessions.end(session)
-        if not self._codes.deny(code):
+        if not self._parts.codes.deny(code):
             return self._over(_OVER)
         _log.info("device code cancelled")
         self._note("fdecc", request, code, "User cancelled the confirmation")
@@ -322,8 +318,8 @@ class ActivationPages:
         )
         if session is None:
             return self._over(_STALE)
-        code = self._codes.by_key(session.code_key)
-        if code is None or not self._codes.open(code):
+        code = self._parts.codes.by_key(session.code_key)
+        if code is None or not self._parts.codes.open(code):
             self._sessions.end(session)
             return self._over(_OVER)
         if not acts or step not in {None, session.step}:
@@ -341,9 +337,9 @@ class ActivationPages:
         _log.warning("sign-in refused: %s", error.error)
         self._log.refused(error, peer_of(request), session.user)
         if error.error in {"wrong_sign_in", "wrong_otp"}:
-            self._codes.failed(code)
-            now = self._codes.by_key(code.key)
-            if now is None or not self._codes.open(now):
+            self._parts.codes.failed(code)
+            now = self._parts.codes.by_key(code.key)
+            if now is None or not self._parts.codes.open(now):
                 self._sessions.end(session)
                 self._note("fdeac", request, code, "Too many failed sign-ins")
                 return self._over(_OVER)
@@ -354,7 +350,7 @@ class ActivationPages:
         self, request: Request, session: ActivationSession, code: StoredDeviceCode
     ) -> Origin:
         """Return where a factor comes from; only the broker starts its own codes."""
-        return self._sign_in.lanes.origin(
+        return self._parts.sign_in.lanes.origin(
             request,
             code=code.key if code.client == self._console else None,
             user_code=session.user_code,
@@ -363,8 +359,8 @@ class ActivationPages:
     def _note(
         self, kind: LogCode, request: Request, code: StoredDeviceCode, description: str
     ) -> None:
-        client = self._clients.by_key(code.client)
-        self._journal.write(
+        client = self._parts.clients.by_key(code.client)
+        self._parts.journal.write(
             kind,
             description=description,
             client=log_name(client),

@@ -29,52 +29,32 @@ MANAGEMENT_SCOPES: Final = (
     "read:logs", "read:logs_users",
 )  # fmt: skip
 """The scopes of the Management API: those that its calls ask for."""
-_DEFAULTS: Final[Document] = {
-    "allow_offline_access": False,
-    "token_lifetime": 86_400,
-    "signing_alg": "RS256",
-    "subject_type_authorization": {
-        "user": {"policy": "allow_all"},
-        "client": {"policy": "require_client_grant"},
-    },
-}
-
-
-def new_api(doc: Mapping[str, object]) -> Document:
-    """Return *doc* with Auth0's defaults for what it leaves out."""
-    given = doc.get("subject_type_authorization")
-    policies = {
-        **_DEFAULTS["subject_type_authorization"],
-        **(given if isinstance(given, dict) else {}),
-    }
-    return {**_DEFAULTS, **doc, "subject_type_authorization": policies}
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceServer:
     """One resource server (an API, in Auth0's words)."""
 
-    doc: Document
+    identifier: str
+    """The audience of its tokens; a trailing slash counts."""
+    name: str
+    scopes: tuple[str, ...]
+    policies: Mapping[SubjectType, str]
+    """``allow_all``, ``deny_all`` or ``require_client_grant``, by kind of subject."""
+    lifetime: int = 86_400
+    """Seconds its access tokens live."""
+    offline: bool = False
+    """Whether refresh tokens are issued for it."""
 
-    @property
-    def identifier(self) -> str:
-        return str(self.doc["identifier"])
-
-    @property
-    def lifetime(self) -> int:
-        return int(self.doc["token_lifetime"])
-
-    @property
-    def offline(self) -> bool:
-        return bool(self.doc["allow_offline_access"])
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        return tuple(scope["value"] for scope in self.doc.get("scopes") or ())
-
-    def policy(self, subject: SubjectType) -> str:
-        """Return ``allow_all``, ``deny_all`` or ``require_client_grant``."""
-        return str(self.doc["subject_type_authorization"][subject]["policy"])
+    def shape(self) -> Document:
+        """Return it as the Management API shows it."""
+        return {
+            "id": self.name,
+            "name": self.name,
+            "identifier": self.identifier,
+            "is_system": True,
+            "scopes": [{"value": scope} for scope in self.scopes],
+        }
 
 
 class Apis:
@@ -87,15 +67,23 @@ class Apis:
         self.management = f"{issuer}api/v2/"
         self.me = f"{issuer}me/"
         self.userinfo = f"{issuer}userinfo"
-        self._own = (
-            _system_api("management", "Auth0 Management API", self.management,
-                        scopes, user="deny_all", client="require_client_grant"),
-            _system_api("me", "Auth0 My Account API", self.me,
-                        ME_SCOPES, user="require_client_grant", client="deny_all"),
-        )  # fmt: skip
+        self._own = [
+            ResourceServer(
+                self.management,
+                "Auth0 Management API",
+                tuple(scopes),
+                {"user": "deny_all", "client": "require_client_grant"},
+            ),
+            ResourceServer(
+                self.me,
+                "Auth0 My Account API",
+                ME_SCOPES,
+                {"user": "require_client_grant", "client": "deny_all"},
+            ),
+        ]
 
     def all(self) -> list[ResourceServer]:
-        return list(self._own)
+        return self._own
 
     def find(self, audience: str) -> ResourceServer | None:
         """Return the API of that identifier; a trailing slash counts."""
@@ -123,7 +111,7 @@ class Apis:
 
         Fails closed: an unknown policy grants nothing.
         """
-        policy = api.policy(subject)
+        policy = api.policies[subject]
         if subject == "user" and policy == "allow_all":
             return frozenset(api.scopes)
         if policy != "require_client_grant":
@@ -167,24 +155,3 @@ class Apis:
 def grant_name(client_id: str, audience: str, subject: str) -> str:
     """Return the unique name of a client grant."""
     return f"{client_id} {subject} {audience}"
-
-
-def _system_api(
-    key: str, name: str, identifier: str, scopes: Iterable[str], *, user: str,
-    client: str,
-) -> ResourceServer:  # fmt: skip
-    return ResourceServer(
-        new_api(
-            {
-                "id": key,
-                "name": name,
-                "identifier": identifier,
-                "is_system": True,
-                "scopes": [{"value": scope} for scope in scopes],
-                "subject_type_authorization": {
-                    "user": {"policy": user},
-                    "client": {"policy": client},
-                },
-            }
-        )
-    )

@@ -78,13 +78,7 @@ class MyAccount:
     """``/me/v1/``: for holders of a user's token, never for machines."""
 
     def __init__(self, parts: Parts) -> None:
-        self._access = parts.access
-        self._people = parts.people
-        self._clients = parts.clients
-        self._connections = parts.connections
-        self._accounts = parts.accounts
-        self._connecting = parts.connecting
-        self._journal = parts.journal
+        self._parts = parts
         self._audience = parts.apis.me
 
     def app(self) -> Starlette:
@@ -130,9 +124,9 @@ class MyAccount:
 
     def _caller(self, request: Request, scope: str) -> tuple[User, Client]:
         authorization = request.headers.get("authorization", "")
-        found = self._access.bearer(authorization, self._audience)
-        user = None if found is None else self._people.find(found.sub)
-        client = None if found is None else self._clients.find(found.client_id)
+        found = self._parts.access.bearer(authorization, self._audience)
+        user = None if found is None else self._parts.people.find(found.sub)
+        client = None if found is None else self._parts.clients.find(found.client_id)
         if found is None or user is None or client is None or user.blocked:
             raise ApiError(401, "Invalid or expired token.", None)
         if scope not in found.scopes:
@@ -141,7 +135,7 @@ class MyAccount:
 
     def _connect(self, call: _Call) -> tuple[int, Any]:
         body = checked(call.body, ConnectBody, "connection", "redirect_uri")
-        connection = self._connections.for_vault(body["connection"], call.client)
+        connection = self._parts.connections.for_vault(body["connection"], call.client)
         if connection is None:
             raise ApiError(404, "The connection is not offered to this client.", None)
         if not redirect_allowed(body["redirect_uri"], call.client.callbacks):
@@ -151,17 +145,17 @@ class MyAccount:
             raise ApiError(400, "Send code_challenge and its method together.", None)
         if any(" " in scope for scope in body.get("scopes") or ()):
             raise ApiError(400, "A scope has no spaces.", None)
-        started = self._connecting.start(call.user, call.client, body)
+        started = self._parts.connecting.start(call.user, call.client, body)
         return 201, started
 
     def _complete(self, call: _Call) -> tuple[int, Any]:
         names = ("auth_session", "connect_code", "redirect_uri")
         body = checked(call.body, CompleteBody, *names)
-        done = self._connecting.complete(call.user, call.client, body)
-        connection = self._connections.for_vault(done.connection, call.client)
+        done = self._parts.connecting.complete(call.user, call.client, body)
+        connection = self._parts.connections.for_vault(done.connection, call.client)
         if connection is None:
             raise ApiError(409, "The connection is not offered any more.", None)
-        account = self._accounts.connect(
+        account = self._parts.accounts.connect(
             call.user.sub, connection, done.account, done.scope
         )
         self._note(call, "connected_accounts_connection_succeeded", account.connection,
@@ -170,7 +164,7 @@ class MyAccount:
 
     def _list(self, call: _Call) -> tuple[int, Any]:
         query = dict(call.request.query_params)
-        found = self._accounts.list(call.user.sub, query.get("connection"))
+        found = self._parts.accounts.list(call.user.sub, query.get("connection"))
         shapes = [shape(account) for account in found]
         return 200, wire.by_checkpoint(
             query, "accounts", shapes, most=_MOST, usual=_USUAL
@@ -179,8 +173,8 @@ class MyAccount:
     def _offered(self, call: _Call) -> tuple[int, Any]:
         listed = [
             {"name": doc["name"], "strategy": doc["strategy"]}
-            for doc in self._connections.objects.all()
-            if self._connections.for_vault(doc["name"], call.client) is not None
+            for doc in self._parts.connections.objects.all()
+            if self._parts.connections.for_vault(doc["name"], call.client) is not None
         ]
         return 200, wire.by_checkpoint(
             dict(call.request.query_params), "connections", listed,
@@ -188,11 +182,11 @@ class MyAccount:
         )  # fmt: skip
 
     def _delete(self, call: _Call) -> tuple[int, Any]:
-        account = self._accounts.get(call.request.path_params["id"])
+        account = self._parts.accounts.get(call.request.path_params["id"])
         # Another user's account is as unknown as an invented one.
         if account is None or account.user_id != call.user.sub:
             raise ApiError(404, "The connected account does not exist.", None)
-        self._accounts.delete(account.id)
+        self._parts.accounts.delete(account.id)
         self._note(call, "connected_accounts_delete_succeeded", account.connection,
                    account.id, account.account)  # fmt: skip
         return 204, None
@@ -200,7 +194,7 @@ class MyAccount:
     def _note(
         self, call: _Call, kind: LogCode, connection: str, key: str, account: str
     ) -> None:
-        self._journal.write(
+        self._parts.journal.write(
             kind,
             client=call.client.log_name,
             user=call.user,
@@ -210,7 +204,7 @@ class MyAccount:
         )
 
     def _note_failed(self, call: _Call, kind: LogCode, why: str) -> None:
-        self._journal.write(
+        self._parts.journal.write(
             kind,
             description=why,
             client=call.client.log_name,

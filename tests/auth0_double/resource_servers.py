@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentvault_tui.model import new_id
-from agentvault_tui.tenant.apis import Apis, ResourceServer, new_api
+from agentvault_tui.tenant.apis import Apis, ResourceServer
 from agentvault_tui.tenant.management.wire import ApiError, no_api
-from agentvault_tui.tenant.objects import Objects, merged
+from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.store import Store
 from auth0_double.bodies import (
     checked,
@@ -70,6 +71,49 @@ SCOPES: Final = (
 """The scopes of Auth0's Management API, as far as the double has its calls."""
 
 
+_DEFAULTS: Final[Document] = {
+    "allow_offline_access": False,
+    "token_lifetime": 86_400,
+    "signing_alg": "RS256",
+    "subject_type_authorization": {
+        "user": {"policy": "allow_all"},
+        "client": {"policy": "require_client_grant"},
+    },
+}
+
+
+def new_api(doc: Document) -> Document:
+    """Return *doc* with Auth0's defaults for what it leaves out."""
+    policies = {
+        **_DEFAULTS["subject_type_authorization"],
+        **(doc.get("subject_type_authorization") or {}),
+    }
+    return {**_DEFAULTS, **doc, "subject_type_authorization": policies}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredApi(ResourceServer):
+    """One that an administrator made."""
+
+    doc: Document = field(default_factory=dict)
+
+    def shape(self) -> Document:
+        return self.doc
+
+
+def stored(doc: Document) -> StoredApi:
+    policies = doc["subject_type_authorization"]
+    return StoredApi(
+        doc["identifier"],
+        doc["name"],
+        tuple(scope["value"] for scope in doc.get("scopes") or ()),
+        {subject: one["policy"] for subject, one in policies.items()},
+        doc["token_lifetime"],
+        doc["allow_offline_access"],
+        doc,
+    )
+
+
 class DoubleApis(Apis):
     """The tenant's own APIs, and those that an administrator made."""
 
@@ -78,7 +122,7 @@ class DoubleApis(Apis):
         self.objects = Objects(store, "resource-server")
 
     def all(self) -> list[ResourceServer]:
-        return [*super().all(), *map(ResourceServer, self.objects.all())]
+        return [*super().all(), *map(stored, self.objects.all())]
 
 
 def drop_grants(apis: Apis, member: str, value: str) -> None:
@@ -109,7 +153,7 @@ class ApiCalls:
         ]  # fmt: skip
 
     def _get(self, call: Call) -> Answer:
-        return Answer(200, self._found(call).doc)
+        return Answer(200, self._found(call).shape())
 
     def _add(self, call: Call) -> Answer:
         body = merged({}, checked(call.body, _MEMBERS, "identifier"))
@@ -129,9 +173,9 @@ class ApiCalls:
         _distinct(body)
         if "subject_type_authorization" in body:
             # One policy leaves the other, and a null both: neither opens the API.
-            held, said = (d["subject_type_authorization"] for d in (api.doc, body))
+            held, said = (d["subject_type_authorization"] for d in (api, body))
             body["subject_type_authorization"] = {**held, **(said or {})}
-        doc = new_api(merged(api.doc, body))
+        doc = new_api(merged(api, body))
         self._apis.objects.replace(doc["id"], doc)
         return Answer(200, doc)
 
@@ -142,23 +186,23 @@ class ApiCalls:
             if error.status != 404:
                 raise
         else:
-            self._apis.objects.delete(api.doc["id"])
-            drop_grants(self._apis, "audience", api.identifier)
+            self._apis.objects.delete(api["id"])
+            drop_grants(self._apis, "audience", api["identifier"])
         return Answer(204)
 
     def _found(self, call: Call) -> ResourceServer:
         """Find an API by its id, or by its identifier in the path."""
         key = call.path["id"]
         for api in self._apis.all():
-            if key in {api.doc["id"], api.identifier}:
+            if key in {api.shape()["id"], api.identifier}:
                 return api
         raise no_api()
 
-    def _own(self, call: Call) -> ResourceServer:
-        api = self._found(call)
-        if api.doc.get("is_system"):
+    def _own(self, call: Call) -> Document:
+        doc = self._found(call).shape()
+        if doc.get("is_system"):
             raise ApiError(403, "The tenant's own APIs do not change.", "forbidden")
-        return api
+        return doc
 
 
 def _distinct(body: dict[str, Any]) -> None:

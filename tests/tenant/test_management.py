@@ -24,7 +24,6 @@ from agentvault_tui.tenant.apis import (
     ResourceServer,
     SubjectType,
     grant_name,
-    new_api,
 )
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client
@@ -308,12 +307,8 @@ def test_a_policy_that_is_no_permission_grants_nothing(home: Home, policy: str) 
     apis = Apis(store, "http://127.0.0.1:1/")
 
     def granted(policy: str, subject: SubjectType) -> frozenset[str] | None:
-        doc = {
-            "identifier": "https://api.test/",
-            "scopes": [{"value": "read:it"}],
-            "subject_type_authorization": {subject: {"policy": policy}},
-        }
-        api = ResourceServer(new_api(doc))
+        policies = {subject: policy}
+        api = ResourceServer("https://api.test/", "it", ("read:it",), policies)
         return apis.granted(Client("app_1", {"name": "m"}), api, subject)
 
     subjects: tuple[SubjectType, ...] = ("user", "client")

@@ -257,7 +257,7 @@ def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     if api is None:
         raise no_api()
     subject = body.get("subject_type") or "client"
-    if subject == "client" and api.policy("client") == "deny_all":
+    if subject == "client" and api.policies["client"] == "deny_all":
         raise ApiError(400, "The API gives clients no access.", "invalid_body")
     grant: Document = {"scope": [], **merged({}, body), "subject_type": subject}
     _check_grant(parts, grant)
@@ -297,7 +297,7 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
 
 
 def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
-    found = [api.doc for api in parts.apis.all()]
+    found = [api.shape() for api in parts.apis.all()]
     page = wire.either(asked.query, "resource_servers", found)
     return ManagementAnswer(200, wire.chosen(asked.query, page, "resource_servers"))
 

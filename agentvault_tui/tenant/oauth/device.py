@@ -91,13 +91,7 @@ class DeviceGrant:
     """
 
     def __init__(self, parts: Parts, lifetime: int) -> None:
-        self._clients = parts.clients
-        self._apis = parts.apis
-        self._codes = parts.codes
-        self._tokens = parts.tokens
-        self._journal = parts.journal
-        self._clock = parts.clock
-        self._issuer = parts.issuer
+        self._parts = parts
         self._lifetime = lifetime
         self._paces = PollPaces(parts.clock)
 
@@ -113,11 +107,11 @@ class DeviceGrant:
                     f"Grant type '{DEVICE_CODE}' not allowed for the client.",
                 )
             audience = form.get("audience", form.get("resource"))
-            api = self._apis.asked(audience)
+            api = self._parts.apis.asked(audience)
             sent = form.get("authorization_details")
             what = None if sent is None else details.read(sent)
-            scope = self._apis.for_user(client, api, form.get("scope", ""))
-            pair = self._codes.issue(
+            scope = self._parts.apis.for_user(client, api, form.get("scope", ""))
+            pair = self._parts.codes.issue(
                 client.key,
                 scope,
                 what,
@@ -125,7 +119,7 @@ class DeviceGrant:
                 audience=None if api is None else api.identifier,
             )
         except TenantRefusedError as error:
-            self._journal.write(
+            self._parts.journal.write(
                 "fdeaz",
                 description=error.what,
                 client=log_name(client),
@@ -134,7 +128,7 @@ class DeviceGrant:
             )
             return refusal(error)
         _log.info("device code issued")
-        uri = f"{self._issuer}activate"
+        uri = f"{self._parts.issuer}activate"
         return reply(
             200,
             {
@@ -154,7 +148,7 @@ class DeviceGrant:
         client_id = form.get("client_id")
         if not client_id:
             raise missing("client_id")
-        client = self._clients.find(client_id)
+        client = self._parts.clients.find(client_id)
         if client is None:
             raise refused("invalid_client", "Unknown client.")
         return client
@@ -168,30 +162,30 @@ class DeviceGrant:
         device_code = asked.form.get("device_code")
         if not device_code:
             raise missing("device_code")
-        code = self._codes.by_device_code(device_code)
+        code = self._parts.codes.by_device_code(device_code)
         # A foreign client learns nothing: to it the code is unknown.
         if code is None or code.client != asked.client.key or code.state == "spent":
             raise refused("invalid_grant", "Invalid or expired device code.")
-        if code.state == "pending" and not code.expires.passed(self._clock):
+        if code.state == "pending" and not code.expires.passed(self._parts.clock):
             raise self._still_pending(code, asked.client)
         self._paces.forget(code.key)
         # From here on the code is over. Of several polls at once one spends it, and
         # only that one hears how it ended (T-11).
-        if not self._codes.spend(code):
+        if not self._parts.codes.spend(code):
             raise refused("invalid_grant", "Invalid or expired device code.")
         if code.state == "denied":
             why = "User cancelled the confirmation prompt."
             raise refused(
                 "access_denied", "Too many failed sign-ins." if code.exhausted else why
             )
-        if code.expires.passed(self._clock):
+        if code.expires.passed(self._parts.clock):
             raise refused("expired_token", "The device code has expired.")
-        api = self._apis.asked(code.audience)
-        issued = self._tokens.for_login(
+        api = self._parts.apis.asked(code.audience)
+        issued = self._parts.tokens.for_login(
             asked.client,
             Login(code.sub or "", code.sid or "", code.authenticated_at or 0, mfa=True),
             # Once more: a client grant may have been taken back since.
-            self._apis.for_user(asked.client, api, code.scope),
+            self._parts.apis.for_user(asked.client, api, code.scope),
             api,
         )
         _log.info("device code redeemed by %s", code.sub)

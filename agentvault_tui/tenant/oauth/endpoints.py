@@ -31,11 +31,8 @@ class TokenEndpoint:
     """``POST /oauth/token`` and ``POST /oauth/revoke``."""
 
     def __init__(self, parts: Parts, grants: Mapping[str, GrantType]) -> None:
-        self._auth = parts.auth
+        self._parts = parts
         self._grants = grants
-        self._tokens = parts.tokens
-        self._refresh = parts.refresh
-        self._journal = parts.journal
 
     async def token(self, request: Request) -> Response:
         """Answer a token request (RFC 6749 section 3.2)."""
@@ -75,10 +72,10 @@ class TokenEndpoint:
             client = self._client(request, form)
         except TenantRefusedError as error:
             return refusal(error)
-        self._tokens.revoke(form["token"], client)
-        held = self._refresh.revoke_secret(form["token"], client)
+        self._parts.tokens.revoke(form["token"], client)
+        held = self._parts.refresh.revoke_secret(form["token"], client)
         if held is not None:
-            self._journal.write(
+            self._parts.journal.write(
                 "srrt",
                 client=client.log_name,
                 peer=peer_of(request),
@@ -87,12 +84,12 @@ class TokenEndpoint:
         return Response(status_code=200, headers={"cache-control": "no-store"})
 
     def _client(self, request: Request, form: Mapping[str, str]) -> Client:
-        return self._auth.client(form, request.headers.get("authorization", ""))
+        return self._parts.auth.client(form, request.headers.get("authorization", ""))
 
     def _succeeded(
         self, request: Request, grant: GrantType, client: Client, outcome: GrantResult
     ) -> None:
-        self._journal.write(
+        self._parts.journal.write(
             grant.succeeded,
             client=client.log_name,
             user=outcome.user,
@@ -114,7 +111,7 @@ class TokenEndpoint:
         if error.error in _NOT_YET or grant is None:
             return
         reason = error.reason if isinstance(error, ExchangeError) else error.error
-        self._journal.write(
+        self._parts.journal.write(
             grant.failed,
             description=error.what,
             client=log_name(client),
@@ -128,16 +125,14 @@ class UserInfo:
     """``/userinfo`` (OpenID Connect Core section 5.3)."""
 
     def __init__(self, parts: Parts) -> None:
-        self._tokens = parts.tokens
-        self._access = parts.access
-        self._people = parts.people
+        self._parts = parts
         self._audience = parts.apis.userinfo
 
     async def answer(self, request: Request) -> Response:
         token = bearer_token(request.headers.get("authorization", ""))
         said = None
         if token is not None:
-            said = self._tokens.userinfo(token) or self._signed(token)
+            said = self._parts.tokens.userinfo(token) or self._signed(token)
         if said is None:
             answer = reply(401, {"error": "invalid_token"})
             answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
@@ -145,8 +140,8 @@ class UserInfo:
         return reply(200, said)
 
     def _signed(self, token: str) -> dict[str, object] | None:
-        access = self._access.read(token, self._audience)
-        user = None if access is None else self._people.find(access.sub)
+        access = self._parts.access.read(token, self._audience)
+        user = None if access is None else self._parts.people.find(access.sub)
         if access is None or user is None or user.blocked:
             return None
         return person(user, sorted(access.scopes))

@@ -54,8 +54,7 @@ class MachineGrant:
     """Client credentials (RFC 6749 section 4.4)."""
 
     def __init__(self, parts: Parts) -> None:
-        self._apis = parts.apis
-        self._tokens = parts.tokens
+        self._parts = parts
 
     def __call__(self, asked: TokenRequest) -> GrantResult:
         """Issue a client a token of its own.
@@ -70,10 +69,10 @@ class MachineGrant:
                 "No audience parameter was provided, and no default audience has been"
                 " configured",
             )
-        api = self._apis.asked(audience)
+        api = self._parts.apis.asked(audience)
         granted = None
         if api is not None and asked.client.confidential:
-            granted = self._apis.granted(asked.client, api, "client")
+            granted = self._parts.apis.granted(asked.client, api, "client")
         if api is None or granted is None:
             raise refused(
                 "access_denied",
@@ -83,7 +82,7 @@ class MachineGrant:
             )
         wanted = asked.form.get("scope", "").split() or sorted(granted)
         scope = " ".join(word for word in dict.fromkeys(wanted) if word in granted)
-        issued = self._tokens.for_machine(asked.client, scope, api)
+        issued = self._parts.tokens.for_machine(asked.client, scope, api)
         return _answer(issued, audience)
 
 
@@ -91,10 +90,7 @@ class RefreshGrant:
     """Refresh tokens (RFC 6749 section 6), also for another API."""
 
     def __init__(self, parts: Parts) -> None:
-        self._apis = parts.apis
-        self._tokens = parts.tokens
-        self._refresh = parts.refresh
-        self._people = parts.people
+        self._parts = parts
 
     def __call__(self, asked: TokenRequest) -> GrantResult:
         """Issue new tokens for a refresh token.
@@ -106,27 +102,27 @@ class RefreshGrant:
         token = asked.form.get("refresh_token")
         if not token:
             raise missing("refresh_token")
-        held = self._refresh.find(token, asked.client)
-        if self._people.find(held.user_id) is None:
+        held = self._parts.refresh.find(token, asked.client)
+        if self._parts.people.find(held.user_id) is None:
             raise refused(
                 "invalid_grant",
                 "The refresh_token was generated for a user who doesn't exist anymore.",
             )
-        user = self._tokens.able(held.user_id)
+        user = self._parts.tokens.able(held.user_id)
         audience = asked.form.get("audience") or held.audience
-        if audience == self._apis.userinfo:
+        if audience == self._parts.apis.userinfo:
             audience = ""
         allowed = self._reach(asked.client, held, audience)
-        api = self._apis.asked(audience or None)
+        api = self._parts.apis.asked(audience or None)
         wanted = asked.form.get("scope", "").split() or allowed
         scope = " ".join(word for word in dict.fromkeys(wanted) if word in allowed)
         # Also where it was issued for: a client grant may have been taken back since.
-        scope = self._apis.for_user(asked.client, api, scope)
-        issued = self._tokens.for_refresh(
+        scope = self._parts.apis.for_user(asked.client, api, scope)
+        issued = self._parts.tokens.for_refresh(
             asked.client, user, scope, api, held.session_id
         )
         if audience not in held.reach:
-            self._refresh.extend(held, audience, scope)
+            self._parts.refresh.extend(held, audience, scope)
         return _answer(issued, audience or None)
 
     def _reach(self, client: Client, held: RefreshToken, audience: str) -> list[str]:
@@ -136,10 +132,10 @@ class RefreshGrant:
             return own
         policy = client.refresh_policies.get(audience)
         if policy is None:
-            api = self._apis.asked(audience or None)
+            api = self._parts.apis.asked(audience or None)
             if api is None:
                 raise refused("access_denied", "No policy reaches this audience.")
-            raise self._apis.no_access(client, api)
+            raise self._parts.apis.no_access(client, api)
         return [*own, *policy]
 
 
@@ -159,21 +155,17 @@ class CodeGrant:
     """Authorization codes (RFC 6749 section 4.1); the store has their hashes."""
 
     def __init__(self, parts: Parts) -> None:
-        self._store = parts.store
-        self._clock = parts.clock
-        self._apis = parts.apis
-        self._tokens = parts.tokens
-        self._refresh = parts.refresh
+        self._parts = parts
 
     def issue(self, granted: Authorization, login: Login) -> str:
         """Return a code for what *login* has granted."""
         code = secrets.token_urlsafe(32)
         now = self._now()
         # A spent one is kept for a while: used again, it ends what came of it.
-        self._store.change(
+        self._parts.store.change(
             "DELETE FROM auth_codes WHERE expires_at < ?", now - 60 * _CODE_LIFETIME
         )
-        self._store.insert(
+        self._parts.store.insert(
             "auth_codes",
             code_hash=sha256_hex(code),
             client_id=granted.client.key,
@@ -198,7 +190,9 @@ class CodeGrant:
             if not asked.form.get(name):
                 raise missing(name)
         key = sha256_hex(asked.form["code"])
-        row = self._store.find("auth_codes", code_hash=key, client_id=asked.client.key)
+        row = self._parts.store.find(
+            "auth_codes", code_hash=key, client_id=asked.client.key
+        )
         unknown = refused("invalid_grant", "Invalid authorization code")
         if row is None:
             raise unknown
@@ -208,26 +202,28 @@ class CodeGrant:
         if not proven(row["challenge"], verifier):
             raise refused("invalid_grant", "Failed to verify code verifier")
         # One statement looks and marks: of two that redeem it at once, one does.
-        if not self._store.update("auth_codes", {"spent": 1}, code_hash=key, spent=0):
+        if not self._parts.store.update(
+            "auth_codes", {"spent": 1}, code_hash=key, spent=0
+        ):
             if row["refresh_id"] is not None:
                 # RFC 6749 section 4.1.2: used twice, it was stolen.
-                self._refresh.revoke(row["refresh_id"])
+                self._parts.refresh.revoke(row["refresh_id"])
             raise unknown
         if row["expires_at"] <= self._now():
             raise unknown
-        issued = self._tokens.for_login(
+        issued = self._parts.tokens.for_login(
             asked.client,
             Login(**json.loads(row["login"])),
             row["scope"],
-            self._apis.asked(row["audience"]),
+            self._parts.apis.asked(row["audience"]),
             row["nonce"],
         )
         came_of_it = {"refresh_id": issued.refresh_id}
-        self._store.update("auth_codes", came_of_it, code_hash=key)
+        self._parts.store.update("auth_codes", came_of_it, code_hash=key)
         return _answer(issued, row["audience"])
 
     def _now(self) -> float:
-        return self._clock.now().timestamp()
+        return self._parts.clock.now().timestamp()
 
 
 def _answer(issued: IssuedTokens, audience: str | None) -> GrantResult:

@@ -26,11 +26,7 @@ class VaultGrant:
     """Token exchange (RFC 8693) as Auth0 has it; the log has each refusal's reason."""
 
     def __init__(self, parts: Parts) -> None:
-        self._accounts = parts.accounts
-        self._connections = parts.connections
-        self._refresh = parts.refresh
-        self._people = parts.people
-        self._clock = parts.clock
+        self._parts = parts
 
     def __call__(self, asked: TokenRequest) -> GrantResult:
         """Give the provider's access token.
@@ -51,7 +47,7 @@ class VaultGrant:
             )
         user = self._subject(asked)
         account, lifetime = self._account(asked, user)
-        tokens = self._accounts.tokens(account, lifetime)
+        tokens = self._parts.accounts.tokens(account, lifetime)
         if tokens is None:
             raise ExchangeError(
                 "federated_connection_refresh_token_flow_failed",
@@ -66,12 +62,12 @@ class VaultGrant:
         if asked.form["requested_token_type"] != TO_CONNECTION:
             raise refused("invalid_request", "Unsupported requested_token_type.")
         try:
-            held = self._refresh.find(asked.form["subject_token"], asked.client)
+            held = self._parts.refresh.find(asked.form["subject_token"], asked.client)
         except TenantRefusedError:
             raise ExchangeError(
                 "invalid_grant", "Unknown or invalid refresh token.", "invalid_token"
             ) from None
-        user = self._people.find(held.user_id)
+        user = self._parts.people.find(held.user_id)
         if user is None:
             raise ExchangeError(
                 "invalid_token", "Invalid or expired subject token.", "user_is_gone"
@@ -83,10 +79,10 @@ class VaultGrant:
     def _account(self, asked: TokenRequest, user: User) -> tuple[VaultAccount, float]:
         """Find the account; whatever is missing has one name, as at Auth0."""
         name = asked.form["connection"]
-        connection = self._connections.for_vault(name, asked.client)
+        connection = self._parts.connections.for_vault(name, asked.client)
         if connection is None:
             raise _not_found("connection_not_enabled")
-        found = self._accounts.list(user.sub, name)
+        found = self._parts.accounts.list(user.sub, name)
         if not found:
             raise _not_found("tokenset_not_found")
         # Of several, the one connected last.
@@ -99,7 +95,7 @@ class VaultGrant:
         account: VaultAccount,
         tokens: TokenPair,
     ) -> GrantResult:
-        left = int(tokens.expires_at - self._clock.now().timestamp())
+        left = int(tokens.expires_at - self._parts.clock.now().timestamp())
         kind = asked.form["requested_token_type"]
         answer: dict[str, Any] = {
             "access_token": tokens.access_token,
