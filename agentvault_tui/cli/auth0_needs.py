@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from contextlib import closing
 from typing import Final
 
 from agentvault_tui.cli.session import CliSession, lazy_room
@@ -88,12 +87,7 @@ def served_agents(home: Home) -> tuple[list[Agent], bool]:
     """
     if not home.database.exists():
         return [], False
-    schema, opening = lazy_room("ledger.schema"), lazy_room("ledger.opening")
-    with (
-        opening.foreseen(home.database),
-        closing(schema.open_reader(home.database)) as db,
-    ):
-        schema.check_schema(db, home.database)
+    with lazy_room("ledger.opening").read_home(home) as db:
         loaded = lazy_room("ledger.state").load(db, SystemClock())
     served = [
         agent

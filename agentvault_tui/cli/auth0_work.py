@@ -16,7 +16,7 @@ from agentvault_tui.cli.auth0_credential import (
 )
 from agentvault_tui.cli.auth0_needs import management_issuer, needs, tenant_issuer
 from agentvault_tui.cli.device import print_device
-from agentvault_tui.cli.doctor import print_finding
+from agentvault_tui.cli.doctor import end_report, print_finding
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.clock import SystemClock
@@ -296,12 +296,7 @@ def _print_end(session: CliSession, there: ManagementSession) -> None:
 
 def doctor(session: CliSession, **credential: Any) -> int:
     """Print what is wrong on the tenant; return 1 when there is a fault."""
-    found = asyncio.run(_all(session, **credential))
-    healthy = all(finding.level is not Level.FAULT for _, finding in found)
-    if session.json:
-        findings = [{"area": area, **finding.shape()} for area, finding in found]
-        session.out.json({"ok": healthy, "findings": findings})
-    return 0 if healthy else 1
+    return end_report(session, asyncio.run(_all(session, **credential)))
 
 
 async def _all(session: CliSession, **credential: Any) -> list[checks.Check]:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from datetime import datetime, timedelta
 from importlib import metadata
@@ -49,6 +49,11 @@ def doctor(session: CliSession) -> int:
             found.append((area, finding))
             if not session.json:
                 print_finding(session.out, area, finding)
+    return end_report(session, found)
+
+
+def end_report(session: CliSession, found: Sequence[tuple[str, Finding]]) -> int:
+    """Print findings as JSON if that is wanted; return 1 when there is a fault."""
     healthy = all(finding.level is not Level.FAULT for _, finding in found)
     if session.json:
         findings = [{"area": area, **finding.shape()} for area, finding in found]
@@ -275,12 +280,8 @@ def check_ledger(session: CliSession) -> Iterator[Finding]:
     if not home.database.exists():
         yield ok("not made yet")
         return
-    schema, opening = lazy_room("ledger.schema"), lazy_room("ledger.opening")
-    with (
-        opening.foreseen(home.database),
-        closing(schema.open_reader(home.database)) as db,
-    ):
-        schema.check_schema(db, home.database)
+    opening = lazy_room("ledger.opening")
+    with opening.read_home(home) as db:
         ledger_id = opening.read_ledger_id(db, home.database)
         # The head kept outside is read first: beside a broker it can only be behind.
         outside = lazy_room("ledger.headfile").read_witness(home.head_file)
@@ -316,11 +317,7 @@ def _last_time(session: CliSession) -> datetime | None:
     home = session.home
     if not home.database.exists():
         return None
-    schema, opening = lazy_room("ledger.schema"), lazy_room("ledger.opening")
-    with (
-        opening.foreseen(home.database),
-        closing(schema.open_reader(home.database)) as db,
-    ):
+    with lazy_room("ledger.opening").read_home(home) as db:
         places = lazy_room("ledger.places")
         head = places.head_seq(db)
         return parse_iso(places.time_at(db, head)) if head else None

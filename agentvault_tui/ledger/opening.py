@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -72,14 +71,14 @@ def make_room(home: Home) -> None:
 
     Else the stores could not be opened, and nobody be cut off or told why.
     """
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if _free(home.data) < START:
             home.start_space.unlink()
 
 
 def keep_room(home: Home) -> None:
     """Take the space for a start on a full disk, once there is plenty."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if not home.start_space.exists() and _free(home.data) >= 8 * START:
             put_private(home.start_space, bytes(START), replace=False)
 
@@ -110,7 +109,7 @@ class HomeLock:
                 "stop it, use its console, or choose another --home",
             ) from error
         os.ftruncate(self._descriptor, 0)
-        with contextlib.suppress(OSError):  # a full disk: it holds all the same
+        with suppress(OSError):  # a full disk: it holds all the same
             os.pwrite(self._descriptor, json.dumps({"pid": os.getpid()}).encode(), 0)
 
     def release(self) -> None:
@@ -271,6 +270,19 @@ def _check_stopped_end(db: sqlite3.Connection, home: Home, witness: Witness) -> 
             " last broker stopped: events were appended since",
             f"find out who wrote them; {_ACCEPT}",
         )
+
+
+@contextmanager
+def read_home(home: Home) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that reads a home's ledger, beside a broker or without one.
+
+    Raises:
+        LedgerError: it is of another version, damaged, or cannot be read.
+    """
+    path = home.database
+    with foreseen(path), closing(schema.open_reader(path)) as db:
+        schema.check_schema(db, path)
+        yield db
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from agentvault_tui.vault.device import (
     Poll,
     poll_once,
     poll_until_ended,
-    read_start,
+    start_flow,
 )
 from agentvault_tui.vault.discovery import Keys, read_keys
 from agentvault_tui.vault.identity import (
@@ -93,7 +93,6 @@ class TenantClient:
         authorization_details: Sequence[dict[str, Any]] | None = None,
         *,
         ttl: int,
-        audience: str = "",
     ) -> DeviceFlow:
         """Begin a flow (RFC 8628 section 3.1) whose code lives at most *ttl* seconds.
 
@@ -102,7 +101,6 @@ class TenantClient:
             authorization_details: RFC 9396, what the person is to approve; sent where
                 `Tenant.details_types` has their types.
             ttl: the cap on the tenant's own ``expires_in``.
-            audience: the API an access token is wanted for, if any.
 
         Raises:
             TenantError: it is unreachable, refuses, or sent what cannot be shown.
@@ -112,18 +110,12 @@ class TenantClient:
                 "no application of the tenant is known to sign in at",
                 "agentvault auth0 apply makes it; then start the broker anew",
             )
-        metadata = await self.tenant.metadata()
-        form = {"client_id": self.client_id, "scope": scope}
-        if audience:
-            form["audience"] = audience
+        asked = {"scope": scope}
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
         # ignores or refuses what it does not know is not written anywhere.
         if await self._shows(authorization_details or ()):
-            form["authorization_details"] = json.dumps(authorization_details)
-        reply = await self.tenant.send(
-            "POST", metadata.device_authorization_endpoint, form=form
-        )
-        return read_start(reply, self.issuer, ttl, self._clock)
+            asked["authorization_details"] = json.dumps(authorization_details)
+        return await start_flow(self.tenant, self.client_id, asked, ttl)
 
     async def _shows(self, authorization_details: Sequence[dict[str, Any]]) -> bool:
         types = {one.get("type") for one in authorization_details}

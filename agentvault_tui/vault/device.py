@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +13,6 @@ from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import (
     TenantError,
     TenantRefusedError,
-    TenantUnreachableError,
 )
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import DEVICE_GRANT, RegisteredClient
@@ -124,6 +123,26 @@ Poll = (
 End = FlowTokens | FlowDenied | FlowExpired | FlowFailed | FlowCancelled
 
 
+async def start_flow(
+    tenant: Tenant, client_id: str, parameters: Mapping[str, str], ttl: int
+) -> DeviceFlow:
+    """Ask for a device code (RFC 8628 section 3.1).
+
+    Args:
+        tenant: where.
+        client_id: for which client.
+        parameters: ``scope``, and what else is asked for.
+        ttl: the cap on the tenant's own ``expires_in``, in seconds.
+
+    Raises:
+        TenantError: it is unreachable, refuses, or sent what cannot be shown.
+    """
+    endpoint = (await tenant.metadata()).device_authorization_endpoint
+    form = {"client_id": client_id, **parameters}
+    reply = await tenant.send("POST", endpoint, form=form)
+    return read_start(reply, tenant.issuer, ttl, tenant.clock)
+
+
 def read_start(reply: TenantReply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
     """Check the answer to a device authorization request; it will be displayed.
 
@@ -197,7 +216,7 @@ def read_poll(reply: TenantReply, clock: Clock) -> Poll:
     if reply.status == 200:
         token = reply.body.get("id_token")
         if isinstance(token, str):
-            return FlowTokens(token, _access(reply, clock))
+            return FlowTokens(token)
         return FlowFailed("no_id_token", "the tenant sent no ID token; it needs openid")
     return _refusal(reply, clock)
 
@@ -220,13 +239,6 @@ def _refusal(reply: TenantReply, clock: Clock) -> Poll:
         answered = f"the tenant answered {visible(error or reply.status, 60)}"
         return FlowUnavailable(answered, reply.wait(clock.now()))
     return FlowFailed(visible(error, 60), reply.description or "no reason given")
-
-
-def _access(reply: TenantReply, clock: Clock) -> AccessToken | None:
-    try:
-        return read_access(reply, clock)
-    except TenantUnreachableError:
-        return None  # Who the person is does not hang on it.
 
 
 def _is_user_code(code: str) -> bool:
@@ -328,15 +340,8 @@ async def sign_in(
     Raises:
         TenantError: the tenant refused, or nobody signed in in time.
     """
-    form = {
-        "client_id": client_id,
-        "scope": " ".join(scopes),
-        "audience": audience(tenant),
-    }
-    metadata = await tenant.metadata()
-    endpoint = metadata.device_authorization_endpoint
-    reply = await tenant.send("POST", endpoint, form=form)
-    flow = read_start(reply, tenant.issuer, _LIFE, tenant.clock)
+    asked = {"scope": " ".join(scopes), "audience": audience(tenant)}
+    flow = await start_flow(tenant, client_id, asked, _LIFE)
     show(flow)
 
     async def ask() -> Poll:

@@ -72,15 +72,6 @@ class PendingConnection:
     expires: Deadline
 
 
-@dataclass(frozen=True, slots=True)
-class Connectable:
-    """A connection whose accounts can be connected."""
-
-    name: str
-    strategy: str
-    scopes: tuple[str, ...]
-
-
 class MyAccountApi(TenantApi):
     """The accounts of the one user whose token *tokens* gives."""
 
@@ -187,23 +178,6 @@ class MyAccountApi(TenantApi):
         )
         async for row in rows:
             yield account(row)
-
-    async def connections(self) -> AsyncIterator[Connectable]:
-        """Yield where accounts can be connected. ``read:me:connected_accounts``."""
-        rows = self.by_checkpoint(
-            "connected-accounts/connections",
-            "connections",
-            take=MAX_TAKE,
-            what="list what can be connected",
-            scope=SCOPES[1],
-        )
-        async for row in rows:
-            strategy = row.get("strategy")
-            yield Connectable(
-                name=text(row, "name"),
-                strategy=strategy if isinstance(strategy, str) else "",
-                scopes=strings(row.get("scopes")),
-            )
 
     async def disconnect(self, account_id: str) -> bool:
         """Delete an account's tokens from the vault (204); was it there?

@@ -129,27 +129,6 @@ async def test_a_sign_in_asks_for_no_document_of_ours(
     assert tenant.asked(EXTENSIONS) == 0
 
 
-async def test_a_flow_can_be_for_an_api_and_a_refresh_token(
-    tenant: RogueTenant, client: TenantClient, clock: ManualClock
-) -> None:
-    """A sign-in that needs more than to know who: audience out, tokens in, hidden."""
-    api = f"{tenant.issuer}api/v2/"
-    flow = await client.start_device_flow(
-        "openid offline_access read:clients", ttl=120, audience=api
-    )
-    assert tenant.sent(DEVICE)[0].form["audience"] == api
-    body = {**tenant.access(refresh_token="v1.secret-rt"), "id_token": "ey.a.b"}
-    tenant.script(TOKEN, Answer(body))
-    result = await client.poll_once(flow)
-    assert isinstance(result, FlowTokens)
-    assert result.access is not None
-    assert result.access.token.reveal() == "at-1"
-    assert result.access.expires.remaining(clock) == 86_400 - 60
-    assert result.access.refresh_token is not None
-    assert result.access.refresh_token.reveal() == "v1.secret-rt"
-    assert "v1.secret-rt" not in repr(result)
-
-
 @pytest.mark.parametrize("name", ["pending", "slow_down", "expired", "cancelled"])
 async def test_recorded_polls_are_read_by_their_error_first(
     tenant: RogueTenant, client: TenantClient, name: str

@@ -288,11 +288,11 @@ async def test_factors_and_the_policy_are_read_and_set(
     await objects.set_factor(api, "otp", enabled=True)
     assert last(tenant) == ("PUT", "guardian/factors/otp", {"enabled": True})
     replay(tenant, "guardian/policies", "policies")
-    assert await objects.mfa_policies(api) == objects.ALWAYS
+    assert await objects.mfa_policies(api) == ("all-applications",)
     tenant.script(BASE + "guardian/policies", Answer([]))
-    await objects.set_mfa_policies(api, objects.NEVER)
+    await objects.set_mfa_policies(api, ())
     assert last(tenant) == ("PUT", "guardian/policies", [])
-    assert await objects.mfa_policies(api) == objects.NEVER
+    assert await objects.mfa_policies(api) == ()
     tenant.script(BASE + "guardian/policies", Answer({"policies": []}))
     with pytest.raises(TenantUnreachableError, match="no list"):
         await objects.mfa_policies(api)

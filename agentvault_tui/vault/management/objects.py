@@ -25,10 +25,6 @@ from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.secret import Secret
 
 TRIGGER: Final = "post-login"
-NEVER: Final = ()
-"""The MFA policy under which our Actions alone ask for a factor."""
-ALWAYS: Final = ("all-applications",)
-"""The MFA policy under which Token Vault's exchanges fail."""
 _BUILD: Final = 120.0
 """Seconds. Auth0's builds were seen to take 45, and its deploy CLI waits as long."""
 
@@ -472,7 +468,7 @@ async def set_factor(api: TenantApi, name: str, *, enabled: bool) -> None:
 
 
 async def mfa_policies(api: TenantApi) -> tuple[str, ...]:
-    """Return when the tenant itself asks for a factor; `NEVER` is best."""
+    """Return when the tenant itself asks for a factor: none means never."""
     what, scope = "show its MFA policy", "read:mfa_policies"
     reply = await api.request("GET", "guardian/policies", what=what, scope=scope)
     if not isinstance(reply.value, list):
