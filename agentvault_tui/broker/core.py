@@ -52,9 +52,13 @@ SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 
 
 @dataclass(slots=True)
-class Recheck:
-    """Which live tokens are still to be looked at since the policy changed."""
+class PolicyState:
+    """What is known of the policy in force, and which live tokens it decided about."""
 
+    problem: str | None = None
+    """Why the policy on disk is not the one in force, if so."""
+    recorded: str | None = None
+    """The version that the ledger has in force, if it has one."""
     checked: set[str] | None = None
     """Hashes of those that were; None once all are."""
     unchecked: list[str] = field(default_factory=list)
@@ -97,12 +101,7 @@ class Broker:
     replays: ReplayStore = field(default_factory=ReplayStore)
     """Assertions of clients that count no more."""
     tenant_kind: str = "auth0"
-    policy_problem: str | None = None
-    """Why the policy on disk is not the one in force, if so."""
-    policy_recorded: str | None = None
-    """The version of the policy that the ledger has in force, if it has one."""
-    recheck: Recheck = field(default_factory=Recheck)
-    """Live tokens that a changed policy is still to be asked about."""
+    policy_state: PolicyState = field(default_factory=PolicyState)
     state_problem: str | None = None
     """What at the start was not as the events say, if anything."""
     verified: Verified | None = None
@@ -111,8 +110,6 @@ class Broker:
     """Why no verification of it could be done, while that is so."""
     verify_first: bool = False
     """Whether nothing is restored before the ledger was found right."""
-    registering: set[str] = field(default_factory=set)
-    """Names whose registration is being recorded."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None

@@ -174,6 +174,8 @@ class Registry:
         self._agents: dict[AgentId, Agent] = {}
         self._order: list[tuple[datetime, AgentId]] = []
         """Agents by registration: the key of pages, for it never changes."""
+        self.registering: set[str] = set()
+        """Folded names whose registration is being recorded."""
         self._names: dict[str, tuple[AgentId, ...]] = {}
         """Agents by their folded names, so that registering compares one name."""
         self._tokens: dict[str, Token] = {}
@@ -261,8 +263,8 @@ class Registry:
             self.accounts.put(account)  # in use, or no longer
 
     def is_name_taken(self, folded: str) -> bool:
-        """Tell whether an agent has a name that `fold_name` makes *folded*."""
-        return folded in self._names
+        """Tell whether `fold_name` makes *folded* of an agent's name, or will."""
+        return folded in self._names or folded in self.registering
 
     def serves(self, agent_id: AgentId) -> bool:
         """Tell whether anything may be issued to or redeemed for the agent now."""

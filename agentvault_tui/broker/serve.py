@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
-from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.core import SYSTEM, Broker, PolicyState
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
@@ -310,10 +310,10 @@ async def _open(
         clock=clock,
         ledger=ledger,
         policy=policy,
-        policy_problem=problem,
         tenant=tenant_client(home, found, clock, embedded=tenant is not None),
         registry=Registry(clock),
         tenant_kind="embedded" if tenant else "auth0",
+        policy_state=PolicyState(problem),
     )
     if found.management is not None:
         known = found.management

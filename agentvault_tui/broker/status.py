@@ -65,10 +65,10 @@ def warnings(broker: Broker) -> list[str]:
             f"The next start stops everything, until agentvault agents restore --all: "
             f"{journal.problem}."
         )
-    if broker.policy_problem:
+    if broker.policy_state.problem:
         found.append(
             f"The policy on disk cannot be put in force, the one before decides: "
-            f"{broker.policy_problem}"
+            f"{broker.policy_state.problem}"
         )
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:

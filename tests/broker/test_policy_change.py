@@ -66,7 +66,7 @@ async def again(bench: Bench, clock: ManualClock) -> AsyncIterator[Any]:
 async def change(bench: Bench, text: str) -> None:
     bench.home.policy_file.write_text(text)
     await reload_policy(bench.broker)
-    assert bench.broker.policy_problem is None
+    assert bench.broker.policy_state.problem is None
 
 
 async def granted(bench: Bench, agent: Agent, action: Action = CALENDAR) -> Granted:
@@ -96,17 +96,20 @@ async def test_a_file_that_is_gone_brings_no_milder_policy_back(
     await reload_policy(bench.broker)
     for _ in range(2):
         assert bench.broker.policy.version == strict
-        assert "is gone" in (bench.broker.policy_problem or "")
+        assert "is gone" in (bench.broker.policy_state.problem or "")
         assert any("agentvault policy reset" in told for told in warnings(bench.broker))
         bench = await again()
         await reload_policy(bench.broker)
     await reset_policy(bench.broker, OPERATOR)
     assert bench.broker.policy.version == shipped
-    assert bench.broker.policy_problem is None
+    assert bench.broker.policy_state.problem is None
     event = (await bench.events("policy.changed"))[-1]
     assert (event.actor.name, event.detail["after"]) == ("olga", shipped)
     bench = await again()
-    assert (bench.broker.policy.version, bench.broker.policy_problem) == (shipped, None)
+    assert (bench.broker.policy.version, bench.broker.policy_state.problem) == (
+        shipped,
+        None,
+    )
     with pytest.raises(ConflictError, match="no file"):
         await reset_policy(bench.broker, OPERATOR)
 
@@ -116,7 +119,7 @@ async def test_a_file_that_is_put_back_counts_again(bench: Bench) -> None:
     await change(bench, NO_CALENDAR)
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
-    assert bench.broker.policy_problem
+    assert bench.broker.policy_state.problem
     await change(bench, shipped_policy())
 
 
@@ -129,7 +132,7 @@ async def test_a_file_that_is_broken_at_a_start_leaves_the_last_in_force(
     bench.home.policy_file.write_text("permit (everything")
     bench = await again()
     assert bench.broker.policy.version == strict
-    assert "line 1" in (bench.broker.policy_problem or "")
+    assert "line 1" in (bench.broker.policy_state.problem or "")
     bench.home.policy_file.unlink()
     bench = await again()
     assert bench.broker.policy.version == strict
@@ -153,7 +156,7 @@ async def test_a_copy_that_is_not_what_the_chain_names_is_not_used(
             await again()
     bench.home.policy_file.write_text(NO_CALENDAR)
     bench.home.scopes_file.write_text(SCOPES)
-    assert (await again()).broker.policy_problem is None
+    assert (await again()).broker.policy_state.problem is None
 
 
 @pytest.mark.parametrize("copy", ["of the new files", "gone", "broken"])
@@ -286,15 +289,15 @@ async def test_what_was_not_looked_at_when_the_broker_was_killed_is_afterwards(
         await granted(bench, agent)
     await change(bench, NO_CALENDAR)
     half = asyncio.create_task(recheck_tokens(bench.broker))
-    await bench.until(lambda: len(bench.broker.recheck.outdated) >= 8)
+    await bench.until(lambda: len(bench.broker.policy_state.outdated) >= 8)
     half.cancel()
     bench = await again()
-    assert bench.broker.recheck.unchecked
+    assert bench.broker.policy_state.unchecked
     await recheck_tokens(bench.broker)
     revoked = [e.detail["token_id"] for e in await bench.events("token.revoked")]
     assert len(revoked) == len(set(revoked)) == 100
     assert (await bench.ledger.load()).tokens == ()
-    assert not (await again()).broker.recheck.unchecked
+    assert not (await again()).broker.policy_state.unchecked
 
 
 async def test_tokens_end_though_that_cannot_be_recorded(

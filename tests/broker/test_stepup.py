@@ -261,10 +261,10 @@ async def test_a_broken_policy_keeps_the_old_one_in_force(bench: Bench) -> None:
     bench.home.policy_file.write_text("permit (everything")
     await reload_policy(bench.broker)
     assert bench.broker.policy.version == before
-    assert bench.broker.policy_problem
+    assert bench.broker.policy_state.problem
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
-    assert bench.broker.policy_problem is None
+    assert bench.broker.policy_state.problem is None
 
 
 async def test_only_the_client_that_asked_can_poll(bench: Bench) -> None:

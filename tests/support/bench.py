@@ -70,7 +70,7 @@ class Bench:
             await ledger.close()
             raise
         bench = cls(home, clock, ledger, policy, issuer)
-        bench.broker.policy_problem = problem
+        bench.broker.policy_state.problem = problem
         await take_over(bench.broker)
         return bench
 

@@ -303,7 +303,7 @@ class AgentsApi:
         ledger = self._broker.ledger.writable
         # With a broken policy on disk the last good one stays in force, and decides;
         # but what was written to be in force is not, which whoever watches must see.
-        policy = self._broker.policy_problem is None
+        policy = self._broker.policy_state.problem is None
         state = {"ledger_writable": ledger, "policy_loaded": policy}
         if ledger and policy:
             return json_reply(200, {"status": "ready", **state})

@@ -92,7 +92,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
             version=broker.policy.version,
             source=broker.policy.source,
             text=broker.policy.text,
-            problem=broker.policy_problem,
+            problem=broker.policy_state.problem,
             catalogue={
                 scope.name: ScopeInfo(
                     description=scope.description,

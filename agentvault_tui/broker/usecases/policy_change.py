@@ -126,7 +126,7 @@ async def take_over_policy(broker: Broker) -> None:
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(_KEPT))
     known = not named or texts.digest() == named
-    broker.policy_recorded = version if known else "unknown"
+    broker.policy_state.recorded = version if known else "unknown"
     if not known or broker.kept.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
@@ -140,8 +140,8 @@ async def reload_policy(broker: Broker) -> None:
         last = broker.policy.texts
         policy = await asyncio.to_thread(load_policy, broker.home, last)
     except PolicyError as error:
-        broker.policy_problem = error.diagnosis()
-        log.warning("policy not reloaded: %s", broker.policy_problem)
+        broker.policy_state.problem = error.diagnosis()
+        log.warning("policy not reloaded: %s", broker.policy_state.problem)
         broker.on_status()
         return
     await _put_in_force(broker, policy, SYSTEM)
@@ -167,9 +167,9 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
     # In force before its record: a tightened policy must not wait for the disk.
     changed = policy.version != broker.policy.version
-    if broker.policy_recorded is None:
-        broker.policy_recorded = broker.policy.version
-    broker.policy, broker.policy_problem = policy, None
+    if broker.policy_state.recorded is None:
+        broker.policy_state.recorded = broker.policy.version
+    broker.policy, broker.policy_state.problem = policy, None
     if changed:
         _begin_recheck(broker)
     try:
@@ -196,10 +196,10 @@ def policy_record(
 ) -> tuple[list[Draft], list[Meta]]:
     """Return what the ledger does not know yet of the policy in force."""
     policy, drafts = broker.policy, []
-    before, after = broker.policy_recorded, policy.version
+    before, after = broker.policy_state.recorded, policy.version
     kept = {"version": after, **policy.texts._asdict()}
     told = {_KEPT: json.dumps(kept, ensure_ascii=False)}
-    if broker.recheck.checked is None:
+    if broker.policy_state.checked is None:
         told[_CHECKED] = after
     changes = [
         Meta(key, value) for key, value in told.items() if broker.kept.get(key) != value
@@ -222,7 +222,7 @@ def policy_record(
 
 def policy_is_recorded(broker: Broker, changes: Sequence[Meta]) -> None:
     """Note that the ledger has, or is about to have, what `policy_record` returned."""
-    broker.policy_recorded = broker.policy.version
+    broker.policy_state.recorded = broker.policy.version
     broker.kept.update({one.key: one.value for one in changes if one.value is not None})
 
 
@@ -233,10 +233,10 @@ def _orphaned(broker: Broker) -> list[str]:
 
 
 def _begin_recheck(broker: Broker) -> None:
-    broker.recheck.unchecked = broker.registry.token_hashes()
-    broker.recheck.checked = set() if broker.recheck.unchecked else None
-    if broker.recheck.unchecked:
-        broker.recheck.due.set()
+    broker.policy_state.unchecked = broker.registry.token_hashes()
+    broker.policy_state.checked = set() if broker.policy_state.unchecked else None
+    if broker.policy_state.unchecked:
+        broker.policy_state.due.set()
 
 
 def admits(broker: Broker, token: Token) -> bool:
@@ -244,9 +244,10 @@ def admits(broker: Broker, token: Token) -> bool:
 
     Decides once for each token, and only until all were looked at.
     """
-    if broker.recheck.checked is None or token.sha256 in broker.recheck.checked:
+    checked = broker.policy_state.checked
+    if checked is None or token.sha256 in checked:
         return True
-    broker.recheck.checked.add(token.sha256)
+    checked.add(token.sha256)
     return still_issued(broker, token)
 
 
@@ -255,8 +256,8 @@ def still_issued(broker: Broker, token: Token) -> bool:
     if _would_issue(broker, token):
         return True
     if broker.registry.drop_token(token):
-        broker.recheck.outdated.append(token)
-        broker.recheck.due.set()
+        broker.policy_state.outdated.append(token)
+        broker.policy_state.due.set()
     return False
 
 
@@ -296,8 +297,8 @@ def _action_of(token: Token) -> Action:
 async def recheck(broker: Broker) -> None:
     """Look at all live tokens again whenever the policy changed; until cancelled."""
     while True:
-        await broker.recheck.due.wait()
-        broker.recheck.due.clear()
+        await broker.policy_state.due.wait()
+        broker.policy_state.due.clear()
         await recheck_tokens(broker)
 
 
@@ -307,14 +308,14 @@ async def recheck_tokens(broker: Broker) -> None:
     A few a turn of the event loop. What ended is recorded in small transactions; while
     the ledger cannot write it waits, and a restart looks at the rest again.
     """
-    while broker.recheck.unchecked or broker.recheck.outdated:
-        for _ in range(min(_A_TURN, len(broker.recheck.unchecked))):
-            broker.registry.token(broker.recheck.unchecked.pop())  # asks `admits`
-        full = len(broker.recheck.outdated) >= _A_RECORD
-        if broker.recheck.outdated and (full or not broker.recheck.unchecked):
+    while broker.policy_state.unchecked or broker.policy_state.outdated:
+        for _ in range(min(_A_TURN, len(broker.policy_state.unchecked))):
+            broker.registry.token(broker.policy_state.unchecked.pop())  # asks `admits`
+        full = len(broker.policy_state.outdated) >= _A_RECORD
+        if broker.policy_state.outdated and (full or not broker.policy_state.unchecked):
             await _record_outdated(broker)
         await asyncio.sleep(0)
-    broker.recheck.checked = None
+    broker.policy_state.checked = None
     try:
         await keep_policy(broker)
     except LedgerError as error:
@@ -333,7 +334,7 @@ def _ended_approval(broker: Broker, stepup_id: StepUpId) -> tuple[Draft, StepUp]
 
 async def _record_outdated(broker: Broker) -> None:
     """Record the next tokens that ended, and the approvals they came from."""
-    batch = broker.recheck.outdated[:_A_RECORD]
+    batch = broker.policy_state.outdated[:_A_RECORD]
     drafts: list[Draft] = []
     changes: list[Change] = []
     for token in batch:
@@ -363,7 +364,7 @@ async def _record_outdated(broker: Broker) -> None:
         log.warning("tokens ended by a policy are recorded later: %s", error.what)
         await asyncio.sleep(_RETRY)
     else:
-        del broker.recheck.outdated[: len(batch)]
+        del broker.policy_state.outdated[: len(batch)]
         for change in changes:
             if isinstance(change, StepUp):
                 broker.stepups.put(change)

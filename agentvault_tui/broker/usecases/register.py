@@ -71,7 +71,7 @@ async def register(
     check_scopes(broker, (*registration.scopes, *registration.serves))
     resources = check_resources(registration.resources)
     folded = fold_name(registration.name)
-    if folded in broker.registering or broker.registry.is_name_taken(folded):
+    if broker.registry.is_name_taken(folded):
         raise ConflictError(
             f"an agent is already called {visible(registration.name, 60)}, "
             "or looks as if it were",
@@ -99,12 +99,12 @@ async def register(
             ),
         ),
     )
-    broker.registering.add(folded)
+    broker.registry.registering.add(folded)
     try:
         await broker.record(_draft(agent, operator), changes=[agent])
         broker.registry.put_agent(agent)
     finally:
-        broker.registering.discard(folded)
+        broker.registry.registering.discard(folded)
     return Registered(agent, secret)
 
 
