@@ -430,7 +430,7 @@ def check_people(session: CliSession) -> Iterator[Finding]:
         )
         return
     with lazy_room("tenant.users").UserStore(home) as users:
-        people = users.list()
+        people = users.all()
     approvers = [person.name for person in people if person.approver]
     named = settings.stepup.approvers
     if named:

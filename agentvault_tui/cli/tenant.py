@@ -246,8 +246,7 @@ def _activation_shape(details: Any) -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    from agentvault_tui.tenant.people import User
-    from agentvault_tui.tenant.users import UserStore
+    from agentvault_tui.tenant.users import User, UserStore
 
 _ROLE = click.Choice([role.value for role in Role])
 
@@ -311,7 +310,7 @@ def add_user(
 def list_users(session: CliSession) -> None:
     """List the people who can sign in."""
     with _users(session) as users:
-        found = users.list()
+        found = users.all()
     out = session.out
     if session.json:
         out.json({"users": [_shape(person) for person in found]})
@@ -484,7 +483,7 @@ def _record(
         session.client.call(calls.PEOPLE, changed)
     except UnreachableError as error:
         bound = session.settings.operators.by_claim
-        if bound and any(one.approver and not one.blocked for one in users.list()):
+        if bound and any(one.approver and not one.blocked for one in users.all()):
             raise UnreachableError(
                 f"{error.what}, and changing people takes an approver who signs in "
                 "there ([operators] roles is claim)",

@@ -20,8 +20,8 @@ from agentvault_tui.tenant.codes import StoredDeviceCode, normal_user_code
 from agentvault_tui.tenant.journal import LogCode, SignInLog
 from agentvault_tui.tenant.oauth.wire import page_form, peer_of
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.signin import Origin
+from agentvault_tui.tenant.users import User
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 
 COOKIE: Final = "agentvault_activation"
@@ -289,7 +289,6 @@ class ActivationPages:
             return self._over(_STALE)
         self._sessions.end(session)
         sub, sid = session.user.sub, secrets.token_urlsafe(24)
-        self._parts.people.note_login(sub)
         if not self._parts.codes.approve(code, sub, sid, session.authenticated_at):
             return self._over(_OVER)
         _log.info("device code confirmed by %s", sub)

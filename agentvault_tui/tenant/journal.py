@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client, log_name
-from agentvault_tui.tenant.people import CONNECTION, User
 from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import millis
 from agentvault_tui.tenant.tokens import MFA_ACR
+from agentvault_tui.tenant.users import CONNECTION, User
 
 LogCode = Literal[
     "connected_accounts_connection_failed",

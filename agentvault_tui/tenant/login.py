@@ -30,10 +30,10 @@ from agentvault_tui.tenant.journal import LogPeer, SignInLog
 from agentvault_tui.tenant.oauth.grants import Authorization, CodeGrant
 from agentvault_tui.tenant.oauth.wire import missing, page_form, peer_of, refused
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.people import User
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.tokens import Login
-from agentvault_tui.tenant.vault.connecting import PendingConsent
+from agentvault_tui.tenant.users import User
+from agentvault_tui.tenant.vault.accounts import PendingConsent
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 from agentvault_tui.text import Shown, visible
 
@@ -204,7 +204,6 @@ class LoginPages:
             return self._show(request, "login", state, problem)
         client = parts.clients.find(state.client_id)
         self._log.succeeded(user, client, peer, mfa=False)
-        parts.people.note_login(user.sub)
         now = int(parts.clock.now().timestamp())
         return self._show(request, "consent", replace(state, sub=user.sub, at=now))
 

@@ -30,7 +30,7 @@ from agentvault_tui.tenant.management.wire import (
 )
 from agentvault_tui.tenant.oauth.wire import json_reply, peer_of
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.people import User
+from agentvault_tui.tenant.users import User
 from agentvault_tui.tenant.vault.accounts import shape
 from agentvault_tui.web import read_body
 

@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
-from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis
+from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis, Connections
 from agentvault_tui.tenant.clients import (
     Client,
     ClientAuthenticator,
@@ -19,19 +19,15 @@ from agentvault_tui.tenant.clients import (
     management_client,
 )
 from agentvault_tui.tenant.codes import DeviceCodes
-from agentvault_tui.tenant.connections import Connections
 from agentvault_tui.tenant.journal import Journal
 from agentvault_tui.tenant.keys import SigningKeys
 from agentvault_tui.tenant.objects import rebase
-from agentvault_tui.tenant.people import People
-from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.tokens import AccessTokens, TokenService
-from agentvault_tui.tenant.users import strong_hasher
-from agentvault_tui.tenant.vault.accounts import Provider, VaultAccounts
-from agentvault_tui.tenant.vault.connecting import Connecting
+from agentvault_tui.tenant.tokens import AccessTokens, RefreshTokens, TokenService
+from agentvault_tui.tenant.users import People, strong_hasher
+from agentvault_tui.tenant.vault.accounts import Connecting, Provider, VaultAccounts
 
 HOST: Final = "127.0.0.1"
 

@@ -22,9 +22,9 @@ from starlette.responses import Response
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.people import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.web.sockets import tcp_user
 
 Factor = Literal["password", "otp"]

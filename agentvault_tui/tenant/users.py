@@ -1,29 +1,198 @@
-"""The tenant's users as the owner of a home keeps them, from another process."""
+"""The tenant's users: names, roles, secrets, and how the owner of a home keeps them."""
 
 from __future__ import annotations
 
+import json
+import re
+import secrets
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
 
 import pyotp
 from argon2 import PasswordHasher
 
-from agentvault_tui.clock import Clock, SystemClock
-from agentvault_tui.errors import NotFoundError
+from agentvault_tui.clock import Clock, SystemClock, iso
+from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.people import (
-    People,
-    User,
-    checked_name,
-    checked_roles,
-    name_taken,
-    new_password,
-    normal_name,
-)
+from agentvault_tui.model import new_id
+from agentvault_tui.model.role import Role
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
+
+OTP_KIND: Final = "one-time code secret"
+CONNECTION: Final = "Username-Password-Authentication"
+"""What Auth0 calls the connection of users it keeps itself."""
+ROLES: Final = tuple(role.value for role in Role)
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]*(@[a-z0-9-]+(\.[a-z0-9-]+)*)?")
+_NAME_CAP: Final = 64
+_UNLOCK: Final = "DELETE FROM lockouts WHERE ?1 IN (who, substr(who, -length(?1)))"
+"""What is counted for a person, in any lane."""
+_PASSWORD_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # noqa: S105 - not one
+_OTP_BASE32: Final = 32
+"""160 bits, as RFC 4226 section 4 recommends."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person, or an agent's own vault user."""
+
+    sub: str
+    name: str
+    roles: tuple[str, ...]
+    created_at: str
+    blocked: bool = False
+    profile: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What is known besides, under Auth0's names; never a secret."""
+
+    @property
+    def approver(self) -> bool:
+        return "approver" in self.roles
+
+    @property
+    def email(self) -> str | None:
+        if "email" in self.profile:
+            return str(self.profile["email"])
+        return self.name if "@" in self.name else None
+
+    @property
+    def email_verified(self) -> bool:
+        """Whether this issuer stands for the address.
+
+        The owner of the home typed it at the command line, and the same person writes
+        the list of approvers it is compared with. An address that came over the
+        Management API counts as verified only if that said so.
+        """
+        return bool(self.profile.get("email_verified", True))
+
+
+def user_of(row: sqlite3.Row) -> User:
+    """Read a user from a row."""
+    return User(
+        row["sub"],
+        row["name"],
+        tuple(json.loads(row["roles"])),
+        row["created_at"],
+        bool(row["blocked"]),
+        json.loads(row["profile"]),
+    )
+
+
+def normal_name(name: str) -> str:
+    """Return how a user name is stored and looked up."""
+    return name.strip().lower()
+
+
+def checked_name(name: str) -> str:
+    """Return the normal form of a new user's name.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    name = normal_name(name)
+    if len(name) > _NAME_CAP or not _NAME.fullmatch(name):
+        raise UsageError(
+            "this is not a user name",
+            f"up to {_NAME_CAP} letters, digits and . _ + -, or an e-mail address",
+        )
+    return name
+
+
+def checked_roles(roles: Iterable[str]) -> tuple[str, ...]:
+    """Return *roles* in the order of their weight, each once.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    asked = set(roles)
+    if unknown := asked.difference(ROLES):
+        raise UsageError(f"there is no role {min(unknown)}", f"see: {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in asked)
+
+
+class People:
+    """The users of one store."""
+
+    def __init__(self, store: Store, seal: TenantSeal, clock: Clock) -> None:
+        self._store = store
+        self._seal = seal
+        self._clock = clock
+
+    def find(self, sub: str | None) -> User | None:
+        row = self._store.find("users", sub=sub)
+        return None if row is None else user_of(row)
+
+    def by_name(self, name: str) -> User | None:
+        row = self._store.find("users", name=normal_name(name))
+        return None if row is None else user_of(row)
+
+    def all(self) -> list[User]:
+        return [
+            user_of(row) for row in self._store.all("SELECT * FROM users ORDER BY name")
+        ]
+
+    def insert(
+        self,
+        name: str,
+        password_hash: str,
+        *,
+        roles: tuple[str, ...] = (),
+        profile: dict[str, Any] | None = None,
+    ) -> tuple[User, str]:
+        """Add a user; return it and its one-time code secret, to be shown once.
+
+        Raises:
+            ConflictError: the name is taken.
+        """
+        now = iso(self._clock.now())
+        secret = pyotp.random_base32(_OTP_BASE32)
+        user = User(
+            f"agentvault|{new_id('usr')}", name, roles, now, profile=profile or {}
+        )
+        added = self._store.insert(
+            "users",
+            sub=user.sub,
+            name=name,
+            roles=json.dumps(roles),
+            password_hash=password_hash,
+            otp_sealed=self._seal.close(OTP_KIND, user.sub, 1, secret.encode()),
+            otp_version=1,
+            otp_last_step=0,
+            created_at=now,
+            profile=json.dumps(user.profile),
+        )
+        if not added:
+            raise _taken(name)
+        return user, secret
+
+    def new_otp(self, name: str) -> str:
+        """Give a user a new one-time code secret; the old one ends, and any lock.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        secret = pyotp.random_base32(_OTP_BASE32)
+        with self._store.transaction():
+            row = self._store.find("users", name=normal_name(name))
+            if row is None:
+                raise NotFoundError("there is no such user", "see `tenant user list`")
+            sub, version = row["sub"], row["otp_version"] + 1
+            # A higher version in the associated data: the old secret, put back from
+            # an older copy of the row, no longer opens.
+            box = self._seal.close(OTP_KIND, sub, version, secret.encode())
+            fresh = {"otp_sealed": box, "otp_version": version, "otp_last_step": 0}
+            self._store.update("users", fresh, sub=sub)
+            self._store.change(_UNLOCK, sub)
+        return secret
+
+    def delete(self, sub: str) -> bool:
+        """Forget a user and all that is kept of them; tell whether there was one."""
+        with self._store.transaction():
+            self._store.change(_UNLOCK, sub)
+            self._store.delete("connected_accounts", user_id=sub)
+            self._store.delete("access_tokens", sub=sub)
+            return bool(self._store.delete("users", sub=sub))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +210,7 @@ def strong_hasher() -> PasswordHasher:
     return PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4)
 
 
-class UserStore:
+class UserStore(People):
     """The users of one home, for the process of whoever owns it.
 
     Safe while the tenant runs: each change is one SQLite transaction, and the tenant
@@ -61,18 +230,13 @@ class UserStore:
             TenantError: it cannot be used.
         """
         self._hasher = hasher or strong_hasher()
-        self._store = Store(home, checkpoints=False)
-        self._people = People(self._store, TenantSeal.of(home), clock or SystemClock())
+        store = Store(home, checkpoints=False)
+        super().__init__(store, TenantSeal.of(home), clock or SystemClock())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -94,13 +258,9 @@ class UserStore:
         """
         name = checked_name(name)
         held = checked_roles([*roles, *(["approver"] if approver else [])])
-        password = new_password()
-        user, secret = self._people.add(name, self._hasher.hash(password), roles=held)
+        password = _new_password()
+        user, secret = self.insert(name, self._hasher.hash(password), roles=held)
         return NewUser(user, password, secret, _otpauth(name, secret))
-
-    def list(self) -> tuple[User, ...]:
-        """Return every user, by name."""
-        return tuple(self._people.all())
 
     def named(self, name: str) -> User:
         """Return the user of that name.
@@ -108,7 +268,7 @@ class UserStore:
         Raises:
             NotFoundError: there is no such user.
         """
-        user = self._people.named(name)
+        user = self.by_name(name)
         if user is None:
             raise NotFoundError("there is no such user", "see `tenant user list`")
         return user
@@ -121,8 +281,8 @@ class UserStore:
             ConflictError: the name is taken.
         """
         name = checked_name(name)
-        if self._people.named(name) is not None:
-            raise name_taken(name)
+        if self.by_name(name) is not None:
+            raise _taken(name)
         return name
 
     def set_roles(self, name: str, roles: Iterable[str]) -> User:
@@ -133,17 +293,19 @@ class UserStore:
             NotFoundError: there is no such user.
         """
         user, held = self.named(name), checked_roles(roles)
-        self._people.set_roles(user.sub, held)
+        self._store.update("users", {"roles": json.dumps(held)}, sub=user.sub)
         return replace(user, roles=held)
 
     def reset_password(self, name: str) -> str:
-        """Give a user a new password, to be shown once; the old one ends.
+        """Give a user a new password, to be shown once; the old one and any lock end.
 
         Raises:
             NotFoundError: there is no such user.
         """
-        user, password = self.named(name), new_password()
-        self._people.set_password(user.sub, self._hasher.hash(password))
+        user, password = self.named(name), _new_password()
+        hashed = {"password_hash": self._hasher.hash(password)}
+        self._store.update("users", hashed, sub=user.sub)
+        self._store.change(_UNLOCK, user.sub)
         return password
 
     def remove(self, name: str) -> User:
@@ -153,7 +315,7 @@ class UserStore:
             NotFoundError: there is no such user.
         """
         user = self.named(name)
-        self._people.delete(user.sub)
+        self.delete(user.sub)
         self._store.update("refresh_tokens", {"gone_at": 0}, user_id=user.sub)
         return user
 
@@ -166,9 +328,23 @@ class UserStore:
         Raises:
             NotFoundError: there is no such user.
         """
-        secret = self._people.new_otp(name)
+        secret = self.new_otp(name)
         return secret, _otpauth(normal_name(name), secret)
 
 
 def _otpauth(name: str, secret: str) -> str:
     return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name="AgentVault")
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(
+        f"there is a user {name} already",
+        "choose another name, or give this one new codes with `user otp`",
+    )
+
+
+def _new_password() -> str:
+    """Return 100 random bits in four groups that can be typed."""
+    return "-".join(
+        "".join(secrets.choice(_PASSWORD_ALPHABET) for _ in range(5)) for _ in range(4)
+    )

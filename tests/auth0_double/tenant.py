@@ -11,8 +11,8 @@ from agentvault_tui.home import Home
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client, management_client
 from agentvault_tui.tenant.parts import Parts, Run
-from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.tokens import RefreshTokens
 from agentvault_tui.web import App
 from auth0_double.actions import ActionCalls
 from auth0_double.client_grants import ClientGrantCalls

@@ -18,9 +18,9 @@ from agentvault_tui.tenant.management.wire import (
 )
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.people import CONNECTION, User, checked_name
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import of_epoch
+from agentvault_tui.tenant.users import CONNECTION, User, checked_name
 from auth0_double.bodies import checked, flag, table, text
 from auth0_double.calls import Answer, Call, Endpoint
 
@@ -49,6 +49,12 @@ _QUERY: Final = re.compile(r'(email|user_id|name|username):"([^"\\]{1,300})"')
 def block(store: Store, sub: str, *, blocked: bool) -> None:
     """Refuse a user's sign-ins, refreshes and exchanges, or let them in again."""
     store.change("UPDATE users SET blocked = ? WHERE sub = ?", int(blocked), sub)
+
+
+def describe(store: Store, user: User, **members: Any) -> None:
+    """Add to what is known of a user; a None takes the member away."""
+    profile = json.dumps(merged(user.profile, members))
+    store.update("users", {"profile": profile}, sub=user.sub)
 
 
 class UserCalls:
@@ -110,7 +116,7 @@ class UserCalls:
             name = checked_name(body.get("username") or body.get("email") or "")
         except UsageError as error:
             raise bad_body("username", error.what) from None
-        if self._people.named(name) is not None:
+        if self._people.by_name(name) is not None:
             raise ApiError(409, "The user already exists.", "user_exists")
         hashed = await asyncio.to_thread(self._hasher.hash, body["password"])
         known = {"email_verified": bool(body.get("email_verified"))}
@@ -118,7 +124,7 @@ class UserCalls:
             if body.get(member) is not None:
                 known[member] = body[member]
         _check_metadata(known)
-        user, _ = self._people.add(name, hashed, profile=known)
+        user, _ = self._people.insert(name, hashed, profile=known)
         if body.get("blocked"):
             block(self._store, user.sub, blocked=True)
         return Answer(201, shape(self._people.find(user.sub) or user))
@@ -138,7 +144,7 @@ class UserCalls:
             if body.get(member) is not None:
                 body[member] = merged(user.profile.get(member, {}), body[member])
         _check_metadata(body)
-        self._people.describe(user.sub, **body, updated_at=iso(self._clock.now()))
+        describe(self._store, user, **body, updated_at=iso(self._clock.now()))
         return Answer(200, shape(self._found(call)))
 
     def _delete(self, call: Call) -> Answer:
@@ -199,9 +205,6 @@ def shape(user: User) -> dict[str, Any]:
         shown |= {"email": user.email, "email_verified": user.email_verified}
     if user.blocked:
         shown["blocked"] = True
-    for name in ("last_login", "logins_count"):
-        if name in user.profile:
-            shown[name] = user.profile[name]
     return shown
 
 

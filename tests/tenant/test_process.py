@@ -130,7 +130,7 @@ def test_a_restart_keeps_everything(home: Home) -> None:
         assert tenant.ready["pid"] == tenant.process.pid
         assert _get(ready["issuer"] + ".well-known/jwks.json") == jwks
         with UserStore(home, hasher=CHEAP) as users:
-            assert [user.sub for user in users.list()] == [ann.user.sub]
+            assert [user.sub for user in users.all()] == [ann.user.sub]
         assert tenant.end("SIGINT")[0] == 0
 
 

@@ -12,8 +12,8 @@ from support.tenant_admin import Admin, Agent
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.refresh import RefreshTokens
 from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.tokens import RefreshTokens
 
 
 def agent(admin: Admin, **rules: Any) -> Agent:

@@ -31,7 +31,7 @@ def test_roles_are_given_once_each(
     with UserStore(home, hasher=CHEAP) as users:
         added = users.add("ann", approver=approver, roles=roles)
         assert added.user.roles == held
-        assert users.list() == (added.user,)
+        assert users.all() == [added.user]
         assert added.user.approver is ("approver" in held)
 
 
@@ -42,7 +42,7 @@ def test_an_unknown_role_adds_nobody(home: Home, role: str) -> None:
         with pytest.raises(UsageError) as error:
             users.add("ann", roles=[role])
         assert "approver" in error.value.diagnosis()
-        assert users.list() == ()
+        assert users.all() == []
 
 
 def test_a_store_from_before_roles_keeps_its_approvers(home: Home) -> None:
@@ -64,7 +64,7 @@ def test_a_store_from_before_roles_keeps_its_approvers(home: Home) -> None:
     db.close()
     with UserStore(home, hasher=CHEAP) as users:
         users.add("carl", roles=["operator"])
-        assert [(user.name, user.roles) for user in users.list()] == [
+        assert [(user.name, user.roles) for user in users.all()] == [
             ("ann", ("approver",)),
             ("bob", ()),
             ("carl", ("operator",)),

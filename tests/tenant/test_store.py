@@ -12,10 +12,9 @@ from support.tenant_admin import Admin
 from agentvault_tui.errors import NotFoundError, TenantError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.objects import rebase
-from agentvault_tui.tenant.people import OTP_KIND
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import MIGRATIONS, Store
-from agentvault_tui.tenant.users import UserStore
+from agentvault_tui.tenant.users import OTP_KIND, UserStore
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def old(tmp_path: Path) -> Home:
 def test_people_of_an_older_home_stay(old: Home) -> None:
     """Names, passwords, seeds; who could approve has the role, others have none."""
     with UserStore(old, hasher=CHEAP) as users:
-        found = {user.name: user.roles for user in users.list()}
+        found = {user.name: user.roles for user in users.all()}
     assert found == {"ann": ("approver",), "bob": ()}
     tenant = TenantThread(old)
     try:
@@ -119,7 +118,7 @@ def test_roles_are_set_and_listed(home: Home) -> None:
             "approver",
         )
         assert users.set_roles("ann", ["operator"]).roles == ("operator",)
-        assert [user.approver for user in users.list()] == [False, True]
+        assert [user.approver for user in users.all()] == [False, True]
         with pytest.raises(UsageError, match="no role"):
             users.set_roles("ann", ["admin"])
         with pytest.raises(NotFoundError, match="no such user"):

@@ -18,9 +18,8 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.home import Home
-from agentvault_tui.tenant.people import OTP_KIND
 from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.users import UserStore, strong_hasher
+from agentvault_tui.tenant.users import OTP_KIND, UserStore, strong_hasher
 
 
 def test_a_user_is_added_once_and_listed(home: Home) -> None:
@@ -28,7 +27,7 @@ def test_a_user_is_added_once_and_listed(home: Home) -> None:
     with UserStore(home, hasher=CHEAP) as users:
         bob = users.add("bob", approver=False)
         ann = users.add(" Ann@Acme.test", approver=True)
-        assert users.list() == (ann.user, bob.user)
+        assert users.all() == [ann.user, bob.user]
         assert ann.user.name == "ann@acme.test"
         assert ann.user.sub.startswith("agentvault|usr_")
         with pytest.raises(ConflictError):

@@ -37,9 +37,9 @@ from agentvault_tui.tenant.management.wire import (
 )
 from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.people import ROLES
-from agentvault_tui.tenant.refresh import RefreshToken
 from agentvault_tui.tenant.times import of_epoch
+from agentvault_tui.tenant.tokens import RefreshToken
+from agentvault_tui.tenant.users import ROLES
 
 
 class RefreshPolicy(Struct):
