@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -11,7 +11,7 @@ _UTF8: Final = msgspec.json.Encoder()
 _ESCAPING: Final = json.JSONEncoder(check_circular=False, separators=(",", ":"))
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """Return a value as compact JSON in ASCII.
 
     Escapes keep lone surrogates and NUL from an agent's JSON readable, and no log or

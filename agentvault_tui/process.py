@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import SettingsError
@@ -135,7 +135,7 @@ class _JsonFormatter(logging.Formatter):
     """One record, one line: a newline in a message cannot forge a second one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+        line: dict[str, object] = {
             "time": iso(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -214,7 +214,7 @@ class Settings:
         cls,
         home: Home,
         environ: Mapping[str, str] | None = None,
-        flags: Mapping[str, Any] | None = None,
+        flags: Mapping[str, object] | None = None,
     ) -> Settings:
         """Read defaults, then ``config.toml``, then the environment, then *flags*.
 
@@ -270,7 +270,7 @@ _SECTIONS: Final = {
 }
 
 
-def _overlay(settings: Settings, table: Mapping[str, Any], source: str) -> Settings:
+def _overlay(settings: Settings, table: Mapping[str, object], source: str) -> Settings:
     for section, values in table.items():
         if section == "connections":
             settings = replace(settings, connections=_connections(values, source))
@@ -297,7 +297,7 @@ def _changed(current: Any, values: Mapping[str, Any], section: str, source: str)
     return replace(current, **changes)
 
 
-def _connections(table: Any, source: str) -> dict[str, ConnectionSettings]:
+def _connections(table: object, source: str) -> dict[str, ConnectionSettings]:
     """Read ``[connections.NAME]`` tables."""
     if not isinstance(table, Mapping):
         raise _no_table("connections", source)
@@ -334,7 +334,7 @@ def _no_table(section: str, source: str) -> SettingsError:
 
 
 def _unknown(
-    shown: str, word: str, known: Mapping[str, Any] | set[str], source: str
+    shown: str, word: str, known: Mapping[str, object] | set[str], source: str
 ) -> SettingsError:
     near = difflib.get_close_matches(word, list(known), n=1)
     remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(known))}"
@@ -360,7 +360,7 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
     raise SettingsError(f"{where} must be a {kinds[type(default)]}, not {value!r:.60}")
 
 
-def _switch(value: Any, where: str) -> Switch:
+def _switch(value: object, where: str) -> Switch:
     if value == Switch.AUTO:
         return Switch.AUTO
     if (on := _truth(value)) is None:
@@ -368,13 +368,13 @@ def _switch(value: Any, where: str) -> Switch:
     return Switch.ON if on else Switch.OFF
 
 
-def _truth(value: Any) -> bool | None:
+def _truth(value: object) -> bool | None:
     words = {"true": True, "yes": True, "1": True}
     words |= {"false": False, "no": False, "0": False}
     return value if isinstance(value, bool) else words.get(str(value).lower())
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -385,8 +385,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read ({error})") from error
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = {}
+def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, object]]:
+    table: dict[str, dict[str, object]] = {}
     for section, kind in _SECTIONS.items():
         for item in fields(kind):
             value = environ.get(f"AGENTVAULT_{section}_{item.name}".upper())
@@ -395,8 +395,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return table
 
 
-def _from_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = {}
+def _from_flags(flags: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    table: dict[str, dict[str, object]] = {}
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.partition(".")

@@ -28,7 +28,7 @@ REFUSED = {
 def operator_api() -> str:
     """Return the OpenAPI document of the operators' API, from its types."""
     kinds = {call.answer for call in CALLS} | {*EVENT_KINDS.values(), ProblemInfo}
-    asked = {call.body for call in CALLS if call.body}
+    asked = {call.asks for call in CALLS if call.asks and call.method == "POST"}
     answered = closure(kinds)
     _, found = msgspec.json.schema_components(
         sorted(answered | asked, key=str), schema_hook=anything, ref_template=REF
@@ -88,15 +88,19 @@ def inner(value: Any) -> Iterator[type]:
 def operation(call: ApiCall[Any]) -> dict[str, Any]:
     """Return what one call takes and answers."""
     answer = {"schema": {"$ref": REF.format(name=call.answer.__name__)}}
-    told = {"description": call.summary, "content": {"application/json": answer}}
+    about = call.answer if call.method == "GET" else call.asks or call.answer
+    summary = (about.__doc__ or "").partition("\n")[0].rstrip(".")
+    told = {"description": summary, "content": {"application/json": answer}}
     statuses = [call.status, *([call.also] if call.also else [])]
     made: dict[str, Any] = {
-        "summary": call.summary,
-        "parameters": [*path_parameters(call.path), *query_parameters(call.query)],
+        "summary": summary,
+        "parameters": [*path_parameters(call.path)],
         "responses": {**{str(status): told for status in statuses}, **REFUSED},
     }
-    if call.body:
-        schema = {"$ref": REF.format(name=call.body.__name__)}
+    if call.method == "GET":
+        made["parameters"] += query_parameters(call.asks)
+    elif call.asks:
+        schema = {"$ref": REF.format(name=call.asks.__name__)}
         made["requestBody"] = {
             "content": {"application/json": {"schema": schema}},
             "required": True,

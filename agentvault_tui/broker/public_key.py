@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -96,7 +96,7 @@ def _from_jwk(text: str) -> PublicKey:
         raise _unusable("the JWK does not hold a valid key") from None
 
 
-def _load(jwk: dict[str, Any]) -> PublicKey:
+def _load(jwk: dict[str, object]) -> PublicKey:
     match jwk.get("kty"), jwk.get("crv"):
         case "OKP", "Ed25519":
             return ed25519.Ed25519PublicKey.from_public_bytes(_bytes(jwk.get("x")))

@@ -254,7 +254,7 @@ def restore_agent(session: CliSession, ref: str | None, everyone: bool) -> None:
         )
 
 
-def _agent_and_scopes(function: Callable[..., Any]) -> Callable[..., Any]:
+def _agent_and_scopes(function: Callable[..., object]) -> Callable[..., object]:
     """Take an agent, and scopes as arguments or, as `add` does, by ``--scope``."""
     for parameter in (
         click.option("--scope", "named", multiple=True, help="The same as S."),

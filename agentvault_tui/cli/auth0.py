@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -30,7 +29,7 @@ _descriptor_option = click.option(
 )
 
 
-def _credential_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _credential_options(function: Callable[..., object]) -> Callable[..., object]:
     device = click.option(
         "--device", is_flag=True, help="Sign in by device flow instead."
     )
@@ -60,7 +59,7 @@ _unused_option = click.option(
 @_policy_option
 @_unused_option
 @pass_session
-def plan(session: CliSession, /, **given: Any) -> None:
+def plan(session: CliSession, /, **given: object) -> None:
     """Show what apply would do to the tenant; writes nothing."""
     lazy_room("cli.auth0_work").show_plan(session, **given)
 
@@ -80,7 +79,7 @@ def plan(session: CliSession, /, **given: Any) -> None:
     help="Print the secrets made just now, this once; they are kept either way.",
 )
 @pass_session
-def apply(session: CliSession, /, yes: bool, **given: Any) -> int:
+def apply(session: CliSession, /, yes: bool, **given: object) -> int:
     """Make the tenant so, object by object, and read each back.
 
     Deletes nothing, unless --remove-unused. What the tenant's plan does not have is
@@ -100,7 +99,7 @@ def apply(session: CliSession, /, yes: bool, **given: Any) -> int:
 )
 @_credential_options
 @pass_session
-def doctor(session: CliSession, /, **credential: Any) -> int:
+def doctor(session: CliSession, /, **credential: object) -> int:
     """Find what is misconfigured on the tenant, and say the remedy.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.

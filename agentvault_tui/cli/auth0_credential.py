@@ -168,7 +168,7 @@ def _scopes_in(token: str) -> frozenset[str]:
     return frozenset(words(claims.get("scope")) if isinstance(claims, dict) else ())
 
 
-def _is_credential(value: Any) -> bool:
+def _is_credential(value: object) -> bool:
     return (
         isinstance(value, dict)
         and frozenset(value) in _KNOWN

@@ -294,12 +294,12 @@ def _print_end(session: CliSession, there: ManagementSession) -> None:
     out.line("secrets are in ", out.cell(kept.path, limit=500))
 
 
-def doctor(session: CliSession, **credential: Any) -> int:
+def doctor(session: CliSession, **credential: object) -> int:
     """Print what is wrong on the tenant; return 1 when there is a fault."""
     return end_report(session, asyncio.run(_all(session, **credential)))
 
 
-async def _all(session: CliSession, **credential: Any) -> list[checks.Check]:
+async def _all(session: CliSession, **credential: object) -> list[checks.Check]:
     found: list[checks.Check] = []
     try:
         async with aclosing(_findings(session, **credential)) as findings:

@@ -176,10 +176,10 @@ class LazyGroup(Group):
 
 def command(
     name: str, *, example: str, prints_data: bool = False
-) -> Callable[[Callable[..., Any]], CliCommand]:
+) -> Callable[[Callable[..., object]], CliCommand]:
     """Make a command from a function, with its example."""
 
-    def make(function: Callable[..., Any]) -> CliCommand:
+    def make(function: Callable[..., object]) -> CliCommand:
         return click.command(
             name, cls=CliCommand, example=example, prints_data=prints_data
         )(function)
@@ -187,10 +187,10 @@ def command(
     return make
 
 
-def group(name: str, *, example: str) -> Callable[[Callable[..., Any]], Group]:
+def group(name: str, *, example: str) -> Callable[[Callable[..., object]], Group]:
     """Make a group of commands from a function."""
 
-    def make(function: Callable[..., Any]) -> Group:
+    def make(function: Callable[..., object]) -> Group:
         return click.group(name, cls=Group, example=example)(function)
 
     return make

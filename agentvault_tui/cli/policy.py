@@ -351,7 +351,7 @@ def _cases(file: Path, catalogue: Any) -> list[dict[str, Any]]:
     return cases
 
 
-def _known(table: Any, keys: Mapping[str, type], where: str) -> None:
+def _known(table: object, keys: Mapping[str, type], where: str) -> None:
     """Refuse a table with a key that is unknown, or of another type."""
     if not isinstance(table, dict):
         raise UsageError(f"{where} is no table")

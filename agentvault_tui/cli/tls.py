@@ -76,7 +76,7 @@ for _command in (init, show):
     tls.add_command(_command)
 
 
-def _shape(session: CliSession) -> dict[str, Any]:
+def _shape(session: CliSession) -> dict[str, object]:
     """Describe the certificate that `serve` would show.
 
     Raises:

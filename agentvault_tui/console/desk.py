@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from textual.app import App
 
@@ -199,7 +199,7 @@ def undo_bar(pen: Pen, undo: Undo, now: float, key: str = UNDO_KEY) -> Row:
     )
 
 
-def undo_restore(app: App[Any], desk: Desk) -> None:
+def undo_restore(app: App[object], desk: Desk) -> None:
     """Revoke again the agent that was restored a moment ago; that one, no other."""
     undo = offered_undo(desk)
     if undo is None:
@@ -210,7 +210,7 @@ def undo_restore(app: App[Any], desk: Desk) -> None:
         app.run_worker(_take_back(app, desk, undo), group="decisions")
 
 
-async def _take_back(app: App[Any], desk: Desk, undo: Undo) -> None:
+async def _take_back(app: App[object], desk: Desk, undo: Undo) -> None:
     try:
         cut = await take_back(desk, undo)
     except AgentVaultError as error:
@@ -225,7 +225,7 @@ async def _take_back(app: App[Any], desk: Desk, undo: Undo) -> None:
     app.notify(said, severity=severity, markup=False)
 
 
-def copy(app: App[Any], kind: str, what: str) -> None:
+def copy(app: App[object], kind: str, what: str) -> None:
     """Copy an id, a link or a digest, and say which; never a secret or a user code."""
     # The base class's own: the console's app keeps every other copy to itself.
     App.copy_to_clipboard(app, what)

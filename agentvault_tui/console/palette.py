@@ -77,7 +77,7 @@ def commands(
     yield SystemCommand("Quit", "leave; the broker goes on (ctrl+q)", app.exit)
 
 
-def _actions(app: App[Any], screen: Screen[object]) -> Iterator[Command]:
+def _actions(app: App[object], screen: Screen[object]) -> Iterator[Command]:
     """Yield what can be done by a key where the focus is, each action once."""
     found: dict[str, list[ActiveBinding]] = {}
     for active in screen.active_bindings.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.demo.workspace import PEOPLE
 
@@ -19,13 +19,13 @@ class AgentErrand:
     method: str
     path: str
     reason: str
-    body: dict[str, Any] = field(default_factory=dict)
-    implied: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, object] = field(default_factory=dict)
+    implied: dict[str, object] = field(default_factory=dict)
     """Parameters the request itself implies, such as how many records it deletes."""
     connection: str = ""
     """Of the owner's account it is done with, by a provider's token; else none."""
 
-    def details(self) -> list[dict[str, Any]]:
+    def details(self) -> list[dict[str, object]]:
         """Name the exact action, as RFC 9396 authorization details."""
         return [
             {

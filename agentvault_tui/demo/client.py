@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import httpx
 from authlib.deprecate import AuthlibDeprecationWarning
@@ -81,7 +81,7 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
         self._broker = broker
 
     async def ask(
-        self, scope: str, details: list[dict[str, Any]] | None = None
+        self, scope: str, details: list[dict[str, object]] | None = None
     ) -> TokenAnswer:
         """Ask for a token for *scope*, and for exactly the action in *details*."""
         asked = {"authorization_details": json.dumps(details)} if details else {}

@@ -95,7 +95,7 @@ class Operator:
         reply = await self._call("GET", "/api/agents")
         return {agent["id"]: agent["name"] for agent in reply["agents"]}
 
-    async def register(self, agent: dict[str, Any]) -> AgentCredentials:
+    async def register(self, agent: dict[str, object]) -> AgentCredentials:
         """Register *agent* and return its credentials."""
         reply = await self._call("POST", "/api/agents", json=agent)
         return AgentCredentials(reply["id"], reply["client_id"], reply["client_secret"])

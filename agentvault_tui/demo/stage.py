@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.demo import approver, people, processes
@@ -260,7 +260,7 @@ async def _welcome(
         sys.stdin.readline()
 
 
-def _summary(record: Record, names: dict[str, str]) -> dict[str, Any]:
+def _summary(record: Record, names: dict[str, str]) -> dict[str, object]:
     """Return what the ledger holds, by agent name and in all."""
     agents = {
         name: {outcome: held.get(outcome, 0) for outcome in _OUTCOMES}
@@ -273,6 +273,6 @@ def _summary(record: Record, names: dict[str, str]) -> dict[str, Any]:
     return {"agents": agents, "totals": totals}
 
 
-def _place(chain: dict[str, Any]) -> dict[str, Any]:
+def _place(chain: dict[str, object]) -> dict[str, object]:
     """Return how long the ledger is and where it ends, as ``audit verify`` found."""
     return {"events": chain["events"], "head": chain["head"]}

@@ -26,7 +26,7 @@ class Demand:
 
     scope: str
     resource: str
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
 
 
 class TokenGuard:
@@ -98,7 +98,7 @@ def _unknown() -> Response:
     return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "1"})
 
 
-def _judge(claims: dict[str, Any], demand: Demand) -> Response | None:
+def _judge(claims: dict[str, object], demand: Demand) -> Response | None:
     """Compare an active token's claims with what is about to be done."""
     if demand.scope not in str(claims.get("scope", "")).split():
         return _challenge(403, "insufficient_scope", f"needs {demand.scope}")
@@ -172,34 +172,36 @@ class WorkspaceStore:
         ]
         self._numbers = itertools.count(1)
 
-    def book(self, calendar: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def book(self, calendar: str, body: Mapping[str, object]) -> dict[str, object]:
         """Put a meeting into *calendar*."""
         return self._add(self.bookings, {"calendar": calendar, **body})
 
-    def send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def send(self, body: Mapping[str, object]) -> dict[str, object]:
         """Send a mail, to addresses or to a mailing list."""
         return self._add(self.mails, dict(body))
 
-    def pay(self, account: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def pay(self, account: str, body: Mapping[str, object]) -> dict[str, object]:
         """Send money from *account*."""
         return self._add(self.payments, {"account": account, **body})
 
     def _add(
-        self, where: deque[dict[str, Any]], what: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, where: deque[dict[str, object]], what: dict[str, object]
+    ) -> dict[str, object]:
         entry = {"number": next(self._numbers), **what}
         where.append(entry)
         return entry
 
 
-def latest(entries: Iterable[dict[str, Any]], count: int = 10) -> list[dict[str, Any]]:
+def latest(
+    entries: Iterable[dict[str, object]], count: int = 10
+) -> list[dict[str, object]]:
     """Return the last *count* of *entries*."""
     return list(deque(entries, maxlen=count))
 
 
 _BODY_CAP: Final = 65_536
 
-Perform = Callable[[WorkspaceStore, Mapping[str, str], Mapping[str, Any]], Any]
+Perform = Callable[[WorkspaceStore, Mapping[str, str], Mapping[str, object]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +216,13 @@ class Operation:
     perform: Perform
     needs: Mapping[str, type] = field(default_factory=dict)
     """Members the body must have."""
-    says: Mapping[str, Any] = field(default_factory=dict)
+    says: Mapping[str, object] = field(default_factory=dict)
     """Parameters that the request implies without a body."""
 
 
 def _delete_record(
-    store: WorkspaceStore, where: Mapping[str, str], _body: Mapping[str, Any]
-) -> Any:
+    store: WorkspaceStore, where: Mapping[str, str], _body: Mapping[str, object]
+) -> object:
     return {"deleted": store.records.pop(where["record"])}
 
 
@@ -364,7 +366,7 @@ def application(
 
 def _endpoint(
     operation: Operation, guard: TokenGuard, store: WorkspaceStore
-) -> Callable[..., Any]:
+) -> Callable[..., object]:
     async def answer(request: Request) -> Response:
         """Read what is asked, let the guard judge the token, then do it."""
         try:
@@ -393,7 +395,7 @@ def _endpoint(
     return answer
 
 
-async def _body(request: Request, operation: Operation) -> dict[str, Any]:
+async def _body(request: Request, operation: Operation) -> dict[str, object]:
     """Read the body, and check that it says what the operation needs.
 
     Raises:

@@ -261,6 +261,6 @@ def _scopes(fact: Fact) -> list[str]:
     return list(dict.fromkeys((fact.scope or fact.action or "").split()))
 
 
-def _scope(detail: Any) -> str | None:
+def _scope(detail: object) -> str | None:
     scope = detail.get("scope") if isinstance(detail, dict) else None
     return scope if isinstance(scope, str) else None

@@ -28,7 +28,7 @@ quote = encode_basestring
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
-def encode_plain(value: Any) -> str:
+def encode_plain(value: object) -> str:
     """Write a value that `is_plain` passed.
 
     Raises:
@@ -120,7 +120,7 @@ def clip(text: str, limit: int) -> str:
     return f"{_start(text, limit)}…[{len(encoded)} bytes, sha256:{digest}]"
 
 
-def shrink_detail(detail: dict[str, Any], limit: int) -> dict[str, Any]:
+def shrink_detail(detail: dict[str, object], limit: int) -> dict[str, object]:
     """Cut *detail* down until it takes at most *limit* bytes.
 
     First each member over 1 kB, then, if that is not enough, the whole.
@@ -145,7 +145,7 @@ def text_or_start(member: object) -> str:
             return ""
 
 
-def _cut(value: Any) -> dict[str, Any]:
+def _cut(value: object) -> dict[str, object]:
     """Return what stands for a value that is too long: size, digest, start."""
     text = canonical(value)
     encoded = text.encode()
@@ -175,5 +175,5 @@ def _tame_int(value: int) -> int | str:
     return str(value) if value.bit_length() < 3 * _MAX_DIGITS else hex(value)
 
 
-def _key(name: Any) -> str:
+def _key(name: object) -> str:
     return well_formed(name if isinstance(name, str) else str(name))

@@ -219,14 +219,14 @@ def _optional_id(value: str | None) -> AgentId | None:
     return None if value is None else AgentId(value)
 
 
-def _words(detail: Any) -> list[str]:
+def _words(detail: object) -> list[str]:
     """Return every name and scalar in *detail*, in canonical order."""
     words: list[str] = []
     _collect(detail, words)
     return words
 
 
-def _collect(value: Any, words: list[str]) -> None:
+def _collect(value: object, words: list[str]) -> None:
     if isinstance(value, str):
         words.append(value)
     elif isinstance(value, dict):

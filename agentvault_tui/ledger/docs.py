@@ -132,7 +132,7 @@ def write_stepup(stepup: StepUp) -> str:
         "policy_version nonce digest decision_id ttl count status problem denial "
         "resource_indicator connection"
     )
-    value: dict[str, Any] = {name: getattr(stepup, name) for name in plain.split()}
+    value: dict[str, object] = {name: getattr(stepup, name) for name in plain.split()}
     value["requested_at"] = iso(stepup.requested_at)
     value["expires"] = _deadline(stepup.expires)
     value["decided_at"] = _moment(stepup.decided_at)
@@ -292,7 +292,7 @@ def _parse(text: str | None) -> datetime | None:
     return None if text is None else parse_iso(text)
 
 
-def _deadline(deadline: Deadline) -> list[Any]:
+def _deadline(deadline: Deadline) -> list[object]:
     return [iso(deadline.wall), deadline.boot, deadline.boot_id]
 
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerUnwritableError
@@ -52,7 +52,7 @@ from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepU
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Work = Coroutine[Any, Any, None]
+_Work = Coroutine[object, object, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
 _SPACE_LOOK: Final = 0.5
 """Seconds between two looks at the free space."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.ledger.canonical import text_or_start
@@ -183,7 +183,7 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
     roster.agents[agent.id] = _revoked(agent, event.time) if failed else agent
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     listed = value if isinstance(value, list) else []
     return tuple(item for item in listed if isinstance(item, str))
 
@@ -222,7 +222,7 @@ def _revoked(agent: Agent, when: datetime) -> Agent:
 
 
 def _scopes(
-    detail: dict[str, Any], name: str, roster: Roster, event: Event
+    detail: dict[str, object], name: str, roster: Roster, event: Event
 ) -> tuple[str, ...] | None:
     """Return a list of scopes; None where the event has none, or it was cut short."""
     value = detail.get(name)

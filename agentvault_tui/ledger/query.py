@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger.chain import genesis, read_event, written
@@ -390,7 +390,7 @@ def _links(event: Event) -> set[str]:
 
 
 def _ids(event: Event) -> set[str]:
-    members: tuple[Any, ...] = (
+    members: tuple[object, ...] = (
         event.decision_id,
         event.detail.get("stepup_id"),
         event.detail.get("token_id"),

@@ -47,7 +47,7 @@ from agentvault_tui.model import (
 )
 
 Row: TypeAlias = tuple[Any, ...]
-Statement: TypeAlias = tuple[str, tuple[Any, ...]]
+Statement: TypeAlias = tuple[str, tuple[object, ...]]
 
 _PANIC: Final = "panic"
 _CHUNK: Final = 64

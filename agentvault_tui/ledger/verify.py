@@ -63,7 +63,7 @@ class StateCheck(Protocol):
         """Get ready, before the first event."""
         ...
 
-    def learn(self, seq: int, body: dict[str, Any]) -> None:
+    def learn(self, seq: int, body: dict[str, object]) -> None:
         """Take what an event says of rows; its link and columns are right."""
         ...
 
@@ -334,7 +334,7 @@ def _stored_counts(db: sqlite3.Connection) -> _Counts:
     return eras, tally, counted
 
 
-def _add_uncounted(counts: _Counts, rows: Iterable[tuple[Any, ...]]) -> None:
+def _add_uncounted(counts: _Counts, rows: Iterable[tuple[object, ...]]) -> None:
     """Add the events that the store does not count yet, all found right by now."""
     new = activity.Counts()
     for row in rows:
@@ -352,8 +352,8 @@ def columns_of(value: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_columns(
-    seq: int, body: bytes, columns: tuple[Any, ...]
-) -> tuple[dict[str, Any], activity.Fact]:
+    seq: int, body: bytes, columns: tuple[object, ...]
+) -> tuple[dict[str, object], activity.Fact]:
     """Compare the columns that filters and searches use with the body.
 
     Returns:
@@ -427,7 +427,7 @@ def _read_header(line: bytes) -> dict[str, Any]:
         return dict(header)
 
 
-def _digest(text: Any) -> bytes:
+def _digest(text: object) -> bytes:
     digest = bytes.fromhex(str(text).removeprefix(PREFIX))
     if len(digest) != 32 or not str(text).startswith(PREFIX):
         raise ValueError("not a hash")

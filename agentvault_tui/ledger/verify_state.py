@@ -397,7 +397,7 @@ class FullStateCheck:
         self,
         seq: int,
         agent_id: str,
-        detail: dict[str, Any],
+        detail: dict[str, object],
         bound: tuple[str, int, str],
     ) -> None:
         key, n, found = bound

@@ -43,8 +43,8 @@ class Action:
 
 
 def other_details(
-    details: Iterable[Mapping[str, Any]] | None,
-) -> tuple[Mapping[str, Any], ...]:
+    details: Iterable[Mapping[str, object]] | None,
+) -> tuple[Mapping[str, object], ...]:
     """Return the ``authorization_details`` of types that policy does not read.
 
     Args:
@@ -58,8 +58,8 @@ def other_details(
 
 def limits_nothing(
     resource: str | None,
-    parameters: Mapping[str, Any],
-    others: Iterable[Mapping[str, Any]],
+    parameters: Mapping[str, object],
+    others: Iterable[Mapping[str, object]],
     connection: str | None,
 ) -> bool:
     """Tell whether nothing but its scope limits what an action's token is used for.
@@ -79,7 +79,7 @@ def limits_nothing(
     return not (resource or parameters or said or connection)
 
 
-def detail_members(details: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+def detail_members(details: Iterable[Mapping[str, object]]) -> list[tuple[str, object]]:
     """Return what *details* say, one member a row, for a person to read.
 
     Each name begins with its object's type, numbered where there are several objects.
@@ -91,7 +91,7 @@ def detail_members(details: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]
         pairs of name and value.
     """
     objects = list(details)
-    rows: list[tuple[str, Any]] = []
+    rows: list[tuple[str, object]] = []
     for number, one in enumerate(objects, start=1):
         mark = f"{one.get('type')}" + (f" #{number}" if len(objects) > 1 else "")
         members = [(n, value) for n, value in one.items() if n != "type"]

@@ -226,7 +226,7 @@ def is_scope_name(name: str) -> bool:
     )
 
 
-def _entry(text: str, source: str, name: str, table: Any) -> Entry:
+def _entry(text: str, source: str, name: str, table: object) -> Entry:
     """Check one ``[scopes."verb:noun"]`` table."""
     shown = visible(name, 80)
     if not is_scope_name(name):

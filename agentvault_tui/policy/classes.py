@@ -64,7 +64,7 @@ class RequestClasses:
             by_principal |= not isinstance(rule.principal, pst.ScopeAny)
             if not isinstance(rule.resource, pst.ScopeAny):
                 read.add("resource")
-            waiting: list[Any] = [clause.expr for clause in rule.clauses]
+            waiting: list[object] = [clause.expr for clause in rule.clauses]
             while waiting:
                 node = waiting.pop()
                 by_principal |= node == pst.Var("principal")
@@ -87,7 +87,7 @@ class RequestClasses:
         )
 
 
-def _note(node: Any, uses: dict[str, _Use]) -> frozenset[str] | None:
+def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
     """Enter what *node* does with attributes in *uses*.
 
     Returns:
@@ -116,7 +116,7 @@ def _note(node: Any, uses: dict[str, _Use]) -> frozenset[str] | None:
     return found
 
 
-def _compares(other: Any, op: str) -> TypeGuard[pst.LongLit | pst.StringLit]:
+def _compares(other: object, op: str) -> TypeGuard[pst.LongLit | pst.StringLit]:
     """Tell whether *op* compares by equality or order, and *other* is a literal."""
     if isinstance(other, pst.LongLit):
         return op in _EQUALITY | _ORDER

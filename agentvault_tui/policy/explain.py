@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.model import Action, Agent, Verdict
 from agentvault_tui.policy.catalogue import Catalogue
@@ -128,7 +128,7 @@ def _turn(answer: Callable[[int], Verdict], low: int, high: int) -> int | None:
     return low
 
 
-def _with(action: Action, name: str, value: Any) -> Action:
+def _with(action: Action, name: str, value: object) -> Action:
     """Return *action* with one parameter set, and nothing left that contradicts it."""
     kept = {
         key: old

@@ -122,12 +122,12 @@ def _read(parameters: dict[str, Any], name: str, reader: Any, unclear: set[str])
     return value
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     """Accept a whole number; true is not 1, "20" and 20.0 are not 20."""
     return value if type(value) is int and 0 <= value <= LARGEST else None
 
 
-def _how_many(value: Any) -> int | None:
+def _how_many(value: object) -> int | None:
     """Accept a count of at least one, or a list of plain addresses.
 
     Nobody sends to nobody: zero is a way of not saying.
@@ -139,7 +139,7 @@ def _how_many(value: Any) -> int | None:
     return number or None
 
 
-def _is_one_address(value: Any) -> bool:
+def _is_one_address(value: object) -> bool:
     """Tell whether *value* names one recipient, and nothing that may fan out."""
     if not isinstance(value, str) or len(value) > 320:
         return False
@@ -152,7 +152,7 @@ def _is_one_address(value: Any) -> bool:
     )
 
 
-def _addressed(parameters: list[tuple[str, Any]], *, stated: bool) -> int:
+def _addressed(parameters: list[tuple[str, object]], *, stated: bool) -> int:
     """Count what the usual address fields hold, over any number if unreadable.
 
     Where no recipients are *stated*, a ``to`` may be the end of a period: then only
@@ -169,7 +169,7 @@ def _addressed(parameters: list[tuple[str, Any]], *, stated: bool) -> int:
     return total
 
 
-def _code(value: Any) -> str | None:
+def _code(value: object) -> str | None:
     """Accept an ISO 4217 code as written there."""
     return value if isinstance(value, str) and CURRENCY.fullmatch(value) else None
 

@@ -125,7 +125,7 @@ def _misspelt(rule: pst.Template, catalogue: Catalogue) -> Iterator[str]:
             yield from _misspelt_node(node, catalogue)
 
 
-def _misspelt_node(node: Any, catalogue: Catalogue) -> Iterator[str]:
+def _misspelt_node(node: object, catalogue: Catalogue) -> Iterator[str]:
     match node:
         case pst.HasAttr(pst.Var(name), (attr, *_)):
             known = _ATTRIBUTES[name]
@@ -145,7 +145,7 @@ def _misspelt_node(node: Any, catalogue: Catalogue) -> Iterator[str]:
 _Vocabulary = str | frozenset[str]
 
 
-def _vocabulary(node: Any, catalogue: Catalogue) -> _Vocabulary | None:
+def _vocabulary(node: object, catalogue: Catalogue) -> _Vocabulary | None:
     """Return the words *node* can stand for, or the name of what they must be."""
     match node:
         case pst.GetAttr(pst.Var("context"), "performs" | "scopes") | pst.GetAttr(
@@ -163,7 +163,7 @@ def _vocabulary(node: Any, catalogue: Catalogue) -> _Vocabulary | None:
             return None
 
 
-def _texts(node: Any) -> Iterator[str]:
+def _texts(node: object) -> Iterator[str]:
     match node:
         case pst.StringLit(value):
             yield value
@@ -194,7 +194,9 @@ def _not_canonical(text: str) -> str | None:
     return f'no resource is ever spelt "{visible(text, 60)}"{better}'
 
 
-def _misspelt_pattern(vocabulary: _Vocabulary, pattern: Sequence[Any]) -> Iterator[str]:
+def _misspelt_pattern(
+    vocabulary: _Vocabulary, pattern: Sequence[object]
+) -> Iterator[str]:
     shown = "".join(
         element.value if isinstance(element, pst.Char) else "*" for element in pattern
     )
@@ -216,7 +218,7 @@ def _like(pattern: Sequence[Any], text: str) -> bool:
     return _evaluated(expression) is True
 
 
-def _out_of_range(node: Any) -> Iterator[str]:
+def _out_of_range(node: object) -> Iterator[str]:
     """Yield comparisons of a parameter that every number it can be answers alike."""
     if not isinstance(node, pst.BinaryOp):
         return
@@ -257,7 +259,7 @@ def _constant(rule: pst.Template) -> Iterator[str]:
             yield f"{word} is always {str(answer).lower()}, so the rule never matches"
 
 
-def _constant_parts(node: Any) -> Iterator[Any]:
+def _constant_parts(node: object) -> Iterator[object]:
     """Yield the largest parts without a variable that are operands of a condition."""
     for child in children(node):
         logical = isinstance(node, pst.BinaryOp) and node.op in {"and", "or"}
@@ -269,7 +271,7 @@ def _constant_parts(node: Any) -> Iterator[Any]:
             yield child
 
 
-def _evaluated(node: Any) -> bool | None:
+def _evaluated(node: object) -> bool | None:
     """Return what Cedar makes of a condition without variables; nothing for others."""
     if isinstance(node, pst.BoolLit):
         return node.value
@@ -312,7 +314,7 @@ def _contradictions(rule: pst.Template) -> Iterator[str]:
             yield f"a part of {word} contradicts itself, so it is always false"
 
 
-def _impossible_parts(node: Any) -> Iterator[Any]:
+def _impossible_parts(node: object) -> Iterator[object]:
     """Yield the largest conditions in *node* that can never hold."""
     if isinstance(node, pst.BinaryOp | pst.UnaryOp) and not _can_hold(node):
         yield node
@@ -321,7 +323,7 @@ def _impossible_parts(node: Any) -> Iterator[Any]:
             yield from _impossible_parts(child)
 
 
-def _can_hold(condition: Any) -> bool:
+def _can_hold(condition: object) -> bool:
     """Tell whether any request can meet *condition*, by trying what matters.
 
     What is compared with constants takes each of them, the numbers beside them, the
@@ -360,7 +362,7 @@ def _values_to_try(condition: Any) -> dict[Any, set[Any]]:
     return tried
 
 
-def _constants(node: Any, *, spread: bool) -> set[Any]:
+def _constants(node: object, *, spread: bool) -> set[object]:
     match node:
         case pst.LongLit(value) | pst.StringLit(value) | pst.EntityLit(value):
             return {value}
@@ -370,7 +372,7 @@ def _constants(node: Any, *, spread: bool) -> set[Any]:
             return set()
 
 
-def _truth(node: Any, given: Mapping[Any, Any]) -> bool | None:
+def _truth(node: object, given: Mapping[object, object]) -> bool | None:
     """Return what a condition is for the values *given*; nothing if it depends."""
     match node:
         case pst.BoolLit(value):
@@ -405,7 +407,7 @@ def _truth(node: Any, given: Mapping[Any, Any]) -> bool | None:
             return None
 
 
-def _known(node: Any, given: Mapping[Any, Any]) -> Any:
+def _known(node: object, given: Mapping[object, object]) -> object:
     """Return the value of an operand; nothing if it has none, or may be anything."""
     match node:
         case pst.LongLit(value) | pst.StringLit(value) | pst.EntityLit(value):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final
+from typing import Final
 
 from cedarpy import pst
 
@@ -150,14 +150,14 @@ def read_by(rule: pst.Template) -> frozenset[str]:
     return found if _named(rule.resource) is None else found | {"resource"}
 
 
-def nodes(node: Any) -> Iterator[Any]:
+def nodes(node: object) -> Iterator[object]:
     """Yield *node* and every node of the syntax tree below it."""
     yield node
     for child in children(node):
         yield from nodes(child)
 
 
-def children(node: Any) -> Iterator[Any]:
+def children(node: object) -> Iterator[object]:
     """Yield the parts of a node of the syntax tree."""
     if not is_dataclass(node):
         return
@@ -168,7 +168,7 @@ def children(node: Any) -> Iterator[Any]:
         yield from value if isinstance(value, tuple) else (value,)
 
 
-def _reads(node: Any) -> frozenset[str]:
+def _reads(node: object) -> frozenset[str]:
     match node:
         case pst.GetAttr(pst.Var("context"), attr):
             return PARAMETERS & {attr}
@@ -182,7 +182,7 @@ def _reads(node: Any) -> frozenset[str]:
             return frozenset().union(*map(_reads, children(node)))
 
 
-def _named(constraint: Any) -> frozenset[str] | None:
+def _named(constraint: object) -> frozenset[str] | None:
     """Return the ids that a scope names; entities of ours have no parents."""
     match constraint:
         case (
@@ -220,7 +220,7 @@ def _compared(rule: pst.Template) -> tuple[set[str], list[tuple[str, ...]], bool
     return names, patterns, by_principal
 
 
-def _parts(pattern: Collection[Any]) -> tuple[str, ...]:
+def _parts(pattern: Collection[object]) -> tuple[str, ...]:
     """Cut a ``like`` pattern at its wildcards."""
     parts = [""]
     for element in pattern:

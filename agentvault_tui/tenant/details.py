@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.json import encode
@@ -20,7 +20,7 @@ _TEXT_CAP: Final = 4000
 _DEPTH: Final = 6
 _MEMBERS: Final = 64
 _Text = Annotated[str, Meta(min_length=1, max_length=_TEXT_CAP)]
-_Objects = tuple[dict[str, Any], ...]
+_Objects = tuple[dict[str, object], ...]
 
 
 class StepUpDetails(Struct, frozen=True, kw_only=True, tag=TYPE):
@@ -31,7 +31,7 @@ class StepUpDetails(Struct, frozen=True, kw_only=True, tag=TYPE):
     action: _Text
     scope: _Text
     resource: _Text | None = None
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     risk: Risk
     why: _Text
     fingerprint: Annotated[str, Meta(pattern=r"\A[0-9A-F]{4}\Z")]
@@ -53,7 +53,7 @@ class StepUpDetails(Struct, frozen=True, kw_only=True, tag=TYPE):
             self.resource, self.parameters, self.other_details, self.connection
         )
 
-    def others(self) -> list[tuple[str, Any]]:
+    def others(self) -> list[tuple[str, object]]:
         """Return what else a resource server will read, one member a row."""
         rows = detail_members(self.other_details)
         if self.resource_indicator not in {None, self.resource}:
@@ -80,10 +80,10 @@ def read(text: str) -> StepUpDetails:
         raise _refuse("it is not JSON, or a name stands twice in it") from None
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
         raise _refuse("it must be an array of one object")
-    member: dict[str, Any] = found[0]
+    member: dict[str, object] = found[0]
     if member.get("type") != TYPE:
         raise _refuse(f"its type must be {TYPE}")
-    usual: dict[str, Any] = {"parameters": {}, "other_details": []}
+    usual: dict[str, object] = {"parameters": {}, "other_details": []}
     for name, value in usual.items():
         member[name] = value if member.get(name) is None else member[name]
     member.setdefault("scope", member.get("action"))
@@ -96,7 +96,7 @@ def read(text: str) -> StepUpDetails:
     return details
 
 
-def member_rows(members: Iterable[tuple[str, Any]]) -> list[tuple[str, str, str]]:
+def member_rows(members: Iterable[tuple[str, object]]) -> list[tuple[str, str, str]]:
     """Return names, values and kinds: ``text`` as it is, the rest as ``json``."""
     return [
         (name, value, "text")

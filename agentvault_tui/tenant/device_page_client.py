@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -52,7 +52,7 @@ class Details:
     connection: Shown | None = None
     """Of the provider whose own token is handed out, if it is one."""
     parameters: tuple[tuple[Shown, Shown], ...] = field(default=())
-    values: tuple[Any, ...] = field(default=())
+    values: tuple[object, ...] = field(default=())
     """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
     others: tuple[tuple[Shown, Shown], ...] = field(default=())
     """What else a resource server will read."""
@@ -219,7 +219,7 @@ def _displayed(text: str) -> Shown:
     return clip(text, max(10 * len(text), 1))
 
 
-def _value(text: str, kind: str) -> Any:
+def _value(text: str, kind: str) -> object:
     """Return what the page shows as the value it was; texts in it stay inert."""
     if kind != "json":
         return _displayed(text)
@@ -229,7 +229,7 @@ def _value(text: str, kind: str) -> Any:
         return _displayed(text)
 
 
-def _inert(value: Any) -> Any:
+def _inert(value: object) -> object:
     if isinstance(value, str):
         return _displayed(value)
     if isinstance(value, list):

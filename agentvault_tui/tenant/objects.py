@@ -53,7 +53,7 @@ class Objects:
         return None if row is None else json.loads(row["doc"])
 
 
-def merged(doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Document:
+def merged(doc: Mapping[str, object], changes: Mapping[str, object]) -> Document:
     """Return *doc* with *changes*; a null takes a member away (RFC 7396 section 2)."""
     both = {**doc, **changes}
     return {name: value for name, value in both.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.errors import TenantError
 from agentvault_tui.home import Home, private_file, private_folder
@@ -142,7 +142,7 @@ class Store:
         row = self.find("facts", name=name)
         return None if row is None else str(row["value"])
 
-    def remember(self, name: str, value: Any) -> None:
+    def remember(self, name: str, value: object) -> None:
         """Keep a value over restarts."""
         self.change("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, str(value))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from copy import copy
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlencode
 
 from agentvault_tui.errors import TenantError, TenantUnreachableError
@@ -77,7 +77,7 @@ class TenantApi:
         path: str,
         *,
         query: Query | None = None,
-        body: Any = None,
+        body: object = None,
         priority: Priority | None = None,
         expect: Collection[int] = (200,),
         what: str = "",
@@ -125,7 +125,7 @@ class TenantApi:
         return reply
 
     async def _send(
-        self, method: str, url: str, body: Any, priority: Priority, cap: int
+        self, method: str, url: str, body: object, priority: Priority, cap: int
     ) -> TenantReply:
         """Send once; with a fresh token once more, when ours is not taken any more."""
         for last in (False, True):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import (
@@ -247,7 +247,7 @@ def _is_user_code(code: str) -> bool:
     return len(code) <= 20 and letters >= 6 and bool(_USER_CODE.fullmatch(code))
 
 
-def _uri(value: Any, issuer: str) -> str:
+def _uri(value: object, issuer: str) -> str:
     """Accept a page on the tenant itself: a person is about to open it."""
     if not isinstance(value, str) or len(value) > 500:
         raise _odd("verification address")
@@ -256,7 +256,7 @@ def _uri(value: Any, issuer: str) -> str:
     return value
 
 
-def _seconds(value: Any, most: int, name: str) -> int:
+def _seconds(value: object, most: int, name: str) -> int:
     if type(value) is not int or not 1 <= value <= most:
         raise _odd(name)
     return value
@@ -272,7 +272,7 @@ def _odd(what: str) -> TenantError:
 async def poll_until_ended(
     tenant: Tenant,
     flow: DeviceFlow,
-    ask: Callable[[], Coroutine[Any, Any, Poll]],
+    ask: Callable[[], Coroutine[object, object, Poll]],
     *,
     cancel: asyncio.Event,
     on_poll: Callable[[Poll], None] | None = None,

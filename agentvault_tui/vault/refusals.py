@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.errors import (
     TenantBusyError,
@@ -163,7 +163,7 @@ def _remedy(found: Refusal) -> str:
 
 
 def _refusal(
-    envelope: Envelope, reply: TenantReply, code: Any, message: Any
+    envelope: Envelope, reply: TenantReply, code: object, message: object
 ) -> Refusal:
     text = visible(message, 300) if isinstance(message, str) else ""
     scopes: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ def _refusal(
     return Refusal(envelope, reply.status, _code(code, reply), text, scopes)
 
 
-def _code(code: Any, reply: TenantReply) -> str:
+def _code(code: object, reply: TenantReply) -> str:
     """Return *code* as a stable word: ``Not Found`` is ``not_found``."""
     if not isinstance(code, str) or not code.strip():
         return f"status_{reply.status}"
@@ -183,7 +183,7 @@ def _code(code: Any, reply: TenantReply) -> str:
     return visible(code, 60) or f"status_{reply.status}"
 
 
-def _tail(uri: Any) -> Any:
+def _tail(uri: object) -> object:
     """Return the last word of a problem type, which is a URI (RFC 9457 3.1.1)."""
     if not isinstance(uri, str) or uri == "about:blank":
         return ""

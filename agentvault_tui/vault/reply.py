@@ -25,7 +25,7 @@ class TenantReply:
     """A status, the JSON when it was some, and what the headers say about asking on."""
 
     status: int
-    value: Any = field(default=None, repr=False)
+    value: object = field(default=None, repr=False)
     """The JSON that came; hidden, for it may hold tokens."""
     retry_after: float | None = None
     """``Retry-After``, in seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError
@@ -100,7 +100,7 @@ class Tenant:
         url: str,
         *,
         form: Mapping[str, str] | None = None,
-        body: Any = None,
+        body: object = None,
         bearer: Secret | None = None,
         cap: int = MAX_BODY,
     ) -> TenantReply:

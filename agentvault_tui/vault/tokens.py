@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantUnreachableError
@@ -203,12 +203,12 @@ def read_access(reply: TenantReply, clock: Clock) -> AccessToken:
     )
 
 
-def seconds(value: Any) -> int:
+def seconds(value: object) -> int:
     """Read ``expires_in``; 0, which keeps nothing, when it is none."""
     return min(value, _MAX_LIFE) if type(value) is int and value > 0 else 0
 
 
-def words(value: Any) -> tuple[str, ...]:
+def words(value: object) -> tuple[str, ...]:
     """Read a ``scope``: words with spaces between them, displayable and bounded."""
     if not isinstance(value, str):
         return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -12,7 +12,7 @@ Sleep = Callable[[float], Awaitable[None]]
 """Waits so many seconds; tests move a clock instead."""
 
 
-async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def unless(event: asyncio.Event, work: Coroutine[object, object, T]) -> T | None:
     """Await *work*, but drop it as soon as *event* is set."""
     task = asyncio.ensure_future(work)
     stop = asyncio.ensure_future(event.wait())

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import uvloop
 
@@ -308,7 +308,7 @@ class Listener:
 
     # What a connection asks of its listener
 
-    def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
+    def admit(self, transport: asyncio.Transport) -> dict[str, object] | None:
         """Return the peer for handlers; `None` for another user's process."""
         if not self._unix:
             return {}
@@ -374,7 +374,7 @@ class Server:
         await self.stop()
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[object, object, T]) -> T:
     """Run *main* on uvloop.
 
     Args:

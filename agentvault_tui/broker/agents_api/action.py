@@ -44,7 +44,7 @@ _MOST_DETAILS: Final = 16
 _OURS: Final = DETAIL_TYPE.partition(":")[0] + ":"
 """The namespace of our own types: what is misspelt in it is no other type."""
 
-Details = tuple[dict[str, Any], ...]
+Details = tuple[dict[str, object], ...]
 
 
 class Asked(NamedTuple):
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
 
 
 def read_request(
-    form: dict[str, Any], catalogue: Catalogue, *, backchannel: bool = False
+    form: dict[str, object], catalogue: Catalogue, *, backchannel: bool = False
 ) -> Asked:
     """Read scope, resource and details of a token or backchannel request.
 
@@ -113,7 +113,7 @@ def _canonical(resource: str | None) -> str | None:
     return (canonical(resource) or resource) if resource else None
 
 
-def text_of(form: dict[str, Any], name: str) -> str | None:
+def text_of(form: dict[str, object], name: str) -> str | None:
     """Return a parameter that is a string if it is there.
 
     Raises:
@@ -187,7 +187,7 @@ def _details(raw: object) -> Details:
     return details
 
 
-def _detail(raw: object) -> dict[str, Any]:
+def _detail(raw: object) -> dict[str, object]:
     if not isinstance(raw, dict):
         raise _bad_details("each member of the array must be an object")
     detail = {name: value for name, value in raw.items() if value is not None}

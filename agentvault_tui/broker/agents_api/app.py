@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from agentvault_tui.broker.agents_api.action import (
@@ -61,7 +61,7 @@ NO_RESPONSE: Final = "none"
 """OAuth 2.0 Multiple Response Type Encoding Practices, section 4."""
 
 
-def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any]:
+def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, object]:
     """Return the metadata of the authorization server at *issuer*.
 
     With *vault* there are connections whose tokens can be exchanged for.
@@ -71,7 +71,7 @@ def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, Any
     client takes no metadata without one; RFC 8414 section 2 then wants response types,
     and section 3.2 no empty list. ``none`` is the registered one that gives nothing.
     """
-    metadata: dict[str, Any] = {
+    metadata: dict[str, object] = {
         "issuer": issuer,
         "authorization_endpoint": issuer + AUTHORIZE,
         "token_endpoint": issuer + TOKEN,
@@ -104,7 +104,7 @@ _LARGE: Final = 4096
 so anybody could keep the loop busy with large ones: they are admitted one a turn."""
 
 _Answer = TypeVar("_Answer")
-Form = dict[str, Any]
+Form = dict[str, object]
 Post = Callable[[Agent, Form], Awaitable[Reply]]
 Get = Callable[[Scope], Reply]
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -204,7 +204,7 @@ def query_of(request: Request, kind: type[RequestT]) -> RequestT:
 
 
 def _read(
-    given: dict[str, Any], kind: type[RequestT], noun: str, *, strict: bool = True
+    given: dict[str, object], kind: type[RequestT], noun: str, *, strict: bool = True
 ) -> RequestT:
     if kind.__struct_config__.forbid_unknown_fields:
         known = kind.__struct_encode_fields__

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from random import SystemRandom
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.accounts import Held
 from agentvault_tui.broker.registry import Registry
@@ -438,7 +438,7 @@ class Outbox:
         self._provider_news.set()
         return True
 
-    def _beside(self) -> list[Coroutine[Any, Any, None]]:
+    def _beside(self) -> list[Coroutine[object, object, None]]:
         """Return what can be done now beside the tenant's steps, marked as begun."""
         agents = {
             step.agent_id

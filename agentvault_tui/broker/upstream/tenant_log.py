@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import unquote
 
 from agentvault_tui.broker.upstream.access import Holdings, TenantAccess
@@ -307,7 +307,7 @@ def _request(details: Json) -> dict[str, str]:
 
 
 def _member(row: Json, name: str) -> Json:
-    value: Any = row.get(name)
+    value: object = row.get(name)
     return value if isinstance(value, dict) else {}
 
 

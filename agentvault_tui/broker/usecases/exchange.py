@@ -7,7 +7,7 @@ it, so what is decided is the strictest answer over all that the connection stan
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.accounts import Held
 from agentvault_tui.broker.answers import (
@@ -186,7 +186,7 @@ def _request(
     return Request(agent, action, None, None, decision_id, connection)
 
 
-def _whose(account: Account | None) -> dict[str, Any]:
+def _whose(account: Account | None) -> dict[str, object]:
     """Say whose account it is: an approval is for that one and no other."""
     if account is None:
         return {}
@@ -363,7 +363,7 @@ def _deliveries(
 def _draft(
     broker: Broker, permit: _Permit, kind: EventType, reason: str | None
 ) -> Draft:
-    detail: dict[str, Any] = {
+    detail: dict[str, object] = {
         "connection": permit.account.connection,
         "account": permit.account.id,
     }

@@ -338,7 +338,7 @@ async def _record_outdated(broker: Broker) -> None:
     drafts: list[Draft] = []
     changes: list[Change] = []
     for token in batch:
-        detail: dict[str, Any] = {
+        detail: dict[str, object] = {
             "token_id": token.id,
             "expires_at": iso(token.expires.wall),
         }

@@ -52,7 +52,7 @@ class Request(NamedTuple):
     action: Action
     resource: str | None
     """RFC 8707 resource indicator."""
-    details: tuple[dict[str, Any], ...] | None
+    details: tuple[dict[str, object], ...] | None
     """RFC 9396 ``authorization_details`` as sent."""
     decision_id: DecisionId
     connection: str | None = None
@@ -66,7 +66,7 @@ class Request(NamedTuple):
         return " ".join(self.action.scopes)
 
     @property
-    def served(self) -> tuple[dict[str, Any], ...] | None:
+    def served(self) -> tuple[dict[str, object], ...] | None:
         """Return ``authorization_details`` as a resource server will read them.
 
         The object of our type says the action and resource that were decided about,
@@ -95,7 +95,7 @@ async def request_token(
     action: Action,
     *,
     resource: str | None,
-    details: tuple[dict[str, Any], ...] | None,
+    details: tuple[dict[str, object], ...] | None,
 ) -> Granted | Denied | Escalated | InvalidScope:
     """Decide, record, and only then answer a client_credentials request.
 
@@ -125,7 +125,7 @@ async def start_backchannel(
     action: Action,
     *,
     resource: str | None,
-    details: tuple[dict[str, Any], ...] | None,
+    details: tuple[dict[str, object], ...] | None,
 ) -> Escalated | Denied | InvalidScope:
     """Hold the request for a person, also where policy alone would allow it."""
     request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
@@ -439,7 +439,7 @@ def decision(
 ) -> Draft:
     """Return the event of a decision about *request*."""
     action = request.action
-    detail: dict[str, Any] = {"scope": request.scope, **_carried(request)}
+    detail: dict[str, object] = {"scope": request.scope, **_carried(request)}
     if action.parameters:
         detail["parameters"] = action.parameters
     if action.reason:
@@ -460,7 +460,7 @@ def decision(
     )
 
 
-def _carried(request: Request) -> dict[str, Any]:
+def _carried(request: Request) -> dict[str, object]:
     """Return what an event says of a request beside scope, action and parameters."""
     told = {
         "connection": request.connection,

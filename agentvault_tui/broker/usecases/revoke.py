@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
@@ -456,7 +456,7 @@ def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[S
 
 
 def _draft(kind: EventType, actor: Actor, agent: Agent, reason: str | None) -> Draft:
-    detail: dict[str, Any] = {
+    detail: dict[str, object] = {
         "agent": agent.name,
         "owner": agent.owner,
         "scopes": list(agent.scopes),

@@ -13,7 +13,7 @@ import logging
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_pending, stepup_draft
@@ -371,7 +371,7 @@ def _decidable(broker: Broker, stepup_id: str) -> StepUp:
     return stepup
 
 
-def _shown_at_tenant(stepup: StepUp) -> dict[str, Any]:
+def _shown_at_tenant(stepup: StepUp) -> dict[str, object]:
     """Return the RFC 9396 object a tenant that can will show beside its own pages.
 
     The agent's own words stay out: on the tenant's page they would look official.

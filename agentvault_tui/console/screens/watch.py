@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.app import App
@@ -36,7 +36,7 @@ _NEWS_SECONDS: Final = 6
 _NEWS_AT_ONCE: Final = 3
 
 
-def tell_news(app: App[Any], presence: OperatorsPresent) -> None:
+def tell_news(app: App[object], presence: OperatorsPresent) -> None:
     """Show what is news, a few lines at most; a dialog has it in its lower edge.
 
     There a toast would lie over the keys that decide.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingsMap, BindingType
 from textual.keys import key_to_character
@@ -59,7 +59,7 @@ class Keyed:
 
     BINDINGS: ClassVar[list[BindingType]]
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         if own := cls.__dict__.get("BINDINGS"):
             cls.BINDINGS = [_named(binding) for binding in own]
             KEYED.append(cls)

@@ -9,7 +9,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -58,14 +58,14 @@ def missing(parameter: str) -> TenantRefusedError:
     return refused("invalid_request", f"Missing required parameter: {parameter}")
 
 
-def reply(status: int, body: Mapping[str, Any]) -> Response:
+def reply(status: int, body: Mapping[str, object]) -> Response:
     """Write a JSON answer that no cache keeps (RFC 6749 section 5.1)."""
     return json_reply(status, body, {"pragma": "no-cache"})
 
 
 def refusal(error: TenantRefusedError) -> Response:
     """Write a refusal in Auth0's envelope, with the status it has in its flow."""
-    body: dict[str, Any] = {"error": error.error, "error_description": error.what}
+    body: dict[str, object] = {"error": error.error, "error_description": error.what}
     if error.error == "unauthorized_client":
         body["error_uri"] = _GRANTS_DOC
     return reply(error.status or _STATUS.get(error.error, 400), body)
@@ -124,7 +124,7 @@ def peer_of(request: Request) -> LogPeer:
 
 
 def json_reply(
-    status: int, body: Any = None, headers: Mapping[str, str] | None = None
+    status: int, body: object = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return an answer; with a *body* of None it has none, and no media type.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import (
@@ -58,7 +58,7 @@ def without_secrets(row: Json) -> Json:
     }
 
 
-def _cleaned(value: Any) -> Any:
+def _cleaned(value: object) -> object:
     if isinstance(value, dict):
         return without_secrets(value)
     return [_cleaned(one) for one in value] if isinstance(value, list) else value
@@ -77,7 +77,7 @@ def text(row: Json, *names: str) -> str:
     raise TenantUnreachableError(f"the tenant sent an object without its {names[0]}")
 
 
-def strings(value: Any) -> tuple[str, ...]:
+def strings(value: object) -> tuple[str, ...]:
     """Return the strings of a list, or the words of a string."""
     listed = value.split() if isinstance(value, str) else value
     if not isinstance(listed, list):
@@ -85,7 +85,7 @@ def strings(value: Any) -> tuple[str, ...]:
     return tuple(one for one in listed if isinstance(one, str))
 
 
-def object_rows(value: Any) -> list[Json]:
+def object_rows(value: object) -> list[Json]:
     """Return the objects of a list; of anything else, none."""
     listed = value if isinstance(value, list) else []
     return [one for one in listed if isinstance(one, dict)]

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.errors import TenantError
@@ -51,11 +51,11 @@ def _whose(item: PlanItem) -> str:
     return f"{item.address}{title}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return "nothing" if value is MISSING else visible(value, 80)
 
 
-def _lost(change: FieldChange) -> list[Any]:
+def _lost(change: FieldChange) -> list[object]:
     before = change.before if isinstance(change.before, list) else []
     after = change.after if isinstance(change.after, list) else []
     return [one for one in after if one not in before]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.text import Shown, visible
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
@@ -67,7 +67,7 @@ def summary(plan: ProvisioningPlan) -> str:
     return f"Plan: {', '.join(told)}."
 
 
-def shape(plan: ProvisioningPlan) -> dict[str, Any]:
+def shape(plan: ProvisioningPlan) -> dict[str, object]:
     """Return the plan for ``--json``."""
     return {
         "items": [
@@ -109,7 +109,7 @@ def _becomes(item: PlanItem, change: FieldChange) -> Shown:
     return Shown(f"{_value(before)} -> {_value(after)}")
 
 
-def _list_change(before: list[Any], after: list[Any]) -> Shown:
+def _list_change(before: list[object], after: list[object]) -> Shown:
     """Say what comes and goes; a long list stands nowhere in full."""
     come = [one for one in after if one not in before]
     gone = [one for one in before if one not in after]
@@ -120,7 +120,7 @@ def _list_change(before: list[Any], after: list[Any]) -> Shown:
     return Shown(" ".join(told)) if told else Shown(f"-> {_value(after)}")
 
 
-def _value(value: Any) -> Shown:
+def _value(value: object) -> Shown:
     match value:
         case Unknown(address):
             return Shown(f"(id of {address})")
@@ -142,7 +142,7 @@ def _value(value: Any) -> Shown:
             return visible(value, _WIDE)
 
 
-def _object(value: dict[str, Any]) -> Shown:
+def _object(value: dict[str, object]) -> Shown:
     """Name a scope by its value; anything else by all its members."""
     if "value" in value:
         return visible(value["value"], _WIDE)
@@ -151,7 +151,7 @@ def _object(value: dict[str, Any]) -> Shown:
     return Shown(" ".join(f"{visible(k, 40)}={_value(v)}" for k, v in value.items()))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return *value* as JSON has it; an id that is not known yet by its address."""
     if value is MISSING:
         return None
