@@ -14,7 +14,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.model import Account, AgentId, Given, Lease, sha256_hex
+from agentvault_tui.model import (
+    Account,
+    AgentId,
+    IssuedProviderToken,
+    Lease,
+    sha256_hex,
+)
 from agentvault_tui.vault import ProviderToken, Secret
 
 SHARERS_SHOWN: Final = 100
@@ -174,7 +180,7 @@ class Leases:
             for one in self._outside(account.agent_id, account.connection)
             if one.thumbprint != thumbprint
         ]
-        given.append(Given(account.id, thumbprint, until))
+        given.append(IssuedProviderToken(account.id, thumbprint, until))
         return self._put(account.agent_id, account.connection, given)
 
     def ended(self, account: Account, thumbprint: str, *, all_of_it: bool) -> Lease:
@@ -209,11 +215,13 @@ class Leases:
             default=None,
         )
 
-    def _outside(self, agent_id: AgentId, connection: str) -> list[Given]:
+    def _outside(self, agent_id: AgentId, connection: str) -> list[IssuedProviderToken]:
         lease, now = self.of(agent_id, connection), self._clock.now()
         return [one for one in lease.given if one.until > now] if lease else []
 
-    def _put(self, agent_id: AgentId, connection: str, given: list[Given]) -> Lease:
+    def _put(
+        self, agent_id: AgentId, connection: str, given: list[IssuedProviderToken]
+    ) -> Lease:
         lease = Lease(agent_id, connection, tuple(given))
         self._of[agent_id][connection] = lease
         return lease

@@ -9,14 +9,14 @@ from typing import Final
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.home import Home
-from agentvault_tui.policy import Policy, Texts
+from agentvault_tui.policy import Policy, PolicyTexts
 
 MAX_FILE: Final = 256 * 1024
 _Signature = tuple[tuple[int, ...] | None, ...]
 """What `stat` says about both files: cheap enough to ask each second."""
 
 
-def load_policy(home: Home, last: Texts = Texts()) -> Policy:  # noqa: B008 - immutable
+def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noqa: B008 - immutable
     """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
 
     Args:
@@ -38,7 +38,7 @@ def load_policy(home: Home, last: Texts = Texts()) -> Policy:  # noqa: B008 - im
     return Policy.of(texts, str(home.policy_file), str(home.scopes_file), seen)
 
 
-def kept_policy(home: Home, texts: Texts) -> Policy:
+def kept_policy(home: Home, texts: PolicyTexts) -> Policy:
     """Make a policy of what the files of *home* said once.
 
     Raises:
@@ -60,13 +60,13 @@ def changed(policy: Policy, home: Home) -> bool:
     return True
 
 
-def read_texts(home: Home) -> Texts:
+def read_texts(home: Home) -> PolicyTexts:
     """Read both files.
 
     Raises:
         PolicyError: one is no plain file, too large, unreadable, or not UTF-8.
     """
-    return Texts(read_text(home.policy_file), read_text(home.scopes_file))
+    return PolicyTexts(read_text(home.policy_file), read_text(home.scopes_file))
 
 
 def read_text(path: Path) -> str | None:

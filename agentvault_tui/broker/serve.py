@@ -43,7 +43,7 @@ from agentvault_tui.model import Draft, EventType
 from agentvault_tui.process import Child, harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provider import endpoints
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
 from agentvault_tui.web.local_ca import chosen_files
@@ -262,7 +262,9 @@ async def _serve(
 def _client_id(home: Home, settings: Settings) -> str:
     """Return the console's client: the one named, else the one provisioned."""
     tenant = settings.tenant
-    return tenant.client_id or KeptClients(home, tenant.issuer).client_id("console")
+    return tenant.client_id or ClientSecretsFile(home, tenant.issuer).client_id(
+        "console"
+    )
 
 
 def tenant_client(
@@ -276,7 +278,8 @@ def tenant_client(
     """
     try:
         ours = embedded or (
-            KeptClients(home, found.issuer).client_id("console") == found.client_id
+            ClientSecretsFile(home, found.issuer).client_id("console")
+            == found.client_id
         )
         stamped, amr = ours, not ours
     except SettingsError:

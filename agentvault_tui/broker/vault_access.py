@@ -42,7 +42,7 @@ from agentvault_tui.vault import (
     Tenant,
     TokenVault,
 )
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 log = logging.getLogger("agentvault.vault")
 
@@ -321,7 +321,7 @@ class VaultAccess:
         self._apart = Tenant(issuer, clock, timeout=deadline)
         self.issuer: Final = self._tenant.issuer
         self.users: Final = VaultUsers(home, self.issuer)
-        self.clients: Final = KeptClients(home, self.issuer)
+        self.clients: Final = ClientSecretsFile(home, self.issuer)
         self._clock = clock
         self._deadline = deadline
         self._resting: dict[Account, tuple[Deadline, NoToken]] = {}

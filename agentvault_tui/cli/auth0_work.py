@@ -39,14 +39,14 @@ from agentvault_tui.vault import (
     Tenant,
     TokenSource,
 )
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import (
-    Found,
     Needs,
     PlanItem,
     PlanStep,
     Provisioner,
     ProvisioningPlan,
+    TenantSurvey,
     checks,
     show,
     sign_in,
@@ -58,7 +58,7 @@ from agentvault_tui.vault.provision.needs import (
 )
 
 
-class TellingClients(KeptClients):
+class ReportingSecretsFile(ClientSecretsFile):
     """Keeps as ever, and remembers what came new, to print it once if asked."""
 
     def __init__(self, *args: Any) -> None:
@@ -78,7 +78,7 @@ class ManagementSession:
     """A tenant that is reached, with a credential."""
 
     management: Management
-    kept: TellingClients
+    kept: ReportingSecretsFile
     needs: Needs
 
     @property
@@ -105,7 +105,7 @@ async def opened(
     wanted = replace(
         needs(session), change_mfa_policy=change_mfa_policy, remove_unused=remove_unused
     )
-    kept = TellingClients(session.home, issuer)
+    kept = ReportingSecretsFile(session.home, issuer)
     async with reached(management_issuer(session)) as tenant:
         source: RegisteredClient | TokenSource
         if device:
@@ -134,7 +134,7 @@ async def reached(issuer: str) -> AsyncIterator[Tenant]:
 
 
 async def _by_device(
-    session: CliSession, tenant: Tenant, kept: KeptClients, wanted: Needs
+    session: CliSession, tenant: Tenant, kept: ClientSecretsFile, wanted: Needs
 ) -> TokenSource:
     if session.json:
         raise UsageError("a person reads the code", "leave out --json, or --device")
@@ -232,7 +232,7 @@ async def _must_have(there: ManagementSession, wanted: tuple[str, ...]) -> None:
         )
 
 
-def _must_know(plan: ProvisioningPlan, found: Found, *, asks: bool) -> None:
+def _must_know(plan: ProvisioningPlan, found: TenantSurvey, *, asks: bool) -> None:
     """Let a person see an application that is ours by its mark alone, before it is.
 
     Its owner would come by every right and secret that is meant for ours.
@@ -272,7 +272,7 @@ def _print_done(session: CliSession, item: PlanItem) -> None:
         out.line(out.word("ok"), f": {item.step.value} ", out.cell(item.address))
 
 
-def _print_secrets(session: CliSession, kept: TellingClients) -> None:
+def _print_secrets(session: CliSession, kept: ReportingSecretsFile) -> None:
     """Print what was asked for, this once."""
     for key, (client_id, secret) in kept.fresh.items():
         if session.json:

@@ -135,7 +135,7 @@ def check_settings(session: CliSession) -> Iterator[Finding]:
     tenant = settings.tenant.issuer or "embedded"
     yield ok(f"from {where}: listen {settings.broker.listen}, tenant {tenant}")
     if settings.tenant.issuer and not settings.tenant.client_id:
-        kept = lazy_room("vault.kept_clients").KeptClients
+        kept = lazy_room("vault.kept_clients").ClientSecretsFile
         if not kept(session.home, settings.tenant.issuer).client_id("console"):
             yield fault(
                 "tenant.issuer is set, and no application of it is known",

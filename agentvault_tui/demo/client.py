@@ -47,7 +47,7 @@ class TokenAnswer:
 
 
 @dataclass(slots=True)
-class Tally:
+class AnswerCounts:
     """What one agent saw answered, by outcome."""
 
     allowed: int = 0
@@ -77,7 +77,7 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
             trust_env=False,
             timeout=httpx.Timeout(30.0, pool=None),
         )
-        self.tally = Tally()
+        self.tally = AnswerCounts()
         self._broker = broker
 
     async def ask(

@@ -26,7 +26,7 @@ from agentvault_tui.demo.cast import (
     mail,
     payment,
 )
-from agentvault_tui.demo.client import OAuthClient, Tally
+from agentvault_tui.demo.client import AnswerCounts, OAuthClient
 from agentvault_tui.demo.operator import AgentCredentials, Operator, Record
 from agentvault_tui.demo.processes import Ready, write_private
 from agentvault_tui.demo.workspace import OwnersGuard, TokenGuard, WorkspaceStore
@@ -87,7 +87,7 @@ class Company:
                     )
 
 
-def answers(tally: Tally) -> dict[str, int]:
+def answers(tally: AnswerCounts) -> dict[str, int]:
     """Return a tally's counts by the ledger's words."""
     return {
         "allowed": tally.allowed,

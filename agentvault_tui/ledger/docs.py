@@ -18,7 +18,7 @@ from agentvault_tui.model import (
     Credential,
     DecisionId,
     Evidence,
-    Given,
+    IssuedProviderToken,
     Lease,
     Risk,
     StepUp,
@@ -243,7 +243,10 @@ def read_lease(key: str, doc: str) -> Lease:
     """Return the lease `write_lease` wrote; older versions wrote its end alone."""
     agent_id, _, connection = key.partition(" ")
     rows = json.loads(doc) if doc.startswith("[") else [["", "", doc]]
-    given = (Given(account, token, parse_iso(until)) for account, token, until in rows)
+    given = (
+        IssuedProviderToken(account, token, parse_iso(until))
+        for account, token, until in rows
+    )
     return Lease(AgentId(agent_id), connection, tuple(given))
 
 

@@ -1,6 +1,6 @@
 """The words of the product: frozen, slotted, without I/O, standard library only."""
 
-from agentvault_tui.model.account import Account, Given, Lease
+from agentvault_tui.model.account import Account, IssuedProviderToken, Lease
 from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential
 from agentvault_tui.model.decision import (
     DETAIL_TYPE,
@@ -48,7 +48,7 @@ __all__ = [
     "Event",
     "EventType",
     "Evidence",
-    "Given",
+    "IssuedProviderToken",
     "Lease",
     "Outcome",
     "Risk",

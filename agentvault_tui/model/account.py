@@ -36,7 +36,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class IssuedProviderToken:
     """A provider's token that an agent was given, by what may be known of it."""
 
     account_id: str
@@ -53,7 +53,7 @@ class Lease:
 
     agent_id: AgentId
     connection: str
-    given: tuple[Given, ...]
+    given: tuple[IssuedProviderToken, ...]
 
     @property
     def until(self) -> datetime | None:

@@ -29,7 +29,7 @@ from agentvault_tui.policy.rules import (
 )
 from agentvault_tui.policy.ruling import UNCLEAR, Principal, Ruling, message
 from agentvault_tui.policy.texts import (
-    Texts,
+    PolicyTexts,
     shipped_catalogue,
     shipped_policy,
 )
@@ -59,7 +59,7 @@ class Policy:
         catalogue: Catalogue,
         source: str = "policy",
         seen: Hashable = None,
-        texts: Texts = Texts(),  # noqa: B008 - immutable
+        texts: PolicyTexts = PolicyTexts(),  # noqa: B008 - immutable
         *,
         strict: bool = True,
     ) -> None:
@@ -132,7 +132,7 @@ class Policy:
     @classmethod
     def of(
         cls,
-        texts: Texts,
+        texts: PolicyTexts,
         policy_source: str,
         scopes_source: str,
         seen: Hashable = None,

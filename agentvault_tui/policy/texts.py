@@ -10,13 +10,13 @@ from typing import NamedTuple
 from agentvault_tui.policy.catalogue import Catalogue
 
 
-class Texts(NamedTuple):
+class PolicyTexts(NamedTuple):
     """What ``policy.cedar`` and ``scopes.toml`` say; None for one that is not there."""
 
     policy: str | None = None
     scopes: str | None = None
 
-    def gone(self, now: Texts) -> tuple[str, ...]:
+    def gone(self, now: PolicyTexts) -> tuple[str, ...]:
         """Return the names of the files that are here and not *now*."""
         names = ("policy.cedar", "scopes.toml")
         pairs = zip(names, self, now, strict=True)

@@ -49,8 +49,8 @@ from agentvault_tui.vault.tokens import (
     FixedToken,
     RefreshedToken,
     TokenSource,
+    probe_refresh_token,
     revoke_token,
-    still_taken,
 )
 
 __all__ = [
@@ -94,6 +94,6 @@ __all__ = [
     "begin_sign_in",
     "finish_sign_in",
     "is_approver",
+    "probe_refresh_token",
     "revoke_token",
-    "still_taken",
 ]

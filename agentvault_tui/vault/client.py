@@ -28,7 +28,7 @@ from agentvault_tui.vault.identity import (
     verify,
     verify_nonce,
 )
-from agentvault_tui.vault.refreshed import Refreshed
+from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.waiting import Sleep
 
@@ -76,7 +76,7 @@ class TenantClient:
         self.issuer: Final = self.tenant.issuer
         self.client_id: Final = client_id
         self._clock = clock
-        self._keys = Refreshed(self._fetch_keys, clock, burst=_KEY_FETCHES)
+        self._keys = CachedDocument(self._fetch_keys, clock, burst=_KEY_FETCHES)
 
     @property
     def reachable(self) -> bool | None:
@@ -210,7 +210,7 @@ class TenantClient:
         """Return the tenant's key that *raw* names; one it rotated to is fetched.
 
         Until *until* a key that is not listed yet, or cannot be fetched, is asked for
-        again; `Refreshed` bounds the requests that makes, whoever asks how often.
+        again; `CachedDocument` bounds the requests that makes, whoever asks how often.
         """
         kid = key_id(raw)
         pause = _FIRST_RETRY

@@ -29,7 +29,7 @@ _BITS: Final = 3072
 _PUBLIC: Final = 65537
 
 
-class KeptClients:
+class ClientSecretsFile:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
     A member for each application: ``console``, ``management`` and

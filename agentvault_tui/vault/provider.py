@@ -90,7 +90,7 @@ class ProviderRevoked:
 
 
 @dataclass(frozen=True, slots=True)
-class NotYet:
+class RevocationPending:
     """Nobody can say so; worth asking again."""
 
     problem: str
@@ -99,7 +99,7 @@ class NotYet:
 
 
 @dataclass(frozen=True, slots=True)
-class WouldNot:
+class RevocationRefused:
     """It refused, and would again."""
 
     problem: str
@@ -119,10 +119,12 @@ class ProviderClient:
         remedy = f"see connections.{self._name} in config.toml"
         return Wire(url, seconds, who=self._name, remedy=remedy) if url else None
 
-    async def revoke(self, token: Secret) -> ProviderRevoked | NotYet | WouldNot:
+    async def revoke(
+        self, token: Secret
+    ) -> ProviderRevoked | RevocationPending | RevocationRefused:
         """Revoke an access token (RFC 7009), and see that it is so where that shows."""
         if self._revocation is None:
-            return WouldNot(f"no revocation endpoint of {self._name} is known")
+            return RevocationRefused(f"no revocation endpoint of {self._name} is known")
         try:
             # In the body, as section 2.1 has it: an address stands in logs.
             form = {"token": token.reveal()}
@@ -130,11 +132,11 @@ class ProviderClient:
                 "POST", self._at.revocation, form=form, cap=_CAP
             )
         except TenantUnreachableError as error:
-            return NotYet(error.diagnosis())
+            return RevocationPending(error.diagnosis())
         said = self._read(reply)
         if isinstance(said, ProviderRevoked) and await self._takes(token):
             # Google's: "it might take some time before [it] has full effect".
-            return NotYet(f"{self._name} revoked it and still takes it")
+            return RevocationPending(f"{self._name} revoked it and still takes it")
         return said
 
     async def whose(self, token: Secret) -> str:
@@ -154,7 +156,9 @@ class ProviderClient:
             if wire is not None:
                 await wire.aclose()
 
-    def _read(self, reply: TenantReply) -> ProviderRevoked | NotYet | WouldNot:
+    def _read(
+        self, reply: TenantReply
+    ) -> ProviderRevoked | RevocationPending | RevocationRefused:
         code = read_refusal(reply).code
         if reply.status == 200 and not _is_denied(reply):
             return ProviderRevoked()
@@ -167,8 +171,8 @@ class ProviderClient:
         if reply.status in {408, 425, 429} or not 400 <= reply.status < 500:
             # Section 2.2.1: after a 503 the token still exists; Retry-After says how
             # long to leave it.
-            return NotYet(told, reply.retry_after or 0.0)
-        return WouldNot(told)
+            return RevocationPending(told, reply.retry_after or 0.0)
+        return RevocationRefused(told)
 
     async def _takes(self, token: Secret) -> bool:
         """Tell whether the provider is seen to take the token; a doubt is no."""

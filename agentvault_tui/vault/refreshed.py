@@ -20,7 +20,7 @@ PAUSE: Final = 60.0
 """Seconds for each fetch, on average, while there is something to fall back on."""
 
 
-class Refreshed(Generic[T]):
+class CachedDocument(Generic[T]):
     """The last good copy of a document, and the rules for fetching another."""
 
     def __init__(

@@ -16,7 +16,7 @@ from agentvault_tui.vault.discovery import (
 )
 from agentvault_tui.vault.egress import route
 from agentvault_tui.vault.issuer import check_issuer
-from agentvault_tui.vault.refreshed import Refreshed
+from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.waiting import Sleep
@@ -51,8 +51,8 @@ class Tenant:
         self.skew: float | None = None
         """Seconds by which the tenant's clock was ahead, at its last answer."""
         self._wire = Wire(self.issuer, timeout)
-        self._metadata = Refreshed(self._fetch_metadata, clock)
-        self._details_types = Refreshed(self._fetch_details_types, clock)
+        self._metadata = CachedDocument(self._fetch_metadata, clock)
+        self._details_types = CachedDocument(self._fetch_details_types, clock)
 
     @property
     def reachable(self) -> bool | None:

@@ -66,7 +66,7 @@ class FixedToken:
         """Do nothing: there is no other."""
 
 
-class _Kept(ABC):
+class _CachedToken(ABC):
     """A token of one grant, fetched once for all who wait for it, and kept."""
 
     def __init__(self, tenant: Tenant, client: RegisteredClient) -> None:
@@ -106,7 +106,7 @@ class _Kept(ABC):
         return read_access(reply, self._tenant.clock)
 
 
-class ClientCredentials(_Kept):
+class ClientCredentials(_CachedToken):
     """Tokens of RFC 6749 section 4.4, for one audience."""
 
     def __init__(self, tenant: Tenant, client: RegisteredClient, audience: str) -> None:
@@ -119,7 +119,7 @@ class ClientCredentials(_Kept):
         return await self._ask(form, repeatable=True)
 
 
-class RefreshedToken(_Kept):
+class RefreshedToken(_CachedToken):
     """Tokens of a refresh token, also for another audience (Auth0's MRRT)."""
 
     def __init__(
@@ -249,7 +249,7 @@ async def revoke_token(
         raise refused(reply, "revoke the refresh token", tenant.clock.now())
 
 
-async def still_taken(
+async def probe_refresh_token(
     tenant: Tenant, client: RegisteredClient, refresh_token: Secret
 ) -> Secret | None:
     """Return the refresh token the tenant takes in the place of one, if it does.

@@ -50,7 +50,7 @@ _WAYS: Final = (str, quote, quote_plus)
 """How a secret may be written: as it is, or as an address or a form has it."""
 
 
-class Echoes:
+class SecretRedactor:
     """The secrets of one request."""
 
     def __init__(self, secrets: frozenset[str]) -> None:
@@ -184,7 +184,7 @@ class Wire:
         request = client.build_request(
             method, url, data=form, content=content, headers=headers
         )
-        return await self._exchange(request, cap, Echoes.of(form, body, bearer))
+        return await self._exchange(request, cap, SecretRedactor.of(form, body, bearer))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -193,7 +193,7 @@ class Wire:
             await client.aclose()
 
     async def _exchange(
-        self, request: httpx.Request, cap: int, echoes: Echoes
+        self, request: httpx.Request, cap: int, echoes: SecretRedactor
     ) -> TenantReply:
         try:
             # httpx bounds each read; a byte a second would pass all of them.

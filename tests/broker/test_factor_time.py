@@ -15,7 +15,7 @@ from agentvault_tui.broker.tenant_process import Announcement
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import MFA_AT
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -63,7 +63,7 @@ async def test_where_apply_set_the_tenant_up_its_claim_alone_counts(
     async with rogue_tenant() as tenant:
         assert await reason(home, tenant) == ""
         assert await reason(home, tenant, embedded=True) == "no_mfa"
-        kept = KeptClients(home, tenant.issuer)
+        kept = ClientSecretsFile(home, tenant.issuer)
         kept.keep("console", "another", None)
         assert await reason(home, tenant) == ""
         kept.keep("console", CLIENT_ID, None)
@@ -78,7 +78,7 @@ async def test_the_signed_claim_needs_no_amr_where_apply_set_the_tenant_up(
     async with rogue_tenant() as tenant:
         assert await reason(home, tenant, **STAMPED) == "no_mfa"
         assert await reason(home, tenant, embedded=True, **STAMPED) == ""
-        kept = KeptClients(home, tenant.issuer)
+        kept = ClientSecretsFile(home, tenant.issuer)
         kept.keep("console", CLIENT_ID, None)
         assert await reason(home, tenant, **STAMPED) == ""
         assert await reason(home, tenant, **{**STAMPED, "amr": ["pwd"]}) == ""
@@ -93,7 +93,7 @@ async def test_a_home_that_cannot_be_read_requires_both(
     """Damage to what apply kept must not make an approval easier."""
     home = Home(tmp_path, tmp_path)
     async with rogue_tenant() as tenant:
-        kept = KeptClients(home, tenant.issuer)
+        kept = ClientSecretsFile(home, tenant.issuer)
         kept.path.parent.mkdir()
         kept.path.write_text(damage, "latin-1")
         assert await reason(home, tenant) == "no_mfa"

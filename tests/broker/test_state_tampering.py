@@ -33,7 +33,7 @@ from agentvault_tui.model import (
     Agent,
     Draft,
     EventType,
-    Given,
+    IssuedProviderToken,
     Lease,
     sha256_hex,
 )
@@ -87,7 +87,11 @@ async def elsewhere(bench: Bench, agent: Agent, cut: Agent) -> None:
     account = Account(
         agent.id, "google", "cac_1", "https://t", "sub", "Ann", ("mail",), now
     )
-    lease = Lease(agent.id, "google", (Given("cac_1", "ab", now + timedelta(hours=1)),))
+    lease = Lease(
+        agent.id,
+        "google",
+        (IssuedProviderToken("cac_1", "ab", now + timedelta(hours=1)),),
+    )
     step = OutboxStep(f"{cut.id}/vault grant", cut.id, "vault grant", now)
     for kind, change in (
         (EventType.CONNECTION_ADDED, account),

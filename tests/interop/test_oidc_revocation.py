@@ -31,7 +31,7 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.vault import ClientSecret, Secret, Tenant
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 STEP = "held refresh token"
 
@@ -121,7 +121,7 @@ async def keep_signed_in(provider: Provider, home: Home, agent_id: AgentId) -> S
     tenant = Tenant(provider.issuer, SystemClock())
     token = await signed_in_at(tenant, credential)
     await tenant.aclose()
-    clients = KeptClients(home, provider.issuer)
+    clients = ClientSecretsFile(home, provider.issuer)
     clients.keep(f"agents/{agent_id}", credential.client_id, credential.secret)
     user = VaultUser(URSULA, "ursula", token, credential.client_id)
     VaultUsers(home, provider.issuer).keep(agent_id, user)
@@ -130,7 +130,7 @@ async def keep_signed_in(provider: Provider, home: Home, agent_id: AgentId) -> S
 
 def lives(provider: Provider, home: Home, agent_id: AgentId, token: Secret) -> bool:
     """Ask the provider whether the agent's application may still use the token."""
-    clients, key = KeptClients(home, provider.issuer), f"agents/{agent_id}"
+    clients, key = ClientSecretsFile(home, provider.issuer), f"agents/{agent_id}"
     form = {
         "grant_type": "refresh_token",
         "refresh_token": token.reveal(),

@@ -26,7 +26,7 @@ import httpx
 from agentvault_tui.cli.auth0_credential import from_descriptor, from_prompt
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 PROGRAM: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 AGENT: Final = f"live-{secrets.token_hex(4)}"
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not settings.exists():
         settings.write_text(f"[tenant]\nissuer = {json.dumps(given.issuer)}\n")
     try:
-        KeptClients(Home.locate(home), given.issuer)
+        ClientSecretsFile(Home.locate(home), given.issuer)
         credential = (
             from_prompt()
             if given.credential_fd is None

@@ -22,7 +22,7 @@ from agentvault_tui.vault import (
     TenantClient,
 )
 from agentvault_tui.vault.device import FlowTokens
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import (
     AgentNeed,
     Needs,
@@ -70,7 +70,7 @@ async def provisioner(tenant: TenantThread, home: Home) -> AsyncIterator[Provisi
     budget = Budget(tenant.clock, rate=1e6, burst=1000)
     management = Management(reached, credential, budget=budget)
     try:
-        yield Provisioner(management, KeptClients(home, tenant.issuer))
+        yield Provisioner(management, ClientSecretsFile(home, tenant.issuer))
     finally:
         await reached.aclose()
 
@@ -97,7 +97,7 @@ async def test_a_person_approves_at_the_client_that_was_made(
 ) -> None:
     """The device flow begins at it, and its ID token proves a fresh second factor."""
     alice = tenant.users.add("alice@acme.test", approver=True)
-    client_id = KeptClients(home, tenant.issuer).client_id("console")
+    client_id = ClientSecretsFile(home, tenant.issuer).client_id("console")
     client = TenantClient(tenant.issuer, client_id, tenant.clock)
     try:
         flow = await client.start_device_flow(ttl=120)

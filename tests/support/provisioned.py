@@ -14,7 +14,7 @@ from support.tls_front import tls_front, trusted
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.vault import Budget, ClientSecret, Management, Secret, Tenant
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import (
     AgentNeed,
     Needs,
@@ -46,13 +46,13 @@ class Provisioned:
 
     def client_id(self, key: str) -> str:
         """Name one of the applications that were made."""
-        return KeptClients(self.home, self.tenant.issuer).client_id(key)
+        return ClientSecretsFile(self.home, self.tenant.issuer).client_id(key)
 
     async def plan(self, *, applied: bool = False) -> ProvisioningPlan:
         """Return what would be done; do it, if it is to be *applied*."""
         api = self.management
         try:
-            made = Provisioner(api, KeptClients(self.home, self.tenant.issuer))
+            made = Provisioner(api, ClientSecretsFile(self.home, self.tenant.issuer))
             plan, found = await made.plan(NEEDS)
             if applied:
                 async for _ in made.apply(plan, found):

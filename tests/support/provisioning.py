@@ -23,7 +23,7 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import (
     AgentNeed,
     Needs,
@@ -57,9 +57,9 @@ class Vault:
         }
         return Needs(**{**values, **changes})
 
-    def kept(self) -> KeptClients:
+    def kept(self) -> ClientSecretsFile:
         """The file with the secrets."""
-        return KeptClients(self.home, self.tenant.issuer)
+        return ClientSecretsFile(self.home, self.tenant.issuer)
 
     def management(self) -> Management:
         """A client of the tenant for which waiting is moving a clock."""

@@ -18,7 +18,7 @@ from agentvault_tui.broker.vault_access import VaultAccess, VaultUser
 from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import Secret
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.web import ServerTls
 
 VAULT = (
@@ -53,7 +53,7 @@ class Vaulted(Live):
         """Return an agent that has its client, vault user and accounts."""
         caller = await self.caller(name, *(scopes or SCOPES), **more)
         agent_id = caller.agent.id
-        kept = KeptClients(self.bench.home, self.auth0.issuer)
+        kept = ClientSecretsFile(self.bench.home, self.auth0.issuer)
         kept.keep(f"agents/{agent_id}", f"app-{name}", Secret(f"secret-of-{name}"))
         user = VaultUser("auth0|ursula", "Ursula", Secret(REFRESH))
         self.broker.vault.users.keep(agent_id, user)

@@ -21,7 +21,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Agent, AgentId, Draft, new_id
 from agentvault_tui.vault import ClientSecret, Secret
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 
 class Site:
@@ -61,7 +61,7 @@ class Site:
         """Register an agent with a client, a vault user and a refresh token there."""
         agent = await self.bench.agent(new_id("bot").replace("_", "-"))
         there = AtTenant(self.admin, agent.name)
-        kept = KeptClients(self.home, self.tenant.issuer)
+        kept = ClientSecretsFile(self.home, self.tenant.issuer)
         secret = Secret(there.client["client_secret"])
         kept.keep(f"agents/{agent.id}", there.client["client_id"], secret)
         token = there.tokens()["refresh_token"]

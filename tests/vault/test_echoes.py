@@ -10,7 +10,12 @@ from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.vault import Secret, Tenant
-from agentvault_tui.vault.provider import Endpoints, NotYet, ProviderClient, WouldNot
+from agentvault_tui.vault.provider import (
+    Endpoints,
+    ProviderClient,
+    RevocationPending,
+    RevocationRefused,
+)
 
 SECRET = "ya29.a0/b+c=="
 
@@ -27,10 +32,10 @@ async def test_a_provider_that_quotes_the_token_puts_it_in_no_record(
         lambda asked: Answer(raw=f"HTTP/9 {asked.form['token']}\r\n\r\n".encode()),
     )
     refused = await provider.revoke(Secret(SECRET))
-    assert isinstance(refused, WouldNot)
+    assert isinstance(refused, RevocationRefused)
     accepted = await provider.revoke(Secret(SECRET))
     broken = await provider.revoke(Secret(SECRET))
-    assert isinstance(broken, NotYet)
+    assert isinstance(broken, RevocationPending)
     for said in (refused, accepted, broken):
         assert SECRET not in str(said)
     assert "hidden" in refused.problem

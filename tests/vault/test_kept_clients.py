@@ -12,17 +12,17 @@ import pytest
 from agentvault_tui.errors import NotFoundError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.vault import Secret
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 ACME = "https://acme.eu.auth0.com/"
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> KeptClients:
-    return KeptClients(Home(tmp_path, tmp_path), ACME)
+def kept(tmp_path: Path) -> ClientSecretsFile:
+    return ClientSecretsFile(Home(tmp_path, tmp_path), ACME)
 
 
-def test_it_is_private_under_any_umask(kept: KeptClients) -> None:
+def test_it_is_private_under_any_umask(kept: ClientSecretsFile) -> None:
     """File 0600 and folder 0700, also where everything may be read by default."""
     before = os.umask(0)
     try:
@@ -34,7 +34,7 @@ def test_it_is_private_under_any_umask(kept: KeptClients) -> None:
     assert list(kept.path.parent.iterdir()) == [kept.path]
 
 
-def test_a_secret_belongs_to_its_client(kept: KeptClients) -> None:
+def test_a_secret_belongs_to_its_client(kept: ClientSecretsFile) -> None:
     """A client made anew does not go by the secret of the one before it."""
     kept.keep("broker", "c1", Secret("s1"))
     assert kept.has_secret("broker", "c1")
@@ -45,7 +45,9 @@ def test_a_secret_belongs_to_its_client(kept: KeptClients) -> None:
         kept.secret("broker")
 
 
-def test_a_secret_that_goes_meanwhile_is_missed_by_name(kept: KeptClients) -> None:
+def test_a_secret_that_goes_meanwhile_is_missed_by_name(
+    kept: ClientSecretsFile,
+) -> None:
     """Read when it is sent: gone by then, it is an error of ours that says so."""
     kept.keep("broker", "c1", Secret("s1"))
     secret = kept.secret("broker")
@@ -54,16 +56,16 @@ def test_a_secret_that_goes_meanwhile_is_missed_by_name(kept: KeptClients) -> No
         secret.reveal()
 
 
-def test_tenants_do_not_share_a_file(kept: KeptClients, tmp_path: Path) -> None:
+def test_tenants_do_not_share_a_file(kept: ClientSecretsFile, tmp_path: Path) -> None:
     """Secrets of one are neither read nor overwritten for another."""
     kept.keep("broker", "c1", Secret("s1"))
-    other = KeptClients(Home(tmp_path, tmp_path), "https://other.eu.auth0.com/")
+    other = ClientSecretsFile(Home(tmp_path, tmp_path), "https://other.eu.auth0.com/")
     assert other.client_id("broker") == ""
     other.keep("broker", "c9", Secret("s9"))
     assert kept.secret("broker").reveal() == "s1"
 
 
-def test_a_damaged_file_is_said_and_not_quoted(kept: KeptClients) -> None:
+def test_a_damaged_file_is_said_and_not_quoted(kept: ClientSecretsFile) -> None:
     """A person restores it; what it holds is in no message and no traceback."""
     kept.keep("broker", "c1", Secret("s1"))
     kept.path.write_text('{"broker": {"client_secret": "s1-very-secret"')
@@ -77,14 +79,14 @@ def test_a_damaged_file_is_said_and_not_quoted(kept: KeptClients) -> None:
 
 
 def test_two_processes_lose_none_of_each_others_secrets(
-    kept: KeptClients, tmp_path: Path
+    kept: ClientSecretsFile, tmp_path: Path
 ) -> None:
     """A broker rotates while apply makes clients: every secret is told only once."""
     keys = [f"agents/agt_{number}" for number in range(24)]
 
     def keep(key: str) -> None:
         # As each process has it: an object of its own, and no lock in common.
-        own = KeptClients(Home(tmp_path, tmp_path), ACME)
+        own = ClientSecretsFile(Home(tmp_path, tmp_path), ACME)
         own.keep(key, f"client of {key}", Secret(f"secret of {key}"))
 
     with ThreadPoolExecutor(8) as several:
@@ -95,7 +97,7 @@ def test_two_processes_lose_none_of_each_others_secrets(
 
 
 def test_a_secret_that_is_kept_outlives_a_power_cut(
-    kept: KeptClients, monkeypatch: pytest.MonkeyPatch
+    kept: ClientSecretsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """File and folder are flushed: a rename alone may be undone by a power cut."""
     flushed = []
@@ -111,7 +113,7 @@ def test_a_secret_that_is_kept_outlives_a_power_cut(
 
 
 def test_a_link_in_the_files_place_is_replaced_and_not_followed(
-    kept: KeptClients, tmp_path: Path
+    kept: ClientSecretsFile, tmp_path: Path
 ) -> None:
     """Secrets are written to the home's own file, wherever a link there points."""
     kept.path.parent.mkdir()
@@ -124,7 +126,7 @@ def test_a_link_in_the_files_place_is_replaced_and_not_followed(
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
 
 
-def test_a_workers_key_has_one_name(kept: KeptClients) -> None:
+def test_a_workers_key_has_one_name(kept: ClientSecretsFile) -> None:
     """The name follows from the key, so the tenant's copy can be told by it."""
     kept.keep("agents/agt_1", "c1", Secret("s1"))
     assert kept.worker_key("agents/agt_1") == ""

@@ -16,10 +16,10 @@ from agentvault_tui.vault import Secret
 from agentvault_tui.vault.provider import (
     KNOWN,
     Endpoints,
-    NotYet,
     ProviderClient,
     ProviderRevoked,
-    WouldNot,
+    RevocationPending,
+    RevocationRefused,
     endpoints,
 )
 from agentvault_tui.vault.reply import TenantReply
@@ -68,25 +68,28 @@ async def test_the_token_alone_is_sent_and_nothing_of_ours() -> None:
         (Answer({"ok": True, "revoked": True}), ProviderRevoked()),
         (
             Answer({"ok": False, "error": "invalid_auth"}),
-            NotYet("acme answered 200 invalid_auth"),
+            RevocationPending("acme answered 200 invalid_auth"),
         ),
-        (Answer({"ok": True, "revoked": False}), NotYet("acme answered 200")),
+        (
+            Answer({"ok": True, "revoked": False}),
+            RevocationPending("acme answered 200"),
+        ),
         (
             Answer(status=503, headers={"Retry-After": "17"}),
-            NotYet("acme answered 503", 17.0),
+            RevocationPending("acme answered 503", 17.0),
         ),
-        (Answer(status=429), NotYet("acme answered 429")),
-        (Answer(status=500), NotYet("acme answered 500")),
-        (Answer(status=202), NotYet("acme answered 202")),
+        (Answer(status=429), RevocationPending("acme answered 429")),
+        (Answer(status=500), RevocationPending("acme answered 500")),
+        (Answer(status=202), RevocationPending("acme answered 202")),
         (
             Answer({"error": "invalid_client"}, status=401),
-            WouldNot("acme answered 401 invalid_client"),
+            RevocationRefused("acme answered 401 invalid_client"),
         ),
         (
             Answer({"error": "unsupported_token_type"}, status=400),
-            WouldNot("acme answered 400 unsupported_token_type"),
+            RevocationRefused("acme answered 400 unsupported_token_type"),
         ),
-        (Answer(b"<html>", status=404), WouldNot("acme answered 404")),
+        (Answer(b"<html>", status=404), RevocationRefused("acme answered 404")),
     ],
 )
 async def test_each_answer_is_taken_for_what_it_says(
@@ -114,7 +117,7 @@ async def test_what_is_no_answer_is_bounded_and_asked_again(
     async with standing(answer, seconds=0.3) as here:
         said = await here.provider.revoke(TOKEN)
         assert here.rogue.asked("/elsewhere") == 0
-    assert isinstance(said, NotYet)
+    assert isinstance(said, RevocationPending)
     assert word in said.problem
     assert "acme" in said.problem
     assert TOKEN.reveal() not in said.problem
@@ -125,7 +128,7 @@ async def test_a_token_that_is_still_taken_is_not_told_as_revoked() -> None:
     async with standing(Answer(), looks=True) as here:
         here.rogue.script(USERINFO, Answer({"sub": "1093"}), Answer(status=401))
         said = await here.provider.revoke(TOKEN)
-        assert said == NotYet("acme revoked it and still takes it")
+        assert said == RevocationPending("acme revoked it and still takes it")
         assert await here.provider.revoke(TOKEN) == ProviderRevoked()
         looked = here.rogue.sent(USERINFO)[0]
     assert looked.headers["authorization"] == f"Bearer {TOKEN.reveal()}"
@@ -154,7 +157,7 @@ async def test_nothing_is_asked_where_nothing_is_known() -> None:
     """A provider without endpoints is told no token."""
     provider = ProviderClient(Endpoints(), "acme")
     said = await provider.revoke(TOKEN)
-    assert said == WouldNot("no revocation endpoint of acme is known")
+    assert said == RevocationRefused("no revocation endpoint of acme is known")
     assert await provider.whose(TOKEN) == ""
     assert TOKEN.reveal() not in repr((provider, said))
 

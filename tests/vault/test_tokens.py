@@ -34,7 +34,7 @@ from agentvault_tui.vault import (
     SigningKey,
     Tenant,
 )
-from agentvault_tui.vault.tokens import revoke_token, still_taken
+from agentvault_tui.vault.tokens import probe_refresh_token, revoke_token
 
 SECRET = ClientSecret("avMgmt01", Secret("the-management-secret"))
 REVOKE = "/oauth/revoke"
@@ -295,13 +295,13 @@ async def test_whether_a_refresh_token_is_dead_is_asked_by_using_it(
     held = Secret("v1.rt")
     dead = {"error": "invalid_grant", "error_description": "Unknown or invalid"}
     tenant.script(TOKEN, Answer(dead, status=403))
-    assert await still_taken(wired, SECRET, held) is None
+    assert await probe_refresh_token(wired, SECRET, held) is None
     form = tenant.sent(TOKEN)[0].form
     assert (form["refresh_token"], form["scope"]) == ("v1.rt", "openid")
     tenant.script(TOKEN, Answer(tenant.access()))
-    assert await still_taken(wired, SECRET, held) is held
+    assert await probe_refresh_token(wired, SECRET, held) is held
     tenant.script(TOKEN, Answer(tenant.access(refresh_token="v1.next")))
-    rotated = await still_taken(wired, SECRET, held)
+    rotated = await probe_refresh_token(wired, SECRET, held)
     assert rotated is not None
     assert rotated.reveal() == "v1.next"
 
@@ -322,7 +322,7 @@ async def test_no_other_answer_says_that_a_refresh_token_is_dead(
     """Who cannot be told that it is dead has to take it for one that lives."""
     tenant.script(TOKEN, reply)
     with pytest.raises(TenantError):
-        await still_taken(wired, SECRET, Secret("v1.rt"))
+        await probe_refresh_token(wired, SECRET, Secret("v1.rt"))
 
 
 async def test_secrets_are_in_no_repr_no_log_and_no_pickle(

@@ -19,7 +19,7 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class TenantAccess:
     def __init__(self, home: Home, tenant: Tenant, rate: float) -> None:
         """Administer *tenant* with what *home* keeps, *rate* requests a second."""
         self._tenant = tenant
-        self._kept = KeptClients(home, tenant.issuer)
+        self._kept = ClientSecretsFile(home, tenant.issuer)
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
         self._known: tuple[str, Management] | None = None
         self.given: RegisteredClient | None = None
@@ -141,7 +141,7 @@ class TenantAccess:
 class Holdings:
     """What agents have at the tenant, as far as this home knows."""
 
-    def __init__(self, kept: KeptClients) -> None:
+    def __init__(self, kept: ClientSecretsFile) -> None:
         """Read clients from *kept*; the rest comes from whoever connects accounts."""
         self._kept = kept
         self._seen: tuple[int, ...] | None = None

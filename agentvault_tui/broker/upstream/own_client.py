@@ -13,7 +13,7 @@ from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Agent
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Budget, Management, RegisteredClient, Tenant
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import AgentNeed, Needs, Provisioner
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.plan import PlanStep, make_plan
@@ -30,7 +30,7 @@ _KINDS: Final = frozenset(
 async def make_own_client(
     tenant: Tenant,
     credential: RegisteredClient,
-    kept: KeptClients,
+    kept: ClientSecretsFile,
     agent: Agent,
     connection: str,
 ) -> None:

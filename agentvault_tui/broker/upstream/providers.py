@@ -28,9 +28,9 @@ from agentvault_tui.vault import Cause, NoToken, ProviderToken
 from agentvault_tui.vault.provider import (
     KNOWN,
     Endpoints,
-    NotYet,
     ProviderClient,
     ProviderRevoked,
+    RevocationPending,
     endpoints,
 )
 
@@ -279,7 +279,7 @@ class Providers:
             if self._registry.step(row.agent_id, row.id) is not row:
                 return Tried("overtaken while it waited for a place")
             said = await provider.revoke(held.token)
-        if isinstance(said, NotYet):
+        if isinstance(said, RevocationPending):
             return Tried(said.problem, said.wait)
         if not isinstance(said, ProviderRevoked):
             return self._by_hand(row, said.problem)

@@ -35,7 +35,7 @@ from agentvault_tui.model import (
     EventType,
 )
 from agentvault_tui.text import visible
-from agentvault_tui.vault import Priority, revoke_token, still_taken
+from agentvault_tui.vault import Priority, probe_refresh_token, revoke_token
 from agentvault_tui.vault.management.objects import clients
 
 log = logging.getLogger("agentvault.sign_out")
@@ -66,7 +66,7 @@ async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
         )
     try:
         await revoke_token(tenant, credential, user.refresh_token)
-        left = await still_taken(tenant, credential, user.refresh_token)
+        left = await probe_refresh_token(tenant, credential, user.refresh_token)
     except TenantCredentialError:
         if not await _is_gone(broker, credential.client_id):
             raise

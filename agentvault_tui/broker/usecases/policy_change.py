@@ -41,7 +41,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     Token,
 )
-from agentvault_tui.policy import Policy, Texts
+from agentvault_tui.policy import Policy, PolicyTexts
 
 POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
@@ -65,7 +65,7 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
     """
     kept = await _kept(home, ledger)
     try:
-        return load_policy(home, kept or Texts()), None
+        return load_policy(home, kept or PolicyTexts()), None
     except PolicyError as error:
         if kept is None:
             raise
@@ -77,7 +77,7 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
         return last, error.diagnosis()
 
 
-async def _kept(home: Home, ledger: Ledger) -> Texts | None:
+async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
     """Return the texts of what was in force last, if they are what the chain names."""
     named = await _named(ledger)
     if not named:
@@ -107,13 +107,13 @@ async def _named(ledger: Ledger) -> str:
     return named[1]
 
 
-def _read_kept(value: str | None) -> tuple[str | None, Texts]:
+def _read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
     """Return version and texts of the copy in the ledger, nothing of a broken one."""
     try:
         kept = json.loads(value or "{}")
-        return kept["version"], Texts(kept["policy"], kept["scopes"])
+        return kept["version"], PolicyTexts(kept["policy"], kept["scopes"])
     except (ValueError, TypeError, LookupError):
-        return None, Texts()
+        return None, PolicyTexts()
 
 
 async def take_over_policy(broker: Broker) -> None:

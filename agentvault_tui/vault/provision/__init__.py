@@ -7,18 +7,18 @@
 from agentvault_tui.vault.device import sign_in
 from agentvault_tui.vault.provision import checks, show
 from agentvault_tui.vault.provision.applying import Provisioner
-from agentvault_tui.vault.provision.needs import AgentNeed, Found, Needs, Pin
+from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin, TenantSurvey
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
 
 __all__ = [
     "AgentNeed",
-    "Found",
     "Needs",
     "Pin",
     "PlanItem",
     "PlanStep",
     "Provisioner",
     "ProvisioningPlan",
+    "TenantSurvey",
     "checks",
     "show",
     "sign_in",

@@ -16,7 +16,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.management.rows import by_plan
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.needs import Found, Keeper, Needs
+from agentvault_tui.vault.provision.needs import Needs, SecretStore, TenantSurvey
 from agentvault_tui.vault.provision.plan import (
     PlanItem,
     PlanStep,
@@ -44,7 +44,10 @@ _REREAD: Final = frozenset({DesiredKind.FLOW, DesiredKind.CONNECTION})
 
 
 async def carry_out(
-    plan: ProvisioningPlan, found: Found, reader: TenantReader, writer: TenantWriter
+    plan: ProvisioningPlan,
+    found: TenantSurvey,
+    reader: TenantReader,
+    writer: TenantWriter,
 ) -> AsyncGenerator[PlanItem]:
     """Do what *plan* says, in its order, and yield each item once it is true.
 
@@ -86,7 +89,7 @@ class _Run:
     """One run, and the ids of what stands so far."""
 
     plan: ProvisioningPlan
-    found: Found
+    found: TenantSurvey
     reader: TenantReader
     writer: TenantWriter
     ids: dict[str, str]
@@ -188,14 +191,14 @@ def _room_in_flow(bound: list[str]) -> None:
 class Provisioner:
     """Reads a tenant, says what is to do there, and does it."""
 
-    def __init__(self, management: Management, keeper: Keeper) -> None:
+    def __init__(self, management: Management, keeper: SecretStore) -> None:
         """Use *management*; secrets the tenant gives go to *keeper* alone."""
         self._reader: Final = TenantReader(management, keeper)
         self._writer: Final = TenantWriter(management, keeper)
 
     async def look(
         self, needs: Needs, kinds: Container[DesiredKind] = frozenset(DesiredKind)
-    ) -> tuple[tuple[DesiredObject, ...], Found]:
+    ) -> tuple[tuple[DesiredObject, ...], TenantSurvey]:
         """Return what should stand on the tenant, and what does, of these *kinds*.
 
         Raises:
@@ -203,7 +206,7 @@ class Provisioner:
         """
         return await survey(self._reader, needs, kinds)
 
-    async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, Found]:
+    async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, TenantSurvey]:
         """Return what is to do, and the reading it rests on; writes nothing.
 
         Raises:
@@ -213,7 +216,9 @@ class Provisioner:
         plan = make_plan(wanted, found, remove_unused=needs.remove_unused)
         return plan, found
 
-    def apply(self, plan: ProvisioningPlan, found: Found) -> AsyncGenerator[PlanItem]:
+    def apply(
+        self, plan: ProvisioningPlan, found: TenantSurvey
+    ) -> AsyncGenerator[PlanItem]:
         """Carry out *plan*; yields each item once it has been read back.
 
         Raises:

@@ -19,14 +19,14 @@ from agentvault_tui.vault.identity import SKEW
 from agentvault_tui.vault.issuer import is_loopback
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.provision.needs import (
-    Found,
     Needs,
+    TenantSurvey,
     lacking_scopes,
     reading_scopes,
     writing_scopes,
 )
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
-from agentvault_tui.vault.provision.reading import Lasting
+from agentvault_tui.vault.provision.reading import OfflineAccess
 from agentvault_tui.vault.provision.rules import MISSING, FieldChange
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.wire import ASK_DOCTOR
@@ -290,7 +290,9 @@ def _on_custom_domain(management: Management) -> str:
     return "; if this is a custom domain, set tenant.domain to the tenant's own"
 
 
-def examine(plan: ProvisioningPlan, found: Found, needs: Needs) -> Iterator[Check]:
+def examine(
+    plan: ProvisioningPlan, found: TenantSurvey, needs: Needs
+) -> Iterator[Check]:
     """Yield what *plan* would change or cannot, as findings, and what is well."""
     yield "credential", ok("the tenant takes the credential")
     well: dict[Area, int] = {}
@@ -314,7 +316,7 @@ def examine(plan: ProvisioningPlan, found: Found, needs: Needs) -> Iterator[Chec
         yield "flow", warning(what, remedy)
 
 
-def _item(item: PlanItem, found: Found) -> Iterator[Finding]:
+def _item(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
     match item.step:
         case PlanStep.CREATE:
             yield missing(item, found.misfiled.get(item.address, ""))
@@ -329,7 +331,7 @@ def _item(item: PlanItem, found: Found) -> Iterator[Finding]:
             return
 
 
-def _left(item: PlanItem, found: Found) -> Iterator[Finding]:
+def _left(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
     """Yield what is left alone: a warning where it matters all the same."""
     for finding in all_reasons(item):
         # Adaptive MFA asks only now and then; Always breaks each exchange.
@@ -344,10 +346,10 @@ def _left(item: PlanItem, found: Found) -> Iterator[Finding]:
         yield ok(f"{item.address} is left alone: {item.note}")
 
 
-def _connections(found: Found, needs: Needs) -> Iterator[Check]:
+def _connections(found: TenantSurvey, needs: Needs) -> Iterator[Check]:
     for name in needs.connections:
         one = found.objects.get(f"connection.{name}")
-        if one is not None and one["lasting"] is Lasting.UNSEEN:
+        if one is not None and one["lasting"] is OfflineAccess.UNSEEN:
             what = (
                 f"whether {visible(name, 60)} gives refresh tokens is set at its "
                 "provider, where the tenant does not see it"
@@ -359,7 +361,7 @@ def _connections(found: Found, needs: Needs) -> Iterator[Check]:
         yield "connection", fault(what, remedy)
 
 
-def _client_id(found: Found, needs: Needs) -> Iterator[Check]:
+def _client_id(found: TenantSurvey, needs: Needs) -> Iterator[Check]:
     there = visible(found.ids.get("client.console", ""), 60)
     said = visible(needs.client_id, 60)
     if there and said and said != there:

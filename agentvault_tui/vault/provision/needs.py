@@ -1,6 +1,6 @@
 """Plain data of provisioning: what is needed, what was found, and which scopes.
 
-`Keeper` is where secrets go that the tenant gives.
+`SecretStore` is where secrets go that the tenant gives.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Systems:
     """Identifier of the My Account API; empty until it is activated."""
 
 
-class Keeper(Protocol):
+class SecretStore(Protocol):
     """Where secrets go the moment the tenant gives them, and where they are known."""
 
     def client_id(self, key: str) -> str:
@@ -102,7 +102,7 @@ class Unused:
 
 
 @dataclass(slots=True)
-class Found:
+class TenantSurvey:
     """One reading of the tenant, which `survey` fills."""
 
     systems: Systems

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.needs import Found, Unused
+from agentvault_tui.vault.provision.needs import TenantSurvey, Unused
 from agentvault_tui.vault.provision.rules import FieldChange, Ids, compare
 
 _CHANGE = "change the plan under Settings, Subscription, in the Dashboard"
@@ -65,7 +65,10 @@ class ProvisioningPlan:
 
 
 def make_plan(
-    wanted: tuple[DesiredObject, ...], found: Found, *, remove_unused: bool = False
+    wanted: tuple[DesiredObject, ...],
+    found: TenantSurvey,
+    *,
+    remove_unused: bool = False,
 ) -> ProvisioningPlan:
     """Compare each object of *wanted* with what was *found*."""
     ids = found.ids
@@ -76,7 +79,7 @@ def make_plan(
     )
 
 
-def difference(wanted: DesiredObject, found: Found, ids: Ids) -> PlanItem:
+def difference(wanted: DesiredObject, found: TenantSurvey, ids: Ids) -> PlanItem:
     """Return what becomes of one object."""
     address, title = wanted.address, wanted.title
     standing = found.objects.get(address)
@@ -119,7 +122,9 @@ def _unused(one: Unused, *, remove: bool) -> PlanItem:
     return PlanItem(PlanStep.REMOVE, one.address, one.title, identity=one.identity)
 
 
-def _strangers(wanted: tuple[DesiredObject, ...], found: Found) -> Iterator[PlanItem]:
+def _strangers(
+    wanted: tuple[DesiredObject, ...], found: TenantSurvey
+) -> Iterator[PlanItem]:
     """Yield objects with our mark that nobody wants: they are never deleted."""
     known = {one.address for one in wanted} | {one.address for one in found.unused}
     for address, title in found.marked.items():
@@ -128,6 +133,6 @@ def _strangers(wanted: tuple[DesiredObject, ...], found: Found) -> Iterator[Plan
             yield PlanItem(PlanStep.LEAVE, address, title, note=note)
 
 
-def _by_hand(found: Found) -> Iterator[PlanItem]:
+def _by_hand(found: TenantSurvey) -> Iterator[PlanItem]:
     for address, note in found.by_hand.items():
         yield PlanItem(PlanStep.BY_HAND, address, "", note=note)

@@ -21,11 +21,11 @@ from agentvault_tui.vault.management.objects import (
 from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import DesiredKind
-from agentvault_tui.vault.provision.needs import Keeper
+from agentvault_tui.vault.provision.needs import SecretStore
 from agentvault_tui.vault.reply import Json
 
 
-class Lasting(StrEnum):
+class OfflineAccess(StrEnum):
     """What is known about refresh tokens from a provider."""
 
     YES = "yes"
@@ -49,22 +49,26 @@ _ASKING: Final = frozenset({"offline_access", "refresh_token"})
 _AT_PROVIDER: Final = frozenset({"github", "slack", "sign-in-with-slack", "box"})
 
 
-def lasting(connection: Mapping[str, Any]) -> Lasting:
+def lasting(connection: Mapping[str, Any]) -> OfflineAccess:
     """Read a connection as the Management API gives it."""
     options = connection.get("options")
     strategy = str(connection.get("strategy"))
     if strategy in _AT_PROVIDER:
-        return Lasting.UNSEEN
+        return OfflineAccess.UNSEEN
     if not isinstance(options, Mapping):
-        return Lasting.UNSEEN
+        return OfflineAccess.UNSEEN
     if strategy in _BY_SWITCH:
-        return Lasting.YES if options.get("offline_access") is True else Lasting.NO
+        return (
+            OfflineAccess.YES
+            if options.get("offline_access") is True
+            else OfflineAccess.NO
+        )
     scope = options.get("scope")
     words = scope.split() if isinstance(scope, str) else scope
     if isinstance(words, list) and _ASKING & set(map(str, words)):
-        return Lasting.YES
+        return OfflineAccess.YES
     # Another provider may give a refresh token without being asked for one.
-    return Lasting.NO if strategy in _BY_SCOPE else Lasting.UNSEEN
+    return OfflineAccess.NO if strategy in _BY_SCOPE else OfflineAccess.UNSEEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class TenantReader:
     """One object or one list at a time, brought to the members that rules name."""
 
     management: Management
-    keeper: Keeper
+    keeper: SecretStore
 
     async def clients(self) -> list[Json]:
         """Return every application with our mark."""

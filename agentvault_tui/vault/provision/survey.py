@@ -21,11 +21,11 @@ from agentvault_tui.vault.provision.desired import (
     connection,
     desired,
 )
-from agentvault_tui.vault.provision.needs import Found, Needs, Systems, Unused
+from agentvault_tui.vault.provision.needs import Needs, Systems, TenantSurvey, Unused
 from agentvault_tui.vault.provision.reading import (
     DEFAULT_REMEDY,
     REMEDY,
-    Lasting,
+    OfflineAccess,
     TenantReader,
     key_of,
 )
@@ -49,7 +49,7 @@ async def survey(
     reader: TenantReader,
     needs: Needs,
     kinds: Container[DesiredKind] = frozenset(DesiredKind),
-) -> tuple[tuple[DesiredObject, ...], Found]:
+) -> tuple[tuple[DesiredObject, ...], TenantSurvey]:
     """Read the tenant; return what should stand there, and what does.
 
     Args:
@@ -67,7 +67,7 @@ async def survey(
     by_kind = {
         kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
     }
-    so_far = Found(systems)
+    so_far = TenantSurvey(systems)
     await _tenant_wide(so_far, by_kind, reader)
     if by_kind[DesiredKind.ROLE]:
         listed = await roles.every(api, name_filter=names.ROLE_PREFIX)
@@ -119,7 +119,7 @@ def _systems(apis: list[Json], issuer: str) -> Systems:
 
 
 def _match(
-    so_far: Found, wanted: list[DesiredObject], rows: list[Json], member: str
+    so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json], member: str
 ) -> None:
     """Match by the value of a *member* that cannot change."""
     for one in wanted:
@@ -130,7 +130,7 @@ def _match(
 
 
 async def _tenant_wide(
-    so_far: Found,
+    so_far: TenantSurvey,
     by_kind: Mapping[DesiredKind, list[DesiredObject]],
     reader: TenantReader,
 ) -> None:
@@ -146,7 +146,7 @@ async def _tenant_wide(
 
 
 async def _clients(
-    so_far: Found,
+    so_far: TenantSurvey,
     wanted: list[DesiredObject],
     marked: list[Json],
     reader: TenantReader,
@@ -176,7 +176,7 @@ async def _clients(
 
 
 def _unused(
-    so_far: Found,
+    so_far: TenantSurvey,
     apis: list[Json],
     marked: list[Json],
     grants: list[Json],
@@ -211,7 +211,7 @@ def _unused(
             so_far.unused.append(Unused(address, identifier, str(api.get("id")), held))
 
 
-async def _other_connections(so_far: Found, reader: TenantReader) -> list[str]:
+async def _other_connections(so_far: TenantSurvey, reader: TenantReader) -> list[str]:
     """Return the names of all connections that our standing applications have."""
     found: dict[str, None] = {}
     for address, identity in so_far.ids.items():
@@ -230,7 +230,9 @@ async def _named(reader: TenantReader, client_id: str) -> list[Json]:
         return []
 
 
-def _grants(so_far: Found, wanted: list[DesiredObject], rows: list[Json]) -> None:
+def _grants(
+    so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json]
+) -> None:
     for one in wanted:
         fixed = {
             name: rule.settle(None, so_far.ids) for name, rule in one.fixed.items()
@@ -248,12 +250,19 @@ def _grants(so_far: Found, wanted: list[DesiredObject], rows: list[Json]) -> Non
 
 
 async def _connections(
-    so_far: Found, wanted: list[DesiredObject], reader: TenantReader, needs: Needs
+    so_far: TenantSurvey,
+    wanted: list[DesiredObject],
+    reader: TenantReader,
+    needs: Needs,
 ) -> None:
     for one in wanted:
         found = await reader.connection(one.key)
         so_far.add(one.address, found)
-        if found and one.key in needs.connections and found["lasting"] is Lasting.NO:
+        if (
+            found
+            and one.key in needs.connections
+            and found["lasting"] is OfflineAccess.NO
+        ):
             remedy = REMEDY.get(str(found["strategy"]), DEFAULT_REMEDY)
             so_far.by_hand[f"{one.address}.refresh-tokens"] = (
                 f"its provider gives no refresh token: {remedy}, in the Dashboard"
@@ -261,7 +270,7 @@ async def _connections(
 
 
 async def _actions(
-    so_far: Found,
+    so_far: TenantSurvey,
     by_kind: Mapping[DesiredKind, list[DesiredObject]],
     reader: TenantReader,
 ) -> None:

@@ -17,7 +17,7 @@ from agentvault_tui.vault.management.objects import (
 )
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.needs import Keeper
+from agentvault_tui.vault.provision.needs import SecretStore
 from agentvault_tui.vault.reply import Json
 
 _BATCH: Final = 50
@@ -30,7 +30,7 @@ class TenantWriter:
     """Sends what makes an object as it should be; secrets go to the keeper alone."""
 
     management: Management
-    keeper: Keeper
+    keeper: SecretStore
 
     async def write(
         self, wanted: DesiredObject, body: Json, standing: Json | None, identity: str

@@ -193,7 +193,7 @@ async def test_one_that_was_rotated_is_kept_in_its_place(
     async def rotated(*_: Any) -> Secret:
         return Secret("v1.next")
 
-    monkeypatch.setattr(sign_out, "still_taken", rotated)
+    monkeypatch.setattr(sign_out, "probe_refresh_token", rotated)
     await site.revoke(agent)
     await site.work()
     assert site.steps(agent)[STEP] == "pending"
@@ -209,14 +209,14 @@ async def test_a_sign_in_after_a_restore_is_not_forgotten(
     agent, _, _ = await site.agent()
     await site.revoke(agent)
     reached, go_on = asyncio.Event(), asyncio.Event()
-    still_taken = sign_out.still_taken
+    probe_refresh_token = sign_out.probe_refresh_token
 
     async def slowly(*args: Any) -> Any:
         reached.set()
         await go_on.wait()
-        return await still_taken(*args)
+        return await probe_refresh_token(*args)
 
-    monkeypatch.setattr(sign_out, "still_taken", slowly)
+    monkeypatch.setattr(sign_out, "probe_refresh_token", slowly)
     working = asyncio.create_task(site.work())
     await reached.wait()
     await restore_agent(site.bench.broker, agent.id, OPERATOR)

@@ -16,7 +16,7 @@ from agentvault_tui.broker.upstream import Attempts, Outbox
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import ClientSecret, Secret
-from agentvault_tui.vault.kept_clients import KeptClients
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.management import logs
 from agentvault_tui.vault.provision.desired import MANAGEMENT_SCOPES
 
@@ -41,7 +41,7 @@ async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     assert [account.account_id for account in site.disconnected] == ["cac_1"]
     # The old secret is dead, and with the new one there is no grant and no token.
     assert there.refresh(token).json()["error"] == "invalid_client"
-    kept = KeptClients(site.home, site.tenant.issuer)
+    kept = ClientSecretsFile(site.home, site.tenant.issuer)
     there.client["client_secret"] = kept.secret(f"agents/{agent.id}").reveal()
     assert there.refresh(token).json()["error"] == "invalid_grant"
     assert there.exchange(token).json()["error"] == "unauthorized_client"
@@ -75,7 +75,7 @@ async def test_no_secret_is_in_what_is_told(site: Site) -> None:
     agent, there, token = await site.agent()
     await site.revoke(agent)
     await site.work()
-    kept = KeptClients(site.home, site.tenant.issuer)
+    kept = ClientSecretsFile(site.home, site.tenant.issuer)
     secrets = (
         token,
         there.client["client_secret"],
@@ -271,7 +271,7 @@ async def test_a_home_that_cannot_be_read_stops_no_cut_and_loses_no_step(
     site.clock.advance(60)
     await site.work()
     assert set(site.steps(agent).values()) == {"confirmed", "withdrawn"}
-    kept = KeptClients(site.home, site.tenant.issuer)
+    kept = ClientSecretsFile(site.home, site.tenant.issuer)
     there.client["client_secret"] = kept.secret(f"agents/{agent.id}").reveal()
     assert there.refresh(token).json()["error"] == "invalid_grant"
     assert there.exchange(token).json()["error"] == "unauthorized_client"
