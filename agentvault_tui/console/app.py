@@ -26,7 +26,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.console.desk import Desk, name_ways
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import Memory
+from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import (
     GoToAgent,
     ShowAgent,
@@ -41,7 +41,7 @@ from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term import over_ssh
 from agentvault_tui.console.term.frugal import Painter
 from agentvault_tui.console.term.keyed import Keyed
-from agentvault_tui.console.term.terminal import Outlet, TerminalDriver
+from agentvault_tui.console.term.terminal import TerminalDriver, TerminalWriter
 from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.settings import Settings
 
@@ -61,7 +61,7 @@ def _named_commands() -> type[Provider]:
 
 
 class ConsoleApp(Keyed, App[int]):
-    """Holds the link and the home screen; everything else is in them."""
+    """Run the console: the link to the broker, the screens, the terminal."""
 
     TITLE = "AgentVault"
     CSS = """
@@ -313,7 +313,7 @@ class ConsoleApp(Keyed, App[int]):
     # The terminal
 
     @property
-    def _outlet(self) -> Outlet | None:
+    def _outlet(self) -> TerminalWriter | None:
         driver = self._driver
         return driver.outlet if isinstance(driver, TerminalDriver) else None
 
@@ -361,7 +361,7 @@ def build(
     alphabet = glyphs.choose(settings.console.ascii, environ)
     name, complaint = theme.choose(settings.console.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
-    memory = Memory(socket, memory_folder)
+    memory = HeadStore(socket, memory_folder)
     # Nobody sees more often than the screen looks.
     pause = PULSES[settings.console.link]
     link = BrokerLink(mirror, socket, memory, read_only=read_only, pause=pause)

@@ -55,7 +55,7 @@ class Undo:
 
 @dataclass(slots=True)
 class Desk:
-    """One operator's place of work, shared by all dialogs of a console."""
+    """The state that all screens and dialogs of one console share."""
 
     mirror: Mirror
     actions: Actions

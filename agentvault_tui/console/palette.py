@@ -101,7 +101,7 @@ def _shown(text: str, what: str) -> Content:
 
 
 class NamedCommands(Provider):
-    """Step-ups that wait, saved filters, agents: whatever has a name.
+    """Provide waiting step-ups, saved filters and agents by name.
 
     Names are an agent's or a person's: they are drawn as they are, never as markup.
     """

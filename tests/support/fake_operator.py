@@ -307,10 +307,10 @@ class FakeOperator(FakeState):
                 "on": True,
                 "since": iso(self.now),
                 "by": "alice",
-                "reason": body["reason"],
+                "reason": body.get("reason", ""),
             }
             self.send("status", self.status_shape())
-            self.record("panic.on", reason=body["reason"])
+            self.record("panic.on", reason=body.get("reason", ""))
             counts = {"agents": len(self.agents), "tokens_revoked": 3}
             return {
                 **counts,
@@ -324,7 +324,7 @@ class FakeOperator(FakeState):
         cut = len(agent["tokens"])
         agent.update(status="revoked", tokens=[], revoked_at=iso(self.now))
         self.put_agent(agent)
-        self.record("agent.revoked", agent, reason=body["reason"])
+        self.record("agent.revoked", agent, reason=body.get("reason", ""))
         return {
             "agent": agent,
             "tokens_revoked": cut,

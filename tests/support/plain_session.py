@@ -16,8 +16,8 @@ from support.manual_clock import ManualClock
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import Memory
-from agentvault_tui.console.plain.session import Plain
+from agentvault_tui.console.link.memory import HeadStore
+from agentvault_tui.console.plain.session import PlainSession
 from agentvault_tui.console.state.mirror import Mirror
 
 _NOWHERE = Path("/nonexistent/s.sock")
@@ -30,7 +30,7 @@ class Session:
         self.clock = clock
         self.link = link
         self.out = io.StringIO()
-        self.plain = Plain(desk, link, self.out)
+        self.plain = PlainSession(desk, link, self.out)
 
     async def type(self, *lines: str, wait: float = 0.6) -> str:
         """Type lines, each after a while; return what they led to."""
@@ -51,7 +51,7 @@ class StandSession(Session):
 
     def __init__(self, stand: Stand) -> None:
         self.stand = stand
-        link = BrokerLink(stand.mirror, _NOWHERE, Memory(_NOWHERE, _NOWHERE.parent))
+        link = BrokerLink(stand.mirror, _NOWHERE, HeadStore(_NOWHERE, _NOWHERE.parent))
         super().__init__(stand.desk, link, stand.clock)
 
     @property
@@ -64,7 +64,7 @@ async def following(fake: FakeOperator, folder: Path) -> AsyncIterator[Session]:
     """Follow a scripted broker, live."""
     clock = ManualClock(START)
     mirror = Mirror(clock, ascii_only=True)
-    link = BrokerLink(mirror, fake.socket, Memory(fake.socket, folder))
+    link = BrokerLink(mirror, fake.socket, HeadStore(fake.socket, folder))
     live = asyncio.Event()
     mirror.listeners.add(lambda: mirror.link.live and live.set())
     task = asyncio.create_task(link.run())

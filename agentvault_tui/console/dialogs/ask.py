@@ -32,7 +32,7 @@ from agentvault_tui.errors import AgentVaultError, UsageError
 
 
 class MomentDialog(Dialog[Aim | None]):
-    """One line: a time, a span, or an event's number; what is none is told in words."""
+    """Ask for a moment: a time, a span, or an event's number."""
 
     WIDTH: ClassVar[int] = 72
     AUTO_FOCUS: ClassVar[str | None] = "#moment"
@@ -92,7 +92,7 @@ _FIELD: Final = 58
 
 
 class ExportDialog(Dialog[None]):
-    """A path, a bar, a count; Esc stops it and leaves no file."""
+    """Ask for a path and write the events there; Esc stops it and leaves no file."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "close", "close")]
 

@@ -31,7 +31,7 @@ from agentvault_tui.text import cell_width
 
 @dataclass(frozen=True, slots=True)
 class SheetPage:
-    """Compared with the one before: what is equal is not drawn again."""
+    """The content of a dialog; an equal page is not drawn again."""
 
     title: Row
     remark: Row = ()

@@ -21,11 +21,11 @@ from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.widgets.line_input import LineInput
 
 
-class Choice(Keyed, Widget, can_focus=True):
-    """A word in brackets; in reverse while it has the focus."""
+class CancelButton(Keyed, Widget, can_focus=True):
+    """A button in brackets; in reverse while it has the focus."""
 
     DEFAULT_CSS = """
-    Choice { height: 1; background: $surface; }
+    CancelButton { height: 1; background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "take", "cancel")]
 
@@ -58,7 +58,7 @@ Answer = TypeVar("Answer")
 
 
 class Confirm(Dialog[None]):
-    """Says what will happen, does it on `y` alone, then says what did happen.
+    """Show a plan, act on `y` alone, then show the outcome.
 
     Enter and space never do it: with the focus on Cancel, Enter cancels, and in the
     reason every key is text, `y` too (`e` or Tab goes there, Enter or Esc comes back).
@@ -112,11 +112,11 @@ class Confirm(Dialog[None]):
         line: list[Widget] = (
             [LineInput("reason", 50, empty="none given")] if self.REASON else []
         )
-        return [Choice("cancel", "Cancel"), *line]
+        return [CancelButton("cancel", "Cancel"), *line]
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.sheet.query_one(Choice).focus()
+        self.sheet.query_one(CancelButton).focus()
 
     def state(self) -> object:
         return self.finished
@@ -199,7 +199,7 @@ class Confirm(Dialog[None]):
         if not self.finished or self.armed:
             self.dismiss()
 
-    @on(Choice.Taken)
+    @on(CancelButton.Taken)
     def _cancelled(self) -> None:
         self.dismiss()
 
@@ -207,7 +207,7 @@ class Confirm(Dialog[None]):
     @on(LineInput.Left)
     def _typed(self, event: Input.Submitted | LineInput.Left) -> None:
         event.stop()
-        self.sheet.query_one(Choice).focus()
+        self.sheet.query_one(CancelButton).focus()
         self.update_page()
 
     def _done(self, answer: object) -> None:

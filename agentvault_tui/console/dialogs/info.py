@@ -50,7 +50,7 @@ _LANGUAGE: Final = (
 
 @dataclass(slots=True)
 class _Line:
-    """One thing to do, and all keys that do it."""
+    """One action, and all keys bound to it."""
 
     words: str
     name: str
@@ -58,7 +58,7 @@ class _Line:
 
 
 class HelpDialog(Scrolled):
-    """Lists what was bound where the operator was when they asked."""
+    """List the bindings that were active where the operator asked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "leave", "close", show=False)
@@ -189,7 +189,7 @@ _FACES = {"console": "console", "plain": "plain console"}
 
 
 class OperatorsDialog(Scrolled):
-    """A list to read; it follows who comes and goes."""
+    """List the connected operators, as they come and go."""
 
     def page(self, width: int, height: int) -> SheetPage:
         del height

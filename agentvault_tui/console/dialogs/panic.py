@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.dialogs.base import SheetPage
-from agentvault_tui.console.dialogs.confirm import Choice, Confirm, cautioned
+from agentvault_tui.console.dialogs.confirm import CancelButton, Confirm, cautioned
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.state.moments import clock_time, plural
@@ -24,7 +24,7 @@ _ASK: Final = f"type {WORD}: "
 
 
 class PanicDialog(Confirm):
-    """The word, then Enter in the same line; no single key does it."""
+    """Stop everything after the typed word and Enter; no single key does it."""
 
     DANGER: ClassVar[bool] = True
     REASON: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class PanicDialog(Confirm):
 
     def inputs(self) -> list[Widget]:
         return [
-            Choice("cancel", "Cancel"),
+            CancelButton("cancel", "Cancel"),
             LineInput("word", 12, longest=10, empty="_" * len(WORD)),
             LineInput("reason", 50, empty="none given"),
         ]
@@ -133,7 +133,7 @@ class PanicDialog(Confirm):
 
 
 class LiftDialog(Confirm):
-    """Says who is served again, and who stays revoked."""
+    """Lift the panic: show which agents are served again and which stay revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "lift")]
     NEED: ClassVar[str] = "restore"

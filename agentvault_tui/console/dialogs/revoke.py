@@ -36,7 +36,7 @@ _STATES = {"confirmed": "done", "failed": "failed", "left": "ahead"}
 
 
 class RevokeDialog(Confirm):
-    """`y` revokes the agent this was opened for; nothing else does."""
+    """Revoke the agent this was opened for, on `y` alone."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "revoke")]
     DANGER: ClassVar[bool] = True
@@ -194,7 +194,7 @@ def _upstream(pen: Pen, step: UpstreamStep) -> Row:
 
 
 class RestoreDialog(Confirm):
-    """Says what the agent may do again, and that what was cut stays cut."""
+    """Restore an agent; tokens and step-ups that were revoked stay revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "confirm", "restore"),

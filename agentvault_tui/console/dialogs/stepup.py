@@ -234,7 +234,7 @@ class StepUpHistory:
 
 
 class StepUpDialog(Dialog[None]):
-    """One request, and nothing but that one, whatever arrives meanwhile.
+    """Decide one step-up, whatever other requests arrive meanwhile.
 
     Approving and denying act on the id and the digest captured here at the start
     (T-05, T-06); the broker refuses a digest that is not the stored one.

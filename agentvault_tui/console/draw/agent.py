@@ -31,7 +31,7 @@ def details(
     """
     rows = [
         *_grants(pen, agent, width),
-        *_holds(pen, Seen(mirror, agent), width, _TOKENS_AT_HOME, "more"),
+        *_holds(pen, AgentContext(mirror, agent), width, _TOKENS_AT_HOME, "more"),
         *upstream.accounts(pen, agent, width),
     ]
     revoking = _would_revoke(pen, mirror, agent, width, restores)
@@ -82,7 +82,7 @@ def _would_revoke(
     pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
 ) -> list[Row]:
     if agent.revoked:
-        return _revoked(pen, Seen(mirror, agent, restores=restores), width)
+        return _revoked(pen, AgentContext(mirror, agent, restores=restores), width)
     tokens = plural(mirror.live_tokens(agent.id), "token")
     waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
     rows = pen.facts(
@@ -136,8 +136,8 @@ _BAR: Final = 8
 _INDENT: Final = "   "
 
 
-class Seen(NamedTuple):
-    """What the facts are written from."""
+class AgentContext(NamedTuple):
+    """The state an agent's rows are drawn from."""
 
     mirror: Mirror
     agent: AgentRow
@@ -152,7 +152,7 @@ class Seen(NamedTuple):
         return self.mirror.clock.now()
 
 
-def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write everything worth knowing before a decision about an agent."""
     live = seen.mirror.link.live
     sections = [
@@ -172,7 +172,7 @@ def facts(pen: Pen, seen: Seen, width: int) -> list[Row]:
     return rows
 
 
-def _may(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def _may(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write each granted scope: its risk, what it lets the agent do, how it is used."""
     p, agent = pen.palette, seen.agent
     rows: list[Row] = []
@@ -223,7 +223,7 @@ def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
     return pen.cut(pen.fact("", (f"{_INDENT}{said}", p.muted)), width)
 
 
-def _asked(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def _asked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write scopes it asked for and does not have: what it would do if it could."""
     p = pen.palette
     rows: list[Row] = []
@@ -243,7 +243,13 @@ def _asked(pen: Pen, seen: Seen, width: int) -> list[Row]:
 
 
 def _holds(
-    pen: Pen, seen: Seen, width: int, most: int, more: str, *, unsure: bool = False
+    pen: Pen,
+    seen: AgentContext,
+    width: int,
+    most: int,
+    more: str,
+    *,
+    unsure: bool = False,
 ) -> list[Row]:
     """Write live tokens with their countdowns, and those that ended just now."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
@@ -289,7 +295,7 @@ def _ended(pen: Pen, token: LiveToken, width: int) -> Row:
     return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
 
 
-def _refused(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write refusals by reason: how often, why, and when last."""
     p = pen.palette
     rows: list[Row] = []
@@ -307,7 +313,7 @@ def _refused(pen: Pen, seen: Seen, width: int) -> list[Row]:
     return rows
 
 
-def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def _revoking(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Say what `r` would cut at this moment, and what nothing undoes; or did cut."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
@@ -325,7 +331,7 @@ def _revoking(pen: Pen, seen: Seen, width: int) -> list[Row]:
     return rows
 
 
-def _revoked(pen: Pen, seen: Seen, width: int) -> list[Row]:
+def _revoked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     agent = seen.agent
     when = f" at {agent.revoked_at:%H:%M:%S}Z" if agent.revoked_at else ""
     text = f"closed here{when}{seen.restores}"

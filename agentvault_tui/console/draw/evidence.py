@@ -25,8 +25,8 @@ MISSING: Final = "the broker has no such event any more"
 DIFFERENT: Final = "what is shown is not what was recorded"
 
 
-class Checked:
-    """Verdicts by the events' numbers; nothing in them is the broker's word."""
+class LinkVerdicts:
+    """Verify chain links here, by event number, whatever the broker claims."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
@@ -107,7 +107,7 @@ _THEIRS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EventEvidence:
-    """What was read about one event, and up to which event that is true."""
+    """One event's proof and related events, and up to which event they hold."""
 
     proof: Proof | None
     story: tuple[EventRow, ...]

@@ -36,7 +36,7 @@ def bars(numbers: Sequence[int], levels: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FrameGlyphs:
-    """The eight pieces of a frame."""
+    """The eight characters of a frame."""
 
     top_left: str
     top_right: str
@@ -50,7 +50,7 @@ class FrameGlyphs:
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """One alphabet; `UNICODE` and `ASCII` are the two there are."""
+    """One set of characters; `UNICODE` and `ASCII` are the two there are."""
 
     ascii_only: bool
     """Passed to `text.visible`, so that data follows the same rule."""

@@ -21,7 +21,7 @@ from textual.theme import Theme
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """What one theme decides; everything else follows from it."""
+    """The colours of one theme, from which its styles are derived."""
 
     ground: str
     raised: str

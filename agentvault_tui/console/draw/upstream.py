@@ -1,4 +1,4 @@
-"""How far a revocation is elsewhere: closed here is not yet confirmed there.
+"""How far a revocation is at the tenant and at providers.
 
 Elsewhere is the tenant, and the providers whose tokens an agent was given.
 """

@@ -31,7 +31,7 @@ _FORMS: Final = (".jsonl", ".csv")
 
 
 class Export:
-    """One export: how far it got, and what it wrote."""
+    """Export the events a filter matches, with progress."""
 
     def __init__(self, link: BrokerLink, wanted: Filter) -> None:
         self._link = link

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.link.memory import Memory, SeenLedger
+from agentvault_tui.console.link.memory import HeadStore, SeenLedger
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
 from agentvault_tui.console.state.presence import OperatorsPresent
 from agentvault_tui.console.state.records import (
@@ -71,8 +71,8 @@ class _ResyncError(Exception):
     """What is shown has to be read anew, at once."""
 
 
-class Looking:
-    """Sends the latest word only, again whenever the seat is a new one."""
+class LookReporter:
+    """Report the step-up that is open here; repeat it after a reconnect."""
 
     def __init__(self, presence: OperatorsPresent, client: AsyncOperatorClient) -> None:
         self._presence = presence
@@ -117,7 +117,7 @@ class Looking:
 
 
 class BrokerLink:
-    """Follows the broker, reads for whoever looks, and decides, never on old news.
+    """Follow the broker, read on demand, and send decisions while the state is live.
 
     Implements `records.Actions` over the operators' socket.
     """
@@ -126,7 +126,7 @@ class BrokerLink:
         self,
         mirror: Mirror,
         socket: Path,
-        memory: Memory,
+        memory: HeadStore,
         *,
         read_only: bool = False,
         pause: float = _PAUSE,
@@ -137,7 +137,7 @@ class BrokerLink:
         """For how many seconds the operator has not been shown what happens."""
         self._client = AsyncOperatorClient(socket, pause)
         self._beat_at = mirror.clock.boot()
-        self._looking = Looking(mirror.presence, self._client)
+        self._looking = LookReporter(mirror.presence, self._client)
         self.look = self._looking.at
         self.face = "console"
         """What this is to the other operators."""

@@ -25,13 +25,13 @@ from agentvault_tui.operator_api.requests import AuditQuery
 
 @dataclass(frozen=True, slots=True)
 class SeenHead:
-    """One link of the chain, as it was seen."""
+    """One head of the chain, as it was seen."""
 
     seq: int
     hash: str
 
 
-class Memory:
+class HeadStore:
     """The last head seen through one socket."""
 
     def __init__(self, socket: Path, folder: Path | None = None) -> None:
@@ -80,10 +80,10 @@ _LEDGER: Final = "ledger"
 
 
 class SeenLedger:
-    """Remembers the last head over restarts, and says loudly when it is gone."""
+    """Persist the last head, and warn when the ledger no longer has it."""
 
     def __init__(
-        self, mirror: Mirror, memory: Memory, client: AsyncOperatorClient
+        self, mirror: Mirror, memory: HeadStore, client: AsyncOperatorClient
     ) -> None:
         self._mirror = mirror
         self._memory = memory

@@ -22,7 +22,7 @@ EVENTS: Final = 200
 
 
 class PastReader(BrokerLink):
-    """Shares the socket of a link; it only reads, and nothing that came later."""
+    """Read as of a moment through the link's socket; decisions are refused."""
 
     mirror: PastMirror
 
@@ -57,7 +57,7 @@ class PastReader(BrokerLink):
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """One stay in the past: its mirror and what reads for it, beside the present."""
+    """One visit to the past: its mirror and reader, beside the live ones."""
 
     past: PastMirror
     live: Desk

@@ -15,8 +15,8 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.desk import Desk, name_ways
 from agentvault_tui.console.draw import glyphs
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import Memory
-from agentvault_tui.console.plain.session import Plain
+from agentvault_tui.console.link.memory import HeadStore
+from agentvault_tui.console.plain.session import PlainSession
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.settings import Settings
@@ -33,12 +33,12 @@ def run(
     """Run a session over the broker's *socket* until the operator leaves."""
     alphabet = glyphs.choose(settings.console.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
-    link = BrokerLink(mirror, socket, Memory(socket), read_only=read_only)
+    link = BrokerLink(mirror, socket, HeadStore(socket), read_only=read_only)
     link.face = "plain"
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     name_ways(desk, socket, os.environ)
-    plain = Plain(desk, link, sys.stdout)
+    plain = PlainSession(desk, link, sys.stdout)
     if broker_note:
         plain.say(broker_note)
     try:
@@ -54,7 +54,7 @@ def run(
 
 
 async def follow(
-    plain: Plain, link: BrokerLink, descriptor: int, *, stay: bool
+    plain: PlainSession, link: BrokerLink, descriptor: int, *, stay: bool
 ) -> None:
     """Follow the broker for as long as the session lasts."""
     following = asyncio.create_task(link.run())

@@ -22,7 +22,7 @@ from agentvault_tui.console.plain.reads import (
     find_agent_first,
     find_stepup,
 )
-from agentvault_tui.console.plain.teller import Command, Teller
+from agentvault_tui.console.plain.teller import Announcer, Command
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
 from agentvault_tui.errors import AgentVaultError
@@ -35,7 +35,7 @@ _PATIENCE: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A decision that waits for its word."""
+    """A decision that waits for its confirming word."""
 
     words: frozenset[str]
     asked_at: float
@@ -43,9 +43,9 @@ class _Pending:
 
 
 class DecisionCommands:
-    """Asks for a word, and acts on what was captured when it asked."""
+    """Confirm decisions by a typed word, and act on what was captured when asking."""
 
-    def __init__(self, desk: Desk, reads: ReadCommands, teller: Teller) -> None:
+    def __init__(self, desk: Desk, reads: ReadCommands, teller: Announcer) -> None:
         self.desk = desk
         self.mirror = desk.mirror
         self.reads = reads

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.evidence import Checked, EventEvidence, evidence
+from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
 from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.words import population
@@ -20,7 +20,7 @@ from agentvault_tui.console.link.export import Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.plain.teller import Command, Teller
+from agentvault_tui.console.plain.teller import Announcer, Command
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.completion import (
     agent_facts,
@@ -98,7 +98,7 @@ def event_asked(text: str) -> tuple[int, bool] | None:
 
 
 class LedgerCommands:
-    """Asks the broker; what cannot be had is said."""
+    """Read events, exports and the past from the broker."""
 
     def __init__(self, desk: Desk, link: BrokerLink, say: Callable[..., None]) -> None:
         self.desk = desk
@@ -122,7 +122,7 @@ class LedgerCommands:
 
     async def event(self, seq: int, *, raw: bool) -> None:
         """Tell an event as the audit screen does: members, story, and its link."""
-        mirror, checked = self.mirror, Checked(self.mirror)
+        mirror, checked = self.mirror, LinkVerdicts(self.mirror)
         try:
             page = await self.link.audit(AuditQuery(after=seq - 1, limit=1))
             if not page.rows or page.rows[0].seq != seq:
@@ -274,9 +274,9 @@ def _then(past: PastMirror) -> Iterable[str]:
 
 
 class ReadCommands:
-    """Tells what the mirror knows, and asks the broker for the rest."""
+    """Print what the mirror knows, and read the rest from the broker."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, teller: Teller) -> None:
+    def __init__(self, desk: Desk, link: BrokerLink, teller: Announcer) -> None:
         self.desk = desk
         self.mirror = desk.mirror
         self.link = link

@@ -18,7 +18,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.plain.decides import DecisionCommands
 from agentvault_tui.console.plain.reads import ReadCommands
-from agentvault_tui.console.plain.teller import Command, Teller
+from agentvault_tui.console.plain.teller import Announcer, Command
 from agentvault_tui.console.state.records import LinkState
 
 _LONGEST: Final = 4_096
@@ -69,12 +69,12 @@ _UNREAD: Final = frozenset(
 """Commands that need nothing of the broker."""
 
 
-class Plain:
+class PlainSession:
     """One session; `take` a line, the `teller` tells what happens."""
 
     def __init__(self, desk: Desk, link: BrokerLink, out: TextIO) -> None:
         self.desk = desk
-        self.teller = Teller(desk.mirror, out)
+        self.teller = Announcer(desk.mirror, out)
         self.reads = ReadCommands(desk, link, self.teller)
         self.decides = DecisionCommands(desk, self.reads, self.teller)
         self.over = False

@@ -19,7 +19,7 @@ from agentvault_tui.text import Shown
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing that can be typed."""
+    """A command that can be typed."""
 
     usage: str
     """The word, and what may follow it."""
@@ -37,8 +37,8 @@ _FLOOD: Final = 20
 """Lines told at once; the rest is counted."""
 
 
-class Teller:
-    """Remembers what it has told; `news` tells the rest."""
+class Announcer:
+    """Print changes of the mirror that were not printed yet."""
 
     def __init__(self, mirror: Mirror, out: TextIO) -> None:
         self.mirror = mirror

@@ -32,7 +32,7 @@ _OLD: Final = 60.0
 
 
 class AgentScreen(PaneScreen):
-    """Stands over the home screen, and stays on the agent it was opened for."""
+    """Show one agent; the agent stays the same whatever moves below."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "its audit at full size"),
@@ -172,7 +172,7 @@ class AgentScreen(PaneScreen):
 
 
 class _Counts:
-    """Reads the counts when they may have changed, one read at a time, calmly."""
+    """Read the counts when they may have changed, one read at a time, rate-limited."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk, copy
-from agentvault_tui.console.draw.evidence import Checked, EventEvidence
+from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import AuditShape, Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import FilteredScreen, audit_keys
@@ -37,11 +37,15 @@ _NEW: Final = 200
 """Recent events looked through for more of a story."""
 
 
-class Reading:
-    """Asks the broker, and shows what it says where it belongs."""
+class EvidenceReader:
+    """Read links and related events from the broker, and show them."""
 
     def __init__(
-        self, link: BrokerLink, checked: Checked, events: LedgerList, pane: EvidencePane
+        self,
+        link: BrokerLink,
+        checked: LinkVerdicts,
+        events: LedgerList,
+        pane: EvidencePane,
     ) -> None:
         self._link = link
         self._mirror = link.mirror
@@ -160,14 +164,14 @@ class AuditScreen(FilteredScreen):
         self._text = filter_
         self.feed = EventWindow(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
-        checked = Checked(desk.mirror)
+        checked = LinkVerdicts(desk.mirror)
         self.waiting = StepUpBar(desk, id="waiting")
         self.list = LedgerList(desk, self.feed, link.audit, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
         self.rule = Rule(desk, id="rule")
         self.keybar = KeyBar(desk, id="keys")
         self.prompt = Prompt("go to", EXAMPLES, id="prompt")
-        self.reading = Reading(link, checked, self.list, self.evidence)
+        self.reading = EvidenceReader(link, checked, self.list, self.evidence)
         self.panes = (
             self.masthead,
             self.waiting,

@@ -40,8 +40,8 @@ _LAST: Final = (("?", "keys"), ("^q", "quit"))
 
 
 @dataclass(frozen=True, slots=True)
-class Focus:
-    """What the choice depends on."""
+class FooterContext:
+    """What the keys named at the bottom depend on."""
 
     place: Place
     agent: Literal["none", "active", "revoked"] = "none"
@@ -54,7 +54,7 @@ class Focus:
     past: bool = False
 
 
-def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
+def keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
     """Return keys and words, the most useful first, help and quit last."""
     if focus.place == "naming":
         return (("Enter", "save"), ("Esc", "back to the filter"))
@@ -82,7 +82,7 @@ def keys(focus: Focus) -> tuple[tuple[str, str], ...]:
     return (*found, ("y", "copy id"), *_LAST)
 
 
-def agent_keys(focus: Focus) -> tuple[tuple[str, str], ...]:
+def agent_keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = [("t", "now")] if focus.past else []
     found.append(("Esc", "back"))
     if focus.decides and focus.agent != "none":
@@ -209,9 +209,9 @@ class PaneScreen(Keyed, Screen[None]):
     def _masthead(self) -> Masthead:
         if self.stay is None:
             return Masthead(self.desk, id="masthead")
-        from agentvault_tui.console.widgets.pastmast import PastMast
+        from agentvault_tui.console.widgets.pastmast import PastMasthead
 
-        return PastMast(self.stay, id="masthead")
+        return PastMasthead(self.stay, id="masthead")
 
     # What a screen says
 
@@ -339,9 +339,9 @@ class PaneScreen(Keyed, Screen[None]):
 
     # What keys act on
 
-    def standing(self, place: Place, *, follows: bool) -> Focus:
+    def standing(self, place: Place, *, follows: bool) -> FooterContext:
         mirror, agent = self.desk.mirror, self.chosen
-        return Focus(
+        return FooterContext(
             place,
             "none" if not agent else "revoked" if agent.revoked else "active",
             bool(mirror.open_stepups()),

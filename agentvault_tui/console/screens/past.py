@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.link.past import Stay, look
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.past import Aim, PastMirror, when
-from agentvault_tui.console.widgets.pastmast import PastMast
+from agentvault_tui.console.widgets.pastmast import PastMasthead
 from agentvault_tui.errors import AgentVaultError
 
 _SCRUBS: Final = frozenset({"move", "event", "turn", "start", "ask", "moment"})
@@ -37,7 +37,7 @@ _KEYS: Final = (
 
 
 class PastScreen(Watch):
-    """Draws a mirror of the past; every key that decides is refused."""
+    """The home screen at a moment of the past; decisions are refused."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "now", "back to now", id="time"),
@@ -68,7 +68,7 @@ class PastScreen(Watch):
         Binding("m", "moment", "go to the moment of the event", priority=True),
     ]
 
-    masthead: PastMast
+    masthead: PastMasthead
 
     def __init__(
         self, live: Watch, past: PastMirror, aim: Aim, *, pulse: float

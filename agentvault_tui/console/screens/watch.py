@@ -61,7 +61,7 @@ _SURVEY_SHARE: Final = 20
 
 
 class Watch(FilteredScreen):
-    """What an operator keeps open all day."""
+    """The home screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "the audit at full size"),

@@ -21,7 +21,7 @@ _MANY_DENIALS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Why an agent stands where it does; all False and 0 is a quiet one."""
+    """Why an agent is ranked where it is; all False and 0 is an inconspicuous one."""
 
     waiting: int = 0
     """Step-ups that wait for a person."""

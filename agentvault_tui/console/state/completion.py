@@ -60,7 +60,7 @@ def before_colons(mirror: Mirror) -> set[str]:
 
 
 class Known:
-    """The vocabulary of completion, looked up when someone types."""
+    """The values that completion offers, looked up when someone types."""
 
     def __init__(self, mirror: Mirror, saved: SavedFilters) -> None:
         self._mirror = mirror
@@ -101,7 +101,7 @@ _BEGIN: Final = frozenset({"outcome", "risk", "since", "status", "type", "until"
 
 
 class Vocabulary(Protocol):
-    """What is known to stand behind a key."""
+    """The values that may stand behind a key."""
 
     def values(self, key: str) -> Iterable[str]:
         """Return the values that are known, the likeliest first."""
@@ -112,7 +112,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One way to go on."""
+    """One completion of a half-typed filter."""
 
     text: str
     """The whole line after it is taken."""

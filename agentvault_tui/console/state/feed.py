@@ -33,8 +33,8 @@ _AHEAD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
-    """A page to read, and the turn of the window it is for."""
+class PageRequest:
+    """A page to read, and the state of the window it is for."""
 
     query: AuditQuery
     turn: int
@@ -176,7 +176,7 @@ class EventWindow:
 
     # Pages
 
-    def wants(self, height: int) -> Want | None:
+    def wants(self, height: int) -> PageRequest | None:
         """Return the page to read next, when the screen is about to need it."""
         if self.foreign or (self.follow and not self.filter):
             return None
@@ -190,7 +190,7 @@ class EventWindow:
             return self._want(after=self.top)
         return None
 
-    def take(self, page: EventPage, want: Want) -> bool:
+    def take(self, page: EventPage, want: PageRequest) -> bool:
         """Take a page that was wanted; False when nobody wants it any more."""
         if want.turn != self._turn:
             return False
@@ -211,10 +211,10 @@ class EventWindow:
         self.version += 1
         return True
 
-    def _want(self, **place: int) -> Want:
+    def _want(self, **place: int) -> PageRequest:
         now = self._mirror.clock.now()
         query = self.filter.query(self._mirror.agents, now, text=True)
-        return Want(replace(query, limit=PAGE, **place), self._turn)
+        return PageRequest(replace(query, limit=PAGE, **place), self._turn)
 
     def _start_at(self, seq: int) -> None:
         """Begin a new stretch at an event, from what is at hand if it is there."""

@@ -56,7 +56,7 @@ _NEAR: Final = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One thing that must hold, or with `negated` must not."""
+    """One condition, or with `negated` its opposite."""
 
     key: str
     """One of `KEYS`; empty for a word that is looked for everywhere."""
@@ -203,7 +203,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked for; the empty one holds for everything."""
+    """A parsed filter; the empty one matches everything."""
 
     terms: tuple[Term, ...] = ()
     problem: str = field(default="", compare=False)

@@ -1,4 +1,4 @@
-"""The border: the broker's JSON becomes records, and every foreign text `Shown`.
+"""Conversion of the broker's answers to records, every foreign text to `Shown`.
 
 Words of a broker of another version that are unknown here are shown as they are, and
 moments that are none count as none.
@@ -29,7 +29,7 @@ from agentvault_tui.console.state.records import (
     TokenScope,
     UpstreamStep,
 )
-from agentvault_tui.console.state.tallies import TokenShelf
+from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.model import detail_members, limits_nothing, other_details
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
@@ -59,7 +59,7 @@ _UNKNOWN: Final = Shown("not in the catalogue")
 
 
 class Intake:
-    """Makes records; knows the catalogue, and whether the terminal is ASCII only."""
+    """Convert the broker's answers to records; every text becomes displayable."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
         self._ascii = ascii_only
@@ -179,13 +179,13 @@ class Intake:
         ends = moment(told.expires_at) or _EPOCH
         return LiveToken(token_key(told.id), kind, ends.timestamp())
 
-    def shelf(self, told: PastAgentInfo) -> TokenShelf:
+    def shelf(self, told: PastAgentInfo) -> TokenStore:
         """Read an agent's tokens: the list, or the next to end alone."""
         listed, elevated = told.listed_tokens, 0
         if isinstance(told, AgentInfo):
             elevated = told.tokens_elevated
             listed = listed or ((told.next_token,) if told.next_token else ())
-        return TokenShelf(map(self.token, listed), told.live_tokens, elevated)
+        return TokenStore(map(self.token, listed), told.live_tokens, elevated)
 
     def stepup(self, told: StepUpInfo) -> StepUpRow:
         """Read a step-up, whole."""

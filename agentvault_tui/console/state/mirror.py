@@ -27,7 +27,12 @@ from agentvault_tui.console.state.records import (
     StatusRow,
     StepUpRow,
 )
-from agentvault_tui.console.state.tallies import Endings, Rate, RatesByName, TokenShelf
+from agentvault_tui.console.state.tallies import (
+    ExpiryQueue,
+    Rate,
+    RatesByName,
+    TokenStore,
+)
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -77,7 +82,7 @@ class AgentRoster:
         self._intake = intake
         self.agents: dict[str, AgentRow] = {}
         self.counts: dict[str, OutcomeCounts] = {}
-        self.shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
+        self.shelves: dict[str, TokenStore] = defaultdict(TokenStore)
         self.counted_to: dict[str, int] = {}
         """Up to which event each agent's counts are true."""
         self.take(agents, head)
@@ -93,7 +98,7 @@ class AgentRoster:
 
 
 class Mirror:
-    """What the broker said, as records, with what follows from it."""
+    """The broker's state as this console last read it."""
 
     def __init__(self, clock: Clock, *, ascii_only: bool = False) -> None:
         self.clock = clock
@@ -141,8 +146,8 @@ class Mirror:
         self._counted_all = 0
         """From this event on, all counts grow with their events."""
         self._asked: dict[str, datetime] = {}
-        self._shelves: dict[str, TokenShelf] = defaultdict(TokenShelf)
-        self._endings = Endings()
+        self._shelves: dict[str, TokenStore] = defaultdict(TokenStore)
+        self._endings = ExpiryQueue()
         self._allowed = RatesByName()
         self._denied = RatesByName()
 

@@ -53,7 +53,7 @@ EXAMPLES: Final = "14:02   2026-11-24 14:02   -10m   1842   start   end"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One of the two, or neither: the newest."""
+    """An event's number or a moment; with neither, the newest event."""
 
     seq: int | None = None
     moment: datetime | None = None

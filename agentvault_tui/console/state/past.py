@@ -52,7 +52,7 @@ class Aim:
 
 
 class PastClock:
-    """Stands at a moment; only the boot clock, by which keys are timed, goes on."""
+    """A clock fixed at a moment; the boot clock, which times keys, runs on."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -71,7 +71,7 @@ class PastClock:
 
 
 class _Minute(Rate):
-    """How many there were in the minute before: told, not counted here."""
+    """The decisions of the minute before, as the broker counted them."""
 
     __slots__ = ("_count",)
 

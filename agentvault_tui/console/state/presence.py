@@ -68,7 +68,7 @@ class OperatorRow:
 
 
 class OperatorsPresent:
-    """What the broker says of the others; it forgets them when the link is lost."""
+    """The connected operators; forgotten when the link is lost."""
 
     def __init__(self, clock: Clock, intake: Intake) -> None:
         self.you = ""

@@ -28,14 +28,14 @@ class ScopeRow:
 
 
 class TokenScope(NamedTuple):
-    """What a token is good for; the tokens of one kind share it."""
+    """A token's scope and kind, shared by all tokens that have both."""
 
     scope: Shown
     elevated: bool
 
 
 class LiveToken(NamedTuple):
-    """A live token, without anything that could use it."""
+    """A live token, without its secret."""
 
     key: int
     """Tells it from the others of its agent."""

@@ -17,8 +17,8 @@ _MOST_KINDS: Final = 200
 """More than are ever held, and fewer than a byte can number."""
 
 
-class TokenShelf:
-    """Live tokens by expiry, in 13 bytes each: thousands of agents hold some.
+class TokenStore:
+    """The live tokens of one agent by expiry, in 13 bytes each.
 
     Three columns in one order; rows are made of them when somebody looks.
     """
@@ -130,8 +130,8 @@ class TokenShelf:
         return len(self._kinds) - 1
 
 
-class Endings:
-    """Which agent's token ends next, without a look at all of them."""
+class ExpiryQueue:
+    """A priority queue of the agents whose tokens expire next."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, str]] = []
@@ -206,7 +206,7 @@ class Rate:
 
 
 class RatesByName:
-    """Counts of many over the last minute, each by its name; nothing for the quiet."""
+    """Counts over the last minute by name; names without any take no space."""
 
     __slots__ = ("_counts", "_slots", "_tick")
 

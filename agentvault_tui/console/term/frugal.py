@@ -1,4 +1,4 @@
-"""What goes over the wire: only the cells that differ, in as few bytes as say it.
+"""Terminal output reduced to the cells that differ, in as few bytes as possible.
 
 Textual repaints a row from edge to edge and spells every style out in full.
 Over SSH that is most of what a console costs, so each frame is compared with the rows
@@ -30,7 +30,7 @@ Placed = tuple[int, int, Strip]
 
 
 class Painter:
-    """Knows what the terminal shows, row by row."""
+    """Track what the terminal shows, row by row, and write the difference."""
 
     def __init__(self) -> None:
         self._rows: dict[int, dict[int, tuple[int, list[Piece]]]] = {}

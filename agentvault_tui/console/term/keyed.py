@@ -1,4 +1,4 @@
-"""Gives each key binding a name, by which a user's keymap can put it elsewhere.
+"""Names of key bindings, by which a user's keymap moves them.
 
 A name is the action's (``revoke``, ``saved-filters``); where an action takes a number,
 as moving does, it is what the binding is for (``down``, ``page-down``). Bindings of one

@@ -1,4 +1,4 @@
-"""The terminal's side: writes that never hold the event loop up, bytes of any kind.
+"""Textual's driver without blocking writes, for input of any bytes.
 
 A terminal may stop reading for minutes: a dropped SSH link, a paused tmux.
 Textual's own writer then blocks the whole program, also when it is told to end, and
@@ -37,8 +37,8 @@ _SETTLED: Final = ESCAPE_DELAY + _PAUSE
 """Seconds after the last byte from which on what was typed is whole."""
 
 
-class Outlet:
-    """Bytes on their way to the terminal."""
+class TerminalWriter:
+    """Write to the terminal from a thread, so that it never blocks the loop."""
 
     def __init__(
         self,
@@ -134,8 +134,8 @@ class Outlet:
                 self._resumed(stood)
 
 
-class Ending(threading.Event):
-    """An event that also wakes whoever waits for a descriptor."""
+class WakingEvent(threading.Event):
+    """An event that also wakes a `select` on its descriptor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,11 +154,11 @@ class Ending(threading.Event):
 class TerminalDriver(LinuxDriver):
     """Textual's driver, writing through an outlet; no byte that is typed ends it."""
 
-    exit_event: Ending
+    exit_event: WakingEvent
 
     def __init__(self, app: Any, **more: Any) -> None:
         super().__init__(app, **more)
-        self.outlet: Outlet | None = None
+        self.outlet: TerminalWriter | None = None
 
     def start_application_mode(self) -> None:
         if self.outlet is None:
@@ -168,12 +168,12 @@ class TerminalDriver(LinuxDriver):
                 if not self._loop.is_closed():
                     self._loop.call_soon_threadsafe(call, *values)
 
-            self.outlet = Outlet(
+            self.outlet = TerminalWriter(
                 sys.__stderr__.fileno() if sys.__stderr__ else 2,
                 resumed=lambda stood: later(app.terminal_resumed, stood),
                 gone=lambda: later(app.exit, 0),
             )
-            self.exit_event = Ending()
+            self.exit_event = WakingEvent()
         super().start_application_mode()  # type: ignore[no-untyped-call]
 
     def run_input_thread(self) -> None:

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.agent import Seen, ago, ends, facts
+from agentvault_tui.console.draw.agent import AgentContext, ago, ends, facts
 from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
 from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.draw.words import place
@@ -129,7 +129,9 @@ class FactsPane(ScrollPane):
         if agent is None:
             return []
         expired = tuple(self._expired())
-        seen = Seen(self.mirror, agent, self.activity, expired, self.desk.restores)
+        seen = AgentContext(
+            self.mirror, agent, self.activity, expired, self.desk.restores
+        )
         rows = facts(self.pen, seen, width - 2)
         return self.scrolled(rows, height, lambda rows: self._title(rows, width))
 
@@ -166,7 +168,7 @@ _LAST: Final = QUARTERS - 1
 
 
 class DayPane(Pane, can_focus=True):
-    """A cell a quarter of an hour, or as many as the width asks for.
+    """Decisions of the last 24 hours, a cell a quarter of an hour or more.
 
     Each row has a scale of its own, and says its largest number: one refusal must be
     seen beside a thousand answers. The cursor is a quarter, or now.
@@ -291,8 +293,8 @@ def _word_at(line: list[str], place: int) -> range:
 
 
 @dataclass(frozen=True, slots=True)
-class OfAgent(Filter):
-    """Holds for one agent by its id; no name another chose can slip in."""
+class AgentFilter(Filter):
+    """Match one agent's events by id, so that no other agent's name matches."""
 
     agent_id: str = ""
 
@@ -312,7 +314,7 @@ class EventsPane(AuditPane):
 
     def __init__(self, desk: Desk, agent_id: str, read: Read) -> None:
         feed = EventWindow(desk.mirror)
-        feed.narrow(OfAgent(agent_id=agent_id))
+        feed.narrow(AgentFilter(agent_id=agent_id))
         super().__init__(desk, feed, read, id="events")
 
     @property

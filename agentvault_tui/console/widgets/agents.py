@@ -40,7 +40,7 @@ Size = tuple[int, int]
 
 
 class Cards:
-    """Draws cards, or gives them as they were drawn when nothing on them changed."""
+    """Draw agents' cards, cached until something on them changes."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror

@@ -40,7 +40,7 @@ class EventOpened(Message):
 
 
 class AuditPane(Pane, can_focus=True):
-    """The newest at the bottom, as in any log; up holds, End follows again."""
+    """Events, the newest at the bottom; moving up holds, End follows again."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "older", show=False, id="up"),

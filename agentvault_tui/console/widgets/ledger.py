@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.evidence import Checked, EventEvidence, evidence
+from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
 from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.records import EventRow
@@ -32,7 +32,7 @@ class LedgerList(AuditPane):
     ]
 
     def __init__(
-        self, desk: Desk, feed: EventWindow, read: Read, checked: Checked
+        self, desk: Desk, feed: EventWindow, read: Read, checked: LinkVerdicts
     ) -> None:
         super().__init__(desk, feed, read)
         self._checked = checked
@@ -136,7 +136,7 @@ class EvidencePane(ScrollPane):
     )
 
     def __init__(
-        self, desk: Desk, checked: Checked, row: Callable[[], EventRow | None]
+        self, desk: Desk, checked: LinkVerdicts, row: Callable[[], EventRow | None]
     ) -> None:
         super().__init__(desk, id="evidence")
         self.raw = False

@@ -73,7 +73,7 @@ class LineInput(Keyed, Input):
 
 
 class Prompt(Horizontal):
-    """Asks, and says what was wrong with the answer until it is right."""
+    """Ask for one line, and show why an answer is not accepted."""
 
     DEFAULT_CSS = """
     Prompt {

@@ -29,7 +29,7 @@ Painted = tuple[Row, Style | None]
 
 
 class Pane(Keyed, Widget):
-    """Fixed height, own offset: growing content never costs a layout.
+    """Draws rows at a fixed size, so that growing content never costs a layout.
 
     The compositor repaints a dirty row in full whether it changed or not, so the
     comparison is made here, row by row, before anything is marked dirty.

@@ -1,4 +1,4 @@
-"""The masthead of the past: every row of it says so, in a word and in a frame."""
+"""The masthead of the past: every row is marked as such by a word and a frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEAST: Final = 8
 _LINES: Final = 2
 
 
-class PastMast(Masthead):
+class PastMasthead(Masthead):
     """Which moment is shown, where it lies, and what has happened since."""
 
     def __init__(self, stay: Stay, *, id: str) -> None:  # noqa: A002 - as Textual calls it

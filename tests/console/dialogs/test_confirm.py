@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.dialogs.confirm import Choice
+from agentvault_tui.console.dialogs.confirm import CancelButton
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.state.records import LinkState, UpstreamStep
@@ -194,7 +194,7 @@ async def test_the_focus_starts_on_cancel_and_enter_cancels() -> None:
     for make in (revoke, PanicDialog):
         stand = scene()
         async with opened(stand, make) as (app, pilot):
-            assert isinstance(app.focused, Choice)
+            assert isinstance(app.focused, CancelButton)
             app.settle()
             await pilot.press("enter")
             await pilot.pause()
@@ -232,7 +232,7 @@ async def test_typing_a_reason_with_a_y_revokes_nothing() -> None:
             app.settle()
             await pilot.press(leave)
             await pilot.pause()
-            assert isinstance(app.focused, Choice)
+            assert isinstance(app.focused, CancelButton)
             assert stand.actions.asked == []
         app.settle()
         await pilot.press("y")

@@ -14,7 +14,7 @@ from support.wire_shapes import filled, tell
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.draw import glyphs, theme, upstream, words
-from agentvault_tui.console.draw.agent import Seen, details, facts
+from agentvault_tui.console.draw.agent import AgentContext, details, facts
 from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
@@ -77,7 +77,7 @@ def text(rows: list[Row]) -> str:
 
 def screens(pen: Pen, told: Told, agent: AgentRow, did: ActivityRow) -> list[str]:
     """Return the agent as its screen, the watch screen and plain mode tell it."""
-    seen = Seen(told.mirror, agent, did)
+    seen = AgentContext(told.mirror, agent, did)
     return [
         text(facts(pen, seen, 100)),
         text(details(pen, told.mirror, agent, 100, "")),

@@ -19,7 +19,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import Memory, SeenHead
+from agentvault_tui.console.link.memory import HeadStore, SeenHead
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import LinkState, OutcomeCounts
 from agentvault_tui.errors import (
@@ -35,7 +35,7 @@ class Console:
     """A mirror with its link, running."""
 
     def __init__(self, fake: FakeOperator, folder: Path, clock: ManualClock) -> None:
-        self.memory = Memory(fake.socket, folder)
+        self.memory = HeadStore(fake.socket, folder)
         self.mirror = Mirror(clock)
         self.link = BrokerLink(self.mirror, fake.socket, self.memory)
 
@@ -222,7 +222,7 @@ async def test_a_read_only_console_decides_nothing(
     fake: FakeOperator, tmp_path: Path, clock: ManualClock
 ) -> None:
     """Not even by a fault of a screen: the link refuses."""
-    link = BrokerLink(Mirror(clock), fake.socket, Memory(fake.socket, tmp_path))
+    link = BrokerLink(Mirror(clock), fake.socket, HeadStore(fake.socket, tmp_path))
     link.read_only = True
     with pytest.raises(RefusedError, match="read-only"):
         await link.panic("x")
@@ -339,7 +339,7 @@ async def test_no_broker_is_lost_with_the_remedy(
     """A socket nobody listens on: the screen says which command helps."""
     with short_socket() as socket:
         mirror = Mirror(clock)
-        link = BrokerLink(mirror, socket, Memory(socket, tmp_path))
+        link = BrokerLink(mirror, socket, HeadStore(socket, tmp_path))
         task = asyncio.create_task(link.run())
         deadline = time.monotonic() + 10
         while mirror.link.state is LinkState.CONNECTING:
@@ -440,7 +440,7 @@ async def test_events_that_were_skipped_are_read(
 async def test_a_real_clock_beats(fake: FakeOperator, tmp_path: Path) -> None:
     """With time running the link stays live over several beats."""
     mirror = Mirror(SystemClock())
-    link = BrokerLink(mirror, fake.socket, Memory(fake.socket, tmp_path))
+    link = BrokerLink(mirror, fake.socket, HeadStore(fake.socket, tmp_path))
     states: set[LinkState] = set()
     task = asyncio.create_task(link.run())
     deadline = time.monotonic() + 2.5

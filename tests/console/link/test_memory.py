@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agentvault_tui.console.link.memory import Memory, SeenHead
+from agentvault_tui.console.link.memory import HeadStore, SeenHead
 
 
 def test_a_head_is_remembered_by_socket(tmp_path: Path) -> None:
     """Each socket has a memory of its own."""
-    one = Memory(tmp_path / "one.sock", tmp_path / "state")
-    two = Memory(tmp_path / "two.sock", tmp_path / "state")
+    one = HeadStore(tmp_path / "one.sock", tmp_path / "state")
+    two = HeadStore(tmp_path / "two.sock", tmp_path / "state")
     assert one.keep(SeenHead(7, "sha256:aa"))
     assert one.recall() == SeenHead(7, "sha256:aa")
     assert two.recall() is None
@@ -21,7 +21,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     """0600 in a folder of 0700, also under umask 000."""
     old = os.umask(0)
     try:
-        Memory(tmp_path / "a.sock", tmp_path / "state").keep(SeenHead(1, "x"))
+        HeadStore(tmp_path / "a.sock", tmp_path / "state").keep(SeenHead(1, "x"))
     finally:
         os.umask(old)
     (file,) = (tmp_path / "state").glob("*.json")
@@ -31,7 +31,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 
 def test_rubbish_is_no_memory(tmp_path: Path) -> None:
     """A damaged file neither raises nor counts as something seen."""
-    memory = Memory(tmp_path / "a.sock", tmp_path / "state")
+    memory = HeadStore(tmp_path / "a.sock", tmp_path / "state")
     memory.keep(SeenHead(1, "x"))
     (file,) = (tmp_path / "state").glob("*.json")
     for rubbish in (b"", b"[]", b"{}", b'{"seq": "x"}', b"\xff\xfe"):
@@ -42,7 +42,7 @@ def test_rubbish_is_no_memory(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """A console on a read-only disk works, it only cannot remember."""
     (tmp_path / "file").write_text("in the way")
-    memory = Memory(tmp_path / "a.sock", tmp_path / "file" / "state")
+    memory = HeadStore(tmp_path / "a.sock", tmp_path / "file" / "state")
     assert not memory.keep(SeenHead(1, "x"))
 
 
@@ -50,8 +50,8 @@ def test_memories_of_vanished_sockets_go(tmp_path: Path) -> None:
     """Demos in temporary homes leave nothing behind for ever."""
     home = tmp_path / "home"
     home.mkdir()
-    gone = Memory(home / "gone.sock", tmp_path / "state")
-    stays = Memory(tmp_path / "stays.sock", tmp_path / "state")
+    gone = HeadStore(home / "gone.sock", tmp_path / "state")
+    stays = HeadStore(tmp_path / "stays.sock", tmp_path / "state")
     gone.keep(SeenHead(1, "x"))
     stays.keep(SeenHead(2, "y"))
     home.rmdir()

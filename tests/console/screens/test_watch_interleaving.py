@@ -21,7 +21,7 @@ from textual.pilot import Pilot
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import Memory
+from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.records import LinkState
 
@@ -70,7 +70,7 @@ class WatchApp(App[None]):
         super().__init__()
         self.stand = stand
         nowhere = Path("/nonexistent/s.sock")
-        link = BrokerLink(stand.mirror, nowhere, Memory(nowhere, nowhere.parent))
+        link = BrokerLink(stand.mirror, nowhere, HeadStore(nowhere, nowhere.parent))
         self.watch_screen = Watch(stand.desk, link, pulse=60.0)
         theme.install(self, "agentvault")
 

@@ -20,7 +20,7 @@ from agentvault_tui.console.state.agents import Attention
 from agentvault_tui.console.state.intake import Intake, token_key
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
 from agentvault_tui.console.state.records import LinkState, LiveToken, OutcomeCounts
-from agentvault_tui.console.state.tallies import KEPT, Rate, TokenShelf
+from agentvault_tui.console.state.tallies import KEPT, Rate, TokenStore
 from agentvault_tui.console.widgets.agents import Cards
 from agentvault_tui.operator_api.shapes import TokenInfo
 
@@ -297,7 +297,7 @@ def test_a_change_of_the_link_is_a_change_of_status(told: Told) -> None:
 @given(st.lists(st.integers(1, 4000), max_size=400), st.integers(0, 4000))
 def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -> None:
     """Bounded or not, the count and the next to expire are the true ones."""
-    intake, shelf = Intake(), TokenShelf()
+    intake, shelf = Intake(), TokenStore()
     for number, left in enumerate(lefts):
         expires = iso(START + timedelta(seconds=left))
         shelf.add(
@@ -325,7 +325,7 @@ def test_a_shelf_with_few_of_many_takes_none_that_may_end_later() -> None:
             filled(TokenInfo, {"id": f"tok_{number}", "kind": kind, "expires_at": ends})
         )
 
-    shelf = TokenShelf([row(1, 60)], live=24, elevated=2)
+    shelf = TokenStore([row(1, 60)], live=24, elevated=2)
     assert (shelf.live, shelf.elevated, shelf.short) == (24, 2, True)
     shelf.add(row(2, 3600))
     shelf.add(row(3, 3600, "elevated"))
@@ -346,7 +346,7 @@ def test_a_shelf_holds_each_token_once_until_it_ends(
     steps: list[tuple[int, bool]],
 ) -> None:
     """A token told twice is one, and the one that ends is the one that leaves."""
-    intake, shelf = Intake(), TokenShelf()
+    intake, shelf = Intake(), TokenStore()
     held: dict[int, dict[str, str]] = {}
     for number, comes in steps:
         token = {
@@ -372,7 +372,7 @@ def test_a_shelf_holds_each_token_once_until_it_ends(
 
 def test_a_shelf_knows_what_each_token_is_for_among_very_many() -> None:
     """Kinds that come and go by the hundred never change what a held one is for."""
-    intake, shelf = Intake(), TokenShelf()
+    intake, shelf = Intake(), TokenStore()
     for number in range(1_000):
         at = START + timedelta(seconds=number)
         token = {"id": f"tok_{number}", "scope": f"s:{number}", "expires_at": iso(at)}

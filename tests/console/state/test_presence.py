@@ -21,7 +21,7 @@ from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import Memory
+from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import LinkState
@@ -61,7 +61,7 @@ async def linked(
 ) -> AsyncIterator[BrokerLink]:
     """A console's link and mirror, without its screen."""
     socket = socket_of(vault)
-    link = BrokerLink(Mirror(SystemClock()), socket, Memory(socket, folder))
+    link = BrokerLink(Mirror(SystemClock()), socket, HeadStore(socket, folder))
     link.face = face
     task = asyncio.create_task(link.run())
     try:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from support.patience import PATIENT
 
-from agentvault_tui.console.term.terminal import Ending, Outlet
+from agentvault_tui.console.term.terminal import TerminalWriter, WakingEvent
 
 
 class Ends:
@@ -22,7 +22,9 @@ class Ends:
         self.resumed: list[float] = []
         self.told = threading.Event()
         self.gone = threading.Event()
-        self.outlet = Outlet(self.writing, resumed=self._resumed, gone=self.gone.set)
+        self.outlet = TerminalWriter(
+            self.writing, resumed=self._resumed, gone=self.gone.set
+        )
 
     def _resumed(self, stood: float) -> None:
         self.resumed.append(stood)
@@ -104,7 +106,7 @@ def test_a_terminal_that_is_gone_is_told() -> None:
 
 def test_an_ending_wakes_whoever_waits_for_a_key() -> None:
     """A reader that waits for a byte without end is woken by the end, and knows it."""
-    ending, seen = Ending(), []
+    ending, seen = WakingEvent(), []
 
     def wait() -> None:
         select.select([ending.woken], [], [])
