@@ -142,6 +142,16 @@ def test_each_journey_is_at_most_six_files() -> None:
     assert max(counts) <= 6
 
 
+def test_each_function_of_a_journey_is_where_it_is_said() -> None:
+    """CONTRIBUTING names functions behind the file that has them."""
+    _, _, after = (ROOT / "CONTRIBUTING.md").read_text().partition("## Four journeys")
+    named = re.findall(r"`([\w/]+\.py)`: `([\w.]+)`", after.partition("\n## ")[0])
+    assert len(named) >= 5
+    for path, name in named:
+        text = (ROOT / "agentvault_tui" / path).read_text()
+        assert f"def {name.rpartition('.')[2]}(" in text, (path, name)
+
+
 @pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("CHANGELOG.md", 70)])
 def test_what_is_read_first_is_short(name: str, most: int) -> None:
     """A reader finds all of it on a few screens."""
