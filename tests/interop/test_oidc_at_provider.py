@@ -27,6 +27,7 @@ from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import SCOPE, AccessToken, FlowTokens, TenantClient
+from agentvault_tui.vault.device import poll_once
 
 pytestmark = with_provider
 
@@ -45,7 +46,7 @@ async def access(issuer: str) -> AsyncIterator[AccessToken]:
     flow = await client.start_device_flow(f"{SCOPE} offline_access", ttl=600)
     async with Person(issuer) as person:
         await person.approve(flow)
-    found = await client.poll_once(flow)
+    found = await poll_once(client.tenant, "console", flow, openid=False)
     assert isinstance(found, FlowTokens)
     assert found.access is not None
     yield found.access

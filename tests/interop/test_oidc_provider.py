@@ -34,6 +34,7 @@ from agentvault_tui.vault import (
     is_approver,
     revoke_token,
 )
+from agentvault_tui.vault.device import poll_once
 from agentvault_tui.vault.identity import key_id
 from agentvault_tui.vault.waiting import Sleep
 
@@ -63,12 +64,14 @@ async def client(issuer: str, clock: ManualClock) -> AsyncIterator[TenantClient]
     await made.aclose()
 
 
-async def signed_in(client: TenantClient, *amr: str, scope: str = SCOPE) -> FlowTokens:
+async def signed_in(
+    client: TenantClient, *amr: str, scope: str = SCOPE, openid: bool = True
+) -> FlowTokens:
     """Return what the poll brings once somebody signed in."""
     flow = await client.start_device_flow(scope, ttl=LIFE)
     async with Person(client.issuer) as person:
         await person.approve(flow, *amr)
-    tokens = await client.poll_once(flow)
+    tokens = await poll_once(client.tenant, "console", flow, openid=openid)
     assert isinstance(tokens, FlowTokens)
     return tokens
 
@@ -188,7 +191,8 @@ async def test_a_changed_claim_breaks_the_signature(
 
 async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
     """A refresh token gives another in its place; revoked, that gives nothing."""
-    access = (await signed_in(client, scope=f"{SCOPE} offline_access")).access
+    scope = f"{SCOPE} offline_access"
+    access = (await signed_in(client, scope=scope, openid=False)).access
     assert isinstance(access, AccessToken)
     first = access.refresh_token
     assert first is not None
