@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ from agentvault_tui.operator_api.history import (
     StoryInfo,
 )
 from agentvault_tui.operator_api.proof import Proof
-from agentvault_tui.operator_api.requests import AuditQuery, PastQuery
+from agentvault_tui.operator_api.requests import AgentQuery, AuditQuery, PastQuery
 from agentvault_tui.operator_api.shapes import (
     OPEN,
     OUTCOMES,
@@ -405,6 +405,7 @@ def _print_bad(session: CliSession, found: Any) -> None:
 
 
 _PAGE: Final = 1000
+_AGENTS: Final = 500
 _RETRY: Final = 1.0
 
 
@@ -446,27 +447,28 @@ def tail(session: CliSession, number: int, follow: bool) -> None:
     type=click.IntRange(1),
     help="Only the latest so many; without it, all.",
 )
-@click.argument("text", required=False)
+@click.argument("text", nargs=-1)
 @pass_session
 def search(
     session: CliSession, /, agent: str | None, number: int | None, **given: Any
 ) -> None:
-    """Print matching events, oldest first; TEXT may stand anywhere in them."""
+    """Print matching events, oldest first; TEXT may stand anywhere in them.
+
+    TEXT with keys is a filter as in the console: owner:ann -outcome:allowed since:2h.
+    """
     client, out = session.client, session.out
-    query = AuditQuery(
-        agent=_agent_id(client, agent) if agent else None,
-        outcome=given["outcome"],
-        type=given["kind"],
-        since=given["since"],
-        until=given["until"],
-        q=given["text"],
-    )
+    query, holds = _filtered(client, out, " ".join(given["text"]))
+    query.agent = _agent_id(client, agent) if agent else query.agent
+    query.outcome = given["outcome"] or query.outcome
+    query.type = given["kind"] or query.type
+    query.since = given["since"] or query.since
+    query.until = given["until"] or query.until
     found: Iterable[EventInfo]
     if number is None:
-        found = _oldest_first(client, query)
+        found = filter(holds, _oldest_first(client, query))
     else:
         head = client.call(calls.STATUS).ledger.head
-        found = _newest(client, head + 1, number, query)
+        found = _newest(client, head + 1, number, query, holds)
     for event in found:
         print_event(out, event)
 
@@ -485,6 +487,40 @@ def _agent_id(client: OperatorClient, word: str) -> str:
         raise
 
 
+def _filtered(
+    client: OperatorClient, out: Output, text: str
+) -> tuple[AuditQuery, Callable[[EventInfo], bool]]:
+    """Read TEXT as the console's filter if it names a key of one, else as it stands.
+
+    Returns:
+        what the broker looks for, and what tells of an event whether all of it holds.
+    """
+    wanted = lazy_room("console.state.filters").Filter.parse(text)
+    if not any(term.key for term in wanted.terms):
+        return AuditQuery(q=text or None), lambda _: True
+    if wanted.problem:
+        out.note(f"in the filter, {wanted.problem}")
+    mirror = lazy_room("console.state.mirror").Mirror(SystemClock())
+    mirror.intake.learn(client.call(calls.POLICY).catalogue)
+    page = client.call(calls.AGENTS, AgentQuery(limit=_AGENTS))
+    while True:
+        for agent in page.agents:
+            mirror.take(agent)
+        if not page.next:
+            break
+        following = AgentQuery(limit=_AGENTS, after=page.next)
+        page = client.call(calls.AGENTS, following)
+    facts = lazy_room("console.state.completion").event_facts(mirror)
+    now = mirror.clock.now()
+
+    def holds(event: EventInfo) -> bool:
+        row = mirror.intake.event(event)
+        return bool(wanted.event(row, mirror.agent_name(row.agent_id), now, facts))
+
+    query: AuditQuery = wanted.query(mirror.agents, now, text=True)
+    return query, holds
+
+
 def _oldest_first(client: OperatorClient, query: AuditQuery) -> Iterator[EventInfo]:
     after: int | None = 0
     while after is not None:
@@ -494,17 +530,21 @@ def _oldest_first(client: OperatorClient, query: AuditQuery) -> Iterator[EventIn
 
 
 def _newest(
-    client: OperatorClient, before: int, number: int, query: AuditQuery
+    client: OperatorClient,
+    before: int,
+    number: int,
+    query: AuditQuery,
+    holds: Callable[[EventInfo], bool] | None = None,
 ) -> list[EventInfo]:
     """Return the latest *number* events below *before*, oldest first."""
     found: list[EventInfo] = []
     cursor: int | None = before
     while cursor is not None and len(found) < number:
-        limit = min(number - len(found), _PAGE)
+        limit = _PAGE if holds else min(number - len(found), _PAGE)
         page = client.call(calls.AUDIT, replace(query, before=cursor, limit=limit))
-        found += page.events
+        found += filter(holds, page.events) if holds else page.events
         cursor = page.next
-    return found[::-1]
+    return found[:number][::-1]
 
 
 def _follow(session: CliSession, last: int) -> None:

@@ -68,6 +68,30 @@ def test_search_filters(av: Run, agent: Agent) -> None:
     assert av("audit", "search", "--agent", "nobody").code == 4
 
 
+def test_search_takes_the_filter_of_the_console(av: Run, agent: Agent) -> None:
+    """Keys mean what they mean there; what the broker cannot look for is left to us."""
+    agent.ask("read:calendar", {})
+    agent.ask("read:finance", {})
+
+    def found(*given: str) -> list[int]:
+        answer = av("audit", "search", "--json", *given)
+        assert answer.code == 0
+        return [event["seq"] for event in answer.lines]
+
+    flags = found("--agent", agent.name, "--outcome", "allowed")
+    assert flags
+    assert found(f"agent:{agent.name} outcome:allowed") == flags
+    assert found(f"agent:{agent.name}", "outcome:allowed") == flags
+    assert found("outcome:allowed", "--agent", agent.name) == flags
+    assert found("-n", "1", f"agent:{agent.name} outcome:allowed") == flags[-1:]
+    every = found("--agent", agent.name)
+    others = found("--", f"agent:{agent.name}", "-outcome:allowed")
+    assert sorted(others + flags) == every
+    assert found("owner:nobody type:token.decision") == []
+    told = av("audit", "search", "outcome:allowed", "frobnicate:x")
+    assert "frobnicate" in told.err
+
+
 def test_search_reads_every_page(av: Run, agent: Agent) -> None:
     """Without a number every match comes, over as many pages as it takes."""
     everything = av("audit", "search", "--json").lines
