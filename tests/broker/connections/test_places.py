@@ -37,7 +37,7 @@ async def holding(office: Office, live: Live, connection: str) -> Agent:
     )
     await broker.record(changes=[account])
     broker.registry.accounts.put(account)
-    token = ProviderToken(Secret(f"token-of-{agent.id}"), (), 3600, "")
+    token = ProviderToken(Secret(f"token-of-{agent.id}"), (), 3600)
     held = Held.of(office.bench.clock, account, token, 300.0)
     broker.registry.leases.note(account, held.thumbprint, held.until)
     broker.registry.provider_tokens.put(held)
