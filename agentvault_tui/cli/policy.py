@@ -278,7 +278,7 @@ def _candidate(
     """Make a policy of the files that are named, and of the home's for the rest."""
     room, home = lazy_room("policy"), session.home
     read = lazy_room("broker.policy_files").read_text
-    texts = room.Texts(
+    texts = room.PolicyTexts(
         _text(rules) or read(home.policy_file), _text(scopes) or read(home.scopes_file)
     )
     sources = str(rules or home.policy_file), str(scopes or home.scopes_file)
