@@ -106,13 +106,7 @@ class Parts:
         self.refresh = refresh or RefreshTokens(store, clock)
         self.access = AccessTokens(self.keys, clock, self.issuer)
         self.tokens = TokenService(
-            store,
-            keys=self.keys,
-            clock=clock,
-            issuer=self.issuer,
-            apis=self.apis,
-            people=self.people,
-            refresh=self.refresh,
+            store, self.keys, clock, self.issuer, self.apis, self.people, self.refresh
         )
         self.provider = Provider(store, clock)
         self.accounts = VaultAccounts(store, seal, clock, self.provider)

@@ -42,27 +42,17 @@ class IssuedTokens:
     refresh_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class TokenService:
     """Makes tokens in the name of one issuer."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        keys: SigningKeys,
-        clock: Clock,
-        issuer: str,
-        apis: Apis,
-        people: People,
-        refresh: RefreshTokens,
-    ) -> None:
-        self._store = store
-        self._keys = keys
-        self._clock = clock
-        self._issuer = issuer
-        self._apis = apis
-        self._people = people
-        self._refresh = refresh
+    store: Store
+    keys: SigningKeys
+    clock: Clock
+    issuer: str
+    apis: Apis
+    people: People
+    refresh: RefreshTokens
 
     def for_login(
         self,
@@ -91,7 +81,7 @@ class TokenService:
             answer["id_token"] = self._id_token(client, user, scope, login, nonce)
         key = None
         if OFFLINE in scope.split():
-            token, key = self._refresh.issue(
+            token, key = self.refresh.issue(
                 client, user.sub, login.sid, audience, scope
             )
             answer["refresh_token"] = token
@@ -123,10 +113,10 @@ class TokenService:
 
     def userinfo(self, access_token: str) -> dict[str, Any] | None:
         """Return the claims an access token opens (OpenID Connect Core 5.3)."""
-        row = self._store.find("access_tokens", token_hash=sha256_hex(access_token))
-        if row is not None and row["expires_at"] <= self._clock.now().timestamp():
+        row = self.store.find("access_tokens", token_hash=sha256_hex(access_token))
+        if row is not None and row["expires_at"] <= self.clock.now().timestamp():
             row = None
-        user = None if row is None else self._people.find(row["sub"])
+        user = None if row is None else self.people.find(row["sub"])
         if row is None or user is None or user.blocked:
             return None
         return person(user, row["scope"].split())
@@ -136,7 +126,7 @@ class TokenService:
 
         One for an API is signed, and nothing ends it early: as at Auth0.
         """
-        self._store.delete(
+        self.store.delete(
             "access_tokens", token_hash=sha256_hex(token), client_id=client.key
         )
 
@@ -146,7 +136,7 @@ class TokenService:
         Raises:
             TenantRefusedError: ``access_denied``: the user is gone or blocked.
         """
-        user = self._people.find(sub)
+        user = self.people.find(sub)
         if user is None:
             raise TenantRefusedError(
                 "access_denied", "The user does not exist any more."
@@ -166,10 +156,10 @@ class TokenService:
     ) -> dict[str, Any]:
         if api is not None:
             return self._signed(client, user.sub, scope, api, grant=grant)
-        now = self._clock.now().timestamp()
+        now = self.clock.now().timestamp()
         token = new_secret("av_u")
-        self._store.change("DELETE FROM access_tokens WHERE expires_at <= ?", now)
-        self._store.insert(
+        self.store.change("DELETE FROM access_tokens WHERE expires_at <= ?", now)
+        self.store.insert(
             "access_tokens",
             token_hash=sha256_hex(token),
             client_id=client.key,
@@ -189,12 +179,12 @@ class TokenService:
         grant: str | None,
     ) -> dict[str, Any]:
         """Make a JWT access token, with the claims of Auth0's default profile."""
-        now = int(self._clock.now().timestamp())
+        now = int(self.clock.now().timestamp())
         oidc = "openid" in scope.split()
         claims: dict[str, Any] = {
-            "iss": self._issuer,
+            "iss": self.issuer,
             "sub": sub,
-            "aud": [api.identifier, self._apis.userinfo] if oidc else api.identifier,
+            "aud": [api.identifier, self.apis.userinfo] if oidc else api.identifier,
             "iat": now,
             "exp": now + api.lifetime,
             "scope": scope,
@@ -202,14 +192,14 @@ class TokenService:
         }
         if grant is not None:
             claims["gty"] = grant.replace("client_c", "client-c")
-        return _answer(self._keys.sign(claims), scope, api.lifetime)
+        return _answer(self.keys.sign(claims), scope, api.lifetime)
 
     def _id_token(
         self, client: Client, user: User, scope: str, login: Login, nonce: str | None
     ) -> str:
-        now = int(self._clock.now().timestamp())
+        now = int(self.clock.now().timestamp())
         claims: dict[str, Any] = {
-            "iss": self._issuer,
+            "iss": self.issuer,
             "aud": client.client_id,
             "iat": now,
             "exp": now + client.id_token_lifetime,
@@ -225,7 +215,7 @@ class TokenService:
         if login.mfa:
             # RFC 8176: a password and a one-time code, and so more than one factor.
             claims |= {"amr": ["mfa", "pwd", "otp"], "acr": MFA_ACR, MFA_AT: login.at}
-        return self._keys.sign(claims)
+        return self.keys.sign(claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,13 +228,13 @@ class VerifiedAccess:
     audiences: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
 class AccessTokens:
     """Reads the access tokens that one issuer signed."""
 
-    def __init__(self, keys: SigningKeys, clock: Clock, issuer: str) -> None:
-        self._keys = keys
-        self._clock = clock
-        self._issuer = issuer
+    keys: SigningKeys
+    clock: Clock
+    issuer: str
 
     def read(self, token: str, audience: str) -> VerifiedAccess | None:
         """Return what *token* says if it is ours, in time, and for *audience*.
@@ -252,7 +242,7 @@ class AccessTokens:
         An ID token is none: it has neither ``scope`` nor ``azp`` (RFC 8725 section
         3.12).
         """
-        found = self._keys.verified(token)
+        found = self.keys.verified(token)
         if found is None:
             return None
         header, claims = found
@@ -265,12 +255,12 @@ class AccessTokens:
         )
         if (
             header.get("typ") != "JWT"
-            or claims.get("iss") != self._issuer
+            or claims.get("iss") != self.issuer
             or not isinstance(client, str)
             or not isinstance(sub, str)
             or not isinstance(scope, str)
             or expires is None
-            or expires <= self._clock.now().timestamp()
+            or expires <= self.clock.now().timestamp()
             or audience not in listed
         ):
             return None

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import Apis, ResourceServer
+from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import ApiError, no_api
 from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.store import Store
@@ -142,6 +143,8 @@ class ApiCalls:
         """Return the calls."""
         all_ = "/resource-servers"
         return [
+            Endpoint("GET", all_, ("read:resource_servers",),
+                     "Get resource servers", self._list),
             Endpoint("POST", all_, ("create:resource_servers",),
                      "Create a resource server", self._add),
             Endpoint("GET", _PATH, ("read:resource_servers",),
@@ -151,6 +154,13 @@ class ApiCalls:
             Endpoint("DELETE", _PATH, ("delete:resource_servers",),
                      "Delete a resource server", self._delete),
         ]  # fmt: skip
+
+    def _list(self, call: Call) -> Answer:
+        found = [api.shape() for api in self._apis.all()]
+        if (wanted := call.query.get("identifiers")) is not None:
+            found = [doc for doc in found if doc["identifier"] in wanted.split(",")]
+        page = wire.either(call.query, "resource_servers", found)
+        return Answer(200, wire.chosen(call.query, page, "resource_servers"))
 
     def _get(self, call: Call) -> Answer:
         return Answer(200, self._found(call).shape())

@@ -14,7 +14,6 @@ from agentvault_tui.tenant.management.wire import (
     ApiError,
     bad_body,
     bad_query,
-    no_user,
 )
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
@@ -55,6 +54,11 @@ def describe(store: Store, user: User, **members: Any) -> None:
     """Add to what is known of a user; a None takes the member away."""
     profile = json.dumps(merged(user.profile, members))
     store.update("users", {"profile": profile}, sub=user.sub)
+
+
+def no_user() -> ApiError:
+    """Return the 404 for a user there is not."""
+    return ApiError(404, "The user does not exist.", "inexistent_user")
 
 
 class UserCalls:

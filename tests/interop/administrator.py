@@ -39,18 +39,11 @@ def management(given: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         "refresh token": lambda: api.refresh_tokens.get(newest()),
         "refresh token deleted": lambda: api.refresh_tokens.delete(newest()),
         "refresh tokens but one": lambda: api.users.refresh_token.list(user),
-        "grants": lambda: api.user_grants.list(user_id=user),
         "logs": lambda: api.logs.list(per_page=5, sort="date:-1", include_totals=True),
         "rotated": lambda: api.clients.rotate_secret(agent),
         "a wrong token": lambda: ManagementClient(
             domain=given["domain"], token="nonsense"
         ).clients.get(agent),
-        "grant deleted": lambda: [
-            api.user_grants.delete(grant.id)
-            for grant in api.user_grants.list(user_id=user)
-        ],
-        "grants left": lambda: api.user_grants.list(user_id=user),
-        "refresh tokens left": lambda: api.users.refresh_token.list(user),
     }
 
 

@@ -91,8 +91,6 @@ def cutting_off(api: ManagementClient, given: dict[str, Any]) -> Calls:
         "revoked": lambda: api.refresh_tokens.revoke(user_id=user, client_id=agent),
         "other revoked": lambda: own.refresh_token(other),
         "held after": lambda: api.refresh_tokens.list(user_id=user),
-        "access": lambda: api.users.revoke_access(user),
-        "sessions": lambda: api.users.sessions.list(user),
         "user logs": lambda: api.users.logs.list(user, per_page=2),
         "deleted": lambda: api.clients.delete(agent),
         "gone": lambda: api.clients.get(agent),

@@ -128,16 +128,6 @@ def test_refresh_tokens_are_listed_read_and_deleted(said: Said, agent: Agent) ->
     assert [one["id"] for one in said["refresh tokens but one"]] == ids[1:]
 
 
-def test_a_grant_deleted_takes_its_refresh_tokens_along(
-    said: Said, agent: Agent
-) -> None:
-    """Listed with Auth0's ``clientID``; after the deletion nothing is left of it."""
-    (grant,) = said["grants"]
-    assert grant["clientID"] == agent.client["client_id"]
-    assert "offline_access" in grant["scope"]
-    assert said["grants left"] == said["refresh tokens left"] == []
-
-
 def test_logs_come_newest_first_over_pages(said: Said) -> None:
     """All rows once, over pages of five; the SDK's own change is among them."""
     ids = [row["log_id"] for row in said["logs"]]

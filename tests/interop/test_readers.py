@@ -28,7 +28,7 @@ KINDS = (
 )
 RECORDED = {
     "connections": [".enabled_clients"],
-    "logs": ["._id", ".organization_id", ".organization_name"],
+    "logs": ["._id"],
 }
 """What Auth0 was recorded to send, and its models have no field for."""
 VOLATILE = ("logs", "users", "refusal")

@@ -77,16 +77,24 @@ def test_a_later_releases_store_is_left_alone(home: Home) -> None:
         Store(home, checkpoints=False)
 
 
-def test_migration_drops_the_table_of_ciba_requests(old: Home) -> None:
-    """A store of version 4 loses the table that nothing reads, and keeps the rest."""
+def test_migration_drops_what_no_embedded_tenant_has(old: Home) -> None:
+    """A store of version 4 loses CIBA's table and rotating tokens, and no more."""
     database = sqlite3.connect(old.tenant / "tenant.db")
     database.executescript(MIGRATIONS[1])
     database.execute("CREATE TABLE ciba_requests (auth_req_hash TEXT PRIMARY KEY)")
     database.executescript(MIGRATIONS[3])
+    for key, rotating in (("rt_1", 0), ("rt_2", 1)):
+        database.execute(
+            "INSERT INTO refresh_tokens (id, user_id, client_id, audience, reach,"
+            " rotating, created_at) VALUES (?, 'u', 'c', '', '{}', ?, 1.0)",
+            (key, rotating),
+        )
     database.execute("PRAGMA user_version = 4")
     database.commit()
     database.close()
     store = Store(old, checkpoints=False)
+    # One that rotates would live for ever, now that none is rotated.
+    assert [row["id"] for row in store.rows("refresh_tokens")] == ["rt_1"]
     tables = store.all("SELECT name FROM sqlite_schema WHERE type = 'table'")
     assert "ciba_requests" not in {row["name"] for row in tables}
     assert len(store.all("SELECT * FROM users")) == 2

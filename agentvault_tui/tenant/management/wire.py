@@ -135,11 +135,6 @@ def no_api() -> ApiError:
     return not_found("The resource server does not exist", "inexistent_resource_server")
 
 
-def no_user() -> ApiError:
-    """Return the 404 for a user there is not."""
-    return not_found("The user does not exist.", "inexistent_user")
-
-
 def bad_query(name: str, why: str) -> ApiError:
     """Return the 400 for a query parameter."""
     return ApiError(
