@@ -118,8 +118,8 @@ def test_the_kill_order_cuts_all_of_it(said: Said, agent: Agent) -> None:
     assert said["links"] == []
     assert said["other revoked"]["raised"] == "invalid_grant"
     assert said["held after"] == []
-    silent = ("unlinked", "revoked", "access", "deleted")
-    assert [said[name] for name in silent] == [None] * 4
+    silent = ("unlinked", "revoked", "deleted")
+    assert [said[name] for name in silent] == [None] * 3
     assert said["gone"] == {"raised": "NotFoundError", "status": 404}
     assert said["own end"]["raised"] == "invalid_client"
 
