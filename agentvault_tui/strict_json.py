@@ -15,7 +15,7 @@ _OPEN: Final = frozenset("[{")
 _CLOSE: Final = frozenset("]}")
 
 
-def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> Any:
+def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> object:
     """Read JSON, refusing what two readers could take for different things.
 
     Duplicate keys (section 4), numbers JSON or a double does not have (section 6),
@@ -44,7 +44,7 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> Any:
     return value
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str) -> object:
     try:
         value = json.loads(
             text,
@@ -75,14 +75,14 @@ def _without_depths(text: str) -> str:
     return "".join(kept) + text[end:] if depth == 0 else text
 
 
-def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _pairs(items: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(items)
     if len(found) != len(items):
         raise ValueError("a key stands there twice")
     return found
 
 
-def _constant(name: str) -> Any:
+def _constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 

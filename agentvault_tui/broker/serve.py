@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
@@ -459,7 +459,7 @@ async def _mark(broker: Broker, kind: EventType) -> None:
 
 
 def _announce(agents: Listener, socket: Path, broker: Broker) -> None:
-    line: dict[str, Any] = {
+    line: dict[str, object] = {
         "agents_url": agents.url,
         "operator_socket": str(socket),
         "tenant": broker.tenant.issuer,

@@ -11,7 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import NotFoundError
@@ -148,7 +148,9 @@ class StepUps:
         self.polled[stepup_id] = now
         return last is not None and now - last < interval
 
-    def follow(self, stepup_id: StepUpId, work: Coroutine[Any, Any, None]) -> None:
+    def follow(
+        self, stepup_id: StepUpId, work: Coroutine[object, object, None]
+    ) -> None:
         """Follow a device flow in a task of its own, until `end_flow`."""
         task = self.flows[stepup_id] = asyncio.create_task(work)
         task.add_done_callback(lambda done: self._flow_ended(stepup_id, done))
@@ -189,7 +191,7 @@ def stepup_draft(
     stepup: StepUp,
     *,
     reason: str | None = None,
-    **detail: Any,
+    **detail: object,
 ) -> Draft:
     """Return an event about *stepup*, bound to its digest."""
     return Draft(

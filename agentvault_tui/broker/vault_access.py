@@ -198,7 +198,7 @@ class VaultUsers:
         self._seen, self._known = seen, value
         return value
 
-    def _write(self, value: dict[str, Any]) -> None:
+    def _write(self, value: dict[str, object]) -> None:
         path = self._home.vault_users
         self._seen = None
         try:

@@ -71,7 +71,7 @@ class Moment(click.ParamType[str]):
     name = "time"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
         """Read the moment, or say how one is written."""
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
@@ -107,7 +107,7 @@ def _restore(db: sqlite3.Connection, home: Home) -> int:
     if version != schema.VERSION:
         return 0
     previous = genesis(read_ledger_id(db, home.database))
-    wrong: list[tuple[Any, ...]] = []
+    wrong: list[tuple[object, ...]] = []
     state = FullStateCheck(home.database)
     state.begin(db)
     for seq, digest, body, *columns in db.execute(

@@ -345,7 +345,7 @@ def _add_uncounted(counts: _Counts, rows: Iterable[tuple[object, ...]]) -> None:
         counted[key] = counted.get(key, (0, ""))[0] + events, last
 
 
-def columns_of(value: dict[str, Any]) -> tuple[Any, ...]:
+def columns_of(value: dict[str, object]) -> tuple[object, ...]:
     """Return what the columns beside a parsed body hold: time, type and the others."""
     indexed = (value[name] for name in ("time", "type", "agent_id", "outcome"))
     return *indexed, text_of(value)

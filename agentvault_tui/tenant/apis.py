@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id
@@ -185,7 +185,7 @@ class Connections:
                 )
                 store.remember(_SEEDED, 1)
 
-    def add(self, doc: Mapping[str, Any]) -> Document:
+    def add(self, doc: Mapping[str, object]) -> Document:
         """Keep a new connection.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -194,7 +194,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return answer
 
 
-def discovery(issuer: str) -> dict[str, Any]:
+def discovery(issuer: str) -> dict[str, object]:
     """Return the provider metadata (RFC 8414 section 2): what is served, no more."""
     return {
         "issuer": issuer,
@@ -224,7 +224,7 @@ def discovery(issuer: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def extensions(issuer: str) -> dict[str, Any]:
+def extensions(issuer: str) -> dict[str, object]:
     """Return what only the embedded tenant has, at a path that Auth0 does not have."""
     return {
         "issuer": issuer,

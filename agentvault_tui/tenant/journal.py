@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
@@ -71,7 +71,7 @@ class Journal:
         client: tuple[str | None, str | None] = (None, None),
         user: User | None = None,
         peer: LogPeer | None = None,
-        details: Mapping[str, Any] | None = None,
+        details: Mapping[str, object] | None = None,
         connection: str | None = None,
         audience: str | None = None,
         scope: str | None = None,
@@ -112,19 +112,19 @@ class Journal:
     def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
         self._store.insert("journal", log_id=log_id, type=kind, visible_at=at, doc=doc)
 
-    def after(self, log_id: str, take: int) -> list[dict[str, Any]]:
+    def after(self, log_id: str, take: int) -> list[dict[str, object]]:
         return self._rows("log_id > ? ORDER BY log_id LIMIT ?", log_id, take)
 
     def page(
         self, skip: int, take: int, *, newest_first: bool = True
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         order = "DESC" if newest_first else "ASC"
         return self._rows(f"1 ORDER BY log_id {order} LIMIT ? OFFSET ?", take, skip)
 
-    def one(self, log_id: str) -> dict[str, Any] | None:
+    def one(self, log_id: str) -> dict[str, object] | None:
         return next(iter(self._rows("log_id = ?", log_id)), None)
 
-    def _rows(self, where: str, *values: object) -> list[dict[str, Any]]:
+    def _rows(self, where: str, *values: object) -> list[dict[str, object]]:
         rows = self._store.all(f"SELECT doc FROM journal WHERE {where}", *values)  # noqa: S608 - ours
         return [json.loads(row["doc"]) for row in rows]
 
@@ -163,7 +163,7 @@ class SignInLog:
         self, user: User, client: Client | None, peer: LogPeer, *, mfa: bool
     ) -> None:
         """Note that *user* showed every factor that was asked for."""
-        prompts: list[dict[str, Any]] = [{"name": "login"}]
+        prompts: list[dict[str, object]] = [{"name": "login"}]
         if mfa:
             self._journal.write("gd_auth_succeed", user=user, peer=peer)
             prompts.append(

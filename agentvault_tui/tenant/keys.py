@@ -79,7 +79,9 @@ class SigningKeys:
         header = {"alg": "RS256", "typ": typ, "kid": key.kid}
         return jwt.encode(header, claims, key, algorithms=["RS256"])
 
-    def verified(self, token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def verified(
+        self, token: str
+    ) -> tuple[dict[str, object], dict[str, object]] | None:
         """Return header and claims of what one of the published keys signed.
 
         RS256 alone (RFC 8725 section 3.1): what the header asks for decides nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct
 from starlette.applications import Starlette
@@ -68,10 +68,10 @@ class _Call:
     request: Request
     user: User
     client: Client
-    body: Any = field(repr=False)
+    body: object = field(repr=False)
 
 
-_Act = Callable[[_Call], tuple[int, Any]]
+_Act = Callable[[_Call], tuple[int, object]]
 
 
 class MyAccount:
@@ -133,7 +133,7 @@ class MyAccount:
             raise ApiError(403, f"Insufficient scope, expected: {scope}", None)
         return user, client
 
-    def _connect(self, call: _Call) -> tuple[int, Any]:
+    def _connect(self, call: _Call) -> tuple[int, object]:
         body = checked(call.body, ConnectBody, "connection", "redirect_uri")
         connection = self._parts.connections.for_vault(body["connection"], call.client)
         if connection is None:
@@ -148,7 +148,7 @@ class MyAccount:
         started = self._parts.connecting.start(call.user, call.client, body)
         return 201, started
 
-    def _complete(self, call: _Call) -> tuple[int, Any]:
+    def _complete(self, call: _Call) -> tuple[int, object]:
         names = ("auth_session", "connect_code", "redirect_uri")
         body = checked(call.body, CompleteBody, *names)
         done = self._parts.connecting.complete(call.user, call.client, body)
@@ -162,7 +162,7 @@ class MyAccount:
                    account.id, account.account)  # fmt: skip
         return 201, shape(account)
 
-    def _list(self, call: _Call) -> tuple[int, Any]:
+    def _list(self, call: _Call) -> tuple[int, object]:
         query = dict(call.request.query_params)
         found = self._parts.accounts.list(call.user.sub, query.get("connection"))
         shapes = [shape(account) for account in found]
@@ -170,7 +170,7 @@ class MyAccount:
             query, "accounts", shapes, most=_MOST, usual=_USUAL
         )
 
-    def _offered(self, call: _Call) -> tuple[int, Any]:
+    def _offered(self, call: _Call) -> tuple[int, object]:
         listed = [
             {"name": doc["name"], "strategy": doc["strategy"]}
             for doc in self._parts.connections.objects.all()
@@ -181,7 +181,7 @@ class MyAccount:
             name="name", most=_MOST, usual=_USUAL,
         )  # fmt: skip
 
-    def _delete(self, call: _Call) -> tuple[int, Any]:
+    def _delete(self, call: _Call) -> tuple[int, object]:
         account = self._parts.accounts.get(call.request.path_params["id"])
         # Another user's account is as unknown as an invented one.
         if account is None or account.user_id != call.user.sub:
@@ -221,7 +221,7 @@ class MyAccount:
 
 def _problem(error: ApiError) -> Response:
     """Write a refusal as the My Account API does: a third envelope, near RFC 9457."""
-    said: dict[str, Any] = {
+    said: dict[str, object] = {
         "type": f"https://auth0.com/api-errors/{error.status}",
         "status": error.status,
         "title": HTTPStatus(error.status).phrase,

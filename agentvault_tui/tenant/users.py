@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import pyotp
 from argon2 import PasswordHasher
@@ -43,7 +43,7 @@ class User:
     roles: tuple[str, ...]
     created_at: str
     blocked: bool = False
-    profile: dict[str, Any] = field(default_factory=dict, repr=False)
+    profile: dict[str, object] = field(default_factory=dict, repr=False)
     """What is known besides, under Auth0's names; never a secret."""
 
     @property
@@ -138,7 +138,7 @@ class People:
         password_hash: str,
         *,
         roles: tuple[str, ...] = (),
-        profile: dict[str, Any] | None = None,
+        profile: dict[str, object] | None = None,
     ) -> tuple[User, str]:
         """Add a user; return it and its one-time code secret, to be shown once.
 

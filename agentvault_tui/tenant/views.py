@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
@@ -50,7 +50,7 @@ _HEADERS: Final = {
 }
 
 
-def request_view(what: StepUpDetails) -> dict[str, Any]:
+def request_view(what: StepUpDetails) -> dict[str, object]:
     """Return what is being approved, ready to show: each text in full.
 
     The agent's own reason is not among it (T-08). `scope` is every scope the token
@@ -75,7 +75,9 @@ def request_view(what: StepUpDetails) -> dict[str, Any]:
     }
 
 
-def _rows(members: Iterable[tuple[str, Any]]) -> tuple[tuple[Shown, Shown, str], ...]:
+def _rows(
+    members: Iterable[tuple[str, object]],
+) -> tuple[tuple[Shown, Shown, str], ...]:
     return tuple(
         (in_full(name), in_full(value), kind)
         for name, value, kind in member_rows(members)
@@ -104,7 +106,7 @@ class Views:
         )
 
     def page(
-        self, name: str, problem: Problem | None = None, **values: Any
+        self, name: str, problem: Problem | None = None, **values: object
     ) -> Response:
         html = self._templates.get_template(f"{name}.html").render(
             step=name,
@@ -123,7 +125,7 @@ class Views:
         user_code: str,
         form_token: str,
         problem: Problem | None = None,
-        **values: Any,
+        **values: object,
     ) -> Response:
         return self.page(
             name,

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from joserfc.jwk import RSAKey
 
@@ -90,7 +90,7 @@ class TenantClient:
     async def start_device_flow(
         self,
         scope: str = SCOPE,
-        authorization_details: Sequence[dict[str, Any]] | None = None,
+        authorization_details: Sequence[dict[str, object]] | None = None,
         *,
         ttl: int,
     ) -> DeviceFlow:
@@ -117,7 +117,7 @@ class TenantClient:
             asked["authorization_details"] = json.dumps(authorization_details)
         return await start_flow(self.tenant, self.client_id, asked, ttl)
 
-    async def _shows(self, authorization_details: Sequence[dict[str, Any]]) -> bool:
+    async def _shows(self, authorization_details: Sequence[dict[str, object]]) -> bool:
         types = {one.get("type") for one in authorization_details}
         return bool(types) and types <= await self.tenant.details_types()
 

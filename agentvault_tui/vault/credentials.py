@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 from authlib.oauth2 import ClientAuth, OAuth2Client
@@ -38,7 +38,7 @@ class OAuthRequests(OAuth2Client):  # type: ignore[misc] # authlib is not typed
     """
 
     def _fetch_token(
-        self, url: str, body: str = "", *, auth: ClientAuth, **_: Any
+        self, url: str, body: str = "", *, auth: ClientAuth, **_: object
     ) -> dict[str, str]:
         _, _, body = auth.prepare("POST", url, {}, body)
         fields = parse_qsl(body, keep_blank_values=True)

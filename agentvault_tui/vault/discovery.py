@@ -150,7 +150,7 @@ def read_keys(reply: TenantReply) -> Keys:
     return keys
 
 
-def _rsa(jwk: dict[str, Any]) -> RSAKey:
+def _rsa(jwk: dict[str, object]) -> RSAKey:
     """Take modulus and exponent alone: ``x5u`` and the like are never followed."""
     modulus, exponent = jwk.get("n"), jwk.get("e")
     if not isinstance(modulus, str) or not isinstance(exponent, str):

@@ -50,7 +50,7 @@ class Identity:
     amr: tuple[str, ...]
     authenticated_at: datetime
     """When they last proved a second factor, as far as the tenant says."""
-    claims: dict[str, Any] = field(repr=False)
+    claims: dict[str, object] = field(repr=False)
     """The claims worth keeping as evidence."""
 
 
@@ -258,7 +258,7 @@ def _second_factor(claims: dict[str, Any]) -> None:
     raise IdentityError("no_mfa", "the sign-in used no second factor", remedy)
 
 
-def _authenticated_at(claims: dict[str, Any], now: int, *, required: bool) -> int:
+def _authenticated_at(claims: dict[str, object], now: int, *, required: bool) -> int:
     """Return when the person proved who they are, in whole seconds.
 
     Auth0's device flow has no `auth_time`, so our Action's claim comes first.
@@ -307,7 +307,7 @@ def _name(claims: dict[str, Any]) -> str:
     return next(filter(None, texts), claims["sub"])
 
 
-def _text(claims: dict[str, Any], name: str) -> str:
+def _text(claims: dict[str, object], name: str) -> str:
     value = claims.get(name)
     return value[:200] if isinstance(value, str) else ""
 

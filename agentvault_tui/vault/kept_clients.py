@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -127,11 +127,11 @@ class ClientSecretsFile:
         finally:
             os.close(folder)
 
-    def _one(self, key: str) -> dict[str, Any]:
+    def _one(self, key: str) -> dict[str, object]:
         found = self._read().get(key, {})
         return found if isinstance(found, dict) else {}
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, object]:
         try:
             value = json.loads(self.path.read_bytes())
         except FileNotFoundError:
@@ -149,7 +149,7 @@ class ClientSecretsFile:
             "restore it, or move it away: apply then makes new secrets",
         )
 
-    def _write(self, value: dict[str, Any]) -> None:
+    def _write(self, value: dict[str, object]) -> None:
         replace_private(self.path, json.dumps(value, indent=1))
 
 

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -61,7 +61,7 @@ class SecretRedactor:
 
     @classmethod
     def of(
-        cls, form: Mapping[str, str] | None, body: Any, bearer: Secret | None
+        cls, form: Mapping[str, str] | None, body: object, bearer: Secret | None
     ) -> Self:
         """Find the secrets of a request."""
         members = {**(form or {}), **(body if isinstance(body, dict) else {})}
@@ -90,7 +90,7 @@ class SecretRedactor:
             return reply
         return replace(reply, value=self._out_of(reply.value))
 
-    def _out_of(self, value: Any) -> Any:
+    def _out_of(self, value: object) -> object:
         """Walk JSON: its depth was bounded when it was read."""
         if isinstance(value, str):
             return self.out_of(value)
@@ -150,7 +150,7 @@ class Wire:
         url: str,
         *,
         form: Mapping[str, str] | None = None,
-        body: Any = None,
+        body: object = None,
         bearer: Secret | None = None,
         cap: int = MAX_BODY,
     ) -> TenantReply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.places import Places
@@ -40,7 +40,7 @@ class Port(Protocol):
     date: bytes
     """The ``Date`` header, as a line."""
 
-    def admit(self, transport: asyncio.Transport) -> dict[str, Any] | None:
+    def admit(self, transport: asyncio.Transport) -> dict[str, object] | None:
         """Return what handlers may know of the peer, or `None` to hang up."""
         ...
 

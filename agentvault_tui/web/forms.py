@@ -143,7 +143,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return {name: member for name, member in value.items() if member is not None}
 
 
-def parse_json(text: str, depth: int = DEPTH_CAP) -> Any:
+def parse_json(text: str, depth: int = DEPTH_CAP) -> object:
     """Read JSON that means the same to every reader.
 
     Raises:
@@ -161,7 +161,7 @@ def parse_json(text: str, depth: int = DEPTH_CAP) -> Any:
     return value
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str) -> object:
     if text.count(",") + text.count("{") + text.count("[") > _MARK_CAP:
         raise BodyError(400, _TOO_MANY)
     try:
@@ -223,7 +223,7 @@ def _check(value: Any, depth: int) -> None:
         level = [item for items in inner for item in items]
 
 
-def _pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def _pairs(members: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(members)
     if len(table) != len(members):
         # RFC 8259 section 4: which of the two counts would be the reader's choice.

@@ -16,7 +16,7 @@ from agentvault_tui.vault.credentials import TYPE_PROVIDER
 from agentvault_tui.web.forms import BodyError, parse_json
 
 
-def read_connection(form: dict[str, Any]) -> str:
+def read_connection(form: dict[str, object]) -> str:
     """Return the connection whose token is asked for.
 
     ``subject_token`` is not looked at: the vault user's credential is with the broker

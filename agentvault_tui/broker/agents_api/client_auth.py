@@ -8,7 +8,7 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.errors import JoseError
@@ -41,8 +41,8 @@ class UnprovenError(Exception):
 class Assertion:
     """An assertion taken apart, believed in nothing yet."""
 
-    header: dict[str, Any]
-    claims: dict[str, Any]
+    header: dict[str, object]
+    claims: dict[str, object]
     signed: bytes
     signature: bytes
 
@@ -86,7 +86,7 @@ class Assertion:
 
 
 def check_claims(
-    claims: dict[str, Any], client_id: str, audiences: frozenset[str], now: float
+    claims: dict[str, object], client_id: str, audiences: frozenset[str], now: float
 ) -> float:
     """Check everything an assertion says but its ``jti``; return its ``exp``.
 
@@ -150,14 +150,14 @@ class Assertions:
         return self._replays.use(client_id, jti, expires + SKEW, now, boot)
 
 
-def _time(claims: dict[str, Any], name: str, default: float | None) -> float:
+def _time(claims: dict[str, object], name: str, default: float | None) -> float:
     value = claims.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UnprovenError
     return value
 
 
-def _table(segment: str) -> dict[str, Any]:
+def _table(segment: str) -> dict[str, object]:
     try:
         table = parse_json(_decode(segment).decode(), _DEPTH)
     except (BodyError, UnicodeDecodeError):
@@ -211,7 +211,7 @@ class ClientAuth:
         self._find = find
         self._assertions = assertions
 
-    def __call__(self, authorization: bytes | None, form: dict[str, Any]) -> Caller:
+    def __call__(self, authorization: bytes | None, form: dict[str, object]) -> Caller:
         """Return the agent that sent a request with these credentials.
 
         With an assertion, also that one: it is to be recorded before the answer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 from agentvault_tui.broker.answers import (
     Away,
@@ -217,7 +217,7 @@ def introspection_reply(answer: Introspection, client_id: str) -> Reply:
     token = answer.token
     if token is None:
         return json_reply(200, {"active": False})
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "active": True,
         "client_id": client_id,
         "sub": token.agent_id,
@@ -234,7 +234,7 @@ def introspection_reply(answer: Introspection, client_id: str) -> Reply:
 
 
 def _granted(answer: Granted) -> Reply:
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "access_token": answer.access_token,
         "token_type": "Bearer",
         "expires_in": answer.expires_in,

@@ -31,7 +31,7 @@ class ManagementRequest:
 
     path: Mapping[str, str]
     query: Mapping[str, str]
-    body: Any = field(repr=False)
+    body: object = field(repr=False)
     caller: VerifiedAccess
     url: str
     """The request's own, without its query."""
@@ -42,7 +42,7 @@ class ManagementAnswer:
     """Status and JSON; None for no body at all."""
 
     status: int
-    body: Any = field(default=None, repr=False)
+    body: object = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -97,7 +97,7 @@ class ManagementApi:
 
     async def _answer(self, request: Request, call: ManagementCall) -> Response:
         caller: VerifiedAccess | None = None
-        body: Any = None
+        body: object = None
         try:
             caller = self._caller(request)
             _check_scopes(caller, call)
@@ -112,7 +112,11 @@ class ManagementApi:
         return json_reply(answer.status, answer.body, answer.headers)
 
     async def _act(
-        self, request: Request, call: ManagementCall, caller: VerifiedAccess, body: Any
+        self,
+        request: Request,
+        call: ManagementCall,
+        caller: VerifiedAccess,
+        body: object,
     ) -> ManagementAnswer:
         asked = ManagementRequest(
             request.path_params,
@@ -147,7 +151,7 @@ class ManagementApi:
         request: Request,
         call: ManagementCall,
         caller: VerifiedAccess,
-        body: Any,
+        body: object,
         answer: ManagementAnswer,
     ) -> None:
         clients, peer = self._parts.clients, peer_of(request)

@@ -75,7 +75,7 @@ class ClientBody(Struct):
         Literal["none", "client_secret_post", "client_secret_basic"] | Maybe
     ) = UNSET
     callbacks: list[Uri] | Maybe = UNSET
-    client_metadata: dict[str, Any] | Maybe = UNSET
+    client_metadata: dict[str, object] | Maybe = UNSET
     refresh_token: RefreshRules | Maybe = UNSET
     jwt_configuration: JwtRules | Maybe = UNSET
 
@@ -323,7 +323,7 @@ def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
 
 
 def change_connection(
-    parts: Parts, doc: Document, changes: Mapping[str, Any]
+    parts: Parts, doc: Document, changes: Mapping[str, object]
 ) -> ManagementAnswer:
     """Change a connection; what a null takes away goes back to its default."""
     changed = merged(doc, changes)
@@ -373,7 +373,7 @@ def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> Management
     return ManagementAnswer(202, {})
 
 
-def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, Any]:
+def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, object]:
     """Return a refresh token as the API shows it, which is never the token."""
     return {
         "id": held.id,

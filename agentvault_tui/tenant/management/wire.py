@@ -29,7 +29,7 @@ Maybe = None | UnsetType
 """What a member that is null, or left out, is beside its type."""
 
 
-def read_json(content_type: str, raw: bytes) -> Any:
+def read_json(content_type: str, raw: bytes) -> object:
     """Read a body; an empty one is an empty object.
 
     Raises:
@@ -68,13 +68,13 @@ def checked(body: Any, shape: type[Struct], *needed: str) -> dict[str, Any]:
     return known
 
 
-def redacted(body: Any) -> Any:
+def redacted(body: object) -> object:
     """Return *body* for the log: without secrets, and not at any length."""
     shown = _without_secrets(body)
     return shown if len(json.dumps(shown)) <= _LOGGED else {"truncated": True}
 
 
-def _without_secrets(value: Any) -> Any:
+def _without_secrets(value: object) -> object:
     if isinstance(value, dict):
         return {
             name: "*****" if name in _SECRET else _without_secrets(item)
@@ -85,14 +85,14 @@ def _without_secrets(value: Any) -> Any:
     return value
 
 
-def _bounded(value: Any) -> None:
+def _bounded(value: object) -> None:
     level, depth, count = [value], 0, 0
     while level:
         count += len(level)
         depth += 1
         if depth > _DEPTH or count > _VALUES:
             raise ApiError(400, "The payload is too deep or too large.", "invalid_body")
-        inner: list[Any] = []
+        inner: list[object] = []
         for item in level:
             if isinstance(item, dict):
                 inner.extend(item.values())
@@ -110,7 +110,7 @@ class ApiError(Exception):
         self.message = message
         self.code = code
 
-    def envelope(self) -> dict[str, Any]:
+    def envelope(self) -> dict[str, object]:
         said = {
             "statusCode": self.status,
             "error": HTTPStatus(self.status).phrase,
@@ -155,7 +155,7 @@ _USUAL: Final = 50
 _MOST: Final = 100
 _REACHABLE: Final = 1000
 
-Items = Sequence[Mapping[str, Any]]
+Items = Sequence[Mapping[str, object]]
 
 
 def number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
@@ -188,7 +188,7 @@ def flagged(query: Mapping[str, str], name: str) -> bool:
 
 def by_offset(
     query: Mapping[str, str], key: str, items: Items, *, length: bool = False
-) -> Any:
+) -> object:
     """Return the page asked for: a bare array, or with totals an object."""
     page = number(query, "page", 0, _REACHABLE)
     size = number(query, "per_page", _USUAL, _MOST)
@@ -200,7 +200,7 @@ def by_offset(
     shown = list(items[start : start + size])
     if not flagged(query, "include_totals"):
         return shown
-    totals: dict[str, Any] = {"total": len(items), "start": start, "limit": size}
+    totals: dict[str, object] = {"total": len(items), "start": start, "limit": size}
     if length:
         totals["length"] = len(shown)
     return {**totals, key: shown}
@@ -214,7 +214,7 @@ def by_checkpoint(
     name: str = "id",
     most: int = _MOST,
     usual: int = _USUAL,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the items after ``from``; ``next`` names the last, if more come."""
     take = max(number(query, "take", usual, most), 1)
     begin = 0
@@ -224,7 +224,7 @@ def by_checkpoint(
         # what is left is then read from its start, and nothing is missed.
         begin = places[0] + 1 if places else 0
     shown = list(items[begin : begin + take])
-    found: dict[str, Any] = {key: shown}
+    found: dict[str, object] = {key: shown}
     if begin + take < len(items):
         found["next"] = shown[-1][name]
     return found
@@ -232,7 +232,7 @@ def by_checkpoint(
 
 def either(
     query: Mapping[str, str], key: str, items: Items, *, name: str = "id"
-) -> Any:
+) -> object:
     """Page as the query asks: both ways are offered."""
     if "from" in query or "take" in query:
         return by_checkpoint(query, key, items, name=name)
@@ -259,5 +259,7 @@ def chosen(query: Mapping[str, str], body: Any, key: str | None = None) -> Any:
     return _cut(body, names, keep=keep)
 
 
-def _cut(item: Mapping[str, Any], names: set[str], *, keep: bool) -> dict[str, Any]:
+def _cut(
+    item: Mapping[str, object], names: set[str], *, keep: bool
+) -> dict[str, object]:
     return {name: value for name, value in item.items() if (name in names) is keep}

@@ -316,7 +316,7 @@ class VaultGrant:
     ) -> GrantResult:
         left = int(tokens.expires_at - self._parts.clock.now().timestamp())
         kind = asked.form["requested_token_type"]
-        answer: dict[str, Any] = {
+        answer: dict[str, object] = {
             "access_token": tokens.access_token,
             "scope": tokens.scope,
             "expires_in": max(left, 0),

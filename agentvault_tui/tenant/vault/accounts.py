@@ -148,7 +148,7 @@ class VaultAccounts:
         return self._clock.now().timestamp()
 
 
-def shape(account: VaultAccount) -> dict[str, Any]:
+def shape(account: VaultAccount) -> dict[str, object]:
     """Return an account as the My Account API shows it."""
     return {
         "id": account.id,
@@ -211,7 +211,7 @@ class Provider:
         access, expires_at = self._token(row["id"], row["scope"], lifetime)
         return TokenPair(access, refresh_token, row["scope"], expires_at)
 
-    def info(self, access_token: str) -> dict[str, Any] | None:
+    def info(self, access_token: str) -> dict[str, object] | None:
         """Say what a live access token is good for; None if it is not one."""
         row = self._store.one(
             "SELECT t.scope, t.expires_at, g.account, g.connection"

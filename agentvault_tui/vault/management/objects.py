@@ -83,12 +83,12 @@ class ObjectKind:
         )
         return without_secrets(reply.json())
 
-    async def create(self, api: TenantApi, wanted: Mapping[str, Any]) -> Json:
+    async def create(self, api: TenantApi, wanted: Mapping[str, object]) -> Json:
         """Make an object (201; 200 where Auth0 does not say so)."""
         return without_secrets(await self._created(api, wanted))
 
     async def patch(
-        self, api: TenantApi, identity: str, changes: Mapping[str, Any]
+        self, api: TenantApi, identity: str, changes: Mapping[str, object]
     ) -> Json:
         """Change an object (200). A member that is an object is replaced whole."""
         reply = await api.request(
@@ -109,7 +109,7 @@ class ObjectKind:
             scope=f"delete:{self.scope}",
         )
 
-    async def _created(self, api: TenantApi, wanted: Mapping[str, Any]) -> Json:
+    async def _created(self, api: TenantApi, wanted: Mapping[str, object]) -> Json:
         reply = await api.request(
             "POST",
             self.where,
@@ -134,7 +134,9 @@ class NewClient:
 class ClientKind(ObjectKind):
     """Applications, their secrets, keys and connections (``/clients``)."""
 
-    async def register(self, api: TenantApi, settings: Mapping[str, Any]) -> NewClient:
+    async def register(
+        self, api: TenantApi, settings: Mapping[str, object]
+    ) -> NewClient:
         """Make a client (201) and return its secret with it.
 
         Set ``oidc_conformant`` yourself: Auth0's default here is false.
@@ -243,7 +245,7 @@ class ClientGrantKind(ObjectKind):
     Some were stored as another kind than was sent, so what is written is read again.
     """
 
-    async def create(self, api: TenantApi, wanted: Mapping[str, Any]) -> Json:
+    async def create(self, api: TenantApi, wanted: Mapping[str, object]) -> Json:
         """Let a client use an API (201), and see that it stands so.
 
         Raises:
@@ -254,7 +256,7 @@ class ClientGrantKind(ObjectKind):
         return await self._stored(api, made["id"], wanted)
 
     async def patch(
-        self, api: TenantApi, identity: str, changes: Mapping[str, Any]
+        self, api: TenantApi, identity: str, changes: Mapping[str, object]
     ) -> Json:
         """Change a client grant (200), and see that it stands so; as creating one."""
         changed = await super().patch(api, identity, changes)
@@ -277,7 +279,7 @@ class ClientGrantKind(ObjectKind):
         )
 
 
-def _compare(name: str, wanted: Mapping[str, Any], row: Json) -> None:
+def _compare(name: str, wanted: Mapping[str, object], row: Json) -> None:
     asked, found = wanted.get(name), row.get(name)
     if asked is None or asked == found:
         return
@@ -426,7 +428,7 @@ async def settings(api: TenantApi) -> Json:
     return without_secrets(reply.json())
 
 
-async def change_settings(api: TenantApi, changes: Mapping[str, Any]) -> Json:
+async def change_settings(api: TenantApi, changes: Mapping[str, object]) -> Json:
     """Change the tenant's settings (200)."""
     reply = await api.request(
         "PATCH",

@@ -35,7 +35,7 @@ class Ref:
 
     address: str
 
-    def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
+    def settle(self, now: object, ids: Ids) -> object:  # noqa: ARG002 - a rule's signature
         """Return the id, or `Unknown`."""
         return ids.get(self.address) or Unknown(self.address)
 
@@ -44,9 +44,9 @@ class Ref:
 class Is:
     """Exactly this value."""
 
-    value: Any
+    value: object
 
-    def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
+    def settle(self, now: object, ids: Ids) -> object:  # noqa: ARG002 - a rule's signature
         """Return the value."""
         return self.value
 
@@ -55,7 +55,7 @@ class Is:
 class SameSet:
     """A list of exactly these, in whatever order."""
 
-    items: tuple[Any, ...]
+    items: tuple[object, ...]
 
     def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
         """Return *now* when it holds the same, so that order is no difference."""
@@ -95,7 +95,7 @@ class AllButOurs:
     ours: tuple[Ref, ...]
     wanted: tuple[Ref, ...]
 
-    def settle(self, now: Any, ids: Ids) -> Any:
+    def settle(self, now: object, ids: Ids) -> object:
         """Return *now* without those of ours that are not wanted, the missing added."""
         found = list(now) if isinstance(now, list) else []
         wanted = [item.settle(None, ids) for item in self.wanted]
@@ -114,7 +114,7 @@ class InOrder:
 
     items: tuple[Ref, ...]
 
-    def settle(self, now: Any, ids: Ids) -> Any:
+    def settle(self, now: object, ids: Ids) -> object:
         """Return *now* with these in order."""
         found = list(now) if isinstance(now, list) else []
         wanted = [item.settle(None, ids) for item in self.items]
@@ -131,12 +131,12 @@ class FieldChange:
     """One field that is not as it should be."""
 
     path: str
-    before: Any
+    before: object
     after: Any
 
 
 def compare(
-    rules: Mapping[str, Rule], now: Mapping[str, Any], ids: Ids
+    rules: Mapping[str, Rule], now: Mapping[str, object], ids: Ids
 ) -> tuple[FieldChange, ...]:
     """Return what would change, field by field, in the order of *rules*.
 
@@ -154,7 +154,7 @@ def compare(
     return tuple(changes)
 
 
-def at(value: Any, path: str) -> Any:
+def at(value: object, path: str) -> object:
     """Return what stands at a dotted *path*, or `MISSING`."""
     for name in path.split("."):
         if not isinstance(value, Mapping) or name not in value:
@@ -190,7 +190,7 @@ def body(
 def unmet(changes: Sequence[FieldChange], ids: Ids) -> str:
     """Return the address of an object that *changes* need and that does not stand."""
 
-    def within(value: Any) -> Iterator[str]:
+    def within(value: object) -> Iterator[str]:
         match value:
             case Unknown(address) if address not in ids:
                 yield address
@@ -203,7 +203,7 @@ def unmet(changes: Sequence[FieldChange], ids: Ids) -> str:
     return next((one for change in changes for one in within(change.after)), "")
 
 
-def known(value: Any, ids: Ids) -> Any:
+def known(value: object, ids: Ids) -> object:
     """Return *value* with every reference resolved.
 
     Raises:
@@ -223,7 +223,7 @@ def known(value: Any, ids: Ids) -> Any:
 
 
 def _place(found: list[Any], wanted: Any, key: str) -> int | None:
-    def same(one: Any) -> bool:
+    def same(one: object) -> bool:
         if not key:
             return bool(one == wanted)
         return isinstance(one, Mapping) and one.get(key) == wanted[key]
@@ -231,7 +231,9 @@ def _place(found: list[Any], wanted: Any, key: str) -> int | None:
     return next((index for index, one in enumerate(found) if same(one)), None)
 
 
-def _joined(standing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _joined(
+    standing: Mapping[str, object], wanted: Mapping[str, object]
+) -> dict[str, object]:
     """Add to the lists of *standing* what *wanted* has beyond them."""
     joined = dict(standing)
     for name, value in wanted.items():
