@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from agentvault_tui.broker.accounts import SHARERS_SHOWN
 from agentvault_tui.broker.registry import Foreseen, Registry
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
@@ -32,6 +31,8 @@ from agentvault_tui.operator_api import history, shapes
 
 TOKENS_SHOWN: Final = 100
 """An agent may hold any number of tokens; the soonest to expire are listed."""
+
+T = TypeVar("T", bound=shapes.WireShape)
 
 Ends = Callable[[Deadline], datetime]
 """Tells when a deadline passes; see `clock.as_set_now`."""
@@ -97,23 +98,16 @@ def past_agent_info(
     ends: Ends = _as_recorded,
 ) -> shapes.PastAgentInfo:
     """Return *agent* with what it holds: *live* tokens, the *soonest* to end listed."""
-    return shapes.PastAgentInfo(
-        id=agent.id,
-        client_id=agent.client_id,
-        name=agent.name,
-        owner=agent.owner,
-        purpose=agent.purpose,
+    return same(
+        shapes.PastAgentInfo,
+        agent,
         status=agent.status.value,
-        scopes=agent.scopes,
-        resource_server=agent.resource_server,
-        serves=agent.serves,
-        resources=agent.resources,
         created_at=iso(agent.created_at),
         revoked_at=_moment(agent.revoked_at),
         last_seen_at=_moment(seen),
         tokens=tuple(token_info(token, ends) for token in soonest),
         tokens_live=live,
-        counts=counts_info(counts),
+        counts=same(shapes.CountsInfo, counts),
     )
 
 
@@ -121,18 +115,14 @@ def account_info(account: Account, registry: Registry) -> shapes.AccountInfo:
     """Return a connected account; what could use it is not known here."""
     lease = registry.leases.of(account.agent_id, account.connection)
     ahead = registry.outlook(account)
-    return shapes.AccountInfo(
-        connection=account.connection,
+    return same(
+        shapes.AccountInfo,
+        account,
         account=account.id,
-        user=account.user,
-        user_name=account.user_name,
         provider_scopes=account.scopes,
         since=iso(account.since),
-        removing=account.removing,
         outside_until=_moment(lease.until if lease else None),
-        shared_with=_refs(
-            islice(registry.accounts.in_use(account), SHARERS_SHOWN), registry
-        ),
+        shared_with=_refs(registry.sharing(account), registry),
         provider_user=account.provider_user or None,
         at_provider=shapes.ProviderOutlook(
             known=ahead.known,
@@ -150,23 +140,13 @@ def _refs(agents: Iterable[AgentId], registry: Registry) -> tuple[shapes.AgentRe
 
 def step_info(step: OutboxStep) -> shapes.StepInfo:
     """Return a step at the tenant, or at a provider, as it stands."""
-    return shapes.StepInfo(
-        step=step.step,
+    return same(
+        shapes.StepInfo,
+        step,
         connection=step.connection or None,
-        status=step.status,
-        ms=step.ms,
-        attempts=step.attempts,
-        problem=step.problem,
         reason=reason(step),
         begun_at=iso(step.begun_at),
         next_at=_moment(step.next_at),
-    )
-
-
-def counts_info(counts: AgentCounts) -> shapes.CountsInfo:
-    """Return how requests were answered."""
-    return shapes.CountsInfo(
-        allowed=counts.allowed, denied=counts.denied, escalated=counts.escalated
     )
 
 
@@ -174,9 +154,7 @@ def panic_info(panic: Panic | None) -> shapes.PanicInfo:
     """Return how the panic switch stands."""
     if panic is None:
         return shapes.PanicInfo(on=False)
-    return shapes.PanicInfo(
-        on=True, since=iso(panic.since), by=panic.by, reason=panic.reason
-    )
+    return same(shapes.PanicInfo, panic, since=iso(panic.since))
 
 
 def token_info(token: Token, ends: Ends = _as_recorded) -> shapes.TokenInfo:
@@ -194,36 +172,18 @@ def token_info(token: Token, ends: Ends = _as_recorded) -> shapes.TokenInfo:
 
 def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
     """Return *stepup* as consoles render and approvers decide it."""
-    return shapes.StepUpInfo(
-        id=stepup.id,
-        agent_id=stepup.agent_id,
-        agent_name=stepup.agent_name,
-        scope=stepup.scope,
-        action=stepup.action,
-        resource=stepup.resource,
-        parameters=stepup.parameters,
-        resource_indicator=stepup.resource_indicator,
+    return same(
+        shapes.StepUpInfo,
+        stepup,
         authorization_details=stepup.details,
-        unlimited=stepup.unlimited,
-        reason=stepup.reason,
-        rule=stepup.rule,
-        why=stepup.why,
         risk=stepup.risk.value,
-        policy_version=stepup.policy_version,
-        nonce=stepup.nonce,
-        digest=stepup.digest,
         fingerprint=fingerprint(stepup.digest),
-        ttl=stepup.ttl,
-        count=stepup.count,
-        connection=stepup.connection,
-        problem=stepup.problem,
         requested_at=iso(stepup.requested_at),
         expires_at=iso(ends(stepup.expires)),
         status=stepup.status.value,
         decided_by=_decider(stepup.decided_by),
         decided_at=_moment(stepup.decided_at),
         fetched_at=_moment(stepup.fetched_at),
-        denial=stepup.denial,
         begun_at=_moment(stepup.begun_at),
         redeemed_at=_moment(stepup.redeemed_at),
         device=device_info(stepup.device) if stepup.device else None,
@@ -252,26 +212,23 @@ def event_info(event: Event) -> history.EventInfo:
 
 def device_info(device: DeviceCode) -> shapes.DeviceInfo:
     """Return what an approver needs to reach the tenant."""
-    return shapes.DeviceInfo(
-        user_code=device.user_code,
-        verification_uri=device.verification_uri,
-        verification_uri_complete=device.verification_uri_complete,
-        expires_in=device.expires_in,
-        interval=device.interval,
-        expires_at=iso(device.expires_at),
-    )
+    return same(shapes.DeviceInfo, device, expires_at=iso(device.expires_at))
 
 
 def _decider(evidence: Evidence | None) -> shapes.DeciderInfo | None:
     if evidence is None:
         return None
-    return shapes.DeciderInfo(
-        sub=evidence.sub,
-        name=evidence.name,
-        amr=evidence.amr,
-        auth_time=_moment(evidence.auth_time),
-    )
+    return same(shapes.DeciderInfo, evidence, auth_time=_moment(evidence.auth_time))
 
 
 def _moment(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
+
+
+def same(kind: type[T], source: object, **others: object) -> T:
+    """Return a shape whose members are the *source*'s attributes, but for *others*.
+
+    Only members the shape has are taken, and each of them must be there.
+    """
+    names = (name for name in kind.__struct_fields__ if name not in others)
+    return kind(**{name: getattr(source, name) for name in names}, **others)

@@ -18,9 +18,9 @@ from agentvault_tui.broker.activity import activity_then
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import moment_of, query_of, route
 from agentvault_tui.broker.shapes import (
-    counts_info,
     panic_info,
     past_agent_info,
+    same,
     stepup_info,
 )
 from agentvault_tui.clock import iso
@@ -37,6 +37,7 @@ from agentvault_tui.operator_api.history import (
 )
 from agentvault_tui.operator_api.requests import PastActivityQuery, PastQuery
 from agentvault_tui.operator_api.shapes import (
+    CountsInfo,
     LedgerInfo,
     PastAgentInfo,
     StatusInfo,
@@ -82,17 +83,15 @@ def _past_info(past: Past, broker: Broker) -> PastInfo:
         at=iso(past.moment),
         status=_status(past, broker),
         minute={
-            agent: counts_info(counts)
+            agent: same(CountsInfo, counts)
             for agent, counts in past.minute.items()
             if counts != AgentCounts()
         },
         around=AroundInfo(
-            first=_place(around.first),
-            last=_place(around.last),
-            before=_place(around.before),
-            after=_place(around.after),
-            turn_before=_place(around.turn_before),
-            turn_after=_place(around.turn_after),
+            **{
+                name: _place(getattr(around, name))
+                for name in AroundInfo.__struct_fields__
+            }
         ),
     )
 

@@ -24,7 +24,7 @@ from agentvault_tui.broker.operators_api.wire import (
     whole,
     word_of,
 )
-from agentvault_tui.broker.shapes import event_info
+from agentvault_tui.broker.shapes import event_info, same
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
@@ -154,14 +154,11 @@ def _explained(broker: Broker, asked: ExplainRequest) -> ExplainInfo:
     agent = broker.registry.agent(asked.agent_id)
     explanation = broker.policy.explain(agent, question)
     verdict = explanation.verdict
-    return ExplainInfo(
+    return same(
+        ExplainInfo,
+        verdict,
         decision=verdict.outcome.value,
-        reason=verdict.reason,
-        rule=verdict.rule,
-        why=verdict.why,
         risk=verdict.risk.value,
-        message=verdict.message,
-        policy_version=verdict.policy_version,
         rule_text=explanation.source,
         rule_line=explanation.line,
         would_change=explanation.would_change,
