@@ -17,7 +17,11 @@ from agentvault_tui.home import Home
 @pytest.fixture(scope="module")
 def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
     running = TenantThread(Home.locate(tmp_path_factory.mktemp("tenant") / "home"))
-    yield Admin(running)
+    made = Admin(running)
+    # As on an embedded tenant: a new application gets no connection by itself.
+    flags = {"flags": {"enable_client_connections": False}}
+    assert made.call("PATCH", "tenants/settings", flags).status_code == 200
+    yield made
     running.close()
 
 

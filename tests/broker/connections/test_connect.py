@@ -60,6 +60,21 @@ async def test_from_two_pages_to_a_provider_token(office: Office, live: Live) ->
     assert added.detail["provider_scopes"] == ["calendar.read", "calendar.write"]
 
 
+async def test_an_agents_own_client_has_the_connection_asked_for_alone(
+    office: Office, live: Live
+) -> None:
+    """Nothing else is read, made or changed: no role, Action, factor or setting."""
+    agent = await caller(live)
+    before = office.admin.call("GET", "tenants/settings").json()
+    await office.begin(agent.agent, "calendar.read")
+    client_id = office.broker.vault.credential(agent.agent.id).client_id
+    path = f"clients/{client_id}/connections"
+    listed = office.admin.call("GET", path).json()["connections"]
+    assert [one["name"] for one in listed] == [WORKSPACE]
+    assert office.admin.call("GET", "tenants/settings").json() == before
+    assert office.admin.call("GET", "roles").json() == []
+
+
 async def test_the_vault_users_token_is_nowhere_in_clear(
     office: Office, live: Live
 ) -> None:
