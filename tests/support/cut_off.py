@@ -44,12 +44,15 @@ def uncredited(now: datetime) -> dict[str, Any]:
 
 
 def _told(now: datetime, *steps: dict[str, Any]) -> dict[str, Any]:
-    shares = {"connection": "workspace", "shared_with": [{"name": "mail-agent"}]}
+    shares = {
+        "connection": "workspace",
+        "shared_with": [{"id": "agt_mail", "name": "mail-agent"}],
+    }
     return {
         "status": "revoked",
         "upstream": list(steps),
         "connections": [shares, {"connection": "google-oauth2", "shared_with": []}],
-        "shared_with": [{"name": "mail-agent"}],
+        "shared_with": [{"id": "agt_mail", "name": "mail-agent"}],
         "outside_until": iso(now + timedelta(seconds=2467)),
     }
 

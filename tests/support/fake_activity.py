@@ -23,7 +23,7 @@ def activity_shape(
     start = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
     start -= timedelta(minutes=15 * (QUARTERS - 1))
     series = past or [[0] * QUARTERS for _ in OUTCOMES]
-    series = [list(numbers) for numbers in series]
+    series = [[int(number) for number in numbers] for numbers in series]
     mine = [e for e in events if e["agent_id"] == agent["id"] and e["outcome"]]
     by_scope: Counter[tuple[str, str]] = Counter()
     by_reason: Counter[str] = Counter()
