@@ -71,7 +71,7 @@ async def signed_in(
     flow = await client.start_device_flow(scope, ttl=LIFE)
     async with Person(client.issuer) as person:
         await person.approve(flow, *amr)
-    tokens = await poll_once(client.tenant, "console", flow, openid=openid)
+    tokens = await poll_once(client.tenant, client.client_id, flow, openid=openid)
     assert isinstance(tokens, FlowTokens)
     return tokens
 
