@@ -107,7 +107,7 @@ def working_day(fake: FakeOperator) -> None:
         fake.past[agent["id"]] = [
             [max(0, (n * 7 + number) % 23 - 6) * (20 < n < 85) for n in hours],
             [3 if n in {30 + number, 61} else 0 for n in hours],
-            [0 for _ in hours],
+            [int((n + number) % 19 == 0 and n > 40) for n in hours],
         ]
 
 
