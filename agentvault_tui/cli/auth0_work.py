@@ -62,7 +62,6 @@ class ReportingSecretsFile(ClientSecretsFile):
     """Keeps as ever, and remembers what came new, to print it once if asked."""
 
     def __init__(self, *args: Any) -> None:
-        """Remember nothing yet."""
         super().__init__(*args)
         self.fresh: dict[str, tuple[str, Secret]] = {}
 

@@ -118,7 +118,6 @@ class Callback:
     """The next address at which a browser ends, whichever way it reaches us."""
 
     def __init__(self, port: int, listener: _CallbackServer | None) -> None:
-        """Use `listening` instead."""
         self._listener = listener
         self._name = listener.name if listener else f"{_HOST}:{port}"
         self._typed = b""

@@ -136,7 +136,6 @@ class LazyGroup(Group):
     def __init__(
         self, *args: Any, sections: Mapping[str, Mapping[str, Room]], **kwargs: Any
     ) -> None:
-        """Take the commands by heading."""
         super().__init__(*args, **kwargs)
         self.sections = sections
         self.rooms = {

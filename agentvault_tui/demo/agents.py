@@ -49,7 +49,6 @@ class ExampleAgent:
         stopping: asyncio.Event,
         patience: Pauses = Pauses(),
     ) -> None:
-        """Act in *workspace* until *stopping* is set."""
         self.name = name
         self.role = role
         self.client = client

@@ -30,7 +30,6 @@ class AgentCredentials:
     client_secret: str
 
     def __repr__(self) -> str:
-        """Leave the secret out."""
         return f"Registration({self.client_id!r})"
 
 
@@ -74,7 +73,6 @@ class Operator:
     """A client of the operators' HTTP on the Unix socket."""
 
     def __init__(self, socket: Path) -> None:
-        """Use the broker that listens at *socket*."""
         self._http = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket)),
             base_url="http://agentvault",
@@ -83,11 +81,9 @@ class Operator:
         )
 
     async def __aenter__(self) -> Self:
-        """Enter the client."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the client."""
         await self._http.aclose()
 
     async def names(self) -> dict[str, str]:

@@ -31,16 +31,13 @@ class Browser:
     """One person's; it keeps the session that they signed in to."""
 
     def __init__(self, user: str, password: str) -> None:
-        """Be *user*'s."""
         self._credentials = {"user": user, "password": password}
         self._http = httpx.AsyncClient(trust_env=False, timeout=10.0)
 
     async def __aenter__(self) -> Self:
-        """Open it."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it, and forget its cookies."""
         await self._http.aclose()
 
     async def allow(self, page: str) -> str:

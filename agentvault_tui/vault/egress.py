@@ -53,7 +53,6 @@ class Route:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     def __str__(self) -> str:
-        """Say it in words, without any secret."""
         way = "directly"
         if self.proxy:
             way = f"through the proxy {visible(self.proxy_shown, 100)}"

@@ -109,7 +109,6 @@ class TokenVault:
         *,
         patience: RetryLimits = _PROMPT,
     ) -> None:
-        """Ask as *client*."""
         self._tenant = tenant
         self._client = client
         self._patience = patience

@@ -55,7 +55,6 @@ class FixedToken:
     """A token that someone else got, by a device login for example."""
 
     def __init__(self, access: AccessToken) -> None:
-        """Use *access* as long as it lives."""
         self._access = access
 
     async def access(self) -> AccessToken:
@@ -70,7 +69,6 @@ class _CachedToken(ABC):
     """A token of one grant, fetched once for all who wait for it, and kept."""
 
     def __init__(self, tenant: Tenant, client: RegisteredClient) -> None:
-        """Ask *tenant*, as *client*."""
         self._tenant = tenant
         self._client = client
         self._lock = asyncio.Lock()
@@ -110,7 +108,6 @@ class ClientCredentials(_CachedToken):
     """Tokens of RFC 6749 section 4.4, for one audience."""
 
     def __init__(self, tenant: Tenant, client: RegisteredClient, audience: str) -> None:
-        """Ask for *audience*, as *client*."""
         super().__init__(tenant, client)
         self._audience = audience
 
